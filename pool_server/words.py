@@ -1,0 +1,219 @@
+"""The closed vocabularies all rooms share.
+
+Metrics labels, API answers and page texts are made from these; there is no free-text status anywhere.
+The value of a member is what APIs and the store carry, so values are never renamed.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag, StrEnum
+
+
+class Provider(StrEnum):
+    """Who answers: the vendor behind an account."""
+
+    CODEX = "codex"
+    CLAUDE = "claude"
+    GEMINI = "gemini"
+    QWEN = "qwen"
+    OPENAI = "openai"
+
+
+class Dialect(StrEnum):
+    """The client protocol of an exchange; errors and keep-alives are spoken in it."""
+
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    CHAT = "chat"
+    GEMINI = "gemini"
+    CODE_ASSIST = "code_assist"
+
+
+class Operation(StrEnum):
+    """What a data-plane call asks a provider to do."""
+
+    RESPONSES = "responses"  # POST …/responses
+    RESPONSES_COMPACT = "responses_compact"  # POST …/responses/compact, never a stream
+    MESSAGES = "messages"  # POST /v1/messages
+    COUNT_TOKENS = "count_tokens"  # POST /v1/messages/count_tokens, Gemini :countTokens
+    CHAT = "chat"  # POST /v1/chat/completions
+    GENERATE = "generate"  # Gemini :generateContent, :streamGenerateContent, plain or Code Assist
+    OTHER = "other"  # any other call that is passed on as it is (embeddings, images, search …)
+
+
+class Transport(StrEnum):
+    """How the answer travels to the client."""
+
+    BUFFERED = "buffered"
+    SSE = "sse"
+    WEBSOCKET = "websocket"
+
+
+class CredentialKind(StrEnum):
+    OAUTH = "oauth"
+    SETUP_TOKEN = "setup_token"  # an access token without a refresh token
+    API_KEY = "api_key"
+
+
+class AccountState(StrEnum):
+    """What the pool knows of an account; set with who said so and on what evidence."""
+
+    READY = "ready"
+    DRAINING = "draining"
+    COOLING = "cooling"
+    EXHAUSTED = "exhausted"
+    NEEDS_LOGIN = "needs_login"
+    SUSPENDED = "suspended"
+    DISABLED = "disabled"
+    PROBING = "probing"
+
+
+class Source(StrEnum):
+    """Where a quota observation came from."""
+
+    HEADERS = "headers"
+    STREAM = "stream"
+    USAGE_ENDPOINT = "usage_endpoint"
+    ERROR = "error"
+    LOCAL = "local"
+
+
+class FaultKind(StrEnum):
+    """What an upstream fault means; decides who is blamed and whether another account is tried."""
+
+    REQUEST = "request"  # the client's own mistake: returned untouched, nobody blamed
+    AUTH = "auth"  # 401: refresh once, same account
+    PAYMENT = "payment"  # 402, credits gone
+    PERMISSION = "permission"  # 403 without a better class
+    QUOTA = "quota"  # a usage window is used up
+    RATE = "rate"  # short-term rate limit
+    CAPACITY = "capacity"  # the model is full, not the account's fault
+    OVERLOAD = "overload"  # 529, server_is_overloaded, slow_down: next account, no cooldown
+    TRANSIENT = "transient"  # 408, 500, 502, 503, 504
+    NETWORK = "network"  # no connection, cut, timed out
+    CHALLENGE = "challenge"  # a Cloudflare page instead of an answer
+    NOT_FOUND = "not_found"  # 404 for the model
+    MODEL_UNSUPPORTED = "model_unsupported"  # this plan does not offer the model
+    ENCRYPTED_CONTENT = "encrypted_content"  # reasoning sealed for another account
+    CONTINUATION = "continuation"  # previous_response_id is not known upstream
+    SUSPENDED = "suspended"  # the provider stopped the account
+    NEEDS_USER = "needs_user"  # the account's owner must act (verification, licence)
+    CLIENT_GONE = "client_gone"  # nobody is blamed
+
+
+class FaultScope(StrEnum):
+    """What a fault makes unusable."""
+
+    NONE = "none"
+    MODEL = "model"  # the account for this model or model family
+    ACCOUNT = "account"  # the whole account
+
+
+class Refusal(StrEnum):
+    """Why an account is not chosen for this exchange."""
+
+    PROVIDER = "provider"  # another provider was asked for
+    DISABLED = "disabled"
+    NEEDS_LOGIN = "needs_login"
+    SUSPENDED = "suspended"
+    DRAINING = "draining"
+    EXPIRED = "expired"  # the access token ended and cannot be refreshed now
+    COOLING = "cooling"
+    EXHAUSTED = "exhausted"
+    MODEL_COOLING = "model_cooling"
+    MODEL_EXHAUSTED = "model_exhausted"
+    MODEL_NOT_SERVED = "model_not_served"
+    PLAN_UNFIT = "plan_unfit"
+    TRANSPORT = "transport"  # the account cannot do this transport or operation
+    TRIED = "tried"  # failed in this very exchange
+    NOT_FORCED = "not_forced"  # another account was forced
+    NOT_OWNER = "not_owner"  # hard-pinned to another account
+    RESERVED = "reserved"  # what is left is kept for the account's owner
+    LOCKED = "locked"  # the operator locked the pool to another account
+    PROBING = "probing"  # one half-open request is under way
+
+
+class ChoiceReason(StrEnum):
+    """Why the winner won."""
+
+    BEST = "best"
+    PINNED = "pinned"
+    HARD_PIN = "hard_pin"
+    FORCED = "forced"
+    LOCKED = "locked"
+    BORROWED = "borrowed"  # the pinned account rests for a moment; the pin stays
+    PROBE = "probe"  # a half-open request to a cooling account
+
+
+class Strategy(StrEnum):
+    BALANCED = "balanced"
+    FILL_FIRST = "fill_first"
+    ROUND_ROBIN = "round_robin"
+    PRIORITY = "priority"
+    RESET_FIRST = "reset_first"
+
+
+class Denial(StrEnum):
+    """Why a caller is not let in, or not further."""
+
+    NO_KEY = "no_key"
+    BAD_KEY = "bad_key"
+    EXPIRED_KEY = "expired_key"
+    REVOKED_KEY = "revoked_key"
+    USER_DISABLED = "user_disabled"
+    NOT_LOCAL = "not_local"  # local mode, and the caller is not a loopback one
+    REQUESTS_PER_MINUTE = "requests_per_minute"
+    CONCURRENT = "concurrent"
+    TOKENS_5H = "tokens_5h"
+    TOKENS_DAY = "tokens_day"
+    TOKENS_WEEK = "tokens_week"
+    TOKENS_MONTH = "tokens_month"
+    COST_DAY = "cost_day"
+    COST_WEEK = "cost_week"
+    COST_MONTH = "cost_month"
+    PROVIDER = "provider"
+    MODEL = "model"
+    FAIR_SHARE = "fair_share"
+    STORE = "store"  # the store cannot be written: limits fail closed
+
+
+class ErrorKind(StrEnum):
+    """What the pool itself has to tell a client; each dialect gives it its own shape."""
+
+    AUTH = "auth"  # 401
+    FORBIDDEN = "forbidden"  # 403
+    LIMIT = "limit"  # 429, the user's own limit
+    EXHAUSTED = "exhausted"  # 429, every account is out
+    NO_ACCOUNT = "no_account"  # 503, nothing to serve with
+    UNREACHABLE = "unreachable"  # 502
+    BAD_REQUEST = "bad_request"  # 400
+    NOT_FOUND = "not_found"  # 404
+    TOO_LARGE = "too_large"  # 413
+    UPGRADE = "upgrade"  # 426
+    DRAINING = "draining"  # 503
+    CUT = "cut"  # the upstream broke off within a stream
+    CONTINUATION = "continuation"  # resend the conversation in full
+
+
+class Outcome(StrEnum):
+    """How an exchange ended, as the ledger keeps it."""
+
+    OK = "ok"
+    CLIENT_GONE = "client_gone"
+    REQUEST_FAULT = "request_fault"  # the provider refused the request itself
+    DENIED = "denied"  # the pool refused the caller
+    EXHAUSTED = "exhausted"
+    NO_ACCOUNT = "no_account"
+    UPSTREAM = "upstream"  # every attempt failed
+    CUT = "cut"  # broke off after the first byte
+    REVOKED = "revoked"  # ended because the key or the user was
+
+
+class Signal(IntFlag):
+    """What a piece of an answer held, as a meter saw it."""
+
+    NONE = 0
+    RENDERED = 1  # something the client shows, or any byte of a non-stream answer
+    TERMINAL = 2  # the event that ends the answer well
+    FAULT = 4  # an error event
+    LIMITS = 8  # quota facts for the provider to read
