@@ -95,7 +95,7 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     room_hours: float = 3.0  # a provider's room under this many hours
     error_rate_percent: float = 20.0
     disk_free_mb: int = 512
-    budget_percent: list[int] = [80, 100]
+    budget_percent: tuple[int, ...] = (80, 100)
 
 
 class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
