@@ -175,6 +175,11 @@ class Denial(StrEnum):
     MODEL = "model"
     FAIR_SHARE = "fair_share"
     STORE = "store"  # the store cannot be written: limits fail closed
+    BAD_LOGIN = "bad_login"  # wrong code, name, passphrase, password or session
+    THROTTLED = "throttled"  # too many wrong tries, or too many at once
+    BAD_VALUE = "bad_value"  # a name, passphrase, limit … that cannot be accepted
+    NAME_TAKEN = "name_taken"
+    NOT_FOUND = "not_found"
 
 
 class ErrorKind(StrEnum):
