@@ -22,6 +22,12 @@ from pool_server.words import (
 )
 
 
+def _short(value: msgspec.Struct) -> str:
+    """A repr of only what `__rich_repr__` shows, for records that carry credentials."""
+    fields = ", ".join(f"{name}={shown!r}" for name, shown in value.__rich_repr__())
+    return f"{type(value).__name__}({fields})"
+
+
 class Usage(msgspec.Struct):
     """Normalised token counts of one exchange.
 
@@ -157,7 +163,7 @@ class ClientError(msgspec.Struct, frozen=True):
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """A call of the pool's own (refresh, usage, test), described without doing it."""
+    """A call of the pool's own (refresh, usage, test), described without doing it. Its repr shows no secret."""
 
     method: str
     url: str
@@ -165,6 +171,12 @@ class HttpRequest(msgspec.Struct, frozen=True):
     body: bytes = b""
     proxy_url: str | None = None
     timeout_s: float = 30.0
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method), ("url", self.url.partition("?")[0])]
+
+    def __repr__(self) -> str:
+        return _short(self)
 
 
 class HttpAnswer(msgspec.Struct, frozen=True):
@@ -174,6 +186,12 @@ class HttpAnswer(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     body: bytes = b""
     error: str = ""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("bytes", len(self.body))]
+
+    def __repr__(self) -> str:
+        return _short(self)
 
 
 class Upcall(msgspec.Struct):
@@ -200,3 +218,10 @@ class Prepared(msgspec.Struct):
     url: str
     headers: list[tuple[str, str]]
     patch: dict[str, Any] | None = None
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        names = [name for name, _ in self.headers]
+        return [("method", self.method), ("url", self.url.partition("?")[0]), ("header_names", names)]
+
+    def __repr__(self) -> str:
+        return _short(self)
