@@ -1,0 +1,193 @@
+"""Group commit: one thread writes what many callers ask for, one transaction and one fsync for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import lmdb
+
+from pool_server.store.engine import Engine
+from pool_server.store.errors import StoreError
+from pool_server.store.txn import Txn
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LINGER_S = 0.002  # under load a batch waits this long for company; alone it never waits
+MAX_BATCH = 4096
+
+
+class Channel(Generic[T, R]):
+    """A stream of like items, applied a batch at a time.
+
+    `apply(txn, items)` returns one result an item and may run again with the same items (or one item alone) when a
+    transaction had to be given up; `dropped()` is called whenever what `apply` did was not committed.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        apply: Callable[[Txn, Sequence[T]], Sequence[R]],
+        dropped: Callable[[], None] | None = None,
+    ) -> None:
+        self._committer = committer
+        self.apply = apply
+        self.dropped = dropped or _nothing
+
+    def send(self, item: T) -> asyncio.Future[R]:
+        """Queue an item; the future resolves on the running loop once the item is committed (and, in a durable
+        store, on the disk), or holds what `apply` or the store raised for it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._committer.put(_Job(self, item, future, loop))
+        return future
+
+
+class _Job:
+    __slots__ = ("channel", "error", "future", "item", "loop", "result")
+
+    def __init__(
+        self, channel: Channel[Any, Any], item: Any, future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.channel = channel
+        self.item = item
+        self.future = future
+        self.loop = loop
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Committer:
+    """Owns the writer thread of one engine; the thread starts with the first job."""
+
+    def __init__(self, engine: Engine, *, linger_s: float = LINGER_S) -> None:
+        self._engine = engine
+        self._linger_s = linger_s
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.batches = 0
+
+    def put(self, job: _Job) -> None:
+        if self._closed:
+            raise StoreError(f"the store in {self._engine.folder} is closed")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="store-committer", daemon=True)
+            self._thread.start()
+        self._queue.put(job)
+
+    def close(self) -> None:
+        """Commit what is queued and end the thread."""
+        self._closed = True
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        more, busy = True, False
+        while more:
+            job = self._queue.get()
+            if job is None:
+                return
+            if busy:
+                time.sleep(self._linger_s)
+            batch = [job]
+            more = self._drain(batch)
+            self._commit(batch)
+            busy = len(batch) > 1
+
+    def _drain(self, batch: list[_Job]) -> bool:
+        """Take what is queued; False when the end was asked for."""
+        while len(batch) < MAX_BATCH:
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return True
+            if job is None:
+                return False
+            batch.append(job)
+        return True
+
+    def _commit(self, batch: list[_Job]) -> None:
+        self.batches += 1
+        channels: dict[Channel[Any, Any], list[_Job]] = {}
+        for job in batch:
+            channels.setdefault(job.channel, []).append(job)
+        try:
+            self._engine.write(lambda txn, _: _together(txn, channels))
+        except StoreError as exc:
+            _drop(channels)
+            for job in batch:
+                job.error = exc
+        except Exception:
+            # Some item is bad. Everything again, each in a nested transaction, so that only the bad ones fail.
+            _drop(channels)
+            self._commit_apart(batch, channels)
+        _deliver(batch)
+
+    def _commit_apart(self, batch: list[_Job], channels: dict[Channel[Any, Any], list[_Job]]) -> None:
+        try:
+            self._engine.write(lambda _, child: _apart(batch, child))
+        except Exception as exc:
+            _drop(channels)
+            for job in batch:
+                job.error = exc
+
+
+def _together(txn: Txn, channels: dict[Channel[Any, Any], list[_Job]]) -> None:
+    for channel, jobs in channels.items():
+        results = channel.apply(txn, [job.item for job in jobs])
+        for job, result in zip(jobs, results, strict=True):
+            job.result = result
+
+
+def _apart(batch: list[_Job], child: Callable[[], Txn]) -> None:
+    for job in batch:
+        txn = child()
+        try:
+            (job.result,) = job.channel.apply(txn, [job.item])
+            job.error = None
+            txn.commit()
+        except Exception as exc:
+            txn.abort()
+            job.channel.dropped()
+            if isinstance(exc, lmdb.Error):
+                raise  # the map is full or the disk is: not this item's fault
+            job.error = exc
+
+
+def _drop(channels: dict[Channel[Any, Any], list[_Job]]) -> None:
+    for channel in channels:
+        channel.dropped()
+
+
+def _deliver(batch: list[_Job]) -> None:
+    """Resolve the futures of a batch with one wake-up a loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in batch:
+        loops.setdefault(job.loop, []).append(job)
+    for loop, jobs in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, jobs)
+        except RuntimeError:
+            pass  # the loop was closed: nobody is waiting any more
+
+
+def _resolve(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,233 @@
+"""One LMDB environment within this process: opening, checking, growing, translating its errors.
+
+The map (address space, not disk) grows when it is full. LMDB lets the map change only while this process has no
+transaction open, so every transaction passes a gate that counts them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from pool_server.store.errors import StoreDamaged, StoreError, StoreFull, damaged, translate
+from pool_server.store.txn import Reader, Txn
+
+T = TypeVar("T")
+
+DATA_FILE = "data.mdb"
+META = "_meta"
+GROW_WAIT_S = 1.0  # how long growing waits for this process's other transactions
+KEEP_FREE_BYTES = 16 << 20  # the map does not grow into the last of the disk
+_MAX_READERS = 512
+
+
+class Engine:
+    """Opens and keeps one environment. All methods may be called from any thread."""
+
+    def __init__(
+        self, folder: Path, tables: Sequence[str], *, durable: bool, map_size: int, max_size: int
+    ) -> None:
+        self.folder = folder
+        self._names = (*tables, META)
+        self._durable = durable
+        self._map_size = map_size
+        self._max_size = max(max_size, map_size)
+        self._gate = threading.Condition(threading.Lock())
+        self._open = 0
+        self._closed = False
+        self._env, self._tables = self._open_env()
+
+    def _open_env(self) -> tuple[lmdb.Environment, dict[str, Any]]:
+        _check_size(self.folder)
+        try:
+            env = lmdb.open(
+                str(self.folder),
+                map_size=self._map_size,
+                max_dbs=len(self._names) + 4,
+                mode=0o600,
+                sync=self._durable,
+                metasync=self._durable,
+                readahead=False,
+                max_readers=_MAX_READERS,
+                max_spare_txns=4,
+            )
+        except lmdb.Error as exc:
+            raise translate(exc, self.folder) from exc
+        try:
+            env.reader_check()  # slots of killed processes would keep old pages alive
+            _check_length(env, self.folder)
+            tables = {name: env.open_db(name.encode()) for name in self._names}
+        except lmdb.Error as exc:
+            env.close()
+            raise translate(exc, self.folder) from exc
+        except StoreDamaged:
+            env.close()
+            raise
+        return env, tables
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """A consistent view; errors of the engine come out as StoreError."""
+        self._enter()
+        try:
+            txn = self._begin_read()
+            try:
+                yield Reader(txn, self._tables)
+            finally:
+                txn.abort()
+        except lmdb.Error as exc:
+            raise translate(exc, self.folder) from exc
+        finally:
+            self._leave()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """One read in a transaction of its own."""
+        self._enter()
+        try:
+            txn = self._begin_read()
+            try:
+                return txn.get(key, db=self._tables[table])
+            finally:
+                txn.abort()
+        except lmdb.Error as exc:
+            raise translate(exc, self.folder) from exc
+        finally:
+            self._leave()
+
+    def _begin_read(self) -> lmdb.Transaction[bytes]:
+        try:
+            return self._env.begin()
+        except lmdb.MapResizedError:
+            self._leave()
+            try:
+                self._alone(self._adopt_map)
+            finally:
+                self._enter()
+            return self._env.begin()
+
+    def write(self, fn: Callable[[Txn, Callable[[], Txn]], T]) -> T:
+        """Run `fn(txn, child)` in one write transaction and commit it; it runs again when the map had to grow.
+
+        `child()` begins a nested transaction, which `fn` ends. Raises what `fn` raises (nothing is then written),
+        or StoreError.
+        """
+        while True:
+            try:
+                return self._write_once(fn)
+            except lmdb.MapFullError as exc:
+                self._alone(self._grow, exc)
+            except lmdb.MapResizedError:
+                self._alone(self._adopt_map)
+            except lmdb.PanicError as exc:
+                # After a failed write of its meta page the engine refuses everything until it is opened again.
+                self._alone(self._reopen)
+                raise StoreFull(f"the store in {self.folder} broke off a write and was opened anew") from exc
+            except lmdb.Error as exc:
+                raise translate(exc, self.folder) from exc
+
+    def _write_once(self, fn: Callable[[Txn, Callable[[], Txn]], T]) -> T:
+        self._enter()
+        try:
+            txn = self._env.begin(write=True)
+            try:
+                result = fn(Txn(txn, self._tables), lambda: self._child(txn))
+                txn.commit()
+            except BaseException:
+                txn.abort()
+                raise
+            return result
+        finally:
+            self._leave()
+
+    def _child(self, parent: lmdb.Transaction[bytes]) -> Txn:
+        return Txn(self._env.begin(parent=parent, write=True), self._tables)
+
+    def _enter(self) -> None:
+        with self._gate:
+            if self._closed:
+                raise StoreError(f"the store in {self.folder} is closed")
+            self._open += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._open -= 1
+            if not self._open:
+                self._gate.notify_all()
+
+    def _alone(self, fn: Callable[..., None], *args: object) -> None:
+        """Run `fn` while no transaction of this process is open; gives up after GROW_WAIT_S."""
+        end = time.monotonic() + GROW_WAIT_S
+        with self._gate:
+            while self._open:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise StoreFull(f"the store in {self.folder} must grow and waits for a long read to end")
+                self._gate.wait(left)
+            fn(*args)
+
+    def _grow(self, exc: lmdb.Error) -> None:
+        size = int(self._env.info()["map_size"])
+        free = shutil.disk_usage(self.folder).free
+        bigger = min(size * 2, self._max_size, size + max(0, free - KEEP_FREE_BYTES))
+        if bigger <= size:
+            raise translate(exc, self.folder) from exc
+        self._env.set_mapsize(bigger)
+        self._map_size = bigger
+
+    def _adopt_map(self) -> None:
+        self._env.set_mapsize(0)
+        self._map_size = int(self._env.info()["map_size"])
+
+    def _reopen(self) -> None:
+        self._env.close()
+        self._env, self._tables = self._open_env()
+
+    def copy(self, dest: Path) -> None:
+        """Write a consistent, compacted copy into the empty folder `dest` while others go on writing."""
+        self._enter()
+        try:
+            self._env.copy(str(dest), compact=True)
+        except lmdb.Error as exc:
+            raise translate(exc, dest) from exc
+        finally:
+            self._leave()
+
+    def size(self) -> int:
+        """Bytes of the data file on disk."""
+        return (self.folder / DATA_FILE).stat().st_size
+
+    def close(self) -> None:
+        """Close the environment; waits a moment for transactions of other threads."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._gate.wait_for(lambda: not self._open, GROW_WAIT_S)
+            self._env.close()
+
+
+def _check_size(folder: Path) -> None:
+    """An empty or cut-off first page is refused before the engine maps it."""
+    data = folder / DATA_FILE
+    try:
+        size = data.stat().st_size
+    except FileNotFoundError:
+        return
+    if 0 < size < 2 * 4096:
+        raise damaged(folder, f"{DATA_FILE} has only {size} bytes")
+
+
+def _check_length(env: lmdb.Environment, folder: Path) -> None:
+    """A file shorter than its own table of contents says would kill the process on the first read of the rest."""
+    needed = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
+    actual = os.stat(folder / DATA_FILE).st_size
+    if actual < needed:
+        raise damaged(folder, f"{DATA_FILE} has {actual} of {needed} bytes")
