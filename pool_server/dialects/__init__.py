@@ -1,0 +1,50 @@
+"""The client protocols: what a request asks, what an answer used, and how each client is told what went wrong.
+
+Pure: nothing here does I/O, keeps a clock or knows a provider.
+"""
+
+from __future__ import annotations
+
+from pool_server.dialects import chat, gemini, messages, responses
+from pool_server.dialects.encoding import Inflater, decode_body
+from pool_server.dialects.errors import error, header_safe, stream_error, ws_error
+from pool_server.dialects.meters import FrameMeter, frame_meter, meter
+from pool_server.dialects.requests import SHEDDABLE, peek
+from pool_server.dialects.splice import splice, strip_encrypted
+from pool_server.dialects.words import BadBody, BadEncoding, Meter, TooLarge
+from pool_server.words import Dialect
+
+_KEEPALIVE = {
+    Dialect.RESPONSES: responses.KEEPALIVE,
+    Dialect.MESSAGES: messages.KEEPALIVE,
+    Dialect.CHAT: chat.KEEPALIVE,
+    Dialect.GEMINI: gemini.KEEPALIVE,
+    Dialect.CODE_ASSIST: gemini.KEEPALIVE,
+}
+
+
+def keepalive(dialect: Dialect) -> bytes:
+    """What a waiting client of this dialect survives between two events and takes as a sign of life."""
+    return _KEEPALIVE[dialect]
+
+
+__all__ = [
+    "SHEDDABLE",
+    "BadBody",
+    "BadEncoding",
+    "FrameMeter",
+    "Inflater",
+    "Meter",
+    "TooLarge",
+    "decode_body",
+    "error",
+    "frame_meter",
+    "header_safe",
+    "keepalive",
+    "meter",
+    "peek",
+    "splice",
+    "stream_error",
+    "strip_encrypted",
+    "ws_error",
+]

@@ -1,0 +1,227 @@
+"""What a client is told when the pool cannot serve: the shape that makes it stop and show the reason once.
+
+Measured on the real CLIs: Codex prints `x-codex-promo-message` for `usage_limit_reached` and asks once; Claude
+Code asks once when `x-should-retry` is false; Gemini CLI ends at `QUOTA_EXHAUSTED`; the OpenAI SDK under Qwen Code
+heeds `x-should-retry`.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from pool_server.dialects.words import dumps
+from pool_server.records import ClientError
+from pool_server.words import Dialect, ErrorKind
+
+Headers = list[tuple[str, str]]
+Answer = tuple[int, Headers, bytes]
+
+_LONGEST_HEADER = 400  # characters of a message in a header
+_SOON_S = 5  # Retry-After where the cause passes by itself
+
+_QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
+# A retry may help by itself, so the client's own is welcome.
+_PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING})
+
+_OPENAI_TYPE = {
+    ErrorKind.AUTH: ("invalid_request_error", "invalid_api_key"),
+    ErrorKind.FORBIDDEN: ("permission_error", "forbidden"),
+    ErrorKind.LIMIT: ("insufficient_quota", "insufficient_quota"),
+    ErrorKind.EXHAUSTED: ("insufficient_quota", "insufficient_quota"),
+    ErrorKind.NO_ACCOUNT: ("service_unavailable_error", "no_account"),
+    ErrorKind.UNREACHABLE: ("server_error", "upstream_unreachable"),
+    ErrorKind.BAD_REQUEST: ("invalid_request_error", "invalid_request"),
+    ErrorKind.NOT_FOUND: ("invalid_request_error", "not_found"),
+    ErrorKind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
+    ErrorKind.UPGRADE: ("invalid_request_error", "upgrade_required"),
+    ErrorKind.DRAINING: ("server_error", "draining"),
+    ErrorKind.CUT: ("server_error", "stream_cut"),
+    ErrorKind.CONTINUATION: ("invalid_request_error", "previous_response_not_found"),
+}
+_ANTHROPIC_TYPE = {
+    ErrorKind.AUTH: "authentication_error",
+    ErrorKind.FORBIDDEN: "permission_error",
+    ErrorKind.LIMIT: "rate_limit_error",
+    ErrorKind.EXHAUSTED: "rate_limit_error",
+    ErrorKind.BAD_REQUEST: "invalid_request_error",
+    ErrorKind.CONTINUATION: "invalid_request_error",
+    ErrorKind.UPGRADE: "invalid_request_error",
+    ErrorKind.NOT_FOUND: "not_found_error",
+    ErrorKind.TOO_LARGE: "request_too_large",
+    ErrorKind.CUT: "overloaded_error",
+    ErrorKind.DRAINING: "overloaded_error",
+}
+_GOOGLE_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    426: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+}
+
+
+def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "") -> Answer:
+    """(status, headers, body) of a whole error answer. `err.message` need not say when to come back: this does."""
+    headers = [("Content-Type", "application/json")]
+    seconds = _wait(err, now)
+    if seconds:
+        headers.append(("Retry-After", str(seconds)))
+    elif err.kind in _PASSING:
+        headers.append(("Retry-After", str(_SOON_S)))
+    if err.kind not in _PASSING:
+        headers.append(("x-should-retry", "false"))
+    if dialect is Dialect.MESSAGES:
+        return err.status, headers + _anthropic_headers(err), dumps(_anthropic(err, now, request_id))
+    if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST):
+        return err.status, headers, dumps(_google(err, now))
+    if dialect is Dialect.RESPONSES:
+        if err.kind in _QUOTA:
+            headers.append(("x-codex-promo-message", header_safe(err.message)))
+        return err.status, headers, dumps({"error": _codex(err, now)})
+    return err.status, headers, dumps({"error": _openai(err, now)})
+
+
+def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
+    """The event that ends a stream already begun. After it the connection is to be aborted, not ended.
+
+    Start with a blank line where the stream stands within an event (`Meter.at_boundary` is False).
+    """
+    if dialect is Dialect.MESSAGES:
+        return b"event: error\ndata: " + dumps(_anthropic(err, now, "")) + b"\n\n"
+    if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST):
+        return b"data: " + dumps(_google(err, now)) + b"\n\n"
+    if dialect is Dialect.RESPONSES:
+        return _responses_end(err, now)
+    return b"data: " + dumps({"error": _openai(err, now)}) + b"\n\n"
+
+
+def ws_error(err: ClientError, *, now: float) -> str:
+    """A Responses WebSocket error frame (JSON text): `{"type":"error","status","error":{…},"headers":{…}}`."""
+    _, headers, _ = error(Dialect.RESPONSES, err, now=now)
+    shown = {name.lower(): value for name, value in headers if name != "Content-Type"}
+    frame = {"type": "error", "status": err.status, "error": _codex(err, now), "headers": shown}
+    return dumps(frame).decode()
+
+
+def header_safe(value: str) -> str:
+    """One line of printable Latin-1, as a header value must be, cut where it is long."""
+    flat = " ".join(value.split())
+    plain = flat.translate(
+        {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2013: "-", 0x2014: "-", 0x2026: "..."}
+    )
+    safe = plain.encode("latin-1", "replace").decode("latin-1")
+    return "".join(c for c in safe if c.isprintable())[:_LONGEST_HEADER]
+
+
+def _wait(err: ClientError, now: float) -> int:
+    """Whole seconds until `retry_at`, at least one; 0 when it is not known."""
+    return max(1, math.ceil(err.retry_at - now)) if err.retry_at is not None else 0
+
+
+def _duration(seconds: int) -> str:
+    """A duration as people and Go write it: 45s, 42m, 3h20m, 2d4h."""
+    if seconds < 120:
+        return f"{seconds}s"
+    minutes = math.ceil(seconds / 60)
+    hours, minute = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24}d{hours % 24}h" if hours % 24 else f"{hours // 24}d"
+    return (f"{hours}h" if hours else "") + (f"{minute}m" if minute else "")
+
+
+def _message(err: ClientError, now: float) -> str:
+    """The reason and, for quotas, the time of return."""
+    seconds = _wait(err, now)
+    if err.kind not in _QUOTA or not seconds:
+        return err.message
+    return f"{err.message.rstrip()} Try again in {_duration(seconds)}."
+
+
+def _codex(err: ClientError, now: float) -> dict[str, Any]:
+    """Codex shows the time of return itself, from `resets_at`, in the user's time zone."""
+    if err.kind not in _QUOTA:
+        return _openai(err, now)
+    shape: dict[str, Any] = {"type": "usage_limit_reached", "code": "usage_limit_reached", "message": err.message}
+    if err.plan:
+        shape["plan_type"] = err.plan
+    if err.retry_at is not None:
+        shape |= {"resets_at": math.ceil(err.retry_at), "resets_in_seconds": _wait(err, now)}
+    return shape
+
+
+def _openai(err: ClientError, now: float) -> dict[str, Any]:
+    kind, code = _OPENAI_TYPE[err.kind]
+    param = "previous_response_id" if err.kind is ErrorKind.CONTINUATION else None
+    return {"message": _message(err, now), "type": kind, "param": param, "code": err.code or code}
+
+
+def _anthropic(err: ClientError, now: float, request_id: str) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPE.get(err.kind, "api_error")
+    shape: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": _message(err, now)}}
+    if request_id:
+        shape["request_id"] = request_id
+    return shape
+
+
+def _anthropic_headers(err: ClientError) -> Headers:
+    if err.kind is not ErrorKind.EXHAUSTED or err.retry_at is None:
+        return []
+    reset = str(math.ceil(err.retry_at))
+    return [("anthropic-ratelimit-unified-status", "rejected"), ("anthropic-ratelimit-unified-reset", reset)]
+
+
+def _google(err: ClientError, now: float) -> dict[str, Any]:
+    status = err.status
+    shape: dict[str, Any] = {
+        "code": status,
+        "message": _message(err, now),
+        "status": _GOOGLE_STATUS.get(status, "INTERNAL" if status >= 500 else "UNKNOWN"),
+    }
+    if err.kind in _QUOTA:
+        shape["details"] = _google_quota(err, now)
+    return {"error": shape}
+
+
+def _google_quota(err: ClientError, now: float) -> list[dict[str, Any]]:
+    """The details Gemini CLI takes for a used-up quota, which it does not retry."""
+    metadata = {"uiMessage": "true"}
+    details: list[dict[str, Any]] = [
+        {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "QUOTA_EXHAUSTED",
+            "domain": "cloudcode-pa.googleapis.com",
+            "metadata": metadata,
+        }
+    ]
+    if err.retry_at is not None:
+        seconds = _wait(err, now)
+        metadata["quotaResetDelay"] = f"{seconds}s"
+        metadata["quotaResetTimeStamp"] = datetime.fromtimestamp(math.ceil(err.retry_at), UTC).strftime("%FT%TZ")
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds}s"})
+    return details
+
+
+def _responses_end(err: ClientError, now: float) -> bytes:
+    """Codex ignores `event: error`; of `response.failed` it shows the message of `invalid_prompt` as it is and
+    stops, and retries a code it does not know. Other clients of the Responses API read `error`."""
+    shape = _openai(err, now)
+    retry = err.kind in (*_PASSING, ErrorKind.UNREACHABLE, ErrorKind.CONTINUATION)
+    failed = {
+        "type": "response.failed",
+        "response": {
+            "id": "",
+            "object": "response",
+            "status": "failed",
+            "output": [],
+            "error": {"code": shape["code"] if retry else "invalid_prompt", "message": shape["message"]},
+        },
+    }
+    plain = {"type": "error", "code": shape["code"], "message": shape["message"], "param": shape["param"]}
+    return b"event: error\ndata: " + dumps(plain) + b"\n\nevent: response.failed\ndata: " + dumps(failed) + b"\n\n"

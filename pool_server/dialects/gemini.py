@@ -1,0 +1,174 @@
+"""The Gemini protocol: generativelanguage.googleapis.com, and Code Assist, which wraps the same in `response`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.dialects.sse import data_of
+from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
+from pool_server.records import Usage
+
+KEEPALIVE = b"\n"
+
+# google.rpc status names and the HTTP status each is sent with.
+STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "ALREADY_EXISTS": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "INTERNAL": 500,
+    "UNKNOWN": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    prompt_token_count: Any = 0
+    tool_use_prompt_token_count: Any = 0
+    cached_content_token_count: Any = 0
+    candidates_token_count: Any = 0
+    thoughts_token_count: Any = 0
+
+
+class _Content(msgspec.Struct):
+    parts: list[msgspec.Raw] | None = None
+
+
+class _Candidate(msgspec.Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: Any = None
+
+
+class _Feedback(msgspec.Struct, rename="camel"):
+    block_reason: Any = None
+
+
+class _Response(msgspec.Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    usage_metadata: _Usage | None = None
+    prompt_feedback: _Feedback | None = None
+    model_version: Any = ""
+    response_id: Any = ""
+    error: Any = None
+
+
+class _Wrapped(_Response, rename="camel"):
+    response: _Response | None = None
+
+
+def usage_of(raw: _Usage) -> Usage:
+    """Gemini counts cached tokens within the prompt, and neither tool results nor thoughts in the main counts."""
+    read = whole(raw.cached_content_token_count)
+    thoughts = whole(raw.thoughts_token_count)
+    return Usage(
+        input=max(0, whole(raw.prompt_token_count) - read) + whole(raw.tool_use_prompt_token_count),
+        cache_read=read,
+        output=whole(raw.candidates_token_count) + thoughts,
+        reasoning=thoughts,
+        known=True,
+    )
+
+
+class Reader(Facts):
+    """Reads the chunks of one streamed answer, or a whole JSON one.
+
+    Every chunk repeats the running usage: the latest is kept undecoded until someone asks. There is no closing
+    event; an answer is whole when a finish reason and the usage were seen.
+    """
+
+    def __init__(self) -> None:
+        self._latest: bytes | None = None
+        self._usage = Usage()
+        super().__init__()
+        self._rendered = False
+
+    @property
+    def usage(self) -> Usage:
+        if self._latest is not None:
+            self._take(self._latest)
+        return self._usage
+
+    @usage.setter
+    def usage(self, value: Usage) -> None:
+        self._usage = value
+
+    def event(self, event: bytes) -> int:
+        data = data_of(event)
+        if not data:
+            return 0
+        if self._rendered and not (b'"finishReason"' in data or b'"error"' in data or b'"blockReason"' in data):
+            if b'"usageMetadata"' in data:
+                self._latest = data
+            return RENDERED
+        return self._decode(data)
+
+    def wanted(self, head: bytes) -> bool:
+        return True
+
+    def passed_over(self, head: bytes) -> int:
+        self._rendered = True
+        return RENDERED
+
+    def _take(self, data: bytes) -> _Response | None:
+        """Decode a chunk and keep what it tells."""
+        self._latest = None
+        chunk = loads(data, _Wrapped)
+        if chunk is None:
+            return None
+        response: _Response = chunk
+        if chunk.response is not None:
+            response = chunk.response
+            response.error = response.error or chunk.error
+        self.model = text(response.model_version) or self.model
+        self.response_id = text(response.response_id) or self.response_id
+        if response.usage_metadata is not None:
+            self._usage = usage_of(response.usage_metadata)
+        return response
+
+    def _decode(self, data: bytes) -> int:
+        """A chunk before anything was shown, the last one, or an error."""
+        response = self._take(data)
+        if response is None:
+            return RENDERED if self._rendered else 0
+        if response.error is not None:
+            error = response.error if isinstance(response.error, dict) else {}
+            self.fault = status_of(STATUS, error.get("code"), error.get("status"), default=500), data
+            return FAULT
+        finished = self._ended(response)
+        shown = any(c.content is not None and c.content.parts for c in response.candidates or ())
+        self._rendered = self._rendered or shown or finished
+        fresh = finished and not self.complete
+        self.complete = self.complete or finished
+        return (RENDERED if self._rendered else 0) | (TERMINAL if fresh else 0)
+
+    @staticmethod
+    def _ended(response: _Response) -> bool:
+        if response.prompt_feedback is not None and response.prompt_feedback.block_reason:
+            return True
+        return any(isinstance(c.finish_reason, str) and c.finish_reason for c in response.candidates or ())
+
+    def whole(self, body: bytes) -> int:
+        """Read a JSON answer, or the JSON array `streamGenerateContent` sends without `alt=sse`."""
+        parts = loads(body, list[msgspec.Raw]) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
+        if not parts:
+            return 0
+        for part in parts:
+            response = self._take(bytes(part))
+            if response is None:
+                return 0
+            if response.error is not None:
+                error = response.error if isinstance(response.error, dict) else {}
+                self.fault = status_of(STATUS, error.get("code"), error.get("status"), default=500), bytes(part)
+                return FAULT
+        self.complete = True
+        return TERMINAL

@@ -1,0 +1,147 @@
+"""Meters: they read an answer as it passes, for usage, faults and quota events, and never change a byte."""
+
+from __future__ import annotations
+
+from pool_server.dialects import chat, gemini, messages, responses
+from pool_server.dialects.sse import Scanner
+from pool_server.dialects.words import RENDERED, SIGNALS, Meter
+from pool_server.records import Usage
+from pool_server.words import Dialect, Operation, Signal
+
+JSON_CAP = 32 << 20  # bytes; a larger JSON answer passes, its usage stays unknown
+
+_Reader = responses.Reader | messages.Reader | chat.Reader | gemini.Reader
+
+_READERS: dict[Dialect, type[_Reader]] = {
+    Dialect.RESPONSES: responses.Reader,
+    Dialect.MESSAGES: messages.Reader,
+    Dialect.CHAT: chat.Reader,
+    Dialect.GEMINI: gemini.Reader,
+    Dialect.CODE_ASSIST: gemini.Reader,
+}
+
+
+class _Facts:
+    """Hands out what the reader learnt."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+
+    @property
+    def usage(self) -> Usage:
+        return self._reader.usage
+
+    @property
+    def model(self) -> str:
+        return self._reader.model
+
+    @property
+    def response_id(self) -> str:
+        return self._reader.response_id
+
+    @property
+    def tier(self) -> str:
+        return self._reader.tier
+
+    @property
+    def complete(self) -> bool:
+        return self._reader.complete
+
+    @property
+    def fault(self) -> tuple[int, bytes] | None:
+        return self._reader.fault
+
+    @property
+    def limits(self) -> list[bytes]:
+        return self._reader.limits
+
+
+class StreamMeter(_Facts):
+    """Reads server-sent events."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__(reader)
+        self._scanner = Scanner(reader)
+
+    @property
+    def at_boundary(self) -> bool:
+        return self._scanner.at_boundary
+
+    def feed(self, chunk: bytes) -> Signal:
+        return SIGNALS[self._scanner.feed(chunk)]
+
+    def finish(self) -> Signal:
+        found = self._scanner.finish()
+        if isinstance(self._reader, chat.Reader):
+            self._reader.end()
+        return SIGNALS[found]
+
+
+class JsonMeter(_Facts):
+    """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole."""
+
+    at_boundary = False
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__(reader)
+        self._parts: list[bytes] | None = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Signal:
+        if not chunk:
+            return Signal.NONE
+        self._size += len(chunk)
+        if self._size > JSON_CAP:
+            self._parts = None
+        if self._parts is not None:
+            self._parts.append(bytes(chunk))
+        return SIGNALS[RENDERED]
+
+    def finish(self) -> Signal:
+        if self._parts is None:
+            self._reader.complete = True
+            return Signal.TERMINAL
+        body, self._parts = b"".join(self._parts), []
+        return SIGNALS[self._reader.whole(body)] if body else Signal.NONE
+
+
+class OpaqueMeter(_Facts):
+    """For answers that carry no billed usage (token counts): the bytes are not read at all."""
+
+    at_boundary = False
+
+    def feed(self, chunk: bytes) -> Signal:
+        return SIGNALS[RENDERED] if chunk else Signal.NONE
+
+    def finish(self) -> Signal:
+        self._reader.complete = True
+        return Signal.TERMINAL
+
+
+class FrameMeter(_Facts):
+    """Reads the server's WebSocket frames of one Responses turn, one JSON text frame a call."""
+
+    at_boundary = True
+
+    def __init__(self) -> None:
+        self._events = responses.Reader()
+        super().__init__(self._events)
+
+    def feed(self, frame: bytes | str) -> Signal:
+        return SIGNALS[self._events.frame(frame.encode() if isinstance(frame, str) else frame)]
+
+    def finish(self) -> Signal:
+        return Signal.NONE
+
+
+def meter(dialect: Dialect, operation: Operation, *, stream: bool) -> Meter:
+    """A meter for one answer; `stream` says that it comes as server-sent events (its Content-Type tells)."""
+    reader = _READERS[dialect]()
+    if operation is Operation.COUNT_TOKENS:
+        return OpaqueMeter(reader)
+    return StreamMeter(reader) if stream else JsonMeter(reader)
+
+
+def frame_meter() -> FrameMeter:
+    """A meter for one turn of a Responses WebSocket."""
+    return FrameMeter()

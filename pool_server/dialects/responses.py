@@ -1,0 +1,260 @@
+"""The OpenAI Responses protocol: HTTP with server-sent events, plain JSON, and WebSocket frames.
+
+Codex speaks it; its chatgpt.com backend adds `codex.*` events. An SSE event's data and a server's WebSocket frame
+are the same JSON object.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from pool_server.dialects.sse import data_of
+from pool_server.dialects.words import (
+    FAULT,
+    LIMITS,
+    RENDERED,
+    TERMINAL,
+    Facts,
+    dumps,
+    loads,
+    status_of,
+    text,
+    whole,
+)
+from pool_server.records import Usage
+
+KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
+
+# An event's own type, where it comes first in the data, as every known server writes it.
+_SSE_TYPE = re.compile(rb'(?:event:[^\n]*\n)?data: ?\{"type": ?"([\w.-]+)"')
+_FRAME_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([\w.-]+)"')
+_EVENT_LINE = re.compile(rb"(?:^|\n)event: ?([\w.-]+)")
+
+_HELD = frozenset(
+    {
+        b"response.created",
+        b"response.in_progress",
+        b"response.queued",
+        b"response.metadata",
+        b"codex.response.metadata",
+        b"keepalive",
+        b"ping",
+    }
+)
+_ENDS = frozenset({b"response.completed", b"response.incomplete", b"response.done", b"response.cancelled"})
+_FAULTS = frozenset({b"response.failed", b"error"})
+_RATE_LIMITS = b"codex.rate_limits"
+_SEARCHED = b"response.web_search_call.completed"
+_READ = _ENDS | _FAULTS | {_RATE_LIMITS, b"response.created"}
+
+# Error codes and types of the Responses API and the ChatGPT backend, as the HTTP status they stand for.
+STATUS = {
+    "usage_limit_reached": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "usage_not_included": 403,
+    "server_is_overloaded": 503,
+    "slow_down": 503,
+    "service_unavailable_error": 503,
+    "overloaded_error": 529,
+    "server_error": 500,
+    "internal_server_error": 500,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "token_invalidated": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found": 404,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "previous_response_not_found": 400,
+    "context_length_exceeded": 400,
+    "invalid_encrypted_content": 400,
+    "invalid_prompt": 400,
+    "invalid_request": 400,
+    "invalid_request_error": 400,
+    "cyber_policy": 400,
+    "message_too_big": 413,
+    "websocket_connection_limit_reached": 503,
+}
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: Any = 0
+    cache_write_tokens: Any = 0
+    reasoning_tokens: Any = 0
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: Any = 0
+    output_tokens: Any = 0
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Item(msgspec.Struct):
+    type: Any = ""
+
+
+class _Response(msgspec.Struct):
+    id: Any = ""
+    model: Any = ""
+    status: Any = ""
+    service_tier: Any = ""
+    usage: _Usage | None = None
+    error: Any = None
+    output: list[_Item] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: Any = ""
+    response: _Response | None = None
+    error: Any = None
+    body: Any = None
+    code: Any = None
+    message: Any = None
+    param: Any = None
+    status: Any = None
+    status_code: Any = None
+
+
+class _Type(msgspec.Struct):
+    type: Any = ""
+
+
+def usage_of(raw: _Usage) -> Usage:
+    """OpenAI counts cached tokens within the input and reasoning within the output."""
+    inside = raw.input_tokens_details or _Details()
+    read, write = whole(inside.cached_tokens), whole(inside.cache_write_tokens)
+    output = whole(raw.output_tokens)
+    reasoning = whole((raw.output_tokens_details or _Details()).reasoning_tokens)
+    return Usage(
+        input=max(0, whole(raw.input_tokens) - read - write),
+        cache_read=read,
+        cache_write=write,
+        output=output,
+        reasoning=min(reasoning, output),
+        known=True,
+    )
+
+
+class Reader(Facts):
+    """Reads the events of one answer (SSE events or WebSocket frames), or a whole JSON answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._searches = 0
+
+    def event(self, event: bytes) -> int:
+        match = _SSE_TYPE.match(event)
+        if match is not None:
+            kind = match[1]
+            if kind not in _READ:
+                return self._plain(kind)
+            return self._read(kind, data_of(event))
+        return self._unusual(data_of(event), _EVENT_LINE.search(event))
+
+    def frame(self, frame: bytes) -> int:
+        """Read one server-to-client WebSocket frame."""
+        match = _FRAME_TYPE.match(frame)
+        if match is None:
+            return self._unusual(frame, None)
+        kind = match[1]
+        return self._read(kind, frame) if kind in _READ else self._plain(kind)
+
+    def wanted(self, head: bytes) -> bool:
+        match = _SSE_TYPE.match(head)
+        return match is None or match[1] in _READ
+
+    def passed_over(self, head: bytes) -> int:
+        match = _SSE_TYPE.match(head)
+        if match is None:
+            return RENDERED
+        kind = match[1]
+        if kind in _ENDS:
+            self.complete = True
+            return RENDERED | TERMINAL
+        return self._plain(kind)
+
+    def _plain(self, kind: bytes) -> int:
+        """An event that needs no decoding."""
+        if kind in _HELD:
+            return 0
+        if kind == _SEARCHED:
+            self._searches += 1
+            self.usage.web_searches = max(self.usage.web_searches, self._searches)
+        return 0 if kind.startswith(b"codex.") else RENDERED
+
+    def _unusual(self, data: bytes, line: re.Match[bytes] | None) -> int:
+        """An event whose type is not the first thing in its data."""
+        if not data or data == b"[DONE]":
+            return 0
+        found = loads(data, _Type)
+        kind = text(found.type).encode() if found else b""
+        if not kind and line is not None:
+            kind = line[1]
+        return self._read(kind, data) if kind in _READ else self._plain(kind)
+
+    def _read(self, kind: bytes, data: bytes) -> int:
+        """An event that carries usage, limits or a fault."""
+        if kind == _RATE_LIMITS:
+            self.limits.append(data)
+            return LIMITS
+        event = loads(data, _Event)
+        if event is None:
+            return 0 if kind == b"response.created" else RENDERED
+        response = event.response
+        if response is not None:
+            self._response(response)
+        if kind == b"response.created":
+            return 0
+        if kind in _FAULTS or (response is not None and response.status == "failed"):
+            self.fault = _fault(event)
+            return FAULT
+        self.complete = True
+        return RENDERED | TERMINAL
+
+    def _response(self, response: _Response) -> None:
+        self.response_id = text(response.id) or self.response_id
+        self.model = text(response.model) or self.model
+        self.tier = text(response.service_tier) or self.tier
+        items = [item for item in response.output or () if item.type == "web_search_call"]
+        self._searches = max(self._searches, len(items))
+        if response.usage is not None:
+            self.usage = usage_of(response.usage)
+        self.usage.web_searches = max(self.usage.web_searches, self._searches)
+
+    def whole(self, body: bytes) -> int:
+        """Read a JSON answer (`stream` false, or `/responses/compact`)."""
+        response = loads(body, _Response)
+        if response is None:
+            return 0
+        self._response(response)
+        if response.error is not None and response.status in ("failed", ""):
+            self.fault = _fault(_Event(error=response.error))
+            return FAULT
+        self.complete = True
+        return TERMINAL
+
+
+def _fault(event: _Event) -> tuple[int, bytes]:
+    """The status and HTTP error body an in-stream error stands for.
+
+    Shapes: `response.failed` with `response.error{code,message}`; SSE `error` with `code`, `message` on top or
+    `error{}`; WebSocket `error` with `status`|`status_code` and `error{}` or `body.error{}`.
+    """
+    error = event.error
+    if event.response is not None and event.response.error is not None:
+        error = event.response.error
+    if error is None and isinstance(event.body, dict):
+        error = event.body.get("error", event.body)
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        error = {"code": event.code, "message": text(event.message), "param": event.param}
+    status = status_of(STATUS, event.status, event.status_code, error.get("code"), error.get("type"))
+    return status, dumps({"error": error})
