@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ STATUS = RESPONSES_STATUS | {
     "InternalError": 500,
     "Throttling": 429,
 }
+
+_FINISH = re.compile(rb'"finish_reason": ?"[a-z]')
 
 
 class _Details(msgspec.Struct):
@@ -115,8 +118,7 @@ class Reader(Facts):
         if b'"usage":{' in data or b'"usage": {' in data:
             self._latest = data
         if self._rendered and b'"error":' not in data:
-            if b'"finish_reason":"' in data or b'"finish_reason": "' in data:
-                self._finished = True
+            self._finished = self._finished or _FINISH.search(data) is not None
             return RENDERED
         return self._decode(data)
 

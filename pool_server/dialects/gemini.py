@@ -31,6 +31,8 @@ STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 
+_NOT_ENDED = ("", "FINISH_REASON_UNSPECIFIED")
+
 
 class _Usage(msgspec.Struct, rename="camel"):
     prompt_token_count: Any = 0
@@ -91,6 +93,7 @@ class Reader(Facts):
         self._usage = Usage()
         super().__init__()
         self._rendered = False
+        self._told = False  # the end has been signalled
 
     @property
     def usage(self) -> Usage:
@@ -106,11 +109,17 @@ class Reader(Facts):
         data = data_of(event)
         if not data:
             return 0
-        if self._rendered and not (b'"finishReason"' in data or b'"error"' in data or b'"blockReason"' in data):
+        if self._rendered and not self._ending(data):
             if b'"usageMetadata"' in data:
                 self._latest = data
             return RENDERED
         return self._decode(data)
+
+    def _ending(self, data: bytes) -> bool:
+        """Whether a chunk may be the last one, or an error."""
+        if b'"finishReason"' in data or b'"error"' in data or b'"blockReason"' in data:
+            return True
+        return self.complete and not self._told
 
     def wanted(self, head: bytes) -> bool:
         return True
@@ -144,18 +153,18 @@ class Reader(Facts):
             error = response.error if isinstance(response.error, dict) else {}
             self.fault = status_of(STATUS, error.get("code"), error.get("status"), default=500), data
             return FAULT
-        finished = self._ended(response)
+        self.complete = self.complete or self._ended(response)
         shown = any(c.content is not None and c.content.parts for c in response.candidates or ())
-        self._rendered = self._rendered or shown or finished
-        fresh = finished and not self.complete
-        self.complete = self.complete or finished
+        self._rendered = self._rendered or shown or self.complete
+        fresh = self.complete and self._usage.known and not self._told
+        self._told = self._told or fresh
         return (RENDERED if self._rendered else 0) | (TERMINAL if fresh else 0)
 
     @staticmethod
     def _ended(response: _Response) -> bool:
         if response.prompt_feedback is not None and response.prompt_feedback.block_reason:
             return True
-        return any(isinstance(c.finish_reason, str) and c.finish_reason for c in response.candidates or ())
+        return any(text(c.finish_reason) not in _NOT_ENDED for c in response.candidates or ())
 
     def whole(self, body: bytes) -> int:
         """Read a JSON answer, or the JSON array `streamGenerateContent` sends without `alt=sse`."""

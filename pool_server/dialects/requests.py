@@ -24,6 +24,7 @@ SHEDDABLE = frozenset({"turn_state", "encrypted"})
 
 _FILE_ID = re.compile(rb'"(?:file_id|file_uri|fileUri|cachedContent)"\s*:\s*"([^"\\]{1,300})"')
 _GEMINI_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
+_REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 _MOST_PINS = 16
 
 
@@ -224,7 +225,7 @@ def _opening(items: Iterable[_Item], systems: Iterable[msgspec.Raw]) -> Iterator
     """The texts before the model's first turn: they stay the same as the conversation grows.
 
     Only texts count: clients move `cache_control` marks from turn to turn and send a lone text as a string or
-    as a part.
+    as a part. Reminders do not: Qwen Code tells the date in the newest message and leaves it out of the history.
     """
     for raw in systems:
         yield from _texts(raw)
@@ -237,12 +238,18 @@ def _opening(items: Iterable[_Item], systems: Iterable[msgspec.Raw]) -> Iterator
 
 def _texts(raw: msgspec.Raw) -> Iterator[bytes | str]:
     content = loads(raw, str | list[_Text] | None)
-    if isinstance(content, str):
-        yield content
-    elif content:
-        yield "".join(text(part.text) for part in content)
+    if content:
+        texts = (content,) if isinstance(content, str) else (text(part.text) for part in content)
+        yield "".join(_without_reminders(each) for each in texts)
     elif content is None and bytes(raw) != b"null":
         yield bytes(raw)
+
+
+def _without_reminders(value: str) -> str:
+    if not value.startswith("<system-reminder>"):
+        return value
+    rest = _REMINDER.sub("", value)
+    return "" if rest.startswith("<system-reminder>") else rest
 
 
 def _pins(
