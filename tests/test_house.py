@@ -1,0 +1,180 @@
+"""The house rules that a machine can hold: floors, sizes, plain text, and what no file may say."""
+
+from __future__ import annotations
+
+import ast
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pool_server"
+
+# A module imports only what stands before it here, and within its own room; rooms in a row do not know each other.
+FLOORS = (
+    ("words",),
+    ("peers", "records"),
+    ("config",),
+    ("configfile",),
+    ("store",),
+    ("providers", "dialects"),
+    ("accounts", "users", "ledger"),
+    ("gateway", "web"),
+    ("server",),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LINES = 500
+
+
+def tracked() -> list[Path]:
+    """Files git knows or would add; without git (an unpacked archive) every file that is not generated."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode == 0:
+        return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
+    return [path for path in ROOT.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.parts)]
+
+
+def room(path: Path) -> str:
+    """`pool_server/users/keys.py` → users, `pool_server/config.py` → config."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, room) of every import of the package, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "pool_server" else [module]
+        for name in names:
+            if name.startswith("pool_server."):
+                yield node.lineno, name.split(".")[1]
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room(path) for path in modules()} <= FLOOR.keys()
+
+
+def test_rooms_know_only_the_floors_below() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {target}"
+        for path in modules()
+        for line, target in imported_rooms(path)
+        if target != room(path) and target != "__version__" and FLOOR[target] >= FLOOR[room(path)]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("rooms", "library"),
+    [
+        (("accounts", "users", "ledger", "providers", "dialects", "store"), "tornado"),
+        (("accounts", "users", "ledger", "providers", "dialects", "store"), "aiohttp"),
+        (("accounts", "users", "ledger", "providers", "dialects", "gateway", "web"), "lmdb"),
+        (("accounts", "users", "ledger", "providers", "dialects", "store", "gateway", "web"), "click"),
+    ],
+)
+def test_libraries_stay_at_their_edge(rooms: tuple[str, ...], library: str) -> None:
+    wrong = []
+    for path in modules():
+        if room(path) in rooms:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                wrong += [f"{path.relative_to(ROOT)}:{name}" for name in names if name.split(".")[0] == library]
+    assert not wrong
+
+
+def test_no_source_outgrows_its_room() -> None:
+    kinds = {".py", ".js", ".css", ".html", ".sh", ".ps1"}
+    long = [p for p in tracked() if p.suffix in kinds and p.read_text(encoding="utf-8").count("\n") > LINES]
+    assert not long
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    for path in tracked():
+        raw = path.read_bytes()
+        if path.suffix not in {".png", ".ico", ".woff2", ".zst", ".gz"}:
+            yield path, raw.decode("utf-8")
+
+
+def test_every_text_is_utf8_with_plain_line_ends() -> None:
+    for path, text in texts():
+        assert "\r" not in text or path.suffix == ".ps1" or "fixtures" in path.parts, path
+        assert not text.startswith("\ufeff"), path
+        assert not text or text.endswith("\n") or "fixtures" in path.parts, path
+
+
+def test_no_file_says_what_none_may_say() -> None:
+    forbidden = ["TO" + "DO", "FIX" + "ME", "XX" + "X:", "/wo" + "rk/", "registry.npm" + "js", "pypi." + "org"]
+    wrong = [f"{path.relative_to(ROOT)}: {word}" for path, text in texts() for word in forbidden if word in text]
+    assert not wrong
+
+
+def test_templates_are_in_the_wheel_and_config_is_not_tracked() -> None:
+    names = {str(path.relative_to(ROOT)) for path in tracked()}
+    assert not names & {"config.toml"}
+    assert {n for n in names if n.startswith(("pool/", "data/"))} <= {"pool/README.md", "data/README.md"}
+    assert '"templates" = "pool_server/_templates"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_two_commands_can_be_run() -> None:
+    for name in ("scripts/serve", "scripts/test", "scripts/install-clis", ".ci/run"):
+        path = ROOT / name
+        assert path.stat().st_mode & 0o111, name
+        shell = (
+            path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!").split()[-1].removeprefix("/bin/")
+        )
+        subprocess.run([shell, "-n", str(path)], check=True)
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_tests_cannot_leave_loopback() -> None:
+    with socket.socket() as sock, pytest.raises(OSError, match="stay on loopback"):
+        sock.connect(("192.0.2.1", 80))
+
+
+SKIPS = """
+    import pytest
+
+    @pytest.mark.skip(reason="no browser here")
+    def test_told(): pass
+
+    def test_silent():
+        pytest.skip()
+
+    @pytest.mark.xfail(reason="known")
+    def test_known(): assert False
+
+    def test_good(): pass
+"""
+
+
+@pytest.mark.parametrize(("require", "failed", "errors"), [("", 1, 0), ("1", 1, 2)])
+def test_skips_are_told_and_fail_where_all_must_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, require: str, failed: int, errors: int
+) -> None:
+    monkeypatch.setenv("POOL_REQUIRE_ALL", require)
+    pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    pytester.makepyfile(SKIPS)
+    pytester.makepyfile(test_module='import pytest; pytest.importorskip("no_such_module")')
+    result = pytester.run(
+        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors"
+    )
+    result.assert_outcomes(passed=1, xfailed=1, failed=failed, skipped=2 - errors, errors=errors)
