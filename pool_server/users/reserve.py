@@ -1,0 +1,320 @@
+"""Reservations: room for a request is taken before it starts and given back, exactly once, when it ends.
+
+Counters live in the state store, one small record a user, changed in transactions, so all workers see one
+truth. Each reservation is also a record of its own under its worker's name: when a worker dies, the next one to
+look settles what it left behind at the last use it had reported.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from pool_server.config import Limits
+from pool_server.records import Usage
+from pool_server.store import Store, StoreError, Txn
+from pool_server.users import counters, worker
+from pool_server.users.counters import Stop, Use
+from pool_server.users.fairshare import weigh
+from pool_server.users.model import HELD, USE, Denied
+from pool_server.users.periods import Bounds, Calendar
+from pool_server.users.shares import Shares
+from pool_server.users.wording import limit_message
+from pool_server.words import Denial
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Used = Callable[[str, float], Mapping[str, float]]
+_SEED_STEPS = 10  # the rolling window is rebuilt from this many questions to the ledger
+
+
+class Reservation(msgspec.Struct):
+    """Room taken for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
+
+    `id` is empty when nothing is counted (local mode); `seen_…` is what the stream has reported so far.
+    """
+
+    user: str
+    provider: str
+    id: bytes = b""
+    base: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    seen_tokens: int = 0
+    seen_cost: float = 0.0
+    done: bool = False
+
+
+class Held(msgspec.Struct, array_like=True):
+    """A reservation as the store keeps it."""
+
+    user: str
+    provider: str
+    tokens: int
+    cost: float
+    seen_tokens: int
+    seen_cost: float
+    epoch: str
+
+
+class _Final(msgspec.Struct, frozen=True):
+    """How a reservation ends: what it used."""
+
+    reservation: Reservation
+    tokens: int
+    cost: float
+    weight: float
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_use = msgspec.msgpack.Decoder(Use).decode
+_decode_held = msgspec.msgpack.Decoder(Held).decode
+
+
+class Book:
+    """The counters and reservations of everybody."""
+
+    def __init__(
+        self, store: Store, calendar: Calendar, shares: Shares, clock: Callable[[], float], used: Used | None
+    ) -> None:
+        self._store = store
+        self._calendar = calendar
+        self._shares = shares
+        self._clock = clock
+        self._used = used
+        self._epoch = worker.epoch()
+        self._worker = worker.name().encode()
+        self._numbers = itertools.count(1)
+        self._unsettled: deque[_Final] = deque()
+
+    def reserve(
+        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
+    ) -> Reservation | Denied:
+        """Takes room for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
+        now = self._clock()
+        made = Reservation(user, provider, self._worker + b"\0" + next(self._numbers).to_bytes(8, "big"))
+        made.base = max(tokens, counters.FLOOR_TOKENS)
+
+        def take(txn: Txn, use: Use, marks: Bounds) -> Stop | None:
+            stop = counters.stopped(use, limits, now, marks)
+            if stop is not None:
+                return stop
+            made.tokens = int(made.base * use.ratio)
+            made.cost = max(cost or 0.0, counters.FLOOR_COST) * use.ratio
+            counters.hold(use, made.tokens, made.cost, now)
+            txn.put(USE, user.encode(), _encode(use))
+            txn.put(HELD, made.id, self._held(made))
+            return None
+
+        try:
+            stop = self._with_use(user, now, take)
+        except StoreError as exc:
+            return self._unguarded(made, limits, exc)
+        if stop is not None:
+            message = limit_message(stop.denial, stop.limit)
+            return Denied(stop.denial, message, 429, stop.retry_at)
+        return made
+
+    def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
+        """The stream has used this much so far (not an increment). What is held grows when it was too little."""
+        if reservation.done or not reservation.id:
+            return
+        reservation.seen_tokens = max(reservation.seen_tokens, tokens)
+        reservation.seen_cost = max(reservation.seen_cost, cost or 0.0)
+        held_tokens = max(reservation.tokens, reservation.seen_tokens)
+        held_cost = max(reservation.cost, reservation.seen_cost)
+        more_tokens, more_cost = held_tokens - reservation.tokens, held_cost - reservation.cost
+
+        def grow(txn: Txn, use: Use, _: Bounds) -> None:
+            if txn.get(HELD, reservation.id) is None:
+                return
+            if more_tokens or more_cost:
+                use.held_tokens += more_tokens
+                use.held_cost += more_cost
+                txn.put(USE, reservation.user.encode(), _encode(use))
+            txn.put(HELD, reservation.id, self._held(reservation, held_tokens, held_cost))
+
+        try:
+            self._with_use(reservation.user, self._clock(), grow)
+        except StoreError:
+            return  # the store says so elsewhere; the next report or the settling makes up for it
+        reservation.tokens, reservation.cost = held_tokens, held_cost
+
+    def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
+        """The request has ended and used this. Only the first call for a reservation counts.
+
+        Where the price is not known, the money limits count what the stream reported, else $0.02 a request.
+        """
+        spent = cost
+        if spent is None:
+            spent = reservation.seen_cost or (counters.FLOOR_COST if usage.total else 0.0)
+        self._end(_Final(reservation, usage.total, spent, weigh(usage)))
+
+    def release(self, reservation: Reservation) -> None:
+        """Nothing was used. The request still counts toward requests a minute."""
+        self._end(_Final(reservation, 0, 0.0, 0.0))
+
+    def read(self, user: str) -> tuple[Use, Bounds]:
+        """The user's counters now."""
+        now = self._clock()
+        raw = self._store.get(USE, user.encode())
+        use = _decode_use(raw) if raw is not None else None
+        if use is None or use.epoch != self._epoch:
+            use = self._seed(user, now)
+        marks = self._calendar.at(now)
+        counters.advance(use, now, marks)
+        return use, marks
+
+    def settle_waiting(self) -> None:
+        """Settles what could not be written before. Called now and then."""
+        while self._unsettled:
+            final = self._unsettled[0]
+            try:
+                self._write_end(final)
+            except StoreError:
+                return
+            self._unsettled.popleft()
+
+    def recover(self) -> int:
+        """Settles what dead workers left behind at what they had last reported; returns how many that were."""
+        settled, start = 0, b""
+        while True:
+            with self._store.read() as txn:
+                first = next(iter(txn.scan(HELD, start, limit=1)), None)
+            if first is None:
+                return settled
+            name = first[0].partition(b"\0")[0]
+            start = name + b"\1"
+            if name != self._worker and not worker.alive(name.decode()):
+                settled += self._recover_from(name)
+
+    def _recover_from(self, name: bytes) -> int:
+        with self._store.read() as txn:
+            left = list(txn.scan(HELD, name + b"\0", name + b"\1"))
+        log.info("settling %d requests that a worker left behind", len(left))
+        for key, raw in left:
+            self._recover_one(key, _decode_held(raw))
+        return len(left)
+
+    def _recover_one(self, key: bytes, held: Held) -> None:
+        now = self._clock()
+
+        def end(txn: Txn, use: Use, _: Bounds) -> None:
+            if not txn.delete(HELD, key):
+                return  # another worker was first
+            if held.epoch == self._epoch:
+                counters.unhold(use, held.tokens, held.cost)
+            counters.count(use, held.seen_tokens, held.seen_cost, now)
+            txn.put(USE, held.user.encode(), _encode(use))
+            self._shares.add(txn, held.provider, held.user, float(held.seen_tokens), now)
+
+        self._with_use(held.user, now, end)
+
+    def _end(self, final: _Final) -> None:
+        reservation = final.reservation
+        if reservation.done or not reservation.id:
+            return
+        reservation.done = True
+        if self._unsettled:
+            self._unsettled.append(final)
+            return
+        try:
+            self._write_end(final)
+        except StoreError:
+            self._unsettled.append(final)
+
+    def _write_end(self, final: _Final) -> None:
+        reservation, now = final.reservation, self._clock()
+
+        def end(txn: Txn, use: Use, _: Bounds) -> None:
+            tokens, cost = final.tokens, final.cost
+            if txn.delete(HELD, reservation.id):
+                counters.unhold(use, reservation.tokens, reservation.cost)
+            elif reservation.tokens:  # taken for dead and settled at what was reported: add the rest
+                tokens = max(0, tokens - reservation.seen_tokens)
+                cost = max(0.0, cost - reservation.seen_cost)
+            counters.count(use, tokens, cost, now)
+            if final.tokens:
+                counters.learn(use, reservation.base, final.tokens)
+            txn.put(USE, reservation.user.encode(), _encode(use))
+            self._shares.add(txn, reservation.provider, reservation.user, final.weight, now)
+
+        self._with_use(reservation.user, now, end)
+
+    def _with_use(self, user: str, now: float, change: Callable[[Txn, Use, Bounds], T]) -> T:
+        """Runs `change` in a transaction on the user's counters, made from the ledger when they are missing.
+
+        The ledger is asked outside the transaction: nobody else waits for it.
+        """
+        key, marks = user.encode(), self._calendar.at(now)
+        seed: bytes | None = None
+
+        def run(txn: Txn) -> tuple[T] | None:
+            raw = txn.get(USE, key)
+            use = _decode_use(raw) if raw is not None else None
+            if use is None or use.epoch != self._epoch:
+                if seed is None:
+                    return None
+                use = _decode_use(seed)
+            counters.advance(use, now, marks)
+            return (change(txn, use, marks),)
+
+        done = self._store.write(run)
+        if done is None:
+            seed = _encode(self._seed(user, now))
+            done = self._store.write(run)
+        assert done is not None
+        return done[0]
+
+    def _seed(self, user: str, now: float) -> Use:
+        """Counters made from the ledger. The rolling window is asked for in steps, so that it ages as it
+        should.
+        """
+        marks = self._calendar.at(now)
+        use = Use(self._epoch, day=marks.day, week=marks.week, month=marks.month)
+        if self._used is None:
+            return use
+        use.day_tokens, use.day_cost = _sums(self._used(user, marks.day))
+        use.week_tokens, use.week_cost = _sums(self._used(user, marks.week))
+        use.month_tokens, use.month_cost = _sums(self._used(user, marks.month))
+        step = counters.ROLLING / _SEED_STEPS
+        younger = 0
+        for back in range(1, _SEED_STEPS + 1):
+            start = now - back * step
+            total, _ = _sums(self._used(user, start))
+            if total > younger:
+                use.rolling.insert(0, (int(start + step) // counters.BUCKET * counters.BUCKET, total - younger))
+            younger = max(younger, total)
+        return use
+
+    def _held(self, made: Reservation, tokens: int | None = None, cost: float | None = None) -> bytes:
+        held = Held(
+            made.user,
+            made.provider,
+            made.tokens if tokens is None else tokens,
+            made.cost if cost is None else cost,
+            made.seen_tokens,
+            made.seen_cost,
+            self._epoch,
+        )
+        return _encode(held)
+
+    def _unguarded(self, made: Reservation, limits: Limits, exc: StoreError) -> Reservation | Denied:
+        """The store cannot be written: whoever has limits is turned away, the others lose nothing by going on."""
+        if counters.limitless(limits):
+            made.tokens, made.cost = 0, 0.0
+            return made
+        log.warning("limits cannot be kept, turning requests away: %s", exc)
+        return Denied(Denial.STORE, "limits cannot be checked just now; try again in a moment", 503, None)
+
+
+def _sums(row: Mapping[str, float]) -> tuple[int, float]:
+    """Tokens and US dollars of a usage row of the ledger (`input` without cache, `reasoning` part of `output`)."""
+    tokens = sum(row.get(name) or 0 for name in ("input", "cache_read", "cache_write", "output"))
+    return int(tokens), float(row.get("cost_usd") or 0.0)

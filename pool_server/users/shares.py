@@ -1,0 +1,81 @@
+"""Recent use by provider and person, shared by all workers, for fair share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from pool_server.config import FairShare
+from pool_server.store import Reader, Store, Txn
+from pool_server.users import fairshare
+from pool_server.users.model import SHARE
+
+FRESH_S = 1.0  # how long a look at everybody's use is good
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(fairshare.Buckets).decode
+
+
+class Shares:
+    """Keeps recent use and says who has had more than a fair share of a provider that is short."""
+
+    def __init__(self, store: Store, settings: FairShare, weight: Callable[[str], float]) -> None:
+        self._store = store
+        self._settings = settings
+        self._window_s = settings.window_h * 3600.0
+        self._weight = weight
+        self._looks: dict[str, tuple[float, dict[str, fairshare.Buckets]]] = {}
+
+    def add(self, txn: Txn, provider: str, user: str, amount: float, now: float) -> None:
+        """Counts use, within the transaction that settles a request."""
+        if not self._settings.enabled or amount <= 0:
+            return
+        key = f"{provider}\0{user}".encode()
+        raw = txn.get(SHARE, key)
+        buckets = fairshare.add(_decode(raw) if raw is not None else [], amount, now, self._window_s)
+        txn.put(SHARE, key, _encode(buckets))
+
+    def waits_until(self, provider: str, user: str, room: float | None, now: float) -> float | None:
+        """When the user's recent use has aged to a fair share; None = they may go on now.
+
+        `room` is the provider's room left in percent, None = not known.
+        """
+        short = self._settings.short_percent
+        if not self._settings.enabled or room is None or room >= short:
+            return None
+        everybody = self._everybody(provider, now)
+        mine = everybody.get(user)
+        if mine is None:
+            return None
+        use = {who: fairshare.recent(buckets, now, self._window_s) for who, buckets in everybody.items()}
+        weights = {who: self._weight(who) for who in use}
+        fair = fairshare.allowed(use, weights, room, short) * weights[user]
+        if use[user] <= fair * (1 + 1e-9):  # equal users must not be told apart by rounding
+            return None
+        return fairshare.frees_at(mine, fair, now, self._window_s)
+
+    def prune(self, now: float, limit: int = 2000) -> None:
+        """Drops a bounded number of people who have used nothing within the window."""
+        with self._store.read() as txn:
+            stale = [key for key, raw in txn.scan(SHARE, limit=limit) if not self._live(raw, now)]
+        if stale:
+            self._store.write(lambda txn: [txn.delete(SHARE, key) for key in stale])
+
+    def _live(self, raw: bytes, now: float) -> bool:
+        return fairshare.recent(_decode(raw), now, self._window_s) > 0
+
+    def _everybody(self, provider: str, now: float) -> dict[str, fairshare.Buckets]:
+        taken, look = self._looks.get(provider, (float("-inf"), {}))
+        if abs(now - taken) < FRESH_S:
+            return look
+        prefix = f"{provider}\0".encode()
+        with self._store.read() as txn:
+            pairs = [(key[len(prefix) :].decode(), _decode(raw)) for key, raw in _under(txn, prefix)]
+        look = {who: buckets for who, buckets in pairs if fairshare.recent(buckets, now, self._window_s) > 0}
+        self._looks[provider] = (now, look)
+        return look
+
+
+def _under(txn: Reader, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return txn.scan(SHARE, prefix, prefix[:-1] + b"\1")

@@ -1,0 +1,45 @@
+"""Which process is which: names of workers that tell a dead one from a living one, and lives of the machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux: changes with every start of the machine
+
+
+def epoch() -> str:
+    """Names the life of the machine, "" where the system does not say."""
+    try:
+        return _BOOT.read_text().strip()[:8]
+    except OSError:
+        return ""
+
+
+def name() -> str:
+    """A name for this process that no other one, at any time, has: pid, start time, chance."""
+    return f"{os.getpid()}.{_started(os.getpid())}.{secrets.token_hex(4)}"
+
+
+def alive(worker: str) -> bool:
+    """Whether the process behind a worker's name still runs. A reused pid is told by its start time."""
+    pid_text, _, rest = worker.partition(".")
+    try:
+        pid = int(pid_text)
+        os.kill(pid, 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass  # it runs, as somebody else
+    return _started(pid) == rest.partition(".")[0]
+
+
+def _started(pid: int) -> str:
+    """When the process started, in the system's own count; "" where /proc does not say, "dead" for a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()  # from field 3 on; the name in field 2 may hold spaces
+    return "dead" if fields[0] == "Z" else fields[19]  # 3: state, 22: start time
