@@ -1,0 +1,177 @@
+"""What every vendor's module offers, and the values it answers with. No I/O: requests are described, not made."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import msgspec
+
+from pool_server.config import Settings
+from pool_server.providers.credential import Credential
+from pool_server.records import Fault, HttpAnswer, HttpRequest, Prepared, Upcall, WindowObservation
+from pool_server.words import Dialect, Operation, Provider
+
+
+class Refreshed(msgspec.Struct, frozen=True):
+    """A refresh that went well. `updates` are the owned fields to write, nested as in the file; `credential` is the new
+    one and knows more than a re-read of the file would (when the token was issued), so it is the one to keep."""
+
+    updates: dict[str, Any]
+    credential: Credential
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("fields", sorted(self.updates)), ("credential", self.credential)]
+
+    def __repr__(self) -> str:
+        return f"Refreshed(fields={sorted(self.updates)}, credential={self.credential!r})"
+
+
+class RefreshFault(Exception):
+    """A refresh that failed. `reason` is one redacted line.
+
+    `permanent`: the refresh token is dead and its owner must sign in again. `suspended`: the provider stopped the
+    account. `retry_at`: unix seconds of the earliest further try, None = the caller's own back-off.
+    """
+
+    def __init__(
+        self, reason: str, *, permanent: bool = False, retry_at: float | None = None, suspended: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+        self.retry_at = retry_at
+        self.suspended = suspended
+
+
+class Credits(msgspec.Struct, frozen=True):
+    """Paid credits beside the windows; `balance` as the provider writes it (a count or an amount), "" unknown."""
+
+    has_credits: bool = False
+    unlimited: bool = False
+    balance: str = ""
+
+
+class UsageAnswer(msgspec.Struct, frozen=True):
+    """What a usage endpoint said. With `fault` set it said nothing, and `retry_at` is when to ask again at the earliest.
+
+    `allowed` is the provider's own word whether the account may work now; None = not said.
+    """
+
+    windows: tuple[WindowObservation, ...] = ()
+    plan: str | None = None
+    credits: Credits | None = None
+    allowed: bool | None = None
+    reset_credits: int = 0
+    fault: Fault | None = None
+    retry_at: float | None = None
+
+
+class SetupStage(StrEnum):
+    LOAD = "load"
+    ONBOARD = "onboard"
+    POLL = "poll"
+
+
+class SetupStep(msgspec.Struct, frozen=True):
+    """The next call of an account's one-time set-up, to be made after `wait_s` seconds."""
+
+    request: HttpRequest
+    stage: SetupStage = SetupStage.LOAD
+    wait_s: float = 0.0
+    tries: int = 0
+    tier: str = ""
+
+
+class SetupDone(msgspec.Struct, frozen=True):
+    """The set-up is complete: owned fields for the file and the completed credential."""
+
+    updates: dict[str, Any]
+    credential: Credential
+
+
+class SetupFault(Exception):
+    """The set-up cannot go on; `fault` says what it means for the account."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class ProviderModule(ABC):
+    """One vendor. All methods are pure; only the documented errors leave them, whatever the provider sent."""
+
+    provider: ClassVar[Provider]
+
+    @abstractmethod
+    def parse(self, data: object, account: str, *, now: float) -> Credential:
+        """The credential in a file's JSON `data`. Raises Rejected with one clear line."""
+
+    @abstractmethod
+    def prepare(self, cred: Credential, upcall: Upcall, settings: Settings) -> Prepared:
+        """The upstream request: address, authorization, the client's other headers in their order and case."""
+
+    @abstractmethod
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
+        """What an error answer means. `headers` are lower case; for a fault within a stream they may be {}."""
+
+    @abstractmethod
+    def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
+        """Can this credential be asked that at all?"""
+
+    @abstractmethod
+    def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
+        """The smallest real call that shows whether the credential works; it spends nothing."""
+
+    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        """The token refresh; None when this credential cannot be refreshed (`Credential.can_refresh`, or Google's
+        client id and secret are not configured)."""
+        return None
+
+    def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
+        """Reads the refresh's answer. Raises RefreshFault."""
+        raise RefreshFault("this credential has nothing to refresh", permanent=True)
+
+    def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
+        """When to refresh (unix seconds, possibly past); None = never on a timer."""
+        return None
+
+    def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
+        """The quota windows an answer's headers (lower case) tell of."""
+        return []
+
+    def quota_event(self, raw: bytes, *, now: float, model: str) -> list[WindowObservation]:
+        """The quota windows a stream event tells of."""
+        return []
+
+    def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        """The call of the provider's usage endpoint; None where it has none for this credential."""
+        return None
+
+    def usage_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> UsageAnswer:
+        """Reads the usage endpoint's answer; never raises."""
+        return UsageAnswer()
+
+    def plan_fits(self, cred: Credential, model: str) -> bool:
+        """Is the model known to be in the account's plan? Unknown plans and models fit; faults teach the rest."""
+        return True
+
+    def model_family(self, model: str) -> str:
+        """The scope name of windows and faults that bind this model beside the account-wide ones."""
+        return model.lower()
+
+    def websocket(self, cred: Credential) -> bool:
+        """Does the upstream speak the Responses WebSocket for this credential?"""
+        return False
+
+    def setup_request(self, cred: Credential, settings: Settings) -> SetupStep | None:
+        """The first call of a one-time set-up; None when there is nothing to set up."""
+        return None
+
+    def setup_answer(
+        self, cred: Credential, step: SetupStep, answer: HttpAnswer, settings: Settings, *, now: float
+    ) -> SetupStep | SetupDone:
+        """The next call, or the end of the set-up. Raises SetupFault."""
+        return SetupDone({}, cred)

@@ -1,0 +1,193 @@
+"""A credential as a file in the pool folder holds it, and the careful reading of such files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pool_server.providers.times import moment, number
+from pool_server.words import CredentialKind, Provider
+
+_LONGEST = 65536  # no token or field of a credential is longer
+
+
+class Rejected(Exception):
+    """A credential file that cannot be used. The text is one line without anything secret."""
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """What is needed to speak for one account. Times are unix seconds; `repr` shows nothing secret.
+
+    `account` is the id ("claude:work"). `account_id` is the ChatGPT account (workspace) id, `project` the Code Assist
+    project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns an API key is
+    limited to; empty = all. `expires_at` and `issued_at` speak of the access token; None = not known. `last_refresh`
+    is what the file says.
+    """
+
+    provider: Provider
+    account: str
+    kind: CredentialKind
+    access_token: str = ""
+    refresh_token: str = ""
+    expires_at: float | None = None
+    issued_at: float | None = None
+    last_refresh: float | None = None
+    api_key: str = ""
+    base_url: str = ""
+    models: tuple[str, ...] = ()
+    plan: str = ""
+    tier: str = ""
+    account_id: str = ""
+    user_id: str = ""
+    project: str = ""
+    resource_url: str = ""
+    email: str = ""
+    fedramp: bool = False
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def secret(self) -> str:
+        """The value that goes upstream."""
+        return self.api_key if self.kind is CredentialKind.API_KEY else self.access_token
+
+    @property
+    def can_refresh(self) -> bool:
+        return self.kind is CredentialKind.OAUTH and bool(self.refresh_token)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of the very token that goes upstream; it tells nothing of the token."""
+        return fingerprint(self.secret)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [
+            ("account", self.account),
+            ("kind", self.kind.value),
+            ("plan", self.plan),
+            ("expires_at", self.expires_at),
+            ("fingerprint", self.fingerprint),
+        ]
+
+    def __repr__(self) -> str:
+        return f"Credential({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def fingerprint(token: str) -> str:
+    """Twelve hex digits naming a token, "" for no token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:12] if token else ""
+
+
+def jwt_claims(token: str) -> dict[str, Any]:
+    """The claims inside a JWT, unverified (the vendor verifies its own); {} for anything else."""
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > _LONGEST:
+        return {}
+    try:
+        raw = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        claims = msgspec.json.decode(raw)
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+class Fields:
+    """Reads typed fields of one JSON object of a credential file; a wrong type is `Rejected` by the field's name."""
+
+    def __init__(self, data: object, where: str = "") -> None:
+        if not isinstance(data, Mapping):
+            raise Rejected(f"{where.rstrip('.') or 'the file'} is not a JSON object")
+        self._data = data
+        self._where = where
+
+    def text(self, *names: str) -> str:
+        """The first of `names` that holds text, stripped; "" when none is there."""
+        for name in names:
+            value = self._data.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise Rejected(f"{self._where}{name} must be a text")
+            value = value.strip()
+            if len(value) > _LONGEST or not value.isprintable():
+                raise Rejected(f"{self._where}{name} is not a usable value")
+            if value:
+                return value
+        return ""
+
+    def token(self, *names: str) -> str:
+        """Like `text`, for what travels in a header: printable ASCII without spaces."""
+        value = self.text(*names)
+        if not value.isascii() or " " in value:
+            raise Rejected(f"{self._where}{names[0]} is not a usable token")
+        return value
+
+    def when(self, name: str) -> float | None:
+        """A moment (seconds, milliseconds or RFC 3339) as unix seconds; absent, null, 0 or "" = None."""
+        value = self._data.get(name)
+        if value is None or value == "" or (value == 0 and not isinstance(value, bool)):
+            return None
+        at = moment(value)
+        if at is None:
+            raise Rejected(f"{self._where}{name} is not a moment in time")
+        return at
+
+    def flag(self, name: str) -> bool:
+        value = self._data.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise Rejected(f"{self._where}{name} must be true or false")
+        return bool(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts; one text with spaces between, as OAuth writes scopes, is a list too."""
+        value = self._data.get(name)
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            return tuple(value.split())
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise Rejected(f"{self._where}{name} must be a list of texts")
+        return tuple(item for item in value if item)
+
+    def inner(self, name: str) -> Fields | None:
+        """The object in `name`, None when absent or null."""
+        value = self._data.get(name)
+        return None if value is None else Fields(value, f"{self._where}{name}.")
+
+    def url(self, *names: str, scheme: str = "") -> str:
+        """An http or https address without a trailing slash; `scheme` is added where none is written."""
+        value = self.text(*names)
+        if not value:
+            return ""
+        if scheme and "://" not in value:
+            value = f"{scheme}://{value}"
+        if not usable_url(value):
+            raise Rejected(f"{self._where}{names[0]} is not an http or https address")
+        return value.rstrip("/")
+
+    def has(self, name: str) -> bool:
+        return name in self._data
+
+
+def usable_url(value: str) -> bool:
+    """An http(s) address of a host, without user, query and fragment."""
+    try:
+        parts = urlsplit(value)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port_ok and plain and " " not in value
+
+
+def lifetime_end(expires_in: object, *, now: float, default: float) -> float:
+    """When a token ends that an OAuth answer gave `expires_in` (seconds, number or text) to live."""
+    seconds = number(expires_in)
+    if seconds is None or seconds <= 0:
+        seconds = default
+    return now + min(seconds, 10 * 365 * 86400)

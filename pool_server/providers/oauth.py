@@ -1,0 +1,90 @@
+"""What the token endpoints of all vendors have in common (RFC 6749 §5.2 and what they make of it)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.providers.base import RefreshFault
+from pool_server.providers.faults import ErrorFacts, common, is_challenge, message_of, read_error
+from pool_server.providers.times import HOUR, MINUTE, retry_after
+from pool_server.records import HttpAnswer
+from pool_server.words import FaultKind
+
+RATE_DEFAULT = MINUTE  # a 429 without a word of when
+RATE_LEAST = 5
+OPERATOR_WAIT = HOUR  # what only the operator can mend is asked again this seldom
+
+_DEAD = frozenset(
+    ["invalid_grant", "refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated", "unauthorized_client", "token_revoked", "access_denied"]
+)
+_CLIENT = frozenset(("invalid_client", "deleted_client", "unsupported_grant_type"))
+_GEO = "unsupported_country_region_territory"
+
+
+def token_answer(
+    answer: HttpAnswer, *, now: float, dead_statuses: frozenset[int], rate_cap: float = HOUR
+) -> dict[str, Any]:
+    """The JSON object of a good token answer. Raises RefreshFault; `dead_statuses` are those that mean, as JSON and
+    without a better word, that the refresh token is dead; `rate_cap` bounds the wait after a 429 (seconds)."""
+    if answer.status == 0:
+        raise RefreshFault(f"the token endpoint could not be reached: {_network_words(answer)}")
+    if 200 <= answer.status < 300:
+        return _tokens(answer)
+    facts = read_error(answer.headers, answer.body)
+    raise refresh_fault(answer, facts, now=now, dead_statuses=dead_statuses, rate_cap=rate_cap)
+
+
+def _network_words(answer: HttpAnswer) -> str:
+    return message_of(ErrorFacts(message=answer.error or "no connection"), 0)
+
+
+def _tokens(answer: HttpAnswer) -> dict[str, Any]:
+    try:
+        data = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise RefreshFault("the token endpoint answered something that is no JSON object")
+    for name in ("access_token", "refresh_token", "id_token", "resource_url", "scope"):
+        if name in data and data[name] is not None and not isinstance(data[name], str):
+            raise RefreshFault(f"the token endpoint answered a {name} that is no text")
+    return data
+
+
+def refresh_fault(
+    answer: HttpAnswer, facts: ErrorFacts, *, now: float, dead_statuses: frozenset[int], rate_cap: float
+) -> RefreshFault:
+    """What a refused refresh means."""
+    status, words = answer.status, message_of(facts, answer.status)
+    code = facts.code or facts.kind
+    if is_challenge(status, answer.headers, answer.body, facts) or facts.html:
+        return RefreshFault(f"the token endpoint answered a web page ({status})", retry_at=now + 5 * MINUTE)
+    if status == 429:
+        wait = retry_after(answer.headers, now=now) or RATE_DEFAULT
+        return RefreshFault(
+            f"the token endpoint asks to slow down: {words}", retry_at=now + min(max(wait, RATE_LEAST), rate_cap)
+        )
+    if status >= 500 or status in (408, 425):
+        return RefreshFault(f"the token endpoint fails ({status}): {words}")
+    if common(status, answer.headers, answer.body, facts, now=now, model="").kind is FaultKind.SUSPENDED:
+        return RefreshFault(f"the provider stopped the account: {words}", permanent=True, suspended=True)
+    if facts.says(_GEO):
+        return RefreshFault(
+            "the token endpoint refuses this country; give the account the proxy_url it was signed in from",
+            retry_at=now + OPERATOR_WAIT,
+        )
+    if facts.code in _CLIENT or facts.kind in _CLIENT:
+        return RefreshFault(f"the OAuth client is refused ({code}): {words}", retry_at=now + OPERATOR_WAIT)
+    if facts.code in _DEAD or facts.kind in _DEAD or status in dead_statuses:
+        return RefreshFault(f"the refresh token is refused ({code or status}): {words}", permanent=True)
+    return RefreshFault(f"the token endpoint refuses ({status}): {words}", retry_at=now + 5 * MINUTE)
+
+
+def lead_seconds(expires_at: float, issued_at: float | None, *, longest: float, unknown: float) -> float:
+    """How long before its end a token is refreshed: `longest`, at most half its life; `unknown` when the time of issue
+    is not known. It hangs on the credential alone, so that a due time does not move while a timer runs."""
+    if issued_at is None or issued_at >= expires_at:
+        return unknown
+    return min(longest, (expires_at - issued_at) / 2)

@@ -1,0 +1,111 @@
+"""Quota windows: named by duration, never by the slot a provider puts them in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pool_server.providers.times import DAY, HOUR, MINUTE, duration, moment, number
+from pool_server.records import WindowObservation
+from pool_server.words import Source
+
+CREDITS = "credits"  # window and scope of paid credits; no model's family is called so, it binds nobody by itself
+_MOST = 1000.0  # percent; more is a broken number
+
+# Providers write 299 or 10079 minutes for 5 hours and a week, and months of 28 to 31 days.
+_KNOWN = (
+    MINUTE,
+    HOUR,
+    3 * HOUR,
+    5 * HOUR,
+    8 * HOUR,
+    12 * HOUR,
+    DAY,
+    7 * DAY,
+    14 * DAY,
+    30 * DAY,
+    90 * DAY,
+    365 * DAY,
+)
+
+
+def snap(seconds: float) -> int:
+    """The well-known duration within 2 % (months: 28 to 31 days) of `seconds`, or `seconds` itself."""
+    if 28 * DAY <= seconds <= 31 * DAY:
+        return 30 * DAY
+    for known in _KNOWN:
+        if abs(seconds - known) <= 0.02 * known:
+            return known
+    return round(seconds)
+
+
+def window_name(seconds: int) -> str:
+    """18000 → "5h", 604800 → "7d", 60 → "1m"."""
+    for unit, letter in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{seconds // unit}{letter}"
+    return f"{seconds}s"
+
+
+def observe(
+    *,
+    seconds: float | None,
+    used: float | None,
+    resets_at: float | None,
+    source: Source,
+    now: float,
+    scope: str = "",
+) -> WindowObservation | None:
+    """One sighting; None when its length or its use is unknown. A reset further off than the window is long is a lie
+    and cut to its length; used below 0 reads 0."""
+    if seconds is None or used is None or not 1 <= seconds <= 366 * DAY:
+        return None
+    length = snap(seconds)
+    if resets_at is not None:
+        resets_at = min(resets_at, now + length)
+    return WindowObservation(window_name(length), length, percent(used), resets_at, source, now, scope)
+
+
+def percent(used: float) -> float:
+    return min(max(used, 0.0), _MOST)
+
+
+def credits_window(
+    used: float, *, source: Source, now: float, resets_at: float | None = None
+) -> WindowObservation:
+    return WindowObservation(CREDITS, 0, percent(used), resets_at, source, now, CREDITS)
+
+
+_OPENAI = re.compile(r"^x-ratelimit-remaining-([a-z-]{1,24}?)(?:-\d+[a-z]+)?$")
+_ANTHROPIC = re.compile(r"^anthropic-ratelimit-(requests|tokens|input-tokens|output-tokens)-remaining$")
+_RATE_SECONDS = MINUTE
+
+
+def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[WindowObservation]:
+    """The short rate limits of API keys: `x-ratelimit-*` (OpenAI and its imitators; resets as durations, seconds or
+    moments) and `anthropic-ratelimit-{requests,tokens,…}-*` (RFC 3339). They bind one model class, hence `scope`."""
+    found: list[WindowObservation] = []
+    for name, value in headers.items():
+        match = _OPENAI.match(name) or _ANTHROPIC.match(name)
+        if match is None:
+            continue
+        limit = number(headers.get(name.replace("-remaining", "-limit", 1)))
+        remaining = number(value)
+        if limit is None or remaining is None or limit <= 0:
+            continue
+        reset = _rate_reset(headers.get(name.replace("-remaining", "-reset", 1), ""), now)
+        used = percent(100.0 * (1.0 - remaining / limit))
+        kind = match.group(1).replace("-", "_")
+        found.append(WindowObservation(kind, _RATE_SECONDS, used, reset, Source.HEADERS, now, scope))
+    return found
+
+
+def _rate_reset(text: str, now: float) -> float | None:
+    seconds = duration(text)
+    if seconds is None:
+        plain = number(text)
+        seconds = plain if plain is not None and plain < DAY else None
+    if seconds is None:
+        at = moment(text)
+        seconds = at - now if at is not None else None
+    return None if seconds is None or seconds < 0 else now + min(seconds, DAY)
