@@ -1,0 +1,70 @@
+"""What every page has in common: the frame, the navigation, the helpers a template may call."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pool_server.web import figures, parts, phrases
+from pool_server.web.assets import assets
+from pool_server.web.base import Access, BaseHandler, Problem
+from pool_server.web.folders import templates_folder
+
+
+class NavItem(NamedTuple):
+    path: str
+    label: str
+    rank: Access  # who is shown it
+
+
+# In the order of the navigation; a page is only listed when it exists.
+NAVIGATION = (
+    NavItem("/", "Home", Access.FRIEND),
+    NavItem("/accounts", "Accounts", Access.ADMIN),
+    NavItem("/people", "People", Access.ADMIN),
+    NavItem("/audit", "Audit", Access.ADMIN),
+    NavItem("/settings", "Settings", Access.ADMIN),
+)
+THEMES = ("light", "dark")
+
+
+class PageHandler(BaseHandler, abstract=True):
+    """A handler that answers HTML. Its page is complete as it is served; scripts only make it live."""
+
+    def get_template_path(self) -> str:
+        return str(templates_folder() / "pages")
+
+    def page(self, template: str, *, title: str, status: int = 200, **values: Any) -> None:
+        """Render `template` inside the frame. `title` is the heading of the browser tab."""
+        self.set_status(status)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(self.render_string(template, title=title, **values))
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        namespace = super().get_template_namespace()
+        theme = self.get_cookie("theme", "")
+        namespace.update(
+            ctx=self.ctx,
+            caller=self.caller,
+            now=self.ctx.clock(),
+            fmt=figures,
+            words=phrases,
+            parts=parts,
+            zone=figures.zone(self.ctx.settings.ledger.timezone),
+            asset=assets().url,
+            theme=theme if theme in THEMES else "",
+            navigation=[item for item in NAVIGATION if self.shows(item)],
+            path=self.request.path,
+            pool_name=self.ctx.pool_name,
+        )
+        return namespace
+
+    def shows(self, item: NavItem) -> bool:
+        if self.ctx.local and item.path == "/people":
+            return False  # nobody but this machine
+        return self.caller.rank >= item.rank
+
+    def write_error_page(self, problem: Problem) -> None:
+        if problem.status_code == 401 and self.request.method == "GET":
+            self.redirect("/admin" if self.access is Access.ADMIN else "/", status=303)
+            return
+        self.page("error.html", title=problem.message, status=problem.status_code, problem=problem)

@@ -1,0 +1,173 @@
+"""What the closed vocabularies are called on a page. A test holds that no member is missing here."""
+
+from __future__ import annotations
+
+from pool_server.words import (
+    AccountState,
+    ChoiceReason,
+    CredentialKind,
+    Denial,
+    FaultKind,
+    Outcome,
+    Provider,
+    Refusal,
+    Source,
+)
+
+PROVIDERS = {
+    Provider.CODEX: "Codex",
+    Provider.CLAUDE: "Claude",
+    Provider.GEMINI: "Gemini",
+    Provider.QWEN: "Qwen",
+    Provider.OPENAI: "OpenAI-compatible",
+}
+
+STATES = {
+    AccountState.READY: "ready",
+    AccountState.DRAINING: "finishing what it has, takes nothing new",
+    AccountState.COOLING: "resting",
+    AccountState.EXHAUSTED: "used up",
+    AccountState.NEEDS_LOGIN: "needs sign-in",
+    AccountState.SUSPENDED: "stopped by the provider",
+    AccountState.DISABLED: "switched off",
+    AccountState.PROBING: "being tried again",
+}
+
+# The three colours of state, and "quiet" for what is neither good nor bad.
+TONES = {
+    AccountState.READY: "good",
+    AccountState.DRAINING: "quiet",
+    AccountState.COOLING: "warn",
+    AccountState.EXHAUSTED: "warn",
+    AccountState.NEEDS_LOGIN: "bad",
+    AccountState.SUSPENDED: "bad",
+    AccountState.DISABLED: "quiet",
+    AccountState.PROBING: "warn",
+}
+
+REFUSALS = {
+    Refusal.PROVIDER: "belongs to another provider",
+    Refusal.DISABLED: "switched off by the operator",
+    Refusal.NEEDS_LOGIN: "needs sign-in",
+    Refusal.SUSPENDED: "stopped by the provider",
+    Refusal.DRAINING: "takes nothing new",
+    Refusal.EXPIRED: "its access has ended and cannot be renewed now",
+    Refusal.COOLING: "rests after a fault",
+    Refusal.EXHAUSTED: "a usage window is used up",
+    Refusal.MODEL_COOLING: "rests for this model",
+    Refusal.MODEL_EXHAUSTED: "used up for this model",
+    Refusal.MODEL_NOT_SERVED: "does not offer this model",
+    Refusal.PLAN_UNFIT: "its plan does not include this model",
+    Refusal.TRANSPORT: "cannot answer this kind of call",
+    Refusal.TRIED: "already failed for this request",
+    Refusal.NOT_FORCED: "another account was asked for",
+    Refusal.NOT_OWNER: "the conversation belongs to another account",
+    Refusal.RESERVED: "what is left is kept for its owner",
+    Refusal.LOCKED: "the pool is locked to another account",
+    Refusal.PROBING: "one request is trying it out",
+}
+
+CHOICES = {
+    ChoiceReason.BEST: "had the most useful room",
+    ChoiceReason.PINNED: "the conversation was already there",
+    ChoiceReason.HARD_PIN: "only this account knows the conversation",
+    ChoiceReason.FORCED: "was asked for by name",
+    ChoiceReason.LOCKED: "the pool is locked to it",
+    ChoiceReason.BORROWED: "stood in while the conversation's own account rests",
+    ChoiceReason.PROBE: "was tried to see whether it works again",
+}
+
+DENIALS = {
+    Denial.NO_KEY: "no key was sent",
+    Denial.BAD_KEY: "the key is not one of this pool's",
+    Denial.EXPIRED_KEY: "the key has expired",
+    Denial.REVOKED_KEY: "the key was revoked",
+    Denial.USER_DISABLED: "the operator has switched this user off",
+    Denial.NOT_LOCAL: "the pool answers only its own machine",
+    Denial.REQUESTS_PER_MINUTE: "requests a minute",
+    Denial.CONCURRENT: "requests at the same time",
+    Denial.TOKENS_5H: "tokens in 5 hours",
+    Denial.TOKENS_DAY: "tokens a day",
+    Denial.TOKENS_WEEK: "tokens a week",
+    Denial.TOKENS_MONTH: "tokens a month",
+    Denial.COST_DAY: "cost a day",
+    Denial.COST_WEEK: "cost a week",
+    Denial.COST_MONTH: "cost a month",
+    Denial.PROVIDER: "this provider is not open to this user",
+    Denial.MODEL: "this model is not open to this user",
+    Denial.FAIR_SHARE: "room is short and others have had less",
+    Denial.STORE: "the pool cannot write its books just now",
+    Denial.BAD_LOGIN: "name, code or passphrase is wrong",
+    Denial.THROTTLED: "too many tries",
+    Denial.BAD_VALUE: "this cannot be accepted",
+    Denial.NAME_TAKEN: "the name is taken",
+    Denial.NOT_FOUND: "there is no such thing",
+}
+
+FAULTS = {
+    FaultKind.REQUEST: "the provider refused the request itself",
+    FaultKind.AUTH: "the provider did not accept the sign-in",
+    FaultKind.PAYMENT: "the account has no credit left",
+    FaultKind.PERMISSION: "the provider does not allow this",
+    FaultKind.QUOTA: "a usage window is used up",
+    FaultKind.RATE: "too many requests in a short time",
+    FaultKind.CAPACITY: "the model is full at the provider",
+    FaultKind.OVERLOAD: "the provider is overloaded",
+    FaultKind.TRANSIENT: "the provider failed for a moment",
+    FaultKind.NETWORK: "the provider could not be reached",
+    FaultKind.CHALLENGE: "the provider's gate asked for a browser",
+    FaultKind.NOT_FOUND: "the provider does not know the model",
+    FaultKind.MODEL_UNSUPPORTED: "the plan does not include the model",
+    FaultKind.ENCRYPTED_CONTENT: "the conversation is sealed for another account",
+    FaultKind.CONTINUATION: "the provider has forgotten the conversation",
+    FaultKind.SUSPENDED: "the provider has stopped the account",
+    FaultKind.NEEDS_USER: "the account's owner must act at the provider",
+    FaultKind.CLIENT_GONE: "the client hung up",
+}
+
+OUTCOMES = {
+    Outcome.OK: "answered",
+    Outcome.CLIENT_GONE: "stopped by you",
+    Outcome.REQUEST_FAULT: "refused by the provider",
+    Outcome.DENIED: "not let in",
+    Outcome.EXHAUSTED: "no room left",
+    Outcome.NO_ACCOUNT: "no account for it",
+    Outcome.UPSTREAM: "provider failed",
+    Outcome.CUT: "broken off",
+    Outcome.REVOKED: "ended by the operator",
+}
+
+# What a friend can do about it; an answered request needs nothing.
+ADVICE = {
+    Outcome.OK: "",
+    Outcome.CLIENT_GONE: "Nothing to do: your program hung up before the answer was complete.",
+    Outcome.REQUEST_FAULT: "Change the request: the provider did not accept it; another account would not help.",
+    Outcome.DENIED: "Check your key and your limits on this page.",
+    Outcome.EXHAUSTED: "Wait until room comes back, or use another provider.",
+    Outcome.NO_ACCOUNT: "Tell the operator: the pool holds no working account for this provider.",
+    Outcome.UPSTREAM: "Try again in a minute; the pool tried every account it could.",
+    Outcome.CUT: "Send it again: the connection to the provider broke off.",
+    Outcome.REVOKED: "Ask the operator: your key or your access was taken away.",
+}
+
+SOURCES = {
+    Source.HEADERS: "said with an answer",
+    Source.STREAM: "said within a stream",
+    Source.USAGE_ENDPOINT: "asked from the provider",
+    Source.ERROR: "said with a refusal",
+    Source.LOCAL: "reckoned by the pool",
+}
+
+CREDENTIALS = {
+    CredentialKind.OAUTH: "subscription",
+    CredentialKind.SETUP_TOKEN: "setup token",
+    CredentialKind.API_KEY: "API key",
+}
+
+WINDOWS = {"5h": "5 hours", "7d": "week", "30d": "month", "1d": "day", "1m": "minute", "credits": "credits"}
+
+
+def window(name: str, scope: str = "") -> str:
+    """"5h" → "5 hours"; a window that binds one model family says so."""
+    base = WINDOWS.get(name, name)
+    return f"{base}, {scope} only" if scope else base

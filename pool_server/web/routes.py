@@ -1,0 +1,37 @@
+"""The one route table of the pages and their JSON API. The data plane's paths are the gateway's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.routing import Rule, URLSpec
+from tornado.web import Application
+
+from pool_server.web import accounts, health, home, static_files, system
+from pool_server.web.base import BaseHandler
+from pool_server.web.context import WebContext
+
+ID = r"([^/]+)"
+
+TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
+    (r"/", home.Home),
+    (r"/healthz", health.Healthz),
+    (r"/status", health.Status),
+    (r"/metrics", system.Metrics),
+    (r"/admin/reload", system.Reload),
+    (r"/admin/accounts", accounts.AccountList),
+    (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),
+    (r"/static/([0-9a-f]+)/([a-z0-9_./-]+)", static_files.StaticFile),
+    (r".*", static_files.NotFound),
+)
+
+
+def rules(ctx: WebContext) -> list[Rule]:
+    """The table as Tornado rules. The last one answers every other path with a 404."""
+    return [URLSpec(pattern, handler, {"ctx": ctx}) for pattern, handler in TABLE]
+
+
+def application(ctx: WebContext) -> Application:
+    """The pages as a Tornado application: compressed, quiet about itself, no access log of its own."""
+    settings: dict[str, Any] = {"compress_response": True, "log_function": lambda handler: None}
+    return Application(rules(ctx), **settings)

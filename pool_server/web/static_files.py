@@ -1,0 +1,44 @@
+"""Serving the stylesheet and the script modules: from memory, compressed, kept by browsers for ever."""
+
+from __future__ import annotations
+
+from pool_server.web.assets import assets
+from pool_server.web.base import Access, BaseHandler
+from pool_server.web.pages import PageHandler
+
+
+class StaticFile(BaseHandler, access=Access.OPEN):
+    """`GET /static/HASH/NAME`. A hash that is not this version's gets the present file, but not for keeping."""
+
+    def get(self, version: str, name: str) -> None:
+        asset = assets().files.get(name)
+        if asset is None:
+            self.send_error(404)
+            return
+        known = assets().version
+        current = version == known
+        self.set_header("Cache-Control", "public, max-age=31536000, immutable" if current else "no-cache")
+        self.set_header("Etag", f'"{known}"')
+        self.set_header("Vary", "Accept-Encoding")
+        self.set_header("Content-Type", asset.media_type)
+        if self.check_etag_header():
+            self.set_status(304)
+            self.finish()
+            return
+        if "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            self.finish(asset.gzipped)
+        else:
+            self.finish(asset.body)
+
+    def compute_etag(self) -> str | None:
+        return f'"{assets().version}"'
+
+
+class NotFound(PageHandler, access=Access.OPEN):
+    """Everything that is no route."""
+
+    def get(self) -> None:
+        self.send_error(404)
+
+    post = put = patch = delete = get

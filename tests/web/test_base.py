@@ -1,0 +1,89 @@
+"""What no handler can forget."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pool_server.web import TABLE, Access, BaseHandler
+from pool_server.web.assets import assets
+from pool_server.web.base import SECURITY_HEADERS
+from tests.web.site import Site
+
+# Every route anybody may call. A new one is added here on purpose or not at all.
+PUBLIC = {
+    "/",
+    "/healthz",
+    r"/static/([0-9a-f]+)/([a-z0-9_./-]+)",
+    ".*",
+}
+
+
+def test_the_open_routes_are_these() -> None:
+    assert {pattern for pattern, handler in TABLE if handler.access is Access.OPEN} == PUBLIC
+
+
+def test_a_handler_without_an_access_class_cannot_be_written() -> None:
+    with pytest.raises(TypeError, match="access"):
+
+        class Forgetful(BaseHandler):
+            pass
+
+
+def test_a_handler_cannot_replace_the_check() -> None:
+    with pytest.raises(TypeError, match="prepare"):
+
+        class Sly(BaseHandler, access=Access.ADMIN):
+            async def prepare(self) -> None:
+                pass
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/nothing", "/admin/accounts"])
+def test_every_answer_carries_the_security_headers(local: Site, path: str) -> None:
+    headers = local.get(path).headers
+    for name, value in SECURITY_HEADERS.items():
+        assert headers[name] == value
+    assert "Server" not in headers
+
+
+def test_a_body_over_the_cap_is_refused_unread(local: Site) -> None:
+    answer = local.request("POST", "/admin/reload", body=b"x" * 70_000, Content_Type="application/json")
+    assert answer.status == 413
+
+
+def test_errors_are_a_page_for_browsers_and_a_line_for_programs(local: Site) -> None:
+    page = local.get("/nothing", Accept="text/html")
+    assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    line = local.get("/nothing")
+    assert line.json() == {"error": {"code": "not_found", "message": "there is nothing here"}}
+    wrong = local.request("DELETE", "/healthz")
+    assert (wrong.status, wrong.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_static_files_are_kept_for_ever_under_their_hash(local: Site) -> None:
+    page = local.get("/", Accept="text/html").text
+    urls = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+    assert len(urls) >= 3
+    for url in urls:
+        answer = local.get(url, Accept_Encoding="gzip")
+        assert answer.status == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+        assert answer.headers["Content-Encoding"] == "gzip"
+    again = local.get(urls[0], If_None_Match=answer.headers["Etag"])
+    assert again.status == 304
+    assert local.get(urls[0].replace(assets().version, "0" * 16)).headers["Cache-Control"] == "no-cache"
+    assert local.get(f"/static/{assets().version}/../base.py").status == 404
+
+
+def test_pages_are_compressed(local: Site) -> None:
+    answer = local.get("/", Accept="text/html", Accept_Encoding="gzip")
+    assert answer.headers["Content-Encoding"] == "gzip"
+
+
+def test_every_module_a_script_imports_is_there() -> None:
+    files = assets().files
+    for name, asset in files.items():
+        if name.endswith(".js") and not name.startswith("vendor/"):
+            for found in re.findall(rb'from "\./([^"]+)"', asset.body):
+                assert found.decode() in files, f"{name} imports {found.decode()}"

@@ -1,0 +1,112 @@
+"""Local mode: this machine may do all, nobody and nothing else anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.web.site import Site
+
+
+def test_healthz_says_who_and_how_much(local: Site) -> None:
+    answer = local.get("/healthz")
+    assert answer.status == 200
+    assert answer.json() == {
+        "status": "ok",
+        "version": "0.0.test",
+        "uptime_s": 100.0,
+        "accounts": {"total": 2, "ready": 1},
+    }
+
+
+def test_healthz_fails_while_leaving_and_when_the_books_cannot_be_written(local: Site) -> None:
+    local.ctx.draining = True
+    assert (local.get("/healthz").status, local.get("/healthz").json()["status"]) == (503, "draining")
+    local.ctx.draining = False
+    local.ctx.ledger.healthy = False
+    assert (local.get("/healthz").status, local.get("/healthz").json()["status"]) == (503, "store_failed")
+
+
+def test_status_is_json_for_programs_and_names_no_account(local: Site) -> None:
+    answer = local.get("/status", Accept="application/json")
+    assert [row["provider"] for row in answer.json()["providers"]] == ["claude", "codex"]
+    assert "claude:work" not in answer.text
+    page = local.get("/status", Accept="text/html")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "claude:work" not in page.text
+
+
+def test_accounts_are_listed_and_acted_upon(local: Site) -> None:
+    assert [row["id"] for row in local.get("/admin/accounts").json()["accounts"]] == ["claude:work", "codex:home"]
+    assert local.post("/admin/accounts/claude:work/disable").json()["account"]["state"] == "disabled"
+    assert local.post("/admin/accounts/claude%3Awork/enable").json()["account"]["state"] == "ready"
+    assert local.post("/admin/accounts/claude:work/test").json()["result"]["status"] == 200
+    assert local.post("/admin/accounts/claude:work/priority", {"priority": 7}).json()["account"]["priority"] == 7
+    for action in ("refresh", "reset", "lock"):
+        assert local.post(f"/admin/accounts/claude:work/{action}").status == 200
+    assert [call[0] for call in local.ctx.accounts.calls] == ["refresh", "reset", "lock"]
+    assert {call[1] for call in local.ctx.accounts.calls} == {"claude:work"}
+
+
+def test_an_unknown_account_or_action_is_a_404_in_one_line(local: Site) -> None:
+    answer = local.post("/admin/accounts/claude:nobody/test")
+    assert answer.status == 404
+    assert answer.json() == {"error": {"code": "not_found", "message": "there is no account claude:nobody"}}
+    assert local.post("/admin/accounts/claude:work/explode").status == 404
+
+
+def test_a_body_that_does_not_fit_is_a_400_in_one_line(local: Site) -> None:
+    answer = local.post("/admin/accounts/claude:work/priority", {"priority": "high"})
+    assert answer.status == 400
+    assert "priority" in answer.json()["error"]["message"]
+    assert answer.text.count("\n") == 1
+
+
+def test_reload_answers_what_changed(local: Site) -> None:
+    assert local.post("/admin/reload").json()["added"] == ["claude:new"]
+
+
+def test_metrics_have_every_label_from_the_enums(local: Site) -> None:
+    text = local.get("/metrics").text
+    assert 'pool_accounts{provider="claude",state="ready"} 1.0' in text
+    assert 'pool_accounts{provider="qwen",state="suspended"} 0.0' in text
+    assert "pool_books_writable 1.0" in text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "pool.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"X_Forwarded_For": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"Via": "1.1 proxy"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/healthz", "/admin/accounts", "/nothing"])
+def test_what_may_come_from_elsewhere_is_refused_with_the_reason(
+    local: Site, headers: dict[str, str], path: str
+) -> None:
+    answer = local.get(path, **headers)
+    assert answer.status == 403
+    assert "local mode" in answer.json()["error"]["message"]
+
+
+def test_a_browser_needs_the_pages_token_for_a_change(local: Site) -> None:
+    refused = local.post("/admin/reload", Origin=local.url)
+    assert (refused.status, refused.json()["error"]["code"]) == (403, "xsrf")
+    page = local.get("/", Accept="text/html")
+    cookie = page.cookies()["_xsrf"]
+    token = page.text.partition('name="xsrf" content="')[2].partition('"')[0]
+    answer = local.post("/admin/reload", Origin=local.url, Cookie=f"_xsrf={cookie}", X_XSRFToken=token)
+    assert answer.status == 200
+
+
+def test_the_set_up_page_is_complete_without_a_script(local: Site) -> None:
+    page = local.get("/", Accept="text/html")
+    assert page.status == 200
+    for text in (f"{local.url}/backend-api/codex", "ANTHROPIC_AUTH_TOKEN", "CODE_ASSIST_ENDPOINT", "OPENAI_MODEL"):
+        assert text in page.text
+    assert "<script>" not in page.text
+    assert "style=" not in page.text
