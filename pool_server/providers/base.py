@@ -16,8 +16,9 @@ from pool_server.words import Dialect, Operation, Provider
 
 
 class Refreshed(msgspec.Struct, frozen=True):
-    """A refresh that went well. `updates` are the owned fields to write, nested as in the file; `credential` is the new
-    one and knows more than a re-read of the file would (when the token was issued), so it is the one to keep."""
+    """A refresh that went well. `updates` are the owned fields to write, nested as in the file; `credential` is
+    the new one and knows more than a re-read of the file would (when the token was issued), so it is the one to
+    keep."""
 
     updates: dict[str, Any]
     credential: Credential
@@ -55,7 +56,8 @@ class Credits(msgspec.Struct, frozen=True):
 
 
 class UsageAnswer(msgspec.Struct, frozen=True):
-    """What a usage endpoint said. With `fault` set it said nothing, and `retry_at` is when to ask again at the earliest.
+    """What a usage endpoint said. With `fault` set it said nothing, and `retry_at` is when to ask again at the
+    earliest.
 
     `allowed` is the provider's own word whether the account may work now; None = not said.
     """

@@ -62,8 +62,9 @@ def _scope(suffix: str | None) -> str:
 
 
 def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> list[WindowObservation]:
-    """Windows of `anthropic-ratelimit-unified-<window>[_<scope>]-*` by pattern (utilization is a fraction; a rejected
-    window is used up whatever it says), of paid extra usage, and of API keys' short limits, which bind `scope`."""
+    """Windows of `anthropic-ratelimit-unified-<window>[_<scope>]-*` by pattern (utilization is a fraction; a
+    rejected window is used up whatever it says), of paid extra usage, and of API keys' short limits, which bind
+    `scope`."""
     names = {match.groups()[:2] for name in headers if (match := _UNIFIED.match(name))}
     found: list[WindowObservation] = []
     for window, suffix in sorted(names, key=str):

@@ -161,7 +161,8 @@ class Codex(ProviderModule):
         return usage or own_get(join(versioned(settings.upstreams.openai), "/models"), *self._auth(cred))
 
     def catalogue_request(self, cred: Credential, settings: Settings, client_version: str) -> HttpRequest:
-        """The model catalogue as the vendor's CLI of `client_version` would get it; an API key has the plain list."""
+        """The model catalogue as the vendor's CLI of `client_version` would get it; an API key has the plain
+        list."""
         if cred.kind is CredentialKind.API_KEY:
             return self.test_request(cred, settings)
         version = f"client_version={quote(client_version, safe='')}"
@@ -206,7 +207,8 @@ class _Identity(msgspec.Struct, frozen=True):
 
 
 def _identity(id_token: str, access_token: str) -> _Identity:
-    """Who the tokens speak of; the id token first, the access token carries the same claims. providers.md §2.1.3."""
+    """Who the tokens speak of; the id token first, the access token carries the same claims. providers.md
+    §2.1.3."""
     plan = account = user = email = ""
     fedramp = False
     for claims in (jwt_claims(id_token), jwt_claims(access_token)):

@@ -25,7 +25,8 @@ def family(model: str) -> str:
 
 
 def limit_scope(limit_id: str, limit_name: str = "") -> str:
-    """The scope of a limit: "" for the account's own, else by its name ("GPT-5.3-Codex-Spark" → "spark") or its id."""
+    """The scope of a limit: "" for the account's own, else by its name ("GPT-5.3-Codex-Spark" → "spark") or its
+    id."""
     if _slug(limit_id) in ("", _MAIN, "primary", "secondary", "premium") and not limit_name:
         return ""
     return family(limit_name or limit_id)

@@ -24,10 +24,10 @@ class Rejected(Exception):
 class Credential(msgspec.Struct, frozen=True):
     """What is needed to speak for one account. Times are unix seconds; `repr` shows nothing secret.
 
-    `account` is the id ("claude:work"). `account_id` is the ChatGPT account (workspace) id, `project` the Code Assist
-    project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns an API key is
-    limited to; empty = all. `expires_at` and `issued_at` speak of the access token; None = not known. `last_refresh`
-    is what the file says.
+    `account` is the id ("claude:work"). `account_id` is the ChatGPT account (workspace) id, `project` the Code
+    Assist project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns an
+    API key is limited to; empty = all. `expires_at` and `issued_at` speak of the access token; None = not known.
+    `last_refresh` is what the file says.
     """
 
     provider: Provider
@@ -97,7 +97,8 @@ def jwt_claims(token: str) -> dict[str, Any]:
 
 
 class Fields:
-    """Reads typed fields of one JSON object of a credential file; a wrong type is `Rejected` by the field's name."""
+    """Reads typed fields of one JSON object of a credential file; a wrong type is `Rejected` by the field's
+    name."""
 
     def __init__(self, data: object, where: str = "") -> None:
         if not isinstance(data, Mapping):

@@ -1,4 +1,5 @@
-"""Reading error answers: what a body says whatever its shape, and the classes that are the same for all vendors."""
+"""Reading error answers: what a body says whatever its shape, and the classes that are the same for all
+vendors."""
 
 from __future__ import annotations
 
@@ -25,22 +26,29 @@ _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,300})", re.I)
 
 # Anchored: an error text may quote the request, and a request must not be able to stop an account.
 _SUSPENDED = re.compile(
-    r"^(?:error:\s*)?(?:this|your|the) (?:organization|account|workspace|user|api key|project)(?: associated[^.]{0,80})? "
-    r"(?:has been|is|was) (?:\w+ly )?(?:disabled|suspended|deactivated|banned|terminated)",
+    r"^(?:error:\s*)?(?:this|your|the) (?:organization|account|workspace|user|api key|project)"
+    r"(?: associated[^.]{0,80})? (?:has been|is|was) (?:\w+ly )?"
+    r"(?:disabled|suspended|deactivated|banned|terminated)",
     re.I,
 )
 _ENCRYPTED = re.compile(r"encrypted[ _]content.{0,200}(?:could not be|cannot be|failed to)", re.I | re.S)
 _MODEL_UNSUPPORTED = re.compile(
-    r"model\b.{0,120}\bnot (?:supported|available|included|enabled|allowed)\b.{0,80}\b(?:account|plan|tier|subscription"
-    r"|organization|project)|(?:do(?:es)? not|don't|doesn't) have access to (?:the |this )?(?:model|claude|gpt|gemini|qwen)"
+    r"model\b.{0,120}\bnot (?:supported|available|included|enabled|allowed)\b.{0,80}"
+    r"\b(?:account|plan|tier|subscription|organization|project)"
+    r"|(?:do(?:es)? not|don't|doesn't) have access to (?:the |this )?(?:model|claude|gpt|gemini|qwen)"
     r"|not available (?:for|on|in) your (?:plan|subscription|tier)",
     re.I | re.S,
 )
 _NOT_PERSISTED = re.compile(r"item with id .{1,200} not found", re.I | re.S)
 
 REQUEST_CODES = frozenset(
-    ["context_length_exceeded", "cyber_policy", "message_too_big", "string_above_max_length", "invalid_prompt", "invalid_value", "unsupported_value", "unsupported_parameter", "invalid_type", "missing_required_parameter", "unknown_parameter", "content_policy_violation", "image_parse_error", "invalid_image"]
-)
+    (
+        "context_length_exceeded", "cyber_policy", "message_too_big", "string_above_max_length",
+        "invalid_prompt", "invalid_value", "unsupported_value", "unsupported_parameter", "invalid_type",
+        "missing_required_parameter", "unknown_parameter", "content_policy_violation", "image_parse_error",
+        "invalid_image",
+    )
+)  # fmt: skip
 CODES: dict[str, tuple[FaultKind, FaultScope]] = {
     "invalid_encrypted_content": (FaultKind.ENCRYPTED_CONTENT, FaultScope.NONE),
     "previous_response_not_found": (FaultKind.CONTINUATION, FaultScope.NONE),
@@ -81,7 +89,8 @@ _TYPE_STATUS = {  # errors within a stream carry no status (providers.md §2.1.9
 
 
 class ErrorFacts(msgspec.Struct, frozen=True):
-    """What an error body says. `code`, `kind` and `reason` are lower case ("" when absent); `error` is the error object."""
+    """What an error body says. `code`, `kind` and `reason` are lower case ("" when absent); `error` is the error
+    object."""
 
     code: str = ""
     kind: str = ""  # error.type, or Google's error.status
@@ -237,7 +246,8 @@ def is_challenge(status: int, headers: Mapping[str, str], body: bytes, facts: Er
 
 
 def effective_status(status: int, facts: ErrorFacts) -> int:
-    """`status`, or for an error within an answer of 200 what its code or type stands for; 502 when nothing tells."""
+    """`status`, or for an error within an answer of 200 what its code or type stands for; 502 when nothing
+    tells."""
     if status >= 400:
         return status
     declared = (
@@ -323,6 +333,6 @@ def not_found(facts: ErrorFacts, status: int, model: str) -> Fault:
 
 
 def network_fault(exc_text: str) -> Fault:
-    """No connection, cut off or timed out, in the words of the exception. No cooldown by itself: the pool's own line
-    may be the cause, and one dead line must not look like an exhausted pool."""
+    """No connection, cut off or timed out, in the words of the exception. No cooldown by itself: the pool's own
+    line may be the cause, and one dead line must not look like an exhausted pool."""
     return Fault(FaultKind.NETWORK, FaultScope.NONE, code="network", message=short(exc_text) or "no connection")

@@ -47,7 +47,8 @@ _REASONS: dict[str, tuple[FaultKind, FaultScope]] = {
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What the `details` of a google.rpc error say. `delay` is seconds; `explicit` when it is the quota's own reset."""
+    """What the `details` of a google.rpc error say. `delay` is seconds; `explicit` when it is the quota's own
+    reset."""
 
     reason: str = ""
     delay: float | None = None

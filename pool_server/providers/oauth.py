@@ -17,8 +17,11 @@ RATE_LEAST = 5
 OPERATOR_WAIT = HOUR  # what only the operator can mend is asked again this seldom
 
 _DEAD = frozenset(
-    ["invalid_grant", "refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated", "unauthorized_client", "token_revoked", "access_denied"]
-)
+    (
+        "invalid_grant", "refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated",
+        "unauthorized_client", "token_revoked", "access_denied",
+    )
+)  # fmt: skip
 _CLIENT = frozenset(("invalid_client", "deleted_client", "unsupported_grant_type"))
 _GEO = "unsupported_country_region_territory"
 
@@ -26,8 +29,8 @@ _GEO = "unsupported_country_region_territory"
 def token_answer(
     answer: HttpAnswer, *, now: float, dead_statuses: frozenset[int], rate_cap: float = HOUR
 ) -> dict[str, Any]:
-    """The JSON object of a good token answer. Raises RefreshFault; `dead_statuses` are those that mean, as JSON and
-    without a better word, that the refresh token is dead; `rate_cap` bounds the wait after a 429 (seconds)."""
+    """The JSON object of a good token answer. Raises RefreshFault; `dead_statuses` are those that mean, as JSON
+    and without a better word, that the refresh token is dead; `rate_cap` bounds the wait after a 429 (seconds)."""
     if answer.status == 0:
         raise RefreshFault(f"the token endpoint could not be reached: {_network_words(answer)}")
     if 200 <= answer.status < 300:
@@ -83,8 +86,8 @@ def refresh_fault(
 
 
 def lead_seconds(expires_at: float, issued_at: float | None, *, longest: float, unknown: float) -> float:
-    """How long before its end a token is refreshed: `longest`, at most half its life; `unknown` when the time of issue
-    is not known. It hangs on the credential alone, so that a due time does not move while a timer runs."""
+    """How long before its end a token is refreshed: `longest`, at most half its life; `unknown` when the time of
+    issue is not known. It hangs on the credential alone, so that a due time does not move while a timer runs."""
     if issued_at is None or issued_at >= expires_at:
         return unknown
     return min(longest, (expires_at - issued_at) / 2)

@@ -16,8 +16,9 @@ _BY_DIALECT = {
 def providers_for(
     dialect: Dialect, operation: Operation, model: str, forced: Provider | None
 ) -> tuple[Provider, ...]:
-    """The providers that may answer, the likelier first. A forced one (by the path's prefix) is never left; chat calls
-    go by model to Qwen or any OpenAI-compatible endpoint, and each account says whether it serves the model."""
+    """The providers that may answer, the likelier first. A forced one (by the path's prefix) is never left; chat
+    calls go by model to Qwen or any OpenAI-compatible endpoint, and each account says whether it serves the
+    model."""
     if forced is not None:
         return (forced,)
     if dialect is Dialect.CHAT:

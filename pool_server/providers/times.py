@@ -100,7 +100,8 @@ def wait_in_text(text: str) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds, float or HTTP-date); None when not said or past."""
+    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds, float or HTTP-date); None when not said or
+    past."""
     milliseconds = number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000 if milliseconds > 0 else None
@@ -122,8 +123,8 @@ def until(at: float | None, *, now: float, cap: float) -> float | None:
 def pacific_midnight(now: float) -> float:
     """The next 00:00 in Los Angeles, when Google's daily quotas begin anew.
 
-    The United States' rule (summer time from the second Sunday of March to the first Sunday of November, at 2 a.m.)
-    is written out, because a time zone database is not on every machine; midnight is never within a change.
+    The United States' rule (summer time from the second Sunday of March to the first Sunday of November, at 2
+    a.m.) is written out, because a time zone database is not on every machine; midnight is never within a change.
     """
     for offset in (-7, -8):
         zone = timezone(timedelta(hours=offset))

@@ -19,8 +19,8 @@ def usage_object(
     answer: HttpAnswer, classify: Classify, *, now: float, back_off: float, limited_back_off: float
 ) -> dict[str, Any] | UsageAnswer:
     """The JSON object of a good answer, else a UsageAnswer with the fault and when to ask again: after `back_off`
-    seconds, after a rate limit at least `limited_back_off`, later when the provider names a later moment (of at most
-    a day)."""
+    seconds, after a rate limit at least `limited_back_off`, later when the provider names a later moment (of at
+    most a day)."""
     if answer.status == 0:
         return UsageAnswer(fault=network_fault(answer.error), retry_at=now + back_off)
     data = decode(answer.body) if 200 <= answer.status < 300 else {}

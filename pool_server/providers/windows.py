@@ -56,8 +56,8 @@ def observe(
     now: float,
     scope: str = "",
 ) -> WindowObservation | None:
-    """One sighting; None when its length or its use is unknown. A reset further off than the window is long is a lie
-    and cut to its length; used below 0 reads 0."""
+    """One sighting; None when its length or its use is unknown. A reset further off than the window is long is a
+    lie and cut to its length; used below 0 reads 0."""
     if seconds is None or used is None or not 1 <= seconds <= 366 * DAY:
         return None
     length = snap(seconds)
@@ -82,8 +82,9 @@ _RATE_SECONDS = MINUTE
 
 
 def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[WindowObservation]:
-    """The short rate limits of API keys: `x-ratelimit-*` (OpenAI and its imitators; resets as durations, seconds or
-    moments) and `anthropic-ratelimit-{requests,tokens,…}-*` (RFC 3339). They bind one model class, hence `scope`."""
+    """The short rate limits of API keys: `x-ratelimit-*` (OpenAI and its imitators; resets as durations, seconds
+    or moments) and `anthropic-ratelimit-{requests,tokens,…}-*` (RFC 3339). They bind one model class, hence
+    `scope`."""
     found: list[WindowObservation] = []
     for name, value in headers.items():
         match = _OPENAI.match(name) or _ANTHROPIC.match(name)

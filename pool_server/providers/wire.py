@@ -1,4 +1,5 @@
-"""Addresses and headers of upstream requests: joined without doubling, cleaned of all that is not the upstream's."""
+"""Addresses and headers of upstream requests: joined without doubling, cleaned of all that is not the
+upstream's."""
 
 from __future__ import annotations
 
@@ -19,8 +20,16 @@ FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
 # What never goes up: credentials, hop-by-hop names (RFC 9110 §7.6.1), what the HTTP client sets itself, cookies,
 # and what proxies in front of the pool add about the client.
 _DROPPED = frozenset(
-    ["authorization", "x-api-key", "x-goog-api-key", "proxy-authorization", "cookie", "cookie2", "host", "content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect", "accept-encoding", "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop", "x-original-uri", "x-original-url", "x-envoy-external-address", "chatgpt-account-id", "x-openai-fedramp", "openai-organization", "openai-project", "x-goog-user-project", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-accept"]
-)
+    (
+        "authorization", "x-api-key", "x-goog-api-key", "proxy-authorization", "cookie", "cookie2", "host",
+        "content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade", "expect", "accept-encoding", "forwarded", "via", "x-real-ip",
+        "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop", "x-original-uri",
+        "x-original-url", "x-envoy-external-address", "chatgpt-account-id", "x-openai-fedramp",
+        "openai-organization", "openai-project", "x-goog-user-project", "sec-websocket-key",
+        "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-accept",
+    )
+)  # fmt: skip
 _DROPPED_PREFIXES = ("x-forwarded-", "cf-", "x-pool-")
 _KEY_PARAMETERS = frozenset(("key", "api_key", "access_token"))
 
@@ -38,8 +47,8 @@ def upstream_headers(
 ) -> list[tuple[str, str]]:
     """The client's headers in their order and case without what must not go up, then `own`.
 
-    `own` wins over a client's header of the same name; `drop` names (lower case) more that stays behind. The answer
-    must be readable for usage, hence `Accept-Encoding: identity`.
+    `own` wins over a client's header of the same name; `drop` names (lower case) more that stays behind. The
+    answer must be readable for usage, hence `Accept-Encoding: identity`.
     """
     added = [*own, ("Accept-Encoding", "identity")]
     refused = drop | {name.lower() for name, _ in added}
@@ -56,7 +65,8 @@ def has(headers: Iterable[tuple[str, str]], name: str) -> bool:
 
 
 def clean_path(path: str) -> str:
-    """`path` with one leading slash and without empty and dot segments, so that it cannot climb out of its base."""
+    """`path` with one leading slash and without empty and dot segments, so that it cannot climb out of its
+    base."""
     segments = [part for part in path.split("/") if part and unquote(part).replace("\\", "/").strip("./")]
     return "/" + "/".join(segments)
 
