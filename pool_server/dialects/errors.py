@@ -25,11 +25,14 @@ _QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
 # A retry may help by itself, so the client's own is welcome.
 _PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING})
 
+# Alibaba's code for a used-up quota: at it Qwen Code stops, at OpenAI's own it asks 28 times and more.
+_USED_UP = "Throttling.AllocationQuota"
+
 _OPENAI_TYPE = {
     ErrorKind.AUTH: ("invalid_request_error", "invalid_api_key"),
     ErrorKind.FORBIDDEN: ("permission_error", "forbidden"),
-    ErrorKind.LIMIT: ("insufficient_quota", "insufficient_quota"),
-    ErrorKind.EXHAUSTED: ("insufficient_quota", "insufficient_quota"),
+    ErrorKind.LIMIT: ("insufficient_quota", _USED_UP),
+    ErrorKind.EXHAUSTED: ("insufficient_quota", _USED_UP),
     ErrorKind.NO_ACCOUNT: ("service_unavailable_error", "no_account"),
     ErrorKind.UNREACHABLE: ("server_error", "upstream_unreachable"),
     ErrorKind.BAD_REQUEST: ("invalid_request_error", "invalid_request"),
@@ -83,7 +86,8 @@ def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "
         return err.status, headers, dumps(_google(err, now))
     if dialect is Dialect.RESPONSES:
         if err.kind in _QUOTA:
-            headers.append(("x-codex-promo-message", header_safe(err.message)))
+            # Codex goes on behind it: ", or try again at 10:49 PM."
+            headers.append(("x-codex-promo-message", header_safe(err.message).rstrip(". ")))
         return err.status, headers, dumps({"error": _codex(err, now)})
     return err.status, headers, dumps({"error": _openai(err, now)})
 
