@@ -34,10 +34,12 @@ class Channel(Generic[T, R]):
         committer: Committer,
         apply: Callable[[Txn, Sequence[T]], Sequence[R]],
         dropped: Callable[[], None] | None = None,
+        failed: Callable[[T, BaseException], R] | None = None,
     ) -> None:
         self._committer = committer
         self.apply = apply
         self.dropped = dropped or _nothing
+        self.failed = failed
 
     def send(self, item: T) -> asyncio.Future[R]:
         """Queue an item; the future resolves on the running loop once the item is committed (and, in a durable
@@ -181,10 +183,14 @@ def _deliver(batch: list[_Job]) -> None:
 
 def _resolve(jobs: list[_Job]) -> None:
     for job in jobs:
-        if job.future.done():
-            continue
+        if job.future.done() and (job.error is None or job.channel.failed is None):
+            continue  # the waiter was cancelled
         if job.error is None:
             job.future.set_result(job.result)
+        elif job.channel.failed is not None:
+            result = job.channel.failed(job.item, job.error)
+            if not job.future.done():
+                job.future.set_result(result)
         else:
             job.future.set_exception(job.error)
 

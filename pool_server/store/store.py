@@ -102,10 +102,13 @@ class Store:
         return self._closures.send(fn)
 
     def channel(
-        self, apply: Callable[[Txn, Sequence[T]], Sequence[R]], dropped: Callable[[], None] | None = None
+        self,
+        apply: Callable[[Txn, Sequence[T]], Sequence[R]],
+        dropped: Callable[[], None] | None = None,
+        failed: Callable[[T, BaseException], R] | None = None,
     ) -> Channel[T, R]:
         """`submit` for many like items: `apply` gets all items of a batch at once. See `Channel`."""
-        return Channel(self._committer, apply, dropped)
+        return Channel(self._committer, apply, dropped, failed)
 
     async def flush(self) -> None:
         """Returns when everything submitted before is committed."""

@@ -1,0 +1,109 @@
+"""Writes records, their index entries and the rollups in one transaction, each record exactly once.
+
+Runs in the store's writer thread with a whole batch at a time. Increments are merged in memory first, so that a
+batch touches each rollup row once; rows written last are remembered as long as nobody else wrote in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pool_server.ledger.keys import (
+    GRAINS,
+    RECORD_IDS,
+    RECORD_INDEX,
+    RECORDS,
+    ROLLUPS,
+    Cell,
+    Days,
+    account_key,
+    index_keys,
+    names_of,
+    record_key,
+    seconds_key,
+)
+from pool_server.ledger.shelf import pack
+from pool_server.ledger.sums import Sums
+from pool_server.records import UsageRecord
+from pool_server.store import Txn
+
+Bucket = tuple[bytes, int]  # grain, start
+_REMEMBERED_ROWS = 20_000
+
+
+class Book:
+    """Applies batches of cleaned, priced records. One a process; only the writer thread calls it."""
+
+    def __init__(self, timezone: str) -> None:
+        self._days = Days(timezone)
+        self._rows: dict[bytes, Sums] = {}
+        self._last_txn = -1
+
+    def apply(self, txn: Txn, records: Sequence[UsageRecord]) -> list[bool]:
+        """Record a batch; True for each. One whose id is there already adds nothing."""
+        if txn.id != self._last_txn + 1:
+            self._rows.clear()  # another process wrote, or a transaction was given up
+        self._last_txn = txn.id
+        if len(self._rows) > _REMEMBERED_ROWS:
+            self._rows.clear()
+        new = [rec for rec in records if self._add(txn, rec)]
+        self._roll_up(txn, new)
+        return [True] * len(records)
+
+    def dropped(self) -> None:
+        """What was applied last was not committed."""
+        self._rows.clear()
+        self._last_txn = -1
+
+    def _add(self, txn: Txn, rec: UsageRecord) -> bool:
+        key = record_key(rec.at, rec.id)
+        packed = pack(rec)
+        if not txn.put_new(RECORD_IDS, rec.id.encode(), key):
+            return False
+        while not txn.put_new(RECORDS, key, packed):  # same microsecond, same hash: the next place
+            key = (int.from_bytes(key, "big") + 1).to_bytes(12, "big")
+            txn.put(RECORD_IDS, rec.id.encode(), key)
+        for entry in index_keys(rec, key):
+            txn.put(RECORD_INDEX, entry, b"")
+        return True
+
+    def _roll_up(self, txn: Txn, records: Sequence[UsageRecord]) -> None:
+        merged = merge(records, self._days)
+        rows = self._rows
+        changed: list[tuple[bytes, bytes]] = []
+        for key in sorted(merged):
+            increment = merged[key]
+            row = rows.get(key)
+            if row is None:
+                raw = txn.get(ROLLUPS, key)
+                row = rows[key] = increment if raw is None else Sums.decode(raw)
+                if raw is not None:
+                    row.add(increment)
+            else:
+                row.add(increment)
+            changed.append((key, row.encode()))
+        txn.put_many(ROLLUPS, changed)
+
+
+def merge(records: Sequence[UsageRecord], days: Days) -> dict[bytes, Sums]:
+    """The rollup rows that `records` add to, with what they add. `days` says where days begin."""
+    cells: dict[tuple[int, Cell], Sums] = {}
+    for rec in records:
+        place = (int(rec.at) // 60 * 60, (rec.user, account_key(rec), rec.model))
+        sums = Sums.of(rec)
+        if place in cells:
+            cells[place].add(sums)
+        else:
+            cells[place] = sums
+    rows: dict[bytes, Sums] = {}
+    for (minute, cell), sums in cells.items():
+        starts = (minute, minute // 3600 * 3600, days.start(minute))
+        names = names_of(cell)
+        for grain, start in zip(GRAINS, starts, strict=True):
+            for dimension, name in names:
+                key = grain + dimension + seconds_key(start) + name
+                row = rows.get(key)
+                if row is None:
+                    row = rows[key] = Sums()
+                row.add(sums)
+    return rows

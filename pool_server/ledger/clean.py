@@ -1,0 +1,102 @@
+"""Makes a usage record fit to keep: what cannot be true is not written as if it were.
+
+A negative or impossible number becomes "not known" (zero tokens and `partial`), never a guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from pool_server.records import Usage, UsageRecord
+
+MAX_TOKENS = 1_000_000_000  # in one exchange; the largest contexts are a thousandth of it
+MAX_COST = 1_000_000.0
+MAX_MS = 30 * 86_400_000.0
+MAX_AHEAD_S = 3600.0  # a record later than this after now comes from a broken clock
+MAX_NAME_BYTES = 128  # user, account, model: three of them fit a key
+MAX_ID_BYTES = 96
+MAX_MESSAGE = 500
+MAX_ATTEMPTS = 32
+
+
+def clean(rec: UsageRecord, now: float) -> UsageRecord:
+    """Bring every field of `rec` into its range, in place. `now` is unix seconds."""
+    if not (0 < rec.at <= now + MAX_AHEAD_S):
+        rec.at = now
+    usage = rec.usage
+    if not _plausible(usage):
+        _repair(rec)
+    if rec.cost is not None and not (0 <= rec.cost <= MAX_COST):
+        rec.cost = None
+    if not (0 <= rec.total_ms <= MAX_MS):
+        rec.total_ms = 0.0
+    if rec.first_byte_ms is not None and not (0 <= rec.first_byte_ms <= MAX_MS):
+        rec.first_byte_ms = None
+    rec.request_bytes = _count(rec.request_bytes)
+    rec.response_bytes = _count(rec.response_bytes)
+    rec.user = _name(rec.user)
+    rec.account = _name(rec.account)
+    rec.model = _name(rec.model)
+    rec.provider = _name(rec.provider)
+    if len(rec.message) > MAX_MESSAGE:
+        rec.message = rec.message[: MAX_MESSAGE - 1] + "…"
+    if len(rec.attempts) > MAX_ATTEMPTS:
+        rec.attempts = rec.attempts[-MAX_ATTEMPTS:]
+    rec.id = _identity(rec.id)
+    return rec
+
+
+def _plausible(usage: Usage) -> bool:
+    values = (
+        usage.input,
+        usage.cache_read,
+        usage.cache_write,
+        usage.cache_write_1h,
+        usage.output,
+        usage.reasoning,
+    )
+    for value in values:
+        if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+            return False
+    return (
+        usage.reasoning <= usage.output
+        and usage.cache_write_1h <= usage.cache_write
+        and type(usage.web_searches) is int
+        and 0 <= usage.web_searches <= MAX_TOKENS
+    )
+
+
+def _repair(rec: UsageRecord) -> None:
+    """Keep the believable counts; anything else is not known."""
+    usage = rec.usage
+    for name in ("input", "cache_read", "cache_write", "cache_write_1h", "output", "reasoning", "web_searches"):
+        value = _count(getattr(usage, name))
+        if value > MAX_TOKENS or value != getattr(usage, name):
+            rec.partial = True
+        setattr(usage, name, value if value <= MAX_TOKENS else 0)
+    usage.reasoning = min(usage.reasoning, usage.output)
+    usage.cache_write_1h = min(usage.cache_write_1h, usage.cache_write)
+
+
+def _count(value: object) -> int:
+    """A whole number from what should be one; zero for anything that is not."""
+    if type(value) is int:
+        return value if value >= 0 else 0
+    if isinstance(value, float) and math.isfinite(value) and value >= 0:
+        return int(value)
+    return 0
+
+
+def _name(text: str) -> str:
+    if text.isascii() and len(text) <= MAX_NAME_BYTES and "\0" not in text:
+        return text
+    raw = text.replace("\0", " ").encode("utf-8", "replace")
+    return raw[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def _identity(text: str) -> str:
+    """The record's id; one that does not fit a key is replaced by its hash, always the same one."""
+    if text and text.isascii() and len(text) <= MAX_ID_BYTES:
+        return text
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()

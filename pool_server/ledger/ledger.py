@@ -1,0 +1,124 @@
+"""The ledger's face to the rest of the house: record, price, and what is asked of the past."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pool_server.config import Settings
+from pool_server.ledger.book import Book
+from pool_server.ledger.clean import clean
+from pool_server.ledger.prices import Prices
+from pool_server.records import Usage, UsageRecord
+from pool_server.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
+RETRY_S = 2.0
+_RETRY_BATCH = 2_000
+
+
+class Ledger:
+    """Counts every exchange once. Use from one event loop; several processes may share the store.
+
+    `record` never fails and never blocks: while the store cannot be written, records wait in memory, `healthy` is
+    False, and they are written when it works again.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        self.store = store
+        self.prices = Prices(settings.prices, settings.subscriptions)
+        self.settings = settings
+        self.lost = 0  # records given up because too many were waiting
+        self.on_record: list[Callable[[UsageRecord], None]] = []
+        self._clock = clock
+        self._book = Book(settings.ledger.timezone)
+        self._channel = store.channel(self._book.apply, self._book.dropped, self._failed)
+        self._waiting: deque[UsageRecord] = deque()
+        self._retry: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self.healthy = True  # False while records wait because the store cannot be written
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not on the disk yet because the store cannot be written."""
+        return len(self._waiting)
+
+    def price(self, model: str, usage: Usage, tier: str = "") -> float | None:
+        """API-equivalent US dollars of an exchange; None when the model or the service tier has no known price."""
+        return self.prices.cost(model, usage, tier)
+
+    def estimate(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
+        """What an exchange may cost at most, before anything is known of caches."""
+        return self.prices.cost(model, Usage(input=input_tokens, output=output_tokens))
+
+    def record(self, rec: UsageRecord) -> asyncio.Future[bool]:
+        """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards.
+
+        The future never fails: True = it is on the disk; False = the store cannot be written, it waits in memory.
+        """
+        clean(rec, self._clock())
+        if rec.cost is None and rec.usage.known:
+            rec.cost = self.prices.cost(rec.model, rec.usage, rec.tier)
+        for listener in self.on_record:
+            listener(rec)
+        if not self.healthy:
+            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            done.set_result(self._wait(rec))
+            return done
+        return self._channel.send(rec)
+
+    def _failed(self, rec: UsageRecord, error: BaseException) -> bool:
+        """The store could not take a record: keep it when the store is at fault, say so when the record is."""
+        if not isinstance(error, StoreError):
+            self.lost += 1
+            log.error("usage record %s cannot be kept: %s", rec.id, type(error).__name__)
+            return False
+        if self.healthy:
+            log.error("usage records wait in memory: %s", error)
+        return self._wait(rec)
+
+    def _wait(self, rec: UsageRecord) -> bool:
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+        self._waiting.append(rec)
+        self.healthy = False
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().create_task(self._write_waiting())
+        return False
+
+    async def _write_waiting(self) -> None:
+        """Try again until everything that waits is written; at the end of the ledger, once more."""
+        while self._waiting:
+            if not self._closing.is_set():
+                await _wait_at_most(self._closing, RETRY_S)
+            last_try = self._closing.is_set()
+            batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
+            await asyncio.gather(*(self._channel.send(rec) for rec in batch))  # what fails waits again
+            if last_try and self._waiting:
+                log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
+                return
+        self.healthy = True
+        self._retry = None
+        log.warning("usage records are written again")
+
+    async def start(self) -> None:
+        """Begin the background work."""
+
+    async def close(self) -> None:
+        """Write what can be written. The store stays open: it belongs to whoever opened it."""
+        self._closing.set()
+        if self._retry is not None:
+            await self._retry
+
+
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass
