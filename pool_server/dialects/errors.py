@@ -2,7 +2,7 @@
 
 Measured on the real CLIs: Codex prints `x-codex-promo-message` for `usage_limit_reached` and asks once; Claude
 Code asks once when `x-should-retry` is false; Gemini CLI ends at `QUOTA_EXHAUSTED`; the OpenAI SDK under Qwen Code
-heeds `x-should-retry`.
+heeds `x-should-retry`, and Qwen Code itself the words of a quota message.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ _QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
 # A retry may help by itself, so the client's own is welcome.
 _PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING})
 
-# Alibaba's code for a used-up quota: at it Qwen Code stops, at OpenAI's own it asks 28 times and more.
-_USED_UP = "Throttling.AllocationQuota"
-
 _OPENAI_TYPE = {
     ErrorKind.AUTH: ("invalid_request_error", "invalid_api_key"),
     ErrorKind.FORBIDDEN: ("permission_error", "forbidden"),
-    ErrorKind.LIMIT: ("insufficient_quota", _USED_UP),
-    ErrorKind.EXHAUSTED: ("insufficient_quota", _USED_UP),
+    ErrorKind.LIMIT: ("insufficient_quota", "insufficient_quota"),
+    ErrorKind.EXHAUSTED: ("insufficient_quota", "insufficient_quota"),
     ErrorKind.NO_ACCOUNT: ("service_unavailable_error", "no_account"),
     ErrorKind.UNREACHABLE: ("server_error", "upstream_unreachable"),
     ErrorKind.BAD_REQUEST: ("invalid_request_error", "invalid_request"),
@@ -163,7 +160,12 @@ def _codex(err: ClientError, now: float) -> dict[str, Any]:
 def _openai(err: ClientError, now: float) -> dict[str, Any]:
     kind, code = _OPENAI_TYPE[err.kind]
     param = "previous_response_id" if err.kind is ErrorKind.CONTINUATION else None
-    return {"message": _message(err, now), "type": kind, "param": param, "code": err.code or code}
+    message = err.message
+    if err.kind in _QUOTA:
+        # Qwen Code stops at a 429 only if its text says quota, exhausted and "will reset"; else it asks 28 times.
+        when = f"will reset in {_duration(_wait(err, now))}" if err.retry_at is not None else "will reset later"
+        message = f"{err.message.rstrip()} The quota is exhausted and {when}."
+    return {"message": message, "type": kind, "param": param, "code": err.code or code}
 
 
 def _anthropic(err: ClientError, now: float, request_id: str) -> dict[str, Any]:
