@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.encoding import Inflater, decode_body
-from pool_server.dialects.errors import error, header_safe, stream_error, ws_error
+from pool_server.dialects.errors import ends_stream, error, header_safe, stream_error, ws_error
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
+from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.splice import splice, strip_encrypted
 from pool_server.dialects.words import BadBody, BadEncoding, Meter, TooLarge
@@ -35,13 +36,20 @@ __all__ = [
     "FrameMeter",
     "Inflater",
     "Meter",
+    "ModelInfo",
+    "ModelsShape",
     "TooLarge",
     "decode_body",
+    "ends_stream",
     "error",
+    "etag",
     "frame_meter",
     "header_safe",
     "keepalive",
     "meter",
+    "model_entry",
+    "models_answer",
+    "models_shape",
     "peek",
     "splice",
     "stream_error",

@@ -89,10 +89,19 @@ def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "
     return err.status, headers, dumps({"error": _openai(err, now)})
 
 
-def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
-    """The event that ends a stream already begun. After it the connection is to be aborted, not ended.
+def ends_stream(dialect: Dialect) -> bool:
+    """Whether `stream_error` is the protocol's own end, so that the body ends well after it.
 
-    Start with a blank line where the stream stands within an event (`Meter.at_boundary` is False).
+    Codex takes `response.failed` as the end only if no broken connection follows; Claude Code and the OpenAI SDK
+    stop at their error event. Gemini CLI overlooks an error within a stream: only an aborted connection tells it.
+    """
+    return dialect not in (Dialect.GEMINI, Dialect.CODE_ASSIST)
+
+
+def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
+    """The event that ends a stream already begun; then the body ends (`ends_stream`) or the connection is aborted.
+
+    Write a blank line before it where the stream stands within an event (`Meter.at_boundary` is False).
     """
     if dialect is Dialect.MESSAGES:
         return b"event: error\ndata: " + dumps(_anthropic(err, now, "")) + b"\n\n"
@@ -190,13 +199,13 @@ def _google(err: ClientError, now: float) -> dict[str, Any]:
         "message": _message(err, now),
         "status": _GOOGLE_STATUS.get(status, "INTERNAL" if status >= 500 else "UNKNOWN"),
     }
-    if err.kind in _QUOTA:
+    if err.kind in _QUOTA or err.kind is ErrorKind.NO_ACCOUNT:
         shape["details"] = _google_quota(err, now)
     return {"error": shape}
 
 
 def _google_quota(err: ClientError, now: float) -> list[dict[str, Any]]:
-    """The details Gemini CLI takes for a used-up quota, which it does not retry."""
+    """The details Gemini CLI takes for a used-up quota: at 429 and at 503 it stops and shows the message."""
     metadata = {"uiMessage": "true"}
     details: list[dict[str, Any]] = [
         {
