@@ -1,0 +1,61 @@
+"""How much room a friend has: the tighter of the own limits and what the pool has left. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pool_server.config import Limits
+from pool_server.words import Provider
+
+FIVE_HOURS, DAY, WEEK, MONTH = 18_000, 86_400, 604_800, 2_592_000
+
+# Which limit of a user counts in which window.
+_OWN: tuple[tuple[str, int], ...] = (
+    ("tokens_5h", FIVE_HOURS),
+    ("tokens_day", DAY),
+    ("tokens_week", WEEK),
+    ("tokens_month", MONTH),
+    ("cost_day", DAY),
+    ("cost_week", WEEK),
+    ("cost_month", MONTH),
+)
+
+
+class Room(msgspec.Struct, frozen=True):
+    """One window: its length, percent used (may pass 100), unix seconds of its end (None = not known)."""
+
+    seconds: int
+    used_percent: float
+    resets_at: float | None
+
+
+def pooled(summary: Iterable[Mapping[str, Any]], provider: Provider) -> list[Room]:
+    """A provider's windows of all accounts together, from `Accounts.summary()`."""
+    return [
+        Room(int(window["seconds"]), float(window["used_percent"]), window["resets_at"])
+        for row in summary
+        if row["provider"] == provider
+        for window in row["windows"]
+        if window["seconds"] and window["used_percent"] is not None
+    ]
+
+
+def own(limits: Limits, used: Mapping[str, float], frees: Mapping[str, float | None]) -> list[Room]:
+    """A user's own limits as windows; `used` and `frees` by the limits' names."""
+    return [
+        Room(seconds, 100.0 * used[name] / most if most > 0 else 100.0, frees[name])
+        for name, seconds in _OWN
+        if (most := getattr(limits, name)) is not None
+    ]
+
+
+def tightest(rooms: Iterable[Room]) -> list[Room]:
+    """For each length of window the one that is used most, in order of length."""
+    best: dict[int, Room] = {}
+    for room in rooms:
+        if room.seconds not in best or room.used_percent > best[room.seconds].used_percent:
+            best[room.seconds] = room
+    return [best[seconds] for seconds in sorted(best)]

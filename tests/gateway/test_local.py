@@ -1,0 +1,448 @@
+"""The calls around the model traffic: answered by the pool, in each client's own shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from pool_server.config import Limits, Settings
+from pool_server.gateway.local import LocalAnswer, LocalAnswers, LocalRequest
+from pool_server.providers import Credential
+from pool_server.records import HttpAnswer, HttpRequest
+from pool_server.users import Denied, Principal
+from pool_server.words import CredentialKind, Denial, Provider
+
+NOW = 1_800_000_000.0
+ANN = Principal("u_ann", "Ann", "key-1")
+KEYS = {"key-of-ann": ANN, "second-key-of-ann": Principal("u_ann", "Ann", "key-2")}
+
+
+class FakeRooms:
+    """Accounts and users as the local answers see them, and what was sent upstream."""
+
+    def __init__(self) -> None:
+        self.credentials: dict[str, Credential] = {}
+        self.states: dict[str, str] = {}
+        self.windows: dict[Provider, list[dict[str, Any]]] = {}
+        self.sent: list[HttpRequest] = []
+        self.answers: dict[str, HttpAnswer] = {}
+        self.limits = Limits()
+        self.used: dict[str, float] = {}
+
+    def add(self, ident: str, plan: str = "", kind: CredentialKind = CredentialKind.OAUTH, **fields: Any) -> None:
+        provider = Provider(ident.split(":")[0])
+        secret = {"api_key": "sk-x"} if kind is CredentialKind.API_KEY else {"access_token": f"token-{ident}"}
+        self.credentials[ident] = Credential(provider, ident, kind, plan=plan, **secret, **fields)
+        self.states[ident] = "ready"
+
+    # accounts
+    def describe_all(self) -> list[dict[str, Any]]:
+        return [
+            {"id": ident, "provider": cred.provider.value, "state": self.states[ident]}
+            for ident, cred in self.credentials.items()
+        ]
+
+    def credential(self, ident: str) -> Credential:
+        return self.credentials[ident]
+
+    def proxy_url(self, ident: str) -> str | None:
+        return None
+
+    def models(self) -> dict[Provider, list[str]]:
+        declared: dict[Provider, list[str]] = {}
+        for cred in self.credentials.values():
+            declared.setdefault(cred.provider, []).extend(cred.models)
+        return declared
+
+    def summary(self) -> list[dict[str, Any]]:
+        return [{"provider": provider.value, "windows": rows} for provider, rows in self.windows.items()]
+
+    # users
+    def authenticate(self, token: str | None) -> Principal | Denied:
+        return KEYS.get(token or "", Denied(Denial.BAD_KEY, "no", 401))
+
+    def standing(self, user: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
+        return self.limits, self.used, dict.fromkeys(self.used, NOW + 60)
+
+    async def send(self, request: HttpRequest) -> HttpAnswer:
+        self.sent.append(request)
+        token = dict(request.headers).get("Authorization", "").removeprefix("Bearer ")
+        return self.answers.get(token, HttpAnswer(0, {}, error="no answer in time"))
+
+
+class Desk:
+    """The local answers with their fakes and a clock that stands still."""
+
+    def __init__(self, rooms: FakeRooms, **settings: Any) -> None:
+        self.rooms = rooms
+        self.now = NOW
+        fakes: Any = rooms
+        self.local = LocalAnswers(
+            Settings(**settings),
+            accounts=fakes,
+            users=fakes,
+            ledger=fakes,
+            send=rooms.send,
+            clock=lambda: self.now,
+        )
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, principal: Principal | None = ANN, **headers: str
+    ) -> LocalAnswer:
+        path, _, query = path.partition("?")
+        forced = None
+        if path.split("/")[1] in list(Provider):
+            forced = Provider(path.split("/")[1])
+            path = path.removeprefix(f"/{forced.value}")
+        return await self.local.answer(
+            LocalRequest(
+                method,
+                path,
+                query,
+                {name.replace("_", "-"): value for name, value in headers.items()},
+                body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode(),
+                principal,
+                forced,
+                "http://127.0.0.1:8989",
+            )
+        )
+
+
+def ask(
+    method: str, path: str, body: Any = None, *, rooms: FakeRooms | None = None, **more: Any
+) -> tuple[int, Any]:
+    found = asyncio.run(Desk(rooms or FakeRooms()).ask(method, path, body, **more))
+    return found.status, json.loads(found.body) if found.body else None
+
+
+def catalogue(*slugs: str, etag: str = "") -> HttpAnswer:
+    rows = [{"slug": slug, "priority": rank, "display_name": slug} for rank, slug in enumerate(slugs)]
+    return HttpAnswer(200, {"etag": etag} if etag else {}, json.dumps({"models": rows}).encode())
+
+
+# ---------------------------------------------------------------- which calls are whose
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"),
+        ("GET", "/models"),
+        ("GET", "/backend-api/codex/models"),
+        ("GET", "/v1beta/models"),
+        ("GET", "/backend-api/wham/usage"),
+        ("GET", "/api/codex/usage"),
+        ("GET", "/backend-api/wham/rate-limit-reset-credits"),
+        ("GET", "/backend-api/wham/accounts/check"),
+        ("GET", "/api/codex/accounts/check"),
+        ("POST", "/backend-api/ps/mcp"),
+        ("POST", "/backend-api/codex/analytics-events/events"),
+        ("HEAD", "/api/hello"),
+        ("HEAD", "/"),
+        ("GET", "/api/oauth/profile"),
+        ("GET", "/api/oauth/usage"),
+        ("GET", "/api/claude_cli/bootstrap"),
+        ("POST", "/api/event_logging/v2/batch"),
+        ("POST", "/api/eval/sdk-abc"),
+        ("POST", "/v1internal:loadCodeAssist"),
+        ("POST", "/v1internal:onboardUser"),
+        ("POST", "/v1internal:retrieveUserQuota"),
+        ("POST", "/v1internal:listExperiments"),
+        ("POST", "/v1internal:fetchAdminControls"),
+        ("POST", "/v1internal:recordCodeAssistMetrics"),
+        ("GET", "/v1internal/operations/pool-server"),
+        ("POST", "/oauth/token"),
+    ],
+)
+def test_known_calls_are_handled(method: str, path: str) -> None:
+    assert Desk(FakeRooms()).local.handles(method, path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/models"), ("GET", "/v1internal:loadCodeAssist"), ("GET", "/v1/nonsense"), ("GET", "/")],
+)
+def test_other_calls_are_not(method: str, path: str) -> None:
+    assert not Desk(FakeRooms()).local.handles(method, path)
+
+
+def test_only_the_handshakes_are_open_to_all() -> None:
+    local = Desk(FakeRooms()).local
+    assert local.open_to_all("POST", "/backend-api/ps/mcp")
+    assert local.open_to_all("HEAD", "/") and local.open_to_all("HEAD", "/api/hello")
+    assert local.open_to_all("POST", "/oauth/token")
+    for path in (
+        "/backend-api/wham/usage",
+        "/v1/models",
+        "/api/oauth/profile",
+        "/backend-api/ps/plugins/installed",
+    ):
+        assert not local.open_to_all("GET", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/backend-api/wham/settings/user", "code"),
+        ("/backend-api/ps/plugins/installed", "code"),
+        ("/v1/nonsense", "code"),
+        ("/v1beta/nonsense", "status"),
+        ("/v1internal:nonsense", "status"),
+        ("/claude/nonsense", "type"),
+        ("/api/oauth/nonsense", "type"),
+    ],
+)
+def test_unknown_paths_are_404_in_the_dialect(path: str, shape: str) -> None:
+    status, body = ask("GET", path)
+    assert status == 404 and shape in body["error"]
+    assert (body.get("type") == "error") == (shape == "type")
+
+
+# ---------------------------------------------------------------- Codex
+
+
+def test_accounts_check_names_the_pool_and_nothing_else() -> None:
+    async def run(public_url: str) -> Any:
+        desk = Desk(FakeRooms(), public_url=public_url)
+        found = await desk.ask("GET", "/backend-api/wham/accounts/check", chatgpt_account_id="acct-7")
+        return json.loads(found.body)["accounts"]
+
+    (account,) = asyncio.run(run("https://pool.example/x"))
+    assert account["id"] == "acct-7" and account["workspace_backend_origin"] == "https://pool.example"
+    (account,) = asyncio.run(run(""))
+    assert account["workspace_backend_origin"] == "https://127.0.0.1:8989"
+    assert ask("GET", "/backend-api/wham/accounts/check")[1] == {"accounts": []}
+
+
+def test_mcp_shakes_hands_without_a_key() -> None:
+    start = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-03-26"}}
+    status, body = ask("POST", "/backend-api/ps/mcp", start, principal=None)
+    assert status == 200 and body["id"] == 0 and body["result"]["protocolVersion"] == "2025-03-26"
+    note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert ask("POST", "/backend-api/ps/mcp", note) == (202, None)
+    listed = ask("POST", "/backend-api/ps/mcp", {"jsonrpc": "2.0", "id": "a", "method": "tools/list"})
+    assert listed[1]["result"] == {"tools": []} and listed[1]["id"] == "a"
+    assert ask("POST", "/backend-api/ps/mcp", {"id": 1, "method": "tools/call"})[1]["error"]["code"] == -32601
+    assert ask("POST", "/backend-api/ps/mcp", [note, {**start, "id": 3}])[1][0]["id"] == 3
+    assert ask("POST", "/backend-api/ps/mcp", b"\xff not json")[1]["error"]["code"] == -32600
+    assert ask("GET", "/backend-api/ps/mcp")[0] == 405
+
+
+def test_reset_credits_cannot_be_spent() -> None:
+    assert ask("GET", "/backend-api/wham/rate-limit-reset-credits")[1]["available_count"] == 0
+    assert ask("POST", "/backend-api/wham/rate-limit-reset-credits/consume", {})[1]["code"] == "no_credit"
+
+
+def test_telemetry_is_swallowed() -> None:
+    for path in ("/backend-api/codex/analytics-events/events", "/api/event_logging/v2/batch", "/api/eval/sdk-1"):
+        assert ask("POST", path, b"\x00" * 1000)[0] == 200
+
+
+def test_codex_usage_shows_the_tighter_of_own_limit_and_pool() -> None:
+    rooms = FakeRooms()
+    rooms.windows[Provider.CODEX] = [
+        {"window": "5h", "seconds": 18000, "used_percent": 30.0, "resets_at": NOW + 100},
+        {"window": "7d", "seconds": 604800, "used_percent": 55.4, "resets_at": NOW + 900},
+    ]
+    rooms.limits, rooms.used = Limits(tokens_5h=1000), {"tokens_5h": 800}
+    body = ask("GET", "/backend-api/wham/usage", rooms=rooms)[1]["rate_limit"]
+    assert body["primary_window"] == {
+        "used_percent": 80,
+        "limit_window_seconds": 18000,
+        "reset_after_seconds": 60,
+        "reset_at": int(NOW + 60),
+    }
+    assert body["secondary_window"]["used_percent"] == 55 and body["allowed"] and not body["limit_reached"]
+    rooms.used = {"tokens_5h": 1000}
+    assert ask("GET", "/api/codex/usage", rooms=rooms)[1]["rate_limit"]["limit_reached"] is True
+
+
+def test_usage_of_an_empty_pool_has_no_windows() -> None:
+    limit = ask("GET", "/backend-api/wham/usage")[1]["rate_limit"]
+    assert limit["primary_window"] is None and limit["secondary_window"] is None
+    assert ask("GET", "/api/oauth/usage")[1]["five_hour"] is None
+
+
+# ---------------------------------------------------------------- token refresh
+
+
+def test_a_key_refreshes_to_itself_only() -> None:
+    body = {"grant_type": "refresh_token", "refresh_token": "key-of-ann"}
+    status, tokens = ask("POST", "/oauth/token", body, principal=None)
+    assert status == 200 and tokens["access_token"] == tokens["refresh_token"] == "key-of-ann"
+    assert (
+        ask("POST", "/oauth/token", b"grant_type=refresh_token&refresh_token=key-of-ann", principal=None)[0] == 200
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"refresh_token": "sk-somebody"}, {"refresh_token": 7}, {"refresh_token": ""}, [], b"\xff", b"{"]
+)
+def test_nothing_else_refreshes(body: Any) -> None:
+    assert ask("POST", "/oauth/token", body, principal=None)[0] == 401
+
+
+def test_another_key_of_the_same_user_does_not_refresh() -> None:
+    assert ask("POST", "/oauth/token", {"refresh_token": "second-key-of-ann"}, principal=ANN)[0] == 401
+
+
+# ---------------------------------------------------------------- Claude and Google
+
+
+def test_the_profile_is_the_friends_own() -> None:
+    one, other = (
+        ask("GET", "/api/oauth/profile")[1],
+        ask("GET", "/api/oauth/profile", principal=Principal("b", "B"))[1],
+    )
+    assert one["account"]["display_name"] == "Ann" and one["account"]["uuid"] != other["account"]["uuid"]
+    assert one["organization"] == other["organization"]
+
+
+def test_claude_usage_is_percent_and_rfc3339() -> None:
+    rooms = FakeRooms()
+    rooms.windows[Provider.CLAUDE] = [
+        {"window": "5h", "seconds": 18000, "used_percent": 12.34, "resets_at": 1_800_000_000}
+    ]
+    body = ask("GET", "/api/oauth/usage", rooms=rooms)[1]
+    assert body["five_hour"] == {"utilization": 12.3, "resets_at": "2027-01-15T08:00:00+00:00"}
+    assert body["seven_day"] is None
+
+
+def test_code_assist_tells_one_project_throughout() -> None:
+    load = ask("POST", "/v1internal:loadCodeAssist", {"cloudaicompanionProject": "mine"})[1]
+    assert load["cloudaicompanionProject"] == "pool-server" and load["currentTier"]["id"] == "standard-tier"
+    onboard = ask("POST", "/v1internal:onboardUser", {"tierId": "free-tier"})[1]
+    assert onboard["done"] and onboard["response"]["cloudaicompanionProject"]["id"] == "pool-server"
+    later = ask("GET", f"/v1internal/{onboard['name']}")[1]
+    assert later["response"] == onboard["response"]
+    assert ask("POST", "/v1internal:listExperiments", {})[1] == {"experimentIds": [], "flags": []}
+
+
+def test_code_assist_quota_is_the_pools() -> None:
+    rooms = FakeRooms()
+    rooms.add("gemini:a")
+    rooms.windows[Provider.GEMINI] = [
+        {"window": "1d", "seconds": 86400, "used_percent": 25.0, "resets_at": 1_800_000_000}
+    ]
+    buckets = ask("POST", "/v1internal:retrieveUserQuota", {}, rooms=rooms)[1]["buckets"]
+    assert {"remainingFraction": 0.75, "resetTime": "2027-01-15T08:00:00Z"}.items() <= buckets[0].items()
+    assert "gemini-2.5-pro" in {bucket["modelId"] for bucket in buckets}
+    assert rooms.sent == []
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_the_codex_catalogue_is_the_union_of_the_plans() -> None:
+    rooms = FakeRooms()
+    rooms.add("codex:a", plan="plus")
+    rooms.add("codex:b", plan="pro")
+    rooms.add("codex:c", plan="pro")
+    rooms.answers = {"token-codex:a": catalogue("one", "two"), "token-codex:b": catalogue("two", "three")}
+    status, body = ask("GET", "/backend-api/codex/models?client_version=0.169.0", rooms=rooms)
+    assert status == 200 and [row["slug"] for row in body["models"]] == ["one", "two", "three"]
+    assert len(rooms.sent) == 2 and all("client_version=0.169.0" in one.url for one in rooms.sent)
+
+
+def test_the_codex_catalogue_is_kept_and_survives_a_failing_provider() -> None:
+    async def run() -> None:
+        rooms = FakeRooms()
+        rooms.add("codex:a", plan="plus")
+        rooms.answers = {"token-codex:a": catalogue("one", etag='"v1"')}
+        desk = Desk(rooms)
+        path = "/backend-api/codex/models?client_version=1.0"
+        first = await desk.ask("GET", path)
+        assert dict(first.headers)["ETag"] == '"v1"'
+        assert (await desk.ask("GET", path, if_none_match='"v1"')).status == 304
+        assert len(rooms.sent) == 1
+        desk.now += 3600
+        rooms.answers = {}
+        stale = await desk.ask("GET", path)
+        assert stale.body == first.body
+        await asyncio.sleep(0)
+        assert len(rooms.sent) == 2
+        assert (await desk.ask("GET", path)).body == first.body
+        await asyncio.sleep(0)
+        assert len(rooms.sent) == 2, "a source that failed is left alone for a while"
+
+    asyncio.run(run())
+
+
+def test_without_a_catalogue_codex_gets_404_and_uses_its_own() -> None:
+    rooms = FakeRooms()
+    rooms.add("codex:a", plan="plus")
+    rooms.add("codex:k", kind=CredentialKind.API_KEY)
+    assert ask("GET", "/backend-api/codex/models?client_version=1", rooms=rooms)[0] == 404
+    assert len(rooms.sent) == 1, "an API key has no such catalogue and is not asked"
+    assert ask("GET", "/backend-api/codex/models?client_version=1")[0] == 404
+
+
+def test_accounts_that_are_out_are_not_asked() -> None:
+    rooms = FakeRooms()
+    rooms.add("codex:a", plan="plus")
+    rooms.states["codex:a"] = "needs_login"
+    assert ask("GET", "/v1/models?client_version=1", rooms=rooms)[0] == 404 and rooms.sent == []
+
+
+def mixed() -> FakeRooms:
+    rooms = FakeRooms()
+    rooms.add("claude:a")
+    rooms.add("openai:a", kind=CredentialKind.API_KEY, models=("local-model",))
+    rooms.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
+    return rooms
+
+
+def test_models_are_the_union_in_openai_shape() -> None:
+    body = ask("GET", "/v1/models", rooms=mixed())[1]
+    assert body["object"] == "list"
+    assert {row["id"]: row["owned_by"] for row in body["data"]} == {
+        "claude-next": "claude",
+        "local-model": "openai",
+    }
+
+
+def test_models_in_anthropic_shape_and_by_prefix() -> None:
+    body = ask("GET", "/claude/v1/models?limit=1000", rooms=mixed(), anthropic_version="2023-06-01")[1]
+    assert body["has_more"] is False and body["first_id"] == body["last_id"] == "claude-next"
+    assert body["data"][0]["type"] == "model"
+    only = ask("GET", "/openai/v1/models", rooms=mixed())[1]["data"]
+    assert [row["id"] for row in only] == ["local-model"]
+
+
+def test_one_model() -> None:
+    assert ask("GET", "/v1/models/local-model", rooms=mixed())[1]["object"] == "model"
+    assert ask("GET", "/v1/models/claude-next", rooms=mixed(), anthropic_version="x")[1]["type"] == "model"
+    assert ask("GET", "/v1/models/other", rooms=mixed())[0] == 404
+
+
+def test_gemini_models_have_a_shipped_fallback() -> None:
+    rooms = FakeRooms()
+    rooms.add("gemini:a")
+    names = [row["name"] for row in ask("GET", "/v1beta/models", rooms=rooms)[1]["models"]]
+    assert "models/gemini-2.5-pro" in names
+    assert ask("GET", "/v1beta/models/gemini-2.5-pro", rooms=rooms)[1]["name"] == "models/gemini-2.5-pro"
+    assert ask("GET", "/v1beta/models", rooms=FakeRooms())[1] == {"models": []}
+
+
+def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_server.gateway.local_catalogue.WAIT_S", 0.02)
+
+    async def run() -> None:
+        rooms = mixed()
+        never = asyncio.Event()
+
+        async def hang(request: HttpRequest) -> HttpAnswer:
+            await never.wait()
+            return HttpAnswer(0, {})
+
+        desk = Desk(rooms)
+        desk.local.catalogue._send = hang
+        body = json.loads((await desk.ask("GET", "/v1/models")).body)
+        assert "claude-sonnet-4-5" in {row["id"] for row in body["data"]}
+        never.set()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
