@@ -1,4 +1,4 @@
-"""Anthropic: Claude Code sign-ins, setup tokens and API keys. providers.md §2.2, §3.2."""
+"""Anthropic: Claude Code sign-ins, setup tokens and API keys. Source: genuine traffic of the vendor's CLI."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RATE_CAP = 5 * MINUTE  # the token endpoint's own 429 is a wall against clients,
 USAGE_BACK_OFF = 15 * MINUTE
 USAGE_LIMITED = 2 * HOUR  # the usage endpoint stays limited for hours once it is
 
-_REFUSED = frozenset((400, 401, 403, 404))
+_REFUSED = frozenset((400, 401))
 _OPERATIONS = frozenset((Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.OTHER))
 
 

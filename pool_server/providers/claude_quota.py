@@ -1,4 +1,4 @@
-"""Anthropic's quota and faults: unified headers, the usage endpoint, error answers. providers.md §3.2."""
+"""Anthropic's quota and faults: unified headers, the usage endpoint, error answers. Source: observed answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pool_server.providers.faults import (
 )
 from pool_server.providers.shapes import as_object
 from pool_server.providers.times import DAY, HOUR, MINUTE, moment, number, retry_after, until
-from pool_server.providers.windows import CREDITS, credits_window, observe, rate_windows
+from pool_server.providers.windows import credits_window, observe, rate_windows
 from pool_server.records import Fault, WindowObservation
 from pool_server.words import FaultKind, FaultScope, Source
 
 _UNIFIED = re.compile(
-    r"^anthropic-ratelimit-unified-(\d{1,3}[mhd])(?:[_-]([a-z0-9_-]{1,40}))?-(status|utilization)$"
+    r"^anthropic-ratelimit-unified-((\d{1,3}[mhd])(?:[_-]([a-z0-9_-]{1,40}))?)-(?:status|utilization)$"
 )
 _USAGE_KEY = re.compile(r"^([a-z]+|\d{1,3})_(minute|hour|day|week|month)s?(?:_([a-z0-9_]{1,40}))?$")
 _NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "ten": 10,
@@ -65,15 +65,7 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
     """Windows of `anthropic-ratelimit-unified-<window>[_<scope>]-*` by pattern (utilization is a fraction; a
     rejected window is used up whatever it says), of paid extra usage, and of API keys' short limits, which bind
     `scope`."""
-    names = {match.groups()[:2] for name in headers if (match := _UNIFIED.match(name))}
-    found: list[WindowObservation] = []
-    for window, suffix in sorted(names, key=str):
-        separators = ("",) if suffix is None else ("_", "-")
-        for separator in separators:
-            stem = f"{_PREFIX}{window}{separator}{suffix or ''}"
-            sighting = _unified(headers, stem, window, _scope(suffix), now)
-            if sighting is not None:
-                found.append(sighting)
+    found = [window for window, _ in _unified(headers, now)]
     extra = number(headers.get(f"{_PREFIX}overage-utilization"))
     if extra is not None:
         reset = moment(headers.get(f"{_PREFIX}overage-reset"))
@@ -81,21 +73,26 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
     return found + rate_windows(headers, now=now, scope=scope)
 
 
-def _unified(
-    headers: Mapping[str, str], stem: str, window: str, scope: str, now: float
-) -> WindowObservation | None:
-    used = number(headers.get(f"{stem}-utilization"))
-    share = None if used is None else 100 * used
-    if headers.get(f"{stem}-status", "").lower() == "rejected":
-        share = max(share or 0.0, 100.0)
-    return observe(
-        seconds=int(window[:-1]) * _UNITS[window[-1]],
-        used=share if share is None else round(share, 4),
-        resets_at=moment(headers.get(f"{stem}-reset")),
-        source=Source.HEADERS,
-        now=now,
-        scope=scope,
-    )
+def _unified(headers: Mapping[str, str], now: float) -> list[tuple[WindowObservation, bool]]:
+    """The unified windows, and whether each refused the request."""
+    names = {match.groups() for name in headers if name.startswith(_PREFIX) and (match := _UNIFIED.match(name))}
+    found: list[tuple[WindowObservation, bool]] = []
+    for stem, window, suffix in sorted(names, key=str):
+        share = number(headers.get(f"{_PREFIX}{stem}-utilization"))
+        rejected = headers.get(f"{_PREFIX}{stem}-status", "").lower() == "rejected"
+        if rejected:
+            share = max(share or 0.0, 1.0)
+        sighting = observe(
+            seconds=int(window[:-1]) * _UNITS[window[-1]],
+            used=None if share is None else round(100 * share, 4),
+            resets_at=moment(headers.get(f"{_PREFIX}{stem}-reset")),
+            source=Source.HEADERS,
+            now=now,
+            scope=_scope(suffix),
+        )
+        if sighting is not None:
+            found.append((sighting, rejected))
+    return found
 
 
 def from_usage(data: Mapping[str, Any], *, now: float) -> UsageAnswer:
@@ -152,7 +149,7 @@ def _limited(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now:
     """429: a rejected account-wide window stops the account, a rejected model window the family, none of them is a
     short limit of this model."""
     windows = tuple(from_headers(headers, now=now, scope=family(model)))
-    refused = _refused(headers, windows, now)
+    refused = _refused(headers, now)
     wide = [window for window in refused if not window.scope]
     if not refused:
         at = hint(headers, facts, now=now, cap=SHORT_CAP)
@@ -176,30 +173,12 @@ def _limited(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now:
     )
 
 
-def _refused(
-    headers: Mapping[str, str], windows: tuple[WindowObservation, ...], now: float
-) -> list[WindowObservation]:
+def _refused(headers: Mapping[str, str], now: float) -> list[WindowObservation]:
     """The windows that refused this request; where only the summary says so, the one it names."""
-    refused = [w for w in windows if w.seconds and w.scope != CREDITS and _is_rejected(headers, w)]
+    refused = [window for window, rejected in _unified(headers, now) if rejected]
     if refused or headers.get(f"{_PREFIX}status", "").lower() != "rejected":
         return refused
-    claim = _USAGE_KEY.match(headers.get(f"{_PREFIX}representative-claim", "").lower())
-    if claim is None:
-        return []
-    answer = from_usage({claim.group(0): {"utilization": 100}}, now=now)
-    reset = moment(headers.get(f"{_PREFIX}reset"))
-    return [
-        msgspec.structs.replace(
-            window, source=Source.HEADERS, resets_at=None if reset is None else min(reset, now + window.seconds)
-        )
-        for window in answer.windows
-    ]
-
-
-def _is_rejected(headers: Mapping[str, str], window: WindowObservation) -> bool:
-    stems = [window.window] if not window.scope else [
-        f"{window.window}{separator}{scope}"
-        for separator in "_-"
-        for scope in (window.scope, window.scope.replace("_", "-"))
-    ]  # fmt: skip
-    return any(headers.get(f"{_PREFIX}{stem}-status", "").lower() == "rejected" for stem in stems)
+    claim = headers.get(f"{_PREFIX}representative-claim", "").lower()
+    entry = {"utilization": 100, "resets_at": moment(headers.get(f"{_PREFIX}reset"))}
+    windows = from_usage({claim: entry}, now=now).windows
+    return [msgspec.structs.replace(window, source=Source.HEADERS) for window in windows]

@@ -1,4 +1,7 @@
-"""OpenAI Codex: ChatGPT sign-ins and OpenAI API keys behind the Responses dialect. providers.md §2.1, §2.3."""
+"""OpenAI Codex: ChatGPT sign-ins and OpenAI API keys behind the Responses dialect.
+
+Source: the open source of the vendor's CLI.
+"""
 
 from __future__ import annotations
 
@@ -207,8 +210,7 @@ class _Identity(msgspec.Struct, frozen=True):
 
 
 def _identity(id_token: str, access_token: str) -> _Identity:
-    """Who the tokens speak of; the id token first, the access token carries the same claims. providers.md
-    §2.1.3."""
+    """Who the tokens speak of; the id token first, the access token carries the same claims."""
     plan = account = user = email = ""
     fedramp = False
     for claims in (jwt_claims(id_token), jwt_claims(access_token)):

@@ -1,4 +1,4 @@
-"""Fault classes of Codex and of OpenAI-shaped endpoints. providers.md §2.1.9, §3.1; choosing.md §5.3."""
+"""Fault classes of Codex and of OpenAI-shaped endpoints. Source: observed answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pool_server.providers.faults import (
     TEXT_WAIT_CAP,
     ErrorFacts,
     build,
+    by_code,
     common,
     effective_status,
     hint,
@@ -47,7 +48,13 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float
     if "at capacity" in facts.message[:500].lower():
         at = hint(headers, facts, now=now, cap=TEXT_WAIT_CAP)
         return build(FaultKind.CAPACITY, FaultScope.MODEL, facts, status, retry_at=at, model=model)
-    if facts.says("rate_limit_exceeded") or (status == 429 and not facts.says("insufficient_quota")):
+    if facts.says("rate_limit_exceeded"):
+        return _rate(status, headers, facts, now=now, model=model)
+    if status == 429 and by_code(status, facts, model) is None:
+        if any(
+            window.used_percent >= 100 for window in codex_quota.from_headers(headers, now=now) if not window.scope
+        ):
+            return _limit_reached(status, headers, facts, now=now, model=model)
         return _rate(status, headers, facts, now=now, model=model)
     return common(status, headers, body, facts, now=now, model=model)
 

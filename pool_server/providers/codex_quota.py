@@ -1,4 +1,7 @@
-"""What Codex tells of its quota: headers, stream events, the usage endpoint. providers.md §3.1."""
+"""What Codex tells of its quota: headers, stream events, the usage endpoint.
+
+Source: the open source of the vendor's CLI, which reads the same.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pool_server.words import Source
 
 _SLOT = re.compile(r"^x-([a-z0-9][a-z0-9_-]{0,80}?)-(primary|secondary)-used-percent$")
 _MAIN = "codex"
+_MAIN_IDS = ("", _MAIN, "primary", "secondary", "premium")
 
 
 def family(model: str) -> str:
@@ -27,7 +31,7 @@ def family(model: str) -> str:
 def limit_scope(limit_id: str, limit_name: str = "") -> str:
     """The scope of a limit: "" for the account's own, else by its name ("GPT-5.3-Codex-Spark" → "spark") or its
     id."""
-    if _slug(limit_id) in ("", _MAIN, "primary", "secondary", "premium") and not limit_name:
+    if _slug(limit_id or limit_name) in _MAIN_IDS:
         return ""
     return family(limit_name or limit_id)
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pool_server.providers.redact import short
-from pool_server.providers.times import MINUTE, WEEK, number, retry_after, wait_in_text
+from pool_server.providers.times import HOUR, MINUTE, WEEK, number, retry_after, wait_in_text
 from pool_server.records import Fault, WindowObservation
 from pool_server.words import FaultKind, FaultScope
 
@@ -69,7 +69,7 @@ CODES: dict[str, tuple[FaultKind, FaultScope]] = {
     "unsupported_country_region_territory": (FaultKind.PERMISSION, FaultScope.ACCOUNT),
     "model_not_found": (FaultKind.NOT_FOUND, FaultScope.MODEL),
 }
-_TYPE_STATUS = {  # errors within a stream carry no status (providers.md §2.1.9)
+_TYPE_STATUS = {  # errors within a stream carry no status
     "invalid_request": 400,
     "invalid_request_error": 400,
     "invalid_prompt": 400,
@@ -212,7 +212,9 @@ def build(
     code: str = "",
     windows: tuple[WindowObservation, ...] = (),
 ) -> Fault:
-    """A fault with the provider's words, redacted."""
+    """A fault with the provider's words, redacted. A fault of a model that is not known is the account's."""
+    if scope is FaultScope.MODEL and not (model or family):
+        scope = FaultScope.ACCOUNT
     word = code or facts.code or facts.kind
     return Fault(
         kind=kind,
@@ -270,7 +272,7 @@ def common(
     model: str,
     cap: float = WEEK,
 ) -> Fault:
-    """The classes that hold for every vendor; a vendor asks its own first. choosing.md §5.3."""
+    """The classes that hold for every vendor; a vendor asks its own first."""
     if is_challenge(status, headers, body, facts):
         return build(FaultKind.CHALLENGE, FaultScope.ACCOUNT, facts, status, code="challenge")
     special = by_code(status, facts, model)
@@ -304,7 +306,7 @@ def by_status(
     status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now: float, model: str, cap: float = WEEK
 ) -> Fault:
     """The fault a bare status stands for."""
-    retry_at = hint(headers, facts, now=now, cap=cap)
+    retry_at = hint(headers, facts, now=now, cap=min(cap, HOUR) if status >= 500 else cap)
     if status == 401:
         return build(FaultKind.AUTH, FaultScope.ACCOUNT, facts, status)
     if status == 402:

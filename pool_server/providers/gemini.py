@@ -1,4 +1,4 @@
-"""Google: Code Assist sign-ins (wrapped dialect) and Gemini API keys (plain dialect). providers.md §2.4, §2.5."""
+"""Google: Code Assist sign-ins (wrapped dialect) and Gemini API keys (plain dialect)."""
 
 from __future__ import annotations
 

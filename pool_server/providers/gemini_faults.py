@@ -1,8 +1,9 @@
-"""Google's error details and quota buckets. providers.md §3.3."""
+"""Google's error details and quota buckets (google.rpc.Status; Code Assist's own reasons)."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from pool_server.words import FaultKind, FaultScope, Source
 
 HINT_CAP = DAY
 SHORT_WAIT = 5 * MINUTE  # the vendor's client waits so long itself; longer is a used-up quota
-_TEXT_CAP = DAY
+_NO_LIMIT = re.compile(r"\blimit: 0(?![\d.])", re.I)  # the tier does not have the model at all
 
 # ErrorInfo reasons (google.api.ErrorReason and Code Assist's own) → what they mean.
 _REASONS: dict[str, tuple[FaultKind, FaultScope]] = {
@@ -41,18 +42,19 @@ _REASONS: dict[str, tuple[FaultKind, FaultScope]] = {
     "ACCESS_TOKEN_EXPIRED": (FaultKind.AUTH, FaultScope.ACCOUNT),
     "ACCESS_TOKEN_TYPE_UNSUPPORTED": (FaultKind.AUTH, FaultScope.ACCOUNT),
     "CREDENTIALS_MISSING": (FaultKind.AUTH, FaultScope.ACCOUNT),
+    "SECURITY_POLICY_VIOLATED": (FaultKind.PERMISSION, FaultScope.ACCOUNT),
     "MODEL_CAPACITY_EXHAUSTED": (FaultKind.CAPACITY, FaultScope.MODEL),
     "INSUFFICIENT_G1_CREDITS_BALANCE": (FaultKind.PAYMENT, FaultScope.MODEL),
 }
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What the `details` of a google.rpc error say. `delay` is seconds; `explicit` when it is the quota's own
-    reset."""
+    """What the `details` of a google.rpc error say. `delay` and `reset` are seconds: when to try again, and when
+    the quota itself begins anew."""
 
     reason: str = ""
     delay: float | None = None
-    explicit: bool = False
+    reset: float | None = None
     quotas: str = ""  # ids and metrics of violated quotas, lower case
     model: str = ""
 
@@ -78,9 +80,7 @@ def read_details(error: Mapping[str, Any], message: str, headers: Mapping[str, s
                 quotas += f" {entry.get('quotaId', '')} {entry.get('quotaMetric', '')}".lower()[:400]
                 model = as_text(as_object(entry.get("quotaDimensions")).get("model"))[:120] or model
     delay = next((d for d in (retry, reset, wait_in_text(message), retry_after(headers, now=now)) if d), None)
-    return Details(
-        reason, reset or delay if reset and not retry else delay, reset is not None, quotas, model.lower()
-    )
+    return Details(reason, delay, reset, quotas, model.lower())
 
 
 def _reset(metadata: Mapping[str, Any], now: float) -> float | None:
@@ -122,20 +122,20 @@ def _at(delay: float | None, now: float, cap: float) -> float | None:
 def _limited(status: int, facts: ErrorFacts, details: Details, *, now: float, model: str) -> Fault:
     scope = FaultScope.MODEL if model or details.model else FaultScope.ACCOUNT
     family, code = details.model, details.reason
-    if "limit: 0" in facts.message[:4000].lower():
+    if _NO_LIMIT.search(facts.message[:4000]):
         return build(
             FaultKind.MODEL_UNSUPPORTED, scope, facts, status, model=model, family=family, code=code or "limit_0"
         )
     daily = any(word in details.quotas for word in ("perday", "per_day", "daily"))
     long = details.delay is not None and details.delay > SHORT_WAIT
     if daily or long or details.reason == "QUOTA_EXHAUSTED":
-        at = _at(details.delay, now, HINT_CAP) if details.explicit or (details.delay and not daily) else None
-        at = at or pacific_midnight(now)
+        # a day's quota often comes with a delay of seconds, which only invites the next refusal
+        at = _at(details.reset if daily else details.delay, now, HINT_CAP) or pacific_midnight(now)
         return build(FaultKind.QUOTA, scope, facts, status, retry_at=at, model=model, family=family, code=code)
-    at = _at(details.delay, now, SHORT_WAIT)
-    if at is None and ("perminute" in details.quotas or "per_minute" in details.quotas):
-        at = now + MINUTE
-    return build(FaultKind.RATE, scope, facts, status, retry_at=at, model=model, family=family, code=code)
+    wait = _at(details.delay, now, SHORT_WAIT)
+    if wait is None and ("perminute" in details.quotas or "per_minute" in details.quotas):
+        wait = now + MINUTE
+    return build(FaultKind.RATE, scope, facts, status, retry_at=wait, model=model, family=family, code=code)
 
 
 def _refusal(status: int, facts: ErrorFacts, text: str, model: str) -> Fault | None:

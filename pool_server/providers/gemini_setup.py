@@ -1,4 +1,4 @@
-"""Code Assist's one-time set-up: which project an account works in. providers.md §2.4.2, "Discovery"."""
+"""Code Assist's one-time set-up: which project an account works in. Source: the vendor's open-source CLI."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "p
 POLL_S = 5.0
 MOST_POLLS = 24
 _LEGACY = "legacy-tier"
+_POLICY = (
+    "SECURITY_POLICY_VIOLATED"  # an organisation's perimeter: a standard-tier account, which has its own project
+)
 
 
 def load_request(cred: Credential, settings: Settings) -> HttpRequest:
@@ -40,7 +43,8 @@ def answer(
     if answer.status == 0:
         raise SetupFault(network_fault(answer.error))
     if not 200 <= answer.status < 300:
-        raise SetupFault(gemini_faults.classify(answer.status, answer.headers, answer.body, now=now, model=""))
+        fault = gemini_faults.classify(answer.status, answer.headers, answer.body, now=now, model="")
+        raise SetupFault(_needs_project() if fault.code == _POLICY else fault)
     data = decode(answer.body)
     if step.stage is SetupStage.LOAD:
         return _loaded(cred, data, settings)
@@ -54,18 +58,14 @@ def _loaded(cred: Credential, data: dict[str, Any], settings: Settings) -> Setup
         tier = as_text(as_object(data.get("paidTier")).get("id")) or as_text(current.get("id"))
         if project:
             return _done(cred, project, tier)
-        raise SetupFault(
-            _needs_user("this account needs a Google Cloud project; write its id as project_id in the file")
-        )
+        raise SetupFault(_needs_project())
     tiers = [as_object(tier) for tier in as_list(data.get("allowedTiers"))]
     if not tiers and as_list(data.get("ineligibleTiers")):
         raise SetupFault(_ineligible(data))
     chosen = next((tier for tier in tiers if tier.get("isDefault") is True), {})
     tier = as_text(chosen.get("id")) or _LEGACY
     if chosen.get("userDefinedCloudaicompanionProject") is True and not project:
-        raise SetupFault(
-            _needs_user("this account needs a Google Cloud project; write its id as project_id in the file")
-        )
+        raise SetupFault(_needs_project())
     body: dict[str, Any] = {"tierId": tier, "metadata": METADATA}
     if project and tier != "free-tier":  # the free tier refuses a project of one's own
         body["cloudaicompanionProject"] = project
@@ -114,6 +114,10 @@ def _done(cred: Credential, project: str, tier: str) -> SetupDone:
 
 def _needs_user(message: str) -> Fault:
     return Fault(FaultKind.NEEDS_USER, FaultScope.ACCOUNT, code="setup", message=short(message))
+
+
+def _needs_project() -> Fault:
+    return _needs_user("this account needs a Google Cloud project; write its id as project_id in the file")
 
 
 def _ineligible(data: dict[str, Any]) -> Fault:

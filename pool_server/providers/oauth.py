@@ -78,9 +78,9 @@ def refresh_fault(
             "the token endpoint refuses this country; give the account the proxy_url it was signed in from",
             retry_at=now + OPERATOR_WAIT,
         )
-    if facts.code in _CLIENT or facts.kind in _CLIENT:
+    if code in _CLIENT:
         return RefreshFault(f"the OAuth client is refused ({code}): {words}", retry_at=now + OPERATOR_WAIT)
-    if facts.code in _DEAD or facts.kind in _DEAD or status in dead_statuses:
+    if code in _DEAD or status in dead_statuses:
         return RefreshFault(f"the refresh token is refused ({code or status}): {words}", permanent=True)
     return RefreshFault(f"the token endpoint refuses ({status}): {words}", retry_at=now + 5 * MINUTE)
 

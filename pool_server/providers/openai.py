@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint with an API key. providers.md §2.3."""
+"""Any OpenAI-compatible endpoint with an API key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qwen: OAuth accounts of the portal and DashScope API keys. providers.md §2.6, §3.4."""
+"""Qwen: OAuth accounts of the portal and DashScope API keys. Source: the open source of the vendor's CLI."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def observe(
         return None
     length = snap(seconds)
     if resets_at is not None:
-        resets_at = min(resets_at, now + length)
+        resets_at = min(resets_at, now + max(length, seconds))
     return WindowObservation(window_name(length), length, percent(used), resets_at, source, now, scope)
 
 
@@ -76,9 +76,9 @@ def credits_window(
     return WindowObservation(CREDITS, 0, percent(used), resets_at, source, now, CREDITS)
 
 
-_OPENAI = re.compile(r"^x-ratelimit-remaining-([a-z-]{1,24}?)(?:-\d+[a-z]+)?$")
+_OPENAI = re.compile(r"^x-ratelimit-remaining(?:-([a-z]{1,24}(?:-(?:minute|hour|day))?))?$")
 _ANTHROPIC = re.compile(r"^anthropic-ratelimit-(requests|tokens|input-tokens|output-tokens)-remaining$")
-_RATE_SECONDS = MINUTE
+_RATE_SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
 
 def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[WindowObservation]:
@@ -87,6 +87,8 @@ def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[
     `scope`."""
     found: list[WindowObservation] = []
     for name, value in headers.items():
+        if "ratelimit" not in name:
+            continue
         match = _OPENAI.match(name) or _ANTHROPIC.match(name)
         if match is None:
             continue
@@ -96,8 +98,9 @@ def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[
             continue
         reset = _rate_reset(headers.get(name.replace("-remaining", "-reset", 1), ""), now)
         used = percent(100.0 * (1.0 - remaining / limit))
-        kind = match.group(1).replace("-", "_")
-        found.append(WindowObservation(kind, _RATE_SECONDS, used, reset, Source.HEADERS, now, scope))
+        kind = (match.group(1) or "requests").replace("-", "_")
+        length = _RATE_SECONDS.get(kind.rpartition("_")[2], MINUTE)
+        found.append(WindowObservation(kind, length, used, reset, Source.HEADERS, now, scope))
     return found
 
 

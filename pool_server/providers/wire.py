@@ -26,11 +26,10 @@ _DROPPED = frozenset(
         "transfer-encoding", "upgrade", "expect", "accept-encoding", "forwarded", "via", "x-real-ip",
         "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop", "x-original-uri",
         "x-original-url", "x-envoy-external-address", "chatgpt-account-id", "x-openai-fedramp",
-        "openai-organization", "openai-project", "x-goog-user-project", "sec-websocket-key",
-        "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-accept",
+        "openai-organization", "openai-project", "x-goog-user-project",
     )
 )  # fmt: skip
-_DROPPED_PREFIXES = ("x-forwarded-", "cf-", "x-pool-")
+_DROPPED_PREFIXES = ("x-forwarded-", "cf-", "x-pool-", "sec-websocket-")
 _KEY_PARAMETERS = frozenset(("key", "api_key", "access_token"))
 
 _VERSION_SEGMENT = re.compile(r"/v\d+[a-z0-9]*(?=/|$)")
@@ -67,8 +66,12 @@ def has(headers: Iterable[tuple[str, str]], name: str) -> bool:
 def clean_path(path: str) -> str:
     """`path` with one leading slash and without empty and dot segments, so that it cannot climb out of its
     base."""
-    segments = [part for part in path.split("/") if part and unquote(part).replace("\\", "/").strip("./")]
-    return "/" + "/".join(segments)
+    return "/" + "/".join(part for part in path.split("/") if part and not _climbs(part))
+
+
+def _climbs(segment: str) -> bool:
+    """Is there a dot segment in it, also behind percent signs and backslashes?"""
+    return any(piece in (".", "..") for piece in unquote(segment).replace("\\", "/").split("/"))
 
 
 def clean_query(query: str) -> str:
