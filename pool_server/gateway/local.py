@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import parse_qs
 
 from pool_server import dialects
 from pool_server.accounts import Accounts
 from pool_server.config import Settings
-from pool_server.gateway import local_claude, local_codex, local_google, local_models
+from pool_server.dialects import ModelInfo, ModelsShape
+from pool_server.gateway import local_claude, local_codex, local_google
 from pool_server.gateway.local_catalogue import Catalogue, Send
 from pool_server.gateway.local_room import Room, own, pooled, tightest
 from pool_server.gateway.local_types import LocalAnswer, LocalRequest, answer, empty
@@ -102,9 +103,8 @@ class LocalAnswers:
         rules: list[tuple[str, str, Handler]] = [
             ("GET", rf"{_BACKEND}/(?:codex/)?models", self._codex_models),
             ("GET", r"(?:/v1)?/models", self._models),
-            ("GET", r"/v1/models/.+", self._model),
-            ("GET", r"/v1(?:beta1?|alpha)/models", self._gemini_models),
-            ("GET", r"/v1(?:beta1?|alpha)/models/[^:]+", self._gemini_model),
+            ("GET", r"/v1(?:beta1?|alpha)/models", self._models),
+            ("GET", r"/v1(?:beta1?|alpha)?/models/[^:]+", self._model),
             ("GET", rf"{_BACKEND}/(?:wham/|codex/)?usage", self._codex_usage),
             ("GET", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits", _reset_credits),
             ("POST", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits/consume", _consume_credit),
@@ -130,39 +130,42 @@ class LocalAnswers:
 
     async def _codex_models(self, request: LocalRequest) -> LocalAnswer:
         version = parse_qs(request.query).get("client_version", [""])[0]
-        found = await self.catalogue.codex(version)
-        if found is None:  # the CLI then uses the catalogue it brings along, silently
+        models, etag = await self.catalogue.codex(version)
+        if not models:  # the CLI then uses the catalogue it brings along, silently
             message = "The pool has no Codex catalogue just now."
             return self._error(Dialect.RESPONSES, ErrorKind.NOT_FOUND, message, 404)
-        return local_models.codex_list(*found, request.headers.get("if-none-match", ""))
+        return self._list(request, ModelsShape.CODEX, models, etag)
 
     async def _models(self, request: LocalRequest) -> LocalAnswer:
-        if "client_version=" in request.query:
+        shape = self._shape(request)
+        if shape is ModelsShape.CODEX:
             return await self._codex_models(request)
-        names = await self.catalogue.names(self._asked(request))
-        if "anthropic-version" in request.headers:
-            return local_models.anthropic_list(names)
-        if request.forced is Provider.GEMINI:
-            return local_models.gemini_list(names)
-        return local_models.openai_list(names)
+        return self._list(request, shape, await self.catalogue.models(self._asked(request)))
 
     async def _model(self, request: LocalRequest) -> LocalAnswer:
-        names = await self.catalogue.names(self._asked(request))
-        wanted = request.path.removeprefix("/v1/models/")
-        anthropic = "anthropic-version" in request.headers
-        found = (local_models.anthropic_one if anthropic else local_models.openai_one)(names, wanted)
-        return found or self._unknown(request)
+        wanted = request.path.partition("/models/")[2]
+        models = await self.catalogue.models(self._asked(request))
+        entry = next((dialects.model_entry(self._shape(request), one) for one in models if one.id == wanted), None)
+        return answer(entry) if entry is not None else self._unknown(request)
 
-    async def _gemini_models(self, request: LocalRequest) -> LocalAnswer:
-        return local_models.gemini_list(await self.catalogue.names([Provider.GEMINI]))
+    def _shape(self, request: LocalRequest) -> ModelsShape:
+        query = {name: values[0] for name, values in parse_qs(request.query).items()}
+        return dialects.models_shape(request.path, query, request.headers)
 
-    async def _gemini_model(self, request: LocalRequest) -> LocalAnswer:
-        names = await self.catalogue.names([Provider.GEMINI])
-        found = local_models.gemini_one(names, request.path.rpartition("/")[2])
-        return found or self._unknown(request)
+    def _list(
+        self, request: LocalRequest, shape: ModelsShape, models: Sequence[ModelInfo], etag: str = ""
+    ) -> LocalAnswer:
+        """A model list; 304 when the client has it already."""
+        body = dialects.models_answer(shape, models)
+        etag = etag or dialects.etag(body)
+        if etag == request.headers.get("if-none-match"):
+            return LocalAnswer(304, [("ETag", etag)])
+        return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
 
     def _asked(self, request: LocalRequest) -> list[Provider]:
-        return [request.forced] if request.forced is not None else list(Provider)
+        if request.forced is not None:
+            return [request.forced]
+        return [Provider.GEMINI] if self._shape(request) is ModelsShape.GEMINI else list(Provider)
 
     # ------------------------------------------------------------ room
 
@@ -183,8 +186,9 @@ class LocalAnswers:
         return local_claude.profile(request.principal)
 
     async def _code_assist(self, request: LocalRequest) -> LocalAnswer:
-        names = (await self.catalogue.names([Provider.GEMINI])).get(Provider.GEMINI, [])
-        return local_google.code_assist(request, self._room(Provider.GEMINI, request.principal), names)
+        models = await self.catalogue.models([Provider.GEMINI])
+        room = self._room(Provider.GEMINI, request.principal)
+        return local_google.code_assist(request, room, [model.id for model in models])
 
     # ------------------------------------------------------------ sign-in
 

@@ -7,17 +7,15 @@ kind offer the same. No client waits long for it, and a provider that fails is l
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 import msgspec
 
 from pool_server import __version__
 from pool_server.accounts import Accounts
 from pool_server.config import Settings
-from pool_server.gateway.local_types import Json
+from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.providers import Credential, catalogue_request, provider_module
 from pool_server.records import HttpAnswer, HttpRequest, Upcall
 from pool_server.words import AccountState, CredentialKind, Dialect, Operation, Provider
@@ -51,10 +49,30 @@ _PATHS: dict[Provider, tuple[Dialect, str]] = {
 }
 
 
-class _Kept(msgspec.Struct):
-    """The last word of one source: `entries` None until one was good; `ask_at` = when to ask again."""
+_SHAPES = {Provider.CLAUDE: ModelsShape.ANTHROPIC, Provider.GEMINI: ModelsShape.GEMINI}
 
-    entries: list[Json] | None = None
+Ranked = tuple[float, ModelInfo]
+
+
+class _Row(msgspec.Struct):
+    """One entry of any vendor's list: Codex has slugs and priorities, the others ids or names."""
+
+    slug: str = ""
+    id: str = ""
+    name: str = ""
+    display_name: str = ""
+    priority: float | None = None
+
+
+class _List(msgspec.Struct):
+    models: list[msgspec.Raw] = []
+    data: list[msgspec.Raw] = []
+
+
+class _Kept(msgspec.Struct):
+    """The last word of one source: `models` None until one was good; `ask_at` = when to ask again."""
+
+    models: list[Ranked] | None = None
     etag: str = ""
     ask_at: float = 0.0
 
@@ -70,11 +88,11 @@ class Catalogue:
         self._kept: dict[Key, _Kept] = {}
         self._asking: dict[Key, asyncio.Task[None]] = {}
 
-    async def codex(self, client_version: str) -> tuple[list[Json], str] | None:
-        """The entries a Codex CLI of that version may choose from, and their ETag; None when nobody could say.
+    async def codex(self, client_version: str) -> tuple[list[ModelInfo], str]:
+        """What a Codex CLI of that version may choose from, each with its catalogue entry, and an ETag or "".
 
-        The union over the plans of the pool's sign-ins, in the vendor's own order. The ETag is the vendor's as
-        long as there is one source, so that it fits the `x-models-etag` of answers.
+        The union over the plans of the pool's sign-ins, in the vendor's own order; empty when nobody could say.
+        The ETag is the vendor's as long as there is one source, so that it fits the `x-models-etag` of answers.
         """
         sources = self._sources(Provider.CODEX) or {}
         answers = await self._ask(
@@ -84,32 +102,22 @@ class Catalogue:
                 if group.startswith(_PLAN)
             ]
         )
-        merged: dict[str, Json] = {}
-        for one in answers:
-            for entry in one.entries or ():
-                merged.setdefault(str(entry["slug"]), entry)
-        if not merged:
-            return None
-        entries = sorted(merged.values(), key=_rank)
-        if len(answers) == 1 and answers[0].etag:
-            return entries, answers[0].etag
-        return entries, f'"{hashlib.sha256(msgspec.json.encode(entries)).hexdigest()[:32]}"'
+        return _merged(answers), answers[0].etag if len(answers) == 1 else ""
 
-    async def names(self, providers: Iterable[Provider]) -> dict[Provider, list[str]]:
-        """The model names each of these providers serves here; providers without an account are left out."""
+    async def models(self, providers: Iterable[Provider]) -> list[ModelInfo]:
+        """The models these providers serve here, provider by provider."""
         wanted = list(providers)
-        lists = await asyncio.gather(*(self._names(provider) for provider in wanted))
-        return {provider: found for provider, found in zip(wanted, lists, strict=True) if found is not None}
+        return [model for models in await asyncio.gather(*map(self._models, wanted)) for model in models]
 
-    async def _names(self, provider: Provider) -> list[str] | None:
+    async def _models(self, provider: Provider) -> list[ModelInfo]:
         sources = self._sources(provider)
         if sources is None:
-            return None
+            return []
         answers = await self._ask([((provider, group, ""), account) for group, account in sources.items()])
-        names = [str(entry["slug"]) for one in answers for entry in sorted(one.entries or (), key=_rank)]
+        known = _merged(answers)
         declared = self._accounts.models().get(provider, ())
-        shipped = SHIPPED[provider] if sources and not names else ()
-        return list(dict.fromkeys([*declared, *names, *shipped]))
+        shipped = SHIPPED[provider] if sources and not known else ()
+        return [*known, *(ModelInfo(name, provider.value) for name in (*declared, *shipped))]
 
     def _sources(self, provider: Provider) -> dict[str, str] | None:
         """One account id for each kind of account to ask; accounts that declare their models need no asking.
@@ -145,7 +153,7 @@ class Catalogue:
                 task = asyncio.create_task(self._fetch(key, account, kept))
                 self._asking[key] = task
                 task.add_done_callback(lambda _, key=key: self._asking.pop(key, None))  # type: ignore[misc]
-            if kept.entries is None and key in self._asking:
+            if kept.models is None and key in self._asking:
                 waited.append(self._asking[key])
         if waited:
             await asyncio.wait(waited, timeout=WAIT_S)
@@ -158,11 +166,11 @@ class Catalogue:
             kept.ask_at = self._clock() + FRESH_S
             return
         answer = await self._send(request)
-        entries = _entries(answer.body) if answer.status == 200 else None
-        if entries is None:
+        models = _read(key, answer.body) if answer.status == 200 else None
+        if not models:
             log.info("%s could not be asked for its models (status %d)", account, answer.status)
             return
-        kept.entries = entries
+        kept.models = models
         kept.etag = answer.headers.get("etag", "")
         kept.ask_at = self._clock() + FRESH_S
 
@@ -191,26 +199,32 @@ def _group(cred: Credential) -> str:
     return f"{cred.kind} {cred.base_url}"
 
 
-def _entries(body: bytes) -> list[Json] | None:
-    """The entries of any vendor's list, each with a `slug`; None when it is no list."""
+def _read(key: Key, body: bytes) -> list[Ranked] | None:
+    """The models of a vendor's list with their rank; None when it is no list.
+
+    Entries keep the vendor's own words where the list came in a client's shape that holds nothing of the account.
+    """
+    provider, group, _ = key
+    shape = ModelsShape.CODEX if group.startswith(_PLAN) else _SHAPES.get(provider)
+    found: list[Ranked] = []
     try:
-        data: Any = msgspec.json.decode(body)
+        rows = msgspec.json.decode(body, type=_List)
+        for raw in rows.models or rows.data:
+            row = msgspec.json.decode(raw, type=_Row)
+            name = row.slug or row.id or row.name.removeprefix("models/")
+            entries = {shape: msgspec.Raw(bytes(raw))} if shape is not None else {}
+            if name:
+                rank = float("inf") if row.priority is None else row.priority
+                found.append((rank, ModelInfo(name, provider.value, row.display_name, entries=entries)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    rows = (data.get("models") or data.get("data")) if isinstance(data, dict) else data
-    if not isinstance(rows, list):
-        return None
-    entries: list[Json] = []
-    for row in rows:
-        if not isinstance(row, dict):
-            continue
-        name = row.get("slug") or row.get("id") or row.get("name")
-        if isinstance(name, str) and name:
-            entries.append(row if "slug" in row else {"slug": name.removeprefix("models/")})
-    return entries or None
+    return found
 
 
-def _rank(entry: Json) -> float:
-    """The vendor's order: lower first, entries without a number last in the order they came in."""
-    priority = entry.get("priority")
-    return float(priority) if isinstance(priority, int | float) else float("inf")
+def _merged(answers: list[_Kept]) -> list[ModelInfo]:
+    """Every model once, in the vendor's order: lower ranks first, those without one as they came."""
+    ranked = sorted((pair for one in answers for pair in one.models or ()), key=lambda pair: pair[0])
+    unique: dict[str, ModelInfo] = {}
+    for _, model in ranked:
+        unique.setdefault(model.id, model)
+    return list(unique.values())
