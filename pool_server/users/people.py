@@ -149,6 +149,20 @@ class People:
         await commit(self._store, change)
         self._poll()
 
+    async def end_sessions(self, user_id: str, *, actor: Actor) -> None:
+        """Signs the user out of every browser. Raises Refused 404."""
+        now = self._clock()
+
+        def change(txn: Txn) -> None:
+            user = living(txn, user_id)
+            user.epoch += 1
+            txn.put(PEOPLE, user.id.encode(), encode(user))
+            append_change(txn, Change("user", now, user.id))
+            append_audit(txn, now, actor, "session.end_all", user.id)
+
+        await commit(self._store, change)
+        self._poll()
+
     async def create_key(
         self, user_id: str, label: str = "", *, actor: Actor, expires: float | None = None
     ) -> dict[str, Any]:

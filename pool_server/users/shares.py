@@ -55,15 +55,9 @@ class Shares:
             return None
         return fairshare.frees_at(mine, fair, now, self._window_s)
 
-    def prune(self, now: float, limit: int = 2000) -> None:
-        """Drops a bounded number of people who have used nothing within the window."""
-        with self._store.read() as txn:
-            stale = [key for key, raw in txn.scan(SHARE, limit=limit) if not self._live(raw, now)]
-        if stale:
-            self._store.write(lambda txn: [txn.delete(SHARE, key) for key in stale])
-
-    def _live(self, raw: bytes, now: float) -> bool:
-        return fairshare.recent(_decode(raw), now, self._window_s) > 0
+    def stale(self, raw: bytes, now: float) -> bool:
+        """Whether a stored record holds no use within the window."""
+        return fairshare.recent(_decode(raw), now, self._window_s) <= 0
 
     def _everybody(self, provider: str, now: float) -> dict[str, fairshare.Buckets]:
         taken, look = self._looks.get(provider, (float("-inf"), {}))

@@ -8,35 +8,62 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from pool_server.config import Settings
+import msgspec
+
+from pool_server.config import Limits, Settings
 from pool_server.records import Usage
 from pool_server.store import Store, StoreError
-from pool_server.users import counters, names
-from pool_server.users.changes import Tail
+from pool_server.users import counters, names, sessions, sweep, throttle, tickets
+from pool_server.users.changes import Tail, append_audit, append_change, audit_page, commit
+from pool_server.users.codes import Codes
 from pool_server.users.directory import Directory, View
+from pool_server.users.door import Door
+from pool_server.users.importer import import_once
 from pool_server.users.keyring import KeyRing
-from pool_server.users.model import LOCAL_USER, SEEN, Change, Denied, Principal
+from pool_server.users.model import (
+    ADMIN_USER,
+    LOCAL_USER,
+    SEEN,
+    SESSIONS,
+    SHARE,
+    THROTTLE,
+    TICKETS,
+    Actor,
+    AuditRow,
+    Change,
+    Denied,
+    Principal,
+    Refused,
+)
+from pool_server.users.passwords import ROUNDS, Hasher
 from pool_server.users.people import People
 from pool_server.users.periods import Calendar, zone
 from pool_server.users.reserve import Book, Reservation, Used
+from pool_server.users.sessions import Sessions
 from pool_server.users.shares import Shares
-from pool_server.users.tokens import load_signer
+from pool_server.users.tokens import load_signer, rotate_secret
 from pool_server.words import Denial
 
 log = logging.getLogger(__name__)
 
 TAIL_S = 0.25  # how often other workers' changes are looked for
 FLUSH_S = 5.0  # how often "last used" is written
-SWEEP_S = 60.0  # how often what dead workers left, and what is stale, is cleared
+FLUSH_MOST = 500  # keys written at once, so that the loop does not pause
+SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleared
+TURN_S = 0.5  # how often somebody who waits for their turn looks again
 
 EndListener = Callable[[str | None, str | None], None]
+Room = float | None | Callable[[], float | None]
 
 _LOCAL = Principal(LOCAL_USER, "you", admin=True, local=True)
 _GONE = Denied(Denial.REVOKED_KEY, "this user is no longer part of the pool", 401)
 _STORE = Denied(Denial.STORE, "keys cannot be checked just now; try again in a moment", 503)
+_BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: what is held may be given back soon
 
 
 class Users:
@@ -50,6 +77,7 @@ class Users:
         *,
         clock: Callable[[], float] = time.time,
         used: Used | None = None,
+        bcrypt_rounds: int = ROUNDS,
     ) -> None:
         """`used(user, since)` answers at once with the ledger's sums for that user since unix seconds `since`, a
         mapping with `input`, `cache_read`, `cache_write`, `output` and `cost_usd`; without it counters that are
@@ -58,30 +86,67 @@ class Users:
         self._store = ledger_store
         self._state = state
         self._clock = clock
-        self._signer = load_signer(settings, Path(settings.data_dir))
+        self._folder = Path(settings.data_dir)
+        self._signer = load_signer(settings, self._folder)
         self._directory = Directory(ledger_store, settings.limits)
         self._ring = KeyRing(ledger_store, self._directory, self._signer, clock)
-        shares = Shares(state, settings.fair_share, self._weight)
-        self._shares = shares
-        self._book = Book(state, Calendar(zone(settings.ledger.timezone)), shares, clock, used)
+        self._shares = Shares(state, settings.fair_share, self._weight)
+        self._book = Book(state, Calendar(zone(settings.ledger.timezone)), self._shares, clock, used)
         self._tail = Tail(ledger_store, self._apply, self._lost)
-        self._people = People(ledger_store, state, self._directory, lambda: self._signer, clock, self._tail.poll)
+        self._hasher = Hasher(rounds=bcrypt_rounds)
+        self._freed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.on_end: list[EndListener] = []
+        self._make_parts()
 
-        self.create_user = self._people.create_user
-        self.patch_user = self._people.patch_user
-        self.delete_user = self._people.delete_user
-        self.list_users = self._people.list_users
-        self.get_user = self._people.get
-        self.create_key = self._people.create_key
-        self.revoke_key = self._people.revoke_key
-        self.list_keys = self._people.list_keys
-        self.rotate = self._people.rotate
+    def _make_parts(self) -> None:
+        store, state, clock = self._store, self._state, self._clock
+        self._people = People(store, state, self._directory, lambda: self._signer, clock, self._tail.poll)
+        self._codes = Codes(store, self._hasher, clock)
+        self._sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
+        self._door = Door(
+            self._settings,
+            store,
+            people=self._people,
+            directory=self._directory,
+            ring=self._ring,
+            codes=self._codes,
+            sessions=self._sessions,
+            throttle=throttle.Throttle(state, clock),
+            hasher=self._hasher,
+            clock=clock,
+        )
+        self._tickets = tickets.Tickets(state, self._people, self._directory, clock)
+        self._sweepers = (
+            sweep.Sweeper(state, SHARE, self._shares.stale),
+            sweep.Sweeper(state, THROTTLE, throttle.stale),
+            sweep.Sweeper(state, TICKETS, tickets.stale),
+            sweep.Sweeper(store, SESSIONS, sessions.stale),
+        )
+        self._publish()
+
+    def _publish(self) -> None:
+        """What pages and commands call, as the parts offer it."""
+        people, door, codes = self._people, self._door, self._codes
+        self.create_user, self.patch_user = people.create_user, people.patch_user
+        self.delete_user, self.rotate = people.delete_user, people.rotate
+        self.get_user, self.list_users, self.find_user = people.get, people.list_users, people.find
+        self.create_key, self.revoke_key = people.create_key, people.revoke_key
+        self.list_keys, self.end_sessions = people.list_keys, people.end_sessions
+        self.create_code, self.list_codes, self.revoke_code = codes.create, codes.rows, codes.revoke
+        self.friend_login, self.admin_login = door.friend_login, door.admin_login
+        self.check_admin = door.check_admin
+        self.change_passphrase, self.reset_passphrase = door.change_passphrase, door.reset_passphrase
+        self.session, self.logout = self._sessions.find, self._sessions.end
+        self.create_ticket, self.redeem_ticket = self._tickets.create, self._tickets.redeem
+        self.revoke_ticket = self._tickets.revoke
 
     def load(self) -> None:
-        """Settles what dead workers left behind. Call once before serving."""
+        """Settles what dead workers left behind and takes over codex-pool's users once. Call before serving."""
         self._book.recover()
+        path = self._settings.pool_users.storage_path
+        if path:
+            import_once(self._store, Path(path), self._clock())
 
     async def start(self) -> None:
         """Begins following other workers' changes and writing what can wait."""
@@ -97,9 +162,20 @@ class Users:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        self._flush()
+        self._hasher.close()
+        with suppress(StoreError):
+            while self._flush():
+                pass
 
-    # Admission: the data plane's part. All of it is synchronous and quick.
+    def reload(self, settings: Settings) -> None:
+        """New settings: default limits, friend code, admin password and secrets. Raises ValueError (one line)."""
+        signer = load_signer(settings, self._folder)
+        self._settings = self._door.settings = settings
+        self._signer = signer
+        self._directory.forget_all(settings.limits)
+        self._ring.forget_all(signer)
+
+    # Admission: the data plane's part, synchronous and quick.
 
     def authenticate(self, token: str | None) -> Principal | Denied:
         """The caller behind a pool key, or why not (401, 403; 503 when the store fails)."""
@@ -121,13 +197,13 @@ class Users:
         model: str,
         tokens: int,
         cost: float | None,
-        room: float | None,
+        room: Room = None,
     ) -> Reservation | Denied:
         """Takes room under the user's limits for one request, or says which limit is in the way.
 
         `tokens` is an honest estimate of all tokens of the exchange, `cost` of its price in US dollars (None = not
-        known), `room` the provider's room left in percent (None = not known). A reservation must be ended by
-        `settle` or `release`.
+        known), `room` the provider's room left in percent (None = not known) or what tells it; `provider` and
+        `model` are "" when not known. A reservation must be ended by `settle` or `release`.
         """
         if principal.local:
             return Reservation(principal.user, provider)
@@ -135,11 +211,37 @@ class Users:
             view = self._directory.view(principal.user)
             if view is None or not view.active:
                 return _GONE
-            denied = _forbidden(view, provider, model) or self._unfair(view, provider, room)
+            left = room() if callable(room) else room
+            denied = _forbidden(view, provider, model) or self._unfair(view, provider, left)
         except StoreError as exc:
             log.warning("limits could not be read: %s", exc)
             return _STORE
         return denied or self._book.reserve(view.id, provider, view.limits, tokens, cost)
+
+    async def reserve_or_wait(
+        self,
+        principal: Principal,
+        *,
+        provider: str,
+        model: str,
+        tokens: int,
+        cost: float | None,
+        room: Room = None,
+    ) -> Reservation | Denied:
+        """`reserve`, waiting up to `fair_share.wait_s` seconds for a turn.
+
+        Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
+        told at once.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.fair_share.wait_s
+        while True:
+            answer = self.reserve(principal, provider=provider, model=model, tokens=tokens, cost=cost, room=room)
+            left = deadline - loop.time()
+            if left <= 0 or not isinstance(answer, Denied) or not self._passes_soon(answer):
+                return answer
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), min(left, TURN_S))
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
         """The stream has used `tokens` and `cost` so far (sums, not increments)."""
@@ -148,10 +250,12 @@ class Users:
     def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """The exchange is over and used this. Only the first `settle` or `release` of a reservation counts."""
         self._book.settle(reservation, usage, cost)
+        self._wake()
 
     def release(self, reservation: Reservation) -> None:
         """The exchange is over and nothing was used."""
         self._book.release(reservation)
+        self._wake()
 
     def may_force(self, principal: Principal, account_owner: str) -> bool:
         """Whether the caller may choose this account: admins, and the account's owner by user id or name."""
@@ -160,18 +264,74 @@ class Users:
         owner = account_owner.strip()
         return bool(owner) and (owner == principal.user or names.skeleton(owner) == names.skeleton(principal.name))
 
-    def _unfair(self, view: View, provider: str, room: float | None) -> Denied | None:
-        until = self._shares.waits_until(provider, view.id, room, self._clock())
-        if until is None:
-            return None
-        message = f"the pool is short of {provider} and you have had more than your share lately; others go first"
-        return Denied(Denial.FAIR_SHARE, message, 429, until)
+    # What people see of themselves, and admins of everybody
+
+    def me(self, principal: Principal) -> dict[str, Any]:
+        """{"user": {"id", "name"}, "limits", "used", "frees", "keys"}; no secrets.
+
+        `limits` are those in effect, `used` is now, `frees` is when each does (unix seconds or None), all by the
+        limits' names.
+        """
+        nobody = principal.local or principal.user == ADMIN_USER
+        return {
+            "user": {"id": principal.user, "name": principal.name},
+            **self.limits(principal.user),
+            "keys": [] if nobody else self.list_keys(principal.user),
+        }
+
+    def limits(self, user_id: str) -> dict[str, Any]:
+        """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
+        view = self._directory.view(user_id)
+        limits = view.limits if view is not None else Limits()
+        use, marks = self._book.read(user_id)
+        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
+        return {
+            "limits": msgspec.structs.asdict(limits),
+            "used": blank | counters.used_now(use),
+            "frees": blank | counters.frees_at(use, limits, marks),
+        }
+
+    async def audit(
+        self, actor: Actor, action: str, target: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
+        """Adds a line to the audit log and returns when it is on disk. `detail` must hold no secret."""
+        now = self._clock()
+        await commit(self._store, lambda txn: append_audit(txn, now, actor, action, target, detail))
+
+    def audit_log(
+        self, *, cursor: int | None = None, limit: int = 100, actor: str = "", action: str = "", target: str = ""
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Newest first, at most `limit` rows before `cursor`, and the next cursor (None = no more).
+
+        `actor` is a user id or name, `action` a prefix ("user.", "key.revoke"), `target` an id; "" = any.
+        """
+
+        def match(row: AuditRow) -> bool:
+            who = not actor or actor in (row.actor_id, row.actor_name, row.actor)
+            return who and row.action.startswith(action) and target in ("", row.target)
+
+        rows, following = audit_page(self._store, cursor=cursor, limit=limit, match=match)
+        return [msgspec.structs.asdict(row) for row in rows], following
+
+    async def rotate_secret(self, *, actor: Actor) -> None:
+        """Signs new keys with a new secret; the old one is accepted for 30 days.
+
+        Raises Refused 409 when the settings hold the secret: it is changed there.
+        """
+        if self._settings.pool_users.jwt_secret:
+            why = "the secret is in the settings: put a new one there and the old one in jwt_secret_previous"
+            raise Refused(Denial.BAD_VALUE, why, 409)
+        now = self._clock()
+        await asyncio.to_thread(rotate_secret, self._folder, now)
+        await commit(self._store, lambda txn: append_change(txn, Change("secret", now)))
+        await self.audit(actor, "secret.rotate")
+        self._tail.poll()
 
     # What runs in the background
 
     def _apply(self, change: Change) -> None:
         if change.kind == "secret":
-            self._signer = load_signer(self._settings, Path(self._settings.data_dir))
+            self._signer = load_signer(self._settings, self._folder)
             self._ring.forget_all(self._signer)
             return
         self._directory.forget(change.user)
@@ -195,36 +355,67 @@ class Users:
             if self._ring.stands(principal.user, principal.key) is not None:
                 self._ended(principal.user, principal.key)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Writes some of what was last used when; whether anything is left."""
         self._book.settle_waiting()
-        used, self._ring.last_used = self._ring.last_used, {}
-        if not used:
-            return
-        people = {user: at for key, at in used.items() if (user := self._people.owner(key))}
-        pairs = [("k" + key, at) for key, at in used.items()] + [("u" + user, at) for user, at in people.items()]
-        self._state.write(lambda txn: txn.put_many(SEEN, [(what.encode(), b"%.0f" % at) for what, at in pairs]))
+        pairs: list[tuple[bytes, bytes]] = []
+        for mark, seen in ((b"k", self._ring.last_used), (b"u", self._sessions.last_seen)):
+            for what in list(seen)[:FLUSH_MOST]:
+                at = b"%.0f" % seen.pop(what)
+                pairs.append((mark + what.encode(), at))
+                if mark == b"k" and (user := self._people.owner(what)) is not None:
+                    pairs.append((b"u" + user.encode(), at))
+        if pairs:
+            self._state.write(lambda txn: txn.put_many(SEEN, pairs))
+        return bool(self._ring.last_used or self._sessions.last_seen)
 
-    def _sweep(self) -> None:
+    async def _sweep(self) -> None:
         self._book.recover()
-        self._shares.prune(self._clock())
+        for sweeper in self._sweepers:
+            gone = sweeper.step(self._clock())
+            if not isinstance(gone, int):
+                await gone
+
+    def _passes_soon(self, denied: Denied) -> bool:
+        if denied.denial is Denial.FAIR_SHARE:
+            return True
+        soon = denied.retry_at is not None and denied.retry_at - self._clock() <= counters.SOON
+        return soon and denied.denial in _BRIEF
+
+    def _wake(self) -> None:
+        """Somebody's request ended: who waits looks again."""
+        self._freed.set()
+        self._freed = asyncio.Event()
+
+    def _unfair(self, view: View, provider: str, room: float | None) -> Denied | None:
+        until = self._shares.waits_until(provider, view.id, room, self._clock())
+        if until is None:
+            return None
+        message = f"the pool is short of {provider} and you have had more than your share lately; others go first"
+        return Denied(Denial.FAIR_SHARE, message, 429, until)
 
     def _weight(self, user: str) -> float:
         view = self._directory.view(user)
         return view.weight if view is not None else 1.0
 
+    def _guard(self) -> str:
+        return self._door.guard(self._signer.fingerprint)
+
 
 def _forbidden(view: View, provider: str, model: str) -> Denied | None:
-    if not counters.provider_allowed(view.limits, provider):
+    if provider and not counters.provider_allowed(view.limits, provider):
         return Denied(Denial.PROVIDER, f"your access does not include {provider}", 403)
     if not counters.model_allowed(view.limits, model):
         return Denied(Denial.MODEL, f"your access does not include the model {model}", 403)
     return None
 
 
-async def _every(seconds: float, call: Callable[[], None]) -> None:
+async def _every(seconds: float, call: Callable[[], Awaitable[None] | object]) -> None:
     while True:
         await asyncio.sleep(seconds)
         try:
-            call()
+            done = call()
+            if isinstance(done, Awaitable):
+                await done
         except Exception as exc:
             log.warning("%s failed: %s", getattr(call, "__name__", "a task"), exc)
