@@ -146,7 +146,7 @@ class Reader(Facts):
         self.model = self.model or text(chunk.model)
         self.tier = text(chunk.service_tier) or self.tier
         for choice in chunk.choices or ():
-            self._finished = self._finished or isinstance(choice.finish_reason, str)
+            self._finished = self._finished or bool(text(choice.finish_reason))
             shown = (value for name, value in (choice.delta or {}).items() if name != "role")
             self._rendered = self._rendered or self._finished or any(shown)
         return RENDERED if self._rendered else 0
