@@ -281,15 +281,16 @@ class Users:
 
     def limits(self, user_id: str) -> dict[str, Any]:
         """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
+        limits, used, frees = self.standing(user_id)
+        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
+        return {"limits": msgspec.structs.asdict(limits), "used": blank | used, "frees": blank | frees}
+
+    def standing(self, user_id: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
+        """The limits in effect for a user, and for each that is counted what is used and when it frees."""
         view = self._directory.view(user_id)
         limits = view.limits if view is not None else Limits()
         use, marks = self._book.read(user_id)
-        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
-        return {
-            "limits": msgspec.structs.asdict(limits),
-            "used": blank | counters.used_now(use),
-            "frees": blank | counters.frees_at(use, limits, marks),
-        }
+        return limits, counters.used_now(use), counters.frees_at(use, limits, marks)
 
     async def audit(
         self, actor: Actor, action: str, target: str = "", detail: dict[str, Any] | None = None
