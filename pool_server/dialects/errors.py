@@ -25,6 +25,9 @@ _QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
 # A retry may help by itself, so the client's own is welcome.
 _PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING})
 
+# Within a stream: the client is to send its request again.
+_RETRIED = _PASSING | {ErrorKind.UNREACHABLE, ErrorKind.CONTINUATION}
+
 _OPENAI_TYPE = {
     ErrorKind.AUTH: ("invalid_request_error", "invalid_api_key"),
     ErrorKind.FORBIDDEN: ("permission_error", "forbidden"),
@@ -90,12 +93,12 @@ def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "
 
 
 def ends_stream(dialect: Dialect) -> bool:
-    """Whether `stream_error` is the protocol's own end, so that the body ends well after it.
+    """Whether the body has to end well after `stream_error`; elsewhere the connection is to be aborted.
 
-    Codex takes `response.failed` as the end only if no broken connection follows; Claude Code and the OpenAI SDK
-    stop at their error event. Gemini CLI overlooks an error within a stream: only an aborted connection tells it.
+    Codex reads on after `response.failed`, and a broken connection would hide its message and make it ask again.
+    Gemini CLI overlooks an error event: only an aborted connection tells it.
     """
-    return dialect not in (Dialect.GEMINI, Dialect.CODE_ASSIST)
+    return dialect is Dialect.RESPONSES
 
 
 def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
@@ -109,7 +112,11 @@ def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
         return b"data: " + dumps(_google(err, now)) + b"\n\n"
     if dialect is Dialect.RESPONSES:
         return _responses_end(err, now)
-    return b"data: " + dumps({"error": _openai(err, now)}) + b"\n\n"
+    shape = _openai(err, now)
+    if err.kind in _RETRIED:
+        # Of the errors within a stream this is the type after which Qwen Code tries again.
+        shape["type"] = "overloaded_error"
+    return b"data: " + dumps({"error": shape}) + b"\n\n"
 
 
 def ws_error(err: ClientError, *, now: float) -> str:
@@ -227,7 +234,7 @@ def _responses_end(err: ClientError, now: float) -> bytes:
     """Codex ignores `event: error`; of `response.failed` it shows the message of `invalid_prompt` as it is and
     stops, and retries a code it does not know. Other clients of the Responses API read `error`."""
     shape = _openai(err, now)
-    retry = err.kind in (*_PASSING, ErrorKind.UNREACHABLE, ErrorKind.CONTINUATION)
+    retry = err.kind in _RETRIED
     failed = {
         "type": "response.failed",
         "response": {
