@@ -97,7 +97,7 @@ def merge(records: Sequence[UsageRecord], days: Days) -> dict[bytes, Sums]:
             cells[place] = sums
     rows: dict[bytes, Sums] = {}
     for (minute, cell), sums in cells.items():
-        starts = (minute, minute // 3600 * 3600, days.start(minute))
+        starts = (minute, days.hour(minute), days.start(minute))
         names = names_of(cell)
         for grain, start in zip(GRAINS, starts, strict=True):
             for dimension, name in names:

@@ -17,6 +17,8 @@ MAX_AHEAD_S = 3600.0  # a record later than this after now comes from a broken c
 MAX_NAME_BYTES = 128  # user, account, model: three of them fit a key
 MAX_ID_BYTES = 96
 MAX_MESSAGE = 500
+MAX_LABEL = 200
+MAX_BYTES = 1 << 50
 MAX_ATTEMPTS = 32
 
 
@@ -38,9 +40,11 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
     rec.user = _name(rec.user)
     rec.account = _name(rec.account)
     rec.model = _name(rec.model)
-    rec.provider = _name(rec.provider)
-    if len(rec.message) > MAX_MESSAGE:
-        rec.message = rec.message[: MAX_MESSAGE - 1] + "…"
+    rec.provider = _name(rec.provider) or rec.account.rpartition(":")[0].partition(":")[0]
+    rec.message = _text(rec.message, MAX_MESSAGE)
+    rec.agent = _text(rec.agent, MAX_LABEL)
+    rec.tier = _text(rec.tier, MAX_LABEL)
+    rec.session = _text(rec.session, MAX_LABEL)
     if len(rec.attempts) > MAX_ATTEMPTS:
         rec.attempts = rec.attempts[-MAX_ATTEMPTS:]
     rec.id = _identity(rec.id)
@@ -80,12 +84,10 @@ def _repair(rec: UsageRecord) -> None:
 
 
 def _count(value: object) -> int:
-    """A whole number from what should be one; zero for anything that is not."""
-    if type(value) is int:
-        return value if value >= 0 else 0
-    if isinstance(value, float) and math.isfinite(value) and value >= 0:
-        return int(value)
-    return 0
+    """A whole number from what should be one; zero for anything that is not, or that no machine could send."""
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_BYTES else 0
 
 
 def _name(text: str) -> str:
@@ -93,6 +95,13 @@ def _name(text: str) -> str:
         return text
     raw = text.replace("\0", " ").encode("utf-8", "replace")
     return raw[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def _text(text: str, most: int) -> str:
+    """Text short enough to keep and without halves of characters, which no encoding can carry."""
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _identity(text: str) -> str:

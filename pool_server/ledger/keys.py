@@ -116,6 +116,11 @@ class Days:
             self._to = int((midnight + timedelta(days=1)).timestamp())
         return self._from
 
+    def hour(self, at: float) -> int:
+        """Unix seconds at which the local hour of `at` began."""
+        day = self.start(at)
+        return day + int(at - day) // 3600 * 3600
+
     def after(self, at: float) -> int:
         """The midnight that follows `start(at)`; days of a clock change have 23 or 25 hours."""
         self.start(at)

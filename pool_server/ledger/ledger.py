@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pool_server.config import Settings
 from pool_server.ledger.book import Book
 from pool_server.ledger.clean import clean
+from pool_server.ledger.cube import Filters
+from pool_server.ledger.log import Log
 from pool_server.ledger.prices import Prices
+from pool_server.ledger.query import Queries
 from pool_server.records import Usage, UsageRecord
 from pool_server.store import Store, StoreError
 
@@ -36,6 +39,16 @@ class Ledger:
         self.lost = 0  # records given up because too many were waiting
         self.on_record: list[Callable[[UsageRecord], None]] = []
         self._clock = clock
+        self.queries = queries = Queries(store, settings.ledger.timezone)
+        self.total, self.summary, self.series = queries.total, queries.summary, queries.series
+        self.top, self.matrix, self.heatmap = queries.top, queries.matrix, queries.heatmap
+        self.log = entries = Log(store)
+        self.requests, self.get, self.latest, self.export = (
+            entries.page,
+            entries.get,
+            entries.latest,
+            entries.export,
+        )
         self._book = Book(settings.ledger.timezone)
         self._channel = store.channel(self._book.apply, self._book.dropped, self._failed)
         self._waiting: deque[UsageRecord] = deque()
@@ -71,6 +84,11 @@ class Ledger:
             done.set_result(self._wait(rec))
             return done
         return self._channel.send(rec)
+
+    def used_by_user(self, user: str, since: float) -> dict[str, int | float]:
+        """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
+        "cost_usd"}."""
+        return self.total(since, self._clock() + 1, Filters(user=user)).tokens()
 
     def _failed(self, rec: UsageRecord, error: BaseException) -> bool:
         """The store could not take a record: keep it when the store is at fault, say so when the record is."""

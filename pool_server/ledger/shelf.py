@@ -53,16 +53,31 @@ _tools = threading.local()  # neither side of zstandard may be used by two threa
 
 
 def pack(rec: UsageRecord) -> bytes:
-    """The stored form of a record. A decision record beyond MAX_DECISION_BYTES is left out, and says so."""
-    raw = _encoder.encode(rec)
+    """The stored form of a record. A decision that is too large or cannot be encoded is left out, and says so.
+
+    Raises what msgspec raises for a record that cannot be encoded even so.
+    """
+    try:
+        raw = _encoder.encode(rec)
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        raw = _encoder.encode(_plain(rec, "not plain data"))
     if len(raw) > MAX_DECISION_BYTES:
-        raw = _encoder.encode(msgspec.structs.replace(rec, decision={"left_out": "too large"}))
+        raw = _encoder.encode(_plain(rec, "too large"))
     compressor = getattr(_tools, "compressor", None)
     if compressor is None:
         compressor = _tools.compressor = zstandard.ZstdCompressor(
             level=_LEVEL, dict_data=_dictionary, write_checksum=False, write_dict_id=False
         )
     return _PACKED + bytes(compressor.compress(raw))
+
+
+def _plain(rec: UsageRecord, why: str) -> UsageRecord:
+    """The record without the parts whose content others decide."""
+    attempts = [
+        msgspec.structs.replace(attempt, account=attempt.account.encode("utf-8", "replace").decode(), message="")
+        for attempt in rec.attempts
+    ]
+    return msgspec.structs.replace(rec, attempts=attempts, decision={"left_out": why})
 
 
 def unpack(raw: bytes) -> UsageRecord:

@@ -19,8 +19,8 @@ NANO = 1_000_000_000
 STEPS = 4  # latency buckets an octave
 COUNTS = (
     "requests", "failures", "partial", "input", "cache_read", "cache_write", "cache_write_1h", "output",
-    "reasoning", "web_searches", "cost_nano", "unpriced", "attempts", "first_byte_ms", "first_byte_n", "total_ms", "total_n",
-    "request_bytes", "response_bytes",
+    "reasoning", "web_searches", "cost_nano", "unpriced", "attempts", "first_byte_ms", "first_byte_n", "total_ms",
+    "total_n", "request_bytes", "response_bytes",
 )  # fmt: skip
 N = len(COUNTS)
 AT = {name: i for i, name in enumerate(COUNTS)}

@@ -1,0 +1,230 @@
+"""Sums over rollups equal sums over raw records, for any filter, range, grouping and zone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
+
+from pool_server.config import Ledger as LedgerSettings
+from pool_server.config import Settings
+from pool_server.ledger.book import merge
+from pool_server.ledger.cube import Field, Filters
+from pool_server.ledger.keys import Days
+from pool_server.ledger.query import METRICS
+from pool_server.ledger.sums import Sums, bucket_edges, bucket_of, percentiles
+from pool_server.records import UsageRecord
+
+DAY = 86_400
+USERS = ["ada", "bob", ""]
+ACCOUNTS = ["claude:work", "claude:", "codex:work", "codex:work2"]
+MODELS = ["claude-sonnet-4-5", "gpt-5", "no-such-model", ""]
+ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Pacific/Chatham"]
+
+names = {
+    "user": st.sampled_from(USERS),
+    "account": st.sampled_from(ACCOUNTS),
+    "model": st.sampled_from(MODELS),
+    "provider": st.sampled_from(["claude", "codex", "qwen"]),
+}
+exchanges = st.builds(
+    lambda n, at, user, account, model, outcome, tokens: exchange(
+        f"r{n}",
+        at=at,
+        user=user,
+        account=account,
+        model=model,
+        outcome=outcome,
+        input=tokens,
+        cache_read=tokens * 3,
+        output=tokens // 2,
+        reasoning=tokens // 4,
+    ),
+    n=st.integers(0, 60),  # small, so that ids repeat
+    at=st.floats(NOW - 40 * DAY, NOW, allow_nan=False),
+    user=names["user"],
+    account=names["account"],
+    model=names["model"],
+    outcome=st.sampled_from(["ok", "upstream", "cut", "client_gone"]),
+    tokens=st.integers(0, 10**6),
+)
+filters = st.builds(Filters, **{field: st.none() | values for field, values in names.items()})
+
+
+def passes(rec: UsageRecord, f: Filters) -> bool:
+    account = rec.account or rec.provider + ":"
+    wanted = ((f.user, rec.user), (f.account, account), (f.model, rec.model), (f.provider, rec.provider))
+    return all(want is None or want == have for want, have in wanted)
+
+
+def unique(records: list[UsageRecord]) -> list[UsageRecord]:
+    return list({rec.id: rec for rec in reversed(records)}.values())
+
+
+def check(sums: Sums, records: list[UsageRecord]) -> None:
+    assert sums["requests"] == len(records)
+    for field in ("input", "cache_read", "cache_write", "output", "reasoning"):
+        assert sums[field] == sum(getattr(rec.usage, field) for rec in records)
+    assert sums["cost_nano"] == sum(round((rec.cost or 0) * 10**9) for rec in records)
+    assert sums["unpriced"] == sum(rec.cost is None and rec.usage.total > 0 for rec in records)
+    assert sums.outcomes == Counter(rec.outcome for rec in records)
+    assert sum(sums.first.values()) == sum(rec.first_byte_ms is not None for rec in records)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    records=st.lists(exchanges, max_size=40),
+    asked=st.lists(
+        st.tuples(filters, st.floats(NOW - 41 * DAY, NOW + DAY), st.floats(NOW - 41 * DAY, NOW + DAY)),
+        min_size=1,
+        max_size=12,
+    ),
+    timezone=st.sampled_from(ZONES),
+)
+def test_sums_over_rollups_are_sums_over_records(
+    records: list[UsageRecord], asked: list[tuple[Filters, float, float]], timezone: str
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ledger_in(Path(folder), Settings(ledger=LedgerSettings(timezone=timezone)), durable=False) as book,
+    ):
+        record_all(book, records)
+        kept = unique(records)
+        for wanted, frm, to in asked:
+            start, stop = int(frm) // 60 * 60, -(-int(to) // 60) * 60 if to > int(to) // 60 * 60 else int(to)
+            within = [r for r in kept if start <= r.at < (stop if stop > to else to) and passes(r, wanted)]
+            if to <= frm:
+                within = []
+            check(book.total(frm, to, wanted), within)
+            by_hand = [r for r in book.log.scan(start, max(start, stop)) if passes(r, wanted)]
+            check(book.total(start, stop, wanted), by_hand)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    records=st.lists(exchanges, max_size=40),
+    wanted=filters,
+    by=st.sampled_from(["user", "account", "model", "provider"]),
+    zones=st.tuples(st.sampled_from(ZONES), st.sampled_from(["", *ZONES[:2]])),
+)
+def test_every_view_adds_up_to_the_total(
+    records: list[UsageRecord], wanted: Filters, by: Field, zones: tuple[str, str]
+) -> None:
+    frm, to = NOW - 41 * DAY, NOW + DAY
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ledger_in(Path(folder), Settings(ledger=LedgerSettings(timezone=zones[0])), durable=False) as book,
+    ):
+        record_all(book, records)
+        kept = [r for r in unique(records) if passes(r, wanted)]
+        tokens = sum(r.usage.total for r in kept)
+        assert sum(row["total_tokens"] for row in book.top(by, frm, to, wanted, limit=99)) == tokens
+        assert sum(row["total_tokens"] for row in book.matrix(frm, to, wanted)) == tokens
+        for step in ("hour", "day"):
+            chart = book.series(by, step, frm, to, wanted, tz=zones[1], top=2)
+            assert sum(sum(line["values"]) for line in chart["series"]) == tokens
+            assert all(len(line["values"]) == len(chart["buckets"]) for line in chart["series"])
+        heat = book.heatmap(frm, to, wanted, tz=zones[1])
+        assert sum(map(sum, heat["cells"])) == tokens
+        summary = book.summary(frm, to, wanted)
+        assert summary["total"]["total_tokens"] == tokens
+        assert sum(part["total_tokens"] for part in summary["models"].values()) == tokens
+        assert sum(part["requests"] for part in summary["providers"].values()) == len(kept)
+
+
+@pytest.mark.parametrize("timezone", ZONES)
+def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
+    where = ZoneInfo(timezone)
+    moments = [
+        datetime(2026, 3, day, hour, 30, tzinfo=where) for day in (7, 8, 9, 28, 29, 30) for hour in (0, 12, 23)
+    ]
+    with ledger_in(tmp_path, Settings(ledger=LedgerSettings(timezone=timezone))) as book:
+        record_all(book, [exchange(f"r{i}", at=m.timestamp()) for i, m in enumerate(moments)])
+        frm = datetime(2026, 3, 7, tzinfo=where).timestamp()
+        to = datetime(2026, 3, 31, tzinfo=where).timestamp()
+        chart = book.series(None, "day", frm, to, metric="requests")
+        assert len(chart["buckets"]) == 24
+        assert [v for v in chart["series"][0]["values"] if v] == [3] * 6
+        for bucket in chart["buckets"]:
+            assert datetime.fromtimestamp(bucket, where).hour == 0
+        heat = book.heatmap(frm, to, metric="requests")["cells"]
+        assert {hour for day in heat for hour, n in enumerate(day) if n} == {0, 12, 23}
+
+
+def test_a_batch_merged_at_once_equals_one_by_one() -> None:
+    records = [exchange(f"r{i}", at=NOW + i * 40, user=USERS[i % 2], fault="rate" * (i % 2)) for i in range(50)]
+    together = merge(records, Days("Europe/Berlin"))
+    apart: dict[bytes, Sums] = {}
+    for rec in records:
+        for key, sums in merge([rec], Days("Europe/Berlin")).items():
+            apart.setdefault(key, Sums()).add(sums)
+    assert {k: v.encode() for k, v in together.items()} == {k: v.encode() for k, v in apart.items()}
+
+
+@given(st.builds(exchange, st.just("r"), input=st.integers(0, 2**40), output=st.integers(0, 2**40)))
+def test_sums_survive_their_encoding(rec: UsageRecord) -> None:
+    sums = Sums.of(rec)
+    again = Sums.decode(sums.encode())
+    assert again.n == sums.n
+    assert (again.first, again.total, again.outcomes, again.faults) == (
+        sums.first, sums.total, sums.outcomes, sums.faults,
+    )  # fmt: skip
+
+
+@given(st.lists(st.floats(0, 3.6e6), min_size=1, max_size=200))
+def test_percentiles_are_within_a_fifth(values: list[float]) -> None:
+    spread: Counter[int] = Counter(bucket_of(v) for v in values)
+    found = percentiles(spread, (50, 95))
+    assert found is not None
+    values.sort()
+    for point in (50, 95):
+        true = values[max(0, -(-len(values) * point // 100) - 1)]
+        low, high = bucket_edges(bucket_of(true))
+        assert low - 0.1 <= found[f"p{point}"] <= high + 0.1
+        assert high <= max(1.0, low * 1.19)
+
+
+def test_nothing_has_no_percentile() -> None:
+    assert percentiles({}) is None
+
+
+def test_errors_and_latencies_come_from_rollups(tmp_path: Path) -> None:
+    with ledger_in(tmp_path) as book:
+        bad = [exchange(f"b{i}", outcome="upstream", status=503, fault="overload") for i in range(3)]
+        record_all(book, [*bad, exchange("g")])
+        total = book.summary(NOW - 60, NOW + 60)["total"]
+        assert total["outcomes"] == {"upstream": 3, "ok": 1}
+        assert total["faults"] == {"overload": 3}
+        assert (total["failures"], total["error_share"]) == (3, 0.75)
+        assert total["first_byte_ms"]["p50"] == pytest.approx(250, rel=0.2)
+        assert total["cache_share"] == pytest.approx(1000 / 1150)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_can_be_charted_and_ranked(tmp_path: Path, metric: str) -> None:
+    with ledger_in(tmp_path) as book:
+        record_all(book, [exchange("r1"), exchange("r2", user="bob", outcome="cut")])
+        chart = book.series("user", "minute", NOW - 120, NOW + 60, metric=metric)  # type: ignore[arg-type]
+        assert {line["key"] for line in chart["series"]} == {"ada", "bob"}
+        assert len(book.top("user", NOW - 60, NOW + 60, metric=metric)) == 2  # type: ignore[arg-type]
+        assert len(book.heatmap(NOW - 60, NOW + 60, metric=metric)["cells"]) == 7  # type: ignore[arg-type]
+
+
+def test_an_endless_chart_is_refused(tmp_path: Path) -> None:
+    with ledger_in(tmp_path) as book, pytest.raises(ValueError, match="steps of a minute"):
+        book.series(None, "minute", 0, NOW)
+
+
+def test_the_rest_is_one_line(tmp_path: Path) -> None:
+    with ledger_in(tmp_path, clock=Clock()) as book:
+        record_all(book, [exchange(f"r{i}", user=f"user{i}", input=100 - i) for i in range(5)])
+        lines = book.series("user", "day", NOW - DAY, NOW, top=2)["series"]
+        assert [line["key"] for line in lines] == ["user0", "user1", "other"]
+        assert sum(lines[2]["values"]) == 98 + 97 + 96
