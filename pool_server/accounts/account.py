@@ -1,0 +1,63 @@
+"""One account as the choice sees it: what its file says, what the pool learnt, what is under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts.live import Live
+from pool_server.words import AccountState, CredentialKind, Provider
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the credential file says, without anything secret.
+
+    `cohort` holds everything a provider looks at to tell which models and operations an account serves: accounts
+    with equal cohorts are alike for that question. `reserve` (0–1) is the share of room kept for `owner`.
+    `expires_at` (unix seconds) is the access token's end. `priority`: lower goes first. `weight` > 0.
+    """
+
+    id: str
+    provider: Provider
+    kind: CredentialKind = CredentialKind.OAUTH
+    cohort: tuple[Any, ...] = ()
+    plan: str = ""
+    label: str = ""
+    owner: str = ""
+    reserve: float = 0.0
+    priority: int = 100
+    weight: float = 1.0
+    disabled: bool = False
+    proxy_url: str | None = None
+    expires_at: float | None = None
+    can_refresh: bool = False
+
+
+class Account:
+    """One account in memory. `local` counts this process's exchanges under way, `elsewhere` other workers'.
+
+    `turn` is the account's place in a weighted round (the lower the sooner), `refresh_retry_at` until when its
+    token cannot be refreshed, `rated_at` when it was last placed in the view.
+    """
+
+    __slots__ = ("elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "turn", "version")
+
+    def __init__(self, facts: Facts, live: Live | None = None) -> None:
+        self.facts = facts
+        self.live = live if live is not None else Live()
+        self.version = 0
+        self.local = 0
+        self.elsewhere = 0
+        self.turn = 0.0
+        self.refresh_retry_at = 0.0
+        self.rated_at = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        return self.local + self.elsewhere
+
+    @property
+    def state(self) -> AccountState:
+        """The state people see: the operator's DISABLED over what was learnt."""
+        return AccountState.DISABLED if self.facts.disabled else self.live.state

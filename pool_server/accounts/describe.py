@@ -1,0 +1,144 @@
+"""Accounts as people need them: enum values and numbers, no texts of the pool's own and nothing secret. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pool_server.accounts import windows as win
+from pool_server.accounts.account import Account, Facts
+from pool_server.accounts.lane import RETURNING, Candidate
+from pool_server.accounts.live import Live
+from pool_server.accounts.probing import probe_due
+from pool_server.records import WindowObservation
+from pool_server.words import AccountState, Provider, Refusal
+
+
+def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
+    """One account. Times are unix seconds, `latency_ms` milliseconds, percentages 0 to 100 and more."""
+    facts, live = account.facts, account.live
+    return {
+        "id": facts.id,
+        "provider": facts.provider.value,
+        "kind": facts.kind.value,
+        "plan": facts.plan,
+        "label": facts.label,
+        "state": account.state.value,
+        "reason": None if account.state is AccountState.READY else live.event.value,
+        "message": "" if account.state is AccountState.READY else live.reason,
+        "set_by": live.actor.value,
+        "since": live.since or None,
+        "windows": [window_row(w, now) for w in sorted(live.windows.values(), key=lambda w: (w.scope, w.seconds))],
+        "cooldown_until": cooldown_until(live, now),
+        "rests": [
+            {"scope": scope, "kind": rest.kind.value, "until": rest.until, "since": rest.since, "level":
+            rest.level, "code": rest.code, "message": rest.message, "confirmed": rest.confirmed, "probe_at":
+            probe_due(live, (scope,) if scope else (), now)} for scope, rest in live.rests.items() if rest.until
+            > now
+        ],
+        "in_flight": account.in_flight,
+        "expires_at": facts.expires_at,
+        "can_refresh": facts.can_refresh,
+        "last_fault": _fault_row(live),
+        "latency_ms": None if live.latency is None else round(live.latency * 1000),
+        "priority": facts.priority,
+        "weight": facts.weight,
+        "owner": facts.owner,
+        "reserve": facts.reserve,
+        "disabled": facts.disabled,
+        "score": standing.score,
+        "terms": {name: round(value, 3) for name, value in standing.terms.items()},
+        "refusal": standing.refusal.value if standing.refusal else None,
+        "until": standing.until,
+    }  # fmt: skip
+
+
+def standing_row(facts: Facts, refusal: Refusal | None, standing: Candidate) -> dict[str, Any]:
+    """Would this account be chosen now, and why or why not."""
+    return {
+        "account": facts.id,
+        "eligible": refusal is None,
+        "refusal": refusal.value if refusal else None,
+        "until": standing.until,
+        "score": standing.score,
+        "terms": {name: round(value, 3) for name, value in standing.terms.items()},
+        "priority": facts.priority,
+    }
+
+
+def window_row(w: WindowObservation, now: float) -> dict[str, Any]:
+    """One window as it reads now. `elapsed_percent` is the pace mark: the share of the window's time that is
+    gone."""
+    left = win.time_left(w, now)
+    return {
+        "window": w.window,
+        "scope": w.scope,
+        "seconds": w.seconds,
+        "used_percent": round(win.used(w, now), 2),
+        "resets_at": w.resets_at if left is not None else None,
+        "elapsed_percent": round(100 * (1 - left / w.seconds), 1) if left is not None and w.seconds else None,
+        "source": w.source.value,
+        "observed_at": w.observed_at,
+    }
+
+
+def cooldown_until(live: Live, now: float) -> float | None:
+    """When the whole account's rest ends, None when it does not rest."""
+    rest = live.rest
+    resting = live.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
+    return rest.until if resting and rest is not None and rest.until > now else None
+
+
+def _fault_row(live: Live) -> dict[str, Any] | None:
+    note = live.last_fault
+    if note is None:
+        return None
+    return {"at": note.at, "kind": note.kind.value, "code": note.code, "message": note.message,
+            "status": note.status, "model": note.model}  # fmt: skip
+
+
+def provider_row(
+    provider: Provider, accounts: list[Account], standings: list[Candidate], now: float
+) -> dict[str, Any]:
+    """One provider's accounts together. `room_percent` is the mean of what its usable accounts have left."""
+    usable = [a for a, s in zip(accounts, standings, strict=True) if s.refusal is None]
+    resting = [s.until for s in standings if s.refusal in RETURNING and s.until is not None]
+    room = mean_room(accounts, now)
+    return {
+        "provider": provider.value,
+        "accounts": dict(Counter(a.state.value for a in accounts)),
+        "ready": len(usable),
+        "total": len(accounts),
+        "room_percent": None if room is None else round(room, 1),
+        "windows": _window_means(accounts, now),
+        "next_return": min(resting) if resting else None,
+        "in_flight": sum(a.in_flight for a in accounts),
+    }
+
+
+_DEAD = (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
+
+
+def mean_room(accounts: list[Account], now: float) -> float | None:
+    """The mean percent left in the tightest windows of those accounts that live, None when none is known."""
+    living = [a for a in accounts if not a.facts.disabled and a.state not in _DEAD]
+    rooms = [win.room(win.binding(a.live.windows, ()), now) for a in living]
+    known = [room for room in rooms if room is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _window_means(accounts: list[Account], now: float) -> list[dict[str, Any]]:
+    """Per window of whole accounts: mean use and the next reset."""
+    groups: dict[tuple[int, str], list[WindowObservation]] = {}
+    for account in accounts:
+        if account.facts.disabled or account.state in _DEAD:
+            continue
+        for w in account.live.windows.values():
+            if not w.scope and w.window != win.CREDITS:
+                groups.setdefault((w.seconds, w.window), []).append(w)
+    return [
+        {"window": name, "seconds": seconds, "accounts": len(group),
+         "used_percent": round(sum(win.used(w, now) for w in group) / len(group), 1),
+         "resets_at": win.next_reset(group, now)}
+        for (seconds, name), group in sorted(groups.items())
+    ]  # fmt: skip

@@ -1,0 +1,160 @@
+"""One order of a cohort's accounts, and the one place where an account's eligibility is judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from pool_server.accounts.account import Account
+from pool_server.accounts.probing import probe_due
+from pool_server.accounts.ranked import Key, Ranked
+from pool_server.accounts.score import Rating, rank, rate
+from pool_server.accounts.states import SCOPED_REFUSALS, STATE_REFUSALS
+from pool_server.words import AccountState, Dialect, Operation, Provider, Refusal, Strategy
+
+RETURNING = frozenset(
+    {Refusal.COOLING, Refusal.EXHAUSTED, Refusal.MODEL_COOLING, Refusal.MODEL_EXHAUSTED, Refusal.PROBING,
+     Refusal.EXPIRED, Refusal.RESERVED}
+)  # fmt: skip
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What an exchange asks of an account, as far as its kind of account decides it."""
+
+    operation: Operation
+    dialect: Dialect
+    model: str
+    websocket: bool = False
+
+
+Fit = Callable[[Account, Need], Refusal | None]
+Family = Callable[[Provider, str], str]
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False):
+    """One account in a decision: refused (why, and until when if that is known), or eligible with its score."""
+
+    account: str
+    refusal: Refusal | None = None
+    until: float | None = None
+    score: float | None = None
+    terms: dict[str, float] = {}
+
+
+class Card:
+    """Where a lane keeps an account. `rating` is None when the account is refused outright."""
+
+    __slots__ = ("account", "candidate", "due", "home", "key", "rating")
+
+    def __init__(self, account: Account, candidate: Candidate, rating: Rating | None) -> None:
+        self.account = account
+        self.candidate = candidate
+        self.rating = rating
+        self.home: Ranked | None = None
+        self.key: Key = ()
+        self.due: Key | None = None
+
+
+class Lane:
+    """A cohort's accounts as they stand for one set of scopes.
+
+    `ready`: eligible, best first. `resting`: those with a known return, soonest first. `reserved`: owner →
+    eligible for that owner alone. `probes`: when a half-open request to a resting account is due.
+    """
+
+    __slots__ = ("cards", "probes", "ready", "refused", "reserved", "resting", "scopes", "stopped")
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        self.scopes = scopes
+        self.cards: dict[str, Card] = {}
+        self.ready = Ranked()
+        self.resting = Ranked()
+        self.probes = Ranked()
+        self.reserved: dict[str, Ranked] = {}
+        self.stopped: dict[str, None] = {}
+        self.refused: Counter[Refusal] = Counter()
+
+    def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
+        """Put the account where it belongs now."""
+        self.drop(account.facts.id)
+        card = judge(account, self.scopes, now, usual_latency)
+        self.cards[account.facts.id] = card
+        refusal = card.candidate.refusal
+        if card.rating is not None:
+            card.key = rank(account, card.rating, strategy)
+            card.home = self.ready
+            if refusal is Refusal.RESERVED:
+                card.home = self.reserved.setdefault(account.facts.owner, Ranked())
+        elif card.candidate.until is not None and refusal in RETURNING:
+            card.key = (card.candidate.until, account.facts.id)
+            card.home = self.resting
+            due = probe_due(account.live, self.scopes, now)
+            if due is not None:
+                card.due = (due, account.facts.id)
+                self.probes.add(card.due)
+        else:
+            self.stopped[account.facts.id] = None
+        if refusal is not None:
+            self.refused[refusal] += 1
+        if card.home is not None:
+            card.home.add(card.key)
+
+    def drop(self, account_id: str) -> None:
+        """Take the account out, if it is in."""
+        card = self.cards.pop(account_id, None)
+        if card is None:
+            return
+        if card.home is not None:
+            card.home.remove(card.key)
+        else:
+            del self.stopped[account_id]
+        if card.due is not None:
+            self.probes.remove(card.due)
+        refusal = card.candidate.refusal
+        if refusal is not None:
+            self.refused[refusal] -= 1
+            if not self.refused[refusal]:
+                del self.refused[refusal]
+
+
+def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None) -> Card:
+    """An account's standing for a model of these scopes: the one place where eligibility is decided."""
+    refusal, until = _refusal(account, scopes, now)
+    if refusal is not None:
+        return Card(account, Candidate(account.facts.id, refusal, until), None)
+    rating = rate(account, scopes, now, usual_latency=usual_latency)
+    facts = account.facts
+    held = facts.reserve > 0 and facts.owner and rating.room is not None and rating.room <= 100 * facts.reserve
+    candidate = Candidate(
+        facts.id,
+        Refusal.RESERVED if held else None,
+        rating.resets_at if held else None,
+        round(rating.score, 3),
+        rating.terms,
+    )
+    return Card(account, candidate, rating)
+
+
+def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
+    state = account.state
+    rest = account.live.rests.get("")
+    if state in STATE_REFUSALS:
+        resting = state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
+        return STATE_REFUSALS[state], rest.until if resting and rest is not None else None
+    facts = account.facts
+    if facts.expires_at is not None and now >= facts.expires_at:
+        if not facts.can_refresh:
+            return Refusal.EXPIRED, None
+        if account.refresh_retry_at > now:
+            return Refusal.EXPIRED, account.refresh_retry_at
+    found: tuple[Refusal | None, float | None] = (None, None)
+    if len(account.live.rests) > (rest is not None):
+        for scope in scopes:
+            rest = account.live.rests.get(scope)
+            if rest is None or now >= rest.until or (found[1] is not None and rest.until <= found[1]):
+                continue
+            why = Refusal.PROBING if rest.probing else SCOPED_REFUSALS.get(rest.kind, Refusal.MODEL_COOLING)
+            found = (why, rest.until)
+    return found

@@ -1,0 +1,176 @@
+"""What the pool has learnt of one account: state, rests, windows, latency. Plain data and pure changes by the
+clock.
+
+A rest is a time for which the account ("" as scope) or one model family or model is left alone. Faults make them
+(`learn.py`), the clock, answers and observations end them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pool_server.accounts import windows as win
+from pool_server.accounts.states import Actor, Event, after
+from pool_server.records import WindowObservation
+from pool_server.words import AccountState, FaultKind
+
+LOW_ROOM = 2.0  # percent: at or below it an account drains, taking no new conversations while others can
+PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
+EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
+LONG_REST_S = 300.0
+FORGET_REST_S = 6 * 3600.0  # how long a past rest still counts for the level of the next
+
+
+class Rest(msgspec.Struct):
+    """Why and until when something is left alone. `confirmed`: a refusal said so, not a window alone."""
+
+    kind: FaultKind
+    since: float
+    until: float
+    level: int = 0
+    code: str = ""
+    message: str = ""
+    confirmed: bool = True
+    probed_at: float = 0.0  # the last time a half-open request, or the usage endpoint, tested it
+    probing: float = 0.0  # since when a half-open request is under way; 0 = none
+
+
+class FaultNote(msgspec.Struct, frozen=True):
+    """The last fault, for people."""
+
+    at: float
+    kind: FaultKind
+    code: str = ""
+    message: str = ""
+    status: int = 0
+    model: str = ""
+
+
+class Live(msgspec.Struct):
+    """Everything learnt of an account; kept in the state store as it is.
+
+    `jitter` (0–1) is drawn once an account, so that accounts that reset together do not come back together.
+    `token` names (by fingerprint) the credential a NEEDS_LOGIN speaks of. `trouble` counts recent faults and
+    halves every ten minutes; `latency` is a moving average of seconds to the first byte.
+    """
+
+    state: AccountState = AccountState.READY
+    since: float = 0.0
+    actor: Actor = Actor.FILE
+    event: Event = Event.NEW_LOGIN
+    reason: str = ""
+    token: str = ""
+    easing_until: float = 0.0
+    rests: dict[str, Rest] = {}
+    windows: dict[str, WindowObservation] = {}
+    overage: list[str] = []  # scopes that answer although their window reads full (paid extra usage)
+    last_fault: FaultNote | None = None
+    trouble: float = 0.0
+    trouble_at: float = 0.0
+    latency: float | None = None
+    answered_at: float = 0.0
+    jitter: float = 0.0
+
+    @property
+    def rest(self) -> Rest | None:
+        """The rest of the whole account, if it has or had one."""
+        return self.rests.get("")
+
+
+def move(live: Live, event: Event, actor: Actor, now: float, reason: str = "") -> bool:
+    """Apply one event through the table; True when the state changed."""
+    state = after(live.state, event)
+    if state is live.state:
+        return False
+    live.state, live.since, live.actor, live.event, live.reason = state, now, actor, event, reason
+    return True
+
+
+def settle(live: Live, now: float) -> bool:
+    """Bring the state in line with the clock and the windows; True when anything changed.
+
+    Ends rests whose time is over, begins a rest where a window reads full, and drains or frees by room.
+    """
+    changed = _end_rests(live, now)
+    changed |= _rest_full_windows(live, now)
+    if live.state is AccountState.READY or live.state is AccountState.DRAINING:
+        room = win.room(lasting(live, ()), now)
+        event = Event.LOW if room is not None and room <= LOW_ROOM and "" not in live.overage else Event.ROOM
+        changed |= move(live, event, Actor.CLOCK, now)
+    return changed
+
+
+def lasting(live: Live, scopes: tuple[str, ...]) -> list[WindowObservation]:
+    """The binding windows that say something about what must last: ten minutes and longer."""
+    return [w for w in win.binding(live.windows, scopes) if w.seconds >= win.SHORTEST_PACED or not w.seconds]
+
+
+def _end_rests(live: Live, now: float) -> bool:
+    changed = False
+    for scope, rest in list(live.rests.items()):
+        if rest.probing and now - rest.probing > PROBE_LIMIT_S:
+            changed |= probe_lost(live, scope, now)
+        if now > rest.until + FORGET_REST_S:
+            del live.rests[scope]
+    whole = live.rests.get("")
+    if live.state not in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING):
+        return changed
+    if whole is None or now >= whole.until:
+        if whole is not None and whole.until - whole.since >= LONG_REST_S:
+            live.easing_until = whole.until + 1 + live.jitter * (EASE_LONGEST_S - 1)
+        changed |= move(live, Event.RESTED, Actor.CLOCK, now)
+    return changed
+
+
+def _rest_full_windows(live: Live, now: float) -> bool:
+    changed = False
+    for w in live.windows.values():
+        if w.used_percent < win.FULL or w.scope in live.overage:
+            continue
+        until = win.full_until(w, now)
+        rest = live.rests.get(w.scope)
+        if until is None or until <= now or (rest is not None and rest.until > now and rest.until >= until):
+            continue
+        if not w.scope and live.state not in (AccountState.READY, AccountState.DRAINING):
+            continue
+        live.rests[w.scope] = Rest(FaultKind.QUOTA, now, until, code=w.window, confirmed=False)
+        changed = True
+        if not w.scope:
+            move(live, Event.FULL, Actor.PROVIDER, now)
+    return changed
+
+
+def probe_begun(live: Live, scope: str, now: float) -> bool:
+    """A half-open request to what rests under `scope` began; True when there was something to probe."""
+    rest = live.rests.get(scope)
+    if rest is None or now >= rest.until:
+        return False
+    if not scope and not move(live, Event.PROBE, Actor.CLOCK, now, rest.message):
+        return False
+    rest.probing = rest.probed_at = now
+    return True
+
+
+def probe_lost(live: Live, scope: str, now: float) -> bool:
+    """The half-open request ended without an answer or a fault: back to rest. True when one was under way."""
+    rest = live.rests.get(scope)
+    if rest is None or not rest.probing:
+        return False
+    rest.probing = 0.0
+    if not scope and live.state is AccountState.PROBING:
+        move(live, Event.PROBE_LOST, Actor.CLOCK, now, rest.message)
+        if rest.kind in (FaultKind.QUOTA, FaultKind.PAYMENT):
+            move(live, Event.QUOTA, Actor.CLOCK, now, rest.message)
+    return True
+
+
+def next_change(live: Live, now: float) -> float | None:
+    """When the clock alone will next change what this account is worth, None for never."""
+    moments = [rest.until for rest in live.rests.values() if rest.until > now]
+    if live.easing_until > now:
+        moments.append(live.easing_until)
+    for w in live.windows.values():
+        at = w.resets_at if w.resets_at is not None else w.observed_at + w.seconds
+        if at > now:
+            moments.append(at)
+    return min(moments) if moments else None

@@ -1,0 +1,194 @@
+"""Who is in the pool: files, live state and the order of choice kept together, here and in the other workers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from pool_server.accounts import learn
+from pool_server.accounts.account import Account
+from pool_server.accounts.lane import Need
+from pool_server.accounts.live import Live
+from pool_server.accounts.shared import Change, Shared
+from pool_server.accounts.vault import ReloadReport, Vault
+from pool_server.accounts.view import View
+from pool_server.config import Settings
+from pool_server.providers import Credential, Rejected, provider_module
+from pool_server.words import AccountState, Provider, Refusal
+
+
+class Roster:
+    """Accounts by id, loaded as a diff that keeps everything learnt. `on_change` hears of every change of a
+    state."""
+
+    def __init__(
+        self, vault: Vault, shared: Shared, settings: Settings, *, clock: Callable[[], float], rng: random.Random
+    ) -> None:
+        self.vault = vault
+        self.shared = shared
+        self.settings = settings
+        self.clock = clock
+        self.on_change: list[Callable[[str], None]] = []
+        self.view = View(strategy=settings.choosing.strategy, fit=self._fit, family=_family)
+        self.view.on_settled = lambda account: self.changed(account.facts.id)
+        self._rng = rng
+        self._busy_elsewhere: set[str] = set()
+        self._gone: dict[str, Account] = {}  # removed while exchanges were under way
+        self.relock()
+
+    def account(self, account_id: str) -> Account:
+        """Raises KeyError for an unknown account."""
+        return self.view.accounts[account_id]
+
+    def under_way(self, account_id: str) -> Account | None:
+        """The account, also when its file is gone while exchanges are still under way."""
+        return self.view.accounts.get(account_id) or self._gone.get(account_id)
+
+    def load(self) -> ReloadReport:
+        """Read the pool folder again. What the pool itself wrote is no news; what others wrote is a new sign-
+        in."""
+        before = {account_id: item.credential for account_id, item in self.vault.items.items()}
+        report = self.vault.load(self.clock())
+        for account_id in report.removed:
+            account = self.view.remove(account_id)
+            if account is not None and account.local:
+                self._gone[account_id] = account
+        for account_id in [*report.added, *report.changed]:
+            self.renew(account_id, before.get(account_id))
+        for account_id in [*report.added, *report.changed, *report.removed]:
+            self.changed(account_id)
+        return report
+
+    def renew(self, account_id: str, before: Credential | None) -> None:
+        """Bring an account in line with its file. `before` is the credential it had, None when it is new here."""
+        facts = self.vault.facts(account_id, self.settings)
+        account = self.view.accounts.get(account_id)
+        if account is None:
+            account = self._gone.pop(account_id, None) or Account(facts, Live(jitter=self._rng.random()))
+            self.shared.load(account)
+        account.facts = facts
+        account.refresh_retry_at = 0.0
+        self.view.put(account)
+        credential = self.vault.items[account_id].credential
+        if self._signed_in(account, before, credential):
+            self.update(account_id, lambda live: learn.new_login(live, self.clock()))
+
+    def _signed_in(self, account: Account, before: Credential | None, now: Credential) -> bool:
+        """Did somebody else than the pool bring another credential?"""
+        if before is None:
+            dead = account.live.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
+            return dead and account.live.token not in ("", now.fingerprint)
+        if before.secret == now.secret:
+            return False
+        return self.shared.own_file(now.account) != self.vault.items[now.account].digest
+
+    def reread(self, account_id: str) -> None:
+        """Another worker rewrote the account's file."""
+        item = self.vault.items.get(account_id)
+        if item is None:
+            return
+        try:
+            self.vault.reread(account_id, self.clock())
+        except Rejected:
+            return  # the next load says why
+        self.renew(account_id, item.credential)
+
+    def follow(self) -> None:
+        """Take in what other workers changed."""
+        news = self.shared.news()
+        if news is None:
+            news = [(Change.LIVE, account_id) for account_id in self.view.accounts]
+        for change, account_id in news:
+            if change is Change.LOCK:
+                self.relock()
+            elif change is Change.FILE:
+                self.reread(account_id)
+            elif (account := self.view.accounts.get(account_id)) is not None and self.shared.load(account):
+                self.view.touch(account)
+                self.changed(account_id)
+
+    def update(self, account_id: str, change: Callable[[Live], bool]) -> bool:
+        """Change what is known of an account, for all workers; True when that changed anything."""
+        account = self.under_way(account_id)
+        if account is None:
+            return False
+        state = account.live.state
+        changed = self.shared.update(account, change)
+        if account_id in self.view.accounts:
+            self.view.touch(account)
+            if account.live.state is not state:
+                self.changed(account_id)
+        return changed
+
+    def changed(self, account_id: str) -> None:
+        for hear in self.on_change:
+            hear(account_id)
+
+    def ended(self, account_id: str) -> Account | None:
+        """One exchange less is under way; returns the account if it is (still) in the pool."""
+        account = self.under_way(account_id)
+        if account is None:
+            return None
+        account.local = max(0, account.local - 1)
+        if account_id in self._gone:
+            if not account.local:
+                del self._gone[account_id]
+            return None
+        self.view.touch(account)
+        return account
+
+    def share_flight(self, now: float) -> None:
+        """Tell the other workers what is under way here, and hear the same from them."""
+        if not self.shared.many:
+            return
+        self.shared.publish({i: a.local for i, a in self.view.accounts.items() if a.local}, now)
+        elsewhere = self.shared.elsewhere(now)
+        for account_id in self._busy_elsewhere | elsewhere.keys():
+            account = self.view.accounts.get(account_id)
+            if account is not None and account.elsewhere != elsewhere.get(account_id, 0):
+                account.elsewhere = elsewhere.get(account_id, 0)
+                self.view.touch(account)
+        self._busy_elsewhere = set(elsewhere)
+
+    def relock(self) -> None:
+        """Read again which account the pool is locked to: the operator's word at run time over the settings."""
+        said = self.shared.locked()
+        self.view.locked = self.settings.choosing.lock_account if said is None else said
+
+    def set_settings(self, settings: Settings) -> None:
+        self.settings = settings
+        self.view.set_strategy(settings.choosing.strategy)
+        self.view.refit()
+        self.relock()
+
+    def write(self, account_id: str, updates: dict[str, object]) -> None:
+        """Write fields of the operator's into an account's file. Raises KeyError, OSError or Rejected."""
+        before = self.vault.items[account_id].credential
+        digest = self.vault.write(account_id, updates)
+        self.shared.note_own_file(account_id, digest)
+        self.vault.reread(account_id, self.clock())
+        self.renew(account_id, before)
+        self.changed(account_id)
+
+    def took(self, account_id: str, before: Credential, digest: str) -> None:
+        """The pool wrote a new credential into an account's file and holds it."""
+        if digest:
+            self.shared.note_own_file(account_id, digest)
+        if account_id in self.vault.items:
+            self.renew(account_id, before)
+            self.changed(account_id)
+
+    def _fit(self, account: Account, need: Need) -> Refusal | None:
+        """Why this kind of account cannot serve the need, None when it can."""
+        cred = self.vault.items[account.facts.id].credential
+        module = provider_module(cred.provider)
+        if need.websocket and not module.websocket(cred):
+            return Refusal.TRANSPORT
+        if not module.serves(cred, need.operation, need.dialect, need.model):
+            general = module.serves(cred, need.operation, need.dialect, "")
+            return Refusal.MODEL_NOT_SERVED if general else Refusal.TRANSPORT
+        return None if module.plan_fits(cred, need.model) else Refusal.PLAN_UNFIT
+
+
+def _family(provider: Provider, model: str) -> str:
+    return provider_module(provider).model_family(model)

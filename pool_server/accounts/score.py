@@ -1,0 +1,118 @@
+"""What an account is worth for one more conversation: pure, term by term.
+
+The score is the sum of its terms; higher is better. Pace is the heart of it: an account whose room would be
+lost at the reset goes first, one whose room must last goes later.
+"""
+
+from __future__ import annotations
+
+from math import inf, log2
+
+import msgspec
+
+from pool_server.accounts import windows as win
+from pool_server.accounts.account import Account
+from pool_server.accounts.learn import trouble
+from pool_server.accounts.live import lasting
+from pool_server.accounts.ranked import Key
+from pool_server.records import WindowObservation
+from pool_server.words import AccountState, CredentialKind, Strategy
+
+PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count
+SHORT_LOW = 30.0  # percent left in a window under a day below which new conversations go elsewhere
+SHORT_WEIGHT = 6.0
+LONG_LOW = 8.0  # the same for a window of a day or more
+LONG_WEIGHT = 4.0
+IN_FLIGHT_WEIGHT = 0.25
+TROUBLE_WEIGHT = 0.5
+LATENCY_WEIGHT = 0.5
+LATENCY_LIMIT = 2.0
+API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
+EXPIRED_COST = 0.5  # the first request has to wait for the refresh
+
+READY, EASING, DRAINING = 0, 1, 2  # tiers: a later one is chosen only when no earlier one can serve
+
+
+class Rating(msgspec.Struct, frozen=True, gc=False):
+    """`room` is the percent left in the tightest window (None: unknown), `resets_at` when the tightest long one
+    resets."""
+
+    tier: int
+    score: float
+    room: float | None
+    resets_at: float | None
+    terms: dict[str, float]
+
+
+def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Rating:
+    """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
+    byte."""
+    live, facts = account.live, account.facts
+    bound = lasting(live, scopes)
+    pace, room_term, resets_at = _windows(bound, now)
+    terms = {"pace": pace}
+    if room_term:
+        terms["room"] = room_term
+    if account.in_flight:
+        terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / facts.weight
+    recent = trouble(live, now)
+    if recent > 0.05:
+        terms["faults"] = -TROUBLE_WEIGHT * recent
+    if live.latency and usual_latency and live.latency > 1.5 * usual_latency:
+        terms["latency"] = -min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
+    if facts.kind is CredentialKind.API_KEY:
+        terms["api_key"] = -API_KEY_COST
+    if facts.expires_at is not None and now >= facts.expires_at:
+        terms["expired"] = -EXPIRED_COST
+    tier = READY
+    if live.state is AccountState.DRAINING or _scope_drained(account, scopes, now):
+        tier = DRAINING
+    elif now < live.easing_until:
+        tier = EASING
+    return Rating(tier, sum(terms.values()), win.room(bound, now), resets_at, terms)
+
+
+def _windows(bound: list[WindowObservation], now: float) -> tuple[float, float, float | None]:
+    """The terms `pace` and `room`, and the reset of the long window that sets the pace."""
+    pace, low = None, 0.0
+    resets_at = None
+    for w in bound:
+        left = max(0.0, win.FULL - win.used(w, now))
+        if w.seconds >= win.DAY:
+            doublings = max(-PACE_LIMIT, min(PACE_LIMIT, log2(max(win.surplus(w, now), 0.01))))
+            if pace is None or doublings < pace:
+                pace, resets_at = doublings, w.resets_at
+            if left < LONG_LOW:
+                low = min(low, -LONG_WEIGHT * (1 - left / LONG_LOW))
+        elif left < SHORT_LOW:
+            low = min(low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
+    return pace or 0.0, low, resets_at
+
+
+def _scope_drained(account: Account, scopes: tuple[str, ...], now: float) -> bool:
+    """Is a model family's own window as good as used up?"""
+    for w in account.live.windows.values():
+        if w.scope and w.scope in scopes and w.scope not in account.live.overage and win.used(w, now) >= 98.0:
+            return True
+    return False
+
+
+def rank(account: Account, rating: Rating, strategy: Strategy) -> Key:
+    """The sort key of an eligible account: the least is chosen. Equal scores take turns."""
+    facts = account.facts
+    tier = rating.tier
+    if strategy is Strategy.BALANCED:
+        return (tier, facts.priority, -round(rating.score, 1), account.turn, facts.id)
+    if strategy is Strategy.FILL_FIRST:
+        return (tier, facts.priority, 0.0 if rating.room is None else rating.room - 100.0, account.turn, facts.id)
+    if strategy is Strategy.RESET_FIRST:
+        return (
+            tier,
+            facts.priority,
+            inf if rating.resets_at is None else rating.resets_at,
+            account.turn,
+            facts.id,
+        )
+    if strategy is Strategy.PRIORITY:
+        return (tier, facts.priority, account.turn, facts.id)
+    return (tier, account.turn, facts.id)

@@ -1,0 +1,127 @@
+"""The credentials in memory: what the files hold, loaded as a diff, written back one field at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from pool_server.accounts import files
+from pool_server.accounts.account import Facts
+from pool_server.config import Settings
+from pool_server.providers import Credential, Rejected, provider_module
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One usable credential file. `signature` tells cheaply whether the file was touched, `digest` whether it
+    changed."""
+
+    found: files.Found
+    credential: Credential
+    options: files.Options
+    digest: str
+    signature: tuple[int, int, int]
+
+
+class ReloadReport(msgspec.Struct):
+    """What a (re)load of the pool folder found: account ids, and the rejected files with their reasons."""
+
+    added: list[str] = []
+    changed: list[str] = []
+    removed: list[str] = []
+    unchanged: int = 0
+    rejected: list[files.Unusable] = []
+
+
+class Vault:
+    """Credentials by account id. Reading and writing files; knows nothing of quotas."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.items: dict[str, Item] = {}
+        self.rejected: list[files.Unusable] = []
+
+    def load(self, now: float) -> ReloadReport:
+        """Read what is new or changed; an account whose file is now rejected is gone until it is mended."""
+        found, rejected = files.scan(self.folder)
+        report = ReloadReport(rejected=rejected)
+        items: dict[str, Item] = {}
+        for item in found:
+            old = self.items.get(item.account)
+            try:
+                new = self._read(item, old, now)
+            except Rejected as exc:
+                rejected.append(files.Unusable(item.name, str(exc)))
+                continue
+            items[item.account] = new
+            if old is None:
+                report.added.append(item.account)
+            elif new.digest != old.digest:
+                report.changed.append(item.account)
+            else:
+                report.unchanged += 1
+        report.removed = [account for account in self.items if account not in items]
+        self.items, self.rejected = items, rejected
+        return report
+
+    def _read(self, found: files.Found, old: Item | None, now: float) -> Item:
+        signature = _signature(found.path)
+        if old is not None and old.signature == signature and old.found == found:
+            return old
+        loaded = files.read(found.path)
+        if old is not None and old.digest == loaded.digest and old.found == found:
+            return msgspec.structs.replace(old, signature=signature)
+        options = files.options(loaded.data)
+        credential = provider_module(found.provider).parse(loaded.data, found.account, now=now)
+        return Item(found, credential, options, loaded.digest, signature)
+
+    def reread(self, account_id: str, now: float) -> Credential:
+        """The credential as the file has it now; what is in memory follows. Raises KeyError and Rejected."""
+        old = self.items[account_id]
+        item = self._read(old.found, old, now)
+        self.items[account_id] = item
+        return item.credential
+
+    def write(self, account_id: str, updates: dict[str, object]) -> str:
+        """Write owned fields into the account's file (durable; blocks for the disk) and return its new digest."""
+        return files.write_back(self.items[account_id].found.path, updates)
+
+    def adopt(self, account_id: str, credential: Credential, digest: str) -> None:
+        """Take a credential the pool itself has just written, so that its write is no reload."""
+        old = self.items.get(account_id)
+        if old is None:
+            return  # its file was removed meanwhile
+        try:
+            signature = _signature(old.found.path)
+        except Rejected:
+            signature = old.signature
+        self.items[account_id] = msgspec.structs.replace(
+            old, credential=credential, digest=digest, signature=signature
+        )
+
+    def facts(self, account_id: str, settings: Settings) -> Facts:
+        """What the choice has to know of an account's file."""
+        item = self.items[account_id]
+        cred, options = item.credential, item.options
+        refreshable = (
+            cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
+        )
+        cohort = (
+            cred.kind, cred.base_url, cred.models, cred.plan, cred.tier, cred.resource_url,
+            cred.fedramp, cred.scopes, bool(cred.project),
+        )  # fmt: skip
+        return Facts(
+            id=account_id, provider=cred.provider, kind=cred.kind, cohort=cohort, plan=cred.plan,
+            label=options.label, owner=options.owner, reserve=options.reserve, priority=options.priority,
+            weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
+            expires_at=cred.expires_at, can_refresh=refreshable,
+        )  # fmt: skip
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    try:
+        seen = os.stat(path)
+    except OSError as exc:
+        raise Rejected(f"cannot be read: {exc.strerror}") from None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
