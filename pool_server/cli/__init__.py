@@ -1,0 +1,55 @@
+"""The commands. Errors are one line on stderr: exit 2 for usage and configuration, 1 for what failed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from pool_server import __version__
+
+# Command → module in this package; a command's imports are paid for only when it runs.
+COMMANDS = ("serve", "demo", "doctor", "account", "user", "backup", "restore", "simulate")
+
+
+class Commands(click.Group):
+    """Finds each command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"pool_server.cli.{cmd_name}").command
+        return command
+
+
+@click.command(cls=Commands, invoke_without_command=True, help="Share AI accounts with a few friends.")
+@click.version_option(__version__, prog_name="pool-server", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code."""
+    try:
+        code = cli.main(args=args, prog_name="pool-server", standalone_mode=False)
+    except click.UsageError as error:
+        _fail(error.format_message(), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped", 1)
+    except BrokenPipeError:  # the reader of our output has left
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"pool-server: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

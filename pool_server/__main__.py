@@ -1,0 +1,6 @@
+"""`python -m pool_server`."""
+
+from pool_server.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""`pool-server account …`: the pool from the shell, through the running server or, without one, on the files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pool_server.accounts import create_file
+from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
+from pool_server.cli.pool import open_pool
+from pool_server.providers import Rejected, provider_module
+from pool_server.words import Provider
+
+
+@click.group("account", help="Accounts of the pool: their state, and what to do about it.")
+def command() -> None:
+    pass
+
+
+@command.command("list", help="Every account: state, why, room in its windows.")
+@config_option
+@json_option
+def list_(config: str | None, as_json: bool) -> None:
+    with open_pool(settings(config)) as pool:
+        rows = pool.accounts()
+    if as_json:
+        emit(rows)
+        return
+    cells = [(r["id"], r["plan"], r["state"], _used(r["windows"]), r["message"]) for r in rows]
+    table(("ID", "PLAN", "STATE", "USED", "WHY"), cells, "No accounts: put their files into the pool folder.")
+
+
+@command.command("test", help="One minimal real call with the account, and what came back.")
+@click.argument("account")
+@config_option
+@json_option
+def test(account: str, config: str | None, as_json: bool) -> int:
+    with open_pool(settings(config)) as pool:
+        result = pool.act(account, "test")
+    if as_json:
+        emit(result)
+    else:
+        click.echo(f"{account}: {_sentence(result)}")
+    return 0 if result.get("ok") else 1
+
+
+@command.command("enable", help="Let new requests go to a disabled account again.")
+@click.argument("account")
+@config_option
+def enable(account: str, config: str | None) -> None:
+    with open_pool(settings(config)) as pool:
+        pool.act(account, "enable")
+    click.echo(f"{account} is enabled")
+
+
+@command.command("disable", help="Send no new request to an account; running ones finish.")
+@click.argument("account")
+@config_option
+def disable(account: str, config: str | None) -> None:
+    with open_pool(settings(config)) as pool:
+        pool.act(account, "disable")
+    click.echo(f"{account} is disabled")
+
+
+@command.command("add-key", help="A new account from an API key, read from the prompt or from standard input.")
+@click.argument("provider", type=click.Choice([provider.value for provider in Provider]))
+@click.option("--name", help="The account's name; made up when left out.")
+@click.option("--base-url", help="Where the provider lives, if not where it usually does (openai, qwen).")
+@click.option("--label", help="What the pages call it.")
+@config_option
+def add_key(provider: str, name: str | None, base_url: str | None, label: str | None, config: str | None) -> None:
+    folder = Path(settings(config).pool_dir)
+    if base_url and provider not in (Provider.OPENAI, Provider.QWEN):
+        raise click.UsageError("--base-url is for openai and qwen")
+    data = {"OPENAI_API_KEY" if provider == Provider.CODEX else "api_key": _read_key()}
+    data |= {field: value for field, value in (("base_url", base_url), ("label", label)) if value}
+    path = folder / f"{provider}_{name or _free_name(folder, provider)}.json"
+    account = f"{provider}:{path.stem.removeprefix(f'{provider}_')}"
+    with one_line():
+        provider_module(Provider(provider)).parse(data, account, now=time.time())
+        try:
+            create_file(path, data)
+        except FileExistsError:
+            raise Rejected(f"{path} is there already; choose another --name") from None
+    click.echo(f"{account} is in {path}")
+
+
+def _read_key() -> str:
+    if sys.stdin.isatty():
+        key: str = click.prompt("API key", hide_input=True)
+    else:
+        key = sys.stdin.readline()
+    if not key.strip():
+        raise click.UsageError("no key was given: type it at the prompt or pipe it to standard input")
+    return key.strip()
+
+
+def _free_name(folder: Path, provider: str) -> str:
+    names = ("key", *(f"key-{number}" for number in range(2, 10_000)))
+    return next(name for name in names if not (folder / f"{provider}_{name}.json").exists())
+
+
+def _used(windows: list[dict[str, Any]]) -> str:
+    known = [w for w in windows if w["used_percent"] is not None]
+    return ", ".join(f"{w['window']} {w['used_percent']:.0f} %" for w in known)
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    return str(result.get("message") or json.dumps(result, ensure_ascii=False))

@@ -1,0 +1,79 @@
+"""What commands share: their options, their errors, their output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from pool_server.config import ConfigError, Settings
+from pool_server.configfile import config_path, load
+from pool_server.providers import Rejected
+from pool_server.store import StoreError
+from pool_server.supervisor import StartError
+from pool_server.users import Refused
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Misconfigured(click.ClickException):
+    """A mistake in the settings."""
+
+    exit_code = 2
+
+
+def config_option(command: F) -> F:
+    """`--config F`; the command gets it as `config`."""
+    return click.option("--config", metavar="FILE", help="Settings; ./config.toml is read if it is there.")(
+        command
+    )
+
+
+def json_option(command: F) -> F:
+    """`--json`; the command gets it as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Data instead of a table.")(command)
+
+
+def settings(config: str | None) -> Settings:
+    """The settings in force."""
+    with one_line():
+        return load(config_path(config), os.environ).settings
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were on the command line."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Turns the rooms' errors into a command's."""
+    try:
+        yield
+    except ConfigError as error:
+        raise Misconfigured(str(error)) from None
+    except (StoreError, StartError, Refused, Rejected, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise click.ClickException(f"{where}{error.strerror or error}") from None
+
+
+def emit(data: Any) -> None:
+    """Data for programs."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    """Aligned columns, or a sentence when there is nothing to align."""
+    if not rows:
+        click.echo(empty)
+        return
+    cells = [[str(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

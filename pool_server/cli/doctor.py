@@ -1,0 +1,212 @@
+"""`pool-server doctor`: looks at everything a pool needs, changes nothing, names the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from pool_server import running, supervisor
+from pool_server.accounts import files
+from pool_server.cli.common import config_option, emit, json_option
+from pool_server.config import HIDDEN, ConfigError, Settings, bind_address
+from pool_server.configfile import Loaded, config_path, load, rows
+from pool_server.providers import Credential, Rejected, provider_module
+from pool_server.server import open_durable
+from pool_server.store import StoreError
+from pool_server.words import CredentialKind, Provider
+
+OK, WARNING, WRONG = "ok", "warning", "wrong"
+SIGN_IN = "sign in again with its CLI and copy the file anew"
+BUILT = 1_790_000_000  # 2026-09-21: a clock before it is wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one look found. `fix` says what to do, "" where nothing needs doing."""
+
+    check: str
+    state: str
+    message: str
+    fix: str = ""
+
+
+@click.command("doctor", help="Check settings, clock, port, store and accounts; exit 1 if something is wrong.")
+@config_option
+@json_option
+def command(config: str | None, as_json: bool) -> int:
+    findings = list(examine(config_path(config), dict(os.environ), time.time()))
+    wrong = any(finding.state == WRONG for finding in findings)
+    if as_json:
+        emit({"ok": not wrong, "checks": [dataclasses.asdict(finding) for finding in findings]})
+        return int(wrong)
+    for finding in findings:
+        click.echo(f"{finding.state:<8}{finding.check}: {finding.message}")
+        if finding.fix:
+            click.echo(f"{'':<8}→ {finding.fix}")
+    return int(wrong)
+
+
+def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Finding]:
+    """Every finding, in the order in which they matter. `now` is unix seconds."""
+    try:
+        loaded = load(path, env)
+    except ConfigError as error:
+        yield Finding("settings", WRONG, str(error), "correct it; config.example.toml explains every setting")
+        return
+    settings = loaded.settings
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        lambda: look_at_settings(loaded),
+        lambda: look_at_clock(settings, now),
+        lambda: look_at_port(settings),
+        lambda: look_at_data(settings),
+        lambda: look_at_accounts(settings, now),
+    )
+    for look in looks:
+        yield from look()
+
+
+def look_at_settings(loaded: Loaded) -> Iterator[Finding]:
+    """Where they come from, what mode they make, and who else may read the secrets in the file."""
+    mode = "friends mode" if loaded.settings.friends_mode else "local mode: no keys, this machine only"
+    source = str(loaded.path) if loaded.path else "no config.toml, defaults and environment"
+    yield Finding("settings", OK, f"{source}; {mode}")
+    if loaded.path is not None and _open_to_others(loaded.path):
+        told = [key for key, value, origin in rows(loaded) if value == HIDDEN and origin == "file"]
+        if told:
+            yield _readable(loaded.path, f"holds {', '.join(told)}")
+
+
+def look_at_clock(settings: Settings, now: float) -> Iterator[Finding]:
+    """Tokens and windows are judged by it."""
+    newest = max((_touched(path) for path in (Path(settings.pool_dir), Path(settings.data_dir))), default=0.0)
+    fix = "set the clock (timedatectl set-ntp true)"
+    if now < BUILT:
+        yield Finding("clock", WRONG, f"says {_date(now)}, which is long past", fix)
+    elif newest > now + 300:
+        message = f"says {_date(now)}, but files were written at {_date(newest)}"
+        yield Finding("clock", WARNING, message, fix)
+    else:
+        yield Finding("clock", OK, _date(now))
+
+
+def look_at_port(settings: Settings) -> Iterator[Finding]:
+    """Whether the server can listen, or does."""
+    try:
+        host, port = bind_address(settings)
+    except ConfigError as error:
+        yield Finding("port", WRONG, str(error), "set friend_code or an admin password, or listen on 127.0.0.1")
+        return
+    url = running.find(Path(settings.data_dir))
+    if url is not None:
+        yield Finding("port", OK, f"the server runs on {url}")
+        return
+    try:
+        for bound in supervisor.listen(host, port, friends_mode=settings.friends_mode):
+            bound.close()
+    except (supervisor.StartError, ConfigError) as error:
+        fix = "stop the other program, or choose another listen_addr"
+        yield Finding("port", WRONG, str(error), fix)
+    else:
+        yield Finding("port", OK, f"{settings.listen_addr} is free")
+
+
+def look_at_data(settings: Settings) -> Iterator[Finding]:
+    """The data folder, its stores, the room on its disk."""
+    folder = Path(settings.data_dir)
+    if not (folder / "ledger").exists():
+        yield Finding("store", OK, f"{folder}/ is filled at the first start")
+        return
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding("store", WRONG, f"{folder}/ cannot be written", f"chown -R {os.getuid()} {folder}")
+        return
+    try:
+        open_durable(folder).close()
+    except StoreError as error:
+        yield Finding("store", WRONG, str(error), "pool-server restore brings a backup back")
+        return
+    free_mb = shutil.disk_usage(folder).free >> 20
+    if free_mb < settings.alerts.disk_free_mb:
+        message = f"only {free_mb} MiB are free on its disk"
+        yield Finding("store", WARNING, message, "make room, or use cannot be recorded")
+    else:
+        yield Finding("store", OK, f"{folder}/ opens, {free_mb} MiB free")
+    secret = folder / "jwt_secret"
+    if _open_to_others(secret):
+        yield _readable(secret, "signs keys")
+
+
+def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
+    """The pool folder and every credential file in it."""
+    folder = Path(settings.pool_dir)
+    if not folder.is_dir():
+        fix = f"mkdir {folder} and put credential files into it (pool/README.md says which)"
+        yield Finding("accounts", WRONG, f"{folder}/ is not there", fix)
+        return
+    found, rejected = files.scan(folder)
+    for unusable in rejected:
+        yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
+    for file in found:
+        yield from _look_at_file(file, settings, now)
+    if not found and not rejected:
+        fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
+        yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
+
+
+def _look_at_file(file: files.Found, settings: Settings, now: float) -> Iterator[Finding]:
+    try:
+        data = files.read(file.path).data
+        options = files.options(data)
+        credential = provider_module(file.provider).parse(data, file.account, now=now)
+    except Rejected as error:
+        yield Finding(file.account, WRONG, f"{file.name}: {error}", SIGN_IN)
+        return
+    state, message, fix = _judge(credential, settings, now)
+    note = " (disabled)" if options.disabled else ""
+    yield Finding(file.account, state, message + note, fix)
+    if _open_to_others(file.path):
+        yield _readable(file.path, "holds a credential")
+
+
+def _judge(credential: Credential, settings: Settings, now: float) -> tuple[str, str, str]:
+    """State, message and fix of a readable credential."""
+    if credential.kind is CredentialKind.API_KEY:
+        return OK, "API key", ""
+    ends = credential.expires_at
+    valid = ends is None or ends > now
+    until = "valid, no end known" if ends is None else f"{'valid until' if valid else 'ended at'} {_date(ends)}"
+    if credential.kind is CredentialKind.SETUP_TOKEN or not credential.can_refresh:
+        return OK if valid else WRONG, f"token {until}, cannot be refreshed", "" if valid else SIGN_IN
+    gemini_client = settings.gemini_client_id and settings.gemini_client_secret
+    if credential.provider is Provider.GEMINI and not gemini_client:
+        fix = "set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET (Google's installed-app client)"
+        return WARNING if valid else WRONG, f"token {until}; the pool cannot refresh it", fix
+    return OK, f"token {until}, refreshable", ""
+
+
+def _open_to_others(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    except OSError:
+        return False
+
+
+def _readable(path: Path, why: str) -> Finding:
+    return Finding(str(path), WARNING, f"{why}, and other users of this machine may read it", f"chmod 600 {path}")
+
+
+def _touched(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -1,0 +1,147 @@
+"""The accounts as a command sees them: a running server's over its admin API, or the files themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import click
+
+from pool_server import running
+from pool_server.accounts import Accounts
+from pool_server.cli.common import one_line
+from pool_server.config import Settings
+from pool_server.gateway import Upstream
+from pool_server.server import open_rooms
+from pool_server.store import lock_folder
+
+TIMEOUT_S = 90.0
+UNKNOWN = "there is no such account; `pool-server account list` shows them"
+
+
+class Pool(Protocol):
+    """What commands ask of the accounts. An unknown account is a ClickException."""
+
+    def accounts(self) -> list[dict[str, Any]]: ...
+
+    def act(self, account: str, action: str) -> dict[str, Any]: ...
+
+
+@contextlib.contextmanager
+def open_pool(settings: Settings) -> Iterator[Pool]:
+    """The running server where there is one, else the files, which are held for as long as the block lasts."""
+    folder = Path(settings.data_dir)
+    url = running.find(folder)
+    if url is not None:
+        yield Running(url, _password(settings))
+        return
+    with one_line(), lock_folder(folder):
+        yield Resting(settings)
+
+
+def _password(settings: Settings) -> str:
+    """What opens the admin API; local mode needs nothing. Where only a hash is set, people are asked."""
+    password = settings.pool_users.admin_password
+    if not settings.friends_mode:
+        return ""
+    if password and not password.startswith("$2"):
+        return password
+    if not password:
+        raise click.ClickException("the running server has no admin password: set POOL_ADMIN_PASSWORD for both")
+    if not sys.stdin.isatty():
+        raise click.ClickException("the settings hold a hash only: set POOL_ADMIN_PASSWORD to the password itself")
+    typed: str = click.prompt("Admin password", hide_input=True, err=True)
+    return typed
+
+
+class Running:
+    """A server's admin API."""
+
+    def __init__(self, url: str, password: str) -> None:
+        self._url = url
+        self._password = password
+        # A proxy from the environment has no business between a shell and its own machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def accounts(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._call("GET", "/admin/accounts")["accounts"]
+        return rows
+
+    def act(self, account: str, action: str) -> dict[str, Any]:
+        answer = self._call("POST", f"/admin/accounts/{quote(account, safe='')}/{action}")
+        result: dict[str, Any] = answer.get("result") or {}
+        return result
+
+    def _call(self, method: str, path: str) -> dict[str, Any]:
+        request = urllib.request.Request(self._url + path, method=method, data=b"{}" if method == "POST" else None)
+        request.add_header("Content-Type", "application/json")
+        request.add_header("Accept", "application/json")
+        if self._password:
+            request.add_header("Authorization", f"Bearer {self._password}")
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            raise click.ClickException(_reason(error)) from None
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"the server at {self._url} cannot be reached: {error}") from None
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    with error:
+        try:
+            found = json.load(error)
+        except (OSError, ValueError):
+            found = {}
+    told = found.get("error") if isinstance(found, dict) else None
+    message = told.get("message") if isinstance(told, dict) else told
+    return f"the server says: {message or error.reason} ({error.code})"
+
+
+class Resting:
+    """The files and the stored state, while no server runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def accounts(self) -> list[dict[str, Any]]:
+        async def describe(pool: Accounts) -> list[dict[str, Any]]:
+            return pool.describe_all()
+
+        rows: list[dict[str, Any]] = self._with_pool(describe)
+        return rows
+
+    def act(self, account: str, action: str) -> dict[str, Any]:
+        async def work(pool: Accounts) -> dict[str, Any]:
+            if action == "test":
+                return await pool.test(account)
+            pool.set_disabled(account, action == "disable")
+            return {}
+
+        result: dict[str, Any] = self._with_pool(work)
+        return result
+
+    def _with_pool(self, work: Callable[[Accounts], Awaitable[Any]]) -> Any:
+        async def opened() -> Any:
+            upstream = Upstream()
+            rooms = open_rooms(self._settings, upstream.send)
+            try:
+                rooms.accounts.load()
+                return await work(rooms.accounts)
+            except KeyError:
+                raise click.ClickException(UNKNOWN) from None
+            finally:
+                await upstream.close()
+                rooms.close_stores()
+
+        with one_line():
+            return asyncio.run(opened())

@@ -1,0 +1,212 @@
+"""Builds every room once and wires them: start, reload, drain. Knows nothing of what flows through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from tornado.httpserver import HTTPServer
+from tornado.routing import AnyMatches, Rule, RuleRouter
+
+from pool_server import __version__, accounts, ledger, users, web
+from pool_server.accounts import Accounts
+from pool_server.config import ConfigError, Settings, bind_address
+from pool_server.configfile import Loaded
+from pool_server.gateway import Gateway, Upstream, server_options
+from pool_server.ledger import Ledger
+from pool_server.records import HttpAnswer, HttpRequest
+from pool_server.store import Store
+from pool_server.users import Users
+from pool_server.web import WebContext
+
+log = logging.getLogger(__name__)
+
+# Read once at the start: a reload keeps the old value and says so.
+FIXED = ("listen_addr", "data_dir", "workers")
+
+
+class Rooms(NamedTuple):
+    """The rooms under the data plane and the pages, on the two stores of a data folder."""
+
+    accounts: Accounts
+    users: Users
+    ledger: Ledger
+    state: Store
+    durable: Store
+
+    def close_stores(self) -> None:
+        self.state.close()
+        self.durable.close()
+
+
+def open_rooms(
+    settings: Settings, send: Callable[[HttpRequest], Awaitable[HttpAnswer]], *, leader: bool = True
+) -> Rooms:
+    """Open a data folder. Nothing runs yet; several processes may have it open.
+
+    Raises StoreError, OSError or ValueError, each with one line.
+    """
+    with ExitStack() as undo:
+        state, durable = open_stores(Path(settings.data_dir))
+        undo.callback(state.close)
+        undo.callback(durable.close)
+        books = Ledger(durable, settings)
+        people = Users(settings, durable, state, used=books.used_by_user)
+        pool = Accounts(settings, state, send=send, leader=leader)
+        undo.pop_all()
+        return Rooms(pool, people, books, state, durable)
+
+
+@contextmanager
+def open_people(settings: Settings) -> Iterator[Users]:
+    """The people of a data folder for as long as the block lasts, also beside a running server."""
+    state, durable = open_stores(Path(settings.data_dir))
+    try:
+        yield Users(settings, durable, state, used=Ledger(durable, settings).used_by_user)
+    finally:
+        state.close()
+        durable.close()
+
+
+def open_stores(folder: Path) -> tuple[Store, Store]:
+    """The two stores of a data folder: what may be rebuilt, and what must last. Raises StoreError."""
+    durable = open_durable(folder)
+    try:
+        state = Store.open(folder / "state", tables=(*accounts.STATE_TABLES, *users.STATE_TABLES), durable=False)
+    except BaseException:
+        durable.close()
+        raise
+    return state, durable
+
+
+def open_durable(folder: Path) -> Store:
+    """The store of what must last. Raises StoreError."""
+    return Store.open(folder / "ledger", tables=(*ledger.TABLES, *users.LEDGER_TABLES), durable=True)
+
+
+class Server:
+    """One worker: all rooms in one process. `leader` is the worker that does what must happen once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sources: dict[str, str] | None = None,
+        reread: Callable[[], Loaded] | None = None,
+        tell_others: Callable[[], None] | None = None,
+        worker: int = 0,
+        leader: bool = True,
+    ) -> None:
+        """`sources` says where each setting came from; `reread` reads them again for a reload, after which
+        `tell_others` is called when the reload was asked of this worker alone."""
+        self.settings = settings
+        self.worker = worker
+        self.leader = leader
+        self._sources = sources or {}
+        self._reread = reread
+        self._tell_others = tell_others
+        self._stack = AsyncExitStack()
+        self._reloading = asyncio.Lock()
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Open everything and serve on bound, listening sockets. Raises what `open_rooms` raises."""
+        try:
+            await self._build()
+            await self._begin(sockets)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _build(self) -> None:
+        settings, upstream = self.settings, Upstream()
+        rooms = open_rooms(settings, upstream.send, leader=self.leader)
+        self._stack.callback(rooms.close_stores)
+        self.accounts, self.users, self.ledger = rooms.accounts, rooms.users, rooms.ledger
+        self.gateway = Gateway(
+            settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=upstream
+        )
+        self._stack.push_async_callback(self.gateway.close)
+        self.web = WebContext(
+            settings,
+            accounts=self.accounts,
+            users=self.users,
+            ledger=self.ledger,
+            version=__version__,
+            started_at=time.time(),
+            reload=self.reload,
+            sources=self._sources,
+        )
+
+    async def _begin(self, sockets: Sequence[socket.socket]) -> None:
+        self.accounts.load()
+        self.users.load()
+        for room in (self.ledger, self.users, self.accounts):
+            self._stack.push_async_callback(room.close)
+            await room.start()
+        any_path = AnyMatches()
+        router = RuleRouter([Rule(any_path, self.gateway), Rule(any_path, web.application(self.web))])
+        self.http = HTTPServer(router, **server_options(self.settings))
+        self._stack.push_async_callback(self.http.close_all_connections)
+        self.http.add_sockets(sockets)
+
+    async def drain(self) -> None:
+        """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""
+        self.web.draining = True
+        self.http.stop()
+        await self.gateway.drain(self.settings.drain_s)
+        await self._stack.aclose()
+
+    async def reload(self) -> dict[str, Any]:
+        """Reread settings and credential files for every worker → what changed (see `_reload`)."""
+        report = await self._reload()
+        if self._tell_others is not None:
+            self._tell_others()
+        return report
+
+    async def reload_quietly(self) -> None:
+        """The same for this worker alone, told to the log: another worker or a signal asked for it."""
+        try:
+            report = await self._reload()
+        except Exception:
+            log.exception("the reload failed; everything stays as it was")
+            return
+        if report["settings_error"]:
+            log.error("settings stay as they were: %s", report["settings_error"])
+        changes = {name: report[name] for name in ("added", "changed", "removed") if report[name]}
+        if self.leader:
+            log.info("reloaded: %s", changes or "no account changed")
+
+    async def _reload(self) -> dict[str, Any]:
+        """The accounts' report, and `settings_error` (one line, "" = none), `restart_needed` (settings that have
+        changed and are only read at the start)."""
+        async with self._reloading:
+            error = ""
+            restart: list[str] = []
+            if self._reread is not None:
+                try:
+                    loaded = self._reread()
+                    settings, restart = _mixed(self.settings, loaded.settings)
+                    bind_address(settings)
+                    self._apply(settings, loaded.origins)
+                except ConfigError as mistake:
+                    error = str(mistake)
+            report: dict[str, Any] = msgspec.to_builtins(self.accounts.reload(self.settings))
+            return {**report, "settings_error": error, "restart_needed": restart}
+
+    def _apply(self, settings: Settings, sources: dict[str, str]) -> None:
+        self.settings = self.web.settings = settings
+        self.web.sources = sources
+        self.gateway.apply(settings)
+
+
+def _mixed(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+    """The new settings with the old values of those that are only read at the start, and their names."""
+    kept = {name: getattr(old, name) for name in FIXED if getattr(old, name) != getattr(new, name)}
+    return msgspec.structs.replace(new, **kept), sorted(kept)
