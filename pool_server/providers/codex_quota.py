@@ -17,6 +17,7 @@ from pool_server.records import WindowObservation
 from pool_server.words import Source
 
 _SLOT = re.compile(r"^x-([a-z0-9][a-z0-9_-]{0,80}?)-(primary|secondary)-used-percent$")
+_USED = "-used-percent"
 _MAIN = "codex"
 _MAIN_IDS = ("", _MAIN, "primary", "secondary", "premium")
 
@@ -45,7 +46,7 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
     `x-ratelimit-*` of API keys, which bind `scope`."""
     found: list[WindowObservation] = []
     for name, value in headers.items():
-        slot = _SLOT.match(name)
+        slot = _SLOT.match(name) if name.endswith(_USED) else None
         if slot is None:
             continue
         limit_id, prefix = slot.group(1), name.removesuffix("used-percent")

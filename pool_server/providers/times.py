@@ -126,14 +126,15 @@ def pacific_midnight(now: float) -> float:
     The United States' rule (summer time from the second Sunday of March to the first Sunday of November, at 2
     a.m.) is written out, because a time zone database is not on every machine; midnight is never within a change.
     """
-    for offset in (-7, -8):
-        zone = timezone(timedelta(hours=offset))
-        day = datetime.fromtimestamp(now, zone).date() + timedelta(days=1)
-        if (offset == -7) == _pacific_summer(day):
-            at = datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
-            if at - now <= 25 * HOUR:
-                return at
-    return now + DAY
+    today = datetime.fromtimestamp(now, UTC).date()
+    midnights = (_pacific(today + timedelta(days=ahead)) for ahead in (-1, 0, 1, 2))
+    return next(at for at in midnights if at > now)
+
+
+def _pacific(day: date) -> float:
+    """00:00 of this day in Los Angeles."""
+    zone = timezone(timedelta(hours=-7 if _pacific_summer(day) else -8))
+    return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
 
 
 def _pacific_summer(day: date) -> bool:
