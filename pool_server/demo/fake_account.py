@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -111,6 +113,13 @@ class FakeAccount:
     def file(self) -> Json:
         """The content of the credential file, in the shape the vendor's CLI (or the operator) writes."""
         return {**self._credential(), **self.extra}
+
+    def write(self, folder: Path) -> Path:
+        """Writes the credential file (0600) into the pool folder `folder`."""
+        path = folder / self.file_name
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(self.file(), indent=2))
+        return path
 
     def _credential(self) -> Json:
         millis = int(self.expires_at * 1000)

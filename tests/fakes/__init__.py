@@ -13,7 +13,7 @@ from pool_server.demo.surfaces import Surface
 from pool_server.demo.upstream import Call
 from tests.fakes import faults, plays
 from tests.fakes.plays import Gate, Play
-from tests.fakes.pool import account, fake_settings, key_account, write_file, write_pool
+from tests.fakes.pool import account, fake_settings, key_account, write_pool
 from tests.fakes.server import FakeProviders
 
 __all__ = [
@@ -32,6 +32,5 @@ __all__ = [
     "faults",
     "key_account",
     "plays",
-    "write_file",
     "write_pool",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,16 +48,8 @@ def write_pool(folder: Path, accounts: Iterable[FakeAccount]) -> Path:
     """Writes each account's file (0600) into `folder`, which is made; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for one in accounts:
-        write_file(folder, one)
+        one.write(folder)
     return folder
-
-
-def write_file(folder: Path, one: FakeAccount) -> Path:
-    path = folder / one.file_name
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(one.file(), indent=2))
-    os.chmod(path, 0o600)
-    return path
 
 
 def fake_settings(folder: Path, fakes: FakeUpstream, **changes: Any) -> Settings:
