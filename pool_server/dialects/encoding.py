@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from typing import Protocol
 
 import zstandard
 
 from pool_server.dialects.words import BadEncoding, TooLarge
 
-_OUT = 1 << 20  # bytes of output a step
-_WINDOW = 1 << 27  # zstd frames that ask for a larger window are refused (128 MiB, the format's usual limit)
+# Bytes of compressed input a step. zstd makes at most 128 KiB of four bytes, so a step stays within 32 MiB.
+_SLICE = 1 << 10
+_BURST = 64 << 20  # bytes one chunk of an answer may become
+_WINDOW = 8 << 20  # bytes a zstd frame may ask for: RFC 9659's limit for Content-Encoding
 
 
 def decode_body(raw: bytes | bytearray | memoryview, encoding: str, *, cap: int) -> bytes:
@@ -20,7 +23,7 @@ def decode_body(raw: bytes | bytearray | memoryview, encoding: str, *, cap: int)
     """
     data = bytes(raw)
     for name in reversed(_names(encoding)):
-        data = _zstd(data, cap) if name == "zstd" else _zlib(data, name, cap)
+        data = _decode(data, name, cap)
     if len(data) > cap:
         raise TooLarge(f"the body is larger than {cap} bytes")
     return data
@@ -35,41 +38,44 @@ def _names(encoding: str) -> list[str]:
     return [known[name] for name in names if known[name]]
 
 
-def _zstd(data: bytes, cap: int) -> bytes:
-    """All frames of a zstd body. A frame may hide gigabytes, so the output is read in steps."""
-    decoder = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-    parts, size = [], 0
-    try:
-        with decoder.stream_reader(data, read_across_frames=True) as reader:
-            while part := reader.read(_OUT):
-                size += len(part)
-                if size > cap:
-                    raise TooLarge(f"the decoded body is larger than {cap} bytes")
-                parts.append(part)
-    except zstandard.ZstdError:
-        raise BadEncoding("the request body is not valid zstd") from None
-    return b"".join(parts)
+class _Engine(Protocol):
+    """What zlib's and zstandard's decompressors have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _zlib(data: bytes, name: str, cap: int) -> bytes:
-    """A gzip body (one or more members) or a deflate body (zlib-wrapped or bare)."""
-    parts, size = [], 0
+def _decode(data: bytes, name: str, cap: int) -> bytes:
+    """Undo one coding: all its members or frames, taken in slices so that a bomb is noticed early."""
+    parts, size, at = [], 0, 0
     try:
-        while data:
-            inflater = zlib.decompressobj(_bits(data, name))
-            while not inflater.eof:
-                part = inflater.decompress(data, _OUT)
-                size += len(part)
-                if size > cap:
-                    raise TooLarge(f"the decoded body is larger than {cap} bytes")
-                parts.append(part)
-                data = inflater.unconsumed_tail
-                if not part and not data and not inflater.eof:
+        while at < len(data):
+            engine = _engine(data[at : at + 2], name)
+            while not engine.eof:
+                if at >= len(data):
                     raise BadEncoding(f"the request body is cut {name}")
-            data = inflater.unused_data
-    except zlib.error:
+                piece = data[at : at + _SLICE]
+                part = engine.decompress(piece)
+                at += len(piece)
+                size += len(part)
+                if size > cap:
+                    raise TooLarge(f"the decoded body is larger than {cap} bytes")
+                parts.append(part)
+            at -= len(engine.unused_data)
+    except (zlib.error, zstandard.ZstdError):
         raise BadEncoding(f"the request body is not valid {name}") from None
     return b"".join(parts)
+
+
+def _engine(head: bytes, name: str) -> _Engine:
+    if name == "zstd":
+        return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+    return zlib.decompressobj(_bits(head, name))
 
 
 def _bits(data: bytes, name: str) -> int:
@@ -90,23 +96,34 @@ class Inflater:
         if len(names) > 1:
             raise BadEncoding("the answer has several content codings")
         self._name = names[0] if names else ""
-        self._engine: zstandard.ZstdDecompressionObj | zlib._Decompress | None = None
+        self._engine: _Engine | None = None
+        self._held = b""
         self.broken = False
 
     def feed(self, chunk: bytes) -> bytes:
         """The decoded bytes this chunk completes."""
         if not self._name or self.broken:
             return b"" if self.broken else chunk
+        parts: list[bytes] = []
         try:
-            if self._engine is None and chunk:
-                self._engine = self._start(chunk)
-            return self._engine.decompress(chunk) if self._engine is not None else b""
-        except (zlib.error, zstandard.ZstdError, EOFError):
+            self._inflate(self._held + chunk, parts)
+        except (zlib.error, zstandard.ZstdError):
             self.broken = True
-            return b""
+        return b"".join(parts)
 
-    def _start(self, chunk: bytes) -> zstandard.ZstdDecompressionObj | zlib._Decompress:
-        if self._name == "zstd":
-            decoder = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-            return decoder.decompressobj(read_across_frames=True)
-        return zlib.decompressobj(_bits(chunk, self._name))
+    def _inflate(self, data: bytes, parts: list[bytes]) -> None:
+        at, size, self._held = 0, 0, b""
+        while at < len(data) and not self.broken:
+            if self._engine is None:
+                if len(data) - at < 2:
+                    self._held = data[at:]
+                    return
+                self._engine = _engine(data[at : at + 2], self._name)
+            piece = data[at : at + _SLICE]
+            parts.append(self._engine.decompress(piece))
+            at += len(piece)
+            size += len(parts[-1])
+            self.broken = size > _BURST
+            if self._engine.eof:
+                at -= len(self._engine.unused_data)
+                self._engine = None
