@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from datetime import UTC
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.config import Limits
+from pool_server.users import counters
+from pool_server.users.counters import COUNTED, Use
+from pool_server.users.periods import bounds
+from pool_server.words import Denial
+
+from .site import NOON
+
+MARKS = bounds(NOON, UTC)
+
+
+def use_with(**fields: object) -> Use:
+    use = Use(**fields)  # type: ignore[arg-type]
+    counters.advance(use, NOON, MARKS)
+    return use
+
+
+def test_the_names_counted_are_the_limits_and_the_denials() -> None:
+    assert set(COUNTED) == set(Limits.__struct_fields__) - {"providers", "models"}
+    assert {Denial(name) for name in COUNTED} < set(Denial)
+    assert set(counters.used_now(Use())) == set(COUNTED) == set(counters.frees_at(Use(), Limits(), MARKS))
+
+
+def test_requests_a_minute_slide() -> None:
+    use, limits = use_with(), Limits(requests_per_minute=3)
+    for second in (0, 10, 20):
+        counters.hold(use, 1, 0.0, NOON + second)
+    stop = counters.stopped(use, limits, NOON + 21, MARKS)
+    assert stop == (Denial.REQUESTS_PER_MINUTE, 3, NOON + 61)
+    counters.advance(use, NOON + 60.9, MARKS)
+    assert counters.stopped(use, limits, NOON + 60.9, MARKS) is not None
+    counters.advance(use, NOON + 61, MARKS)
+    assert counters.stopped(use, limits, NOON + 61, MARKS) is None
+
+
+def test_the_rolling_window_frees_when_enough_of_it_is_old() -> None:
+    use, limits = use_with(), Limits(tokens_5h=100)
+    for hours, tokens in ((0, 50), (1, 30), (2, 40)):
+        counters.count(use, tokens, 0.0, NOON + hours * 3600)
+    stop = counters.stopped(use, limits, NOON + 7200, MARKS)
+    assert stop is not None and stop.denial is Denial.TOKENS_5H
+    start = NOON // 300 * 300  # 120 used: when the first 50 have left, 70 remain
+    assert stop.retry_at == start + 300 + 5 * 3600
+    counters.advance(use, stop.retry_at, MARKS)
+    assert counters.used_now(use)["tokens_5h"] == 70
+    assert counters.stopped(use, limits, stop.retry_at, MARKS) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "denial", "retry_at"),
+    [
+        (Limits(tokens_day=10), Denial.TOKENS_DAY, MARKS.day_end),
+        (Limits(tokens_week=10), Denial.TOKENS_WEEK, MARKS.week_end),
+        (Limits(tokens_month=10), Denial.TOKENS_MONTH, MARKS.month_end),
+        (Limits(cost_day=0.5), Denial.COST_DAY, MARKS.day_end),
+        (Limits(cost_week=0.5), Denial.COST_WEEK, MARKS.week_end),
+        (Limits(cost_month=0.5), Denial.COST_MONTH, MARKS.month_end),
+    ],
+)
+def test_each_period_is_told_with_its_end(limits: Limits, denial: Denial, retry_at: float) -> None:
+    use = use_with()
+    assert counters.stopped(use, limits, NOON, MARKS) is None
+    counters.count(use, 10, 0.5, NOON)
+    stop = counters.stopped(use, limits, NOON, MARKS)
+    assert stop is not None and (stop.denial, stop.retry_at) == (denial, retry_at)
+
+
+def test_of_several_limits_the_one_that_frees_last_is_told() -> None:
+    use = use_with()
+    counters.count(use, 10, 0.0, NOON)
+    stop = counters.stopped(use, Limits(tokens_day=10, tokens_week=10, tokens_5h=10), NOON, MARKS)
+    assert stop is not None and stop.denial is Denial.TOKENS_WEEK
+
+
+def test_what_is_held_stops_others_for_a_moment_only() -> None:
+    use = use_with()
+    counters.hold(use, 100, 1.0, NOON)
+    for limits in (Limits(tokens_day=100), Limits(tokens_5h=100), Limits(cost_week=1.0), Limits(concurrent=1)):
+        stop = counters.stopped(use, limits, NOON, MARKS)
+        assert stop is not None and stop.retry_at == NOON + counters.SOON
+    counters.unhold(use, 100, 1.0)
+    assert counters.stopped(use, Limits(tokens_day=100, concurrent=1), NOON, MARKS) is None
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_limit_of_nothing_never_frees(name: str) -> None:
+    stop = counters.stopped(use_with(), Limits(**{name: 0}), NOON, MARKS)
+    assert stop is not None and stop.denial.value == name and stop.retry_at is None
+
+
+def test_new_periods_begin_at_nothing_and_a_clock_set_back_forgets_nothing() -> None:
+    use = use_with()
+    counters.count(use, 10, 1.0, NOON)
+    before = NOON - 86400
+    counters.advance(use, before, bounds(before, UTC))
+    assert counters.used_now(use)["tokens_day"] == 10
+    later = NOON + 86400
+    counters.advance(use, later, bounds(later, UTC))
+    now = counters.used_now(use)
+    assert (now["tokens_day"], now["tokens_week"], now["tokens_month"]) == (0, 10, 10)
+    assert (now["cost_day"], now["cost_month"]) == (0.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 1000)), max_size=60))
+def test_the_rolling_window_never_forgets_early_and_forgets_within_a_bucket(steps: list[tuple[int, int]]) -> None:
+    use, now, events = use_with(), NOON, []
+    for wait, tokens in steps:
+        now += wait
+        counters.advance(use, now, bounds(now, UTC))
+        counters.count(use, tokens, 0.0, now)
+        events.append((now, tokens))
+        exact = sum(n for at, n in events if now - at < counters.ROLLING)
+        generous = sum(n for at, n in events if now - at < counters.ROLLING + counters.BUCKET)
+        assert exact <= counters.used_now(use)["tokens_5h"] <= generous
+    assert len(use.rolling) <= counters.ROLLING // counters.BUCKET + 1
+
+
+@given(st.lists(st.floats(0, 100), max_size=80), st.integers(1, 10))
+def test_no_sliding_minute_ever_holds_more_than_the_limit(gaps: list[float], most: int) -> None:
+    use, now, let_in = use_with(), NOON, []
+    for gap in gaps:
+        now += gap
+        counters.advance(use, now, bounds(now, UTC))
+        stop = counters.stopped(use, Limits(requests_per_minute=most), now, bounds(now, UTC))
+        if stop is None:
+            counters.hold(use, 0, 0.0, now)
+            let_in.append(now)
+            assert sum(now - at < 60 for at in let_in) <= most
+        else:
+            assert stop.retry_at is not None and now < stop.retry_at <= now + 61
+            later = msgspec.msgpack.decode(msgspec.msgpack.encode(use), type=Use)
+            counters.advance(later, stop.retry_at, MARKS)
+            assert counters.stopped(later, Limits(requests_per_minute=most), stop.retry_at, MARKS) is None
+
+
+def test_models_match_patterns_without_case() -> None:
+    limits = Limits(models=["claude-*", "gpt-5"])
+    assert counters.model_allowed(limits, "Claude-Sonnet-4")
+    assert counters.model_allowed(limits, "gpt-5")
+    assert counters.model_allowed(limits, "")
+    assert not counters.model_allowed(limits, "gpt-5-codex")
+    assert not counters.model_allowed(Limits(models=[]), "gpt-5")
+    assert counters.provider_allowed(Limits(), "codex")
+    assert not counters.provider_allowed(Limits(providers=["claude"]), "codex")
+
+
+def test_estimates_that_were_too_small_make_the_next_ones_larger_for_a_while() -> None:
+    use = Use()
+    counters.learn(use, 4000, 40_000)
+    assert use.ratio == 10
+    for _ in range(60):
+        counters.learn(use, 4000, 1000)
+    assert 1.0 <= use.ratio < 1.1

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.records import Usage
+from pool_server.users import fairshare
+
+HOUR = 3600.0
+WINDOW = 5 * HOUR
+
+uses = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.1, 1e6), min_size=1)
+
+
+@given(uses, st.floats(0.0, 1.0), st.data())
+def test_the_level_hands_out_the_supply_and_nobody_gets_more_than_they_ask(
+    use: dict[str, float], part: float, data: st.DataObject
+) -> None:
+    weights = {who: data.draw(st.floats(0.1, 10)) for who in use}
+    supply = part * sum(use.values())
+    height = fairshare.level(use, weights, supply)
+    handed_out = sum(min(use[who], weights[who] * height) for who in use)
+    assert handed_out == pytest.approx(min(supply, sum(use.values())))
+
+
+@given(uses, st.floats(0.0, 20.0))
+def test_nobody_at_or_under_the_equal_share_ever_waits(use: dict[str, float], room: float) -> None:
+    equal = sum(use.values()) / len(use)
+    fair = fairshare.allowed(use, {}, room, 20.0)
+    assert fair >= equal * (1 - 1e-9)
+    assert any(amount <= fair * (1 + 1e-9) for amount in use.values())
+
+
+@given(uses, st.floats(0.0, 100.0), st.floats(0.0, 100.0))
+def test_less_room_never_lets_more_through(use: dict[str, float], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert fairshare.allowed(use, {}, low, 20.0) <= fairshare.allowed(use, {}, high, 20.0) * (1 + 1e-9)
+
+
+def test_enough_room_is_open_to_all() -> None:
+    assert fairshare.allowed({"a": 1e9, "b": 1.0}, {}, 20.0, 20.0) == float("inf")
+
+
+def test_whoever_is_alone_never_waits() -> None:
+    assert 1e9 <= fairshare.allowed({"a": 1e9}, {}, 0.0, 20.0)
+
+
+def test_a_larger_weight_is_a_larger_share() -> None:
+    use = {"patron": 600.0, "guest": 300.0}
+    fair = fairshare.allowed(use, {"patron": 2.0, "guest": 1.0}, 0.0, 20.0)
+    assert fair == 300.0  # a unit of weight: the patron's 600 are within twice that
+    assert fairshare.allowed(use, {}, 0.0, 20.0) == 450.0  # as equals the first would wait
+
+
+def test_use_ages_and_says_when_it_is_fair_again() -> None:
+    buckets: fairshare.Buckets = []
+    for hour, amount in ((0, 60.0), (1, 30.0), (2, 10.0)):
+        buckets = fairshare.add(buckets, amount, hour * HOUR, WINDOW)
+    assert fairshare.recent(buckets, 2 * HOUR, WINDOW) == 100.0
+    when = fairshare.frees_at(buckets, 40.0, 2 * HOUR, WINDOW)
+    assert when == fairshare.BUCKET + WINDOW
+    assert fairshare.recent(buckets, when, WINDOW) == 40.0
+    assert fairshare.add(buckets, 1.0, 20 * HOUR, WINDOW) == [(int(20 * HOUR), 1.0)]
+
+
+def test_a_cached_token_weighs_less_than_one_that_is_written() -> None:
+    assert fairshare.weigh(Usage(cache_read=1000)) < fairshare.weigh(Usage(input=1000))
+    assert fairshare.weigh(Usage(input=1000)) < fairshare.weigh(Usage(output=1000))
+
+
+class Provider:
+    """A provider with so much room in each five-hour window, and the friends that share it."""
+
+    def __init__(self, room: float) -> None:
+        self.size = self.room = room
+        self.use: dict[str, fairshare.Buckets] = {}
+        self.served: dict[str, float] = {}
+        self.refused: dict[str, int] = {}
+
+    def ask(self, who: str, amount: float, now: float) -> None:
+        percent = 100 * self.room / self.size
+        use = {name: fairshare.recent(buckets, now, WINDOW) for name, buckets in self.use.items()}
+        if self.room < amount or use.get(who, 0.0) > fairshare.allowed(use, {}, percent, 20.0):
+            self.refused[who] = self.refused.get(who, 0) + 1
+            return
+        self.room -= amount
+        self.use[who] = fairshare.add(self.use.get(who, []), amount, now, WINDOW)
+        self.served[who] = self.served.get(who, 0.0) + amount
+
+
+def simulate(*, modest_every_min: int) -> Provider:
+    """One window: a greedy friend asks whenever possible, nine modest ones every so often."""
+    rng = random.Random(7)
+    provider = Provider(10_000.0)
+    for minute in range(300):
+        now = minute * 60.0
+        crowd = ["greedy"] * 60
+        crowd += [f"modest{n}" for n in range(9) if (minute + 3 * n) % modest_every_min == 0]
+        rng.shuffle(crowd)
+        for who in crowd:
+            provider.ask(who, 2.0 if who == "greedy" else 10.0, now)
+    return provider
+
+
+def test_a_greedy_friend_waits_and_nine_modest_ones_do_not() -> None:
+    provider = simulate(modest_every_min=15)  # nine modest friends want 1,800 of 10,000
+    assert not [who for who in provider.refused if who != "greedy"]
+    assert provider.refused["greedy"] > 0
+    assert sum(provider.served[f"modest{n}"] for n in range(9)) == 1800.0
+    assert provider.served["greedy"] >= 7_500.0  # what the others did not want, but for a little kept for them
+
+
+def test_room_nobody_else_wants_is_not_kept_from_the_greedy() -> None:
+    provider = Provider(10_000.0)
+    for minute in range(300):
+        for _ in range(60):
+            provider.ask("greedy", 2.0, minute * 60.0)
+    assert provider.served["greedy"] == pytest.approx(10_000.0)
