@@ -1,0 +1,359 @@
+"""One exchange's life, whatever its transport: look, reserve, choose, try, learn, record.
+
+HTTP answers and WebSocket turns both drive this; they differ only in how bytes travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pool_server import dialects
+from pool_server.accounts import Accounts, Ask, Decision, RefreshFailed
+from pool_server.config import Settings
+from pool_server.gateway import metrics, terminal
+from pool_server.gateway.routes import Route
+from pool_server.gateway.upstream import Upstream
+from pool_server.ledger import Ledger
+from pool_server.providers import Credential, provider_module, providers_for, redact
+from pool_server.records import Attempt, ClientError, Fault, Peek, Upcall, Usage, UsageRecord
+from pool_server.users import Denied, Principal, Reservation, Users
+from pool_server.words import (
+    ErrorKind,
+    FaultKind,
+    Operation,
+    Outcome,
+    Provider,
+    Transport,
+)
+
+log = logging.getLogger("pool_server.gateway")
+
+_BYTES_A_TOKEN = 4  # the usual rough length of a token in UTF-8 text and JSON
+_BYTES_A_EVENT_TOKEN = 120  # of a streamed answer, whose events wrap a few characters each
+_OUTPUT_GUESS = 2_000  # tokens, when the request names no maximum
+_OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
+_GAUGE_S = 5.0
+_TURN_STATE = "x-codex-turn-state"
+_OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0, "file": 30 * 86_400.0}
+_BELONGS = frozenset({"encrypted", "file"})  # hard pins an account proves to own by answering with them
+_BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What the data plane works with; built once by the server."""
+
+    settings: Settings
+    accounts: Accounts
+    users: Users
+    ledger: Ledger
+    upstream: Upstream
+    gauge: RoomGauge
+
+
+class RoomGauge:
+    """How much room a provider has left, in percent; read anew every few seconds, not on every request."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._rooms: dict[str, float | None] = {}
+        self._due = 0.0
+
+    def percent(self, provider: Provider) -> float | None:
+        """0 to 100, None while the provider has not said."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + _GAUGE_S
+            self._rooms = {row["provider"]: row["room_percent"] for row in self._accounts.summary()}
+        return self._rooms.get(provider.value)
+
+
+def new_request_id(now: float) -> str:
+    """A sortable id: 11 hex digits of milliseconds, then 13 random ones."""
+    return f"{int(now * 1000):011x}{os.urandom(7).hex()[:13]}"
+
+
+class Exchange:
+    """The facts and steps of one exchange. Times: `at` unix seconds, `started` monotonic seconds."""
+
+    def __init__(self, rooms: Rooms, route: Route, principal: Principal, upcall: Upcall, request_id: str) -> None:
+        self.rooms = rooms
+        self.route = route
+        self.principal = principal
+        self.upcall = upcall
+        self.id = request_id
+        self.at = time.time()
+        self.started = time.monotonic()
+        self.peek = Peek()
+        self.providers: tuple[Provider, ...] = ()
+        self.decision: Decision | None = None
+        self.account = ""
+        self.attempts: list[Attempt] = []
+        self.tried: set[str] = set()
+        self.fault: Fault | None = None
+        self.usage = Usage()
+        self.transport = Transport.BUFFERED
+        self.first_byte_ms: float | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.answered_model = ""
+        self.forced: str | None = None
+        self.agent = ""
+        self.shed = False
+        self.recorded = False
+        self._ask: Ask | None = None
+        self._reservation: Reservation | None = None
+        self._attempt_started = 0.0
+
+    # -- before the first attempt
+
+    def look(self, headers: dict[str, str], body: Any, credential: str) -> None:
+        """Reads the few facts of the request. Raises `dialects.BadBody`. Header names lower case."""
+        route = self.route
+        self.peek = dialects.peek(route.operation, route.dialect, route.path, headers, body, credential=credential)
+        self.upcall.model = self.peek.model
+        self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
+        self.agent = headers.get("x-pool-agent", "")[:80]
+        self.forced = headers.get("x-pool-account") or None
+
+    async def reserve(self) -> ClientError | None:
+        """Takes the user's share before anything is spent; the error when a limit forbids it."""
+        tokens_in = self.request_bytes // _BYTES_A_TOKEN
+        tokens_out = min(self.peek.max_output or _OUTPUT_GUESS, _OUTPUT_CAP)
+        cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
+        provider = self.providers[0] if self.providers else None
+        room = self.rooms.gauge.percent(provider) if provider is not None else None
+        answer = await self.rooms.users.reserve_or_wait(
+            self.principal,
+            provider=provider.value if provider is not None else "",
+            model=self.peek.model,
+            tokens=tokens_in + tokens_out,
+            cost=cost,
+            room=room,
+        )
+        if isinstance(answer, Denied):
+            return terminal.denied(answer)
+        self._reservation = answer
+        return None
+
+    def force_refused(self) -> ClientError | None:
+        """The error when X-Pool-Account names an account this caller may not force."""
+        if self.forced is None:
+            return None
+        try:
+            owner = self.rooms.accounts.owner(self.forced)
+        except KeyError:
+            owner = None
+        if owner is not None and self.rooms.users.may_force(self.principal, owner):
+            return None
+        message = "X-Pool-Account names an account you may not force."
+        return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_not_yours")
+
+    # -- attempts
+
+    async def next_account(self) -> str | None:
+        """Chooses the next account to try, None when nothing is left (then `unserved` tells why).
+
+        Where the account that a turn state or sealed reasoning belongs to is gone, the exchange goes on without
+        them (`shed` is set: the body must be stripped); a lost response id or file is the client's to know.
+        """
+        account = await self._next()
+        if account is not None or self.decision is None or not self.decision.hard_lost or self.shed:
+            return account
+        if not all(kind in dialects.SHEDDABLE for kind, _ in self.peek.hard):
+            return None
+        self.shed = True
+        self.peek.hard = ()
+        self.upcall.headers = [pair for pair in self.upcall.headers if pair[0].lower() != _TURN_STATE]
+        return await self._next()
+
+    async def _next(self) -> str | None:
+        if len(self.attempts) >= self.rooms.settings.max_attempts and self.decision is not None:
+            self.decision = self.rooms.accounts.choose(self._new_ask())
+            return None
+        ask = self._new_ask()
+        decision = self.rooms.accounts.choose(ask)
+        now = time.time()
+        wait_s = self.rooms.settings.choosing.wait_s
+        if decision.account is None and decision.retry_at is not None and decision.retry_at - now <= wait_s:
+            decision = await self.rooms.accounts.wait_turn(ask, deadline=now + wait_s)
+        self.decision = decision
+        self._ask = ask
+        return decision.account
+
+    def _new_ask(self) -> Ask:
+        return Ask(
+            providers=self.providers,
+            operation=self.route.operation,
+            dialect=self.route.dialect,
+            model=self.peek.model,
+            user=self.principal.user,
+            session=self.peek.session,
+            hard=self.peek.hard,
+            exclude=frozenset(self.tried),
+            forced=self.forced,
+            websocket=self.route.websocket,
+        )
+
+    def begin(self, account: str) -> Credential:
+        """Counts the account as in use and returns its credential. Pair with `end`."""
+        credential = self.rooms.accounts.credential(account)
+        self.rooms.accounts.begin(account, self.peek.model)
+        self.account = account
+        self.tried.add(account)
+        self._attempt_started = time.monotonic()
+        self.attempts.append(Attempt(account, started_ms=self._since_start()))
+        return credential
+
+    def end(self, account: str) -> None:
+        self.rooms.accounts.end(account, self.peek.model)
+        if self.attempts:
+            self.attempts[-1].ms = round((time.monotonic() - self._attempt_started) * 1000, 1)
+
+    async def refreshed(self, account: str, failed: Credential) -> Credential | None:
+        """After a 401: the account's new credential, None when it cannot be refreshed."""
+        try:
+            return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")
+        except RefreshFailed:
+            return None
+
+    def failed(self, account: str, credential: Credential, fault: Fault, usage: Usage | None = None) -> None:
+        """Blames the account for a fault, if it is to blame, and notes it on the attempt."""
+        self.fault = fault
+        attempt = self.attempts[-1]
+        attempt.status = fault.status
+        attempt.fault = fault.kind.value
+        attempt.message = fault.message
+        if usage is not None and usage.known:
+            attempt.usage = usage
+        metrics.upstream_faults.labels(credential.provider.value, fault.kind.value).inc()
+        if fault.kind not in _BLAMELESS:
+            self.rooms.accounts.fail(account, fault, self.peek.model, credential.fingerprint)
+
+    def observe(self, account: str, credential: Credential, headers: dict[str, str]) -> None:
+        """Learns quota windows from an answer's headers (lower-case names)."""
+        module = provider_module(credential.provider)
+        seen = module.quota_headers(headers, now=time.time(), model=self.peek.model)
+        if seen:
+            self.rooms.accounts.observe(account, seen)
+
+    def observe_event(self, account: str, credential: Credential, raw: bytes) -> None:
+        """Learns quota windows from a stream event."""
+        module = provider_module(credential.provider)
+        seen = module.quota_event(raw, now=time.time(), model=self.peek.model)
+        if seen:
+            self.rooms.accounts.observe(account, seen)
+
+    def committed(self, account: str, status: int) -> None:
+        """The account really answers: pins the conversation to it and notes the first byte."""
+        self.first_byte_ms = self._since_start()
+        self.attempts[-1].status = status
+        if self._ask is not None:
+            self.rooms.accounts.bind(self._ask, account)
+
+    def progressed(self, usage: Usage) -> None:
+        """Corrects the reservation by what the stream reported so far."""
+        if self._reservation is not None and usage.known:
+            cost = self.rooms.ledger.price(self.peek.model, usage, self.peek.tier)
+            self.rooms.users.progress(self._reservation, usage.total, cost)
+
+    def succeeded(self, account: str, response_id: str) -> None:
+        """The answer came to its good end."""
+        first = (self.first_byte_ms or 0.0) / 1000 - self.attempts[-1].started_ms / 1000
+        self.rooms.accounts.succeed(account, self.peek.model, max(0.0, first))
+        if response_id:
+            self.own(account, "response", response_id)
+        for kind, identifier in self.peek.hard:
+            if kind in _BELONGS:
+                self.own(account, kind, identifier)
+
+    def own(self, account: str, kind: str, identifier: str) -> None:
+        """Remembers that only this account can serve an id (response, turn state)."""
+        self.rooms.accounts.own(self.principal.user, kind, identifier, account, _OWNED_S[kind])
+
+    # -- the end
+
+    def unserved(self) -> ClientError:
+        """What the client is told when no account is left."""
+        assert self.decision is not None
+        return terminal.unserved(self.decision, self.fault, self.providers, self.peek.model, time.time())
+
+    async def record(self, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:
+        """Settles the reservation and makes the record durable; the second call does nothing."""
+        if self.recorded:
+            return
+        self.recorded = True
+        usage = self.usage
+        model = self.peek.model or self.answered_model
+        cost = self.rooms.ledger.price(model, usage, self.peek.tier) if usage.known else None
+        if self._reservation is not None:
+            self._settle(self._reservation, usage, cost)
+        provider = self._provider()
+        metrics.exchanges.labels(provider, self.route.dialect.value, outcome.value).inc()
+        saved = self.rooms.ledger.record(
+            UsageRecord(
+                id=self.id,
+                at=self.at,
+                user=self.principal.user,
+                key=self.principal.key,
+                provider=provider,
+                account=self.account,
+                model=model,
+                dialect=self.route.dialect.value,
+                transport=self.transport.value,
+                operation=self.route.operation.value,
+                status=status,
+                outcome=outcome.value,
+                message=redact(message)[:300] if message else "",
+                usage=usage,
+                cost=cost,
+                partial=partial,
+                attempts=self.attempts,
+                first_byte_ms=self.first_byte_ms,
+                total_ms=self._since_start(),
+                request_bytes=self.request_bytes,
+                response_bytes=self.response_bytes,
+                agent=self.agent,
+                session=self._session_hash(),
+                tier=self.peek.tier,
+                decision=self.decision.record() if self.decision is not None else {},
+            )
+        )
+        try:
+            await asyncio.shield(saved)
+        except Exception as error:  # a full disk must not take the answer away from the client
+            log.warning("exchange %s is not recorded: %s", self.id, redact(str(error)))
+
+    def _settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
+        """An answer whose usage never came is charged to the user's limits by its size, or hanging up early
+        would be free; an exchange nobody answered costs nothing."""
+        if usage.known:
+            self.rooms.users.settle(reservation, usage, cost)
+        elif self.first_byte_ms is not None and self.route.operation is not Operation.COUNT_TOKENS:
+            guess = Usage(
+                input=self.request_bytes // _BYTES_A_TOKEN, output=self.response_bytes // _BYTES_A_EVENT_TOKEN
+            )
+            cost = self.rooms.ledger.estimate(self.peek.model, guess.input, guess.output)
+            self.rooms.users.settle(reservation, guess, cost)
+        else:
+            self.rooms.users.release(reservation)
+
+    def _provider(self) -> str:
+        if self.account:
+            return self.account.partition(":")[0]
+        return self.providers[0].value if self.providers else ""
+
+    def _session_hash(self) -> str:
+        if not self.peek.session:
+            return ""
+        text = f"{self.principal.user}|{self.peek.session}".encode()
+        return hashlib.blake2b(text, digest_size=6).hexdigest()
+
+    def _since_start(self) -> float:
+        return round((time.monotonic() - self.started) * 1000, 1)

@@ -1,0 +1,132 @@
+"""The data plane's front: picks what belongs to it out of the server's traffic and keeps count of what is live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.routing import Router
+
+from pool_server.accounts import Accounts
+from pool_server.config import Settings
+from pool_server.gateway import metrics, terminal
+from pool_server.gateway.exchange import RoomGauge, Rooms
+from pool_server.gateway.headers import credentials
+from pool_server.gateway.http import HttpExchange
+from pool_server.gateway.local import LocalAnswers
+from pool_server.gateway.routes import Route, match
+from pool_server.gateway.upstream import Upstream
+from pool_server.gateway.websocket import CodexSocket, socket_application
+from pool_server.ledger import Ledger
+from pool_server.peers import local_refusal
+from pool_server.records import ClientError
+from pool_server.users import Denied, Principal, Users
+from pool_server.words import Denial, ErrorKind, Outcome
+
+MAX_HEADER_BYTES = 128 << 10
+IDLE_CONNECTION_S = 3600.0
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """What `tornado.httpserver.HTTPServer` must be made with for the data plane's promises to hold.
+
+    Body sizes are judged by the delegates, which can say so in the client's dialect; Tornado's own limit would
+    answer with a bare 400. The idle limit also ends a client that dribbles its headers.
+    """
+    return {
+        "max_header_size": MAX_HEADER_BYTES,
+        "max_body_size": 1 << 60,
+        "idle_connection_timeout": IDLE_CONNECTION_S,
+        "body_timeout": max(600.0, settings.upstream_idle_s * 2),
+        "xheaders": False,
+    }
+
+
+class Gateway(Router):
+    """Put it as the first rule of a `RuleRouter`: paths it does not know go on to the pages."""
+
+    def __init__(
+        self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
+    ) -> None:
+        self.rooms = Rooms(settings, accounts, users, ledger, upstream, RoomGauge(accounts))
+        self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
+        self.live: set[HttpExchange] = set()
+        self.sockets: set[CodexSocket] = set()
+        self.http_only: dict[str, float] = {}
+        self._socket_app = socket_application(self)
+        self.draining = False
+        metrics.live.set_function(lambda: self._working)
+        users.on_end.append(self._ended)
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
+        route = match(request.method or "", request.path, request.headers)
+        if route is not None and route.websocket:
+            return self._socket_app.find_handler(request, **kwargs)
+        return None if route is None else HttpExchange(self, request, route)
+
+    def door(self, request: HTTPServerRequest, route: Route) -> Principal | ClientError | None:
+        """Who calls: a principal, None for the few calls open to all, or the error that turns them away."""
+        if self.draining:
+            return ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
+        users = self.rooms.users
+        if not self.rooms.settings.friends_mode:
+            refusal = local_refusal(request.remote_ip or "", request.headers)
+            if refusal is not None:
+                metrics.refusals.labels(Denial.NOT_LOCAL.value).inc()
+                message = f"{refusal[0].upper()}{refusal[1:]}."
+                return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.NOT_LOCAL.value)
+            return users.local_principal()
+        if not route.model_call and self.local.open_to_all(request.method or "", route.path):
+            return None
+        answer: Principal | Denied | None = None
+        for token in credentials(request.headers, request.query):
+            answer = users.authenticate(token)
+            if isinstance(answer, Principal):
+                return answer
+        if answer is None:
+            answer = users.authenticate(None)
+        assert isinstance(answer, Denied)
+        metrics.refusals.labels(answer.denial.value).inc()
+        return terminal.denied(answer)
+
+    def apply(self, settings: Settings) -> None:
+        """New settings for exchanges that begin from now on."""
+        self.rooms.settings = settings
+
+    async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
+        """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        error = ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
+        while True:
+            for socket in [socket for socket in self.sockets if not socket.busy]:
+                socket.stop(Outcome.CUT, error)
+            if not self._working or loop.time() >= deadline:
+                break
+            await poll(0.05)
+        for exchange in self._all():
+            exchange.stop(Outcome.CUT, error)
+        grace = loop.time() + 2.0
+        while self._working and loop.time() < grace:
+            await poll(0.02)
+
+    def _all(self) -> list[HttpExchange | CodexSocket]:
+        return [*self.live, *self.sockets]
+
+    @property
+    def _working(self) -> int:
+        return len(self.live) + sum(socket.busy for socket in self.sockets)
+
+    async def close(self) -> None:
+        await self.rooms.upstream.close()
+
+    def _ended(self, user: str | None, key: str | None) -> None:
+        """A user was disabled or a key revoked: their exchanges end now."""
+        error = ClientError(ErrorKind.AUTH, "This key was revoked.", 401, code=Denial.REVOKED_KEY.value)
+        for exchange in self._all():
+            who = exchange.principal
+            if who is not None and (who.user == user or (key and who.key == key)):
+                exchange.stop(Outcome.REVOKED, error)

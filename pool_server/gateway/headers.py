@@ -1,0 +1,91 @@
+"""Header rules of the data plane, both directions. Pure.
+
+Upwards goes what the client sent, minus our own credential, hop-by-hop, forwarding, cookie and X-Pool-* headers;
+downwards what the provider sent, minus hop-by-hop and cookies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from urllib.parse import unquote_plus
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_UP_DROPPED = _HOP_BY_HOP | {
+    "accept-encoding",  # replaced by identity, so that usage can be read
+    "authorization",
+    "chatgpt-account-id",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "true-client-ip",
+    "via",
+    "x-api-key",
+    "x-client-ip",
+    "x-goog-api-key",
+    "x-real-ip",
+}
+_UP_DROPPED_PREFIXES = ("x-forwarded-", "x-pool-", "cf-", "sec-websocket-")
+_DOWN_DROPPED = _HOP_BY_HOP | {"set-cookie", "content-length", "alt-svc", "server", "date", "x-pool-request-id"}
+FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
+
+
+@lru_cache(maxsize=4096)
+def _goes_up(name: str) -> bool:
+    lowered = name.lower()
+    return lowered not in _UP_DROPPED and not lowered.startswith(_UP_DROPPED_PREFIXES)
+
+
+@lru_cache(maxsize=4096)
+def _goes_down(name: str) -> bool:
+    return name.lower() not in _DOWN_DROPPED
+
+
+def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The client's headers that may reach a provider, in their order."""
+    return [pair for pair in headers if _goes_up(pair[0])]
+
+
+def downward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The provider's headers that may reach the client; Content-Length is set anew by whoever writes."""
+    return [pair for pair in headers if _goes_down(pair[0])]
+
+
+def credentials(headers: Mapping[str, str], query: str) -> list[str]:
+    """Every credential the client presented, likeliest first, without doubles."""
+    found: list[str] = []
+    bearer = headers.get("Authorization", "")
+    if bearer[:7].lower() == "bearer ":
+        found.append(bearer[7:].strip())
+    for name in ("X-Api-Key", "X-Goog-Api-Key"):
+        value = headers.get(name, "").strip()
+        if value and value not in found:
+            found.append(value)
+    if "key=" in query:
+        found.extend(
+            unquote_plus(value)
+            for name, _, value in (part.partition("=") for part in query.split("&"))
+            if name == "key" and value and unquote_plus(value) not in found
+        )
+    return [value for value in found if value]
+
+
+def query_without_key(query: str) -> str:
+    """The query string as it came, without `key=…`."""
+    if "key=" not in query:
+        return query
+    return "&".join(part for part in query.split("&") if part.partition("=")[0] != "key")

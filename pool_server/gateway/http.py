@@ -1,0 +1,391 @@
+"""The HTTP side of the data plane: one delegate per request, from its headers to the last byte of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from asyncio import Future
+from typing import TYPE_CHECKING
+
+import aiohttp
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import StreamClosedError
+
+from pool_server import dialects
+from pool_server.gateway.body import Body
+from pool_server.gateway.exchange import Exchange, new_request_id
+from pool_server.gateway.headers import downward, query_without_key, upward
+from pool_server.gateway.local import LocalRequest
+from pool_server.gateway.relay import Relay, Watch
+from pool_server.gateway.reply import Reply
+from pool_server.gateway.routes import Route
+from pool_server.gateway.upstream import UpstreamFailed, read_capped
+from pool_server.providers import Credential, network_fault, provider_module, redact
+from pool_server.records import ClientError, Fault, Prepared, Upcall
+from pool_server.users import Principal
+from pool_server.words import Dialect, ErrorKind, FaultKind, Outcome
+
+if TYPE_CHECKING:
+    from pool_server.gateway.gateway import Gateway
+
+log = logging.getLogger("pool_server.gateway")
+
+LOCAL_BODY_CAP = 4 << 20  # bytes of a call the pool answers itself (telemetry is swallowed, not kept)
+_DECODED_CAP_FACTOR = 4  # a compressed body may unfold to this many times max_body_mb
+_FAULT_BODY_CAP = 4 << 20
+_FAULT_BODY_S = 30.0
+_TELLTALE_EXTRA = 64 << 20  # a body over the limit is read to its end when it is at most this much larger
+_PASSED_ON = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
+
+
+class HttpExchange(HTTPMessageDelegate):
+    """Reads the request, then runs the exchange as a task that the client's hang-up cancels."""
+
+    def __init__(self, gateway: Gateway, request: HTTPServerRequest, route: Route) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._route = route
+        self._body = Body()
+        self._size = 0
+        self._limit = LOCAL_BODY_CAP
+        self._principal: Principal | None = None
+        self._error: ClientError | None = None
+        self._stop: tuple[Outcome, ClientError] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._x: Exchange | None = None
+        self._watch: Watch | None = None
+        assert request.connection is not None
+        self._reply = Reply(request.connection, new_request_id(time.time()))
+
+    @property
+    def principal(self) -> Principal | None:
+        return self._principal
+
+    # -- the request comes in
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Future[None] | None:
+        gateway = self._gateway
+        self._gateway.live.add(self)
+        admitted = gateway.door(self._request, self._route)
+        if isinstance(admitted, ClientError):
+            self._error = admitted
+        else:
+            self._principal = admitted
+        if self._route.model_call:
+            self._limit = gateway.rooms.settings.max_body_mb << 20
+        length = headers.get("Content-Length", "")
+        if length.isdigit() and int(length) > self._limit:
+            self._too_large()
+            if int(length) > self._limit + _TELLTALE_EXTRA or headers.get("Expect"):
+                self._task = asyncio.get_running_loop().create_task(self._run())
+        return None
+
+    def data_received(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._error is not None:
+            return  # read and dropped, so that the client gets to read the answer
+        if self._size > self._limit:
+            self._too_large()
+            return
+        try:
+            self._body.append(chunk)
+        except OSError:
+            self._error = ClientError(
+                ErrorKind.NO_ACCOUNT, "The pool has no disk space left to hold this request.", 507
+            )
+
+    def _too_large(self) -> None:
+        limit = self._limit >> 20
+        message = f"The request body is larger than {limit} MiB, the most this pool takes (max_body_mb)."
+        self._error = self._error or ClientError(ErrorKind.TOO_LARGE, message, 413)
+        self._body.close()
+
+    def finish(self) -> None:
+        connection = self._request.connection
+        set_close = getattr(connection, "set_close_callback", None)
+        if set_close is not None:
+            set_close(self._gone)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def on_connection_close(self) -> None:
+        self._gone()
+        if self._task is None:
+            self._close()
+
+    def _gone(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+
+    def stop(self, outcome: Outcome, error: ClientError) -> None:
+        """Ends the exchange now with an error in the client's dialect (revoked key, drained server)."""
+        if self._stop is None and self._task is not None and not self._task.done():
+            self._stop = (outcome, error)
+            self._task.cancel()
+
+    # -- the exchange
+
+    async def _run(self) -> None:
+        try:
+            await self._serve()
+        except asyncio.CancelledError:
+            await self._interrupted()
+        except StreamClosedError:
+            await self._interrupted()
+        except Exception:
+            log.exception("exchange %s failed inside the pool", self._reply.request_id)
+            await self._give_up(ClientError(ErrorKind.UNREACHABLE, "The pool failed to serve this request.", 500))
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch.relay = None
+        self._body.close()
+        self._gateway.live.discard(self)
+        # The task, its frames and the delegate refer to each other: undo that, the collector has enough to do.
+        self._task = None
+        self._x = None
+        self._watch = None
+
+    async def _serve(self) -> None:
+        if self._error is not None:
+            await self._tell(self._error)
+        elif not self._route.model_call:
+            await self._answer_locally()
+        else:
+            assert self._principal is not None
+            await self._exchange(self._principal)
+
+    async def _answer_locally(self) -> None:
+        request = self._request
+        answer = await self._gateway.local.answer(
+            LocalRequest(
+                method=request.method or "GET",
+                path=self._route.path,
+                query=query_without_key(request.query),
+                headers={name.lower(): value for name, value in request.headers.get_all()},
+                body=bytes(self._body.view()) if self._size else b"",
+                principal=self._principal,
+                forced=self._route.forced,
+                base_url=f"{request.protocol}://{request.host}",
+            )
+        )
+        await self._reply.whole(answer.status, list(answer.headers), answer.body)
+
+    async def _exchange(self, principal: Principal) -> None:
+        request = self._request
+        upcall = Upcall(
+            operation=self._route.operation,
+            dialect=self._route.dialect,
+            method=request.method or "POST",
+            path=self._route.path,
+            query=query_without_key(request.query),
+            headers=upward(request.headers.get_all()),
+        )
+        x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
+        x.request_bytes = self._size
+        self._x = x
+        refused = self._look(x) or x.force_refused()
+        if refused is None:
+            refused = await x.reserve()
+        if refused is not None:
+            await self._deny(x, refused)
+            return
+        self._watch = Watch(x, self._reply)
+        while (account := await x.next_account()) is not None:
+            credential = x.begin(account)
+            try:
+                fault = await self._attempt(x, account, credential)
+            finally:
+                x.end(account)
+            if fault is None:
+                return
+        error = x.unserved()
+        outcome = _OUTCOMES.get(error.kind, Outcome.UPSTREAM)
+        await x.record(outcome, error.status, error.message)
+        await self._tell(error)
+
+    def _look(self, x: Exchange) -> ClientError | None:
+        """Peeks into the request; the error when it cannot be read."""
+        headers = {name.lower(): value for name, value in self._request.headers.get_all()}
+        encoding = headers.get("content-encoding", "").strip().lower()
+        try:
+            body = self._body.view() if self._size else b""
+            if encoding not in ("", "identity"):
+                cap = self._limit * _DECODED_CAP_FACTOR
+                body = dialects.decode_body(body, encoding, cap=cap)
+            x.look(headers, body, x.principal.key or x.principal.user)
+        except dialects.TooLarge as error:
+            return ClientError(ErrorKind.TOO_LARGE, str(error), 413)
+        except (dialects.BadEncoding, dialects.BadBody) as error:
+            return ClientError(ErrorKind.BAD_REQUEST, str(error), 400)
+        if not x.providers:
+            return ClientError(ErrorKind.NOT_FOUND, "No provider of this pool answers this call.", 404)
+        return None
+
+    async def _deny(self, x: Exchange, error: ClientError) -> None:
+        outcome = Outcome.REQUEST_FAULT if error.status in (400, 404, 413) else Outcome.DENIED
+        await x.record(outcome, error.status, error.message)
+        await self._tell(error)
+
+    # -- one account's attempt
+
+    async def _attempt(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
+        """Tries one account; None when the client has its answer, else the fault that ended the attempt."""
+        body = self._stripped() if x.shed else None
+        fault = await self._call(x, account, credential, body)
+        if fault is not None and fault.kind is FaultKind.AUTH and credential.can_refresh:
+            renewed = await x.refreshed(account, credential)
+            if renewed is None:
+                x.fault = fault
+                x.attempts[-1].fault = fault.kind.value
+                x.attempts[-1].status = fault.status
+                return fault  # the refresh has set the account's state already
+            credential = renewed
+            fault = await self._call(x, account, credential, body)
+        if fault is not None and fault.kind is FaultKind.ENCRYPTED_CONTENT and body is None:
+            stripped = self._stripped()
+            if stripped is not None:
+                fault = await self._call(x, account, credential, stripped)
+        if fault is not None:
+            x.failed(account, credential, fault, x.usage)
+        return fault
+
+    def _stripped(self) -> bytes | None:
+        """The body without reasoning that was sealed for another account, None when there is none."""
+        try:
+            return dialects.strip_encrypted(self._plain_body())
+        except (dialects.BadBody, dialects.BadEncoding, dialects.TooLarge):
+            return None
+
+    def _plain_body(self) -> bytes:
+        encoding = self._request.headers.get("Content-Encoding", "").strip().lower()
+        body = self._body.view()
+        if encoding in ("", "identity"):
+            return bytes(body)
+        return dialects.decode_body(body, encoding, cap=self._limit * _DECODED_CAP_FACTOR)
+
+    async def _call(self, x: Exchange, account: str, credential: Credential, body: bytes | None) -> Fault | None:
+        """One upstream request. `body` replaces the client's (plain JSON) where it had to be changed."""
+        rooms = self._gateway.rooms
+        module = provider_module(credential.provider)
+        prepared = module.prepare(credential, x.upcall, rooms.settings)
+        if prepared.patch:
+            body = dialects.splice(self._plain_body() if body is None else body, prepared.patch)
+        if body is not None:
+            _declare_plain(prepared)
+        payload = self._body.payload() if body is None else body
+        size = self._body.size if body is None else len(body)
+        try:
+            answer = await rooms.upstream.open(
+                prepared,
+                payload,
+                size=size,
+                proxy_url=rooms.accounts.proxy_url(account),
+                first_byte_s=rooms.settings.upstream_first_byte_s,
+            )
+        except UpstreamFailed as error:
+            return network_fault(str(error))
+        try:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            x.observe(account, credential, headers)
+            if 200 <= answer.status < 300:
+                assert self._watch is not None
+                relay = Relay(x, self._reply, self._watch, answer, account, credential, headers)
+                self._watch.relay = relay
+                try:
+                    return await relay.run()
+                finally:
+                    self._watch.relay = None
+            return await self._refused(x, answer, account, credential, headers)
+        finally:
+            answer.close()
+
+    async def _refused(
+        self,
+        x: Exchange,
+        answer: aiohttp.ClientResponse,
+        account: str,
+        credential: Credential,
+        headers: dict[str, str],
+    ) -> Fault | None:
+        """A status that is no success: a request fault is passed on untouched, all else is a fault to act on."""
+        try:
+            async with asyncio.timeout(_FAULT_BODY_S):
+                body = await read_capped(answer, _FAULT_BODY_CAP)
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            body = b""
+        module = provider_module(credential.provider)
+        fault = module.classify(answer.status, headers, body, now=time.time(), model=x.peek.model)
+        if fault.kind not in _PASSED_ON:
+            return fault
+        x.failed(account, credential, fault)
+        x.first_byte_ms = None
+        await x.record(Outcome.REQUEST_FAULT, answer.status, fault.message)
+        if self._reply.started:
+            await self._tell(ClientError(ErrorKind.BAD_REQUEST, fault.message, answer.status, code=fault.code))
+        else:
+            await self._reply.whole(answer.status, downward(answer.headers.items()), body)
+        return None
+
+    # -- endings
+
+    async def _tell(self, error: ClientError) -> None:
+        """Tells the client in its own dialect, whichever stage the answer is in."""
+        now = time.time()
+        if self._reply.finished or self._reply.closed:
+            return
+        if self._reply.started:
+            await self._reply.send(dialects.stream_error(self._route.dialect, error, now=now))
+            self._reply.abort()
+            return
+        dialect: Dialect = self._route.dialect
+        status, headers, body = dialects.error(dialect, error, now=now, request_id=self._reply.request_id)
+        await self._reply.whole(status, headers, body)
+
+    async def _interrupted(self) -> None:
+        """The task was cancelled: the client left, or the pool ends the exchange."""
+        x = self._x
+        outcome, error = self._stop or (Outcome.CLIENT_GONE, None)
+        if x is not None and not x.recorded:
+            if self._watch is not None and self._reply.started:
+                x.response_bytes = self._reply.bytes
+            status = self._reply.status or (error.status if error is not None else 499)
+            message = error.message if error is not None else ""
+            await x.record(outcome, status, message, partial=True)
+        if error is not None:
+            await self._tell(error)
+        self._reply.abort()
+
+    async def _give_up(self, error: ClientError) -> None:
+        try:
+            if self._x is not None:
+                await self._x.record(Outcome.UPSTREAM, error.status, error.message, partial=True)
+            await self._tell(error)
+        except (StreamClosedError, OSError) as failure:
+            log.warning("exchange %s: %s", self._reply.request_id, redact(str(failure)))
+            self._reply.abort()
+
+
+_OUTCOMES = {
+    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
+    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
+    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
+    ErrorKind.FORBIDDEN: Outcome.DENIED,
+}
+
+
+def _declare_plain(prepared: Prepared) -> None:
+    """The body goes up decoded, so its encoding header must not."""
+    prepared.headers = [pair for pair in prepared.headers if pair[0].lower() != "content-encoding"]

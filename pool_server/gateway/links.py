@@ -1,0 +1,162 @@
+"""What a client's Responses socket is tied to: one account's upstream socket, or the same account over HTTP.
+
+Both speak frames (the JSON text of one event). A link belongs to one account for its whole life, because
+`previous_response_id`, turn state and encrypted reasoning mean nothing to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import aiohttp
+
+from pool_server.gateway.bridge import Conversation
+from pool_server.gateway.upstream import Upstream, UpstreamFailed, read_capped
+from pool_server.records import Prepared
+
+FRAME_CAP = 64 << 20  # bytes of one frame, both ways
+_FAULT_BODY_CAP = 4 << 20
+
+
+class LinkClosed(Exception):
+    """The upstream closed: its `code` and `reason`, or the `status`, `headers`, `body` of an HTTP refusal."""
+
+    def __init__(
+        self,
+        code: int = 1006,
+        reason: str = "",
+        *,
+        status: int = 0,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> None:
+        super().__init__(reason or f"closed with {code}")
+        self.code = code
+        self.reason = reason
+        self.status = status
+        self.headers = headers or {}
+        self.body = body
+
+
+class Link(Protocol):
+    """`frames` ends by raising `LinkClosed`; `handshake` are the upstream's headers (lower-case names)."""
+
+    account: str
+    handshake: dict[str, str]
+
+    async def send(self, frame: str | bytes) -> None: ...
+
+    async def receive(self) -> str | bytes: ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a follow-up with `previous_response_id` can be served on this link."""
+
+    async def close(self, code: int = 1000) -> None: ...
+
+
+class SocketLink:
+    """An upstream WebSocket."""
+
+    def __init__(self, account: str, socket: aiohttp.ClientWebSocketResponse, handshake: dict[str, str]) -> None:
+        self.account = account
+        self.handshake = handshake
+        self._socket = socket
+
+    @property
+    def remembers(self) -> bool:
+        return not self._socket.closed
+
+    async def send(self, frame: str | bytes) -> None:
+        """Raises `LinkClosed` when the upstream is gone."""
+        try:
+            if isinstance(frame, str):
+                await self._socket.send_str(frame)
+            else:
+                await self._socket.send_bytes(frame)
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            raise LinkClosed(self._socket.close_code or 1006) from None
+
+    async def receive(self) -> str | bytes:
+        """The next frame. Raises `LinkClosed` with the upstream's code and reason."""
+        message = await self._socket.receive()
+        if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            data = message.data
+            assert isinstance(data, str | bytes)
+            return data
+        reason = message.extra if isinstance(message.extra, str) else ""
+        raise LinkClosed(self._socket.close_code or 1006, reason)
+
+    async def close(self, code: int = 1000) -> None:
+        await self._socket.close(code=code)
+
+
+class HttpLink:
+    """The bridge: frames of one socket served by POSTs, with the conversation's full input kept for the socket."""
+
+    def __init__(
+        self, account: str, upstream: Upstream, prepared: Prepared, *, proxy_url: str | None, first_byte_s: float
+    ) -> None:
+        self.account = account
+        self.handshake: dict[str, str] = {}
+        self._upstream = upstream
+        self._prepared = prepared
+        self._proxy_url = proxy_url
+        self._first_byte_s = first_byte_s
+        self._talk = Conversation()
+        self._events: AsyncIterator[str] | None = None
+        self._answer: aiohttp.ClientResponse | None = None
+        self._local: list[str] = []
+
+    @property
+    def remembers(self) -> bool:
+        return self._talk.known
+
+    async def send(self, frame: str | bytes) -> None:
+        """Starts a turn. Raises `LinkClosed` with the HTTP refusal, or with no status when nothing answered."""
+        body, self._local = self._talk.request(frame)
+        if body is None:
+            return
+        try:
+            answer = await self._upstream.open(
+                self._prepared, body, size=len(body), proxy_url=self._proxy_url, first_byte_s=self._first_byte_s
+            )
+        except UpstreamFailed as error:
+            raise LinkClosed(reason=str(error)) from None
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        self.handshake = headers
+        if not 200 <= answer.status < 300:
+            refusal = await read_capped(answer, _FAULT_BODY_CAP)
+            answer.close()
+            raise LinkClosed(status=answer.status, headers=headers, body=refusal)
+        self._answer = answer
+        self._events = self._talk.frames(answer.content.iter_any())
+
+    async def receive(self) -> str | bytes:
+        """The next event as a frame. Raises `LinkClosed` when the stream breaks off."""
+        if self._local:
+            return self._local.pop(0)
+        if self._events is None:
+            await asyncio.Event().wait()  # idle: nothing comes without a request
+        assert self._events is not None
+        try:
+            frame = await anext(self._events, None)
+        except (aiohttp.ClientError, OSError):
+            frame = None
+        if frame is None:
+            self._end()
+            raise LinkClosed(reason="the stream ended before its last event")
+        if self._talk.finished:
+            self._end()
+        return frame
+
+    def _end(self) -> None:
+        self._events = None
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+    async def close(self, code: int = 1000) -> None:
+        self._end()

@@ -1,0 +1,16 @@
+"""Counters of the data plane, made at import so that every label comes from a closed vocabulary."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+exchanges = Counter("pool_exchanges_total", "Exchanges ended", ["provider", "dialect", "outcome"])
+upstream_faults = Counter("pool_upstream_faults_total", "Faults of upstream attempts", ["provider", "kind"])
+refusals = Counter("pool_callers_refused_total", "Callers turned away at the door", ["denial"])
+live = Gauge("pool_exchanges_live", "Exchanges under way")
+first_byte = Histogram(
+    "pool_first_byte_seconds",
+    "Time from the request's headers to the first byte the client got",
+    ["provider"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
+)

@@ -1,0 +1,327 @@
+"""Carries one upstream answer to one HTTP client: commit point, metering, keep-alive, ending.
+
+Nothing reaches the client until the answer shows something (`Signal.RENDERED`), so that a fault before that may
+still be served by another account. After that point bytes pass as they come, except that an event cut in two is
+held until its end is here: a cut upstream then never leaves half an event at the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import aiohttp
+from tornado.iostream import StreamClosedError
+
+from pool_server import dialects
+from pool_server.gateway import metrics
+from pool_server.gateway.headers import downward
+from pool_server.providers import Credential, network_fault, provider_module
+from pool_server.records import ClientError, Fault
+from pool_server.words import ErrorKind, FaultKind, Outcome, Signal, Transport
+
+if TYPE_CHECKING:
+    from pool_server.gateway.exchange import Exchange
+    from pool_server.gateway.reply import Reply
+
+HOLD_EVENTS = 32
+HOLD_BYTES = 256 << 10
+HOLD_S = 10.0
+KEEPALIVE_S = 15.0
+EARLY_HEADERS_S = 25.0  # a streaming client gets headers by then, whatever the upstream does
+_TICK_S = 2.5
+_LINGER_S = 5.0  # how long an upstream may keep its stream open after the terminal event
+CLIENT_FAULTS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
+_SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
+
+
+class Watch:
+    """The clockwork of one streamed exchange, across its attempts: early headers, keep-alive, silence limits.
+
+    One timer per exchange that re-arms itself every few seconds costs nothing per event.
+    """
+
+    def __init__(self, exchange: Exchange, reply: Reply) -> None:
+        self._exchange = exchange
+        self._reply = reply
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        self.relay: Relay | None = None
+        self.last_write = self._loop.time()
+        self._since = self.last_write
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        now = self._loop.time()
+        relay = self.relay
+        if relay is not None:
+            relay.tick(now)
+        if not self._exchange.peek.stream or self._reply.closed:
+            return
+        if not self._reply.started:
+            if now - self._since >= EARLY_HEADERS_S and relay is None:
+                self._reply.start(200, _SSE_HEADERS)
+                self.last_write = now
+        elif now - self.last_write >= KEEPALIVE_S and not self._reply.finished and (relay is None or relay.clean):
+            self._reply.write(dialects.keepalive(self._exchange.route.dialect))
+            self.last_write = now
+
+
+class Relay:
+    """One attempt's answer. `run` returns a fault another account may cure, None when the client has it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        reply: Reply,
+        watch: Watch,
+        answer: aiohttp.ClientResponse,
+        account: str,
+        credential: Credential,
+        headers: dict[str, str],
+    ) -> None:
+        self._x = exchange
+        self._reply = reply
+        self._watch = watch
+        self._answer = answer
+        self._account = account
+        self._credential = credential
+        self._stream = "event-stream" in headers.get("content-type", "")
+        self._meter = dialects.meter(exchange.route.dialect, exchange.route.operation, stream=self._stream)
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        self._inflater = dialects.Inflater(encoding) if encoding not in ("", "identity") else None
+        self._headers = headers
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
+        self._tail_bytes = 0
+        self._committed = False
+        self._over = False  # the exchange is recorded; what still comes is only passed on
+        self._loop = asyncio.get_running_loop()
+        self._opened = self._last_read = self._loop.time()
+        exchange.transport = Transport.SSE if self._stream else Transport.BUFFERED
+
+    @property
+    def clean(self) -> bool:
+        """Between two events of a stream: a keep-alive may be written."""
+        return self._stream and not self._over
+
+    def tick(self, now: float) -> None:
+        """Called every few seconds: ends a silent upstream, commits an answer held for too long."""
+        settings = self._x.rooms.settings
+        if now - self._last_read >= (_LINGER_S if self._over else settings.upstream_idle_s):
+            self._answer.close()
+        elif self._stream and not self._committed and now - self._opened >= HOLD_S:
+            self._commit()
+
+    async def run(self) -> Fault | None:
+        """Relays to the end. Never raises for what the upstream does; CancelledError passes through."""
+        try:
+            return await self._run()
+        finally:
+            self._x.usage = self._meter.usage
+
+    async def _run(self) -> Fault | None:
+        content = self._answer.content
+        while True:
+            try:
+                chunk = await content.readany()
+            except (aiohttp.ClientError, OSError):
+                return None if self._over else await self._broken("the connection broke off")
+            if not chunk:
+                break
+            self._last_read = self._loop.time()
+            seen = chunk if self._inflater is None else self._inflater.feed(chunk)
+            signal = self._meter.feed(seen)
+            if signal & ~Signal.RENDERED and not self._over:
+                fault = await self._heed(signal)
+                if fault is not None:
+                    return fault
+            if self._stream:
+                await self._pass_event_bytes(chunk, signal)
+            else:
+                await self._pass_body_bytes(chunk)
+        return await self._end()
+
+    # -- passing bytes on
+
+    async def _pass_event_bytes(self, chunk: bytes, signal: Signal) -> None:
+        """Releases whole events; the beginning of an unfinished one waits for its end (bounded)."""
+        if not self._meter.at_boundary and self._inflater is None:
+            chunk = self._cut_tail(chunk)
+            if not chunk:
+                return
+        elif self._tail:
+            chunk = b"".join((*self._tail, chunk))
+            self._tail.clear()
+            self._tail_bytes = 0
+        if self._committed:
+            await self._write(chunk)
+            return
+        self._held.append(chunk)
+        self._held_bytes += len(chunk)
+        full = len(self._held) >= HOLD_EVENTS or self._held_bytes >= HOLD_BYTES
+        if signal & (Signal.RENDERED | Signal.TERMINAL | Signal.FAULT) or full:
+            await self._commit()
+
+    def _cut_tail(self, chunk: bytes) -> bytes:
+        """What of the chunk may go out now; the rest is kept. A huge event is passed on in pieces."""
+        before = b"".join(self._tail[-3:])[-3:]  # a boundary may straddle two chunks
+        end = last_boundary(before + chunk) - len(before)
+        whole = b""
+        if end > 0:
+            whole = b"".join((*self._tail, chunk[:end]))
+            self._tail = [chunk[end:]]
+            self._tail_bytes = len(chunk) - end
+        else:
+            self._tail.append(chunk)
+            self._tail_bytes += len(chunk)
+        if self._tail_bytes > HOLD_BYTES:
+            whole += b"".join(self._tail)
+            self._tail.clear()
+            self._tail_bytes = 0
+        return whole
+
+    async def _pass_body_bytes(self, chunk: bytes) -> None:
+        """A buffered answer runs one chunk behind, so that its last bytes follow the durable record."""
+        previous = self._tail.pop() if self._tail else b""
+        self._tail.append(chunk)
+        if not self._committed:
+            await self._commit()
+        if previous:
+            await self._write(previous)
+
+    async def _write(self, chunk: bytes) -> None:
+        done = self._reply.write(chunk)
+        self._watch.last_write = self._last_read
+        if not done.done():
+            try:
+                await done
+            except StreamClosedError:
+                raise asyncio.CancelledError from None
+
+    def _commit(self) -> asyncio.Future[None]:
+        """From here on the client has seen something of this account's answer."""
+        self._committed = True
+        self._x.committed(self._account, self._answer.status)
+        self._x.progressed(self._meter.usage)
+        first = (self._x.first_byte_ms or 0.0) / 1000
+        metrics.first_byte.labels(self._credential.provider.value).observe(first)
+        turn_state = self._headers.get("x-codex-turn-state")
+        if turn_state:
+            self._x.own(self._account, "turn_state", turn_state)
+        chunk = b"".join(self._held)
+        self._held.clear()
+        self._watch.last_write = self._loop.time()
+        if self._reply.started:  # early headers are out already
+            return self._reply.write(chunk) if chunk else _done(self._loop)
+        length = None if self._stream else self._content_length()
+        headers = downward(self._answer.headers.items())
+        return self._reply.start(self._answer.status, headers, chunk, length=length)
+
+    def _content_length(self) -> int | None:
+        text = self._headers.get("content-length", "")
+        return int(text) if text.isdigit() else None
+
+    # -- what the meter saw
+
+    async def _heed(self, signal: Signal) -> Fault | None:
+        meter = self._meter
+        if signal & Signal.LIMITS:
+            for raw in meter.limits:
+                self._x.observe_event(self._account, self._credential, raw)
+            meter.limits.clear()
+        if signal & Signal.FAULT and meter.fault is not None:
+            return await self._stream_fault(*meter.fault)
+        if signal & Signal.TERMINAL:
+            await self._good_end()
+        return None
+
+    async def _stream_fault(self, status: int, body: bytes) -> Fault | None:
+        """An error event: another account's chance before the commit point, the end of the exchange after it."""
+        module = provider_module(self._credential.provider)
+        fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
+        if not self._committed and fault.kind not in CLIENT_FAULTS:
+            return fault
+        self._x.failed(self._account, self._credential, fault)
+        self._over = True
+        outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
+        self._note_end()
+        await self._x.record(outcome, fault.status or status, fault.message, partial=True)
+        return None
+
+    async def _good_end(self) -> None:
+        self._over = True
+        self._x.succeeded(self._account, self._meter.response_id)
+        self._note_end()
+        if self._x.first_byte_ms is None:
+            self._x.committed(self._account, self._answer.status)
+        await self._x.record(Outcome.OK, self._answer.status)
+
+    def _note_end(self) -> None:
+        self._x.usage = self._meter.usage
+        self._x.peek.tier = self._meter.tier or self._x.peek.tier
+        self._x.answered_model = self._meter.model
+        self._x.response_bytes = self._reply.bytes + self._held_bytes
+
+    # -- the end of the upstream's bytes
+
+    async def _end(self) -> Fault | None:
+        if not self._over:
+            signal = self._meter.finish()
+            if signal & Signal.FAULT and self._meter.fault is not None:
+                fault = await self._stream_fault(*self._meter.fault)
+                if fault is not None:
+                    return fault
+            elif self._stream and not self._meter.complete:
+                return await self._broken("the stream ended before its last event")
+            elif self._short():
+                return await self._broken("the answer ended before its last byte")
+            else:
+                await self._good_end()
+        if not self._committed:
+            await self._commit()
+        if self._tail:
+            await self._write(b"".join(self._tail))
+            self._tail.clear()
+        if self._stream and not self._meter.complete:
+            self._reply.abort()  # an error event ended it: the client must not take it for a good end
+        else:
+            self._reply.finish()
+        return None
+
+    def _short(self) -> bool:
+        length = self._content_length()
+        return length is not None and self._committed and self._reply.bytes + sum(map(len, self._tail)) < length
+
+    async def _broken(self, why: str) -> Fault | None:
+        """The upstream broke off: another account before the commit point, an honest end after it."""
+        fault = network_fault(why)
+        if not self._committed:
+            return fault
+        self._x.failed(self._account, self._credential, fault)
+        self._note_end()
+        await self._x.record(Outcome.CUT, self._answer.status, why, partial=True)
+        if self._stream:
+            provider = self._credential.provider
+            error = ClientError(ErrorKind.CUT, f"{provider.value}: {why}.", 502, provider=provider)
+            event = dialects.stream_error(self._x.route.dialect, error, now=time.time())
+            await self._reply.send(event)
+        self._reply.abort()
+        return None
+
+
+def last_boundary(data: bytes) -> int:
+    """Where the last whole event of `data` ends, 0 when none does."""
+    bare, full = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+    return max(bare + 2 if bare >= 0 else 0, full + 4 if full >= 0 else 0)
+
+
+def _done(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+    future: asyncio.Future[None] = loop.create_future()
+    future.set_result(None)
+    return future

@@ -1,0 +1,82 @@
+"""One HTTP answer to one client, over Tornado's connection: start, pieces, end or abort."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from http.client import responses as _REASONS
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPConnection, HTTPHeaders, ResponseStartLine
+from tornado.iostream import StreamClosedError
+
+REQUEST_ID = "X-Pool-Request-Id"
+
+
+class Reply:
+    """`started` once headers went out; `bytes` counts the body bytes handed to the socket."""
+
+    __slots__ = ("_connection", "bytes", "finished", "request_id", "started", "status")
+
+    def __init__(self, connection: HTTPConnection, request_id: str) -> None:
+        self._connection = connection
+        self.request_id = request_id
+        self.started = False
+        self.finished = False
+        self.status = 0
+        self.bytes = 0
+
+    def start(
+        self, status: int, headers: list[tuple[str, str]], chunk: bytes = b"", *, length: int | None = None
+    ) -> Future[None]:
+        """Sends the headers and a first piece; without `length` the body is chunked."""
+        out = HTTPHeaders()
+        for name, value in headers:
+            out.add(name, value)
+        out[REQUEST_ID] = self.request_id
+        if length is not None:
+            out["Content-Length"] = str(length)
+        self.started = True
+        self.status = status
+        self.bytes += len(chunk)
+        line = ResponseStartLine("HTTP/1.1", status, _REASONS.get(status, "Unknown"))
+        return self._connection.write_headers(line, out, chunk or None)
+
+    def write(self, chunk: bytes) -> Future[None]:
+        """Hands over a piece; the future is done when the socket took it all (back-pressure)."""
+        self.bytes += len(chunk)
+        return self._connection.write(chunk)
+
+    async def send(self, chunk: bytes) -> None:
+        """Writes a piece and waits for the socket; a closed connection is not an error here."""
+        try:
+            await self.write(chunk)
+        except StreamClosedError:
+            pass
+
+    async def whole(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """A complete answer."""
+        try:
+            await self.start(status, headers, body, length=len(body))
+        except StreamClosedError:
+            pass
+        self.finish()
+
+    def finish(self) -> None:
+        """Ends the answer well; after an abort or a hang-up this does nothing."""
+        if not self.finished:
+            self.finished = True
+            if not self.closed:
+                self._connection.finish()
+
+    def abort(self) -> None:
+        """Ends the connection so that the client can see the answer is incomplete."""
+        self.finished = True
+        if isinstance(self._connection, HTTP1Connection):
+            self._connection.close()
+
+    @property
+    def closed(self) -> bool:
+        connection = self._connection
+        if not isinstance(connection, HTTP1Connection):
+            return False
+        return connection.stream is None or connection.stream.closed()

@@ -1,0 +1,143 @@
+"""One turn on a Responses socket: send, hold bookkeeping, relay, meter, record before the end is released."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from pool_server import dialects
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.links import Link, LinkClosed
+from pool_server.gateway.relay import CLIENT_FAULTS, HOLD_BYTES, HOLD_EVENTS, HOLD_S, KEEPALIVE_S
+from pool_server.providers import Credential, provider_module
+from pool_server.records import Fault
+from pool_server.words import Outcome, Signal
+
+_KEEPALIVE = '{"type":"keepalive"}'
+_TICK_S = 2.5
+Write = Callable[[str | bytes], Awaitable[None]]
+
+
+class Turn:
+    """`run` returns a fault another account may cure, None when the client has its answer."""
+
+    def __init__(self, x: Exchange, link: Link, write: Write, account: str, credential: Credential) -> None:
+        self._x = x
+        self._link = link
+        self._write = write
+        self._account = account
+        self._credential = credential
+        self._meter = dialects.frame_meter()
+        self._held: list[str | bytes] = []
+        self._held_bytes = 0
+        self.committed = False
+        self._loop = asyncio.get_running_loop()
+        self._opened = self._last_read = self._last_write = self._loop.time()
+        self._release: asyncio.Task[None] | None = None
+
+    async def run(self, frame: str | bytes) -> Fault | None:
+        """Raises `LinkClosed` when the upstream breaks off."""
+        await self._link.send(frame)
+        self._watchdog = self._loop.call_later(_TICK_S, self._tick)
+        try:
+            while True:
+                piece = await self._link.receive()
+                self._last_read = self._loop.time()
+                signal = self._meter.feed(piece) if isinstance(piece, str) else Signal.RENDERED
+                if signal & ~Signal.RENDERED:
+                    done, fault = await self._heed(signal, piece)
+                    if done:
+                        return fault
+                await self._pass(piece, signal)
+        finally:
+            self._watchdog.cancel()
+            self._x.usage = self._meter.usage
+
+    def _tick(self) -> None:
+        self._watchdog = self._loop.call_later(_TICK_S, self._tick)
+        now = self._loop.time()
+        if now - self._last_read >= self._x.rooms.settings.upstream_idle_s:
+            self._later(self._link.close())
+        elif not self.committed and self._held and now - self._opened >= HOLD_S:
+            self._later(self._commit())
+        elif now - max(self._last_read, self._last_write) >= KEEPALIVE_S:
+            self._later(self._write(_KEEPALIVE))
+            self._last_write = now
+
+    def _later(self, work: Awaitable[None]) -> None:
+        async def quietly() -> None:
+            try:
+                await work
+            except Exception:  # a client that is gone is noticed by its close callback
+                return
+
+        self._release = self._loop.create_task(quietly())
+
+    async def _pass(self, piece: str | bytes, signal: Signal) -> None:
+        if self.committed:
+            self._x.response_bytes += len(piece)
+            await self._write(piece)
+            return
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+        if signal & Signal.RENDERED or len(self._held) >= HOLD_EVENTS or self._held_bytes >= HOLD_BYTES:
+            await self._commit()
+
+    async def _commit(self) -> None:
+        if not self.committed:
+            self.committed = True
+            self._x.committed(self._account, 200)
+            self._x.progressed(self._meter.usage)
+        held, self._held = self._held, []
+        for piece in held:
+            self._x.response_bytes += len(piece)
+            await self._write(piece)
+
+    async def _heed(self, signal: Signal, piece: str | bytes) -> tuple[bool, Fault | None]:
+        """What the meter saw; (True, fault) when the turn is over."""
+        meter = self._meter
+        if signal & Signal.LIMITS:
+            for raw in meter.limits:
+                self._x.observe_event(self._account, self._credential, raw)
+            meter.limits.clear()
+        if signal & Signal.FAULT and meter.fault is not None:
+            status, body = meter.fault
+            module = provider_module(self._credential.provider)
+            fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
+            if not self.committed and fault.kind not in CLIENT_FAULTS:
+                return True, fault
+            self._x.failed(self._account, self._credential, fault)
+            outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
+            await self._end(piece, outcome, fault.status or status, fault.message)
+            return True, None
+        if signal & Signal.TERMINAL:
+            self._x.succeeded(self._account, meter.response_id)
+            await self._end(piece, Outcome.OK, 200, "")
+            return True, None
+        return False, None
+
+    async def _end(self, piece: str | bytes, outcome: Outcome, status: int, message: str) -> None:
+        """Records the turn, then releases its last frame."""
+        x = self._x
+        x.usage = self._meter.usage
+        x.answered_model = self._meter.model
+        x.peek.tier = self._meter.tier or x.peek.tier
+        await self._commit()
+        x.response_bytes += len(piece)
+        await x.record(outcome, status, message, partial=outcome is not Outcome.OK)
+        await self._write(piece)
+
+    def error_frame(self, closed: LinkClosed, fault: Fault) -> str:
+        """An HTTP refusal as the socket's error frame, the provider's own words untouched."""
+        error: Any = {"message": fault.message, "code": fault.code or None, "type": "invalid_request_error"}
+        try:
+            body = msgspec.json.decode(closed.body, type=dict[str, Any])
+            error = body.get("error", error)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        frame = {"type": "error", "status": closed.status, "error": error}
+        return msgspec.json.encode(frame).decode()

@@ -1,0 +1,138 @@
+"""The whole data plane in a test's own loop: real stores, real rooms, a real listening server, fake providers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.routing import AnyMatches, Rule, RuleRouter
+from tornado.web import Application
+
+from pool_server import accounts as accounts_room
+from pool_server import ledger as ledger_room
+from pool_server import users as users_room
+from pool_server.accounts import Accounts
+from pool_server.config import Settings
+from pool_server.gateway import Gateway, Upstream, server_options
+from pool_server.ledger import Ledger
+from pool_server.records import UsageRecord
+from pool_server.store import Store
+from pool_server.users import Actor, Users
+from tests.fakes import FakeAccount, FakeProviders, fake_settings
+
+Body = dict[str, Any]
+ADMIN = Actor("admin", "", "127.0.0.1")
+
+
+class Stack:
+    """`async with Stack(tmp_path, [account("claude:one")]) as stack`: everything up, everything closed after."""
+
+    def __init__(self, folder: Path, accounts: list[FakeAccount], **settings: Any) -> None:
+        self._folder = folder
+        self.fakes = FakeProviders(accounts)
+        self._changes = settings
+        self.settings: Settings
+
+    async def __aenter__(self) -> Stack:
+        await self.fakes.start()
+        self.settings = fake_settings(self._folder, self.fakes, **self._changes)
+        data = Path(self.settings.data_dir)
+        tables = (*users_room.LEDGER_TABLES, *ledger_room.TABLES)
+        self.ledger_store = Store.open(data / "ledger", tables=tables, durable=True)
+        state_tables = (*users_room.STATE_TABLES, *accounts_room.STATE_TABLES)
+        self.state = Store.open(data / "state", tables=state_tables, durable=False)
+        self.upstream = Upstream()
+        self.accounts = Accounts(self.settings, self.state, send=self.upstream.send)
+        self.users = Users(self.settings, self.ledger_store, self.state)
+        self.ledger = Ledger(self.ledger_store, self.settings)
+        self.users.load()
+        self.report = self.accounts.load()
+        await self.ledger.start()
+        await self.accounts.start()
+        await self.users.start()
+        self.gateway = Gateway(
+            self.settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=self.upstream
+        )
+        router = RuleRouter([Rule(AnyMatches(), self.gateway), Rule(AnyMatches(), Application())])
+        self._server = HTTPServer(router, **server_options(self.settings))
+        sockets = bind_sockets(0, "127.0.0.1")
+        self.port = sockets[0].getsockname()[1]
+        self._server.add_sockets(sockets)
+        self.client = aiohttp.ClientSession(auto_decompress=False)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.close()
+        self._server.stop()
+        await self.gateway.drain(0.0)
+        await self._server.close_all_connections()
+        await self.accounts.close()
+        await self.users.close()
+        await self.ledger.close()
+        await self.gateway.close()
+        self.ledger_store.close()
+        self.state.close()
+        await self.fakes.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def key(self, name: str = "ada") -> str:
+        """A new user's pool key."""
+        user = await self.users.create_user(name, actor=ADMIN)
+        return str(user["key"])
+
+    async def post(self, path: str, body: Any = None, *, token: str = "", **headers: str) -> tuple[int, bytes]:
+        """One call; header names with _ for -."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token:
+            sent["Authorization"] = f"Bearer {token}"
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.client.post(self.url + path, data=data, headers=sent) as answer:
+            return answer.status, await answer.read()
+
+    async def idle(self) -> None:
+        """Waits until no exchange is live; the test's deadline bounds it."""
+        while self.gateway.live:  # noqa: ASYNC110 - the gateway has no event for this and needs none
+            await asyncio.sleep(0.01)
+
+    def records(self) -> list[UsageRecord]:
+        """What the ledger kept, oldest first."""
+        rows, _ = self.ledger.requests(limit=1000)
+        return sorted(rows, key=lambda record: record.id)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]], *, within_s: float = 30.0) -> None:
+    """Runs an async test body with a deadline that only a hang reaches."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(within_s):
+            await test()
+
+    asyncio.run(bounded())
+
+
+def chat(
+    *, model: str = "qwen3-coder-plus", stream: bool = False, text: str = "hi", **more: Any
+) -> dict[str, Any]:
+    return {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]} | more
+
+
+def messages(*, stream: bool = True, text: str = "say hi", session: str = "s-1", **more: Any) -> dict[str, Any]:
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 100, "stream": stream}
+    body["messages"] = [{"role": "user", "content": text}]
+    body["metadata"] = {"user_id": json.dumps({"device_id": "d", "account_uuid": "", "session_id": session})}
+    return body | more
+
+
+def responses(*, text: str = "say hi", session: str = "s-1", **more: Any) -> dict[str, Any]:
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    body = {"model": "gpt-5-codex", "stream": True, "store": False, "input": [item], "prompt_cache_key": session}
+    return body | more

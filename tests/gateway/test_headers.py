@@ -1,0 +1,57 @@
+"""What goes up, what comes down, and where credentials are looked for."""
+
+from __future__ import annotations
+
+from pool_server.gateway.headers import credentials, downward, query_without_key, upward
+
+
+def test_only_the_clients_own_headers_go_up_in_their_order() -> None:
+    sent = [
+        ("Host", "pool"),
+        ("Anthropic-Version", "2023-06-01"),
+        ("Authorization", "Bearer x"),
+        ("X-Api-Key", "x"),
+        ("X-Goog-Api-Key", "x"),
+        ("Chatgpt-Account-Id", "a"),
+        ("Cookie", "s=1"),
+        ("Cf-Ray", "1"),
+        ("X-Forwarded-For", "1.2.3.4"),
+        ("Forwarded", "for=1"),
+        ("Via", "1.1 x"),
+        ("X-Pool-Session", "s"),
+        ("Connection", "keep-alive"),
+        ("Accept-Encoding", "br"),
+        ("Content-Length", "3"),
+        ("Anthropic-Beta", "a,b"),
+        ("User-Agent", "claude-cli/2"),
+    ]
+    assert upward(sent) == [
+        ("Anthropic-Version", "2023-06-01"),
+        ("Anthropic-Beta", "a,b"),
+        ("User-Agent", "claude-cli/2"),
+    ]
+
+
+def test_cookies_and_hop_by_hop_do_not_come_down() -> None:
+    sent = [
+        ("Set-Cookie", "a=1"),
+        ("Transfer-Encoding", "chunked"),
+        ("X-Codex-Turn-State", "t"),
+        ("Content-Length", "1"),
+    ]
+    assert downward(sent) == [("X-Codex-Turn-State", "t")]
+
+
+def test_a_credential_is_found_wherever_a_client_puts_it() -> None:
+    assert credentials({"Authorization": "bearer  abc "}, "") == ["abc"]
+    assert credentials({"X-Api-Key": "abc"}, "") == ["abc"]
+    assert credentials({"X-Goog-Api-Key": "abc"}, "") == ["abc"]
+    assert credentials({}, "alt=sse&key=a%2Bc") == ["a+c"]
+    assert credentials({"Authorization": "Bearer one", "X-Api-Key": "one"}, "key=two") == ["one", "two"]
+    assert credentials({"Authorization": "Basic abc"}, "keys=1") == []
+
+
+def test_the_key_leaves_the_query_and_nothing_else_does() -> None:
+    assert query_without_key("alt=sse&key=abc&x=%20") == "alt=sse&x=%20"
+    assert query_without_key("beta=true") == "beta=true"
+    assert query_without_key("monkey=1&key=") == "monkey=1"

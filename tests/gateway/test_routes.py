@@ -1,0 +1,105 @@
+"""Every path a recorded client used finds its route; pages keep theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool_server.gateway.routes import match
+from pool_server.words import Dialect, Operation, Provider
+
+UPGRADE = {"Upgrade": "websocket"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "dialect", "operation"),
+    [
+        ("POST", "/v1/responses", Dialect.RESPONSES, Operation.RESPONSES),
+        ("POST", "/responses", Dialect.RESPONSES, Operation.RESPONSES),
+        ("POST", "/backend-api/codex/responses", Dialect.RESPONSES, Operation.RESPONSES),
+        ("POST", "/backend-api/codex/responses/compact", Dialect.RESPONSES, Operation.RESPONSES_COMPACT),
+        ("GET", "/v1/responses/resp_1", Dialect.RESPONSES, Operation.OTHER),
+        ("POST", "/v1/messages", Dialect.MESSAGES, Operation.MESSAGES),
+        ("POST", "/v1/messages/count_tokens", Dialect.MESSAGES, Operation.COUNT_TOKENS),
+        ("POST", "/v1/chat/completions", Dialect.CHAT, Operation.CHAT),
+        ("POST", "/chat/completions", Dialect.CHAT, Operation.CHAT),
+        ("POST", "/v1/embeddings", Dialect.CHAT, Operation.OTHER),
+        ("POST", "/v1internal:generateContent", Dialect.CODE_ASSIST, Operation.GENERATE),
+        ("POST", "/v1internal:streamGenerateContent", Dialect.CODE_ASSIST, Operation.GENERATE),
+        ("POST", "/v1beta/models/gemini-2.5-pro:streamGenerateContent", Dialect.GEMINI, Operation.GENERATE),
+        ("POST", "/v1beta/models/gemini-2.5-pro:countTokens", Dialect.GEMINI, Operation.COUNT_TOKENS),
+    ],
+)
+def test_model_calls(method: str, path: str, dialect: Dialect, operation: Operation) -> None:
+    route = match(method, path, {})
+    assert route is not None
+    assert (route.dialect, route.operation, route.path, route.model_call) == (dialect, operation, path, True)
+    assert route.forced is None
+
+
+def test_a_prefix_forces_the_provider_and_is_taken_off() -> None:
+    route = match("POST", "/claude/v1/messages", {})
+    assert route is not None
+    assert (route.forced, route.path, route.operation) == (Provider.CLAUDE, "/v1/messages", Operation.MESSAGES)
+
+
+def test_an_unknown_path_under_a_prefix_stays_with_the_data_plane() -> None:
+    route = match("GET", "/qwen/nonsense", {})
+    assert route is not None
+    assert (route.forced, route.model_call, route.dialect) == (Provider.QWEN, False, Dialect.CHAT)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models",
+        "/backend-api/wham/usage",
+        "/backend-api/codex/models",
+        "/backend-api/ps/mcp",
+        "/api/codex/accounts/check",
+        "/v1internal:loadCodeAssist",
+        "/v1beta/models",
+        "/api/hello",
+        "/api/event_logging/v2/batch",
+        "/api/oauth/usage",
+    ],
+)
+def test_side_calls_are_answered_by_the_pool(path: str) -> None:
+    route = match("GET", path, {})
+    assert route is not None
+    assert not route.model_call
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/healthz",
+        "/status",
+        "/analytics",
+        "/admin/accounts",
+        "/api/me",
+        "/api/keys",
+        "/api/usage/summary",
+        "/api/friend/login",
+        "/setup/x/codex",
+        "/metrics",
+        "/static/style.css",
+    ],
+)
+def test_pages_are_left_alone(path: str) -> None:
+    assert match("GET", path, {}) is None
+
+
+def test_a_socket_is_a_get_with_upgrade() -> None:
+    plain = match("GET", "/v1/responses", {})
+    socket = match("GET", "/v1/responses", UPGRADE)
+    assert plain is not None
+    assert socket is not None
+    assert not plain.model_call
+    assert socket.websocket
+
+
+def test_models_of_a_claude_client_speak_its_dialect() -> None:
+    route = match("GET", "/v1/models", {"Anthropic-Version": "2023-06-01"})
+    assert route is not None
+    assert route.dialect is Dialect.MESSAGES
