@@ -37,7 +37,8 @@ _SEED_STEPS = 10  # the rolling window is rebuilt from this many questions to th
 class Reservation(msgspec.Struct):
     """Room taken for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
 
-    `id` is empty when nothing is counted (local mode); `seen_…` is what the stream has reported so far.
+    `id` is empty when nothing is counted (local mode); `seen_…` is what the stream has reported so far and the store
+    knows.
     """
 
     user: str
@@ -125,26 +126,29 @@ class Book:
         """The stream has used this much so far (not an increment). What is held grows when it was too little."""
         if reservation.done or not reservation.id:
             return
-        reservation.seen_tokens = max(reservation.seen_tokens, tokens)
-        reservation.seen_cost = max(reservation.seen_cost, cost or 0.0)
-        held_tokens = max(reservation.tokens, reservation.seen_tokens)
-        held_cost = max(reservation.cost, reservation.seen_cost)
-        more_tokens, more_cost = held_tokens - reservation.tokens, held_cost - reservation.cost
+        seen = max(reservation.seen_tokens, tokens), max(reservation.seen_cost, cost or 0.0)
+        held = max(reservation.tokens, seen[0]), max(reservation.cost, seen[1])
+        grown = msgspec.structs.replace(
+            reservation, tokens=held[0], cost=held[1], seen_tokens=seen[0], seen_cost=seen[1]
+        )
 
-        def grow(txn: Txn, use: Use, _: Bounds) -> None:
+        def grow(txn: Txn, use: Use, _: Bounds) -> bool:
             if txn.get(HELD, reservation.id) is None:
-                return
-            if more_tokens or more_cost:
-                use.held_tokens += more_tokens
-                use.held_cost += more_cost
+                return False  # taken for dead and settled
+            if held != (reservation.tokens, reservation.cost):
+                use.held_tokens += held[0] - reservation.tokens
+                use.held_cost += held[1] - reservation.cost
                 txn.put(USE, reservation.user.encode(), _encode(use))
-            txn.put(HELD, reservation.id, self._held(reservation, held_tokens, held_cost))
+            txn.put(HELD, reservation.id, self._held(grown))
+            return True
 
         try:
-            self._with_use(reservation.user, self._clock(), grow)
+            if not self._with_use(reservation.user, self._clock(), grow):
+                return
         except StoreError:
             return  # the store says so elsewhere; the next report or the settling makes up for it
-        reservation.tokens, reservation.cost = held_tokens, held_cost
+        reservation.tokens, reservation.cost = held
+        reservation.seen_tokens, reservation.seen_cost = seen
 
     def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """The request has ended and used this. Only the first call for a reservation counts.
@@ -293,15 +297,9 @@ class Book:
             younger = max(younger, total)
         return use
 
-    def _held(self, made: Reservation, tokens: int | None = None, cost: float | None = None) -> bytes:
+    def _held(self, made: Reservation) -> bytes:
         held = Held(
-            made.user,
-            made.provider,
-            made.tokens if tokens is None else tokens,
-            made.cost if cost is None else cost,
-            made.seen_tokens,
-            made.seen_cost,
-            self._epoch,
+            made.user, made.provider, made.tokens, made.cost, made.seen_tokens, made.seen_cost, self._epoch
         )
         return _encode(held)
 
