@@ -117,4 +117,7 @@ FRIENDS: tuple[Friend, ...] = (
     Friend("Lena", 0.7, (9, 21), 23, (_qwen(1), _claude("claude-haiku-4-5", 2)), 1.2, {"cost_month": 50.0}),
 )
 
-MODELS = tuple(dict.fromkeys(habit.model for friend in FRIENDS for habit in friend.habits))
+MODELS: dict[Provider, tuple[str, ...]] = {
+    provider: tuple(dict.fromkeys(h.model for friend in FRIENDS for h in friend.habits if h.provider is provider))
+    for provider in Provider
+}

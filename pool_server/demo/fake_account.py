@@ -196,7 +196,8 @@ class FakeAccount:
         """What the vendor's usage endpoint says of this account."""
         if self.provider is Provider.CODEX:
             slots = [self._codex_window(seconds, now) for seconds in sorted(self.windows)] + [None, None]
-            limit = {"allowed": True, "limit_reached": False}
+            full = any(window.used_percent >= 100 for window in self.windows.values())
+            limit = {"allowed": not full, "limit_reached": full}
             return {
                 "plan_type": self.plan or "plus",
                 "rate_limit": {**limit, "primary_window": slots[0], "secondary_window": slots[1]},

@@ -7,10 +7,12 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from pool_server.demo.cast import FRIENDS, Friend, Habit
+from pool_server.demo.cast import Friend, Habit
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK
 from pool_server.records import Attempt, Usage, UsageRecord, WindowObservation
 from pool_server.words import FaultKind, Outcome, Provider, Source, Transport
+
+WINDOW_NAMES = {FIVE_HOURS: "5h", WEEK: "7d", DAY: "1d"}
 
 _CACHE_WRITES = frozenset({Provider.CLAUDE})
 _SPARE = {
@@ -155,7 +157,6 @@ def fillings(
 
     `windows`: seconds → (percent used now, unix seconds of the reset); the last sighting fits these.
     """
-    names = {FIVE_HOURS: "5h", WEEK: "7d", DAY: "1d"}
     for seconds, (used, resets_at) in windows.items():
         at = now - days * DAY
         while at <= now:
@@ -164,8 +165,7 @@ def fillings(
             level = used if reset == resets_at else 35 + 60 * random.Random(f"{account}{reset:.0f}").random()
             share_now = 1 - (resets_at - now) / seconds if reset == resets_at else 1.0
             percent = min(100.0, level * share / share_now) if share_now else level
-            yield WindowObservation(names[seconds], seconds, round(percent, 1), reset, Source.USAGE_ENDPOINT, at)
+            yield WindowObservation(
+                WINDOW_NAMES[seconds], seconds, round(percent, 1), reset, Source.USAGE_ENDPOINT, at
+            )
             at += 1800
-
-
-__all__ = ["FRIENDS", "Person", "fillings", "history"]

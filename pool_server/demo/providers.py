@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from aiohttp import web
 
-from pool_server.demo.cast import EXHAUSTED, MODELS
+from pool_server.demo.cast import EXHAUSTED, MODELS, RESTING, SIGNED_OUT
 from pool_server.demo.fake_account import FakeAccount
 from pool_server.demo.surfaces import Surface
-from pool_server.demo.upstream import Call, FakeUpstream, Json
+from pool_server.demo.upstream import Call, FakeUpstream, Json, refused_refresh
 from pool_server.records import Usage
+from pool_server.words import Provider
 
 _FIRST_S = (0.35, 0.9)  # until the first word
 _WORD_S = 0.03
@@ -45,8 +46,8 @@ class DemoProviders(FakeUpstream):
         cached = prompt * 4 // 5
         return Usage(input=prompt - cached + 1, cache_read=cached, output=len(text) * 4 // 3, known=True)
 
-    def models(self) -> list[str]:
-        return list(MODELS)
+    def models(self) -> Mapping[Provider, Sequence[str]]:
+        return MODELS
 
     async def generate(self, call: Call, request: web.Request, account: FakeAccount) -> web.StreamResponse:
         if account.id == EXHAUSTED:
@@ -69,10 +70,13 @@ class DemoProviders(FakeUpstream):
         await super().turn(call, request, socket, frame)
 
     async def act(self, call: Call, request: web.Request) -> web.StreamResponse | None:
-        """The account that was signed in elsewhere since: its refresh token is spent."""
-        if call.surface is Surface.TOKEN and b"old-laptop" in call.body:
-            said = {"error": "invalid_grant", "error_description": "Refresh token not found or invalid"}
-            return web.json_response(said, status=400)
+        """The account that was signed in elsewhere since, and the one whose usage is not told just now."""
+        if call.surface is Surface.TOKEN and SIGNED_OUT.partition(":")[2].encode() in call.body:
+            status, body = refused_refresh(call.vendor)
+            return web.json_response(body, status=status)
+        if call.surface is Surface.USAGE and call.account == RESTING:
+            error = {"type": "rate_limit_error", "message": "Rate limited. Please try again later."}
+            return web.json_response({"type": "error", "error": error}, status=429)
         return None
 
 

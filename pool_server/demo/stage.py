@@ -20,14 +20,14 @@ from pool_server.config import Ledger as LedgerSettings
 from pool_server.config import PoolUsers, Settings, UsagePolling, bind_address
 from pool_server.demo.cast import FRIENDS, RESTING, accounts
 from pool_server.demo.fake_account import DAY, FakeAccount
-from pool_server.demo.history import Person, fillings, history
+from pool_server.demo.history import WINDOW_NAMES, Person, fillings, history
 from pool_server.demo.providers import DemoProviders
 from pool_server.ledger import Ledger
-from pool_server.records import Fault
+from pool_server.records import Fault, WindowObservation
 from pool_server.server import Server, open_stores
 from pool_server.supervisor import listen
 from pool_server.users import Actor, Users
-from pool_server.words import FaultKind, FaultScope, Provider
+from pool_server.words import FaultKind, FaultScope, Provider, Source
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ async def play(sockets: list[socket.socket], *, pace: float = 1.0, seed: int = 7
             server = Server(settings)
             await server.start(sockets)
             try:
-                _rest(server, now)
+                _present(server, cast, now)
                 yield _facts(settings, sockets[0], people[0])
             finally:
                 await server.drain()
@@ -169,8 +169,18 @@ async def _write_usage(
     await ledger.close()
 
 
-def _rest(server: Server, now: float) -> None:
-    """One account has been told by its provider to wait a while."""
+def _present(server: Server, cast: list[FakeAccount], now: float) -> None:
+    """The accounts as a pool would know them that has been running: windows seen, one account told to wait."""
+    for account in cast:
+        server.accounts.observe(
+            account.id,
+            [
+                WindowObservation(
+                    WINDOW_NAMES[seconds], seconds, one.used_percent, one.resets_at, Source.HEADERS, now
+                )
+                for seconds, one in account.windows.items()
+            ],
+        )
     fault = Fault(
         FaultKind.RATE,
         FaultScope.ACCOUNT,

@@ -13,7 +13,7 @@ import gzip
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
@@ -100,6 +100,7 @@ class FakeUpstream:
         self.clock = clock
         self.accounts = {account.id: account for account in accounts}
         self.origin = ""
+        self.sockets: set[web.WebSocketResponse] = set()
         self._numbers = itertools.count(1)
         self._runner: web.AppRunner | None = None
 
@@ -164,9 +165,15 @@ class FakeUpstream:
     def usage(self, call: Call, text: list[str]) -> Usage:
         return Usage(input=200, cache_read=1000, output=len(text), known=True)
 
-    def models(self) -> list[str]:
+    def models(self) -> Mapping[Provider, Sequence[str]]:
         """What the model lists of the fake providers name."""
-        return ["gpt-5.1-codex", "claude-sonnet-4-5", "gemini-2.5-pro", "qwen3-coder-plus"]
+        return {
+            Provider.CODEX: ("gpt-5.1-codex",),
+            Provider.CLAUDE: ("claude-sonnet-4-5",),
+            Provider.GEMINI: ("gemini-2.5-pro",),
+            Provider.QWEN: ("qwen3-coder-plus",),
+            Provider.OPENAI: ("gpt-5.1",),
+        }
 
     # ------------------------------------------------------------ one request
 
@@ -265,16 +272,13 @@ class FakeUpstream:
         return web.json_response({"error": {"message": f"no such call: {call.method} {call.path}"}}, status=404)
 
     def _model_list(self, call: Call) -> Json:
-        names = self.models()
+        names = self.models().get(call.provider, ()) if call.provider is not None else ()
         if "client_version=" in call.query:
-            return {"models": [codex_model(name, rank) for rank, name in enumerate(names) if "gpt" in name]}
+            return {"models": [codex_model(name, rank) for rank, name in enumerate(names)]}
         if call.provider is Provider.GEMINI:
-            return {"models": [{"name": f"models/{name}"} for name in names if "gemini" in name]}
+            return {"models": [{"name": f"models/{name}"} for name in names]}
         if call.provider is Provider.CLAUDE:
-            return {
-                "data": [{"type": "model", "id": name} for name in names if "claude" in name],
-                "has_more": False,
-            }
+            return {"data": [{"type": "model", "id": name} for name in names], "has_more": False}
         return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
 
     def _token(self, call: Call) -> web.Response:
@@ -296,13 +300,17 @@ class FakeUpstream:
             return web.json_response({"error": {"message": "POST here"}}, status=405)
         socket = web.WebSocketResponse(max_msg_size=_BODY_CAP)
         socket.headers.update(account.quota_headers())
+        socket.headers["x-codex-turn-state"] = f"state-{self.ident()}"
         await socket.prepare(request)
-        async for message in socket:
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                continue
-            frame: Json = json.loads(message.data)
-            call.frames.append(frame)
-            await self.turn(call, request, socket, frame)
+        self.sockets.add(socket)
+        try:
+            async for message in socket:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    frame: Json = json.loads(message.data)
+                    call.frames.append(frame)
+                    await self.turn(call, request, socket, frame)
+        finally:
+            self.sockets.discard(socket)
         return socket
 
     async def turn(self, call: Call, request: web.Request, socket: web.WebSocketResponse, frame: Json) -> None:

@@ -92,6 +92,11 @@ class FakeProviders(FakeUpstream):
                 self._ended.clear()
                 await self._ended.wait()
 
+    async def close_sockets(self, code: int) -> None:
+        """Hangs up every open WebSocket."""
+        for socket in list(self.sockets):
+            await socket.close(code=code)
+
     # ------------------------------------------------------------ playing
 
     async def arrive(self, call: Call, request: web.Request) -> None:
