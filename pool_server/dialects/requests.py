@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -23,8 +24,10 @@ RAW_NULL = msgspec.Raw(b"null")
 SHEDDABLE = frozenset({"turn_state", "encrypted"})
 
 _FILE_ID = re.compile(rb'"(?:file_id|file_uri|fileUri|cachedContent)"\s*:\s*"([^"\\]{1,300})"')
+_GEMINI_MARKS = (b'"fileUri"', b'"file_uri"', b'"cachedContent"')
 _GEMINI_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
-_REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+_REMINDER = re.compile(rb"<system-reminder>.*?</system-reminder>(?:\\n|\s)*", re.DOTALL)
+_OPENING_ITEMS = 16
 _MOST_PINS = 16
 
 
@@ -39,7 +42,7 @@ class _Item(msgspec.Struct):
 
 
 class _Text(msgspec.Struct):
-    text: Any = ""
+    text: msgspec.Raw = RAW_NULL
 
 
 class _Generation(msgspec.Struct):
@@ -156,9 +159,9 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
     late = (("conversation", _conversation(found)),)
     session, source = find_session(headers, _string(metadata, "user_id"), fields, late)
     if session is None:
-        opening: Iterable[bytes | str] = _opening(items, (found.system, found.instructions))
+        opening = list(_opening(items, (found.system, found.instructions)))
         if isinstance(found.input, str):
-            opening = (*opening, found.input)
+            opening.append(found.input.encode("utf-8", "surrogatepass"))
         session, source = opening_hash(credential, opening), "opening"
     limit = next((n for n in (found.max_output_tokens, found.max_completion_tokens, found.max_tokens) if n), None)
     return Peek(
@@ -166,7 +169,7 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
         stream=found.stream is True,
         session=session,
         session_source=source if session else "",
-        hard=tuple(_pins(previous, headers, data, items)),
+        hard=tuple(_pins(previous, headers, data, items, (b'"file_id"',))),
         previous_response_id=previous or None,
         max_output=whole(limit) or None,
         tier=text(found.service_tier) or text(found.speed),
@@ -202,7 +205,7 @@ def _peek_gemini(
         stream=verb.startswith("stream"),
         session=session,
         session_source=source if session else "",
-        hard=tuple(_pins("", headers, data, ())),
+        hard=tuple(_pins("", headers, data, (), _GEMINI_MARKS)),
         max_output=whole(generation.maxOutputTokens or generation.max_output_tokens) or None,
         tools=len(request.tools or ()),
     )
@@ -221,7 +224,7 @@ def _conversation(found: _Body) -> str:
     return text(value) or text(found.conversation_id)
 
 
-def _opening(items: Iterable[_Item], systems: Iterable[msgspec.Raw]) -> Iterator[bytes | str]:
+def _opening(items: Iterable[_Item], systems: Iterable[msgspec.Raw]) -> Iterator[bytes]:
     """The texts before the model's first turn: they stay the same as the conversation grows.
 
     Only texts count: clients move `cache_control` marks from turn to turn and send a lone text as a string or
@@ -229,38 +232,40 @@ def _opening(items: Iterable[_Item], systems: Iterable[msgspec.Raw]) -> Iterator
     """
     for raw in systems:
         yield from _texts(raw)
-    for item in items:
+    for item in islice(items, _OPENING_ITEMS):
         if item.role in ("assistant", "model") or item.type in ("function_call", "reasoning"):
             return
         yield from _texts(item.content)
         yield from _texts(item.parts)
 
 
-def _texts(raw: msgspec.Raw) -> Iterator[bytes | str]:
-    content = loads(raw, str | list[_Text] | None)
-    if content:
-        texts = (content,) if isinstance(content, str) else (text(part.text) for part in content)
-        yield "".join(_without_reminders(each) for each in texts)
-    elif content is None and bytes(raw) != b"null":
-        yield bytes(raw)
+def _texts(raw: msgspec.Raw) -> Iterator[bytes]:
+    """The texts of a content as they stand in the JSON: a client writes the same text the same way each time."""
+    data = bytes(raw)
+    if data.startswith(b'"'):
+        yield _without_reminders(data[1:-1])
+    elif data != b"null":
+        parts = loads(data, list[_Text])
+        texts = [bytes(part.text)[1:-1] for part in parts or () if part.text != RAW_NULL]
+        yield b"".join(map(_without_reminders, texts)) or data
 
 
-def _without_reminders(value: str) -> str:
-    if not value.startswith("<system-reminder>"):
+def _without_reminders(value: bytes) -> bytes:
+    if not value.startswith(b"<system-reminder>"):
         return value
-    rest = _REMINDER.sub("", value)
-    return "" if rest.startswith("<system-reminder>") else rest
+    rest = _REMINDER.sub(b"", value)
+    return b"" if rest.startswith(b"<system-reminder>") else rest
 
 
 def _pins(
-    previous: str, headers: Mapping[str, str], data: bytes, items: Iterable[_Item]
+    previous: str, headers: Mapping[str, str], data: bytes, items: Iterable[_Item], marks: Iterable[bytes]
 ) -> Iterator[tuple[str, str]]:
     """Ids only the account that issued them can serve."""
     if previous:
         yield "response", previous
     if state := headers.get("x-codex-turn-state", ""):
         yield "turn_state", state
-    if any(mark in data for mark in (b'"file_id"', b'"fileUri"', b'"file_uri"', b'"cachedContent"')):
+    if any(mark in data for mark in marks):
         ids = dict.fromkeys(match[1].decode("utf-8", "replace") for match in _FILE_ID.finditer(data))
         for name in list(ids)[:_MOST_PINS]:
             yield "file", name

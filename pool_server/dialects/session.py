@@ -63,15 +63,14 @@ def find_session(
     return None, ""
 
 
-def opening_hash(credential: str, pieces: Iterable[bytes | str]) -> str | None:
+def opening_hash(credential: str, pieces: Iterable[bytes]) -> str | None:
     """A conversation id made from how the conversation opens; the text itself is not kept.
 
     None when there is nothing to hash. The same opening under another credential is another conversation.
     """
     digest = blake2b(credential.encode(), digest_size=16, person=b"pool-session")
     empty = True
-    for piece in pieces:
-        data = piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece
+    for data in pieces:
         empty = empty and not data
         digest.update(b"\x1e%d\x1f" % len(data))
         digest.update(data if len(data) <= 2 * _PIECE else data[:_PIECE] + data[-_PIECE:])

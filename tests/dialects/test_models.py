@@ -1,0 +1,80 @@
+"""Model lists in each client's shape."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from pool_server.dialects import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
+
+SOL = ModelInfo(
+    "gpt-x",
+    owner="codex",
+    entries={ModelsShape.CODEX: msgspec.Raw(b'{"slug": "gpt-x","base_instructions":"you"}')},
+)
+OPUS = ModelInfo(
+    "claude-x", owner="claude", name="Claude X", created=1_700_000_000, context=200_000, max_output=64_000
+)
+MODELS = [SOL, OPUS, ModelInfo("gpt-x", owner="later")]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "headers", "shape"),
+    [
+        ("/v1/models", {}, {}, ModelsShape.OPENAI),
+        ("/v1/models", {"limit": "1000"}, {"anthropic-version": "2023-06-01"}, ModelsShape.ANTHROPIC),
+        ("/v1beta/models", {}, {}, ModelsShape.GEMINI),
+        ("/backend-api/codex/models", {"client_version": "0.169.0"}, {}, ModelsShape.CODEX),
+        ("/v1/models", {"client_version": "0.169.0"}, {}, ModelsShape.CODEX),
+    ],
+)
+def test_who_asks(path: str, query: dict[str, str], headers: dict[str, str], shape: ModelsShape) -> None:
+    assert models_shape(path, query, headers) is shape
+
+
+def test_openai() -> None:
+    assert json.loads(models_answer(ModelsShape.OPENAI, MODELS)) == {
+        "object": "list",
+        "data": [
+            {"id": "gpt-x", "object": "model", "created": 0, "owned_by": "codex"},
+            {"id": "claude-x", "object": "model", "created": 1_700_000_000, "owned_by": "claude"},
+        ],
+    }
+
+
+def test_anthropic() -> None:
+    answer = json.loads(models_answer(ModelsShape.ANTHROPIC, MODELS))
+    assert answer["data"][1] == {
+        "type": "model",
+        "id": "claude-x",
+        "display_name": "Claude X",
+        "created_at": "2023-11-14T22:13:20Z",
+    }
+    assert (answer["first_id"], answer["last_id"], answer["has_more"]) == ("gpt-x", "claude-x", False)
+    assert json.loads(models_answer(ModelsShape.ANTHROPIC, []))["first_id"] is None
+
+
+def test_gemini() -> None:
+    plain, full = json.loads(models_answer(ModelsShape.GEMINI, MODELS))["models"]
+    assert plain["name"] == "models/gpt-x" and "inputTokenLimit" not in plain
+    assert (full["displayName"], full["inputTokenLimit"], full["outputTokenLimit"]) == (
+        "Claude X",
+        200_000,
+        64_000,
+    )
+    assert "streamGenerateContent" in full["supportedGenerationMethods"]
+
+
+def test_codex_gets_the_providers_own_entries_only() -> None:
+    assert models_answer(ModelsShape.CODEX, MODELS) == (
+        b'{"models":[{"slug": "gpt-x","base_instructions":"you"}]}'
+    )
+    assert model_entry(ModelsShape.CODEX, OPUS) is None
+
+
+def test_etags_follow_the_answer() -> None:
+    one, two = (models_answer(ModelsShape.OPENAI, models) for models in ([SOL], [OPUS]))
+    assert etag(one) == etag(bytes(one)) != etag(two)
+    assert etag(one).startswith('"') and etag(one).endswith('"')
