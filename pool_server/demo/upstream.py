@@ -108,7 +108,7 @@ class FakeUpstream:
 
     async def start(self) -> None:
         """Listens on a free port of 127.0.0.1; `origin` is then set."""
-        app = web.Application()
+        app = web.Application(client_max_size=_BODY_CAP)
         app.router.add_route("*", "/{rest:.*}", self._handle)
         self._runner = web.AppRunner(
             app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=0.1

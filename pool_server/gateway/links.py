@@ -64,13 +64,15 @@ class SocketLink:
         self.account = account
         self.handshake = handshake
         self._socket = socket
+        self._used = False  # responses live as long as their connection: a fresh one knows none
 
     @property
     def remembers(self) -> bool:
-        return not self._socket.closed
+        return self._used and not self._socket.closed
 
     async def send(self, frame: str | bytes) -> None:
         """Raises `LinkClosed` when the upstream is gone."""
+        self._used = True
         try:
             if isinstance(frame, str):
                 await self._socket.send_str(frame)

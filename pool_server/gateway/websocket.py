@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from tornado.iostream import StreamClosedError
 from tornado.web import Application
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from pool_server import dialects
+from pool_server.gateway.closing import PatientProtocol
 from pool_server.gateway.dialling import Dialler
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import downward, query_without_key, upward
@@ -123,6 +124,12 @@ class CodexSocket(WebSocketHandler):
 
     def get_compression_options(self) -> dict[str, Any]:
         return {}
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        protocol = super().get_websocket_protocol()
+        if isinstance(protocol, WebSocketProtocol13):
+            return PatientProtocol(self, False, protocol.params)
+        return protocol
 
     def open(self, *args: str, **kwargs: str) -> None:
         self._gateway.sockets.add(self)

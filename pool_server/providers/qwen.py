@@ -29,7 +29,6 @@ from pool_server.records import Fault, HttpAnswer, HttpRequest, Prepared, Upcall
 from pool_server.words import CredentialKind, Dialect, FaultKind, FaultScope, Operation, Provider
 
 CLIENT_ID = "f0304373b74a44d2b584a3fb70ca9e56"  # public, of the vendor's CLI
-PORTAL = "https://portal.qwen.ai"  # where an OAuth token without resource_url belongs
 LEAD = 20 * MINUTE
 LIFE_UNKNOWN = 6 * HOUR
 
@@ -108,7 +107,7 @@ class Qwen(ProviderModule):
     def _base(self, cred: Credential, settings: Settings) -> str:
         if cred.kind is CredentialKind.API_KEY:
             return versioned(cred.base_url or settings.upstreams.qwen)
-        return versioned(cred.resource_url or PORTAL)
+        return versioned(cred.resource_url or settings.upstreams.qwen)
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
         return rate_windows(headers, now=now, scope=self.model_family(model))

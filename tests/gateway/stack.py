@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -94,7 +95,7 @@ class Stack:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token:
             sent["Authorization"] = f"Bearer {token}"
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = body if isinstance(body, bytes | io.BytesIO) else json.dumps(body).encode()
         async with self.client.post(self.url + path, data=data, headers=sent) as answer:
             return answer.status, await answer.read()
 
