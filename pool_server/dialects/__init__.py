@@ -12,6 +12,7 @@ from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.splice import splice, strip_encrypted
+from pool_server.dialects.sse import Scanner, data_of
 from pool_server.dialects.words import BadBody, BadEncoding, Meter, TooLarge
 from pool_server.words import Dialect
 
@@ -38,7 +39,9 @@ __all__ = [
     "Meter",
     "ModelInfo",
     "ModelsShape",
+    "Scanner",
     "TooLarge",
+    "data_of",
     "decode_body",
     "ends_stream",
     "error",

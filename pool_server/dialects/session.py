@@ -19,7 +19,7 @@ _PIECE = 16 << 10  # bytes hashed from each end of a long opening
 
 # Headers that name a conversation, before and after the body's own Claude field.
 _FIRST = ("x-pool-session", "x-claude-code-session-id")
-_LATER = ("session-id", "session_id", "x-session-id", "x-session-affinity", "x-opencode-session")
+_LATER = ("session-id", "session_id", "x-session-id", "x-session-affinity")
 
 # metadata.user_id of older Claude Code: user_<hex>_account_<uuid>_session_<uuid>
 _USER_ID = re.compile(r"^user_.*_session_([\w-]+)$")
