@@ -9,19 +9,23 @@ from collections import deque
 from collections.abc import Callable
 
 from pool_server.config import Settings
+from pool_server.ledger import prune, quota
 from pool_server.ledger.book import Book
 from pool_server.ledger.clean import clean
 from pool_server.ledger.cube import Filters
+from pool_server.ledger.keys import Days
 from pool_server.ledger.log import Log
+from pool_server.ledger.outlook import Outlook
 from pool_server.ledger.prices import Prices
 from pool_server.ledger.query import Queries
-from pool_server.records import Usage, UsageRecord
-from pool_server.store import Store, StoreError
+from pool_server.records import Usage, UsageRecord, WindowObservation
+from pool_server.store import Store, StoreError, Txn
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
 RETRY_S = 2.0
+PRUNE_PAUSE_S = 0.02
 _RETRY_BATCH = 2_000
 
 
@@ -49,10 +53,15 @@ class Ledger:
             entries.latest,
             entries.export,
         )
+        self.outlook = Outlook(store, queries, self.prices)
+        self.forecast = self.outlook.forecast
+        self._watcher = quota.Watcher()
+        self._sightings = store.channel(quota.write, failed=_not_kept)
         self._book = Book(settings.ledger.timezone)
         self._channel = store.channel(self._book.apply, self._book.dropped, self._failed)
         self._waiting: deque[UsageRecord] = deque()
         self._retry: asyncio.Task[None] | None = None
+        self._pruning: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self.healthy = True  # False while records wait because the store cannot be written
 
@@ -84,6 +93,12 @@ class Ledger:
             done.set_result(self._wait(rec))
             return done
         return self._channel.send(rec)
+
+    def observe(self, account: str, seen: WindowObservation) -> None:
+        """Keep a sighting of an account's quota window, unless it says nothing new. Costs microseconds."""
+        entry = self._watcher.news(account, seen)
+        if entry is not None:
+            self._sightings.send(entry)
 
     def used_by_user(self, user: str, since: float) -> dict[str, int | float]:
         """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
@@ -125,14 +140,45 @@ class Ledger:
         self._retry = None
         log.warning("usage records are written again")
 
-    async def start(self) -> None:
-        """Begin the background work."""
+    async def start(self, *, leader: bool = True) -> None:
+        """Begin the background work; one process of several, the leader, forgets what is old."""
+        if leader and self._pruning is None:
+            self._pruning = asyncio.get_running_loop().create_task(self._prune_for_ever())
 
     async def close(self) -> None:
         """Write what can be written. The store stays open: it belongs to whoever opened it."""
         self._closing.set()
-        if self._retry is not None:
-            await self._retry
+        for task in (self._pruning, self._retry):
+            if task is not None:
+                await task
+
+    async def _prune_for_ever(self) -> None:
+        while not self._closing.is_set():
+            try:
+                await self.prune()
+            except StoreError as exc:
+                log.warning("old records were not pruned: %s", exc)
+            await _wait_at_most(self._closing, prune.EVERY_S)
+
+    async def prune(self) -> None:
+        """Forget what is past its time, in small steps with room for others between them. Raises StoreError."""
+        now, retention = self._clock(), self.settings.ledger.retention_days
+        days = Days(self.settings.ledger.timezone)
+        cut = await self.store.submit(lambda txn: prune.begin(txn, now, retention, days))
+        await self._in_steps(lambda txn: prune.step(txn, cut))
+        await self._in_steps(lambda txn: prune.quota(txn, cut.records))
+
+    async def _in_steps(self, step: Callable[[Txn], bool]) -> None:
+        """Repeat a transaction while it says that there is more, until the end of the ledger."""
+        while await self.store.submit(step):
+            if self._closing.is_set():
+                return
+            await _wait_at_most(self._closing, PRUNE_PAUSE_S)
+
+
+def _not_kept(_: quota.Entry, error: BaseException) -> bool:
+    log.warning("a quota sighting was not kept: %s", error)
+    return False
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
