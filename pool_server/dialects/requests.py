@@ -26,7 +26,7 @@ SHEDDABLE = frozenset({"turn_state", "encrypted"})
 _FILE_ID = re.compile(rb'"(?:file_id|file_uri|fileUri|cachedContent)"\s*:\s*"([^"\\]{1,300})"')
 _GEMINI_MARKS = (b'"fileUri"', b'"file_uri"', b'"cachedContent"')
 _GEMINI_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
-_REMINDER = re.compile(rb"<system-reminder>.*?</system-reminder>(?:\\n|\s)*", re.DOTALL)
+_REMINDER, _REMINDER_END = b"<system-reminder>", b"</system-reminder>"
 _OPENING_ITEMS = 16
 _MOST_PINS = 16
 
@@ -251,10 +251,16 @@ def _texts(raw: msgspec.Raw) -> Iterator[bytes]:
 
 
 def _without_reminders(value: bytes) -> bytes:
-    if not value.startswith(b"<system-reminder>"):
-        return value
-    rest = _REMINDER.sub(b"", value)
-    return b"" if rest.startswith(b"<system-reminder>") else rest
+    """The text after the reminders it begins with; one that does not end takes all of it."""
+    at = 0
+    while value.startswith(_REMINDER, at):
+        end = value.find(_REMINDER_END, at)
+        if end < 0:
+            return b""
+        at = end + len(_REMINDER_END)
+        while value.startswith(b"\\n", at):
+            at += 2
+    return value[at:]
 
 
 def _pins(

@@ -70,8 +70,8 @@ def opening_hash(credential: str, pieces: Iterable[bytes]) -> str | None:
     """
     digest = blake2b(credential.encode(), digest_size=16, person=b"pool-session")
     empty = True
-    for data in pieces:
-        empty = empty and not data
+    for data in filter(None, pieces):
+        empty = False
         digest.update(b"\x1e%d\x1f" % len(data))
         digest.update(data if len(data) <= 2 * _PIECE else data[:_PIECE] + data[-_PIECE:])
     return None if empty else digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,7 @@ def test_a_conversation_keeps_its_opening_as_it_grows() -> None:
     assert opening([system, reminded]) == opening([system, plain])
     one_text = {"role": "user", "content": "<system-reminder>It is Friday.</system-reminder>\nhi"}
     assert opening([system, one_text]) == opening([system, plain])
+    assert opening([system, {"role": "user", "content": "<system-reminder>cut off, hi"}]) == opening([system, {}])
     picture = {"role": "user", "content": {"odd": 1}}
     assert opening([picture]) not in (None, opening([{"role": "user", "content": {"odd": 2}}]))
 
@@ -195,6 +197,14 @@ def test_long_openings_differ_by_their_ends() -> None:
         return [{"role": "user", "content": head + "x" * 100_000 + tail}]
 
     assert len({opening(text("a", "b")), opening(text("a", "c")), opening(text("d", "b"))}) == 3
+
+
+def test_a_flood_of_reminders_is_read_once() -> None:
+    began = time.perf_counter()
+    for mark in ("<system-reminder>", "<system-reminder></system-reminder>\n"):
+        flood = {"role": "user", "content": mark * 100_000 + "hi"}
+        assert opening([{"role": "system", "content": "s"}, flood])
+    assert time.perf_counter() - began < 5  # milliseconds in truth; a scanner that starts anew takes hours
 
 
 def test_responses_and_gemini_open_too() -> None:
