@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -75,24 +76,34 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
 
 def _unified(headers: Mapping[str, str], now: float) -> list[tuple[WindowObservation, bool]]:
     """The unified windows, and whether each refused the request."""
-    names = {match.groups() for name in headers if name.startswith(_PREFIX) and (match := _UNIFIED.match(name))}
+    names = {parts for name in headers if name.startswith(_PREFIX) and (parts := _window_of(name))}
     found: list[tuple[WindowObservation, bool]] = []
-    for stem, window, suffix in sorted(names, key=str):
+    for stem, seconds, scope in sorted(names):
         share = number(headers.get(f"{_PREFIX}{stem}-utilization"))
         rejected = headers.get(f"{_PREFIX}{stem}-status", "").lower() == "rejected"
         if rejected:
             share = max(share or 0.0, 1.0)
         sighting = observe(
-            seconds=int(window[:-1]) * _UNITS[window[-1]],
+            seconds=seconds,
             used=None if share is None else round(100 * share, 4),
             resets_at=moment(headers.get(f"{_PREFIX}{stem}-reset")),
             source=Source.HEADERS,
             now=now,
-            scope=_scope(suffix),
+            scope=scope,
         )
         if sighting is not None:
             found.append((sighting, rejected))
     return found
+
+
+@lru_cache(maxsize=256)
+def _window_of(name: str) -> tuple[str, int, str] | None:
+    """("7d_opus", 604800, "opus") of a unified status or utilization header, None of any other."""
+    match = _UNIFIED.match(name)
+    if match is None:
+        return None
+    stem, window, suffix = match.groups()
+    return stem, int(window[:-1]) * _UNITS[window[-1]], _scope(suffix)
 
 
 def from_usage(data: Mapping[str, Any], *, now: float) -> UsageAnswer:

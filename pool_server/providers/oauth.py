@@ -51,8 +51,9 @@ def _tokens(answer: HttpAnswer) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RefreshFault("the token endpoint answered something that is no JSON object")
     for name in ("access_token", "refresh_token", "id_token", "resource_url", "scope"):
-        if name in data and data[name] is not None and not isinstance(data[name], str):
-            raise RefreshFault(f"the token endpoint answered a {name} that is no text")
+        value = data.get(name)
+        if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise RefreshFault(f"the token endpoint answered a {name} that cannot be one")
     return data
 
 

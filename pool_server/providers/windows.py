@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pool_server.providers.times import DAY, HOUR, MINUTE, duration, moment, number
 from pool_server.records import WindowObservation
@@ -87,10 +88,8 @@ def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[
     `scope`."""
     found: list[WindowObservation] = []
     for name, value in headers.items():
-        if "ratelimit" not in name:
-            continue
-        match = _OPENAI.match(name) or _ANTHROPIC.match(name)
-        if match is None:
+        kind = _rate_kind(name) if "-ratelimit-" in name else None
+        if kind is None:
             continue
         limit = number(headers.get(name.replace("-remaining", "-limit", 1)))
         remaining = number(value)
@@ -98,10 +97,16 @@ def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[
             continue
         reset = _rate_reset(headers.get(name.replace("-remaining", "-reset", 1), ""), now)
         used = percent(100.0 * (1.0 - remaining / limit))
-        kind = (match.group(1) or "requests").replace("-", "_")
         length = _RATE_SECONDS.get(kind.rpartition("_")[2], MINUTE)
         found.append(WindowObservation(kind, length, used, reset, Source.HEADERS, now, scope))
     return found
+
+
+@lru_cache(maxsize=512)
+def _rate_kind(name: str) -> str | None:
+    """What a `…-remaining-…` header counts ("requests", "input_tokens"), None for any other header."""
+    match = _OPENAI.match(name) or _ANTHROPIC.match(name)
+    return (match.group(1) or "requests").replace("-", "_") if match else None
 
 
 def _rate_reset(text: str, now: float) -> float | None:

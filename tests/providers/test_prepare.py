@@ -11,7 +11,7 @@ from pool_server import __version__
 from pool_server.config import Settings, Upstreams
 from pool_server.providers import Credential, provider_module
 from pool_server.records import Prepared
-from pool_server.words import CredentialKind, Dialect, Provider
+from pool_server.words import Dialect, Provider
 from tests.providers.make import ACCESS, KEY, SENTINELS, SETTINGS, call, cred, google_file
 
 CODEX = "https://chatgpt.com/backend-api/codex"
@@ -80,7 +80,7 @@ def test_openai_bases(base: str | None, url: str) -> None:
     [
         (google_file(resource_url="portal.qwen.ai"), "https://portal.qwen.ai/v1/chat/completions"),
         (google_file(resource_url="https://x.example/v1"), "https://x.example/v1/chat/completions"),
-        (google_file(), "https://portal.qwen.ai/v1/chat/completions"),
+        (google_file(), "https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions"),
         ({"api_key": KEY}, "https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions"),
         (
             {"api_key": KEY, "base_url": "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"},
@@ -246,6 +246,7 @@ def test_every_base_can_be_moved() -> None:
         (cred(Provider.GEMINI), "/v1internal:generateContent", "code_assist/v1internal:generateContent"),
         (cred(Provider.GEMINI, key=True), "/v1beta/models", "gemini/v1beta/models"),
         (cred(Provider.QWEN, key=True), "/v1/chat/completions", "qwen/v1/chat/completions"),
+        (cred(Provider.QWEN, google_file()), "/v1/chat/completions", "qwen/v1/chat/completions"),
     ]
     for found, path, tail in cases:
         result = provider_module(found.provider).prepare(found, call(path), settings)
@@ -268,8 +269,7 @@ def test_no_path_leaves_the_base(provider: Provider, key: bool, path: str, query
     settings = Settings(
         upstreams=Upstreams(**dict.fromkeys(Upstreams.__struct_fields__, "http://127.0.0.1:9/base"))
     )
-    if provider is Provider.QWEN and found.kind is not CredentialKind.API_KEY:
-        found = msgspec.structs.replace(found, resource_url="http://127.0.0.1:9/base")
+    found = msgspec.structs.replace(found, resource_url="")
     upcall = call("/" + path.partition("?")[0], query=query, dialect=Dialect.RESPONSES)
     url = provider_module(provider).prepare(found, upcall, settings).url
     assert url.startswith("http://127.0.0.1:9/base")

@@ -1,0 +1,151 @@
+"""Who may answer what: by dialect, by model, by plan."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pool_server.config import Settings, Upstreams
+from pool_server.providers import catalogue_request, provider_module, providers_for
+from pool_server.words import Dialect as D
+from pool_server.words import Operation as O
+from pool_server.words import Provider
+from tests.providers.make import ACCESS, KEY, SETTINGS, claude_file, codex_file, cred, google_file
+
+CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "forced", "expected"),
+    [
+        (D.RESPONSES, "gpt-6", None, (CODEX,)),
+        (D.RESPONSES, "", None, (CODEX,)),
+        (D.MESSAGES, "claude-opus-4-5", None, (CLAUDE,)),
+        (D.GEMINI, "gemini-2.5-pro", None, (GEMINI,)),
+        (D.CODE_ASSIST, "gemini-2.5-pro", None, (GEMINI,)),
+        (D.CHAT, "qwen3-coder-plus", None, (QWEN, OPENAI)),
+        (D.CHAT, "coder-model", None, (QWEN, OPENAI)),
+        (D.CHAT, "gpt-6", None, (OPENAI, QWEN)),
+        (D.CHAT, "qwen/qwen3-coder", None, (OPENAI, QWEN)),
+        (D.CHAT, "", None, (OPENAI, QWEN)),
+        (D.MESSAGES, "claude-opus-4-5", OPENAI, (OPENAI,)),
+        (D.CHAT, "qwen3", OPENAI, (OPENAI,)),
+    ],
+)
+def test_providers_for(dialect: D, model: str, forced: Provider | None, expected: tuple[Provider, ...]) -> None:
+    assert providers_for(dialect, O.OTHER, model, forced) == expected
+
+
+def test_every_dialect_has_a_provider() -> None:
+    for dialect in D:
+        assert providers_for(dialect, O.OTHER, "m", None)
+
+
+def serves(provider: Provider, data: object, operation: O, dialect: D, model: str = "") -> bool:
+    return provider_module(provider).serves(cred(provider, data), operation, dialect, model)
+
+
+@pytest.mark.parametrize(
+    ("provider", "data", "yes"),
+    [
+        (CODEX, None, {(O.RESPONSES, D.RESPONSES), (O.RESPONSES_COMPACT, D.RESPONSES), (O.OTHER, D.RESPONSES)}),
+        (CLAUDE, None, {(O.MESSAGES, D.MESSAGES), (O.COUNT_TOKENS, D.MESSAGES), (O.OTHER, D.MESSAGES)}),
+        (GEMINI, None, {(O.GENERATE, D.CODE_ASSIST), (O.COUNT_TOKENS, D.CODE_ASSIST), (O.OTHER, D.CODE_ASSIST)}),
+        (GEMINI, {"api_key": KEY}, {(O.GENERATE, D.GEMINI), (O.COUNT_TOKENS, D.GEMINI), (O.OTHER, D.GEMINI)}),
+        (QWEN, None, {(O.CHAT, D.CHAT), (O.OTHER, D.CHAT)}),
+        (
+            OPENAI,
+            None,
+            {
+                *((o, D.CHAT) for o in (O.CHAT, O.RESPONSES, O.RESPONSES_COMPACT, O.OTHER)),
+                *((o, D.RESPONSES) for o in (O.CHAT, O.RESPONSES, O.RESPONSES_COMPACT, O.OTHER)),
+            },
+        ),
+    ],
+)
+def test_each_serves_its_own_dialect(provider: Provider, data: object, yes: set[tuple[O, D]]) -> None:
+    assert {(o, d) for o in O for d in D if serves(provider, data, o, d)} == yes
+
+
+@pytest.mark.parametrize(
+    ("provider", "data", "model", "expected"),
+    [
+        (OPENAI, {"api_key": KEY}, "gpt-6", True),
+        (OPENAI, {"api_key": KEY}, "qwen3-coder-plus", False),
+        (OPENAI, {"api_key": KEY, "models": ["qwen*"]}, "qwen3-coder-plus", True),
+        (OPENAI, {"api_key": KEY, "models": ["qwen*"]}, "gpt-6", False),
+        (OPENAI, {"api_key": KEY, "base_url": "https://x.example"}, "qwen3-coder-plus", True),
+        (OPENAI, {"api_key": KEY, "models": ["GPT-6"]}, "gpt-6", True),
+        (QWEN, google_file(), "qwen3-coder-plus", True),
+        (QWEN, google_file(), "gpt-6", False),
+        (QWEN, google_file(models=["deepseek-*"]), "deepseek-v4", True),
+        (QWEN, {"api_key": KEY, "base_url": "https://x.example"}, "glm-5", True),
+    ],
+)
+def test_chat_by_model(provider: Provider, data: object, model: str, expected: bool) -> None:
+    assert serves(provider, data, O.CHAT, D.CHAT, model) is expected
+
+
+def test_a_key_limited_to_models_serves_these() -> None:
+    limited = {"OPENAI_API_KEY": KEY, "models": ["gpt-6*"]}
+    assert serves(CODEX, limited, O.RESPONSES, D.RESPONSES, "gpt-6-mini")
+    assert not serves(CODEX, limited, O.RESPONSES, D.RESPONSES, "gpt-5")
+    assert serves(CODEX, limited, O.OTHER, D.RESPONSES)
+    gemini = {"api_key": KEY, "models": ["gemini-2.5-*"]}
+    assert serves(GEMINI, gemini, O.GENERATE, D.GEMINI, "models/gemini-2.5-pro")
+    assert not serves(GEMINI, gemini, O.GENERATE, D.GEMINI, "gemini-3-pro")
+
+
+@pytest.mark.parametrize(
+    ("provider", "data", "model", "expected"),
+    [
+        (CODEX, codex_file(plan_type="pro"), "gpt-5.3-codex-spark", True),
+        (CODEX, codex_file(plan_type="plus"), "gpt-5.3-codex-spark", False),
+        (CODEX, codex_file(plan_type="plus"), "gpt-6", True),
+        (CODEX, {"OPENAI_API_KEY": KEY}, "gpt-5.3-codex-spark", True),
+        (CODEX, {"tokens": {"access_token": ACCESS}}, "gpt-5.3-codex-spark", True),
+        (CLAUDE, claude_file(subscriptionType="free"), "claude-sonnet-4-5", False),
+        (CLAUDE, claude_file(subscriptionType="pro"), "claude-opus-4-5", True),
+        (GEMINI, None, "gemini-2.5-pro", True),
+        (QWEN, None, "qwen3", True),
+        (OPENAI, None, "gpt-6", True),
+    ],
+)
+def test_plan_fits(provider: Provider, data: object, model: str, expected: bool) -> None:
+    assert provider_module(provider).plan_fits(cred(provider, data), model) is expected
+
+
+def test_who_speaks_websocket() -> None:
+    compatible = cred(OPENAI, {"api_key": KEY, "base_url": "https://x.example"})
+    assert provider_module(OPENAI).websocket(compatible) is False
+    found = {p: provider_module(p).websocket(cred(p)) for p in Provider}
+    assert found == {CODEX: True, CLAUDE: False, GEMINI: False, QWEN: False, OPENAI: True}
+
+
+@pytest.mark.parametrize(
+    ("provider", "data", "method", "url"),
+    [
+        (CODEX, None, "GET", "https://chatgpt.com/backend-api/wham/usage"),
+        (CODEX, {"OPENAI_API_KEY": KEY}, "GET", "https://api.openai.com/v1/models"),
+        (CLAUDE, None, "GET", "https://api.anthropic.com/v1/models?limit=1"),
+        (CLAUDE, {"api_key": KEY}, "GET", "https://api.anthropic.com/v1/models?limit=1"),
+        (GEMINI, None, "POST", "https://cloudcode-pa.googleapis.com/v1internal:loadCodeAssist"),
+        (GEMINI, {"api_key": KEY}, "GET", "https://generativelanguage.googleapis.com/v1beta/models?pageSize=1"),
+        (QWEN, None, "GET", "https://portal.qwen.ai/v1/models"),
+        (OPENAI, {"api_key": KEY, "base_url": "http://127.0.0.1:9"}, "GET", "http://127.0.0.1:9/v1/models"),
+    ],
+)
+def test_the_smallest_real_call(provider: Provider, data: object, method: str, url: str) -> None:
+    found = cred(provider, data)
+    request = provider_module(provider).test_request(found, SETTINGS)
+    assert (request.method, request.url) == (method, url)
+    assert found.secret in json.dumps(request.headers)
+
+
+def test_the_codex_catalogue() -> None:
+    settings = Settings(upstreams=Upstreams(codex="http://127.0.0.1:9/backend-api/codex"))
+    request = catalogue_request(cred(CODEX), settings, "0.169.0 &x")
+    assert request.url == "http://127.0.0.1:9/backend-api/codex/models?client_version=0.169.0%20%26x"
+    assert dict(request.headers)["ChatGPT-Account-ID"] == "acc-1"
+    assert catalogue_request(cred(CODEX, key=True), settings, "1").url == "https://api.openai.com/v1/models"
