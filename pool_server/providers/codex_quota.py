@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pool_server.providers.base import Credits, UsageAnswer
@@ -22,6 +23,7 @@ _MAIN = "codex"
 _MAIN_IDS = ("", _MAIN, "primary", "secondary", "premium")
 
 
+@lru_cache(maxsize=1024)
 def family(model: str) -> str:
     """The scope of the metered limits that bind a model: the vendor names such a limit after the model; the spark
     models share one."""
@@ -29,6 +31,7 @@ def family(model: str) -> str:
     return "spark" if "spark" in name else name
 
 
+@lru_cache(maxsize=1024)
 def limit_scope(limit_id: str, limit_name: str = "") -> str:
     """The scope of a limit: "" for the account's own, else by its name ("GPT-5.3-Codex-Spark" → "spark") or its
     id."""

@@ -35,12 +35,6 @@ _KEY_PARAMETERS = frozenset(("key", "api_key", "access_token"))
 _VERSION_SEGMENT = re.compile(r"/v\d+[a-z0-9]*(?=/|$)")
 
 
-def dropped(name: str) -> bool:
-    """Must a client's header of this name stay behind?"""
-    lower = name.lower()
-    return lower in _DROPPED or lower.startswith(_DROPPED_PREFIXES)
-
-
 def upstream_headers(
     client: Iterable[tuple[str, str]], own: Iterable[tuple[str, str]], *, drop: frozenset[str] = frozenset()
 ) -> list[tuple[str, str]]:
@@ -51,11 +45,16 @@ def upstream_headers(
     """
     added = [*own, ("Accept-Encoding", "identity")]
     refused = drop | {name.lower() for name, _ in added}
-    pairs = list(client)
-    for name, value in pairs:
-        if name.lower() == "connection":  # names that are hop-by-hop by the client's own word
+    pairs = [(name.lower(), name, value) for name, value in client]
+    for lower, _, value in pairs:
+        if lower == "connection":  # names that are hop-by-hop by the client's own word
             refused |= {token.strip().lower() for token in value.split(",")}
-    kept = [(name, value) for name, value in pairs if name.lower() not in refused and not dropped(name)]
+    refused |= _DROPPED
+    kept = [
+        (name, value)
+        for lower, name, value in pairs
+        if lower not in refused and not lower.startswith(_DROPPED_PREFIXES)
+    ]
     return kept + added
 
 
