@@ -16,7 +16,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pool_server.peers import local_refusal
-from pool_server.users import Denied, Principal, Refused
+from pool_server.users import Actor, Denied, Principal, Refused
 from pool_server.web import callers
 from pool_server.web.context import WebContext
 from pool_server.web.proxies import real_peer, real_scheme
@@ -182,6 +182,11 @@ class BaseHandler(RequestHandler):
         if self.caller.principal is None:
             raise Problem(401, "sign_in", "sign in first")
         return self.caller.principal
+
+    @property
+    def actor(self) -> Actor:
+        """The caller, for the audit log."""
+        return Actor.of(self.principal, self.peer)
 
     @property
     def wants_page(self) -> bool:

@@ -46,8 +46,7 @@ async def identify(ctx: WebContext, handler: BaseHandler, *, bearer_admin: bool)
     headers = handler.request.headers
     token = bearer(headers.get("Authorization", ""))
     if token and bearer_admin:
-        found = await ctx.users.check_admin(token, peer=handler.peer)
-        return _known(found, "password", 3)
+        return _known(await ctx.users.check_admin(token, peer=handler.peer), "password", 3)
     if token:
         return _known(ctx.users.authenticate(token), "key", 1)
     session = handler.get_cookie(COOKIE)

@@ -101,3 +101,11 @@ def clock(at: float, now: float, where: tzinfo) -> str:
 def stamp(at: float) -> str:
     """ISO 8601 in UTC, for `<time datetime>`."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def took(milliseconds: float) -> str:
+    """How long an exchange took: "340 ms", "2.4 s", "3 min"."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)

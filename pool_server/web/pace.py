@@ -85,3 +85,41 @@ def state_words(row: dict[str, Any], now: float) -> str:
     if not ready and row.get("next_return"):
         words += f"; comes back {figures.within(row['next_return'], now)}"
     return words
+
+
+def time_left(used: float | None, gone: float | None, seconds: float) -> float | None:
+    """Seconds until a window is used up at its present pace; None when too little is used to say.
+
+    `used` and `gone` are percents of the window's room and of its time. Under 1 % there is no forecast.
+    """
+    if used is None or gone is None or used < 1 or gone <= 0 or seconds <= 0:
+        return None
+    return max(0.0, 100 - used) / used * gone / 100 * seconds
+
+
+def outlook(ctx: WebContext) -> list[str]:
+    """One clause a provider: how long its room lasts at the present pace, or when it comes back."""
+    now = ctx.clock()
+    return [clause(row, now) for row in ctx.accounts.summary()]
+
+
+def clause(row: dict[str, Any], now: float) -> str:
+    """"Claude has about 3 h 10 min of room at the present pace", from one row of `Accounts.summary()`."""
+    name = phrases.PROVIDERS[Provider(row["provider"])]
+    if not row["ready"]:
+        back = row.get("next_return")
+        if back is None:
+            return f"{name} needs the operator"
+        return f"{name} has no room and comes back {figures.within(back, now)}"
+    windows = row.get("windows", [])
+    if not windows:
+        return f"{name} is ready, though how much room it has is not known"
+    shortest: float | None = None
+    for window in windows:
+        resets_at, seconds = window.get("resets_at"), window.get("seconds") or 0
+        left = time_left(window.get("used_percent"), pace(seconds, resets_at, now), seconds)
+        if left is not None and resets_at and left < resets_at - now and (shortest is None or left < shortest):
+            shortest = left
+    if shortest is None:
+        return f"{name} has room past its next reset"
+    return f"{name} has about {figures.duration(shortest)} of room at the present pace"

@@ -9,6 +9,7 @@ from datetime import datetime, tzinfo
 
 from tornado.escape import xhtml_escape
 
+from pool_server.config import HIDDEN
 from pool_server.web import figures
 
 
@@ -52,3 +53,18 @@ def clock(at: float, now: float, where: tzinfo) -> str:
 
 def zone_name(at: float, where: tzinfo) -> str:
     return datetime.fromtimestamp(at, where).tzname() or ""
+
+
+def setting(value: object) -> str:
+    """A setting's value as one line of plain text; a secret is "set" or "not set"."""
+    if value == HIDDEN:
+        return "set"
+    if value in ("", None, [], {}, ()):
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {item}" for name, item in value.items())
+    return str(value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pool_server.web import figures
 from pool_server.words import (
     AccountState,
     ChoiceReason,
@@ -171,3 +174,60 @@ def window(name: str, scope: str = "") -> str:
     """"5h" → "5 hours"; a window that binds one model family says so."""
     base = WINDOWS.get(name, name)
     return f"{base}, {scope} only" if scope else base
+
+# The terms of an account's score; a higher sum is chosen first.
+TERMS = {
+    "pace": "room that would be lost at the reset, or must last until it",
+    "room": "little room left in a window",
+    "in_flight": "requests under way",
+    "faults": "faults of late",
+    "latency": "answers more slowly than others of its kind",
+    "api_key": "paid by use, so it comes after subscriptions",
+    "expired": "its access must be renewed first",
+}
+
+ACTIONS = {
+    "user.create": "added the person",
+    "user.disable": "switched the person off",
+    "user.enable": "switched the person on again",
+    "user.change": "changed the person",
+    "user.delete": "deleted the person",
+    "user.passphrase": "changed the passphrase of",
+    "key.create": "made the key",
+    "key.revoke": "revoked the key",
+    "key.rotate": "replaced all keys of",
+    "code.create": "made the code",
+    "code.revoke": "revoked the code",
+    "session.open": "signed in as",
+    "session.end": "signed out",
+    "session.end_all": "signed out every browser of",
+    "door.ban": "turned away after too many wrong tries",
+    "import.users": "took over the people of an older server",
+    "import.skip": "could not take over",
+    "secret.rotate": "replaced the secret that signs keys",
+    "account.enable": "switched the account on",
+    "account.disable": "switched the account off",
+    "account.refresh": "renewed the sign-in of",
+    "account.test": "tested the account",
+    "account.reset": "forgot the faults and rests of",
+    "account.priority": "changed the priority of",
+    "account.lock": "locked the pool to",
+    "account.unlock": "ended the lock to",
+    "pool.reload": "reread the accounts and settings",
+}
+
+
+def action(name: str) -> str:
+    """What an entry of the audit log says was done; a name without words is shown as it is."""
+    return ACTIONS.get(name, name)
+
+
+def standing(row: dict[str, Any], now: float) -> str:
+    """Why an account is or is not chosen now, in one sentence, from a row of `Accounts.describe()`."""
+    refusal = row.get("refusal")
+    if refusal is None:
+        return "Takes new conversations now."
+    words = f"Not chosen now: {REFUSALS[Refusal(refusal)]}"
+    if row.get("until"):
+        words += f"; looked at again {figures.within(row['until'], now)}"
+    return words + "."

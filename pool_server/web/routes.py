@@ -7,7 +7,19 @@ from typing import Any
 from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
-from pool_server.web import accounts, health, home, static_files, system
+from pool_server.web import (
+    accounts,
+    admin_pages,
+    door,
+    health,
+    home,
+    live,
+    me,
+    people,
+    setup,
+    static_files,
+    system,
+)
 from pool_server.web.base import BaseHandler
 from pool_server.web.context import WebContext
 
@@ -18,9 +30,35 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/healthz", health.Healthz),
     (r"/status", health.Status),
     (r"/metrics", system.Metrics),
+    (r"/setup/([A-Za-z0-9_-]+)/([a-z]+)", setup.Setup),
+    # a friend's own
+    (r"/api/friend/login", door.Login),
+    (r"/api/friend/logout", door.Logout),
+    (r"/api/me", me.Me),
+    (r"/api/me/requests", me.OwnRequests),
+    (r"/api/me/passphrase", me.Passphrase),
+    (r"/api/keys", me.Keys),
+    (rf"/api/keys/{ID}", me.OwnKey),
+    (r"/api/setup-tickets", me.Tickets),
+    (r"/api/live", live.Live),
+    # the operator's
+    (r"/admin", door.Admin),
     (r"/admin/reload", system.Reload),
     (r"/admin/accounts", accounts.AccountList),
     (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),
+    (r"/admin/pool-users", people.Users),
+    (rf"/admin/pool-users/{ID}", people.User),
+    (rf"/admin/pool-users/{ID}/keys", people.UserKeys),
+    (rf"/admin/pool-users/{ID}/keys/{ID}", people.UserKey),
+    (rf"/admin/pool-users/{ID}/(rotate|enable|disable|sign-out|forget-passphrase)", people.UserAction),
+    (r"/admin/codes", people.Codes),
+    (rf"/admin/codes/{ID}", people.Code),
+    (r"/admin/audit", people.Audit),
+    (r"/accounts", admin_pages.AccountsPage),
+    (r"/people", admin_pages.PeoplePage),
+    (rf"/people/{ID}", admin_pages.PersonPage),
+    (r"/audit", admin_pages.AuditPage),
+    (r"/settings", admin_pages.SettingsPage),
     (r"/static/([0-9a-f]+)/([a-z0-9_./-]+)", static_files.StaticFile),
     (r".*", static_files.NotFound),
 )

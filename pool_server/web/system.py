@@ -18,7 +18,10 @@ class Reload(BaseHandler, access=Access.ADMIN):
     """`POST /admin/reload` → what was added, changed, removed and rejected, and why."""
 
     async def post(self) -> None:
-        self.answer(msgspec.to_builtins(await self.ctx.reload()))
+        report = msgspec.to_builtins(await self.ctx.reload())
+        counts = {name: len(value) for name, value in report.items() if isinstance(value, list) and value}
+        await self.ctx.users.audit(self.actor, "pool.reload", detail=counts)
+        self.answer(report)
 
 
 class Metrics(BaseHandler, access=Access.ADMIN):

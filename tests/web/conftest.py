@@ -1,32 +1,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pool_server.config import Settings
-from pool_server.web import WebContext
-from tests.web.fakes import FakeAccounts, FakeLedger, FakeUsers, reload_report
+from tests.web.pool import friends_settings, open_context
 from tests.web.site import Site
-
-NOW = 1_790_000_000.0
-
-
-def build(settings: Settings) -> WebContext:
-    return WebContext(
-        settings=settings,
-        accounts=FakeAccounts(NOW),  # type: ignore[arg-type]
-        users=FakeUsers(),  # type: ignore[arg-type]
-        ledger=FakeLedger(),  # type: ignore[arg-type]
-        version="0.0.test",
-        started_at=NOW - 100,
-        reload=reload_report,
-        clock=lambda: NOW,
-    )
 
 
 @pytest.fixture
-def local() -> Iterator[Site]:
+def local(tmp_path: Path) -> Iterator[Site]:
     """A pool in local mode."""
-    with Site(lambda: build(Settings())) as site:
+    with Site(lambda: open_context(tmp_path, Settings())) as site:
         yield site
+
+
+@pytest.fixture
+def friends(tmp_path: Path) -> Iterator[Site]:
+    """A pool in friends mode; the code is "swim", the admin password "deep end"."""
+    with Site(lambda: open_context(tmp_path, friends_settings())) as site:
+        yield site
+
+

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import inspect
 import json
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pool_server.web import WebContext, application
+from tests.web.pool import close_context
 
 
 class Answer(NamedTuple):
@@ -60,6 +62,7 @@ class Site:
         await self._stop.wait()
         server.stop()
         await server.close_all_connections()
+        await close_context(self.ctx)
 
     @property
     def url(self) -> str:
@@ -70,7 +73,7 @@ class Site:
 
         async def call() -> Any:
             result = action()
-            return await result if asyncio.iscoroutine(result) else result
+            return await result if inspect.isawaitable(result) else result
 
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(10)
 

@@ -15,6 +15,9 @@ from tests.web.site import Site
 PUBLIC = {
     "/",
     "/healthz",
+    "/admin",
+    "/api/friend/login",
+    r"/setup/([A-Za-z0-9_-]+)/([a-z]+)",
     r"/static/([0-9a-f]+)/([a-z0-9_./-]+)",
     ".*",
 }

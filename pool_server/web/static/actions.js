@@ -1,6 +1,8 @@
 // Buttons and forms that change something. The HTML says what to call; this asks once, calls, and shows what came back.
-//   <button data-call="POST /admin/…" data-ask="What will happen." data-after="reload|show">
-//   <form data-call="POST /admin/…" data-after="…"> with named fields; data-type="number|list|null-number" on a field
+//   <button data-call="POST /admin/…" data-body='{…}' data-ask="What will happen." data-label="Do it">
+//   <form data-call="POST /admin/…"> with named fields; data-type="number|limit|limit-list", data-optional on a field
+// and on both, for what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
+// data-shows-key="id of the place where a new key or code is shown".
 import { call } from "./http.js";
 
 function ask(words, label) {
@@ -16,8 +18,7 @@ function ask(words, label) {
       Object.assign(button, { value, textContent: name, className: look });
       row.append(button);
     }
-    dialog.className = "stack-dialog";
-    dialog.append(text, row);
+      dialog.append(text, row);
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes");
@@ -27,25 +28,35 @@ function ask(words, label) {
   });
 }
 
+// What a field sends: a limit that is left empty is not sent at all, one whose "none" is ticked is null.
 function fieldValue(field) {
-  const text = field.type === "checkbox" ? field.checked : field.value.trim();
-  if (typeof text === "boolean") return text;
-  const type = field.dataset.type;
-  if (type === "number") return text === "" ? null : Number(text);
-  if (type === "list") return text === "" ? null : text.split(/[\s,]+/);
-  return text;
+  if (field.type === "checkbox") return field.checked;
+  const text = field.value.trim();
+  const list = () => text.split(/[\s,]+/);
+  switch (field.dataset.type) {
+    case "number":
+      return text === "" ? null : Number(text);
+    case "limit":
+      if (field.closest("label").querySelector("[data-none]").checked) return null;
+      return text === "" ? undefined : Number(text);
+    case "limit-list":
+      return text === "" ? undefined : list();
+    default:
+      return text;
+  }
 }
 
 // "limits.tokens_day" becomes {limits: {tokens_day: …}}; an empty optional field is left out.
 export function formBody(form) {
-  const body = {};
+  const body = "limits" in form.dataset ? { limits: {} } : {};
   for (const field of form.querySelectorAll("[name]")) {
     if (field.dataset.optional !== undefined && field.value.trim() === "") continue;
     const path = field.name.split(".");
     const last = path.pop();
     let place = body;
     for (const part of path) place = place[part] ??= {};
-    place[last] = fieldValue(field);
+    const value = fieldValue(field);
+    if (value !== undefined) place[last] = value;
   }
   return body;
 }
@@ -70,6 +81,33 @@ function say(element, words, tone) {
   place.textContent = words;
 }
 
+// What the operator's test of an account brought back, in words.
+function testWords(result) {
+  const took = `${Math.round(result.ms)} ms`;
+  if (result.ok) return `It works: the provider answered ${result.status} in ${took}.`;
+  return `It does not work: ${result.message || "no reason given"} (answer ${result.status || "none"}, ${took}).`;
+}
+
+function after(element, value) {
+  const { showsKey, tells, done } = element.dataset;
+  if (showsKey) showKey(document.getElementById(showsKey), value.key ?? value.code);
+  if (tells === "test") say(element, testWords(value.result), value.result.ok ? "good" : "bad");
+  if (done) say(element, done, "good");
+  const next = element.dataset.after;
+  if (next === "reload") location.reload();
+  else if (next) location.assign(next);
+}
+
+// A key or code is shown where the page has a place for it, and put into the lines that wait for one.
+function showKey(place, key) {
+  place.querySelector("code").textContent = key;
+  place.hidden = false;
+  for (const code of document.querySelectorAll("code[data-keyed]")) {
+    code.textContent = code.textContent.replaceAll("YOUR-POOL-KEY", key);
+  }
+  place.scrollIntoView({ block: "nearest" });
+}
+
 async function run(element, body) {
   const [method, path] = element.dataset.call.split(" ");
   const label = element.dataset.label ?? element.textContent.trim();
@@ -78,9 +116,7 @@ async function run(element, body) {
   for (const button of buttons) button.disabled = true;
   try {
     const value = await call(method, path, body);
-    document.dispatchEvent(new CustomEvent("called", { detail: { element, value } }));
-    if (element.dataset.after === "reload") location.reload();
-    else if (element.dataset.done) say(element, element.dataset.done, "good");
+    after(element, value);
   } catch (error) {
     say(element, error.message, "bad");
   } finally {

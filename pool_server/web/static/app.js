@@ -7,6 +7,10 @@ import { startSetup } from "./setup.js";
 import { startTheme } from "./theme.js";
 import { startTimes } from "./times.js";
 
+// A page that answers a form stands under the form's address; reloading it must not send the form again.
+const place = document.querySelector("[data-location]");
+if (place) history.replaceState(null, "", place.dataset.location);
+
 startTheme();
 startTimes();
 startCopy();

@@ -1,13 +1,41 @@
-// One connection for everything that changes while a page is open. The server sends named pieces of HTML-free facts;
-// a page that wants them says so with data-live on <main>'s parts.
-export function startLive() {
-  const wanted = document.querySelector("[data-live]");
-  if (!wanted) return;
-  const source = new EventSource("/api/live");
-  for (const name of ["state", "request", "alert"]) {
-    source.addEventListener(name, (event) => {
-      document.dispatchEvent(new CustomEvent(`live:${name}`, { detail: JSON.parse(event.data) }));
-    });
+// One connection for everything that changes while a page is open. The server names what has changed; the parts of
+// this page that show it are fetched again, as the server writes them:  <section id="…" data-live="request state">
+import { refreshTimes } from "./times.js";
+
+let waiting = false;
+
+async function refresh(what) {
+  const url = new URL(location.href);
+  url.searchParams.set("part", "1");
+  const answer = await fetch(url, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll(`[data-live~="${what}"]`)) {
+    const next = fresh.getElementById(part.id);
+    if (!next || part.contains(document.activeElement) || part.querySelector("details[open]")) continue;
+    part.replaceChildren(...next.childNodes);
+    refreshTimes(part);
   }
+  document.dispatchEvent(new CustomEvent("refreshed", { detail: what }));
+}
+
+// Several events in a row are one look.
+function soon(what) {
+  if (waiting === what) return;
+  waiting = what;
+  setTimeout(() => {
+    waiting = false;
+    if (!document.hidden) refresh(what);
+  }, 250);
+}
+
+export function startLive() {
+  if (!document.querySelector("[data-live]")) return;
+  const source = new EventSource("/api/live");
+  for (const what of ["request", "state"]) source.addEventListener(what, () => soon(what));
+  source.addEventListener("bye", () => {
+    source.close();
+    location.reload();
+  });
   addEventListener("pagehide", () => source.close());
 }

@@ -14,6 +14,7 @@ function choose(tabs, tab, focus) {
 function startTabs(root) {
   const tabs = [...root.querySelectorAll("[role=tab]")];
   const wanted = new URL(location.href).searchParams.get("client");
+  root.querySelector("[role=tablist]").hidden = false;
   for (const title of root.querySelectorAll("[data-panel-title]")) title.classList.add("visually-hidden");
   choose(tabs, tabs.find((tab) => tab.id === `tab-${wanted}`) ?? tabs[0], false);
   for (const [index, tab] of tabs.entries()) {
@@ -69,4 +70,5 @@ export function startSetup() {
   startTabs(root);
   startSystem(root);
   startTickets(root);
+  root.dataset.ready = "";
 }

@@ -1,0 +1,101 @@
+"""The operator's pages: accounts, people, audit, settings. Each is a table over what the JSON API answers too."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from pool_server.configfile import Loaded
+from pool_server.configfile import rows as setting_rows
+from pool_server.web import accounts, limits, pace, people, phrases
+from pool_server.web.base import Access
+from pool_server.web.pages import PageHandler
+from pool_server.words import AccountState
+
+ORDER = {"bad": 0, "warn": 1, "quiet": 3, "good": 2}
+
+
+class AccountsPage(PageHandler, access=Access.ADMIN):
+    """A row an account; those that need a hand come first."""
+
+    def get(self) -> None:
+        now = self.ctx.clock()
+        rows = [{**row, **_shown(row, now)} for row in accounts.rows(self.ctx)]
+        rows.sort(key=lambda row: (ORDER[row["tone"]], row["provider"], row["priority"], row["id"]))
+        locked = [row["id"] for row in rows if row.get("locked")]
+        self.page(
+            "accounts.html", title="Accounts", rows=rows, rejected=self.ctx.accounts.rejected(), locked=locked
+        )
+
+
+def _shown(row: dict[str, Any], now: float) -> dict[str, Any]:
+    """What the page adds to a row of `Accounts.describe()`: words, tone and bars."""
+    state = AccountState(row["state"])
+    return {
+        "words": phrases.STATES[state],
+        "tone": phrases.TONES[state],
+        "gauges": [pace.gauge(window, now) for window in row["windows"]],
+        "why": phrases.standing(row, now),
+    }
+
+
+class PeoplePage(PageHandler, access=Access.ADMIN):
+    """Everybody, with their limits and use, and the personal codes."""
+
+    def get(self) -> None:
+        users = self.ctx.users
+        rows, following = users.list_users(cursor=self.get_query_argument("cursor", None), limit=100)
+        now = self.ctx.clock()
+        for row in rows:
+            row["bars"] = limits.rows(users.limits(row["id"]), now)
+            row["week"] = self.ctx.ledger.used_by_user(row["id"], now - accounts.USAGE_S)
+        names = {row["id"]: row["name"] for row in rows}
+        self.page(
+            "people.html",
+            title="People",
+            rows=rows,
+            following=following,
+            codes=users.list_codes(),
+            counted=limits.COUNTED,
+            names=names,
+        )
+
+
+class PersonPage(PageHandler, access=Access.ADMIN):
+    """One person: limits to change, keys to revoke, access to end."""
+
+    def get(self, user: str) -> None:
+        users = self.ctx.users
+        row = users.get_user(user)
+        standing = users.limits(user)
+        self.page(
+            "person.html",
+            title=row["name"],
+            row=row,
+            standing=standing,
+            bars=limits.rows(standing, self.ctx.clock()),
+            used=limits.used(self.ctx, user),
+            keys=users.list_keys(user),
+            counted=limits.COUNTED,
+        )
+
+
+class AuditPage(PageHandler, access=Access.ADMIN):
+    """Who did what, when; filters are in the address."""
+
+    def get(self) -> None:
+        rows, following = people.audit(self, 100)
+        filters = {name: self.get_query_argument(name, "") for name in ("actor", "action", "target")}
+        older = urlencode({**{k: v for k, v in filters.items() if v}, "cursor": following}) if following else ""
+        self.page("audit.html", title="Audit", rows=rows, filters=filters, older=older)
+
+
+class SettingsPage(PageHandler, access=Access.ADMIN):
+    """What is in force and where it comes from; secrets only as set or not."""
+
+    def get(self) -> None:
+        groups: dict[str, list[tuple[str, Any, str]]] = {}
+        for key, value, origin in setting_rows(Loaded(self.ctx.settings, self.ctx.sources, None)):
+            section, _, name = key.rpartition(".")
+            groups.setdefault(section, []).append((name, value, origin))
+        self.page("settings.html", title="Settings", groups=groups)

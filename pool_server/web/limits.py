@@ -1,0 +1,57 @@
+"""A user's limits and what is used of them, as bars with words. Pure but for the reads of `used`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pool_server.web import figures
+from pool_server.web.context import WebContext
+
+# (name, what it is called, whether it is dollars), in the order of the page.
+COUNTED = (
+    ("requests_per_minute", "Requests a minute", False),
+    ("concurrent", "Requests at the same time", False),
+    ("tokens_5h", "Tokens in 5 hours", False),
+    ("tokens_day", "Tokens a day", False),
+    ("tokens_week", "Tokens a week", False),
+    ("tokens_month", "Tokens a month", False),
+    ("cost_day", "Cost a day", True),
+    ("cost_week", "Cost a week", True),
+    ("cost_month", "Cost a month", True),
+)
+LISTS = (("providers", "Providers"), ("models", "Models"))
+DAY = 86_400.0
+
+
+class Row(NamedTuple):
+    """One limit: `percent` of it used, the figures in words, and when some of it comes back (unix seconds)."""
+
+    label: str
+    percent: float
+    words: str
+    frees: float | None
+
+
+def rows(standing: dict[str, Any], now: float) -> list[Row]:
+    """The limits that are set, from `Users.limits()`."""
+    found = []
+    for name, label, dollars in COUNTED:
+        limit = standing["limits"].get(name)
+        if limit is None:
+            continue
+        used = standing["used"].get(name) or 0
+        say = figures.money if dollars else figures.count
+        frees = standing["frees"].get(name)
+        percent = 100.0 * used / limit if limit else 100.0
+        words = f"{say(used)} of {say(limit)}"
+        found.append(Row(label, percent, words, frees if used and frees and frees > now else None))
+    return found
+
+
+def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a user has used today (24 hours) and in the last 7 days, as the ledger's sums."""
+    now = ctx.clock()
+    return [
+        ("last 24 hours", dict(ctx.ledger.used_by_user(user, now - DAY))),
+        ("last 7 days", dict(ctx.ledger.used_by_user(user, now - 7 * DAY))),
+    ]
