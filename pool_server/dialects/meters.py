@@ -78,12 +78,16 @@ class StreamMeter(_Facts):
 
 
 class JsonMeter(_Facts):
-    """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole."""
+    """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole.
+
+    `any_body` says that the answer need not be JSON to be whole (images, audio, lists of another shape).
+    """
 
     at_boundary = False
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: _Reader, *, any_body: bool = False) -> None:
         super().__init__(reader)
+        self._any_body = any_body
         self._parts: list[bytes] | None = []
         self._size = 0
 
@@ -102,7 +106,11 @@ class JsonMeter(_Facts):
             self._reader.complete = True
             return Signal.TERMINAL
         body, self._parts = b"".join(self._parts), []
-        return SIGNALS[self._reader.whole(body)] if body else Signal.NONE
+        found = self._reader.whole(body) if body else 0
+        if not found and self._any_body:
+            self._reader.complete = True
+            return Signal.TERMINAL
+        return SIGNALS[found]
 
 
 class OpaqueMeter(_Facts):
@@ -139,7 +147,7 @@ def meter(dialect: Dialect, operation: Operation, *, stream: bool) -> Meter:
     reader = _READERS[dialect]()
     if operation is Operation.COUNT_TOKENS:
         return OpaqueMeter(reader)
-    return StreamMeter(reader) if stream else JsonMeter(reader)
+    return StreamMeter(reader) if stream else JsonMeter(reader, any_body=operation is Operation.OTHER)
 
 
 def frame_meter() -> FrameMeter:

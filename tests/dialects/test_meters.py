@@ -376,6 +376,14 @@ def test_counting_tokens_uses_none() -> None:
         assert reading.finish() == T and reading.usage == Usage()
 
 
+def test_other_answers_need_not_be_json() -> None:
+    reading = meter(Dialect.CHAT, Operation.OTHER, stream=False)
+    assert reading.feed(b"\x89PNG") == R and reading.finish() == T and reading.complete
+    reading = meter(Dialect.CHAT, Operation.OTHER, stream=False)
+    reading.feed(b'{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}')
+    assert reading.finish() == T and reading.usage.input == 7
+
+
 def test_a_compaction_is_counted() -> None:
     reading = meter(Dialect.RESPONSES, Operation.RESPONSES_COMPACT, stream=False)
     reading.feed(json.dumps({"output": [{"type": "compaction"}], "usage": streams.RESPONSES_USAGE}).encode())
