@@ -1,0 +1,67 @@
+"""Runs within a network namespace of its own: loopback up, one listening port, commands on demand.
+
+Started by `jail.py` as `python inside.py FD PORT`; FD is a Unix socket on which the listening socket is handed out
+and commands come in, one JSON line each: {"argv", "env", "cwd", "out", "err", "timeout"} → {"code", "seconds"}.
+The listening socket belongs to this namespace, whoever accepts on it: nothing else can be reached from in here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import Any
+
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP_RUNNING = 0x1 | 0x40
+TIMED_OUT = 124
+
+
+def loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _IFF_UP_RUNNING))
+
+
+def run(order: dict[str, Any]) -> dict[str, Any]:
+    """Runs one command to its end; whatever it leaves behind in its process group is ended with it."""
+    began = time.monotonic()
+    with open(order["out"], "wb") as out, open(order["err"], "wb") as err:
+        process = subprocess.Popen(
+            order["argv"],
+            env=order["env"],
+            cwd=order["cwd"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(order["timeout"])
+        except subprocess.TimeoutExpired:
+            code = TIMED_OUT
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+    return {"code": code, "seconds": time.monotonic() - began}
+
+
+def main() -> None:
+    loopback_up()
+    with socket.socket(fileno=int(sys.argv[1])) as line:
+        listening = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=256)
+        socket.send_fds(line, [b"\n"], [listening.fileno()])
+        listening.close()
+        for order in line.makefile("r"):
+            line.sendall(json.dumps(run(json.loads(order))).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

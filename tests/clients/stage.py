@@ -1,0 +1,148 @@
+"""One real server between a jailed CLI and the fake providers, and what each of them saw."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pool_server.config import PoolUsers, Settings
+from pool_server.records import Usage, UsageRecord
+from pool_server.server import Server, open_people
+from pool_server.users import Actor
+from pool_server.words import Operation, Transport
+from tests.clients.cases import Case, path
+from tests.clients.jail import Jail, Ran
+from tests.fakes import FakeProviders, Surface, account, fake_settings, key_account
+
+T = TypeVar("T")
+
+
+class ServerThread:
+    """The pool server on a loop of its own; `records` is what its ledger was given."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.records: list[UsageRecord] = []
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pool-server", daemon=True)
+
+    def start(self, listening: Any) -> None:
+        self._thread.start()
+        self.call(self._start(listening))
+
+    async def _start(self, listening: Any) -> None:
+        self.server = Server(self._settings)
+        await self.server.start([listening])
+        self.server.ledger.on_record.append(self.records.append)
+
+    def call(self, what: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+
+    def stop(self) -> None:
+        self.call(self.server.drain())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+class Stage:
+    """What a test works with: run turns of the case, look at accounts, calls and records."""
+
+    def __init__(self, case: Case, jail: Jail, fakes: FakeProviders, thread: ServerThread, home: Path, key: str):
+        self.case, self.fakes, self.key = case, fakes, key
+        self._jail, self._thread, self._home = jail, thread, home
+
+    def turn(self, argv: list[str]) -> Ran:
+        """One command of the CLI; asserts that the user saw a good answer and nothing else."""
+        env = {
+            "PATH": path(),
+            "HOME": str(self._home),
+            "USER": "user",
+            "LANG": "C.UTF-8",
+            "TERM": "xterm-256color",
+            **self.case.env(self.key),
+        }
+        ran = self._jail.run(argv, env=env, cwd=self._home / "project")
+        assert ran.code == 0, self.told(ran)
+        assert "Hello from the fake" in ran.out, self.told(ran)
+        return ran
+
+    def told(self, ran: Ran) -> str:
+        """Everything worth reading when a turn went wrong."""
+        lines = [
+            f"code {ran.code} after {ran.seconds:.1f} s",
+            "-- out",
+            ran.out[-1500:],
+            "-- err",
+            ran.err[-2500:],
+        ]
+        lines += ["-- upstream", *map(repr, self.fakes.calls[-20:])]
+        lines += ["-- records", *(f"{r.operation} {r.status} {r.outcome} {r.message}" for r in self.records)]
+        return "\n".join(lines)
+
+    @property
+    def records(self) -> list[UsageRecord]:
+        return list(self._thread.records)
+
+    def answers(self) -> list[UsageRecord]:
+        """The records of answers a model gave: no token counting, no empty prewarm of a WebSocket."""
+        return [
+            one
+            for one in self.records
+            if one.operation != Operation.COUNT_TOKENS
+            and not (one.transport == Transport.WEBSOCKET and one.usage == Usage(known=True))
+        ]
+
+    def upstream_answers(self) -> int:
+        """How many answers the fake providers gave, over HTTP and over sockets."""
+        calls = self.fakes.made()
+        frames = sum(frame.get("generate") is not False for call in calls for frame in call.frames)
+        return frames + sum(call.surface is not Surface.SOCKET for call in calls)
+
+
+def cast(case: Case) -> list[Any]:
+    """Two accounts of the case's provider; the first has more room, so it is the one that is chosen."""
+    provider = case.provider.value
+    if provider == "qwen":
+        return [key_account("qwen:one", priority=1), key_account("qwen:two", priority=2)]
+    if case.name == "gemini-api-key":
+        return [key_account("gemini:one", priority=1), key_account("gemini:two", priority=2)]
+    return [account(f"{provider}:one", used_5h=10, used_7d=10), account(f"{provider}:two", used_5h=60, used_7d=60)]
+
+
+async def _make_key(settings: Settings) -> str:
+    with open_people(settings) as users:
+        made = await users.create_user("Ann", actor=Actor("shell"))
+        return str(made["key"])
+
+
+@contextlib.contextmanager
+def stage(case: Case, folder: Path) -> Iterator[Stage]:
+    """A jail, two fake accounts, the server in friends mode with a user's key, and a home set up for the case."""
+    home = folder / "home"
+    (home / "project").mkdir(parents=True)
+    (home / "project" / "README.md").write_text("# widget\n")
+    with FakeProviders(cast(case)) as fakes:
+        settings = fake_settings(folder, fakes, pool_users=PoolUsers(admin_password="admin"), drain_s=1.0)
+        key = asyncio.run(_make_key(settings))
+        for name, text in case.files(key).items():
+            target = home / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+            os.chmod(target, 0o600)
+        logs = folder / "logs"
+        logs.mkdir()
+        jail, thread = Jail(logs), ServerThread(settings)
+        try:
+            thread.start(jail.listening)
+            yield Stage(case, jail, fakes, thread, home, key)
+        finally:
+            thread.stop()
+            jail.close()
+            shutil.rmtree(home, ignore_errors=True)
