@@ -181,7 +181,8 @@ def _openai(err: ClientError, now: float) -> dict[str, Any]:
         # Qwen Code stops at a 429 only if its text says quota, exhausted and "will reset"; else it asks 28 times.
         when = f"will reset in {_duration(_wait(err, now))}" if err.retry_at is not None else "will reset later"
         message = f"{err.message.rstrip()} The quota is exhausted and {when}."
-    return {"message": message, "type": kind, "param": param, "code": err.code or code}
+    own = err.code if err.kind is not ErrorKind.EXHAUSTED else ""
+    return {"message": message, "type": kind, "param": param, "code": own or code}
 
 
 def _anthropic(err: ClientError, now: float, request_id: str) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def test_codes() -> None:
     err = ClientError(kind=ErrorKind.CONTINUATION, message="m", status=400)
     body = json.loads(error(Dialect.RESPONSES, err, now=NOW)[2])["error"]
     assert (body["code"], body["param"]) == ("previous_response_not_found", "previous_response_id")
+    foreign = ClientError(kind=ErrorKind.EXHAUSTED, message="m", status=429, code="usage_limit_reached")
+    assert json.loads(error(Dialect.CHAT, foreign, now=NOW)[2])["error"]["code"] == "insufficient_quota"
     own = ClientError(kind=ErrorKind.FORBIDDEN, message="m", status=403, code="my_code")
     assert json.loads(error(Dialect.CHAT, own, now=NOW)[2])["error"]["code"] == "my_code"
 
