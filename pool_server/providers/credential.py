@@ -138,12 +138,6 @@ class Fields:
             raise Rejected(f"{self._where}{name} is not a moment in time")
         return at
 
-    def flag(self, name: str) -> bool:
-        value = self._data.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise Rejected(f"{self._where}{name} must be true or false")
-        return bool(value)
-
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts; one text with spaces between, as OAuth writes scopes, is a list too."""
         value = self._data.get(name)

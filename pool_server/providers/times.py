@@ -53,10 +53,7 @@ def moment(value: object) -> float | None:
         return None
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=UTC)
-    try:
-        stamp = parsed.timestamp()
-    except (OverflowError, ValueError):
-        return None
+    stamp = parsed.timestamp()
     return stamp if 0 < stamp < _LATEST else None
 
 

@@ -224,9 +224,11 @@ def test_qwen_names_the_kind_of_its_token() -> None:
     )
 
 
-@pytest.mark.parametrize("key", [False, True])
-def test_websocket_is_the_same_call_under_another_scheme(key: bool) -> None:
-    module, found = provider_module(Provider.CODEX), cred(Provider.CODEX, key=key)
+@pytest.mark.parametrize(
+    ("provider", "key"), [(Provider.CODEX, False), (Provider.CODEX, True), (Provider.OPENAI, True)]
+)
+def test_websocket_is_the_same_call_under_another_scheme(provider: Provider, key: bool) -> None:
+    module, found = provider_module(provider), cred(provider, key=key)
     settings = Settings(upstreams=Upstreams(openai="http://127.0.0.1:9"))
     plain = module.prepare(found, call("/v1/responses"), settings)
     socket = module.prepare(found, call("/v1/responses", websocket=True), settings)

@@ -55,6 +55,8 @@ def test_number(value: object, expected: float | None) -> None:
         ("tomorrow at noon", None),
         ("0001-01-01T00:00:00Z", None),
         ("9999-12-31T23:59:59Z", None),
+        ("9999-12-31T23:59:59-23:59", None),
+        ("0001-01-01T00:00:00+23:59", None),
         (None, None),
     ],
 )
