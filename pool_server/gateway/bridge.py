@@ -72,10 +72,28 @@ class Conversation:
         self._base: dict[str, msgspec.Raw] = {}
         self._last_id = ""
         self.finished = False
+        self._collector = _Collector()
+        self._scanner = Scanner(self._collector, cap=_EVENT_CAP)
 
     @property
     def known(self) -> bool:
         return bool(self._last_id)
+
+    @property
+    def response_id(self) -> str:
+        return self._last_id
+
+    @property
+    def size(self) -> int:
+        """Bytes of transcript kept."""
+        return sum(map(len, self._input)) + sum(map(len, self._output.values()))
+
+    def fork(self) -> Conversation:
+        """A copy that may go on while this one stays as it is."""
+        twin = Conversation()
+        twin._input, twin._output = list(self._input), dict(self._output)
+        twin._base, twin._last_id = dict(self._base), self._last_id
+        return twin
 
     def request(self, frame: str | bytes) -> tuple[bytes | None, list[str]]:
         """The whole HTTP body for a `response.create` frame, or None and the frames that answer a prewarm.
@@ -101,6 +119,8 @@ class Conversation:
         self._output = {}
         self._last_id = ""
         self.finished = False
+        self._collector = _Collector()
+        self._scanner = Scanner(self._collector, cap=_EVENT_CAP)
         if prewarm:
             return None, self._prewarmed()
         return self._body(fields), []
@@ -125,21 +145,27 @@ class Conversation:
 
     async def frames(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[str]:
         """The stream's events as frames; remembers the output. Ends early when the stream does."""
-        collector = _Collector()
-        scanner = Scanner(collector, cap=_EVENT_CAP)
         async for chunk in chunks:
-            scanner.feed(chunk)
-            while collector.frames:
-                frame = collector.frames.popleft()
-                self._remember(frame)
+            for frame in self.feed(chunk):
                 yield frame
-                if self.finished:
-                    return
-        scanner.finish()
-        while collector.frames and not self.finished:
-            frame = collector.frames.popleft()
-            self._remember(frame)
+            if self.finished:
+                return
+        self._scanner.finish()
+        for frame in self._taken():
             yield frame
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The frames that ended within these bytes of the stream; remembers the output."""
+        self._scanner.feed(chunk)
+        return self._taken()
+
+    def _taken(self) -> list[str]:
+        frames = []
+        while self._collector.frames and not self.finished:
+            frame = self._collector.frames.popleft()
+            self._remember(frame)
+            frames.append(frame)
+        return frames
 
     def _remember(self, frame: str) -> None:
         head = frame[:200]

@@ -17,6 +17,7 @@ from pool_server import dialects
 from pool_server.accounts import Accounts, Ask, Decision, RefreshFailed
 from pool_server.config import Settings
 from pool_server.gateway import metrics, terminal
+from pool_server.gateway.friendview import FriendView
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger
@@ -55,6 +56,7 @@ class Rooms:
     ledger: Ledger
     upstream: Upstream
     gauge: RoomGauge
+    view: FriendView
 
 
 class RoomGauge:

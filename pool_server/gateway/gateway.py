@@ -13,7 +13,9 @@ from pool_server.accounts import Accounts
 from pool_server.config import Settings
 from pool_server.gateway import metrics, terminal
 from pool_server.gateway.exchange import RoomGauge, Rooms
+from pool_server.gateway.friendview import FriendView
 from pool_server.gateway.headers import credentials
+from pool_server.gateway.held import HeldConversations
 from pool_server.gateway.http import HttpExchange
 from pool_server.gateway.local import LocalAnswers
 from pool_server.gateway.routes import Route, match
@@ -50,7 +52,9 @@ class Gateway(Router):
     def __init__(
         self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
     ) -> None:
-        self.rooms = Rooms(settings, accounts, users, ledger, upstream, RoomGauge(accounts))
+        view = FriendView(accounts, users)
+        self.rooms = Rooms(settings, accounts, users, ledger, upstream, RoomGauge(accounts), view)
+        self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
@@ -94,6 +98,7 @@ class Gateway(Router):
     def apply(self, settings: Settings) -> None:
         """New settings for exchanges that begin from now on."""
         self.rooms.settings = settings
+        self.local.apply(settings)
 
     async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
         """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""

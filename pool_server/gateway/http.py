@@ -20,6 +20,7 @@ from tornado.iostream import StreamClosedError
 
 from pool_server import dialects
 from pool_server.gateway.body import Body
+from pool_server.gateway.bridge import Conversation
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import downward, query_without_key, upward
 from pool_server.gateway.local import LocalRequest
@@ -30,7 +31,7 @@ from pool_server.gateway.upstream import UpstreamFailed, read_capped
 from pool_server.providers import Credential, network_fault, provider_module, redact
 from pool_server.records import ClientError, Fault, Prepared, Upcall
 from pool_server.users import Principal
-from pool_server.words import Dialect, ErrorKind, FaultKind, Outcome
+from pool_server.words import CredentialKind, Dialect, ErrorKind, FaultKind, Operation, Outcome, Provider
 
 if TYPE_CHECKING:
     from pool_server.gateway.gateway import Gateway
@@ -61,6 +62,7 @@ class HttpExchange(HTTPMessageDelegate):
         self._task: asyncio.Task[None] | None = None
         self._x: Exchange | None = None
         self._watch: Watch | None = None
+        self._talk: Conversation | None = None
         assert request.connection is not None
         self._reply = Reply(request.connection, new_request_id(time.time()))
 
@@ -197,6 +199,8 @@ class HttpExchange(HTTPMessageDelegate):
         x.request_bytes = self._size
         self._x = x
         refused = self._look(x) or x.force_refused()
+        if self._gateway.held.holds(principal.user, x.peek.previous_response_id):
+            x.peek.hard = tuple(pin for pin in x.peek.hard if pin[0] != "response")  # any account can go on
         if refused is None:
             refused = await x.reserve()
         if refused is not None:
@@ -244,6 +248,7 @@ class HttpExchange(HTTPMessageDelegate):
     async def _attempt(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
         """Tries one account; None when the client has its answer, else the fault that ended the attempt."""
         body = self._stripped() if x.shed else None
+        body = self._resumed(x, credential) or body
         fault = await self._call(x, account, credential, body)
         if fault is not None and fault.kind is FaultKind.AUTH and credential.can_refresh:
             renewed = await x.refreshed(account, credential)
@@ -261,6 +266,21 @@ class HttpExchange(HTTPMessageDelegate):
         if fault is not None:
             x.failed(account, credential, fault, x.usage)
         return fault
+
+    def _resumed(self, x: Exchange, credential: Credential) -> bytes | None:
+        """The whole conversation where it is held and the account cannot continue a response by its id."""
+        held = self._gateway.held
+        on = x.rooms.settings.codex.hold_conversations_mb and self._route.operation is Operation.RESPONSES
+        if not on or credential.kind is CredentialKind.API_KEY or credential.provider is not Provider.CODEX:
+            return None
+        try:
+            found = held.resume(x.principal.user, x.peek.previous_response_id, self._plain_body())
+        except dialects.BadBody:
+            return None
+        if found is None:
+            return None
+        self._talk, whole = found
+        return whole if x.peek.previous_response_id else None
 
     def _stripped(self) -> bytes | None:
         """The body without reasoning that was sealed for another account, None when there is none."""
@@ -302,12 +322,15 @@ class HttpExchange(HTTPMessageDelegate):
             x.observe(account, credential, headers)
             if 200 <= answer.status < 300:
                 assert self._watch is not None
-                relay = Relay(x, self._reply, self._watch, answer, account, credential, headers)
+                listen = self._talk.feed if self._talk is not None else None
+                relay = Relay(x, self._reply, self._watch, answer, account, credential, headers, listen)
                 self._watch.relay = relay
                 try:
                     return await relay.run()
                 finally:
                     self._watch.relay = None
+                    if self._talk is not None:
+                        self._gateway.held.keep(x.principal.user, self._talk)
             return await self._refused(x, answer, account, credential, headers)
         finally:
             answer.close()

@@ -140,19 +140,18 @@ class HttpLink:
         """The next event as a frame. Raises `LinkClosed` when the stream breaks off."""
         if self._local:
             return self._local.pop(0)
-        if self._events is None:
-            await asyncio.Event().wait()  # idle: nothing comes without a request
-        assert self._events is not None
-        try:
-            frame = await anext(self._events, None)
-        except (aiohttp.ClientError, OSError):
-            frame = None
-        if frame is None:
+        if self._events is not None:
+            try:
+                frame = await anext(self._events, None)
+            except (aiohttp.ClientError, OSError):
+                frame = None
+            if frame is not None:
+                return frame
             self._end()
-            raise LinkClosed(reason="the stream ended before its last event")
-        if self._talk.finished:
-            self._end()
-        return frame
+            if not self._talk.finished:
+                raise LinkClosed(reason="the stream ended before its last event")
+        await asyncio.Event().wait()  # idle: nothing comes without a request
+        raise LinkClosed
 
     def _end(self) -> None:
         self._events = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from pool_server.gateway.local_room import Room
+from pool_server.gateway.local_room import Room, two_slots
 from pool_server.gateway.local_types import Json, LocalAnswer, LocalRequest, answer, empty
 
 _SHOWN_PLAN = "pro"  # what the set-up's login says; plans of the real accounts are nobody's business here
@@ -25,12 +25,8 @@ _EMPTY_LISTS: dict[str, Json] = {
 
 
 def usage(room: Sequence[Room], now: float) -> LocalAnswer:
-    """`wham/usage`: the friend's view, the tighter of own limit and pooled room in each window.
-
-    The CLI's screens have two slots: the two windows that are used most, the shorter one first.
-    """
-    shown = sorted(sorted(room, key=lambda one: -one.used_percent)[:2], key=lambda one: one.seconds)
-    slots = [_window(one, now) for one in shown]
+    """`wham/usage`: the friend's view, the tighter of own limit and pooled room in each window."""
+    slots = [_window(one, now) for one in two_slots(room)]
     reached = any(one.used_percent >= 100 for one in room)
     limit: Json = {
         "allowed": not reached,

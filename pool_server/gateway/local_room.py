@@ -52,6 +52,11 @@ def own(limits: Limits, used: Mapping[str, float], frees: Mapping[str, float | N
     ]
 
 
+def two_slots(rooms: Iterable[Room]) -> list[Room]:
+    """The two windows that are used most, the shorter one first: all that Codex has room for on its screens."""
+    return sorted(sorted(rooms, key=lambda room: -room.used_percent)[:2], key=lambda room: room.seconds)
+
+
 def tightest(rooms: Iterable[Room]) -> list[Room]:
     """For each length of window the one that is used most, in order of length."""
     best: dict[int, Room] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -19,7 +20,7 @@ from pool_server.gateway import metrics
 from pool_server.gateway.headers import downward
 from pool_server.providers import Credential, network_fault, provider_module
 from pool_server.records import ClientError, Fault
-from pool_server.words import ErrorKind, FaultKind, Outcome, Signal, Transport
+from pool_server.words import ErrorKind, FaultKind, Outcome, Provider, Signal, Transport
 
 if TYPE_CHECKING:
     from pool_server.gateway.exchange import Exchange
@@ -83,7 +84,9 @@ class Relay:
         account: str,
         credential: Credential,
         headers: dict[str, str],
+        listen: Callable[[bytes], object] | None = None,
     ) -> None:
+        self._listen = listen
         self._x = exchange
         self._reply = reply
         self._watch = watch
@@ -137,6 +140,8 @@ class Relay:
             self._last_read = self._loop.time()
             seen = chunk if self._inflater is None else self._inflater.feed(chunk)
             signal = self._meter.feed(seen)
+            if self._listen is not None:
+                self._listen(seen)
             if signal & ~Signal.RENDERED and not self._over:
                 fault = await self._heed(signal)
                 if fault is not None:
@@ -221,6 +226,8 @@ class Relay:
             return self._reply.write(chunk) if chunk else _done(self._loop)
         length = None if self._stream else self._content_length()
         headers = downward(self._answer.headers.items())
+        if self._credential.provider is Provider.CODEX:
+            headers = self._x.rooms.view.instead(headers, self._x.principal)
         return self._reply.start(self._answer.status, headers, chunk, length=length)
 
     def _content_length(self) -> int | None:

@@ -84,7 +84,8 @@ class CodexSocket(WebSocketHandler):
             self._refuse(refused)
             return
         assert self._link is not None
-        for name, value in downward(self._link.handshake.items()):
+        headers = x.rooms.view.instead(downward(self._link.handshake.items()), x.principal)
+        for name, value in headers:
             if name not in _UNSENT:
                 self.set_header(name, value)
 

@@ -1,0 +1,67 @@
+"""What a friend's Codex shows as its limits: the tighter of the own limits and the pooled room, as headers.
+
+The account's own `x-codex-*` figures would jump with every change of account and tell a friend about accounts that
+are nobody else's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pool_server.accounts import Accounts
+from pool_server.gateway.local_room import Room, own, pooled, tightest, two_slots
+from pool_server.users import Principal, Users
+from pool_server.words import Provider
+
+_FRESH_S = 10.0
+_MOST_REMEMBERED = 10_000
+_KEPT = frozenset({"x-codex-turn-state"})
+Headers = list[tuple[str, str]]
+
+
+class FriendView:
+    """Remembers each user's headers for a few seconds, so that an exchange does not pay for them."""
+
+    def __init__(self, accounts: Accounts, users: Users, clock: Callable[[], float] = time.time) -> None:
+        self._accounts = accounts
+        self._users = users
+        self._clock = clock
+        self._seen: dict[str, tuple[float, Headers]] = {}
+
+    def instead(self, headers: Headers, principal: Principal) -> Headers:
+        """The provider's headers with the account's limits replaced by the friend's."""
+        kept = [pair for pair in headers if not _is_limit(pair[0])]
+        return kept + self._limits(principal)
+
+    def _limits(self, principal: Principal) -> Headers:
+        now = self._clock()
+        known = self._seen.get(principal.user)
+        if known is not None and 0 <= now - known[0] < _FRESH_S:
+            return known[1]
+        if len(self._seen) >= _MOST_REMEMBERED:
+            self._seen.clear()
+        rooms = pooled(self._accounts.summary(), Provider.CODEX)
+        if not principal.local:
+            rooms += own(*self._users.standing(principal.user))
+        limits = limit_headers(tightest(rooms), now)
+        self._seen[principal.user] = (now, limits)
+        return limits
+
+
+def limit_headers(rooms: list[Room], now: float) -> Headers:
+    """`x-codex-primary-…` and `-secondary-…`; `now` in unix seconds stands in for an unknown reset."""
+    headers: Headers = []
+    for slot, room in zip(("primary", "secondary"), two_slots(rooms), strict=False):
+        resets_at = room.resets_at if room.resets_at is not None else now + room.seconds
+        headers += [
+            (f"x-codex-{slot}-used-percent", str(min(100, int(room.used_percent)))),
+            (f"x-codex-{slot}-window-minutes", str(room.seconds // 60)),
+            (f"x-codex-{slot}-reset-at", str(int(resets_at))),
+        ]
+    return headers
+
+
+def _is_limit(name: str) -> bool:
+    lowered = name.lower()
+    return lowered.startswith("x-codex-") and lowered not in _KEPT
