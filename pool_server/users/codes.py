@@ -14,7 +14,18 @@ from typing import Any
 from pool_server.store import Store, Txn
 from pool_server.users.changes import append_audit, commit
 from pool_server.users.directory import checked_limits
-from pool_server.users.model import CODES, Actor, Code, Refused, User, bad_value, decode_code, encode, not_found
+from pool_server.users.model import (
+    CODES,
+    Actor,
+    Code,
+    Refused,
+    User,
+    bad_value,
+    decode_code,
+    encode,
+    id_key,
+    not_found,
+)
 from pool_server.users.passwords import Hasher
 from pool_server.users.people import checked_label
 from pool_server.words import Denial
@@ -88,7 +99,7 @@ class Codes:
         now = self._clock()
 
         def drop(txn: Txn) -> None:
-            if not code_id or not txn.delete(CODES, code_id.encode()):
+            if not txn.delete(CODES, id_key(code_id)):
                 raise not_found("code")
             append_audit(txn, now, actor, "code.revoke", code_id)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.config import Limits
 from pool_server.store import Store
-from pool_server.users.model import PEOPLE, User, bad_value, decode_user
+from pool_server.users.model import PEOPLE, User, bad_value, decode_user, id_key
 from pool_server.words import Provider
 
 REMEMBERED = 50_000
@@ -41,7 +41,7 @@ class Directory:
 
     def user(self, user_id: str) -> User | None:
         """The whole record, fresh from the store."""
-        raw = self._store.get(PEOPLE, user_id.encode())
+        raw = self._store.get(PEOPLE, id_key(user_id))
         return decode_user(raw) if raw is not None else None
 
     def forget(self, user_id: str) -> None:
@@ -86,8 +86,6 @@ def checked_limits(given: Any) -> dict[str, Any]:
             msgspec.convert({name: value}, Limits)
         except msgspec.ValidationError as exc:
             raise bad_value(f"limits: {name}: {str(exc).partition(' - ')[0]}") from exc
-        if isinstance(value, int | float) and value < 0:
-            raise bad_value(f"limits: {name} cannot be negative")
     unknown = set(given.get("providers") or ()) - {provider.value for provider in Provider}
     if unknown:
         raise bad_value(f"limits: providers: {sorted(unknown)[0]!r} is not a provider")

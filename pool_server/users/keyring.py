@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.store import Store
 from pool_server.users.directory import Directory
-from pool_server.users.model import KEYS, Denied, Principal, decode_key
+from pool_server.users.model import KEYS, Denied, Principal, decode_key, id_key
 from pool_server.users.tokens import Signer
 from pool_server.words import Denial
 
@@ -70,7 +70,7 @@ class KeyRing:
 
     def stands(self, user: str, key: str) -> Denied | None:
         """Whether user and key are still good, None = yes. Reads the store."""
-        raw = self._store.get(KEYS, key.encode())
+        raw = self._store.get(KEYS, id_key(key))
         if raw is None or decode_key(raw).user != user:
             return REVOKED_KEY
         view = self._directory.view(user)

@@ -189,6 +189,12 @@ class AuditRow(msgspec.Struct):
     seq: int = 0
 
 
+def id_key(text: str) -> bytes:
+    """The store key of an id that came from outside; where it cannot be one, a key that nothing has."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return raw if 0 < len(raw) <= 500 else b"\0"
+
+
 def user_key_index(user: str, key: str = "") -> bytes:
     """The key under which a user's keys are listed; with no `key` the prefix of them all."""
     return f"{user}\0{key}".encode()

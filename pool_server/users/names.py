@@ -45,5 +45,5 @@ def skeleton(name: str) -> str:
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
     bare = "".join(char for char in folded if not unicodedata.combining(char))
-    plain = _JOINTS.sub("", bare.translate(_LOOKALIKES))
+    plain = _JOINTS.sub("", unicodedata.normalize("NFC", bare).translate(_LOOKALIKES))
     return plain.replace("rn", "m").replace("vv", "w")

@@ -25,6 +25,7 @@ from pool_server.users.model import (
     decode_key,
     decode_user,
     encode,
+    id_key,
     not_found,
     user_key_index,
 )
@@ -218,12 +219,12 @@ class People:
 
     def token(self, key_id: str) -> str | None:
         """The token of a key that still exists: signing the same facts again gives a genuine key."""
-        raw = self._store.get(KEYS, key_id.encode())
+        raw = self._store.get(KEYS, id_key(key_id))
         return self._token(decode_key(raw)) if raw is not None else None
 
     def owner(self, key_id: str) -> str | None:
         """The user id behind a key that still exists."""
-        raw = self._store.get(KEYS, key_id.encode())
+        raw = self._store.get(KEYS, id_key(key_id))
         return decode_key(raw).user if raw is not None else None
 
     def list_keys(self, user_id: str) -> list[dict[str, Any]]:
@@ -250,7 +251,7 @@ class People:
 
     def find(self, name: str) -> User | None:
         """The living person of that name."""
-        raw = self._store.get(NAMES, names.skeleton(name).encode())
+        raw = self._store.get(NAMES, id_key(names.skeleton(name)))
         return self._directory.user(raw.decode()) if raw is not None else None
 
     def list_users(
@@ -258,7 +259,7 @@ class People:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Rows in order of id after `cursor`, and the next cursor (None = no more)."""
         rows: list[dict[str, Any]] = []
-        start = (cursor + "\0").encode() if cursor else b""
+        start = id_key(cursor) + b"\0" if cursor else b""
         with self._store.read() as txn:
             found = (decode_user(raw) for _, raw in txn.scan(PEOPLE, start))
             for user in found:
@@ -296,7 +297,7 @@ class People:
 
 def living(txn: Reader, user_id: str) -> User:
     """The user's record; Refused 404 when there is none or it is a tombstone."""
-    raw = txn.get(PEOPLE, user_id.encode())
+    raw = txn.get(PEOPLE, id_key(user_id))
     user = decode_user(raw) if raw is not None else None
     if user is None or user.deleted is not None:
         raise not_found("user")
@@ -382,7 +383,7 @@ def _rename(txn: Txn, user: User, name: str) -> None:
 
 
 def _key(txn: Reader, key_id: str) -> Key | None:
-    raw = txn.get(KEYS, key_id.encode()) if key_id else None
+    raw = txn.get(KEYS, id_key(key_id))
     return decode_key(raw) if raw is not None else None
 
 

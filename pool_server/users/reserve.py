@@ -37,8 +37,8 @@ _SEED_STEPS = 10  # the rolling window is rebuilt from this many questions to th
 class Reservation(msgspec.Struct):
     """Room taken for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
 
-    `id` is empty when nothing is counted (local mode); `seen_…` is what the stream has reported so far and the store
-    knows.
+    `id` is empty when nothing is counted (local mode); `seen_…` is what the stream has reported, as far as the
+    store knows.
     """
 
     user: str

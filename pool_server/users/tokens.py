@@ -80,8 +80,10 @@ class Signer:
     def opened(self, cookie: str, now: float) -> str | None:
         """The value of a cookie signed here, None for any other."""
         value, _, mac = cookie.rpartition(".")
+        if not value or not cookie.isascii():
+            return None
         for secret in self._accepted(now):
-            if value and hmac.compare_digest(_mac(secret, value).encode(), mac.encode()):
+            if hmac.compare_digest(_mac(secret, value).encode(), mac.encode()):
                 return value
         return None
 

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pool_server.users import Actor, Principal, Refused
+from pool_server.users.door import Entry
+from pool_server.users.sessions import FRIEND_S
+
+from .site import NOON, PASSPHRASE, SHELL, Site
+from .site import PEER as HOME
+
+
+async def enter(site: Site, name: str = "Anna") -> Entry:
+    return await site.users.friend_login(peer=HOME, code="open sesame", name=name, passphrase=PASSPHRASE)
+
+
+def test_a_session_lasts_thirty_days_in_every_worker_and_over_a_restart(site: Site) -> None:
+    async def main() -> None:
+        entry = await enter(site)
+        assert entry.expires == NOON + FRIEND_S
+        found = site.worker().session(entry.cookie)
+        assert isinstance(found, Principal) and (found.user, found.key) == (entry.user, "")
+        site.clock.now = entry.expires
+        assert site.users.session(entry.cookie) is None
+
+    site.run(main)
+
+
+def test_logging_out_ends_this_session_alone(site: Site) -> None:
+    async def main() -> None:
+        one = await enter(site)
+        other = await enter(site)
+        actor = Actor("user", one.user, one.name, HOME)
+        await site.users.logout(one.cookie, actor=actor)
+        assert site.users.session(one.cookie) is None
+        assert site.worker().session(one.cookie) is None
+        assert site.users.session(other.cookie) is not None
+        for cookie in (one.cookie, "", "nonsense", "x" * 10_000):
+            await site.users.logout(cookie, actor=actor)
+
+    site.run(main)
+
+
+@pytest.mark.parametrize("end", ["disable", "delete", "passphrase", "reset", "all"])
+def test_what_ends_every_session_of_a_user_and_nobody_elses(site: Site, end: str) -> None:
+    async def main() -> None:
+        users = site.users
+        berta = await enter(site, "Berta")
+        entry = await enter(site)
+        kept: Any = None
+        here = users.session(entry.cookie)
+        assert here is not None
+        if end == "disable":
+            await users.patch_user(entry.user, {"disabled": True}, actor=SHELL)
+            await users.patch_user(entry.user, {"disabled": False}, actor=SHELL)
+        elif end == "delete":
+            await users.delete_user(entry.user, actor=SHELL)
+        elif end == "passphrase":
+            kept = await users.change_passphrase(here, PASSPHRASE, "something else", peer=HOME)
+        elif end == "reset":
+            await users.reset_passphrase(entry.user, actor=SHELL)
+        else:
+            await users.end_sessions(entry.user, actor=SHELL)
+        for worker in (users, site.worker()):
+            assert worker.session(entry.cookie) is None
+            assert worker.session(berta.cookie) is not None
+        assert kept is None or users.session(kept.cookie) is not None
+
+    site.run(main)
+
+
+def test_a_passphrase_is_changed_by_who_knows_it(site: Site) -> None:
+    async def main() -> None:
+        users = site.users
+        entry = await enter(site)
+        here = users.session(entry.cookie)
+        assert here is not None
+        for current, new, status in (("wrong words", "something else", 401), (PASSPHRASE, "short", 400)):
+            with pytest.raises(Refused) as info:
+                await users.change_passphrase(here, current, new, peer=HOME)
+            assert info.value.denied.status == status
+        await users.change_passphrase(here, PASSPHRASE, "something else", peer=HOME)
+        with pytest.raises(Refused):
+            await users.friend_login(peer=HOME, name="Anna", passphrase=PASSPHRASE)
+        assert (await users.friend_login(peer=HOME, name="Anna", passphrase="something else")).user == entry.user
+        with pytest.raises(Refused):
+            await users.change_passphrase(users.local_principal(), "", "something else", peer=HOME)
+
+    site.run(main)
+
+
+@pytest.mark.parametrize("cookie", ["", ".", "a.b", "\ud800.x", "x" * 600, "…"])
+def test_cookies_nobody_signed(site: Site, cookie: str) -> None:
+    assert site.users.session(cookie) is None
+
+
+def test_the_store_holds_no_cookie(site: Site) -> None:
+    async def main() -> None:
+        entry = await enter(site)
+        value = entry.cookie.partition(".")[0]
+        with site.durable.read() as txn:
+            kept = b"".join(key + raw for key, raw in txn.scan("users.sessions"))
+        assert value.encode() not in kept and entry.cookie.encode() not in kept
+
+    site.run(main)

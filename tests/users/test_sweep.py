@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pool_server.store import Store
+from pool_server.users import LEDGER_TABLES, sweep
+from pool_server.users.sweep import Sweeper
+
+from .site import PASSPHRASE, PEER, Site
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_stale_go_step_by_step_and_the_rest_stays(
+    tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "STEP", 10)
+    store = Store.open(tmp_path, tables=LEDGER_TABLES, durable=durable, map_size=1 << 24)
+
+    async def main() -> int:
+        sweeper = Sweeper(store, "users.sessions", lambda raw, now: float(raw) <= now)
+        gone = 0
+        for _ in range(7):
+            step = sweeper.step(50.0)
+            gone += step if isinstance(step, int) else await step
+        return gone
+
+    store.write(lambda txn: txn.put_many("users.sessions", [(b"%03d" % n, b"%d" % (n * 2)) for n in range(60)]))
+    assert asyncio.run(main()) == 26
+    with store.read() as txn:
+        assert [int(key) for key, _ in txn.scan("users.sessions")] == list(range(26, 60))
+    store.close()
+
+
+def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_server.users.users.SWEEP_S", 0.02)
+
+    async def main() -> None:
+        users = site.users
+        entry = await users.friend_login(peer=PEER, code="open sesame", name="Anna", passphrase=PASSPHRASE)
+        principal = users.session(entry.cookie)
+        assert principal is not None
+        users.create_ticket(principal)
+        site.clock.now += 40 * 86400
+        ticket = users.create_ticket(principal)
+        await users.start()
+        async with asyncio.timeout(5):
+            while True:
+                await asyncio.sleep(0.01)
+                with site.durable.read() as durable, site.state.read() as state:
+                    left = (durable.count("users.sessions"), state.count("users.tickets"))
+                if left == (0, 1):
+                    break
+        assert (await users.redeem_ticket(ticket["ticket"], peer=PEER))["key"]
+
+    site.run(main)
+
+
+def test_a_background_task_that_fails_is_tried_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pool_server.users.users.TAIL_S", 0.001)
+    calls: list[int] = []
+
+    def poll() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("a hiccup")
+
+    monkeypatch.setattr(site.users._tail, "poll", poll)
+
+    async def main() -> None:
+        await site.users.start()
+        async with asyncio.timeout(5):
+            while len(calls) < 3:  # noqa: ASYNC110 - the task's own timer is what is waited for
+                await asyncio.sleep(0.001)
+
+    site.run(main)
+    assert "a hiccup" in caplog.text
