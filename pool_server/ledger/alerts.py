@@ -44,8 +44,8 @@ class Budget(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """What the rules look at; None = not known this time.
 
-    `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors and
-    requests are of the last while, without those the clients caused.
+    `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors
+    and requests are of the last while, without those the clients caused.
     """
 
     budgets: tuple[Budget, ...] | None = None
@@ -83,8 +83,9 @@ class Event(msgspec.Struct, frozen=True):
         """The webhook's JSON."""
         incident = self.incident
         return {
-            "event": "resolved" if self.over else "firing", "rule": incident.rule.value, "subject": incident.subject,
-            "text": incident.text, "since": incident.since, "at": self.at, "id": f"{incident.key}:{incident.since:.0f}",
+            "event": "resolved" if self.over else "firing", "id": f"{incident.key}:{incident.since:.0f}",
+            "rule": incident.rule.value, "subject": incident.subject, "text": incident.text,
+            "since": incident.since, "at": self.at,
         }  # fmt: skip
 
 

@@ -1,0 +1,38 @@
+"""A process that records as fast as it can and says what was acknowledged, until it is killed.
+
+Arguments: store folder, a name for its ids, its first number. Each acknowledged number is one line on stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from ledger_kit import NOW, Clock, exchange
+
+from pool_server.config import Settings
+from pool_server.ledger import TABLES, Ledger
+from pool_server.store import Store
+
+LANES = 16
+
+
+async def main(folder: Path, name: str, first: int) -> None:
+    ledger = Ledger(Store.open(folder, tables=TABLES, durable=True), Settings(), clock=Clock())
+    numbers = iter(range(first, 1 << 60))
+
+    async def lane() -> None:
+        for number in numbers:
+            rec = exchange(
+                f"{name}-{number}", at=NOW - number % 7200, user=f"user{number % 3}", input=1, output=number % 5
+            )
+            assert await ledger.record(rec)
+            os.write(1, b"%d\n" % number)
+
+    await asyncio.gather(*(lane() for _ in range(LANES)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
