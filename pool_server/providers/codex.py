@@ -18,7 +18,7 @@ from pool_server.providers.base import ProviderModule, Refreshed, RefreshFault, 
 from pool_server.providers.credential import Credential, Fields, Rejected, jwt_claims, lifetime_end
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.shapes import as_object
-from pool_server.providers.times import DAY, HOUR, MINUTE, moment, number, rfc3339
+from pool_server.providers.times import DAY, HOUR, MINUTE, moment, rfc3339
 from pool_server.providers.usage import usage_object
 from pool_server.providers.wire import (
     bearer,
@@ -94,9 +94,9 @@ class Codex(ProviderModule):
         claims = jwt_claims(access)
         expires_at = moment(claims.get("exp"))
         if expires_at is None:
-            known = number(data.get("expires_in")) is not None or "access_token" in fresh
+            new = "access_token" in fresh
             expires_at = (
-                lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN) if known else cred.expires_at
+                lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN) if new else cred.expires_at
             )
         identity = _identity(fresh.get("id_token", ""), access)
         credential = msgspec.structs.replace(

@@ -72,8 +72,6 @@ CODES: dict[str, tuple[FaultKind, FaultScope]] = {
 _TYPE_STATUS = {  # errors within a stream carry no status
     "invalid_request": 400,
     "invalid_request_error": 400,
-    "invalid_prompt": 400,
-    "cyber_policy": 400,
     "authentication_error": 401,
     "invalid_api_key": 401,
     "permission_error": 403,
@@ -259,6 +257,8 @@ def effective_status(status: int, facts: ErrorFacts) -> int:
     )
     if declared is not None and 400 <= declared <= 599:
         return int(declared)
+    if facts.code in REQUEST_CODES:
+        return 400
     return _TYPE_STATUS.get(facts.code) or _TYPE_STATUS.get(facts.kind) or 502
 
 

@@ -120,7 +120,7 @@ def _at(delay: float | None, now: float, cap: float) -> float | None:
 
 
 def _limited(status: int, facts: ErrorFacts, details: Details, *, now: float, model: str) -> Fault:
-    scope = FaultScope.MODEL if model or details.model else FaultScope.ACCOUNT
+    scope = FaultScope.MODEL  # every quota of Google's is counted per model
     family, code = details.model, details.reason
     if _NO_LIMIT.search(facts.message[:4000]):
         return build(

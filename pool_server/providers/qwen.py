@@ -145,9 +145,8 @@ def _special(
     if facts.code == "allocationquota.freetieronly":
         return build(FaultKind.QUOTA, FaultScope.MODEL, facts, status, model=model)
     if facts.says(*_RATE_CODES) or facts.code.startswith("throttling"):
-        scope = FaultScope.MODEL if model else FaultScope.ACCOUNT
         windows = tuple(rate_windows(headers, now=now, scope=model.lower()))
-        return build(FaultKind.RATE, scope, facts, status, retry_at=at, model=model, windows=windows)
+        return build(FaultKind.RATE, FaultScope.MODEL, facts, status, retry_at=at, model=model, windows=windows)
     spent = any(words in text for words in _QUOTA_TEXTS)
     if status in (403, 429) and (spent or facts.says(*_QUOTA_CODES)):
         daily = status == 403 or "free allocated" in text

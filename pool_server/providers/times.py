@@ -124,7 +124,7 @@ def pacific_midnight(now: float) -> float:
     a.m.) is written out, because a time zone database is not on every machine; midnight is never within a change.
     """
     today = datetime.fromtimestamp(now, UTC).date()
-    midnights = (_pacific(today + timedelta(days=ahead)) for ahead in (-1, 0, 1, 2))
+    midnights = (_pacific(today + timedelta(days=ahead)) for ahead in (0, 1))
     return next(at for at in midnights if at > now)
 
 

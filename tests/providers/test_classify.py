@@ -160,6 +160,7 @@ def test_a_request_cannot_stop_an_account_by_being_quoted() -> None:
         (CODEX, 200, {"error": {"code": "server_is_overloaded", "message": "m"}}, K.OVERLOAD, S.NONE),
         (CODEX, 200, {"response": {"error": {"code": "rate_limit_exceeded", "message": "m"}}}, K.RATE, S.ACCOUNT),
         (CODEX, 200, {"type": "error", "code": "server_error", "message": "m"}, K.TRANSIENT, S.MODEL),
+        (CODEX, 200, err(code="context_length_exceeded"), K.REQUEST, S.NONE),
         (OPENAI, 401, err(code="invalid_api_key"), K.AUTH, S.ACCOUNT),
         (OPENAI, 402, err("Insufficient Balance"), K.PAYMENT, S.ACCOUNT),
         (OPENAI, 429, err(code="rate_limit_exceeded"), K.RATE, S.MODEL),
@@ -260,6 +261,29 @@ def test_codex_waits_by_its_words() -> None:
     long = err("Please try again in 3 days", code="rate_limit_exceeded")
     assert classify(CODEX, 429, long).retry_at == NOW + 60
     assert classify(CODEX, 503, err(), {"retry-after": str(18 * 86400)}).retry_at == NOW + 3600
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"code": "cyber_policy"}, 400),
+        ({"type": "invalid_request_error"}, 400),
+        ({"type": "authentication_error"}, 401),
+        ({"type": "permission_error"}, 403),
+        ({"code": 404}, 404),
+        ({"status": 413}, 413),
+        ({"status_code": "429"}, 429),
+        ({"code": "rate_limit_exceeded"}, 429),
+        ({"type": "overloaded_error"}, 529),
+        ({"code": "unheard_of"}, 502),
+        ({"code": 77}, 502),
+    ],
+)
+@pytest.mark.parametrize("provider", list(Provider))
+def test_an_error_within_an_answer_stands_for_a_status(
+    provider: Provider, fields: dict[str, Any], status: int
+) -> None:
+    assert classify(provider, 200, err(**fields)).status == status
 
 
 def test_codex_error_in_a_header() -> None:

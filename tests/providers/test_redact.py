@@ -19,6 +19,7 @@ LONG = "a1b2c3d4e5" * 5
     [
         ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer [hidden]"),
         ("authorization: basic dXNlcjpwYXNz", "authorization: basic [hidden]"),
+        ("Authorization: opaque9", "Authorization: [hidden]"),
         ('{"access_token":"abc","x":1}', '{"access_token":"[hidden]","x":1}'),
         ('{\\"refresh_token\\":\\"abc\\"}', '{\\"refresh_token\\":\\"[hidden]\\"}'),
         ('{"key":"v","n":2}', '{"key":"[hidden]","n":2}'),

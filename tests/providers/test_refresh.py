@@ -192,7 +192,7 @@ def test_what_was_written_reads_as_the_new_credential(provider: Provider) -> Non
     ("provider", "status", "body"),
     [
         (Provider.CODEX, 400, {"error": {"code": "refresh_token_reused", "message": "used already"}}),
-        (Provider.CODEX, 401, {"error": "refresh_token_expired"}),
+        (Provider.CODEX, 400, {"error": "refresh_token_expired"}),
         (Provider.CODEX, 400, {"code": "refresh_token_invalidated"}),
         (Provider.CODEX, 401, {"error": {"message": "whatever"}}),
         (Provider.CODEX, 401, b""),
@@ -214,6 +214,8 @@ def test_a_dead_refresh_token_is_for_good(provider: Provider, status: int, body:
     [
         (HttpAnswer(0, {}, b"", "Cannot connect to host x:443"), None),
         (answered(500, {"error": "server_error"}), None),
+        (answered(408, {}), None),
+        (answered(404, {}), 300.0),
         (answered(503, HTML), 300.0),
         (answered(403, HTML), 300.0),
         (answered(400, HTML), 300.0),
@@ -252,6 +254,13 @@ def test_a_stopped_account_is_said_so() -> None:
     assert (fault.permanent, fault.suspended) == (True, True)
     fault = failed(Provider.CODEX, answered(401, {"error": {"code": "account_deactivated", "message": "m"}}))
     assert (fault.permanent, fault.suspended) == (True, True)
+
+
+def test_a_reason_says_what_the_provider_said() -> None:
+    body = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
+    reason = failed(Provider.GEMINI, answered(400, body)).reason
+    assert reason == "the refresh token is refused (invalid_grant): Token has been expired or revoked."
+    assert "Cannot connect" in failed(Provider.QWEN, HttpAnswer(0, {}, b"", "Cannot connect")).reason
 
 
 def test_a_reason_never_carries_a_token() -> None:
