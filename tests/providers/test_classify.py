@@ -258,9 +258,41 @@ def test_codex_a_separate_limit_binds_its_models_only() -> None:
 def test_codex_waits_by_its_words() -> None:
     limited = err("Rate limit reached. Please try again in 1.2s.", code="rate_limit_exceeded")
     assert classify(CODEX, 200, limited).retry_at == NOW + 1.2
+    assert classify(CODEX, 429, err("Please try again in 300ms", code="rate_limit_exceeded")).retry_at == NOW + 0.3
     long = err("Please try again in 3 days", code="rate_limit_exceeded")
     assert classify(CODEX, 429, long).retry_at == NOW + 60
     assert classify(CODEX, 503, err(), {"retry-after": str(18 * 86400)}).retry_at == NOW + 3600
+
+
+@pytest.mark.parametrize("provider", list(Provider))
+@pytest.mark.parametrize(
+    ("code", "kind", "scope"),
+    [
+        ("invalid_encrypted_content", K.ENCRYPTED_CONTENT, S.NONE),
+        ("previous_response_not_found", K.CONTINUATION, S.NONE),
+        ("server_is_overloaded", K.OVERLOAD, S.NONE),
+        ("slow_down", K.OVERLOAD, S.NONE),
+        ("overloaded_error", K.OVERLOAD, S.NONE),
+        ("token_invalidated", K.AUTH, S.ACCOUNT),
+        ("token_revoked", K.AUTH, S.ACCOUNT),
+        ("token_expired", K.AUTH, S.ACCOUNT),
+        ("invalid_token", K.AUTH, S.ACCOUNT),
+        ("invalid_api_key", K.AUTH, S.ACCOUNT),
+        ("account_suspended", K.SUSPENDED, S.ACCOUNT),
+        ("access_terminated", K.SUSPENDED, S.ACCOUNT),
+        ("billing_not_active", K.PAYMENT, S.ACCOUNT),
+        ("model_not_found", K.NOT_FOUND, S.MODEL),
+        ("message_too_big", K.REQUEST, S.NONE),
+        ("string_above_max_length", K.REQUEST, S.NONE),
+        ("invalid_prompt", K.REQUEST, S.NONE),
+        ("invalid_value", K.REQUEST, S.NONE),
+        ("unsupported_value", K.REQUEST, S.NONE),
+    ],
+)
+@pytest.mark.parametrize("field", ["code", "type"])
+def test_codes_every_vendor_shares(provider: Provider, code: str, kind: K, scope: S, field: str) -> None:
+    fault = classify(provider, 400, err(**{field: code}))
+    assert (fault.kind, fault.scope, fault.code) == (kind, scope, code)
 
 
 @pytest.mark.parametrize(
