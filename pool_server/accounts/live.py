@@ -77,6 +77,9 @@ class Live(msgspec.Struct):
         return self.rests.get("")
 
 
+_RESTING = frozenset({AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING})
+
+
 def move(live: Live, event: Event, actor: Actor, now: float, reason: str = "") -> bool:
     """Apply one event through the table; True when the state changed."""
     state = after(live.state, event)
@@ -91,18 +94,21 @@ def settle(live: Live, now: float) -> bool:
 
     Ends rests whose time is over, begins a rest where a window reads full, and drains or frees by room.
     """
-    changed = _end_rests(live, now)
+    changed = bool(live.rests or live.state in _RESTING) and _end_rests(live, now)
     changed |= _rest_full_windows(live, now)
     if live.state is AccountState.READY or live.state is AccountState.DRAINING:
-        room = win.room(lasting(live, ()), now)
+        room = win.room(lasting(live), now)
         event = Event.LOW if room is not None and room <= LOW_ROOM and "" not in live.overage else Event.ROOM
         changed |= move(live, event, Actor.CLOCK, now)
     return changed
 
 
-def lasting(live: Live, scopes: tuple[str, ...]) -> list[WindowObservation]:
-    """The binding windows that say something about what must last: ten minutes and longer."""
-    return [w for w in win.binding(live.windows, scopes) if w.seconds >= win.SHORTEST_PACED or not w.seconds]
+def lasting(live: Live) -> list[WindowObservation]:
+    """The account's own windows that say something about what must last: ten minutes and longer."""
+    return [
+        w for w in live.windows.values()
+        if not w.scope and w.window != win.CREDITS and not 0 < w.seconds < win.SHORTEST_PACED
+    ]  # fmt: skip
 
 
 def _end_rests(live: Live, now: float) -> bool:
@@ -113,7 +119,7 @@ def _end_rests(live: Live, now: float) -> bool:
         if now > rest.until + FORGET_REST_S:
             del live.rests[scope]
     whole = live.rests.get("")
-    if live.state not in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING):
+    if live.state not in _RESTING:
         return changed
     if whole is None or now >= whole.until:
         if whole is not None and whole.until - whole.since >= LONG_REST_S:

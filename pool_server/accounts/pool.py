@@ -29,7 +29,6 @@ from pool_server.store import Store
 from pool_server.words import FaultKind, Provider, Refusal
 
 OWNED_S = 7 * 86400.0  # how long a response or file is remembered to be one account's
-ROOM_KEPT_S = 1.0  # how old the answer of `room_percent` may be
 
 Observer = Callable[[str, WindowObservation], None]
 
@@ -64,7 +63,6 @@ class Accounts:
         self._keeper.on_usage.append(self._heard_usage)
         self._waiting = WaitingRoom(self.choose, clock)
         self._roster.on_change.append(lambda _: self._waiting.wake())
-        self._rooms: dict[Provider, tuple[float, float | None]] = {}
         self.on_observation: list[Observer] = []
         self.on_change = self._roster.on_change
 
@@ -300,16 +298,6 @@ class Accounts:
                 standings = [self._standing(a, (), now) for a in accounts]
                 rows.append(describe.provider_row(provider, accounts, standings, now))
         return rows
-
-    def room_percent(self, provider: Provider) -> float | None:
-        """The mean room of a provider's living accounts, None when nothing is known; at most a second old."""
-        now = self._clock()
-        at, room = self._rooms.get(provider, (-1.0, None))
-        if not 0 <= now - at < ROOM_KEPT_S:
-            cohorts = self._view.by_provider.get(provider, [])
-            room = describe.mean_room([a for c in cohorts for a in c.members.values()], now)
-            self._rooms[provider] = (now, room)
-        return room
 
     def ready(self) -> tuple[int, int]:
         """How many accounts there are, and how many of them can serve now."""

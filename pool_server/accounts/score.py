@@ -13,9 +13,8 @@ import msgspec
 from pool_server.accounts import windows as win
 from pool_server.accounts.account import Account
 from pool_server.accounts.learn import trouble
-from pool_server.accounts.live import lasting
+from pool_server.accounts.live import LOW_ROOM, Live
 from pool_server.accounts.ranked import Key
-from pool_server.records import WindowObservation
 from pool_server.words import AccountState, CredentialKind, Strategy
 
 PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count
@@ -29,6 +28,8 @@ LATENCY_WEIGHT = 0.5
 LATENCY_LIMIT = 2.0
 API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
 EXPIRED_COST = 0.5  # the first request has to wait for the refresh
+
+_LEAST_SURPLUS = 2.0**-PACE_LIMIT
 
 READY, EASING, DRAINING = 0, 1, 2  # tiers: a later one is chosen only when no earlier one can serve
 
@@ -48,15 +49,13 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
     byte."""
     live, facts = account.live, account.facts
-    bound = lasting(live, scopes)
-    pace, room_term, resets_at = _windows(bound, now)
-    terms = {"pace": pace}
-    if room_term:
-        terms["room"] = room_term
-    if account.in_flight:
+    reading = _read(live, scopes, now)
+    terms = {"pace": reading.pace}
+    if reading.low:
+        terms["room"] = reading.low
+    if account.local or account.elsewhere:
         terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / facts.weight
-    recent = trouble(live, now)
-    if recent > 0.05:
+    if live.trouble and (recent := trouble(live, now)) > 0.05:
         terms["faults"] = -TROUBLE_WEIGHT * recent
     if live.latency and usual_latency and live.latency > 1.5 * usual_latency:
         terms["latency"] = -min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
@@ -65,36 +64,49 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     if facts.expires_at is not None and now >= facts.expires_at:
         terms["expired"] = -EXPIRED_COST
     tier = READY
-    if live.state is AccountState.DRAINING or _scope_drained(account, scopes, now):
+    if live.state is AccountState.DRAINING or reading.family_drained:
         tier = DRAINING
     elif now < live.easing_until:
         tier = EASING
-    return Rating(tier, sum(terms.values()), win.room(bound, now), resets_at, terms)
+    return Rating(tier, sum(terms.values()), reading.room, reading.resets_at, terms)
 
 
-def _windows(bound: list[WindowObservation], now: float) -> tuple[float, float, float | None]:
-    """The terms `pace` and `room`, and the reset of the long window that sets the pace."""
-    pace, low = None, 0.0
-    resets_at = None
-    for w in bound:
+class _Reading:
+    """What an account's windows say together to a model of some scopes."""
+
+    __slots__ = ("family_drained", "low", "pace", "resets_at", "room")
+
+    def __init__(self) -> None:
+        self.pace = 0.0
+        self.low = 0.0
+        self.room: float | None = None
+        self.resets_at: float | None = None
+        self.family_drained = False
+
+
+def _read(live: Live, scopes: tuple[str, ...], now: float) -> _Reading:
+    """The pace is that of the tightest long window, the room that of the tightest window of all."""
+    reading = _Reading()
+    pace: float | None = None
+    for w in live.windows.values():
+        scope, seconds = w.scope, w.seconds
+        if (scope and scope not in scopes) or 0 < seconds < win.SHORTEST_PACED or w.window == win.CREDITS:
+            continue
         left = max(0.0, win.FULL - win.used(w, now))
-        if w.seconds >= win.DAY:
-            doublings = max(-PACE_LIMIT, min(PACE_LIMIT, log2(max(win.surplus(w, now), 0.01))))
+        if reading.room is None or left < reading.room:
+            reading.room = left
+        if scope and left <= LOW_ROOM and scope not in live.overage:
+            reading.family_drained = True
+        if seconds >= win.DAY:
+            doublings = log2(max(win.surplus(w, now), _LEAST_SURPLUS))
             if pace is None or doublings < pace:
-                pace, resets_at = doublings, w.resets_at
+                pace, reading.resets_at = doublings, w.resets_at
             if left < LONG_LOW:
-                low = min(low, -LONG_WEIGHT * (1 - left / LONG_LOW))
+                reading.low = min(reading.low, -LONG_WEIGHT * (1 - left / LONG_LOW))
         elif left < SHORT_LOW:
-            low = min(low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
-    return pace or 0.0, low, resets_at
-
-
-def _scope_drained(account: Account, scopes: tuple[str, ...], now: float) -> bool:
-    """Is a model family's own window as good as used up?"""
-    for w in account.live.windows.values():
-        if w.scope and w.scope in scopes and w.scope not in account.live.overage and win.used(w, now) >= 98.0:
-            return True
-    return False
+            reading.low = min(reading.low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
+    reading.pace = min(PACE_LIMIT, pace) if pace is not None else 0.0
+    return reading
 
 
 def rank(account: Account, rating: Rating, strategy: Strategy) -> Key:

@@ -20,7 +20,7 @@ from pool_server.accounts.score import Rating, rank
 from pool_server.words import Provider, Refusal, Strategy
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
-RERATE_S = 5.0  # a rating drifts with time and is made anew after so long …
+RERATE_S = 30.0  # a rating drifts with time and is made anew after so long …
 RERATE_MANY_S = 60.0  # … or, in a large pool, after so long, a few accounts a choice
 LARGE = 64
 LANES_KEPT = 16
