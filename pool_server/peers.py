@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: loopback or not, forwarded or not. Pure, shared by data plane and pages."""
+"""Who is at the other end of a connection: loopback or not, forwarded or not. Pure."""
 
 from __future__ import annotations
 

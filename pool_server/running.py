@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-NOTE = "server.json"
+NOTE = ".server.json"
 
 
 @contextlib.contextmanager
 def announced(folder: Path, url: str) -> Iterator[None]:
     """Leave the note for as long as the block lasts. Only the holder of the folder's lock may."""
     note = folder / NOTE
-    draft = folder / f".{NOTE}.{os.getpid()}"
+    draft = folder / f"{NOTE}.{os.getpid()}"
     draft.write_text(json.dumps({"pid": os.getpid(), "url": url}) + "\n", encoding="utf-8")
     draft.replace(note)
     try:

@@ -22,7 +22,7 @@ from pool_server.configfile import Loaded
 from pool_server.gateway import Gateway, Upstream, server_options
 from pool_server.ledger import Ledger
 from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.store import Store
+from pool_server.store import LEDGER, STATE, BackupSchedule, Store
 from pool_server.users import Users
 from pool_server.web import WebContext
 
@@ -79,7 +79,7 @@ def open_stores(folder: Path) -> tuple[Store, Store]:
     """The two stores of a data folder: what may be rebuilt, and what must last. Raises StoreError."""
     durable = open_durable(folder)
     try:
-        state = Store.open(folder / "state", tables=(*accounts.STATE_TABLES, *users.STATE_TABLES), durable=False)
+        state = Store.open(folder / STATE, tables=(*accounts.STATE_TABLES, *users.STATE_TABLES), durable=False)
     except BaseException:
         durable.close()
         raise
@@ -88,7 +88,7 @@ def open_stores(folder: Path) -> tuple[Store, Store]:
 
 def open_durable(folder: Path) -> Store:
     """The store of what must last. Raises StoreError."""
-    return Store.open(folder / "ledger", tables=(*ledger.TABLES, *users.LEDGER_TABLES), durable=True)
+    return Store.open(folder / LEDGER, tables=(*ledger.TABLES, *users.LEDGER_TABLES), durable=True)
 
 
 class Server:
@@ -129,6 +129,8 @@ class Server:
         rooms = open_rooms(settings, upstream.send, leader=self.leader)
         self._stack.callback(rooms.close_stores)
         self.accounts, self.users, self.ledger = rooms.accounts, rooms.users, rooms.ledger
+        stores = {LEDGER: rooms.durable, STATE: rooms.state}
+        self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
         self.gateway = Gateway(
             settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=upstream
         )
@@ -147,9 +149,10 @@ class Server:
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
         self.accounts.load()
         self.users.load()
-        for room in (self.ledger, self.users, self.accounts):
-            self._stack.push_async_callback(room.close)
-            await room.start()
+        once = (self._backups,) if self.leader else ()
+        for part in (*once, self.ledger, self.users, self.accounts):
+            self._stack.push_async_callback(part.close)
+            await part.start()
         any_path = AnyMatches()
         router = RuleRouter([Rule(any_path, self.gateway), Rule(any_path, web.application(self.web))])
         self.http = HTTPServer(router, **server_options(self.settings))

@@ -16,27 +16,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tornado.netutil import bind_sockets
-
 from pool_server import __version__, running
 from pool_server.config import ConfigError, Settings, bind_address
 from pool_server.configfile import Loaded
-from pool_server.peers import is_loopback
 from pool_server.server import Server
+from pool_server.sockets import StartError, listen
 from pool_server.store import StoreError, lock_folder
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is restarted ever later
 LONGEST_WAIT_S = 30.0
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
 
 Reread = Callable[[], Loaded]
-
-
-class StartError(Exception):
-    """The server cannot start; one line."""
 
 
 def run(loaded: Loaded, reread: Reread) -> int:
@@ -50,21 +43,6 @@ def run(loaded: Loaded, reread: Reread) -> int:
             if workers == 1:
                 return work(loaded, reread, sockets)
             return Supervisor(workers, lambda number, life: _child(loaded, reread, sockets, number, life)).run()
-
-
-def listen(host: str, port: int, *, friends_mode: bool) -> list[socket.socket]:
-    """Bound, listening sockets; host "" = every interface, port 0 = a free one.
-
-    In local mode what a name resolved to is looked at once more. Raises StartError, ConfigError.
-    """
-    try:
-        sockets = bind_sockets(port, host or None, backlog=BACKLOG)
-    except OSError as error:
-        raise StartError(f"cannot listen on {host or '*'}:{port}: {error.strerror or error}") from None
-    for bound in sockets:
-        if not friends_mode and not is_loopback(str(bound.getsockname()[0])):
-            raise ConfigError(f"listen_addr: {host} is not a loopback address here, and local mode has no door")
-    return sockets
 
 
 def banner(settings: Settings, sockets: list[socket.socket], accounts: tuple[int, int]) -> str:
@@ -259,7 +237,8 @@ class Supervisor:
     def _ended(self, worker: _Worker, code: int) -> None:
         worker.pid = 0
         if self._stops:
-            self._code = self._code or (1 if code else 0)
+            told = code == -signal.SIGTERM  # before it had begun to listen to signals
+            self._code = self._code or int(code != 0 and not told)
             return
         if code == HOPELESS:
             self._code = 1

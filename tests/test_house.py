@@ -19,7 +19,7 @@ FLOORS = (
     ("words",),
     ("peers", "records"),
     ("config",),
-    ("configfile", "running"),
+    ("configfile", "running", "sockets"),
     ("store",),
     ("providers", "dialects"),
     ("logs", "accounts", "users", "ledger"),

@@ -16,7 +16,7 @@ import pytest
 
 from pool_server.config import PoolUsers, Settings
 from pool_server.server import Server
-from pool_server.supervisor import listen
+from pool_server.sockets import listen
 from tests.fakes import FakeProviders, Gate, Play, account, fake_settings, key_account, write_pool
 from tests.process import PATIENCE_S, PoolProcess, command, environment, to_toml, until
 
@@ -79,7 +79,7 @@ def test_starts_says_so_in_one_line_and_leaves(tmp_path: Path, plain: Settings) 
         assert pool.wait() == 0
         assert pool.process.stdout is not None
         assert pool.process.stdout.read() == ""
-    assert not (tmp_path / "data/server.json").exists()
+    assert not (tmp_path / "data/.server.json").exists()
 
 
 def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path, plain: Settings) -> None:

@@ -9,8 +9,17 @@ import click
 
 from pool_server import __version__
 
-# Command → module in this package; a command's imports are paid for only when it runs.
-COMMANDS = ("serve", "demo", "doctor", "account", "user", "backup", "restore", "simulate")
+# Command (and module in this package) → what it does. A command's imports are paid for only when it runs.
+COMMANDS = {
+    "serve": "Run the pool.",
+    "demo": "The whole product on fake accounts and providers, on loopback.",
+    "doctor": "Check settings, clock, port, store and accounts.",
+    "account": "Accounts: list, test, enable, disable, add-key.",
+    "user": "People: add, list, limit, disable, enable, rename, rotate, delete.",
+    "backup": "Copy the data folder into one file, also while the server runs.",
+    "restore": "Put a copy back.",
+    "simulate": "A week of demand through the real choice.",
+}
 
 
 class Commands(click.Group):
@@ -18,6 +27,10 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -77,6 +78,8 @@ def add_key(provider: str, name: str | None, base_url: str | None, label: str | 
     folder = Path(settings(config).pool_dir)
     if base_url and provider not in (Provider.OPENAI, Provider.QWEN):
         raise click.UsageError("--base-url is for openai and qwen")
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise click.UsageError("--name takes letters, digits, dots, dashes and underscores")
     data = {"OPENAI_API_KEY" if provider == Provider.CODEX else "api_key": _read_key()}
     data |= {field: value for field, value in (("base_url", base_url), ("label", label)) if value}
     path = folder / f"{provider}_{name or _free_name(folder, provider)}.json"

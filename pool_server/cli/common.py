@@ -13,8 +13,8 @@ import click
 from pool_server.config import ConfigError, Settings
 from pool_server.configfile import config_path, load
 from pool_server.providers import Rejected
+from pool_server.sockets import StartError
 from pool_server.store import StoreError
-from pool_server.supervisor import StartError
 from pool_server.users import Refused
 
 F = TypeVar("F", bound=Callable[..., Any])

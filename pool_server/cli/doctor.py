@@ -12,13 +12,14 @@ from pathlib import Path
 
 import click
 
-from pool_server import running, supervisor
+from pool_server import running
 from pool_server.accounts import files
 from pool_server.cli.common import config_option, emit, json_option
 from pool_server.config import HIDDEN, ConfigError, Settings, bind_address
 from pool_server.configfile import Loaded, config_path, load, rows
 from pool_server.providers import Credential, Rejected, provider_module
 from pool_server.server import open_durable
+from pool_server.sockets import StartError, listen
 from pool_server.store import StoreError
 from pool_server.words import CredentialKind, Provider
 
@@ -108,9 +109,9 @@ def look_at_port(settings: Settings) -> Iterator[Finding]:
         yield Finding("port", OK, f"the server runs on {url}")
         return
     try:
-        for bound in supervisor.listen(host, port, friends_mode=settings.friends_mode):
+        for bound in listen(host, port, friends_mode=settings.friends_mode):
             bound.close()
-    except (supervisor.StartError, ConfigError) as error:
+    except (StartError, ConfigError) as error:
         fix = "stop the other program, or choose another listen_addr"
         yield Finding("port", WRONG, str(error), fix)
     else:

@@ -25,7 +25,7 @@ from pool_server.demo.providers import DemoProviders
 from pool_server.ledger import Ledger
 from pool_server.records import Fault, WindowObservation
 from pool_server.server import Server, open_stores
-from pool_server.supervisor import listen
+from pool_server.sockets import listen
 from pool_server.users import Actor, Users
 from pool_server.words import FaultKind, FaultScope, Provider, Source
 

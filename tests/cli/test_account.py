@@ -1,0 +1,110 @@
+"""`pool-server account …`, on the files and through a running server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.config import PoolUsers
+from tests.cli.conftest import Shell
+from tests.fakes import FakeProviders, fake_settings, key_account, write_pool
+from tests.fakes import account as sign_in
+from tests.process import PoolProcess, to_toml, until
+
+KEY = "sk-fake-0123456789abcdef"
+
+
+def test_add_key_writes_a_private_file_and_shows_nothing(sh: Shell, folder: Path) -> None:
+    done = sh("account", "add-key", "openai", "--base-url", "http://127.0.0.1:9/v1", stdin=f"{KEY}\n")
+    assert done.code == 0
+    assert KEY not in done.out + done.err
+    path = folder / "pool/openai_key.json"
+    assert json.loads(path.read_text()) == {"api_key": KEY, "base_url": "http://127.0.0.1:9/v1"}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sh("account", "add-key", "openai", stdin=KEY).code == 0
+    assert (folder / "pool/openai_key-2.json").exists()
+    assert [row["id"] for row in sh("account", "list", "--json").json] == ["openai:key", "openai:key-2"]
+
+
+@pytest.mark.parametrize("provider", ["codex", "claude", "gemini", "qwen", "openai"])
+def test_add_key_serves_every_provider(sh: Shell, provider: str) -> None:
+    assert sh("account", "add-key", provider, "--name", "work", stdin=KEY).code == 0
+    (row,) = sh("account", "list", "--json").json
+    assert (row["id"], row["provider"], row["state"]) == (f"{provider}:work", provider, "ready")
+
+
+def test_add_key_refuses_in_one_line(sh: Shell, folder: Path) -> None:
+    assert "no key" in sh("account", "add-key", "claude", stdin="\n").refused(2)
+    assert "--base-url" in sh("account", "add-key", "claude", "--base-url", "http://x", stdin=KEY).refused(2)
+    sh("account", "add-key", "claude", "--name", "a", stdin=KEY)
+    assert "there already" in sh("account", "add-key", "claude", "--name", "a", stdin="other").refused(1)
+    assert json.loads((folder / "pool/claude_a.json").read_text())["api_key"] == KEY
+    for name in ("../x", "a/b", ""):
+        done = sh("account", "add-key", "claude", "--name", name, stdin=KEY)
+        assert name == "" or done.code != 0
+    assert sorted(path.name for path in folder.rglob("*.json")) == ["claude_a.json", "claude_key.json"]
+
+
+def test_without_a_server_the_files_are_the_pool(sh: Shell, folder: Path) -> None:
+    write_pool(folder / "pool", [key_account("claude:a"), sign_in("codex:b", plan="pro")])
+    listed = sh("account", "list").out
+    assert "claude:a" in listed
+    assert "codex:b" in listed
+    assert sh("account", "disable", "claude:a").code == 0
+    assert json.loads((folder / "pool/claude_a.json").read_text())["disabled"] is True
+    assert {row["id"]: row["state"] for row in sh("account", "list", "--json").json} == {
+        "claude:a": "disabled",
+        "codex:b": "ready",
+    }
+    assert sh("account", "enable", "claude:a").code == 0
+    assert "no such account" in sh("account", "disable", "claude:nobody").refused(1)
+
+
+def test_an_empty_pool_is_said(sh: Shell) -> None:
+    assert "put their files" in sh("account", "list").out
+    assert sh("account", "list", "--json").json == []
+
+
+def test_a_test_is_one_real_call(sh: Shell, folder: Path) -> None:
+    with FakeProviders([sign_in("claude:a", used_5h=10)]) as fakes:
+        (folder / "config.toml").write_text(to_toml(fake_settings(folder, fakes)))
+        done = sh("account", "test", "claude:a", "--json")
+        assert (done.code, done.json["ok"]) == (0, True)
+        assert [call.account for call in fakes.calls] == ["claude:a"]
+        fakes.accounts["claude:a"].suspended = True
+        assert "no such account" in sh("account", "test", "claude:z").refused(1)
+
+
+@pytest.mark.parametrize("password", ["", "the-password"])
+def test_a_running_server_is_asked(sh: Shell, folder: Path, password: str) -> None:
+    with FakeProviders([sign_in("claude:a"), key_account("claude:b")]) as fakes:
+        changes: dict[str, Any] = {"pool_users": PoolUsers(admin_password=password)} if password else {}
+        with PoolProcess(folder, fake_settings(folder, fakes, **changes)) as pool:
+            headers = {"Authorization": f"Bearer {password}"} if password else {}
+
+            def states() -> dict[str, str]:
+                rows = pool.call("GET", "/admin/accounts", **headers)[1]["accounts"]
+                return {row["id"]: row["state"] for row in rows}
+
+            assert sh("account", "disable", "claude:a").code == 0
+            until(lambda: states() == {"claude:a": "disabled", "claude:b": "ready"}, "it is disabled")
+            assert {row["id"]: row["state"] for row in sh("account", "list", "--json").json} == states()
+            assert sh("account", "enable", "claude:a").code == 0
+            done = sh("account", "test", "claude:a", "--json")
+            assert (done.code, done.json["ok"]) == (0, True)
+            assert "no account claude:z" in sh("account", "test", "claude:z").refused(1)
+
+
+def test_a_hash_opens_nothing_and_a_wrong_password_is_told(
+    sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = "$2b$04$abcdefghijklmnopqrstuuY3VzGzX1aT4hZQWm3r0n1i8c2dXcVq2"
+    with FakeProviders([key_account("claude:a")]) as fakes:
+        users = PoolUsers(admin_password=hashed)
+        with PoolProcess(folder, fake_settings(folder, fakes, pool_users=users)):
+            assert "POOL_ADMIN_PASSWORD" in sh("account", "list").refused(1)
+            monkeypatch.setenv("POOL_ADMIN_PASSWORD", "wrong")
+            assert "401" in sh("account", "list").refused(1)

@@ -1,0 +1,81 @@
+"""The front of the commands: help, usage errors, settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pool_server import __version__
+from pool_server.cli import COMMANDS
+from tests.cli.conftest import Shell
+
+
+def test_help_names_every_command_and_each_has_its_own(sh: Shell) -> None:
+    bare = sh()
+    assert bare == sh("--help")
+    assert bare.code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in bare.out
+        assert sh(name, "--help").out.startswith(f"Usage: pool-server {name}")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(("account", name) for name in ("list", "test", "enable", "disable", "add-key")),
+        *(("user", name) for name in ("add", "list", "disable", "enable", "delete", "rotate", "limit", "rename")),
+    ],
+)
+def test_every_sub_command_has_help(sh: Shell, args: tuple[str, str]) -> None:
+    done = sh(*args, "--help")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_version(sh: Shell) -> None:
+    assert sh("--version").out == f"pool-server {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("nonsense",), "nonsense"),
+        (("--nonsense",), "--nonsense"),
+        (("serve", "--workers", "x"), "--workers"),
+        (("account",), "ommand"),
+        (("account", "add-key", "nobody"), "claude"),
+        (("user", "add"), "NAME"),
+        (("simulate", "--strategy", "luck"), "balanced"),
+    ],
+)
+def test_wrong_use_is_one_line_and_two(sh: Shell, args: tuple[str, ...], words: str) -> None:
+    assert words in sh(*args).refused(2)
+
+
+@pytest.mark.parametrize(
+    "args", [("serve",), ("account", "list"), ("user", "list"), ("backup", "x"), ("user", "add", "ann")]
+)
+def test_a_mistake_in_the_settings_is_one_line_and_two(sh: Shell, folder: Path, args: tuple[str, ...]) -> None:
+    (folder / "config.toml").write_text("max_attemps = 3\n")
+    assert "did you mean max_attempts" in sh(*args).refused(2)
+    assert "no such file" in sh(*args, "--config", "elsewhere.toml").refused(2)
+
+
+def test_options_are_checked_like_settings(sh: Shell) -> None:
+    assert "listen_addr" in sh("serve", "--listen", "nowhere").refused(2)
+    assert "workers = -1" in sh("serve", "--workers", "-1").refused(2)
+    assert "loopback" in sh("serve", "--listen", "0.0.0.0:0").refused(2)
+
+
+def test_simulate_answers_a_list(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def simulated(name: str, *, strategy: object, seed: int) -> list[dict[str, object]]:
+        asked.append((name, strategy, seed))
+        row = {"strategy": "balanced", "requests": 10, "refused": 0, "refused_with_room": 0, "moved_share": 0.0}
+        return [row | {"usable_room_used": 0.97, "room_lost": 0.1, "requests_per_s": 20_000.0}]
+
+    monkeypatch.setattr("pool_server.cli.simulate.simulate", simulated)
+    assert sh("simulate", "--strategy", "balanced", "--seed", "7", "--json").json[0]["usable_room_used"] == 0.97
+    assert "97.0%" in sh("simulate").out
+    assert asked == [("standard-week", "balanced", 7), ("standard-week", None, 1)]

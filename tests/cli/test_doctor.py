@@ -1,0 +1,124 @@
+"""`pool-server doctor`: finds what is wrong, names the fix, changes nothing, tells no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.cli.doctor import WARNING, WRONG, Finding, examine
+from tests.cli.conftest import Shell
+from tests.fakes import account, key_account, write_pool
+
+
+@pytest.fixture(autouse=True)
+def any_port(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXY_LISTEN_ADDR", "127.0.0.1:0")
+
+
+def findings(sh: Shell, code: int) -> dict[str, dict[str, Any]]:
+    done = sh("doctor", "--json")
+    assert done.code == code, done
+    assert done.json["ok"] is (code == 0)
+    return {row["check"]: row for row in done.json["checks"]}
+
+
+def look(
+    env: dict[str, str] | None = None, path: Path | None = None, now: float | None = None
+) -> dict[str, Finding]:
+    env = {"PROXY_LISTEN_ADDR": "127.0.0.1:0"} | (env or {})
+    found = examine(path, env, time.time() if now is None else now)
+    return {finding.check: finding for finding in found}
+
+
+def test_a_sound_pool(sh: Shell, folder: Path) -> None:
+    write_pool(folder / "pool", [account("claude:a"), account("codex:b", plan="pro"), key_account("openai:c")])
+    found = findings(sh, 0)
+    assert {row["state"] for row in found.values()} == {"ok"}
+    assert {"settings", "clock", "port", "store", "claude:a", "codex:b", "openai:c"} == set(found)
+    assert "refreshable" in found["claude:a"]["message"]
+    assert not (folder / "data").exists()
+
+
+def test_every_broken_file_is_named_with_its_fix(sh: Shell, folder: Path) -> None:
+    write_pool(folder / "pool", [account("claude:good"), account("claude:old", life_s=-100.0)])
+    old = folder / "pool/claude_old.json"
+    data = json.loads(old.read_text())
+    del data["claudeAiOauth"]["refreshToken"]
+    old.write_text(json.dumps(data))
+    (folder / "pool/claude_text.json").write_text("SENTINEL not json")
+    (folder / "pool/claude_empty.json").write_text("{}")
+    (folder / "pool/qwen_big.json").write_text(" " * (2 << 20))
+    found = findings(sh, 1)
+    assert found["claude:good"]["state"] == "ok"
+    for check in ("claude:old", "claude:text", "claude:empty", "qwen:big"):
+        assert found[check]["state"] == WRONG
+        assert found[check]["fix"]
+    assert "ended at" in found["claude:old"]["message"]
+    assert "SENTINEL" not in json.dumps(found)
+
+
+def test_mistaken_settings(sh: Shell, folder: Path) -> None:
+    (folder / "config.toml").write_text("max_attemps = 3\n")
+    found = findings(sh, 1)
+    assert list(found) == ["settings"]
+    assert "did you mean" in found["settings"]["message"]
+
+
+def test_files_others_can_read(folder: Path) -> None:
+    write_pool(folder / "pool", [key_account("openai:c")])
+    os.chmod(folder / "pool/openai_c.json", 0o644)
+    config = folder / "config.toml"
+    config.write_text('friend_code = "SENTINEL"\n')
+    os.chmod(config, 0o644)
+    found = look(path=config)
+    for path in (str(config), "pool/openai_c.json"):
+        assert found[path].state == WARNING
+        assert found[path].fix == f"chmod 600 {path}"
+    assert "SENTINEL" not in repr(found)
+
+
+def test_a_google_sign_in_needs_the_client(folder: Path) -> None:
+    write_pool(folder / "pool", [account("gemini:g"), account("gemini:h", life_s=-100.0)])
+    found = look()
+    assert (found["gemini:g"].state, found["gemini:h"].state) == (WARNING, WRONG)
+    assert "GEMINI_OAUTH_CLIENT_ID" in found["gemini:g"].fix
+    env = {"GEMINI_OAUTH_CLIENT_ID": "x", "GEMINI_OAUTH_CLIENT_SECRET": "y"}
+    assert {look(env)[check].state for check in ("gemini:g", "gemini:h")} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"PROXY_LISTEN_ADDR": "0.0.0.0:0"}, "loopback"),
+        ({"PROXY_LISTEN_ADDR": "203.0.113.9:0", "FRIEND_CODE": "x"}, "cannot listen"),
+    ],
+)
+def test_an_address_that_cannot_be(folder: Path, env: dict[str, str], words: str) -> None:
+    found = look(env)["port"]
+    assert found.state == WRONG
+    assert words in found.message
+    assert found.fix
+
+
+def test_a_clock_that_is_wrong(folder: Path) -> None:
+    assert look(now=1_000_000.0)["clock"].state == WRONG
+    assert look(now=time.time() - 86_400)["clock"].state == WARNING
+
+
+def test_a_damaged_ledger(folder: Path) -> None:
+    (folder / "data/ledger").mkdir(parents=True)
+    (folder / "data/ledger/data.mdb").write_bytes(b"x" * 100_000)
+    found = look()["store"]
+    assert found.state == WRONG
+    assert "restore" in found.fix
+
+
+def test_an_empty_and_a_missing_pool(folder: Path) -> None:
+    assert look()["accounts"].state == WARNING
+    (folder / "pool").rmdir()
+    assert look()["accounts"].state == WRONG

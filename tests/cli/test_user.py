@@ -1,0 +1,72 @@
+"""`pool-server user …`, with and without a running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jwt
+import pytest
+
+from pool_server.config import Settings
+from tests.cli.conftest import Shell
+from tests.process import PoolProcess, until
+
+
+def test_a_person_from_the_first_key_to_the_end(sh: Shell) -> None:
+    made = sh(
+        "user", "add", "Ann", "--limit", "tokens_day=1000", "--limit", "providers=codex,claude", "--json"
+    ).json
+    assert set(made) == {"id", "name", "key"}
+    assert jwt.decode(made["key"], options={"verify_signature": False})["sub"] == made["id"]
+    (row,) = sh("user", "list", "--json").json
+    assert (row["name"], row["state"], row["keys"]) == ("Ann", "active", 1)
+    assert row["limits"] == {"tokens_day": 1000, "providers": ["codex", "claude"]}
+
+    assert sh("user", "disable", "Ann").code == 0
+    assert sh("user", "list", "--json").json[0]["state"] == "disabled"
+    assert sh("user", "enable", made["id"]).code == 0
+    assert sh("user", "rename", "Ann", "Anna").code == 0
+    assert sh("user", "limit", "Anna", "cost_day=2.5", "tokens_day=none").code == 0
+    assert sh("user", "list", "--json").json[0]["limits"] == {"cost_day": 2.5, "tokens_day": None}
+
+    fresh = sh("user", "rotate", "Anna", "--json").json
+    assert fresh["key"] != made["key"]
+    assert sh("user", "delete", "Anna", stdin="n\n").code == 1
+    assert sh("user", "delete", "Anna", "--yes").code == 0
+    assert sh("user", "list", "--json").json == []
+
+
+def test_the_key_alone_is_on_stdout(sh: Shell) -> None:
+    done = sh("user", "add", "Ben")
+    assert done.out.count(".") == 2
+    assert len(done.out.splitlines()) == 1
+    assert "not shown again" in done.err
+
+
+def test_what_cannot_be_done_is_one_line(sh: Shell) -> None:
+    sh("user", "add", "Ann")
+    assert "taken" in sh("user", "add", "ann").refused(1)
+    assert "no user" in sh("user", "disable", "Nobody").refused(1)
+    assert "tokens_5h" in sh("user", "add", "Ben", "--limit", "token=1").refused(2)
+    assert "number" in sh("user", "add", "Ben", "--limit", "tokens_day=many").refused(2)
+    assert sh("user", "add", "Ben", "--limit", "providers=nobody").refused(1)
+
+
+def test_an_empty_pool_says_how_to_begin(sh: Shell) -> None:
+    assert "user add NAME" in sh("user", "list").out
+    assert sh("user", "list", "--json").json == []
+
+
+def test_a_running_server_hears_of_it(sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(listen_addr="127.0.0.1:0", friend_code="door")
+    with PoolProcess(folder, settings) as pool:
+        key = sh("user", "add", "Ann").out.strip()
+
+        def status() -> int:
+            return pool.call("GET", "/status", Authorization=f"Bearer {key}")[0]
+
+        until(lambda: status() == 200, "the key works")
+        sh("user", "disable", "Ann")
+        until(lambda: status() == 403, "the key is locked out", within_s=5)
+        sh("user", "enable", "Ann")
+        until(lambda: status() == 200, "the key works again", within_s=5)
