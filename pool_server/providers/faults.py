@@ -87,13 +87,11 @@ _TYPE_STATUS = {  # errors within a stream carry no status
 
 
 class ErrorFacts(msgspec.Struct, frozen=True):
-    """What an error body says. `code`, `kind` and `reason` are lower case ("" when absent); `error` is the error
-    object."""
+    """What an error body says. `code` and `kind` are lower case ("" when absent); `error` is the error object."""
 
     code: str = ""
     kind: str = ""  # error.type, or Google's error.status
     message: str = ""
-    param: str = ""
     html: bool = False
     error: dict[str, Any] = {}
 
@@ -160,7 +158,6 @@ def _object_facts(data: dict[str, Any]) -> ErrorFacts:
         code=_word(error.get("code")),
         kind=_word(error.get("type")) or _word(error.get("status")),
         message=message,
-        param=_word(error.get("param")),
         error=error,
     )
 
