@@ -15,8 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.dialects import BadBody
-from pool_server.dialects.sse import Scanner, data_of
+from pool_server.dialects import BadBody, Scanner, data_of
 
 KEEP_BYTES = 64 << 20  # of one socket's conversation; beyond it the client is asked to resend
 _EVENT_CAP = 64 << 20

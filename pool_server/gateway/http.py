@@ -366,15 +366,13 @@ class HttpExchange(HTTPMessageDelegate):
 
     async def _tell(self, error: ClientError) -> None:
         """Tells the client in its own dialect, whichever stage the answer is in."""
-        now = time.time()
         if self._reply.finished or self._reply.closed:
             return
         if self._reply.started:
-            await self._reply.send(dialects.stream_error(self._route.dialect, error, now=now))
-            self._reply.abort()
+            await self._reply.error_event(self._route.dialect, error)
             return
         dialect: Dialect = self._route.dialect
-        status, headers, body = dialects.error(dialect, error, now=now, request_id=self._reply.request_id)
+        status, headers, body = dialects.error(dialect, error, now=time.time(), request_id=self._reply.request_id)
         await self._reply.whole(status, headers, body)
 
     async def _interrupted(self) -> None:
@@ -389,7 +387,8 @@ class HttpExchange(HTTPMessageDelegate):
             await x.record(outcome, status, message, partial=True)
         if error is not None:
             await self._tell(error)
-        self._reply.abort()
+        if not self._reply.finished:
+            self._reply.abort()
 
     async def _give_up(self, error: ClientError) -> None:
         try:

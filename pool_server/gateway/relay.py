@@ -102,6 +102,7 @@ class Relay:
         self._held_bytes = 0
         self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
         self._tail_bytes = 0
+        self._mid_event = False  # what the client has ends within an event too large to hold
         self._committed = False
         self._over = False  # the exchange is recorded; what still comes is only passed on
         self._loop = asyncio.get_running_loop()
@@ -111,7 +112,7 @@ class Relay:
     @property
     def clean(self) -> bool:
         """Between two events of a stream: a keep-alive may be written."""
-        return self._stream and not self._over
+        return self._stream and not self._over and not self._mid_event
 
     def tick(self, now: float) -> None:
         """Called every few seconds: ends a silent upstream, commits an answer held for too long."""
@@ -142,7 +143,8 @@ class Relay:
             signal = self._meter.feed(seen)
             if self._listen is not None:
                 self._listen(seen)
-            if signal & ~Signal.RENDERED and not self._over:
+            # `is not` spares the flag arithmetic, which costs more than the rest of an ordinary event's way.
+            if signal is not Signal.RENDERED and signal is not Signal.NONE and not self._over:
                 fault = await self._heed(signal)
                 if fault is not None:
                     return fault
@@ -164,6 +166,7 @@ class Relay:
             chunk = b"".join((*self._tail, chunk))
             self._tail.clear()
             self._tail_bytes = 0
+        self._mid_event = self._mid_event and not self._meter.at_boundary
         if self._committed:
             await self._write(chunk)
             return
@@ -182,6 +185,7 @@ class Relay:
             whole = b"".join((*self._tail, chunk[:end]))
             self._tail = [chunk[end:]]
             self._tail_bytes = len(chunk) - end
+            self._mid_event = False
         else:
             self._tail.append(chunk)
             self._tail_bytes += len(chunk)
@@ -189,6 +193,7 @@ class Relay:
             whole += b"".join(self._tail)
             self._tail.clear()
             self._tail_bytes = 0
+            self._mid_event = True
         return whole
 
     async def _pass_body_bytes(self, chunk: bytes) -> None:
@@ -296,7 +301,7 @@ class Relay:
             await self._write(b"".join(self._tail))
             self._tail.clear()
         if self._stream and not self._meter.complete:
-            self._reply.abort()  # an error event ended it: the client must not take it for a good end
+            self._reply.break_off(self._x.route.dialect)  # an error event ended it
         else:
             self._reply.finish()
         return None
@@ -316,9 +321,11 @@ class Relay:
         if self._stream:
             provider = self._credential.provider
             error = ClientError(ErrorKind.CUT, f"{provider.value}: {why}.", 502, provider=provider)
-            event = dialects.stream_error(self._x.route.dialect, error, now=time.time())
-            await self._reply.send(event)
-        self._reply.abort()
+            if self._mid_event:
+                await self._reply.send(b"\n\n")
+            await self._reply.error_event(self._x.route.dialect, error)
+        else:
+            self._reply.abort()
         return None
 
 

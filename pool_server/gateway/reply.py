@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from asyncio import Future
 from http.client import responses as _REASONS
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection, HTTPHeaders, ResponseStartLine
 from tornado.iostream import StreamClosedError
+
+from pool_server import dialects
+from pool_server.records import ClientError
+from pool_server.words import Dialect
 
 REQUEST_ID = "X-Pool-Request-Id"
 
@@ -67,6 +72,19 @@ class Reply:
             self.finished = True
             if not self.closed:
                 self._connection.finish()
+
+    async def error_event(self, dialect: Dialect, error: ClientError) -> None:
+        """Ends a stream already begun with an error event the client shows or retries."""
+        await self.send(dialects.stream_error(dialect, error, now=time.time()))
+        self.break_off(dialect)
+
+    def break_off(self, dialect: Dialect) -> None:
+        """After an error event: a clean end where the event itself is the end (Codex drops it otherwise), an
+        aborted connection where a clean end would pass for a good one."""
+        if dialects.ends_stream(dialect):
+            self.finish()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Ends the connection so that the client can see the answer is incomplete."""

@@ -48,7 +48,7 @@ class Turn:
                 piece = await self._link.receive()
                 self._last_read = self._loop.time()
                 signal = self._meter.feed(piece) if isinstance(piece, str) else Signal.RENDERED
-                if signal & ~Signal.RENDERED:
+                if signal is not Signal.RENDERED and signal is not Signal.NONE:
                     done, fault = await self._heed(signal, piece)
                     if done:
                         return fault
