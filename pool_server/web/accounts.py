@@ -13,7 +13,7 @@ from pool_server.web.pages import PageHandler
 
 USAGE_S = 7 * 86_400.0
 TOKENS = ("input", "cache_read", "cache_write", "output", "reasoning")
-NO_USAGE = {**dict.fromkeys(TOKENS, 0), "requests": 0, "cost_usd": 0.0}
+NO_USAGE = {**dict.fromkeys(TOKENS, 0), "requests": 0, "unpriced": 0, "cost_usd": 0.0}
 MOST = 20_000
 
 

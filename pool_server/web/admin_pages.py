@@ -48,7 +48,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         now = self.ctx.clock()
         for row in rows:
             row["bars"] = limits.rows(users.limits(row["id"]), now)
-            row["week"] = self.ctx.ledger.used_by_user(row["id"], now - accounts.USAGE_S)
+            row["week"] = limits.used(self.ctx, row["id"])[1][1]
         names = {row["id"]: row["name"] for row in rows}
         self.page(
             "people.html",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pool_server.config import Settings
@@ -35,6 +36,7 @@ class WebContext:
     draining: bool = False
     sources: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
+    foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
     @property
     def local(self) -> bool:

@@ -29,7 +29,7 @@ class AdminLogin(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Login(HomePage, access=Access.OPEN):
-    """`POST /api/friend/login` → the session cookie and `{"user", "is_new"}`; for somebody new the first key too."""
+    """`POST /api/friend/login` → the session cookie, `{"user", "is_new"}`, for somebody new the first key."""
 
     takes_forms = True
 
@@ -55,7 +55,7 @@ class Login(HomePage, access=Access.OPEN):
             self.xsrf_token  # noqa: B018 - sets its cookie, which the next change will need
             self.answer(answer)
         elif entry.key:
-            self.enter(entry.cookie, first_key=entry.key, key_id=entry.key_id)
+            await self.enter(entry.cookie, first_key=entry.key, key_id=entry.key_id)
         else:
             self.redirect("/", status=303)
 

@@ -6,7 +6,9 @@ own zone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -109,3 +111,11 @@ def took(milliseconds: float) -> str:
         return f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000
     return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def price(sums: Mapping[str, Any]) -> str:
+    """The API price of a sum of the ledger: exchanges whose model has no known price are never counted as free."""
+    missing = sums.get("unpriced", 0)
+    if missing and not sums["cost_usd"]:
+        return "not known"
+    return money(sums["cost_usd"]) + (" and more" if missing else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.users import Principal
-from pool_server.web import limits, pace, requests, snippets
+from pool_server.web import limits, outlook, pace, requests, snippets
 from pool_server.web.base import Access, Problem
 from pool_server.web.callers import Caller
 from pool_server.web.pages import PageHandler
@@ -28,15 +28,15 @@ class HomePage(PageHandler, abstract=True):
             "door.html", title="Come in", status=status, problem=problem, name=name, returning=returning
         )
 
-    def enter(self, cookie: str, *, first_key: str, key_id: str) -> None:
+    async def enter(self, cookie: str, *, first_key: str, key_id: str) -> None:
         """The home of somebody who has just come in for the first time, with the key that is shown this once."""
         principal = self.ctx.users.session(cookie)
         if principal is None:
             raise Problem(401, "sign_in", "sign in first")
         self.caller = Caller(Access.FRIEND, "session", principal)
-        self.home(principal, first_key=first_key, key_id=key_id)
+        await self.home(principal, first_key=first_key, key_id=key_id)
 
-    def home(self, principal: Principal, *, first_key: str = "", key_id: str = "") -> None:
+    async def home(self, principal: Principal, *, first_key: str = "", key_id: str = "") -> None:
         """The friend's home, or in local mode the set-up page: the same page without keys and limits."""
         ctx, base = self.ctx, self.base_url()
         key = LOCAL_KEY if principal.local else first_key or KEY_PLACE
@@ -44,7 +44,7 @@ class HomePage(PageHandler, abstract=True):
         values: dict[str, Any] = {
             "first_key": first_key,
             "providers": pace.provider_rows(ctx),
-            "outlook": pace.outlook(ctx),
+            "outlook": await outlook.sentence(ctx),
             "limits": [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock()),
             "used": limits.used(ctx, principal.user),
             "keys": [] if principal.local else ctx.users.list_keys(principal.user),
@@ -76,11 +76,11 @@ class HomePage(PageHandler, abstract=True):
 
 
 class Home(HomePage, access=Access.OPEN):
-    def get(self) -> None:
+    async def get(self) -> None:
         principal = self.caller.principal
         if principal is None or self.caller.via == "key":
             self.door()
         elif principal.admin and not principal.local:
             self.redirect("/accounts", status=303)
         else:
-            self.home(principal)
+            await self.home(principal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pool_server.ledger import Filters
 from pool_server.web import figures
 from pool_server.web.context import WebContext
 
@@ -49,9 +50,9 @@ def rows(standing: dict[str, Any], now: float) -> list[Row]:
 
 
 def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
-    """What a user has used today (24 hours) and in the last 7 days, as the ledger's sums."""
+    """What a user has used in the last 24 hours and the last 7 days, as `Sums.describe()` of the ledger."""
     now = ctx.clock()
     return [
-        ("last 24 hours", dict(ctx.ledger.used_by_user(user, now - DAY))),
-        ("last 7 days", dict(ctx.ledger.used_by_user(user, now - 7 * DAY))),
+        (label, ctx.ledger.total(now - span, now + 1, Filters(user=user)).describe())
+        for label, span in (("last 24 hours", DAY), ("last 7 days", 7 * DAY))
     ]

@@ -61,6 +61,8 @@ class PageHandler(BaseHandler, abstract=True):
     def shows(self, item: NavItem) -> bool:
         if self.ctx.local and item.path == "/people":
             return False  # nobody but this machine
+        if item.path == "/" and self.caller.rank >= Access.ADMIN and not self.ctx.local:
+            return False  # the admin is nobody's friend: no keys, no limits
         return self.caller.rank >= item.rank
 
     def write_error_page(self, problem: Problem) -> None:
