@@ -93,7 +93,8 @@ def test_what_is_held_stops_others_for_a_moment_only() -> None:
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_limit_of_nothing_never_frees(name: str) -> None:
-    stop = counters.stopped(use_with(), Limits(**{name: 0}), NOON, MARKS)
+    limits = Limits(**{name: 0})  # type: ignore[arg-type]
+    stop = counters.stopped(use_with(), limits, NOON, MARKS)
     assert stop is not None and stop.denial.value == name and stop.retry_at is None
 
 

@@ -385,7 +385,12 @@ def test_a_bcrypt_password_is_not_hashed_at_every_call(
     site = open_site(pool_users=PoolUsers(admin_password=bcrypt.hashpw(b"admin", bcrypt.gensalt(4)).decode()))
     checks: list[bytes] = []
     checkpw = bcrypt.checkpw
-    monkeypatch.setattr(bcrypt, "checkpw", lambda *given: (checks.append(given[0]), checkpw(*given))[1])
+
+    def spy(password: bytes, hashed: bytes) -> bool:
+        checks.append(password)
+        return checkpw(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", spy)
 
     async def main() -> None:
         for _ in range(5):
