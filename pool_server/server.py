@@ -19,8 +19,9 @@ from pool_server import __version__, accounts, ledger, users, web
 from pool_server.accounts import Accounts
 from pool_server.config import ConfigError, Settings, bind_address
 from pool_server.configfile import Loaded
+from pool_server.facts import Gathering
 from pool_server.gateway import Gateway, Upstream, server_options
-from pool_server.ledger import Ledger
+from pool_server.ledger import Ledger, Watch
 from pool_server.records import HttpAnswer, HttpRequest
 from pool_server.store import LEDGER, STATE, BackupSchedule, Store
 from pool_server.users import Users
@@ -29,7 +30,7 @@ from pool_server.web import WebContext
 log = logging.getLogger(__name__)
 
 # Read once at the start: a reload keeps the old value and says so.
-FIXED = ("listen_addr", "data_dir", "workers")
+FIXED = ("listen_addr", "workers", "pool_dir", "data_dir", "ledger", "prices", "subscriptions", "backup")
 
 
 class Rooms(NamedTuple):
@@ -129,6 +130,7 @@ class Server:
         rooms = open_rooms(settings, upstream.send, leader=self.leader)
         self._stack.callback(rooms.close_stores)
         self.accounts, self.users, self.ledger = rooms.accounts, rooms.users, rooms.ledger
+        self._send = upstream.send
         stores = {LEDGER: rooms.durable, STATE: rooms.state}
         self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
         self.gateway = Gateway(
@@ -147,10 +149,12 @@ class Server:
         )
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
+        self.accounts.on_observation.append(self.ledger.observe)
         self.accounts.load()
         self.users.load()
-        once = (self._backups,) if self.leader else ()
-        for part in (*once, self.ledger, self.users, self.accounts):
+        self._stack.push_async_callback(self.ledger.close)
+        await self.ledger.start(leader=self.leader)
+        for part in (self.users, self.accounts, *(await self._for_the_leader() if self.leader else ())):
             self._stack.push_async_callback(part.close)
             await part.start()
         any_path = AnyMatches()
@@ -158,6 +162,12 @@ class Server:
         self.http = HTTPServer(router, **server_options(self.settings))
         self._stack.push_async_callback(self.http.close_all_connections)
         self.http.add_sockets(sockets)
+
+    async def _for_the_leader(self) -> tuple[BackupSchedule, Watch]:
+        """What one worker does for all: scheduled copies, and a look at what people should be told."""
+        gathering = Gathering(self.accounts, self.users, self.ledger, clock=time.time)
+        await asyncio.to_thread(gathering.prime)
+        return self._backups, Watch(self.ledger, self._send, gathering, clock=time.time)
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""
@@ -198,13 +208,14 @@ class Server:
                     settings, restart = _mixed(self.settings, loaded.settings)
                     bind_address(settings)
                     self._apply(settings, loaded.origins)
-                except ConfigError as mistake:
+                except (ConfigError, ValueError) as mistake:
                     error = str(mistake)
             report: dict[str, Any] = msgspec.to_builtins(self.accounts.reload(self.settings))
             return {**report, "settings_error": error, "restart_needed": restart}
 
     def _apply(self, settings: Settings, sources: dict[str, str]) -> None:
-        self.settings = self.web.settings = settings
+        self.users.reload(settings)  # may refuse a secret, before anything has changed
+        self.settings = self.web.settings = self.ledger.settings = settings
         self.web.sources = sources
         self.gateway.apply(settings)
 

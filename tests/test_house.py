@@ -23,7 +23,7 @@ FLOORS = (
     ("store",),
     ("providers", "dialects"),
     ("logs", "accounts", "users", "ledger"),
-    ("gateway", "web"),
+    ("facts", "gateway", "web"),
     ("server",),
     ("supervisor",),
     ("demo",),

@@ -1,0 +1,76 @@
+"""What the alert rules are told of accounts and people."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from pool_server.config import Settings
+from pool_server.facts import Gathering
+from pool_server.ledger import Budget
+from pool_server.records import Fault, HttpAnswer, HttpRequest, Usage, UsageRecord
+from pool_server.server import Rooms, open_rooms
+from pool_server.users import Actor
+from pool_server.words import AccountState, FaultKind, FaultScope
+from tests.fakes import account, write_pool
+
+
+async def nobody(request: HttpRequest) -> HttpAnswer:
+    raise AssertionError(request.url)
+
+
+def with_rooms(folder: Path, work: Callable[[Rooms], object]) -> None:
+    async def run() -> None:
+        rooms = open_rooms(Settings(data_dir=str(folder / "data"), pool_dir=str(folder / "pool")), nobody)
+        try:
+            rooms.accounts.load()
+            await work(rooms)  # type: ignore[misc]
+        finally:
+            rooms.close_stores()
+
+    asyncio.run(run())
+
+
+def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", [account("claude:a"), account("claude:b")])
+
+    async def work(rooms: Rooms) -> None:
+        gather = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: 2e9)
+        assert gather().accounts == {}
+        suspended = Fault(FaultKind.SUSPENDED, FaultScope.ACCOUNT, message="organization disabled")
+        rooms.accounts.fail("claude:a", suspended, "m")
+        for _ in range(2):
+            assert gather().accounts == {"claude:a": AccountState.SUSPENDED}
+        (tmp_path / "pool/claude_a.json").unlink()
+        rooms.accounts.reload()
+        assert gather().accounts == {}
+
+    with_rooms(tmp_path, work)
+
+
+def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> None:
+    async def work(rooms: Rooms) -> None:
+        now = [1_790_000_000.0]
+        made = await rooms.users.create_user("Ann", actor=Actor("shell"), limits={"tokens_month": 1000})
+        other = await rooms.users.create_user("Ben", actor=Actor("shell"))
+        for number, user in enumerate((made["id"], other["id"])):
+            record = UsageRecord(f"r{number}", now[0], user, model="m", usage=Usage(input=10, known=True))
+            assert await rooms.ledger.record(record)
+        gather = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
+        assert gather().budgets == ()
+        principal = rooms.users.authenticate(made["key"])
+        held = rooms.users.reserve(principal, provider="claude", model="m", tokens=850, cost=None, room=None)  # type: ignore[arg-type]
+        rooms.users.settle(held, Usage(input=850, known=True), None)  # type: ignore[arg-type]
+        near = (Budget("Ann", "tokens_month", 0.85),)
+        assert gather().budgets == near
+        now[0] += 86_400
+        assert gather().budgets == near
+        fresh = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
+        assert fresh().budgets == ()
+        fresh.prime()
+        assert fresh().budgets == near
+        await rooms.users.delete_user(made["id"], actor=Actor("shell"))
+        assert gather().budgets == ()
+
+    with_rooms(tmp_path, work)
