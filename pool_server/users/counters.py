@@ -42,12 +42,22 @@ COUNTED = (
 )
 
 
+class Hold(msgspec.Struct, array_like=True):
+    """What one worker's running requests of one user hold together, and what they have reported as used so far."""
+
+    requests: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    seen_tokens: int = 0
+    seen_cost: float = 0.0
+
+
 class Use(msgspec.Struct, array_like=True):
     """Counters of one user. Buckets are (start, amount) in order of time, starts are unix seconds.
 
     `epoch` names the life of the machine the counters were written in: after a restart of it what was not
     synced may be gone, so counters of another epoch are made again from the ledger. `ratio` is how far actual
-    use has recently exceeded the reservations (1 = never).
+    use has recently exceeded the reservations (1 = never), `by` what is held, by worker.
     """
 
     epoch: str = ""
@@ -62,10 +72,18 @@ class Use(msgspec.Struct, array_like=True):
     month: int = 0
     month_tokens: int = 0
     month_cost: float = 0.0
-    held: int = 0
-    held_tokens: int = 0
-    held_cost: float = 0.0
     ratio: float = 1.0
+    by: dict[str, Hold] = {}
+
+    @property
+    def held(self) -> Hold:
+        """What all workers hold together."""
+        if len(self.by) == 1:
+            return next(iter(self.by.values()))
+        total = Hold()
+        for one in self.by.values():
+            _join(total, one, 1)
+        return total
 
 
 class Stop(NamedTuple):
@@ -90,19 +108,45 @@ def advance(use: Use, now: float, marks: Bounds) -> None:
         use.month, use.month_tokens, use.month_cost = marks.month, 0, 0.0
 
 
-def hold(use: Use, tokens: int, cost: float, now: float) -> None:
-    """One more request is under way and has reserved this much."""
+def hold(use: Use, worker: str, tokens: int, cost: float, now: float) -> None:
+    """One more request of this worker is under way and has reserved this much."""
     _add(use.minute, int(now), 1)
-    use.held += 1
-    use.held_tokens += tokens
-    use.held_cost += cost
+    _join(use.by.setdefault(worker, Hold()), Hold(1, tokens, cost), 1)
 
 
-def unhold(use: Use, tokens: int, cost: float) -> None:
-    """A request that held this much has ended. With nothing under way nothing is held, whatever rounding left."""
-    use.held = max(0, use.held - 1)
-    use.held_tokens = max(0, use.held_tokens - tokens) if use.held else 0
-    use.held_cost = max(0.0, use.held_cost - cost) if use.held else 0.0
+def grow(use: Use, worker: str, more: Hold) -> bool:
+    """A request that is under way needs more, or has reported more; False when the worker was taken for dead."""
+    mine = use.by.get(worker)
+    if mine is not None:
+        _join(mine, more, 1)
+    return mine is not None
+
+
+def unhold(use: Use, worker: str, held: Hold) -> bool:
+    """A request has ended that held this much; False when the worker was taken for dead. With nothing under way
+    nothing is held, whatever rounding left."""
+    mine = use.by.get(worker)
+    if mine is None:
+        return False
+    _join(mine, held, -1)
+    if mine.requests <= 0:
+        del use.by[worker]
+    return True
+
+
+def abandon(use: Use, worker: str, now: float) -> None:
+    """The worker is dead: what its requests had reported is what they used. `use` must have been advanced."""
+    left = use.by.pop(worker, None)
+    if left is not None:
+        count(use, left.seen_tokens, left.seen_cost, now)
+
+
+def _join(total: Hold, part: Hold, sign: int) -> None:
+    total.requests += sign * part.requests
+    total.tokens += sign * part.tokens
+    total.cost += sign * part.cost
+    total.seen_tokens += sign * part.seen_tokens
+    total.seen_cost += sign * part.seen_cost
 
 
 def count(use: Use, tokens: int, cost: float, now: float) -> None:
@@ -146,31 +190,42 @@ def stopped(use: Use, limits: Limits, now: float, marks: Bounds) -> Stop | None:
 
 
 def _stops(use: Use, limits: Limits, now: float, marks: Bounds) -> Iterator[Stop]:
+    held = use.held
     most = limits.requests_per_minute
     if most is not None and sum(n for _, n in use.minute) >= most:
         yield Stop(Denial.REQUESTS_PER_MINUTE, most, _frees(use.minute, most, MINUTE + 1))
     most = limits.concurrent
-    if most is not None and use.held >= most:
+    if most is not None and held.requests >= most:
         yield Stop(Denial.CONCURRENT, most, now + SOON if most > 0 else None)
     most = limits.tokens_5h
     if most is not None:
         used = sum(n for _, n in use.rolling)
         if used >= most:
             yield Stop(Denial.TOKENS_5H, most, _frees(use.rolling, most, BUCKET + ROLLING))
-        elif used + use.held_tokens >= most:
+        elif used + held.tokens >= most:
             yield Stop(Denial.TOKENS_5H, most, now + SOON)
-    for denial, cap, spent, held, end in (
-        (Denial.TOKENS_DAY, limits.tokens_day, use.day_tokens, use.held_tokens, marks.day_end),
-        (Denial.TOKENS_WEEK, limits.tokens_week, use.week_tokens, use.held_tokens, marks.week_end),
-        (Denial.TOKENS_MONTH, limits.tokens_month, use.month_tokens, use.held_tokens, marks.month_end),
-        (Denial.COST_DAY, limits.cost_day, use.day_cost, use.held_cost, marks.day_end),
-        (Denial.COST_WEEK, limits.cost_week, use.week_cost, use.held_cost, marks.week_end),
-        (Denial.COST_MONTH, limits.cost_month, use.month_cost, use.held_cost, marks.month_end),
-    ):
-        if cap is None or spent + held < cap:
-            continue
-        frees = float(end) if spent >= cap else now + SOON
-        yield Stop(denial, cap, frees if cap > 0 else None)
+    for denial, cap, spent, reserved, end in _periods(use, limits, held, marks):
+        if spent + reserved >= cap:
+            frees = float(end) if spent >= cap else now + SOON
+            yield Stop(denial, cap, frees if cap > 0 else None)
+
+
+def _periods(
+    use: Use, limits: Limits, held: Hold, marks: Bounds
+) -> Iterator[tuple[Denial, float, float, float, int]]:
+    """(denial, limit, used, held, end of the period) of each limit by the calendar that is set."""
+    if limits.tokens_day is not None:
+        yield Denial.TOKENS_DAY, limits.tokens_day, use.day_tokens, held.tokens, marks.day_end
+    if limits.tokens_week is not None:
+        yield Denial.TOKENS_WEEK, limits.tokens_week, use.week_tokens, held.tokens, marks.week_end
+    if limits.tokens_month is not None:
+        yield Denial.TOKENS_MONTH, limits.tokens_month, use.month_tokens, held.tokens, marks.month_end
+    if limits.cost_day is not None:
+        yield Denial.COST_DAY, limits.cost_day, use.day_cost, held.cost, marks.day_end
+    if limits.cost_week is not None:
+        yield Denial.COST_WEEK, limits.cost_week, use.week_cost, held.cost, marks.week_end
+    if limits.cost_month is not None:
+        yield Denial.COST_MONTH, limits.cost_month, use.month_cost, held.cost, marks.month_end
 
 
 def _frees(buckets: list[tuple[int, int]], most: float, life: int) -> float | None:
@@ -189,7 +244,7 @@ def used_now(use: Use) -> dict[str, float]:
     """What is used of each counted limit, by the limit's name. `use` must have been advanced."""
     return {
         "requests_per_minute": sum(n for _, n in use.minute),
-        "concurrent": use.held,
+        "concurrent": use.held.requests,
         "tokens_5h": sum(n for _, n in use.rolling),
         "tokens_day": use.day_tokens,
         "tokens_week": use.week_tokens,

@@ -24,7 +24,7 @@ AUDIT = "users.audit"  # sequence → AuditRow
 META = "users.meta"  # what was done once (imports)
 
 USE = "users.use"  # user id → Use (counters and what is held)
-HELD = "users.held"  # worker, NUL, number → Held
+HELD = "users.held"  # worker, NUL, user id → b"": the worker holds something for the user
 SHARE = "users.share"  # provider, NUL, user id → recent use
 SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries

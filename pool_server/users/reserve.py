@@ -1,13 +1,13 @@
 """Reservations: room for a request is taken before it starts and given back, exactly once, when it ends.
 
-Counters live in the state store, one small record a user, changed in transactions, so all workers see one
-truth. Each reservation is also a record of its own under its worker's name: when a worker dies, the next one to
-look settles what it left behind at the last use it had reported.
+Counters live in the state store, one small record a user, changed in transactions, so all workers see one truth.
+The record also says what each worker's running requests hold and have used so far. A worker leaves a mark for
+every user it holds something for; when it dies, the next one to look settles what it left behind at what was
+reported last.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from pool_server.config import Limits
 from pool_server.records import Usage
 from pool_server.store import Store, StoreError, Txn
 from pool_server.users import counters, worker
-from pool_server.users.counters import Stop, Use
+from pool_server.users.counters import Hold, Stop, Use
 from pool_server.users.fairshare import weigh
 from pool_server.users.model import HELD, USE, Denied
 from pool_server.users.periods import Bounds, Calendar
@@ -37,13 +37,14 @@ _SEED_STEPS = 10  # the rolling window is rebuilt from this many questions to th
 class Reservation(msgspec.Struct):
     """Room taken for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
 
-    `id` is empty when nothing is counted (local mode); `seen_…` is what the stream has reported, as far as the
-    store knows.
+    `seen_…` is what the stream has reported, as far as the store knows. `counted` is False in local mode, `taken`
+    when the store could not be written (only the unlimited go on then).
     """
 
     user: str
     provider: str
-    id: bytes = b""
+    counted: bool = True
+    taken: bool = True
     base: int = 0
     tokens: int = 0
     cost: float = 0.0
@@ -51,17 +52,10 @@ class Reservation(msgspec.Struct):
     seen_cost: float = 0.0
     done: bool = False
 
-
-class Held(msgspec.Struct, array_like=True):
-    """A reservation as the store keeps it."""
-
-    user: str
-    provider: str
-    tokens: int
-    cost: float
-    seen_tokens: int
-    seen_cost: float
-    epoch: str
+    @property
+    def hold(self) -> Hold:
+        """What it adds to its worker's hold."""
+        return Hold(1, self.tokens, self.cost, self.seen_tokens, self.seen_cost)
 
 
 class _Final(msgspec.Struct, frozen=True):
@@ -75,7 +69,6 @@ class _Final(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_use = msgspec.msgpack.Decoder(Use).decode
-_decode_held = msgspec.msgpack.Decoder(Held).decode
 
 
 class Book:
@@ -90,8 +83,8 @@ class Book:
         self._clock = clock
         self._used = used
         self._epoch = worker.epoch()
-        self._worker = worker.name().encode()
-        self._numbers = itertools.count(1)
+        self._worker = worker.name()
+        self._running: dict[str, int] = {}  # user id → this worker's requests, 0 = the mark may go
         self._unsettled: deque[_Final] = deque()
 
     def reserve(
@@ -99,8 +92,7 @@ class Book:
     ) -> Reservation | Denied:
         """Takes room for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
         now = self._clock()
-        made = Reservation(user, provider, self._worker + b"\0" + next(self._numbers).to_bytes(8, "big"))
-        made.base = max(tokens, counters.FLOOR_TOKENS)
+        made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
 
         def take(txn: Txn, use: Use, marks: Bounds) -> Stop | None:
             stop = counters.stopped(use, limits, now, marks)
@@ -108,9 +100,10 @@ class Book:
                 return stop
             made.tokens = int(made.base * use.ratio)
             made.cost = max(cost or 0.0, counters.FLOOR_COST) * use.ratio
-            counters.hold(use, made.tokens, made.cost, now)
+            counters.hold(use, self._worker, made.tokens, made.cost, now)
             txn.put(USE, user.encode(), _encode(use))
-            txn.put(HELD, made.id, self._held(made))
+            if user not in self._running:
+                txn.put(HELD, _mark(self._worker, user), b"")
             return None
 
         try:
@@ -120,35 +113,42 @@ class Book:
         if stop is not None:
             message = limit_message(stop.denial, stop.limit)
             return Denied(stop.denial, message, 429, stop.retry_at)
+        self._running[user] = self._running.get(user, 0) + 1
         return made
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
         """The stream has used this much so far (not an increment). What is held grows when it was too little."""
-        if reservation.done or not reservation.id:
+        if reservation.done or not (reservation.counted and reservation.taken):
             return
         seen = max(reservation.seen_tokens, tokens), max(reservation.seen_cost, cost or 0.0)
-        held = max(reservation.tokens, seen[0]), max(reservation.cost, seen[1])
         grown = msgspec.structs.replace(
-            reservation, tokens=held[0], cost=held[1], seen_tokens=seen[0], seen_cost=seen[1]
+            reservation,
+            tokens=max(reservation.tokens, seen[0]),
+            cost=max(reservation.cost, seen[1]),
+            seen_tokens=seen[0],
+            seen_cost=seen[1],
+        )
+        more = Hold(
+            0,
+            grown.tokens - reservation.tokens,
+            grown.cost - reservation.cost,
+            grown.seen_tokens - reservation.seen_tokens,
+            grown.seen_cost - reservation.seen_cost,
         )
 
         def grow(txn: Txn, use: Use, _: Bounds) -> bool:
-            if txn.get(HELD, reservation.id) is None:
-                return False  # taken for dead and settled
-            if held != (reservation.tokens, reservation.cost):
-                use.held_tokens += held[0] - reservation.tokens
-                use.held_cost += held[1] - reservation.cost
+            known = counters.grow(use, self._worker, more)
+            if known:
                 txn.put(USE, reservation.user.encode(), _encode(use))
-            txn.put(HELD, reservation.id, self._held(grown))
-            return True
+            return known
 
         try:
-            if not self._with_use(reservation.user, self._clock(), grow):
-                return
+            known = self._with_use(reservation.user, self._clock(), grow)
         except StoreError:
             return  # the store says so elsewhere; the next report or the settling makes up for it
-        reservation.tokens, reservation.cost = held
-        reservation.seen_tokens, reservation.seen_cost = seen
+        if known:
+            reservation.tokens, reservation.cost = grown.tokens, grown.cost
+            reservation.seen_tokens, reservation.seen_cost = seen
 
     def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """The request has ended and used this. Only the first call for a reservation counts.
@@ -186,45 +186,51 @@ class Book:
             self._unsettled.popleft()
 
     def recover(self) -> int:
-        """Settles what dead workers left behind at what they had last reported; returns how many that were."""
+        """Settles what dead workers left behind; returns for how many users that was."""
         settled, start = 0, b""
         while True:
             with self._store.read() as txn:
                 first = next(iter(txn.scan(HELD, start, limit=1)), None)
             if first is None:
                 return settled
-            name = first[0].partition(b"\0")[0]
+            name, _, _ = first[0].partition(b"\0")
             start = name + b"\1"
-            if name != self._worker and not worker.alive(name.decode()):
+            if name != self._worker.encode() and not worker.alive(name.decode()):
                 settled += self._recover_from(name)
+
+    def forget_idle(self) -> None:
+        """Takes back the marks of users for whom nothing runs here any more. Called now and then, and last."""
+        idle = [user for user, running in self._running.items() if not running]
+        if not idle or self._unsettled:  # what is unsettled still holds, and a mark must stay for it
+            return
+        self._store.write(lambda txn: [txn.delete(HELD, _mark(self._worker, user)) for user in idle])
+        for user in idle:
+            del self._running[user]
 
     def _recover_from(self, name: bytes) -> int:
         with self._store.read() as txn:
-            left = list(txn.scan(HELD, name + b"\0", name + b"\1"))
-        log.info("settling %d requests that a worker left behind", len(left))
-        for key, raw in left:
-            self._recover_one(key, _decode_held(raw))
-        return len(left)
+            marks = [key for key, _ in txn.scan(HELD, name + b"\0", name + b"\1")]
+        for mark in marks:
+            self._recover_one(mark, name.decode(), mark[len(name) + 1 :].decode())
+        return len(marks)
 
-    def _recover_one(self, key: bytes, held: Held) -> None:
+    def _recover_one(self, mark: bytes, name: str, user: str) -> None:
         now = self._clock()
 
         def end(txn: Txn, use: Use, _: Bounds) -> None:
-            if not txn.delete(HELD, key):
-                return  # another worker was first
-            if held.epoch == self._epoch:
-                counters.unhold(use, held.tokens, held.cost)
-            counters.count(use, held.seen_tokens, held.seen_cost, now)
-            txn.put(USE, held.user.encode(), _encode(use))
-            self._shares.add(txn, held.provider, held.user, float(held.seen_tokens), now)
+            if txn.delete(HELD, mark):  # else another worker was first
+                counters.abandon(use, name, now)
+                txn.put(USE, user.encode(), _encode(use))
 
-        self._with_use(held.user, now, end)
+        self._with_use(user, now, end)
 
     def _end(self, final: _Final) -> None:
         reservation = final.reservation
-        if reservation.done or not reservation.id:
+        if reservation.done or not reservation.counted:
             return
         reservation.done = True
+        if reservation.taken:
+            self._running[reservation.user] -= 1
         if self._unsettled:
             self._unsettled.append(final)
             return
@@ -238,9 +244,8 @@ class Book:
 
         def end(txn: Txn, use: Use, _: Bounds) -> None:
             tokens, cost = final.tokens, final.cost
-            if txn.delete(HELD, reservation.id):
-                counters.unhold(use, reservation.tokens, reservation.cost)
-            elif reservation.tokens:  # taken for dead and settled at what was reported: add the rest
+            if reservation.taken and not counters.unhold(use, self._worker, reservation.hold):
+                # Taken for dead and settled at what was reported: add the rest.
                 tokens = max(0, tokens - reservation.seen_tokens)
                 cost = max(0.0, cost - reservation.seen_cost)
             counters.count(use, tokens, cost, now)
@@ -265,7 +270,7 @@ class Book:
             if use is None or use.epoch != self._epoch:
                 if seed is None:
                     return None
-                use = _decode_use(seed)
+                use = _renewed(_decode_use(seed), use, now)
             counters.advance(use, now, marks)
             return (change(txn, use, marks),)
 
@@ -297,19 +302,24 @@ class Book:
             younger = max(younger, total)
         return use
 
-    def _held(self, made: Reservation) -> bytes:
-        held = Held(
-            made.user, made.provider, made.tokens, made.cost, made.seen_tokens, made.seen_cost, self._epoch
-        )
-        return _encode(held)
-
     def _unguarded(self, made: Reservation, limits: Limits, exc: StoreError) -> Reservation | Denied:
         """The store cannot be written: whoever has limits is turned away, the others lose nothing by going on."""
         if counters.limitless(limits):
-            made.tokens, made.cost = 0, 0.0
+            made.taken = False
             return made
         log.warning("limits cannot be kept, turning requests away: %s", exc)
         return Denied(Denial.STORE, "limits cannot be checked just now; try again in a moment", 503, None)
+
+
+def _renewed(fresh: Use, old: Use | None, now: float) -> Use:
+    """Counters of another life of the machine, made anew: its workers are dead, what they reported was used."""
+    for left in old.by.values() if old is not None else ():
+        counters.count(fresh, left.seen_tokens, left.seen_cost, now)
+    return fresh
+
+
+def _mark(name: str, user: str) -> bytes:
+    return f"{name}\0{user}".encode()
 
 
 def _sums(row: Mapping[str, float]) -> tuple[int, float]:

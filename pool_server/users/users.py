@@ -166,6 +166,7 @@ class Users:
         with suppress(StoreError):
             while self._flush():
                 pass
+            self._book.forget_idle()
 
     def reload(self, settings: Settings) -> None:
         """New settings: default limits, friend code, admin password and secrets. Raises ValueError (one line)."""
@@ -206,7 +207,7 @@ class Users:
         `model` are "" when not known. A reservation must be ended by `settle` or `release`.
         """
         if principal.local:
-            return Reservation(principal.user, provider)
+            return Reservation(principal.user, provider, counted=False)
         try:
             view = self._directory.view(principal.user)
             if view is None or not view.active:
@@ -372,6 +373,7 @@ class Users:
 
     async def _sweep(self) -> None:
         self._book.recover()
+        self._book.forget_idle()
         for sweeper in self._sweepers:
             gone = sweeper.step(self._clock())
             if not isinstance(gone, int):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pool_server.config import Limits
 from pool_server.users import counters
-from pool_server.users.counters import COUNTED, Use
+from pool_server.users.counters import COUNTED, Hold, Use
 from pool_server.users.periods import bounds
 from pool_server.words import Denial
 
@@ -33,7 +33,7 @@ def test_the_names_counted_are_the_limits_and_the_denials() -> None:
 def test_requests_a_minute_slide() -> None:
     use, limits = use_with(), Limits(requests_per_minute=3)
     for second in (0, 10, 20):
-        counters.hold(use, 1, 0.0, NOON + second)
+        counters.hold(use, "w1", 1, 0.0, NOON + second)
     stop = counters.stopped(use, limits, NOON + 21, MARKS)
     assert stop == (Denial.REQUESTS_PER_MINUTE, 3, NOON + 61)
     counters.advance(use, NOON + 60.9, MARKS)
@@ -83,12 +83,13 @@ def test_of_several_limits_the_one_that_frees_last_is_told() -> None:
 
 def test_what_is_held_stops_others_for_a_moment_only() -> None:
     use = use_with()
-    counters.hold(use, 100, 1.0, NOON)
-    for limits in (Limits(tokens_day=100), Limits(tokens_5h=100), Limits(cost_week=1.0), Limits(concurrent=1)):
+    counters.hold(use, "w1", 60, 0.6, NOON)
+    counters.hold(use, "w2", 40, 0.4, NOON)
+    for limits in (Limits(tokens_day=100), Limits(tokens_5h=100), Limits(cost_week=1.0), Limits(concurrent=2)):
         stop = counters.stopped(use, limits, NOON, MARKS)
         assert stop is not None and stop.retry_at == NOON + counters.SOON
-    counters.unhold(use, 100, 1.0)
-    assert counters.stopped(use, Limits(tokens_day=100, concurrent=1), NOON, MARKS) is None
+    assert counters.unhold(use, "w1", Hold(1, 60, 0.6))
+    assert counters.stopped(use, Limits(tokens_day=100, concurrent=2), NOON, MARKS) is None
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -133,7 +134,7 @@ def test_no_sliding_minute_ever_holds_more_than_the_limit(gaps: list[float], mos
         counters.advance(use, now, bounds(now, UTC))
         stop = counters.stopped(use, Limits(requests_per_minute=most), now, bounds(now, UTC))
         if stop is None:
-            counters.hold(use, 0, 0.0, now)
+            counters.hold(use, "w1", 0, 0.0, now)
             let_in.append(now)
             assert sum(now - at < 60 for at in let_in) <= most
         else:
@@ -161,3 +162,17 @@ def test_estimates_that_were_too_small_make_the_next_ones_larger_for_a_while() -
     for _ in range(60):
         counters.learn(use, 4000, 1000)
     assert 1.0 <= use.ratio < 1.1
+
+
+def test_what_a_dead_worker_held_goes_and_what_it_reported_stays() -> None:
+    use = use_with()
+    counters.hold(use, "w1", 100, 1.0, NOON)
+    counters.hold(use, "w2", 50, 0.5, NOON)
+    assert counters.grow(use, "w1", Hold(0, 20, 0.0, 120, 0.25))
+    assert use.held == Hold(2, 170, 1.5, 120, 0.25)
+    counters.abandon(use, "w1", NOON)
+    counters.abandon(use, "w1", NOON)
+    assert use.held == Hold(1, 50, 0.5)
+    assert (use.day_tokens, use.day_cost) == (120, 0.25)
+    assert not counters.grow(use, "w1", Hold(0, 1))
+    assert not counters.unhold(use, "w1", Hold(1, 120, 1.0))

@@ -20,7 +20,7 @@ from pool_server.config import FairShare, Limits
 from pool_server.records import Usage
 from pool_server.store import Store, StoreFull
 from pool_server.users import STATE_TABLES, Denied, Reservation
-from pool_server.users.counters import FLOOR_TOKENS, SOON, used_now
+from pool_server.users.counters import FLOOR_TOKENS, SOON, Hold, used_now
 from pool_server.users.periods import Calendar, zone
 from pool_server.users.reserve import Book
 from pool_server.users.shares import Shares
@@ -176,7 +176,7 @@ def test_any_order_of_events_passes_a_limit_by_one_request_at_most(
     for book, made, _, _ in running:
         book.release(made)
     use, _ = desk.book.read(desk.user)
-    assert (use.held, use.held_tokens, use.held_cost) == (0, 0, 0.0)
+    assert use.held == Hold() and not use.by
     assert use.day_tokens == spent_tokens
     assert use.day_cost == pytest.approx(spent_cost)
 
@@ -319,7 +319,7 @@ def test_what_a_killed_worker_held_is_settled_at_what_it_last_reported(tmp_path:
     assert isinstance(desk.take(Limits(concurrent=3)), Denied)
     os.kill(dying.pid, signal.SIGKILL)
     os.waitid(os.P_PID, dying.pid, os.WEXITED | os.WNOWAIT)  # dead, and not yet buried by its parent
-    assert desk.book.recover() == 3
+    assert desk.book.recover() == 1
     dying.communicate()
     assert (desk.now["concurrent"], desk.now["tokens_day"]) == (0, 71_000)
     assert desk.now["cost_day"] == pytest.approx(0.071)
@@ -376,3 +376,29 @@ def test_workers_are_told_apart_from_dead_ones() -> None:
     gone.wait()
     assert not alive(f"{gone.pid}.{started}.{chance}")
     assert not alive("nonsense")
+
+
+def test_marks_of_idle_users_go_and_of_running_ones_stay(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def marks() -> int:
+        with desk.store.read() as txn:
+            return txn.count("users.held")
+
+    one, two = desk.took(), desk.took()
+    desk.book.settle(one, Usage(), None)
+    desk.book.forget_idle()
+    assert marks() == 1
+    desk.book.settle(two, Usage(), None)
+    assert marks() == 1
+    desk.book.forget_idle()
+    assert marks() == 0
+    again = desk.took()
+    assert marks() == 1
+    write = desk.store.write
+    monkeypatch.setattr(desk.store, "write", lambda fn: (_ for _ in ()).throw(StoreFull("no space left")))
+    desk.book.settle(again, Usage(input=5), None)
+    monkeypatch.setattr(desk.store, "write", write)
+    desk.book.forget_idle()
+    assert marks() == 1  # it is not settled yet, and if this worker died now, somebody must know
+    desk.book.settle_waiting()
+    desk.book.forget_idle()
+    assert (marks(), desk.now["tokens_day"]) == (0, 5)
