@@ -157,9 +157,10 @@ class Server:
         for part in (self.users, self.accounts, *(await self._for_the_leader() if self.leader else ())):
             self._stack.push_async_callback(part.close)
             await part.start()
+        self.gateway.start()
         any_path = AnyMatches()
         router = RuleRouter([Rule(any_path, self.gateway), Rule(any_path, web.application(self.web))])
-        self.http = HTTPServer(router, **server_options(self.settings))
+        self.http = HTTPServer(router, **server_options())
         self._stack.push_async_callback(self.http.close_all_connections)
         self.http.add_sockets(sockets)
 

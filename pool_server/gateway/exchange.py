@@ -25,6 +25,7 @@ from pool_server.providers import Credential, provider_module, providers_for, re
 from pool_server.records import Attempt, ClientError, Fault, Peek, Upcall, Usage, UsageRecord
 from pool_server.users import Denied, Principal, Reservation, Users
 from pool_server.words import (
+    Dialect,
     ErrorKind,
     FaultKind,
     Operation,
@@ -269,7 +270,7 @@ class Exchange:
         """The answer came to its good end."""
         first = (self.first_byte_ms or 0.0) / 1000 - self.attempts[-1].started_ms / 1000
         self.rooms.accounts.succeed(account, self.peek.model, max(0.0, first))
-        if response_id:
+        if response_id and self.route.dialect is Dialect.RESPONSES:  # the others continue nothing by id
             self.own(account, "response", response_id)
         for kind, identifier in self.peek.hard:
             if kind in _BELONGS:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.ioloop import PeriodicCallback
 from tornado.routing import Router
 
 from pool_server.accounts import Accounts
@@ -29,19 +30,21 @@ from pool_server.words import Denial, ErrorKind, Outcome
 
 MAX_HEADER_BYTES = 128 << 10
 IDLE_CONNECTION_S = 3600.0
+_SWEEP_S = 60.0
+SLOW_BODY_S = 900.0  # for a whole request body
 
 
-def server_options(settings: Settings) -> dict[str, Any]:
+def server_options() -> dict[str, Any]:
     """What `tornado.httpserver.HTTPServer` must be made with for the data plane's promises to hold.
 
     Body sizes are judged by the delegates, which can say so in the client's dialect; Tornado's own limit would
-    answer with a bare 400. The idle limit also ends a client that dribbles its headers.
+    answer with a bare 400. The idle limit also ends a client that dribbles its headers; one that dribbles its body
+    is ended by `Gateway.sweep`, which costs nothing a request.
     """
     return {
         "max_header_size": MAX_HEADER_BYTES,
         "max_body_size": 1 << 60,
         "idle_connection_timeout": IDLE_CONNECTION_S,
-        "body_timeout": max(600.0, settings.upstream_idle_s * 2),
         "xheaders": False,
     }
 
@@ -61,6 +64,7 @@ class Gateway(Router):
         self.http_only: dict[str, float] = {}
         self._socket_app = socket_application(self)
         self.draining = False
+        self._sweeper = PeriodicCallback(self.sweep, _SWEEP_S * 1000)
         metrics.live.set_function(lambda: self._working)
         users.on_end.append(self._ended)
 
@@ -95,6 +99,15 @@ class Gateway(Router):
         metrics.refusals.labels(answer.denial.value).inc()
         return terminal.denied(answer)
 
+    def start(self) -> None:
+        """Begins to look after what is live; needs a running event loop."""
+        self._sweeper.start()
+
+    def sweep(self) -> None:
+        """Ends requests whose body has been coming for too long."""
+        for exchange in list(self.live):
+            exchange.end_if_dribbling(SLOW_BODY_S)
+
     def apply(self, settings: Settings) -> None:
         """New settings for exchanges that begin from now on."""
         self.rooms.settings = settings
@@ -126,6 +139,7 @@ class Gateway(Router):
         return len(self.live) + sum(socket.busy for socket in self.sockets)
 
     async def close(self) -> None:
+        self._sweeper.stop()
         await self.rooms.upstream.close()
 
     def _ended(self, user: str | None, key: str | None) -> None:

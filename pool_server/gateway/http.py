@@ -55,6 +55,7 @@ class HttpExchange(HTTPMessageDelegate):
         self._route = route
         self._body = Body()
         self._size = 0
+        self._begun = time.monotonic()
         self._limit = LOCAL_BODY_CAP
         self._principal: Principal | None = None
         self._error: ClientError | None = None
@@ -127,6 +128,11 @@ class HttpExchange(HTTPMessageDelegate):
     def _gone(self) -> None:
         if self._task is not None and not self._task.done():
             self._task.cancel()
+
+    def end_if_dribbling(self, limit_s: float) -> None:
+        """Drops a connection whose request body is not complete after `limit_s` seconds."""
+        if self._task is None and time.monotonic() - self._begun > limit_s:
+            self._reply.abort()
 
     def stop(self, outcome: Outcome, error: ClientError) -> None:
         """Ends the exchange now with an error in the client's dialect (revoked key, drained server)."""

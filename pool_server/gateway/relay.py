@@ -200,10 +200,13 @@ class Relay:
         """A buffered answer runs one chunk behind, so that its last bytes follow the durable record."""
         previous = self._tail.pop() if self._tail else b""
         self._tail.append(chunk)
-        if not self._committed:
-            await self._commit()
-        if previous:
+        if previous and self._committed:
             await self._write(previous)
+        elif previous:
+            self._held.append(previous)
+            await self._commit()
+        elif self._x.first_byte_ms is None:
+            self._x.committed(self._account, self._answer.status)
 
     async def _write(self, chunk: bytes) -> None:
         done = self._reply.write(chunk)
@@ -217,7 +220,8 @@ class Relay:
     def _commit(self) -> asyncio.Future[None]:
         """From here on the client has seen something of this account's answer."""
         self._committed = True
-        self._x.committed(self._account, self._answer.status)
+        if self._x.first_byte_ms is None:
+            self._x.committed(self._account, self._answer.status)
         self._x.progressed(self._meter.usage)
         first = (self._x.first_byte_ms or 0.0) / 1000
         metrics.first_byte.labels(self._credential.provider.value).observe(first)
@@ -289,13 +293,13 @@ class Relay:
                 fault = await self._stream_fault(*self._meter.fault)
                 if fault is not None:
                     return fault
-            elif self._stream and not self._meter.complete:
-                return await self._broken("the stream ended before its last event")
-            elif self._short():
-                return await self._broken("the answer ended before its last byte")
+            elif not self._meter.complete:
+                return await self._broken("the answer ended before it was complete")
             else:
                 await self._good_end()
         if not self._committed:
+            self._held += self._tail  # headers and body leave in one write
+            self._tail.clear()
             await self._commit()
         if self._tail:
             await self._write(b"".join(self._tail))
@@ -306,14 +310,11 @@ class Relay:
             self._reply.finish()
         return None
 
-    def _short(self) -> bool:
-        length = self._content_length()
-        return length is not None and self._committed and self._reply.bytes + sum(map(len, self._tail)) < length
-
     async def _broken(self, why: str) -> Fault | None:
         """The upstream broke off: another account before the commit point, an honest end after it."""
         fault = network_fault(why)
         if not self._committed:
+            self._x.first_byte_ms = None
             return fault
         self._x.failed(self._account, self._credential, fault)
         self._note_end()

@@ -60,8 +60,9 @@ class Stack:
         self.gateway = Gateway(
             self.settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=self.upstream
         )
+        self.gateway.start()
         router = RuleRouter([Rule(AnyMatches(), self.gateway), Rule(AnyMatches(), Application())])
-        self._server = HTTPServer(router, **server_options(self.settings))
+        self._server = HTTPServer(router, **server_options())
         sockets = bind_sockets(0, "127.0.0.1")
         self.port = sockets[0].getsockname()[1]
         self._server.add_sockets(sockets)
