@@ -307,7 +307,7 @@ def _allowed(kind: msgspec.inspect.Type) -> str:
         low = f"from {kind.ge:g}" if kind.ge is not None else f"above {kind.gt:g}" if kind.gt is not None else ""
         return " ".join(part for part in (noun, low, f"to {kind.le:g}" if kind.le is not None else "") if part)
     if isinstance(kind, StrType):
-        return f"text of at least {kind.min_length} characters" if kind.min_length else "text"
+        return "text that is not empty" if kind.min_length else "text"
     if isinstance(kind, EnumType):
         return "one of " + ", ".join(json.dumps(member.value) for member in kind.cls)
     if isinstance(kind, LiteralType):

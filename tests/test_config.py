@@ -118,7 +118,7 @@ def test_the_database_path_names_the_data_folder(
         ("debug = 1", ["debug = 1", "true or false"]),
         ("upstream_idle_s = nan", ["upstream_idle_s = NaN", "a number from 1 to 86400"]),
         ("pool_dir = 3", ["pool_dir = 3", "text"]),
-        ('pool_dir = ""', ['pool_dir = ""', "at least 1 char"]),
+        ('pool_dir = ""', ['pool_dir = ""', "text that is not empty"]),
         ("max_attemps = 3", ["max_attemps = 3", "unknown key", "did you mean max_attempts"]),
         ("zzz = 3", ["zzz = 3", "unknown key", "known here", "listen_addr", "pool_users"]),
         ("[pool_users]\nadmin = 1", ["pool_users.admin = 1", "did you mean admin_password"]),
@@ -303,3 +303,13 @@ def test_what_the_example_suggests_is_valid(tmp_path: Path) -> None:
     assert settings.limits.concurrent == 4
     assert settings.prices["my-model"].cache_write_1h == 2.0
     assert settings.subscriptions == {"claude:work": 100.0, "pro": 20.0}
+
+
+def test_the_settings_page_of_the_docs_names_every_setting_in_its_section() -> None:
+    section, said = "", set()
+    for line in (ROOT / "docs/settings.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = line[4:-1] + "." if line.startswith("## [") else ""
+        if found := re.match(r"\| `(\w+)` \|", line):
+            said.add(section + found[1])
+    assert said == set(every_key(Settings))

@@ -136,7 +136,7 @@ def test_templates_are_in_the_wheel_and_config_is_not_tracked() -> None:
 
 
 def test_the_two_commands_can_be_run() -> None:
-    for name in ("scripts/serve", "scripts/test", "scripts/install-clis", ".ci/run"):
+    for name in ("scripts/serve", "scripts/demo", "scripts/test", "scripts/install-clis", ".ci/run"):
         path = ROOT / name
         assert path.stat().st_mode & 0o111, name
         shell = (
