@@ -43,6 +43,10 @@ class Entry(msgspec.Struct, frozen=True):
     key: str | None = None
     key_id: str = ""
 
+    def __repr__(self) -> str:
+        """Without the cookie and the key."""
+        return f"Entry(user={self.user!r}, name={self.name!r}, is_new={self.is_new}, admin={self.admin})"
+
 
 class Door:
     """Checks codes, passphrases, keys and the admin password, each try throttled."""

@@ -254,6 +254,11 @@ class People:
         raw = self._store.get(NAMES, id_key(names.skeleton(name)))
         return self._directory.user(raw.decode()) if raw is not None else None
 
+    def named(self, name: str) -> dict[str, Any] | None:
+        """The row of the living person of that name, None when there is nobody."""
+        user = self.find(name)
+        return self._row(user) if user is not None else None
+
     def list_users(
         self, *, cursor: str | None = None, limit: int = 200, deleted: bool = False
     ) -> tuple[list[dict[str, Any]], str | None]:

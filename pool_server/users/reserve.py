@@ -78,7 +78,7 @@ class Book:
         self, store: Store, calendar: Calendar, shares: Shares, clock: Callable[[], float], used: Used | None
     ) -> None:
         self._store = store
-        self._calendar = calendar
+        self.calendar = calendar
         self._shares = shares
         self._clock = clock
         self._used = used
@@ -171,7 +171,7 @@ class Book:
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
             use = self._seed(user, now)
-        marks = self._calendar.at(now)
+        marks = self.calendar.at(now)
         counters.advance(use, now, marks)
         return use, marks
 
@@ -261,7 +261,7 @@ class Book:
 
         The ledger is asked outside the transaction: nobody else waits for it.
         """
-        key, marks = user.encode(), self._calendar.at(now)
+        key, marks = user.encode(), self.calendar.at(now)
         seed: bytes | None = None
 
         def run(txn: Txn) -> tuple[T] | None:
@@ -285,7 +285,7 @@ class Book:
         """Counters made from the ledger. The rolling window is asked for in steps, so that it ages as it
         should.
         """
-        marks = self._calendar.at(now)
+        marks = self.calendar.at(now)
         use = Use(self._epoch, day=marks.day, week=marks.week, month=marks.month)
         if self._used is None:
             return use

@@ -22,14 +22,17 @@ class Shares:
 
     def __init__(self, store: Store, settings: FairShare, weight: Callable[[str], float]) -> None:
         self._store = store
-        self._settings = settings
-        self._window_s = settings.window_h * 3600.0
+        self.settings = settings
         self._weight = weight
         self._looks: dict[str, tuple[float, dict[str, fairshare.Buckets]]] = {}
 
+    @property
+    def _window_s(self) -> float:
+        return self.settings.window_h * 3600.0
+
     def add(self, txn: Txn, provider: str, user: str, amount: float, now: float) -> None:
         """Counts use, within the transaction that settles a request."""
-        if not self._settings.enabled or amount <= 0:
+        if not self.settings.enabled or amount <= 0:
             return
         key = f"{provider}\0{user}".encode()
         raw = txn.get(SHARE, key)
@@ -41,8 +44,8 @@ class Shares:
 
         `room` is the provider's room left in percent, None = not known.
         """
-        short = self._settings.short_percent
-        if not self._settings.enabled or room is None or room >= short:
+        short = self.settings.short_percent
+        if not self.settings.enabled or room is None or room >= short:
             return None
         everybody = self._everybody(provider, now)
         mine = everybody.get(user)

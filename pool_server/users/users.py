@@ -130,7 +130,7 @@ class Users:
         people, door, codes = self._people, self._door, self._codes
         self.create_user, self.patch_user = people.create_user, people.patch_user
         self.delete_user, self.rotate = people.delete_user, people.rotate
-        self.get_user, self.list_users, self.find_user = people.get, people.list_users, people.find
+        self.get_user, self.list_users, self.find_user = people.get, people.list_users, people.named
         self.create_key, self.revoke_key = people.create_key, people.revoke_key
         self.list_keys, self.end_sessions = people.list_keys, people.end_sessions
         self.create_code, self.list_codes, self.revoke_code = codes.create, codes.rows, codes.revoke
@@ -169,8 +169,13 @@ class Users:
             self._book.forget_idle()
 
     def reload(self, settings: Settings) -> None:
-        """New settings: default limits, friend code, admin password and secrets. Raises ValueError (one line)."""
+        """New settings: limits, friend code, admin password, secrets, fair share, time zone.
+
+        Raises ValueError (one line) before anything has changed.
+        """
         signer = load_signer(settings, self._folder)
+        self._book.calendar = Calendar(zone(settings.ledger.timezone))
+        self._shares.settings = settings.fair_share
         self._settings = self._door.settings = settings
         self._signer = signer
         self._directory.forget_all(settings.limits)

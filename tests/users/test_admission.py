@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jwt
 import msgspec
 import pytest
 
-from pool_server.config import FairShare, Limits, PoolUsers
+from pool_server.config import FairShare, Ledger, Limits, PoolUsers
 from pool_server.records import Usage
 from pool_server.store import StoreError
 from pool_server.users import Denied, Principal, Refused, Reservation
@@ -291,6 +296,74 @@ def test_me_tells_what_is_used_and_when_it_frees(site: Site) -> None:
         assert me["frees"]["tokens_5h"] == NOON // 300 * 300 + 300 + 18_000
         assert [key["label"] for key in me["keys"]] == ["first key"]
         assert isinstance(running, Reservation)
+
+    site.run(main)
+
+
+def test_new_settings_reach_fair_share_and_the_calendar(open_site: Callable[..., Site]) -> None:
+    site = open_site(fair_share=FairShare(short_percent=0.0))
+
+    async def main() -> None:
+        greedy, _ = await site.friend("Greedy")
+        modest, _ = await site.friend("Modest")
+        for who, tokens in ((greedy, 90_000), (modest, 10_000)):
+            made = site.users.reserve(who, **ASK)
+            assert isinstance(made, Reservation)
+            site.users.settle(made, Usage(input=tokens), None)
+        assert isinstance(site.users.reserve(greedy, **{**ASK, "room": 5.0}), Reservation)
+        before = site.users.me(greedy)["frees"]["tokens_day"]
+        new = settings_with(site, fair_share=FairShare(), ledger=Ledger(timezone="Pacific/Auckland"))
+        site.users.reload(new)
+        assert denial(site.users.reserve(greedy, **{**ASK, "room": 5.0})) == (Denial.FAIR_SHARE, 429)
+        assert site.users.me(greedy)["frees"]["tokens_day"] != before
+        with pytest.raises(ValueError, match="Mars"):
+            site.users.reload(settings_with(site, ledger=Ledger(timezone="Mars"), limits=Limits(tokens_day=1)))
+        assert site.users.me(greedy)["limits"]["tokens_day"] is None
+
+    site.run(main)
+
+
+OTHER_WORKER = """
+    import asyncio, sys
+    from pathlib import Path
+    from pool_server.config import Settings
+    from pool_server.store import Store
+    from pool_server.users import LEDGER_TABLES, STATE_TABLES, Principal, Users
+
+    async def main():
+        folder = Path(sys.argv[1])
+        durable = Store.open(folder / "ledger", tables=LEDGER_TABLES, durable=True, map_size=1 << 24)
+        state = Store.open(folder / "state", tables=STATE_TABLES, durable=False, map_size=1 << 24)
+        users = Users(Settings(data_dir=str(folder)), durable, state)
+        users.load()
+        ended = asyncio.Event()
+        users.on_end.append(lambda user, key: ended.set())
+        await users.start()
+        assert isinstance(users.authenticate(sys.argv[2]), Principal)
+        print("ready", flush=True)
+        await asyncio.wait_for(ended.wait(), 20)
+        print(users.authenticate(sys.argv[2]).denial.value, flush=True)
+        await users.close()
+
+    asyncio.run(main())
+"""
+
+
+def other_worker(folder: Path, key: str) -> subprocess.Popen[str]:
+    code = textwrap.dedent(OTHER_WORKER)
+    return subprocess.Popen([sys.executable, "-c", code, str(folder), key], stdout=subprocess.PIPE, text=True)
+
+
+def test_another_process_hears_of_a_revoked_key_within_a_second(site: Site, tmp_path: Path) -> None:
+    async def main() -> None:
+        anna, key = await site.friend()
+        worker = other_worker(tmp_path, key)
+        with worker:
+            assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+            began = time.monotonic()
+            await site.users.revoke_key(anna.user, anna.key, actor=SHELL)
+            assert worker.stdout.readline() == "revoked_key\n"
+            assert time.monotonic() - began < 1.0
 
     site.run(main)
 

@@ -28,7 +28,7 @@ def test_an_admin_makes_a_user_with_a_first_key(site: Site) -> None:
         assert (row["limits"], row["note"], row["via"]) == ({"tokens_day": 5}, "at work", "admin")
         assert site.users.list_keys(made["id"])[0]["id"] == made["key_id"]
         found = site.users.find_user("anna maria")
-        assert found is not None and found.id == made["id"]
+        assert found == row and site.users.find_user("berta") is None
 
     site.run(main)
 
@@ -223,6 +223,7 @@ def test_every_change_is_audited_without_secrets(site: Site) -> None:
         ]  # fmt: skip
         assert {row["peer"] for row in rows} == {PEER} and {row["at"] for row in rows} == {NOON}
         secrets = (made["key"], key["key"], rotated["key"], entry.key, entry.cookie, code["code"], PASSPHRASE)
+        assert entry.key not in repr(entry) and entry.cookie not in repr(entry)
         for secret in (*secrets, "private words"):
             assert secret and secret not in repr(rows)
             assert secret not in repr(users.list_users()) + repr(users.list_codes())
