@@ -6,7 +6,8 @@ batch touches each rollup row once; rows written last are remembered as long as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from pool_server.ledger.keys import (
     GRAINS,
@@ -27,7 +28,7 @@ from pool_server.ledger.sums import Sums
 from pool_server.records import UsageRecord
 from pool_server.store import Txn
 
-Bucket = tuple[bytes, int]  # grain, start
+Place = tuple[int, Cell]  # start of a bucket, who and what
 _REMEMBERED_ROWS = 20_000
 
 
@@ -68,42 +69,45 @@ class Book:
         return True
 
     def _roll_up(self, txn: Txn, records: Sequence[UsageRecord]) -> None:
-        merged = merge(records, self._days)
         rows = self._rows
         changed: list[tuple[bytes, bytes]] = []
-        for key in sorted(merged):
-            increment = merged[key]
+        for key, increment in sorted(merge(records, self._days).items(), key=itemgetter(0)):
             row = rows.get(key)
             if row is None:
                 raw = txn.get(ROLLUPS, key)
-                row = rows[key] = increment if raw is None else Sums.decode(raw)
-                if raw is not None:
-                    row.add(increment)
-            else:
-                row.add(increment)
+                row = None if raw is None else Sums.decode(raw)
+            row = rows[key] = increment if row is None else row.plus(increment)
             changed.append((key, row.encode()))
         txn.put_many(ROLLUPS, changed)
 
 
 def merge(records: Sequence[UsageRecord], days: Days) -> dict[bytes, Sums]:
-    """The rollup rows that `records` add to, with what they add. `days` says where days begin."""
-    cells: dict[tuple[int, Cell], Sums] = {}
-    for rec in records:
-        place = (int(rec.at) // 60 * 60, (rec.user, account_key(rec), rec.model))
-        sums = Sums.of(rec)
-        if place in cells:
-            cells[place].add(sums)
-        else:
-            cells[place] = sums
+    """The rollup rows that `records` add to, with what they add. `days` says where days begin.
+
+    Minutes are summed into hours and hours into days before each is spread over the dimensions. Rows may share one
+    object: nobody changes them in place.
+    """
     rows: dict[bytes, Sums] = {}
-    for (minute, cell), sums in cells.items():
-        starts = (minute, days.hour(minute), days.start(minute))
-        names = names_of(cell)
-        for grain, start in zip(GRAINS, starts, strict=True):
-            for dimension, name in names:
-                key = grain + dimension + seconds_key(start) + name
+    minutes = _gather(((int(rec.at) // 60 * 60, _cell(rec)), Sums.of(rec)) for rec in records)
+    hours = _gather(((days.hour(start), cell), sums) for (start, cell), sums in minutes.items())
+    whole_days = _gather(((days.start(start), cell), sums) for (start, cell), sums in hours.items())
+    for grain, places in zip(GRAINS, (minutes, hours, whole_days), strict=True):
+        for (start, cell), sums in places.items():
+            bucket = seconds_key(start)
+            for dimension, name in names_of(cell):
+                key = grain + dimension + bucket + name
                 row = rows.get(key)
-                if row is None:
-                    row = rows[key] = Sums()
-                row.add(sums)
+                rows[key] = sums if row is None else row.plus(sums)
     return rows
+
+
+def _gather(parts: Iterable[tuple[Place, Sums]]) -> dict[Place, Sums]:
+    gathered: dict[Place, Sums] = {}
+    for place, sums in parts:
+        there = gathered.get(place)
+        gathered[place] = sums if there is None else there.plus(sums)
+    return gathered
+
+
+def _cell(rec: UsageRecord) -> Cell:
+    return rec.user, account_key(rec), rec.model

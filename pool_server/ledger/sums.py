@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from operator import add
 from typing import Any
 
 import msgspec
@@ -26,27 +27,45 @@ N = len(COUNTS)
 AT = {name: i for i, name in enumerate(COUNTS)}
 _GOOD = frozenset({Outcome.OK.value, Outcome.CLIENT_GONE.value})
 
+_Spread = dict[int | str, int]
+_TOTAL = 1_000  # keys of a spread: first-byte buckets, total buckets from here on, outcomes, "!" + fault
+_FAULT = "!"
+
 _Wire = tuple[
     int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, msgspec.Raw
 ]
 _decode: Callable[[bytes], tuple[Any, ...]] = msgspec.msgpack.Decoder(_Wire).decode
-_decode_spread = msgspec.msgpack.Decoder(
-    tuple[dict[int, int], dict[int, int], dict[str, int], dict[str, int]]
-).decode
+_decode_spread = msgspec.msgpack.Decoder(_Spread).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class Sums:
-    """Adds up exchanges: `n` holds the counts in the order of COUNTS, the rest maps bucket or word to count."""
+    """Adds up exchanges: `n` holds the counts in the order of COUNTS, `spread` maps bucket or word to count."""
 
-    __slots__ = ("faults", "first", "n", "outcomes", "total")
+    __slots__ = ("n", "spread")
 
     def __init__(self) -> None:
         self.n: list[int] = [0] * N
-        self.first: dict[int, int] = {}
-        self.total: dict[int, int] = {}
-        self.outcomes: dict[str, int] = {}
-        self.faults: dict[str, int] = {}
+        self.spread: _Spread = {}
+
+    @property
+    def first(self) -> dict[int, int]:
+        """First-byte latencies: bucket → count."""
+        return {key: count for key, count in self.spread.items() if type(key) is int and key < _TOTAL}
+
+    @property
+    def total(self) -> dict[int, int]:
+        """Latencies to the last byte of exchanges that ended well: bucket → count."""
+        return {key - _TOTAL: count for key, count in self.spread.items() if type(key) is int and key >= _TOTAL}
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return {key: n for key, n in self.spread.items() if type(key) is str and not key.startswith(_FAULT)}
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Kinds of fault of single attempts: these may outnumber the failures that clients saw."""
+        return {key[1:]: n for key, n in self.spread.items() if type(key) is str and key.startswith(_FAULT)}
 
     def __getitem__(self, name: str) -> int:
         return self.n[AT[name]]
@@ -66,37 +85,43 @@ class Sums:
             0 if first is None else int(first), 0 if first is None else 1,
             int(rec.total_ms) if timed else 0, 1 if timed else 0, rec.request_bytes, rec.response_bytes,
         ]  # fmt: skip
+        spread = sums.spread
         if first is not None:
-            sums.first[bucket_of(first)] = 1
+            spread[bucket_of(first)] = 1
         if timed:
-            sums.total[bucket_of(rec.total_ms)] = 1
-        sums.outcomes[rec.outcome] = 1
+            spread[_TOTAL + bucket_of(rec.total_ms)] = 1
+        spread[rec.outcome] = 1
         for attempt in rec.attempts:
             if attempt.fault:
-                sums.faults[attempt.fault] = sums.faults.get(attempt.fault, 0) + 1
+                spread[_FAULT + attempt.fault] = spread.get(_FAULT + attempt.fault, 0) + 1
         return sums
 
     def add(self, other: Sums) -> None:
-        self.n = [a + b for a, b in zip(self.n, other.n, strict=True)]
-        _merge(self.first, other.first)
-        _merge(self.total, other.total)
-        _merge(self.outcomes, other.outcomes)
-        if other.faults:
-            _merge(self.faults, other.faults)
+        """Add to this one, in place."""
+        self.n = list(map(add, self.n, other.n))
+        _merge(self.spread, other.spread)
+
+    def plus(self, other: Sums) -> Sums:
+        """The sum of both as a new one; neither changes."""
+        both = Sums.__new__(Sums)
+        both.n = list(map(add, self.n, other.n))
+        both.spread = self.spread.copy()
+        _merge(both.spread, other.spread)
+        return both
 
     def add_counts(self, counts: tuple[Any, ...]) -> None:
         """Add what `counts_of` gave, leaving the histograms alone."""
-        self.n = [a + b for a, b in zip(self.n, counts, strict=False)]
+        self.n = list(map(add, self.n, counts))
 
     def encode(self) -> bytes:
-        return _encode((*self.n, (self.first, self.total, self.outcomes, self.faults)))
+        return _encode((*self.n, self.spread))
 
     @classmethod
     def decode(cls, raw: bytes) -> Sums:
         sums = cls()
         values = _decode(raw)
         sums.n = list(values[:N])
-        sums.first, sums.total, sums.outcomes, sums.faults = _decode_spread(values[N])
+        sums.spread = _decode_spread(values[N])
         return sums
 
     def tokens(self) -> dict[str, int | float]:
@@ -119,7 +144,7 @@ class Sums:
             "cache_share": n[4] / prompt if prompt else None,
             "error_share": n[1] / n[0] if n[0] else None,
             "first_byte_ms": percentiles(self.first), "total_ms": percentiles(self.total),
-            "outcomes": dict(self.outcomes), "faults": dict(self.faults),
+            "outcomes": self.outcomes, "faults": self.faults,
         }  # fmt: skip
 
 
@@ -163,6 +188,6 @@ def _quantile(spread: Mapping[int, int], rank: float) -> float:
     return round(high, 1)
 
 
-def _merge(into: dict[Any, int], other: Mapping[Any, int]) -> None:
+def _merge(into: _Spread, other: _Spread) -> None:
     for key, count in other.items():
         into[key] = into.get(key, 0) + count

@@ -47,6 +47,12 @@ class Reader:
         """How many keys a table holds; costs nothing."""
         return int(self._txn.stat(self._tables[table])["entries"])
 
+    def bytes_of(self, table: str) -> int:
+        """What a table's pages take on disk."""
+        found = self._txn.stat(self._tables[table])
+        pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return int(pages) * int(found["psize"])
+
 
 class Txn(Reader):
     """A write transaction: all of it or nothing. Whoever began it ends it."""
