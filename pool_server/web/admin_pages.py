@@ -7,11 +7,13 @@ from urllib.parse import urlencode
 
 from pool_server.configfile import Loaded
 from pool_server.configfile import rows as setting_rows
+from pool_server.users import Refused
 from pool_server.web import accounts, limits, pace, people, phrases
 from pool_server.web.base import Access
 from pool_server.web.pages import PageHandler
 from pool_server.words import AccountState
 
+SELF_TOLD = frozenset({"session.open", "session.end"})
 ORDER = {"bad": 0, "warn": 1, "quiet": 3, "good": 2}
 
 
@@ -49,6 +51,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         for row in rows:
             row["bars"] = limits.rows(users.limits(row["id"]), now)
             row["week"] = limits.used(self.ctx, row["id"])[1][1]
+        rows.sort(key=lambda row: (-(row["last_seen"] or 0.0), row["name"].casefold()))
         names = {row["id"]: row["name"] for row in rows}
         self.page(
             "people.html",
@@ -77,6 +80,7 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             used=limits.used(self.ctx, user),
             keys=users.list_keys(user),
             counted=limits.COUNTED,
+            usual=limits.usual(self.ctx.settings.limits),
         )
 
 
@@ -87,7 +91,19 @@ class AuditPage(PageHandler, access=Access.ADMIN):
         rows, following = people.audit(self, 100)
         filters = {name: self.get_query_argument(name, "") for name in ("actor", "action", "target")}
         older = urlencode({**{k: v for k, v in filters.items() if v}, "cursor": following}) if following else ""
+        for row in rows:
+            row["person"] = self._name(row["target"])
+            row["facts"] = "" if row["action"] in SELF_TOLD else phrases.detail(row["detail"])
         self.page("audit.html", title="Audit", rows=rows, filters=filters, older=older)
+
+    def _name(self, target: str) -> str:
+        """The name of the person an entry is about, "" when it is about something else."""
+        if not target.startswith("u_"):
+            return ""
+        try:
+            return str(self.ctx.users.get_user(target)["name"])
+        except Refused:
+            return ""
 
 
 class SettingsPage(PageHandler, access=Access.ADMIN):

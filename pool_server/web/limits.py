@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pool_server.config import Limits
 from pool_server.ledger import Filters
 from pool_server.web import figures
 from pool_server.web.context import WebContext
@@ -11,7 +12,7 @@ from pool_server.web.context import WebContext
 # (name, what it is called, whether it is dollars), in the order of the page.
 COUNTED = (
     ("requests_per_minute", "Requests a minute", False),
-    ("concurrent", "Requests at the same time", False),
+    ("concurrent", "Requests at once", False),
     ("tokens_5h", "Tokens in 5 hours", False),
     ("tokens_day", "Tokens a day", False),
     ("tokens_week", "Tokens a week", False),
@@ -20,7 +21,6 @@ COUNTED = (
     ("cost_week", "Cost a week", True),
     ("cost_month", "Cost a month", True),
 )
-LISTS = (("providers", "Providers"), ("models", "Models"))
 DAY = 86_400.0
 
 
@@ -47,6 +47,12 @@ def rows(standing: dict[str, Any], now: float) -> list[Row]:
         words = f"{say(used)} of {say(limit)}"
         found.append(Row(label, percent, words, frees if used and frees and frees > now else None))
     return found
+
+
+def usual(limits: Limits) -> dict[str, str]:
+    """The settings' limits for everybody, as a form shows them: "none" where there is none."""
+    values = {name: getattr(limits, name) for name, _, _ in COUNTED}
+    return {name: "none" if value is None else str(value).removesuffix(".0") for name, value in values.items()}
 
 
 def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:

@@ -187,7 +187,7 @@ TERMS = {
 }
 
 ACTIONS = {
-    "user.create": "added the person",
+    "user.create": "added",
     "user.disable": "switched the person off",
     "user.enable": "switched the person on again",
     "user.change": "changed the person",
@@ -198,7 +198,7 @@ ACTIONS = {
     "key.rotate": "replaced all keys of",
     "code.create": "made the code",
     "code.revoke": "revoked the code",
-    "session.open": "signed in as",
+    "session.open": "signed in",
     "session.end": "signed out",
     "session.end_all": "signed out every browser of",
     "door.ban": "turned away after too many wrong tries",
@@ -217,8 +217,11 @@ ACTIONS = {
 }
 
 
-def action(name: str) -> str:
-    """What an entry of the audit log says was done; a name without words is shown as it is."""
+def action(row: dict[str, Any]) -> str:
+    """What an entry of the audit log says was done; an action without words is shown by its name."""
+    name: str = row["action"]
+    if name == "user.create" and row["actor"] == "user":
+        return "joined"
     return ACTIONS.get(name, name)
 
 
@@ -231,3 +234,32 @@ def standing(row: dict[str, Any], now: float) -> str:
     if row.get("until"):
         words += f"; looked at again {figures.within(row['until'], now)}"
     return words + "."
+
+
+VIA = {"friend_code": "the shared code", "admin": "the operator", "import": "an older server"}
+
+
+def via(text: str) -> str:
+    """How somebody came: by which code, or who added them."""
+    code = text.removeprefix("code:")
+    return f"the code {code}" if code != text else VIA.get(text, text)
+
+
+def detail(facts: dict[str, Any]) -> str:
+    """The particulars of an entry of the audit log, as "label: laptop, tokens day: 500,000"."""
+    words = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            words.append(detail(value))
+        elif name == "via":
+            words.append(f"by {via(str(value))}")
+        elif isinstance(value, list):
+            words.append(f"{name}: {len(value)}")
+        elif value is None:
+            words.append(f"{name.replace('_', ' ')}: none")
+        elif isinstance(value, float) and name == "until":
+            words.append(f"until {figures.stamp(value)}")
+        else:
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+            words.append(f"{name.replace('_', ' ')}: {shown}")
+    return ", ".join(word for word in words if word)

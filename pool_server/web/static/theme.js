@@ -1,12 +1,15 @@
 // Light, dark, or as the system has it; remembered in a cookie, so that the server writes the right page at once.
-const NAMES = { "": "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+const NAMES = { "": "System", light: "Light", dark: "Dark" };
 const NEXT = { "": "light", light: "dark", dark: "" };
 
 export function startTheme() {
   const button = document.querySelector("[data-theme-switch]");
   if (!button) return;
   const show = () => {
-    button.textContent = NAMES[document.documentElement.dataset.theme ?? ""];
+    const name = NAMES[document.documentElement.dataset.theme ?? ""];
+    button.textContent = `◐ ${name}`;
+    button.setAttribute("aria-label", `Colours: ${name}. Change`);
+    button.title = "Light, dark, or as the system has it";
   };
   button.addEventListener("click", () => {
     const theme = NEXT[document.documentElement.dataset.theme ?? ""];
