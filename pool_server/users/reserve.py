@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Used = Callable[[str, float], Mapping[str, float]]
-_SEED_STEPS = 10  # the rolling window is rebuilt from this many questions to the ledger
+_SEED_STEPS = 5  # the rolling window is rebuilt from this many questions to the ledger
 
 
-class Reservation(msgspec.Struct):
+class Reservation(msgspec.Struct, eq=False):
     """Room taken for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
 
     `seen_…` is what the stream has reported, as far as the store knows. `counted` is False in local mode, `taken`
@@ -165,15 +165,19 @@ class Book:
         self._end(_Final(reservation, 0, 0.0, 0.0))
 
     def read(self, user: str) -> tuple[Use, Bounds]:
-        """The user's counters now."""
+        """The counters of a user of the pool now. Those that are missing are made and kept."""
         now = self._clock()
+        marks = self.calendar.at(now)
         raw = self._store.get(USE, user.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
-            use = self._seed(user, now)
-        marks = self.calendar.at(now)
+            return self._with_use(user, now, lambda txn, use, _: self._keep(txn, user, use)), marks
         counters.advance(use, now, marks)
         return use, marks
+
+    def _keep(self, txn: Txn, user: str, use: Use) -> Use:
+        txn.put(USE, user.encode(), _encode(use))
+        return use
 
     def settle_waiting(self) -> None:
         """Settles what could not be written before. Called now and then."""
@@ -287,7 +291,8 @@ class Book:
         """
         marks = self.calendar.at(now)
         use = Use(self._epoch, day=marks.day, week=marks.week, month=marks.month)
-        if self._used is None:
+        oldest = min(marks.month, marks.week, now - counters.ROLLING)
+        if self._used is None or _sums(self._used(user, oldest)) == (0, 0.0):
             return use
         use.day_tokens, use.day_cost = _sums(self._used(user, marks.day))
         use.week_tokens, use.week_cost = _sums(self._used(user, marks.week))

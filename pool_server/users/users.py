@@ -294,9 +294,10 @@ class Users:
     def standing(self, user_id: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
         """The limits in effect for a user, and for each that is counted what is used and when it frees."""
         view = self._directory.view(user_id)
-        limits = view.limits if view is not None else Limits()
+        if view is None:
+            return Limits(), dict.fromkeys(counters.COUNTED, 0), dict.fromkeys(counters.COUNTED)
         use, marks = self._book.read(user_id)
-        return limits, counters.used_now(use), counters.frees_at(use, limits, marks)
+        return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
 
     async def audit(
         self, actor: Actor, action: str, target: str = "", detail: dict[str, Any] | None = None

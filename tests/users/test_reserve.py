@@ -224,6 +224,8 @@ def test_missing_counters_are_made_from_the_ledger(store: Store) -> None:
     ledger = Books((NOON - 30 * hour, 1000, 1.0), (NOON - 4.2 * hour, 100, 0.5), (NOON - 600, 10, 0.25))
     desk = Desk(store, ledger)
     now = desk.now
+    asked = ledger.asked
+    assert desk.now == now and ledger.asked == asked  # made once, then kept
     assert (now["tokens_5h"], now["tokens_day"], now["tokens_week"]) == (110, 110, 1110)
     assert (now["cost_day"], now["cost_week"]) == (0.75, 1.75)
     desk.book.settle(desk.took(), Usage(input=1), 0.0)
@@ -234,6 +236,8 @@ def test_missing_counters_are_made_from_the_ledger(store: Store) -> None:
     assert ledger.asked == before  # known now
     desk.clock.now += 1.5 * hour  # the oldest of the rolling window has left it, the rest not
     assert 12 <= desk.now["tokens_5h"] < 112
+    idle = Desk(store, ledger := Books())
+    assert idle.now["tokens_month"] == 0 and ledger.asked == 1
 
 
 def test_counters_of_another_life_of_the_machine_are_made_again(
