@@ -20,13 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pool_server.config import Settings
 from pool_server.ledger import TABLES, Filters, Ledger, LogFilters
-from pool_server.ledger.book import Book
-from pool_server.ledger.clean import clean
 from pool_server.records import Attempt, Usage, UsageRecord
 from pool_server.store import Store
 
@@ -166,23 +165,18 @@ def year(records: int) -> Iterator[UsageRecord]:
 
 def seed(folder: Path, records: int) -> tuple[Store, sqlite3.Connection]:
     store = Store.open(folder / "year", tables=TABLES, durable=False, map_size=1 << 34)
-    ledger, book = Ledger(store, Settings(), clock=lambda: NOW), Book("UTC")
+    ledger = Ledger(store, Settings(), clock=lambda: NOW)
     base = sqlite3.connect(folder / "year.sqlite")
     base.executescript(
         "pragma journal_mode=wal; pragma synchronous=off; create table r (id text primary key, at real, "
         "user text, provider text, account text, model text, outcome text, input int, cache_read int, "
         "cache_write int, output int, reasoning int, cost real, first_ms real, total_ms real, detail text)"
     )
-    batch: list[UsageRecord] = []
     began = time.perf_counter()
-    for rec in year(records):
-        clean(rec, NOW)
-        rec.cost = ledger.price(rec.model, rec.usage)
-        batch.append(rec)
-        if len(batch) >= BATCH:
-            flush(store, book, base, batch)
-            batch = []
-    flush(store, book, base, batch)
+    made = year(records)
+    while batch := list(islice(made, BATCH)):
+        ledger.load(batch)
+        fill(base, batch)
     base.execute("create index r_at on r (at)")
     base.execute("create index r_user on r (user, at)")
     base.execute("analyze")
@@ -191,8 +185,7 @@ def seed(folder: Path, records: int) -> tuple[Store, sqlite3.Connection]:
     return store, base
 
 
-def flush(store: Store, book: Book, base: sqlite3.Connection, batch: list[UsageRecord]) -> None:
-    store.write(lambda txn: book.apply(txn, batch))
+def fill(base: sqlite3.Connection, batch: list[UsageRecord]) -> None:
     base.executemany(
         "insert into r values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         [

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from pool_server.config import Settings
 from pool_server.ledger import prune, quota
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
 RETRY_S = 2.0
 PRUNE_PAUSE_S = 0.02
+LOAD_BATCH = 5_000
 _RETRY_BATCH = 2_000
 
 
@@ -83,16 +85,37 @@ class Ledger:
 
         The future never fails: True = it is on the disk; False = the store cannot be written, it waits in memory.
         """
+        self._finish(rec)
+        for listener in self.on_record:
+            listener(rec)
+        if self.healthy:
+            try:
+                return self._channel.send(rec)
+            except StoreError:
+                pass  # closed already
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        done.set_result(self._wait(rec))
+        return done
+
+    def load(self, records: Iterable[UsageRecord]) -> int:
+        """Write a history at once, as `record` would, and return how many records there were. Blocks."""
+        book, count = Book(self.settings.ledger.timezone), 0
+        waiting = iter(records)
+        while batch := [self._finish(rec) for rec in islice(waiting, LOAD_BATCH)]:
+            self.store.write(lambda txn, batch=batch: book.apply(txn, batch))  # type: ignore[misc]
+            count += len(batch)
+        return count
+
+    def _finish(self, rec: UsageRecord) -> UsageRecord:
         clean(rec, self._clock())
         if rec.cost is None and rec.usage.known:
             rec.cost = self.prices.cost(rec.model, rec.usage, rec.tier)
-        for listener in self.on_record:
-            listener(rec)
-        if not self.healthy:
-            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            done.set_result(self._wait(rec))
-            return done
-        return self._channel.send(rec)
+        return rec
+
+    def changes(self) -> int:
+        """A number that grows whenever anything, in any process, was written: for those who wait for news."""
+        with self.store.read() as reader:
+            return reader.id
 
     def observe(self, account: str, seen: WindowObservation) -> None:
         """Keep a sighting of an account's quota window, unless it says nothing new. Costs microseconds."""
@@ -121,7 +144,7 @@ class Ledger:
             self.lost += 1
         self._waiting.append(rec)
         self.healthy = False
-        if self._retry is None:
+        if self._retry is None and not self._closing.is_set():
             self._retry = asyncio.get_running_loop().create_task(self._write_waiting())
         return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from pool_server.ledger.shelf import unpack
 from pool_server.records import UsageRecord
 from pool_server.store import Reader, Store
 from pool_server.words import Outcome
+
+log = logging.getLogger(__name__)
 
 PAGE = 50
 MAX_PAGE = 500
@@ -57,7 +60,7 @@ class Log:
         with self._store.read() as reader:
             key = reader.get(keys.RECORD_IDS, ident.encode("utf-8", "replace"))
             raw = None if key is None else reader.get(keys.RECORDS, key)
-        return None if raw is None else unpack(raw)
+        return None if key is None or raw is None else _readable(key, raw)
 
     def page(
         self, limit: int = PAGE, cursor: str | None = None, filters: LogFilters = _ALL
@@ -72,8 +75,8 @@ class Log:
         with self._store.read() as reader:
             for key, raw in _newest_first(reader, filters, _before(cursor)):
                 seen += 1
-                rec = unpack(raw)
-                if matches(rec, filters):
+                rec = _readable(key, raw)
+                if rec is not None and matches(rec, filters):
                     found.append(rec)
                 if len(found) >= limit or seen >= SCAN_LIMIT:
                     return found, key.hex()
@@ -89,9 +92,9 @@ class Log:
         while True:
             with self._store.read() as reader:
                 part = list(reader.scan(keys.RECORDS, at, stop, limit=_EXPORT_STEP))
-            for _, raw in part:
-                rec = unpack(raw)
-                if matches(rec, filters):
+            for key, raw in part:
+                rec = _readable(key, raw)
+                if rec is not None and matches(rec, filters):
                     yield rec
             if len(part) < _EXPORT_STEP:
                 return
@@ -112,6 +115,15 @@ class Log:
                 part = []
         if part:
             yield write(part)
+
+
+def _readable(key: bytes, raw: bytes) -> UsageRecord | None:
+    """The record, or None, and a line in the log, for one that cannot be read: it must not hide the others."""
+    try:
+        return unpack(raw)
+    except ValueError as exc:
+        log.warning("record %s of the ledger: %s", key.hex(), exc)
+        return None
 
 
 def matches(rec: UsageRecord, filters: LogFilters) -> bool:

@@ -255,3 +255,37 @@ def test_price_and_estimate(tmp_path: Path) -> None:
         assert book.price("claude-sonnet-4-5", Usage(input=1_000_000, known=True)) == pytest.approx(6.0)
         assert book.estimate("gpt-5", 1_000_000, 1_000_000) == pytest.approx(11.25)
         assert book.estimate("nobody-knows", 1, 1) is None
+
+
+def test_a_history_is_loaded_as_it_would_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "LOAD_BATCH", 7)
+    with ledger_in(tmp_path) as book:
+        before = book.changes()
+        assert book.load(exchange(f"r{i}", at=NOW - i) for i in range(30)) == 30
+        record_all(book, [exchange("r1"), exchange("new")])
+        total = book.summary(NOW - HOUR, NOW + 60)["total"]
+        assert (total["requests"], total["cost_usd"] > 0) == (31, True)
+        assert book.changes() > before
+
+
+def test_a_record_after_the_end_is_said_to_be_lost_not_raised(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "ledger", tables=TABLES, durable=True)
+    book = Ledger(store, Settings(), clock=Clock())
+
+    async def go() -> None:
+        await book.close()
+        store.close()
+        assert await book.record(exchange("r1")) is False
+
+    asyncio.run(go())
+    assert book.waiting == 1
+
+
+def test_one_unreadable_record_does_not_hide_the_others(tmp_path: Path) -> None:
+    with ledger_in(tmp_path) as book:
+        record_all(book, [exchange("r1"), exchange("r2", at=NOW - 1)])
+        with book.store.read() as reader:
+            key = next(reader.scan("records"))[0]
+        book.store.write(lambda txn: txn.put("records", key, b"junk"))
+        assert [rec.id for rec in book.requests()[0]] == ["r1"]
+        assert book.get("r2") is None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from pool_server.store import (
@@ -342,3 +343,26 @@ def test_an_unusable_folder_is_one_clear_line(tmp_path: Path) -> None:
 def test_private_files(tmp_path: Path) -> None:
     Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
     assert (tmp_path / "s" / "data.mdb").stat().st_mode & 0o077 == 0
+
+
+def test_a_broken_off_write_is_survived(store: Store) -> None:
+    """The engine refuses everything after a failed write of its own pages, until it is opened again."""
+
+    def panic(txn: Txn) -> None:
+        txn.put("a", b"half", b"x")
+        raise lmdb.PanicError("test")
+
+    store.write(lambda t: t.put("a", b"k", b"v"))
+    with pytest.raises(StoreFull, match="opened anew"):
+        store.write(panic)
+    assert store.get("a", b"k") == b"v"
+    assert store.get("a", b"half") is None
+    store.write(lambda t: t.put("a", b"k", b"w"))
+    assert store.get("a", b"k") == b"w"
+
+
+def test_table_sizes(store: Store) -> None:
+    store.write(lambda t: t.put_many("a", [(b"%04d" % i, b"x" * 1000) for i in range(100)]))
+    with store.read() as reader:
+        assert reader.bytes_of("a") > 100_000
+        assert reader.bytes_of("b") == 0
