@@ -31,17 +31,17 @@ async def sentence(ctx: WebContext) -> str:
     """"Claude has about 3 h 10 min of room at the present pace; Codex lasts all day", "" without any account."""
     now = ctx.clock()
     rows = ctx.accounts.summary()
-    foretold = await _foretold(ctx, now)
-    return joined([clause(row, foretold.get(row["provider"]), now) for row in rows])
+    providers = (await foretold(ctx, now))["providers"]
+    return joined([clause(row, providers.get(row["provider"]), now) for row in rows])
 
 
-async def _foretold(ctx: WebContext, now: float) -> Mapping[str, Any]:
-    """`providers` of the ledger's outlook, over the accounts that can still serve."""
+async def foretold(ctx: WebContext, now: float) -> Mapping[str, Any]:
+    """The ledger's outlook over the accounts that can still serve, at most KEPT_S old."""
     made, kept = ctx.foretold
-    if now - made < KEPT_S:
+    if 0 <= now - made < KEPT_S:
         return kept
     alive = [row["id"] for row in ctx.accounts.describe_all() if AccountState(row["state"]) not in _DEAD]
-    found: Mapping[str, Any] = (await asyncio.to_thread(ctx.ledger.outlook.all, now, alive))["providers"]
+    found: Mapping[str, Any] = await asyncio.to_thread(ctx.ledger.outlook.all, now, alive)
     ctx.foretold = (now, found)
     return found
 

@@ -2,7 +2,7 @@
 // this page that show it are fetched again, as the server writes them:  <section id="…" data-live="request state">
 import { refreshTimes } from "./times.js";
 
-let waiting = false;
+const waiting = new Set();
 
 async function refresh(what) {
   const url = new URL(location.href);
@@ -19,14 +19,15 @@ async function refresh(what) {
   document.dispatchEvent(new CustomEvent("refreshed", { detail: what }));
 }
 
-// Several events in a row are one look.
+// Several events in a row are one look; a page that is dear to make says how many seconds lie between two.
 function soon(what) {
-  if (waiting === what) return;
-  waiting = what;
+  if (waiting.has(what)) return;
+  waiting.add(what);
+  const pause = Number(document.querySelector("[data-live-pause]")?.dataset.livePause ?? 0.25);
   setTimeout(() => {
-    waiting = false;
+    waiting.delete(what);
     if (!document.hidden) refresh(what);
-  }, 250);
+  }, pause * 1000);
 }
 
 export function startLive() {
