@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts import describe, learn, live, probing
+from pool_server.accounts import describe, learn, live, probing, room
 from pool_server.accounts.account import Account, Facts
 from pool_server.accounts.choose import Ask, Decision, Held, choose, temporary
 from pool_server.accounts.keeper import Keeper
@@ -298,6 +298,12 @@ class Accounts:
                 standings = [self._standing(a, (), now) for a in accounts]
                 rows.append(describe.provider_row(provider, accounts, standings, now))
         return rows
+
+    def glance(self, provider: Provider) -> tuple[float | None, list[dict[str, Any]]]:
+        """(percent of room left, windows) of a provider, cheap however many accounts there are; see `room`."""
+        now = self._now()
+        cohorts = self._view.by_provider.get(provider, [])
+        return room.glance(provider, [a for cohort in cohorts for a in room.sample(cohort.members.values())], now)
 
     def ready(self) -> tuple[int, int]:
         """How many accounts there are, and how many of them can serve now."""

@@ -65,16 +65,16 @@ class RoomGauge:
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
-        self._rooms: dict[str, float | None] = {}
-        self._due = 0.0
+        self._rooms: dict[Provider, tuple[float, float | None]] = {}
 
     def percent(self, provider: Provider) -> float | None:
         """0 to 100, None while the provider has not said."""
         now = time.monotonic()
-        if now >= self._due:
-            self._due = now + _GAUGE_S
-            self._rooms = {row["provider"]: row["room_percent"] for row in self._accounts.summary()}
-        return self._rooms.get(provider.value)
+        due, percent = self._rooms.get(provider, (0.0, None))
+        if now >= due:
+            percent, _ = self._accounts.glance(provider)
+            self._rooms[provider] = (now + _GAUGE_S, percent)
+        return percent
 
 
 def new_request_id(now: float) -> str:

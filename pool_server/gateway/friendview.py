@@ -41,7 +41,8 @@ class FriendView:
             return known[1]
         if len(self._seen) >= _MOST_REMEMBERED:
             self._seen.clear()
-        rooms = pooled(self._accounts.summary(), Provider.CODEX)
+        _, windows = self._accounts.glance(Provider.CODEX)
+        rooms = pooled(windows)
         if not principal.local:
             rooms += own(*self._users.standing(principal.user))
         limits = limit_headers(tightest(rooms), now)

@@ -170,7 +170,7 @@ class LocalAnswers:
     # ------------------------------------------------------------ room
 
     def _room(self, provider: Provider, principal: Principal | None) -> list[Room]:
-        rooms = pooled(self._accounts.summary(), provider)
+        rooms = pooled(self._accounts.glance(provider)[1])
         if principal is not None and not principal.local:
             rooms += own(*self._users.standing(principal.user))
         return tightest(rooms)

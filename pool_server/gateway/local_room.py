@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from pool_server.config import Limits
-from pool_server.words import Provider
 
 FIVE_HOURS, DAY, WEEK, MONTH = 18_000, 86_400, 604_800, 2_592_000
 
@@ -32,13 +31,11 @@ class Room(msgspec.Struct, frozen=True):
     resets_at: float | None
 
 
-def pooled(summary: Iterable[Mapping[str, Any]], provider: Provider) -> list[Room]:
-    """A provider's windows of all accounts together, from `Accounts.summary()`."""
+def pooled(windows: Iterable[Mapping[str, Any]]) -> list[Room]:
+    """A provider's windows of all accounts together, from `Accounts.glance()`."""
     return [
         Room(int(window["seconds"]), float(window["used_percent"]), window["resets_at"])
-        for row in summary
-        if row["provider"] == provider
-        for window in row["windows"]
+        for window in windows
         if window["seconds"] and window["used_percent"] is not None
     ]
 

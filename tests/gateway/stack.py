@@ -102,7 +102,7 @@ class Stack:
 
     async def idle(self) -> None:
         """Waits until no exchange is live; the test's deadline bounds it."""
-        while self.gateway.live:  # noqa: ASYNC110 - the gateway has no event for this and needs none
+        while self.gateway.live:
             await asyncio.sleep(0.01)
 
     def records(self) -> list[UsageRecord]:

@@ -17,7 +17,7 @@ def test_a_body_that_dribbles_for_too_long_is_ended(tmp_path: Path, monkeypatch:
         async with Stack(tmp_path, [account("claude:one")]) as stack:
             reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
             writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
-            while not stack.gateway.live:  # noqa: ASYNC110 - the request's arrival has no event
+            while not stack.gateway.live:
                 await asyncio.sleep(0.01)
             stack.gateway.sweep()
             assert len(stack.gateway.live) == 1

@@ -57,8 +57,8 @@ class FakeRooms:
             declared.setdefault(cred.provider, []).extend(cred.models)
         return declared
 
-    def summary(self) -> list[dict[str, Any]]:
-        return [{"provider": provider.value, "windows": rows} for provider, rows in self.windows.items()]
+    def glance(self, provider: Provider) -> tuple[float | None, list[dict[str, Any]]]:
+        return None, self.windows.get(provider, [])
 
     # users
     def authenticate(self, token: str | None) -> Principal | Denied:

@@ -234,7 +234,7 @@ def test_a_client_that_leaves_in_a_turn_is_recorded_and_lets_go(tmp_path: Path) 
             async with socket(stack) as client:
                 await client.connection.send_json(create())
                 await gate.reached()
-            while not stack.records():  # noqa: ASYNC110 - the record is the event
+            while not stack.records():
                 await asyncio.sleep(0.01)
             (record,) = stack.records()
             assert (record.outcome, record.partial) == (Outcome.CLIENT_GONE, True)
