@@ -23,7 +23,7 @@ Files = dict[str, str]
 class Case:
     """`files` (below HOME) and `env` are made from a pool key; `first` and `second` are the commands.
 
-    `calls` is how many model calls a turn makes at least; CLIs may add some of their own (titles, routing).
+    `keys_only`: the fake accounts behind it have API keys instead of sign-ins.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Case:
     second: list[str]
     files: Callable[[str], Files] = field(default=lambda key: {})
     env: Callable[[str], dict[str, str]] = field(default=lambda key: {})
+    keys_only: bool = False
 
 
 def binary(client: str) -> Path:
@@ -138,6 +139,7 @@ def _gemini(name: str, kind: str, env: Callable[[str], dict[str, str]]) -> Case:
         ["gemini", "--resume", "latest", "-p", "say hi again"],
         lambda key: {".gemini/settings.json": json.dumps(settings)},
         lambda key: {"GEMINI_CLI_TRUST_WORKSPACE": "true", **env(key)},
+        keys_only=kind == "gemini-api-key",
     )
 
 
@@ -164,6 +166,7 @@ QWEN = Case(
     ["qwen", "--continue", "-p", "say hi again"],
     lambda key: {".qwen/settings.json": json.dumps({"privacy": {"usageStatisticsEnabled": False}})},
     lambda key: {"OPENAI_BASE_URL": f"{URL}/v1", "OPENAI_API_KEY": key, "OPENAI_MODEL": "qwen3-coder-plus"},
+    keys_only=True,
 )
 
 
@@ -192,6 +195,7 @@ OPENCODE = Case(
     ["opencode", "run", "--continue", "say hi again"],
     _opencode_files,
     lambda key: {"OPENCODE_DISABLE_MODELS_FETCH": "1"},
+    keys_only=True,
 )
 
 CASES = [*CODEX, *CLAUDE, *GEMINI, QWEN, OPENCODE]

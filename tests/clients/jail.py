@@ -74,9 +74,7 @@ class Jail:
         while not reply.endswith(b"\n"):
             reply += self._line.recv(4096)
         done = json.loads(reply)
-        return Ran(
-            done["code"], out.read_text("utf-8", "replace"), err.read_text("utf-8", "replace"), done["seconds"]
-        )
+        return Ran(done["code"], out.read_text("utf-8", "replace"), err.read_text("utf-8", "replace"), done["seconds"])
 
     def close(self) -> None:
         self._line.close()

@@ -18,7 +18,7 @@ from pool_server.users import Actor
 from pool_server.words import Operation, Transport
 from tests.clients.cases import Case, path
 from tests.clients.jail import Jail, Ran
-from tests.fakes import FakeProviders, Surface, account, fake_settings, key_account
+from tests.fakes import FakeAccount, FakeProviders, Surface, account, fake_settings, key_account
 
 T = TypeVar("T")
 
@@ -106,14 +106,12 @@ class Stage:
         return frames + sum(call.surface is not Surface.SOCKET for call in calls)
 
 
-def cast(case: Case) -> list[Any]:
-    """Two accounts of the case's provider; the first has more room, so it is the one that is chosen."""
-    provider = case.provider.value
-    if provider == "qwen":
-        return [key_account("qwen:one", priority=1), key_account("qwen:two", priority=2)]
-    if case.name == "gemini-api-key":
-        return [key_account("gemini:one", priority=1), key_account("gemini:two", priority=2)]
-    return [account(f"{provider}:one", used_5h=10, used_7d=10), account(f"{provider}:two", used_5h=60, used_7d=60)]
+def cast(case: Case, count: int) -> list[FakeAccount]:
+    """Accounts of the case's provider, the first ones with more room."""
+    names = [f"{case.provider.value}:{'abcdefghij'[number]}" for number in range(count)]
+    if case.keys_only:
+        return [key_account(name, priority=number) for number, name in enumerate(names)]
+    return [account(name, used_5h=10 + 5 * number, used_7d=10) for number, name in enumerate(names)]
 
 
 async def _make_key(settings: Settings) -> str:
@@ -123,12 +121,12 @@ async def _make_key(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def stage(case: Case, folder: Path) -> Iterator[Stage]:
-    """A jail, two fake accounts, the server in friends mode with a user's key, and a home set up for the case."""
+def stage(case: Case, folder: Path, *, accounts: int = 2) -> Iterator[Stage]:
+    """A jail, fake accounts, the server in friends mode with a user's key, and a home set up for the case."""
     home = folder / "home"
     (home / "project").mkdir(parents=True)
     (home / "project" / "README.md").write_text("# widget\n")
-    with FakeProviders(cast(case)) as fakes:
+    with FakeProviders(cast(case, accounts)) as fakes:
         settings = fake_settings(folder, fakes, pool_users=PoolUsers(admin_password="admin"), drain_s=1.0)
         key = asyncio.run(_make_key(settings))
         for name, text in case.files(key).items():

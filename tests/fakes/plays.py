@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pool_server.records import Usage
@@ -62,7 +62,8 @@ class Play:
     middle of it with `cut_inside`. `end_at`: a clean end before event n. `gate`: where the provider stops:
     before event `gate_at`, -1 = before the headers. `slice`: bytes are sent n at a time. `close_at_arrival`:
     the connection goes before the body is read. `also`: called with the account and the call when the play
-    begins (to kill another account, say).
+    begins (to kill another account, say). `tools`: the model asks for the first of these tools the request offers
+    (name → arguments), once a turn; `asked` is then called like `also`.
     """
 
     status: int = 200
@@ -82,6 +83,8 @@ class Play:
     slice: int = 0
     close_at_arrival: bool = False
     also: Callable[[Any, Any], None] | None = None
+    tools: Mapping[str, Mapping[str, Any]] | None = None
+    asked: Callable[[Any, Any], None] | None = None
 
     def but(self, **changes: Any) -> Play:
         """This play with other fields."""

@@ -18,9 +18,14 @@ from pool_server.demo.surfaces import GENERATION, Surface, good
 from pool_server.demo.upstream import Call, FakeUpstream
 from pool_server.records import Usage
 from tests.fakes.plays import Play
+from tests.fakes.tools import offered, returns_result, tool_events, tool_frames
 
 # What a script speaks of unless it says otherwise: every call that generates, over HTTP or a socket's turn.
 _GENERATING = GENERATION | {Surface.SOCKET}
+
+
+# Asked before the scripts at every generating call or socket turn; None = as the script says.
+Director = Callable[[FakeAccount, Call], Play | None]
 
 
 class Script:
@@ -58,6 +63,7 @@ class FakeProviders(FakeUpstream):
         self.calls: list[Call] = []
         self.scripts: dict[str, Script] = collections.defaultdict(Script)
         self.default_usage = Usage(input=200, cache_read=1000, output=40, known=True)
+        self.director: Director | None = None
         self._plays: dict[int, Play] = {}
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -107,7 +113,7 @@ class FakeProviders(FakeUpstream):
         if account is None:
             return
         call.account = account.id
-        play = self.scripts[account.id].next(_topic(call.surface))
+        play = self._next(account, call, _topic(call.surface))
         if play is None:
             return
         self._plays[id(call)] = play
@@ -115,6 +121,13 @@ class FakeProviders(FakeUpstream):
             play.also(account, call)
         if play.close_at_arrival:
             _abort(request)
+
+    def _next(self, account: FakeAccount, call: Call, topic: str) -> Play | None:
+        if topic == "generate" and self.director is not None:
+            directed = self.director(account, call)
+            if directed is not None:
+                return directed
+        return self.scripts[account.id].next(topic)
 
     def ended(self, call: Call) -> None:
         self._plays.pop(id(call), None)
@@ -161,6 +174,11 @@ class FakeProviders(FakeUpstream):
         if answer.events is None:
             return web.json_response(answer.body, headers=headers)
         events = list(play.events) if play.events is not None else answer.events
+        if (wanted := _wanted(play, call.surface, call.json)) is not None:
+            wrapped = "/v1internal:" in call.path
+            usage = play.usage or self.default_usage
+            events = tool_events(call.surface, call.json, self.ident(), *wanted, usage, wrapped=wrapped)
+            _asked(play, account, call)
         return await self.stream(call, request, events, headers, answer.content_type)
 
     async def write_events(
@@ -179,7 +197,7 @@ class FakeProviders(FakeUpstream):
     ) -> None:
         account = self.accounts[call.account or ""]
         prewarm = frame.get("generate") is False
-        play = None if prewarm else self.scripts[account.id].next("generate")
+        play = None if prewarm else self._next(account, call, "generate")
         if play is None:
             await super().turn(call, request, socket, frame)
             return
@@ -192,13 +210,18 @@ class FakeProviders(FakeUpstream):
             return
         pieces = list(play.pieces or self.pieces(call))
         usage = play.usage or self.default_usage
-        frames = wire.responses_frames(f"resp_{self.ident()}", str(frame.get("model", "")), pieces, usage)
+        ident, model = f"resp_{self.ident()}", str(frame.get("model", ""))
+        frames = wire.responses_frames(ident, model, pieces, usage)
+        if (wanted := _wanted(play, Surface.RESPONSES, frame)) is not None:
+            frames = tool_frames(ident, model, *wanted, usage)
+            _asked(play, account, call)
         texts = [json.dumps(item).encode() for item in frames]
 
         async def send(data: bytes) -> None:
             await socket.send_str(data.decode().rpartition("data: ")[2].strip())
 
-        if not await _perform(play, request, texts, send) and not play.insert:
+        whole = play.but(cut_inside=False)  # a frame comes whole or not at all
+        if not await _perform(whole, request, texts, send) and not play.insert:
             await socket.close()
 
     # ------------------------------------------------------------ running
@@ -235,6 +258,19 @@ class FakeProviders(FakeUpstream):
         assert self._loop is not None and self._thread is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+
+def _wanted(play: Play, surface: Surface, body: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The tool (name, arguments) the play asks for in answer to this request, if it does."""
+    if play.tools is None or returns_result(surface, body):
+        return None
+    names = offered(surface, body)
+    return next(((name, dict(arguments)) for name, arguments in play.tools.items() if name in names), None)
+
+
+def _asked(play: Play, account: FakeAccount, call: Call) -> None:
+    if play.asked is not None:
+        play.asked(account, call)
 
 
 def _topic(surface: Surface) -> str:
