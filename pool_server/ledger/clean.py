@@ -72,8 +72,9 @@ def _plausible(usage: Usage) -> bool:
 
 
 def _repair(rec: UsageRecord) -> None:
-    """Keep the believable counts; anything else is not known."""
+    """Keep the believable counts; anything else is not known, nor is a cost that was made of it."""
     usage = rec.usage
+    rec.cost = None
     for name in ("input", "cache_read", "cache_write", "cache_write_1h", "output", "reasoning", "web_searches"):
         value = _count(getattr(usage, name))
         if value > MAX_TOKENS or value != getattr(usage, name):

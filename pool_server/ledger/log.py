@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -101,15 +101,25 @@ class Log:
             at = part[-1][0] + b"\0"
 
     def export(
-        self, fmt: Literal["csv", "jsonl"], frm: float, to: float, filters: LogFilters = _ALL
+        self,
+        fmt: Literal["csv", "jsonl"],
+        frm: float,
+        to: float,
+        filters: LogFilters = _ALL,
+        *,
+        line: Callable[[UsageRecord], dict[str, Any]] | None = None,
     ) -> Iterator[bytes]:
-        """The exchanges of a range as CSV (with a header line) or JSON lines, in pieces of some hundred lines."""
+        """The exchanges of a range as CSV (with a header line) or JSON lines, in pieces of some hundred lines.
+
+        `line` makes the plain values of one exchange, always under the same names; without it, `flat`.
+        """
+        made = line or flat
         write = _csv_piece if fmt == "csv" else _jsonl_piece
         if fmt == "csv":
-            yield (",".join(EXPORT_COLUMNS) + "\r\n").encode()
+            yield (",".join(made(_NOTHING)) + "\r\n").encode()
         part: list[dict[str, Any]] = []
         for rec in self.scan(frm, to, filters):
-            part.append(flat(rec))
+            part.append(made(rec))
             if len(part) >= _EXPORT_STEP:
                 yield write(part)
                 part = []
@@ -155,7 +165,8 @@ def flat(rec: UsageRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-EXPORT_COLUMNS = tuple(flat(UsageRecord(id="", at=0.0, user="")))
+_NOTHING = UsageRecord(id="", at=0.0, user="")
+EXPORT_COLUMNS = tuple(flat(_NOTHING))
 
 
 def _before(cursor: str | None) -> bytes | None:

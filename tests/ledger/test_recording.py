@@ -110,6 +110,14 @@ def test_absurd_numbers_are_not_counted(bad: object) -> None:
     assert (rec.usage.input, rec.usage.output) == (10, 5)
 
 
+def test_a_cost_made_of_absurd_numbers_is_made_anew(tmp_path: Path) -> None:
+    with ledger_in(tmp_path) as book:
+        rec = exchange("r1", model="gpt-5", input=-5_000_000, output=1_000_000)
+        rec.cost = 3.75
+        record_all(book, [rec])
+        assert rec.cost == pytest.approx(10.0)
+
+
 def test_parts_never_exceed_their_whole() -> None:
     rec = exchange("r1", output=5, reasoning=9, cache_write=3, cache_write_1h=4)
     clean(rec, NOW)
