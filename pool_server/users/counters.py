@@ -210,9 +210,7 @@ def _stops(use: Use, limits: Limits, now: float, marks: Bounds) -> Iterator[Stop
             yield Stop(denial, cap, frees if cap > 0 else None)
 
 
-def _periods(
-    use: Use, limits: Limits, held: Hold, marks: Bounds
-) -> Iterator[tuple[Denial, float, float, float, int]]:
+def _periods(use: Use, limits: Limits, held: Hold, marks: Bounds) -> Iterator[tuple[Denial, float, float, float, int]]:
     """(denial, limit, used, held, end of the period) of each limit by the calendar that is set."""
     if limits.tokens_day is not None:
         yield Denial.TOKENS_DAY, limits.tokens_day, use.day_tokens, held.tokens, marks.day_end

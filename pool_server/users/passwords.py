@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import os
+import sys
 import threading
 import unicodedata
 from collections.abc import Callable
@@ -71,7 +72,7 @@ class Hasher:
 
 def _give_way() -> None:
     """On Linux a thread has a niceness of its own; elsewhere setting it would slow the whole server."""
-    if os.uname().sysname == "Linux":
+    if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 

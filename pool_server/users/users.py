@@ -96,7 +96,7 @@ class Users:
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._freed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.on_end: list[EndListener] = []
+        self.on_end: list[EndListener] = []  # (user, None): a person's access ended; (None, key): one key's
         self._make_parts()
 
     def _make_parts(self) -> None:
@@ -166,7 +166,7 @@ class Users:
         with suppress(StoreError):
             while self._flush():
                 pass
-            self._book.forget_idle()
+            self._book.forget_idle(None)
 
     def reload(self, settings: Settings) -> None:
         """New settings: limits, friend code, admin password, secrets, fair share, time zone.
@@ -299,9 +299,7 @@ class Users:
         use, marks = self._book.read(user_id)
         return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
 
-    async def audit(
-        self, actor: Actor, action: str, target: str = "", detail: dict[str, Any] | None = None
-    ) -> None:
+    async def audit(self, actor: Actor, action: str, target: str = "", detail: dict[str, Any] | None = None) -> None:
         """Adds a line to the audit log and returns when it is on disk. `detail` must hold no secret."""
         now = self._clock()
         await commit(self._store, lambda txn: append_audit(txn, now, actor, action, target, detail))
@@ -345,12 +343,14 @@ class Users:
         self._directory.forget(change.user)
         self._ring.forget(change.user, change.key)
         if change.kind == "end":
-            self._ended(change.user, change.key or None)
+            self._ended(change.user, change.key)
 
-    def _ended(self, user: str, key: str | None) -> None:
+    def _ended(self, user: str, key: str) -> None:
+        """Tells the listeners what ended: (None, key) when it is one key, (user, None) when it is the person."""
+        what = (None, key) if key else (user, None)
         for listener in list(self.on_end):
             try:
-                listener(user, key)
+                listener(*what)
             except Exception:
                 log.exception("a listener failed when access ended")
 

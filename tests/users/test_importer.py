@@ -74,9 +74,7 @@ def test_a_missing_file_is_no_fault(open_site: Callable[..., Site], tmp_path: Pa
     assert site.users.audit_log()[0] == []
 
 
-@pytest.mark.parametrize(
-    "shape", [lambda e: {"users": e}, lambda e: {"users": {"1": e[0]}}, lambda e: {"1": e[0]}]
-)
+@pytest.mark.parametrize("shape", [lambda e: {"users": e}, lambda e: {"users": {"1": e[0]}}, lambda e: {"1": e[0]}])
 def test_other_shapes_are_read_too(shape: Callable[[list[Any]], Any]) -> None:
     (found,) = importer.read(json.dumps(shape([{**ENTRY, "name": "Anna"}])).encode())
     assert (found.name, found.skipped) == ("Anna", "")
@@ -85,8 +83,7 @@ def test_other_shapes_are_read_too(shape: Callable[[list[Any]], Any]) -> None:
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=20),
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from([*ENTRY, "name", "users"]), inner, max_size=5)
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*ENTRY, "name", "users"]), inner, max_size=5)
     ),
     max_leaves=20,
 )

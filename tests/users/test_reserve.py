@@ -240,9 +240,7 @@ def test_missing_counters_are_made_from_the_ledger(store: Store) -> None:
     assert idle.now["tokens_month"] == 0 and ledger.asked == 1
 
 
-def test_counters_of_another_life_of_the_machine_are_made_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counters_of_another_life_of_the_machine_are_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(store, Books((NOON - 60, 500, 0.0)))
     desk.book.settle(desk.took(), Usage(input=40), None)
     assert desk.now["tokens_day"] == 540

@@ -74,7 +74,7 @@ def test_a_background_task_that_fails_is_tried_again(
     async def main() -> None:
         await site.users.start()
         async with asyncio.timeout(5):
-            while len(calls) < 3:  # noqa: ASYNC110 - the task's own timer is what is waited for
+            while len(calls) < 3:
                 await asyncio.sleep(0.001)
 
     site.run(main)
