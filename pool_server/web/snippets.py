@@ -189,7 +189,7 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
             "opencode",
             "opencode",
             (Step("Into ~/.config/opencode/opencode.json:", _pretty(opencode_config(base, key))),),
-            'opencode run "say hi"',
+            f'opencode run -m pool/{QWEN_MODEL} "say hi"',
             True,
         ),
         *_sdks(base, key),

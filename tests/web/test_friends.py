@@ -79,8 +79,8 @@ def test_what_is_wrong_is_said_plainly_and_throttled(friends: Site) -> None:
     page = friends.get("/", Accept="text/html")
     cookie, token = page.cookies()["_xsrf"], re.findall(r'name="_xsrf" value="([^"]+)"', page.text)[0]
     form = f"_xsrf={token}&code={CODE}&name=Eve&passphrase=x".encode()
-    headers = {"Content_Type": "application/x-www-form-urlencoded", "Cookie": f"_xsrf={cookie}", "Accept": "text/html"}
-    door = friends.request("POST", "/api/friend/login", body=form, **headers)
+    headers = {"Content_Type": "application/x-www-form-urlencoded", "Cookie": f"_xsrf={cookie}"}
+    door = friends.request("POST", "/api/friend/login", body=form, Accept="text/html", **headers)
     assert door.status == 429
     assert 'role="alert"' in door.text
     assert "Try again" in door.text
@@ -114,7 +114,8 @@ def test_a_friend_sees_only_what_is_a_friends(friends: Site) -> None:
     ada = Browser(friends, enter(friends))
     me = ada.get("/api/me").json()
     assert (me["user"]["name"], [key["label"] for key in me["keys"]]) == ("Ada", ["first key"])
-    for path in ("/admin/accounts", "/admin/pool-users", "/admin/audit", "/metrics", "/accounts", "/people", "/settings"):
+    api = ("/admin/accounts", "/admin/pool-users", "/admin/audit", "/metrics")
+    for path in (*api, "/accounts", "/people", "/settings"):
         assert ada.get(path).status == 403, path
     assert ada.send("POST", "/admin/reload").status == 403
     home = ada.get("/", Accept="text/html").text

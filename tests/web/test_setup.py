@@ -179,7 +179,7 @@ def test_foreign_settings_are_kept_and_come_back(cli: str, tool: str, tmp_path: 
         pytest.skip(f"{tool} is not installed")
     bins = tmp_path / "bin"
     bins.mkdir()
-    for name in ("sh", "awk", "cat", "chmod", "cp", "mkdir", "mktemp", "mv", "rm", "dirname", "basename", "printenv"):
+    for name in "sh awk cat chmod cp mkdir mktemp mv rm dirname basename printenv".split():
         (bins / name).symlink_to(shutil.which(name) or name)
     (bins / tool).write_text(f'#!/bin/sh\nexec {found} "$@"\n')
     (bins / tool).chmod(0o755)
@@ -243,7 +243,10 @@ def test_a_linked_file_stays_a_link(tmp_path: Path) -> None:
 
 CONFIGS = {
     "plain": 'model = "gpt-5"\n',
-    "tables": 'model = "x"\n\n[analytics]\nenabled = true\nother = 1\n\n[features]\n  apps = true\nweb = true\n\n[tui]\na = 1\n',
+    "tables": (
+        'model = "x"\n\n[analytics]\nenabled = true\nother = 1\n\n'
+        "[features]\n  apps = true\nweb = true\n\n[tui]\na = 1\n"
+    ),
     "quoted": '"model_provider" = "mine"\n[model_providers.mine]\nname = "mine"\nbase_url = "http://x"\n',
     "dotted": "analytics.enabled = true\nanalytics.level = 2\nfeatures.apps = true\n[tui]\nenabled = 1\n",
     "below": "[features.extra]\na = 1\n[analytics.x]\nb = 2\n",
@@ -272,7 +275,7 @@ def test_codex_settings_keep_everything_else_and_stay_toml(name: str, tmp_path: 
         assert (after["features"]["apps"], after["features"]["plugins"]) == (False, False)
     was = tomli.loads(before)
     changed = {"openai_base_url", "chatgpt_base_url", "model_provider", "analytics", "features"}
-    assert {k: v for k, v in after.items() if k not in changed} == {k: v for k, v in was.items() if k not in changed}
+    assert {k: after[k] for k in after.keys() - changed} == {k: was[k] for k in was.keys() - changed}
     for table in ("analytics", "features"):
         kept = {k: v for k, v in was.get(table, {}).items() if k not in ("enabled", "apps", "plugins")}
         assert kept.items() <= after[table].items()
