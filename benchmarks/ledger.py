@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pool_server.config import Ledger as LedgerSettings
 from pool_server.config import Settings
 from pool_server.ledger import TABLES, Filters, Ledger, LogFilters
 from pool_server.records import Attempt, Usage, UsageRecord
@@ -165,7 +166,7 @@ def year(records: int) -> Iterator[UsageRecord]:
 
 def seed(folder: Path, records: int) -> tuple[Store, sqlite3.Connection]:
     store = Store.open(folder / "year", tables=TABLES, durable=False, map_size=1 << 34)
-    ledger = Ledger(store, Settings(), clock=lambda: NOW)
+    ledger = Ledger(store, Settings(ledger=LedgerSettings(retention_days=400)), clock=lambda: NOW)
     base = sqlite3.connect(folder / "year.sqlite")
     base.executescript(
         "pragma journal_mode=wal; pragma synchronous=off; create table r (id text primary key, at real, "

@@ -24,12 +24,14 @@ from pool_server.ledger.keys import (
     seconds_key,
 )
 from pool_server.ledger.shelf import pack
+from pool_server.ledger.span import Kept
 from pool_server.ledger.sums import Sums
 from pool_server.records import UsageRecord
 from pool_server.store import Txn
 
 Place = tuple[int, Cell]  # start of a bucket, who and what
 _REMEMBERED_ROWS = 20_000
+_ALL = Kept()
 
 
 class Book:
@@ -40,15 +42,15 @@ class Book:
         self._rows: dict[bytes, Sums] = {}
         self._last_txn = -1
 
-    def apply(self, txn: Txn, records: Sequence[UsageRecord]) -> list[bool]:
-        """Record a batch; True for each. One whose id is there already adds nothing."""
+    def apply(self, txn: Txn, records: Sequence[UsageRecord], have: Kept = _ALL) -> list[bool]:
+        """Record a batch; True for each. One whose id is there already adds nothing. See `merge` for `have`."""
         if txn.id != self._last_txn + 1:
             self._rows.clear()  # another process wrote, or a transaction was given up
         self._last_txn = txn.id
         if len(self._rows) > _REMEMBERED_ROWS:
             self._rows.clear()
         new = [rec for rec in records if self._add(txn, rec)]
-        self._roll_up(txn, new)
+        self._roll_up(txn, merge(new, self._days, have))
         return [True] * len(records)
 
     def dropped(self) -> None:
@@ -68,10 +70,10 @@ class Book:
             txn.put(RECORD_INDEX, entry, b"")
         return True
 
-    def _roll_up(self, txn: Txn, records: Sequence[UsageRecord]) -> None:
+    def _roll_up(self, txn: Txn, increments: dict[bytes, Sums]) -> None:
         rows = self._rows
         changed: list[tuple[bytes, bytes]] = []
-        for key, increment in sorted(merge(records, self._days).items(), key=itemgetter(0)):
+        for key, increment in sorted(increments.items(), key=itemgetter(0)):
             row = rows.get(key)
             if row is None:
                 raw = txn.get(ROLLUPS, key)
@@ -81,8 +83,9 @@ class Book:
         txn.put_many(ROLLUPS, changed)
 
 
-def merge(records: Sequence[UsageRecord], days: Days) -> dict[bytes, Sums]:
-    """The rollup rows that `records` add to, with what they add. `days` says where days begin.
+def merge(records: Sequence[UsageRecord], days: Days, have: Kept = _ALL) -> dict[bytes, Sums]:
+    """The rollup rows that `records` add to, with what they add. `days` says where days begin, `have` from when on
+    minute and hour rows are kept: a history that is loaded makes none that would be pruned at once.
 
     Minutes are summed into hours and hours into days before each is spread over the dimensions. Rows may share one
     object: nobody changes them in place.
@@ -91,8 +94,10 @@ def merge(records: Sequence[UsageRecord], days: Days) -> dict[bytes, Sums]:
     minutes = _gather(((int(rec.at) // 60 * 60, _cell(rec)), Sums.of(rec)) for rec in records)
     hours = _gather(((days.hour(start), cell), sums) for (start, cell), sums in minutes.items())
     whole_days = _gather(((days.start(start), cell), sums) for (start, cell), sums in hours.items())
-    for grain, places in zip(GRAINS, (minutes, hours, whole_days), strict=True):
+    for grain, places, since in zip(GRAINS, (minutes, hours, whole_days), (have.minutes, have.hours, 0), strict=True):
         for (start, cell), sums in places.items():
+            if start < since:
+                continue
             bucket = seconds_key(start)
             for dimension, name in names_of(cell):
                 key = grain + dimension + bucket + name

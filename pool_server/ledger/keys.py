@@ -109,9 +109,7 @@ class Days:
     def start(self, at: float) -> int:
         """Unix seconds of the local midnight at or before `at`."""
         if not self._from <= at < self._to:
-            midnight = datetime.fromtimestamp(at, self.zone).replace(
-                hour=0, minute=0, second=0, microsecond=0, fold=0
-            )
+            midnight = datetime.fromtimestamp(at, self.zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
             self._from = int(midnight.timestamp())
             self._to = int((midnight + timedelta(days=1)).timestamp())
         return self._from

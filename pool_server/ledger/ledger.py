@@ -19,6 +19,7 @@ from pool_server.ledger.log import Log
 from pool_server.ledger.outlook import Outlook
 from pool_server.ledger.prices import Prices
 from pool_server.ledger.query import Queries
+from pool_server.ledger.span import Kept
 from pool_server.records import Usage, UsageRecord, WindowObservation
 from pool_server.store import Store, StoreError, Txn
 
@@ -98,11 +99,17 @@ class Ledger:
         return done
 
     def load(self, records: Iterable[UsageRecord]) -> int:
-        """Write a history at once, as `record` would, and return how many records there were. Blocks."""
-        book, count = Book(self.settings.ledger.timezone), 0
+        """Write a history at once, as `record` would, and return how many records there were. Blocks.
+
+        Only rollup rows that pruning would delete at once are not made.
+        """
+        zone, retention, now = self.settings.ledger.timezone, self.settings.ledger.retention_days, self._clock()
+        cut = self.store.write(lambda txn: prune.begin(txn, now, retention, Days(zone)))
+        have = Kept(minutes=cut.minutes, hours=cut.hours)
+        book, count = Book(zone), 0
         waiting = iter(records)
         while batch := [self._finish(rec) for rec in islice(waiting, LOAD_BATCH)]:
-            self.store.write(lambda txn, batch=batch: book.apply(txn, batch))  # type: ignore[misc]
+            self.store.write(lambda txn, batch=batch: book.apply(txn, batch, have))  # type: ignore[misc]
             count += len(batch)
         return count
 

@@ -132,9 +132,7 @@ class Queries:
         ranked = sorted(groups.items(), key=lambda item: (-(value(item[1]) or 0), item[0]))
         return [{"key": names[0], **sums.describe()} for names, sums in ranked[:limit]]
 
-    def matrix(
-        self, frm: float, to: float, filters: Filters = _DEFAULT, *, limit: int = 2_000
-    ) -> list[dict[str, Any]]:
+    def matrix(self, frm: float, to: float, filters: Filters = _DEFAULT, *, limit: int = 2_000) -> list[dict[str, Any]]:
         """Who uses which account: {"user","account", tokens…, "total_tokens"}, most tokens first."""
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
@@ -210,9 +208,7 @@ def _placer(step: Step, days: Days) -> Callable[[int], int]:
     return days.hour if step == "hour" else int
 
 
-def _cells(
-    found: Iterable[Row], place: Callable[[int], int], *, full: bool
-) -> dict[tuple[str, ...], dict[int, Sums]]:
+def _cells(found: Iterable[Row], place: Callable[[int], int], *, full: bool) -> dict[tuple[str, ...], dict[int, Sums]]:
     cells: dict[tuple[str, ...], dict[int, Sums]] = {}
     for row in found:
         line = cells.setdefault(row.names, {})
@@ -234,9 +230,7 @@ def _lines(
                 rest.setdefault(bucket, Sums()).add(sums)
         lines.append((OTHER, rest))
     nothing = Sums()
-    return [
-        {"key": key, "values": [value(line.get(bucket, nothing)) for bucket in buckets]} for key, line in lines
-    ]
+    return [{"key": key, "values": [value(line.get(bucket, nothing)) for bucket in buckets]} for key, line in lines]
 
 
 def _groups(found: Iterable[Row], *, full: bool = False) -> dict[tuple[str, ...], Sums]:

@@ -118,9 +118,7 @@ def history(store: Store, series: Series, frm: float, to: float, *, limit: int =
     """The sightings with frm <= time < to, oldest first; of more than `limit`, the newest."""
     head = series_key(series)
     with store.read() as reader:
-        pairs = reader.scan(
-            keys.QUOTA, head + keys.time_key(frm), head + keys.time_key(to), reverse=True, limit=limit
-        )
+        pairs = reader.scan(keys.QUOTA, head + keys.time_key(frm), head + keys.time_key(to), reverse=True, limit=limit)
         found = [_sighting(key, raw) for key, raw in pairs]
     return found[::-1]
 

@@ -41,9 +41,7 @@ def _sample() -> bytes:
         request_bytes=20480, response_bytes=8192, key="key_", agent="claude-cli/2.0 (external, cli)",
         session="session", tier="default", decision=decision,
     )  # fmt: skip
-    other = (
-        b"gpt-5.1-codex-max responses codex_cli_rs/0.50 gemini-2.5-pro generate code_assist qwen3-coder-plus chat "
-    )
+    other = b"gpt-5.1-codex-max responses codex_cli_rs/0.50 gemini-2.5-pro generate code_assist qwen3-coder-plus chat "
     return other + msgspec.msgpack.encode(record)
 
 

@@ -31,9 +31,7 @@ _decode = msgspec.json.Decoder(dict[str, Incident]).decode
 class Watch:
     """Runs the rules in one process of the server. `gather` brings the facts that other rooms know."""
 
-    def __init__(
-        self, ledger: Ledger, send: Send, gather: Callable[[], Facts], *, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, ledger: Ledger, send: Send, gather: Callable[[], Facts], *, clock: Callable[[], float]) -> None:
         self._ledger = ledger
         self._send = send
         self._gather = gather
@@ -65,9 +63,7 @@ class Watch:
         self._open, events = alerts.step(self._open, facts, self._ledger.settings.alerts, now)
         if events:
             await self._save()
-            task = asyncio.get_running_loop().create_task(
-                deliver(events, self._ledger.settings.alerts, self._send)
-            )
+            task = asyncio.get_running_loop().create_task(deliver(events, self._ledger.settings.alerts, self._send))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
         return events

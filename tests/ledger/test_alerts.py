@@ -107,9 +107,7 @@ class Hook:
         self.slept.append(seconds)
 
     def tell(self, *events: Event) -> bool:
-        return asyncio.run(
-            deliver(events, Alerts(webhook_url="http://127.0.0.1/hook"), self.send, sleep=self.sleep)
-        )
+        return asyncio.run(deliver(events, Alerts(webhook_url="http://127.0.0.1/hook"), self.send, sleep=self.sleep))
 
 
 def test_the_webhook_gets_json() -> None:

@@ -49,6 +49,20 @@ def test_everything_goes_in_its_time_and_sums_stay(tmp_path: Path) -> None:
         assert book.total(NOW - 500 * DAY, NOW + 60).n == before.n
 
 
+def test_a_loaded_history_is_as_one_that_was_pruned(tmp_path: Path) -> None:
+    with ledger_in(tmp_path) as book:
+        ages = [0, 1, 3, 30, 89, 91, 200, 400]
+        book.load(exchange(f"r{age}", at=NOW - age * DAY) for age in ages)
+        assert grains(book) == {b"m": 2 * 9, b"h": 5 * 9, b"d": 8 * 9}
+        for age in ages:
+            assert book.total(NOW - age * DAY - 60, NOW - age * DAY + 60)["requests"] == 1
+        before = book.total(NOW - 500 * DAY, NOW + 60)
+        assert before["requests"] == len(ages)
+        asyncio.run(book.prune())
+        assert grains(book) == {b"m": 2 * 9, b"h": 5 * 9, b"d": 8 * 9}
+        assert book.total(NOW - 500 * DAY, NOW + 60).n == before.n
+
+
 def test_charts_begin_where_their_rows_do(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange(f"r{age}", at=NOW - age * DAY) for age in (0, 1, 5, 100)])

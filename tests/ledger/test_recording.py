@@ -251,9 +251,7 @@ def test_listeners_hear_each_record(tmp_path: Path) -> None:
 
 def test_what_a_user_has_used(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
-        record_all(
-            book, [exchange("r1", input=5, output=1), exchange("r2", user="bob"), exchange("r3", at=NOW - 9000)]
-        )
+        record_all(book, [exchange("r1", input=5, output=1), exchange("r2", user="bob"), exchange("r3", at=NOW - 9000)])
         used = book.used_by_user("ada", NOW - 3600)
         assert (used["input"], used["output"], used["requests"]) == (5, 1, 1)
 

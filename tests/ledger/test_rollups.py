@@ -142,9 +142,7 @@ def test_every_view_adds_up_to_the_total(
 @pytest.mark.parametrize("timezone", ZONES)
 def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
     where = ZoneInfo(timezone)
-    moments = [
-        datetime(2026, 3, day, hour, 30, tzinfo=where) for day in (7, 8, 9, 28, 29, 30) for hour in (0, 12, 23)
-    ]
+    moments = [datetime(2026, 3, day, hour, 30, tzinfo=where) for day in (7, 8, 9, 28, 29, 30) for hour in (0, 12, 23)]
     with ledger_in(tmp_path, Settings(ledger=LedgerSettings(timezone=timezone))) as book:
         record_all(book, [exchange(f"r{i}", at=m.timestamp()) for i, m in enumerate(moments)])
         frm = datetime(2026, 3, 7, tzinfo=where).timestamp()
