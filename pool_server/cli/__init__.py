@@ -15,7 +15,7 @@ COMMANDS = {
     "demo": "The whole product on fake accounts and providers, on loopback.",
     "doctor": "Check settings, clock, port, store and accounts.",
     "account": "Accounts: list, test, enable, disable, add-key.",
-    "user": "People: add, list, limit, disable, enable, rename, rotate, delete.",
+    "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
     "simulate": "A week of demand through the real choice.",

@@ -28,9 +28,7 @@ class Misconfigured(click.ClickException):
 
 def config_option(command: F) -> F:
     """`--config F`; the command gets it as `config`."""
-    return click.option("--config", metavar="FILE", help="Settings; ./config.toml is read if it is there.")(
-        command
-    )
+    return click.option("--config", metavar="FILE", help="Settings; ./config.toml is read if it is there.")(command)
 
 
 def json_option(command: F) -> F:

@@ -12,9 +12,7 @@ from pool_server.words import Strategy
 
 @click.command("simulate", help="A week of demand through the real choice, for one strategy or all.")
 @click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="standard-week", show_default=True)
-@click.option(
-    "--strategy", type=click.Choice([strategy.value for strategy in Strategy]), help="All when left out."
-)
+@click.option("--strategy", type=click.Choice([strategy.value for strategy in Strategy]), help="All when left out.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another number, another week.")
 @json_option
 def command(scenario: str, strategy: str | None, seed: int, as_json: bool) -> None:

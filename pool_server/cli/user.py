@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
-from pool_server.config import Limits
-from pool_server.server import open_people
-from pool_server.users import Actor, Users
-
-SHELL = Actor("shell", name="shell")
+from pool_server.cli import people
+from pool_server.cli.common import config_option, emit, given, json_option, table
+from pool_server.cli.people import SHELL
+from pool_server.cli.user_code import code
+from pool_server.cli.user_key import key
+from pool_server.users import Users
 
 
 @click.group("user", help="People of the pool: who they are, what they may use, their keys.")
@@ -23,25 +19,8 @@ def command() -> None:
     pass
 
 
-def _run(config: str | None, work: Callable[[Users], Awaitable[Any]]) -> Any:
-    async def with_people() -> Any:
-        with open_people(settings(config)) as people:
-            return await work(people)
-
-    with one_line():
-        return asyncio.run(with_people())
-
-
-def _found(people: Users, who: str) -> str:
-    """The id of a person by id or by name."""
-    cursor: str | None = None
-    while True:
-        rows, cursor = people.list_users(cursor=cursor)
-        for row in rows:
-            if who in (row["id"], row["name"]):
-                return str(row["id"])
-        if cursor is None:
-            raise click.ClickException(f"there is no user {json.dumps(who)}; `pool-server user list` shows them")
+command.add_command(key)
+command.add_command(code)
 
 
 @command.command("add", help="A new person with a first key, which is shown this once.")
@@ -51,28 +30,36 @@ def _found(people: Users, who: str) -> str:
 @config_option
 @json_option
 def add(name: str, limits: tuple[str, ...], note: str, config: str | None, as_json: bool) -> None:
-    wanted = _limits(limits)
-    made = _run(config, lambda people: people.create_user(name, actor=SHELL, limits=wanted, note=note))
-    _show_key({"id": made["id"], "name": made["name"], "key": made["key"]}, as_json)
+    wanted = people.limits(limits)
+    made = people.run(config, lambda users: users.create_user(name, actor=SHELL, limits=wanted, note=note))
+    people.show_secret({"id": made["id"], "name": made["name"], "key": made["key"]}, "key", made["name"], as_json)
 
 
 @command.command("list", help="Everybody, with state and limits.")
 @config_option
 @json_option
 def list_(config: str | None, as_json: bool) -> None:
-    async def everybody(people: Users) -> list[dict[str, Any]]:
-        rows, cursor = people.list_users()
+    async def everybody(users: Users) -> list[dict[str, Any]]:
+        rows, cursor = users.list_users()
         while cursor is not None:
-            more, cursor = people.list_users(cursor=cursor)
+            more, cursor = users.list_users(cursor=cursor)
             rows += more
         return rows
 
-    rows = _run(config, everybody)
+    rows = people.run(config, everybody)
     if as_json:
         emit(rows)
         return
     cells = [
-        (r["id"], r["name"], r["state"], r["keys"], _day(r["created"]), _day(r["last_seen"]), _words(r["limits"]))
+        (
+            r["id"],
+            r["name"],
+            r["state"],
+            r["keys"],
+            people.day(r["created"]),
+            people.day(r["last_seen"]),
+            people.words(r["limits"]),
+        )
         for r in rows
     ]
     empty = "Nobody yet: `pool-server user add NAME` makes the first."
@@ -109,8 +96,8 @@ def rename(user: str, name: str, config: str | None) -> None:
 @click.argument("limits", nargs=-1, metavar="[NAME=VALUE]...")
 @config_option
 def limit(user: str, limits: tuple[str, ...], config: str | None) -> None:
-    row = _patch(config, user, {"limits": _limits(limits)})
-    click.echo(f"{user}: {_words(row['limits']) or 'the default limits'}")
+    row = _patch(config, user, {"limits": people.limits(limits)})
+    click.echo(f"{user}: {people.words(row['limits']) or 'the default limits'}")
 
 
 @command.command("delete", help="End a person: keys and sessions go, history stays.")
@@ -121,10 +108,10 @@ def delete(user: str, yes: bool, config: str | None) -> None:
     if not yes:
         click.confirm(f"Delete {user} and end all their keys?", abort=True)
 
-    async def gone(people: Users) -> None:
-        await people.delete_user(_found(people, user), actor=SHELL)
+    async def gone(users: Users) -> None:
+        await users.delete_user(people.found(users, user), actor=SHELL)
 
-    _run(config, gone)
+    people.run(config, gone)
     click.echo(f"{user} is deleted")
 
 
@@ -133,52 +120,63 @@ def delete(user: str, yes: bool, config: str | None) -> None:
 @config_option
 @json_option
 def rotate(user: str, config: str | None, as_json: bool) -> None:
-    async def fresh(people: Users) -> dict[str, Any]:
-        return await people.rotate(_found(people, user), actor=SHELL)
+    async def fresh(users: Users) -> dict[str, Any]:
+        return await users.rotate(people.found(users, user), actor=SHELL)
 
-    made = _run(config, fresh)
-    _show_key({"id": made["id"], "key": made["key"]}, as_json)
+    made = people.run(config, fresh)
+    people.show_secret({"id": made["id"], "key": made["key"]}, "key", user, as_json)
+
+
+@command.command("show", help="One person: state, keys, limits and what is used of them.")
+@click.argument("user")
+@config_option
+@json_option
+def show(user: str, config: str | None, as_json: bool) -> None:
+    async def look(users: Users) -> dict[str, Any]:
+        ident = people.found(users, user)
+        return {**users.get_user(ident), "keys": users.list_keys(ident), "standing": users.limits(ident)}
+
+    row = people.run(config, look)
+    if as_json:
+        emit(row)
+        return
+    click.echo(f"{row['name']} ({row['id']}) is {row['state']}, here since {people.day(row['created'])}")
+    limits, used = row["standing"]["limits"], row["standing"]["used"]
+    cells = [(name, _amount(used[name]), _amount(limit)) for name, limit in limits.items() if limit is not None]
+    table(("LIMIT", "USED", "OF"), cells, "no limits")
+
+
+@command.command("set", help="A note for yourself, the weight in fair shares, or a passphrase to be chosen anew.")
+@click.argument("user")
+@click.option("--note")
+@click.option("--weight", type=float, help="1 is the ordinary share.")
+@click.option("--forget-passphrase", is_flag=True, help="They come back with a key and choose a new one.")
+@config_option
+def set_(user: str, note: str | None, weight: float | None, forget_passphrase: bool, config: str | None) -> None:
+    patch = given(note=note, weight=weight)
+    if not patch and not forget_passphrase:
+        raise click.UsageError("nothing to set: give --note, --weight or --forget-passphrase")
+
+    async def change(users: Users) -> None:
+        ident = people.found(users, user)
+        if patch:
+            await users.patch_user(ident, patch, actor=SHELL)
+        if forget_passphrase:
+            await users.reset_passphrase(ident, actor=SHELL)
+
+    people.run(config, change)
+    click.echo(f"{user} is changed")
 
 
 def _patch(config: str | None, user: str, patch: dict[str, Any]) -> dict[str, Any]:
-    async def change(people: Users) -> dict[str, Any]:
-        return await people.patch_user(_found(people, user), patch, actor=SHELL)
+    async def change(users: Users) -> dict[str, Any]:
+        return await users.patch_user(people.found(users, user), patch, actor=SHELL)
 
-    row: dict[str, Any] = _run(config, change)
+    row: dict[str, Any] = people.run(config, change)
     return row
 
 
-def _limits(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`tokens_day=1000000`, `providers=codex,claude`, `cost_day=none` as the users' room takes them."""
-    limits: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or name not in Limits.__struct_fields__:
-            known = ", ".join(Limits.__struct_fields__)
-            raise click.UsageError(f"{json.dumps(pair)}: a limit is NAME=VALUE with one of {known}")
-        if text == "none":
-            limits[name] = None
-        elif name in ("providers", "models"):
-            limits[name] = [part for part in text.split(",") if part]
-        else:
-            try:
-                limits[name] = float(text) if name.startswith("cost_") else int(text)
-            except ValueError:
-                raise click.UsageError(f"{json.dumps(pair)}: the value is a number, or none") from None
-    return limits
-
-
-def _words(limits: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={'none' if value is None else value}" for name, value in limits.items())
-
-
-def _day(at: float | None) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(at)) if at else "never"
-
-
-def _show_key(made: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        emit(made)
-    else:
-        click.echo(f"{made.get('name', made['id'])}: keep this key, it is not shown again", err=True)
-        click.echo(made["key"])
+def _amount(value: Any) -> str:
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.2f}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else ", ".join(value or ())

@@ -24,7 +24,22 @@ def test_help_names_every_command_and_each_has_its_own(sh: Shell) -> None:
     "args",
     [
         *(("account", name) for name in ("list", "test", "enable", "disable", "add-key")),
-        *(("user", name) for name in ("add", "list", "disable", "enable", "delete", "rotate", "limit", "rename")),
+        *(
+            ("user", name)
+            for name in (
+                "add",
+                "list",
+                "disable",
+                "enable",
+                "delete",
+                "rotate",
+                "limit",
+                "rename",
+                "set",
+                "key",
+                "code",
+            )
+        ),
     ],
 )
 def test_every_sub_command_has_help(sh: Shell, args: tuple[str, str]) -> None:

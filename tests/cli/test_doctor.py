@@ -27,9 +27,7 @@ def findings(sh: Shell, code: int) -> dict[str, dict[str, Any]]:
     return {row["check"]: row for row in done.json["checks"]}
 
 
-def look(
-    env: dict[str, str] | None = None, path: Path | None = None, now: float | None = None
-) -> dict[str, Finding]:
+def look(env: dict[str, str] | None = None, path: Path | None = None, now: float | None = None) -> dict[str, Finding]:
     env = {"PROXY_LISTEN_ADDR": "127.0.0.1:0"} | (env or {})
     found = examine(path, env, time.time() if now is None else now)
     return {finding.check: finding for finding in found}

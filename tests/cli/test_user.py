@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jwt
@@ -13,9 +14,7 @@ from tests.process import PoolProcess, until
 
 
 def test_a_person_from_the_first_key_to_the_end(sh: Shell) -> None:
-    made = sh(
-        "user", "add", "Ann", "--limit", "tokens_day=1000", "--limit", "providers=codex,claude", "--json"
-    ).json
+    made = sh("user", "add", "Ann", "--limit", "tokens_day=1000", "--limit", "providers=codex,claude", "--json").json
     assert set(made) == {"id", "name", "key"}
     assert jwt.decode(made["key"], options={"verify_signature": False})["sub"] == made["id"]
     (row,) = sh("user", "list", "--json").json
@@ -34,6 +33,43 @@ def test_a_person_from_the_first_key_to_the_end(sh: Shell) -> None:
     assert sh("user", "delete", "Anna", stdin="n\n").code == 1
     assert sh("user", "delete", "Anna", "--yes").code == 0
     assert sh("user", "list", "--json").json == []
+
+
+def test_keys_come_and_go(sh: Shell) -> None:
+    sh("user", "add", "Ann")
+    made = sh("user", "key", "add", "Ann", "--label", "laptop", "--days", "7", "--json").json
+    assert made["label"] == "laptop"
+    rows = sh("user", "key", "list", "Ann", "--json").json
+    assert [row["label"] for row in rows] == ["first key", "laptop"]
+    assert made["key"] not in json.dumps(rows)
+    assert "laptop" in sh("user", "key", "list", "Ann").out
+    assert sh("user", "key", "revoke", "Ann", made["id"]).code == 0
+    assert len(sh("user", "key", "list", "Ann", "--json").json) == 1
+    assert "no such key" in sh("user", "key", "revoke", "Ann", made["id"]).refused(1)
+
+
+def test_codes_come_and_go(sh: Shell) -> None:
+    assert "No personal codes" in sh("user", "code", "list").out
+    made = sh("user", "code", "add", "--label", "Ben", "--uses", "0", "--limit", "tokens_day=5", "--json").json
+    (row,) = sh("user", "code", "list", "--json").json
+    assert (row["label"], row["uses_left"], row["limits"]) == ("Ben", None, {"tokens_day": 5})
+    assert made["code"] not in json.dumps(row)
+    assert "Ben" in sh("user", "code", "list").out
+    assert len(sh("user", "code", "add", "--days", "1").out.splitlines()) == 1
+    assert sh("user", "code", "revoke", row["id"]).code == 0
+    assert len(sh("user", "code", "list", "--json").json) == 1
+
+
+def test_one_person_is_shown_and_changed(sh: Shell) -> None:
+    sh("user", "add", "Ann", "--limit", "cost_month=12.5", "--limit", "tokens_day=1000000")
+    assert "nothing to set" in sh("user", "set", "Ann").refused(2)
+    assert sh("user", "set", "Ann", "--note", "next door", "--weight", "2", "--forget-passphrase").code == 0
+    row = sh("user", "show", "Ann", "--json").json
+    assert (row["note"], row["weight"], row["standing"]["limits"]["cost_month"]) == ("next door", 2.0, 12.5)
+    said = sh("user", "show", "Ann").out
+    assert "12.50" in said
+    assert "1,000,000" in said
+    assert "weight" in sh("user", "set", "Ann", "--weight", "0").refused(1)
 
 
 def test_the_key_alone_is_on_stdout(sh: Shell) -> None:
