@@ -114,11 +114,6 @@ class Throttle:
             self._refuse_banned(keys)
             yield Attempt(self, keys)
 
-    def banned(self, kind: Kind, peer: str) -> float | None:
-        """The end of the peer's ban, None when there is none."""
-        raw = self._store.get(THROTTLE, f"{kind}\0peer\0{network(peer)}".encode())
-        return banned_until(_decode(raw), self._clock()) if raw is not None else None
-
     def count(self, keys: list[tuple[bytes, Rule]]) -> float | None:
         """Adds a wrong try to each of the keys; the latest end of a ban that is on now.
 
