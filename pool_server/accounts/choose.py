@@ -315,9 +315,7 @@ class _Choice:
             if account_id in exclude:
                 others.append(Candidate(account_id, Refusal.TRIED))
             elif not drains and card.rating is not None and card.rating.tier == DRAINING:
-                others.append(
-                    Candidate(account_id, Refusal.DRAINING, None, card.candidate.score, card.candidate.terms)
-                )
+                others.append(Candidate(account_id, Refusal.DRAINING, None, card.candidate.score, card.candidate.terms))
             else:
                 listed.append(card.candidate)
         others.extend(c.candidate for i, c in stand.apart.items() if i != winner)

@@ -97,9 +97,7 @@ def _fault_row(live: Live) -> dict[str, Any] | None:
             "status": note.status, "model": note.model}  # fmt: skip
 
 
-def provider_row(
-    provider: Provider, accounts: list[Account], standings: list[Candidate], now: float
-) -> dict[str, Any]:
+def provider_row(provider: Provider, accounts: list[Account], standings: list[Candidate], now: float) -> dict[str, Any]:
     """One provider's accounts together. `room_percent` is the mean of what its usable accounts have left."""
     usable = [a for a, s in zip(accounts, standings, strict=True) if s.refusal is None]
     resting = [s.until for s in standings if s.refusal in RETURNING and s.until is not None]

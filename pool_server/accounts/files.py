@@ -118,9 +118,7 @@ def _identify(path: Path, name: str, provider: Provider | None) -> Found | Unusa
             break
     provider = provider or Provider.CODEX
     if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
-        return Unusable(
-            ascii(name)[1:-1], "the name is not usable: 1 to 120 printable characters without : / \\ ? # %"
-        )
+        return Unusable(ascii(name)[1:-1], "the name is not usable: 1 to 120 printable characters without : / \\ ? # %")
     return Found(f"{provider.value}:{stem}", provider, path, name)
 
 

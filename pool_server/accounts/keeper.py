@@ -29,6 +29,8 @@ POLLS_AT_ONCE = 4
 UPKEEP_S = 0.25  # how stale other workers' exchanges under way may be
 RERATED_AT_ONCE = 100
 SWEEP_EVERY = 240  # upkeeps
+WATCH_MS = 1000
+LOOK_EVERY = 60  # watches without news
 SETUP_RETRY_S = 600.0
 REFRESH_JITTER_S = 120.0
 
@@ -137,9 +139,7 @@ class Keeper:
         if account is None or failure is None:
             return
         if failure.suspended:
-            roster.update(
-                outcome.account, lambda live: move(live, Event.STOPPED, Actor.REFRESH, now, failure.reason)
-            )
+            roster.update(outcome.account, lambda live: move(live, Event.STOPPED, Actor.REFRESH, now, failure.reason))
         elif failure.permanent:
             token = outcome.tried.fingerprint
             roster.update(
@@ -175,9 +175,7 @@ class Keeper:
             if cred.expires_at is not None and cred.expires_at <= roster.clock():
                 await self.refresher.refresh(account_id, cred.secret)
             before = roster.vault.items[account_id].credential
-            brought = await setup.run(
-                roster.vault, account_id, roster.settings, send=self._send, clock=roster.clock
-            )
+            brought = await setup.run(roster.vault, account_id, roster.settings, send=self._send, clock=roster.clock)
         except SetupFault as exc:
             fault, now = exc.fault, roster.clock()
             roster.update(
@@ -216,13 +214,24 @@ class Keeper:
     async def _watch(self) -> None:
         folder = self.roster.vault.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        async for _ in awatch(folder, stop_event=self._stop, debounce=400, step=50, rust_timeout=1000):
-            report = self.roster.load()
-            if report.added or report.changed or report.removed or report.rejected:
-                log.info(
-                    "pool folder changed: %d added, %d changed, %d removed, %d rejected",
-                    len(report.added), len(report.changed), len(report.removed), len(report.rejected),
-                )  # fmt: skip
+        looks = 0
+        async for changes in awatch(
+            folder, stop_event=self._stop, debounce=400, step=50, rust_timeout=WATCH_MS, yield_on_timeout=True
+        ):
+            # The first look finds what changed before the watch began, the later ones what a file system that
+            # reports nothing (a network share) kept to itself.
+            if changes or looks % LOOK_EVERY == 0:
+                self._look()
+            looks += 1
+
+    def _look(self) -> None:
+        before = self.roster.vault.rejected
+        report = self.roster.load()
+        if report.added or report.changed or report.removed or report.rejected != before:
+            log.info(
+                "pool folder changed: %d added, %d changed, %d removed, %d rejected",
+                len(report.added), len(report.changed), len(report.removed), len(report.rejected),
+            )  # fmt: skip
 
     async def _upkeep(self) -> None:
         roster, rounds = self.roster, 0

@@ -33,9 +33,7 @@ LADDERS: dict[FaultKind, tuple[float, float]] = {
 }
 # a hint may lengthen the rest of these kinds to at most this many seconds; QUOTA and RATE go by the windows
 HINT_CAPS: dict[FaultKind, float] = {FaultKind.CAPACITY: 60.0, FaultKind.TRANSIENT: 300.0, FaultKind.NETWORK: 60.0}
-BLAMELESS = frozenset(
-    {FaultKind.REQUEST, FaultKind.ENCRYPTED_CONTENT, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE}
-)
+BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.ENCRYPTED_CONTENT, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
 METERED = frozenset({FaultKind.QUOTA, FaultKind.RATE})  # ended by room, or by a half-open request, not by luck
 EARNED = METERED | {FaultKind.PAYMENT, FaultKind.AUTH, FaultKind.PERMISSION}
 

@@ -14,7 +14,7 @@ from pool_server.accounts.states import Actor, Event, after
 from pool_server.records import WindowObservation
 from pool_server.words import AccountState, FaultKind
 
-LOW_ROOM = 2.0  # percent: at or below it an account drains, taking no new conversations while others can
+LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conversations while others can
 PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
 EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
 LONG_REST_S = 300.0

@@ -54,11 +54,7 @@ class Pins:
     def _put(self, key: bytes, account_id: str, ttl_s: float, now: float) -> None:
         until = now + ttl_s
         raw = self._store.get(TABLE, key)
-        if (
-            raw is not None
-            and raw[8:] == account_id.encode()
-            and until - _head.unpack_from(raw)[0] < ttl_s * SLIDE
-        ):
+        if raw is not None and raw[8:] == account_id.encode() and until - _head.unpack_from(raw)[0] < ttl_s * SLIDE:
             return
         value = _head.pack(until) + account_id.encode()
         self._store.write(lambda txn: txn.put(TABLE, key, value))

@@ -18,11 +18,11 @@ from pool_server.accounts.ranked import Key
 from pool_server.words import AccountState, CredentialKind, Strategy
 
 PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count
-SHORT_LOW = 30.0  # percent left in a window under a day below which new conversations go elsewhere
-SHORT_WEIGHT = 6.0
-LONG_LOW = 8.0  # the same for a window of a day or more
-LONG_WEIGHT = 4.0
-IN_FLIGHT_WEIGHT = 0.25
+SHORT_LOW = 20.0  # percent left in a window under a day below which new conversations go elsewhere
+SHORT_WEIGHT = 4.0
+LONG_LOW = 3.0  # the same for a window of a day or more
+LONG_WEIGHT = 2.0
+IN_FLIGHT_WEIGHT = 0.12
 TROUBLE_WEIGHT = 0.5
 LATENCY_WEIGHT = 0.5
 LATENCY_LIMIT = 2.0

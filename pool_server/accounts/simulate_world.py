@@ -190,5 +190,3 @@ def _demand(scenario: Scenario) -> list[tuple[float, float, str]]:
 def scope_of(model: str) -> str:
     """The window family a simulated model belongs to."""
     return OPUS if OPUS in model else ""
-
-

@@ -66,10 +66,11 @@ class Timers:
         while True:
             self._wake.clear()
             nap = self.run_due()
+            alarm = asyncio.get_running_loop().call_later(nap, self._wake.set)
             try:
-                await asyncio.wait_for(self._wake.wait(), nap)
-            except TimeoutError:
-                pass
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
 
     def run_due(self) -> float:
         """Start what is due as far as slots allow; returns the seconds until the next look."""

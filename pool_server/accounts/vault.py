@@ -96,17 +96,13 @@ class Vault:
             signature = _signature(old.found.path)
         except Rejected:
             signature = old.signature
-        self.items[account_id] = msgspec.structs.replace(
-            old, credential=credential, digest=digest, signature=signature
-        )
+        self.items[account_id] = msgspec.structs.replace(old, credential=credential, digest=digest, signature=signature)
 
     def facts(self, account_id: str, settings: Settings) -> Facts:
         """What the choice has to know of an account's file."""
         item = self.items[account_id]
         cred, options = item.credential, item.options
-        refreshable = (
-            cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
-        )
+        refreshable = cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
         cohort = (
             cred.kind, cred.base_url, cred.models, cred.plan, cred.tier, cred.resource_url,
             cred.fedramp, cred.scopes, bool(cred.project),

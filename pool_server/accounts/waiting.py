@@ -48,6 +48,7 @@ class WaitingRoom:
         self._clock = clock
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
         self._size = 0
+        self._going = 0  # released, but not yet resumed
         self._handle: asyncio.Handle | None = None
 
     def __len__(self) -> int:
@@ -59,7 +60,7 @@ class WaitingRoom:
         decision = self._choose(ask)
         if decision.account is None and not self._worth_waiting(decision, deadline):
             return decision
-        if decision.account is not None and not self._queues:
+        if decision.account is not None and not self._queues and not self._going:
             return decision
         if self._size >= LIMIT:
             return decision
@@ -70,7 +71,9 @@ class WaitingRoom:
         try:
             return await waiter.future
         finally:
-            if not waiter.future.done() or waiter.future.cancelled():
+            if waiter.future.done() and not waiter.future.cancelled():
+                self._going -= 1
+            else:
                 self._leave(waiter)
 
     def _worth_waiting(self, decision: Decision, deadline: float) -> bool:
@@ -122,6 +125,7 @@ class WaitingRoom:
         if waiter.ask.user in self._queues:
             self._queues.move_to_end(waiter.ask.user)  # the next turn is another user's
         if not waiter.future.done():
+            self._going += 1
             waiter.future.set_result(waiter.last)
 
     def close(self) -> None:

@@ -1,0 +1,377 @@
+"""The choice: who is chosen, who never, and the reasons."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool_server.accounts import learn
+from pool_server.accounts.account import Account
+from pool_server.accounts.choose import Ask, Decision, Held, choose
+from pool_server.accounts.live import Live, Rest
+from pool_server.accounts.states import Actor
+from pool_server.accounts.view import View
+from pool_server.records import Fault
+from pool_server.words import ChoiceReason, CredentialKind, FaultKind, FaultScope, Provider, Refusal, Strategy
+from tests.accounts.kit import (
+    DAY,
+    HOUR,
+    NOW,
+    OPUS,
+    SONNET,
+    ask,
+    entry,
+    fault,
+    quota,
+    view_of,
+    week,
+    window,
+)
+
+
+def pick(view: View, asked: Ask | None = None, held: Held = Held(), now: float = NOW) -> Decision:  # noqa: B008
+    view.advance(now)
+    return choose(asked or ask(), view, now, held)
+
+
+def rested(name: str, seconds: float, kind: FaultKind = FaultKind.QUOTA, **facts: object) -> Account:
+    account = entry(name, **facts)  # type: ignore[arg-type]
+    learn.fail(account.live, Fault(kind, FaultScope.ACCOUNT, NOW + seconds), NOW, model="", token="", current="")
+    return account
+
+
+def refusals(decision: Decision) -> dict[str, Refusal | None]:
+    return {c.account.partition(":")[2]: c.refusal for c in decision.candidates}
+
+
+def test_more_headroom_wins() -> None:
+    view = view_of(entry("full", week(80.0)), entry("roomy", week(20.0)), entry("half", week(50.0)))
+    decision = pick(view)
+    assert (decision.account, decision.reason) == ("claude:roomy", ChoiceReason.BEST)
+
+
+def test_room_that_would_be_lost_goes_first() -> None:
+    view = view_of(entry("lasting", week(30.0, 6 * DAY)), entry("ending", week(60.0, 6 * HOUR)))
+    assert pick(view).account == "claude:ending"
+
+
+def test_a_short_window_near_its_end_is_spared() -> None:
+    view = view_of(entry("near", window(96.0), week(10.0)), entry("far", window(20.0), week(40.0)))
+    assert pick(view).account == "claude:far"
+
+
+def test_each_refused_account_says_why() -> None:
+    dead, stopped = entry("dead"), entry("stopped")
+    learn.login_lost(dead.live, NOW, "invalid_grant", "t", Actor.REFRESH)
+    learn.fail(stopped.live, fault(FaultKind.SUSPENDED), NOW, model="", token="", current="")
+    view = view_of(
+        entry("off", disabled=True),
+        dead,
+        stopped,
+        rested("cooling", 60, FaultKind.TRANSIENT),
+        rested("exhausted", HOUR),
+        entry("ended", expires_at=NOW - 1),
+        entry("other", provider=Provider.CODEX),
+        entry("good", week(50.0)),
+    )
+    decision = pick(view)
+    assert decision.account == "claude:good"
+    assert refusals(decision) == {
+        "good": None,
+        "off": Refusal.DISABLED,
+        "dead": Refusal.NEEDS_LOGIN,
+        "stopped": Refusal.SUSPENDED,
+        "cooling": Refusal.COOLING,
+        "exhausted": Refusal.EXHAUSTED,
+        "ended": Refusal.EXPIRED,
+    }
+    assert decision.eligible == 1 and sum(decision.refused.values()) == 6
+
+
+def test_a_plan_that_lacks_the_model_is_unfit() -> None:
+    view = view_of(entry("pro", plan="pro"), entry("max", week(90.0)))
+    decision = pick(view, ask(model=OPUS))
+    assert decision.account == "claude:max" and decision.refused == {Refusal.PLAN_UNFIT: 1}
+    assert pick(view).account == "claude:pro"
+
+
+def test_nobody_left_names_the_nearest_return() -> None:
+    decision = pick(view_of(rested("long", 4 * DAY), rested("short", HOUR), entry("off", disabled=True)))
+    assert decision.account is None and decision.retry_at == NOW + HOUR
+    assert decision.refused == {Refusal.EXHAUSTED: 2, Refusal.DISABLED: 1}
+
+
+def test_without_a_return_there_is_none() -> None:
+    assert pick(view_of(entry("off", disabled=True))).retry_at is None
+    assert pick(View(strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "")).account is None
+
+
+def test_a_family_that_rests_leaves_the_others_served() -> None:
+    account = entry("one")
+    learn.fail(
+        account.live,
+        Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus"),
+        NOW,
+        model=OPUS,
+        token="",
+        current="",
+    )
+    view = view_of(account)
+    assert pick(view).account == "claude:one"
+    decision = pick(view, ask(model=OPUS))
+    assert decision.refused == {Refusal.MODEL_EXHAUSTED: 1} and decision.retry_at == NOW + HOUR
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal"),
+    [
+        (FaultKind.NOT_FOUND, Refusal.MODEL_NOT_SERVED),
+        (FaultKind.MODEL_UNSUPPORTED, Refusal.PLAN_UNFIT),
+        (FaultKind.RATE, Refusal.MODEL_COOLING),
+    ],
+)
+def test_model_faults_have_their_own_reasons(kind: FaultKind, refusal: Refusal) -> None:
+    account = entry("one")
+    learn.fail(account.live, fault(kind, FaultScope.MODEL, model=SONNET), NOW, model=SONNET, token="", current="")
+    decision = pick(view_of(account))
+    assert decision.refused == {refusal: 1}
+    assert (decision.retry_at is None) == (refusal is not Refusal.MODEL_COOLING)
+
+
+def test_tried_accounts_are_left_alone() -> None:
+    view = view_of(entry("a"), entry("b"))
+    decision = pick(view, ask(exclude=frozenset({"claude:a"})))
+    assert decision.account == "claude:b" and refusals(decision)["a"] is Refusal.TRIED
+    decision = pick(view, ask(exclude=frozenset({"claude:a", "claude:b"})))
+    assert decision.account is None and decision.refused == {Refusal.TRIED: 2} and decision.retry_at is None
+
+
+def test_a_pin_wins_over_more_room() -> None:
+    view = view_of(entry("pinned", week(90.0)), entry("roomy", week(1.0)))
+    decision = pick(view, held=Held("claude:pinned"))
+    assert (decision.account, decision.reason) == ("claude:pinned", ChoiceReason.PINNED)
+
+
+def test_a_short_rest_borrows_another_account() -> None:
+    view = view_of(rested("pinned", 60, FaultKind.TRANSIENT), entry("other"))
+    assert pick(view, held=Held("claude:pinned")).reason is ChoiceReason.BORROWED
+
+
+def test_a_long_rest_moves_the_conversation() -> None:
+    view = view_of(rested("pinned", 3 * HOUR), entry("other"))
+    assert pick(view, held=Held("claude:pinned")).reason is ChoiceReason.BEST
+
+
+def test_a_failed_pin_within_the_exchange_borrows() -> None:
+    view = view_of(entry("pinned"), entry("other"))
+    decision = pick(view, ask(exclude=frozenset({"claude:pinned"})), Held("claude:pinned"))
+    assert (decision.account, decision.reason) == ("claude:other", ChoiceReason.BORROWED)
+
+
+def test_a_hard_pin_is_never_moved() -> None:
+    view = view_of(entry("owner", week(99.0)), entry("other"))
+    decision = pick(view, held=Held(None, "claude:owner"))
+    assert (decision.account, decision.reason) == ("claude:owner", ChoiceReason.HARD_PIN)
+    assert decision.refused == {Refusal.NOT_OWNER: 1}
+
+
+def test_a_hard_pin_whose_account_is_gone_is_lost() -> None:
+    for view in (view_of(rested("owner", HOUR), entry("other")), view_of(entry("other"))):
+        decision = pick(view, held=Held(None, "claude:owner"))
+        assert decision.account is None and decision.hard_lost
+
+
+def test_a_forced_account_or_none() -> None:
+    view = view_of(entry("a"), entry("b", week(99.0)), entry("off", disabled=True))
+    decision = pick(view, ask(forced="claude:b"))
+    assert (decision.account, decision.reason) == ("claude:b", ChoiceReason.FORCED)
+    assert decision.refused == {Refusal.NOT_FORCED: 2}
+    assert pick(view, ask(forced="claude:off")).account is None
+    assert pick(view, ask(forced="claude:nobody")).account is None
+
+
+def test_the_lock_sends_everything_of_a_provider_to_one() -> None:
+    view = view_of(entry("a"), entry("b", week(90.0)), entry("c", provider=Provider.CODEX))
+    view.locked = "claude:b"
+    decision = pick(view, held=Held("claude:a"))
+    assert (decision.account, decision.reason) == ("claude:b", ChoiceReason.LOCKED)
+    assert decision.refused == {Refusal.LOCKED: 1}
+    assert pick(view, ask(providers=(Provider.CODEX,))).account == "codex:c"
+
+
+def test_new_conversations_spread() -> None:
+    view = view_of(*(entry(f"a{n}", week(50.0)) for n in range(5)))
+    chosen = []
+    for _ in range(10):
+        account = view.accounts[pick(view).account or ""]
+        account.local += 1
+        view.chosen(account)
+        chosen.append(account.facts.id)
+    assert all(chosen.count(name) == 2 for name in set(chosen)) and len(set(chosen)) == 5
+
+
+def test_weight_draws_more() -> None:
+    view = view_of(entry("small", week(50.0)), entry("big", week(50.0), weight=3.0))
+    chosen = []
+    for _ in range(40):
+        account = view.accounts[pick(view).account or ""]
+        account.local += 1
+        view.chosen(account)
+        chosen.append(account.facts.id)
+    assert 27 <= chosen.count("claude:big") <= 33
+
+
+def test_lower_priority_numbers_go_first() -> None:
+    view = view_of(entry("later", week(1.0)), entry("first", week(90.0), priority=10))
+    assert pick(view).account == "claude:first"
+
+
+def test_api_keys_come_after_subscriptions() -> None:
+    view = view_of(entry("key", kind=CredentialKind.API_KEY), entry("sub", week(60.0)))
+    assert pick(view).account == "claude:sub"
+    view = view_of(entry("key", kind=CredentialKind.API_KEY), rested("sub", HOUR))
+    assert pick(view).account == "claude:key"
+
+
+def test_a_slow_account_loses_new_conversations() -> None:
+    slow, quick = entry("slow", week(50.0)), entry("quick", week(55.0))
+    slow.live.latency, quick.live.latency = 20.0, 1.0
+    view = view_of(slow, quick)
+    for _ in range(20):
+        view.note_latency(quick, 1.0)
+    view.touch(slow)
+    decision = pick(view)
+    assert decision.account == "claude:quick"
+    assert next(c for c in decision.candidates if c.account == "claude:slow").terms["latency"] < 0
+    assert pick(view, held=Held("claude:slow")).account == "claude:slow"
+
+
+def test_recent_faults_cost() -> None:
+    shaky = entry("shaky", week(50.0))
+    shaky.live.trouble, shaky.live.trouble_at = 3.0, NOW
+    view = view_of(shaky, entry("calm", week(52.0)))
+    assert pick(view).account == "claude:calm"
+
+
+def test_what_is_left_is_kept_for_the_owner() -> None:
+    view = view_of(entry("anns", week(70.0), owner="ann", reserve=0.4))
+    assert pick(view, ask(user="ann")).account == "claude:anns"
+    decision = pick(view, ask(user="bob"))
+    assert decision.account is None and decision.refused == {Refusal.RESERVED: 1}
+    assert decision.retry_at == NOW + 3 * DAY
+    roomy = view_of(entry("anns", week(50.0), owner="ann", reserve=0.4))
+    assert pick(roomy, ask(user="bob")).account == "claude:anns"
+
+
+def test_a_draining_account_takes_no_new_conversation_while_others_can() -> None:
+    view = view_of(entry("low", week(99.0)), entry("other", week(97.0), priority=900))
+    decision = pick(view)
+    assert decision.account == "claude:other" and refusals(decision)["low"] is Refusal.DRAINING
+    assert pick(view, held=Held("claude:low")).account == "claude:low"
+    alone = view_of(entry("low", week(99.0)))
+    assert pick(alone).account == "claude:low"
+
+
+def test_a_long_rest_gets_one_half_open_request() -> None:
+    view = view_of(rested("resting", 6 * DAY), entry("ready"))
+    assert pick(view, now=NOW + HOUR - 1).account == "claude:ready"
+    decision = pick(view, now=NOW + HOUR)
+    assert (decision.account, decision.reason, decision.probe) == ("claude:resting", ChoiceReason.PROBE, True)
+    view.accounts["claude:resting"].live.rests[""].probing = NOW + HOUR
+    view.touch(view.accounts["claude:resting"])
+    assert pick(view, now=NOW + HOUR).account == "claude:ready"
+
+
+def test_a_pinned_or_failed_request_is_no_probe() -> None:
+    view = view_of(rested("resting", 6 * DAY), entry("ready"), entry("spare"))
+    assert not pick(view, held=Held("claude:ready"), now=NOW + HOUR).probe
+    assert not pick(view, ask(exclude=frozenset({"claude:ready"})), now=NOW + HOUR).probe
+
+
+def test_when_nobody_else_can_a_rest_is_tested_sooner() -> None:
+    view = view_of(rested("resting", 6 * DAY))
+    assert pick(view, now=NOW + 299).account is None
+    assert pick(view, now=NOW + 300).probe
+
+
+def test_unknown_windows_are_neither_full_nor_empty() -> None:
+    view = view_of(entry("unknown"), entry("ahead", week(90.0)), entry("behind", week(5.0)))
+    order = [c.account for c in pick(view).candidates]
+    assert order == ["claude:behind", "claude:unknown", "claude:ahead"]
+
+
+def test_equal_names_of_two_providers_share_nothing() -> None:
+    view = view_of(rested("work", HOUR), entry("work", provider=Provider.CODEX))
+    assert pick(view).account is None
+    assert pick(view, ask(providers=(Provider.CODEX,))).account == "codex:work"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (Strategy.BALANCED, "claude:fresh"),
+        (Strategy.FILL_FIRST, "claude:fullest"),
+        (Strategy.RESET_FIRST, "claude:soonest"),
+        (Strategy.PRIORITY, "claude:first"),
+        (Strategy.ROUND_ROBIN, "claude:first"),
+    ],
+)
+def test_strategies(strategy: Strategy, expected: str) -> None:
+    same = 100 if strategy is not Strategy.PRIORITY else 5
+    view = view_of(
+        entry("first", week(50.0, 2 * DAY), priority=same),
+        entry("fullest", week(90.0, 3 * DAY)),
+        entry("soonest", week(80.0, 1 * DAY)),
+        entry("fresh", week(1.0, 3 * DAY)),
+        strategy=strategy,
+    )
+    assert pick(view).account == expected
+
+
+def test_round_robin_takes_turns_and_weights_them() -> None:
+    view = view_of(entry("a"), entry("b", weight=2.0), strategy=Strategy.ROUND_ROBIN)
+    chosen = []
+    for _ in range(9):
+        account = view.accounts[pick(view).account or ""]
+        view.chosen(account)
+        chosen.append(account.facts.id[-1])
+    assert chosen.count("b") == 6
+
+
+def test_the_record_explains_term_by_term() -> None:
+    busy = entry("busy", week(50.0), window(90.0))
+    busy.local = 2
+    record = pick(view_of(busy, rested("out", HOUR))).record()
+    winner, out = record["candidates"]
+    assert winner["score"] == pytest.approx(sum(winner["terms"].values()), abs=0.01)
+    assert set(winner["terms"]) == {"pace", "room", "in_flight"}
+    assert out == {"account": "claude:out", "refusal": "exhausted", "until": NOW + HOUR}
+    assert record["refused"] == {"exhausted": 1} and record["reason"] == "best"
+
+
+def test_a_decision_lists_twenty_of_ten_thousand_and_counts_all() -> None:
+    view = view_of(*(entry(f"a{n}", week(n % 90)) for n in range(300)), *(rested(f"r{n}", HOUR) for n in range(300)))
+    decision = pick(view)
+    assert len(decision.candidates) <= 20 and decision.eligible == 300
+    assert decision.refused == {Refusal.EXHAUSTED: 300}
+
+
+def test_choosing_changes_nothing() -> None:
+    view = view_of(entry("a", week(10.0)), entry("b", week(20.0)))
+    first = pick(view)
+    assert [pick(view) for _ in range(5)] == [first] * 5
+    assert view.accounts["claude:a"].live == Live(windows={"7d": week(10.0)})
+
+
+def test_an_unconfirmed_rest_is_no_secret() -> None:
+    account = entry("full", window(100.0))
+    decision = pick(view_of(account))
+    assert decision.probe and decision.account == "claude:full"
+    assert account.live.rests[""] == Rest(FaultKind.QUOTA, NOW, NOW + HOUR, code="5h", confirmed=False)
+
+
+def test_quota_rest_is_over_at_its_reset() -> None:
+    view = view_of(entry("a", week(10.0)))
+    learn.fail(view.accounts["claude:a"].live, quota(HOUR), NOW, model="", token="", current="")
+    view.touch(view.accounts["claude:a"])
+    assert pick(view).account is None
+    assert pick(view, now=NOW + HOUR).account == "claude:a"

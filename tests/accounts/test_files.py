@@ -1,0 +1,218 @@
+"""Credential files: which are found, which are rejected and why, and that a write leaves the old or the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.accounts import files
+from pool_server.providers import Rejected
+from tests.accounts.kit import NOW, Pool, claude, key
+
+
+def put(folder: Path, name: str, text: str = "{}") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_prefixes_and_folders_name_the_provider(tmp_path: Path) -> None:
+    for name in (
+        "claude_work.json", "gemini_a.json", "qwen_b.json", "openai_c.json", "personal.json", "codex_team.json",
+        "claude/home.json", "gemini/claude_odd.json", "codex/me@example.com.json",
+        "README.md", ".hidden.json", ".claude_x.json.1234.pool-tmp", "notes.json.bak",
+    ):  # fmt: skip
+        put(tmp_path, name)
+    found, rejected = files.scan(tmp_path)
+    assert not rejected
+    assert {f.account for f in found} == {
+        "claude:work", "gemini:a", "qwen:b", "openai:c", "codex:personal", "codex:team",
+        "claude:home", "gemini:claude_odd", "codex:me@example.com",
+    }  # fmt: skip
+
+
+def test_what_cannot_be_an_account_says_why(tmp_path: Path) -> None:
+    for name in ("claude_.json", "a:b.json", "what#.json", f"{'x' * 121}.json", "elsewhere/x.json"):
+        put(tmp_path, name)
+    put(tmp_path, "claude_work.json")
+    put(tmp_path, "claude/work.json")
+    found, rejected = files.scan(tmp_path)
+    assert [f.account for f in found] == ["claude:work"]
+    reasons = {r.file: r.reason for r in rejected}
+    assert reasons["claude_work.json"] == "the same account as claude/work.json"
+    assert "not named after a provider" in reasons["elsewhere/x.json"]
+    assert len(reasons) == 6
+
+
+def test_a_missing_folder_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    found, rejected = files.scan(tmp_path / "nowhere")
+    assert not found and "cannot be read" in rejected[0].reason
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe{}", "not JSON"),
+        (b"[" * 200_000, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b" " * (files.MAX_BYTES + 1), "larger than 1 MiB"),
+    ],
+)
+def test_broken_content_is_rejected(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(Rejected, match=reason):
+        files.read(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(Rejected, match="not a regular file"):
+        files.read(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("disabled", "yes", "disabled must be true or false"),
+        ("priority", 1.5, "priority must be a whole number"),
+        ("priority", True, "priority must be a whole number"),
+        ("weight", 0, "weight must be a number from 0.01 to 1000"),
+        ("weight", "2", "weight must be a number"),
+        ("reserve", 1.5, "reserve must be a number from 0 to 1"),
+        ("proxy_url", "socks5://x:1", "proxy_url must be an http"),
+        ("proxy_url", "http://x:99999", "proxy_url must be an http"),
+        ("owner", 7, "owner must be a text"),
+    ],
+)
+def test_options_are_checked(field: str, value: Any, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason):
+        files.options({field: value})
+
+
+def test_options_are_optional() -> None:
+    assert files.options({"disabled": None}) == files.Options()
+    given = {"disabled": True, "priority": -3, "weight": 2, "reserve": 0.5, "owner": "ann", "proxy_url": "http://p:1"}
+    assert files.options({**given, "api_key": "x"}) == files.Options(**given)  # type: ignore[arg-type]
+
+
+def test_a_write_changes_its_fields_alone(tmp_path: Path) -> None:
+    before = {**claude(), "note": {"of": ["mine", 1.5, None]}, "Ünïcode": "é"}
+    path = put(tmp_path, "claude_a.json", json.dumps(before))
+    path.chmod(0o644)
+    digest = files.write_back(path, {"claudeAiOauth": {"accessToken": "new"}, "disabled": True})
+    after = json.loads(path.read_text())
+    assert after.pop("disabled") is True
+    assert after["claudeAiOauth"].pop("accessToken") == "new"
+    del before["claudeAiOauth"]["accessToken"]
+    assert after == before and list(after) == list(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert files.read(path).digest == digest
+    assert os.listdir(tmp_path) == ["claude_a.json"]
+
+
+def test_a_write_through_a_link_changes_the_file_behind_it(tmp_path: Path) -> None:
+    real = put(tmp_path / "elsewhere", "secret.json")
+    link = tmp_path / "claude_a.json"
+    link.symlink_to(real)
+    files.write_back(link, {"disabled": True})
+    assert link.is_symlink() and json.loads(real.read_text()) == {"disabled": True}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, "a.json", '{"api_key": "old"}')
+
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        files.write_back(path, {"api_key": "new"})
+    assert json.loads(path.read_text()) == {"api_key": "old"} and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_new_file_overwrites_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "openai_x.json"
+    files.create(path, {"api_key": "k"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        files.create(path, {"api_key": "other"})
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pool_server.accounts import files
+n = 0
+print("ready", flush=True)
+while True:
+    n += 1
+    files.write_back(Path(sys.argv[1]), {"tokens": {"access_token": str(n) * 4000, "n": n}})
+"""
+
+
+def test_kill_9_in_a_write_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
+    path = put(tmp_path, "personal.json", json.dumps({"tokens": {"access_token": "x", "n": 0}, "keep": "me"}))
+    for round_ in range(6):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+            before = path.stat().st_mtime_ns
+            while path.stat().st_mtime_ns == before:
+                time.sleep(0.001)
+            time.sleep(0.003 * round_)
+            writer.send_signal(signal.SIGKILL)
+        data = files.read(path).data
+        assert data["keep"] == "me"
+        assert data["tokens"]["access_token"] == str(data["tokens"]["n"]) * 4000
+    files.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["personal.json"]
+
+
+def test_a_thousand_files_of_which_a_hundred_are_broken(tmp_path: Path) -> None:
+    made = {f"claude_{n}.json": "{" if n % 10 == 0 else claude(f"sk-ant-oat01-{n}") for n in range(1000)}
+    pool = Pool(tmp_path, made)
+    report = pool.accounts.reload()
+    assert report.unchanged == 900 and len(report.rejected) == 100
+    assert {r.reason for r in report.rejected} == {"not JSON"}
+    assert pool.accounts.ready() == (900, 900)
+
+
+def test_reload_is_a_diff(tmp_path: Path) -> None:
+    pool = Pool(tmp_path, {"claude_a.json": claude(), "claude_b.json": key(), "claude_c.json": key()})
+    pool.write("claude_b.json", key(priority=7))
+    pool.write("claude_d.json", key())
+    pool.write("claude_e.json", {"nothing": 1})
+    (pool.folder / "claude_c.json").unlink()
+    report = pool.accounts.reload()
+    assert (report.added, report.changed, report.removed, report.unchanged) == (
+        ["claude:d"], ["claude:b"], ["claude:c"], 1,
+    )  # fmt: skip
+    assert [r.file for r in report.rejected] == ["claude_e.json"]
+    assert pool.accounts.describe("claude:b")["priority"] == 7
+    assert pool.accounts.reload().unchanged == 3
+
+
+def test_no_secret_in_reprs_and_rejections(tmp_path: Path) -> None:
+    secret = "sk-ant-oat01-SENTINEL"
+    pool = Pool(
+        tmp_path, {"claude_a.json": claude(secret), "claude_b.json": {"claudeAiOauth": {"accessToken": [secret]}}}
+    )
+    report = pool.accounts.reload()
+    loaded = files.read(pool.folder / "claude_a.json")
+    told = repr([report, loaded, pool.accounts.describe_all(), pool.accounts.credential("claude:a")])
+    assert "SENTINEL" not in told and len(report.rejected) == 1
+    assert pool.accounts.credential("claude:a").secret == secret
+    assert pool.clock() == NOW

@@ -1,0 +1,58 @@
+"""Pins in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pool_server.accounts import pins
+from pool_server.accounts.pins import Pins
+from pool_server.store import Store
+from pool_server.words import Provider
+from tests.accounts.kit import DAY, HOUR, NOW
+
+CLAUDE = Provider.CLAUDE
+
+
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "state", tables=pins.TABLES, durable=False)
+
+
+def test_parts_of_a_key_never_run_together(tmp_path: Path) -> None:
+    book = Pins(store(tmp_path), ttl_s=DAY)
+    book.pin(CLAUDE, "ab", "c", "claude:x", NOW)
+    assert book.pinned(CLAUDE, "a", "bc", NOW) is None
+    assert book.pinned(Provider.CODEX, "ab", "c", NOW) is None
+    assert book.pinned(CLAUDE, "ab", "c", NOW) == "claude:x"
+
+
+def test_any_text_is_an_id(tmp_path: Path) -> None:
+    book = Pins(store(tmp_path), ttl_s=DAY)
+    for session in ("", "x" * 100_000, "\ud800", "ключ"):
+        book.pin(CLAUDE, "u", session, "claude:x", NOW)
+        assert book.pinned(CLAUDE, "u", session, NOW) == "claude:x"
+
+
+def test_a_pin_is_written_only_when_it_matters(tmp_path: Path) -> None:
+    kept = store(tmp_path)
+    book = Pins(kept, ttl_s=DAY)
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW)
+    with kept.read() as txn:
+        before = txn.id
+    for second in range(100):
+        book.pin(CLAUDE, "u", "s", "claude:x", NOW + second)
+    with kept.read() as txn:
+        assert txn.id == before
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW + 2 * HOUR)
+    assert book.pinned(CLAUDE, "u", "s", NOW + DAY + HOUR) == "claude:x"
+
+
+def test_the_sweep_takes_the_dead_a_part_at_a_time(tmp_path: Path) -> None:
+    kept = store(tmp_path)
+    book = Pins(kept, ttl_s=DAY)
+    for n in range(250):
+        book.pin(CLAUDE, "u", str(n), "claude:x", NOW - (2 * DAY if n % 2 else 0))
+    gone = [book.sweep(NOW, limit=100) for _ in range(3)]
+    assert sum(gone) == 125 and max(gone) < 100
+    with kept.read() as txn:
+        assert txn.count(pins.TABLE) == 125
+    assert book.sweep(NOW, limit=100) == 0
