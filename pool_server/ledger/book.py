@@ -77,8 +77,8 @@ class Book:
             row = rows.get(key)
             if row is None:
                 raw = txn.get(ROLLUPS, key)
-                row = None if raw is None else Sums.decode(raw)
-            row = rows[key] = increment if row is None else row.plus(increment)
+                row = rows[key] = Sums() if raw is None else Sums.decode(raw)
+            row.add(increment)
             changed.append((key, row.encode()))
         txn.put_many(ROLLUPS, changed)
 

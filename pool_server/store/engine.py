@@ -32,9 +32,7 @@ _MAX_READERS = 512
 class Engine:
     """Opens and keeps one environment. All methods may be called from any thread."""
 
-    def __init__(
-        self, folder: Path, tables: Sequence[str], *, durable: bool, map_size: int, max_size: int
-    ) -> None:
+    def __init__(self, folder: Path, tables: Sequence[str], *, durable: bool, map_size: int, max_size: int) -> None:
         self.folder = folder
         self._names = (*tables, META)
         self._durable = durable
@@ -194,6 +192,7 @@ class Engine:
         """Write a consistent, compacted copy into the empty folder `dest` while others go on writing."""
         self._enter()
         try:
+            self._begin_read().abort()  # follows a map that another process let grow
             self._env.copy(str(dest), compact=True)
         except lmdb.Error as exc:
             raise translate(exc, dest) from exc

@@ -173,9 +173,7 @@ def test_missing_things_are_one_clear_line(data_dir: Path, tmp_path: Path) -> No
         backup_folder(tmp_path / "empty", tmp_path / "b.tar", now=NOW)
 
 
-def test_a_full_disk_leaves_the_old_backup(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_backup(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backup_folder(data_dir, tmp_path / "b.tar", now=NOW)
     old = (tmp_path / "b.tar").read_bytes()
 
@@ -217,9 +215,7 @@ def test_scheduled_copies_make_room(data_dir: Path, tmp_path: Path, stores: dict
     assert (folder / "mine.tar.zst").exists()
 
 
-def test_the_schedule_runs_and_says_what_is_wrong(
-    data_dir: Path, tmp_path: Path, stores: dict[str, Store]
-) -> None:
+def test_the_schedule_runs_and_says_what_is_wrong(data_dir: Path, tmp_path: Path, stores: dict[str, Store]) -> None:
     async def run(folder: Path) -> str:
         plan = BackupSchedule(Backup(str(folder)), stores, data_dir)
         await plan.start()

@@ -4,7 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
@@ -51,9 +51,7 @@ def test_put_get_delete(store: Store) -> None:
 @pytest.mark.parametrize("start", [b"", b"0", b"1", b"15", b"9"])
 @pytest.mark.parametrize("stop", [None, b"0", b"3", b"35", b"9"])
 @pytest.mark.parametrize("limit", [None, 0, 2])
-def test_scan_is_a_half_open_range_both_ways(
-    store: Store, start: bytes, stop: bytes | None, limit: int | None
-) -> None:
+def test_scan_is_a_half_open_range_both_ways(store: Store, start: bytes, stop: bytes | None, limit: int | None) -> None:
     keys = [b"1", b"2", b"3", b"4"]
     store.write(lambda t: t.put_many("a", [(k, k * 2) for k in keys]))
     wanted = [(k, k * 2) for k in keys if k >= start and (stop is None or k < stop)]
@@ -168,20 +166,31 @@ def test_a_channel_hears_that_its_work_was_dropped(store: Store) -> None:
 
 def test_the_map_grows(store: Store) -> None:
     async def go() -> None:
-        await asyncio.gather(
-            *(store.submit(lambda t, i=i: t.put("a", b"%d" % i, b"x" * 9000)) for i in range(600))
-        )
+        await asyncio.gather(*(store.submit(lambda t, i=i: t.put("a", b"%d" % i, b"x" * 9000)) for i in range(600)))
 
     asyncio.run(go())
     assert store.size() > 4 << 20
     assert len(store.get("a", b"599") or b"") == 9000
 
 
-def test_growth_of_another_process_is_followed(store: Store) -> None:
+def copy_it(store: Store) -> None:
+    store.copy(store.folder.parent / "copy")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda store: store.get("a", b"1"),
+        lambda store: store.write(lambda t: t.put("a", b"other", b"x")),
+        copy_it,
+    ],
+)
+def test_growth_of_another_process_is_followed(store: Store, first: Callable[[Store], None]) -> None:
     child = multiprocessing.get_context("spawn").Process(target=_fill, args=(store.folder, 400))
     child.start()
     child.join(30)
     assert child.exitcode == 0
+    first(store)
     assert len(store.get("a", b"399") or b"") == 9000
     store.write(lambda t: t.put("a", b"mine", b"x"))
 
