@@ -15,7 +15,7 @@ import msgspec
 from tornado.httpserver import HTTPServer
 from tornado.routing import AnyMatches, Rule, RuleRouter
 
-from pool_server import __version__, accounts, ledger, users, web
+from pool_server import __version__, accounts, ledger, logs, users, web
 from pool_server.accounts import Accounts
 from pool_server.config import ConfigError, Settings, bind_address
 from pool_server.configfile import Loaded
@@ -150,6 +150,7 @@ class Server:
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
         self.accounts.on_observation.append(self.ledger.observe)
+        self.ledger.on_record.append(logs.exchange)
         self.accounts.load()
         self.users.load()
         self._stack.push_async_callback(self.ledger.close)
@@ -168,7 +169,8 @@ class Server:
         """What one worker does for all: scheduled copies, and a look at what people should be told."""
         gathering = Gathering(self.accounts, self.users, self.ledger, clock=time.time)
         await asyncio.to_thread(gathering.prime)
-        return self._backups, Watch(self.ledger, self._send, gathering, clock=time.time)
+        self.watch = Watch(self.ledger, self._send, gathering, clock=time.time)
+        return self._backups, self.watch
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""
@@ -219,6 +221,7 @@ class Server:
         self.settings = self.web.settings = self.ledger.settings = settings
         self.web.sources = sources
         self.gateway.apply(settings)
+        logs.set_debug(settings.debug)
 
 
 def _mixed(old: Settings, new: Settings) -> tuple[Settings, list[str]]:

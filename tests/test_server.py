@@ -194,6 +194,22 @@ def test_hangup_rereads_settings_and_accounts(tmp_path: Path, plain: Settings) -
         assert report["unchanged"] == 1
 
 
+def test_debug_tells_each_exchange_in_one_line_without_secrets(tmp_path: Path) -> None:
+    with FakeProviders([key_account("claude:a")]) as fakes:
+        secret = fakes.accounts["claude:a"].access
+        settings = fake_settings(tmp_path, fakes)
+        with PoolProcess(tmp_path, settings) as pool:
+            pool.call("POST", "/v1/messages", MESSAGE)
+            assert "exchanges" not in pool.log()
+            pool.config.write_text(to_toml(msgspec.structs.replace(settings, debug=True)), encoding="utf-8")
+            pool.call("POST", "/admin/reload", {})
+            pool.call("POST", "/v1/messages", MESSAGE)
+            lines = [line for line in pool.log().splitlines() if "exchanges" in line]
+            assert len(lines) == 1
+            assert "messages claude-sonnet-4-5 on claude:a: 200 ok, 1 attempts" in lines[0]
+            assert secret not in pool.log()
+
+
 def test_a_mistake_at_reload_changes_nothing(tmp_path: Path, plain: Settings) -> None:
     with PoolProcess(tmp_path, plain) as pool:
         pool.config.write_text(to_toml(plain) + "max_attempts = 'x'\n", encoding="utf-8")
