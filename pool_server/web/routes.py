@@ -59,6 +59,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/people/{ID}", admin_pages.PersonPage),
     (r"/audit", admin_pages.AuditPage),
     (r"/settings", admin_pages.SettingsPage),
+    (r"/favicon\.ico", static_files.Icon),
     (r"/static/([0-9a-f]+)/([a-z0-9_./-]+)", static_files.StaticFile),
     (r".*", static_files.NotFound),
 )

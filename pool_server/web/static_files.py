@@ -35,6 +35,14 @@ class StaticFile(BaseHandler, access=Access.OPEN):
         return f'"{assets().version}"'
 
 
+class Icon(BaseHandler, access=Access.OPEN):
+    """`/favicon.ico`, which browsers ask for where no page names an icon."""
+
+    def get(self) -> None:
+        self.set_header("Cache-Control", "public, max-age=86400")
+        self.redirect(assets().url("icon.svg"), status=302)
+
+
 class NotFound(PageHandler, access=Access.OPEN):
     """Everything that is no route."""
 

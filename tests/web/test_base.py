@@ -16,6 +16,7 @@ PUBLIC = {
     "/",
     "/healthz",
     "/admin",
+    r"/favicon\.ico",
     "/api/friend/login",
     r"/setup/([A-Za-z0-9_-]+)/([a-z]+)",
     r"/static/([0-9a-f]+)/([a-z0-9_./-]+)",

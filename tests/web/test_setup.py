@@ -179,7 +179,7 @@ def test_foreign_settings_are_kept_and_come_back(cli: str, tool: str, tmp_path: 
         pytest.skip(f"{tool} is not installed")
     bins = tmp_path / "bin"
     bins.mkdir()
-    for name in "sh awk cat chmod cp mkdir mktemp mv rm dirname basename printenv".split():
+    for name in ["sh", "awk", "cat", "chmod", "cp", "mkdir", "mktemp", "mv", "rm", "dirname", "basename", "printenv"]:
         (bins / name).symlink_to(shutil.which(name) or name)
     (bins / tool).write_text(f'#!/bin/sh\nexec {found} "$@"\n')
     (bins / tool).chmod(0o755)

@@ -1,0 +1,280 @@
+"""In a real browser: a friend's first minutes, the operator's hand, and every page at every width."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+
+from pool_server.config import Limits, PoolUsers
+from pool_server.server import Server
+from pool_server.web import snippets
+from tests.clients.cases import missing, path
+from tests.clients.jail import Jail, why_not
+from tests.clients.stage import ServerThread
+from tests.fakes import FakeProviders, account, fake_settings, key_account, plays
+from tests.web import browser
+from tests.web.browser import all_of, chromium, complaints, find, text, wait
+from tests.web.pool import ADMIN, CODE, exchange, friends_settings, open_context, seen
+from tests.web.site import Site
+
+pytestmark = pytest.mark.browser
+WORDS = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def _possible() -> None:
+    browser.need()
+
+
+class Everywhere(ServerThread):
+    """The server, for a jailed CLI and for a browser outside of the jail at once."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self._outside = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._outside.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    async def _start(self, listening: Any) -> None:
+        self._outside.setblocking(False)
+        self.server = Server(self._settings)
+        await self.server.start([self._outside, *([listening] if listening else [])])
+        self.server.ledger.on_record.append(self.records.append)
+
+
+@pytest.fixture
+def cast() -> Iterator[FakeProviders]:
+    accounts = [account("claude:a", used_5h=20, used_7d=10), account("codex:a", used_5h=30, used_7d=10)]
+    with FakeProviders([*accounts, key_account("qwen:a")]) as fakes:
+        fakes.always("claude:a", plays.ok(None, ["Hello", " from", " the fake."]))
+        yield fakes
+
+
+@pytest.fixture
+def chrome(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path / "profile") as driver:
+        yield driver
+
+
+def enter(driver: webdriver.Chrome, url: str, name: str = "Ada") -> str:
+    """Through the door by code; returns the first key."""
+    driver.get(url)
+    form = find(driver, "form")
+    for field, value in (("code", CODE), ("name", name), ("passphrase", WORDS)):
+        form.find_element("name", field).send_keys(value)
+    form.submit()
+    return str(wait(driver, lambda d: text(d, "#first-key")))
+
+
+def ask(url: str, key: str, prompt: str = "say hi") -> urllib.request.Request:
+    body = {"model": "claude-sonnet-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": prompt}]}
+    headers = {"x-api-key": key, "Content-Type": "application/json", "anthropic-version": "2023-06-01"}
+    return urllib.request.Request(f"{url}/v1/messages", json.dumps({**body, "stream": True}).encode(), headers)
+
+
+def operator(url: str, path: str) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url + path, b"{}", headers)) as answer:
+        assert answer.status == 200
+
+
+class Stream(threading.Thread):
+    """A friend's answer under way; `ended` is set when it is over, however that came."""
+
+    def __init__(self, request: urllib.request.Request) -> None:
+        super().__init__(daemon=True)
+        self.request, self.begun, self.ended = request, threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        try:
+            with urllib.request.urlopen(self.request, timeout=60) as answer:
+                self.begun.set()
+                while answer.read1(4096):
+                    pass
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            self.ended.set()
+
+
+@pytest.mark.clis
+def test_a_friends_first_minutes_with_the_real_cli(
+    tmp_path: Path, cast: FakeProviders, chrome: webdriver.Chrome
+) -> None:
+    if reason := missing("claude") or why_not():
+        pytest.skip(reason)
+    more: dict[str, Any] = {"friend_code": CODE, "public_url": Jail.url, "drain_s": 1.0}
+    settings = fake_settings(tmp_path, cast, pool_users=PoolUsers(admin_password=ADMIN), **more)
+    home = tmp_path / "home"
+    for folder in (home / "project", tmp_path / "logs"):
+        folder.mkdir(parents=True)
+    jail, pool = Jail(tmp_path / "logs"), Everywhere(settings)
+    try:
+        pool.start(jail.listening)
+        key = enter(chrome, pool.url)
+        assert chrome.current_url == pool.url + "/"
+        assert "Waiting for your first request" in text(chrome)
+        find(chrome, "#tab-claude").click()
+        line = text(chrome, "[data-command=claude]")
+        env = {"PATH": path(), "HOME": str(home), "LANG": "C.UTF-8", "TERM": "xterm-256color"}
+        for command in (["sh", "-c", line], ["claude", "-p", "say hi"]):
+            ran = jail.run(command, env=env, cwd=home / "project")
+            assert ran.code == 0, (ran.out, ran.err)
+        wait(chrome, lambda d: "✓" in text(d, "#first"))
+        assert "claude-" in text(chrome, "#first")
+        wait(chrome, lambda d: "answered" in text(d, "#latest"))
+        assert text(chrome, "#mine tbody tr td") == str(len(pool.records))
+        _switched_off_and_on(chrome, pool, cast, key)
+        assert complaints(chrome) == []
+    finally:
+        pool.stop()
+        jail.close()
+
+
+def _switched_off_and_on(
+    chrome: webdriver.Chrome, pool: Everywhere, cast: FakeProviders, key: str
+) -> None:
+    """The operator's switch ends the open stream and the open page; back on, the friend comes in again."""
+    user = pool.records[0].user
+    gate = plays.Gate()
+    cast.then("claude:a", plays.stall(gate))
+    stream = Stream(ask(pool.url, key))
+    stream.start()
+    assert stream.begun.wait(10)
+    assert gate.wait_reached()
+    operator(pool.url, f"/admin/pool-users/{user}/disable")
+    assert stream.ended.wait(2), "the open stream ends within a second or so"
+    wait(chrome, lambda d: "Friend code" in text(d))
+    operator(pool.url, f"/admin/pool-users/{user}/enable")
+    form = all_of(chrome, "form")[1]
+    form.find_element("name", "name").send_keys("Ada")
+    form.find_element("name", "passphrase").send_keys(WORDS)
+    form.submit()
+    wait(chrome, lambda d: "Hello, Ada" in text(d))
+    gate.open()
+
+
+def busy(folder: Path) -> Any:
+    """A pool in friends mode with something on every page."""
+    context = open_context(folder, friends_settings(limits=Limits(tokens_day=2_000_000, cost_week=50.0)))
+    seen(context, "claude:work", 63.0)
+    seen(context, "claude:work", 31.0, window="7d", seconds=604_800)
+    return context
+
+
+def signed_in(site: Site) -> dict[str, str]:
+    """The session cookies of a friend with some use and of the admin."""
+    come = {"code": CODE, "name": "Ada", "passphrase": WORDS}
+    entered = site.post("/api/friend/login", come)
+    user = entered.json()["user"]["id"]
+    for number in range(4):
+        bad = {"status": 429, "outcome": "exhausted", "message": "no room"} if number == 2 else {}
+        site.run(lambda n=number, bad=bad: site.ctx.ledger.record(exchange(user, n, **bad)))
+    admin = site.post("/admin", {"password": ADMIN})
+    return {
+        "friend": entered.cookies()["pool_session"],
+        "admin": admin.cookies()["pool_session"],
+        "user": user,
+    }
+
+
+def visit(driver: webdriver.Chrome, url: str, session: str) -> None:
+    driver.delete_all_cookies()
+    if session:
+        if not driver.current_url.startswith("http"):
+            driver.get(url)  # a cookie belongs to the page that is open
+        driver.add_cookie({"name": "pool_session", "value": session, "path": "/"})
+    driver.get(url)
+
+
+def test_every_page_fits_every_width_in_both_colours_and_complains_of_nothing(tmp_path: Path) -> None:
+    with Site(lambda: busy(tmp_path)) as site:
+        who: dict[str, str] = {}
+        for dark in (False, True):
+            with chromium(tmp_path / f"profile-{dark}", dark=dark) as driver:
+                driver.get(site.url + "/healthz")
+                who = who or signed_in(site)
+                pages = [("/", ""), ("/admin", ""), ("/", who["friend"]), ("/status", who["friend"])]
+                own = ("/accounts", "/people", f"/people/{who['user']}", "/audit", "/settings")
+                for page, session in [*pages, *((page, who["admin"]) for page in own)]:
+                    for width in (320, 360, 768, 1440):
+                        browser.resize(driver, width)
+                        visit(driver, site.url + page, session)
+                        across = driver.execute_script("return document.documentElement.scrollWidth")
+                        assert across <= width, f"{page} is {across} px wide at {width}"
+                    assert text(driver, "h1")
+                assert complaints(driver) == []
+
+
+def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    with Site(lambda: busy(tmp_path)) as site:
+        who = signed_in(site)
+        visit(chrome, site.url + "/accounts", who["admin"])
+        find(chrome, "details summary").click()
+        off = next(b for b in all_of(chrome, "details[open] button") if b.text == "Switch off")
+        off.click()
+        assert "New requests go elsewhere" in text(chrome, "dialog")
+        all_of(chrome, "dialog button")[1].click()
+        assert site.ctx.accounts.ready()[1] == 2
+        off.click()
+        all_of(chrome, "dialog button")[0].click()
+        wait(chrome, lambda d: "switched off" in text(d))
+        visit(chrome, f"{site.url}/people/{who['user']}", who["admin"])
+        field = find(chrome, "[name='limits.tokens_week']")
+        field.send_keys("1234")
+        find(chrome, "[data-none='limits.cost_week']").click()
+        find(chrome, "form[data-limits] button").click()
+        wait(chrome, lambda d: "Kept." in text(d))
+        override = site.run(lambda: site.ctx.users.get_user(who["user"]))["limits"]
+        assert override == {"tokens_week": 1234, "cost_week": None}
+        assert complaints(chrome) == []
+
+
+def test_a_new_key_is_shown_once_and_put_into_the_lines(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    with Site(lambda: busy(tmp_path)) as site:
+        who = signed_in(site)
+        visit(chrome, site.url + "/", who["friend"])
+        find(chrome, "#keys [name=label]").send_keys("laptop")
+        find(chrome, "#keys form button").click()
+        key = wait(chrome, lambda d: text(d, "#new-key code"))
+        assert site.get("/status", Authorization=f"Bearer {key}").status == 200
+        lines = [str(code.get_attribute("textContent")) for code in all_of(chrome, "code[data-keyed]")]
+        assert lines
+        assert not any("YOUR-POOL-KEY" in line for line in lines)
+        chrome.refresh()
+        assert key not in chrome.page_source
+        assert complaints(chrome) == []
+
+
+def test_tabs_go_by_keyboard_and_the_colours_are_remembered(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    with Site(lambda: busy(tmp_path)) as site:
+        who = signed_in(site)
+        visit(chrome, site.url + "/", who["friend"])
+        first = find(chrome, "#tab-codex")
+        first.send_keys("\ue014")  # the right arrow
+        assert find(chrome, "#client-claude").is_displayed()
+        assert not find(chrome, "#client-codex").is_displayed()
+        assert chrome.switch_to.active_element.get_attribute("id") == "tab-claude"
+        find(chrome, "[data-theme-switch]").click()
+        chrome.refresh()
+        assert find(chrome, "html").get_attribute("data-theme") == "light"
+        assert set(snippets.CLIS) <= {str(tab.get_attribute("id"))[4:] for tab in all_of(chrome, "[role=tab]")}
+
+
+def test_without_scripts_the_pages_are_complete(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    with Site(lambda: busy(tmp_path)) as site:
+        who = signed_in(site)
+        visit(chrome, site.url + "/", who["friend"])
+        shown = text(chrome)
+        for words in ("The pool is up", "Tokens a day", "irm ", "curl -fsSL", "no room left", "first key"):
+            assert words in shown, words
