@@ -19,6 +19,8 @@ class NavItem(NamedTuple):
 # In the order of the navigation; a page is only listed when it exists.
 NAVIGATION = (
     NavItem("/", "Home", Access.FRIEND),
+    NavItem("/analytics", "Analytics", Access.FRIEND),
+    NavItem("/requests", "Requests", Access.FRIEND),
     NavItem("/accounts", "Accounts", Access.ADMIN),
     NavItem("/people", "People", Access.ADMIN),
     NavItem("/audit", "Audit", Access.ADMIN),

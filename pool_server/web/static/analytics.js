@@ -1,0 +1,149 @@
+// Draws what the tables of values already say. Without this script, and to a screen reader, the page is the same.
+//   <figure data-chart="id of the table's box" data-kind="count|money|percent|ms" data-stacked><canvas></canvas></figure>
+const charts = new Map();
+
+// The viewer's own zone, told once: from then on the server writes the page in it.
+function tellZone() {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (!zone || document.cookie.includes("tz=")) return;
+  document.cookie = `tz=${zone}; path=/; max-age=31536000; samesite=strict`;
+}
+
+function number(text) {
+  return text === "" ? null : Number(text.replaceAll(",", ""));
+}
+
+function colours(root) {
+  const style = (selector) => getComputedStyle(selector);
+  const probe = document.createElement("span");
+  root.append(probe);
+  const of = (name) => {
+    probe.className = `swatch ${name}`;
+    return style(probe).backgroundColor;
+  };
+  const found = { of, muted: of(""), ink: of("strong"), rule: style(root.querySelector(".plot")).borderColor };
+  return { ...found, done: () => probe.remove() };
+}
+
+// A colour as the browser computed it, made lighter.
+function faint(colour, share) {
+  const parts = colour.match(/[\d.]+/g).slice(0, 3);
+  return `rgba(${parts.join(", ")}, ${share})`;
+}
+
+function read(box, figure) {
+  const table = box.querySelector("table");
+  const rows = [...table.tBodies[0].rows];
+  const look = colours(figure);
+  const stacked = "stacked" in figure.dataset;
+  const lines = [...table.tHead.rows[0].cells].slice(1).map((head, i) => {
+    const colour = look.of(head.dataset.colour);
+    return {
+      label: head.textContent,
+      data: rows.map((row) => number(row.cells[i + 1].textContent)),
+      borderColor: colour,
+      backgroundColor: faint(colour, 0.22),
+      fill: stacked ? (i ? "-1" : "origin") : false,
+    };
+  });
+  look.done();
+  return {
+    labels: rows.map((row) => row.cells[0].textContent),
+    ticks: rows.map((row) => row.dataset.tick ?? ""),
+    datasets: lines,
+    muted: look.muted,
+  };
+}
+
+const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
+
+function short(value, kind) {
+  if (kind === "percent") return `${value} %`;
+  if (kind === "ms") return value < 1000 ? `${value} ms` : `${value / 1000} s`;
+  const unit = UNITS.find(([size]) => Math.abs(value) >= size);
+  const figure = unit ? `${Number((value / unit[0]).toPrecision(3))} ${unit[1]}` : String(value);
+  return kind === "money" ? `$${figure}` : figure;
+}
+
+function said(value, kind) {
+  if (value === null) return "nothing to say";
+  if (kind === "money") return `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  if (kind === "percent") return `${value} %`;
+  if (kind === "ms") return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+  return value.toLocaleString("en");
+}
+
+// Only the ticks the server chose, and no more of them than there is room for.
+function thinned(axis, ticks) {
+  const chosen = ticks.map((text, i) => [text, i]).filter(([text]) => text);
+  const step = Math.max(1, Math.ceil(chosen.length / Math.max(2, Math.floor(axis.width / 64))));
+  axis.ticks = chosen.filter((_, i) => i % step === 0).map(([label, value]) => ({ value, label }));
+}
+
+function options(kind, stacked, look) {
+  const font = { family: getComputedStyle(document.body).fontFamily, size: 13 };
+  const grid = { color: faint(look.muted, 0.18), drawTicks: false };
+  return {
+    responsive: true,
+    maintainAspectRatio: false,
+    animation: matchMedia("(prefers-reduced-motion: reduce)").matches ? false : { duration: 120 },
+    interaction: { mode: "index", intersect: false },
+    elements: {
+      line: { borderWidth: 1.5, tension: 0, stepped: stacked ? "middle" : false, borderJoinStyle: "round" },
+      point: { radius: look.labels.length > 2 ? 0 : 2, hoverRadius: 3, hitRadius: 6 },
+    },
+    scales: {
+      x: {
+        grid: { display: false },
+        border: { color: faint(look.muted, 0.4) },
+        ticks: { color: look.muted, font, autoSkip: false, maxRotation: 0, callback: (value) => look.ticks[value] },
+        afterBuildTicks: (axis) => thinned(axis, look.ticks),
+      },
+      y: {
+        stacked,
+        beginAtZero: true,
+        max: kind === "percent" ? 100 : undefined,
+        grid,
+        border: { display: false },
+        ticks: { color: look.muted, font, maxTicksLimit: 5, padding: 6, callback: (value) => short(value, kind) },
+      },
+    },
+    plugins: {
+      legend: { display: false },
+      tooltip: {
+        animation: false,
+        titleFont: font,
+        bodyFont: font,
+        itemSort: stacked ? (a, b) => b.datasetIndex - a.datasetIndex : undefined,
+        filter: (item) => !stacked || item.parsed.y > 0,
+        callbacks: { label: (item) => ` ${item.dataset.label}: ${said(item.parsed.y, kind)}` },
+      },
+    },
+  };
+}
+
+function draw(figure) {
+  const box = document.getElementById(figure.dataset.chart);
+  const look = read(box, figure);
+  const { kind } = figure.dataset;
+  const data = { labels: look.labels, datasets: look.datasets };
+  const set = options(kind, "stacked" in figure.dataset, look);
+  const there = charts.get(figure);
+  if (!there) {
+    charts.set(figure, new Chart(figure.querySelector("canvas"), { type: "line", data, options: set }));
+    return;
+  }
+  there.data = data;
+  there.options = set;
+  there.update("none");
+}
+
+function drawAll() {
+  for (const figure of document.querySelectorAll("[data-chart]")) draw(figure);
+}
+
+tellZone();
+drawAll();
+document.addEventListener("refreshed", drawAll);
+document.addEventListener("themechange", drawAll);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
