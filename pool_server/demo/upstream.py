@@ -184,9 +184,12 @@ class FakeUpstream:
             call.body = await request.read()
             response = await self._answer(call, request)
             call.status, call.done = response.status, True
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             call.gone = True
             raise
+        except ConnectionError:  # nobody is there to read an answer
+            call.gone = True
+            return web.Response(status=499)
         finally:
             self.ended(call)
         return response

@@ -25,8 +25,8 @@ ANSWER = ["Hello", " from", " the fake."]
 TOOLS = {
     "exec_command": {"cmd": "echo seen"},
     "Bash": {"command": "echo seen", "description": "say it"},
-    "glob": {"pattern": "*.md"},
     "bash": {"command": "echo seen", "description": "say it"},
+    "glob": {"pattern": "*.md"},
 }
 # Events that come before anything a client shows.
 _BOOKKEEPING = {Provider.CODEX: 2, Provider.CLAUDE: 1}
@@ -100,9 +100,8 @@ class Killer:
             self.victim = account.id
 
 
-@pytest.fixture(params=EACH_CLIENT, ids=lambda case: case.name)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    case: Case = request.param
+@pytest.fixture
+def scene(case: Case, tmp_path: Path) -> Iterator[Stage]:
     reason = missing(case.client) or why_not()
     if reason:
         pytest.skip(reason)
@@ -135,15 +134,15 @@ def survive(scene: Stage, kill: Kill, argv: list[str], *, after_tool: bool) -> N
 
 
 @pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("case", EACH_CLIENT, ids=lambda case: case.name)
 def test_an_account_that_dies_is_not_noticed(scene: Stage, name: str) -> None:
     """First within a turn, while a tool the model asked for runs; then the next account, between two turns."""
     survive(scene, KILLS[name], scene.case.first, after_tool=True)
     survive(scene, KILLS[name], scene.case.second, after_tool=False)
 
 
+@pytest.mark.parametrize("case", [one for one in EACH_CLIENT if not one.keys_only], ids=lambda case: case.name)
 def test_a_token_that_ends_between_turns_is_renewed(scene: Stage) -> None:
-    if scene.case.keys_only:
-        pytest.skip("an API key has nothing to renew")
     clean(scene, scene.turn(scene.case.first))
     used = scene.fakes.accounts[scene.answers()[-1].account]
     used.revoke()
