@@ -35,7 +35,6 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -99,7 +98,7 @@ class BaseHandler(RequestHandler):
                 raise Problem(403, "not_local", reason)
         self.peer = real_peer(connection_peer, headers, self.ctx.trusted)
         self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
-        self.caller = await callers.identify(self.ctx, self, bearer_admin=self.access is Access.ADMIN)
+        self.caller = await callers.identify(self.ctx, self, wanted=self.access)
         self._admit()
         self._check_origin()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,34 +31,35 @@ class Caller(msgspec.Struct, frozen=True):
 NOBODY = Caller()
 
 
-def bearer(authorization: str) -> str:
-    """The token of an `Authorization: Bearer …` header, "" when it is anything else."""
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+def shown(headers: Mapping[str, str]) -> str:
+    """The credential a program shows, from the headers the CLIs use; "" for none."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("X-Api-Key", "") or headers.get("X-Goog-Api-Key", "")
 
 
-async def identify(ctx: WebContext, handler: BaseHandler, *, bearer_admin: bool) -> Caller:
-    """Who this request comes from. A bearer is a pool key, or on admin routes the admin password.
+async def identify(ctx: WebContext, handler: BaseHandler, *, wanted: int) -> Caller:
+    """Who this request comes from, as far as a route that wants `wanted` must know.
 
-    In local mode the guard has already turned away everyone but this machine.
+    In local mode the guard has already turned away everyone but this machine. A credential in a header is a pool
+    key or the admin password; what has a key's shape is never tried as the password, so that an old key bans nobody.
     """
     if ctx.local:
         return Caller(3, "local", ctx.users.local_principal())
-    headers = handler.request.headers
-    token = bearer(headers.get("Authorization", ""))
-    if token and bearer_admin:
-        return _known(await ctx.users.check_admin(token, peer=handler.peer), "password", 3)
+    token = shown(handler.request.headers) if wanted else ""
     if token:
-        return _known(ctx.users.authenticate(token), "key", 1)
+        found = ctx.users.authenticate(token)
+        if isinstance(found, Principal):
+            return Caller(1, "key", found)
+        if token.count(".") == 2:
+            return Caller(denied=found)
+        admin = await ctx.users.check_admin(token, peer=handler.peer)
+        if isinstance(admin, Principal):
+            return Caller(3, "password", admin)
+        return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)
     session = handler.get_cookie(COOKIE)
-    if session:
-        principal = ctx.users.session(session)
-        if principal is not None:
-            return Caller(3 if principal.admin else 2, "session", principal)
-    return NOBODY
-
-
-def _known(found: Principal | Denied, via: str, rank: int) -> Caller:
-    if isinstance(found, Denied):
-        return Caller(denied=found)
-    return Caller(rank, via, found)
+    principal = ctx.users.session(session) if session else None
+    if principal is None:
+        return NOBODY
+    return Caller(3 if principal.admin else 2, "session", principal)

@@ -36,6 +36,7 @@ class WebContext:
     draining: bool = False
     sources: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
+    digest: tuple[float, Any] = (0.0, None)  # when the accounts were last looked at for open pages, and how they were
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
     @property

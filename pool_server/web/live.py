@@ -55,12 +55,20 @@ class Watch:
             found, _ = self.ctx.ledger.requests(1)
         return found[0].id if found else ""
 
-    def _digest(self) -> list[Any]:
-        """What a page shows of the accounts, coarse enough that not every request is a change."""
-        return [
-            (row["provider"], row["accounts"], row["ready"], [round(w["used_percent"]) for w in row["windows"]])
-            for row in self.ctx.accounts.summary()
-        ]
+    def _digest(self) -> Any:
+        """What a page shows of the accounts, coarse enough that not every request is a change.
+
+        One look serves every page that is open.
+        """
+        now = self.ctx.clock()
+        at, digest = self.ctx.digest
+        if not 0 <= now - at < TICK_S:
+            digest = [
+                (row["provider"], row["accounts"], row["ready"], [round(w["used_percent"]) for w in row["windows"]])
+                for row in self.ctx.accounts.summary()
+            ]
+            self.ctx.digest = (now, digest)
+        return digest
 
 
 class Live(BaseHandler, access=Access.FRIEND):

@@ -58,7 +58,7 @@ class Keys(OwnHandler, access=Access.FRIEND):
         made = await self.ctx.users.create_key(
             self.person.user, asked.label, actor=self.actor, expires=asked.expires
         )
-        self.answer(made, 201)
+        self.answer(made)
 
 
 class OwnKey(OwnHandler, access=Access.FRIEND):
@@ -86,7 +86,7 @@ class Tickets(OwnHandler, access=Access.FRIEND):
 
     def post(self) -> None:
         asked = self.body_as(NewTicket)
-        self.answer(self.ctx.users.create_ticket(self.principal, key_id=asked.key, label=asked.label), 201)
+        self.answer(self.ctx.users.create_ticket(self.principal, key_id=asked.key, label=asked.label))
 
 
 class Passphrase(OwnHandler, access=Access.FRIEND):

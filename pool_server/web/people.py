@@ -60,7 +60,7 @@ class Users(AdminHandler, access=Access.ADMIN):
     async def post(self) -> None:
         asked = self.body_as(NewUser)
         made = await self.ctx.users.create_user(asked.name, actor=self.actor, limits=asked.limits, note=asked.note)
-        self.answer(made, 201)
+        self.answer(made)
 
 
 class User(AdminHandler, access=Access.ADMIN):
@@ -88,7 +88,7 @@ class UserKeys(BaseHandler, access=Access.ADMIN):
     async def post(self, user: str) -> None:
         asked = self.body_as(NewKey)
         made = await self.ctx.users.create_key(user, asked.label, actor=self.actor, expires=asked.expires)
-        self.answer(made, 201)
+        self.answer(made)
 
 
 class UserKey(BaseHandler, access=Access.ADMIN):
@@ -129,7 +129,7 @@ class Codes(BaseHandler, access=Access.ADMIN):
         made = await self.ctx.users.create_code(
             actor=self.actor, label=asked.label, uses=asked.uses, expires=expires, limits=asked.limits
         )
-        self.answer(made, 201)
+        self.answer(made)
 
 
 class Code(BaseHandler, access=Access.ADMIN):

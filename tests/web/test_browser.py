@@ -206,9 +206,9 @@ def test_every_page_fits_every_width_in_both_colours_and_complains_of_nothing(tm
                 pages = [("/", ""), ("/admin", ""), ("/", who["friend"]), ("/status", who["friend"])]
                 own = ("/accounts", "/people", f"/people/{who['user']}", "/audit", "/settings")
                 for page, session in [*pages, *((page, who["admin"]) for page in own)]:
+                    visit(driver, site.url + page, session)
                     for width in (320, 360, 768, 1440):
                         browser.resize(driver, width)
-                        visit(driver, site.url + page, session)
                         across = driver.execute_script("return document.documentElement.scrollWidth")
                         assert across <= width, f"{page} is {across} px wide at {width}"
                     assert text(driver, "h1")
