@@ -78,9 +78,7 @@ class Lane:
 
     def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
         """Put the account where it belongs now."""
-        self.drop(account.facts.id)
         card = judge(account, self.scopes, now, usual_latency)
-        self.cards[account.facts.id] = card
         refusal = card.candidate.refusal
         if card.rating is not None:
             card.key = rank(account, card.rating, strategy)
@@ -91,15 +89,27 @@ class Lane:
             card.key = (card.candidate.until, account.facts.id)
             card.home = self.resting
             due = probe_due(account.live, self.scopes, now)
-            if due is not None:
-                card.due = (due, account.facts.id)
-                self.probes.add(card.due)
-        else:
-            self.stopped[account.facts.id] = None
-        if refusal is not None:
-            self.refused[refusal] += 1
+            card.due = (due, account.facts.id) if due is not None else None
+        self._insert(card)
+
+    def _insert(self, card: Card) -> None:
+        account_id, refusal = card.account.facts.id, card.candidate.refusal
+        old = self.cards.get(account_id)
+        if old is not None:
+            same = old.home is card.home and old.key == card.key and old.due == card.due
+            if same and old.candidate.refusal is refusal:
+                self.cards[account_id] = card
+                return
+            self.drop(account_id)
+        self.cards[account_id] = card
         if card.home is not None:
             card.home.add(card.key)
+        else:
+            self.stopped[account_id] = None
+        if card.due is not None:
+            self.probes.add(card.due)
+        if refusal is not None:
+            self.refused[refusal] += 1
 
     def drop(self, account_id: str) -> None:
         """Take the account out, if it is in."""

@@ -145,7 +145,9 @@ def succeed(live: Live, scopes: tuple[str, ...], first_byte_s: float | None, now
             move(live, Event.ANSWERED, Actor.PROVIDER, now)
         del live.rests[scope]
         changed = True
-    return settle(live, now) or changed
+    if changed:
+        settle(live, now)
+    return changed
 
 
 def absorb(live: Live, observations: Iterable[WindowObservation], now: float) -> bool:

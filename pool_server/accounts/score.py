@@ -98,7 +98,7 @@ def _read(live: Live, scopes: tuple[str, ...], now: float) -> _Reading:
         if scope and left <= LOW_ROOM and scope not in live.overage:
             reading.family_drained = True
         if seconds >= win.DAY:
-            doublings = log2(max(win.surplus(w, now), _LEAST_SURPLUS))
+            doublings = log2(max(win.surplus(w, left, now), _LEAST_SURPLUS))
             if pace is None or doublings < pace:
                 pace, reading.resets_at = doublings, w.resets_at
             if left < LONG_LOW:

@@ -35,7 +35,7 @@ class Outcome(msgspec.Struct):
     `moved_share`: conversations moved although their account could have gone on, of all conversations.
     `usable_room_used`: what was used of the weeks that ended, of what a knowing planner could have used of them.
     `room_lost`: what was left unused in them, of all they held. `spread`: the greatest share of its own capacity an
-    account was used, over the mean. `requests_per_s`: simulated requests a real second.
+    account was used, over the mean. `requests_per_s`: simulated requests in a second of processor time.
     """
 
     strategy: Strategy
@@ -61,10 +61,10 @@ def simulate(name: str = "standard-week", *, strategy: Strategy | None = None, s
 
 def run(scenario: Scenario, strategy: Strategy, goal: float) -> Outcome:
     """One strategy through one scenario. `goal`: units a knowing planner uses of the weeks that end."""
-    began = time.perf_counter()
+    began = time.process_time()
     week = _Week(scenario, strategy)
     week.run()
-    return week.outcome(goal, time.perf_counter() - began)
+    return week.outcome(goal, time.process_time() - began)
 
 
 class _Conversation:

@@ -20,9 +20,8 @@ from pool_server.accounts.score import Rating, rank
 from pool_server.words import Provider, Refusal, Strategy
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
-RERATE_S = 30.0  # a rating drifts with time and is made anew after so long …
-RERATE_MANY_S = 60.0  # … or, in a large pool, after so long, a few accounts a choice
-LARGE = 64
+RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
+LARGE = 64  # … all at once in a pool of so many, else a few accounts with each choice
 LANES_KEPT = 16
 FITS_KEPT = 512
 
@@ -169,7 +168,7 @@ class View:
         ring = self._ring
         for _ in range(min(limit, len(ring))):
             account = self.accounts[ring[0]]
-            if now - account.rated_at < RERATE_MANY_S and now >= account.rated_at:
+            if now - account.rated_at < RERATE_S and now >= account.rated_at:
                 return
             ring.rotate(-1)
             self._dirty[account.facts.id] = account

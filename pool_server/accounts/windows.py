@@ -24,16 +24,12 @@ def key(window: str, scope: str) -> str:
     return f"{window}/{scope}" if scope else window
 
 
-def has_reset(w: WindowObservation, now: float) -> bool:
-    """Has this window started anew since it was observed? Without a known reset its length decides."""
-    if w.resets_at is not None:
-        return now >= w.resets_at
-    return w.seconds > 0 and now >= w.observed_at + w.seconds
-
-
 def used(w: WindowObservation, now: float) -> float:
-    """Percent used at `now`: 0 past the reset, else what was last seen."""
-    return 0.0 if has_reset(w, now) else w.used_percent
+    """Percent used at `now`: 0 past the reset, else what was last seen. Without a known reset the length decides."""
+    resets_at = w.resets_at
+    if resets_at is not None:
+        return 0.0 if now >= resets_at else w.used_percent
+    return 0.0 if 0 < w.seconds <= now - w.observed_at else w.used_percent
 
 
 def time_left(w: WindowObservation, now: float) -> float | None:
@@ -78,17 +74,16 @@ def room(windows: Iterable[WindowObservation], now: float) -> float | None:
     return max(0.0, min(left)) if left else None
 
 
-def surplus(w: WindowObservation, now: float) -> float:
-    """How room compares with the time it must last: (share left) / (share of time left).
+def surplus(w: WindowObservation, room: float, now: float) -> float:
+    """How the `room` (percent) left in a window compares with the time it must last: share left / share of time left.
 
     1 is on pace, 2 has twice what an even pace needs, 0 is used up. Without a known reset the whole length is
     assumed to lie ahead. Never above 100, so that the last seconds of a window stay comparable.
     """
-    share = max(0.0, FULL - used(w, now)) / FULL
-    left = time_left(w, now)
-    if left is None or not w.seconds:
-        return share
-    return share / max(0.01, min(1.0, left / w.seconds))
+    resets_at = w.resets_at
+    if resets_at is None or now >= resets_at or not w.seconds:
+        return room / FULL
+    return room / FULL / max(0.01, min(1.0, (resets_at - now) / w.seconds))
 
 
 def full_until(w: WindowObservation, now: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_first_polls_are_spread(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {f"claude_{n}.json": claude(f"sk-ant-oat01-{n}") for n in range(200)})
     due = sorted(row["next_poll"] - NOW for row in pool.accounts.describe_all())
     assert due[0] < 5 and due[-1] > 40 and all(0 <= at <= 50 for at in due)
-    gaps = [b - a for a, b in zip(due, due[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(due)]
     assert max(gaps) < 3
 
 
@@ -144,8 +145,8 @@ def test_an_account_without_a_project_is_set_up_once(tmp_path: Path) -> None:
 
 
 def test_a_set_up_that_fails_says_so_and_is_tried_again(tmp_path: Path) -> None:
-    refused = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "This service has been disabled",
-                         "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "TOS_VIOLATION"}]}}  # fmt: skip
+    why = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "TOS_VIOLATION"}
+    refused = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "disabled", "details": [why]}}
     pool = Pool(tmp_path, {"gemini_g.json": GEMINI}, usage_polling=UsagePolling(0),
                 line=Line(lambda _: HttpAnswer(403, {}, json.dumps(refused).encode())))  # fmt: skip
     again = asyncio.run(pool.accounts._keeper._set_up("gemini:g"))

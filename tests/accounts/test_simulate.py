@@ -21,12 +21,13 @@ from pool_server.accounts.simulate_world import World, reachable
 from pool_server.words import FaultKind, FaultScope, Strategy
 
 HOUR = 3600.0
-PROMISED = set(
-    "strategy requests refused refused_with_room moved_share usable_room_used room_lost requests_per_s".split()
-)
+PROMISED = {
+    "strategy", "requests", "refused", "refused_with_room", "moved_share", "usable_room_used", "room_lost",
+    "requests_per_s",
+}  # fmt: skip
 
 
-def small(seed: int, share: int = 6) -> Scenario:
+def small(seed: int, share: int = 14) -> Scenario:
     """The standard week with a part of its talks and of its room: quick, and as hard."""
     whole = standard_week(seed)
     seats = tuple(
@@ -61,7 +62,7 @@ def test_balanced_keeps_its_promises_and_beats_taking_turns() -> None:
     goal = reachable(week)
     rows = {s: run(week, s, goal) for s in (Strategy.BALANCED, Strategy.ROUND_ROBIN)}
     best = rows[Strategy.BALANCED]
-    assert best.requests > 10_000
+    assert best.requests > 5_000
     assert best.refused_with_room == 0
     assert best.moved_share <= 0.01
     assert best.usable_room_used >= 0.95
