@@ -35,6 +35,21 @@ class Case:
     env: Callable[[str], dict[str, str]] = field(default=lambda key: {})
     keys_only: bool = False
 
+    def furnish(self, key: str, home: Path) -> None:
+        """Makes a HOME with a small project in it and the client's settings, as a set-up would leave it."""
+        (home / "project").mkdir(parents=True)
+        (home / "project" / "README.md").write_text("# widget\n")
+        for name, text in self.files(key).items():
+            target = home / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+            target.chmod(0o600)
+
+    def environment(self, key: str, home: Path) -> dict[str, str]:
+        """The whole environment the client is run with."""
+        plain = {"USER": "user", "LANG": "C.UTF-8", "TERM": "xterm-256color"}
+        return {"PATH": path(), "HOME": str(home), **plain, **self.env(key)}
+
 
 def binary(client: str) -> Path:
     return DIRECTORY / client / "node_modules" / ".bin" / client

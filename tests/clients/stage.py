@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import threading
 from collections.abc import Coroutine, Iterator
@@ -16,7 +15,7 @@ from pool_server.records import Usage, UsageRecord
 from pool_server.server import Server, open_people
 from pool_server.users import Actor
 from pool_server.words import Operation, Transport
-from tests.clients.cases import Case, path
+from tests.clients.cases import Case
 from tests.clients.jail import Jail, Ran
 from tests.fakes import FakeAccount, FakeProviders, Surface, account, fake_settings, key_account
 
@@ -60,15 +59,7 @@ class Stage:
 
     def turn(self, argv: list[str]) -> Ran:
         """One command of the CLI; asserts that the user saw a good answer and nothing else."""
-        env = {
-            "PATH": path(),
-            "HOME": str(self._home),
-            "USER": "user",
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
-            **self.case.env(self.key),
-        }
-        ran = self._jail.run(argv, env=env, cwd=self._home / "project")
+        ran = self._jail.run(argv, env=self.case.environment(self.key, self._home), cwd=self._home / "project")
         assert ran.code == 0, self.told(ran)
         assert "Hello from the fake" in ran.out, self.told(ran)
         return ran
@@ -124,16 +115,10 @@ async def _make_key(settings: Settings) -> str:
 def stage(case: Case, folder: Path, *, accounts: int = 2) -> Iterator[Stage]:
     """A jail, fake accounts, the server in friends mode with a user's key, and a home set up for the case."""
     home = folder / "home"
-    (home / "project").mkdir(parents=True)
-    (home / "project" / "README.md").write_text("# widget\n")
     with FakeProviders(cast(case, accounts)) as fakes:
         settings = fake_settings(folder, fakes, pool_users=PoolUsers(admin_password="admin"), drain_s=1.0)
         key = asyncio.run(_make_key(settings))
-        for name, text in case.files(key).items():
-            target = home / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
-            os.chmod(target, 0o600)
+        case.furnish(key, home)
         logs = folder / "logs"
         logs.mkdir()
         jail, thread = Jail(logs), ServerThread(settings)
