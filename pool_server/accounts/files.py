@@ -252,10 +252,11 @@ def _replace(target: Path, raw: bytes, folder: int) -> None:
     os.fsync(folder)
 
 
-def sweep(folder: Path) -> int:
-    """Remove what a killed process left half-written; call it while no other process may be writing."""
-    gone = 0
+def sweep(folder: Path, before: float) -> None:
+    """Remove what a killed process left half-written before the moment `before` (unix seconds)."""
     for leftover in folder.rglob(f".*{_TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
-        gone += 1
-    return gone
+        try:
+            if leftover.lstat().st_mtime < before:
+                leftover.unlink()
+        except OSError:
+            continue  # another process was faster, or the folder may not be written

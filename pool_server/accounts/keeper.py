@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 
 from watchfiles import awatch
 
-from pool_server.accounts import learn, setup
+from pool_server.accounts import files, learn, setup
 from pool_server.accounts.live import move
 from pool_server.accounts.pins import Pins
 from pool_server.accounts.polling import Poller
@@ -30,6 +31,7 @@ UPKEEP_S = 0.25  # how stale other workers' exchanges under way may be
 RERATED_AT_ONCE = 100
 SWEEP_EVERY = 240  # upkeeps
 WATCH_MS = 1000
+LEFTOVER_S = 3600.0  # a half-written file so old belongs to nobody any more
 LOOK_EVERY = 60  # watches without news
 SETUP_RETRY_S = 600.0
 REFRESH_JITTER_S = 120.0
@@ -195,6 +197,7 @@ class Keeper:
         for account_id in self.roster.view.accounts:
             self.plan(account_id)
         if self._leader:
+            files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
             for timers in (self.refreshes, self.polls, self.setups):
                 timers.start()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._upkeep())]

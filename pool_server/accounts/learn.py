@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from pool_server.accounts import windows as win
-from pool_server.accounts.live import FaultNote, Live, Rest, move, settle
+from pool_server.accounts.live import FaultNote, Live, Rest, counts_until, move, settle
 from pool_server.accounts.states import Actor, Event
 from pool_server.records import Fault, WindowObservation
 from pool_server.words import AccountState, FaultKind, FaultScope, Source
@@ -97,9 +97,7 @@ def _level(old: Rest | None, now: float) -> int:
         return 0
     if now < old.until:
         return old.level
-    if now - old.until > max(HALF_LIFE_S, 2 * (old.until - old.since)):
-        return 0
-    return old.level + 1
+    return old.level + 1 if now <= counts_until(old) else 0
 
 
 def _until(live: Live, fault: Fault, scope: str, level: int, now: float) -> float:
@@ -125,16 +123,12 @@ def trouble(live: Live, now: float) -> float:
 
 
 def succeed(live: Live, scopes: tuple[str, ...], first_byte_s: float | None, now: float) -> bool:
-    """Learn from an answered request; True when something other than the latency changed.
+    """Learn from an answered request; True when anything changed that is worth keeping.
 
     An answer ends the rests it disproves. A quota rest is disproved by a half-open request only: other answers
     may belong to streams that began before the account ran out.
     """
-    if first_byte_s is not None:
-        old = live.latency
-        live.latency = first_byte_s if old is None else old + LATENCY_WEIGHT * (first_byte_s - old)
-    live.answered_at = now
-    changed = False
+    changed = first_byte_s is not None and _note_latency(live, first_byte_s)
     for scope in ("", *scopes):
         rest = live.rests.get(scope)
         if rest is None or not (rest.probing or rest.kind not in EARNED or now >= rest.until):
@@ -150,6 +144,13 @@ def succeed(live: Live, scopes: tuple[str, ...], first_byte_s: float | None, now
     return changed
 
 
+def _note_latency(live: Live, seconds: float) -> bool:
+    """Average another first byte in; True when the average moved by more than a tenth."""
+    old = live.latency
+    live.latency = seconds if old is None else old + LATENCY_WEIGHT * (seconds - old)
+    return old is None or abs(live.latency - old) > 0.1 * old
+
+
 def absorb(live: Live, observations: Iterable[WindowObservation], now: float) -> bool:
     """Take in sightings of windows; True when one of them, or the state, changed."""
     changed = False
@@ -162,13 +163,19 @@ def absorb(live: Live, observations: Iterable[WindowObservation], now: float) ->
             continue
         live.windows[name] = merged
         scopes[new.scope] = new
-        changed |= old is None or old.used_percent != merged.used_percent or old.resets_at != merged.resets_at
+        changed |= old is None or _differs(old, merged)
     for scope, new in scopes.items():
         if new.source is not Source.ERROR:
             _weigh_rest(live, scope, new, now)
     if scopes:
         win.prune(live.windows, now)
     return settle(live, now) or changed
+
+
+def _differs(old: WindowObservation, new: WindowObservation) -> bool:
+    """Is the newer sighting worth writing down? An equal one is once a minute."""
+    same = old.used_percent == new.used_percent and old.resets_at == new.resets_at
+    return not same or new.observed_at - old.observed_at > LAGGING_S
 
 
 def _weigh_rest(live: Live, scope: str, new: WindowObservation, now: float) -> None:

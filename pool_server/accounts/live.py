@@ -18,7 +18,7 @@ LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conve
 PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
 EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
 LONG_REST_S = 300.0
-FORGET_REST_S = 6 * 3600.0  # how long a past rest still counts for the level of the next
+LEVEL_KEPT_S = 600.0  # so long after its end, or twice its own length, a rest counts for the level of the next
 
 
 class Rest(msgspec.Struct):
@@ -68,7 +68,6 @@ class Live(msgspec.Struct):
     trouble: float = 0.0
     trouble_at: float = 0.0
     latency: float | None = None
-    answered_at: float = 0.0
     jitter: float = 0.0
 
     @property
@@ -103,6 +102,11 @@ def settle(live: Live, now: float) -> bool:
     return changed
 
 
+def counts_until(rest: Rest) -> float:
+    """Until when a rest that is over still makes the next one longer."""
+    return rest.until + max(LEVEL_KEPT_S, 2 * (rest.until - rest.since))
+
+
 def lasting(live: Live) -> list[WindowObservation]:
     """The account's own windows that say something about what must last: ten minutes and longer."""
     return [
@@ -116,7 +120,7 @@ def _end_rests(live: Live, now: float) -> bool:
     for scope, rest in list(live.rests.items()):
         if rest.probing and now - rest.probing > PROBE_LIMIT_S:
             changed |= probe_lost(live, scope, now)
-        if now > rest.until + FORGET_REST_S:
+        if scope and counts_until(rest) < now:
             del live.rests[scope]
     whole = live.rests.get("")
     if live.state not in _RESTING:

@@ -177,8 +177,11 @@ def test_kill_9_in_a_write_leaves_the_old_or_the_new_file(tmp_path: Path) -> Non
         data = files.read(path).data
         assert data["keep"] == "me"
         assert data["tokens"]["access_token"] == str(data["tokens"]["n"]) * 4000
-    files.sweep(tmp_path)
+    files.sweep(tmp_path, time.time() - 3600)
+    left = set(os.listdir(tmp_path)) - {"personal.json"}
+    files.sweep(tmp_path, time.time() + 1)
     assert os.listdir(tmp_path) == ["personal.json"]
+    assert all(name.endswith(".pool-tmp") for name in left)
 
 
 def test_a_thousand_files_of_which_a_hundred_are_broken(tmp_path: Path) -> None:
