@@ -42,23 +42,24 @@ class PageHandler(BaseHandler, abstract=True):
         self.finish(self.render_string(template, title=title, **values))
 
     def get_template_namespace(self) -> dict[str, Any]:
-        namespace = super().get_template_namespace()
+        """What templates may name. Not the handler itself: a rendered template refers to its namespace and back, and
+        would keep the request until the next collection."""
         theme = self.get_cookie("theme", "")
-        namespace.update(
-            ctx=self.ctx,
-            caller=self.caller,
-            now=self.ctx.clock(),
-            fmt=figures,
-            words=phrases,
-            parts=parts,
-            zone=figures.zone(self.ctx.settings.ledger.timezone),
-            asset=assets().url,
-            theme=theme if theme in THEMES else "",
-            navigation=[item for item in NAVIGATION if self.shows(item)],
-            path=self.request.path,
-            pool_name=self.ctx.pool_name,
-        )
-        return namespace
+        return {
+            "ctx": self.ctx,
+            "caller": self.caller,
+            "now": self.ctx.clock(),
+            "fmt": figures,
+            "words": phrases,
+            "parts": parts,
+            "zone": figures.zone(self.ctx.settings.ledger.timezone),
+            "asset": assets().url,
+            "theme": theme if theme in THEMES else "",
+            "navigation": [item for item in NAVIGATION if self.shows(item)],
+            "path": self.request.path,
+            "pool_name": self.ctx.pool_name,
+            "xsrf_token": self.xsrf_token,
+        }
 
     def shows(self, item: NavItem) -> bool:
         if self.ctx.local and item.path == "/people":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import http.client
 import re
+from pathlib import Path
 
 import pytest
 
-from pool_server.web import TABLE, Access, BaseHandler
+from pool_server.web import TABLE, Access, BaseHandler, folders
 from pool_server.web.assets import assets
 from pool_server.web.base import SECURITY_HEADERS
 from tests.web.site import Site
@@ -54,6 +57,47 @@ def test_every_answer_carries_the_security_headers(local: Site, path: str) -> No
 def test_a_body_over_the_cap_is_refused_unread(local: Site) -> None:
     answer = local.request("POST", "/admin/reload", body=b"x" * 70_000, Content_Type="application/json")
     assert answer.status == 413
+
+
+def test_a_chunked_body_cannot_go_around_the_cap(local: Site) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", local.port, timeout=10)
+    chunks = (b"x" * 4096 for _ in range(64))
+    try:
+        connection.request("POST", "/admin/reload", body=chunks, encode_chunked=True, headers={"Host": "localhost"})
+        assert connection.getresponse().status >= 400
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the server hung up within the body
+    finally:
+        connection.close()
+    assert local.get("/admin/audit?action=pool.").json()["rows"] == []
+
+
+def test_handlers_leave_no_reference_cycles(local: Site) -> None:
+    pages = ("/nothing", "/", "/status", "/accounts", "/admin/accounts")
+    for path in pages:
+        local.get(path, Accept="text/html")
+
+    gc.collect()
+    gc.disable()
+    try:
+        for path in (*pages, "/healthz"):
+            local.get(path, Accept="text/html")
+        found = local.run(lambda: [thing for thing in gc.get_objects() if isinstance(thing, BaseHandler)])
+        alive = {type(handler).__name__ for handler in found}
+    finally:
+        gc.enable()
+    assert alive <= {"Healthz"}, "only the last request's own handler may still be ending"
+
+
+def test_templates_are_found_in_a_source_tree_and_in_a_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (folders.templates_folder() / "setup" / "codex.sh").is_file()
+    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "pool_server")
+    with pytest.raises(FileNotFoundError):
+        folders.templates_folder()
+    (tmp_path / "pool_server" / "_templates" / "pages").mkdir(parents=True)
+    assert folders.templates_folder() == tmp_path / "pool_server" / "_templates"
 
 
 def test_errors_are_a_page_for_browsers_and_a_line_for_programs(local: Site) -> None:

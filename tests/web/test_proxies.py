@@ -1,0 +1,54 @@
+"""Who is behind a proxy, and which addresses may end up in a script."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.web.proxies import base_url, networks, real_peer, real_scheme
+
+TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32", "127.0.0.1"])
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "found"),
+    [
+        ("10.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", "203.0.113.7, 10.0.0.2", "203.0.113.7"),
+        ("10.0.0.1", "spoofed, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
+        ("10.0.0.1", "203.0.113.7, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1", "[2001:4860::8]", "2001:4860::8"),
+    ],
+)
+def test_the_nearest_address_that_is_not_ours_counts(peer: str, forwarded: str, found: str) -> None:
+    assert real_peer(peer, {"X-Forwarded-For": forwarded}, TRUSTED) == found
+
+
+@given(st.text(), st.ip_addresses())
+def test_an_untrusted_peers_header_changes_nothing(forwarded: str, peer: object) -> None:
+    assert real_peer(str(peer), {"X-Forwarded-For": forwarded}, ()) == str(peer)
+    assert real_scheme("http", str(peer), {"X-Forwarded-Proto": "https"}, ()) == "http"
+
+
+def test_the_scheme_is_a_trusted_proxys_to_say() -> None:
+    assert real_scheme("http", "10.1.2.3", {"X-Forwarded-Proto": " HTTPS"}, TRUSTED) == "https"
+    assert real_scheme("http", "10.1.2.3", {"X-Forwarded-Proto": "gopher"}, TRUSTED) == "http"
+
+
+@pytest.mark.parametrize("host", ["pool.example", "pool.example:8989", "10.0.0.1:80", "[::1]:8989", "localhost"])
+def test_a_plain_host_is_taken_over(host: str) -> None:
+    assert base_url("", "https", host) == f"https://{host}"
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a b", "x'y", "x;y", "$(x)", "x/y", "x\\y", "-x", "x\n", "x:port", "x@y", "[::1", "x?y", "é.example"]
+)
+def test_anything_else_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="public_url"):
+        base_url("", "http", host)
+    assert base_url("https://pool.example/", "http", host) == "https://pool.example"

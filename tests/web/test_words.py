@@ -1,0 +1,218 @@
+"""Figures, phrases, bars and sentences: what people read."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server import words
+from pool_server.config import HIDDEN, Limits
+from pool_server.web import figures, limits, outlook, pace, parts, phrases, requests
+from pool_server.web.assets import assets
+from tests.web.pool import exchange
+
+NOW = 1_790_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("table", "vocabulary"),
+    [
+        (phrases.PROVIDERS, words.Provider),
+        (phrases.STATES, words.AccountState),
+        (phrases.TONES, words.AccountState),
+        (phrases.REFUSALS, words.Refusal),
+        (phrases.CHOICES, words.ChoiceReason),
+        (phrases.DENIALS, words.Denial),
+        (phrases.FAULTS, words.FaultKind),
+        (phrases.OUTCOMES, words.Outcome),
+        (phrases.ADVICE, words.Outcome),
+        (phrases.SOURCES, words.Source),
+        (phrases.CREDENTIALS, words.CredentialKind),
+    ],
+)
+def test_every_member_has_words(table: dict[StrEnum, str], vocabulary: type[StrEnum]) -> None:
+    assert set(table) == set(vocabulary)
+    for text in table.values():
+        assert "_" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (9_999, "9,999"), (10_000, "10.0 k"), (12_345_678, "12.3 M"), (999_999, "1.0 M"), (4e9, "4.0 B"),
+     (123_456, "123 k"), (2.5e12, "2.5 T"), (None, "not known")],
+)  # fmt: skip
+def test_counts(value: float | None, shown: str) -> None:
+    assert figures.count(value) == shown
+
+
+@given(st.floats(0, 1e14))
+def test_a_shortened_count_is_near_the_true_one(value: float) -> None:
+    number, _, unit = figures.count(value).replace(",", "").partition(" ")
+    size = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[unit]
+    assert abs(float(number) * size - value) <= max(0.5, 0.051 * size, 0.006 * value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h"), (6700, "1 h 52 min"), (7200, "2 h"),
+     (47.9 * 3600, "47 h 54 min"), (200_000, "2 d 7 h"), (30 * 86_400, "30 d"), (-5, "0 s")],
+)  # fmt: skip
+def test_durations(seconds: float, shown: str) -> None:
+    assert figures.duration(seconds) == shown
+
+
+@given(st.floats(0, 1e8))
+def test_durations_never_show_sixty_of_anything(seconds: float) -> None:
+    assert not re.search(r"\b60 (s|min)\b|\b24 h$", figures.duration(seconds)) or seconds >= 24 * 3600 - 60
+
+
+def test_percents_never_round_to_none_or_all() -> None:
+    assert [figures.percent(value) for value in (0, 0.2, 42.4, 99.7, 100, 104)] == [
+        "0 %", "<1 %", "42 %", "99 %", "100 %", "104 %",
+    ]  # fmt: skip
+
+
+def test_prices_that_are_not_known_are_not_nothing() -> None:
+    assert figures.price({"cost_usd": 0.0, "unpriced": 3}) == "not known"
+    assert figures.price({"cost_usd": 1.5, "unpriced": 3}) == "$1.50 and more"
+    assert figures.price({"cost_usd": 0.0, "unpriced": 0}) == "$0.00"
+    assert figures.money(0.001) == "<$0.01"
+    assert figures.money(1234.5) == "$1,234"
+
+
+def test_clock_times_say_as_much_as_is_needed() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    assert figures.clock(NOW, NOW, UTC) == "14:13"
+    assert figures.clock(NOW + 86_400, NOW, UTC) == "Tue 14:13"
+    assert figures.clock(NOW - 30 * 86_400, NOW, UTC) == "22 Aug 14:13"
+    assert figures.clock(NOW - 400 * 86_400, NOW, berlin) == "17 Aug 2025 16:13"
+    assert figures.zone("Nowhere/Land") is UTC
+    assert figures.within(NOW - 1, NOW) == "any moment"
+    assert figures.ago(None, NOW) == "never"
+
+
+@given(st.none() | st.floats(-10, 500), st.none() | st.floats(-10, 500), st.text())
+def test_bars_stay_within_themselves_and_escape(used: float | None, mark: float | None, label: str) -> None:
+    svg = parts.bar(used, pace=mark, label=label)
+    assert all(0 <= float(width) <= 100 for width in re.findall(r'(?:width|x1)="([0-9.]+)%"', svg))
+    assert "<" not in svg.partition('aria-label="')[2].partition('"')[0]
+
+
+def test_pace_is_the_share_of_the_window_that_is_gone() -> None:
+    assert pace.pace(18_000, NOW + 9_000, NOW) == 50
+    assert pace.pace(18_000, NOW - 1, NOW) is None
+    assert pace.pace(18_000, None, NOW) is None
+    assert pace.pace(0, NOW + 1, NOW) is None
+    assert pace.pace(18_000, NOW + 20_000, NOW) == 0
+
+
+def provider(name: str, **changes: object) -> dict[str, object]:
+    row = {"provider": name, "accounts": {"ready": 1}, "ready": 1, "total": 1, "room_percent": None,
+           "windows": [], "next_return": None, "in_flight": 0}  # fmt: skip
+    return row | changes
+
+
+def foretold(seconds: float | None, confidence: str = "high") -> dict[str, object]:
+    return {"lasts_until": None if seconds is None else NOW + seconds, "confidence": confidence}
+
+
+def test_the_first_sentence_says_how_long_it_lasts() -> None:
+    clauses = [
+        outlook.clause(provider("claude"), foretold(11_400), NOW),
+        outlook.clause(provider("codex"), foretold(None), NOW),
+        outlook.clause(provider("gemini", ready=0, next_return=NOW + 6600), None, NOW),
+        outlook.clause(provider("qwen"), foretold(60, "none"), NOW),
+        outlook.clause(provider("openai"), None, NOW),
+    ]
+    assert outlook.joined(clauses) == (
+        "Claude has about 3 h 10 min of room at the present pace; Codex lasts all day; "
+        "Gemini has no room and comes back in 1 h 50 min; Qwen and OpenAI-compatible are ready"
+    )
+    assert outlook.clause(provider("qwen", ready=0), None, NOW).one == "needs the operator"
+    assert outlook.clause(provider("qwen", room_percent=40.0), None, NOW).one == "has 40 % of its room left"
+
+
+def test_provider_words_name_every_state_but_ready() -> None:
+    row = provider("codex", accounts={"ready": 1, "needs_login": 2}, total=3)
+    assert pace.state_words(row, NOW) == "1 of 3 accounts ready, 2 needs sign-in"
+    out = provider("codex", accounts={"exhausted": 1}, ready=0, next_return=NOW + 60)
+    assert pace.provider_row(out, NOW).tone == "bad"
+    assert pace.state_words(out, NOW) == "0 of 1 account ready, 1 used up; comes back in 1 min"
+
+
+def test_limits_are_shown_where_they_are_set() -> None:
+    standing = {
+        "limits": {"tokens_day": 1000, "cost_week": 0.0, "requests_per_minute": None},
+        "used": {"tokens_day": 250.0, "cost_week": 0.0},
+        "frees": {"tokens_day": NOW + 60, "cost_week": NOW + 60},
+    }
+    first, second = limits.rows(standing, NOW)
+    assert (first.label, first.percent, first.words, first.frees) == ("Tokens a day", 25.0, "250 of 1,000", NOW + 60)
+    assert (second.percent, second.frees) == (100.0, None)
+    assert limits.usual(Limits(tokens_day=5, cost_day=2.0))["cost_day"] == "2"
+    assert {name for name, _, _ in limits.COUNTED} | {"providers", "models"} == set(Limits.__struct_fields__)
+
+
+def test_an_exchange_of_ones_own_says_what_to_do_and_not_whose_account_it_was() -> None:
+    row = requests.row(exchange("u", status=502, outcome="upstream", provider="", model=""))
+    assert row["advice"]
+    assert row["tone"] == "bad"
+    assert "claude:work" not in str(row)
+
+
+def test_settings_values_are_plain_and_secrets_only_set() -> None:
+    shown = [parts.setting(value) for value in (HIDDEN, "", None, True, False, 3.5, ["a", "b"], {"m": 1}, (80, 100))]
+    assert shown == ["set", "not set", "not set", "yes", "no", "3.5", "a, b", "m: 1", "80, 100"]
+
+
+def test_audit_details_are_words() -> None:
+    detail = {"name": "Ada", "via": "friend_code", "limits": {"tokens_day": 500_000, "cost_week": None}}
+    assert phrases.detail(detail) == "name: Ada, by the shared code, tokens day: 500,000, cost week: none"
+    assert phrases.via("code:K7QF2") == "the code K7QF2"
+    assert phrases.action({"action": "user.create", "actor": "user"}) == "joined"
+    assert phrases.action({"action": "of.the.future", "actor": "user"}) == "of.the.future"
+
+
+# -- the token sheet ----------------------------------------------------------------------------------------------
+
+
+def tokens() -> dict[str, tuple[str, str]]:
+    sheet = assets().files["app.css"].body.decode()
+    return {name: (light, dark) for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", sheet)}
+
+
+def luminance(colour: str) -> float:
+    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+@pytest.mark.parametrize("ground", ["paper", "surface", "sunken"])
+def test_text_has_the_contrast_of_aa(ground: str, scheme: int) -> None:
+    colours = {name: pair[scheme] for name, pair in tokens().items()}
+    for name in ("ink", "muted", "accent", "good", "warn", "bad"):
+        assert contrast(colours[name], colours[ground]) >= 4.5, name
+    for name in ("codex", "claude", "gemini", "qwen", "openai", "rule-strong"):
+        assert contrast(colours[name], colours[ground]) >= 3.0, name
+    assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
+
+
+def test_only_the_token_sheet_names_a_colour() -> None:
+    for name, asset in assets().files.items():
+        if name.endswith(".css"):
+            body = asset.body.decode()
+            if name == "app.css":
+                body = re.sub(r"(?s)^.*?:root \{.*?\n\}", "", body, count=1)
+            assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?=[;,) ])|\brgba?\(|\bhsla?\(", body), name
