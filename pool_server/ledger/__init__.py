@@ -3,6 +3,7 @@
 from pool_server.ledger.alerts import Budget, Event, Facts, Incident, Rule
 from pool_server.ledger.cube import Field, Filters
 from pool_server.ledger.forecast import Confidence, Forecast, Why
+from pool_server.ledger.incidents import open_incidents
 from pool_server.ledger.keys import TABLES
 from pool_server.ledger.ledger import Ledger
 from pool_server.ledger.log import EXPORT_COLUMNS, LogFilters, flat
@@ -35,4 +36,5 @@ __all__ = [
     "Watch",
     "Why",
     "flat",
+    "open_incidents",
 ]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pool_server.ledger import alerts, keys
+from pool_server.ledger import alerts
 from pool_server.ledger.alerts import Event, Facts, Incident
 from pool_server.ledger.deliver import Send, deliver
+from pool_server.ledger.incidents import remember, remembered
 from pool_server.ledger.ledger import Ledger
 from pool_server.store import StoreError
 from pool_server.words import Outcome
@@ -20,12 +21,10 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 60.0
 ERROR_WINDOW_S = 900.0
-_INCIDENTS = b"incidents"
 # Endings that the pool or a provider is to blame for.
 _OURS = (Outcome.UPSTREAM, Outcome.CUT, Outcome.EXHAUSTED, Outcome.NO_ACCOUNT)
 # Endings that say nothing about how well the pool serves.
 _CLIENTS = (Outcome.DENIED, Outcome.REQUEST_FAULT, Outcome.REVOKED)
-_decode = msgspec.json.Decoder(dict[str, Incident]).decode
 
 
 class Watch:
@@ -36,13 +35,13 @@ class Watch:
         self._send = send
         self._gather = gather
         self._clock = clock
-        self._open = self._load()
+        self._open = remembered(ledger.store)
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[bool]] = set()
 
     @property
     def incidents(self) -> list[Incident]:
-        """What is wrong now, oldest first: the page's banner."""
+        """What is wrong now, oldest first."""
         return sorted(self._open.values(), key=lambda incident: incident.since)
 
     async def start(self) -> None:
@@ -91,16 +90,8 @@ class Watch:
             ledger_healthy=ledger.healthy,
         )
 
-    def _load(self) -> dict[str, Incident]:
-        raw = self._ledger.store.get(keys.NOTES, _INCIDENTS)
-        try:
-            return {} if raw is None else _decode(raw)
-        except msgspec.MsgspecError:
-            return {}
-
     async def _save(self) -> None:
-        raw = msgspec.json.encode(self._open)
         try:
-            await self._ledger.store.submit(lambda txn: txn.put(keys.NOTES, _INCIDENTS, raw))
+            await remember(self._ledger.store, self._open)
         except StoreError:
             log.warning("open incidents could not be noted; they may be told again after a restart")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pool_server.web import figures, parts, phrases
+from pool_server.web import analytics_banner, figures, parts, phrases
 from pool_server.web.assets import assets
 from pool_server.web.base import Access, BaseHandler, Problem
 from pool_server.web.folders import templates_folder
@@ -56,6 +56,7 @@ class PageHandler(BaseHandler, abstract=True):
             "asset": assets().url,
             "theme": theme if theme in THEMES else "",
             "navigation": [item for item in NAVIGATION if self.shows(item)],
+            "incidents": analytics_banner.lines(self.ctx, self.caller),
             "path": self.request.path,
             "pool_name": self.ctx.pool_name,
             "xsrf_token": self.xsrf_token,
