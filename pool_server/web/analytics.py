@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 from pool_server.ledger import Field, Ledger, Metric
 from pool_server.web import analytics_ask as asking
+from pool_server.web import analytics_banner, analytics_sums, analytics_tables, outlook, pace, phrases
 from pool_server.web import analytics_charts as charts
 from pool_server.web import analytics_now as first
-from pool_server.web import analytics_sums, analytics_tables, outlook, pace, phrases
 from pool_server.web.analytics_ask import Ask, Viewer
 from pool_server.web.analytics_names import Names, account
 from pool_server.web.base import Access, Problem
@@ -120,18 +120,25 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         return {
             "rooms": first.rooms(providers, told["providers"], found.hours, now),
             "resets": first.resets(told["resets"], now) if who.admin else first.shared_resets(providers, now),
-            "hands": first.hands(accounts, self.ctx.accounts.rejected(), now) if who.admin else [],
+            "hands": self._hands(accounts, now) if who.admin else [],
             "burning": first.burning(list(found.hours.values()), in_flight),
             "today": found.today,
         }
+
+    def _hands(self, accounts: list[dict[str, Any]], now: float) -> list[first.Hand]:
+        """What the operator has to do, and what is wrong beside it."""
+        wrong = [first.Hand("warn", words, "") for words in analytics_banner.others(self.ctx)]
+        return first.hands(accounts, self.ctx.accounts.rejected(), now) + wrong
 
     def _range(
         self, who: Viewer, ask: Ask, field: str | None, found: Gathered, names: Names
     ) -> dict[str, Any]:
         """What follows the range and filters."""
         total, where, times = found.summary["total"], ZoneInfo(ask.zone), found.times
-        causes = analytics_tables.causes(total, own=not who.admin)
+        mine = ask.filters.user == who.user and not who.admin
+        causes = analytics_tables.causes(total, own=mine)
         return {
+            "singles": who.admin or mine,  # may the requests behind a sum be seen?
             "total": total,
             "use": charts.use(found.use, field, names, where, SPANS[ask.span]),
             "small": (
@@ -144,7 +151,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "causes": causes,
             "faults": analytics_tables.faults(total),
             "causes_sentence": analytics_tables.causes_sentence(total, causes),
-            "heat": analytics_tables.heat(found.heat),
+            "heat": analytics_tables.heat(found.heat, ask.frm, where),
             "people": analytics_tables.people(found.people, names),
         }
 

@@ -15,6 +15,7 @@ from pool_server.words import Provider
 
 HOUR, DAY = 3600.0, 86_400.0
 RANGES = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "1y": 365 * DAY}
+LONG = ("30d", "1y")  # drawn by day
 USUAL = "7d"
 LONGEST = 20 * 366 * DAY
 ZONE_COOKIE = "tz"  # set by the page's script: the viewer's own zone
@@ -49,7 +50,7 @@ class Ask(NamedTuple):
         """The step of a chart of this range."""
         if self.to - self.frm <= 3 * HOUR:
             return "minute"
-        return "hour" if self.to - self.frm <= 8 * DAY else "day"
+        return "hour" if self.to - self.frm <= 8.5 * DAY else "day"
 
 
 def viewer(handler: BaseHandler) -> Viewer:
@@ -157,10 +158,10 @@ def _range(handler: BaseHandler, zone: str) -> tuple[float, float, str]:
     now = handler.ctx.clock()
     first, last = text(handler, "from"), text(handler, "to")
     span = word(handler, "range", (*RANGES, "custom"), USUAL)
-    if not first and not last:
-        length = RANGES.get(span, RANGES[USUAL])
-        return now - length, now + 1, span if span in RANGES else USUAL
     where = ZoneInfo(zone) if is_zone(zone) else ZoneInfo("UTC")
+    if not first and not last:
+        span = span if span in RANGES else USUAL
+        return _begin(now - RANGES[span], where, days=span in LONG), now + 1, span
     to = moment("to", last, where, end=True) if last else now + 1
     frm = moment("from", first, where) if first else to - RANGES[USUAL]
     if to <= frm:
@@ -168,6 +169,12 @@ def _range(handler: BaseHandler, zone: str) -> tuple[float, float, str]:
     if to - frm > LONGEST:
         raise Problem(400, "bad_request", "the range may be at most 20 years long")
     return frm, to, "custom"
+
+
+def _begin(at: float, where: tzinfo, *, days: bool) -> float:
+    """The full hour, or of long ranges the midnight, with which a range begins: charts and sums then hold the same."""
+    local = datetime.fromtimestamp(at, where).replace(minute=0, second=0, microsecond=0)
+    return (local.replace(hour=0) if days else local).timestamp()
 
 
 def _whose(handler: BaseHandler, who: Viewer, asked: str, *, own: bool) -> str | None:

@@ -102,22 +102,29 @@ def use(chart: dict[str, Any], field: str | None, names: Names, where: tzinfo, s
         for line in lines
     )  # fmt: skip
     axis = points(chart, where)
-    sentence = _use_sentence(drawn, axis, kind, span)
+    sentence = _use_sentence(drawn, axis, kind, span, chart, field)
     return Chart("use", "Use over time", sentence, unit, kind, True, axis, drawn)
 
 
-def _use_sentence(lines: Sequence[Line], axis: Sequence[Point], kind: str, span: str) -> str:
+def _use_sentence(
+    lines: Sequence[Line], axis: Sequence[Point], kind: str, span: str, chart: dict[str, Any], field: str | None
+) -> str:
     sums = [sum(line.values[i] or 0 for line in lines) for i in range(len(axis))]
     total = sum(sums)
     if not total:
         return f"Nothing was used {span}."
     most = max(range(len(sums)), key=sums.__getitem__)
     what = SHORT[kind](total) + ("" if kind == "money" else " tokens")
-    words = f"{what} {span}, most of it at {axis[most].label} ({SHORT[kind](sums[most])})"
+    when = _when(chart, axis, most)
+    words = f"{what} {span}, most of it {when} ({SHORT[kind](sums[most])})"
     if len(lines) > 1:
         share = 100 * sum(value or 0 for value in lines[0].values) / total
-        words += f"; {lines[0].name} used {figures.percent(share)}"
+        words += f"; {figures.percent(share)} of it {'by' if field == 'user' else 'is'} {lines[0].name}"
     return words + "."
+
+
+def _when(chart: dict[str, Any], axis: Sequence[Point], i: int) -> str:
+    return f"{'on' if chart['step'] == 'day' else 'at'} {axis[i].label}"
 
 
 def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
@@ -131,8 +138,8 @@ def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
         low, at = min(known)
         sentence = f"{figures.percent(100 * share)} of all input tokens came from a cache"
         if len(known) > 1 and low < share - 0.05:
-            sentence += f"; least at {axis[at].label} ({figures.percent(100 * low)})"
-        sentence += ". What comes from a cache costs about a tenth."
+            sentence += f", the least {_when(chart, axis, at)} ({figures.percent(100 * low)})"
+        sentence += "."
     line = Line("all", "from a cache", "", values, SHORT["percent"](share))
     return Chart("cache", "From a cache", sentence, "percent of input tokens", "percent", False, axis, (line,))
 

@@ -85,7 +85,7 @@ def _lasts(row: pace.ProviderRow, told: Mapping[str, Any] | None, now: float) ->
     if told is None:
         if row.gauges:
             return "not known yet", "too little was seen to foretell", "quiet"
-        return "no end known", "the provider has not named a limit", "quiet"
+        return "no limit known", "the provider has not named one", "quiet"
     trust = Confidence(told["confidence"])
     if trust is Confidence.NONE:
         left = min((window["room_percent"] for window in told["windows"]), default=None)
@@ -93,8 +93,8 @@ def _lasts(row: pace.ProviderRow, told: Mapping[str, Any] | None, now: float) ->
     ends = told["lasts_until"]
     if ends is None:
         if any(window["burn_per_h"] for window in told["windows"]):
-            return "no end in sight", "its resets outrun the present pace", "good"
-        return "no end in sight", "nothing of it is being used", "good"
+            return "over 2 weeks", "at the present pace it resets before it is used up", "good"
+        return "over 2 weeks", "nothing of it is being used now", "good"
     left = ends - now
     tone = "bad" if left < HOUR else "warn" if left < 3 * HOUR else "good"
     return figures.duration(max(0.0, left)), f"at the present pace; {TRUST[trust]}", tone
@@ -193,9 +193,9 @@ def change(have: float, had: float) -> str:
 def burning(hours: Sequence[Mapping[str, Any]], in_flight: int) -> str:
     """What is being used now, as a sentence, from the last hour's sums."""
     tokens = sum(row["total_tokens"] for row in hours)
-    under_way = f"{in_flight} {'request is' if in_flight == 1 else 'requests are'} under way"
+    under_way = f"{in_flight or 'no'} {'request is' if in_flight == 1 else 'requests are'} under way now"
     if not tokens:
-        return f"Nothing was used in the last hour; {under_way}." if in_flight else "Nothing was used in the last hour."
+        return f"Nothing was used in the last hour, and {under_way}."
     sums = {"cost_usd": sum(r["cost_usd"] for r in hours), "unpriced": sum(r["unpriced"] for r in hours)}
     price = figures.price(sums)
     worth = "" if price == "not known" else f", worth {price} at API prices"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 from pool_server.web import figures, pace, phrases
@@ -10,6 +11,7 @@ from pool_server.web.analytics_names import Names, account
 from pool_server.words import AccountState, FaultKind, Outcome
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+DAY_S = 86_400.0
 LEVELS = 6  # shades of the heat map, beside "nothing"
 NAMED = 4  # people named beside an account
 ORDER = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
@@ -32,7 +34,10 @@ class Cell(NamedTuple):
 
 
 class Heat(NamedTuple):
+    """The hours of the week; `since` in words when hours are not known for all of the range."""
+
     sentence: str
+    since: str
     days: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
@@ -92,8 +97,10 @@ def causes_sentence(total: Mapping[str, Any], found: Sequence[Cause]) -> str:
     return f"{figures.count(failed)} of {figures.count(requests)} requests failed ({share}){most}."
 
 
-def heat(found: Mapping[str, Any]) -> Heat:
-    """The hours of the week as shades; `found` as `Queries.heatmap` answers."""
+def heat(found: Mapping[str, Any], frm: float, where: tzinfo) -> Heat:
+    """The hours of the week as shades; `found` as `Queries.heatmap` answers a range that begins at `frm`."""
+    began = datetime.fromtimestamp(found["from"], where)
+    since = f"{began.day} {began:%b %Y}" if found["from"] - frm > DAY_S else ""
     say = figures.money if found["metric"] == "cost" else figures.count
     cells = [[value or 0 for value in day] for day in found["cells"]]
     most = max(max(day) for day in cells)
@@ -102,12 +109,12 @@ def heat(found: Mapping[str, Any]) -> Heat:
         for name, day in zip(DAYS, cells, strict=True)
     )
     if not most:
-        return Heat("Nothing was used, so no hour is busier than another.", days)
+        return Heat("Nothing was used, so no hour is busier than another.", since, days)
     weekday, at = max(((d, h) for d in range(7) for h in range(24)), key=lambda place: cells[place[0]][place[1]])
     quiet = [hour for hour in range(24) if not any(day[hour] for day in cells)]
     words = f"Busiest on {DAYS[weekday]}s from {at:02d}:00 to {(at + 1) % 24:02d}:00"
     words += f"; nothing at all in {len(quiet)} of the 24 hours." if quiet else "; no hour of the day is always quiet."
-    return Heat(words, days)
+    return Heat(words, since, days)
 
 
 def _level(value: float, most: float) -> int:

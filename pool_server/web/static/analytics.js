@@ -31,19 +31,25 @@ function faint(colour, share) {
   return `rgba(${parts.join(", ")}, ${share})`;
 }
 
+// Across steps with nothing to say, the line is only a hint of one.
+const bridge = (part) => part.p0.skip || part.p1.skip;
+
 function read(box, figure) {
   const table = box.querySelector("table");
   const rows = [...table.tBodies[0].rows];
   const look = colours(figure);
-  const stacked = "stacked" in figure.dataset;
   const lines = [...table.tHead.rows[0].cells].slice(1).map((head, i) => {
     const colour = look.of(head.dataset.colour);
     return {
       label: head.textContent,
       data: rows.map((row) => number(row.cells[i + 1].textContent)),
       borderColor: colour,
-      backgroundColor: faint(colour, 0.22),
-      fill: stacked ? (i ? "-1" : "origin") : false,
+      spanGaps: true,
+      segment: {
+        borderDash: (part) => (bridge(part) ? [2, 3] : undefined),
+        borderColor: (part) => (bridge(part) ? faint(colour, 0.45) : undefined),
+      },
+      backgroundColor: faint(colour, 0.4),
     };
   });
   look.done();
@@ -80,20 +86,30 @@ function thinned(axis, ticks) {
   axis.ticks = chosen.filter((_, i) => i % step === 0).map(([label, value]) => ({ value, label }));
 }
 
+// A value without neighbours would be no line at all: it is drawn as a dot.
+function alone({ dataset, dataIndex }) {
+  const empty = (i) => (dataset.data[i] ?? null) === null;
+  return empty(dataIndex - 1) && empty(dataIndex + 1) ? 1.5 : 0;
+}
+
 function options(kind, stacked, look) {
   const font = { family: getComputedStyle(document.body).fontFamily, size: 13 };
   const grid = { color: faint(look.muted, 0.18), drawTicks: false };
   return {
     responsive: true,
+    categoryPercentage: 1,
+    barPercentage: look.labels.length > 60 ? 1 : 0.88,
     maintainAspectRatio: false,
     animation: matchMedia("(prefers-reduced-motion: reduce)").matches ? false : { duration: 120 },
     interaction: { mode: "index", intersect: false },
     elements: {
-      line: { borderWidth: 1.5, tension: 0, stepped: stacked ? "middle" : false, borderJoinStyle: "round" },
-      point: { radius: look.labels.length > 2 ? 0 : 2, hoverRadius: 3, hitRadius: 6 },
+      line: { borderWidth: 1.5, tension: 0, borderJoinStyle: "round" },
+      bar: { borderWidth: { top: 1.5 } },
+      point: { radius: alone, hoverRadius: 3, hitRadius: 6 },
     },
     scales: {
       x: {
+        stacked,
         grid: { display: false },
         border: { color: faint(look.muted, 0.4) },
         ticks: { color: look.muted, font, autoSkip: false, maxRotation: 0, callback: (value) => look.ticks[value] },
@@ -128,9 +144,10 @@ function draw(figure) {
   const { kind } = figure.dataset;
   const data = { labels: look.labels, datasets: look.datasets };
   const set = options(kind, "stacked" in figure.dataset, look);
+  const type = "stacked" in figure.dataset ? "bar" : "line";
   const there = charts.get(figure);
   if (!there) {
-    charts.set(figure, new Chart(figure.querySelector("canvas"), { type: "line", data, options: set }));
+    charts.set(figure, new Chart(figure.querySelector("canvas"), { type, data, options: set }));
     return;
   }
   there.data = data;
