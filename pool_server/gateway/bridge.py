@@ -101,11 +101,13 @@ class Conversation:
         """
         try:
             fields = msgspec.json.decode(frame, type=dict[str, msgspec.Raw])
-            new = [bytes(item) for item in msgspec.json.decode(fields.get("input", b"[]"), type=list[msgspec.Raw])]
+            new = _items(fields.get("input", msgspec.Raw(b"[]")))
             previous = msgspec.json.decode(fields.get("previous_response_id", b"null"), type=str | None)
+            if bytes(fields.get("type", b"")) == b'"response.append"':
+                previous = previous or self._last_id
             prewarm = bytes(fields.get("generate", b"")) == b"false"
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadBody("the frame is not a response.create with a list as its input") from error
+            raise BadBody("the frame is not a response.create with a text or a list as its input") from error
         if previous and previous != self._last_id:
             raise ContinuationLost
         for name in _INHERITED:
@@ -183,6 +185,15 @@ class Conversation:
                 self._last_id = msgspec.json.decode(identifier, type=str) if identifier is not None else ""
             if sum(map(len, self._input)) > KEEP_BYTES:
                 self._input, self._last_id = [], ""
+
+
+def _items(raw: msgspec.Raw) -> list[bytes]:
+    """The items of an `input`; a text is short for one message of the user. Raises msgspec's DecodeError."""
+    found = msgspec.json.decode(raw, type=list[msgspec.Raw] | str)
+    if isinstance(found, str):
+        content = [{"type": "input_text", "text": found}]
+        return [msgspec.json.encode({"type": "message", "role": "user", "content": content})]
+    return [bytes(item) for item in found]
 
 
 def _kind(item: bytes) -> _Item:

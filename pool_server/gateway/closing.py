@@ -17,8 +17,10 @@ class PatientProtocol(WebSocketProtocol13):
     _discarding: asyncio.Task[None] | None = None
 
     def _abort(self) -> None:
-        if self._discarding is None and self.server_terminated and not self.client_terminated:
-            self.client_terminated = True  # ends the frame loop; the closing timer calls here again
+        # Within a task it is the frame loop that gives up; the closing timer, which has none, means it.
+        reading = asyncio.current_task() is not None
+        if reading and self._discarding is None and self.server_terminated and not self.client_terminated:
+            self.client_terminated = True  # ends the frame loop
             self._discarding = asyncio.get_running_loop().create_task(self._discard())
         else:
             super()._abort()

@@ -11,7 +11,7 @@ from pool_server.gateway.links import FRAME_CAP, HttpLink, Link, LinkClosed, Soc
 from pool_server.gateway.upstream import HandshakeRefused, UpstreamFailed
 from pool_server.providers import Credential, network_fault, provider_module
 from pool_server.records import Fault
-from pool_server.words import CredentialKind, FaultKind
+from pool_server.words import CredentialKind
 
 _HTTP_ONLY_S = 3600.0  # how long a refused upgrade is remembered
 _NO_SOCKET = frozenset({404, 405, 426, 501})
@@ -26,15 +26,7 @@ class Dialler:
         self._http_only = http_only
 
     async def dial(self, x: Exchange, account: str, credential: Credential) -> tuple[Link | None, Fault | None]:
-        """A link to the account, or the fault that stands against it. A 401 is refreshed and redialled once."""
-        link, fault = await self._dial(x, account, credential)
-        if fault is not None and fault.kind is FaultKind.AUTH and credential.can_refresh:
-            renewed = await x.refreshed(account, credential)
-            if renewed is not None:
-                return await self._dial(x, account, renewed)
-        return link, fault
-
-    async def _dial(self, x: Exchange, account: str, credential: Credential) -> tuple[Link | None, Fault | None]:
+        """A link to the account, or the fault that stands against it."""
         settings = self._rooms.settings
         proxy_url = self._rooms.accounts.proxy_url(account)
         module = provider_module(credential.provider)

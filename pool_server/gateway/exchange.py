@@ -113,6 +113,16 @@ class Exchange:
         self._ask: Ask | None = None
         self._reservation: Reservation | None = None
         self._attempt_started = 0.0
+        self._judged: set[str] = set()
+
+    @property
+    def foreign(self) -> bool:
+        """Was the conversation so far had with another account? Its sealed reasoning and item ids mean nothing
+        to the one that is asked now."""
+        if self.route.dialect is not Dialect.RESPONSES:
+            return False
+        decision = self.decision
+        return self.shed or (decision is not None and decision.pinned not in (None, self.account))
 
     # -- before the first attempt
 
@@ -173,7 +183,7 @@ class Exchange:
             return None
         self.shed = True
         self.peek.hard = ()
-        self.upcall.headers = [pair for pair in self.upcall.headers if pair[0].lower() != _TURN_STATE]
+        self._drop_turn_state()
         return await self._next()
 
     async def _next(self) -> str | None:
@@ -209,10 +219,22 @@ class Exchange:
         credential = self.rooms.accounts.credential(account)
         self.rooms.accounts.begin(account, self.peek.model)
         self.account = account
+        if self.route.dialect is Dialect.RESPONSES:
+            self._leave_turn_state(account)
         self.tried.add(account)
         self._attempt_started = time.monotonic()
         self.attempts.append(Attempt(account, started_ms=self._since_start()))
         return credential
+
+    def _leave_turn_state(self, account: str) -> None:
+        """The echo of a turn state goes to the account that issued it and to no other."""
+        echoed = [value for name, value in self.upcall.headers if name.lower() == _TURN_STATE]
+        owner = self.rooms.accounts.owner_of
+        if any(owner(self.principal.user, "turn_state", value) != account for value in echoed):
+            self._drop_turn_state()
+
+    def _drop_turn_state(self) -> None:
+        self.upcall.headers = [pair for pair in self.upcall.headers if pair[0].lower() != _TURN_STATE]
 
     def end(self, account: str) -> None:
         self.rooms.accounts.end(account, self.peek.model)
@@ -224,6 +246,7 @@ class Exchange:
         try:
             return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")
         except RefreshFailed:
+            self._judged.add(account)  # the refresh has set the account's state
             return None
 
     def failed(self, account: str, credential: Credential, fault: Fault, usage: Usage | None = None) -> None:
@@ -236,7 +259,8 @@ class Exchange:
         if usage is not None and usage.known:
             attempt.usage = usage
         metrics.upstream_faults.labels(credential.provider.value, fault.kind.value).inc()
-        if fault.kind not in _BLAMELESS:
+        judged = fault.kind is FaultKind.AUTH and account in self._judged
+        if fault.kind not in _BLAMELESS and not judged:
             self.rooms.accounts.fail(account, fault, self.peek.model, credential.fingerprint)
 
     def observe(self, account: str, credential: Credential, headers: dict[str, str]) -> None:

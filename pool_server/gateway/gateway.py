@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
@@ -62,6 +63,7 @@ class Gateway(Router):
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
         self.http_only: dict[str, float] = {}
+        self._background: set[asyncio.Task[None]] = set()
         self._socket_app = socket_application(self)
         self.draining = False
         self._sweeper = PeriodicCallback(self.sweep, _SWEEP_S * 1000)
@@ -130,6 +132,17 @@ class Gateway(Router):
         grace = loop.time() + 2.0
         while self._working and loop.time() < grace:
             await poll(0.02)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what no client waits for; it may fail."""
+
+        async def quietly() -> None:
+            with contextlib.suppress(Exception):
+                await work
+
+        task = asyncio.get_running_loop().create_task(quietly())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _all(self) -> list[HttpExchange | CodexSocket]:
         return [*self.live, *self.sockets]

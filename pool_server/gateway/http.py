@@ -253,18 +253,14 @@ class HttpExchange(HTTPMessageDelegate):
 
     async def _attempt(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
         """Tries one account; None when the client has its answer, else the fault that ended the attempt."""
-        body = self._stripped() if x.shed else None
+        body = self._stripped() if x.foreign else None
         body = self._resumed(x, credential) or body
         fault = await self._call(x, account, credential, body)
         if fault is not None and fault.kind is FaultKind.AUTH and credential.can_refresh:
             renewed = await x.refreshed(account, credential)
-            if renewed is None:
-                x.fault = fault
-                x.attempts[-1].fault = fault.kind.value
-                x.attempts[-1].status = fault.status
-                return fault  # the refresh has set the account's state already
-            credential = renewed
-            fault = await self._call(x, account, credential, body)
+            if renewed is not None:
+                credential = renewed
+                fault = await self._call(x, account, credential, body)
         if fault is not None and fault.kind is FaultKind.ENCRYPTED_CONTENT and body is None:
             stripped = self._stripped()
             if stripped is not None:

@@ -18,6 +18,7 @@ from pool_server.records import Prepared
 
 FRAME_CAP = 64 << 20  # bytes of one frame, both ways
 _FAULT_BODY_CAP = 4 << 20
+_REASON_CAP = 123
 
 
 class LinkClosed(Exception):
@@ -41,24 +42,33 @@ class LinkClosed(Exception):
 
 
 class Link(Protocol):
-    """`frames` ends by raising `LinkClosed`; `handshake` are the upstream's headers (lower-case names)."""
+    """`handshake` are the upstream's headers (lower-case names); `lasting` is a connection of its own between
+    turns, which may have died unnoticed. Frames that came as text are `str`, binary ones `bytes`."""
 
     account: str
     handshake: dict[str, str]
+    lasting: bool
 
-    async def send(self, frame: str | bytes) -> None: ...
+    async def send(self, frame: str | bytes) -> None:
+        """Starts a turn. Raises `LinkClosed`."""
 
-    async def receive(self) -> str | bytes: ...
+    async def pass_on(self, frame: str | bytes) -> None:
+        """Passes a frame that starts no turn. Raises `LinkClosed`."""
+
+    async def receive(self) -> str | bytes:
+        """The next frame. Raises `LinkClosed`."""
 
     @property
     def remembers(self) -> bool:
         """Whether a follow-up with `previous_response_id` can be served on this link."""
 
-    async def close(self, code: int = 1000) -> None: ...
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
 
 
 class SocketLink:
     """An upstream WebSocket."""
+
+    lasting = True
 
     def __init__(self, account: str, socket: aiohttp.ClientWebSocketResponse, handshake: dict[str, str]) -> None:
         self.account = account
@@ -71,18 +81,21 @@ class SocketLink:
         return self._used and not self._socket.closed
 
     async def send(self, frame: str | bytes) -> None:
-        """Raises `LinkClosed` when the upstream is gone."""
         self._used = True
+        await self.pass_on(frame)
+
+    async def pass_on(self, frame: str | bytes) -> None:
+        # Compressing each frame by itself keeps no window of 256 KiB for an idle socket.
+        compress = self._socket.compress or None
         try:
             if isinstance(frame, str):
-                await self._socket.send_str(frame)
+                await self._socket.send_str(frame, compress)
             else:
-                await self._socket.send_bytes(frame)
+                await self._socket.send_bytes(frame, compress)
         except (aiohttp.ClientError, OSError, RuntimeError):
             raise LinkClosed(self._socket.close_code or 1006) from None
 
     async def receive(self) -> str | bytes:
-        """The next frame. Raises `LinkClosed` with the upstream's code and reason."""
         message = await self._socket.receive()
         if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             data = message.data
@@ -91,12 +104,14 @@ class SocketLink:
         reason = message.extra if isinstance(message.extra, str) else ""
         raise LinkClosed(self._socket.close_code or 1006, reason)
 
-    async def close(self, code: int = 1000) -> None:
-        await self._socket.close(code=code)
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._socket.close(code=code, message=reason_bytes(reason))
 
 
 class HttpLink:
     """The bridge: frames of one socket served by POSTs, with the conversation's full input kept for the socket."""
+
+    lasting = False
 
     def __init__(
         self, account: str, upstream: Upstream, prepared: Prepared, *, proxy_url: str | None, first_byte_s: float
@@ -117,7 +132,8 @@ class HttpLink:
         return self._talk.known
 
     async def send(self, frame: str | bytes) -> None:
-        """Starts a turn. Raises `LinkClosed` with the HTTP refusal, or with no status when nothing answered."""
+        """Raises `LinkClosed` with the HTTP refusal or with no status when nothing answered; `BadBody` and
+        `ContinuationLost` for a frame that cannot be made a request of."""
         body, self._local = self._talk.request(frame)
         if body is None:
             return
@@ -136,8 +152,10 @@ class HttpLink:
         self._answer = answer
         self._events = self._talk.frames(answer.content.iter_any())
 
+    async def pass_on(self, frame: str | bytes) -> None:
+        """Over HTTP there is nobody to tell."""
+
     async def receive(self) -> str | bytes:
-        """The next event as a frame. Raises `LinkClosed` when the stream breaks off."""
         if self._local:
             return self._local.pop(0)
         if self._events is not None:
@@ -159,5 +177,10 @@ class HttpLink:
             self._answer.close()
             self._answer = None
 
-    async def close(self, code: int = 1000) -> None:
+    async def close(self, code: int = 1000, reason: str = "") -> None:
         self._end()
+
+
+def reason_bytes(reason: str) -> bytes:
+    """A close reason as it fits into a control frame: at most 123 bytes of whole UTF-8 characters."""
+    return reason.encode("utf-8", "replace")[:_REASON_CAP].decode("utf-8", "ignore").encode()

@@ -23,7 +23,8 @@ Write = Callable[[str | bytes], Awaitable[None]]
 
 
 class Turn:
-    """`run` returns a fault another account may cure, None when the client has its answer."""
+    """`run` returns the account's fault, None when the client has its answer. After `committed` the client has seen
+    some of the answer."""
 
     def __init__(self, x: Exchange, link: Link, write: Write, account: str, credential: Credential) -> None:
         self._x = x
@@ -35,8 +36,10 @@ class Turn:
         self._held: list[str | bytes] = []
         self._held_bytes = 0
         self.committed = False
+        self.heard = False  # the upstream said anything
         self._loop = asyncio.get_running_loop()
-        self._opened = self._last_read = self._last_write = self._loop.time()
+        self._opened = self._waiting_since = self._last_write = self._loop.time()
+        self._waiting = False  # for the upstream; else a slow client is what takes the time
         self._release: asyncio.Task[None] | None = None
 
     async def run(self, frame: str | bytes) -> Fault | None:
@@ -45,8 +48,11 @@ class Turn:
         self._watchdog = self._loop.call_later(_TICK_S, self._tick)
         try:
             while True:
+                self._waiting_since = self._loop.time()
+                self._waiting = True
                 piece = await self._link.receive()
-                self._last_read = self._loop.time()
+                self._waiting = False
+                self.heard = True
                 signal = self._meter.feed(piece) if isinstance(piece, str) else Signal.RENDERED
                 if signal is not Signal.RENDERED and signal is not Signal.NONE:
                     done, fault = await self._heed(signal, piece)
@@ -59,12 +65,14 @@ class Turn:
 
     def _tick(self) -> None:
         self._watchdog = self._loop.call_later(_TICK_S, self._tick)
+        if not self._waiting:
+            return
         now = self._loop.time()
-        if now - self._last_read >= self._x.rooms.settings.upstream_idle_s:
+        if now - self._waiting_since >= self._x.rooms.settings.upstream_idle_s:
             self._later(self._link.close())
         elif not self.committed and self._held and now - self._opened >= HOLD_S:
             self._later(self._commit())
-        elif now - max(self._last_read, self._last_write) >= KEEPALIVE_S:
+        elif now - max(self._waiting_since, self._last_write) >= KEEPALIVE_S:
             self._later(self._write(_KEEPALIVE))
             self._last_write = now
 
@@ -108,11 +116,10 @@ class Turn:
             status, body = meter.fault
             module = provider_module(self._credential.provider)
             fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
-            if not self.committed and fault.kind not in CLIENT_FAULTS:
+            if fault.kind not in CLIENT_FAULTS:
                 return True, fault
             self._x.failed(self._account, self._credential, fault)
-            outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
-            await self._end(piece, outcome, fault.status or status, fault.message)
+            await self._end(piece, Outcome.REQUEST_FAULT, fault.status or status, fault.message)
             return True, None
         if signal & Signal.TERMINAL:
             self._x.succeeded(self._account, meter.response_id)

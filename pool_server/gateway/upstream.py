@@ -15,6 +15,7 @@ _CONNECT_S = 15.0
 _ANSWER_CAP = 4 << 20  # bytes kept of the answer to a call of our own
 _HEADER_CAP = 64 << 10
 _PIECE = 1 << 20  # bytes of a body handed to the socket at once
+_CLOSE_S = 2.0  # for the other end to answer a close
 _PING_S = 30.0  # finds an upstream socket whose other end is gone
 _SILENT = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 
@@ -122,6 +123,7 @@ class Upstream:
                     headers=CIMultiDict(prepared.headers),
                     max_msg_size=frame_cap,
                     heartbeat=_PING_S,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                     compress=15,
                     proxy=proxy_url,
                 )

@@ -18,14 +18,17 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from pool_server import dialects
+from pool_server.gateway.bridge import ContinuationLost
 from pool_server.gateway.closing import PatientProtocol
 from pool_server.gateway.dialling import Dialler
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import downward, query_without_key, upward
-from pool_server.gateway.links import FRAME_CAP, Link, LinkClosed
+from pool_server.gateway.links import FRAME_CAP, Link, LinkClosed, reason_bytes
+from pool_server.gateway.relay import CLIENT_FAULTS
 from pool_server.gateway.reply import REQUEST_ID
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.turn import Turn
+from pool_server.providers import Credential
 from pool_server.records import ClientError, Fault, Upcall
 from pool_server.users import Principal
 from pool_server.words import ErrorKind, FaultKind, Outcome, Transport
@@ -36,10 +39,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("pool_server.gateway")
 
 _PING_S = 30.0
-_RESTARTING = 1012
+_GOING_AWAY = 1001
 _POLICY = 1008
+_TOO_BIG = 1009
+_RESTARTING = 1012
 _SILENT_CODES = frozenset({0, 1005, 1006, 1015})  # close codes that must not be sent
 _UNSENT = ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-protocol")
+
+
+_APPEND = "response.append"
+_STARTS_TURN = frozenset({"response.create", _APPEND})
+_LIVED_TOO_LONG = "websocket_connection_limit_reached"  # the provider's word for: dial again
 
 
 class _Frame(msgspec.Struct):
@@ -58,6 +68,7 @@ class CodexSocket(WebSocketHandler):
         self._idle: asyncio.Task[None] | None = None
         self._stop: tuple[Outcome, ClientError] | None = None
         self._begun = False
+        self._model = ""  # of the last turn: an append names none
         self._sent = {name.lower(): value for name, value in self.request.headers.get_all()}
         self._dialler = Dialler(gateway.rooms, gateway.http_only)
 
@@ -104,21 +115,28 @@ class CodexSocket(WebSocketHandler):
         while (account := await x.next_account()) is not None:
             credential = x.begin(account)
             try:
-                link, fault = await self._dialler.dial(x, account, credential)
+                fault = await self._tie(x, account, credential)
+                if fault is not None and fault.kind is FaultKind.AUTH and credential.can_refresh:
+                    renewed = await x.refreshed(account, credential)
+                    if renewed is not None:
+                        fault = await self._tie(x, account, renewed)
             finally:
                 x.end(account)
-            if link is not None:
-                self._tie(x, link)
+            if fault is None:
+                x.committed(account, 101)  # the first turn is to find the account the socket is tied to
                 return None
-            assert fault is not None
             x.failed(account, credential, fault)
         return x.unserved()
 
-    def _tie(self, x: Exchange, link: Link) -> None:
-        self._link = link
-        turn_state = link.handshake.get("x-codex-turn-state")
-        if turn_state:
-            x.own(link.account, "turn_state", turn_state)
+    async def _tie(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
+        """Ties the socket to an account with a new link; the fault that stands against it."""
+        self._drop_link()
+        self._link, fault = await self._dialler.dial(x, account, credential)
+        if self._link is not None:
+            turn_state = self._link.handshake.get("x-codex-turn-state")
+            if turn_state:
+                x.own(account, "turn_state", turn_state)
+        return fault
 
     def check_origin(self, origin: str) -> bool:
         return True  # the key admits, never a cookie; local mode has judged the Origin at the door
@@ -140,53 +158,66 @@ class CodexSocket(WebSocketHandler):
     # -- frames from the client
 
     async def on_message(self, message: str | bytes) -> None:
-        try:
-            kind = msgspec.json.decode(message, type=_Frame).type
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            kind = ""
-        if kind == "response.create":
-            if self._turn is not None:
-                await self._say(_bad("a turn is under way on this socket; wait for its end"))
-                return
+        kind = _kind(message)
+        if not self._begun and kind != "response.create":
+            await self._say(_bad("the first frame must be a response.create"))
+        elif kind not in _STARTS_TURN:
+            await self._pass_on(message)
+        elif self._turn is not None:
+            await self._say(_bad("a turn is under way on this socket; wait for its end"))
+        elif self._still_admitted():
             self._begun = True
             await self._stop_idle()
-            self._turn = asyncio.get_running_loop().create_task(self._run(message))
-        elif not self._begun:
-            await self._say(_bad("the first frame must be a response.create"))
-        elif self._link is not None:
+            self._turn = asyncio.get_running_loop().create_task(self._run(message, kind))
+
+    def _still_admitted(self) -> bool:
+        """A turn is let in like a request: the key may have ended since, the server may be about to."""
+        assert self._route is not None
+        admitted = self._gateway.door(self.request, self._route)
+        if isinstance(admitted, ClientError):
+            draining = admitted.kind is ErrorKind.DRAINING
+            self.stop(Outcome.CUT if draining else Outcome.REVOKED, admitted)
+            return False
+        self.principal = admitted
+        return True
+
+    async def _pass_on(self, message: str | bytes) -> None:
+        if self._link is not None:
             try:
-                await self._link.send(message)
+                await self._link.pass_on(message)
             except LinkClosed as closed:
-                await self._mirror(closed)
+                if self._turn is None:  # a turn under way notices by itself
+                    self._mirror(closed)
 
     def on_close(self) -> None:
         self._gateway.sockets.discard(self)
-        if self._turn is not None:
-            self._turn.cancel()
-        loop = asyncio.get_running_loop()
-        loop.create_task(self._let_go()).add_done_callback(lambda task: task.exception())
-
-    async def _let_go(self) -> None:
-        await self._stop_idle()
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close(self.close_code if self.close_code in (1000, 1001) else 1001)
+        for task in (self._turn, self._idle):
+            if task is not None:
+                task.cancel()
+        code = self.close_code or 0
+        if code in _SILENT_CODES:
+            self._drop_link(_GOING_AWAY)
+        else:
+            self._drop_link(code, self.close_reason or "")
 
     def stop(self, outcome: Outcome, error: ClientError) -> None:
         """Ends the socket now: 1008 for a revoked key, 1012 for a restart."""
         self._stop = (outcome, error)
         if self._turn is not None:
             self._turn.cancel()
-        self.close(_POLICY if outcome is Outcome.REVOKED else _RESTARTING, error.message[:100])
+        self.close(_POLICY if outcome is Outcome.REVOKED else _RESTARTING, error.message)
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        super().close(code, reason_bytes(reason).decode() if reason else reason)
 
     # -- one turn
 
-    async def _run(self, frame: str | bytes) -> None:
+    async def _run(self, frame: str | bytes, kind: str) -> None:
         x = self._exchange(new_request_id(time.time()))
         x.transport = Transport.WEBSOCKET
         x.request_bytes = len(frame)
         try:
-            await self._serve(x, frame)
+            await self._serve(x, frame, kind)
         except (asyncio.CancelledError, WebSocketClosedError, StreamClosedError):
             outcome, error = self._stop or (Outcome.CLIENT_GONE, None)
             await x.record(
@@ -194,98 +225,133 @@ class CodexSocket(WebSocketHandler):
             )
         except Exception:
             log.exception("turn %s failed inside the pool", x.id)
+            await x.record(Outcome.UPSTREAM, 500, "the pool failed to serve this turn", partial=True)
             self.close(1011, "the pool failed to serve this turn")
         finally:
             self._turn = None
             self._watch_idle()
 
-    async def _serve(self, x: Exchange, frame: str | bytes) -> None:
-        refused = self._look(x, frame) or x.force_refused() or await x.reserve()
+    async def _serve(self, x: Exchange, frame: str | bytes, kind: str) -> None:
+        refused = self._look(x, frame, kind) or x.force_refused() or await x.reserve()
+        try:
+            refused = refused or await self._answer(x, frame, kind)
+        except ContinuationLost:
+            await self._resend(x)
+            return
+        except dialects.BadBody as error:
+            refused = _bad(str(error))
         if refused is not None:
-            await x.record(_denial(refused), refused.status, refused.message)
+            await x.record(_OUTCOMES.get(refused.kind, Outcome.DENIED), refused.status, refused.message)
             await self._say(refused)
-            return
-        continued = x.peek.previous_response_id is not None
-        if continued and (self._link is None or not self._link.remembers):
-            await self._resend(x)
-            return
-        while (account := await x.next_account()) is not None:
-            tied = self._link is not None and self._link.account == account
-            if continued and not tied:
-                await self._resend(x)
-                return
-            credential = x.begin(account)
-            try:
-                fault = await self._attempt(x, account, frame)
-            finally:
-                x.end(account)
-            if fault is None:
-                return
-            x.failed(account, credential, fault, x.usage)
-            await self._drop_link()
-            if continued:
-                await self._resend(x)
-                return
-        error = x.unserved()
-        outcome = Outcome.EXHAUSTED if error.kind is ErrorKind.EXHAUSTED else Outcome.UPSTREAM
-        await x.record(outcome, error.status, error.message)
-        if error.kind is ErrorKind.CONTINUATION:
-            await self._resend(x)
-        else:
-            await self._say(error)
 
-    def _look(self, x: Exchange, frame: str | bytes) -> ClientError | None:
+    def _look(self, x: Exchange, frame: str | bytes, kind: str) -> ClientError | None:
         try:
             data = frame.encode() if isinstance(frame, str) else frame
             x.look(self._sent, data, x.principal.key or x.principal.user)
         except dialects.BadBody as error:
             return _bad(str(error))
+        if kind == _APPEND:
+            x.peek.model = x.peek.model or self._model
         if not x.peek.model:
             return _bad("missing model in response.create request")
+        self._model = x.peek.model
         return None
 
-    async def _attempt(self, x: Exchange, account: str, frame: str | bytes) -> Fault | None:
-        """Runs the turn on one account; None when the client has its answer."""
-        credential = x.rooms.accounts.credential(account)
-        if self._link is None or self._link.account != account:
-            await self._drop_link()
-            link, fault = await self._dialler.dial(x, account, credential)
-            if link is None:
+    async def _answer(self, x: Exchange, frame: str | bytes, kind: str) -> ClientError | None:
+        """Tries accounts until one answers; the error when none does. Raises `ContinuationLost` when the client
+        has to send everything again."""
+        continued = kind == _APPEND or x.peek.previous_response_id is not None
+        if continued and (self._link is None or not self._link.remembers):
+            raise ContinuationLost
+        while (account := await x.next_account()) is not None:
+            if continued and not self._tied_to(account):
+                raise ContinuationLost
+            credential = x.begin(account)
+            try:
+                fault = await self._attempt(x, account, credential, frame, continued)
+            finally:
+                x.end(account)
+            if fault is None:
+                return None
+            x.failed(account, credential, fault, x.usage)
+            self._drop_link()
+            if continued:
+                raise ContinuationLost
+        error = x.unserved()
+        if error.kind is ErrorKind.CONTINUATION:
+            raise ContinuationLost
+        return error
+
+    async def _attempt(
+        self, x: Exchange, account: str, credential: Credential, frame: str | bytes, continued: bool
+    ) -> Fault | None:
+        """Runs the turn on one account; None when the client has its answer.
+
+        What the account can cure itself is cured once: a token that ended, a socket that lived too long or died
+        between turns, reasoning that was sealed elsewhere.
+        """
+        stripped = _stripped(frame) if x.foreign else None
+        fault = await self._try(x, account, credential, stripped or frame)
+        if fault is None:
+            return None
+        if fault.kind is FaultKind.AUTH and credential.can_refresh:
+            renewed = await x.refreshed(account, credential)
+            if renewed is None:
                 return fault
-            self._tie(x, link)
+            credential = renewed
+        elif fault.kind is FaultKind.ENCRYPTED_CONTENT and stripped is None:
+            stripped = _stripped(frame)
+            if stripped is None:
+                return fault
+        elif fault.code != _LIVED_TOO_LONG:
+            return fault
+        self._drop_link()
+        if continued:
+            raise ContinuationLost
+        return await self._try(x, account, credential, stripped or frame)
+
+    async def _try(self, x: Exchange, account: str, credential: Credential, frame: str | bytes) -> Fault | None:
+        kept = self._tied_to(account)
+        if not kept:
+            fault = await self._tie(x, account, credential)
+            if fault is not None:
+                return fault
         assert self._link is not None
         turn = Turn(x, self._link, self._write, account, credential)
         try:
-            return await turn.run(frame)
+            fault = await turn.run(frame)
         except LinkClosed as closed:
-            if closed.code == 1009:
-                await x.record(Outcome.REQUEST_FAULT, 413, "the provider refused a frame of this size")
-                await self._mirror(closed)
+            if closed.code == _TOO_BIG:
+                await x.record(Outcome.REQUEST_FAULT, 413, "a frame was too large for the provider or the pool")
+                self._mirror(closed)
                 return None
-            return await self._link_fault(x, account, closed, turn)
-
-    async def _link_fault(self, x: Exchange, account: str, closed: LinkClosed, turn: Turn) -> Fault | None:
-        """The link broke within the turn: another account's chance, unless the client saw something already."""
-        fault = self._dialler.fault_of(x, account, closed)
-        if fault.kind is FaultKind.REQUEST:
-            x.failed(account, x.rooms.accounts.credential(account), fault)
-            await x.record(Outcome.REQUEST_FAULT, fault.status, fault.message)
-            await self._write(turn.error_frame(closed, fault))
+            fault = self._dialler.fault_of(x, account, closed)
+            if fault.kind in CLIENT_FAULTS:
+                x.failed(account, credential, fault)
+                await x.record(Outcome.REQUEST_FAULT, fault.status, fault.message)
+                await self._write(turn.error_frame(closed, fault))
+                return None
+            if kept and self._link.lasting and not turn.heard:
+                fault = Fault(FaultKind.NETWORK, code=_LIVED_TOO_LONG, message=fault.message)
+        if fault is not None and turn.committed:
+            await self._break_off(x, account, credential, fault)
             return None
-        if not turn.committed:
-            return fault
-        x.failed(account, x.rooms.accounts.credential(account), fault)
-        await x.record(Outcome.CUT, 200, fault.message, partial=True)
-        await self._drop_link()
-        self.close(_RESTARTING, "the provider broke off")
-        return None
+        return fault
+
+    async def _break_off(self, x: Exchange, account: str, credential: Credential, fault: Fault) -> None:
+        """The account failed when the client had seen some of its answer. Told the error, the CLI would give up; on
+        a mere 1012 it sends the turn again without a word to its user, and another account serves it."""
+        x.failed(account, credential, fault)
+        await x.record(Outcome.CUT, fault.status or 200, fault.message, partial=True)
+        self._drop_link()
+        self.close(_RESTARTING, "the provider broke off; send the turn again")
 
     async def _resend(self, x: Exchange) -> None:
         """Makes the client send the conversation in full, on a new socket and to whichever account is best."""
         message = "This conversation must be sent again in full."
         error = ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found")
         await x.record(Outcome.UPSTREAM if x.attempts else Outcome.REQUEST_FAULT, 400, message)
-        await self._drop_link()
+        self._drop_link()
         await self._say(error)
         self.close(_RESTARTING, "send the conversation again in full")
 
@@ -314,16 +380,19 @@ class CodexSocket(WebSocketHandler):
         except (WebSocketClosedError, StreamClosedError):
             pass
 
-    async def _drop_link(self) -> None:
+    def _tied_to(self, account: str) -> bool:
+        return self._link is not None and self._link.account == account
+
+    def _drop_link(self, code: int = 1000, reason: str = "") -> None:
+        """Lets go of the upstream; nobody waits until it has answered the close."""
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            self._gateway.in_background(link.close(code, reason))
 
-    async def _mirror(self, closed: LinkClosed) -> None:
+    def _mirror(self, closed: LinkClosed) -> None:
         """The upstream hung up between turns: the client gets the same code, so that it reconnects."""
-        await self._drop_link()
-        code = _RESTARTING if closed.code in _SILENT_CODES else closed.code
-        self.close(code, closed.reason[:100])
+        self._drop_link()
+        self.close(_RESTARTING if closed.code in _SILENT_CODES else closed.code, closed.reason)
 
     def _watch_idle(self) -> None:
         """Between turns somebody must listen, or an upstream that hung up would go unnoticed."""
@@ -336,7 +405,7 @@ class CodexSocket(WebSocketHandler):
                 await self._write(await link.receive())
         except LinkClosed as closed:
             self._idle = None
-            await self._mirror(closed)
+            self._mirror(closed)
         except (WebSocketClosedError, StreamClosedError):
             self._idle = None
 
@@ -351,8 +420,29 @@ def _bad(message: str) -> ClientError:
     return ClientError(ErrorKind.BAD_REQUEST, message, 400)
 
 
-def _denial(error: ClientError) -> Outcome:
-    return Outcome.REQUEST_FAULT if error.kind is ErrorKind.BAD_REQUEST else Outcome.DENIED
+_OUTCOMES = {
+    ErrorKind.BAD_REQUEST: Outcome.REQUEST_FAULT,
+    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
+    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
+    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
+    ErrorKind.UNREACHABLE: Outcome.UPSTREAM,
+}
+
+
+def _kind(message: str | bytes) -> str:
+    """The frame's type, "" when it has none."""
+    try:
+        return msgspec.json.decode(message, type=_Frame).type
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _stripped(frame: str | bytes) -> str | bytes | None:
+    """The frame without what only another account's backend can read, None when there is nothing of it."""
+    if isinstance(frame, bytes):
+        return dialects.strip_encrypted(frame)
+    stripped = dialects.strip_encrypted(frame.encode())
+    return None if stripped is None else stripped.decode()
 
 
 def socket_application(gateway: Gateway) -> Application:

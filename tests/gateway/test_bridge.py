@@ -36,8 +36,7 @@ def body_of(talk: Conversation, frame: str) -> dict[str, Any]:
 def stream(*output: dict[str, Any], response: str = "resp_1") -> bytes:
     events: list[dict[str, Any]] = [{"type": "response.created", "response": {"id": response}}]
     events += [
-        {"type": "response.output_item.done", "output_index": index, "item": item}
-        for index, item in enumerate(output)
+        {"type": "response.output_item.done", "output_index": index, "item": item} for index, item in enumerate(output)
     ]
     events.append({"type": "response.completed", "response": {"id": response, "output": []}})
     return b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
@@ -109,10 +108,22 @@ def test_what_is_not_known_must_be_sent_again() -> None:
         Conversation().request(create(previous_response_id="resp_elsewhere"))
 
 
-@pytest.mark.parametrize("frame", ["", "[]", '{"input":"text"}', '{"input":[], "previous_response_id":5}', "{"])
+@pytest.mark.parametrize("frame", ["", "[]", '{"input":5}', '{"input":[], "previous_response_id":5}', "{"])
 def test_a_frame_that_is_none_is_refused(frame: str) -> None:
     with pytest.raises(BadBody):
         Conversation().request(frame)
+
+
+def test_a_text_is_short_for_a_message_of_the_user() -> None:
+    assert body_of(Conversation(), create(input="hi"))["input"] == [USER]
+
+
+def test_an_append_continues_what_was_answered_last() -> None:
+    talk = Conversation()
+    body_of(talk, create(instructions="be kind"))
+    answer(talk, stream(ANSWER))
+    body = body_of(talk, json.dumps({"type": "response.append", "input": [USER]}))
+    assert (body["input"], body["model"], body["instructions"]) == ([USER, ANSWER, USER], "gpt-x", "be kind")
 
 
 def test_a_stream_that_breaks_off_leaves_nothing_to_continue() -> None:

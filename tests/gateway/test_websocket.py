@@ -4,73 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
-from pool_server.config import Choosing
-from pool_server.records import Usage
-from pool_server.words import Outcome, Strategy, Transport
-from tests.fakes import FakeAccount, Gate, Surface, account, faults, key_account, plays
-from tests.gateway.stack import ADMIN, Stack, responses, run
-
-COUNTED = Usage(input=7, cache_read=30, output=5, known=True)
-BY_PRIORITY: dict[str, Any] = {"choosing": Choosing(strategy=Strategy.PRIORITY)}
-TERMINAL = ("response.completed", "response.failed", "error")
-
-
-def two() -> list[FakeAccount]:
-    return [account("codex:one", priority=1), account("codex:two", priority=2)]
-
-
-def create(**more: Any) -> dict[str, Any]:
-    return {"type": "response.create"} | responses() | more
-
-
-@contextlib.asynccontextmanager
-async def socket(
-    stack: Stack, path: str = "/backend-api/codex/responses", **headers: str
-) -> AsyncIterator[Client]:
-    sent = {"session-id": "s-1", **headers}
-    url = stack.url.replace("http", "ws") + path
-    async with stack.client.ws_connect(url, headers=sent, max_msg_size=0) as connection:
-        yield Client(connection)
-
-
-class Client:
-    """A socket's client as Codex is one: a turn is a frame up and events down to the terminal one."""
-
-    def __init__(self, connection: aiohttp.ClientWebSocketResponse) -> None:
-        self.connection = connection
-
-    async def turn(self, frame: dict[str, Any]) -> list[dict[str, Any]]:
-        await self.connection.send_json(frame)
-        return await self.rest()
-
-    async def rest(self) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = []
-        async for message in self.connection:
-            assert message.type is aiohttp.WSMsgType.TEXT
-            events.append(json.loads(message.data))
-            if events[-1]["type"] in TERMINAL:
-                break
-        return events
-
-    async def closed(self) -> int:
-        """The close code, once the server has closed."""
-        async for _ in self.connection:
-            pass
-        assert self.connection.close_code is not None
-        return self.connection.close_code
-
-
-def final_id(events: list[dict[str, Any]]) -> str:
-    assert events[-1]["type"] == "response.completed", events[-1]
-    return str(events[-1]["response"]["id"])
+from pool_server.words import Outcome, Transport
+from tests.fakes import Gate, Surface, account, faults, key_account, plays
+from tests.gateway.sockets import BY_PRIORITY, COUNTED, create, final_id, socket, two
+from tests.gateway.stack import ADMIN, Stack, run
 
 
 def test_turns_of_a_socket_share_one_account_and_are_each_recorded(tmp_path: Path) -> None:
