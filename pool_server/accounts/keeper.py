@@ -224,12 +224,12 @@ class Keeper:
             # The first look finds what changed before the watch began, the later ones what a file system that
             # reports nothing (a network share) kept to itself.
             if changes or looks % LOOK_EVERY == 0:
-                self._look()
+                await self._look()
             looks += 1
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         before = self.roster.vault.rejected
-        report = self.roster.load()
+        report = self.roster.take(await asyncio.to_thread(self.roster.vault.look, self.roster.clock()))
         if report.added or report.changed or report.removed or report.rejected != before:
             log.info(
                 "pool folder changed: %d added, %d changed, %d removed, %d rejected",

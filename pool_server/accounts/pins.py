@@ -7,12 +7,15 @@ the store holds none of the clients' own.
 
 from __future__ import annotations
 
+import logging
 import struct
 from functools import lru_cache
 from hashlib import blake2b
 
-from pool_server.store import Store
+from pool_server.store import Store, StoreError
 from pool_server.words import Provider
+
+log = logging.getLogger(__name__)
 
 TABLE = "pins"
 TABLES = (TABLE,)
@@ -58,7 +61,10 @@ class Pins:
         if raw is not None and raw[8:] == account_id.encode() and until - _head.unpack_from(raw)[0] < ttl_s * SLIDE:
             return
         value = _head.pack(until) + account_id.encode()
-        self._store.write(lambda txn: txn.put(TABLE, key, value))
+        try:
+            self._store.write(lambda txn: txn.put(TABLE, key, value))
+        except StoreError as exc:  # a full disk costs a cache, never an exchange
+            log.error("a pin could not be written: %s", exc)
 
     def sweep(self, now: float, limit: int = SWEEP_LIMIT) -> int:
         """Look at the next `limit` pins and drop those whose time is over; returns how many went."""

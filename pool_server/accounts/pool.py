@@ -295,7 +295,7 @@ class Accounts:
             cohorts = self._view.by_provider.get(provider, [])
             accounts = [a for cohort in cohorts for a in cohort.members.values()]
             if accounts:
-                standings = [self._standing(a, (), now) for a in accounts]
+                standings = [c.lanes[()].cards[i].candidate for c in cohorts for i in c.members]
                 rows.append(describe.provider_row(provider, accounts, standings, now))
         return rows
 

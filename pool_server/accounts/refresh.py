@@ -19,7 +19,7 @@ from pool_server.accounts.vault import Vault
 from pool_server.config import Settings
 from pool_server.providers import Credential, RefreshFault, Rejected, provider_module
 from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.store import Store, Txn
+from pool_server.store import Store, StoreError, Txn
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,11 @@ class Refresher:
             fresh = self._reread(account_id, tried)
             if fresh is not None:
                 return fresh
-            if self._store.write(lambda txn: self._take(txn, lease)):
+            try:
+                taken = self._store.write(lambda txn: self._take(txn, lease))
+            except StoreError as exc:
+                raise RefreshFailed(f"the lease could not be taken: {exc}", permanent=False) from None
+            if taken:
                 break
             await asyncio.sleep(LEASE_POLL_S)
         try:

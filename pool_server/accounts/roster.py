@@ -10,7 +10,7 @@ from pool_server.accounts.account import Account
 from pool_server.accounts.lane import Need
 from pool_server.accounts.live import Live
 from pool_server.accounts.shared import Change, Shared
-from pool_server.accounts.vault import ReloadReport, Vault
+from pool_server.accounts.vault import Look, ReloadReport, Vault
 from pool_server.accounts.view import View
 from pool_server.config import Settings
 from pool_server.providers import Credential, Rejected, provider_module
@@ -45,10 +45,14 @@ class Roster:
         return self.view.accounts.get(account_id) or self._gone.get(account_id)
 
     def load(self) -> ReloadReport:
-        """Read the pool folder again. What the pool itself wrote is no news; what others wrote is a new sign-
-        in."""
+        """Read the pool folder again."""
+        return self.take(self.vault.look(self.clock()))
+
+    def take(self, look: Look) -> ReloadReport:
+        """Bring the pool in line with what the folder held. What the pool wrote itself is no news; what others
+        wrote is a new sign-in."""
         before = {account_id: item.credential for account_id, item in self.vault.items.items()}
-        report = self.vault.load(self.clock())
+        report = self.vault.take(look)
         for account_id in report.removed:
             account = self.view.remove(account_id)
             if account is not None and account.local:

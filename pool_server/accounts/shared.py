@@ -7,6 +7,7 @@ of about a microsecond, whether there is anything to take in.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -16,7 +17,9 @@ import msgspec
 
 from pool_server.accounts.account import Account
 from pool_server.accounts.live import Live
-from pool_server.store import Store, Txn
+from pool_server.store import Store, StoreError, Txn
+
+log = logging.getLogger(__name__)
 
 LIVE, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
 TABLES = (LIVE, LOG, META, FLIGHT)
@@ -67,12 +70,23 @@ class Shared:
         if not self.many:
             changed = change(account.live)
             if changed:
-                raw = _encode(account.live)
-                self._store.write(lambda txn: txn.put(LIVE, account.facts.id.encode(), raw))
+                self._put(account)
             return changed
-        fresh, changed = self._store.write(lambda txn: self._update(txn, account, change))
+        try:
+            fresh, changed = self._store.write(lambda txn: self._update(txn, account, change))
+        except StoreError as exc:
+            log.error("what was learnt of %s could not be written: %s", account.facts.id, exc)
+            return change(account.live)
         account.live = fresh
         return changed
+
+    def _put(self, account: Account) -> None:
+        """Write a record; a store that cannot (a full disk) costs a restart its memory, never an exchange."""
+        raw = _encode(account.live)
+        try:
+            self._store.write(lambda txn: txn.put(LIVE, account.facts.id.encode(), raw))
+        except StoreError as exc:
+            log.error("what was learnt of %s could not be written: %s", account.facts.id, exc)
 
     def _update(self, txn: Txn, account: Account, change: Callable[[Live], bool]) -> tuple[Live, bool]:
         key = account.facts.id.encode()

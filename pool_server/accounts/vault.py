@@ -24,6 +24,14 @@ class Item(msgspec.Struct, frozen=True):
     signature: tuple[int, int, int]
 
 
+class Look(msgspec.Struct, frozen=True):
+    """What the folder held at one moment. `known`: what was in memory then."""
+
+    known: dict[str, Item]
+    items: dict[str, Item]
+    rejected: list[files.Unusable]
+
+
 class ReloadReport(msgspec.Struct):
     """What a (re)load of the pool folder found: account ids, and the rejected files with their reasons."""
 
@@ -42,27 +50,34 @@ class Vault:
         self.items: dict[str, Item] = {}
         self.rejected: list[files.Unusable] = []
 
-    def load(self, now: float) -> ReloadReport:
-        """Read what is new or changed; an account whose file is now rejected is gone until it is mended."""
+    def look(self, now: float) -> Look:
+        """Read the folder without changing anything; may run in another thread."""
+        known = dict(self.items)
         found, rejected = files.scan(self.folder)
-        report = ReloadReport(rejected=rejected)
         items: dict[str, Item] = {}
         for item in found:
-            old = self.items.get(item.account)
             try:
-                new = self._read(item, old, now)
+                items[item.account] = self._read(item, known.get(item.account), now)
             except Rejected as exc:
                 rejected.append(files.Unusable(item.name, str(exc)))
-                continue
-            items[item.account] = new
+        return Look(known, items, rejected)
+
+    def take(self, look: Look) -> ReloadReport:
+        """Make what was looked at the truth; what the pool wrote since the look is newer and stays."""
+        report = ReloadReport(rejected=look.rejected)
+        items: dict[str, Item] = {}
+        for account, seen in look.items.items():
+            old = self.items.get(account)
+            new = seen if old is None or old is look.known.get(account) else old
+            items[account] = new
             if old is None:
-                report.added.append(item.account)
+                report.added.append(account)
             elif new.digest != old.digest:
-                report.changed.append(item.account)
+                report.changed.append(account)
             else:
                 report.unchanged += 1
         report.removed = [account for account in self.items if account not in items]
-        self.items, self.rejected = items, rejected
+        self.items, self.rejected = items, look.rejected
         return report
 
     def _read(self, found: files.Found, old: Item | None, now: float) -> Item:

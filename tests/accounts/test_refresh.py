@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.accounts import RefreshFailed
+from pool_server.accounts.refresh import LEASE_S, TABLE
 from pool_server.accounts.timers import Timers
 from pool_server.config import UsagePolling
 from pool_server.records import Fault, HttpAnswer, HttpRequest
@@ -307,3 +309,30 @@ def test_windows_survive_a_refresh(tmp_path: Path) -> None:
     p.accounts.observe("claude:a", [window(42.0)])
     asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert p.accounts.describe("claude:a")["windows"][0]["used_percent"] == 42.0
+
+
+def test_a_worker_that_died_holds_its_lease_no_longer_than_agreed(tmp_path: Path) -> None:
+    p = pool(tmp_path, token_answer(NEW), workers=2)
+    dead = msgspec.msgpack.encode({"holder": "dead", "until": NOW + LEASE_S})
+    p.store.write(lambda txn: txn.put(TABLE, b"refresh:claude:a", dead))
+
+    async def run() -> str:
+        waiting = asyncio.create_task(p.accounts.refresh("claude:a", OLD))
+        await asyncio.sleep(0.15)
+        assert not p.line.sent and not waiting.done()
+        p.clock.now += LEASE_S
+        return (await waiting).secret
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == NEW
+    assert len(p.line.sent) == 1
+
+
+def test_a_look_that_began_before_a_refresh_does_not_undo_it(tmp_path: Path) -> None:
+    p = pool(tmp_path, token_answer(NEW))
+    roster = p.accounts._roster
+    p.write("claude_b.json", key())
+    look = roster.vault.look(NOW)
+    asyncio.run(p.accounts.refresh("claude:a", OLD))
+    report = roster.take(look)
+    assert (report.added, report.changed, report.unchanged) == (["claude:b"], [], 1)
+    assert p.accounts.credential("claude:a").secret == NEW
