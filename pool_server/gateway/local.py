@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
 from urllib.parse import parse_qs
 
 from pool_server import dialects
@@ -109,6 +110,8 @@ class LocalAnswers:
             ("GET", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits", _reset_credits),
             ("POST", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits/consume", _consume_credit),
             ("GET", rf"{_BACKEND}/(?:wham/)?accounts/check", self._accounts_check),
+            ("GET", rf"{_BACKEND}/(?:wham/)?settings/user", _settings),
+            ("GET", rf"{_BACKEND}?/ps/plugins/(?:installed|suggested/[\w.-]+)", _plugins),
             ("GET POST DELETE", rf"{_BACKEND}?/ps/mcp", _mcp),
             ("POST", rf"{_BACKEND}/(?:codex/)?analytics-events(?:/.*)?", _swallow),
             ("HEAD GET", r"/api/hello", _hello),
@@ -131,6 +134,7 @@ class LocalAnswers:
     async def _codex_models(self, request: LocalRequest) -> LocalAnswer:
         version = parse_qs(request.query).get("client_version", [""])[0]
         models, etag = await self.catalogue.codex(version)
+        models = self._allowed(request.principal, models)
         if not models:  # the CLI then uses the catalogue it brings along, silently
             message = "The pool has no Codex catalogue just now."
             return self._error(Dialect.RESPONSES, ErrorKind.NOT_FOUND, message, 404)
@@ -140,11 +144,11 @@ class LocalAnswers:
         shape = self._shape(request)
         if shape is ModelsShape.CODEX:
             return await self._codex_models(request)
-        return self._list(request, shape, await self.catalogue.models(self._asked(request)))
+        return self._list(request, shape, await self._served(request))
 
     async def _model(self, request: LocalRequest) -> LocalAnswer:
         wanted = request.path.partition("/models/")[2]
-        models = await self.catalogue.models(self._asked(request))
+        models = await self._served(request)
         entry = next((dialects.model_entry(self._shape(request), one) for one in models if one.id == wanted), None)
         return answer(entry) if entry is not None else self._unknown(request)
 
@@ -161,6 +165,21 @@ class LocalAnswers:
         if etag == request.headers.get("if-none-match"):
             return LocalAnswer(304, [("ETag", etag)])
         return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
+
+    async def _served(self, request: LocalRequest) -> list[ModelInfo]:
+        return self._allowed(request.principal, await self.catalogue.models(self._asked(request)))
+
+    def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
+        """The models the user's limits let them use."""
+        if principal is None or principal.local:
+            return models
+        limits = self._users.standing(principal.user)[0]
+        if limits.providers is not None:
+            models = [one for one in models if one.owner in limits.providers]
+        if limits.models is not None:
+            patterns = [pattern.lower() for pattern in limits.models]
+            models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
+        return models
 
     def _asked(self, request: LocalRequest) -> list[Provider]:
         if request.forced is not None:
@@ -240,6 +259,14 @@ async def _reset_credits(request: LocalRequest) -> LocalAnswer:
 
 async def _consume_credit(request: LocalRequest) -> LocalAnswer:
     return local_codex.consume_reset_credit()
+
+
+async def _settings(request: LocalRequest) -> LocalAnswer:
+    return local_codex.settings()
+
+
+async def _plugins(request: LocalRequest) -> LocalAnswer:
+    return local_codex.plugins(request)
 
 
 async def _mcp(request: LocalRequest) -> LocalAnswer:

@@ -1,7 +1,7 @@
 """Codex's own calls around the model traffic, answered by the pool. Pure.
 
-Paths and shapes as the CLI (0.169) sends and reads them: the ChatGPT backend's `wham/…`, `ps/…` and analytics.
-What the CLI takes in silence as 404 stays a 404 (`local.py`), so that nothing is invented for it.
+Paths and shapes as the CLI (0.169) sends and reads them: the ChatGPT backend's `wham/…`, `ps/…` and analytics. The
+answers without content are the smallest ones its own log takes without a warning.
 """
 
 from __future__ import annotations
@@ -61,6 +61,18 @@ def reset_credits() -> LocalAnswer:
 
 def consume_reset_credit() -> LocalAnswer:
     return answer({"code": "no_credit", "windows_reset": 0})
+
+
+def settings() -> LocalAnswer:
+    """`wham/settings/user`: nothing is set."""
+    return answer({})
+
+
+def plugins(request: LocalRequest) -> LocalAnswer:
+    """`ps/plugins/installed` and `ps/plugins/suggested/codex`: none, and none to recommend."""
+    if "/suggested/" in request.path:
+        return answer({"enabled": False, "plugins": []})
+    return answer({"plugins": [], "pagination": {"limit": 200, "next_page_token": None}})
 
 
 def accounts_check(request: LocalRequest, public_url: str) -> LocalAnswer:

@@ -111,9 +111,7 @@ class Desk:
         )
 
 
-def ask(
-    method: str, path: str, body: Any = None, *, rooms: FakeRooms | None = None, **more: Any
-) -> tuple[int, Any]:
+def ask(method: str, path: str, body: Any = None, *, rooms: FakeRooms | None = None, **more: Any) -> tuple[int, Any]:
     found = asyncio.run(Desk(rooms or FakeRooms()).ask(method, path, body, **more))
     return found.status, json.loads(found.body) if found.body else None
 
@@ -138,6 +136,10 @@ def catalogue(*slugs: str, etag: str = "") -> HttpAnswer:
         ("GET", "/backend-api/wham/rate-limit-reset-credits"),
         ("GET", "/backend-api/wham/accounts/check"),
         ("GET", "/api/codex/accounts/check"),
+        ("GET", "/backend-api/wham/settings/user"),
+        ("GET", "/api/codex/settings/user"),
+        ("GET", "/backend-api/ps/plugins/installed"),
+        ("GET", "/backend-api/ps/plugins/suggested/codex"),
         ("POST", "/backend-api/ps/mcp"),
         ("POST", "/backend-api/codex/analytics-events/events"),
         ("HEAD", "/api/hello"),
@@ -186,8 +188,8 @@ def test_only_the_handshakes_are_open_to_all() -> None:
 @pytest.mark.parametrize(
     ("path", "shape"),
     [
-        ("/backend-api/wham/settings/user", "code"),
-        ("/backend-api/ps/plugins/installed", "code"),
+        ("/backend-api/wham/nonsense", "code"),
+        ("/backend-api/ps/plugins/nonsense", "code"),
         ("/v1/nonsense", "code"),
         ("/v1beta/nonsense", "status"),
         ("/v1internal:nonsense", "status"),
@@ -229,6 +231,12 @@ def test_mcp_shakes_hands_without_a_key() -> None:
     assert ask("POST", "/backend-api/ps/mcp", [note, {**start, "id": 3}])[1][0]["id"] == 3
     assert ask("POST", "/backend-api/ps/mcp", b"\xff not json")[1]["error"]["code"] == -32600
     assert ask("GET", "/backend-api/ps/mcp")[0] == 405
+
+
+def test_codex_has_no_plugins_and_no_settings() -> None:
+    assert ask("GET", "/backend-api/ps/plugins/installed?limit=200")[1]["plugins"] == []
+    assert ask("GET", "/backend-api/ps/plugins/suggested/codex?scope=GLOBAL")[1] == {"enabled": False, "plugins": []}
+    assert ask("GET", "/backend-api/wham/settings/user") == (200, {})
 
 
 def test_reset_credits_cannot_be_spent() -> None:
@@ -273,9 +281,7 @@ def test_a_key_refreshes_to_itself_only() -> None:
     body = {"grant_type": "refresh_token", "refresh_token": "key-of-ann"}
     status, tokens = ask("POST", "/oauth/token", body, principal=None)
     assert status == 200 and tokens["access_token"] == tokens["refresh_token"] == "key-of-ann"
-    assert (
-        ask("POST", "/oauth/token", b"grant_type=refresh_token&refresh_token=key-of-ann", principal=None)[0] == 200
-    )
+    assert ask("POST", "/oauth/token", b"grant_type=refresh_token&refresh_token=key-of-ann", principal=None)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -410,6 +416,15 @@ def test_models_in_anthropic_shape_and_by_prefix() -> None:
     assert body["data"][0]["type"] == "model"
     only = ask("GET", "/openai/v1/models", rooms=mixed())[1]["data"]
     assert [row["id"] for row in only] == ["local-model"]
+
+
+def test_a_users_limits_hold_for_the_lists() -> None:
+    rooms = mixed()
+    rooms.limits = Limits(providers=["claude"])
+    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["claude-next"]
+    rooms.limits = Limits(models=["Local-*"])
+    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["local-model"]
+    assert ask("GET", "/v1/models/claude-next", rooms=rooms)[0] == 404
 
 
 def test_one_model() -> None:
