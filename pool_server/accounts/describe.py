@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from pool_server.accounts import windows as win
@@ -101,14 +102,14 @@ def provider_row(provider: Provider, accounts: list[Account], standings: list[Ca
     """One provider's accounts together. `room_percent` is the mean of what its usable accounts have left."""
     usable = [a for a, s in zip(accounts, standings, strict=True) if s.refusal is None]
     resting = [s.until for s in standings if s.refusal in RETURNING and s.until is not None]
-    room = mean_room(accounts, now)
+    room, windows = _pooled(accounts, now)
     return {
         "provider": provider.value,
         "accounts": dict(Counter(a.state.value for a in accounts)),
         "ready": len(usable),
         "total": len(accounts),
         "room_percent": None if room is None else round(room, 1),
-        "windows": _window_means(accounts, now),
+        "windows": windows,
         "next_return": min(resting) if resting else None,
         "in_flight": sum(a.in_flight for a in accounts),
     }
@@ -117,26 +118,48 @@ def provider_row(provider: Provider, accounts: list[Account], standings: list[Ca
 _DEAD = (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
 
 
-def mean_room(accounts: list[Account], now: float) -> float | None:
-    """The mean percent left in the tightest windows of those accounts that live, None when none is known."""
-    living = [a for a in accounts if not a.facts.disabled and a.state not in _DEAD]
-    rooms = [win.room(win.binding(a.live.windows, ()), now) for a in living]
-    known = [room for room in rooms if room is not None]
-    return sum(known) / len(known) if known else None
+class _Sum:
+    """One window of many accounts, added up."""
+
+    __slots__ = ("accounts", "resets_at", "used")
+
+    def __init__(self) -> None:
+        self.accounts = 0
+        self.used = 0.0
+        self.resets_at: float | None = None
 
 
-def _window_means(accounts: list[Account], now: float) -> list[dict[str, Any]]:
-    """Per window of whole accounts: mean use and the next reset."""
-    groups: dict[tuple[int, str], list[WindowObservation]] = {}
+def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list[dict[str, Any]]]:
+    """The mean percent left in the tightest windows of those accounts that live (None: unknown), and per window of
+    whole accounts the mean use and the next reset."""
+    sums: dict[tuple[int, str], _Sum] = {}
+    rooms: list[float] = []
     for account in accounts:
-        if account.facts.disabled or account.state in _DEAD:
+        if account.facts.disabled or account.live.state in _DEAD:
             continue
+        most = -1.0
         for w in account.live.windows.values():
-            if not w.scope and w.window != win.CREDITS:
-                groups.setdefault((w.seconds, w.window), []).append(w)
-    return [
-        {"window": name, "seconds": seconds, "accounts": len(group),
-         "used_percent": round(sum(win.used(w, now) for w in group) / len(group), 1),
-         "resets_at": win.next_reset(group, now)}
-        for (seconds, name), group in sorted(groups.items())
-    ]  # fmt: skip
+            if w.scope or w.window == win.CREDITS:
+                continue
+            percent = win.used(w, now)
+            most = max(most, percent)
+            group = sums.get((w.seconds, w.window))
+            if group is None:
+                group = sums[w.seconds, w.window] = _Sum()
+            group.accounts += 1
+            group.used += percent
+            if w.resets_at is not None and w.resets_at > now:
+                group.resets_at = min(group.resets_at or w.resets_at, w.resets_at)
+        if most >= 0:
+            rooms.append(max(0.0, win.FULL - most))
+    rows = [
+        {
+            "window": name,
+            "seconds": seconds,
+            "accounts": group.accounts,
+            "used_percent": round(group.used / group.accounts, 1),
+            "resets_at": group.resets_at,
+        }
+        for (seconds, name), group in sorted(sums.items())
+    ]
+    return (sum(rooms) / len(rooms) if rooms else None), rows

@@ -114,12 +114,6 @@ def believable(hint: float, windows: Iterable[WindowObservation], now: float, *,
     return min(hint, max(tight) if tight else min(at for at, _ in resets))
 
 
-def next_reset(windows: Iterable[WindowObservation], now: float) -> float | None:
-    """The next moment at which one of these windows starts anew."""
-    ahead = [w.resets_at for w in windows if w.resets_at is not None and w.resets_at > now]
-    return min(ahead) if ahead else None
-
-
 def prune(windows: dict[str, WindowObservation], now: float) -> None:
     """Forget windows the provider stopped reporting (a changed plan): two lengths and a day without sight."""
     for name in [n for n, w in windows.items() if now - w.observed_at > 2 * w.seconds + DAY]:
