@@ -7,8 +7,8 @@ $Merge = @'
 {% include "merge.js" %}
 '@
 
-# Change the fields named in $Edit (or "undo"). JSON is edited by node, which these clients bring along: PowerShell's
-# own JSON commands rewrite dates and single-element lists of other settings.
+# Change the fields named in $Edit (or "undo"). This is node's work: PowerShell's own JSON commands rewrite dates and
+# lists of other settings.
 function Edit-PoolJson([string] $Edit) {
     if (-not (Get-Command node -ErrorAction SilentlyContinue)) {
         throw "pool-server: node is not here to change $File without harm; set it up by hand, as the page shows"

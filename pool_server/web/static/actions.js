@@ -15,7 +15,7 @@ function ask(words, label) {
     row.className = "actions";
     for (const [value, name, look] of [["yes", label, "primary"], ["no", "Leave it", ""]]) {
       const button = document.createElement("button");
-      Object.assign(button, { value, textContent: name, className: look });
+      Object.assign(button, { value, textContent: name, className: look, autofocus: value === "no" });
       row.append(button);
     }
       dialog.append(text, row);
