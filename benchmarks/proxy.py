@@ -20,8 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import rig
+import users as people
 from rich.console import Console
 from rich.table import Table
+
+from pool_server.accounts.pins import Pins
+from pool_server.server import open_stores
+from pool_server.words import Provider
 
 PASSWORD = "benchmark-admin-password"
 EVENTS, PAUSE_MS, STREAMS = 100, 10, 64
@@ -155,6 +160,18 @@ def pool_config(folder: Path, port: int, upstream: int, accounts: int) -> Path:
     return path
 
 
+def seed(folder: Path, users: int, pins: int) -> None:
+    """Fills the data folder the server will find: people with three keys each, and pinned conversations."""
+    state, durable = open_stores(folder / "data")
+    if users:
+        people.fill(durable, users, 3, "no passphrase")
+    kept, now = Pins(state, ttl_s=86_400.0), time.time()
+    for number in range(pins):
+        kept.pin(Provider.OPENAI, f"u_{number % 1000}", f"session {number}", f"openai:{number % 3}", now)
+    state.close()
+    durable.close()
+
+
 def make_key(port: int) -> str:
     call = urllib.request.Request(
         f"http://127.0.0.1:{port}/admin/pool-users",
@@ -193,6 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=5000, help="held streams for the memory figure (0 = skip)")
     parser.add_argument("--accounts", type=int, default=3, help="accounts in the pool")
+    parser.add_argument("--users", type=int, default=0, help="people in the pool beside the one who asks")
+    parser.add_argument("--pins", type=int, default=0, help="conversations that are pinned already")
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
     args = parser.parse_args()
     args.streams = min(args.streams, (rig.raise_file_limit() - 200) // 4)
@@ -201,9 +220,7 @@ def main() -> None:
         folder = Path(name)
         upstream = rig.free_port()
         script = str(Path(__file__).with_name("upstream.py"))
-        with rig.process(
-            [sys.executable, script, str(upstream)], core=1, port=upstream, log=folder / "upstream.log"
-        ):
+        with rig.process([sys.executable, script, str(upstream)], core=1, port=upstream, log=folder / "upstream.log"):
             results["direct"] = measure("direct", upstream, "x", None, args)
             if shutil.which("nginx"):
                 port = rig.free_port()
@@ -214,6 +231,7 @@ def main() -> None:
                 print("nginx is not installed: no comparison with it", file=sys.stderr)
             port = rig.free_port()
             config = pool_config(folder, port, upstream, args.accounts)
+            seed(folder, args.users, args.pins)
             command = [sys.executable, "-m", "pool_server", "serve", "--config", str(config)]
             with rig.process(command, core=0, port=port, log=folder / "pool.log") as pid:
                 results["pool server"] = measure("pool server", port, make_key(port), pid, args)

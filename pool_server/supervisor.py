@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is restarted ever later
 LONGEST_WAIT_S = 30.0
+_SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
 
 Reread = Callable[[], Loaded]
@@ -101,6 +102,7 @@ async def _serve(
     await server.start(sockets)
     gc.collect()
     gc.freeze()  # what was built at the start stays: full collections need not walk it
+    sys.setswitchinterval(_SWITCH_S)
     if number == 0 and first:
         print(banner(loaded.settings, sockets, server.accounts.ready()), flush=True)
     await leave.asked.wait()
