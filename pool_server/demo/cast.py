@@ -23,9 +23,7 @@ def accounts(now: float, origin: str) -> list[FakeAccount]:
     def window(used: float, left: float) -> Window:
         return Window(used, now + left * HOUR)
 
-    def make(
-        ident: str, kind: CredentialKind = CredentialKind.OAUTH, *, plan: str = "", **more: object
-    ) -> FakeAccount:
+    def make(ident: str, kind: CredentialKind = CredentialKind.OAUTH, *, plan: str = "", **more: object) -> FakeAccount:
         provider, stem = ident.split(":")
         windows = more.pop("windows", {})
         assert isinstance(windows, dict)

@@ -7,10 +7,11 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from pool_server.accounts import Candidate, Decision
 from pool_server.demo.cast import Friend, Habit
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK
 from pool_server.records import Attempt, Usage, UsageRecord, WindowObservation
-from pool_server.words import FaultKind, Outcome, Provider, Source, Transport
+from pool_server.words import ChoiceReason, FaultKind, Outcome, Provider, Refusal, Source, Strategy, Transport
 
 WINDOW_NAMES = {FIVE_HOURS: "5h", WEEK: "7d", DAY: "1d"}
 
@@ -77,6 +78,7 @@ def _session(
         usage = _usage(habit, context, turn == 0, rng)
         record = _record(person, habit, account, at, usage, rng)
         record.session = session
+        record.decision = _decision(record, pool, turn > 0, rng).record()
         if rng.random() < _RETRIED and len(pool) > 1:
             _retried(record, next(one for one in pool if one != account), rng)
         yield record
@@ -96,9 +98,7 @@ def _usage(habit: Habit, context: int, first: bool, rng: random.Random) -> Usage
     return Usage(fresh + (context if first else 0), read, output=output, reasoning=thought, known=True)
 
 
-def _record(
-    person: Person, habit: Habit, account: str, at: float, usage: Usage, rng: random.Random
-) -> UsageRecord:
+def _record(person: Person, habit: Habit, account: str, at: float, usage: Usage, rng: random.Random) -> UsageRecord:
     first_byte = rng.lognormvariate(7.0, 0.45)
     record = UsageRecord(
         id=f"{int(at * 1000):011x}{rng.getrandbits(52):013x}",
@@ -124,6 +124,28 @@ def _record(
     if outcome is not Outcome.OK:
         _spoil(record, outcome, rng)
     return record
+
+
+def _decision(record: UsageRecord, pool: Sequence[str], pinned: bool, rng: random.Random) -> Decision:
+    """How the account came to be chosen: the one with the most room first, then the conversation's pin."""
+    if record.outcome == Outcome.EXHAUSTED:
+        back = record.at + rng.uniform(600, 7200)
+        out = [Candidate(one, Refusal.EXHAUSTED, until=back) for one in pool]
+        return Decision(None, None, Strategy.BALANCED, out, retry_at=back, refused={Refusal.EXHAUSTED: len(pool)})
+    room = rng.uniform(0.3, 0.95)
+    candidates = [Candidate(record.account, score=round(room, 3), terms={"room": room})]
+    for one in pool:
+        if one != record.account:
+            less = room * rng.uniform(0.2, 0.95)
+            candidates.append(Candidate(one, score=round(less, 3), terms={"room": less}))
+    return Decision(
+        record.account,
+        ChoiceReason.PINNED if pinned else ChoiceReason.BEST,
+        Strategy.BALANCED,
+        candidates,
+        pinned=record.account if pinned else None,
+        eligible=len(candidates),
+    )
 
 
 def _spoil(record: UsageRecord, outcome: Outcome, rng: random.Random) -> None:
@@ -165,7 +187,5 @@ def fillings(
             level = used if reset == resets_at else 35 + 60 * random.Random(f"{account}{reset:.0f}").random()
             share_now = 1 - (resets_at - now) / seconds if reset == resets_at else 1.0
             percent = min(100.0, level * share / share_now) if share_now else level
-            yield WindowObservation(
-                WINDOW_NAMES[seconds], seconds, round(percent, 1), reset, Source.USAGE_ENDPOINT, at
-            )
+            yield WindowObservation(WINDOW_NAMES[seconds], seconds, round(percent, 1), reset, Source.USAGE_ENDPOINT, at)
             at += 1800

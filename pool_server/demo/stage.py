@@ -155,9 +155,7 @@ async def _past(settings: Settings, cast: list[FakeAccount], now: float, seed: i
         durable.close()
 
 
-async def _write_usage(
-    ledger: Ledger, people: list[Person], cast: list[FakeAccount], now: float, seed: int
-) -> None:
+async def _write_usage(ledger: Ledger, people: list[Person], cast: list[FakeAccount], now: float, seed: int) -> None:
     ids: dict[Provider, list[str]] = defaultdict(list)
     for account in cast:
         ids[account.provider].append(account.id)
@@ -175,9 +173,7 @@ def _present(server: Server, cast: list[FakeAccount], now: float) -> None:
         server.accounts.observe(
             account.id,
             [
-                WindowObservation(
-                    WINDOW_NAMES[seconds], seconds, one.used_percent, one.resets_at, Source.HEADERS, now
-                )
+                WindowObservation(WINDOW_NAMES[seconds], seconds, one.used_percent, one.resets_at, Source.HEADERS, now)
                 for seconds, one in account.windows.items()
             ],
         )

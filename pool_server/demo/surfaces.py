@@ -72,9 +72,7 @@ class Good(msgspec.Struct):
     content_type: str = "text/event-stream"
 
 
-def good(
-    surface: Surface, path: str, query: str, body: Json, *, ident: str, pieces: list[str], usage: Usage
-) -> Good:
+def good(surface: Surface, path: str, query: str, body: Json, *, ident: str, pieces: list[str], usage: Usage) -> Good:
     """The good answer of a generating surface to `body`, in the vendor's shape."""
     model = str(body.get("model", ""))
     if surface is Surface.GENERATE:

@@ -243,9 +243,7 @@ class FakeUpstream:
         headers: dict[str, str],
         content_type: str = "text/event-stream",
     ) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": content_type, "Cache-Control": "no-cache", **headers}
-        )
+        response = web.StreamResponse(headers={"Content-Type": content_type, "Cache-Control": "no-cache", **headers})
         call.status = 200
         await response.prepare(request)
         await self.write_events(call, request, response, events)
@@ -348,9 +346,7 @@ def refused_refresh(vendor: str) -> tuple[int, Json]:
     """Status and body of a token endpoint for a refresh token that was used before or is not known."""
     if vendor == "codex":
         message = "Your refresh token has already been used to generate a new access token."
-        return 401, {
-            "error": {"code": "refresh_token_reused", "type": "invalid_request_error", "message": message}
-        }
+        return 401, {"error": {"code": "refresh_token_reused", "type": "invalid_request_error", "message": message}}
     return 400, {"error": "invalid_grant", "error_description": "Refresh token not found or invalid"}
 
 

@@ -189,10 +189,7 @@ def messages_events(ident: str, model: str, pieces: Sequence[str], usage: Usage)
         ("message_start", {"message": opening}),
         ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
         ("ping", {}),
-        *(
-            ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": piece}})
-            for piece in pieces
-        ),
+        *(("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": piece}}) for piece in pieces),
         ("content_block_stop", {"index": 0}),
         ("message_delta", {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": whole["usage"]}),
         ("message_stop", {}),
@@ -207,9 +204,7 @@ def gemini_json(ident: str, model: str, pieces: Sequence[str], usage: Usage, *, 
     return gemini_chunks(ident, model, ["".join(pieces)], usage, wrapped=wrapped)[0]
 
 
-def gemini_chunks(
-    ident: str, model: str, pieces: Sequence[str], usage: Usage, *, wrapped: bool = False
-) -> list[Json]:
+def gemini_chunks(ident: str, model: str, pieces: Sequence[str], usage: Usage, *, wrapped: bool = False) -> list[Json]:
     """One `GenerateContentResponse` a piece; only the last one has the finish reason and the final counts."""
     chunks: list[Json] = []
     for number, piece in enumerate(pieces):
@@ -222,9 +217,7 @@ def gemini_chunks(
     return chunks
 
 
-def gemini_events(
-    ident: str, model: str, pieces: Sequence[str], usage: Usage, *, wrapped: bool = False
-) -> list[bytes]:
+def gemini_events(ident: str, model: str, pieces: Sequence[str], usage: Usage, *, wrapped: bool = False) -> list[bytes]:
     return [sse("", chunk) for chunk in gemini_chunks(ident, model, pieces, usage, wrapped=wrapped)]
 
 

@@ -59,6 +59,20 @@ def test_a_conversation_stays_on_its_account_and_grows() -> None:
         assert all(before < after for before, after in itertools.pairwise(reads))
 
 
+def test_decisions_tell_why_an_account_was_chosen() -> None:
+    turns: dict[str, int] = Counter()
+    for one in past():
+        decision = one.decision
+        if one.outcome == Outcome.EXHAUSTED:
+            assert decision["account"] is None and decision["retry_at"] > one.at
+        else:
+            assert decision["account"] == decision["candidates"][0]["account"] == one.account
+            assert decision["reason"] == ("pinned" if turns[one.session] else "best")
+            scores = [row["score"] for row in decision["candidates"]]
+            assert scores[0] == max(scores)
+        turns[one.session] += 1
+
+
 def test_nearly_every_model_has_a_price() -> None:
     prices = Prices({}, {})
     unknown = {model for models in cast.MODELS.values() for model in models if prices.find(model) is None}
