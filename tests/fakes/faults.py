@@ -43,9 +43,7 @@ def server_error(code: int = 500) -> Play:
 
 def retry_after(seconds: float | str) -> Play:
     """A plain 429 with `Retry-After`: seconds or an HTTP date."""
-    return _json(
-        429, {"error": {"type": "rate_limit_error", "message": "Too many requests"}}, Retry_After=str(seconds)
-    )
+    return _json(429, {"error": {"type": "rate_limit_error", "message": "Too many requests"}}, Retry_After=str(seconds))
 
 
 def retry_after_ms(millis: int) -> Play:
@@ -59,9 +57,7 @@ def bare_429() -> Play:
 # ---------------------------------------------------------------- Codex
 
 
-def codex_usage_limit(
-    *, resets_at: float | None = None, resets_in: float | None = None, plan: str = "plus"
-) -> Play:
+def codex_usage_limit(*, resets_at: float | None = None, resets_in: float | None = None, plan: str = "plus") -> Play:
     """429 `usage_limit_reached` with whichever reset is given."""
     error: Json = {"type": "usage_limit_reached", "message": "The usage limit has been reached", "plan_type": plan}
     if resets_at is not None:
@@ -189,9 +185,7 @@ def claude_invalid(message: str = "max_tokens: Field required") -> Play:
 # ---------------------------------------------------------------- Google
 
 
-def google(
-    code: int, state: str, message: str, details: list[Json] | None = None, *, in_array: bool = False
-) -> Play:
+def google(code: int, state: str, message: str, details: list[Json] | None = None, *, in_array: bool = False) -> Play:
     """A google.rpc error body; `in_array` wraps it in a one-element list, as some answers are."""
     body: Any = {"error": {"code": code, "message": message, "status": state, "details": details or []}}
     return status(code, [body] if in_array else body)

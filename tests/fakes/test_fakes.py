@@ -34,8 +34,10 @@ def run(body: Body) -> None:
     asyncio.run(main())
 
 
-async def ask(fakes: FakeProviders, session: aiohttp.ClientSession, who: str, **more: Any) -> tuple[int, bytes]:
-    """One streaming request as the account `who`; (status, whole body)."""
+async def ask(
+    fakes: FakeProviders, session: aiohttp.ClientSession, who: str, more: dict[str, Any] | None = None
+) -> tuple[int, bytes]:
+    """One streaming request as the account `who`, with `more` in its body; (status, whole body)."""
     paths = {
         "codex:a": "/chatgpt/backend-api/codex/responses",
         "claude:a": "/claude/v1/messages",
@@ -45,8 +47,8 @@ async def ask(fakes: FakeProviders, session: aiohttp.ClientSession, who: str, **
     token = fakes.accounts[who].access
     async with session.post(
         fakes.origin + paths[who],
-        json={"model": "m", "stream": True, "stream_options": {"include_usage": True}},
-        headers={"Authorization": f"Bearer {token}", **more},
+        json={"model": "m", "stream": True, "stream_options": {"include_usage": True}, **(more or {})},
+        headers={"Authorization": f"Bearer {token}"},
     ) as answer:
         return answer.status, await answer.read()
 
@@ -254,3 +256,51 @@ def test_they_also_run_in_a_thread(tmp_path: Path) -> None:
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.load(answer)["content"][0]["text"] == "Hello from claude:work."
+
+
+REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "codex:a": (
+        {"tools": [{"type": "function", "name": "look"}], "input": [{"type": "message"}]},
+        {"input": [{"type": "function_call_output"}]},
+    ),
+    "claude:a": (
+        {"tools": [{"name": "look"}], "messages": [{"role": "user", "content": "hi"}]},
+        {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]},
+    ),
+    "qwen:a": (
+        {"tools": [{"function": {"name": "look"}}], "messages": [{"role": "user"}]},
+        {"messages": [{"role": "tool"}]},
+    ),
+    "gemini:a": (
+        {"request": {"tools": [{"functionDeclarations": [{"name": "look"}]}], "contents": [{"parts": [{"text": ""}]}]}},
+        {"request": {"contents": [{"parts": [{"functionResponse": {}}]}]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("who", sorted(REQUESTS))
+def test_a_model_may_ask_for_a_tool_it_was_offered_once_a_turn(who: str) -> None:
+    async def body(fakes: FakeProviders, session: aiohttp.ClientSession) -> None:
+        asked: list[str] = []
+        play = Play(tools={"look": {"at": "it"}}, asked=lambda account, call: asked.append(account.id))
+        fakes.always(who, play)
+        offer, result = REQUESTS[who]
+        without = {name: value for name, value in offer.items() if name not in ("tools", "request")}
+        assert b"Hello" in (await ask(fakes, session, who, more=without))[1] and asked == []
+        said = (await ask(fakes, session, who, more=offer))[1]
+        assert b"look" in said and b"Hello" not in said and asked == [who]
+        assert b"Hello" in (await ask(fakes, session, who, more={**offer, **result}))[1] and asked == [who]
+
+    run(body)
+
+
+def test_a_director_goes_before_the_scripts() -> None:
+    async def body(fakes: FakeProviders, session: aiohttp.ClientSession) -> None:
+        fakes.then("claude:a", faults.claude_overloaded())
+        fakes.director = lambda account, call: faults.server_error() if account.id == "codex:a" else None
+        assert (await ask(fakes, session, "codex:a"))[0] == 500
+        assert (await ask(fakes, session, "claude:a"))[0] == 529
+        fakes.director = None
+        assert (await ask(fakes, session, "codex:a"))[0] == 200
+
+    run(body)
