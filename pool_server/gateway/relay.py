@@ -134,7 +134,8 @@ class Relay:
         while True:
             try:
                 chunk = await content.readany()
-            except (aiohttp.ClientError, OSError):
+            except (aiohttp.ClientError, OSError) as error:
+                error.__traceback__ = None  # aiohttp keeps the error: it would keep this frame and all within
                 return None if self._over else await self._broken("the connection broke off")
             if not chunk:
                 break

@@ -194,6 +194,7 @@ class CodexSocket(WebSocketHandler):
         for task in (self._turn, self._idle):
             if task is not None:
                 task.cancel()
+        self._idle = None  # the task and the socket would keep each other
         code = self.close_code or 0
         if code in _SILENT_CODES:
             self._drop_link(_GOING_AWAY)
