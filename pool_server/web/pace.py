@@ -75,7 +75,7 @@ def state_words(row: dict[str, Any], now: float) -> str:
     """"2 of 3 accounts ready, 1 needs sign-in", and when room comes back if there is none."""
     ready, total = row["ready"], row["total"]
     others = [
-        f"{count} {phrases.STATES[AccountState(state)]}"
+        f"{count} {phrases.OF_SEVERAL[AccountState(state)]}"
         for state, count in row["accounts"].items()
         if count and state != AccountState.READY
     ]

@@ -36,6 +36,12 @@ STATES = {
     AccountState.PROBING: "being tried again",
 }
 
+# The same of any number of accounts: "2 resting".
+OF_SEVERAL = STATES | {
+    AccountState.DRAINING: "finishing",
+    AccountState.NEEDS_LOGIN: "waiting for sign-in",
+}
+
 # The three colours of state, and "quiet" for what is neither good nor bad.
 TONES = {
     AccountState.READY: "good",
@@ -167,13 +173,13 @@ CREDENTIALS = {
     CredentialKind.API_KEY: "API key",
 }
 
-WINDOWS = {"5h": "5 hours", "7d": "week", "30d": "month", "1d": "day", "1m": "minute", "credits": "credits"}
+WINDOWS = {"5h": "5 hours", "7d": "week", "30d": "month", "1d": "day", "1m": "minute", "credits": "extra credits"}
 
 
 def window(name: str, scope: str = "") -> str:
     """"5h" → "5 hours"; a window that binds one model family says so."""
     base = WINDOWS.get(name, name)
-    return f"{base}, {scope} only" if scope else base
+    return f"{base}, {scope} only" if scope and scope != name else base
 
 # The terms of an account's score; a higher sum is chosen first.
 TERMS = {

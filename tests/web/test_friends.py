@@ -255,3 +255,14 @@ def test_pages_of_the_operator_show_no_secret(friends: Site) -> None:
             assert secret not in page.text, (path, secret)
         assert "style=" not in page.text
         assert "<script>" not in page.text
+
+
+def test_the_settings_page_names_every_setting_and_where_it_is_from(friends: Site) -> None:
+    page = friends.get("/settings", Authorization=f"Bearer {ADMIN}").text
+    for key in ("listen_addr", "admin_password", "friends_see", "short_percent"):
+        assert f">{key}</th>" in page, key
+    rows = {name: (value, origin) for name, value, origin in re.findall(
+        r'plainweight">([^<]+)</th><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td>', page)}  # fmt: skip
+    assert rows["friend_code"] == ("set", "file")
+    assert rows["jwt_secret"] == ("not set", "default")
+    assert rows["friend_tagline"] == ("Swim at your own pace.", "set at the start")

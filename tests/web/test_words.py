@@ -25,6 +25,7 @@ NOW = 1_790_000_000.0
     [
         (phrases.PROVIDERS, words.Provider),
         (phrases.STATES, words.AccountState),
+        (phrases.OF_SEVERAL, words.AccountState),
         (phrases.TONES, words.AccountState),
         (phrases.REFUSALS, words.Refusal),
         (phrases.CHOICES, words.ChoiceReason),
@@ -140,7 +141,7 @@ def test_the_first_sentence_says_how_long_it_lasts() -> None:
 
 def test_provider_words_name_every_state_but_ready() -> None:
     row = provider("codex", accounts={"ready": 1, "needs_login": 2}, total=3)
-    assert pace.state_words(row, NOW) == "1 of 3 accounts ready, 2 needs sign-in"
+    assert pace.state_words(row, NOW) == "1 of 3 accounts ready, 2 waiting for sign-in"
     out = provider("codex", accounts={"exhausted": 1}, ready=0, next_return=NOW + 60)
     assert pace.provider_row(out, NOW).tone == "bad"
     assert pace.state_words(out, NOW) == "0 of 1 account ready, 1 used up; comes back in 1 min"
