@@ -239,16 +239,16 @@ class _Choice:
         card = self._card(account_id)
         refused = Counter(self.refused)
         refused[others] += total - (card is not None)
-        decision = Decision(None, None, self.view.strategy, [], refused=refused, pinned=self.held.pinned)
+        decision = Decision(None, None, self.view.strategy, [], pinned=self.held.pinned)
         if card is None:
-            known = self.view.accounts.get(account_id)
-            if known is not None:
+            if account_id in self.view.accounts:
                 decision.candidates.append(Candidate(account_id, self._unfit(account_id)))
+            decision.refused = +refused
             return decision
         candidate = card.candidate
         if account_id in self.ask.exclude:
             candidate = Candidate(account_id, Refusal.TRIED)
-        elif card.rating is not None and (reason is not ChoiceReason.HARD_PIN or self._open(card)):
+        elif card.rating is not None and (reason is ChoiceReason.FORCED or self._open(card)):
             candidate = Candidate(account_id, None, None, candidate.score, candidate.terms)
             decision.account, decision.reason, decision.eligible = account_id, reason, 1
         elif reason is ChoiceReason.FORCED and last_resort(card.account.live, self._scopes(card), self.now):
@@ -257,6 +257,7 @@ class _Choice:
             refused[candidate.refusal] += 1
             decision.retry_at = candidate.until if candidate.refusal not in NEVER_RETURN else None
         decision.candidates.append(candidate)
+        decision.refused = +refused
         return decision
 
     def _scopes(self, card: Card) -> tuple[str, ...]:
@@ -294,7 +295,7 @@ class _Choice:
             eligible += self._count(stand, refused)
         return Decision(
             account_id, reason, self.view.strategy, (listed + others)[:LISTED],
-            eligible=eligible, refused=refused, pinned=self.held.pinned,
+            eligible=eligible, refused=+refused, pinned=self.held.pinned,
         )  # fmt: skip
 
     def _winner_drains(self, account_id: str | None) -> bool:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 import msgspec
 
 from pool_server.accounts.account import Account
+from pool_server.accounts.live import Rest
 from pool_server.accounts.probing import probe_due
 from pool_server.accounts.ranked import Key, Ranked
 from pool_server.accounts.score import Rating, rank, rate
 from pool_server.accounts.states import SCOPED_REFUSALS, STATE_REFUSALS
 from pool_server.words import AccountState, Dialect, Operation, Provider, Refusal, Strategy
+
+PROBE_TELLS_S = 10.0
 
 RETURNING = frozenset(
     {Refusal.COOLING, Refusal.EXHAUSTED, Refusal.MODEL_COOLING, Refusal.MODEL_EXHAUSTED, Refusal.PROBING,
@@ -152,7 +155,7 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
     rest = account.live.rests.get("")
     if state in STATE_REFUSALS:
         resting = state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
-        return STATE_REFUSALS[state], rest.until if resting and rest is not None else None
+        return STATE_REFUSALS[state], _back_at(rest, now) if resting and rest is not None else None
     facts = account.facts
     if facts.expires_at is not None and now >= facts.expires_at:
         if not facts.can_refresh:
@@ -166,5 +169,11 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
             if rest is None or now >= rest.until or (found[1] is not None and rest.until <= found[1]):
                 continue
             why = Refusal.PROBING if rest.probing else SCOPED_REFUSALS.get(rest.kind, Refusal.MODEL_COOLING)
-            found = (why, rest.until)
+            found = (why, _back_at(rest, now))
     return found
+
+
+def _back_at(rest: Rest, now: float) -> float:
+    """When the account may be back: a half-open request under way tells within moments."""
+    told = rest.probing + PROBE_TELLS_S
+    return told if rest.probing and now < told < rest.until else rest.until

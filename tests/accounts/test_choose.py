@@ -262,6 +262,15 @@ def test_what_is_left_is_kept_for_the_owner() -> None:
     assert pick(roomy, ask(user="bob")).account == "claude:anns"
 
 
+def test_a_locked_pool_still_keeps_the_owners_part() -> None:
+    view = view_of(entry("anns", week(70.0), owner="ann", reserve=0.4), entry("other"))
+    view.locked = "claude:anns"
+    assert pick(view, ask(user="ann")).account == "claude:anns"
+    decision = pick(view, ask(user="bob"))
+    assert decision.account is None and decision.refused == {Refusal.RESERVED: 1, Refusal.LOCKED: 1}
+    assert pick(view, ask(user="bob", forced="claude:anns")).account == "claude:anns"
+
+
 def test_a_draining_account_takes_no_new_conversation_while_others_can() -> None:
     view = view_of(entry("low", week(99.0)), entry("other", week(97.0), priority=900))
     decision = pick(view)

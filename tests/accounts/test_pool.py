@@ -429,6 +429,7 @@ def test_one_half_open_request_and_its_end(tmp_path: Path) -> None:
     assert pool.state("claude:a") == "probing"
     second = pool.accounts.choose(ask())
     assert second.account is None and [c.refusal for c in second.candidates] == ["probing"]
+    assert second.retry_at == pool.clock() + 10
     pool.accounts.end("claude:a", SONNET)
     assert pool.state("claude:a") == "exhausted"
     pool.clock.now += 1200
