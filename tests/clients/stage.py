@@ -17,6 +17,7 @@ from pool_server.users import Actor
 from pool_server.words import Operation, Transport
 from tests.clients.cases import Case
 from tests.clients.jail import Jail, Ran
+from tests.clients.terminal import Terminal, terminal
 from tests.fakes import FakeAccount, FakeProviders, Surface, account, fake_settings, key_account
 
 T = TypeVar("T")
@@ -59,10 +60,17 @@ class Stage:
 
     def turn(self, argv: list[str]) -> Ran:
         """One command of the CLI; asserts that the user saw a good answer and nothing else."""
-        ran = self._jail.run(argv, env=self.case.environment(self.key, self._home), cwd=self._home / "project")
+        ran = self._jail.run(argv, env=self._env(), cwd=self._home / "project")
         assert ran.code == 0, self.told(ran)
         assert "Hello from the fake" in ran.out, self.told(ran)
         return ran
+
+    def terminal(self, argv: list[str]) -> contextlib.AbstractContextManager[Terminal]:
+        """The CLI as a full-screen program, driven by keys."""
+        return terminal(self._jail, argv, env=self._env(), cwd=self._home / "project")
+
+    def _env(self) -> dict[str, str]:
+        return self.case.environment(self.key, self._home)
 
     def told(self, ran: Ran) -> str:
         """Everything worth reading when a turn went wrong."""
