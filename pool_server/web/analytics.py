@@ -134,15 +134,17 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         self, who: Viewer, ask: Ask, field: str | None, found: Gathered, names: Names
     ) -> dict[str, Any]:
         """What follows the range and filters."""
-        total, where, times = found.summary["total"], ZoneInfo(ask.zone), found.times
+        total, where = found.summary["total"], ZoneInfo(ask.zone)
+        began = charts.begins(found.use)
+        times = {name: charts.cut(chart, began) for name, chart in found.times.items()}
         mine = ask.filters.user == who.user and not who.admin
         causes = analytics_tables.causes(total, own=mine)
         return {
             "singles": who.admin or mine,  # may the requests behind a sum be seen?
             "total": total,
-            "use": charts.use(found.use, field, names, where, SPANS[ask.span]),
+            "use": charts.use(charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0),
             "small": (
-                charts.cache(found.cache, total, where),
+                charts.cache(charts.cut(found.cache, began), total, where),
                 charts.latency(
                     "first_byte", times["first_byte_p50"], times["first_byte_p95"], total["first_byte_ms"], where
                 ),

@@ -13,6 +13,7 @@ from pool_server.web import figures
 from pool_server.web.analytics_names import Names, colours
 
 Values = Sequence[float | None]
+LEAST_CUT = 0.25  # of a chart, empty at its beginning, is not drawn
 LONG_DAYS = 70  # beyond so many days, the axis names months
 
 
@@ -90,8 +91,24 @@ def _point(at: datetime, step: str, count: int, *, long: bool) -> Point:
     return Point(f"{day} {clock}", f"{at:%a} {at.day}" if at.hour == 0 else "")
 
 
-def use(chart: dict[str, Any], field: str | None, names: Names, where: tzinfo, span: str) -> Chart:
-    """Tokens or dollars over time, stacked by person, model, provider or account."""
+def begins(chart: dict[str, Any]) -> int:
+    """The bucket with which charts by day begin: years without any use before the first are not drawn."""
+    lines = chart["series"]
+    used = (i for i in range(len(chart["buckets"])) if any(line["values"][i] for line in lines))
+    first = next(used, 0)
+    return first if chart["step"] == "day" and first > LEAST_CUT * len(chart["buckets"]) else 0
+
+
+def cut(chart: dict[str, Any], first: int) -> dict[str, Any]:
+    """A chart without its first buckets."""
+    lines = [{**line, "values": line["values"][first:]} for line in chart["series"]]
+    return {**chart, "buckets": chart["buckets"][first:], "series": lines}
+
+
+def use(
+    chart: dict[str, Any], field: str | None, names: Names, where: tzinfo, span: str, *, quiet: bool = False
+) -> Chart:
+    """Tokens or dollars over time, stacked by person, model, provider or account. `quiet` = its beginning is cut."""
     kind = "money" if chart["metric"] == "cost" else "count"
     unit = "US dollars at API prices" if kind == "money" else "tokens"
     lines = [line for line in chart["series"] if any(line["values"])]
@@ -103,6 +120,8 @@ def use(chart: dict[str, Any], field: str | None, names: Names, where: tzinfo, s
     )  # fmt: skip
     axis = points(chart, where)
     sentence = _use_sentence(drawn, axis, kind, span, chart, field)
+    if quiet:
+        sentence += f" Nothing was used before {axis[0].label}."
     return Chart("use", "Use over time", sentence, unit, kind, True, axis, drawn)
 
 

@@ -106,7 +106,7 @@ def _line(attempt: Attempt, name: str, *, named: bool) -> Line:
         words,
         attempt.message if named else "",
         attempt.status,
-        f"{figures.took(attempt.started_ms)} in",
+        "at once" if attempt.started_ms < 1 else f"after {figures.took(attempt.started_ms)}",
         figures.took(attempt.ms),
         "good" if good else "bad",
     )
@@ -116,7 +116,8 @@ def story(record: UsageRecord) -> Story:
     """The last decision of an exchange."""
     decision = record.decision
     if not decision:
-        return Story(("No account had to be chosen.",), ())
+        why = "How its account was chosen was not recorded." if record.account else "No account had to be chosen."
+        return Story((why,), ())
     if "left_out" in decision:
         return Story((f"The decision was not kept: {decision['left_out']}.",), ())
     sentences = [_outcome(decision, record.at), *_around(decision)]

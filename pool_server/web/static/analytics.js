@@ -1,6 +1,7 @@
 // Draws what the tables of values already say. Without this script, and to a screen reader, the page is the same.
 //   <figure data-chart="id of the table's box" data-kind="count|money|percent|ms" data-stacked><canvas></canvas></figure>
 const charts = new Map();
+const DENSE = 60; // more bars than this have no line on top
 
 // The viewer's own zone, told once: from then on the server writes the page in it.
 function tellZone() {
@@ -49,7 +50,7 @@ function read(box, figure) {
         borderDash: (part) => (bridge(part) ? [2, 3] : undefined),
         borderColor: (part) => (bridge(part) ? faint(colour, 0.45) : undefined),
       },
-      backgroundColor: faint(colour, 0.4),
+      backgroundColor: faint(colour, rows.length > DENSE ? 0.75 : 0.4),
     };
   });
   look.done();
@@ -98,13 +99,13 @@ function options(kind, stacked, look) {
   return {
     responsive: true,
     categoryPercentage: 1,
-    barPercentage: look.labels.length > 60 ? 1 : 0.88,
+    barPercentage: look.labels.length > DENSE ? 0.92 : 0.88,
     maintainAspectRatio: false,
     animation: matchMedia("(prefers-reduced-motion: reduce)").matches ? false : { duration: 120 },
     interaction: { mode: "index", intersect: false },
     elements: {
       line: { borderWidth: 1.5, tension: 0, borderJoinStyle: "round" },
-      bar: { borderWidth: { top: 1.5 } },
+      bar: { borderWidth: { top: look.labels.length > DENSE ? 0 : 1.5 } },
       point: { radius: alone, hoverRadius: 3, hitRadius: 6 },
     },
     scales: {

@@ -1,0 +1,261 @@
+"""The dashboard: complete in its first HTML, its figures the ledger's, its words right; and the banner."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.config import Settings
+from pool_server.ledger import Incident, Rule
+from pool_server.ledger.incidents import remember
+from pool_server.web import analytics_banner, analytics_charts, analytics_names, analytics_tables, figures, pace
+from pool_server.web import analytics_now as first
+from pool_server.web.assets import CHARTS, assets
+from pool_server.words import FaultKind, Outcome, Provider
+from tests.web import usage
+from tests.web.pool import exchange, seen
+from tests.web.site import Site
+
+NOW = 1_790_000_000.0
+BUDGET = 350 * 1024  # bytes over the wire for the whole page
+
+
+def words_of(page: str) -> str:
+    """A page's text, without its marks."""
+    body = page.partition("<main")[2]
+    return " ".join(re.sub(r"<[^>]+>", " ", body).replace("&nbsp;", " ").split())
+
+
+def test_the_first_html_holds_every_number(tmp_path: Path) -> None:
+    with Site(usage.pool(tmp_path, Settings())) as site:
+        usage.keep(site, usage.past(("local",), now=time.time()))
+        seen(site.ctx, "claude:work", 63.0)
+        page = site.get("/analytics?range=30d&by=model", Accept="text/html").text
+        total = site.get("/api/usage/summary?range=30d").json()["total"]
+        text = words_of(page)
+        assert f"{total['requests']} Tokens {figures.count(total['total_tokens'])}" in text
+        assert f"API price {figures.price(total)}" in text
+        chart = site.get("/api/usage/series?range=30d&by=model&bucket=day").json()
+        for line in chart["series"]:
+            assert line["name"] in text
+            assert all(f"<td>{value:,.0f}</td>" in page for value in line["values"] if value)
+        assert sum(sum(line["values"]) for line in chart["series"]) == total["total_tokens"]
+        for mark in ("5 hours: 63 % used", "work", "glm-4.6", "Half of all answers", "came from a cache", "Busiest on"):
+            assert mark in text, mark
+        assert "None" not in text
+        assert "<script>" not in page
+        assert " style=" not in page
+
+
+def test_every_range_split_and_filter_has_a_page(tmp_path: Path) -> None:
+    with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:
+        ada, boss = usage.friend(site), usage.admin(site)
+        usage.keep(site, usage.past((ada.user, "u_gone", ""), now=time.time(), count=60))
+        asked = [f"range={span}" for span in ("24h", "7d", "30d", "1y")]
+        asked += [f"by={by}&metric=cost" for by in ("user", "model", "provider", "none")]
+        asked += ["from=2020-01-01&to=2020-01-02", "provider=claude&model=claude-opus-4-7", "tz=Asia/Kolkata&range=30d"]
+        for query in asked:
+            for who in (boss, ada):
+                assert "Internal" not in who.page(f"/analytics?{query}"), query
+        assert "somebody no longer known" in boss.page("/analytics?range=30d")
+        assert "by=account" in boss.page("/analytics?by=account&account=claude:work")
+        assert ada.get("/analytics?by=account", Accept="text/html").status == 403
+        for wrong in ("range=2d", "by=colour", "metric=love", "from=2026-02-31"):
+            assert boss.get(f"/analytics?{wrong}", Accept="text/html").status == 400, wrong
+
+
+def test_a_pool_without_any_past_says_so(local: Site) -> None:
+    text = words_of(local.get("/analytics", Accept="text/html").text)
+    for mark in (
+        "Nothing was used in the last hour, and no requests are under way now.",
+        "Nothing was used in the last 7 days.",
+        "No answer in this range, so there is nothing to time.",
+        "No request in this range, so none has failed.",
+        "Nobody used it in this range.",
+        "no limit known",
+        "gemini_broken.json cannot be used",
+    ):
+        assert mark in text, mark
+    assert "canvas" not in local.get("/analytics", Accept="text/html").text
+
+
+def test_it_is_light_enough_and_loads_the_charts_on_this_page_only(tmp_path: Path) -> None:
+    with Site(usage.pool(tmp_path, Settings())) as site:
+        usage.keep(site, usage.past(("local",), now=time.time(), days=300, count=900))
+        answer = site.get("/analytics?range=1y&by=model", Accept="text/html", Accept_Encoding="gzip")
+        page = site.get("/analytics?range=1y&by=model", Accept="text/html").text
+        scripts = sum(len(asset.gzipped) for name, asset in assets().files.items() if not name.endswith(".svg"))
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert len(answer.body) + scripts < BUDGET
+        assert assets().url(CHARTS) in page
+        for other in ("/", "/requests", "/accounts", "/settings"):
+            assert CHARTS not in site.get(other, Accept="text/html").text
+
+
+def test_who_used_which_account_and_what_it_was_worth(tmp_path: Path) -> None:
+    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
+        ada, bo = usage.friend(site, "Ada"), usage.friend(site, "Bo")
+        usage.keep(site, [exchange(ada.user, n, model="claude-opus-4-7") for n in range(3)])
+        usage.keep(site, [exchange(bo.user, 9, model="claude-opus-4-7")])
+        text = words_of(usage.admin(site).page("/analytics"))
+        assert "Used by Ada (75 %), Bo (25 %)." in text
+        assert "of API use for $" in text
+
+
+def test_room_is_told_as_time() -> None:
+    row = pace.ProviderRow(Provider.CLAUDE, "Claude", 2, 2, "good", "2 accounts ready", (), None, 0)
+    window = {"window": "5h", "room_percent": 40.0, "burn_per_h": 10.0, "lasts_until": None}
+    told: dict[str, Any] = {"windows": [window], "lasts_until": NOW + 4 * 3600, "confidence": "high"}
+
+    def lasts(found: dict[str, Any] | None, *, of: pace.ProviderRow = row) -> tuple[str, str]:
+        room = first.rooms([of], {"claude": found} if found else {}, {}, NOW)[0]
+        return room.lasts, room.tone
+
+    assert lasts(told) == ("4 h", "good")
+    assert lasts({**told, "lasts_until": NOW + 1800}) == ("30 min", "bad")
+    assert lasts({**told, "lasts_until": None}) == ("over 2 weeks", "good")
+    assert lasts({**told, "confidence": "none"}) == ("40 % left", "quiet")
+    assert lasts(None) == ("no limit known", "quiet")
+    assert lasts(told, of=row._replace(ready=0, next_return=NOW + 600)) == ("none now", "bad")
+    assert lasts(told, of=row._replace(ready=0)) == ("none", "bad")
+
+
+def test_today_is_compared_with_the_same_time_a_week_ago(tmp_path: Path) -> None:
+    """A week ago only whole hours are known: the hour under way counts by its part that had passed."""
+    with Site(usage.pool(tmp_path, Settings())) as site:
+        now = time.time() // usage.DAY * usage.DAY + 10.5 * 3600  # half past ten
+        site.ctx.clock = lambda: now
+        week = 7 * usage.DAY
+        times = [now - 60, now - week - 3 * 3600, now - week - 1200, now - week + 600, now - week + 5 * 3600]
+        usage.keep(site, [exchange("local", n, at=at) for n, at in enumerate(times) if at < time.time()])
+        ask = first.Ask(now - usage.DAY, now, "24h", first.Filters(), "UTC")
+        lines = {line.label: line for line in site.run(lambda: first.today(site.ctx.ledger, ask, now))}
+        assert lines["Requests"].then == "2"  # one long before, half of the two within the hour
+        assert lines["Tokens"].then == figures.count(2 * 42_000)
+
+
+@pytest.mark.parametrize(
+    ("have", "had", "said"),
+    [(10, 10, "the same"), (5, 0, "nothing then"), (11, 10, "10 % more"), (5, 10, "50 % less"),
+     (1000, 10, "100 times as much"), (1001, 1000, "about the same")],
+)  # fmt: skip
+def test_changes_in_words(have: float, had: float, said: str) -> None:
+    assert first.change(have, had) == said
+
+
+def test_midnight_is_the_viewers_also_across_a_change_of_clocks() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    noon = datetime(2026, 3, 30, 12, tzinfo=zone).timestamp()
+    assert datetime.fromtimestamp(first.midnight(noon, zone), zone).hour == 0
+    before = datetime.fromtimestamp(first.midnight(noon, zone, days_ago=7), zone)
+    assert before.isoformat() == "2026-03-23T00:00:00+01:00"
+
+
+def test_what_needs_a_hand() -> None:
+    row = {"id": "claude:work", "provider": "claude", "state": "ready", "expires_at": None, "can_refresh": True}
+    ends = {**row, "id": "claude:token", "expires_at": NOW + 7200, "can_refresh": False}
+    out = {**row, "id": "codex:old", "provider": "codex", "state": "needs_login", "message": "signed out"}
+    found = first.hands([row, ends, out], [{"file": "x.json", "reason": "not JSON"}], NOW)
+    assert [hand.words for hand in found] == [
+        "Codex old needs its owner to sign in again (signed out)",
+        "Claude token: its access ends in 2 h and cannot be renewed",
+        "x.json cannot be used: not JSON",
+    ]
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=9, unique=True))
+def test_a_name_keeps_its_colour_and_none_is_given_twice(names: list[str]) -> None:
+    found = analytics_names.colours("user", names)
+    shown = [colour for name, colour in found.items() if name not in ("other", "others")]
+    assert len(set(shown)) == len(shown)
+    assert analytics_names.colours("user", reversed(names)) == found
+    alone = analytics_names.colours("user", names[:1])
+    assert analytics_names.colours("user", names[:1]) == alone
+
+
+def test_colours_of_providers_are_their_own_and_the_sheet_has_all() -> None:
+    assert analytics_names.colours("provider", ["claude", "codex"]) == {"claude": "claude", "codex": "codex"}
+    sheet = assets().files["app.css"].body.decode()
+    swatches = assets().files["analytics.css"].body.decode()
+    for slot in range(analytics_names.COLOURS):
+        assert f"--line-{slot}: light-dark(" in sheet
+        assert f".swatch.line-{slot} " in swatches
+    assert not re.search(r"#[0-9a-f]{3,8}\b|rgb\(", swatches)
+
+
+def chart(step: str, buckets: list[int], *values: float) -> dict[str, Any]:
+    return {"step": step, "metric": "tokens", "buckets": buckets, "series": [{"key": "a", "values": list(values)}]}
+
+
+def test_the_axis_names_hours_days_or_months() -> None:
+    day = [int(NOW) // 86_400 * 86_400 + n * 86_400 for n in range(100)]
+    months = [point.tick for point in analytics_charts.points(chart("day", day), UTC) if point.tick]
+    assert months == ["Oct", "Nov", "Dec"]
+    days = [point.tick for point in analytics_charts.points(chart("day", day[:30]), UTC) if point.tick]
+    assert days == ["21 Sep", "28 Sep", "5 Oct", "12 Oct", "19 Oct"]
+    hours = [day[0] + n * 3600 for n in range(24)]
+    assert [p.tick for p in analytics_charts.points(chart("hour", hours), UTC)][:4] == ["00:00", "", "", "03:00"]
+
+
+def test_an_empty_beginning_is_not_drawn() -> None:
+    days = [n * 86_400 for n in range(10)]
+    late = chart("day", days, *[0] * 6, 5, 0, 1, 2)
+    assert analytics_charts.begins(late) == 6
+    assert analytics_charts.cut(late, 6)["series"][0]["values"] == [5, 0, 1, 2]
+    assert analytics_charts.begins(chart("day", days, 0, 5, *[1] * 8)) == 0
+    assert analytics_charts.begins(chart("hour", days, *[0] * 9, 1)) == 0
+
+
+def test_failures_in_words() -> None:
+    total = {"requests": 200, "failures": 6, "attempts": 210, "faults": {"network": 4, "quota": 9},
+             "outcomes": {"ok": 190, "client_gone": 4, "upstream": 6}}  # fmt: skip
+    found = analytics_tables.causes(total, own=False)
+    assert [(cause.words, cause.number) for cause in found] == [("provider failed", 6), ("stopped by the client", 4)]
+    assert analytics_tables.causes_sentence(total, found) == "6 of 200 requests failed (3 %), mostly: provider failed."
+    assert [cause.key for cause in analytics_tables.faults(total)] == ["quota", "network"]
+    assert {*Outcome} >= {Outcome(cause.key) for cause in found}
+    every = analytics_tables.faults({**total, "faults": {kind.value: 1 for kind in FaultKind}})
+    assert len(every) == len(FaultKind)
+
+
+@given(st.lists(st.lists(st.integers(0, 10**9), min_size=24, max_size=24), min_size=7, max_size=7))
+def test_the_strongest_shade_is_the_busiest_hour(cells: list[list[int]]) -> None:
+    heat = analytics_tables.heat({"metric": "tokens", "cells": cells, "from": 0}, 0, UTC)
+    shades = [[cell.level for cell in day] for _, day in heat.days]
+    most = max(max(day) for day in cells)
+    for values, levels in zip(cells, shades, strict=True):
+        for value, level in zip(values, levels, strict=True):
+            assert (level == 0) == (value == 0)
+            assert (level == analytics_tables.LEVELS) or value < most or most == 0
+
+
+def test_the_banner_says_what_is_wrong_to_whom_it_concerns(tmp_path: Path) -> None:
+    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
+        ada, boss = usage.friend(site), usage.admin(site)
+        assert 'id="banner"' not in boss.page("/accounts")
+        wrong = [
+            Incident(Rule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
+            Incident(Rule.ROOM, "codex", "codex runs out in 0.5 h at the present burn", 2.0),
+            Incident(Rule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
+        ]
+        site.run(lambda: remember(site.ctx.ledger.store, {one.key: one for one in wrong}))
+        banner = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
+        assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at the present burn" in banner
+        assert "Bo has used 81 % of the limit of tokens a week" in banner
+        own = ada.page("/")
+        assert "Codex runs out" in own
+        assert "Claude work" not in own
+        assert "81 %" not in own
+        assert "81 %" in boss.page("/analytics")
+        assert "Friend code" in site.get("/", Accept="text/html").text
+        assert "Codex runs out" not in site.get("/", Accept="text/html").text
+        site.run(lambda: remember(site.ctx.ledger.store, {}))
+        assert analytics_banner.lines(site.ctx, analytics_banner.Caller(3)) == []
