@@ -1,0 +1,177 @@
+"""The dashboard and the request log in a real browser: drawn, live, within every width, readable in both colours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+
+from tests.web import browser, usage
+from tests.web.browser import all_of, chromium, complaints, find, text, wait
+from tests.web.pool import exchange, seen
+from tests.web.site import Site
+
+pytestmark = pytest.mark.browser
+DRAWN = "return [...document.querySelectorAll('canvas')].map(c => Chart.getChart(c)?.data.datasets.length ?? 0)"
+# WCAG's contrast of every piece of text against the nearest ground that is painted behind it.
+CONTRAST = """
+const lin = (v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
+const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+const rgb = (colour) => {
+  canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const light = ([r, g, b]) => 0.2126 * lin(r) + 0.7152 * lin(g) + 0.0722 * lin(b);
+const ground = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+  if (c[3] === 255) return c; } return [255, 255, 255, 255]; };
+const poor = [];
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+  const e = walk.currentNode.parentElement;
+  if (!walk.currentNode.textContent.trim() || !e.checkVisibility() || e.closest(".visually-hidden")) continue;
+  const a = light(rgb(getComputedStyle(e).color)), b = light(ground(e));
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < 4.5) poor.push([walk.currentNode.textContent.trim(), ratio.toFixed(2)]);
+}
+return poor;
+"""
+NAMELESS = """
+const named = (e) => (e.labels?.length || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby")
+  || e.textContent.trim());
+return [...document.querySelectorAll("a, button, input:not([type=hidden]), select, canvas, svg[role=img]")]
+  .filter((e) => !named(e)).map((e) => e.outerHTML);
+"""
+
+
+@pytest.fixture(autouse=True)
+def _possible() -> None:
+    browser.need()
+
+
+@pytest.fixture
+def chrome(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path / "profile") as driver:
+        yield driver
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[tuple[Site, dict[str, usage.Looker]]]:
+    """Ada's, Bo's and the operator's browsers over some weeks of history."""
+    with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:
+        who = {"ada": usage.friend(site, "Ada"), "bo": usage.friend(site, "Bo"), "boss": usage.admin(site)}
+        usage.keep(site, usage.past((who["ada"].user, who["bo"].user), now=time.time()))
+        seen(site.ctx, "claude:work", 63.0)
+        seen(site.ctx, "claude:work", 31.0, window="7d", seconds=604_800)
+        yield site, who
+
+
+def visit(driver: webdriver.Chrome, site: Site, path: str, who: usage.Looker) -> None:
+    if not driver.current_url.startswith(site.url):
+        driver.get(site.url + "/healthz")
+    driver.delete_all_cookies()
+    driver.add_cookie({"name": "pool_session", "value": who.session, "path": "/"})
+    driver.get(site.url + path)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_fits_reads_well_and_complains_of_nothing(
+    tmp_path: Path, filled: tuple[Site, dict[str, usage.Looker]], dark: bool
+) -> None:
+    site, who = filled
+    one = f"/requests/req-{who['ada'].user}-"
+    own = next(r["id"] for r in who["ada"].json("/api/usage/requests?limit=1")["requests"])
+    assert own.startswith(one.rpartition("/")[2])
+    pages = [("/analytics?range=30d", "boss"), ("/analytics?range=24h&by=account&metric=cost", "boss"),
+             ("/analytics?user=all&by=user", "ada"), ("/requests?failed=1", "boss"), (f"/requests/{own}", "boss"),
+             (f"/requests/{own}", "ada"), ("/requests?account=claude:work", "boss")]  # fmt: skip
+    with chromium(tmp_path / "eyes", dark=dark) as driver:
+        for path, name in pages:
+            visit(driver, site, path, who[name])
+            for width in (320, 360, 768, 1440):
+                browser.resize(driver, width)
+                across = driver.execute_script("return document.documentElement.scrollWidth")
+                assert across <= width, f"{path} is {across} px wide at {width}"
+            for details in all_of(driver, "details:not([open]) > summary"):
+                details.click()
+            assert driver.execute_script(CONTRAST) == [], path
+            assert driver.execute_script(NAMELESS) == [], path
+        assert complaints(driver) == []
+
+
+def test_charts_are_drawn_from_the_tables_and_follow_the_colours(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    visit(chrome, site, "/analytics?range=30d&by=user", who["boss"])
+    wait(chrome, lambda d: d.execute_script(DRAWN) == [2, 1, 2, 2])
+    values = "return Chart.getChart(document.querySelector('canvas')).data.datasets.map(d => d.data)"
+    have = chrome.execute_script(values)
+    asked = who["boss"].json("/api/usage/series?range=30d&by=user&bucket=day")
+    drawn = [line["values"][len(line["values"]) - len(have[0]) :] for line in asked["series"]]
+    assert have == drawn
+    border = "return Chart.getChart(document.querySelectorAll('canvas')[1]).data.datasets[0].borderColor"
+    light = chrome.execute_script(border)
+    chrome.execute_script("document.documentElement.dataset.theme = 'dark'; "
+                          "document.dispatchEvent(new CustomEvent('themechange'))")  # fmt: skip
+    assert chrome.execute_script(border) != light
+    assert complaints(chrome) == []
+
+
+def test_an_open_page_follows_what_happens(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    visit(chrome, site, "/analytics?range=24h&by=model", who["ada"])
+    wait(chrome, lambda d: sum(d.execute_script(DRAWN)) > 3)
+    find(chrome, "#use details summary").click()
+    before = int(text(chrome, "#totals dd").replace(",", ""))
+    chrome.execute_script("document.querySelector('[data-live-pause]').dataset.livePause = '0.2'")
+    chrome.execute_script("window.marked = document.querySelector('canvas')")
+    usage.keep(site, [exchange(who["ada"].user, 9001, model="a-new-model", at=time.time())])
+    wait(chrome, lambda d: int(text(d, "#totals dd").replace(",", "")) == before + 1)
+    wait(chrome, lambda d: "a-new-model" in text(d, "#use-legend"))
+    assert chrome.execute_script("return window.marked === document.querySelector('canvas')"), "nothing jumps"
+    labels = "return Chart.getChart(document.querySelector('canvas')).data.datasets.map(d => d.label)"
+    wait(chrome, lambda d: "a-new-model" in d.execute_script(labels))
+    assert complaints(chrome) == []
+
+
+def test_the_page_is_whole_without_scripts(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    visit(chrome, site, "/analytics?range=7d", who["boss"])
+    assert "tokens in the last 7 days" in text(chrome, "#use")
+    find(chrome, "#use summary").send_keys(Keys.ENTER)
+    assert all_of(chrome, "#use-values tbody tr")
+
+
+def test_the_viewers_zone_is_told_once_and_named(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    chrome.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+    visit(chrome, site, "/analytics", who["boss"])
+    wait(chrome, lambda d: any(c["name"] == "tz" for c in d.get_cookies()))
+    chrome.refresh()
+    assert "Times are Asia/Tokyo" in text(chrome, "#range")
+
+
+def test_filters_and_ranges_go_by_keyboard_and_stay_in_the_address(
+    filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
+) -> None:
+    site, who = filled
+    visit(chrome, site, "/analytics", who["boss"])
+    link = next(a for a in all_of(chrome, "#range nav a") if a.text == "30 d")
+    link.send_keys(Keys.ENTER)
+    wait(chrome, lambda d: "range=30d" in d.current_url)
+    find(chrome, "#range summary").send_keys(Keys.ENTER)
+    find(chrome, "#range [name=provider]").send_keys("Claude")
+    find(chrome, "#range form button").send_keys(Keys.ENTER)
+    wait(chrome, lambda d: "provider=claude" in d.current_url)
+    assert "in this range" in text(chrome, "#range h2")
