@@ -1,20 +1,40 @@
-"""A WebSocket protocol that lets a client read why it was closed."""
+"""Tornado's WebSocket protocol with what a relay of many idle sockets and small frames needs."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
+_TEXT, _BINARY = 0x1, 0x2
 _PIECE = 64 << 10  # bytes
 
 
-class PatientProtocol(WebSocketProtocol13):
-    """Tornado ends the connection at once when a frame is too large; a client still sending that frame then sees a
-    reset instead of 1009. Here what is still coming is read and dropped until Tornado's closing time is over."""
+class RelayProtocol(WebSocketProtocol13):
+    """Reads compressed frames and sends plain ones; lets a client read why it was closed.
+
+    Tornado ends the connection at once when a frame is too large; a client still sending that frame then sees a
+    reset instead of 1009. Here what is still coming is read and dropped until Tornado's closing time is over.
+    """
 
     _discarding: asyncio.Task[None] | None = None
+
+    def _create_compressors(
+        self, side: str, agreed_parameters: dict[str, Any], compression_options: dict[str, Any] | None = None
+    ) -> None:
+        """What a client sends is large and worth inflating; an answer's frames are small, and each socket would
+        keep 256 KiB to deflate them. RFC 7692 leaves both to the sender, frame by frame."""
+        agreed_parameters["client_no_context_takeover"] = None
+        super()._create_compressors(side, agreed_parameters, compression_options)
+        self._compressor = None
+
+    def send_frame(self, frame: str | bytes) -> asyncio.Future[None]:
+        """Sends a message without the task Tornado's own method makes for each. Raises StreamClosedError."""
+        if isinstance(frame, str):
+            return self._write_frame(True, _TEXT, frame.encode())
+        return self._write_frame(True, _BINARY, frame)
 
     def _abort(self) -> None:
         # Within a task it is the frame loop that gives up; the closing timer, which has none, means it.

@@ -63,4 +63,5 @@ class Dialler:
         credential = self._rooms.accounts.credential(account)
         x.observe(account, credential, closed.headers)
         module = provider_module(credential.provider)
-        return module.classify(closed.status, closed.headers, closed.body, now=time.time(), model=x.peek.model)
+        body = credential.hide(closed.body)
+        return module.classify(closed.status, closed.headers, body, now=time.time(), model=x.peek.model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
+import random
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ class RoomGauge:
 
 def new_request_id(now: float) -> str:
     """A sortable id: 11 hex digits of milliseconds, then 13 random ones."""
-    return f"{int(now * 1000):011x}{os.urandom(7).hex()[:13]}"
+    return f"{int(now * 1000):011x}{random.getrandbits(52):013x}"
 
 
 class Exchange:
@@ -322,7 +322,7 @@ class Exchange:
         if self._reservation is not None:
             self._settle(self._reservation, usage, cost)
         provider = self._provider()
-        metrics.exchanges.labels(provider, self.route.dialect.value, outcome.value).inc()
+        metrics.exchange_ended(provider, self.route.dialect.value, outcome.value).inc()
         saved = self.rooms.ledger.record(
             UsageRecord(
                 id=self.id,

@@ -32,6 +32,7 @@ from pool_server.words import Denial, ErrorKind, Outcome
 MAX_HEADER_BYTES = 128 << 10
 IDLE_CONNECTION_S = 3600.0
 _SWEEP_S = 60.0
+TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
 SLOW_BODY_S = 900.0  # for a whole request body
 
 
@@ -67,6 +68,7 @@ class Gateway(Router):
         self._socket_app = socket_application(self)
         self.draining = False
         self._sweeper = PeriodicCallback(self.sweep, _SWEEP_S * 1000)
+        self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
         metrics.live.set_function(lambda: self._working)
         users.on_end.append(self._ended)
 
@@ -84,7 +86,7 @@ class Gateway(Router):
         if not self.rooms.settings.friends_mode:
             refusal = local_refusal(request.remote_ip or "", request.headers)
             if refusal is not None:
-                metrics.refusals.labels(Denial.NOT_LOCAL.value).inc()
+                metrics.caller_refused(Denial.NOT_LOCAL.value).inc()
                 message = f"{refusal[0].upper()}{refusal[1:]}."
                 return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.NOT_LOCAL.value)
             return users.local_principal()
@@ -98,12 +100,18 @@ class Gateway(Router):
         if answer is None:
             answer = users.authenticate(None)
         assert isinstance(answer, Denied)
-        metrics.refusals.labels(answer.denial.value).inc()
+        metrics.caller_refused(answer.denial.value).inc()
         return terminal.denied(answer)
 
     def start(self) -> None:
         """Begins to look after what is live; needs a running event loop."""
         self._sweeper.start()
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for exchange in list(self.live):
+            exchange.tick(now)
 
     def sweep(self) -> None:
         """Ends requests whose body has been coming for too long."""
@@ -153,6 +161,7 @@ class Gateway(Router):
 
     async def close(self) -> None:
         self._sweeper.stop()
+        self._ticker.stop()
         await self.rooms.upstream.close()
 
     def _ended(self, user: str | None, key: str | None) -> None:

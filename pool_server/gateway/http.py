@@ -129,6 +129,11 @@ class HttpExchange(HTTPMessageDelegate):
         if self._task is not None and not self._task.done():
             self._task.cancel()
 
+    def tick(self, now: float) -> None:
+        """Keeps the client's connection alive and the upstream honest; `now` is the event loop's time."""
+        if self._watch is not None:
+            self._watch.tick(now)
+
     def end_if_dribbling(self, limit_s: float) -> None:
         """Drops a connection whose request body is not complete after `limit_s` seconds."""
         if self._task is None and time.monotonic() - self._begun > limit_s:
@@ -157,7 +162,6 @@ class HttpExchange(HTTPMessageDelegate):
 
     def _close(self) -> None:
         if self._watch is not None:
-            self._watch.close()
             self._watch.relay = None
         self._body.close()
         self._gateway.live.discard(self)
@@ -351,6 +355,7 @@ class HttpExchange(HTTPMessageDelegate):
                 body = await read_capped(answer, _FAULT_BODY_CAP)
         except (TimeoutError, aiohttp.ClientError, OSError):
             body = b""
+        body = credential.hide(body)
         module = provider_module(credential.provider)
         fault = module.classify(answer.status, headers, body, now=time.time(), model=x.peek.model)
         if fault.kind not in _PASSED_ON:
@@ -361,7 +366,8 @@ class HttpExchange(HTTPMessageDelegate):
         if self._reply.started:
             await self._tell(ClientError(ErrorKind.BAD_REQUEST, fault.message, answer.status, code=fault.code))
         else:
-            await self._reply.whole(answer.status, downward(answer.headers.items()), body)
+            told = [(name, credential.hide_text(value)) for name, value in downward(answer.headers.items())]
+            await self._reply.whole(answer.status, told, body)
         return None
 
     # -- endings

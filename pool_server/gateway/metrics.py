@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 exchanges = Counter("pool_exchanges_total", "Exchanges ended", ["provider", "dialect", "outcome"])
 upstream_faults = Counter("pool_upstream_faults_total", "Faults of upstream attempts", ["provider", "kind"])
 refusals = Counter("pool_callers_refused_total", "Callers turned away at the door", ["denial"])
+# `labels` locks and builds a key each time; an exchange needs the same few children over and over.
+exchange_ended = lru_cache(maxsize=512)(exchanges.labels)
+caller_refused = lru_cache(maxsize=64)(refusals.labels)
 live = Gauge("pool_exchanges_live", "Exchanges under way")
 first_byte = Histogram(
     "pool_first_byte_seconds",
@@ -14,3 +19,4 @@ first_byte = Histogram(
     ["provider"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
 )
+first_byte_of = lru_cache(maxsize=16)(first_byte.labels)

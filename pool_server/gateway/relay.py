@@ -31,33 +31,25 @@ HOLD_BYTES = 256 << 10
 HOLD_S = 10.0
 KEEPALIVE_S = 15.0
 EARLY_HEADERS_S = 25.0  # a streaming client gets headers by then, whatever the upstream does
-_TICK_S = 2.5
 _LINGER_S = 5.0  # how long an upstream may keep its stream open after the terminal event
 CLIENT_FAULTS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
 _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
 
 
 class Watch:
-    """The clockwork of one streamed exchange, across its attempts: early headers, keep-alive, silence limits.
+    """The clockwork of one exchange, across its attempts: early headers, keep-alive, silence limits.
 
-    One timer per exchange that re-arms itself every few seconds costs nothing per event.
+    The gateway ticks all live exchanges together every few seconds, so that none needs a timer of its own.
     """
 
     def __init__(self, exchange: Exchange, reply: Reply) -> None:
         self._exchange = exchange
         self._reply = reply
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
         self.relay: Relay | None = None
-        self.last_write = self._loop.time()
-        self._since = self.last_write
+        self.last_write = self._since = asyncio.get_running_loop().time()
 
-    def close(self) -> None:
-        self._timer.cancel()
-
-    def _tick(self) -> None:
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
-        now = self._loop.time()
+    def tick(self, now: float) -> None:
+        """Does what is due; `now` is the event loop's time in seconds."""
         relay = self.relay
         if relay is not None:
             relay.tick(now)
@@ -225,7 +217,7 @@ class Relay:
             self._x.committed(self._account, self._answer.status)
         self._x.progressed(self._meter.usage)
         first = (self._x.first_byte_ms or 0.0) / 1000
-        metrics.first_byte.labels(self._credential.provider.value).observe(first)
+        metrics.first_byte_of(self._credential.provider.value).observe(first)
         turn_state = self._headers.get("x-codex-turn-state")
         if turn_state:
             self._x.own(self._account, "turn_state", turn_state)
@@ -261,6 +253,7 @@ class Relay:
     async def _stream_fault(self, status: int, body: bytes) -> Fault | None:
         """An error event: another account's chance before the commit point, the end of the exchange after it."""
         module = provider_module(self._credential.provider)
+        body = self._credential.hide(body)
         fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
         if not self._committed and fault.kind not in CLIENT_FAULTS:
             return fault

@@ -113,7 +113,7 @@ class Turn:
                 self._x.observe_event(self._account, self._credential, raw)
             meter.limits.clear()
         if signal & Signal.FAULT and meter.fault is not None:
-            status, body = meter.fault
+            status, body = meter.fault[0], self._credential.hide(meter.fault[1])
             module = provider_module(self._credential.provider)
             fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
             if fault.kind not in CLIENT_FAULTS:
@@ -142,7 +142,7 @@ class Turn:
         """An HTTP refusal as the socket's error frame, the provider's own words untouched."""
         error: Any = {"message": fault.message, "code": fault.code or None, "type": "invalid_request_error"}
         try:
-            body = msgspec.json.decode(closed.body, type=dict[str, Any])
+            body = msgspec.json.decode(self._credential.hide(closed.body), type=dict[str, Any])
             error = body.get("error", error)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass

@@ -19,7 +19,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketP
 
 from pool_server import dialects
 from pool_server.gateway.bridge import ContinuationLost
-from pool_server.gateway.closing import PatientProtocol
+from pool_server.gateway.closing import RelayProtocol
 from pool_server.gateway.dialling import Dialler
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import downward, query_without_key, upward
@@ -147,7 +147,7 @@ class CodexSocket(WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         protocol = super().get_websocket_protocol()
         if isinstance(protocol, WebSocketProtocol13):
-            return PatientProtocol(self, False, protocol.params)
+            return RelayProtocol(self, False, protocol.params)
         return protocol
 
     def open(self, *args: str, **kwargs: str) -> None:
@@ -373,7 +373,13 @@ class CodexSocket(WebSocketHandler):
         return Exchange(self._gateway.rooms, self._route, self.principal, upcall, request_id)
 
     async def _write(self, frame: str | bytes) -> None:
-        await self.write_message(frame, binary=isinstance(frame, bytes))
+        connection = self.ws_connection
+        if connection is None or connection.is_closing():
+            raise WebSocketClosedError
+        assert isinstance(connection, RelayProtocol)
+        sent = connection.send_frame(frame)
+        if not sent.done():
+            await sent
 
     async def _say(self, error: ClientError) -> None:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pool_server.config import Choosing
-from pool_server.gateway import relay
+from pool_server.gateway import gateway, relay
 from pool_server.records import Usage
 from pool_server.words import Outcome, Strategy
 from tests.fakes import Gate, account, faults, plays
@@ -97,7 +97,7 @@ def test_an_upstream_that_never_answers_is_given_up_for_another(tmp_path: Path) 
 
 
 def test_an_upstream_silent_within_its_answer_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "_TICK_S", 0.02)
+    monkeypatch.setattr(gateway, "TICK_S", 0.02)
 
     async def test() -> None:
         gate = Gate()
@@ -118,7 +118,7 @@ def test_an_upstream_silent_within_its_answer_is_cut_off(tmp_path: Path, monkeyp
 def test_silence_is_bridged_with_what_each_client_survives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "_TICK_S", 0.01)
+    monkeypatch.setattr(gateway, "TICK_S", 0.01)
     monkeypatch.setattr(relay, "KEEPALIVE_S", 0.05)
     monkeypatch.setattr(relay, "EARLY_HEADERS_S", 0.05)
     gemini = {"model": "gemini-2.5-pro", "request": {}}
@@ -154,7 +154,7 @@ def test_silence_is_bridged_with_what_each_client_survives(
 
 
 def test_a_fault_after_early_headers_still_moves_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "_TICK_S", 0.01)
+    monkeypatch.setattr(gateway, "TICK_S", 0.01)
     monkeypatch.setattr(relay, "EARLY_HEADERS_S", 0.03)
 
     async def test() -> None:
