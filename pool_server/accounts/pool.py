@@ -361,6 +361,7 @@ class Accounts:
         request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
         began = time.perf_counter()
         answer = await self._send(request)
+        answer = msgspec.structs.replace(answer, body=cred.hide(answer.body))
         result: dict[str, Any] = {
             "account": account_id,
             "call": "usage" if usage else "request",

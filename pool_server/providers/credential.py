@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pool_server.providers.redact import HIDDEN
 from pool_server.providers.times import moment, number
 from pool_server.words import CredentialKind, Provider
 
 _LONGEST = 65536  # no token or field of a credential is longer
+_SHORTEST = 6  # characters of a secret worth looking for; a shorter one would be found in ordinary words
 
 
 class Rejected(Exception):
@@ -64,6 +66,23 @@ class Credential(msgspec.Struct, frozen=True):
     def fingerprint(self) -> str:
         """A short name of the very token that goes upstream; it tells nothing of the token."""
         return fingerprint(self.secret)
+
+    def hide(self, data: bytes) -> bytes:
+        """`data` without this account's own tokens and keys, whatever their form: a careless upstream may echo what
+        it was sent. Data that holds none comes back as it is."""
+        for value in self._secrets():
+            if (raw := value.encode("utf-8", "replace")) in data:
+                data = data.replace(raw, HIDDEN.encode())
+        return data
+
+    def hide_text(self, text: str) -> str:
+        """The same for text."""
+        for value in self._secrets():
+            text = text.replace(value, HIDDEN)
+        return text
+
+    def _secrets(self) -> list[str]:
+        return [one for one in (self.access_token, self.refresh_token, self.api_key) if len(one) >= _SHORTEST]
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [

@@ -7,6 +7,7 @@ import collections
 import json
 import threading
 import time
+import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -147,7 +148,8 @@ class FakeProviders(FakeUpstream):
 
     async def _act_token(self, call: Call) -> web.Response | None:
         token = call.body.decode("latin-1")
-        owner = next((a for a in self.accounts.values() if a.refresh in token), None)
+        told = {token, urllib.parse.unquote_plus(token)}  # JSON or a form
+        owner = next((a for a in self.accounts.values() if any(a.refresh in text for text in told)), None)
         if owner is not None:
             call.account = owner.id
         play = self.scripts[owner.id if owner is not None else ""].next("token")

@@ -240,3 +240,14 @@ def test_broken_jwts_tell_nothing() -> None:
     for token in ("a.b.c", "..", "a.!!!.c", f"x.{'A' * 70_000}.y", "e30.bnVsbA.x", "e30.W10.x"):
         found = cred(Provider.CODEX, {"tokens": {"id_token": token[:60_000], "access_token": "t"}})
         assert (found.plan, found.account_id, found.expires_at) == ("", "", None)
+
+
+def test_an_accounts_own_secrets_are_hidden_whatever_their_form() -> None:
+    cred = provider_module(Provider.OPENAI).parse({"api_key": "hunter2-local"}, "openai:x", now=NOW)
+    echoed = b'{"error":"no access for hunter2-local, key=hunter2-local"}'
+    assert cred.hide(echoed) == b'{"error":"no access for [hidden], key=[hidden]"}'
+    assert cred.hide_text("x hunter2-local y") == "x [hidden] y"
+    plain = b"nothing of it"
+    assert cred.hide(plain) is plain
+    short = provider_module(Provider.OPENAI).parse({"api_key": "none"}, "openai:x", now=NOW)
+    assert short.hide(b"there is none") == b"there is none", "too short to be told from words"
