@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
+from tornado.iostream import StreamClosedError
 from tornado.routing import Router
 
 from pool_server.accounts import Accounts
@@ -111,7 +113,8 @@ class Gateway(Router):
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
         for exchange in list(self.live):
-            exchange.tick(now)
+            with suppress(StreamClosedError):  # its own task learns of it too
+                exchange.tick(now)
 
     def sweep(self) -> None:
         """Ends requests whose body has been coming for too long."""

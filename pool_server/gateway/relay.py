@@ -202,13 +202,13 @@ class Relay:
             self._x.committed(self._account, self._answer.status)
 
     async def _write(self, chunk: bytes) -> None:
-        done = self._reply.write(chunk)
-        self._watch.last_write = self._last_read
-        if not done.done():
-            try:
+        try:
+            done = self._reply.write(chunk)
+            self._watch.last_write = self._last_read
+            if not done.done():
                 await done
-            except StreamClosedError:
-                raise asyncio.CancelledError from None
+        except StreamClosedError:
+            raise asyncio.CancelledError from None
 
     def _commit(self) -> asyncio.Future[None]:
         """From here on the client has seen something of this account's answer."""
