@@ -221,9 +221,13 @@ def test_an_upstream_that_is_half_open_is_noticed(tmp_path: Path, monkeypatch: p
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
         )
-        with contextlib.suppress(ConnectionError):
+        try:
             while await reader.read(1 << 16):
                 pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def test() -> None:
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
