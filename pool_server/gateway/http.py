@@ -65,7 +65,7 @@ class HttpExchange(HTTPMessageDelegate):
         self._watch: Watch | None = None
         self._talk: Conversation | None = None
         assert request.connection is not None
-        self._reply = Reply(request.connection, new_request_id(time.time()))
+        self._reply = Reply(request.connection, new_request_id(time.time()), head=request.method == "HEAD")
 
     @property
     def principal(self) -> Principal | None:

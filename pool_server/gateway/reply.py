@@ -20,10 +20,11 @@ REQUEST_ID = "X-Pool-Request-Id"
 class Reply:
     """`started` once headers went out; `bytes` counts the body bytes handed to the socket."""
 
-    __slots__ = ("_chunked", "_connection", "bytes", "finished", "request_id", "started", "status")
+    __slots__ = ("_chunked", "_connection", "_head", "bytes", "finished", "request_id", "started", "status")
 
-    def __init__(self, connection: HTTPConnection, request_id: str) -> None:
+    def __init__(self, connection: HTTPConnection, request_id: str, *, head: bool = False) -> None:
         self._connection = connection
+        self._head = head  # the request was a HEAD: its answer has no body, whatever is to be said
         self._chunked: IOStream | None = None  # where the pieces of a chunked body go
         self.request_id = request_id
         self.started = False
@@ -35,6 +36,8 @@ class Reply:
         self, status: int, headers: list[tuple[str, str]], chunk: bytes = b"", *, length: int | None = None
     ) -> Future[None]:
         """Sends the headers and a first piece; without `length` the body is chunked."""
+        if self._head:
+            chunk, length = b"", length or 0
         out = HTTPHeaders()
         for name, value in headers:
             out.add(name, value)

@@ -109,10 +109,14 @@ _FAMILIES: tuple[tuple[str, Dialect], ...] = (
 )
 
 
+# No client asks for such a path; followed upstream it would be another call than the one that was let in and counted.
+_DOTS = re.compile(r"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:$|[/\\:]|%2f|%5c)", re.IGNORECASE)
+
+
 def match(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
     """The route of a data-plane call, None when the path belongs to the pages. Headers by any-case `get`."""
     forced, inner = _strip_prefix(path)
-    for wanted, pattern, dialect, operation in _CALLS:
+    for wanted, pattern, dialect, operation in () if _DOTS.search(inner) else _CALLS:
         if (wanted == "*" or wanted == method) and pattern.fullmatch(inner):
             websocket = operation is Operation.RESPONSES and method == "GET"
             if websocket and headers.get("Upgrade", "").lower() != "websocket":
