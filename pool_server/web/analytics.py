@@ -24,6 +24,7 @@ KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)
 SPANS = {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
          "1y": "in the last year", "custom": "in this range"}  # fmt: skip
 LISTED = 100  # people in the table
+LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
 
 
 class Gathered(NamedTuple):
@@ -62,10 +63,10 @@ def gather(
         cache=line("cache_share"),
         times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
         heat=ledger.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
-        people=analytics_sums.top(ledger, who, ask, "user", metric, LISTED),
-        models=ledger.top("model", frm, to, filters, metric=metric, limit=LISTED),
-        accounts=ledger.top("account", frm, to, filters, limit=1000) if who.admin else [],
-        matrix=ledger.matrix(frm, to, filters) if who.admin else [],
+        people=analytics_sums.top(ledger, who, ask, "user", metric, LISTED, timed=False),
+        models=ledger.top("model", frm, to, filters, metric=metric, limit=LISTED, timed=False),
+        accounts=ledger.top("account", frm, to, filters, limit=1000, timed=False) if who.admin else [],
+        matrix=ledger.matrix(max(frm, to - LONGEST_SHARED), to, filters) if who.admin else [],
         values=ledger.outlook.value(plans, now) if plans else [],
     )
 
@@ -102,7 +103,14 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             **self._range(who, ask, field, found, names),
             **self._address(ask, found, names),
             accounts=analytics_tables.accounts(
-                accounts, told.get("accounts", {}), found.accounts, found.matrix, found.values, names, now
+                accounts,
+                told.get("accounts", {}),
+                found.accounts,
+                found.matrix,
+                found.values,
+                names,
+                now,
+                cut=ask.to - ask.frm > LONGEST_SHARED,
             ),
         )
 

@@ -46,11 +46,18 @@ def _values(chart: dict[str, Any]) -> list[float]:
 
 
 def top(
-    ledger: Ledger, who: Viewer, ask: Ask, field: Field, metric: Metric = "tokens", limit: int = 50
+    ledger: Ledger,
+    who: Viewer,
+    ask: Ask,
+    field: Field,
+    metric: Metric = "tokens",
+    limit: int = 50,
+    *,
+    timed: bool = True,
 ) -> list[dict[str, Any]]:
     """`Queries.top` for this viewer."""
     if not nameless(who, ask, field):
-        return ledger.top(field, ask.frm, ask.to, ask.filters, metric=metric, limit=limit)
+        return ledger.top(field, ask.frm, ask.to, ask.filters, metric=metric, limit=limit, timed=timed)
     mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
     pool = ledger.total(ask.frm, ask.to, ask.filters).describe()
     own = ledger.total(ask.frm, ask.to, mine).describe()

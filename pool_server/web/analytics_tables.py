@@ -136,9 +136,11 @@ def accounts(
     values: Sequence[Mapping[str, Any]],
     names: Names,
     now: float,
+    *,
+    cut: bool = False,
 ) -> list[AccountLine]:
     """Every account, those first that need a hand. `used` and `users` are rankings of the range (by account, by
-    person and account), `values` what each was worth in 30 days."""
+    person and account; `cut` = the latter of its last 31 days alone), `values` what each was worth in 30 days."""
     sums = {row["key"]: row for row in used}
     worth = {row["account"]: row for row in values}
     lines = []
@@ -148,7 +150,8 @@ def accounts(
         gauges = tuple(
             (pace.gauge(w, now), window_words(windows.get((w["window"], w["scope"])), now)) for w in row["windows"]
         )
-        said = " ".join(filter(None, (_users(ident, users, names), _worth(worth.get(ident)))))
+        shared = _users(ident, users, names, "the last 31 days" if cut else "")
+        said = f"{shared} {_worth(worth.get(ident))}".strip()
         plan = row["plan"] if row["plan"] and row["kind"] != "api_key" else phrases.CREDENTIALS[row["kind"]]
         lines.append(
             AccountLine(
@@ -171,18 +174,18 @@ def window_words(told: Mapping[str, Any] | None, now: float) -> str:
     return "lasts until its reset"
 
 
-def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names) -> str:
-    """"Used by Mara (62 %), Jonas (30 %)"."""
+def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, span: str) -> str:
+    """"Used by Mara (62 %), Jonas (30 %)"; `span` names a shorter range than the page's."""
     mine = [row for row in rows if row["account"] == ident and row["total_tokens"]]
     whole = sum(row["total_tokens"] for row in mine)
     if not whole:
-        return "Nobody used it in this range."
+        return f"Nobody used it in {span or 'this range'}."
     shares = [
         f"{names.user(row['user'])} ({figures.percent(100 * row['total_tokens'] / whole)})" for row in mine[:NAMED]
     ]
     rest = len(mine) - NAMED
     more = f" and {rest} more" if rest > 0 else ""
-    return f"Used by {', '.join(shares)}{more}."
+    return f"{f'In {span} used' if span else 'Used'} by {', '.join(shares)}{more}."
 
 
 def _worth(row: Mapping[str, Any] | None) -> str:

@@ -101,6 +101,20 @@ def test_the_log_goes_through_everything_page_by_page(filled: tuple[Site, list[d
     assert site.get("/api/usage/requests?id=nobody").json() == {"requests": [], "cursor": None}
 
 
+@pytest.mark.parametrize("metric", ["tokens", "cost", "failures"])
+def test_the_smaller_groups_are_one_line_and_nothing_is_lost(
+    filled: tuple[Site, list[dict[str, Any]]], metric: str
+) -> None:
+    site, _ = filled
+    every, few = (
+        site.get(f"/api/usage/series?by=account&metric={metric}&range=30d&top={top}").json()["series"] for top in (9, 1)
+    )
+    assert [line["name"] for line in few][1:] == ["all the rest"]
+    assert few[0] == every[0]
+    rest = [sum(values) for values in zip(*(line["values"] for line in every[1:]), strict=True)]
+    assert few[1]["values"] == pytest.approx(rest)
+
+
 def test_heat_map_matrix_and_forecast(filled: tuple[Site, list[dict[str, Any]]]) -> None:
     site, raw = filled
     heat = site.get("/api/usage/heatmap?metric=requests&range=30d").json()
