@@ -7,6 +7,7 @@ from pool_server.accounts.files import create as create_file
 from pool_server.accounts.lane import Candidate
 from pool_server.accounts.pool import Accounts
 from pool_server.accounts.refresh import RefreshFailed
+from pool_server.accounts.setup import SetupFailed
 from pool_server.accounts.states import Actor, Event
 from pool_server.accounts.vault import ReloadReport
 
@@ -22,6 +23,7 @@ __all__ = [
     "Event",
     "RefreshFailed",
     "ReloadReport",
+    "SetupFailed",
     "Unusable",
     "choose",
     "create_file",

@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 from watchfiles import awatch
 
-from pool_server.accounts import files, learn, setup
+from pool_server.accounts import files, learn
 from pool_server.accounts.live import move
 from pool_server.accounts.pins import Pins
 from pool_server.accounts.polling import Poller
 from pool_server.accounts.refresh import Outcome, Refresher, RefreshFailed, Send
 from pool_server.accounts.roster import Roster
+from pool_server.accounts.setup import Setter
 from pool_server.accounts.states import Actor, Event
 from pool_server.accounts.timers import Timers
 from pool_server.config import Settings
-from pool_server.providers import Credential, Rejected, SetupFault, UsageAnswer, provider_module
+from pool_server.providers import Credential, UsageAnswer, provider_module
 from pool_server.store import Store
 from pool_server.words import AccountState
 
@@ -33,7 +34,6 @@ SWEEP_EVERY = 240  # upkeeps
 WATCH_MS = 1000
 LEFTOVER_S = 3600.0  # a half-written file so old belongs to nobody any more
 LOOK_EVERY = 60  # watches without news
-SETUP_RETRY_S = 600.0
 REFRESH_JITTER_S = 120.0
 
 
@@ -46,7 +46,6 @@ class Keeper:
     ) -> None:
         self.roster = roster
         self._pins = pins
-        self._send = send
         self._rng = rng
         self._leader = leader
         self._tasks: list[asyncio.Task[None]] = []
@@ -63,9 +62,10 @@ class Keeper:
             refresh=self.refresher.refresh,
             learn=self.learn_usage,
         )
+        self.setter = Setter(roster, self.refresher, send=send)
         self.refreshes = Timers(self._refresh_due, clock=clock, at_once=REFRESHES_AT_ONCE)
         self.polls = Timers(self.poller.poll, clock=clock, at_once=POLLS_AT_ONCE)
-        self.setups = Timers(self._set_up, clock=clock, at_once=1)
+        self.setups = Timers(self.setter.timed, clock=clock, at_once=1)
         roster.on_change.append(self.plan)
 
     def set_settings(self, settings: Settings) -> None:
@@ -89,7 +89,7 @@ class Keeper:
         self.refreshes.set(account_id, self._refresh_at(account_id))
         if self.polls.due(account_id) is None and not self.polls.running(account_id):
             self.polls.set(account_id, self.poller.first(account_id))
-        wanted = setup.wanted(self.roster.vault, account_id, self.roster.settings)
+        wanted = self.setter.wanted(account_id)
         if wanted and self.setups.due(account_id) is None and not self.setups.running(account_id):
             self.setups.set(account_id, self.roster.clock())
 
@@ -167,31 +167,6 @@ class Keeper:
         for hear in self.on_usage:
             hear(account_id, answer)
 
-    async def _set_up(self, account_id: str) -> float | None:
-        roster = self.roster
-        item = roster.vault.items.get(account_id)
-        if item is None:
-            return None
-        try:
-            cred = item.credential
-            if cred.expires_at is not None and cred.expires_at <= roster.clock():
-                await self.refresher.refresh(account_id, cred.secret)
-            before = roster.vault.items[account_id].credential
-            brought = await setup.run(roster.vault, account_id, roster.settings, send=self._send, clock=roster.clock)
-        except SetupFault as exc:
-            fault, now = exc.fault, roster.clock()
-            roster.update(
-                account_id,
-                lambda live: learn.fail(live, fault, now, model="", token="", current=item.credential.fingerprint),
-            )
-            return max(now + SETUP_RETRY_S, fault.retry_at or 0.0)
-        except (RefreshFailed, setup.SetupUnfinished, OSError, Rejected, KeyError) as exc:
-            log.warning("%s: its set-up did not finish: %s", account_id, exc)
-            return roster.clock() + SETUP_RETRY_S
-        if brought is not None:
-            roster.took(account_id, before, brought[1])
-        return None
-
     def start(self) -> None:
         """Begin; needs a running event loop."""
         for account_id in self.roster.view.accounts:
@@ -207,6 +182,7 @@ class Keeper:
         self._stop.set()
         for timers in (self.polls, self.setups, self.refreshes):
             await timers.close()
+        await self.setter.close()
         await self.refresher.close()
         for task in self._tasks:
             task.cancel()

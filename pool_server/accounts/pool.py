@@ -182,6 +182,14 @@ class Accounts:
         """
         return await self._keeper.refresher.refresh(account_id, failed_token)
 
+    async def complete(self, account_id: str) -> Credential:
+        """The credential, after the account's one-time set-up when that is still wanted; see `Setter`.
+
+        Single-flight, goes on when the caller is cancelled, waited for at most 20 s. Raises KeyError and
+        SetupFailed, whose fault the account's state knows already.
+        """
+        return await self._keeper.setter.complete(account_id)
+
     # -- learning ---------------------------------------------------------------------------------------------
 
     def observe(self, account_id: str, observations: Iterable[WindowObservation]) -> None:

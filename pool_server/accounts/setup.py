@@ -1,31 +1,141 @@
 """An account's one-time set-up (Code Assist's project discovery), written into its file so that it happens
-once."""
+once.
+
+It runs in the server's own task, one flight an account: the background begins it, and a request that came to the
+account sooner joins it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import msgspec
 
-from pool_server.accounts.refresh import Send
+from pool_server.accounts import learn
+from pool_server.accounts.refresh import Refresher, RefreshFailed, Send
+from pool_server.accounts.roster import Roster
 from pool_server.accounts.vault import Vault
 from pool_server.config import Settings
-from pool_server.providers import SetupDone, provider_module
+from pool_server.providers import Credential, Rejected, SetupDone, SetupFault, provider_module
+from pool_server.records import Fault
+from pool_server.words import FaultKind, FaultScope
+
+log = logging.getLogger(__name__)
 
 MAX_STEPS = 40
+RETRY_S = 600.0  # after a failure, when no request asks sooner
+PATIENCE_S = 20.0  # so long a request waits; the set-up itself goes on
 
 
 class SetupUnfinished(Exception):
     """The set-up led nowhere within its steps."""
 
 
-def wanted(vault: Vault, account_id: str, settings: Settings) -> bool:
-    """Does this account still need its set-up?"""
-    item = vault.items.get(account_id)
-    if item is None or item.options.disabled:
-        return False
-    return provider_module(item.found.provider).setup_request(item.credential, settings) is not None
+class SetupFailed(Exception):
+    """An account's set-up brought nothing. `fault` is what a request makes of it; the account's state knows it
+    already. `retry_at`: unix seconds, when the background tries again."""
+
+    def __init__(self, fault: Fault, retry_at: float) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+        self.retry_at = retry_at
+
+
+class Setter:
+    """Runs the set-ups of a worker's accounts."""
+
+    def __init__(self, roster: Roster, refresher: Refresher, *, send: Send) -> None:
+        self._roster = roster
+        self._refresher = refresher
+        self._send = send
+        self._flights: dict[str, asyncio.Task[Credential]] = {}
+
+    def wanted(self, account_id: str) -> bool:
+        """Does this account still need its set-up?"""
+        item = self._roster.vault.items.get(account_id)
+        if item is None or item.options.disabled:
+            return False
+        return provider_module(item.found.provider).setup_request(item.credential, self._roster.settings) is not None
+
+    async def complete(self, account_id: str) -> Credential:
+        """The account's credential, set up before when that is still wanted.
+
+        Waits for at most `PATIENCE_S`; a caller that leaves, or waits in vain, stops nothing. Raises KeyError for
+        an unknown account, and SetupFailed.
+        """
+        known = self._roster.vault.items[account_id].credential
+        if not self.wanted(account_id):
+            return known
+        task = self._flights.get(account_id)
+        if task is None:
+            task = self._flights[account_id] = asyncio.create_task(self._fly(account_id))
+            task.add_done_callback(lambda done: self._landed(account_id, done))
+        await asyncio.wait({task}, timeout=PATIENCE_S)
+        if task.done() and not task.cancelled():
+            return task.result()
+        raise self._failed(account_id, _broken("the account's set-up takes too long"))
+
+    async def timed(self, account_id: str) -> float | None:
+        """`complete` for the background: returns when to try again, None when all is done."""
+        try:
+            await self.complete(account_id)
+        except SetupFailed as failed:
+            return failed.retry_at
+        except KeyError:
+            pass  # its file was removed meanwhile
+        return None
+
+    def _landed(self, account_id: str, task: asyncio.Task[Credential]) -> None:
+        del self._flights[account_id]
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting any more
+
+    async def _fly(self, account_id: str) -> Credential:
+        roster = self._roster
+        roster.reread(account_id)  # another worker may have been faster
+        try:
+            item = roster.vault.items[account_id]
+            cred = item.credential
+            if cred.expires_at is not None and cred.expires_at <= roster.clock():
+                await self._refresher.refresh(account_id, cred.secret)
+            before = roster.vault.items[account_id].credential
+            brought = await run(roster.vault, account_id, roster.settings, send=self._send, clock=roster.clock)
+            if brought is not None:
+                roster.took(account_id, before, brought[1])
+            return roster.vault.items[account_id].credential
+        except SetupFault as exc:
+            raise self._failed(account_id, exc.fault) from None
+        except RefreshFailed as exc:  # the refresh has set the account's state
+            fault = Fault(FaultKind.AUTH, FaultScope.ACCOUNT, message=exc.reason)
+            raise SetupFailed(fault, roster.clock() + RETRY_S) from None
+        except (SetupUnfinished, OSError, Rejected, KeyError) as exc:
+            log.warning("%s: its set-up did not finish: %s", account_id, exc)
+            raise self._failed(account_id, _broken("the account's set-up did not finish")) from None
+
+    def _failed(self, account_id: str, fault: Fault) -> SetupFailed:
+        """Let the account's state know."""
+        roster, now = self._roster, self._roster.clock()
+        item = roster.vault.items.get(account_id)
+        if item is not None:
+            current = item.credential.fingerprint
+            roster.update(
+                account_id, lambda live: learn.fail(live, fault, now, model="", token="", current=current)
+            )
+        return SetupFailed(fault, max(now + RETRY_S, fault.retry_at or 0.0))
+
+    async def close(self) -> None:
+        """End what is under way; the next start begins it again."""
+        flights = list(self._flights.values())
+        for task in flights:
+            task.cancel()
+        if flights:
+            await asyncio.wait(flights)
+
+
+def _broken(message: str) -> Fault:
+    return Fault(FaultKind.TRANSIENT, FaultScope.ACCOUNT, code="setup", message=message)
 
 
 async def run(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pool_server import dialects
-from pool_server.accounts import Accounts, Ask, Decision, RefreshFailed
+from pool_server.accounts import Accounts, Ask, Decision, RefreshFailed, SetupFailed
 from pool_server.config import Settings
 from pool_server.gateway import metrics, terminal
 from pool_server.gateway.friendview import FriendView
@@ -249,6 +249,17 @@ class Exchange:
             self._judged.add(account)  # the refresh has set the account's state
             return None
 
+    async def completed(self, account: str, credential: Credential) -> Credential | Fault:
+        """The credential as the account's one-time set-up leaves it, or why the set-up failed. Nearly always there
+        is nothing to set up."""
+        if provider_module(credential.provider).setup_request(credential, self.rooms.settings) is None:
+            return credential
+        try:
+            return await self.rooms.accounts.complete(account)
+        except SetupFailed as failed:
+            self._judged.add(account)  # the set-up has set the account's state
+            return failed.fault
+
     def failed(self, account: str, credential: Credential, fault: Fault, usage: Usage | None = None) -> None:
         """Blames the account for a fault, if it is to blame, and notes it on the attempt."""
         self.fault = fault
@@ -259,8 +270,7 @@ class Exchange:
         if usage is not None and usage.known:
             attempt.usage = usage
         metrics.upstream_faults.labels(credential.provider.value, fault.kind.value).inc()
-        judged = fault.kind is FaultKind.AUTH and account in self._judged
-        if fault.kind not in _BLAMELESS and not judged:
+        if fault.kind not in _BLAMELESS and account not in self._judged:
             self.rooms.accounts.fail(account, fault, self.peek.model, credential.fingerprint)
 
     def observe(self, account: str, credential: Credential, headers: dict[str, str]) -> None:

@@ -257,6 +257,11 @@ class HttpExchange(HTTPMessageDelegate):
 
     async def _attempt(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
         """Tries one account; None when the client has its answer, else the fault that ended the attempt."""
+        ready = await x.completed(account, credential)
+        if isinstance(ready, Fault):
+            x.failed(account, credential, ready)
+            return ready
+        credential = ready
         body = self._stripped() if x.foreign else None
         body = self._resumed(x, credential) or body
         fault = await self._call(x, account, credential, body)

@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pool_server.accounts.keeper import SETUP_RETRY_S
 from pool_server.config import UsagePolling
 from pool_server.records import HttpAnswer, HttpRequest
 from tests.accounts.kit import DAY, HOUR, NOW, Line, Pool, claude, key, quota, token_answer, week
@@ -119,37 +118,3 @@ def test_polls_go_on_in_the_background(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(run(), 10))
     assert len(pool.line.sent) == 6
     assert all(row["next_poll"] > NOW + 800 for row in pool.accounts.describe_all())
-
-
-GEMINI = {"access_token": "ya29.x", "refresh_token": "1//r", "expiry_date": int((NOW + HOUR) * 1000)}
-LOADED = {"currentTier": {"id": "free-tier"}, "cloudaicompanionProject": "great-oak-7"}
-
-
-def test_an_account_without_a_project_is_set_up_once(tmp_path: Path) -> None:
-    pool = Pool(tmp_path, {"gemini_g.json": {**GEMINI, "extra": 1}}, usage_polling=UsagePolling(0),
-                line=Line(lambda _: HttpAnswer(200, {}, json.dumps(LOADED).encode())))  # fmt: skip
-
-    async def run() -> None:
-        await pool.accounts.start()
-        while not pool.accounts.credential("gemini:g").project:
-            await asyncio.sleep(0.002)
-        await asyncio.sleep(0.02)
-        await pool.accounts.close()
-
-    asyncio.run(asyncio.wait_for(run(), 10))
-    assert pool.accounts.credential("gemini:g").project == "great-oak-7"
-    assert len(pool.line.sent) == 1 and "loadCodeAssist" in pool.line.sent[0].url
-    assert json.loads((pool.folder / "gemini_g.json").read_text())["extra"] == 1
-    assert pool.accounts.reload().unchanged == 1
-    assert pool.again().credential("gemini:g").project == "great-oak-7"
-
-
-def test_a_set_up_that_fails_says_so_and_is_tried_again(tmp_path: Path) -> None:
-    why = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "TOS_VIOLATION"}
-    refused = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "disabled", "details": [why]}}
-    pool = Pool(tmp_path, {"gemini_g.json": GEMINI}, usage_polling=UsagePolling(0),
-                line=Line(lambda _: HttpAnswer(403, {}, json.dumps(refused).encode())))  # fmt: skip
-    again = asyncio.run(pool.accounts._keeper._set_up("gemini:g"))
-    assert again is not None and again >= NOW + SETUP_RETRY_S
-    assert pool.accounts.describe("gemini:g")["last_fault"] is not None
-    assert pool.state("gemini:g") == "suspended"
