@@ -9,7 +9,17 @@ import msgspec
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
 from pool_server.dialects.sse import data_of
-from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
+from pool_server.dialects.words import (
+    FAULT,
+    RENDERED,
+    TERMINAL,
+    Details,
+    Facts,
+    loads,
+    openai_usage,
+    status_of,
+    text,
+)
 from pool_server.records import Usage
 
 KEEPALIVE = b": keepalive\n\n"
@@ -29,17 +39,11 @@ STATUS = RESPONSES_STATUS | {
 _FINISH = re.compile(rb'"finish_reason": ?"[a-z]')
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: Any = 0
-    cache_write_tokens: Any = 0
-    reasoning_tokens: Any = 0
-
-
 class _Usage(msgspec.Struct):
     prompt_tokens: Any = 0
     completion_tokens: Any = 0
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
+    prompt_tokens_details: Details | None = None
+    completion_tokens_details: Details | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -67,18 +71,9 @@ class _Answer(msgspec.Struct):
 
 
 def usage_of(raw: _Usage) -> Usage:
-    """OpenAI counts cached tokens within the prompt and reasoning within the completion."""
-    inside = raw.prompt_tokens_details or _Details()
-    read, write = whole(inside.cached_tokens), whole(inside.cache_write_tokens)
-    output = whole(raw.completion_tokens)
-    reasoning = whole((raw.completion_tokens_details or _Details()).reasoning_tokens)
-    return Usage(
-        input=max(0, whole(raw.prompt_tokens) - read - write),
-        cache_read=read,
-        cache_write=write,
-        output=output,
-        reasoning=min(reasoning, output),
-        known=True,
+    """Chat names input "prompt" and output "completion"."""
+    return openai_usage(
+        raw.prompt_tokens, raw.prompt_tokens_details, raw.completion_tokens, raw.completion_tokens_details
     )
 
 

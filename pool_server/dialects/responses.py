@@ -17,12 +17,13 @@ from pool_server.dialects.words import (
     LIMITS,
     RENDERED,
     TERMINAL,
+    Details,
     Facts,
     dumps,
     loads,
+    openai_usage,
     status_of,
     text,
-    whole,
 )
 from pool_server.records import Usage
 
@@ -83,17 +84,11 @@ STATUS = {
 }
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: Any = 0
-    cache_write_tokens: Any = 0
-    reasoning_tokens: Any = 0
-
-
 class _Usage(msgspec.Struct):
     input_tokens: Any = 0
     output_tokens: Any = 0
-    input_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
+    input_tokens_details: Details | None = None
+    output_tokens_details: Details | None = None
 
 
 class _Item(msgspec.Struct):
@@ -127,19 +122,8 @@ class _Type(msgspec.Struct):
 
 
 def usage_of(raw: _Usage) -> Usage:
-    """OpenAI counts cached tokens within the input and reasoning within the output."""
-    inside = raw.input_tokens_details or _Details()
-    read, write = whole(inside.cached_tokens), whole(inside.cache_write_tokens)
-    output = whole(raw.output_tokens)
-    reasoning = whole((raw.output_tokens_details or _Details()).reasoning_tokens)
-    return Usage(
-        input=max(0, whole(raw.input_tokens) - read - write),
-        cache_read=read,
-        cache_write=write,
-        output=output,
-        reasoning=min(reasoning, output),
-        known=True,
-    )
+    """Responses names input and output as they are."""
+    return openai_usage(raw.input_tokens, raw.input_tokens_details, raw.output_tokens, raw.output_tokens_details)
 
 
 class Reader(Facts):

@@ -102,6 +102,29 @@ def whole(value: Any) -> int:
     return max(0, int(min(value, 1 << 53)))
 
 
+class Details(msgspec.Struct):
+    """What OpenAI tells of a token count's parts."""
+
+    cached_tokens: Any = 0
+    cache_write_tokens: Any = 0
+    reasoning_tokens: Any = 0
+
+
+def openai_usage(prompt: Any, inside: Details | None, completion: Any, parts: Details | None) -> Usage:
+    """OpenAI counts cached tokens within the input and reasoning within the output."""
+    inside = inside or Details()
+    read, write = whole(inside.cached_tokens), whole(inside.cache_write_tokens)
+    output = whole(completion)
+    return Usage(
+        input=max(0, whole(prompt) - read - write),
+        cache_read=read,
+        cache_write=write,
+        output=output,
+        reasoning=min(whole((parts or Details()).reasoning_tokens), output),
+        known=True,
+    )
+
+
 def text(value: Any) -> str:
     """`value` where it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
