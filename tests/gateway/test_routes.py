@@ -103,3 +103,28 @@ def test_models_of_a_claude_client_speak_its_dialect() -> None:
     route = match("GET", "/v1/models", {"Anthropic-Version": "2023-06-01"})
     assert route is not None
     assert route.dialect is Dialect.MESSAGES
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/responses/..",
+        "/v1/responses/%2e%2E/responses",
+        "/responses/..%2f..%2fx",
+        "/v1/files/../messages",
+        "/v1beta/files/./x",
+        "/v1beta/models/..:generateContent",
+        "/claude/v1/files/..\\messages",
+    ],
+)
+def test_a_path_that_climbs_is_no_call_of_any_provider(path: str) -> None:
+    route = match("POST", path, {})
+    assert route is not None
+    assert not route.model_call
+
+
+def test_dots_within_a_name_are_its_own() -> None:
+    for path in ("/v1beta/models/gemini-2.5-pro:generateContent", "/v1/responses/resp_1..2", "/v1/files/a...b"):
+        route = match("POST", path, {})
+        assert route is not None
+        assert route.model_call
