@@ -92,6 +92,7 @@ class Relay:
         self._headers = headers
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._limits: list[bytes] = []  # quota events of the account that are yet to be replaced
         self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
         self._tail_bytes = 0
         self._mid_event = False  # what the client has ends within an event too large to hold
@@ -160,6 +161,8 @@ class Relay:
             self._tail.clear()
             self._tail_bytes = 0
         self._mid_event = self._mid_event and not self._meter.at_boundary
+        if self._limits:
+            chunk = self._with_friends_limits(chunk)
         if self._committed:
             await self._write(chunk)
             return
@@ -168,6 +171,14 @@ class Relay:
         full = len(self._held) >= HOLD_EVENTS or self._held_bytes >= HOLD_BYTES
         if signal & (Signal.RENDERED | Signal.TERMINAL | Signal.FAULT) or full:
             await self._commit()
+
+    def _with_friends_limits(self, chunk: bytes) -> bytes:
+        """The account's own limits are nobody's business: the friend's stand in their place, as in the headers."""
+        event = self._x.rooms.view.event(self._x.principal)
+        for raw in self._limits:
+            chunk = chunk.replace(raw, event)
+        self._limits.clear()
+        return chunk
 
     def _cut_tail(self, chunk: bytes) -> bytes:
         """What of the chunk may go out now; the rest is kept. A huge event is passed on in pieces."""
@@ -243,6 +254,7 @@ class Relay:
         if signal & Signal.LIMITS:
             for raw in meter.limits:
                 self._x.observe_event(self._account, self._credential, raw)
+            self._limits += meter.limits
             meter.limits.clear()
         if signal & Signal.FAULT and meter.fault is not None:
             return await self._stream_fault(*meter.fault)

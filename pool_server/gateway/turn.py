@@ -55,6 +55,8 @@ class Turn:
                 self.heard = True
                 signal = self._meter.feed(piece) if isinstance(piece, str) else Signal.RENDERED
                 if signal is not Signal.RENDERED and signal is not Signal.NONE:
+                    if signal & Signal.LIMITS:
+                        piece = self._limits()
                     done, fault = await self._heed(signal, piece)
                     if done:
                         return fault
@@ -105,13 +107,16 @@ class Turn:
             self._x.response_bytes += len(piece)
             await self._write(piece)
 
+    def _limits(self) -> str:
+        """Learns the account's limits; the frame that tells the friend's own instead."""
+        for raw in self._meter.limits:
+            self._x.observe_event(self._account, self._credential, raw)
+        self._meter.limits.clear()
+        return self._x.rooms.view.event(self._x.principal).decode()
+
     async def _heed(self, signal: Signal, piece: str | bytes) -> tuple[bool, Fault | None]:
         """What the meter saw; (True, fault) when the turn is over."""
         meter = self._meter
-        if signal & Signal.LIMITS:
-            for raw in meter.limits:
-                self._x.observe_event(self._account, self._credential, raw)
-            meter.limits.clear()
         if signal & Signal.FAULT and meter.fault is not None:
             status, body = meter.fault[0], self._credential.hide(meter.fault[1])
             module = provider_module(self._credential.provider)

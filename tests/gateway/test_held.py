@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from pool_server.config import Choosing, Codex
 from pool_server.gateway.friendview import limit_headers
 from pool_server.gateway.held import HeldConversations
 from pool_server.gateway.local_room import Room
 from pool_server.words import Strategy
-from tests.fakes import account, faults
+from tests.fakes import account, faults, plays
+from tests.gateway.sockets import create, socket
 from tests.gateway.stack import Stack, responses, run
 
 
@@ -89,3 +92,28 @@ def test_limit_headers_show_the_two_tightest_windows() -> None:
     assert headers["x-codex-secondary-used-percent"] == "100"
     assert headers["x-codex-secondary-reset-at"] == str(1_000 + 604_800)
     assert limit_headers([], 0.0) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_a_streams_quota_event_tells_the_friends_limits(tmp_path: Path, size: int) -> None:
+    """Over HTTP, however the bytes come, and over a socket."""
+    play = plays.Play(insert=faults.codex_limits_event(77.0), insert_at=4, slice=size)
+
+    async def test() -> None:
+        async with Stack(tmp_path, [account("codex:one", used_5h=10)]) as stack:
+            stack.fakes.then("codex:one", plays.ok(), play, play)
+            await stack.post("/v1/responses", responses())
+            _, body = await stack.post("/v1/responses", responses())
+            events = [json.loads(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: ")]
+            assert events[-1]["type"] == "response.completed"
+            (told,) = [event for event in events if event["type"] == "codex.rate_limits"]
+            async with socket(stack) as client:
+                (framed,) = [e for e in await client.turn(create()) if e["type"] == "codex.rate_limits"]
+            for event in (told, framed):
+                assert event["rate_limits"]["primary"]["used_percent"] == 10
+                assert event["rate_limits"]["primary"]["window_minutes"] == 300
+                assert b"plus" not in json.dumps(event).encode()
+            windows = stack.accounts.describe("codex:one")["windows"]
+            assert 77.0 in [window["used_percent"] for window in windows]
+
+    run(test)
