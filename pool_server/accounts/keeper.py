@@ -18,10 +18,10 @@ from pool_server.accounts.refresh import Outcome, Refresher, RefreshFailed, Send
 from pool_server.accounts.roster import Roster
 from pool_server.accounts.setup import Setter
 from pool_server.accounts.states import Actor, Event
+from pool_server.accounts.steady import Steady
 from pool_server.accounts.timers import Timers
 from pool_server.config import Settings
 from pool_server.providers import Credential, UsageAnswer, provider_module
-from pool_server.store import Store
 from pool_server.words import AccountState
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Keeper:
     follow."""
 
     def __init__(
-        self, roster: Roster, pins: Pins, store: Store, *, send: Send, rng: random.Random, leader: bool
+        self, roster: Roster, pins: Pins, store: Steady, *, send: Send, rng: random.Random, leader: bool
     ) -> None:
         self.roster = roster
         self._pins = pins
@@ -219,6 +219,7 @@ class Keeper:
             now = roster.clock()
             rounds += 1
             try:
+                roster.shared.settle()
                 roster.follow()
                 roster.share_flight(now)
                 roster.view.rerate(now, RERATED_AT_ONCE)

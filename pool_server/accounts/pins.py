@@ -7,15 +7,13 @@ the store holds none of the clients' own.
 
 from __future__ import annotations
 
-import logging
 import struct
 from functools import lru_cache
 from hashlib import blake2b
 
-from pool_server.store import Store, StoreError
+from pool_server.accounts.steady import Steady
+from pool_server.store import StoreError
 from pool_server.words import Provider
-
-log = logging.getLogger(__name__)
 
 TABLE = "pins"
 TABLES = (TABLE,)
@@ -28,7 +26,7 @@ _SOFT, _HARD = b"s", b"h"
 class Pins:
     """Pins in the state store, shared by all workers. `ttl_s` is how long a soft pin lives after its last use."""
 
-    def __init__(self, store: Store, *, ttl_s: float) -> None:
+    def __init__(self, store: Steady, *, ttl_s: float) -> None:
         self._store = store
         self.ttl_s = ttl_s
         self._swept_to = b""
@@ -60,20 +58,18 @@ class Pins:
         raw = self._store.get(TABLE, key)
         if raw is not None and raw[8:] == account_id.encode() and until - _head.unpack_from(raw)[0] < ttl_s * SLIDE:
             return
-        value = _head.pack(until) + account_id.encode()
-        try:
-            self._store.write(lambda txn: txn.put(TABLE, key, value))
-        except StoreError as exc:  # a full disk costs a cache, never an exchange
-            log.error("a pin could not be written: %s", exc)
+        self._store.put(TABLE, key, _head.pack(until) + account_id.encode())
 
     def sweep(self, now: float, limit: int = SWEEP_LIMIT) -> int:
         """Look at the next `limit` pins and drop those whose time is over; returns how many went."""
-        with self._store.read() as txn:
-            seen = list(txn.scan(TABLE, self._swept_to, limit=limit))
+        seen = self._store.scan(TABLE, self._swept_to, limit=limit) or []
         gone = [key for key, raw in seen if _head.unpack_from(raw)[0] <= now]
         self._swept_to = seen[-1][0] + b"\0" if len(seen) == limit else b""
         if gone:
-            self._store.write(lambda txn: [txn.delete(TABLE, key) for key in gone])
+            try:
+                self._store.write(lambda txn: [txn.delete(TABLE, key) for key in gone])
+            except StoreError:
+                return 0  # told by the store; the next round finds them again
         return len(gone)
 
 

@@ -20,6 +20,7 @@ from pool_server.accounts.pins import Pins
 from pool_server.accounts.refresh import Send
 from pool_server.accounts.roster import Roster
 from pool_server.accounts.shared import Shared
+from pool_server.accounts.steady import Steady
 from pool_server.accounts.vault import ReloadReport, Vault
 from pool_server.accounts.waiting import WaitingRoom
 from pool_server.config import Settings
@@ -55,11 +56,12 @@ class Accounts:
         rng = rng or random.Random()
         self._clock = clock
         self._send = send
-        shared = Shared(state, many=settings.workers != 1)
+        steady = Steady(state, clock)
+        shared = Shared(steady, many=settings.workers != 1)
         self._roster = Roster(Vault(Path(settings.pool_dir)), shared, settings, clock=clock, rng=rng)
         self._view = self._roster.view
-        self._pins = Pins(state, ttl_s=settings.choosing.pin_ttl_h * 3600)
-        self._keeper = Keeper(self._roster, self._pins, state, send=send, rng=rng, leader=leader)
+        self._pins = Pins(steady, ttl_s=settings.choosing.pin_ttl_h * 3600)
+        self._keeper = Keeper(self._roster, self._pins, steady, send=send, rng=rng, leader=leader)
         self._keeper.on_usage.append(self._heard_usage)
         self._waiting = WaitingRoom(self.choose, clock)
         self._roster.on_change.append(lambda _: self._waiting.wake())

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from pool_server.accounts.steady import Steady
 from pool_server.accounts.vault import Vault
 from pool_server.config import Settings
 from pool_server.providers import Credential, RefreshFault, Rejected, provider_module
 from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.store import Store, StoreError, Txn
+from pool_server.store import StoreError, Txn
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Refresher:
     def __init__(
         self,
         vault: Vault,
-        store: Store,
+        store: Steady,
         settings: Settings,
         *,
         send: Send,
@@ -125,17 +126,16 @@ class Refresher:
             if fresh is not None:
                 return fresh
             try:
-                taken = self._store.write(lambda txn: self._take(txn, lease))
-            except StoreError as exc:
-                raise RefreshFailed(f"the lease could not be taken: {exc}", permanent=False) from None
-            if taken:
-                break
+                if self._store.write(lambda txn: self._take(txn, lease)):
+                    break
+            except StoreError:
+                break  # a spent token serves nobody: better two workers at once, of whom the later finds the file
             await asyncio.sleep(LEASE_POLL_S)
         try:
             fresh = self._reread(account_id, tried)
             return fresh if fresh is not None else await self._ask(account_id, tried)
         finally:
-            self._store.write(lambda txn: self._give(txn, lease))
+            self._store.owe(TABLE, lease, lambda txn: self._give(txn, lease))
 
     def _reread(self, account_id: str, tried: Credential) -> Credential | None:
         """The file's credential when it is no longer the one that failed."""

@@ -120,9 +120,7 @@ class Setter:
         item = roster.vault.items.get(account_id)
         if item is not None:
             current = item.credential.fingerprint
-            roster.update(
-                account_id, lambda live: learn.fail(live, fault, now, model="", token="", current=current)
-            )
+            roster.update(account_id, lambda live: learn.fail(live, fault, now, model="", token="", current=current))
         return SetupFailed(fault, max(now + RETRY_S, fault.retry_at or 0.0))
 
     async def close(self) -> None:

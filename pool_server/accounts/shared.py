@@ -7,7 +7,6 @@ of about a microsecond, whether there is anything to take in.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -17,9 +16,8 @@ import msgspec
 
 from pool_server.accounts.account import Account
 from pool_server.accounts.live import Live
-from pool_server.store import Store, StoreError, Txn
-
-log = logging.getLogger(__name__)
+from pool_server.accounts.steady import Steady
+from pool_server.store import StoreError, Txn
 
 LIVE, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
 TABLES = (LIVE, LOG, META, FLIGHT)
@@ -48,7 +46,7 @@ class _Flight(msgspec.Struct):
 class Shared:
     """The state store as accounts use it. `many`: other workers share it."""
 
-    def __init__(self, store: Store, *, many: bool) -> None:
+    def __init__(self, store: Steady, *, many: bool) -> None:
         self._store = store
         self.many = many
         self._worker = f"{os.getpid()}-{secrets.token_hex(4)}".encode()
@@ -67,26 +65,18 @@ class Shared:
 
     def update(self, account: Account, change: Callable[[Live], bool]) -> bool:
         """Change an account's record through; True (and written) when `change` says that it changed anything."""
-        if not self.many:
-            changed = change(account.live)
-            if changed:
-                self._put(account)
-            return changed
-        try:
-            fresh, changed = self._store.write(lambda txn: self._update(txn, account, change))
-        except StoreError as exc:
-            log.error("what was learnt of %s could not be written: %s", account.facts.id, exc)
-            return change(account.live)
-        account.live = fresh
+        key = account.facts.id.encode()
+        if self.many and not self._store.owes(LIVE, key):
+            try:
+                account.live, changed = self._store.write(lambda txn: self._update(txn, account, change))
+                return changed
+            except StoreError:
+                pass  # told by the store; memory is the truth until it recovers
+        changed = change(account.live)
+        if changed:
+            self._store.put(LIVE, key, _encode(account.live))
+            self.announce(Change.LIVE, account.facts.id)
         return changed
-
-    def _put(self, account: Account) -> None:
-        """Write a record; a store that cannot (a full disk) costs a restart its memory, never an exchange."""
-        raw = _encode(account.live)
-        try:
-            self._store.write(lambda txn: txn.put(LIVE, account.facts.id.encode(), raw))
-        except StoreError as exc:
-            log.error("what was learnt of %s could not be written: %s", account.facts.id, exc)
 
     def _update(self, txn: Txn, account: Account, change: Callable[[Live], bool]) -> tuple[Live, bool]:
         key = account.facts.id.encode()
@@ -109,7 +99,8 @@ class Shared:
     def announce(self, change: Change, account_id: str) -> None:
         """Tell the other workers of something they cannot read in the record."""
         if self.many:
-            self._store.write(lambda txn: self._log(txn, change, account_id))
+            key = change.value + account_id.encode()
+            self._store.owe(LOG, key, lambda txn: self._log(txn, change, account_id))
 
     def news(self) -> list[tuple[Change, str]] | None:
         """What other workers changed since the last call; None when too much did and all must be read anew."""
@@ -119,15 +110,18 @@ class Shared:
         if seq == self._seen:
             return []
         before = int.from_bytes(self._seen, "big")
-        self._seen = seq
         if int.from_bytes(seq, "big") - before > LOG_KEPT // 2:
+            self._seen = seq
             return None
+        entries = self._store.scan(LOG, (before + 1).to_bytes(8, "big"))
+        if entries is None:
+            return []
+        self._seen = seq
         found: dict[tuple[Change, str], None] = {}
-        with self._store.read() as txn:
-            for _, raw in txn.scan(LOG, (before + 1).to_bytes(8, "big")):
-                worker, _, account_id = raw[1:].partition(b" ")
-                if worker != self._worker:
-                    found[(Change(raw[:1]), account_id.decode())] = None
+        for _, raw in entries:
+            worker, _, account_id = raw[1:].partition(b" ")
+            if worker != self._worker:
+                found[(Change(raw[:1]), account_id.decode())] = None
         return list(found)
 
     def locked(self) -> str | None:
@@ -136,7 +130,7 @@ class Shared:
         return None if raw is None else raw.decode()
 
     def lock(self, account_id: str) -> None:
-        self._store.write(lambda txn: txn.put(META, _LOCK, account_id.encode()))
+        self._store.put(META, _LOCK, account_id.encode())
         self.announce(Change.LOCK, "")
 
     def own_file(self, account_id: str) -> str:
@@ -144,7 +138,7 @@ class Shared:
         return (self._store.get(META, b"file:" + account_id.encode()) or b"").decode()
 
     def note_own_file(self, account_id: str, digest: str) -> None:
-        self._store.write(lambda txn: txn.put(META, b"file:" + account_id.encode(), digest.encode()))
+        self._store.put(META, b"file:" + account_id.encode(), digest.encode())
         self.announce(Change.FILE, account_id)
 
     def publish(self, counts: dict[str, int], now: float) -> None:
@@ -152,33 +146,33 @@ class Shared:
         if not self.many or (counts == self._published and now - self._published_at < FLIGHT_BEAT_S):
             return
         self._published, self._published_at = counts, now
-        raw = _encode(_Flight(now, counts))
-        self._store.write(lambda txn: txn.put(FLIGHT, self._worker, raw))
+        self._store.put(FLIGHT, self._worker, _encode(_Flight(now, counts)))
 
     def elsewhere(self, now: float) -> dict[str, int]:
         """What the other living workers have under way, summed by account; dead workers' counts are dropped."""
         total: dict[str, int] = {}
         if not self.many:
             return total
-        dead: list[bytes] = []
-        with self._store.read() as txn:
-            for worker, raw in txn.scan(FLIGHT):
-                if worker == self._worker:
-                    continue
-                flight = msgspec.msgpack.decode(raw, type=_Flight)
-                if now - flight.at > FLIGHT_DEAD_S:
-                    dead.append(worker)
-                    continue
-                for account_id, n in flight.counts.items():
-                    total[account_id] = total.get(account_id, 0) + n
-        if dead:
-            self._store.write(lambda txn: [txn.delete(FLIGHT, worker) for worker in dead])
+        for worker, raw in self._store.scan(FLIGHT) or []:
+            if worker == self._worker:
+                continue
+            flight = msgspec.msgpack.decode(raw, type=_Flight)
+            if now - flight.at > FLIGHT_DEAD_S:
+                self._store.delete(FLIGHT, worker)
+                continue
+            for account_id, n in flight.counts.items():
+                total[account_id] = total.get(account_id, 0) + n
         return total
 
     def leave(self) -> None:
-        """This worker ends: nothing of it is under way any more."""
+        """This worker ends: nothing of it is under way any more, and what is owed is tried once more."""
+        self._store.settle(now=True)
         if self.many:
-            self._store.write(lambda txn: txn.delete(FLIGHT, self._worker))
+            self._store.delete(FLIGHT, self._worker)
+
+    def settle(self) -> None:
+        """Write what a failing store could not take, if it can now."""
+        self._store.settle()
 
 
 def _read(raw: bytes | None) -> Live | None:

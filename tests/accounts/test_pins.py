@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pool_server.accounts import pins
 from pool_server.accounts.pins import Pins
+from pool_server.accounts.steady import Steady
 from pool_server.store import Store
 from pool_server.words import Provider
-from tests.accounts.kit import DAY, HOUR, NOW
+from tests.accounts.kit import DAY, HOUR, NOW, Clock
 
 CLAUDE = Provider.CLAUDE
 
@@ -18,7 +19,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_parts_of_a_key_never_run_together(tmp_path: Path) -> None:
-    book = Pins(store(tmp_path), ttl_s=DAY)
+    book = Pins(Steady(store(tmp_path), Clock()), ttl_s=DAY)
     book.pin(CLAUDE, "ab", "c", "claude:x", NOW)
     assert book.pinned(CLAUDE, "a", "bc", NOW) is None
     assert book.pinned(Provider.CODEX, "ab", "c", NOW) is None
@@ -26,7 +27,7 @@ def test_parts_of_a_key_never_run_together(tmp_path: Path) -> None:
 
 
 def test_any_text_is_an_id(tmp_path: Path) -> None:
-    book = Pins(store(tmp_path), ttl_s=DAY)
+    book = Pins(Steady(store(tmp_path), Clock()), ttl_s=DAY)
     for session in ("", "x" * 100_000, "\ud800", "ключ"):
         book.pin(CLAUDE, "u", session, "claude:x", NOW)
         assert book.pinned(CLAUDE, "u", session, NOW) == "claude:x"
@@ -34,7 +35,7 @@ def test_any_text_is_an_id(tmp_path: Path) -> None:
 
 def test_a_pin_is_written_only_when_it_matters(tmp_path: Path) -> None:
     kept = store(tmp_path)
-    book = Pins(kept, ttl_s=DAY)
+    book = Pins(Steady(kept, Clock()), ttl_s=DAY)
     book.pin(CLAUDE, "u", "s", "claude:x", NOW)
     with kept.read() as txn:
         before = txn.id
@@ -48,7 +49,7 @@ def test_a_pin_is_written_only_when_it_matters(tmp_path: Path) -> None:
 
 def test_the_sweep_takes_the_dead_a_part_at_a_time(tmp_path: Path) -> None:
     kept = store(tmp_path)
-    book = Pins(kept, ttl_s=DAY)
+    book = Pins(Steady(kept, Clock()), ttl_s=DAY)
     for n in range(250):
         book.pin(CLAUDE, "u", str(n), "claude:x", NOW - (2 * DAY if n % 2 else 0))
     gone = [book.sweep(NOW, limit=100) for _ in range(3)]

@@ -12,7 +12,6 @@ import pytest
 from pool_server.accounts import Ask, RefreshFailed
 from pool_server.config import Choosing
 from pool_server.records import Fault, HttpAnswer, WindowObservation
-from pool_server.store import StoreFull
 from pool_server.words import (
     ChoiceReason,
     Dialect,
@@ -476,22 +475,3 @@ def test_a_transport_or_model_it_does_not_have_is_a_reason(tmp_path: Path) -> No
     assert pool.accounts.choose(chat("gpt-x")).account == "openai:a"
     assert pool.accounts.choose(chat("other")).refused == {Refusal.MODEL_NOT_SERVED: 1}
     assert pool.accounts.explain(chat("other"))[0]["refusal"] in ("model_not_served", "provider")
-
-
-def test_a_store_that_cannot_write_stops_no_exchange(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for workers in (1, 2):
-        pool = Pool(tmp_path / str(workers), THREE, workers=workers)
-
-        def full(_: object) -> None:
-            raise StoreFull("the disk is full")
-
-        monkeypatch.setattr(pool.store, "write", full)
-        first = pool.serve(ask(session="talk"))
-        assert first is not None
-        fail(pool, first, quota(HOUR))
-        assert pool.state(first) == "exhausted" and pool.serve(ask(session="talk")) != first
-        with pytest.raises(RefreshFailed):
-            asyncio.run(pool.accounts.refresh("claude:a", "sk-ant-oat01-a"))
-    assert "the disk is full" in caplog.text

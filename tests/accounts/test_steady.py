@@ -1,0 +1,195 @@
+"""A state store that cannot be written, or read, for a while: exchanges go on, and nothing learnt is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.accounts import Accounts
+from pool_server.accounts.steady import MOST_OWED, RETRY_S, Steady
+from pool_server.store import Store, StoreError, StoreFull
+from tests.accounts.kit import HOUR, SONNET, Clock, Line, Pool, ask, claude, quota, token_answer
+
+THREE = {f"claude_{name}.json": claude(f"sk-ant-oat01-{name}") for name in "abc"}
+
+
+class Disk:
+    """Makes the writes (and reads) of a store fail while `full` (`dead`); counts the writes that were tried."""
+
+    def __init__(self, store: Store) -> None:
+        self.full = self.dead = False
+        self.tried = 0
+        self._write, self._get, self._read = store.write, store.get, store.read
+        store.write = self.write  # type: ignore[method-assign]
+        store.get = self.get  # type: ignore[method-assign]
+        store.read = self.read  # type: ignore[method-assign]
+
+    def write(self, fn: Callable[[Any], Any]) -> Any:
+        self.tried += 1
+        if self.full:
+            raise StoreFull("no space left")
+        return self._write(fn)
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        self._alive()
+        return self._get(table, key)
+
+    def read(self) -> Any:
+        self._alive()
+        return self._read()
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise StoreError("the medium is gone")
+
+
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pool, Disk]]:
+    pool = Pool(tmp_path, THREE, workers=request.param, line=Line(lambda _: token_answer("sk-ant-oat01-new")))
+    yield pool, Disk(pool.store)
+    pool.store.close()
+
+
+def rest(pool: Pool, account: str, accounts: Accounts | None = None) -> None:
+    accounts = accounts or pool.accounts
+    accounts.fail(account, quota(HOUR, at=pool.clock.now), SONNET, accounts.credential(account).fingerprint)
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR and "store" in r.getMessage()]
+
+
+def test_exchanges_go_on_and_memory_is_the_truth(broken: tuple[Pool, Disk], caplog: pytest.LogCaptureFixture) -> None:
+    pool, disk = broken
+    disk.full = True
+    first = pool.serve(ask(session="talk"))
+    assert first is not None
+    assert {pool.serve(ask(session="talk")) for _ in range(20)} == {first}
+    pool.accounts.own("ann", "response", "resp_1", first)
+    assert pool.accounts.owner_of("ann", "response", "resp_1") == first
+    rest(pool, first)
+    assert pool.state(first) == "exhausted"
+    pool.clock.now += 60
+    assert pool.state(first) == "exhausted" and pool.serve(ask(session="talk")) != first
+    other = next(a for a in ("claude:a", "claude:b", "claude:c") if a != first)
+    pool.accounts.lock(other)
+    assert pool.serve(ask()) == other
+    assert len(errors(caplog)) == 1 and "no space left" in errors(caplog)[0]
+
+
+def test_what_was_learnt_is_written_when_the_store_recovers(
+    broken: tuple[Pool, Disk], caplog: pytest.LogCaptureFixture
+) -> None:
+    pool, disk = broken
+    caplog.set_level(logging.INFO)
+    beside = pool.worker(leader=False) if pool.settings.workers == 2 else None
+    disk.full = True
+    first = pool.serve(ask(session="talk"))
+    assert first is not None
+    pool.accounts.own("ann", "response", "resp_1", first)
+    rest(pool, first)
+    disk.full = False
+    pool.clock.now += RETRY_S
+    pool.serve(ask("bob", "another"))  # any write brings the others with it
+    if beside is not None:
+        beside.choose(ask())
+        assert beside.describe(first)["state"] == "exhausted"
+    again = pool.again()
+    assert again.describe(first)["state"] == "exhausted"
+    assert again.owner_of("ann", "response", "resp_1") == first
+    assert again.choose(ask(session="talk")).pinned == first
+    assert sum("can be written again" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_the_background_writes_it_when_nobody_asks(broken: tuple[Pool, Disk]) -> None:
+    pool, disk = broken
+
+    async def run() -> None:
+        await pool.accounts.start()
+        disk.full = True
+        rest(pool, "claude:a")
+        disk.full = False
+        pool.clock.now += RETRY_S
+        while pool.worker(leader=False).describe("claude:a")["state"] != "exhausted":
+            await asyncio.sleep(0.01)
+        await pool.accounts.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_closing_writes_it_too(broken: tuple[Pool, Disk]) -> None:
+    pool, disk = broken
+    disk.full = True
+    rest(pool, "claude:a")
+    disk.full = False
+    asyncio.run(pool.accounts.close())
+    assert pool.again().describe("claude:a")["state"] == "exhausted"
+
+
+def test_a_full_store_is_not_asked_again_by_every_request(broken: tuple[Pool, Disk]) -> None:
+    pool, disk = broken
+    disk.full = True
+    pool.serve(ask(session="talk"))
+    tried = disk.tried
+    for n in range(50):
+        pool.serve(ask(session=f"talk {n}"))
+    assert disk.tried == tried
+
+
+def test_a_refused_token_is_refreshed_without_a_lease(broken: tuple[Pool, Disk]) -> None:
+    pool, disk = broken
+    disk.full = True
+    fresh = asyncio.run(pool.accounts.refresh("claude:a", "sk-ant-oat01-a"))
+    assert fresh.secret == "sk-ant-oat01-new"
+    login = json.loads((pool.folder / "claude_a.json").read_text())["claudeAiOauth"]
+    assert login["accessToken"] == "sk-ant-oat01-new"
+    disk.full = False
+    pool.clock.now += RETRY_S
+    assert pool.accounts.reload().changed == []
+
+
+def test_a_refresh_whose_lease_cannot_be_given_back_is_a_refresh(broken: tuple[Pool, Disk]) -> None:
+    pool, disk = broken
+
+    def answer(_: Any) -> Any:
+        disk.full = True
+        return token_answer("sk-ant-oat01-new")
+
+    pool.line.answer = answer
+    assert asyncio.run(pool.accounts.refresh("claude:a", "sk-ant-oat01-a")).secret == "sk-ant-oat01-new"
+
+
+def test_a_store_that_cannot_be_read_either_stops_nothing(
+    broken: tuple[Pool, Disk], caplog: pytest.LogCaptureFixture
+) -> None:
+    pool, disk = broken
+    disk.full = disk.dead = True
+    first = pool.serve(ask(session="talk", hard=(("response", "resp_0"),)))
+    assert first is not None
+    assert pool.serve(ask(session="talk")) == first
+    pool.accounts.reload()
+    pool.accounts._keeper._pins.sweep(pool.clock.now)
+    pool.accounts._roster.share_flight(pool.clock.now)
+    assert len(errors(caplog)) == 1
+
+
+def test_what_is_owed_has_a_bound(tmp_path: Path) -> None:
+    pool = Pool(tmp_path, THREE)
+    disk, clock = Disk(pool.store), Clock()
+    steady = Steady(pool.store, clock)
+    disk.full = True
+    for n in range(MOST_OWED + 10):
+        steady.put("pins", n.to_bytes(4, "big"), b"x")
+    assert steady.get("pins", (9).to_bytes(4, "big")) is None
+    assert steady.get("pins", (10).to_bytes(4, "big")) == b"x"
+    disk.full = False
+    clock.now += RETRY_S
+    steady.settle()
+    with pool.store.read() as txn:
+        assert sum(1 for _ in txn.scan("pins")) == MOST_OWED
