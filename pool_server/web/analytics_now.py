@@ -149,8 +149,9 @@ def midnight(now: float, zone: ZoneInfo, *, days_ago: int = 0) -> float:
 
 
 def today(ledger: Ledger, ask: Ask, now: float) -> list[Compared]:
-    """Today so far against the same day a week ago up to this time of day. Reads the ledger: for a thread."""
-    zone, filters = ZoneInfo(ask.zone), ask.filters
+    """Today so far against the same day a week ago up to this time of day, for whom the page is about. Reads the
+    ledger: for a thread."""
+    zone, filters = ZoneInfo(ask.zone), Filters(user=ask.filters.user)
     here = ledger.total(midnight(now, zone), now + 1, filters).describe()
     began, until = midnight(now, zone, days_ago=7), _week_before(now, zone)
     # Of a week ago whole hours are kept: the one that was under way counts by the part of it that had passed.

@@ -94,11 +94,13 @@ def attempts(record: UsageRecord, *, named: bool) -> tuple[Line, ...]:
         if attempt.account not in seen:
             seen.append(attempt.account)
         number = seen.index(attempt.account) + 1
-        lines.append(_line(attempt, account(attempt.account) if named else f"account {number}", named=named))
+        # A good attempt is not timed by itself: it lasted until the exchange was over.
+        ms = attempt.ms or max(0.0, record.total_ms - attempt.started_ms)
+        lines.append(_line(attempt, account(attempt.account) if named else f"account {number}", ms, named=named))
     return tuple(lines)
 
 
-def _line(attempt: Attempt, name: str, *, named: bool) -> Line:
+def _line(attempt: Attempt, name: str, ms: float, *, named: bool) -> Line:
     good = not attempt.fault
     words = "answered" if good else worded(FaultKind, phrases.FAULTS, attempt.fault)
     return Line(
@@ -107,7 +109,7 @@ def _line(attempt: Attempt, name: str, *, named: bool) -> Line:
         attempt.message if named else "",
         attempt.status,
         "at once" if attempt.started_ms < 1 else f"after {figures.took(attempt.started_ms)}",
-        figures.took(attempt.ms),
+        figures.took(ms),
         "good" if good else "bad",
     )
 

@@ -85,7 +85,13 @@ def test_accounts_are_only_counted_for_friends() -> None:
         ("account 1", "bad", ""),
         ("account 2", "good", ""),
     ]
-    assert story.attempts(tried_twice("u"), named=True)[0].message == "slow down"
+    told = story.attempts(tried_twice("u"), named=True)
+    assert (told[0].message, told[0].took, told[1].began) == ("slow down", "180 ms", "after 190 ms")
+
+
+def test_an_attempt_that_went_well_lasted_until_the_end() -> None:
+    record = exchange("u", total_ms=2400.0, attempts=[Attempt("claude:work", 200, started_ms=400.0)])
+    assert story.attempts(record, named=True)[0].took == "2.0 s"
 
 
 def test_the_operator_opens_one_and_sees_all_of_it(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ function read(box, figure) {
         borderDash: (part) => (bridge(part) ? [2, 3] : undefined),
         borderColor: (part) => (bridge(part) ? faint(colour, 0.45) : undefined),
       },
-      backgroundColor: faint(colour, rows.length > DENSE ? 0.75 : 0.4),
+      backgroundColor: faint(colour, rows.length > DENSE ? 0.75 : 0.55),
     };
   });
   look.done();
