@@ -6,7 +6,7 @@ from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.incidents import open_incidents
 from pool_server.ledger.keys import TABLES
 from pool_server.ledger.ledger import Ledger
-from pool_server.ledger.log import EXPORT_COLUMNS, LogFilters, flat
+from pool_server.ledger.log import EXPORT_COLUMNS, LogFilters, flat, tame
 from pool_server.ledger.prices import Prices
 from pool_server.ledger.query import METRICS, Metric
 from pool_server.ledger.quota import Series, Sighting
@@ -37,4 +37,5 @@ __all__ = [
     "Why",
     "flat",
     "open_incidents",
+    "tame",
 ]

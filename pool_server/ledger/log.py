@@ -219,10 +219,10 @@ def _csv_piece(lines: list[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out)
     for line in lines:
-        writer.writerow(["" if value is None else _tame(value) for value in line.values()])
+        writer.writerow(["" if value is None else tame(value) for value in line.values()])
     return out.getvalue().encode("utf-8", "replace")
 
 
-def _tame(value: Any) -> Any:
+def tame(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is quoted."""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -96,6 +96,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             field=field or "none",
             metric=metric,
             span=SPANS[ask.span],
+            pause=60 if ask.to - ask.frm > LONGEST_SHARED else 10,  # seconds between two looks of an open page
             names=names,
             found=found,
             account_name=account,

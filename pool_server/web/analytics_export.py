@@ -1,4 +1,5 @@
-"""`GET /api/usage/export`: every kept exchange of a range as CSV or JSON lines, written as it is read.
+"""`GET /api/usage/export`: every kept exchange of a range as CSV or JSON lines, written as it is read; or, with
+`what=series`, the values of a chart as CSV.
 
 However long the range, only some hundred exchanges are in memory: the next piece is read when the last one has left.
 """
@@ -6,18 +7,22 @@ However long the range, only some hundred exchanges are in memory: the next piec
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
+from zoneinfo import ZoneInfo
 
 from tornado.iostream import StreamClosedError
 
-from pool_server.ledger import LogFilters, flat
+from pool_server.ledger import LogFilters, flat, tame
 from pool_server.records import UsageRecord
 from pool_server.web import analytics_ask as asking
-from pool_server.web import figures
+from pool_server.web import analytics_sums, figures
+from pool_server.web.analytics_ask import Ask
 from pool_server.web.analytics_names import Names
-from pool_server.web.base import Access, BaseHandler
+from pool_server.web.base import Access, BaseHandler, Problem
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson; charset=utf-8"}
 
@@ -27,14 +32,15 @@ class Export(BaseHandler, access=Access.FRIEND):
     without the accounts that served them."""
 
     async def get(self) -> None:
-        ask, who = asking.read(self, own=True), asking.viewer(self)
         fmt = cast(Literal["csv", "jsonl"], asking.word(self, "format", tuple(TYPES), "csv"))
+        if asking.word(self, "what", ("requests", "series"), "requests") == "series":
+            await self._series()
+            return
+        ask, who = asking.read(self, own=True), asking.viewer(self)
         wanted = ask.filters
         filters = LogFilters(wanted.user, wanted.account, wanted.model, wanted.provider)
         line = named(Names(self.ctx, who)) if who.admin else own
-        days = "-".join(datetime.fromtimestamp(at, UTC).strftime("%Y%m%d") for at in (ask.frm, ask.to))
-        self.set_header("Content-Type", TYPES[fmt])
-        self.set_header("Content-Disposition", f'attachment; filename="usage-{days}.{fmt}"')
+        self._name("requests", ask, fmt)
         pieces = self.ctx.ledger.export(fmt, ask.frm, ask.to, filters, line=line)
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
@@ -42,6 +48,29 @@ class Export(BaseHandler, access=Access.FRIEND):
                 await self.flush()
         except StreamClosedError:
             return
+
+    async def _series(self) -> None:
+        """What a chart shows, as a table: a line a step of time, a column a name."""
+        ask, who = asking.read(self), asking.viewer(self)
+        field, metric, ledger = asking.by(self, "none"), asking.metric(self), self.ctx.ledger
+        try:
+            chart = await asyncio.to_thread(analytics_sums.series, ledger, who, ask, field, ask.step, metric)
+        except ValueError as wrong:
+            raise Problem(400, "bad_request", str(wrong)) from None
+        names, where = Names(self.ctx, who), ZoneInfo(chart["tz"])
+        out = io.StringIO()
+        sheet = csv.writer(out)
+        sheet.writerow([f"time ({where})", *(tame(names(field, line["key"])) for line in chart["series"])])
+        for i, at in enumerate(chart["buckets"]):
+            when = f"{datetime.fromtimestamp(at, where):%Y-%m-%d %H:%M}"
+            sheet.writerow([when, *(line["values"][i] for line in chart["series"])])
+        self._name(metric, ask, "csv")
+        self.finish(out.getvalue())
+
+    def _name(self, what: str, ask: Ask, fmt: str) -> None:
+        days = "-".join(datetime.fromtimestamp(at, UTC).strftime("%Y%m%d") for at in (ask.frm, ask.to))
+        self.set_header("Content-Type", TYPES[fmt])
+        self.set_header("Content-Disposition", f'attachment; filename="{what}-{days}.{fmt}"')
 
 
 def named(names: Names) -> Callable[[UsageRecord], dict[str, Any]]:

@@ -171,6 +171,20 @@ def test_a_cell_is_never_a_formula_and_lines_are_complete(tmp_path: Path) -> Non
         assert json.loads(own.text)["message"] == "=HYPERLINK(1)"
 
 
+def test_what_a_chart_shows_can_be_taken_along(filled: tuple[Site, list[dict[str, Any]]]) -> None:
+    site, _ = filled
+    query = "by=model&metric=tokens&range=30d&tz=Asia/Tokyo"
+    rows = list(csv.reader(io.StringIO(site.get(f"/api/usage/export?what=series&{query}").text)))
+    chart = site.get(f"/api/usage/series?{query}").json()
+    assert rows[0] == ["time (Asia/Tokyo)", *(line["name"] for line in chart["series"])]
+    assert len(rows) == 1 + len(chart["buckets"])
+    assert all(row[0].endswith("00:00") for row in rows[1:])
+    for column, line in enumerate(chart["series"], start=1):
+        assert [float(row[column]) for row in rows[1:]] == line["values"]
+    assert site.get("/api/usage/export?what=series&by=account").status == 200
+    assert site.get("/api/usage/export?what=dreams").status == 400
+
+
 def test_an_export_is_written_as_it_is_read(tmp_path: Path) -> None:
     """A long answer leaves in pieces: nothing of it waits for its end."""
     with Site(usage.pool(tmp_path, Settings())) as site:
