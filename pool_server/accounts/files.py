@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -215,6 +216,13 @@ def create(path: Path, data: dict[str, Any]) -> None:
         if path.exists():
             raise FileExistsError(path.name)
         _replace(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n", folder)
+
+
+def merged(data: dict[str, Any], updates: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with `updates` set, nested as in the file."""
+    both = deepcopy(data)
+    _merge(both, updates)
+    return both
 
 
 def _merge(data: dict[str, Any], updates: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pool_server.accounts.pins import Pins
 from pool_server.accounts.polling import Poller
 from pool_server.accounts.refresh import Outcome, Refresher, RefreshFailed, Send
 from pool_server.accounts.roster import Roster
+from pool_server.accounts.saving import Saver
 from pool_server.accounts.setup import Setter
 from pool_server.accounts.states import Actor, Event
 from pool_server.accounts.steady import Steady
@@ -52,7 +53,10 @@ class Keeper:
         self._stop = asyncio.Event()
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
         vault, clock, settings = roster.vault, roster.clock, roster.settings
-        self.refresher = Refresher(vault, store, settings, send=send, clock=clock, done=self._refreshed)
+        self.saver = Saver(roster, clock=clock)
+        self.refresher = Refresher(
+            vault, store, settings, send=send, save=self.saver.write, clock=clock, done=self._refreshed
+        )
         self.poller = Poller(
             vault,
             settings,
@@ -62,7 +66,7 @@ class Keeper:
             refresh=self.refresher.refresh,
             learn=self.learn_usage,
         )
-        self.setter = Setter(roster, self.refresher, send=send)
+        self.setter = Setter(roster, self.refresher, send=send, save=self.saver.write)
         self.refreshes = Timers(self._refresh_due, clock=clock, at_once=REFRESHES_AT_ONCE)
         self.polls = Timers(self.poller.poll, clock=clock, at_once=POLLS_AT_ONCE)
         self.setups = Timers(self.setter.timed, clock=clock, at_once=1)
@@ -76,6 +80,7 @@ class Keeper:
 
     def plan(self, account_id: str) -> None:
         """Put an account's timers where they belong; cooling accounts are refreshed too, dead ones are not."""
+        self.saver.plan(account_id)
         if not self._leader:
             return
         account = self.roster.view.accounts.get(account_id)
@@ -175,6 +180,7 @@ class Keeper:
             files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
             for timers in (self.refreshes, self.polls, self.setups):
                 timers.start()
+        self.saver.start()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._upkeep())]
 
     async def close(self) -> None:
@@ -184,6 +190,7 @@ class Keeper:
             await timers.close()
         await self.setter.close()
         await self.refresher.close()
+        await self.saver.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -252,6 +252,7 @@ class Accounts:
         account = self._roster.account(account_id)
         row = describe.account_row(account, now, self._standing(account, (), now))
         row["file"] = self._roster.vault.items[account_id].found.name
+        row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id
         row["next_poll"] = self._keeper.polls.due(account_id)
         row["next_refresh"] = self._keeper.refreshes.due(account_id)

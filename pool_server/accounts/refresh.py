@@ -7,11 +7,10 @@ is read again first, because whoever came earlier may have rotated the token alr
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,9 +21,8 @@ from pool_server.providers import Credential, RefreshFault, Rejected, provider_m
 from pool_server.records import HttpAnswer, HttpRequest
 from pool_server.store import StoreError, Txn
 
-log = logging.getLogger(__name__)
-
 Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see Saver.write
 
 TABLE = "leases"
 TABLES = (TABLE,)
@@ -70,6 +68,7 @@ class Refresher:
         settings: Settings,
         *,
         send: Send,
+        save: Save,
         clock: Callable[[], float],
         done: Callable[[Outcome], None],
     ) -> None:
@@ -77,6 +76,7 @@ class Refresher:
         self._vault = vault
         self._store = store
         self._send = send
+        self._save = save
         self._clock = clock
         self._done = done
         self._holder = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -179,12 +179,7 @@ class Refresher:
                 return fresh
             raise self._failed(account_id, tried, exc) from None
         credential = refreshed.credential
-        try:
-            digest = await asyncio.to_thread(self._vault.write, account_id, refreshed.updates)
-        except (OSError, Rejected) as exc:
-            # The old token may be spent: the new one must serve from memory, and the operator must hear of it.
-            log.error("%s: the refreshed token could not be written to its file: %s", account_id, exc)
-            digest = item.digest
+        digest = await self._save(account_id, refreshed.updates, tried)
         self._vault.adopt(account_id, credential, digest)
         self._tries.pop(account_id, None)
         self._done(Outcome(account_id, tried, credential, None, digest=digest))

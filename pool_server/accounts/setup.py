@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import msgspec
 
 from pool_server.accounts import learn
-from pool_server.accounts.refresh import Refresher, RefreshFailed, Send
+from pool_server.accounts.refresh import Refresher, RefreshFailed, Save, Send
 from pool_server.accounts.roster import Roster
-from pool_server.accounts.vault import Vault
-from pool_server.config import Settings
-from pool_server.providers import Credential, Rejected, SetupDone, SetupFault, provider_module
+from pool_server.providers import Credential, SetupDone, SetupFault, provider_module
 from pool_server.records import Fault
 from pool_server.words import FaultKind, FaultScope
 
@@ -46,10 +43,11 @@ class SetupFailed(Exception):
 class Setter:
     """Runs the set-ups of a worker's accounts."""
 
-    def __init__(self, roster: Roster, refresher: Refresher, *, send: Send) -> None:
+    def __init__(self, roster: Roster, refresher: Refresher, *, send: Send, save: Save) -> None:
         self._roster = roster
         self._refresher = refresher
         self._send = send
+        self._save = save
         self._flights: dict[str, asyncio.Task[Credential]] = {}
 
     def wanted(self, account_id: str) -> bool:
@@ -101,16 +99,16 @@ class Setter:
             if cred.expires_at is not None and cred.expires_at <= roster.clock():
                 await self._refresher.refresh(account_id, cred.secret)
             before = roster.vault.items[account_id].credential
-            brought = await run(roster.vault, account_id, roster.settings, send=self._send, clock=roster.clock)
-            if brought is not None:
-                roster.took(account_id, before, brought[1])
+            digest = await self._run(account_id)
+            if digest is not None:
+                roster.took(account_id, before, digest)
             return roster.vault.items[account_id].credential
         except SetupFault as exc:
             raise self._failed(account_id, exc.fault) from None
         except RefreshFailed as exc:  # the refresh has set the account's state
             fault = Fault(FaultKind.AUTH, FaultScope.ACCOUNT, message=exc.reason)
             raise SetupFailed(fault, roster.clock() + RETRY_S) from None
-        except (SetupUnfinished, OSError, Rejected, KeyError) as exc:
+        except (SetupUnfinished, KeyError) as exc:
             log.warning("%s: its set-up did not finish: %s", account_id, exc)
             raise self._failed(account_id, _broken("the account's set-up did not finish")) from None
 
@@ -123,6 +121,31 @@ class Setter:
             roster.update(account_id, lambda live: learn.fail(live, fault, now, model="", token="", current=current))
         return SetupFailed(fault, max(now + RETRY_S, fault.retry_at or 0.0))
 
+    async def _run(self, account_id: str) -> str | None:
+        """Ask step by step; returns the file's digest afterwards, None when there was nothing to do.
+
+        Raises the provider's SetupFault, SetupUnfinished and KeyError.
+        """
+        roster = self._roster
+        item, settings = roster.vault.items[account_id], roster.settings
+        module = provider_module(item.found.provider)
+        step = module.setup_request(item.credential, settings)
+        if step is None:
+            return None
+        for _ in range(MAX_STEPS):
+            if step.wait_s:
+                await asyncio.sleep(step.wait_s)
+            answer = await self._send(msgspec.structs.replace(step.request, proxy_url=item.options.proxy_url))
+            outcome = module.setup_answer(item.credential, step, answer, settings, now=roster.clock())
+            if isinstance(outcome, SetupDone):
+                digest = item.digest
+                if outcome.updates:
+                    digest = await self._save(account_id, outcome.updates, item.credential)
+                roster.vault.adopt(account_id, outcome.credential, digest)
+                return digest
+            step = outcome
+        raise SetupUnfinished(f"{account_id}: the provider's set-up did not come to an end")
+
     async def close(self) -> None:
         """End what is under way; the next start begins it again."""
         flights = list(self._flights.values())
@@ -134,31 +157,3 @@ class Setter:
 
 def _broken(message: str) -> Fault:
     return Fault(FaultKind.TRANSIENT, FaultScope.ACCOUNT, code="setup", message=message)
-
-
-async def run(
-    vault: Vault, account_id: str, settings: Settings, *, send: Send, clock: Callable[[], float]
-) -> tuple[SetupDone, str] | None:
-    """Do the set-up; returns what it brought and the written file's digest, None when there was nothing to do.
-
-    Raises the provider's SetupFault, SetupUnfinished, OSError or Rejected (the file could not be written),
-    KeyError.
-    """
-    item = vault.items[account_id]
-    module = provider_module(item.found.provider)
-    step = module.setup_request(item.credential, settings)
-    if step is None:
-        return None
-    for _ in range(MAX_STEPS):
-        if step.wait_s:
-            await asyncio.sleep(step.wait_s)
-        answer = await send(msgspec.structs.replace(step.request, proxy_url=item.options.proxy_url))
-        outcome = module.setup_answer(item.credential, step, answer, settings, now=clock())
-        if isinstance(outcome, SetupDone):
-            digest = item.digest
-            if outcome.updates:
-                digest = await asyncio.to_thread(vault.write, account_id, outcome.updates)
-            vault.adopt(account_id, outcome.credential, digest)
-            return outcome, digest
-        step = outcome
-    raise SetupUnfinished(f"{account_id}: the provider's set-up did not come to an end")

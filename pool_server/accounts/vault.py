@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,17 @@ class Item(msgspec.Struct, frozen=True):
     options: files.Options
     digest: str
     signature: tuple[int, int, int]
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """Fields that could not be written into a file yet. `stale`: the fingerprint of the token they are to
+    replace."""
+
+    updates: dict[str, Any]
+    stale: str
+
+    def __repr__(self) -> str:
+        return f"Owed(fields={sorted(self.updates)}, stale={self.stale!r})"
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -49,6 +61,7 @@ class Vault:
         self.folder = folder
         self.items: dict[str, Item] = {}
         self.rejected: list[files.Unusable] = []
+        self.owed: dict[str, Owed] = {}
 
     def look(self, now: float) -> Look:
         """Read the folder without changing anything; may run in another thread."""
@@ -70,6 +83,7 @@ class Vault:
             old = self.items.get(account)
             new = seen if old is None or old is look.known.get(account) else old
             items[account] = new
+            self._forget_owed(old, new)
             if old is None:
                 report.added.append(account)
             elif new.digest != old.digest:
@@ -88,7 +102,11 @@ class Vault:
         if old is not None and old.digest == loaded.digest and old.found == found:
             return msgspec.structs.replace(old, signature=signature)
         options = files.options(loaded.data)
-        credential = provider_module(found.provider).parse(loaded.data, found.account, now=now)
+        parse = provider_module(found.provider).parse
+        credential = parse(loaded.data, found.account, now=now)
+        owed = self.owed.get(found.account)
+        if owed is not None and owed.stale == credential.fingerprint:
+            credential = parse(files.merged(loaded.data, owed.updates), found.account, now=now)
         return Item(found, credential, options, loaded.digest, signature)
 
     def reread(self, account_id: str, now: float) -> Credential:
@@ -96,11 +114,31 @@ class Vault:
         old = self.items[account_id]
         item = self._read(old.found, old, now)
         self.items[account_id] = item
+        self._forget_owed(old, item)
         return item.credential
 
-    def write(self, account_id: str, updates: dict[str, object]) -> str:
-        """Write owned fields into the account's file (durable; blocks for the disk) and return its new digest."""
-        return files.write_back(self.items[account_id].found.path, updates)
+    def write(self, account_id: str, updates: dict[str, Any]) -> str:
+        """Write owned fields, and what the file is owed, into the account's file (durable; blocks for the disk) and
+        return its new digest. Raises KeyError, OSError and Rejected."""
+        path = self.items[account_id].found.path
+        owed = self.owed.get(account_id)
+        digest = files.write_back(path, updates if owed is None else files.merged(owed.updates, updates))
+        if owed is not None and self.owed.get(account_id) is owed:
+            del self.owed[account_id]
+        return digest
+
+    def owe(self, account_id: str, updates: dict[str, Any], stale: Credential) -> None:
+        """Remember fields that could not be written. Until they are, the file's old token counts as the new one."""
+        before = self.owed.get(account_id)
+        if before is None:
+            self.owed[account_id] = Owed(updates, stale.fingerprint)
+        else:
+            self.owed[account_id] = Owed(files.merged(before.updates, updates), before.stale)
+
+    def _forget_owed(self, old: Item | None, new: Item) -> None:
+        """Somebody else brought another token: what the pool wanted to write is out of date."""
+        if old is not None and old.credential.fingerprint != new.credential.fingerprint:
+            self.owed.pop(new.found.account, None)
 
     def adopt(self, account_id: str, credential: Credential, digest: str) -> None:
         """Take a credential the pool itself has just written, so that its write is no reload."""
