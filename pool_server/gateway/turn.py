@@ -36,7 +36,7 @@ class Turn:
         self._held: list[str | bytes] = []
         self._held_bytes = 0
         self.committed = False
-        self.heard = False  # the upstream said anything
+        self.stale = True  # if the link breaks off now, it may well have died between turns
         self._loop = asyncio.get_running_loop()
         self._opened = self._waiting_since = self._last_write = self._loop.time()
         self._waiting = False  # for the upstream; else a slow client is what takes the time
@@ -52,7 +52,7 @@ class Turn:
                 self._waiting = True
                 piece = await self._link.receive()
                 self._waiting = False
-                self.heard = True
+                self.stale = False
                 signal = self._meter.feed(piece) if isinstance(piece, str) else Signal.RENDERED
                 if signal is not Signal.RENDERED and signal is not Signal.NONE:
                     if signal & Signal.LIMITS:
@@ -71,6 +71,7 @@ class Turn:
             return
         now = self._loop.time()
         if now - self._waiting_since >= self._x.rooms.settings.upstream_idle_s:
+            self.stale = False
             self._later(self._link.close())
         elif not self.committed and self._held and now - self._opened >= HOLD_S:
             self._later(self._commit())

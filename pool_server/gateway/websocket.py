@@ -332,7 +332,7 @@ class CodexSocket(WebSocketHandler):
                 await x.record(Outcome.REQUEST_FAULT, fault.status, fault.message)
                 await self._write(turn.error_frame(closed, fault))
                 return None
-            if kept and self._link.lasting and not turn.heard:
+            if kept and self._link.lasting and turn.stale:
                 fault = Fault(FaultKind.NETWORK, code=_LIVED_TOO_LONG, message=fault.message)
         if fault is not None and turn.committed:
             await self._break_off(x, account, credential, fault)

@@ -18,10 +18,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from pool_server.config import Upstreams
-from pool_server.gateway import links, upstream, websocket
+from pool_server.gateway import links, turn, upstream, websocket
 from pool_server.words import Outcome
 from tests.fakes import Gate, Surface, account, plays
-from tests.gateway.sockets import create, final_id, socket
+from tests.gateway.sockets import BY_PRIORITY, create, final_id, socket, two
 from tests.gateway.stack import ADMIN, Stack, run
 
 MIB = 1 << 20
@@ -285,5 +285,34 @@ def test_a_drain_lets_the_turn_finish_and_starts_no_other(tmp_path: Path) -> Non
             assert await client.closed() == 1012
             await drain
             assert [record.outcome for record in stack.records()] == [Outcome.OK]
+
+    run(test)
+
+
+def test_a_silent_turn_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_TICK_S", 0.01)
+    monkeypatch.setattr(turn, "KEEPALIVE_S", 0.05)
+
+    async def test() -> None:
+        gate = Gate()
+        async with Stack(tmp_path, [account("codex:one")]) as stack, socket(stack) as client:
+            stack.fakes.then("codex:one", plays.stall(gate, at=0))
+            await client.connection.send_json(create())
+            assert await client.connection.receive_json() == {"type": "keepalive"}
+            gate.open()
+            final_id(await client.rest())
+
+    run(test)
+
+
+def test_an_upstream_silent_for_too_long_is_left_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_TICK_S", 0.01)
+
+    async def test() -> None:
+        async with Stack(tmp_path, two(), **BY_PRIORITY, upstream_idle_s=0.2) as stack, socket(stack) as client:
+            stack.fakes.then("codex:one", plays.never())
+            final_id(await client.turn(create()))
+            (record,) = stack.records()
+            assert [attempt.account for attempt in record.attempts] == ["codex:one", "codex:two"]
 
     run(test)
