@@ -24,7 +24,7 @@ from pool_server.accounts.steady import Steady
 from pool_server.accounts.vault import ReloadReport, Vault
 from pool_server.accounts.waiting import WaitingRoom
 from pool_server.config import Settings
-from pool_server.providers import Credential, UsageAnswer, provider_module
+from pool_server.providers import Credential, UsageAnswer, network_fault, provider_module
 from pool_server.records import Fault, WindowObservation
 from pool_server.store import Store
 from pool_server.words import FaultKind, Provider, Refusal
@@ -362,7 +362,7 @@ class Accounts:
         return await self._keeper.refresher.refresh(account_id, token, force=True)
 
     async def test(self, account_id: str) -> dict[str, Any]:
-        """One minimal real call with the account's credential, and what came back."""
+        """One minimal real call with the account's credential, and what came back; `status` None: nothing did."""
         item = self._roster.vault.items[account_id]
         module, cred = provider_module(item.found.provider), item.credential
         request = module.usage_request(cred, self._roster.settings)
@@ -376,7 +376,7 @@ class Accounts:
         result: dict[str, Any] = {
             "account": account_id,
             "call": "usage" if usage else "request",
-            "status": answer.status,
+            "status": answer.status or None,
             "ms": round((time.perf_counter() - began) * 1000, 1),
             "ok": 200 <= answer.status < 300,
             "fault": None,
@@ -384,7 +384,9 @@ class Accounts:
         }
         now = self._clock()
         fault: Fault | None = None
-        if usage:
+        if not answer.status:
+            fault = network_fault(answer.error)
+        elif usage:
             said = module.usage_answer(cred, answer, now=now)
             fault = said.fault
             if fault is None:

@@ -407,6 +407,16 @@ def test_a_test_is_one_small_call_and_says_what_came_back(tmp_path: Path) -> Non
     assert pool.state("claude:a") == "ready"
 
 
+@pytest.mark.parametrize(
+    ("name", "data"), [("claude_a.json", claude()), ("claude_a.json", key()), ("qwen_a.json", key())]
+)
+def test_an_endpoint_that_cannot_be_reached_is_called_so(tmp_path: Path, name: str, data: dict[str, Any]) -> None:
+    pool = Pool(tmp_path, {name: data}, line=Line(lambda _: HttpAnswer(0, {}, error="connection refused")))
+    result = asyncio.run(pool.accounts.test(name.removesuffix("_a.json") + ":a"))
+    assert (result["ok"], result["status"], result["fault"]) == (False, None, "network")
+    assert result["message"] == "connection refused"
+
+
 def test_refresh_now_asks_although_the_last_try_failed(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE, line=Line(lambda _: HttpAnswer(503, {}, b"")))
     with pytest.raises(RefreshFailed):
