@@ -89,6 +89,9 @@ class Turn:
         self._release = self._loop.create_task(quietly())
 
     async def _pass(self, piece: str | bytes, signal: Signal) -> None:
+        if self._release is not None:  # what the clock sends goes first
+            release, self._release = self._release, None
+            await release
         if self.committed:
             self._x.response_bytes += len(piece)
             await self._write(piece)

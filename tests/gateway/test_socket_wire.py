@@ -316,3 +316,20 @@ def test_an_upstream_silent_for_too_long_is_left_for_another(tmp_path: Path, mon
             assert [attempt.account for attempt in record.attempts] == ["codex:one", "codex:two"]
 
     run(test)
+
+
+def test_what_was_held_for_long_is_released_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_TICK_S", 0.01)
+    monkeypatch.setattr(turn, "HOLD_S", 0.05)
+
+    async def test() -> None:
+        gate = Gate()
+        async with Stack(tmp_path, [account("codex:one")]) as stack, socket(stack) as client:
+            stack.fakes.then("codex:one", plays.stall(gate, at=2))
+            await client.connection.send_json(create())
+            held = [await client.connection.receive_json() for _ in range(2)]
+            gate.open()
+            numbers = [event["sequence_number"] for event in [*held, *await client.rest()]]
+            assert numbers == sorted(numbers)
+
+    run(test)
