@@ -45,7 +45,7 @@ USAGE_BACK_OFF = 5 * MINUTE
 USAGE_LIMITED = 15 * MINUTE
 
 _BACKEND = "/backend-api"
-_CODEX_PREFIXES = ("/backend-api/codex", "/v1")
+_CODEX_PREFIXES = ("/backend-api/codex", "/v1", "/api/codex")
 
 # (model pattern, plans that have it); a plan that is not known fits. The vendor opens and closes models at will:
 # only what was announced for certain plans stands here, everything else is learnt from faults.
@@ -193,7 +193,8 @@ def model_listed(cred: Credential, model: str) -> bool:
 
 def _chatgpt_url(upcall: Upcall, settings: Settings) -> str:
     path = upcall.path
-    if path.startswith("/api/codex/"):  # how the CLI names the backend's calls when its base lacks /backend-api
+    # How the CLI names the backend's calls when its base lacks /backend-api; its model calls keep their names.
+    if path.startswith("/api/codex/") and not path.startswith("/api/codex/responses"):
         return join(settings.upstreams.chatgpt, "/wham" + path.removeprefix("/api/codex"), upcall.query)
     rest = strip_prefixes(path, _CODEX_PREFIXES)
     if rest.startswith(_BACKEND + "/"):

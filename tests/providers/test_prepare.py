@@ -39,6 +39,8 @@ def names(result: Prepared) -> dict[str, str]:
         ("/backend-api/codex/models", f"{CODEX}/models"),
         ("/backend-api/codex/alpha/search", f"{CODEX}/alpha/search"),
         ("/backend-api/wham/usage", "https://chatgpt.com/backend-api/wham/usage"),
+        ("/api/codex/responses", f"{CODEX}/responses"),
+        ("/api/codex/responses/compact", f"{CODEX}/responses/compact"),
         ("/api/codex/usage", "https://chatgpt.com/backend-api/wham/usage"),
         ("/v1//responses/", f"{CODEX}/responses"),
         ("/v1/responses/../../wham/usage", f"{CODEX}/responses/wham/usage"),
@@ -52,7 +54,8 @@ def test_codex_sign_in_paths(path: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/responses", "/responses", "/backend-api/codex/responses", "/backend-api/responses"]
+    "path",
+    ["/v1/responses", "/responses", "/backend-api/codex/responses", "/backend-api/responses", "/api/codex/responses"],
 )
 def test_codex_key_paths(path: str) -> None:
     assert prepared(cred(Provider.CODEX, key=True), path).url == "https://api.openai.com/v1/responses"
@@ -219,9 +222,7 @@ def test_claude_key_keeps_version_and_gets_no_beta() -> None:
 def test_qwen_names_the_kind_of_its_token() -> None:
     sent = ("X-DashScope-AuthType", "qwen-oauth")
     assert names(prepared(cred(Provider.QWEN), "/v1/chat/completions"))["x-dashscope-authtype"] == "qwen-oauth"
-    assert "x-dashscope-authtype" not in names(
-        prepared(cred(Provider.QWEN, key=True), "/v1/chat/completions", sent)
-    )
+    assert "x-dashscope-authtype" not in names(prepared(cred(Provider.QWEN, key=True), "/v1/chat/completions", sent))
 
 
 @pytest.mark.parametrize(
@@ -268,9 +269,7 @@ def test_no_agent_is_invented_for_a_client_and_ours_is_named(provider: Provider,
 @given(st.sampled_from(list(Provider)), st.booleans(), st.text(max_size=60), st.text(max_size=60))
 def test_no_path_leaves_the_base(provider: Provider, key: bool, path: str, query: str) -> None:
     found = cred(provider, key=key)
-    settings = Settings(
-        upstreams=Upstreams(**dict.fromkeys(Upstreams.__struct_fields__, "http://127.0.0.1:9/base"))
-    )
+    settings = Settings(upstreams=Upstreams(**dict.fromkeys(Upstreams.__struct_fields__, "http://127.0.0.1:9/base")))
     found = msgspec.structs.replace(found, resource_url="")
     upcall = call("/" + path.partition("?")[0], query=query, dialect=Dialect.RESPONSES)
     url = provider_module(provider).prepare(found, upcall, settings).url
