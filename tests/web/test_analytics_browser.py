@@ -140,6 +140,17 @@ def test_an_open_page_follows_what_happens(
     assert complaints(chrome) == []
 
 
+def test_the_first_request_of_an_empty_page_brings_its_charts(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    with Site(usage.pool(tmp_path, usage.discreet("own"))) as site:
+        ada = usage.friend(site)
+        visit(chrome, site, "/analytics", ada)
+        assert "Nothing was used" in text(chrome, "#use")
+        chrome.execute_script("document.querySelector('[data-live-pause]').dataset.livePause = '0.2'")
+        usage.keep(site, [exchange(ada.user, 1, at=time.time())])
+        wait(chrome, lambda d: d.execute_script(DRAWN) == [1, 1, 2, 2])
+        assert complaints(chrome) == []
+
+
 def test_the_page_is_whole_without_scripts(
     filled: tuple[Site, dict[str, usage.Looker]], chrome: webdriver.Chrome
 ) -> None:

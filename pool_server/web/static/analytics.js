@@ -156,7 +156,16 @@ function draw(figure) {
   there.update("none");
 }
 
+// The first request of an empty page brings a chart whose place is not there yet.
+function placeMissing() {
+  return [...document.querySelectorAll("[data-drawable]")].some((mark) => !document.getElementById(mark.dataset.drawable));
+}
+
 function drawAll() {
+  if (placeMissing()) {
+    location.reload();
+    return;
+  }
   for (const figure of document.querySelectorAll("[data-chart]")) draw(figure);
 }
 
