@@ -15,11 +15,15 @@ from tests.clients.stage import stage
 from tests.clients.test_killed import ANSWER, TOOLS, TROUBLE
 from tests.fakes import Surface, faults, plays
 
-pytestmark = [
-    pytest.mark.clis,
-    pytest.mark.skipif(bool(missing("codex") or why_not()), reason=missing("codex") or why_not()),
-]
+pytestmark = pytest.mark.clis
 USAGE = Usage(input=37, cache_read=1100, output=11, known=True)
+
+
+@pytest.fixture(autouse=True)
+def _possible() -> None:
+    reason = missing("codex") or why_not()
+    if reason:
+        pytest.skip(reason)
 
 
 @pytest.mark.parametrize("kind", ["API keys", "426", "404"])
