@@ -142,6 +142,8 @@ class Relay:
                 fault = await self._heed(signal)
                 if fault is not None:
                     return fault
+                if signal & Signal.FAULT and self._stream:
+                    chunk = self._credential.hide(chunk)  # the error's own words go on to the client
             if self._stream:
                 await self._pass_event_bytes(chunk, signal)
             else:

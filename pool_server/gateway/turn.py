@@ -128,6 +128,7 @@ class Turn:
             if fault.kind not in CLIENT_FAULTS:
                 return True, fault
             self._x.failed(self._account, self._credential, fault)
+            piece = self._credential.hide_text(piece) if isinstance(piece, str) else piece
             await self._end(piece, Outcome.REQUEST_FAULT, fault.status or status, fault.message)
             return True, None
         if signal & Signal.TERMINAL:
