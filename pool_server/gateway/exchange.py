@@ -238,8 +238,11 @@ class Exchange:
 
     def end(self, account: str) -> None:
         self.rooms.accounts.end(account, self.peek.model)
-        if self.attempts:
-            self.attempts[-1].ms = round((time.monotonic() - self._attempt_started) * 1000, 1)
+        if self.attempts and not self.recorded:  # the good attempt's time is in its record, which must not change afterwards
+            self._time_attempt()
+
+    def _time_attempt(self) -> None:
+        self.attempts[-1].ms = round((time.monotonic() - self._attempt_started) * 1000, 1)
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
         """After a 401: the account's new credential, None when it cannot be refreshed."""
@@ -326,6 +329,8 @@ class Exchange:
         if self.recorded:
             return
         self.recorded = True
+        if self.attempts and not self.attempts[-1].ms:  # it is still under way
+            self._time_attempt()
         usage = self.usage
         model = self.peek.model or self.answered_model
         cost = self.rooms.ledger.price(model, usage, self.peek.tier) if usage.known else None

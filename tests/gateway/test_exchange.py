@@ -68,6 +68,7 @@ def test_an_answer_comes_through_and_is_counted_once(
             assert (record.account, record.status, record.outcome) == (one.id, 200, Outcome.OK)
             assert record.first_byte_ms is not None
             assert record.total_ms >= record.first_byte_ms
+            assert record.attempts[0].ms > 0
             assert not record.partial
 
     run(test)
