@@ -6,6 +6,7 @@ told, what operators see, what is logged at debug level and what lies on the dis
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -14,13 +15,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
 from pool_server.accounts import RefreshFailed
 from pool_server.config import Alerts, Choosing, PoolUsers, Settings
 from pool_server.words import CredentialKind, Provider
-from tests.fakes import Call, FakeAccount, FakeProviders, Play, fake_settings, plays
+from tests.fakes import Call, FakeAccount, FakeProviders, Play, fake_settings, faults, plays
+from tests.gateway.sockets import Client
 from tests.gateway.stack import Stack, chat, messages, responses, run
 from tests.process import PATIENCE_S, PoolProcess, command, environment, until
 
@@ -282,5 +285,66 @@ def test_no_exception_tells_a_token(tmp_path: Path, status: int) -> None:
                 for text in texts:
                     search.look(one.id, text)
                 assert not search.found
+
+    run(test)
+
+
+def telling(account: FakeAccount) -> str:
+    return f"no: {account.access} {account.refresh}"
+
+
+STREAMS: list[tuple[Provider, str, dict[str, Any], Any]] = [
+    (Provider.CODEX, "/v1/responses", responses(), lambda one: faults.responses_failed(message=telling(one))),
+    (
+        Provider.CODEX,
+        "/v1/responses",
+        responses(),
+        lambda one: faults.responses_failed("invalid_prompt", message=telling(one)),
+    ),
+    (Provider.CLAUDE, "/v1/messages", messages(), lambda one: faults.messages_error(message=telling(one))),
+    (
+        Provider.CLAUDE,
+        "/v1/messages",
+        messages(),
+        lambda one: faults.messages_error("invalid_request_error", message=telling(one)),
+    ),
+    (Provider.QWEN, "/v1/chat/completions", chat(stream=True), lambda one: faults.chat_error(message=telling(one))),
+]
+
+
+NAMES = ("responses", "responses refused", "messages", "messages refused", "chat")
+
+
+@pytest.mark.parametrize("at", [0, 1, 4], ids=["first", "held", "shown"])
+@pytest.mark.parametrize(
+    ("provider", "path", "body", "event", "socket"),
+    [*((*case, False) for case in STREAMS), *((*case, True) for case in STREAMS[:2])],
+    ids=[*NAMES, *(f"{name} by socket" for name in NAMES[:2])],
+)
+def test_an_error_within_a_stream_tells_no_token(
+    tmp_path: Path, provider: Provider, path: str, body: dict[str, Any], event: Any, socket: bool, at: int
+) -> None:
+    async def test() -> None:
+        one = marked(provider, "one")
+        async with Stack(tmp_path, [one], choosing=Choosing(wait_s=0)) as stack:
+            search = Search(one.marks)
+            stack.fakes.always(one.id, faults.in_stream(event(one), at=at))
+            if socket:
+                url = stack.url.replace("http", "ws") + path
+                async with stack.client.ws_connect(url, headers={"session-id": "s-1"}) as line:
+                    await line.send_json({"type": "response.create"} | body)
+                    told = json.dumps(await Client(line).rest())
+            else:
+                async with stack.client.post(stack.url + path, json=body) as answer:
+                    told = ""
+                    with contextlib.suppress(aiohttp.ClientError):
+                        while piece := await answer.content.readany():
+                            told += piece.decode()
+            await stack.idle()
+            search.look("answer", told)
+            search.look("record", repr(stack.records()))
+            search.look("account", repr(stack.accounts.describe(one.id)))
+            assert told
+            assert not search.found, search.found
 
     run(test)
