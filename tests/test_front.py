@@ -38,10 +38,11 @@ class Front:
 
     def send(self, method: str, target: str, body: Any = None, **headers: str) -> Answer:
         data = b"" if body is None else json.dumps(body).encode()
-        sent = {"Host": f"127.0.0.1:{self.port}", "Connection": "close"} | headers
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"Host": f"127.0.0.1:{self.port}", "Connection": "close"} | named
         if data:
-            sent |= {"Content-Length": str(len(data)), "Content-Type": "application/json"}
-        lines = [f"{method} {target} HTTP/1.1", *(f"{k.replace('_', '-')}: {v}" for k, v in sent.items()), "", ""]
+            sent = {"Content-Length": str(len(data)), "Content-Type": "application/json"} | sent
+        lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in sent.items()), "", ""]
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as wire:
             wire.sendall("\r\n".join(lines).encode("latin-1") + data)
             answer = http.client.HTTPResponse(wire, method=method)
@@ -232,6 +233,12 @@ def test_every_method_gets_an_answer_of_its_own(friends: Front, method: str, pat
             assert answer.body == b""
         if answer.status == 405:
             assert answer.headers.get("allow")
+
+
+def test_what_is_not_there_is_a_404_whatever_is_sent(friends: Front) -> None:
+    for who in friends.callers:
+        for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+            assert friends.ask(who, "POST", "/nothing", {"a": 1}, Content_Type=kind).status == 404
 
 
 def test_a_huge_query_is_only_a_long_one(friends: Front) -> None:

@@ -44,7 +44,9 @@ class Icon(BaseHandler, access=Access.OPEN):
 
 
 class NotFound(PageHandler, access=Access.OPEN):
-    """Everything that is no route."""
+    """Everything that is no route, whatever was sent to it."""
+
+    takes_forms = True  # to say 404 to a form too: nothing is read
 
     def get(self) -> None:
         self.send_error(404)
