@@ -332,45 +332,48 @@ class Exchange:
         if self.attempts and not self.attempts[-1].ms:  # it is still under way
             self._time_attempt()
         usage = self.usage
-        model = self.peek.model or self.answered_model
-        cost = self.rooms.ledger.price(model, usage, self.peek.tier) if usage.known else None
-        if self._reservation is not None:
+        cost = self.rooms.ledger.price(self._model(), usage, self.peek.tier) if usage.known else None
+        sheet = self._sheet(outcome, status, redact(message)[:300] if message else "", cost, partial)
+        saved = self.rooms.ledger.record(sheet)
+        if self._reservation is not None:  # settled while the disk is busy
             self._settle(self._reservation, usage, cost)
-        provider = self._provider()
-        metrics.exchange_ended(provider, self.route.dialect.value, outcome.value).inc()
-        saved = self.rooms.ledger.record(
-            UsageRecord(
-                id=self.id,
-                at=self.at,
-                user=self.principal.user,
-                key=self.principal.key,
-                provider=provider,
-                account=self.account,
-                model=model,
-                dialect=self.route.dialect.value,
-                transport=self.transport.value,
-                operation=self.route.operation.value,
-                status=status,
-                outcome=outcome.value,
-                message=redact(message)[:300] if message else "",
-                usage=usage,
-                cost=cost,
-                partial=partial,
-                attempts=self.attempts,
-                first_byte_ms=self.first_byte_ms,
-                total_ms=self._since_start(),
-                request_bytes=self.request_bytes,
-                response_bytes=self.response_bytes,
-                agent=self.agent,
-                session=self._session_hash(),
-                tier=self.peek.tier,
-                decision=self.decision.record() if self.decision is not None else {},
-            )
-        )
+        metrics.exchange_ended(sheet.provider, self.route.dialect.value, outcome.value).inc()
         try:
             await asyncio.shield(saved)
         except Exception as error:  # a full disk must not take the answer away from the client
             log.warning("exchange %s is not recorded: %s", self.id, redact(str(error)))
+
+    def _sheet(self, outcome: Outcome, status: int, message: str, cost: float | None, partial: bool) -> UsageRecord:
+        return UsageRecord(
+            id=self.id,
+            at=self.at,
+            user=self.principal.user,
+            key=self.principal.key,
+            provider=self._provider(),
+            account=self.account,
+            model=self._model(),
+            dialect=self.route.dialect.value,
+            transport=self.transport.value,
+            operation=self.route.operation.value,
+            status=status,
+            outcome=outcome.value,
+            message=message,
+            usage=self.usage,
+            cost=cost,
+            partial=partial,
+            attempts=self.attempts,
+            first_byte_ms=self.first_byte_ms,
+            total_ms=self._since_start(),
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes,
+            agent=self.agent,
+            session=self._session_hash(),
+            tier=self.peek.tier,
+            decision=self.decision.record() if self.decision is not None else {},
+        )
+
+    def _model(self) -> str:
+        return self.peek.model or self.answered_model
 
     def _settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """An answer whose usage never came is charged to the user's limits by its size, or hanging up early
