@@ -238,7 +238,7 @@ class Exchange:
 
     def end(self, account: str) -> None:
         self.rooms.accounts.end(account, self.peek.model)
-        if self.attempts and not self.recorded:  # the good attempt's time is in its record, which must not change afterwards
+        if self.attempts and not self.recorded:  # a record that is on its way to the disk must not change
             self._time_attempt()
 
     def _time_attempt(self) -> None:
