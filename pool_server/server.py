@@ -213,7 +213,7 @@ class Server:
                     self._apply(settings, loaded.origins)
                 except (ConfigError, ValueError) as mistake:
                     error = str(mistake)
-            report: dict[str, Any] = msgspec.to_builtins(self.accounts.reload(self.settings))
+            report: dict[str, Any] = msgspec.to_builtins(await self.accounts.reload(self.settings))
             return {**report, "settings_error": error, "restart_needed": restart}
 
     def _apply(self, settings: Settings, sources: dict[str, str]) -> None:

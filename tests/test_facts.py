@@ -43,7 +43,7 @@ def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Pa
         for _ in range(2):
             assert gather().accounts == {"claude:a": AccountState.SUSPENDED}
         (tmp_path / "pool/claude_a.json").unlink()
-        rooms.accounts.reload()
+        await rooms.accounts.reload()
         assert gather().accounts == {}
 
     with_rooms(tmp_path, work)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from watchfiles import awatch
 
@@ -72,11 +72,13 @@ class Keeper:
         self.setups = Timers(self.setter.timed, clock=clock, at_once=1)
         roster.on_change.append(self.plan)
 
-    def set_settings(self, settings: Settings) -> None:
+    def set_settings(self, settings: Settings) -> Iterator[None]:
+        """Take new settings; the steps plan the timers anew, account by account."""
         self.refresher.settings = self.poller.settings = settings
         self._pins.ttl_s = settings.choosing.pin_ttl_h * 3600
-        for account_id in self.roster.view.accounts:
+        for account_id in list(self.roster.view.accounts):
             self.plan(account_id)
+            yield
 
     def plan(self, account_id: str) -> None:
         """Put an account's timers where they belong; cooling accounts are refreshed too, dead ones are not."""
@@ -212,7 +214,7 @@ class Keeper:
 
     async def _look(self) -> None:
         before = self.roster.vault.rejected
-        report = self.roster.take(await asyncio.to_thread(self.roster.vault.look, self.roster.clock()))
+        report = await self.roster.reload()
         if report.added or report.changed or report.removed or report.rejected != before:
             log.info(
                 "pool folder changed: %d added, %d changed, %d removed, %d rejected",

@@ -18,7 +18,7 @@ from pool_server.accounts.keeper import Keeper
 from pool_server.accounts.lane import Candidate, Need, judge
 from pool_server.accounts.pins import Pins
 from pool_server.accounts.refresh import Send
-from pool_server.accounts.roster import Roster
+from pool_server.accounts.roster import Roster, gently
 from pool_server.accounts.shared import Shared
 from pool_server.accounts.steady import Steady
 from pool_server.accounts.vault import ReloadReport, Vault
@@ -74,12 +74,13 @@ class Accounts:
         """Read the pool folder for the first time."""
         return self._roster.load()
 
-    def reload(self, settings: Settings | None = None) -> ReloadReport:
-        """Read the pool folder (and take new settings) as a diff that keeps everything learnt and under way."""
+    async def reload(self, settings: Settings | None = None) -> ReloadReport:
+        """Read the pool folder (and take new settings) as a diff that keeps everything learnt and under way. The
+        event loop is held for a few milliseconds at a time."""
         if settings is not None:
             self._roster.set_settings(settings)
-            self._keeper.set_settings(settings)
-        return self._roster.load()
+            await gently(self._keeper.set_settings(settings))
+        return await self._roster.reload()
 
     async def start(self) -> None:
         """Begin to watch files, refresh, poll and follow other workers."""

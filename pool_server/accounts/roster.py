@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 from pool_server.accounts import learn
 from pool_server.accounts.account import Account
@@ -15,6 +17,17 @@ from pool_server.accounts.view import View
 from pool_server.config import Settings
 from pool_server.providers import Credential, Rejected, provider_module
 from pool_server.words import AccountState, Provider, Refusal
+
+SLICE_S = 0.005  # a long work on the event loop lets others go on after so long
+
+
+async def gently(steps: Iterator[None]) -> None:
+    """Do the steps, letting the event loop do other things every few milliseconds."""
+    until = time.perf_counter() + SLICE_S
+    for _ in steps:
+        if time.perf_counter() >= until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + SLICE_S
 
 
 class Roster:
@@ -34,6 +47,7 @@ class Roster:
         self._rng = rng
         self._busy_elsewhere: set[str] = set()
         self._gone: dict[str, Account] = {}  # removed while exchanges were under way
+        self._reloading = asyncio.Lock()
         self.relock()
 
     def account(self, account_id: str) -> Account:
@@ -45,23 +59,43 @@ class Roster:
         return self.view.accounts.get(account_id) or self._gone.get(account_id)
 
     def load(self) -> ReloadReport:
-        """Read the pool folder again."""
+        """Read the pool folder again, here and now."""
         return self.take(self.vault.look(self.clock()))
 
     def take(self, look: Look) -> ReloadReport:
         """Bring the pool in line with what the folder held. What the pool wrote itself is no news; what others
         wrote is a new sign-in."""
-        before = {account_id: item.credential for account_id, item in self.vault.items.items()}
-        report = self.vault.take(look)
-        for account_id in report.removed:
-            account = self.view.remove(account_id)
-            if account is not None and account.local:
-                self._gone[account_id] = account
-        for account_id in [*report.added, *report.changed]:
-            self.renew(account_id, before.get(account_id))
+        report = ReloadReport(rejected=look.rejected)
+        for _ in self._taking(look, report):
+            pass
+        return report
+
+    async def reload(self) -> ReloadReport:
+        """`load` beside the event loop: files are read in a thread, what they brought is taken in slices."""
+        async with self._reloading:
+            look = await asyncio.to_thread(self.vault.look, self.clock())
+            report = ReloadReport(rejected=look.rejected)
+            await gently(self._taking(look, report))
+        return report
+
+    def _taking(self, look: Look, report: ReloadReport) -> Iterator[None]:
+        """`take` account by account, each whole when the next begins."""
+        vault, view = self.vault, self.view
+        vault.rejected = look.rejected
+        for account_id in list(dict.fromkeys((*vault.items, *look.items))):
+            before = vault.items.get(account_id)
+            news = vault.settle(account_id, look, report)
+            if news and account_id in vault.items:
+                self.renew(account_id, before.credential if before is not None else None)
+                view.advance(self.clock())
+            elif news:
+                account = view.remove(account_id)
+                if account is not None and account.local:
+                    self._gone[account_id] = account
+            yield
         for account_id in [*report.added, *report.changed, *report.removed]:
             self.changed(account_id)
-        return report
+            yield
 
     def renew(self, account_id: str, before: Credential | None) -> None:
         """Bring an account in line with its file. `before` is the credential it had, None when it is new here."""

@@ -75,24 +75,25 @@ class Vault:
                 rejected.append(files.Unusable(item.name, str(exc)))
         return Look(known, items, rejected)
 
-    def take(self, look: Look) -> ReloadReport:
-        """Make what was looked at the truth; what the pool wrote since the look is newer and stays."""
-        report = ReloadReport(rejected=look.rejected)
-        items: dict[str, Item] = {}
-        for account, seen in look.items.items():
-            old = self.items.get(account)
-            new = seen if old is None or old is look.known.get(account) else old
-            items[account] = new
-            self._forget_owed(old, new)
-            if old is None:
-                report.added.append(account)
-            elif new.digest != old.digest:
-                report.changed.append(account)
-            else:
-                report.unchanged += 1
-        report.removed = [account for account in self.items if account not in items]
-        self.items, self.rejected = items, look.rejected
-        return report
+    def settle(self, account_id: str, look: Look, report: ReloadReport) -> bool:
+        """Make what was seen of one account the truth and report it; True when that changed anything. What the pool
+        wrote since the look is newer and stays."""
+        old, seen = self.items.get(account_id), look.items.get(account_id)
+        if seen is None:
+            if self.items.pop(account_id, None) is not None:
+                report.removed.append(account_id)
+            return old is not None
+        new = seen if old is None or old is look.known.get(account_id) else old
+        self.items[account_id] = new
+        self._forget_owed(old, new)
+        if old is None:
+            report.added.append(account_id)
+        elif new.digest != old.digest:
+            report.changed.append(account_id)
+        else:
+            report.unchanged += 1
+            return False
+        return True
 
     def _read(self, found: files.Found, old: Item | None, now: float) -> Item:
         signature = _signature(found.path)

@@ -135,8 +135,10 @@ class View:
         cohort.latency = seconds if old is None else old + 0.05 * (seconds - old)
 
     def set_strategy(self, strategy: Strategy) -> None:
-        self.strategy = strategy
-        self._dirty.update(self.accounts)
+        """Order by another strategy; all places are made anew at once, since their keys do not compare."""
+        if strategy is not self.strategy:
+            self.strategy = strategy
+            self._dirty.update(self.accounts)
 
     def refit(self) -> None:
         """Forget what kinds of accounts serve (the settings may have changed it)."""

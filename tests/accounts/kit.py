@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from pool_server.accounts import STATE_TABLES, Accounts, Ask
+from pool_server.accounts import STATE_TABLES, Accounts, Ask, ReloadReport
 from pool_server.accounts.account import Account, Facts
 from pool_server.accounts.lane import Need
 from pool_server.accounts.live import Live
@@ -135,6 +135,9 @@ class Pool:
     def again(self) -> Accounts:
         self.accounts = self.worker()
         return self.accounts
+
+    def reload(self, settings: Settings | None = None) -> ReloadReport:
+        return asyncio.run(self.accounts.reload(settings))
 
     def serve(self, asked: Ask, *, seconds: float = 1.0) -> str | None:
         """One whole exchange that goes well; returns who served it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts import files
+from pool_server.accounts import ReloadReport, files
+from pool_server.accounts.roster import gently
 from pool_server.providers import Rejected
-from tests.accounts.kit import NOW, Pool, claude, key
+from tests.accounts.kit import NOW, Pool, ask, claude, key
 
 
 def put(folder: Path, name: str, text: str = "{}") -> Path:
@@ -155,7 +157,8 @@ def test_a_new_file_overwrites_nothing(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from pool_server.accounts import files
+from pool_server.accounts import ReloadReport, files
+from pool_server.accounts.roster import gently
 n = 0
 print("ready", flush=True)
 while True:
@@ -187,7 +190,7 @@ def test_kill_9_in_a_write_leaves_the_old_or_the_new_file(tmp_path: Path) -> Non
 def test_a_thousand_files_of_which_a_hundred_are_broken(tmp_path: Path) -> None:
     made = {f"claude_{n}.json": "{" if n % 10 == 0 else claude(f"sk-ant-oat01-{n}") for n in range(1000)}
     pool = Pool(tmp_path, made)
-    report = pool.accounts.reload()
+    report = pool.reload()
     assert report.unchanged == 900 and len(report.rejected) == 100
     assert {r.reason for r in report.rejected} == {"not JSON"}
     assert pool.accounts.ready() == (900, 900)
@@ -199,13 +202,52 @@ def test_reload_is_a_diff(tmp_path: Path) -> None:
     pool.write("claude_d.json", key())
     pool.write("claude_e.json", {"nothing": 1})
     (pool.folder / "claude_c.json").unlink()
-    report = pool.accounts.reload()
+    report = pool.reload()
     assert (report.added, report.changed, report.removed, report.unchanged) == (
         ["claude:d"], ["claude:b"], ["claude:c"], 1,
     )  # fmt: skip
     assert [r.file for r in report.rejected] == ["claude_e.json"]
     assert pool.accounts.describe("claude:b")["priority"] == 7
-    assert pool.accounts.reload().unchanged == 3
+    assert pool.reload().unchanged == 3
+
+
+def test_reading_many_files_holds_the_event_loop_for_moments_only(tmp_path: Path) -> None:
+    many = range(1500)
+    pool = Pool(tmp_path, {f"claude_{n}.json": claude(f"sk-ant-oat01-{n}") for n in many})
+    for n in many:
+        pool.write(f"claude_{n}.json", claude(f"sk-ant-oat01-new-{n}"))
+
+    async def run() -> tuple[int, int]:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+                assert pool.accounts.choose(ask()).account is not None
+
+        task = asyncio.create_task(others())
+        await asyncio.sleep(0)
+        look = pool.accounts._roster.vault.look(NOW)
+        before, report = turns, ReloadReport()
+        await gently(pool.accounts._roster._taking(look, report))
+        task.cancel()
+        return turns - before, len(report.changed)
+
+    turns, changed = asyncio.run(run())
+    assert changed == 1500 and turns >= 3
+
+
+def test_two_reloads_at_once_find_each_change_once(tmp_path: Path) -> None:
+    pool = Pool(tmp_path, {"claude_a.json": claude()})
+    pool.write("claude_b.json", key())
+
+    async def run() -> list[str]:
+        reports = await asyncio.gather(*(pool.accounts.reload() for _ in range(3)))
+        return [account for report in reports for account in report.added]
+
+    assert asyncio.run(run()) == ["claude:b"]
 
 
 def test_no_secret_in_reprs_and_rejections(tmp_path: Path) -> None:
@@ -213,7 +255,7 @@ def test_no_secret_in_reprs_and_rejections(tmp_path: Path) -> None:
     pool = Pool(
         tmp_path, {"claude_a.json": claude(secret), "claude_b.json": {"claudeAiOauth": {"accessToken": [secret]}}}
     )
-    report = pool.accounts.reload()
+    report = pool.reload()
     loaded = files.read(pool.folder / "claude_a.json")
     told = repr([report, loaded, pool.accounts.describe_all(), pool.accounts.credential("claude:a")])
     assert "SENTINEL" not in told and len(report.rejected) == 1

@@ -71,7 +71,7 @@ def test_pins_hold_for_every_plan(tmp_path: Path, plan: str) -> None:
 def test_pins_survive_reload_restart_and_worker(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE, workers=2)
     first = pool.serve(ask(session="talk"))
-    pool.accounts.reload()
+    pool.reload()
     other = pool.worker(leader=False)
     assert pool.serve(ask(session="talk")) == first
     assert other.choose(ask(session="talk")).account == first
@@ -160,7 +160,7 @@ def test_reload_keeps_windows_cooldowns_in_flight_and_pins(tmp_path: Path) -> No
     pool.accounts.begin("claude:b", SONNET)
     pinned = pool.accounts.choose(ask(session="talk")).account
     pool.write("claude_b.json", claude("sk-ant-oat01-b", label="Bee"))
-    assert pool.accounts.reload().changed == ["claude:b"]
+    assert pool.reload().changed == ["claude:b"]
     row = pool.accounts.describe("claude:b")
     assert (row["in_flight"], row["label"], len(row["windows"])) == (1, "Bee", 2)
     assert pool.accounts.describe("claude:c")["cooldown_until"] == NOW + HOUR
@@ -194,13 +194,13 @@ def test_an_account_removed_under_way_hurts_nobody_and_may_come_back(tmp_path: P
     for _ in range(2):
         pool.accounts.begin("claude:a", SONNET)
     (pool.folder / "claude_a.json").unlink()
-    assert pool.accounts.reload().removed == ["claude:a"]
+    assert pool.reload().removed == ["claude:a"]
     pool.accounts.end("claude:a", SONNET)
     pool.accounts.observe("claude:a", [window(1.0)])
     pool.accounts.succeed("claude:a", SONNET, 1.0)
     pool.accounts.fail("claude:a", quota(), SONNET, "")
     pool.write("claude_a.json", THREE["claude_a.json"])
-    pool.accounts.reload()
+    pool.reload()
     assert pool.accounts.describe("claude:a")["in_flight"] == 1
     pool.accounts.end("claude:a", SONNET)
     assert pool.accounts.describe("claude:a")["in_flight"] == 0
@@ -357,7 +357,7 @@ def test_the_operators_hand(tmp_path: Path) -> None:
     assert pool.state("claude:a") == "disabled"
     assert json.loads((pool.folder / "claude_a.json").read_text())["disabled"] is True
     assert pool.accounts.choose(ask()).account == "claude:c"
-    assert pool.accounts.reload().unchanged == 3
+    assert pool.reload().unchanged == 3
     pool.accounts.set_disabled("claude:a", False)
     assert pool.state("claude:a") == "ready"
     pool.accounts.lock("claude:b")
@@ -388,10 +388,10 @@ def test_new_settings_apply_at_once(tmp_path: Path) -> None:
     import msgspec
 
     changed = msgspec.structs.replace(pool.settings, choosing=Choosing(Strategy.FILL_FIRST, "claude:c"))
-    pool.accounts.reload(changed)
+    pool.reload(changed)
     assert pool.accounts.choose(ask()).reason is ChoiceReason.LOCKED
     changed = msgspec.structs.replace(pool.settings, choosing=Choosing(Strategy.FILL_FIRST))
-    pool.accounts.reload(changed)
+    pool.reload(changed)
     assert pool.accounts.choose(ask()).account == "claude:b"
 
 

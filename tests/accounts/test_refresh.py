@@ -127,7 +127,7 @@ def test_a_failure_of_an_older_token_refreshes_nothing(tmp_path: Path) -> None:
 def test_a_dead_refresh_token_needs_a_login_and_others_live(tmp_path: Path, code: str) -> None:
     p = pool(tmp_path, refused(code))
     p.write("claude_b.json", key())
-    p.accounts.reload()
+    p.reload()
     with pytest.raises(RefreshFailed) as caught:
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert caught.value.permanent
@@ -146,7 +146,7 @@ def test_a_lost_login_survives_a_restart_and_a_new_one_ends_it(tmp_path: Path) -
     p.again()
     assert p.state("claude:a") == "needs_login"
     p.write("claude_a.json", claude(NEW))
-    p.accounts.reload()
+    p.reload()
     assert p.state("claude:a") == "ready"
 
 
@@ -187,7 +187,7 @@ def test_its_own_write_is_no_reload_and_no_new_login(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW))
     p.accounts.fail("claude:a", quota(), "m", "")
     asyncio.run(p.accounts.refresh("claude:a", OLD))
-    report = p.accounts.reload()
+    report = p.reload()
     assert (report.unchanged, report.changed) == (1, [])
     assert p.state("claude:a") == "exhausted"
 

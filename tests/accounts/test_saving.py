@@ -65,7 +65,7 @@ def test_it_is_written_when_it_can_be(
     assert disk.tried == 4
     assert on_disk(p) == (NEW, "sk-ant-ort01-econd")
     assert p.accounts.describe(ID)["unsaved"] is False
-    assert p.accounts.reload().unchanged == 1
+    assert p.reload().unchanged == 1
     said = [r for r in caplog.records if "file" in r.getMessage()]
     assert [r.levelno for r in said] == [logging.ERROR, logging.INFO]
     assert not any(token in caplog.text for token in (OLD, NEW, "sk-ant-ort01"))
@@ -124,7 +124,7 @@ def test_another_field_written_by_somebody_else_does_not_either(
     p, _ = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)
     p.write("claude_a.json", claude(OLD, label="mine"))
-    p.accounts.reload()
+    p.reload()
     assert p.accounts.credential(ID).secret == NEW and p.accounts.describe(ID)["label"] == "mine"
     assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
     assert on_disk(p)[0] == NEW
@@ -153,10 +153,10 @@ def test_a_file_that_went_away_and_came_back(tmp_path: Path, monkeypatch: pytest
     p, _ = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)
     p.write("claude_a.json", "{ half")
-    p.accounts.reload()
+    p.reload()
     assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
     p.write("claude_a.json", claude(OLD))
-    p.accounts.reload()
+    p.reload()
     assert p.accounts.credential(ID).secret == NEW
     assert p.accounts._keeper.saver.due(ID) is not None
 

@@ -55,7 +55,7 @@ def test_the_background_sets_an_account_up_once(tmp_path: Path) -> None:
     assert len(p.line.sent) == 1 and "loadCodeAssist" in p.line.sent[0].url
     data = json.loads((p.folder / "gemini_g.json").read_text())
     assert (data["extra"], data["project_id"]) == (1, "great-oak-7")
-    assert p.accounts.reload().unchanged == 1
+    assert p.reload().unchanged == 1
     assert p.again().credential("gemini:g").project == "great-oak-7"
 
 

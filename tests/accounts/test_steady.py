@@ -151,7 +151,7 @@ def test_a_refused_token_is_refreshed_without_a_lease(broken: tuple[Pool, Disk])
     assert login["accessToken"] == "sk-ant-oat01-new"
     disk.full = False
     pool.clock.now += RETRY_S
-    assert pool.accounts.reload().changed == []
+    assert pool.reload().changed == []
 
 
 def test_a_refresh_whose_lease_cannot_be_given_back_is_a_refresh(broken: tuple[Pool, Disk]) -> None:
@@ -173,7 +173,7 @@ def test_a_store_that_cannot_be_read_either_stops_nothing(
     first = pool.serve(ask(session="talk", hard=(("response", "resp_0"),)))
     assert first is not None
     assert pool.serve(ask(session="talk")) == first
-    pool.accounts.reload()
+    pool.reload()
     pool.accounts._keeper._pins.sweep(pool.clock.now)
     pool.accounts._roster.share_flight(pool.clock.now)
     assert len(errors(caplog)) == 1

@@ -20,7 +20,7 @@ def test_a_request_waits_for_the_set_up_of_its_account(tmp_path: Path) -> None:
             stack.fakes.add(one)
             stack.fakes.then(one.id, plays.slow_headers(gate), on="code_assist")
             one.write(Path(stack.settings.pool_dir))
-            stack.accounts.reload()
+            await stack.accounts.reload()
             asked = asyncio.create_task(stack.post("/v1internal:generateContent", ASSIST))
             await gate.reached()
             assert not stack.fakes.made()
@@ -43,7 +43,7 @@ def test_an_account_that_cannot_be_set_up_is_a_fault_and_another_serves(tmp_path
                 stack.fakes.add(each)
                 each.write(Path(stack.settings.pool_dir))
             stack.fakes.always(one.id, plays.status(500, {"error": {"code": 500, "message": "no"}}), on="code_assist")
-            stack.accounts.reload()
+            await stack.accounts.reload()
             assert (await stack.post("/v1internal:generateContent", ASSIST))[0] == 200
             (call,) = stack.fakes.made()
             assert (call.account, call.json["project"]) == (two.id, "project-of-two")

@@ -70,7 +70,7 @@ def open_context(folder: Path, settings: Settings) -> WebContext:
     pool.load()
 
     async def reload() -> Any:
-        return pool.reload()
+        return await pool.reload()
 
     context = WebContext(
         settings=settings,
