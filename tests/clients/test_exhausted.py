@@ -1,0 +1,69 @@
+"""Every account is out: the real CLI stops, shows the reason and the time of return, and does not hammer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool_server.words import Outcome, Provider
+from tests.clients.cases import EACH_CLIENT, Case, missing
+from tests.clients.jail import Ran, why_not
+from tests.clients.stage import Stage, stage
+from tests.fakes import Play, faults
+
+pytestmark = pytest.mark.clis
+
+REST_S = 7200
+MOST_REQUESTS = 3  # a socket's attempt and its fall back to HTTP count as two
+REASON = re.compile(r"(?i)out of room|usage limit|quota|rate limit|limit reached")
+RETURN = re.compile(r"(?i)(again|resets?|returns?|back)\b[^\n]{0,40}?\d")
+
+
+def out(provider: Provider) -> Play:
+    return {
+        Provider.CODEX: faults.codex_usage_limit(resets_in=REST_S),
+        Provider.CLAUDE: faults.claude_limit(time.time() + REST_S),
+        Provider.GEMINI: faults.gemini_exhausted(f"{REST_S}s"),
+    }.get(provider, faults.retry_after(REST_S))
+
+
+@pytest.fixture
+def scene(case: Case, tmp_path: Path) -> Iterator[Stage]:
+    reason = missing(case.client) or why_not()
+    if reason:
+        pytest.skip(reason)
+    with stage(case, tmp_path, accounts=2) as made:
+        for one in made.fakes.accounts.values():
+            made.fakes.always(one.id, out(one.provider))
+        yield made
+
+
+def asked(scene: Stage) -> int:
+    return sum(one.outcome in (Outcome.EXHAUSTED, Outcome.DENIED) for one in scene.answers())
+
+
+def shown(ran: Ran) -> str:
+    return ran.out + ran.err
+
+
+# opencode sleeps as long as Retry-After says and asks again then: there is nothing to see within a test's time.
+STOPPING = [case for case in EACH_CLIENT if case.client != "opencode"]
+
+
+@pytest.mark.parametrize("case", STOPPING, ids=lambda case: case.name)
+def test_an_empty_pool_is_told_once_and_not_hammered(scene: Stage) -> None:
+    ran = scene.run(scene.case.first)
+    assert ran.seconds < 45, scene.told(ran)
+    assert REASON.search(shown(ran)), scene.told(ran)
+    assert RETURN.search(shown(ran)), scene.told(ran)
+    assert 1 <= asked(scene) <= MOST_REQUESTS, scene.told(ran)
+    calls = scene.fakes.made()
+    asked_for = [(call.account, call.path, call.json.get("model")) for call in calls if not call.frames]
+    assert len(asked_for) == len(set(asked_for)), "each account was asked once for a model at most"
+    before = scene.upstream_answers()
+    scene.run(scene.case.first)
+    assert scene.upstream_answers() == before, "whoever rests is not asked again"
