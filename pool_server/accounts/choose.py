@@ -100,9 +100,12 @@ def _plain(candidate: Candidate) -> dict[str, Any]:
     return row
 
 
-def choose(ask: Ask, view: View, now: float, held: Held = NOT_HELD) -> Decision:
-    """Choose an account for `ask`. Pure: reads `view` as of the last `advance(now)`; binds and counts nothing."""
-    return _Choice(ask, view, now, held).decide()
+def choose(ask: Ask, view: View, now: float, held: Held = NOT_HELD, *, explain: bool = True) -> Decision:
+    """Choose an account for `ask`. Pure: reads `view` as of the last `advance(now)`; binds and counts nothing.
+
+    Without `explain` a decision for an account does not list the others; why there is none is told always.
+    """
+    return _Choice(ask, view, now, held, explain).decide()
 
 
 def temporary(live: Live, scopes: tuple[str, ...], now: float) -> bool:
@@ -114,10 +117,11 @@ def temporary(live: Live, scopes: tuple[str, ...], now: float) -> bool:
 class _Choice:
     """One choice being made: the lanes that can serve, and what was found in them."""
 
-    __slots__ = ("ask", "held", "need", "now", "refused", "stands", "view")
+    __slots__ = ("ask", "explain", "held", "need", "now", "refused", "stands", "view")
 
-    def __init__(self, ask: Ask, view: View, now: float, held: Held) -> None:
+    def __init__(self, ask: Ask, view: View, now: float, held: Held, explain: bool) -> None:
         self.ask = ask
+        self.explain = explain
         self.view = view
         self.now = now
         self.held = held
@@ -270,7 +274,10 @@ class _Choice:
         return self.view.unfit(cohort, self.need) or Refusal.PROVIDER
 
     def _won(self, account_id: str, reason: ChoiceReason) -> Decision:
-        decision = self._decision(account_id, reason)
+        if self.explain:
+            decision = self._decision(account_id, reason)
+        else:
+            decision = Decision(account_id, reason, self.view.strategy, [], pinned=self.held.pinned)
         decision.probe = reason is ChoiceReason.PROBE
         return decision
 

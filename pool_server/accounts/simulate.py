@@ -120,7 +120,7 @@ class _Week:
         tried: frozenset[str] = frozenset()
         while True:
             self.view.advance(now)
-            decision = choose(ask, self.view, now, held)
+            decision = choose(ask, self.view, now, held, explain=False)
             if decision.account is None:
                 self._refuse(conversation, decision, scope, now)
                 return

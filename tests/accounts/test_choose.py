@@ -371,6 +371,19 @@ def test_choosing_changes_nothing() -> None:
     assert view.accounts["claude:a"].live == Live(windows={"7d": week(10.0)})
 
 
+def test_a_choice_without_its_explanation_is_the_same_choice() -> None:
+    view = view_of(*(entry(name, week(10.0 * at)) for at, name in enumerate("abcd")), rested("r", 60))
+    for held in (Held(), Held(pinned="claude:c"), Held(hard="claude:b"), Held(pinned="claude:r")):
+        told, bare = choose(ask(), view, NOW, held), choose(ask(), view, NOW, held, explain=False)
+        assert (bare.account, bare.reason, bare.pinned, bare.probe) == (
+            told.account, told.reason, told.pinned, told.probe,
+        )  # fmt: skip
+    assert len(told.candidates) > 1 and not bare.candidates
+    nobody = view_of(rested("r", 60))
+    asked = ask(exclude=frozenset({"claude:x"}))
+    assert choose(asked, nobody, NOW, explain=False) == choose(asked, nobody, NOW)
+
+
 def test_an_unconfirmed_rest_is_no_secret() -> None:
     account = entry("full", window(100.0))
     decision = pick(view_of(account))
