@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
 
@@ -192,5 +193,22 @@ def test_side_calls_are_answered_here_and_reach_no_provider(
             assert (await stack.post(path, body, token=key))[0] == 200
             assert all(call.method == "GET" for call in stack.fakes.calls), "at most the pool's own look at models"
             assert stack.records() == []
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"X-Forwarded-For": "127.0.0.1"}],
+    ids=str,
+)
+def test_a_foreign_page_opens_no_socket_in_local_mode(tmp_path: Path, headers: dict[str, str]) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, [account("codex:one")]) as stack:
+            url = stack.url.replace("http", "ws") + "/v1/responses"
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await stack.client.ws_connect(url, headers=headers)
+            assert refused.value.status == 403
+            assert stack.fakes.calls == []
 
     run(test)
