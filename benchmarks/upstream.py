@@ -61,9 +61,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mo
         await reader.read(1)
         raise ConnectionError
     else:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_SMALL)
-        )
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_SMALL))
         writer.write(_SMALL)
     await writer.drain()
 
