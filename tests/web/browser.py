@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -20,6 +20,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
 PATIENCE_S = 20
+_REPLACED = "does not belong to the document"  # what Chromium says of an element in a page that is just leaving
 
 
 def need() -> None:
@@ -54,8 +55,16 @@ def resize(driver: webdriver.Chrome, width: int, height: int = 1000) -> None:
 
 def wait(driver: webdriver.Chrome, what: Callable[[webdriver.Chrome], Any]) -> Any:
     """The first true value; elements that are being replaced are looked for again."""
-    patient = WebDriverWait(driver, PATIENCE_S, 0.1, ignored_exceptions=[StaleElementReferenceException])
-    return patient.until(what)
+
+    def look(driver: webdriver.Chrome) -> Any:
+        try:
+            return what(driver)
+        except WebDriverException as error:
+            if isinstance(error, StaleElementReferenceException) or _REPLACED in str(error.msg):
+                return False
+            raise
+
+    return WebDriverWait(driver, PATIENCE_S, 0.1).until(look)
 
 
 def find(driver: webdriver.Chrome, css: str) -> Any:
