@@ -27,7 +27,7 @@ from pool_server.config import Settings
 from pool_server.providers import Credential, UsageAnswer, network_fault, provider_module
 from pool_server.records import Fault, WindowObservation
 from pool_server.store import Store
-from pool_server.words import FaultKind, Provider, Refusal
+from pool_server.words import AccountState, FaultKind, Provider, Refusal
 
 OWNED_S = 7 * 86400.0  # how long a response or file is remembered to be one account's
 
@@ -316,6 +316,12 @@ class Accounts:
         now = self._now()
         cohorts = self._view.by_provider.get(provider, [])
         return room.glance(provider, [a for cohort in cohorts for a in room.sample(cohort.members.values())], now)
+
+    def samples(self, provider: Provider) -> list[tuple[str, AccountState]]:
+        """(account id, state) of some accounts of every kind; all of them in a usual pool, see `room`."""
+        self._now()
+        cohorts = self._view.by_provider.get(provider, [])
+        return [(a.facts.id, a.state) for cohort in cohorts for a in room.sample(cohort.members.values())]
 
     def ready(self) -> tuple[int, int]:
         """How many accounts there are, and how many of them can serve now."""

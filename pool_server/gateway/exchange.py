@@ -290,6 +290,17 @@ class Exchange:
         if seen:
             self.rooms.accounts.observe(account, seen)
 
+    def stream_fault(self, credential: Credential, status: int, body: bytes) -> Fault:
+        """What an error event within an answer means."""
+        body = credential.hide(body)
+        return provider_module(credential.provider).classify(status, {}, body, now=time.time(), model=self.peek.model)
+
+    def heard(self, meter: dialects.Meter) -> None:
+        """Takes over what the meter has learnt of the answer."""
+        self.usage = meter.usage
+        self.answered_model = meter.model
+        self.peek.tier = meter.tier or self.peek.tier
+
     def committed(self, account: str, status: int) -> None:
         """The account really answers: pins the conversation to it and notes the first byte."""
         self.first_byte_ms = self._since_start()

@@ -126,16 +126,16 @@ class Catalogue:
         """
         groups: dict[str, str] = {}
         any_account = False
-        for row in self._accounts.describe_all():
-            if row["provider"] != provider or row["state"] in _OUT:
+        for account, state in self._accounts.samples(provider):
+            if state in _OUT:
                 continue
             try:
-                cred = self._accounts.credential(row["id"])
+                cred = self._accounts.credential(account)
             except KeyError:
                 continue  # taken away just now
             any_account = True
             if not cred.models:
-                groups.setdefault(_group(cred), row["id"])
+                groups.setdefault(_group(cred), account)
             if len(groups) == MOST_SOURCES:
                 break
         return groups if any_account else None

@@ -8,7 +8,6 @@ held until its end is here: a cut upstream then never leaves half an event at th
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from tornado.iostream import StreamClosedError
 from pool_server import dialects
 from pool_server.gateway import metrics
 from pool_server.gateway.headers import downward
-from pool_server.providers import Credential, network_fault, provider_module
+from pool_server.providers import Credential, network_fault
 from pool_server.records import ClientError, Fault
 from pool_server.words import ErrorKind, FaultKind, Outcome, Provider, Signal, Transport
 
@@ -266,9 +265,7 @@ class Relay:
 
     async def _stream_fault(self, status: int, body: bytes) -> Fault | None:
         """An error event: another account's chance before the commit point, the end of the exchange after it."""
-        module = provider_module(self._credential.provider)
-        body = self._credential.hide(body)
-        fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
+        fault = self._x.stream_fault(self._credential, status, body)
         if not self._committed and fault.kind not in CLIENT_FAULTS:
             return fault
         self._x.failed(self._account, self._credential, fault)
@@ -287,9 +284,7 @@ class Relay:
         await self._x.record(Outcome.OK, self._answer.status)
 
     def _note_end(self) -> None:
-        self._x.usage = self._meter.usage
-        self._x.peek.tier = self._meter.tier or self._x.peek.tier
-        self._x.answered_model = self._meter.model
+        self._x.heard(self._meter)
         self._x.response_bytes = self._reply.bytes + self._held_bytes
 
     # -- the end of the upstream's bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from pool_server import dialects
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.links import Link, LinkClosed
 from pool_server.gateway.relay import CLIENT_FAULTS, HOLD_BYTES, HOLD_EVENTS, HOLD_S, KEEPALIVE_S
-from pool_server.providers import Credential, provider_module
+from pool_server.providers import Credential
 from pool_server.records import Fault
 from pool_server.words import Outcome, Signal
 
@@ -122,9 +121,8 @@ class Turn:
         """What the meter saw; (True, fault) when the turn is over."""
         meter = self._meter
         if signal & Signal.FAULT and meter.fault is not None:
-            status, body = meter.fault[0], self._credential.hide(meter.fault[1])
-            module = provider_module(self._credential.provider)
-            fault = module.classify(status, {}, body, now=time.time(), model=self._x.peek.model)
+            status, body = meter.fault
+            fault = self._x.stream_fault(self._credential, status, body)
             if fault.kind not in CLIENT_FAULTS:
                 return True, fault
             self._x.failed(self._account, self._credential, fault)
@@ -140,9 +138,7 @@ class Turn:
     async def _end(self, piece: str | bytes, outcome: Outcome, status: int, message: str) -> None:
         """Records the turn, then releases its last frame."""
         x = self._x
-        x.usage = self._meter.usage
-        x.answered_model = self._meter.model
-        x.peek.tier = self._meter.tier or x.peek.tier
+        x.heard(self._meter)
         await self._commit()
         x.response_bytes += len(piece)
         await x.record(outcome, status, message, partial=outcome is not Outcome.OK)

@@ -13,7 +13,7 @@ from pool_server.gateway.local import LocalAnswer, LocalAnswers, LocalRequest
 from pool_server.providers import Credential
 from pool_server.records import HttpAnswer, HttpRequest
 from pool_server.users import Denied, Principal
-from pool_server.words import CredentialKind, Denial, Provider
+from pool_server.words import AccountState, CredentialKind, Denial, Provider
 
 NOW = 1_800_000_000.0
 ANN = Principal("u_ann", "Ann", "key-1")
@@ -39,10 +39,11 @@ class FakeRooms:
         self.states[ident] = "ready"
 
     # accounts
-    def describe_all(self) -> list[dict[str, Any]]:
+    def samples(self, provider: Provider) -> list[tuple[str, AccountState]]:
         return [
-            {"id": ident, "provider": cred.provider.value, "state": self.states[ident]}
+            (ident, AccountState(self.states[ident]))
             for ident, cred in self.credentials.items()
+            if cred.provider is provider
         ]
 
     def credential(self, ident: str) -> Credential:
