@@ -161,6 +161,15 @@ def count(use: Use, tokens: int, cost: float, now: float) -> None:
     use.month_cost += cost
 
 
+def raise_to(use: Use, other: Use, now: float) -> None:
+    """Counts what `other`, of the same moment, knows beyond this. Both must have been advanced to `now`."""
+    missing = sum(n for _, n in other.rolling) - sum(n for _, n in use.rolling)
+    if missing > 0:
+        _add(use.rolling, int(now) // BUCKET * BUCKET, missing)
+    for name in ("day_tokens", "week_tokens", "month_tokens", "day_cost", "week_cost", "month_cost"):
+        setattr(use, name, max(getattr(use, name), getattr(other, name)))
+
+
 def learn(use: Use, reserved: int, actual: int) -> None:
     """Remembers by how much a request outgrew its unscaled reservation, so that the next ones reserve enough."""
     seen = actual / reserved if reserved else 1.0

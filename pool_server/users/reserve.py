@@ -3,14 +3,18 @@
 Counters live in the state store, one small record a user, changed in transactions, so all workers see one truth.
 The record also says what each worker's running requests hold and have used so far. A worker leaves a mark for
 every user it holds something for; when it dies, the next one to look settles what it left behind at what was
-reported last.
+reported last, or by the ledger when that knows of more.
+
+What ends in one turn of the event loop is written in one transaction at the end of the turn. Nobody sees the
+difference: this worker writes before it reads, and an exchange tells its client, and with that anybody who could
+ask another worker, no sooner than in a later turn, after its record is on the disk.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -32,6 +36,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Used = Callable[[str, float], Mapping[str, float]]
 _SEED_STEPS = 5  # the rolling window is rebuilt from this many questions to the ledger
+_MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
 
 
 class Reservation(msgspec.Struct, eq=False):
@@ -67,6 +72,16 @@ class _Final(msgspec.Struct, frozen=True):
     weight: float
 
 
+class _NoCounters(Exception):
+    """A user's counters are missing, or of another life of the machine: they must be made from the ledger first."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__(user)
+        self.user = user
+
+
+_Seeds = dict[str, bytes]  # user id → counters made from the ledger, encoded: a transaction may run again
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_use = msgspec.msgpack.Decoder(Use).decode
 
@@ -85,12 +100,15 @@ class Book:
         self._epoch = worker.epoch()
         self._worker = worker.name()
         self._running: dict[str, int] = {}  # user id → this worker's requests, 0 = the mark may go
-        self._unsettled: deque[_Final] = deque()
+        self._ended: list[_Final] = []  # in this turn of the event loop
+        self._unsettled: list[_Final] = []  # could not be written
+        self._closed = False
 
     def reserve(
         self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
     ) -> Reservation | Denied:
         """Takes room for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
+        self.write_ended()
         now = self._clock()
         made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
 
@@ -166,6 +184,7 @@ class Book:
 
     def read(self, user: str) -> tuple[Use, Bounds]:
         """The counters of a user of the pool now. Those that are missing are made and kept."""
+        self.write_ended()
         now = self._clock()
         marks = self.calendar.at(now)
         raw = self._store.get(USE, user.encode())
@@ -179,18 +198,35 @@ class Book:
         txn.put(USE, user.encode(), _encode(use))
         return use
 
+    def write_ended(self) -> None:
+        """Settles what has ended in this turn of the event loop."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, []
+        try:
+            self._write_ends(ended)
+        except StoreError:
+            self._unsettled += ended
+
     def settle_waiting(self) -> None:
         """Settles what could not be written before. Called now and then."""
+        self.write_ended()
         while self._unsettled:
-            final = self._unsettled[0]
             try:
-                self._write_end(final)
+                self._write_ends(self._unsettled[:_MOST_ENDS])
             except StoreError:
                 return
-            self._unsettled.popleft()
+            del self._unsettled[:_MOST_ENDS]
+
+    def close(self) -> None:
+        """Settles what waits and takes the marks back; what ends later is written at once. Raises StoreError."""
+        self._closed = True
+        self.settle_waiting()
+        self.forget_idle(None)
 
     def recover(self) -> int:
         """Settles what dead workers left behind; returns for how many users that was."""
+        self.write_ended()
         settled, start = 0, b""
         while True:
             with self._store.read() as txn:
@@ -204,6 +240,7 @@ class Book:
 
     def forget_idle(self, most: int | None = 500) -> None:
         """Takes back the marks of users for whom nothing runs here any more: so many at once, None = all."""
+        self.write_ended()
         idle = [user for user, running in self._running.items() if not running][:most]
         if not idle or self._unsettled:  # what is unsettled still holds, and a mark must stay for it
             return
@@ -219,12 +256,20 @@ class Book:
         return len(marks)
 
     def _recover_one(self, mark: bytes, name: str, user: str) -> None:
+        """Asks the ledger only where the dead worker held something, and before the transaction. Its answer is
+        taken only if nobody else holds anything then: all it knows of the others has been settled by that time,
+        and nothing is counted twice."""
         now = self._clock()
+        raw = self._store.get(USE, user.encode())
+        fresh = self._seed(user, now) if raw is not None and name in _decode_use(raw).by else None
 
         def end(txn: Txn, use: Use, _: Bounds) -> None:
-            if txn.delete(HELD, mark):  # else another worker was first
-                counters.abandon(use, name, now)
-                txn.put(USE, user.encode(), _encode(use))
+            if not txn.delete(HELD, mark):
+                return  # another worker was first
+            counters.abandon(use, name, now)
+            if fresh is not None and not use.by:
+                counters.raise_to(use, fresh, now)
+            txn.put(USE, user.encode(), _encode(use))
 
         self._with_use(user, now, end)
 
@@ -235,55 +280,90 @@ class Book:
         reservation.done = True
         if reservation.taken:
             self._running[reservation.user] -= 1
-        if self._unsettled:
+        if self._unsettled:  # the store fails
             self._unsettled.append(final)
             return
+        self._ended.append(final)
+        if len(self._ended) == 1 and not self._written_soon():
+            self.write_ended()
+
+    def _written_soon(self) -> bool:
+        """Has what ends in this turn written at its end; False where there is no running loop."""
+        if self._closed:
+            return False
         try:
-            self._write_end(final)
+            asyncio.get_running_loop().call_soon(self.write_ended)
+        except RuntimeError:
+            return False
+        return True
+
+    def _write_ends(self, finals: Sequence[_Final]) -> None:
+        """Settles these in one transaction. Raises StoreError."""
+        try:
+            self._write(lambda txn, seeds: self._settle_all(txn, finals, seeds))
         except StoreError:
-            self._unsettled.append(final)
+            raise
+        except Exception:
+            if len(finals) == 1:
+                log.exception("a request of %s could not be settled", finals[0].reservation.user)
+                return
+            for final in finals:  # one that cannot be settled must not keep the others from it
+                self._write_ends([final])
 
-    def _write_end(self, final: _Final) -> None:
-        reservation, now = final.reservation, self._clock()
+    def _settle_all(self, txn: Txn, finals: Sequence[_Final], seeds: _Seeds) -> None:
+        now = self._clock()
+        uses: dict[str, Use] = {}
+        weights: dict[tuple[str, str], float] = {}
+        for final in finals:
+            made = final.reservation
+            use = uses.get(made.user)
+            if use is None:
+                use = uses[made.user] = self._use(txn, made.user, now, seeds)
+            self._settle_one(use, final, now)
+            key = made.provider, made.user
+            weights[key] = weights.get(key, 0.0) + final.weight
+        for user, use in uses.items():
+            txn.put(USE, user.encode(), _encode(use))
+        for (provider, user), weight in weights.items():
+            self._shares.add(txn, provider, user, weight, now)
 
-        def end(txn: Txn, use: Use, _: Bounds) -> None:
-            tokens, cost = final.tokens, final.cost
-            if reservation.taken and not counters.unhold(use, self._worker, reservation.hold):
-                # Taken for dead and settled at what was reported: add the rest.
-                tokens = max(0, tokens - reservation.seen_tokens)
-                cost = max(0.0, cost - reservation.seen_cost)
-            counters.count(use, tokens, cost, now)
-            if final.tokens:
-                counters.learn(use, reservation.base, final.tokens)
-            txn.put(USE, reservation.user.encode(), _encode(use))
-            self._shares.add(txn, reservation.provider, reservation.user, final.weight, now)
-
-        self._with_use(reservation.user, now, end)
+    def _settle_one(self, use: Use, final: _Final, now: float) -> None:
+        made, tokens, cost = final.reservation, final.tokens, final.cost
+        if made.taken and not counters.unhold(use, self._worker, made.hold):
+            # Taken for dead and settled at what was reported: add the rest.
+            tokens = max(0, tokens - made.seen_tokens)
+            cost = max(0.0, cost - made.seen_cost)
+        counters.count(use, tokens, cost, now)
+        if final.tokens:
+            counters.learn(use, made.base, final.tokens)
 
     def _with_use(self, user: str, now: float, change: Callable[[Txn, Use, Bounds], T]) -> T:
-        """Runs `change` in a transaction on the user's counters, made from the ledger when they are missing.
+        """Runs `change` in a transaction on the user's counters."""
+        marks = self.calendar.at(now)
+        return self._write(lambda txn, seeds: change(txn, self._use(txn, user, now, seeds), marks))
+
+    def _write(self, change: Callable[[Txn, _Seeds], T]) -> T:
+        """Runs `change` in a transaction, again when counters it needs must first be made from the ledger.
 
         The ledger is asked outside the transaction: nobody else waits for it.
         """
-        key, marks = user.encode(), self.calendar.at(now)
-        seed: bytes | None = None
+        seeds: _Seeds = {}
+        while True:
+            try:
+                return self._store.write(lambda txn: change(txn, seeds))
+            except _NoCounters as missing:
+                seeds[missing.user] = _encode(self._seed(missing.user, self._clock()))
 
-        def run(txn: Txn) -> tuple[T] | None:
-            raw = txn.get(USE, key)
-            use = _decode_use(raw) if raw is not None else None
-            if use is None or use.epoch != self._epoch:
-                if seed is None:
-                    return None
-                use = _renewed(_decode_use(seed), use, now)
-            counters.advance(use, now, marks)
-            return (change(txn, use, marks),)
-
-        done = self._store.write(run)
-        if done is None:
-            seed = _encode(self._seed(user, now))
-            done = self._store.write(run)
-        assert done is not None
-        return done[0]
+    def _use(self, txn: Txn, user: str, now: float, seeds: _Seeds) -> Use:
+        """The user's counters now. Raises _NoCounters."""
+        raw = txn.get(USE, user.encode())
+        use = _decode_use(raw) if raw is not None else None
+        if use is None or use.epoch != self._epoch:
+            if user not in seeds:
+                raise _NoCounters(user)
+            use = _renewed(_decode_use(seeds[user]), use, now)
+        counters.advance(use, now, self.calendar.at(now))
+        return use
 
     def _seed(self, user: str, now: float) -> Use:
         """Counters made from the ledger. The rolling window is asked for in steps, so that it ages as it

@@ -164,9 +164,10 @@ class Users:
         self._tasks = []
         self._hasher.close()
         with suppress(StoreError):
+            self._book.close()
+        with suppress(StoreError):
             while self._flush():
                 pass
-            self._book.forget_idle(None)
 
     def reload(self, settings: Settings) -> None:
         """New settings: limits, friend code, admin password, secrets, fair share, time zone.
@@ -239,15 +240,17 @@ class Users:
         Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
         told at once.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.fair_share.wait_s
+        deadline = 0.0
         while True:
             answer = self.reserve(principal, provider=provider, model=model, tokens=tokens, cost=cost, room=room)
-            left = deadline - loop.time()
-            if left <= 0 or not isinstance(answer, Denied) or not self._passes_soon(answer):
+            if not isinstance(answer, Denied) or not self._passes_soon(answer):
+                return answer
+            now = time.monotonic()
+            deadline = deadline or now + self._settings.fair_share.wait_s
+            if now >= deadline:
                 return answer
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), min(left, TURN_S))
+                await asyncio.wait_for(self._freed.wait(), min(deadline - now, TURN_S))
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
         """The stream has used `tokens` and `cost` so far (sums, not increments)."""
@@ -397,6 +400,7 @@ class Users:
         self._freed = asyncio.Event()
 
     def _unfair(self, view: View, provider: str, room: float | None) -> Denied | None:
+        self._book.write_ended()  # what has just ended is recent use
         until = self._shares.waits_until(provider, view.id, room, self._clock())
         if until is None:
             return None

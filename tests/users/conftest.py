@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from pool_server.store import Store
+
+from .desk import Desk, open_state
 from .site import Site
 
 
@@ -26,3 +29,15 @@ def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def site(open_site: Callable[..., Site]) -> Site:
     return open_site()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_state(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    return Desk(store)

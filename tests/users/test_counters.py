@@ -176,3 +176,15 @@ def test_what_a_dead_worker_held_goes_and_what_it_reported_stays() -> None:
     assert (use.day_tokens, use.day_cost) == (120, 0.25)
     assert not counters.grow(use, "w1", Hold(0, 1))
     assert not counters.unhold(use, "w1", Hold(1, 120, 1.0))
+
+
+def test_counters_are_raised_to_what_another_source_knows() -> None:
+    use, other = use_with(), use_with()
+    counters.count(use, 100, 0.5, NOON - 3600)
+    counters.count(other, 130, 0.25, NOON)
+    counters.raise_to(use, other, NOON)
+    now = counters.used_now(use)
+    assert now["tokens_5h"] == now["tokens_day"] == now["tokens_week"] == now["tokens_month"] == 130
+    assert now["cost_day"] == now["cost_week"] == now["cost_month"] == 0.5
+    assert use.rolling[0] == ((NOON - 3600) // 300 * 300, 100)  # what was known keeps its age
+    assert len(use.rolling) == 2

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,60 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pool_server.config import FairShare, Limits
+from pool_server.config import Limits
 from pool_server.records import Usage
 from pool_server.store import Store, StoreFull
-from pool_server.users import STATE_TABLES, Denied, Reservation
-from pool_server.users.counters import FLOOR_TOKENS, SOON, Hold, used_now
-from pool_server.users.periods import Calendar, zone
+from pool_server.users import Denied, Reservation
+from pool_server.users.counters import FLOOR_TOKENS, SOON, Hold
 from pool_server.users.reserve import Book
-from pool_server.users.shares import Shares
 from pool_server.users.worker import alive, name
 from pool_server.words import Denial
 
-from .site import NOON, Clock
-
-numbers = itertools.count()
-
-
-class Desk:
-    """A book on a real store, and one user of it."""
-
-    def __init__(self, store: Store, used: Callable[[str, float], dict[str, float]] | None = None) -> None:
-        self.store = store
-        self.clock = Clock()
-        self.used = used
-        self.user = f"u_{next(numbers)}"
-        self.book = self.another()
-
-    def another(self) -> Book:
-        """Another worker's book on the same store."""
-        shares = Shares(self.store, FairShare(), lambda user: 1.0)
-        return Book(self.store, Calendar(zone("UTC")), shares, self.clock, self.used)
-
-    def take(self, limits: Limits, tokens: int = 0, cost: float | None = None) -> Reservation | Denied:
-        return self.book.reserve(self.user, "codex", limits, tokens, cost)
-
-    def took(self, limits: Limits = Limits(), tokens: int = 0, cost: float | None = None) -> Reservation:  # noqa: B008
-        made = self.take(limits, tokens, cost)
-        assert isinstance(made, Reservation), made
-        return made
-
-    @property
-    def now(self) -> dict[str, float]:
-        return used_now(self.book.read(self.user)[0])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    store = Store.open(tmp_path, tables=STATE_TABLES, durable=False, map_size=1 << 24)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def desk(store: Store) -> Desk:
-    return Desk(store)
+from .desk import Books, Desk, child, open_state
+from .site import NOON
 
 
 def test_a_request_is_reserved_and_settled_once(desk: Desk) -> None:
@@ -206,19 +159,6 @@ def test_a_small_limit_lets_one_request_in_at_a_time(desk: Desk) -> None:
     desk.took(limits, 10)
 
 
-class Books:
-    """What the ledger would say: tokens and dollars used since a moment."""
-
-    def __init__(self, *events: tuple[float, int, float]) -> None:
-        self.events = events
-        self.asked = 0
-
-    def __call__(self, user: str, since: float) -> dict[str, float]:
-        self.asked += 1
-        rows = [(tokens, cost) for at, tokens, cost in self.events if at >= since]
-        return {"input": 0, "output": sum(t for t, _ in rows), "cost_usd": sum(c for _, c in rows), "requests": 9}
-
-
 def test_missing_counters_are_made_from_the_ledger(store: Store) -> None:
     hour = 3600.0
     ledger = Books((NOON - 30 * hour, 1000, 1.0), (NOON - 4.2 * hour, 100, 0.5), (NOON - 600, 10, 0.25))
@@ -277,59 +217,6 @@ def test_limits_fail_closed_and_the_unlimited_go_on(desk: Desk, monkeypatch: pyt
     assert desk.now["tokens_day"] == 730
 
 
-CHILD = """
-    import json, sys, time
-    from pathlib import Path
-    from pool_server.config import FairShare, Limits
-    from pool_server.records import Usage
-    from pool_server.store import Store
-    from pool_server.users import STATE_TABLES, Reservation
-    from pool_server.users.periods import Calendar, zone
-    from pool_server.users.reserve import Book
-    from pool_server.users.shares import Shares
-
-    store = Store.open(Path(sys.argv[1]), tables=STATE_TABLES, durable=False, map_size=1 << 24)
-    shares = Shares(store, FairShare(), lambda user: 1.0)
-    book = Book(store, Calendar(zone("UTC")), shares, time.time, None)
-"""
-
-
-def child(folder: Path, body: str) -> subprocess.Popen[str]:
-    code = textwrap.dedent(CHILD) + textwrap.dedent(body)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_what_a_killed_worker_held_is_settled_at_what_it_last_reported(tmp_path: Path) -> None:
-    dying = child(
-        tmp_path,
-        """
-        for tokens in (0, 1000, 70_000):
-            made = book.reserve("u_1", "codex", Limits(concurrent=3), 5000, None)
-            if tokens:
-                book.progress(made, tokens, tokens / 1e6)
-        print("ready", flush=True)
-        sys.stdin.read()
-        """,
-    )
-    assert dying.stdout is not None and dying.stdout.readline() == "ready\n"
-    store = Store.open(tmp_path, tables=STATE_TABLES, durable=False, map_size=1 << 24)
-    desk = Desk(store)
-    desk.user, desk.clock.now = "u_1", time.time()
-    assert desk.book.recover() == 0  # it lives
-    assert isinstance(desk.take(Limits(concurrent=3)), Denied)
-    os.kill(dying.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, dying.pid, os.WEXITED | os.WNOWAIT)  # dead, and not yet buried by its parent
-    assert desk.book.recover() == 1
-    dying.communicate()
-    assert (desk.now["concurrent"], desk.now["tokens_day"]) == (0, 71_000)
-    assert desk.now["cost_day"] == pytest.approx(0.071)
-    assert desk.book.recover() == 0
-    desk.took(Limits(concurrent=3))
-    store.close()
-
-
 def test_workers_in_parallel_pass_a_limit_by_one_request_together(tmp_path: Path) -> None:
     body = """
         sys.stdin.readline()
@@ -349,24 +236,11 @@ def test_workers_in_parallel_pass_a_limit_by_one_request_together(tmp_path: Path
         worker.stdin.flush()
     done = [json.loads(worker.communicate()[0]) for worker in workers]
     assert 25 <= sum(done) <= 26
-    store = Store.open(tmp_path, tables=STATE_TABLES, durable=False, map_size=1 << 24)
+    store = open_state(tmp_path)
     desk = Desk(store)
     desk.user, desk.clock.now = "u_1", time.time()
     assert (desk.now["tokens_day"], desk.now["concurrent"]) == (4000 * sum(done), 0)
     store.close()
-
-
-def test_a_settlement_after_being_taken_for_dead_counts_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = desk.took(tokens=5000)
-    desk.book.progress(made, 1000, 0.1)
-    other = desk.another()
-    monkeypatch.setattr("pool_server.users.worker.alive", lambda worker: False)
-    assert other.recover() == 1
-    assert (desk.now["tokens_day"], desk.now["concurrent"]) == (1000, 0)
-    desk.book.progress(made, 1500, 0.2)
-    desk.book.settle(made, Usage(input=1800), 0.3)
-    assert desk.now["tokens_day"] == 1800
-    assert desk.now["cost_day"] == pytest.approx(0.3)
 
 
 def test_workers_are_told_apart_from_dead_ones() -> None:
