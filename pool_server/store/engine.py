@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +37,10 @@ class Engine:
         self._durable = durable
         self._map_size = map_size
         self._max_size = max(max_size, map_size)
-        self._gate = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._gate = threading.Condition(self._lock)
         self._open = 0
+        self._waiting = 0  # threads that want to be alone
         self._closed = False
         self._env, self._tables = self._open_env()
 
@@ -149,27 +150,31 @@ class Engine:
         return Txn(self._env.begin(parent=parent, write=True), self._tables)
 
     def _enter(self) -> None:
-        with self._gate:
+        with self._lock:
             if self._closed:
                 raise StoreError(f"the store in {self.folder} is closed")
             self._open += 1
 
     def _leave(self) -> None:
-        with self._gate:
+        with self._lock:
             self._open -= 1
-            if not self._open:
+            if self._waiting and not self._open:
                 self._gate.notify_all()
 
     def _alone(self, fn: Callable[..., None], *args: object) -> None:
         """Run `fn` while no transaction of this process is open; gives up after GROW_WAIT_S."""
-        end = time.monotonic() + GROW_WAIT_S
-        with self._gate:
-            while self._open:
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise StoreFull(f"the store in {self.folder} must grow and waits for a long read to end")
-                self._gate.wait(left)
+        with self._lock:
+            if not self._all_left():
+                raise StoreFull(f"the store in {self.folder} must grow and waits for a long read to end")
             fn(*args)
+
+    def _all_left(self) -> bool:
+        """Waits, the lock held, until no transaction of this process is open; False after GROW_WAIT_S."""
+        self._waiting += 1
+        try:
+            return self._gate.wait_for(lambda: not self._open, GROW_WAIT_S)
+        finally:
+            self._waiting -= 1
 
     def _grow(self, exc: lmdb.Error) -> None:
         size = int(self._env.info()["map_size"])
@@ -205,11 +210,11 @@ class Engine:
 
     def close(self) -> None:
         """Close the environment; waits a moment for transactions of other threads."""
-        with self._gate:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._gate.wait_for(lambda: not self._open, GROW_WAIT_S)
+            self._all_left()
             self._env.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -241,6 +242,23 @@ def test_a_full_store_says_so_and_goes_on(tmp_path: Path) -> None:
     assert store.get("a", b"small") == b"x"
     assert store.get("a", b"big") is None
     store.close()
+
+
+def test_growing_waits_until_a_read_of_another_thread_ends(store: Store) -> None:
+    reading = threading.Event()
+
+    def read() -> None:
+        with store.read():
+            reading.set()
+            time.sleep(0.2)  # nothing can grow while this lasts
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    reading.wait()
+    started = time.monotonic()
+    store.write(lambda txn: txn.put("a", b"big", bytes(1 << 21)))
+    assert 0.1 < time.monotonic() - started < 0.8  # told when it ended, not after its patience of a second
+    reader.join()
 
 
 def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
