@@ -34,42 +34,31 @@ _HOME: dict[Provider, Dialect] = {
     Provider.OPENAI: Dialect.CHAT,
 }
 
+_CODEX_BASES = ("", "/v1", "/backend-api/codex", "/api/codex")
+_CODEX_PATHS = [f"{base}/responses{end}" for base in _CODEX_BASES for end in ("", "/")]
+_COMPACT_PATHS = [f"{base}/responses/compact" for base in _CODEX_BASES]
+_CODE_ASSIST_VERBS = ("generateContent", "GenerateContent", "streamGenerateContent", "streamgenerateContent")
+
+# The calls whose paths have no part of their own, which are nearly all: looked up before anything is searched for.
+_FIXED: dict[tuple[str, str], Route] = {
+    (method, path): Route(dialect, operation, path, websocket=method == "GET")
+    for method, paths, dialect, operation in (
+        ("POST", _CODEX_PATHS, Dialect.RESPONSES, Operation.RESPONSES),
+        ("GET", _CODEX_PATHS, Dialect.RESPONSES, Operation.RESPONSES),
+        ("POST", _COMPACT_PATHS, Dialect.RESPONSES, Operation.RESPONSES_COMPACT),
+        ("POST", ["/v1/messages", "/v1/messages/"], Dialect.MESSAGES, Operation.MESSAGES),
+        ("POST", ["/v1/messages/count_tokens"], Dialect.MESSAGES, Operation.COUNT_TOKENS),
+        ("POST", ["/v1/chat/completions", "/chat/completions"], Dialect.CHAT, Operation.CHAT),
+        ("POST", [f"/v1internal:{v}" for v in _CODE_ASSIST_VERBS], Dialect.CODE_ASSIST, Operation.GENERATE),
+        ("POST", ["/v1internal:countTokens"], Dialect.CODE_ASSIST, Operation.COUNT_TOKENS),
+    )
+    for path in paths
+}
+
 # (method or "*", pattern, dialect, operation); the first match wins.
 _CALLS: tuple[tuple[str, re.Pattern[str], Dialect, Operation], ...] = tuple(
     (method, re.compile(pattern), dialect, operation)
     for method, pattern, dialect, operation in (
-        ("POST", r"(/v1|/backend-api/codex|/api/codex)?/responses/?", Dialect.RESPONSES, Operation.RESPONSES),
-        ("GET", r"(/v1|/backend-api/codex|/api/codex)?/responses/?", Dialect.RESPONSES, Operation.RESPONSES),
-        (
-            "POST",
-            r"(/v1|/backend-api/codex|/api/codex)?/responses/compact",
-            Dialect.RESPONSES,
-            Operation.RESPONSES_COMPACT,
-        ),
-        ("*", r"(/v1)?/responses/.+", Dialect.RESPONSES, Operation.OTHER),
-        (
-            "POST",
-            r"/backend-api/codex/(alpha/search|images/.+|realtime/.+|memories/.+)",
-            Dialect.RESPONSES,
-            Operation.OTHER,
-        ),
-        ("POST", r"/v1/messages/?", Dialect.MESSAGES, Operation.MESSAGES),
-        ("POST", r"/v1/messages/count_tokens", Dialect.MESSAGES, Operation.COUNT_TOKENS),
-        ("*", r"/v1/(messages/batches|files)(/.*)?", Dialect.MESSAGES, Operation.OTHER),
-        ("POST", r"(/v1)?/chat/completions", Dialect.CHAT, Operation.CHAT),
-        (
-            "POST",
-            r"/v1/(embeddings|completions|moderations|rerank|images/.+|audio/.+)",
-            Dialect.CHAT,
-            Operation.OTHER,
-        ),
-        (
-            "POST",
-            r"/v1internal:(stream)?[gG]enerateContent",
-            Dialect.CODE_ASSIST,
-            Operation.GENERATE,
-        ),
-        ("POST", r"/v1internal:countTokens", Dialect.CODE_ASSIST, Operation.COUNT_TOKENS),
         (
             "POST",
             r"/v1(beta1?|alpha)?/models/[^/]+:(stream)?[gG]enerateContent",
@@ -79,6 +68,20 @@ _CALLS: tuple[tuple[str, re.Pattern[str], Dialect, Operation], ...] = tuple(
         ("POST", r"/v1(beta1?|alpha)?/models/[^/]+:countTokens", Dialect.GEMINI, Operation.COUNT_TOKENS),
         ("POST", r"/v1(beta1?|alpha)?/models/[^/]+:\w+", Dialect.GEMINI, Operation.OTHER),
         ("*", r"/v1beta/(cachedContents|files)(/.*)?", Dialect.GEMINI, Operation.OTHER),
+        ("*", r"(/v1)?/responses/.+", Dialect.RESPONSES, Operation.OTHER),
+        (
+            "POST",
+            r"/backend-api/codex/(alpha/search|images/.+|realtime/.+|memories/.+)",
+            Dialect.RESPONSES,
+            Operation.OTHER,
+        ),
+        ("*", r"/v1/(messages/batches|files)(/.*)?", Dialect.MESSAGES, Operation.OTHER),
+        (
+            "POST",
+            r"/v1/(embeddings|completions|moderations|rerank|images/.+|audio/.+)",
+            Dialect.CHAT,
+            Operation.OTHER,
+        ),
     )
 )
 
@@ -115,15 +118,16 @@ _DOTS = re.compile(r"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:$|[/\\:]|%2f|%5c)", re
 
 def match(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
     """The route of a data-plane call, None when the path belongs to the pages. Headers by any-case `get`."""
+    found = _FIXED.get((method, path))
+    if found is not None and not found.websocket:
+        return found
     forced, inner = _strip_prefix(path)
-    for wanted, pattern, dialect, operation in () if _DOTS.search(inner) else _CALLS:
-        if (wanted == "*" or wanted == method) and pattern.fullmatch(inner):
-            websocket = operation is Operation.RESPONSES and method == "GET"
-            if websocket and headers.get("Upgrade", "").lower() != "websocket":
-                break
-            if forced is Provider.OPENAI and inner.startswith("/v1/files"):
-                dialect = Dialect.CHAT
-            return Route(dialect, operation, inner, forced, websocket=websocket)
+    found = _call(method, inner, headers)
+    if found is not None:
+        if forced is None:
+            return found
+        dialect = Dialect.CHAT if forced is Provider.OPENAI and inner.startswith("/v1/files") else found.dialect
+        return msgspec.structs.replace(found, forced=forced, dialect=dialect)
     if forced is not None:
         return Route(_family(inner, headers) or _HOME[forced], Operation.OTHER, inner, forced, model_call=False)
     family = _family(inner, headers)
@@ -132,6 +136,20 @@ def match(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
             return Route(Dialect.MESSAGES, Operation.OTHER, inner, model_call=False)
         return None
     return Route(family, Operation.OTHER, inner, model_call=False)
+
+
+def _call(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
+    """The provider's call this is, if it is one; `path` has no prefix."""
+    found = _FIXED.get((method, path))
+    if found is not None:
+        # A socket begins as a GET; without its Upgrade it is no call of any provider.
+        return found if not found.websocket or headers.get("Upgrade", "").lower() == "websocket" else None
+    if ("." in path or "%" in path) and _DOTS.search(path):
+        return None
+    for wanted, pattern, dialect, operation in _CALLS:
+        if wanted in ("*", method) and pattern.fullmatch(path):
+            return Route(dialect, operation, path)
+    return None
 
 
 def _strip_prefix(path: str) -> tuple[Provider | None, str]:

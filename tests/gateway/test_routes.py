@@ -128,3 +128,24 @@ def test_dots_within_a_name_are_its_own() -> None:
         route = match("POST", path, {})
         assert route is not None
         assert route.model_call
+
+
+def test_a_fixed_path_under_a_prefix_keeps_its_call() -> None:
+    for path in ("/v1/chat/completions", "/responses/compact", "/v1internal:countTokens"):
+        plain, under = match("POST", path, {}), match("POST", f"/qwen{path}", {})
+        assert plain is not None and under is not None
+        assert plain.forced is None and under.forced is Provider.QWEN
+        assert (under.dialect, under.operation, under.path) == (plain.dialect, plain.operation, path)
+
+
+def test_a_get_under_a_prefix_is_a_socket_too() -> None:
+    socket = match("GET", "/codex/v1/responses", UPGRADE)
+    plain = match("GET", "/codex/v1/responses", {})
+    assert socket is not None and plain is not None
+    assert socket.websocket and socket.forced is Provider.CODEX
+    assert not plain.model_call and not plain.websocket
+
+
+def test_the_files_of_an_openai_endpoint_are_chats() -> None:
+    dialects = [route.dialect for base in ("", "/openai") if (route := match("POST", f"{base}/v1/files", {}))]
+    assert dialects == [Dialect.MESSAGES, Dialect.CHAT]
