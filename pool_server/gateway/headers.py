@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
+from pool_server.providers import client_headers
+
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -23,31 +25,8 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_UP_DROPPED = _HOP_BY_HOP | {
-    "accept-encoding",  # replaced by identity, so that usage can be read
-    "authorization",
-    "chatgpt-account-id",
-    "content-length",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "true-client-ip",
-    "via",
-    "x-api-key",
-    "x-client-ip",
-    "x-goog-api-key",
-    "x-real-ip",
-}
-_UP_DROPPED_PREFIXES = ("x-forwarded-", "x-pool-", "cf-", "sec-websocket-")
 _DOWN_DROPPED = _HOP_BY_HOP | {"set-cookie", "content-length", "alt-svc", "server", "date", "x-pool-request-id"}
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
-
-
-@lru_cache(maxsize=4096)
-def _goes_up(name: str) -> bool:
-    lowered = name.lower()
-    return lowered not in _UP_DROPPED and not lowered.startswith(_UP_DROPPED_PREFIXES)
 
 
 @lru_cache(maxsize=4096)
@@ -56,8 +35,8 @@ def _goes_down(name: str) -> bool:
 
 
 def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The client's headers that may reach a provider, in their order."""
-    return [pair for pair in headers if _goes_up(pair[0])]
+    """The client's headers that may reach a provider, in their order; the vendors' room knows which."""
+    return client_headers(headers)
 
 
 def downward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

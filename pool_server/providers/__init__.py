@@ -23,6 +23,7 @@ from pool_server.providers.openai import OpenAI
 from pool_server.providers.qwen import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
 from pool_server.providers.routing import providers_for
+from pool_server.providers.wire import client_headers
 from pool_server.records import HttpRequest
 from pool_server.words import Provider
 
@@ -60,6 +61,7 @@ __all__ = [
     "SetupStep",
     "UsageAnswer",
     "catalogue_request",
+    "client_headers",
     "fingerprint",
     "network_fault",
     "provider_module",

@@ -15,7 +15,7 @@ from pool_server.providers.credential import Credential, Fields, Rejected, lifet
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.times import HOUR, MINUTE
 from pool_server.providers.usage import usage_object
-from pool_server.providers.wire import bearer, has, join, own_get, own_post, upstream_headers
+from pool_server.providers.wire import bearer, join, own_get, own_post, upstream_headers
 from pool_server.records import Fault, HttpAnswer, HttpRequest, Prepared, Upcall, WindowObservation
 from pool_server.words import CredentialKind, Dialect, Operation, Provider
 
@@ -104,10 +104,11 @@ class Claude(ProviderModule):
         path = upcall.path if upcall.path.startswith(("/v1/", "/api/")) else "/v1" + upcall.path
         url = join(settings.upstreams.claude, path, upcall.query)
         client = upcall.headers
+        names = [name.lower() for name, _ in client]
         if cred.kind is not CredentialKind.API_KEY:
-            client = with_beta(client, OAUTH_BETA)
+            client = with_beta(client, names, OAUTH_BETA)
         own = self._auth(cred)
-        if not has(client, "anthropic-version"):
+        if "anthropic-version" not in names:
             own.append(("anthropic-version", VERSION))
         return Prepared(upcall.method, url, upstream_headers(client, own))
 
@@ -152,10 +153,11 @@ class Claude(ProviderModule):
         return claude_quota.family(model)
 
 
-def with_beta(headers: list[tuple[str, str]], flag: str) -> list[tuple[str, str]]:
-    """`headers` with `flag` in `anthropic-beta`: once, behind the client's own flags, whose order stays."""
-    places = [at for at, (name, _) in enumerate(headers) if name.lower() == "anthropic-beta"]
-    if any(flag in (part.strip() for part in headers[at][1].split(",")) for at in places):
+def with_beta(headers: list[tuple[str, str]], names: list[str], flag: str) -> list[tuple[str, str]]:
+    """`headers` with `flag` in `anthropic-beta`: once, behind the client's own flags, whose order stays. `names` are
+    theirs in lower case."""
+    places = [at for at, name in enumerate(names) if name == "anthropic-beta"]
+    if any(flag in headers[at][1] and flag in map(str.strip, headers[at][1].split(",")) for at in places):
         return headers
     if not places:
         return [*headers, ("anthropic-beta", flag)]

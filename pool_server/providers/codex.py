@@ -46,6 +46,7 @@ USAGE_LIMITED = 15 * MINUTE
 
 _BACKEND = "/backend-api"
 _CODEX_PREFIXES = ("/backend-api/codex", "/v1", "/api/codex")
+_KEY_PREFIXES = (*_CODEX_PREFIXES, _BACKEND)
 
 # (model pattern, plans that have it); a plan that is not known fits. The vendor opens and closes models at will:
 # only what was announced for certain plans stands here, everything else is learnt from faults.
@@ -121,7 +122,7 @@ class Codex(ProviderModule):
 
     def prepare(self, cred: Credential, upcall: Upcall, settings: Settings) -> Prepared:
         if cred.kind is CredentialKind.API_KEY:
-            rest = strip_prefixes(upcall.path, (*_CODEX_PREFIXES, _BACKEND))
+            rest = strip_prefixes(upcall.path, _KEY_PREFIXES)
             url = join(versioned(settings.upstreams.openai), rest, upcall.query)
         else:
             url = _chatgpt_url(upcall, settings)

@@ -24,7 +24,16 @@ from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.openai import qwen_model
 from pool_server.providers.times import DAY, HOUR, MINUTE, shanghai_midnight
 from pool_server.providers.windows import rate_windows
-from pool_server.providers.wire import bearer, join, own_get, own_post, strip_prefixes, upstream_headers, versioned
+from pool_server.providers.wire import (
+    bearer,
+    join,
+    own_get,
+    own_post,
+    strip_prefixes,
+    upstream_headers,
+    versioned,
+    without,
+)
 from pool_server.records import Fault, HttpAnswer, HttpRequest, Prepared, Upcall, WindowObservation
 from pool_server.words import CredentialKind, Dialect, FaultKind, FaultScope, Operation, Provider
 
@@ -101,8 +110,8 @@ class Qwen(ProviderModule):
         own = [bearer(cred.secret)]
         if cred.kind is not CredentialKind.API_KEY:
             own.append(_AUTH_TYPE)
-        drop = frozenset((_AUTH_TYPE[0].lower(),))
-        return Prepared(upcall.method, url, upstream_headers(upcall.headers, own, drop=drop))
+        client = without(upcall.headers, _AUTH_TYPE[0].lower())
+        return Prepared(upcall.method, url, upstream_headers(client, own))
 
     def _base(self, cred: Credential, settings: Settings) -> str:
         if cred.kind is CredentialKind.API_KEY:

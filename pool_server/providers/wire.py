@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
@@ -17,12 +18,12 @@ OWN_AGENT = f"pool-server/{__version__}"
 JSON_TYPE = ("Content-Type", "application/json")
 FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
 
-# What never goes up: credentials, hop-by-hop names (RFC 9110 §7.6.1), what the HTTP client sets itself, cookies,
-# and what proxies in front of the pool add about the client.
+# What of a client's never goes up: credentials and what names an account, hop-by-hop names (RFC 9110 §7.6.1), what
+# the HTTP client sets itself, cookies, and what proxies in front of the pool add about the client.
 _DROPPED = frozenset(
     (
-        "authorization", "x-api-key", "x-goog-api-key", "proxy-authorization", "cookie", "cookie2", "host",
-        "content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer",
+        "authorization", "x-api-key", "x-goog-api-key", "proxy-authorization", "proxy-authenticate", "cookie",
+        "cookie2", "host", "content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer",
         "transfer-encoding", "upgrade", "expect", "accept-encoding", "forwarded", "via", "x-real-ip",
         "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop", "x-original-uri",
         "x-original-url", "x-envoy-external-address", "chatgpt-account-id", "x-openai-fedramp",
@@ -30,36 +31,40 @@ _DROPPED = frozenset(
     )
 )  # fmt: skip
 _DROPPED_PREFIXES = ("x-forwarded-", "cf-", "x-pool-", "sec-websocket-")
+_USUAL_CONNECTIONS = ("keep-alive", "close", "upgrade")  # which list no name that is not dropped anyway
+_IDENTITY = ("Accept-Encoding", "identity")  # the answer must be readable for usage
 _KEY_PARAMETERS = frozenset(("key", "api_key", "access_token"))
 
 _VERSION_SEGMENT = re.compile(r"/v\d+[a-z0-9]*(?=/|$)")
 
 
-def upstream_headers(
-    client: Iterable[tuple[str, str]], own: Iterable[tuple[str, str]], *, drop: frozenset[str] = frozenset()
-) -> list[tuple[str, str]]:
-    """The client's headers in their order and case without what must not go up, then `own`.
-
-    `own` wins over a client's header of the same name; `drop` names (lower case) more that stays behind. The
-    answer must be readable for usage, hence `Accept-Encoding: identity`.
-    """
-    added = [*own, ("Accept-Encoding", "identity")]
-    refused = drop | {name.lower() for name, _ in added}
-    pairs = [(name.lower(), name, value) for name, value in client]
-    for lower, _, value in pairs:
-        if lower == "connection":  # names that are hop-by-hop by the client's own word
-            refused |= {token.strip().lower() for token in value.split(",")}
-    refused |= _DROPPED
-    kept = [
-        (name, value)
-        for lower, name, value in pairs
-        if lower not in refused and not lower.startswith(_DROPPED_PREFIXES)
-    ]
-    return kept + added
+def client_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The client's headers in their order and case without what must not go up, its own hop-by-hop names too."""
+    kept: list[tuple[str, str]] = []
+    hops = ""
+    for pair in headers:
+        if _goes_up(pair[0]):
+            kept.append(pair)
+        elif pair[0].lower() == "connection" and pair[1].lower() not in _USUAL_CONNECTIONS:
+            hops += "," + pair[1].lower()
+    listed = {token.strip() for token in hops.split(",")} - _DROPPED if hops else None
+    return [pair for pair in kept if pair[0].lower() not in listed] if listed else kept
 
 
-def has(headers: Iterable[tuple[str, str]], name: str) -> bool:
-    return any(key.lower() == name for key, _ in headers)
+@lru_cache(maxsize=4096)
+def _goes_up(name: str) -> bool:
+    lower = name.lower()
+    return lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)
+
+
+def upstream_headers(client: list[tuple[str, str]], own: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What goes up: `client`, as `client_headers` has left it, then the account's `own`."""
+    return [*client, *own, _IDENTITY]
+
+
+def without(headers: list[tuple[str, str]], name: str) -> list[tuple[str, str]]:
+    """`headers` without those called `name` (lower case)."""
+    return [pair for pair in headers if pair[0].lower() != name]
 
 
 def clean_path(path: str) -> str:
@@ -82,6 +87,7 @@ def clean_query(query: str) -> str:
     )
 
 
+@lru_cache(maxsize=1024)
 def strip_prefixes(path: str, prefixes: tuple[str, ...]) -> str:
     """`path` without any of the leading `prefixes`, however often they were put before it."""
     stripped = True
@@ -96,15 +102,23 @@ def strip_prefixes(path: str, prefixes: tuple[str, ...]) -> str:
 
 def join(base: str, path: str, query: str = "") -> str:
     """`base` + `path` + `?query`. What `base` ends with is not repeated: `…/v1` + `/v1/models` → `…/v1/models`."""
+    url = _joined(base, path)
+    query = clean_query(query) if query else ""
+    return f"{url}?{query}" if query else url
+
+
+@lru_cache(maxsize=1024)
+def _joined(base: str, path: str) -> str:
+    """The address without its query: that may hold a key, which is not to be remembered."""
     base = base.rstrip("/")
     path = clean_path(path)
     last = "/" + base.rpartition("/")[2]
     if base.count("/") > 2 and (path == last or path.startswith(last + "/")):
         path = path[len(last) :]
-    query = clean_query(query)
-    return base + ("" if path == "/" else path) + (f"?{query}" if query else "")
+    return base if path == "/" else base + path
 
 
+@lru_cache(maxsize=256)
 def versioned(base: str) -> str:
     """An OpenAI-compatible base with its version: `/v1` is added unless the path names a version already."""
     base = base.rstrip("/")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pool_server.config import Settings
-from pool_server.providers import Credential, provider_module
+from pool_server.providers import Credential, client_headers, provider_module
 from pool_server.records import HttpAnswer, Upcall
 from pool_server.words import Dialect, Operation, Provider
 
@@ -84,7 +84,8 @@ def call(
     model: str = "",
     websocket: bool = False,
 ) -> Upcall:
-    return Upcall(operation, dialect, "POST", path, query, list(headers), model, websocket)
+    """A client's call as the gateway makes it of a request with these headers."""
+    return Upcall(operation, dialect, "POST", path, query, client_headers(headers), model, websocket)
 
 
 def answered(status: int, body: object = b"", **headers: str) -> HttpAnswer:

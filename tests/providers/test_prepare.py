@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pool_server import __version__
 from pool_server.config import Settings, Upstreams
-from pool_server.providers import Credential, provider_module
+from pool_server.providers import Credential, client_headers, provider_module
 from pool_server.records import Prepared
 from pool_server.words import Dialect, Provider
 from tests.providers.make import ACCESS, KEY, SENTINELS, SETTINGS, call, cred, google_file
@@ -180,6 +180,20 @@ def test_headers_keep_order_and_case_and_lose_what_is_not_the_upstreams() -> Non
         ("ChatGPT-Account-ID", "acc-1"),
         ("Accept-Encoding", "identity"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("connection", "stays"),
+    [
+        ([], ["X-A", "X-B"]),
+        (["keep-alive"], ["X-A", "X-B"]),
+        (["Keep-Alive, x-a"], ["X-B"]),
+        (["X-B", "close, X-A"], []),
+    ],
+)
+def test_names_a_connection_lists_stay_behind(connection: list[str], stays: list[str]) -> None:
+    sent = [("X-A", "1"), *[("connection", value) for value in connection], ("X-B", "2")]
+    assert [name for name, _ in client_headers(iter(sent))] == stays
 
 
 def test_codex_key_has_no_chatgpt_headers() -> None:
