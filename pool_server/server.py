@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from tornado.httpserver import HTTPServer
-from tornado.routing import AnyMatches, Rule, RuleRouter
 
 from pool_server import __version__, accounts, ledger, logs, users, web
 from pool_server.accounts import Accounts
 from pool_server.config import ConfigError, Settings, bind_address
 from pool_server.configfile import Loaded
 from pool_server.facts import Gathering
-from pool_server.gateway import Gateway, Upstream, server_options
+from pool_server.gateway import Gateway, Upstream
+from pool_server.http1 import Front, Request, Response, Taker, TornadoTaker
 from pool_server.ledger import Ledger, Watch
 from pool_server.records import HttpAnswer, HttpRequest
 from pool_server.store import LEDGER, STATE, BackupSchedule, Store
@@ -159,11 +158,14 @@ class Server:
             self._stack.push_async_callback(part.close)
             await part.start()
         self.gateway.start()
-        any_path = AnyMatches()
-        router = RuleRouter([Rule(any_path, self.gateway), Rule(any_path, web.application(self.web))])
-        self.http = HTTPServer(router, **server_options())
-        self._stack.push_async_callback(self.http.close_all_connections)
-        self.http.add_sockets(sockets)
+        pages = web.application(self.web)
+
+        def serve(request: Request, response: Response) -> Taker:
+            return self.gateway.take(request, response) or TornadoTaker(pages, request, response)
+
+        self.http = Front(serve)
+        self._stack.push_async_callback(self.http.close)
+        await self.http.listen(sockets)
 
     async def _for_the_leader(self) -> tuple[BackupSchedule, Watch]:
         """What one worker does for all: scheduled copies, and a look at what people should be told."""

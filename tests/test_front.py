@@ -246,8 +246,7 @@ def test_a_huge_query_is_only_a_long_one(friends: Front) -> None:
     assert friends.send("GET", f"/healthz?{long}").status == 200
     assert friends.ask("key", "POST", f"/v1/messages?{long}", MESSAGE).status < 500
     assert friends.ask("nobody", "GET", f"/v1/messages?key={'a.' * 30_000}").status == 401
-    with pytest.raises((http.client.HTTPException, OSError)):
-        friends.send("GET", "/healthz?" + "x" * 400_000)
+    assert friends.send("GET", "/healthz?" + "x" * 400_000).status == 431
     assert friends.send("GET", "/healthz").status == 200
 
 

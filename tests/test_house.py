@@ -20,7 +20,7 @@ FLOORS = (
     ("peers", "records"),
     ("config",),
     ("configfile", "running", "sockets"),
-    ("store",),
+    ("http1", "store"),
     ("providers", "dialects"),
     ("logs", "accounts", "users", "ledger"),
     ("facts", "gateway", "web"),

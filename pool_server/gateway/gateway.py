@@ -8,10 +8,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
-from tornado.iostream import StreamClosedError
-from tornado.routing import Router
 
 from pool_server.accounts import Accounts
 from pool_server.config import Settings
@@ -25,36 +23,20 @@ from pool_server.gateway.local import LocalAnswers
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket import CodexSocket, socket_application
+from pool_server.http1 import Gone, Request, Response, Taker, TornadoTaker
 from pool_server.ledger import Ledger
 from pool_server.peers import local_refusal
 from pool_server.records import ClientError
 from pool_server.users import Denied, Principal, Users
 from pool_server.words import Denial, ErrorKind, Outcome
 
-MAX_HEADER_BYTES = 128 << 10
-IDLE_CONNECTION_S = 3600.0
 _SWEEP_S = 60.0
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
 SLOW_BODY_S = 900.0  # for a whole request body
 
 
-def server_options() -> dict[str, Any]:
-    """What `tornado.httpserver.HTTPServer` must be made with for the data plane's promises to hold.
-
-    Body sizes are judged by the delegates, which can say so in the client's dialect; Tornado's own limit would
-    answer with a bare 400. The idle limit also ends a client that dribbles its headers; one that dribbles its body
-    is ended by `Gateway.sweep`, which costs nothing a request.
-    """
-    return {
-        "max_header_size": MAX_HEADER_BYTES,
-        "max_body_size": 1 << 60,
-        "idle_connection_timeout": IDLE_CONNECTION_S,
-        "xheaders": False,
-    }
-
-
-class Gateway(Router):
-    """Put it as the first rule of a `RuleRouter`: paths it does not know go on to the pages."""
+class Gateway:
+    """Ask it first of each request: paths it does not know go on to the pages."""
 
     def __init__(
         self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
@@ -74,13 +56,16 @@ class Gateway(Router):
         metrics.live.set_function(lambda: self._working)
         users.on_end.append(self._ended)
 
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
-        route = match(request.method or "", request.path, request.headers)
-        if route is not None and route.websocket:
-            return self._socket_app.find_handler(request, **kwargs)
-        return None if route is None else HttpExchange(self, request, route)
+    def take(self, request: Request, response: Response) -> Taker | None:
+        """Who answers a request of the data plane; None for all others."""
+        route = match(request.method, request.path, request.headers)
+        if route is None:
+            return None
+        if route.websocket:
+            return TornadoTaker(self._socket_app, request, response)
+        return HttpExchange(self, request, response, route)
 
-    def door(self, request: HTTPServerRequest, route: Route) -> Principal | ClientError | None:
+    def door(self, request: Request | HTTPServerRequest, route: Route) -> Principal | ClientError | None:
         """Who calls: a principal, None for the few calls open to all, or the error that turns them away."""
         if self.draining:
             return ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
@@ -113,7 +98,7 @@ class Gateway(Router):
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
         for exchange in list(self.live):
-            with suppress(StreamClosedError):  # its own task learns of it too
+            with suppress(Gone):  # its own task learns of it too
                 exchange.tick(now)
 
     def sweep(self) -> None:

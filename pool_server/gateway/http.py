@@ -5,18 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from asyncio import Future
 from typing import TYPE_CHECKING
-
-import aiohttp
-from tornado.httputil import (
-    HTTPHeaders,
-    HTTPMessageDelegate,
-    HTTPServerRequest,
-    RequestStartLine,
-    ResponseStartLine,
-)
-from tornado.iostream import StreamClosedError
 
 from pool_server import dialects
 from pool_server.gateway.body import Body
@@ -27,7 +16,8 @@ from pool_server.gateway.local import LocalRequest
 from pool_server.gateway.relay import Relay, Watch
 from pool_server.gateway.reply import Reply
 from pool_server.gateway.routes import Route
-from pool_server.gateway.upstream import UpstreamFailed, read_capped
+from pool_server.gateway.upstream import UpstreamFailed, refusal_body
+from pool_server.http1 import Answer, Gone, Request, Response
 from pool_server.providers import Credential, network_fault, provider_module, redact
 from pool_server.records import ClientError, Fault, Prepared, Upcall
 from pool_server.users import Principal
@@ -40,16 +30,14 @@ log = logging.getLogger("pool_server.gateway")
 
 LOCAL_BODY_CAP = 4 << 20  # bytes of a call the pool answers itself (telemetry is swallowed, not kept)
 _DECODED_CAP_FACTOR = 4  # a compressed body may unfold to this many times max_body_mb
-_FAULT_BODY_CAP = 4 << 20
-_FAULT_BODY_S = 30.0
 _TELLTALE_EXTRA = 64 << 20  # a body over the limit is read to its end when it is at most this much larger
 _PASSED_ON = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
 
 
-class HttpExchange(HTTPMessageDelegate):
+class HttpExchange:
     """Reads the request, then runs the exchange as a task that the client's hang-up cancels."""
 
-    def __init__(self, gateway: Gateway, request: HTTPServerRequest, route: Route) -> None:
+    def __init__(self, gateway: Gateway, request: Request, response: Response, route: Route) -> None:
         self._gateway = gateway
         self._request = request
         self._route = route
@@ -64,8 +52,8 @@ class HttpExchange(HTTPMessageDelegate):
         self._x: Exchange | None = None
         self._watch: Watch | None = None
         self._talk: Conversation | None = None
-        assert request.connection is not None
-        self._reply = Reply(request.connection, new_request_id(time.time()), head=request.method == "HEAD")
+        self._reply = Reply(response, new_request_id(time.time()), head=request.method == "HEAD")
+        self._admit()
 
     @property
     def principal(self) -> Principal | None:
@@ -73,11 +61,9 @@ class HttpExchange(HTTPMessageDelegate):
 
     # -- the request comes in
 
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Future[None] | None:
+    def _admit(self) -> None:
         gateway = self._gateway
-        self._gateway.live.add(self)
+        gateway.live.add(self)
         admitted = gateway.door(self._request, self._route)
         if isinstance(admitted, ClientError):
             self._error = admitted
@@ -85,12 +71,12 @@ class HttpExchange(HTTPMessageDelegate):
             self._principal = admitted
         if self._route.model_call:
             self._limit = gateway.rooms.settings.max_body_mb << 20
-        length = headers.get("Content-Length", "")
+        fields = self._request.headers.fields
+        length = fields.get("content-length", "")
         if length.isdigit() and int(length) > self._limit:
             self._too_large()
-            if int(length) > self._limit + _TELLTALE_EXTRA or headers.get("Expect"):
+            if int(length) > self._limit + _TELLTALE_EXTRA or "expect" in fields:
                 self._task = asyncio.get_running_loop().create_task(self._run())
-        return None
 
     def data_received(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -113,20 +99,13 @@ class HttpExchange(HTTPMessageDelegate):
         self._body.close()
 
     def finish(self) -> None:
-        connection = self._request.connection
-        set_close = getattr(connection, "set_close_callback", None)
-        if set_close is not None:
-            set_close(self._gone)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def on_connection_close(self) -> None:
-        self._gone()
         if self._task is None:
             self._close()
-
-    def _gone(self) -> None:
-        if self._task is not None and not self._task.done():
+        elif not self._task.done():
             self._task.cancel()
 
     def tick(self, now: float) -> None:
@@ -150,9 +129,7 @@ class HttpExchange(HTTPMessageDelegate):
     async def _run(self) -> None:
         try:
             await self._serve()
-        except asyncio.CancelledError:
-            await self._interrupted()
-        except StreamClosedError:
+        except (asyncio.CancelledError, Gone):
             await self._interrupted()
         except Exception:
             log.exception("exchange %s failed inside the pool", self._reply.request_id)
@@ -183,14 +160,14 @@ class HttpExchange(HTTPMessageDelegate):
         request = self._request
         answer = await self._gateway.local.answer(
             LocalRequest(
-                method=request.method or "GET",
+                method=request.method,
                 path=self._route.path,
                 query=query_without_key(request.query),
-                headers={name.lower(): value for name, value in request.headers.get_all()},
+                headers=request.headers.fields,
                 body=bytes(self._body.view()) if self._size else b"",
                 principal=self._principal,
                 forced=self._route.forced,
-                base_url=f"{request.protocol}://{request.host}",
+                base_url=f"http://{request.headers.get('Host', '127.0.0.1')}",
             )
         )
         await self._reply.whole(answer.status, list(answer.headers), answer.body)
@@ -200,10 +177,10 @@ class HttpExchange(HTTPMessageDelegate):
         upcall = Upcall(
             operation=self._route.operation,
             dialect=self._route.dialect,
-            method=request.method or "POST",
+            method=request.method,
             path=self._route.path,
             query=query_without_key(request.query),
-            headers=upward(request.headers.get_all()),
+            headers=upward(request.headers.pairs),
         )
         x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
         x.request_bytes = self._size
@@ -232,7 +209,7 @@ class HttpExchange(HTTPMessageDelegate):
 
     def _look(self, x: Exchange) -> ClientError | None:
         """Peeks into the request; the error when it cannot be read."""
-        headers = {name.lower(): value for name, value in self._request.headers.get_all()}
+        headers = self._request.headers.fields
         encoding = headers.get("content-encoding", "").strip().lower()
         try:
             body = self._body.view() if self._size else b""
@@ -301,7 +278,7 @@ class HttpExchange(HTTPMessageDelegate):
             return None
 
     def _plain_body(self) -> bytes:
-        encoding = self._request.headers.get("Content-Encoding", "").strip().lower()
+        encoding = self._request.headers.fields.get("content-encoding", "").strip().lower()
         body = self._body.view()
         if encoding in ("", "identity"):
             return bytes(body)
@@ -329,12 +306,11 @@ class HttpExchange(HTTPMessageDelegate):
         except UpstreamFailed as error:
             return network_fault(str(error))
         try:
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            x.observe(account, credential, headers)
+            x.observe(account, credential, answer.fields)
             if 200 <= answer.status < 300:
                 assert self._watch is not None
                 listen = self._talk.feed if self._talk is not None else None
-                relay = Relay(x, self._reply, self._watch, answer, account, credential, headers, listen)
+                relay = Relay(x, self._reply, self._watch, answer, account, credential, listen)
                 self._watch.relay = relay
                 try:
                     return await relay.run()
@@ -342,27 +318,15 @@ class HttpExchange(HTTPMessageDelegate):
                     self._watch.relay = None
                     if self._talk is not None:
                         self._gateway.held.keep(x.principal.user, self._talk)
-            return await self._refused(x, answer, account, credential, headers)
+            return await self._refused(x, answer, account, credential)
         finally:
             answer.close()
 
-    async def _refused(
-        self,
-        x: Exchange,
-        answer: aiohttp.ClientResponse,
-        account: str,
-        credential: Credential,
-        headers: dict[str, str],
-    ) -> Fault | None:
+    async def _refused(self, x: Exchange, answer: Answer, account: str, credential: Credential) -> Fault | None:
         """A status that is no success: a request fault is passed on untouched, all else is a fault to act on."""
-        try:
-            async with asyncio.timeout(_FAULT_BODY_S):
-                body = await read_capped(answer, _FAULT_BODY_CAP)
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            body = b""
-        body = credential.hide(body)
+        body = credential.hide(await refusal_body(answer))
         module = provider_module(credential.provider)
-        fault = module.classify(answer.status, headers, body, now=time.time(), model=x.peek.model)
+        fault = module.classify(answer.status, answer.fields, body, now=time.time(), model=x.peek.model)
         if fault.kind not in _PASSED_ON:
             return fault
         x.failed(account, credential, fault)
@@ -371,7 +335,7 @@ class HttpExchange(HTTPMessageDelegate):
         if self._reply.started:
             await self._tell(ClientError(ErrorKind.BAD_REQUEST, fault.message, answer.status, code=fault.code))
         else:
-            told = [(name, credential.hide_text(value)) for name, value in downward(answer.headers.items())]
+            told = [(name, credential.hide_text(value)) for name, value in downward(answer.headers)]
             await self._reply.whole(answer.status, told, body)
         return None
 
@@ -408,7 +372,7 @@ class HttpExchange(HTTPMessageDelegate):
             if self._x is not None:
                 await self._x.record(Outcome.UPSTREAM, error.status, error.message, partial=True)
             await self._tell(error)
-        except (StreamClosedError, OSError) as failure:
+        except OSError as failure:
             log.warning("exchange %s: %s", self._reply.request_id, redact(str(failure)))
             self._reply.abort()
 

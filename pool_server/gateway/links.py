@@ -13,11 +13,11 @@ from typing import Protocol
 import aiohttp
 
 from pool_server.gateway.bridge import Conversation
-from pool_server.gateway.upstream import Upstream, UpstreamFailed, read_capped
+from pool_server.gateway.upstream import Upstream, UpstreamFailed, refusal_body
+from pool_server.http1 import Answer, Broken
 from pool_server.records import Prepared
 
 FRAME_CAP = 64 << 20  # bytes of one frame, both ways
-_FAULT_BODY_CAP = 4 << 20
 _REASON_CAP = 123
 
 
@@ -124,7 +124,7 @@ class HttpLink:
         self._first_byte_s = first_byte_s
         self._talk = Conversation()
         self._events: AsyncIterator[str] | None = None
-        self._answer: aiohttp.ClientResponse | None = None
+        self._answer: Answer | None = None
         self._local: list[str] = []
 
     @property
@@ -143,14 +143,13 @@ class HttpLink:
             )
         except UpstreamFailed as error:
             raise LinkClosed(reason=str(error)) from None
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        self.handshake = headers
+        self.handshake = headers = answer.fields
         if not 200 <= answer.status < 300:
-            refusal = await read_capped(answer, _FAULT_BODY_CAP)
+            refusal = await refusal_body(answer)
             answer.close()
             raise LinkClosed(status=answer.status, headers=headers, body=refusal)
         self._answer = answer
-        self._events = self._talk.frames(answer.content.iter_any())
+        self._events = self._talk.frames(answer.pieces())
 
     async def pass_on(self, frame: str | bytes) -> None:
         """Over HTTP there is nobody to tell."""
@@ -161,7 +160,7 @@ class HttpLink:
         if self._events is not None:
             try:
                 frame = await anext(self._events, None)
-            except (aiohttp.ClientError, OSError):
+            except Broken:
                 frame = None
             if frame is not None:
                 return frame

@@ -11,12 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import aiohttp
-from tornado.iostream import StreamClosedError
-
 from pool_server import dialects
 from pool_server.gateway import metrics
 from pool_server.gateway.headers import downward
+from pool_server.http1 import Answer, Broken
 from pool_server.providers import Credential, network_fault
 from pool_server.records import ClientError, Fault
 from pool_server.words import ErrorKind, FaultKind, Outcome, Provider, Signal, Transport
@@ -71,10 +69,9 @@ class Relay:
         exchange: Exchange,
         reply: Reply,
         watch: Watch,
-        answer: aiohttp.ClientResponse,
+        answer: Answer,
         account: str,
         credential: Credential,
-        headers: dict[str, str],
         listen: Callable[[bytes], object] | None = None,
     ) -> None:
         self._listen = listen
@@ -84,11 +81,10 @@ class Relay:
         self._answer = answer
         self._account = account
         self._credential = credential
-        self._stream = "event-stream" in headers.get("content-type", "")
+        self._stream = "event-stream" in answer.fields.get("content-type", "")
         self._meter = dialects.meter(exchange.route.dialect, exchange.route.operation, stream=self._stream)
-        encoding = headers.get("content-encoding", "identity").strip().lower()
+        encoding = answer.fields.get("content-encoding", "identity").strip().lower()
         self._inflater = dialects.Inflater(encoding) if encoding not in ("", "identity") else None
-        self._headers = headers
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._limits: list[bytes] = []  # quota events of the account that are yet to be replaced
@@ -122,12 +118,11 @@ class Relay:
             self._x.usage = self._meter.usage
 
     async def _run(self) -> Fault | None:
-        content = self._answer.content
+        read = self._answer.read
         while True:
             try:
-                chunk = await content.readany()
-            except (aiohttp.ClientError, OSError) as error:
-                error.__traceback__ = None  # aiohttp keeps the error: it would keep this frame and all within
+                chunk = await read()
+            except Broken:
                 return None if self._over else await self._broken("the connection broke off")
             if not chunk:
                 break
@@ -171,7 +166,7 @@ class Relay:
         self._held_bytes += len(chunk)
         full = len(self._held) >= HOLD_EVENTS or self._held_bytes >= HOLD_BYTES
         if signal & (Signal.RENDERED | Signal.TERMINAL | Signal.FAULT) or full:
-            await self._commit()
+            await _caught_up(self._commit())
 
     def _with_friends_limits(self, chunk: bytes) -> bytes:
         """The account's own limits are nobody's business: the friend's stand in their place, as in the headers."""
@@ -209,20 +204,17 @@ class Relay:
             await self._write(previous)
         elif previous:
             self._held.append(previous)
-            await self._commit()
+            await _caught_up(self._commit())
         elif self._x.first_byte_ms is None:
             self._x.committed(self._account, self._answer.status)
 
     async def _write(self, chunk: bytes) -> None:
-        try:
-            done = self._reply.write(chunk)
-            self._watch.last_write = self._last_read
-            if not done.done():
-                await done
-        except StreamClosedError:
-            raise asyncio.CancelledError from None
+        behind = self._reply.write(chunk)
+        self._watch.last_write = self._last_read
+        if behind is not None:  # spelt out: this is each event's way
+            await behind
 
-    def _commit(self) -> asyncio.Future[None]:
+    def _commit(self) -> asyncio.Future[None] | None:
         """From here on the client has seen something of this account's answer."""
         self._committed = True
         if self._x.first_byte_ms is None:
@@ -230,22 +222,22 @@ class Relay:
         self._x.progressed(self._meter.usage)
         first = (self._x.first_byte_ms or 0.0) / 1000
         metrics.first_byte_of(self._credential.provider.value).observe(first)
-        turn_state = self._headers.get("x-codex-turn-state")
+        turn_state = self._answer.fields.get("x-codex-turn-state")
         if turn_state:
             self._x.own(self._account, "turn_state", turn_state)
         chunk = b"".join(self._held)
         self._held.clear()
         self._watch.last_write = self._loop.time()
         if self._reply.started:  # early headers are out already
-            return self._reply.write(chunk) if chunk else _done(self._loop)
+            return self._reply.write(chunk)
         length = None if self._stream else self._content_length()
-        headers = downward(self._answer.headers.items())
+        headers = downward(self._answer.headers)
         if self._credential.provider is Provider.CODEX:
             headers = self._x.rooms.view.instead(headers, self._x.principal)
         return self._reply.start(self._answer.status, headers, chunk, length=length)
 
     def _content_length(self) -> int | None:
-        text = self._headers.get("content-length", "")
+        text = self._answer.fields.get("content-length", "")
         return int(text) if text.isdigit() else None
 
     # -- what the meter saw
@@ -303,7 +295,7 @@ class Relay:
         if not self._committed:
             self._held += self._tail  # headers and body leave in one write
             self._tail.clear()
-            await self._commit()
+            await _caught_up(self._commit())
         if self._tail:
             await self._write(b"".join(self._tail))
             self._tail.clear()
@@ -339,7 +331,7 @@ def last_boundary(data: bytes) -> int:
     return max(bare + 2 if bare >= 0 else 0, full + 4 if full >= 0 else 0)
 
 
-def _done(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-    future: asyncio.Future[None] = loop.create_future()
-    future.set_result(None)
-    return future
+async def _caught_up(behind: asyncio.Future[None] | None) -> None:
+    """Waits until a slow client has read enough."""
+    if behind is not None:
+        await behind

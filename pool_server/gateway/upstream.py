@@ -1,23 +1,30 @@
-"""The client toward the providers: one pooled aiohttp session, no cookies, no redirects, bytes as they come."""
+"""The client toward the providers: no cookies, no redirects, bytes as they come.
+
+Requests go over the data path's own connections (`http1`), WebSockets over aiohttp.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from pool_server.http1 import Answer, Body, Broken, Line, Lines, NotReached, proxy_authorization, request_head
 from pool_server.records import HttpAnswer, HttpRequest, Prepared
 
 _CONNECT_S = 15.0
-_ANSWER_CAP = 4 << 20  # bytes kept of the answer to a call of our own
-_HEADER_CAP = 64 << 10
-_PIECE = 1 << 20  # bytes of a body handed to the socket at once
+_ANSWER_CAP = 4 << 20  # bytes kept of a refusal, or of the answer to a call of our own
+_REFUSAL_S = 30.0
 _CLOSE_S = 2.0  # for the other end to answer a close
 _PING_S = 30.0  # finds an upstream socket whose other end is gone
-_SILENT = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
+_ORIGIN = re.compile(r"https?://[^/?#]+")
+_BROKEN = "connection closed before the answer was complete"
 
 
 class UpstreamFailed(Exception):
@@ -34,80 +41,78 @@ class HandshakeRefused(Exception):
 
 
 class Upstream:
-    """Connections are pooled per (host, proxy); one instance a process, made inside its event loop."""
+    """Connections are kept per (host, proxy); one instance a process, used within one event loop."""
 
     def __init__(self) -> None:
+        self._lines = Lines()
         self._session: aiohttp.ClientSession | None = None
 
-    def session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0, ttl_dns_cache=300),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=None),
-                skip_auto_headers=_SILENT,
-                auto_decompress=False,
-                max_line_size=_HEADER_CAP,
-                max_field_size=_HEADER_CAP,
-                trust_env=False,
-            )
-        return self._session
-
     async def open(
-        self,
-        prepared: Prepared,
-        payload: bytes | AsyncIterator[bytes],
-        *,
-        size: int,
-        proxy_url: str | None,
-        first_byte_s: float,
-    ) -> aiohttp.ClientResponse:
+        self, prepared: Prepared, payload: Body, *, size: int, proxy_url: str | None, first_byte_s: float
+    ) -> Answer:
         """Sends a prepared request and returns once the headers are here. Raises `UpstreamFailed`.
 
         `size` is the payload's length in bytes; `first_byte_s` bounds the wait for the answer's headers.
         """
-        headers = CIMultiDict(prepared.headers)
-        if isinstance(payload, bytes) and size > _PIECE:
-            payload = _pieces(payload)  # one huge write would hold up everybody else
-        if not isinstance(payload, bytes):
-            headers["Content-Length"] = str(size)
         try:
             async with asyncio.timeout(first_byte_s):
-                return await self.session().request(
-                    prepared.method,
-                    URL(prepared.url, encoded=True),
-                    headers=headers,
-                    data=payload if size else None,
-                    allow_redirects=False,
-                    proxy=proxy_url,
-                )
+                return await self._ask(prepared.method, prepared.url, prepared.headers, payload, size, proxy_url)
         except TimeoutError:
             raise UpstreamFailed("no answer in time") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamFailed(_cause(error)) from None
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
         """A call of the pool's own (refresh, usage, test). Never raises: status 0 and `error` say what failed."""
+        body = request.body
         try:
-            async with (
-                asyncio.timeout(request.timeout_s),
-                self.session().request(
-                    request.method,
-                    URL(request.url, encoded=True),
-                    headers=CIMultiDict(request.headers),
-                    data=request.body or None,
-                    allow_redirects=False,
-                    proxy=request.proxy_url,
-                    compress=None,
-                ) as answer,
-            ):
-                body = await read_capped(answer, _ANSWER_CAP)
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return HttpAnswer(answer.status, headers, body)
+            async with asyncio.timeout(request.timeout_s):
+                answer = await self._ask(
+                    request.method, request.url, request.headers, body, len(body), request.proxy_url
+                )
+                try:
+                    read = await read_capped(answer, _ANSWER_CAP)
+                finally:
+                    answer.close()
         except TimeoutError:
             return HttpAnswer(0, {}, error="no answer in time")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return HttpAnswer(0, {}, error=_cause(error))
+        except UpstreamFailed as error:
+            return HttpAnswer(0, {}, error=str(error))
+        except Broken:
+            return HttpAnswer(0, {}, error=_BROKEN)
+        return HttpAnswer(answer.status, answer.fields, read)
+
+    async def _ask(
+        self, method: str, url: str, headers: Iterable[tuple[str, str]], body: Body, size: int, proxy_url: str | None
+    ) -> Answer:
+        """One request over a kept connection or a new one. A kept one that the upstream closed just now, before a
+        byte of an answer, says nothing of the upstream: then another is tried, if the body can be sent again."""
+        try:
+            line, host, target = _place(url, proxy_url)
+            head = request_head(method, target, host, _with_proxy(line, headers), size)
+        except ValueError:
+            raise UpstreamFailed("the request cannot be written as HTTP") from None
+        again = isinstance(body, bytes)
+        while True:
+            kept = self._lines.kept(line) if again else None
+            try:
+                connection = kept or await self._lines.dial(line)
+                return await connection.exchange(head, body, without_body=method == "HEAD")
+            except NotReached as error:
+                raise UpstreamFailed(str(error)) from None
+            except Broken:
+                if kept is None or not kept.untouched:
+                    raise UpstreamFailed(_BROKEN) from None
+
+    def _sockets(self) -> aiohttp.ClientSession:
+        """The session behind WebSockets."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=None),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                trust_env=False,
+            )
+        return self._session
 
     async def dial(
         self, prepared: Prepared, *, proxy_url: str | None, frame_cap: int, timeout_s: float
@@ -118,7 +123,7 @@ class Upstream:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                socket = await self.session().ws_connect(
+                socket = await self._sockets().ws_connect(
                     URL(prepared.url, encoded=True),
                     headers=CIMultiDict(prepared.headers),
                     max_msg_size=frame_cap,
@@ -138,27 +143,59 @@ class Upstream:
         return socket, {name.lower(): value for name, value in socket._response.headers.items()}
 
     async def close(self) -> None:
+        self._lines.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
 
 
-async def _pieces(whole: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(whole), _PIECE):
-        yield whole[start : start + _PIECE]
-
-
-async def read_capped(answer: aiohttp.ClientResponse, cap: int) -> bytes:
-    """The answer's body, cut after `cap` bytes."""
+async def read_capped(answer: Answer, cap: int) -> bytes:
+    """The answer's body, cut after `cap` bytes. Raises `Broken`."""
     pieces: list[bytes] = []
     size = 0
-    async for piece in answer.content.iter_any():
+    while piece := await answer.read():
         pieces.append(piece)
         size += len(piece)
         if size >= cap:
             answer.close()
             break
     return b"".join(pieces)[:cap]
+
+
+async def refusal_body(answer: Answer) -> bytes:
+    """The body of an answer that is no success, as far as it comes within half a minute."""
+    try:
+        async with asyncio.timeout(_REFUSAL_S):
+            return await read_capped(answer, _ANSWER_CAP)
+    except (TimeoutError, Broken):
+        return b""
+
+
+def _with_proxy(line: Line, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """A proxy that is asked for plain URLs wants its authorization with each of them."""
+    authorization = proxy_authorization(line.proxy) if line.proxy and not line.secure else ""
+    return [*headers, ("Proxy-Authorization", authorization)] if authorization else headers
+
+
+def _place(url: str, proxy_url: str | None) -> tuple[Line, str, str]:
+    """Where a URL's connection leads, its Host, and the request target. Raises ValueError."""
+    origin = _ORIGIN.match(url)
+    if origin is None:
+        raise ValueError("no http address")
+    line, host = _line(origin[0], proxy_url)
+    target = url[origin.end() :].partition("#")[0]
+    if not target.startswith("/"):
+        target = f"/{target}"
+    return line, host, url if line.proxy and not line.secure else target
+
+
+@lru_cache(maxsize=256)
+def _line(origin: str, proxy_url: str | None) -> tuple[Line, str]:
+    parts = urlsplit(origin)
+    secure = parts.scheme == "https"
+    if not parts.hostname or parts.username is not None:
+        raise ValueError("no host")
+    return Line(secure, parts.hostname, parts.port or (443 if secure else 80), proxy_url), parts.netloc
 
 
 def _cause(error: BaseException) -> str:
@@ -172,5 +209,5 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError | ConnectionRefusedError):
         return "connection refused or host not reachable"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionResetError):
-        return "connection closed before the answer was complete"
+        return _BROKEN
     return type(error).__name__

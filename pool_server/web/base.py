@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import parse_qs
 
 import msgspec
-from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from pool_server.http1 import TornadoConnection
 from pool_server.peers import local_refusal
 from pool_server.users import Actor, Denied, Principal, Refused
 from pool_server.web import callers
@@ -110,7 +110,7 @@ class BaseHandler(RequestHandler):
         if announced > self.body_cap:
             self.set_header("Connection", "close")
             raise Problem(413, "too_large", f"the body may hold at most {self.body_cap // 1024} KiB here")
-        cast(HTTP1Connection, self.request.connection).set_max_body_size(self.body_cap)
+        cast(TornadoConnection, self.request.connection).set_max_body_size(self.body_cap)
 
     def _admit(self) -> None:
         if self.access is Access.OPEN:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.routing import AnyMatches, Rule, RuleRouter
 from tornado.web import Application
 
 from pool_server import accounts as accounts_room
@@ -20,7 +18,8 @@ from pool_server import ledger as ledger_room
 from pool_server import users as users_room
 from pool_server.accounts import Accounts
 from pool_server.config import Settings
-from pool_server.gateway import Gateway, Upstream, server_options
+from pool_server.gateway import Gateway, Upstream
+from pool_server.http1 import Front, Request, Response, Taker, TornadoTaker
 from pool_server.ledger import Ledger
 from pool_server.records import UsageRecord
 from pool_server.store import Store
@@ -61,19 +60,23 @@ class Stack:
             self.settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=self.upstream
         )
         self.gateway.start()
-        router = RuleRouter([Rule(AnyMatches(), self.gateway), Rule(AnyMatches(), Application())])
-        self._server = HTTPServer(router, **server_options())
+        pages = Application()
+
+        def serve(request: Request, response: Response) -> Taker:
+            return self.gateway.take(request, response) or TornadoTaker(pages, request, response)
+
+        self._front = Front(serve)
         sockets = bind_sockets(0, "127.0.0.1")
         self.port = sockets[0].getsockname()[1]
-        self._server.add_sockets(sockets)
+        await self._front.listen(sockets)
         self.client = aiohttp.ClientSession(auto_decompress=False)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.client.close()
-        self._server.stop()
+        self._front.stop()
         await self.gateway.drain(0.0)
-        await self._server.close_all_connections()
+        await self._front.close()
         await self.accounts.close()
         await self.users.close()
         await self.ledger.close()

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from pool_server.http1 import Front, TornadoTaker
 from pool_server.web import WebContext, application
 from tests.web.pool import close_context
 
@@ -54,14 +54,14 @@ class Site:
     async def _main(self) -> None:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self.ctx = self._build()
-        server = HTTPServer(application(self.ctx), max_body_size=1 << 20)
+        pages = application(self.ctx)
+        front = Front(lambda request, response: TornadoTaker(pages, request, response))
         sockets = bind_sockets(0, "127.0.0.1")
-        server.add_sockets(sockets)
+        await front.listen(sockets)
         self.port = sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.stop()
-        await server.close_all_connections()
+        await front.close()
         await close_context(self.ctx)
 
     @property

@@ -1,0 +1,209 @@
+"""Where connections to upstreams lead, how they are made, and which are kept for the next exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
+from urllib.parse import unquote, urlsplit
+
+import aiohappyeyeballs
+
+from pool_server.http1.client import Connection
+
+CONNECT_S = 15.0  # for the name, the connection, a proxy's consent and TLS together
+KEPT_S = 60.0  # how long an idle connection is kept
+_SECOND_FAMILY_S = 0.25  # after so long IPv4 is tried beside IPv6 (RFC 8305)
+_PROXY_HEAD_CAP = 64 << 10
+
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class NotReached(Exception):
+    """No connection came about. The text names the cause and no address."""
+
+
+class Line(NamedTuple):
+    """Where a connection leads. `proxy` is the address of the proxy on the way, None for a direct line."""
+
+    secure: bool
+    host: str
+    port: int
+    proxy: str | None = None
+
+
+class Lines:
+    """Makes connections and keeps idle ones; one instance an event loop."""
+
+    def __init__(self) -> None:
+        self._idle: defaultdict[Line, list[Connection]] = defaultdict(list)
+        self._tls: ssl.SSLContext | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def kept(self, line: Line) -> Connection | None:
+        """An idle connection, the one used last, None when there is none."""
+        idle = self._idle.get(line)
+        oldest = asyncio.get_running_loop().time() - KEPT_S
+        while idle:
+            connection = idle.pop()
+            if connection.closed:
+                continue
+            if connection.idle_since >= oldest:
+                return connection
+            connection.fail("")
+        return None
+
+    async def dial(self, line: Line) -> Connection:
+        """A new connection. Raises `NotReached`."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                connection = await self._dial(line)
+        except TimeoutError:
+            raise NotReached("no connection in time") from None
+        except (ssl.SSLError, ssl.CertificateError):
+            raise NotReached("TLS handshake failed") from None
+        except socket.gaierror:
+            raise NotReached("host name not found") from None
+        except (OSError, ValueError):
+            why = "proxy not reachable" if line.proxy else "connection refused or host not reachable"
+            raise NotReached(why) from None
+        return connection
+
+    def _keep(self, line: Line, idle: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        idle.idle_since = loop.time()
+        self._idle[line].append(idle)
+        if self._sweep is None:
+            self._sweep = loop.call_later(KEPT_S / 2, self._close_old)
+
+    async def _dial(self, line: Line) -> Connection:
+        def make() -> Connection:
+            return Connection(partial(self._keep, line))
+
+        if line.proxy is None:
+            tls = await self._context() if line.secure else None
+            _, connection = await _over(await _open(line.host, line.port), make, tls, line.host)
+            return connection
+        proxy = urlsplit(line.proxy)
+        host, secure = proxy.hostname or "", proxy.scheme == "https"
+        opened = await _open(host, proxy.port or (443 if secure else 80))
+        tls = await self._context() if secure else None
+        if not line.secure:  # the proxy is asked for each URL; `Upstream` writes requests so
+            _, connection = await _over(opened, make, tls, host)
+            return connection
+        transport, tunnel = await _over(opened, _Tunnel, tls, host)
+        try:
+            await tunnel.ask(line, proxy_authorization(line.proxy))
+            connection = make()
+            inner = await asyncio.get_running_loop().start_tls(
+                transport, connection, await self._context(), server_hostname=line.host
+            )
+        except BaseException:
+            transport.abort()
+            raise
+        assert inner is not None
+        connection.connection_made(inner)
+        return connection
+
+    async def _context(self) -> ssl.SSLContext:
+        """The system's certificates, read once, beside the event loop."""
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+    def _close_old(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - KEPT_S
+        for line, idle in list(self._idle.items()):
+            young = [c for c in idle if not c.closed and c.idle_since >= oldest]
+            for connection in idle:
+                if connection.idle_since < oldest:
+                    connection.fail("")
+            if young:
+                self._idle[line] = young
+            else:
+                del self._idle[line]
+        self._sweep = loop.call_later(KEPT_S / 2, self._close_old) if self._idle else None
+
+    def close(self) -> None:
+        """Closes what is idle; what is in use goes on to its own end."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.fail("")
+        self._idle.clear()
+
+
+class _Tunnel(asyncio.Protocol):
+    """Asks a proxy for a tunnel (RFC 9110 §9.3.6) and reads its answer's head."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        if (b"\r\n\r\n" in self._head or len(self._head) > _PROXY_HEAD_CAP) and not self._done.done():
+            self._done.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    async def ask(self, line: Line, authorization: str) -> None:
+        """Raises `NotReached` when the proxy refuses."""
+        assert self._transport is not None
+        host = f"[{line.host}]" if ":" in line.host else line.host
+        lines = [f"CONNECT {host}:{line.port} HTTP/1.1", f"Host: {host}:{line.port}"]
+        if authorization:
+            lines.append(f"Proxy-Authorization: {authorization}")
+        self._transport.write("\r\n".join((*lines, "", "")).encode("latin-1"))
+        await self._done
+        status = self._head[9:12]
+        if not self._head.startswith(b"HTTP/1.") or not status.startswith(b"2"):
+            said = status.decode("latin-1") if status.isdigit() else "no HTTP"
+            raise NotReached(f"the proxy refused the connection ({said})")
+
+
+def proxy_authorization(proxy: str) -> str:
+    """The Proxy-Authorization that a proxy's address asks for, "" when it names no user."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+async def _over(
+    opened: socket.socket, protocol: Callable[[], P], tls: ssl.SSLContext | None, host: str
+) -> tuple[asyncio.Transport, P]:
+    """A protocol over an open socket, within TLS when there is a context. The socket is closed when that fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_connection(protocol, sock=opened, ssl=tls, server_hostname=host if tls else None)
+    except BaseException:
+        opened.close()
+        raise
+
+
+async def _open(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    opened = await aiohappyeyeballs.start_connection(
+        found, happy_eyeballs_delay=_SECOND_FAMILY_S, interleave=1, loop=loop
+    )
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return opened

@@ -1,0 +1,228 @@
+"""Tornado behind this front: its routers, handlers and WebSockets see the connection they know.
+
+Pages are few beside the data path, so here each request may cost what Tornado's own connection would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPOutputError,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+
+from pool_server.http1.request import Request
+from pool_server.http1.server import Gone, Response
+
+log = logging.getLogger(__name__)
+
+BODY_CAP = 1 << 20  # bytes of a request's body before its handler has said how many it takes
+_FRAMING = frozenset({"Content-Length", "Transfer-Encoding", "Connection"})
+
+
+class TornadoTaker:
+    """One request, handed to a Tornado router at the pace of what it finds there."""
+
+    def __init__(self, router: HTTPServerConnectionDelegate, request: Request, response: Response) -> None:
+        self._response = response
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._whole = False
+        self._gone = False
+        self._news = asyncio.Event()
+        self._connection = TornadoConnection(request, response)
+        delegate = router.start_request(object(), self._connection)
+        self._delegate: HTTPMessageDelegate | None = delegate
+        self._task = asyncio.get_running_loop().create_task(self._run(request, delegate))
+
+    async def _run(self, request: Request, delegate: HTTPMessageDelegate) -> None:
+        headers = HTTPHeaders()
+        try:
+            for name, value in request.headers.pairs:
+                headers.add(name, value)
+            line = RequestStartLine(request.method, request.target, f"HTTP/{request.version}")
+            await _settled(delegate.headers_received(line, headers))
+            while not self._done:
+                pieces, self._pieces = self._pieces, []
+                for piece in pieces:
+                    if not self._done:
+                        await _settled(delegate.data_received(piece))
+                if not pieces:
+                    if self._whole:
+                        delegate.finish()
+                        return
+                    self._news.clear()
+                    await self._news.wait()
+        except HTTPInputError:
+            self._end(400)
+        except Exception:
+            log.exception("a page's request failed outside its handler")
+            self._end(500)
+        finally:
+            self._delegate = None  # it and what it serves refer to each other
+
+    @property
+    def _done(self) -> bool:
+        """Nobody wants to hear more of the request."""
+        return self._gone or self._response.finished
+
+    def data_received(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= self._connection.cap:
+            self._pieces.append(chunk)
+            self._news.set()
+        elif not self._done:
+            self._end(413)
+            self.on_connection_close()
+
+    def finish(self) -> None:
+        self._whole = True
+        self._news.set()
+
+    def on_connection_close(self) -> None:
+        self._gone = True
+        self._news.set()
+        if self._delegate is not None and not self._whole:
+            self._delegate.on_connection_close()
+        else:
+            self._connection.left()
+
+    def _end(self, status: int) -> None:
+        """Ends an answer that no handler will give."""
+        if self._response.started:
+            self._response.abort()
+        elif not self._response.closed:
+            self._response.last = True
+            self._response.start(status, [], length=0)
+            self._response.finish()
+
+
+class TornadoConnection(HTTPConnection):
+    """What Tornado's handlers write their answer to. `cap`: bytes of a body that are taken in."""
+
+    def __init__(self, request: Request, response: Response) -> None:
+        self.context = _Context(request.remote_ip)
+        self.cap = BODY_CAP
+        self._response = response
+        self._bare = request.method == "HEAD"
+        self._left: int | None = None  # bytes of a body of known length still to come
+        self._switching = b""  # the head of a 101 leaves by the stream that takes over
+        self._close_callback: Callable[[], object] | None = None
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        self._close_callback = callback
+
+    def set_max_body_size(self, size: int) -> None:
+        self.cap = size
+
+    def left(self) -> None:
+        """The client has left after its request was whole."""
+        callback, self._close_callback = self._close_callback, None
+        if callback is not None:
+            callback()
+
+    def write_headers(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
+    ) -> asyncio.Future[None]:
+        assert isinstance(start_line, ResponseStartLine)
+        if start_line.code == 101:
+            lines = [f"HTTP/1.1 101 {start_line.reason}", *(f"{name}: {value}" for name, value in headers.get_all())]
+            self._switching = "\r\n".join((*lines, "", "")).encode("latin-1")
+            return _done()
+        kept = [pair for pair in headers.get_all() if pair[0] not in _FRAMING]
+        length = headers.get("Content-Length")
+        if headers.get("Connection", "").lower() == "close":
+            self._response.last = True
+        self._left = int(length) if length is not None and not self._bare else None
+        chunk = chunk or b""
+        self._count(chunk)
+        known = int(length) if length is not None else None
+        return self._sent(lambda: self._response.start(start_line.code, kept, chunk, length=known, bare=self._bare))
+
+    def write(self, chunk: bytes) -> asyncio.Future[None]:
+        self._count(chunk)
+        return self._sent(lambda: self._response.write(chunk) if chunk else None)
+
+    def _count(self, chunk: bytes) -> None:
+        if self._left is not None:
+            self._left -= len(chunk)
+            if self._left < 0:
+                self._response.abort()
+                raise HTTPOutputError("tried to write more data than Content-Length")
+
+    def _sent(self, write: Callable[[], asyncio.Future[None] | None]) -> asyncio.Future[None]:
+        try:
+            waiting = write()
+        except Gone:
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(StreamClosedError())
+            failed.exception()  # whoever does not wait for it need not hear of it
+            return failed
+        return waiting if waiting is not None else _done()
+
+    def finish(self) -> None:
+        if self._switching:
+            return
+        if self._left and not self._response.closed:
+            self._response.abort()
+            raise HTTPOutputError(f"tried to write {self._left} bytes less than Content-Length")
+        self._response.finish()
+
+    def detach(self) -> IOStream:
+        """The connection leaves HTTP (a WebSocket): a Tornado stream on the same socket."""
+        transport, rest = self._response.release()
+        taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        taken.setblocking(False)
+        transport.abort()  # closes its own descriptor; the connection lives on by ours
+        stream = _Resumed(taken, rest)
+        if self._switching:
+            stream.write(self._switching)
+        return stream
+
+
+class _Resumed(IOStream):
+    """A stream that begins with bytes read before."""
+
+    def __init__(self, taken: socket.socket, before: bytes) -> None:
+        super().__init__(taken)
+        self._before = before
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        if not self._before:
+            return super().read_from_fd(buf)
+        piece, self._before = self._before[: len(buf)], self._before[len(buf) :]
+        buf[: len(piece)] = piece
+        return len(piece)
+
+
+class _Context:
+    """What Tornado reads of a connection."""
+
+    def __init__(self, remote_ip: str) -> None:
+        self.address = (remote_ip, 0)
+        self.address_family = socket.AF_INET6 if ":" in remote_ip else socket.AF_INET
+        self.protocol = "http"
+        self.remote_ip = remote_ip
+
+
+async def _settled(waiting: Awaitable[None] | None) -> None:
+    if waiting is not None:
+        await waiting
+
+
+def _done() -> asyncio.Future[None]:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
