@@ -5,9 +5,9 @@ The record also says what each worker's running requests hold and have used so f
 every user it holds something for; when it dies, the next one to look settles what it left behind at what was
 reported last, or by the ledger when that knows of more.
 
-What ends in one turn of the event loop is written in one transaction at the end of the turn. Nobody sees the
-difference: this worker writes before it reads, and an exchange tells its client, and with that anybody who could
-ask another worker, no sooner than in a later turn, after its record is on the disk.
+What ends and what is reported in one turn of the event loop is written in one transaction at the end of the turn.
+Nobody sees the difference: this worker writes before it reads, and an exchange tells its client, and with that
+anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class _NoCounters(Exception):
         self.user = user
 
 
+_Reports = dict[Reservation, tuple[int, float]]  # running request → tokens and cost used so far
 _Seeds = dict[str, bytes]  # user id → counters made from the ledger, encoded: a transaction may run again
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -100,7 +101,8 @@ class Book:
         self._epoch = worker.epoch()
         self._worker = worker.name()
         self._running: dict[str, int] = {}  # user id → this worker's requests, 0 = the mark may go
-        self._ended: list[_Final] = []  # in this turn of the event loop
+        self._reported: _Reports = {}  # in this turn of the event loop
+        self._ended: list[_Final] = []  # likewise
         self._unsettled: list[_Final] = []  # could not be written
         self._closed = False
 
@@ -108,7 +110,7 @@ class Book:
         self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
     ) -> Reservation | Denied:
         """Takes room for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
-        self.write_ended()
+        self.write_turn()
         now = self._clock()
         made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
 
@@ -138,35 +140,13 @@ class Book:
         """The stream has used this much so far (not an increment). What is held grows when it was too little."""
         if reservation.done or not (reservation.counted and reservation.taken):
             return
-        seen = max(reservation.seen_tokens, tokens), max(reservation.seen_cost, cost or 0.0)
-        grown = msgspec.structs.replace(
-            reservation,
-            tokens=max(reservation.tokens, seen[0]),
-            cost=max(reservation.cost, seen[1]),
-            seen_tokens=seen[0],
-            seen_cost=seen[1],
-        )
-        more = Hold(
-            0,
-            grown.tokens - reservation.tokens,
-            grown.cost - reservation.cost,
-            grown.seen_tokens - reservation.seen_tokens,
-            grown.seen_cost - reservation.seen_cost,
-        )
+        seen_tokens, seen_cost = self._seen(reservation)
+        self._reported[reservation] = max(seen_tokens, tokens), max(seen_cost, cost or 0.0)
+        self._write_soon()
 
-        def grow(txn: Txn, use: Use, _: Bounds) -> bool:
-            known = counters.grow(use, self._worker, more)
-            if known:
-                txn.put(USE, reservation.user.encode(), _encode(use))
-            return known
-
-        try:
-            known = self._with_use(reservation.user, self._clock(), grow)
-        except StoreError:
-            return  # the store says so elsewhere; the next report or the settling makes up for it
-        if known:
-            reservation.tokens, reservation.cost = grown.tokens, grown.cost
-            reservation.seen_tokens, reservation.seen_cost = seen
+    def _seen(self, reservation: Reservation) -> tuple[int, float]:
+        """What the stream has reported so far, be it written or not."""
+        return self._reported.get(reservation) or (reservation.seen_tokens, reservation.seen_cost)
 
     def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """The request has ended and used this. Only the first call for a reservation counts.
@@ -175,7 +155,7 @@ class Book:
         """
         spent = cost
         if spent is None:
-            spent = reservation.seen_cost or (counters.FLOOR_COST if usage.total else 0.0)
+            spent = self._seen(reservation)[1] or (counters.FLOOR_COST if usage.total else 0.0)
         self._end(_Final(reservation, usage.total, spent, weigh(usage)))
 
     def release(self, reservation: Reservation) -> None:
@@ -184,7 +164,7 @@ class Book:
 
     def read(self, user: str) -> tuple[Use, Bounds]:
         """The counters of a user of the pool now. Those that are missing are made and kept."""
-        self.write_ended()
+        self.write_turn()
         now = self._clock()
         marks = self.calendar.at(now)
         raw = self._store.get(USE, user.encode())
@@ -198,25 +178,22 @@ class Book:
         txn.put(USE, user.encode(), _encode(use))
         return use
 
-    def write_ended(self) -> None:
-        """Settles what has ended in this turn of the event loop."""
-        if not self._ended:
+    def write_turn(self) -> None:
+        """Writes what has ended and what was reported in this turn of the event loop."""
+        if not self._ended and not self._reported:
             return
         ended, self._ended = self._ended, []
-        try:
-            self._write_ends(ended)
-        except StoreError:
-            self._unsettled += ended
+        reported, self._reported = self._reported, {}
+        self._unsettled += self._write_all(ended, reported)
 
     def settle_waiting(self) -> None:
         """Settles what could not be written before. Called now and then."""
-        self.write_ended()
+        self.write_turn()
         while self._unsettled:
-            try:
-                self._write_ends(self._unsettled[:_MOST_ENDS])
-            except StoreError:
+            left = self._write_all(self._unsettled[:_MOST_ENDS], {})
+            self._unsettled[:_MOST_ENDS] = left
+            if left:
                 return
-            del self._unsettled[:_MOST_ENDS]
 
     def close(self) -> None:
         """Settles what waits and takes the marks back; what ends later is written at once. Raises StoreError."""
@@ -226,7 +203,7 @@ class Book:
 
     def recover(self) -> int:
         """Settles what dead workers left behind; returns for how many users that was."""
-        self.write_ended()
+        self.write_turn()
         settled, start = 0, b""
         while True:
             with self._store.read() as txn:
@@ -240,7 +217,7 @@ class Book:
 
     def forget_idle(self, most: int | None = 500) -> None:
         """Takes back the marks of users for whom nothing runs here any more: so many at once, None = all."""
-        self.write_ended()
+        self.write_turn()
         idle = [user for user, running in self._running.items() if not running][:most]
         if not idle or self._unsettled:  # what is unsettled still holds, and a mark must stay for it
             return
@@ -278,54 +255,77 @@ class Book:
         if reservation.done or not reservation.counted:
             return
         reservation.done = True
+        self._reported.pop(reservation, None)  # the end says more
         if reservation.taken:
             self._running[reservation.user] -= 1
         if self._unsettled:  # the store fails
             self._unsettled.append(final)
             return
         self._ended.append(final)
-        if len(self._ended) == 1 and not self._written_soon():
-            self.write_ended()
+        self._write_soon()
 
-    def _written_soon(self) -> bool:
-        """Has what ends in this turn written at its end; False where there is no running loop."""
-        if self._closed:
-            return False
+    def _write_soon(self) -> None:
+        """Has this turn's changes written at its end; at once where there is no running loop."""
+        if len(self._ended) + len(self._reported) > 1:
+            return  # asked for already
         try:
-            asyncio.get_running_loop().call_soon(self.write_ended)
+            loop = None if self._closed else asyncio.get_running_loop()
         except RuntimeError:
-            return False
-        return True
+            loop = None
+        if loop is None:
+            self.write_turn()
+        else:
+            loop.call_soon(self.write_turn)
 
-    def _write_ends(self, finals: Sequence[_Final]) -> None:
-        """Settles these in one transaction. Raises StoreError."""
+    def _write_all(self, ended: Sequence[_Final], reported: _Reports) -> Sequence[_Final]:
+        """Writes these in one transaction; returns what has ended and the store could not take.
+
+        Reports it could not take are dropped: the next one, or the settling, makes up for them.
+        """
         try:
-            self._write(lambda txn, seeds: self._settle_all(txn, finals, seeds))
+            known = self._write(lambda txn, seeds: self._change_all(txn, ended, reported, seeds))
         except StoreError:
-            raise
+            return ended  # the store says so elsewhere
         except Exception:
-            if len(finals) == 1:
-                log.exception("a request of %s could not be settled", finals[0].reservation.user)
-                return
-            for final in finals:  # one that cannot be settled must not keep the others from it
-                self._write_ends([final])
+            parts: list[tuple[list[_Final], _Reports]] = [([final], {}) for final in ended]
+            parts += [([], {made: seen}) for made, seen in reported.items()]
+            if len(parts) == 1:
+                log.exception("what a request has used could not be counted")
+                return []
+            # One that cannot be counted must not keep the others from it.
+            return [left for part in parts for left in self._write_all(*part)]
+        for made in known:
+            made.seen_tokens, made.seen_cost = reported[made]
+            made.tokens, made.cost = max(made.tokens, made.seen_tokens), max(made.cost, made.seen_cost)
+        return []
 
-    def _settle_all(self, txn: Txn, finals: Sequence[_Final], seeds: _Seeds) -> None:
+    def _change_all(self, txn: Txn, ended: Sequence[_Final], reported: _Reports, seeds: _Seeds) -> list[Reservation]:
+        """Returns the reservations whose reports the store knows now."""
         now = self._clock()
         uses: dict[str, Use] = {}
         weights: dict[tuple[str, str], float] = {}
-        for final in finals:
+
+        def use_of(user: str) -> Use:
+            if user not in uses:
+                uses[user] = self._use(txn, user, now, seeds)
+            return uses[user]
+
+        known = [made for made, seen in reported.items() if self._grow_one(use_of(made.user), made, *seen)]
+        for final in ended:
             made = final.reservation
-            use = uses.get(made.user)
-            if use is None:
-                use = uses[made.user] = self._use(txn, made.user, now, seeds)
-            self._settle_one(use, final, now)
+            self._settle_one(use_of(made.user), final, now)
             key = made.provider, made.user
             weights[key] = weights.get(key, 0.0) + final.weight
         for user, use in uses.items():
             txn.put(USE, user.encode(), _encode(use))
         for (provider, user), weight in weights.items():
             self._shares.add(txn, provider, user, weight, now)
+        return known
+
+    def _grow_one(self, use: Use, made: Reservation, tokens: int, cost: float) -> bool:
+        more_tokens, more_cost = max(0, tokens - made.tokens), max(0.0, cost - made.cost)
+        more = Hold(0, more_tokens, more_cost, tokens - made.seen_tokens, cost - made.seen_cost)
+        return counters.grow(use, self._worker, more)
 
     def _settle_one(self, use: Use, final: _Final, now: float) -> None:
         made, tokens, cost = final.reservation, final.tokens, final.cost

@@ -400,7 +400,7 @@ class Users:
         self._freed = asyncio.Event()
 
     def _unfair(self, view: View, provider: str, room: float | None) -> Denied | None:
-        self._book.write_ended()  # what has just ended is recent use
+        self._book.write_turn()  # what has just ended is recent use
         until = self._shares.waits_until(provider, view.id, room, self._clock())
         if until is None:
             return None

@@ -32,13 +32,14 @@ class Writes:
     """Counts the store's transactions, and lets them fail when told."""
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, self.fail = 0, False
+        self.count = 0
+        self.good: int | None = None  # so many succeed, None = all
         self._write = store.write
         monkeypatch.setattr(store, "write", self)
 
     def __call__(self, fn: Callable[..., Any]) -> Any:
         self.count += 1
-        if self.fail:
+        if self.good is not None and self.count > self.good:
             raise StoreFull("no space left")
         return self._write(fn)
 
@@ -99,10 +100,10 @@ def test_a_mark_goes_only_after_what_ended_in_this_turn_is_settled(desk: Desk, m
     async def main() -> None:
         writes = Writes(desk.store, monkeypatch)
         desk.book.settle(desk.took(), Usage(input=100), None)
-        writes.fail = True
+        writes.good = writes.count
         desk.book.forget_idle()
         assert marks() == 1
-        writes.fail = False
+        writes.good = None
         desk.book.settle_waiting()
         desk.book.settle(desk.took(), Usage(input=100), None)
         desk.book.forget_idle()
@@ -115,14 +116,14 @@ def test_ends_of_a_turn_that_cannot_be_written_wait(desk: Desk, monkeypatch: pyt
     async def main() -> None:
         one, two, three = desk.took(), desk.took(), desk.took()
         writes = Writes(desk.store, monkeypatch)
-        writes.fail = True
+        writes.good = writes.count
         desk.book.settle(one, Usage(input=100), None)
         desk.book.settle(two, Usage(input=20), None)
         await asyncio.sleep(0)
         desk.book.settle(three, Usage(input=3), None)
         await asyncio.sleep(0)
         assert writes.count == 1  # one attempt; the rest is left to `settle_waiting`
-        writes.fail = False
+        writes.good = None
         desk.book.settle_waiting()
         assert (desk.now["tokens_day"], desk.now["concurrent"]) == (123, 0)
 
@@ -141,7 +142,96 @@ def test_a_record_that_cannot_be_read_keeps_nobody_else_from_being_settled(
         desk.book.settle(mine, Usage(input=100), None)
         await asyncio.sleep(0)
         assert (desk.now["tokens_day"], desk.now["concurrent"]) == (100, 0)
-        assert "u_broken could not be settled" in caplog.text
+        assert "could not be counted" in caplog.text
+
+    in_a_loop(main)
+
+
+@pytest.mark.parametrize("good", [3, 4])
+def test_one_of_many_that_cannot_be_read_settles_nobody_twice_when_the_store_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
+    """The whole is tried, then each alone; after `good` attempts the disk is full."""
+
+    async def main() -> None:
+        broken = desk.book.reserve("u_broken", "codex", Limits(), 0, None)
+        assert isinstance(broken, Reservation)
+        made = [desk.took() for _ in range(3)]
+        desk.store.write(lambda txn: txn.put("users.use", b"u_broken", b"no such thing"))
+        writes = Writes(desk.store, monkeypatch)
+        writes.good = good
+        desk.book.settle(broken, Usage(input=9), None)
+        for one in made:
+            desk.book.settle(one, Usage(input=100), None)
+        await asyncio.sleep(0)
+        assert writes.count == 5
+        writes.good = None
+        assert desk.now["tokens_day"] == (good - 2) * 100
+        desk.book.settle_waiting()
+        assert (desk.now["tokens_day"], desk.now["concurrent"]) == (300, 0)
+
+    in_a_loop(main)
+
+
+def test_reports_of_one_turn_are_written_together_and_at_once_before_the_next_request(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        limits, other = Limits(tokens_day=100_000), desk.another()
+        one, two = desk.took(limits), desk.took(limits)
+        writes = Writes(desk.store, monkeypatch)
+        desk.book.progress(one, 10_000, 0.5)
+        desk.book.progress(two, 30_000, None)
+        desk.book.progress(two, 20_000, 0.25)  # of numbers that go back the larger counts
+        assert writes.count == 0
+        await asyncio.sleep(0)
+        assert writes.count == 1
+        held = other.read(desk.user)[0].held
+        assert (held.tokens, held.seen_tokens, held.seen_cost) == (40_000, 40_000, 0.75)
+        desk.book.progress(one, 90_000, 0.5)
+        denied = desk.take(limits)
+        assert isinstance(denied, Denied) and denied.denial is Denial.TOKENS_DAY
+        desk.book.progress(two, 30_000, 0.5)
+        desk.book.settle(one, Usage(input=95_000), 1.0)
+        desk.book.release(two)
+        use, _ = desk.book.read(desk.user)
+        assert (use.day_tokens, use.day_cost, use.by) == (95_000, 1.0, {})
+
+    in_a_loop(main)
+
+
+def test_a_report_is_not_written_when_its_request_ends_in_the_same_turn(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        made, other = desk.took(), desk.took()
+        writes = Writes(desk.store, monkeypatch)
+        desk.book.progress(made, 50_000, 0.5)
+        desk.book.settle(made, Usage(input=50_010), None)  # price not known: what was reported
+        await asyncio.sleep(0)
+        assert writes.count == 1
+        use, _ = desk.book.read(desk.user)
+        assert (use.day_tokens, use.day_cost) == (50_010, 0.5)
+        assert use.held == other.hold
+
+    in_a_loop(main)
+
+
+def test_reports_that_cannot_be_written_are_made_up_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        made = desk.took()
+        writes = Writes(desk.store, monkeypatch)
+        writes.good = 0
+        desk.book.progress(made, 50_000, 0.5)
+        await asyncio.sleep(0)
+        writes.good = None
+        assert desk.book.read(desk.user)[0].held.seen_tokens == 0
+        desk.book.progress(made, 60_000, 0.75)
+        held = desk.book.read(desk.user)[0].held
+        assert (held.tokens, held.seen_tokens, held.seen_cost) == (60_000, 60_000, 0.75)
+        desk.book.settle(made, Usage(input=61_000), 0.75)
+        use, _ = desk.book.read(desk.user)
+        assert (use.day_tokens, use.day_cost, use.by) == (61_000, 0.75, {})
 
     in_a_loop(main)
 
