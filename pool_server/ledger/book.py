@@ -1,23 +1,26 @@
-"""Writes records, their index entries and the rollups in one transaction, each record exactly once.
+"""Writes records, their index entries and the rollups, each record exactly once.
 
-Runs in the store's writer thread with a whole batch at a time. Increments are merged in memory first, so that a
-batch touches each rollup row once; rows written last are remembered as long as nobody else wrote in between.
+Runs in the store's writer thread with a whole batch at a time. What a record adds to the rollups is written down
+beside it and added to them later, together with what others add: see `recent`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from typing import TypeVar
 
+from pool_server.ledger import recent
 from pool_server.ledger.keys import (
-    GRAINS,
+    RECENT,
     RECORD_IDS,
     RECORD_INDEX,
     RECORDS,
     ROLLUPS,
     Cell,
     Days,
-    account_key,
+    Grain,
+    Name,
     index_keys,
     names_of,
     record_key,
@@ -29,90 +32,97 @@ from pool_server.ledger.sums import Sums
 from pool_server.records import UsageRecord
 from pool_server.store import Txn
 
-Place = tuple[int, Cell]  # start of a bucket, who and what
-_REMEMBERED_ROWS = 20_000
+P = TypeVar("P")
+S = TypeVar("S", tuple[int, int, int], tuple[int, int], tuple[int])
+
+Part = tuple[tuple[int, int, int], Cell, Sums]  # where minute, hour and day begin; who and what; what it adds
 _ALL = Kept()
 
 
 class Book:
-    """Applies batches of cleaned, priced records. One a process; only the writer thread calls it."""
+    """Applies batches of cleaned, priced records. Remembers nothing: several processes may write the same rows."""
 
     def __init__(self, timezone: str) -> None:
         self._days = Days(timezone)
-        self._rows: dict[bytes, Sums] = {}
-        self._last_txn = -1
 
-    def apply(self, txn: Txn, records: Sequence[UsageRecord], have: Kept = _ALL) -> list[bool]:
-        """Record a batch; True for each. One whose id is there already adds nothing. See `merge` for `have`."""
-        if txn.id != self._last_txn + 1:
-            self._rows.clear()  # another process wrote, or a transaction was given up
-        self._last_txn = txn.id
-        if len(self._rows) > _REMEMBERED_ROWS:
-            self._rows.clear()
-        new = [rec for rec in records if self._add(txn, rec)]
-        self._roll_up(txn, merge(new, self._days, have))
+    def apply(self, txn: Txn, records: Sequence[UsageRecord]) -> list[bool]:
+        """Record a batch; True for each. One whose id is there already adds nothing."""
+        new = _add(txn, records)
+        txn.put_many(RECENT, [(key, recent.encode(rec, self._days)) for key, rec in new])
+        if txn.count(RECENT) >= recent.MOST:
+            found = recent.shares(txn)
+            _roll_up(txn, merge((share.starts, share.cell, Sums.decode(share.sums)) for share in found))
+            txn.delete_range(RECENT, b"", b"\xff", limit=len(found))
         return [True] * len(records)
 
-    def dropped(self) -> None:
-        """What was applied last was not committed."""
-        self._rows.clear()
-        self._last_txn = -1
+    def load(self, txn: Txn, records: Sequence[UsageRecord], have: Kept) -> None:
+        """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
+        days = self._days
+        new = _add(txn, records)
+        _roll_up(txn, merge(((recent.starts_of(rec, days), recent.cell_of(rec), Sums.of(rec)) for _, rec in new), have))
 
-    def _add(self, txn: Txn, rec: UsageRecord) -> bool:
+
+def _add(txn: Txn, records: Sequence[UsageRecord]) -> list[tuple[bytes, UsageRecord]]:
+    """Write the records that are new and their index entries; returns those records with their keys."""
+    new: list[tuple[bytes, UsageRecord]] = []
+    entries: list[bytes] = []
+    for rec in records:
         key = record_key(rec.at, rec.id)
         packed = pack(rec)
         if not txn.put_new(RECORD_IDS, rec.id.encode(), key):
-            return False
+            continue
         while not txn.put_new(RECORDS, key, packed):  # same microsecond, same hash: the next place
             key = (int.from_bytes(key, "big") + 1).to_bytes(12, "big")
             txn.put(RECORD_IDS, rec.id.encode(), key)
-        for entry in index_keys(rec, key):
-            txn.put(RECORD_INDEX, entry, b"")
-        return True
-
-    def _roll_up(self, txn: Txn, increments: dict[bytes, Sums]) -> None:
-        rows = self._rows
-        changed: list[tuple[bytes, bytes]] = []
-        for key, increment in sorted(increments.items(), key=itemgetter(0)):
-            row = rows.get(key)
-            if row is None:
-                raw = txn.get(ROLLUPS, key)
-                row = rows[key] = Sums() if raw is None else Sums.decode(raw)
-            row.add(increment)
-            changed.append((key, row.encode()))
-        txn.put_many(ROLLUPS, changed)
+        entries += index_keys(rec, key)
+        new.append((key, rec))
+    entries.sort()
+    txn.put_many(RECORD_INDEX, [(entry, b"") for entry in entries])
+    return new
 
 
-def merge(records: Sequence[UsageRecord], days: Days, have: Kept = _ALL) -> dict[bytes, Sums]:
-    """The rollup rows that `records` add to, with what they add. `days` says where days begin, `have` from when on
-    minute and hour rows are kept: a history that is loaded makes none that would be pruned at once.
+def _roll_up(txn: Txn, increments: dict[bytes, Sums]) -> None:
+    changed: list[tuple[bytes, bytes]] = []
+    for key, row in sorted(increments.items(), key=itemgetter(0)):
+        raw = txn.get(ROLLUPS, key)
+        if raw is not None:
+            there = Sums.decode(raw)
+            there.add(row)
+            row = there
+        changed.append((key, row.encode()))
+    txn.put_many(ROLLUPS, changed)
 
-    Minutes are summed into hours and hours into days before each is spread over the dimensions. Rows may share one
-    object: nobody changes them in place.
+
+def merge(parts: Iterable[Part], have: Kept = _ALL) -> dict[bytes, Sums]:
+    """The rollup rows that `parts` add to, with what they add. `have` says from when on minute and hour rows are
+    kept: a history that is loaded makes none that would be pruned at once.
+
+    What lies in one minute is summed before it is spread over the dimensions, minutes before hours, hours before
+    days. Rows may share one object: nobody changes them in place.
     """
-    rows: dict[bytes, Sums] = {}
-    minutes = _gather(((int(rec.at) // 60 * 60, _cell(rec)), Sums.of(rec)) for rec in records)
-    hours = _gather(((days.hour(start), cell), sums) for (start, cell), sums in minutes.items())
-    whole_days = _gather(((days.start(start), cell), sums) for (start, cell), sums in hours.items())
-    for grain, places, since in zip(GRAINS, (minutes, hours, whole_days), (have.minutes, have.hours, 0), strict=True):
-        for (start, cell), sums in places.items():
-            if start < since:
-                continue
-            bucket = seconds_key(start)
-            for dimension, name in names_of(cell):
-                key = grain + dimension + bucket + name
-                row = rows.get(key)
-                rows[key] = sums if row is None else row.plus(sums)
-    return rows
+    cells = _gather(((starts, cell), sums) for starts, cell, sums in parts)
+    minutes = _gather(((starts, name), sums) for (starts, cell), sums in cells.items() for name in names_of(cell))
+    hours = _gather((((hour, day), name), sums) for ((_, hour, day), name), sums in minutes.items())
+    days = _gather((((day,), name), sums) for ((_, day), name), sums in hours.items())
+    return {
+        **_keyed(b"m", minutes, have.minutes),
+        **_keyed(b"h", hours, have.hours),
+        **_keyed(b"d", days, 0),
+    }
 
 
-def _gather(parts: Iterable[tuple[Place, Sums]]) -> dict[Place, Sums]:
-    gathered: dict[Place, Sums] = {}
+def _gather(parts: Iterable[tuple[P, Sums]]) -> dict[P, Sums]:
+    gathered: dict[P, Sums] = {}
     for place, sums in parts:
         there = gathered.get(place)
         gathered[place] = sums if there is None else there.plus(sums)
     return gathered
 
 
-def _cell(rec: UsageRecord) -> Cell:
-    return rec.user, account_key(rec), rec.model
+def _keyed(grain: Grain, rows: Mapping[tuple[S, Name], Sums], since: int) -> dict[bytes, Sums]:
+    """Rows of one grain by their keys, without those of buckets before `since`."""
+    return {
+        grain + dimension + seconds_key(starts[0]) + name: sums
+        for (starts, (dimension, name)), sums in rows.items()
+        if starts[0] >= since
+    }

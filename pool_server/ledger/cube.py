@@ -1,17 +1,20 @@
 """Reads rollup rows for any filter and grouping.
 
 Nine dimensions are kept; a question is answered from the smallest that knows all the names it filters or groups
-by. An account's name begins with its provider, so a provider beside another name is read from the account's.
+by. An account's name begins with its provider, so a provider beside another name is read from the account's. What
+is not in the rollups yet is read beside them, as rows of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Literal
 
 import msgspec
 
-from pool_server.ledger import keys
+from pool_server.ledger import keys, recent
+from pool_server.ledger.recent import Share
 from pool_server.ledger.span import Slice
 from pool_server.store import Reader
 
@@ -40,7 +43,7 @@ class Filters(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One rollup row: start of its bucket, the names asked for, its encoded sums."""
+    """One rollup row: start of its bucket, the names asked for, its encoded sums. More than one may have both."""
 
     bucket: int
     names: tuple[str, ...]
@@ -60,8 +63,9 @@ def rows(reader: Reader, slices: Iterable[Slice], filters: Filters, by: tuple[Fi
     """Every row of the slices that passes the filters, named by the fields of `by`."""
     plan = _plan(filters, by)
     pick = [_picker(field, plan.order) for field in by]
+    newest = recent.shares(reader)
     for part in slices:
-        for bucket, name, raw in _scan(reader, part, plan):
+        for bucket, name, raw in chain(_scan(reader, part, plan), _newest(newest, part, plan)):
             if not name.endswith(plan.tail):
                 continue  # most rows of a scan for a name that comes last: told apart without taking them apart
             names = name.decode().split("\0") if name else [""]
@@ -127,6 +131,23 @@ def _scan(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes
             continue
         for key, raw in reader.scan(keys.ROLLUPS, head, head + _END):
             yield at, key[6:], raw
+
+
+def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
+    """What `_scan` would find if the newest exchanges were in the rollups, a row for each of them."""
+    grain = keys.GRAINS.index(part.grain)
+    for share in shares:
+        start = share.starts[grain]
+        if part.start <= start < part.stop:
+            name = _name(share.cell, plan.order)
+            if name == plan.prefix if plan.exact else name.startswith(plan.prefix):
+                yield start, name, share.sums
+
+
+def _name(cell: keys.Cell, order: tuple[Field, ...]) -> bytes:
+    user, account, model = cell
+    parts = {"user": user, "account": account, "model": model, "provider": account.partition(":")[0]}
+    return "\0".join([parts[field] for field in order]).encode()
 
 
 def _buckets(reader: Reader, part: Slice) -> list[bytes]:

@@ -5,6 +5,7 @@
 - `record_index`: kind + 4 bytes of the value's hash + the key in `records` → nothing
 - `rollups`: grain + dimension + start of the bucket (4 bytes) + names joined by NUL → sums; buckets first, so that
   what is being written lies together and a range of time is one scan
+- `recent`: the key in `records` → what the exchange adds to the rollups, until it is in them
 - `quota_history`: account NUL scope NUL window NUL + time (8 bytes) → one sighting
 - `ledger_notes`: small facts (what was pruned, open incidents)
 """
@@ -23,9 +24,10 @@ RECORDS = "records"
 RECORD_IDS = "record_ids"
 RECORD_INDEX = "record_index"
 ROLLUPS = "rollups"
+RECENT = "recent"
 QUOTA = "quota_history"
 NOTES = "ledger_notes"
-TABLES = (RECORDS, RECORD_IDS, RECORD_INDEX, ROLLUPS, QUOTA, NOTES)
+TABLES = (RECORDS, RECORD_IDS, RECORD_INDEX, ROLLUPS, RECENT, QUOTA, NOTES)
 
 Grain = Literal[b"m", b"h", b"d"]
 GRAINS: tuple[Grain, ...] = (b"m", b"h", b"d")
@@ -37,6 +39,7 @@ DIMENSIONS = (POOL, PROVIDER, ACCOUNT, USER, MODEL, USER_MODEL, USER_ACCOUNT, AC
 BY_USER, BY_ACCOUNT, BY_MODEL, BY_OUTCOME, FAILED = b"u", b"a", b"m", b"o", b"f"
 
 Cell = tuple[str, str, str]  # user, account key, model
+Name = tuple[bytes, bytes]  # a dimension and the name part of a key in it
 _LAST_SECOND = 0xFFFFFFFF
 
 
@@ -82,7 +85,7 @@ def seconds_key(at: float) -> bytes:
     return min(max(0, int(at)), _LAST_SECOND).to_bytes(4, "big")
 
 
-def names_of(cell: Cell) -> tuple[tuple[bytes, bytes], ...]:
+def names_of(cell: Cell) -> tuple[Name, ...]:
     """For each dimension its code and the name part of a cell's keys."""
     user, account, model = (part.encode() for part in cell)
     provider = account.partition(b":")[0]

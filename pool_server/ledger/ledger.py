@@ -61,7 +61,7 @@ class Ledger:
         self._watcher = quota.Watcher()
         self._sightings = store.channel(quota.write, failed=_not_kept)
         self._book = Book(settings.ledger.timezone)
-        self._channel = store.channel(self._book.apply, self._book.dropped, self._failed)
+        self._channel = store.channel(self._book.apply, failed=self._failed)
         self._waiting: deque[UsageRecord] = deque()
         self._retry: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -109,7 +109,7 @@ class Ledger:
         book, count = Book(zone), 0
         waiting = iter(records)
         while batch := [self._finish(rec) for rec in islice(waiting, LOAD_BATCH)]:
-            self.store.write(lambda txn, batch=batch: book.apply(txn, batch, have))  # type: ignore[misc]
+            self.store.write(lambda txn, batch=batch: book.load(txn, batch, have))  # type: ignore[misc]
             count += len(batch)
         return count
 

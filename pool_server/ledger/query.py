@@ -11,7 +11,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal
 
-from pool_server.ledger import cube
+from pool_server.ledger import cube, recent
 from pool_server.ledger.cube import Field, Filters, Row
 from pool_server.ledger.keys import GRAINS, POOL, ROLLUPS, Days, seconds_key, zone
 from pool_server.ledger.span import Kept, Slice, Step, cover, cover_at, kept, widen
@@ -190,7 +190,7 @@ def _nothing_since(reader: Reader, at: int) -> bool:
         head = grain + POOL
         if next(reader.scan(ROLLUPS, head + seconds_key(at), head + b"\xff", limit=1), None) is not None:
             return False
-    return True
+    return all(share.starts[0] < at for share in recent.shares(reader))
 
 
 def _buckets(step: Step, start: int, stop: int, days: Days) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
-from pool_server.ledger import Ledger, ledger, prune
+from pool_server.ledger import Ledger, ledger, prune, recent
 from pool_server.ledger.keys import TABLES
 from pool_server.records import WindowObservation
 from pool_server.words import Source
@@ -30,7 +30,10 @@ def grains(book: Ledger) -> dict[bytes, int]:
     return {grain: keys.count(grain) for grain in (b"m", b"h", b"d")}
 
 
-def test_everything_goes_in_its_time_and_sums_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [1, 100])
+def test_everything_goes_in_its_time_and_sums_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Whether what is old is in the rollups before it is pruned, or gets there afterwards."""
+    monkeypatch.setattr(recent, "MOST", most)
     clock = Clock()
     with ledger_in(tmp_path, clock=clock) as book:
         ages = [0, 1, 3, 30, 89, 91, 200, 400]
@@ -41,12 +44,13 @@ def test_everything_goes_in_its_time_and_sums_stay(tmp_path: Path) -> None:
         assert book.get("r91") is None
         assert counts(book)["record_ids"] == 5
         assert counts(book)["record_index"] == 5 * 3
-        rows = grains(book)
-        assert (rows[b"m"], rows[b"h"], rows[b"d"]) == (2 * 9, 5 * 9, 8 * 9)
-        after = book.total(NOW - 500 * DAY, NOW + 60)
-        assert after.n == before.n
-        asyncio.run(book.prune())
+        rows = {b"m": 2 * 9, b"h": 5 * 9, b"d": 8 * 9}
+        assert grains(book) == (rows if most == 1 else {b"m": 0, b"h": 0, b"d": 0})
         assert book.total(NOW - 500 * DAY, NOW + 60).n == before.n
+        record_all(book, [exchange(f"more{i}") for i in range(100)])
+        asyncio.run(book.prune())
+        assert grains(book) == rows
+        assert book.total(NOW - 500 * DAY, NOW + 60)["requests"] == before["requests"] + 100
 
 
 def test_a_loaded_history_is_as_one_that_was_pruned(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 from pool_server.config import Ledger as LedgerSettings
 from pool_server.config import Settings
+from pool_server.ledger import Ledger, recent
 from pool_server.ledger.book import merge
 from pool_server.ledger.cube import Field, Filters
 from pool_server.ledger.keys import Days
 from pool_server.ledger.query import METRICS
+from pool_server.ledger.recent import cell_of, starts_of
 from pool_server.ledger.sums import Sums, bucket_edges, bucket_of, percentiles
 from pool_server.records import UsageRecord
 
@@ -87,14 +89,18 @@ def check(sums: Sums, records: list[UsageRecord]) -> None:
         max_size=12,
     ),
     timezone=st.sampled_from(ZONES),
+    most=st.sampled_from([1, 20, 1000]),
 )
 def test_sums_over_rollups_are_sums_over_records(
-    records: list[UsageRecord], asked: list[tuple[Filters, float, float]], timezone: str
+    records: list[UsageRecord], asked: list[tuple[Filters, float, float]], timezone: str, most: int
 ) -> None:
+    """However many of them are in the rollups yet."""
     with (
+        pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory() as folder,
         ledger_in(Path(folder), Settings(ledger=LedgerSettings(timezone=timezone)), durable=False) as book,
     ):
+        patch.setattr(recent, "MOST", most)
         record_all(book, records)
         kept = unique(records)
         for wanted, frm, to in asked:
@@ -113,15 +119,18 @@ def test_sums_over_rollups_are_sums_over_records(
     wanted=filters,
     by=st.sampled_from(["user", "account", "model", "provider"]),
     zones=st.tuples(st.sampled_from(ZONES), st.sampled_from(["", *ZONES[:2]])),
+    most=st.sampled_from([1, 20, 1000]),
 )
 def test_every_view_adds_up_to_the_total(
-    records: list[UsageRecord], wanted: Filters, by: Field, zones: tuple[str, str]
+    records: list[UsageRecord], wanted: Filters, by: Field, zones: tuple[str, str], most: int
 ) -> None:
     frm, to = NOW - 41 * DAY, NOW + DAY
     with (
+        pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory() as folder,
         ledger_in(Path(folder), Settings(ledger=LedgerSettings(timezone=zones[0])), durable=False) as book,
     ):
+        patch.setattr(recent, "MOST", most)
         record_all(book, records)
         kept = [r for r in unique(records) if passes(r, wanted)]
         tokens = sum(r.usage.total for r in kept)
@@ -156,12 +165,37 @@ def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
         assert {hour for day in heat for hour, n in enumerate(day) if n} == {0, 12, 23}
 
 
+def test_what_is_recent_moves_into_the_rollups_and_no_answer_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "MOST", 9)
+
+    def tables() -> tuple[int, int]:
+        with book.store.read() as reader:
+            return reader.count("recent"), reader.count("rollups")
+
+    with ledger_in(tmp_path) as book:
+        other = Ledger(book.store, Settings(), clock=Clock())  # another worker: what one wrote, the other moves
+        for i in range(8):
+            record_all((book, other)[i % 2], [exchange(f"r{i}", user=USERS[i % 2])])
+        assert tables() == (8, 0)
+        before = book.top("user", NOW - 60, NOW + 60)
+        assert [row["requests"] for row in before] == [4, 4]
+        record_all(other, [exchange("r8", user="eve")])
+        assert tables() == (0, 3 * (5 + 4 * 3))  # grains, dimensions without and with the user
+        assert [row for row in book.top("user", NOW - 60, NOW + 60) if row["key"] != "eve"] == before
+        record_all(book, [exchange("r8", user="eve")])
+        assert tables() == (0, 3 * (5 + 4 * 3))  # known: it adds nothing
+
+
 def test_a_batch_merged_at_once_equals_one_by_one() -> None:
     records = [exchange(f"r{i}", at=NOW + i * 40, user=USERS[i % 2], fault="rate" * (i % 2)) for i in range(50)]
-    together = merge(records, Days("Europe/Berlin"))
+    days = Days("Europe/Berlin")
+    parts = [(starts_of(rec, days), cell_of(rec), Sums.of(rec)) for rec in records]
+    together = merge(parts)
     apart: dict[bytes, Sums] = {}
-    for rec in records:
-        for key, sums in merge([rec], Days("Europe/Berlin")).items():
+    for part in parts:
+        for key, sums in merge([part]).items():
             apart.setdefault(key, Sums()).add(sums)
     assert {k: v.encode() for k, v in together.items()} == {k: v.encode() for k, v in apart.items()}
 
