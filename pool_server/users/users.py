@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 TAIL_S = 0.25  # how often other workers' changes are looked for
 FLUSH_S = 5.0  # how often "last used" is written
 FLUSH_MOST = 500  # keys written at once, so that the loop does not pause
+RECOVER_MOST = 10  # users settled at once for dead workers, likewise
 SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleared
 TURN_S = 0.5  # how often somebody who waits for their turn looks again
 
@@ -381,7 +382,10 @@ class Users:
         return bool(self._ring.last_used or self._sessions.last_seen)
 
     async def _sweep(self) -> None:
-        self._book.recover()
+        settled = RECOVER_MOST
+        while settled == RECOVER_MOST:
+            settled = self._book.recover(RECOVER_MOST)
+            await asyncio.sleep(0)
         self._book.forget_idle()
         for sweeper in self._sweepers:
             gone = sweeper.step(self._clock())

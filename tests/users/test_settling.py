@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -378,6 +378,20 @@ def test_a_dead_worker_is_settled_at_what_it_reported_where_the_ledger_knows_les
     ledger.events = ((NOON - 1, 100, 0.0),)
     assert desk.book.recover() == 1
     assert desk.now["tokens_day"] == desk.now["tokens_5h"] == 107
+
+
+def test_what_dead_workers_left_can_be_settled_a_few_users_at_a_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for book in (desk.book, desk.another()):
+        for user in ("u_a", "u_b", "u_c"):
+            book.progress(cast(Reservation, book.reserve(user, "codex", Limits(), 0, None)), 10, None)
+    monkeypatch.setattr("pool_server.users.worker.alive", lambda worker: False)
+    living = desk.another()
+    assert [living.recover(4), living.recover(4), living.recover(4)] == [4, 2, 0]
+    for user in ("u_a", "u_b", "u_c"):
+        use, _ = living.read(user)
+        assert (use.day_tokens, use.by) == (20, {})
 
 
 def test_the_ledger_is_not_asked_about_users_for_whom_nothing_ran(
