@@ -11,9 +11,9 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal
 
-from pool_server.ledger import cube, recent
+from pool_server.ledger import cube
 from pool_server.ledger.cube import Field, Filters, Row
-from pool_server.ledger.keys import GRAINS, POOL, ROLLUPS, Days, seconds_key, zone
+from pool_server.ledger.keys import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
 from pool_server.ledger.span import Kept, Slice, Step, cover, cover_at, kept, widen
 from pool_server.ledger.sums import NANO, Sums, counts_of, percentiles
 from pool_server.store import Reader, Store
@@ -190,7 +190,7 @@ def _nothing_since(reader: Reader, at: int) -> bool:
         head = grain + POOL
         if next(reader.scan(ROLLUPS, head + seconds_key(at), head + b"\xff", limit=1), None) is not None:
             return False
-    return all(share.starts[0] < at for share in recent.shares(reader))
+    return next(reader.scan(RECENT, time_key(at), limit=1), None) is None
 
 
 def _buckets(step: Step, start: int, stop: int, days: Days) -> list[int]:
