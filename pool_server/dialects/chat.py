@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec.json import Decoder
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
 from pool_server.dialects.sse import data_of
@@ -70,6 +71,9 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
+_CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
+
+
 def usage_of(raw: _Usage) -> Usage:
     """Chat names input "prompt" and output "completion"."""
     return openai_usage(
@@ -93,7 +97,7 @@ class Reader(Facts):
     @property
     def usage(self) -> Usage:
         if self._latest is not None:
-            chunk = loads(self._latest, _Chunk)
+            chunk = loads(self._latest, _CHUNK)
             self._latest = None
             if chunk is not None and chunk.usage is not None:
                 self._usage = usage_of(chunk.usage)
@@ -130,7 +134,7 @@ class Reader(Facts):
 
     def _decode(self, data: bytes) -> int:
         """A chunk before anything was shown, or one that may be an error."""
-        chunk = loads(data, _Chunk)
+        chunk = loads(data, _CHUNK)
         if chunk is None:
             return RENDERED if self._rendered else 0
         if chunk.error is not None or (chunk.choices is None and chunk.code is not None):
@@ -148,7 +152,7 @@ class Reader(Facts):
 
     def whole(self, body: bytes) -> int:
         """Read a JSON completion."""
-        answer = loads(body, _Answer)
+        answer = loads(body, _ANSWER)
         if answer is None:
             return 0
         if answer.error is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.json import Decoder
 
 from pool_server.dialects.sse import data_of
 from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
@@ -66,6 +67,9 @@ class _Response(msgspec.Struct, rename="camel"):
 
 class _Wrapped(_Response, rename="camel"):
     response: _Response | None = None
+
+
+_WRAPPED, _PARTS = Decoder(_Wrapped), Decoder(list[msgspec.Raw])
 
 
 def usage_of(raw: _Usage) -> Usage:
@@ -131,7 +135,7 @@ class Reader(Facts):
     def _take(self, data: bytes) -> _Response | None:
         """Decode a chunk and keep what it tells."""
         self._latest = None
-        chunk = loads(data, _Wrapped)
+        chunk = loads(data, _WRAPPED)
         if chunk is None:
             return None
         response: _Response = chunk
@@ -168,7 +172,7 @@ class Reader(Facts):
 
     def whole(self, body: bytes) -> int:
         """Read a JSON answer, or the JSON array `streamGenerateContent` sends without `alt=sse`."""
-        parts = loads(body, list[msgspec.Raw]) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
+        parts = loads(body, _PARTS) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
         if not parts:
             return 0
         for part in parts:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec.json import Decoder
 
 from pool_server.dialects.sse import data_of
 from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
@@ -76,6 +77,9 @@ class _Error(msgspec.Struct):
     error: Any = None
 
 
+_EVENT, _START, _ERROR, _MESSAGE = Decoder(_Event), Decoder(_Start), Decoder(_Error), Decoder(_Message)
+
+
 def usage_of(raw: _Usage) -> Usage:
     """Anthropic's input excludes what touched a cache; its output includes thinking."""
     made = raw.cache_creation or _Creation()
@@ -118,7 +122,7 @@ class Reader(Facts):
         data = data_of(event)
         if not data:
             return 0
-        found = loads(data, _Event)
+        found = loads(data, _EVENT)
         kind = text(found.type).encode() if found else b""
         if not kind and (line := _EVENT_LINE.search(event)):
             kind = line[1]
@@ -140,14 +144,14 @@ class Reader(Facts):
             self.complete = True
             return RENDERED | TERMINAL
         if kind == b"message_start":
-            start = loads(data, _Start)
+            start = loads(data, _START)
             if start is not None and start.message is not None:
                 self._message(start.message)
             return 0
         if kind == b"error":
             self._fault(data)
             return FAULT
-        event = loads(data, _Event)
+        event = loads(data, _EVENT)
         if event is not None and event.usage is not None:
             self._count(event.usage)
         return RENDERED
@@ -163,14 +167,14 @@ class Reader(Facts):
         self.tier = text(usage.service_tier) or self.tier
 
     def _fault(self, data: bytes) -> None:
-        found = loads(data, _Error)
+        found = loads(data, _ERROR)
         error = found.error if found else None
         label = error.get("type") if isinstance(error, dict) else None
         self.fault = status_of(STATUS, label, default=500), data
 
     def whole(self, body: bytes) -> int:
         """Read a JSON message."""
-        message = loads(body, _Message)
+        message = loads(body, _MESSAGE)
         if message is None:
             return 0
         if message.type == "error" or message.error is not None:

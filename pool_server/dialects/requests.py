@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
+from msgspec.json import Decoder
 
 from pool_server.dialects.session import find_session, opening_hash
-from pool_server.dialects.words import BadBody, loads, text, whole
+from pool_server.dialects.words import RAW_FIELDS, TEXT, BadBody, loads, text, whole
 from pool_server.records import Peek
 from pool_server.words import Dialect, Operation
 
@@ -25,7 +25,7 @@ SHEDDABLE = frozenset({"turn_state", "encrypted"})
 
 _FILE_ID = re.compile(rb'"(?:file_id|file_uri|fileUri|cachedContent)"\s*:\s*"([^"\\]{1,300})"')
 _GEMINI_MARKS = (b'"fileUri"', b'"file_uri"', b'"cachedContent"')
-_GEMINI_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
+_GEMINI_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)")
 _REMINDER, _REMINDER_END = b"<system-reminder>", b"</system-reminder>"
 _OPENING_ITEMS = 16
 _MOST_PINS = 16
@@ -45,6 +45,9 @@ class _Text(msgspec.Struct):
     text: msgspec.Raw = RAW_NULL
 
 
+_TEXTS = Decoder(list[_Text])
+
+
 class _Generation(msgspec.Struct):
     maxOutputTokens: Any = None
     max_output_tokens: Any = None
@@ -53,7 +56,7 @@ class _Generation(msgspec.Struct):
 class _Body(msgspec.Struct):
     """What Responses, Messages and Chat bodies have in common, and what each has of its own."""
 
-    model: Any = ""
+    model: str | None = None
     stream: Any = False
     messages: list[_Item] | None = None
     input: list[_Item] | str | None = None
@@ -62,14 +65,14 @@ class _Body(msgspec.Struct):
     tools: list[msgspec.Raw] | None = None
     metadata: dict[str, msgspec.Raw] | None = None
     client_metadata: dict[str, msgspec.Raw] | None = None
-    previous_response_id: Any = None
-    prompt_cache_key: Any = None
-    session_id: Any = None
-    sessionId: Any = None
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    session_id: str | None = None
+    sessionId: str | None = None
     conversation: Any = None
-    conversation_id: Any = None
-    service_tier: Any = None
-    speed: Any = None
+    conversation_id: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
@@ -89,9 +92,12 @@ class _Contents(msgspec.Struct):
 
 
 class _CodeAssist(msgspec.Struct):
-    model: Any = ""
+    model: str | None = None
     request: _Contents | None = None
-    session_id: Any = None
+    session_id: str | None = None
+
+
+_BODY, _CONTENTS, _CODE_ASSIST = Decoder(_Body), Decoder(_Contents), Decoder(_CodeAssist)
 
 
 def peek(
@@ -112,29 +118,32 @@ def peek(
     """
     data = body if isinstance(body, bytes) else bytes(body)
     needed = operation is not Operation.OTHER
-    if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST):
+    if dialect is Dialect.GEMINI or dialect is Dialect.CODE_ASSIST:
         return _peek_gemini(dialect, path, headers, data, credential, needed)
-    found = _decode(data, _Body, needed)
-    return _peek_openai(found, headers, data, credential)
+    return _peek_openai(_decode(data, _BODY, needed), headers, data, credential)
 
 
-def _decode(data: bytes, kind: type[B], needed: bool) -> B:
-    """The body as `kind`; a field of an unexpected type counts as absent."""
+def _decode(data: bytes, decoder: Decoder[B], needed: bool) -> B:
+    """The body; a field of an unexpected type counts as absent."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return _whole_or_piecewise(data, decoder)
     except msgspec.ValidationError:
-        pass
+        problem = "the request body is not a JSON object"
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        if needed:
-            raise BadBody("the request body is not valid JSON") from None
-        return kind()
-    fields = loads(data, dict[str, msgspec.Raw])
-    if fields is None:
-        if needed:
-            raise BadBody("the request body is not a JSON object")
-        return kind()
-    found = kind()
-    for field in msgspec.structs.fields(kind):
+        problem = "the request body is not valid JSON"
+    if needed:
+        raise BadBody(problem)
+    return decoder.type()
+
+
+def _whole_or_piecewise(data: bytes, decoder: Decoder[B]) -> B:
+    """Raises what the decoder raises; a ValidationError only where the data are no object."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        fields = RAW_FIELDS.decode(data)
+    found = decoder.type()
+    for field in msgspec.structs.fields(found):
         if field.name in fields:
             try:
                 setattr(found, field.name, msgspec.json.decode(fields[field.name], type=field.type))
@@ -145,34 +154,25 @@ def _decode(data: bytes, kind: type[B], needed: bool) -> B:
 
 def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credential: str) -> Peek:
     """Responses, Messages and Chat."""
-    metadata, client = found.metadata or {}, found.client_metadata or {}
-    previous = text(found.previous_response_id)
     items = found.input if isinstance(found.input, list) else found.messages or []
-    fields = (
-        ("session_id", text(found.session_id) or text(found.sessionId)),
-        ("metadata.session_id", _string(metadata, "session_id") or _string(metadata, "sessionId")),
-        ("client_metadata.session_id", _string(client, "session_id")),
-        ("prompt_cache_key", text(found.prompt_cache_key)),
-        # Codex puts its thread here, other SDKs a value of each request's own: the body's fields come first.
-        ("x-client-request-id", headers.get("x-client-request-id", "")),
-    )
-    late = (("conversation", _conversation(found)),)
-    session, source = find_session(headers, _string(metadata, "user_id"), fields, late)
+    user_id = _string(found.metadata, "user_id") if found.metadata else ""
+    session, source = find_session(headers, user_id, _names(found, headers))
     if session is None:
-        opening = list(_opening(items, (found.system, found.instructions)))
+        opening = _opening(items, (found.system, found.instructions))
         if isinstance(found.input, str):
             opening.append(found.input.encode("utf-8", "surrogatepass"))
         session, source = opening_hash(credential, opening), "opening"
-    limit = next((n for n in (found.max_output_tokens, found.max_completion_tokens, found.max_tokens) if n), None)
+    limit = found.max_output_tokens or found.max_completion_tokens or found.max_tokens
+    pins = _pins(found.previous_response_id, headers, data, (b'"file_id"',)) + _sealed(items)
     return Peek(
-        model=text(found.model),
+        model=found.model or "",
         stream=found.stream is True,
         session=session,
         session_source=source if session else "",
-        hard=tuple(_pins(previous, headers, data, items, (b'"file_id"',))),
-        previous_response_id=previous or None,
+        hard=tuple(pins),
+        previous_response_id=found.previous_response_id or None,
         max_output=whole(limit) or None,
-        tier=text(found.service_tier) or text(found.speed),
+        tier=found.service_tier or found.speed or "",
         tools=len(found.tools or ()),
     )
 
@@ -181,73 +181,81 @@ def _peek_gemini(
     dialect: Dialect, path: str, headers: Mapping[str, str], data: bytes, credential: str, needed: bool
 ) -> Peek:
     """Gemini keeps the model in the path; Code Assist wraps the same request in an envelope that names it."""
-    match = _GEMINI_PATH.search(path)
-    verb = path.rpartition(":")[2] if ":" in path else ""
     if dialect is Dialect.CODE_ASSIST:
-        envelope = _decode(data, _CodeAssist, needed)
-        request, model = envelope.request or _Contents(), text(envelope.model)
-        outer = text(envelope.session_id)
+        envelope = _decode(data, _CODE_ASSIST, needed)
+        request, model, outer = envelope.request or _Contents(), envelope.model or "", envelope.session_id or ""
     else:
-        request, outer = _decode(data, _Contents, needed), ""
-        model = unquote(match[1]) if match else ""
-    fields = (
+        match = _GEMINI_PATH.search(path)
+        request, model, outer = _decode(data, _CONTENTS, needed), unquote(match[1]) if match else "", ""
+    names = (
         ("session_id", text(request.session_id) or text(request.sessionId) or outer),
         ("x-client-request-id", headers.get("x-client-request-id", "")),
     )
-    session, source = find_session(headers, "", fields)
+    contents = request.contents or []
+    session, source = find_session(headers, "", names)
     if session is None:
-        system = request.systemInstruction or request.system_instruction or _Item()
-        session = opening_hash(credential, _opening(request.contents or [], (system.parts,)))
-        source = "opening"
-    generation = request.generationConfig or request.generation_config or _Generation()
+        system = request.systemInstruction or request.system_instruction
+        opening = _opening(contents, (system.parts,) if system else ())
+        session, source = opening_hash(credential, opening), "opening"
+    generation = request.generationConfig or request.generation_config
+    limit = (generation.maxOutputTokens or generation.max_output_tokens) if generation else None
     return Peek(
         model=model.removeprefix("models/"),
-        stream=verb.startswith("stream"),
+        stream=path.rpartition(":")[2].startswith("stream") if ":" in path else False,
         session=session,
         session_source=source if session else "",
-        hard=tuple(_pins("", headers, data, (), _GEMINI_MARKS)),
-        max_output=whole(generation.maxOutputTokens or generation.max_output_tokens) or None,
+        hard=tuple(_pins(None, headers, data, _GEMINI_MARKS)),
+        max_output=whole(limit) or None,
         tools=len(request.tools or ()),
     )
 
 
+def _names(found: _Body, headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What the body calls its conversation, in order of trust."""
+    if value := found.session_id or found.sessionId:
+        yield "session_id", value
+    if found.metadata:
+        yield "metadata.session_id", _string(found.metadata, "session_id") or _string(found.metadata, "sessionId")
+    if found.client_metadata:
+        yield "client_metadata.session_id", _string(found.client_metadata, "session_id")
+    if found.prompt_cache_key:
+        yield "prompt_cache_key", found.prompt_cache_key
+    # Codex puts its thread here, other SDKs a value of each request's own: the body's fields come first.
+    if "x-client-request-id" in headers:
+        yield "x-client-request-id", headers["x-client-request-id"]
+    # OpenAI's `conversation` is an id or an object with one.
+    value = found.conversation.get("id") if isinstance(found.conversation, dict) else found.conversation
+    if value := text(value) or found.conversation_id:
+        yield "conversation", value
+
+
 def _string(values: Mapping[str, msgspec.Raw], name: str) -> str:
-    raw = values.get(name)
-    return (loads(raw, str) or "") if raw is not None else ""
+    return (loads(values[name], TEXT) or "") if name in values else ""
 
 
-def _conversation(found: _Body) -> str:
-    """OpenAI's `conversation` is an id or an object with one."""
-    value = found.conversation
-    if isinstance(value, dict):
-        value = value.get("id")
-    return text(value) or text(found.conversation_id)
-
-
-def _opening(items: Iterable[_Item], systems: Iterable[msgspec.Raw]) -> Iterator[bytes]:
+def _opening(items: Sequence[_Item], systems: Sequence[msgspec.Raw]) -> list[bytes]:
     """The texts before the model's first turn: they stay the same as the conversation grows.
 
     Only texts count: clients move `cache_control` marks from turn to turn and send a lone text as a string or
     as a part. Reminders do not: Qwen Code tells the date in the newest message and leaves it out of the history.
     """
-    for raw in systems:
-        yield from _texts(raw)
-    for item in islice(items, _OPENING_ITEMS):
+    raws = list(systems)
+    for item in items[:_OPENING_ITEMS]:
         if item.role in ("assistant", "model") or item.type in ("function_call", "reasoning"):
-            return
-        yield from _texts(item.content)
-        yield from _texts(item.parts)
+            break
+        raws += (item.content, item.parts)
+    return [_text_of(raw) for raw in raws if raw is not RAW_NULL]
 
 
-def _texts(raw: msgspec.Raw) -> Iterator[bytes]:
-    """The texts of a content as they stand in the JSON: a client writes the same text the same way each time."""
+def _text_of(raw: msgspec.Raw) -> bytes:
+    """The text of a content as it stands in the JSON: a client writes the same text the same way each time."""
     data = bytes(raw)
     if data.startswith(b'"'):
-        yield _without_reminders(data[1:-1])
-    elif data != b"null":
-        parts = loads(data, list[_Text])
-        texts = [bytes(part.text)[1:-1] for part in parts or () if part.text != RAW_NULL]
-        yield b"".join(map(_without_reminders, texts)) or data
+        return _without_reminders(data[1:-1])
+    if data == b"null":
+        return b""
+    texts = [bytes(part.text)[1:-1] for part in loads(data, _TEXTS) or () if part.text != RAW_NULL]
+    return b"".join(map(_without_reminders, texts)) or data
 
 
 def _without_reminders(value: bytes) -> bytes:
@@ -264,19 +272,26 @@ def _without_reminders(value: bytes) -> bytes:
 
 
 def _pins(
-    previous: str, headers: Mapping[str, str], data: bytes, items: Iterable[_Item], marks: Iterable[bytes]
-) -> Iterator[tuple[str, str]]:
-    """Ids only the account that issued them can serve."""
-    if previous:
-        yield "response", previous
-    if state := headers.get("x-codex-turn-state", ""):
-        yield "turn_state", state
-    if any(mark in data for mark in marks):
-        ids = dict.fromkeys(match[1].decode("utf-8", "replace") for match in _FILE_ID.finditer(data))
-        for name in list(ids)[:_MOST_PINS]:
-            yield "file", name
+    previous: str | None, headers: Mapping[str, str], data: bytes, marks: Iterable[bytes]
+) -> list[tuple[str, str]]:
+    """Ids only the account that issued them can serve, as (kind, id)."""
+    pins = [("response", previous)] if previous else []
+    if state := headers.get("x-codex-turn-state"):
+        pins.append(("turn_state", state))
+    for mark in marks:
+        # From the end: CPython searches long data backwards more than twice as fast, and nearly all have no mark.
+        if data.rfind(mark) >= 0:
+            ids = dict.fromkeys(match[1].decode("utf-8", "replace") for match in _FILE_ID.finditer(data))
+            return pins + [("file", name) for name in list(ids)[:_MOST_PINS]]
+    return pins
+
+
+def _sealed(items: Sequence[_Item]) -> list[tuple[str, str]]:
+    """The first sealed item stays in place as the conversation grows, so its hash names the conversation."""
     for item in items:
-        if item.type in ("reasoning", "compaction", "compaction_summary") and item.encrypted_content != RAW_NULL:
-            # The first sealed item stays in place as the conversation grows, so its hash names the conversation.
-            yield "encrypted", blake2b(bytes(item.encrypted_content), digest_size=12).hexdigest()
-            return
+        sealed = item.encrypted_content
+        if sealed is RAW_NULL or item.type not in ("reasoning", "compaction", "compaction_summary"):
+            continue
+        if sealed != RAW_NULL:
+            return [("encrypted", blake2b(bytes(sealed), digest_size=12).hexdigest())]
+    return []

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec.json import Decoder
 
 from pool_server.dialects.sse import data_of
 from pool_server.dialects.words import (
@@ -121,6 +122,9 @@ class _Type(msgspec.Struct):
     type: Any = ""
 
 
+_EVENT, _TYPE, _RESPONSE = Decoder(_Event), Decoder(_Type), Decoder(_Response)
+
+
 def usage_of(raw: _Usage) -> Usage:
     """Responses names input and output as they are."""
     return openai_usage(raw.input_tokens, raw.input_tokens_details, raw.output_tokens, raw.output_tokens_details)
@@ -177,7 +181,7 @@ class Reader(Facts):
         """An event whose type is not the first thing in its data."""
         if not data or data == b"[DONE]":
             return 0
-        found = loads(data, _Type)
+        found = loads(data, _TYPE)
         kind = text(found.type).encode() if found else b""
         if not kind and line is not None:
             kind = line[1]
@@ -188,7 +192,7 @@ class Reader(Facts):
         if kind == _RATE_LIMITS:
             self.limits.append(data)
             return LIMITS
-        event = loads(data, _Event)
+        event = loads(data, _EVENT)
         if event is None:
             return 0 if kind == b"response.created" else RENDERED
         response = event.response
@@ -214,7 +218,7 @@ class Reader(Facts):
 
     def whole(self, body: bytes) -> int:
         """Read a JSON answer (`stream` false, or `/responses/compact`)."""
-        response = loads(body, _Response)
+        response = loads(body, _RESPONSE)
         if response is None:
             return 0
         self._response(response)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
-import msgspec
-
-from pool_server.dialects.words import loads, text
+from pool_server.dialects.words import RAW_FIELDS, TEXT, loads
 
 _LONGEST = 200  # characters; a longer identifier is replaced by its hash
-_PIECE = 16 << 10  # bytes hashed from each end of a long opening
+_PIECE = 4 << 10  # bytes hashed from each end of a long opening
 
 # Headers that name a conversation, before and after the body's own Claude field.
 _FIRST = ("x-pool-session", "x-claude-code-session-id")
@@ -28,34 +26,29 @@ _USER_ID = re.compile(r"^user_.*_session_([\w-]+)$")
 def claude_session(user_id: str) -> str:
     """The session within `metadata.user_id`, which is a JSON string or user_…_account_…_session_…; "" if none."""
     if user_id.startswith("{"):
-        found = loads(user_id.encode(), dict[str, msgspec.Raw])
-        return text(loads(found["session_id"], str)) if found and "session_id" in found else ""
+        found = loads(user_id.encode(), RAW_FIELDS)
+        return (loads(found["session_id"], TEXT) or "") if found and "session_id" in found else ""
     match = _USER_ID.match(user_id)
     return match[1] if match else ""
 
 
-def find_session(
-    headers: Mapping[str, str],
-    user_id: str,
-    fields: Iterable[tuple[str, str]],
-    late: Iterable[tuple[str, str]] = (),
-) -> tuple[str | None, str]:
+def find_session(headers: Mapping[str, str], user_id: str, names: Iterable[tuple[str, str]]) -> tuple[str | None, str]:
     """(conversation id, where it came from), (None, "") when the request names none.
 
-    `headers` have lower-case names; `user_id` is the body's `metadata.user_id`; `fields` are body values by name
-    in order of trust; `late` come after everything else that names a conversation.
+    `headers` have lower-case names; `user_id` is the body's `metadata.user_id`; `names` are what else the body calls
+    the conversation, with where it says so, in order of trust; they are asked for only when needed.
     """
     for name in _FIRST:
-        if value := headers.get(name, "").strip():
+        if name in headers and (value := headers[name].strip()):
             return _short(value), name
-    if value := claude_session(user_id):
+    if user_id and (value := claude_session(user_id)):
         return _short(value), "metadata.user_id"
     for name in _LATER:
-        if value := headers.get(name, "").strip():
+        if name in headers and (value := headers[name].strip()):
             return _short(value), name
-    for name, value in (*fields, *late):
-        if value.strip():
-            return _short(value.strip()), name
+    for name, value in names:
+        if value := value.strip():
+            return _short(value), name
     if user_id:
         return _short(user_id), "metadata.user_id"
     if value := headers.get("conversation_id", headers.get("conversation-id", "")).strip():
@@ -68,13 +61,14 @@ def opening_hash(credential: str, pieces: Iterable[bytes]) -> str | None:
 
     None when there is nothing to hash. The same opening under another credential is another conversation.
     """
-    digest = blake2b(credential.encode(), digest_size=16, person=b"pool-session")
+    digest = sha256(b"pool-session\x1e%d\x1f%b" % (len(credential), credential.encode()))
     empty = True
-    for data in filter(None, pieces):
-        empty = False
-        digest.update(b"\x1e%d\x1f" % len(data))
-        digest.update(data if len(data) <= 2 * _PIECE else data[:_PIECE] + data[-_PIECE:])
-    return None if empty else digest.hexdigest()
+    for data in pieces:
+        if data:
+            empty = False
+            digest.update(b"\x1e%d\x1f" % len(data))
+            digest.update(data if len(data) <= 2 * _PIECE else data[:_PIECE] + data[-_PIECE:])
+    return None if empty else digest.hexdigest()[:32]
 
 
 def _short(value: str) -> str:

@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec.json import Decoder
 
-from pool_server.dialects.words import BadBody, dumps, loads
+from pool_server.dialects.words import RAW_FIELDS, TEXT, BadBody, dumps, loads
 
+_ITEMS = Decoder(list[dict[str, msgspec.Raw]])
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|[^\s{}\[\]",:]+', re.DOTALL)
 
@@ -18,7 +20,7 @@ def splice(body: bytes, fields: dict[str, Any]) -> bytes:
 
     Raises BadBody when the body is not a JSON object.
     """
-    found = loads(body, dict[str, msgspec.Raw])
+    found = loads(body, RAW_FIELDS)
     if found is None:
         raise BadBody("the request body is not a JSON object")
     spans, end = _spans(body, found)
@@ -45,7 +47,7 @@ def _spans(body: bytes, found: dict[str, msgspec.Raw]) -> tuple[dict[str, list[t
     at = end = _skip(body, _skip(body, 0) + 1)
     while body[at : at + 1] == b'"':
         stop = _value_end(body, at)
-        name = loads(body[at:stop], str)
+        name = TEXT.decode(body[at:stop])
         start = _skip(body, _skip(body, stop) + 1)
         raw = bytes(found[name])
         # A repeated name keeps only its last value, so the others have to be walked.
@@ -88,14 +90,14 @@ def strip_encrypted(body: bytes) -> bytes | None:
     messages and calls lose the id a foreign backend gave them: with `store` false an unknown id is refused.
     Compaction items stay: they hold the conversation, and without them the model would answer a lost one.
     """
-    found = loads(body, dict[str, msgspec.Raw])
-    items = loads(found["input"], list[dict[str, msgspec.Raw]]) if found and "input" in found else None
+    found = loads(body, RAW_FIELDS)
+    items = loads(found["input"], _ITEMS) if found and "input" in found else None
     if not items:
         return None
     kept: list[dict[str, msgspec.Raw]] = []
     changed = False
     for item in items:
-        kind = loads(item["type"], str) if "type" in item else "message"
+        kind = loads(item["type"], TEXT) if "type" in item else "message"
         if kind in ("reasoning", "item_reference"):
             changed = True
             continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+from msgspec.json import Decoder
 
 from pool_server.records import Usage
 from pool_server.words import Signal
@@ -15,6 +16,12 @@ TERMINAL = int(Signal.TERMINAL)
 FAULT = int(Signal.FAULT)
 LIMITS = int(Signal.LIMITS)
 SIGNALS = tuple(Signal(n) for n in range(16))
+
+T = TypeVar("T")
+
+_MOST = 1 << 53  # tokens; a count beyond it is a broken number
+TEXT = Decoder(str)
+RAW_FIELDS = Decoder(dict[str, msgspec.Raw])
 
 
 class BadBody(Exception):
@@ -82,10 +89,11 @@ class Facts:
         self.usage = Usage()
 
 
-def loads(data: bytes | memoryview | msgspec.Raw, kind: Any) -> Any:
-    """Decode JSON into `kind`; None where it is broken or of another shape."""
+def loads(data: bytes | memoryview | msgspec.Raw, decoder: Decoder[T]) -> T | None:
+    """Decode JSON; None where it is broken or of another shape. Decoders are made once: making one costs more than
+    what it then decodes."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -97,9 +105,11 @@ def dumps(value: Any) -> bytes:
 
 def whole(value: Any) -> int:
     """A token count as a non-negative int; providers have sent null, floats and negative numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if type(value) is int and 0 <= value <= _MOST:  # as it nearly always is
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return 0
-    return max(0, int(min(value, 1 << 53)))
+    return max(0, int(min(value, _MOST)))
 
 
 class Details(msgspec.Struct):
@@ -112,15 +122,15 @@ class Details(msgspec.Struct):
 
 def openai_usage(prompt: Any, inside: Details | None, completion: Any, parts: Details | None) -> Usage:
     """OpenAI counts cached tokens within the input and reasoning within the output."""
-    inside = inside or Details()
-    read, write = whole(inside.cached_tokens), whole(inside.cache_write_tokens)
+    read = whole(inside.cached_tokens) if inside else 0
+    write = whole(inside.cache_write_tokens) if inside else 0
     output = whole(completion)
     return Usage(
         input=max(0, whole(prompt) - read - write),
         cache_read=read,
         cache_write=write,
         output=output,
-        reasoning=min(whole((parts or Details()).reasoning_tokens), output),
+        reasoning=min(whole(parts.reasoning_tokens), output) if parts else 0,
         known=True,
     )
 

@@ -293,11 +293,7 @@ def test_json_where_json_is_needed(dialect: Dialect, body: bytes) -> None:
 
 
 odd = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -315,3 +311,24 @@ def test_odd_types_never_fail_and_good_fields_are_still_read(body: dict[str, Any
     assert found.session is not None
     if dialect is not Dialect.CODE_ASSIST:
         assert found.session == "s"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b'{"model":5,"messages":[', "not valid JSON"),
+        (b'{"messages":[', "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"[1]", "not a JSON object"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_with_the_body(body: bytes, problem: str) -> None:
+    with pytest.raises(BadBody, match=problem):
+        peek(Operation.CHAT, Dialect.CHAT, "/", {}, body)
+    assert peek(Operation.OTHER, Dialect.CHAT, "/", {}, body) == Peek()
+
+
+def test_a_field_of_an_odd_type_costs_no_other_its_meaning() -> None:
+    body = {"model": 5, "prompt_cache_key": "k", "max_tokens": 7, "service_tier": ["x"], "speed": "fast", "tools": [{}]}
+    found = peek(Operation.CHAT, Dialect.CHAT, "/", {}, json.dumps(body).encode())
+    assert found == Peek(session="k", session_source="prompt_cache_key", max_output=7, tier="fast", tools=1)
