@@ -113,14 +113,17 @@ class Engine:
             return self._env.begin()
 
     def write(self, fn: Callable[[Txn, Callable[[], Txn]], T]) -> T:
-        """Run `fn(txn, child)` in one write transaction and commit it; it runs again when the map had to grow.
+        """`run` for a `fn(txn, child)`, where `child()` begins a nested transaction, which `fn` ends."""
+        return self.run(lambda txn: fn(txn, lambda: txn.nested(self._env)))
 
-        `child()` begins a nested transaction, which `fn` ends. Raises what `fn` raises (nothing is then written),
-        or StoreError.
+    def run(self, fn: Callable[[Txn], T]) -> T:
+        """Run `fn` in one write transaction and commit it; it runs again when the map had to grow.
+
+        Raises what `fn` raises (nothing is then written), or StoreError.
         """
         while True:
             try:
-                return self._write_once(fn)
+                return self._run_once(fn)
             except lmdb.MapFullError as exc:
                 self._alone(self._grow, exc)
             except lmdb.MapResizedError:
@@ -132,12 +135,12 @@ class Engine:
             except lmdb.Error as exc:
                 raise translate(exc, self.folder) from exc
 
-    def _write_once(self, fn: Callable[[Txn, Callable[[], Txn]], T]) -> T:
+    def _run_once(self, fn: Callable[[Txn], T]) -> T:
         self._enter()
         try:
             txn = self._env.begin(write=True)
             try:
-                result = fn(Txn(txn, self._tables), lambda: self._child(txn))
+                result = fn(Txn(txn, self._tables))
                 txn.commit()
             except BaseException:
                 txn.abort()
@@ -145,9 +148,6 @@ class Engine:
             return result
         finally:
             self._leave()
-
-    def _child(self, parent: lmdb.Transaction[bytes]) -> Txn:
-        return Txn(self._env.begin(parent=parent, write=True), self._tables)
 
     def _enter(self) -> None:
         with self._lock:

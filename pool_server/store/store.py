@@ -91,7 +91,7 @@ class Store:
         `fn` may run more than once (when the store has to grow); what it does besides the transaction must bear
         that. On a durable store this waits for the disk: not for the event loop's hot path.
         """
-        return self._engine.write(lambda txn, _: fn(txn))
+        return self._engine.run(fn)
 
     def submit(self, fn: Callable[[Txn], T]) -> asyncio.Future[T]:
         """Run `fn` in the writer thread, together with what others submit, and commit all of it at once.
@@ -140,7 +140,7 @@ def _no_change(_: Txn) -> None:
 def _migrate(engine: Engine, version: int, migrations: Migrations) -> None:
     raw = engine.get(META, _VERSION)
     if raw is None:
-        engine.write(lambda txn, _: txn.put_new(META, _VERSION, str(version).encode()))
+        engine.run(lambda txn: txn.put_new(META, _VERSION, str(version).encode()))
         return
     found = _number(raw, engine.folder)
     if found > version:
@@ -156,11 +156,11 @@ def _migrate(engine: Engine, version: int, migrations: Migrations) -> None:
 
 
 def _step(engine: Engine, step: Callable[[Txn], None], version: int) -> None:
-    def apply(txn: Txn, _: object) -> None:
+    def apply(txn: Txn) -> None:
         step(txn)
         txn.put(META, _VERSION, str(version).encode())
 
-    engine.write(apply)
+    engine.run(apply)
 
 
 def _number(raw: bytes, folder: Path) -> int:

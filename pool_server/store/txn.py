@@ -59,6 +59,10 @@ class Txn(Reader):
 
     __slots__ = ()
 
+    def nested(self, env: lmdb.Environment) -> Txn:
+        """Begins a transaction within this one, in its environment."""
+        return Txn(env.begin(parent=self._txn, write=True), self._tables)
+
     def commit(self) -> None:
         self._txn.commit()
 

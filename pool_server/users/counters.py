@@ -111,7 +111,11 @@ def advance(use: Use, now: float, marks: Bounds) -> None:
 def hold(use: Use, worker: str, tokens: int, cost: float, now: float) -> None:
     """One more request of this worker is under way and has reserved this much."""
     _add(use.minute, int(now), 1)
-    _join(use.by.setdefault(worker, Hold()), Hold(1, tokens, cost), 1)
+    more, mine = Hold(1, tokens, cost), use.by.get(worker)
+    if mine is None:
+        use.by[worker] = more
+    else:
+        _join(mine, more, 1)
 
 
 def grow(use: Use, worker: str, more: Hold) -> bool:

@@ -114,8 +114,9 @@ class Book:
         now = self._clock()
         made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
 
-        def take(txn: Txn, use: Use, marks: Bounds) -> Stop | None:
-            stop = counters.stopped(use, limits, now, marks)
+        def take(txn: Txn, seeds: _Seeds) -> Stop | None:
+            use = self._use(txn, user, now, seeds)
+            stop = counters.stopped(use, limits, now, self.calendar.at(now))
             if stop is not None:
                 return stop
             made.tokens = int(made.base * use.ratio)
@@ -127,7 +128,7 @@ class Book:
             return None
 
         try:
-            stop = self._with_use(user, now, take)
+            stop = self._write(take)
         except StoreError as exc:
             return self._unguarded(made, limits, exc)
         if stop is not None:
@@ -170,7 +171,7 @@ class Book:
         raw = self._store.get(USE, user.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
-            return self._with_use(user, now, lambda txn, use, _: self._keep(txn, user, use)), marks
+            return self._with_use(user, now, lambda txn, use: self._keep(txn, user, use)), marks
         counters.advance(use, now, marks)
         return use, marks
 
@@ -241,7 +242,7 @@ class Book:
         raw = self._store.get(USE, user.encode())
         fresh = self._seed(user, now) if raw is not None and list(_decode_use(raw).by) == [name] else None
 
-        def end(txn: Txn, use: Use, _: Bounds) -> None:
+        def end(txn: Txn, use: Use) -> None:
             if not txn.delete(HELD, mark):
                 return  # another worker was first
             counters.abandon(use, name, now)
@@ -338,10 +339,9 @@ class Book:
         if final.tokens:
             counters.learn(use, made.base, final.tokens)
 
-    def _with_use(self, user: str, now: float, change: Callable[[Txn, Use, Bounds], T]) -> T:
+    def _with_use(self, user: str, now: float, change: Callable[[Txn, Use], T]) -> T:
         """Runs `change` in a transaction on the user's counters."""
-        marks = self.calendar.at(now)
-        return self._write(lambda txn, seeds: change(txn, self._use(txn, user, now, seeds), marks))
+        return self._write(lambda txn, seeds: change(txn, self._use(txn, user, now, seeds)))
 
     def _write(self, change: Callable[[Txn, _Seeds], T]) -> T:
         """Runs `change` in a transaction, again when counters it needs must first be made from the ledger.
