@@ -15,7 +15,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pool_server.http1 import Answer, Body, Broken, Line, Lines, NotReached, proxy_authorization, request_head
+from pool_server.http1 import Answer, Body, Broken, Line, Lines, NotReached, TooLate, proxy_authorization, request_head
 from pool_server.records import HttpAnswer, HttpRequest, Prepared
 
 _CONNECT_S = 15.0
@@ -54,11 +54,9 @@ class Upstream:
 
         `size` is the payload's length in bytes; `first_byte_s` bounds the wait for the answer's headers.
         """
-        try:
-            async with asyncio.timeout(first_byte_s):
-                return await self._ask(prepared.method, prepared.url, prepared.headers, payload, size, proxy_url)
-        except TimeoutError:
-            raise UpstreamFailed("no answer in time") from None
+        return await self._ask(
+            prepared.method, prepared.url, prepared.headers, payload, size, proxy_url, within_s=first_byte_s
+        )
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
         """A call of the pool's own (refresh, usage, test). Never raises: status 0 and `error` say what failed."""
@@ -66,7 +64,13 @@ class Upstream:
         try:
             async with asyncio.timeout(request.timeout_s):
                 answer = await self._ask(
-                    request.method, request.url, request.headers, body, len(body), request.proxy_url
+                    request.method,
+                    request.url,
+                    request.headers,
+                    body,
+                    len(body),
+                    request.proxy_url,
+                    within_s=request.timeout_s,
                 )
                 try:
                     read = await read_capped(answer, _ANSWER_CAP)
@@ -81,7 +85,15 @@ class Upstream:
         return HttpAnswer(answer.status, answer.fields, read)
 
     async def _ask(
-        self, method: str, url: str, headers: Iterable[tuple[str, str]], body: Body, size: int, proxy_url: str | None
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str, str]],
+        body: Body,
+        size: int,
+        proxy_url: str | None,
+        *,
+        within_s: float,
     ) -> Answer:
         """One request over a kept connection or a new one. A kept one that the upstream closed just now, before a
         byte of an answer, says nothing of the upstream: then another is tried, if the body can be sent again."""
@@ -95,8 +107,8 @@ class Upstream:
             kept = self._lines.kept(line) if again else None
             try:
                 connection = kept or await self._lines.dial(line)
-                return await connection.exchange(head, body, without_body=method == "HEAD")
-            except NotReached as error:
+                return await connection.exchange(head, body, within_s=within_s, without_body=method == "HEAD")
+            except (NotReached, TooLate) as error:
                 raise UpstreamFailed(str(error)) from None
             except Broken:
                 if kept is None or not kept.untouched:

@@ -4,7 +4,7 @@ Written for the data path, where each request and each event of a stream passes:
 carries, nothing else stands between. Pages are Tornado's, behind the same front.
 """
 
-from pool_server.http1.client import Answer, Body, Broken, request_head
+from pool_server.http1.client import Answer, Body, Broken, TooLate, request_head
 from pool_server.http1.front import Front
 from pool_server.http1.lines import Line, Lines, NotReached, proxy_authorization
 from pool_server.http1.request import Headers, Request
@@ -24,6 +24,7 @@ __all__ = [
     "Request",
     "Response",
     "Taker",
+    "TooLate",
     "TornadoConnection",
     "TornadoTaker",
     "proxy_authorization",

@@ -139,8 +139,8 @@ class ServerConnection(asyncio.Protocol):
     """Belongs to a `Front`, which gives out the takers. `since`: the loop's time when what it waits for began."""
 
     __slots__ = (
-        "_answer", "_closing", "_draining", "_front", "_headers", "_loop", "_next", "_parser", "_peer", "_reading",
-        "_spoilt", "_taker", "_target", "_transport", "_whole", "linger", "since",
+        "_answer", "_closing", "_draining", "_front", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
+        "_reading", "_spoilt", "_taker", "_target", "_transport", "_whole", "linger", "since",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -154,6 +154,7 @@ class ServerConnection(asyncio.Protocol):
         self._headers = Headers([])
         self._answer: Response | None = None
         self._taker: Taker | None = None
+        self._left: int | None = None  # bytes of its body still to come, None = it is chunked
         self._whole = False  # the request under way is all here
         self._spoilt = False  # no further request can be served
         self._reading = True
@@ -218,7 +219,7 @@ class ServerConnection(asyncio.Protocol):
                 self._reading = False
                 self._transport.pause_reading()
         else:
-            self._feed(data)
+            self._feed_body(data)
 
     # -- requests
 
@@ -236,9 +237,20 @@ class ServerConnection(asyncio.Protocol):
             head = _without_foreign_upgrade(head)
         self._whole = False
         self._headers = Headers([])
-        if self._feed(head) and self._answer is not None and not self._whole and self._next:
+        if not self._feed(head) or self._whole:
+            return
+        if self._answer is None:
+            self._refuse(400)  # HTTP/2 begins so
+        elif self._next:
             rest, self._next = self._next, b""
-            self._feed(rest)
+            self._feed_body(rest)
+
+    def _feed_body(self, data: bytes) -> None:
+        """Parses what belongs to the request under way; what lies behind it waits."""
+        if self._left is not None:
+            data, self._next = data[: self._left], data[self._left :]
+            self._left -= len(data)
+        self._feed(data)
 
     def _feed(self, data: bytes) -> bool:
         """Parses; False when it was no HTTP."""
@@ -275,6 +287,8 @@ class ServerConnection(asyncio.Protocol):
             raise HttpParserError("no version this server speaks")
         request = Request(method, self._target.decode("latin-1"), version, self._headers, self._peer)
         self._target = b""
+        length = request.headers.fields.get("content-length")
+        self._left = int(length) if length is not None else None
         last = self._front.stopping or not parser.should_keep_alive()
         response = Response(self, old=version == "1.0", last=last)
         self._answer = response
