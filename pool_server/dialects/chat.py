@@ -9,7 +9,7 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
-from pool_server.dialects.sse import data_of
+from pool_server.dialects.sse import closes, data_of
 from pool_server.dialects.words import (
     FAULT,
     RENDERED,
@@ -37,6 +37,8 @@ STATUS = RESPONSES_STATUS | {
     "Throttling": 429,
 }
 
+# What makes a chunk more than a piece of text. Within JSON strings quotes are escaped, so a text never looks like it.
+_TELLING = re.compile(rb'"(?:usage": ?\{|error":|finish_reason": ?"[a-z])')
 _FINISH = re.compile(rb'"finish_reason": ?"[a-z]')
 
 
@@ -107,7 +109,16 @@ class Reader(Facts):
     def usage(self, value: Usage) -> None:
         self._usage = value
 
+    def glance(self, chunk: bytes) -> bool:
+        """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
+        return closes(chunk, 0) and self._flows(chunk)
+
+    def _flows(self, event: bytes) -> bool:
+        return self._rendered and event.startswith(b"data: {") and _TELLING.search(event) is None
+
     def event(self, event: bytes) -> int:
+        if self._flows(event):
+            return RENDERED
         data = data_of(event)
         if not data:
             return 0

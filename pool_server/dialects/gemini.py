@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.sse import data_of
+from pool_server.dialects.sse import closes, data_of
 from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
 from pool_server.records import Usage
 
@@ -32,6 +33,8 @@ STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 
+# What the last chunk has, or an error. Within JSON strings quotes are escaped, so a text never looks like it.
+_ENDING = re.compile(rb'"(?:finishReason|error|blockReason)"')
 _NOT_ENDED = ("", "FINISH_REASON_UNSPECIFIED")
 
 
@@ -102,28 +105,30 @@ class Reader(Facts):
     @property
     def usage(self) -> Usage:
         if self._latest is not None:
-            self._take(self._latest)
+            self._take(data_of(self._latest))
         return self._usage
 
     @usage.setter
     def usage(self, value: Usage) -> None:
         self._usage = value
 
+    def glance(self, chunk: bytes) -> bool:
+        """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
+        return chunk.startswith(b"data: {") and closes(chunk, 0) and self._flows(chunk)
+
+    def _flows(self, event: bytes) -> bool:
+        """Whether an event that has data is only a further piece of what is shown; its usage is kept."""
+        if not self._rendered or _ENDING.search(event) is not None or (self.complete and not self._told):
+            return False
+        if event.rfind(b'"usageMetadata"') >= 0:
+            self._latest = event
+        return True
+
     def event(self, event: bytes) -> int:
         data = data_of(event)
         if not data:
             return 0
-        if self._rendered and not self._ending(data):
-            if b'"usageMetadata"' in data:
-                self._latest = data
-            return RENDERED
-        return self._decode(data)
-
-    def _ending(self, data: bytes) -> bool:
-        """Whether a chunk may be the last one, or an error."""
-        if b'"finishReason"' in data or b'"error"' in data or b'"blockReason"' in data:
-            return True
-        return self.complete and not self._told
+        return RENDERED if self._flows(event) else self._decode(data)
 
     def wanted(self, head: bytes) -> bool:
         return True

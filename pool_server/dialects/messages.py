@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.sse import data_of
+from pool_server.dialects.sse import closes, data_of
 from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
 from pool_server.records import Usage
 
@@ -16,6 +16,7 @@ KEEPALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 _SSE_TYPE = re.compile(rb'(?:event:[^\n]*\n)?data: ?\{"type": ?"(\w+)"')
 _EVENT_LINE = re.compile(rb"(?:^|\n)event: ?(\w+)")
+_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta"'
 _HELD = frozenset({b"message_start", b"ping", b"keepalive"})
 _READ = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
 
@@ -114,7 +115,13 @@ def merge(a: Usage, b: Usage) -> Usage:
 class Reader(Facts):
     """Reads the events of one streamed message, or a whole JSON one."""
 
+    def glance(self, chunk: bytes) -> bool:
+        """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
+        return chunk.startswith(_DELTA) and closes(chunk, len(_DELTA))
+
     def event(self, event: bytes) -> int:
+        if event.startswith(_DELTA):
+            return RENDERED
         match = _SSE_TYPE.match(event)
         if match is not None:
             kind = match[1]

@@ -10,6 +10,8 @@ from pool_server.words import Dialect, Operation, Signal
 
 JSON_CAP = 32 << 20  # bytes; a larger JSON answer passes, its usage stays unknown
 
+_RENDERED = SIGNALS[RENDERED]
+
 _Reader = responses.Reader | messages.Reader | chat.Reader | gemini.Reader
 
 _READERS: dict[Dialect, type[_Reader]] = {
@@ -62,13 +64,15 @@ class StreamMeter(_Facts):
     def __init__(self, reader: _Reader) -> None:
         super().__init__(reader)
         self._scanner = Scanner(reader)
-
-    @property
-    def at_boundary(self) -> bool:
-        return self._scanner.at_boundary
+        self._glance = reader.glance
+        self.at_boundary = True
 
     def feed(self, chunk: bytes) -> Signal:
-        return SIGNALS[self._scanner.feed(chunk)]
+        if self.at_boundary and self._glance(chunk):  # nearly every chunk is one plain event: it is not taken apart
+            return _RENDERED
+        found = self._scanner.feed(chunk)
+        self.at_boundary = self._scanner.at_boundary
+        return SIGNALS[found]
 
     def finish(self) -> Signal:
         found = self._scanner.finish()
@@ -99,7 +103,7 @@ class JsonMeter(_Facts):
             self._parts = None
         if self._parts is not None:
             self._parts.append(bytes(chunk))
-        return SIGNALS[RENDERED]
+        return _RENDERED
 
     def finish(self) -> Signal:
         if self._parts is None:
@@ -119,7 +123,7 @@ class OpaqueMeter(_Facts):
     at_boundary = False
 
     def feed(self, chunk: bytes) -> Signal:
-        return SIGNALS[RENDERED] if chunk else Signal.NONE
+        return _RENDERED if chunk else Signal.NONE
 
     def finish(self) -> Signal:
         self._reader.complete = True

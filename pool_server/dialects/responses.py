@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.sse import data_of
+from pool_server.dialects.sse import closes, data_of
 from pool_server.dialects.words import (
     FAULT,
     LIMITS,
@@ -35,6 +35,18 @@ _SSE_TYPE = re.compile(rb'(?:event:[^\n]*\n)?data: ?\{"type": ?"([\w.-]+)"')
 _FRAME_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([\w.-]+)"')
 _EVENT_LINE = re.compile(rb"(?:^|\n)event: ?([\w.-]+)")
 
+# The deltas an answer mostly consists of, as events and as frames.
+_DELTA_TYPES = tuple(
+    b'{"type":"response.%b.delta"' % kind
+    for kind in (
+        b"output_text",
+        b"function_call_arguments",
+        b"custom_tool_call_input",
+        b"reasoning_summary_text",
+        b"reasoning_text",
+    )
+)
+_DELTAS = tuple(b"event: %b\ndata: %b" % (kind[9:-1], kind) for kind in _DELTA_TYPES)
 _HELD = frozenset(
     {
         b"response.created",
@@ -137,7 +149,13 @@ class Reader(Facts):
         super().__init__()
         self._searches = 0
 
+    def glance(self, chunk: bytes) -> bool:
+        """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
+        return chunk.startswith(_DELTAS) and closes(chunk, chunk.find(b"\n") + 1)
+
     def event(self, event: bytes) -> int:
+        if event.startswith(_DELTAS):
+            return RENDERED
         match = _SSE_TYPE.match(event)
         if match is not None:
             kind = match[1]
@@ -148,6 +166,8 @@ class Reader(Facts):
 
     def frame(self, frame: bytes) -> int:
         """Read one server-to-client WebSocket frame."""
+        if frame.startswith(_DELTA_TYPES):
+            return RENDERED
         match = _FRAME_TYPE.match(frame)
         if match is None:
             return self._unusual(frame, None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_server.dialects import frame_meter, meter
-from pool_server.dialects.meters import JSON_CAP
+from pool_server.dialects.meters import _READERS, JSON_CAP, StreamMeter
 from pool_server.records import Usage
 from pool_server.words import Dialect, Operation, Signal
 from tests.dialects import streams
@@ -388,3 +388,65 @@ def test_a_compaction_is_counted() -> None:
     reading = meter(Dialect.RESPONSES, Operation.RESPONSES_COMPACT, stream=False)
     reading.feed(json.dumps({"output": [{"type": "compaction"}], "usage": streams.RESPONSES_USAGE}).encode())
     assert reading.finish() == T and reading.usage == USAGE[Dialect.RESPONSES]
+
+
+def _plain(dialect: Dialect) -> list[bytes]:
+    """Pieces of text of a dialect, as its servers write them."""
+    text = json.dumps('say "error": {"usage":{"finishReason" \n\n data: [DONE]')
+    if dialect is Dialect.RESPONSES:
+        kinds = ("output_text", "function_call_arguments", "custom_tool_call_input", "reasoning_text")
+        types = [f"response.{kind}.delta" for kind in kinds]
+        return [f'event: {one}\ndata: {{"type":"{one}","delta":{text}}}\n\n'.encode() for one in types]
+    if dialect is Dialect.MESSAGES:
+        data = f'{{"type":"content_block_delta","delta":{{"text":{text}}}}}'
+        return [f"event: content_block_delta\ndata: {data}\n\n".encode()]
+    if dialect is Dialect.CHAT:
+        return [f'data: {{"choices":[{{"delta":{{"content":{text}}},"finish_reason":null}}]}}\n\n'.encode()]
+    data = f'{{"candidates":[{{"content":{{"parts":[{{"text":{text}}}]}}}}],"usageMetadata":{{"promptTokenCount":7}}}}'
+    return [f"data: {data}\n\n".encode()]
+
+
+NOT_PLAIN = (
+    b"",
+    b"\n",
+    b": note\n\n",
+    b"data: {",
+    b"data: {}\n\n",
+    b"data: [DONE]\n\n",
+    b'data: {"error":{"code":429}}\n\n',
+    b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n',
+    b'event: content_block_delta\ndata: {"type":"error"}\n\n',
+    b'event: error\ndata: {"type":"content_block_delta"}\n\n',
+    b'event: response.output_text.delta\ndata: {"type":"response.failed"}\n\n',
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta"}\n',
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage": {"prompt_tokens":5}}\n\n',
+    b'data: {"candidates":[{"finishReason":"STOP"}]}\n\n',
+    b'data: {"usageMetadata":{"promptTokenCount":9}}\n\n',
+    b'data: {"choices":\ndata: [],"usage":{"prompt_tokens":6}}\n\n',
+)
+
+
+@given(st.data(), st.sampled_from(ALL))
+def test_a_glance_finds_what_the_reading_finds(draw: st.DataObject, dialect: Dialect) -> None:
+    """A chunk given whole may be known at a glance; with its first byte ahead it is always taken apart."""
+    plain = _plain(dialect)
+    piece = st.sampled_from([*plain, *plain, *(one.replace(b"\n", b"\r\n") for one in plain), *NOT_PLAIN])
+    pieces = draw.draw(st.lists(st.lists(piece, max_size=3).map(b"".join), max_size=6))
+    whole = meter(dialect, OPERATION[dialect], stream=True)
+    apart = meter(dialect, OPERATION[dialect], stream=True)
+    for chunk in pieces:
+        found = int(apart.feed(chunk[:1])) | int(apart.feed(chunk[1:]))
+        assert int(whole.feed(chunk)) == found
+        assert whole.at_boundary == apart.at_boundary
+    assert whole.finish() == apart.finish()
+    assert (whole.usage, whole.complete, whole.fault) == (apart.usage, apart.complete, apart.fault)
+
+
+@pytest.mark.parametrize("dialect", ALL)
+def test_a_plain_piece_is_known_at_a_glance(dialect: Dialect) -> None:
+    for chunk in _plain(dialect):
+        reading = StreamMeter(_READERS[dialect]())
+        reading.feed(chunk)  # the first that shows something is always read
+        reading._scanner.feed = lambda chunk: pytest.fail("it was taken apart")  # type: ignore[method-assign]
+        assert reading.feed(chunk) == R
+        assert reading.feed(chunk.replace(b"\n\n", b"\n\r\n")) == R
