@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.dialects import frame_meter, meter
+from pool_server.dialects import Meter, frame_meter, meter
 from pool_server.dialects.meters import _READERS, JSON_CAP, StreamMeter
 from pool_server.records import Usage
 from pool_server.words import Dialect, Operation, Signal
@@ -426,20 +426,26 @@ NOT_PLAIN = (
 )
 
 
-@given(st.data(), st.sampled_from(ALL))
-def test_a_glance_finds_what_the_reading_finds(draw: st.DataObject, dialect: Dialect) -> None:
+@pytest.mark.parametrize("dialect", ALL)
+def test_a_glance_finds_what_the_reading_finds(dialect: Dialect) -> None:
     """A chunk given whole may be known at a glance; with its first byte ahead it is always taken apart."""
-    plain = _plain(dialect)
-    piece = st.sampled_from([*plain, *plain, *(one.replace(b"\n", b"\r\n") for one in plain), *NOT_PLAIN])
-    pieces = draw.draw(st.lists(st.lists(piece, max_size=3).map(b"".join), max_size=6))
-    whole = meter(dialect, OPERATION[dialect], stream=True)
-    apart = meter(dialect, OPERATION[dialect], stream=True)
-    for chunk in pieces:
-        found = int(apart.feed(chunk[:1])) | int(apart.feed(chunk[1:]))
-        assert int(whole.feed(chunk)) == found
-        assert whole.at_boundary == apart.at_boundary
-    assert whole.finish() == apart.finish()
-    assert (whole.usage, whole.complete, whole.fault) == (apart.usage, apart.complete, apart.fault)
+    plain = _plain(dialect)[0]
+    for odd in (*_plain(dialect), plain[:-1], plain[:-1] + b":", *NOT_PLAIN):
+        for one in (odd, odd.replace(b"\n", b"\r\n")):
+            for chunk in (one, plain + one, one + plain, plain + one + plain):
+                for before in (b"", plain):
+                    whole, apart = meter_after(dialect, before), meter_after(dialect, before)
+                    assert int(whole.feed(chunk)) == int(apart.feed(chunk[:1])) | int(apart.feed(chunk[1:]))
+                    assert whole.at_boundary == apart.at_boundary
+                    assert whole.finish() == apart.finish()
+                    assert (whole.usage, whole.complete, whole.fault) == (apart.usage, apart.complete, apart.fault)
+
+
+def meter_after(dialect: Dialect, chunk: bytes) -> Meter:
+    """A meter that has read the chunk already."""
+    reading = meter(dialect, OPERATION[dialect], stream=True)
+    reading.feed(chunk)
+    return reading
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -450,3 +456,32 @@ def test_a_plain_piece_is_known_at_a_glance(dialect: Dialect) -> None:
         reading._scanner.feed = lambda chunk: pytest.fail("it was taken apart")  # type: ignore[method-assign]
         assert reading.feed(chunk) == R
         assert reading.feed(chunk.replace(b"\n\n", b"\n\r\n")) == R
+
+
+@pytest.mark.parametrize(
+    ("dialect", "chunk", "found"),
+    [
+        (Dialect.CHAT, b'data: {"error":{"code":429}}\n\n', F),
+        (Dialect.CHAT, b'data: {"choices":[],"usage":{"prompt_tokens":5}}\n\n', R),
+        (Dialect.CHAT, b'data: {"choices":[],"usage": {"prompt_tokens":5}}\n\n', R),
+        (Dialect.CHAT, b"data: [DONE]\n\n", R | T),
+        (Dialect.GEMINI, b'data: {"error":{"code":429}}\n\n', F),
+        (Dialect.GEMINI, b'data: {"candidates":[{"finishReason":"STOP"}],"usageMetadata":{}}\n\n', R | T),
+        (Dialect.GEMINI, b'data: {"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{}}\n\n', R | T),
+        (Dialect.MESSAGES, b'event: content_block_delta\ndata: {"type":"error"}\n\n', F),
+        (Dialect.RESPONSES, b'event: response.output_text.delta\ndata: {"type":"error"}\n\n', F),
+    ],
+)
+def test_what_is_more_than_a_piece_is_read_after_pieces_too(dialect: Dialect, chunk: bytes, found: Signal) -> None:
+    for many in (chunk, _plain(dialect)[0] + chunk, chunk + _plain(dialect)[0]):
+        reading = meter_after(dialect, _plain(dialect)[0])
+        assert reading.feed(many) == (found if many == chunk else found | R)
+        assert (reading.fault is not None) is (found == F)
+        assert b'"prompt_tokens":5' not in chunk or reading.usage.input == 5
+
+
+def test_geminis_usage_may_come_after_its_finish() -> None:
+    reading = meter_after(Dialect.GEMINI, b'data: {"candidates":[{"content":{"parts":[{"text":"a"}]}}]}\n\n')
+    assert reading.feed(b'data: {"candidates":[{"finishReason":"STOP"}]}\n\n') == R
+    assert reading.feed(b'data: {"usageMetadata":{"promptTokenCount":9}}\n\n') == R | T
+    assert reading.usage.input == 9
