@@ -1,0 +1,195 @@
+"""Connections: direct, within TLS, through proxies; which are kept, for how long, and what is said when none comes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from pool_server.http1 import lines as lines_module
+from pool_server.http1.client import Connection, request_head
+from pool_server.http1.lines import Line, Lines, NotReached
+from tests.http1.tls import contexts
+from tests.http1.wire import LOOPS, raw_server, read_request, run
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+HEAD = request_head("GET", "/", "here", [], 0)
+
+
+async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await read_request(reader)
+        writer.write(ANSWER)
+
+
+async def ask(connection: Connection) -> bytes:
+    answer = await connection.exchange(HEAD, b"", within_s=9)
+    return b"".join([piece async for piece in answer.pieces()])
+
+
+def trusting(client: ssl.SSLContext) -> Lines:
+    lines = Lines()
+    lines._tls = client
+    return lines
+
+
+class Proxy:
+    """An HTTP proxy: passes bytes on once it was asked properly."""
+
+    def __init__(self, *, refuse: bytes = b"") -> None:
+        self.asked: list[bytes] = []
+        self._refuse = refuse
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.asked.append(head)
+        if self._refuse:
+            writer.write(self._refuse)
+            return
+        port = int(head.split()[1].rpartition(b":")[2])
+        there, out = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
+        await asyncio.gather(_pass(reader, out), _pass(there, writer))
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(1 << 16):
+            writer.write(piece)
+            await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_connection_is_kept_and_used_again_until_it_is_old(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with raw_server(answer_all) as port:
+            lines, line = Lines(), Line(False, "127.0.0.1", port)
+            assert lines.kept(line) is None
+            first, second = await lines.dial(line), await lines.dial(line)
+            assert await ask(first) == await ask(second) == b"hello"
+            assert lines.kept(line) is second, "the one used last"
+            assert lines.kept(line) is first
+            assert lines.kept(line) is None
+            assert await ask(first) == b"hello"
+            monkeypatch.setattr(lines_module, "KEPT_S", -1.0)
+            assert lines.kept(line) is None
+            assert first.closed
+            monkeypatch.setattr(lines_module, "KEPT_S", 60.0)
+            assert await ask(second) == b"hello"
+            lines.close()
+            assert second.closed
+            assert lines.kept(line) is None
+
+    run(test, loop)
+
+
+def test_idle_connections_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "KEPT_S", 0.02)
+
+    async def test() -> None:
+        async with raw_server(answer_all) as port:
+            lines, line = Lines(), Line(False, "127.0.0.1", port)
+            connection = await lines.dial(line)
+            await ask(connection)
+            while not connection.closed:
+                await asyncio.sleep(0.005)
+            lines.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_within_tls(loop: str, tmp_path: Path) -> None:
+    server, client = contexts(tmp_path)
+
+    async def test() -> None:
+        async with raw_server(answer_all, ssl=server) as port:
+            lines = trusting(client)
+            connection = await lines.dial(Line(True, "localhost", port))
+            assert await ask(connection) == b"hello"
+            assert await ask(connection) == b"hello"
+            lines.close()
+            with pytest.raises(NotReached, match="TLS handshake failed"):
+                await Lines().dial(Line(True, "localhost", port))
+            await asyncio.sleep(0.05)  # the server's side of the failed handshake
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("secure_proxy", [False, True])
+def test_through_a_proxy_to_tls(loop: str, secure_proxy: bool, tmp_path: Path) -> None:
+    server, client = contexts(tmp_path)
+    proxy = Proxy()
+
+    async def test() -> None:
+        async with (
+            raw_server(answer_all, ssl=server) as port,
+            raw_server(proxy, ssl=server if secure_proxy else None) as proxy_port,
+        ):
+            scheme = "https" if secure_proxy else "http"
+            lines = trusting(client)
+            line = Line(True, "localhost", port, f"{scheme}://us%65r:p%40ss@localhost:{proxy_port}")
+            connection = await lines.dial(line)
+            assert await ask(connection) == b"hello"
+            assert await ask(connection) == b"hello"
+            assert lines.kept(line) is connection
+            connection.fail("")
+            asked = proxy.asked[0]
+            assert asked.startswith(f"CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n".encode())
+            assert b"Proxy-Authorization: Basic " + base64.b64encode(b"user:p@ss") in asked
+            await asyncio.sleep(0.05)  # the proxy's halves notice the end
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", r"refused the connection \(407\)"),
+        (b"HTTP/1.0 502 Bad Gateway\r\nX: y\r\n\r\n", r"refused the connection \(502\)"),
+        (b"220 mail ready\r\n\r\n", "no HTTP"),
+        (b"\x00" * 70_000, "no HTTP"),
+        (b" ", "no HTTP"),
+    ],
+)
+def test_a_proxy_that_will_not(refusal: bytes, why: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with raw_server(Proxy(refuse=refusal)) as port:
+            lines = trusting(contexts(tmp_path)[1])
+            with pytest.raises(NotReached, match=why):
+                await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{port}"))
+
+    run(test)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_is_said_when_nobody_is_reached(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test() -> None:
+        lines = Lines()
+        for line, why in (
+            (Line(False, "127.0.0.1", port), "connection refused or host not reachable"),
+            (Line(True, "127.0.0.1", port, f"http://127.0.0.1:{port}"), "proxy not reachable"),
+            (Line(False, "no-such-host.invalid", 80), "host name not found"),
+        ):
+            with pytest.raises(NotReached, match=why):
+                await lines.dial(line)
+        async with raw_server(silent) as quiet:
+            monkeypatch.setattr(lines_module, "CONNECT_S", 0.2)
+            with pytest.raises(NotReached, match="in time"):
+                await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{quiet}"))
+
+    run(test, loop)

@@ -1,0 +1,280 @@
+"""Tornado's handlers and sockets behind this front behave as behind Tornado's own server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tornado.web import Application, RequestHandler, stream_request_body
+from tornado.websocket import WebSocketHandler, websocket_connect
+
+from pool_server.http1 import Front, TornadoConnection, TornadoTaker
+from tests.http1.wire import LOOPS, run
+
+left: list[str] = []
+
+
+class Plain(RequestHandler):
+    def get(self) -> None:
+        self.set_header("X-Peer", self.request.remote_ip or "")
+        self.write("page")
+
+    head = get
+
+    def post(self) -> None:
+        self.write(self.request.body)
+
+
+class Pieces(RequestHandler):
+    async def get(self) -> None:
+        for number in range(3):
+            self.write(f"{number};")
+            await self.flush()
+
+    def on_connection_close(self) -> None:
+        left.append("pieces")
+
+
+class Endless(Pieces):
+    async def get(self) -> None:
+        while True:
+            self.write("x" * 65536)
+            await self.flush()
+
+
+class TooLittle(RequestHandler):
+    def get(self) -> None:
+        self.set_header("Content-Length", "10")
+        self.write("five!")
+
+
+class TooMuch(RequestHandler):
+    async def get(self) -> None:
+        self.set_header("Content-Length", "2")
+        self.write("1")
+        await self.flush()
+        self.write("23")
+
+
+class Farewell(RequestHandler):
+    def get(self) -> None:
+        self.set_header("Connection", "close")
+        self.write("bye")
+
+
+@stream_request_body
+class Careful(RequestHandler):
+    """Looks before it reads, and takes ten bytes."""
+
+    async def prepare(self) -> None:
+        assert isinstance(self.request.connection, TornadoConnection)
+        self.request.connection.set_max_body_size(10)
+        self.got = b""
+        await asyncio.sleep(0.01)
+        if self.request.headers.get("X-No"):
+            self.set_status(403)
+            self.finish("no")
+
+    async def data_received(self, chunk: bytes) -> None:
+        await asyncio.sleep(0)
+        self.got += chunk
+
+    def post(self) -> None:
+        self.write(self.got)
+
+    def on_connection_close(self) -> None:
+        left.append("careful")
+
+
+class Broken(RequestHandler):
+    def get(self) -> None:
+        raise RuntimeError("a handler's own")
+
+    def log_exception(self, *args: Any) -> None:
+        pass
+
+
+class Talk(WebSocketHandler):
+    def check_origin(self, origin: str) -> bool:
+        return True
+
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(f"heard {message!r}")
+
+    def on_close(self) -> None:
+        left.append(f"talk {self.close_code}")
+
+
+PAGES = {
+    "/": Plain, "/pieces": Pieces, "/endless": Endless, "/little": TooLittle, "/much": TooMuch, "/bye": Farewell,
+    "/careful": Careful, "/broken": Broken, "/talk": Talk,
+}  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def site() -> AsyncIterator[tuple[Front, int]]:
+    left.clear()
+    pages = Application(list(PAGES.items()), log_function=lambda handler: None)
+    front = Front(lambda request, response: TornadoTaker(pages, request, response))
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    await front.listen([bound])
+    try:
+        yield front, bound.getsockname()[1]
+    finally:
+        await front.close()
+        bound.close()
+
+
+def hosted(requests: str) -> bytes:
+    return requests.replace(" HTTP/1.1\r\n", " HTTP/1.1\r\nHost: x\r\n").encode()
+
+
+async def ask(port: int, request: str, *, then: str = "GET /bye HTTP/1.1\r\n\r\n") -> bytes:
+    """All that comes back, with a last request behind that ends the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(hosted(request + then))
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def parts(answer: bytes) -> list[tuple[int, bytes]]:
+    """(status, body) of the answers of a connection, bodies as they were framed."""
+    found = []
+    for part in answer.split(b"HTTP/1.1 ")[1:]:
+        head, _, body = part.partition(b"\r\n\r\n")
+        found.append((int(head[:3]), body))
+    return found
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_pages(loop: str) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            bye = (200, b"bye")
+            plain = await ask(port, "GET / HTTP/1.1\r\n\r\n")
+            assert parts(plain) == [(200, b"page"), bye]
+            assert b"X-Peer: 127.0.0.1\r\n" in plain
+            assert b"Content-Length: 4\r\n" in plain
+            assert parts(await ask(port, "HEAD / HTTP/1.1\r\n\r\n")) == [(200, b""), bye]
+            assert parts(await ask(port, "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")) == [(200, b"hi"), bye]
+            etag = plain.partition(b"Etag: ")[2].partition(b"\r\n")[0].decode()
+            again = await ask(port, f"GET / HTTP/1.1\r\nIf-None-Match: {etag}\r\n\r\n")
+            assert parts(again) == [(304, b""), bye]
+            chunks = b"2\r\n0;\r\n2\r\n1;\r\n2\r\n2;\r\n0\r\n\r\n"
+            assert parts(await ask(port, "GET /pieces HTTP/1.1\r\n\r\n")) == [(200, chunks), bye]
+            assert parts(await ask(port, "GET /pieces HTTP/1.0\r\n\r\n", then="")) == [(200, b"0;1;2;")]
+            assert [status for status, _ in parts(await ask(port, "GET /none HTTP/1.1\r\n\r\n"))] == [404, 200]
+            assert [status for status, _ in parts(await ask(port, "GET /broken HTTP/1.1\r\n\r\n"))] == [500, 200]
+            assert parts(await ask(port, "GET / HTTP/1.1\r\nA b: c\r\n\r\n"))[0][0] == 400
+
+    run(test, loop)
+
+
+def test_a_handler_that_miscounts_is_not_passed_off_as_whole() -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            for path, sent in (("/little", b"five!"), ("/much", b"1")):
+                assert parts(await ask(port, f"GET {path} HTTP/1.1\r\n\r\n")) == [(200, sent)], "then it ends"
+
+    run(test)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_body_is_taken_at_the_handlers_pace_and_up_to_its_limit(loop: str) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            bye = (200, b"bye")
+            post = "POST /careful HTTP/1.1\r\nContent-Length: {}\r\n\r\n"
+            assert parts(await ask(port, post.format(10) + "0123456789")) == [(200, b"0123456789"), bye]
+            chunked = "POST /careful HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            body = "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+            assert parts(await ask(port, chunked + body)) == [(200, b"abcde")], "nothing is served behind chunks"
+            refused = parts(await ask(port, "POST /careful HTTP/1.1\r\nX-No: 1\r\nContent-Length: 5\r\n\r\n12345"))
+            assert refused == [(403, b"no"), bye]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(hosted(post.format(100)))
+            await asyncio.sleep(0.05)  # until the handler has said what it takes
+            writer.write(b"x" * 50)
+            assert parts(await reader.read())[0][0] == 413
+            writer.close()
+            assert left == ["careful"]
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("request_", "who"),
+    [
+        ("GET /endless HTTP/1.1\r\n\r\n", "pieces"),
+        ("POST /careful HTTP/1.1\r\nContent-Length: 9\r\n\r\n1", "careful"),
+    ],
+)
+def test_a_handler_hears_that_its_client_left(loop: str, request_: str, who: str) -> None:
+    async def test() -> None:
+        async with site() as (front, port):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(hosted(request_))
+            while not front.connections:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)  # the handler is at work, or the socket is full
+            writer.transport.abort()
+            while not left:
+                await asyncio.sleep(0.001)
+            assert left == [who]
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_websocket_takes_its_connection_along(loop: str) -> None:
+    async def test() -> None:
+        async with site() as (front, port):
+            before = len(os.listdir("/proc/self/fd"))
+            socket_ = await websocket_connect(f"ws://127.0.0.1:{port}/talk")
+            for text in ("a", "b" * 100_000):
+                await socket_.write_message(text)
+                assert await socket_.read_message() == f"heard {text!r}"
+            assert front.connections == set()
+            socket_.close(4001, "enough")
+            assert await socket_.read_message() is None
+            while not left:
+                await asyncio.sleep(0.001)
+            assert left == ["talk 4001"]
+            for _ in range(100):
+                if len(os.listdir("/proc/self/fd")) <= before:
+                    break
+                await asyncio.sleep(0.01)
+            assert len(os.listdir("/proc/self/fd")) <= before, "no descriptor is left behind"
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_a_client_sends_ahead_of_the_switch_is_not_lost(loop: str) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = (
+                "GET /talk HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            masked = bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi"
+            writer.write(head.encode() + masked)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+            assert await reader.readexactly(2 + 10) == b"\x81\x0aheard 'hi'"
+            writer.close()
+            while not left:
+                await asyncio.sleep(0.001)
+
+    run(test, loop)
