@@ -283,8 +283,8 @@ class ServerConnection(asyncio.Protocol):
             self._spoilt = True  # another request behind a chunked one: it is not served
             return
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
-        host = self._headers.fields.get("host", "" if version == "1.1" else "127.0.0.1")
-        if version not in _VERSIONS or not host or "," in host:
+        host = self._headers.fields.get("host", "," if version == "1.1" else "")
+        if version not in _VERSIONS or "," in host:
             raise HttpParserError("no version this server speaks, or not one Host (RFC 9112 §3.2)")
         request = Request(method, self._target.decode("latin-1"), version, self._headers, self._peer)
         self._target = b""
