@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,7 @@ _UNITS = {
 # Model names → the suffix of the windows that bind them; `oi` was seen on answers of the Fable models.
 _FAMILIES = (("opus", "opus"), ("sonnet", "sonnet"), ("haiku", "haiku"), ("fable", "oi"))
 _PREFIX = "anthropic-ratelimit-unified-"
+_OVERAGE = _PREFIX + "overage-utilization"
 SHORT_CAP = 5 * HOUR  # a 429 that names no window is believed for the shortest window at most (18 days were seen)
 
 _SPENT_TEXTS = ("credit balance is too low",)
@@ -67,7 +68,7 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
     rejected window is used up whatever it says), of paid extra usage, and of API keys' short limits, which bind
     `scope`."""
     found = [window for window, _ in _unified(headers, now)]
-    extra = number(headers.get(f"{_PREFIX}overage-utilization"))
+    extra = number(headers.get(_OVERAGE))
     if extra is not None:
         reset = moment(headers.get(f"{_PREFIX}overage-reset"))
         found.append(credits_window(100 * extra, source=Source.HEADERS, now=now, resets_at=reset))
@@ -76,34 +77,46 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
 
 def _unified(headers: Mapping[str, str], now: float) -> list[tuple[WindowObservation, bool]]:
     """The unified windows, and whether each refused the request."""
-    names = {parts for name in headers if name.startswith(_PREFIX) and (parts := _window_of(name))}
+    windows = {window for name in headers if name.startswith(_PREFIX) and (window := _window_of(name))}
     found: list[tuple[WindowObservation, bool]] = []
-    for stem, seconds, scope in sorted(names):
-        share = number(headers.get(f"{_PREFIX}{stem}-utilization"))
-        rejected = headers.get(f"{_PREFIX}{stem}-status", "").lower() == "rejected"
+    for window in sorted(windows):
+        share = number(headers.get(window.utilization))
+        rejected = headers.get(window.status, "").lower() == "rejected"
         if rejected:
             share = max(share or 0.0, 1.0)
         sighting = observe(
-            seconds=seconds,
+            seconds=window.seconds,
             used=None if share is None else round(100 * share, 4),
-            resets_at=moment(headers.get(f"{_PREFIX}{stem}-reset")),
+            resets_at=moment(headers.get(window.reset)),
             source=Source.HEADERS,
             now=now,
-            scope=scope,
+            scope=window.scope,
         )
         if sighting is not None:
             found.append((sighting, rejected))
     return found
 
 
+class _Window(NamedTuple):
+    """A unified window as its headers name it ("7d_opus"), and those headers."""
+
+    stem: str
+    seconds: int
+    scope: str
+    utilization: str
+    status: str
+    reset: str
+
+
 @lru_cache(maxsize=256)
-def _window_of(name: str) -> tuple[str, int, str] | None:
-    """("7d_opus", 604800, "opus") of a unified status or utilization header, None of any other."""
+def _window_of(name: str) -> _Window | None:
+    """The window of a unified status or utilization header, None of any other."""
     match = _UNIFIED.match(name)
     if match is None:
         return None
     stem, window, suffix = match.groups()
-    return stem, int(window[:-1]) * _UNITS[window[-1]], _scope(suffix)
+    headers = (f"{_PREFIX}{stem}-{word}" for word in ("utilization", "status", "reset"))
+    return _Window(stem, int(window[:-1]) * _UNITS[window[-1]], _scope(suffix), *headers)
 
 
 def from_usage(data: Mapping[str, Any], *, now: float) -> UsageAnswer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pool_server.providers.base import Credits, UsageAnswer
 from pool_server.providers.shapes import as_list, as_object, as_text, decode
@@ -49,19 +49,17 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
     `x-ratelimit-*` of API keys, which bind `scope`."""
     found: list[WindowObservation] = []
     for name, value in headers.items():
-        slot = _SLOT.match(name) if name.endswith(_USED) else None
+        slot = _slot_of(name) if name.endswith(_USED) else None
         if slot is None:
             continue
-        limit_id, prefix = slot.group(1), name.removesuffix("used-percent")
-        minutes = number(headers.get(f"{prefix}window-minutes"))
-        limit_name = headers.get(f"x-{limit_id}-limit-name", "") if limit_id != _MAIN else ""
+        minutes = number(headers.get(slot.minutes))
         window = observe(
             seconds=minutes * 60 if minutes is not None else None,
             used=number(value),
-            resets_at=_reset(headers.get(f"{prefix}reset-at"), headers.get(f"{prefix}reset-after-seconds"), now),
+            resets_at=_reset(headers.get(slot.reset_at), headers.get(slot.reset_after), now),
             source=Source.HEADERS,
             now=now,
-            scope=limit_scope(limit_id, limit_name),
+            scope=limit_scope(slot.limit, headers.get(slot.limit_name, "") if slot.limit != _MAIN else ""),
         )
         if window is not None:
             found.append(window)
@@ -71,6 +69,27 @@ def from_headers(headers: Mapping[str, str], *, now: float, scope: str = "") -> 
         room = "true" in (has_credits, unlimited)
         found.append(credits_window(0.0 if room else 100.0, source=Source.HEADERS, now=now))
     return found + rate_windows(headers, now=now, scope=scope)
+
+
+class _Slot(NamedTuple):
+    """A window of a limit, and the headers beside the one that tells its use."""
+
+    limit: str
+    limit_name: str
+    minutes: str
+    reset_at: str
+    reset_after: str
+
+
+@lru_cache(maxsize=256)
+def _slot_of(name: str) -> _Slot | None:
+    """The window a `…-used-percent` header speaks of, None for any other header."""
+    match = _SLOT.match(name)
+    if match is None:
+        return None
+    limit, prefix = match.group(1), name.removesuffix(_USED)
+    beside = (prefix + word for word in ("-window-minutes", "-reset-at", "-reset-after-seconds"))
+    return _Slot(limit, f"x-{limit}-limit-name", *beside)
 
 
 def _reset(at: object, after: object, now: float) -> float | None:

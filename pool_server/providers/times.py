@@ -29,9 +29,10 @@ _SHANGHAI = timezone(timedelta(hours=8))
 
 def number(value: object) -> float | None:
     """A finite number from an int, a float or their text; booleans are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, str) and len(value) > 64:
+    if isinstance(value, str):
+        if len(value) > 64:
+            return None
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         result = float(value)
@@ -80,8 +81,9 @@ def duration(text: object) -> float | None:
     """Seconds of a protobuf, Go or OpenAI duration: `34.07s`, `1h2m3s`, `6m0s`, `300ms`."""
     if not isinstance(text, str) or len(text) > 64:
         return None
-    pieces = _DURATION.findall(text)
-    if not pieces or _DURATION.sub("", text).replace("and", "").strip():
+    one = _DURATION.fullmatch(text)
+    pieces = [one.groups()] if one is not None else _DURATION.findall(text)
+    if one is None and (not pieces or _DURATION.sub("", text).replace("and", "").strip()):
         return None
     total = 0.0
     for amount, unit in pieces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from pool_server.providers.times import DAY, HOUR, MINUTE, duration, moment, number
 from pool_server.records import WindowObservation
@@ -30,6 +31,7 @@ _KNOWN = (
 )
 
 
+@lru_cache(maxsize=256)
 def snap(seconds: float) -> int:
     """The well-known duration within 2 % (months: 28 to 31 days) of `seconds`, or `seconds` itself."""
     if 28 * DAY <= seconds <= 31 * DAY:
@@ -40,6 +42,7 @@ def snap(seconds: float) -> int:
     return round(seconds)
 
 
+@lru_cache(maxsize=256)
 def window_name(seconds: int) -> str:
     """18000 → "5h", 604800 → "7d", 60 → "1m"."""
     for unit, letter in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
@@ -88,25 +91,37 @@ def rate_windows(headers: Mapping[str, str], *, now: float, scope: str) -> list[
     `scope`."""
     found: list[WindowObservation] = []
     for name, value in headers.items():
-        kind = _rate_kind(name) if "-ratelimit-" in name else None
-        if kind is None:
+        rate = _rate_of(name) if "-ratelimit-" in name else None
+        if rate is None:
             continue
-        limit = number(headers.get(name.replace("-remaining", "-limit", 1)))
-        remaining = number(value)
+        limit, remaining = number(headers.get(rate.limit)), number(value)
         if limit is None or remaining is None or limit <= 0:
             continue
-        reset = _rate_reset(headers.get(name.replace("-remaining", "-reset", 1), ""), now)
         used = percent(100.0 * (1.0 - remaining / limit))
-        length = _RATE_SECONDS.get(kind.rpartition("_")[2], MINUTE)
-        found.append(WindowObservation(kind, length, used, reset, Source.HEADERS, now, scope))
+        reset = _rate_reset(headers.get(rate.reset, ""), now)
+        found.append(WindowObservation(rate.kind, rate.seconds, used, reset, Source.HEADERS, now, scope))
     return found
 
 
+class _Rate(NamedTuple):
+    """What a `…-remaining…` header counts ("requests", "input_tokens"), in how long, and the headers beside it."""
+
+    kind: str
+    seconds: int
+    limit: str
+    reset: str
+
+
 @lru_cache(maxsize=512)
-def _rate_kind(name: str) -> str | None:
-    """What a `…-remaining-…` header counts ("requests", "input_tokens"), None for any other header."""
+def _rate_of(name: str) -> _Rate | None:
+    """None for any other header."""
     match = _OPENAI.match(name) or _ANTHROPIC.match(name)
-    return (match.group(1) or "requests").replace("-", "_") if match else None
+    if match is None:
+        return None
+    kind = (match.group(1) or "requests").replace("-", "_")
+    seconds = _RATE_SECONDS.get(kind.rpartition("_")[2], MINUTE)
+    beside = (name.replace("-remaining", word, 1) for word in ("-limit", "-reset"))
+    return _Rate(kind, seconds, *beside)
 
 
 def _rate_reset(text: str, now: float) -> float | None:

@@ -87,7 +87,7 @@ def clean_query(query: str) -> str:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def strip_prefixes(path: str, prefixes: tuple[str, ...]) -> str:
     """`path` without any of the leading `prefixes`, however often they were put before it."""
     stripped = True
@@ -107,7 +107,7 @@ def join(base: str, path: str, query: str = "") -> str:
     return f"{url}?{query}" if query else url
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _joined(base: str, path: str) -> str:
     """The address without its query: that may hold a key, which is not to be remembered."""
     base = base.rstrip("/")
