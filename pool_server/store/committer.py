@@ -1,11 +1,15 @@
-"""Group commit: one thread writes what many callers ask for, one transaction and one fsync for all of them."""
+"""Group commit: one thread writes what many callers ask for, one transaction and one fsync for all of them.
+
+Nothing waits for company: what one turn of the event loop asks for is handed over at once, and what comes while the
+disk is busy goes together next.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +22,6 @@ from pool_server.store.txn import Txn
 T = TypeVar("T")
 R = TypeVar("R")
 
-LINGER_S = 0.002  # under load a batch waits this long for company; alone it never waits
 MAX_BATCH = 4096
 
 
@@ -67,54 +70,49 @@ class _Job:
 class Committer:
     """Owns the writer thread of one engine; the thread starts with the first job."""
 
-    def __init__(self, engine: Engine, *, linger_s: float = LINGER_S) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._linger_s = linger_s
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: deque[_Job] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # rung when there is work
+        self._waker: asyncio.AbstractEventLoop | None = None  # the loop that rings next, or rang last
         self._thread: threading.Thread | None = None
         self._closed = False
         self.batches = 0
 
     def put(self, job: _Job) -> None:
+        """Queue a job. The thread is woken when the loop has done what it is at, once for all that comes of that."""
         if self._closed:
             raise StoreError(f"the store in {self._engine.folder} is closed")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="store-committer", daemon=True)
             self._thread.start()
-        self._queue.put(job)
+        self._jobs.append(job)
+        if len(self._jobs) == 1 or self._waker is not job.loop:  # looked at after appending: none is left behind
+            self._waker = job.loop
+            job.loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        if self._jobs:  # the thread may have seen them already
+            self._bell.put(None)
 
     def close(self) -> None:
         """Commit what is queued and end the thread."""
         self._closed = True
         if self._thread is not None:
-            self._queue.put(None)
+            self._bell.put(None)
             self._thread.join()
             self._thread = None
 
     def _run(self) -> None:
-        more, busy = True, False
-        while more:
-            job = self._queue.get()
-            if job is None:
-                return
-            if busy:
-                time.sleep(self._linger_s)
-            batch = [job]
-            more = self._drain(batch)
-            self._commit(batch)
-            busy = len(batch) > 1
+        last = False
+        while not last:
+            self._bell.get()
+            last = self._closed  # read first: what was queued before it was set is still taken
+            while batch := self._take():
+                self._commit(batch)
 
-    def _drain(self, batch: list[_Job]) -> bool:
-        """Take what is queued; False when the end was asked for."""
-        while len(batch) < MAX_BATCH:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return True
-            if job is None:
-                return False
-            batch.append(job)
-        return True
+    def _take(self) -> list[_Job]:
+        return [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
 
     def _commit(self, batch: list[_Job]) -> None:
         self.batches += 1
