@@ -24,6 +24,12 @@ def put(store: Store, key: bytes) -> asyncio.Future[None]:
     return store.submit(lambda txn: txn.put("a", key, b""))
 
 
+def put_slowly(store: Store, key: bytes) -> asyncio.Future[None]:
+    """Leaves the writer's thread time to run before the loop's turn is over."""
+    time.sleep(0.002)
+    return put(store, key)
+
+
 def keys(store: Store) -> list[bytes]:
     with store.read() as reader:
         return [key for key, _ in reader.scan("a")]
@@ -50,11 +56,7 @@ def left_in_the_middle_of_a_turn(store: Store, key: bytes) -> None:
 def test_what_one_turn_of_the_loop_asks_for_is_one_commit(store: Store) -> None:
     async def go() -> None:
         for _ in range(3):
-            jobs = []
-            for i in range(5):
-                jobs.append(put(store, b"%d" % i))
-                time.sleep(0.002)  # the writer's thread could run meanwhile
-            await asyncio.gather(*jobs)
+            await asyncio.gather(*(put_slowly(store, b"%d" % i) for i in range(5)))
 
     asyncio.run(go())
     assert batches(store) == 3
