@@ -188,6 +188,24 @@ class Fields:
         return name in self._data
 
 
+def google_login(provider: Provider, account: str, fields: Fields) -> Credential | None:
+    """The sign-in in the form of Gemini's CLI, which Qwen's has taken over; None when neither token is there.
+
+    Without a refresh token it serves until it ends; without an access token it is refreshed at once.
+    """
+    access, refresh = fields.token("access_token"), fields.token("refresh_token")
+    if not access and not refresh:
+        return None
+    return Credential(
+        provider,
+        account,
+        CredentialKind.OAUTH if refresh else CredentialKind.SETUP_TOKEN,
+        access_token=access,
+        refresh_token=refresh,
+        expires_at=fields.when("expiry_date") if access else 0.0,
+    )
+
+
 def usable_url(value: str) -> bool:
     """An http(s) address of a host, without user, query and fragment."""
     try:

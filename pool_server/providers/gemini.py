@@ -11,7 +11,7 @@ from pool_server.config import Settings
 from pool_server.providers import gemini_faults, gemini_setup
 from pool_server.providers.base import ProviderModule, Refreshed, RefreshFault, SetupDone, SetupStep, UsageAnswer
 from pool_server.providers.codex import model_listed
-from pool_server.providers.credential import Credential, Fields, Rejected, lifetime_end
+from pool_server.providers.credential import Credential, Fields, Rejected, google_login, lifetime_end
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.times import HOUR, MINUTE
 from pool_server.providers.usage import usage_object
@@ -36,15 +36,10 @@ class Gemini(ProviderModule):
     def parse(self, data: object, account: str, *, now: float) -> Credential:
         fields = Fields(data)
         plan = fields.text("plan_type").lower()
-        access, refresh = fields.token("access_token"), fields.token("refresh_token")
-        if access or refresh:
-            return Credential(
-                Provider.GEMINI,
-                account,
-                CredentialKind.OAUTH if refresh else CredentialKind.SETUP_TOKEN,
-                access_token=access,
-                refresh_token=refresh,
-                expires_at=fields.when("expiry_date") if access else 0.0,
+        cred = google_login(Provider.GEMINI, account, fields)
+        if cred is not None:
+            return msgspec.structs.replace(
+                cred,
                 project=fields.token("project_id", "project"),
                 scopes=fields.texts("scope"),
                 plan=plan or fields.text("tier_id").lower(),

@@ -10,7 +10,7 @@ import msgspec
 from pool_server.config import Settings
 from pool_server.providers.base import ProviderModule, Refreshed, RefreshFault
 from pool_server.providers.codex import model_listed
-from pool_server.providers.credential import Credential, Fields, Rejected, lifetime_end, usable_url
+from pool_server.providers.credential import Credential, Fields, Rejected, google_login, lifetime_end, usable_url
 from pool_server.providers.faults import (
     ErrorFacts,
     build,
@@ -54,19 +54,10 @@ class Qwen(ProviderModule):
     def parse(self, data: object, account: str, *, now: float) -> Credential:
         fields = Fields(data)
         plan = fields.text("plan_type").lower()
-        access, refresh = fields.token("access_token"), fields.token("refresh_token")
-        if access or refresh:
-            return Credential(
-                Provider.QWEN,
-                account,
-                CredentialKind.OAUTH if refresh else CredentialKind.SETUP_TOKEN,
-                access_token=access,
-                refresh_token=refresh,
-                expires_at=fields.when("expiry_date") if access else 0.0,
-                resource_url=fields.url("resource_url", scheme="https"),
-                models=fields.texts("models"),
-                plan=plan,
-            )
+        cred = google_login(Provider.QWEN, account, fields)
+        if cred is not None:
+            resource = fields.url("resource_url", scheme="https")
+            return msgspec.structs.replace(cred, resource_url=resource, models=fields.texts("models"), plan=plan)
         key = fields.token("api_key", "DASHSCOPE_API_KEY")
         if not key:
             raise Rejected("no usable credential: access_token or api_key is missing")
