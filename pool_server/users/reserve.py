@@ -5,28 +5,29 @@ The record also says what each worker's running requests hold and have used so f
 every user it holds something for; when it dies, the next one to look settles what it left behind at what was
 reported last, or by the ledger when that knows of more.
 
-What ends and what is reported in one turn of the event loop is written in one transaction at the end of the turn.
-Nobody sees the difference: this worker writes before it reads, and an exchange tells its client, and with that
-anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk.
+What is asked for, reported and ended in one turn of the event loop is written in one transaction at the end of the
+turn. Nobody sees the difference: this worker writes before it reads, and an exchange tells its client, and with
+that anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from pool_server.config import Limits
 from pool_server.records import Usage
 from pool_server.store import Store, StoreError, Txn
-from pool_server.users import counters, worker
+from pool_server.users import counters, seed, worker
 from pool_server.users.counters import Hold, Stop, Use
 from pool_server.users.fairshare import weigh
 from pool_server.users.model import HELD, USE, Denied
 from pool_server.users.periods import Bounds, Calendar
+from pool_server.users.seed import Used
 from pool_server.users.shares import Shares
 from pool_server.users.wording import limit_message
 from pool_server.words import Denial
@@ -34,8 +35,6 @@ from pool_server.words import Denial
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Used = Callable[[str, float], Mapping[str, float]]
-_SEED_STEPS = 5  # the rolling window is rebuilt from this many questions to the ledger
 _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
 
 
@@ -72,6 +71,41 @@ class _Final(msgspec.Struct, frozen=True):
     weight: float
 
 
+class _Ask(NamedTuple):
+    """Somebody waits for room."""
+
+    made: Reservation
+    limits: Limits
+    cost: float | None
+    answer: asyncio.Future[Reservation | Denied]
+
+
+class _Turn:
+    """What one turn of the event loop leaves to be written at its end."""
+
+    def __init__(
+        self, ended: Sequence[_Final] = (), reported: _Reports | None = None, asked: Sequence[_Ask] = ()
+    ) -> None:
+        self.ended = list(ended)
+        self.reported = reported or {}
+        self.asked = list(asked)
+        self.users: set[str] = set()  # whom it concerns
+
+    def __len__(self) -> int:
+        return len(self.ended) + len(self.reported) + len(self.asked)
+
+    def parts(self) -> list[_Turn]:
+        """Each change by itself."""
+        ended = [_Turn(ended=[final]) for final in self.ended]
+        reported = [_Turn(reported={made: seen}) for made, seen in self.reported.items()]
+        return ended + reported + [_Turn(asked=[ask]) for ask in self.asked]
+
+    def fail(self, exc: Exception) -> None:
+        """Whoever waits is told."""
+        for ask in self.asked:
+            ask.answer.set_exception(exc)
+
+
 class _NoCounters(Exception):
     """A user's counters are missing, or of another life of the machine: they must be made from the ledger first."""
 
@@ -101,8 +135,7 @@ class Book:
         self._epoch = worker.epoch()
         self._worker = worker.name()
         self._running: dict[str, int] = {}  # user id → this worker's requests, 0 = the mark may go
-        self._reported: _Reports = {}  # in this turn of the event loop
-        self._ended: list[_Final] = []  # likewise
+        self._turn = _Turn()
         self._unsettled: list[_Final] = []  # could not be written
         self._closed = False
 
@@ -116,25 +149,43 @@ class Book:
 
         def take(txn: Txn, seeds: _Seeds) -> Stop | None:
             use = self._use(txn, user, now, seeds)
-            stop = counters.stopped(use, limits, now, self.calendar.at(now))
-            if stop is not None:
-                return stop
-            made.tokens = int(made.base * use.ratio)
-            made.cost = max(cost or 0.0, counters.FLOOR_COST) * use.ratio
-            counters.hold(use, self._worker, made.tokens, made.cost, now)
-            txn.put(USE, user.encode(), _encode(use))
-            if user not in self._running:
-                txn.put(HELD, _mark(self._worker, user), b"")
-            return None
+            stop = self._take_one(txn, use, made, limits, cost, now)
+            if stop is None:
+                txn.put(USE, user.encode(), _encode(use))
+            return stop
 
         try:
-            stop = self._write(take)
+            return self._answer(made, self._write(take))
         except StoreError as exc:
             return self._unguarded(made, limits, exc)
+
+    def reserve_soon(
+        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
+    ) -> asyncio.Future[Reservation | Denied]:
+        """`reserve` at the end of this turn of the event loop. Cancel the future to take nothing."""
+        made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
+        ask = _Ask(made, limits, cost, asyncio.get_running_loop().create_future())
+        self._turn.asked.append(ask)
+        self._write_soon(user)
+        return ask.answer
+
+    def _take_one(
+        self, txn: Txn, use: Use, made: Reservation, limits: Limits, cost: float | None, now: float
+    ) -> Stop | None:
+        stop = counters.stopped(use, limits, now, self.calendar.at(now))
         if stop is not None:
-            message = limit_message(stop.denial, stop.limit)
-            return Denied(stop.denial, message, 429, stop.retry_at)
-        self._running[user] = self._running.get(user, 0) + 1
+            return stop
+        made.tokens = int(made.base * use.ratio)
+        made.cost = max(cost or 0.0, counters.FLOOR_COST) * use.ratio
+        counters.hold(use, self._worker, made.tokens, made.cost, now)
+        if made.user not in self._running:
+            txn.put(HELD, _mark(self._worker, made.user), b"")
+        return None
+
+    def _answer(self, made: Reservation, stop: Stop | None) -> Reservation | Denied:
+        if stop is not None:
+            return Denied(stop.denial, limit_message(stop.denial, stop.limit), 429, stop.retry_at)
+        self._running[made.user] = self._running.get(made.user, 0) + 1
         return made
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
@@ -142,12 +193,12 @@ class Book:
         if reservation.done or not (reservation.counted and reservation.taken):
             return
         seen_tokens, seen_cost = self._seen(reservation)
-        self._reported[reservation] = max(seen_tokens, tokens), max(seen_cost, cost or 0.0)
-        self._write_soon()
+        self._turn.reported[reservation] = max(seen_tokens, tokens), max(seen_cost, cost or 0.0)
+        self._write_soon(reservation.user)
 
     def _seen(self, reservation: Reservation) -> tuple[int, float]:
         """What the stream has reported so far, be it written or not."""
-        return self._reported.get(reservation) or (reservation.seen_tokens, reservation.seen_cost)
+        return self._turn.reported.get(reservation) or (reservation.seen_tokens, reservation.seen_cost)
 
     def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """The request has ended and used this. Only the first call for a reservation counts.
@@ -165,7 +216,8 @@ class Book:
 
     def read(self, user: str) -> tuple[Use, Bounds]:
         """The counters of a user of the pool now. Those that are missing are made and kept."""
-        self.write_turn()
+        if user in self._turn.users:
+            self.write_turn()
         now = self._clock()
         marks = self.calendar.at(now)
         raw = self._store.get(USE, user.encode())
@@ -180,18 +232,17 @@ class Book:
         return use
 
     def write_turn(self) -> None:
-        """Writes what has ended and what was reported in this turn of the event loop."""
-        if not self._ended and not self._reported:
-            return
-        ended, self._ended = self._ended, []
-        reported, self._reported = self._reported, {}
-        self._unsettled += self._write_all(ended, reported)
+        """Writes what was left to the end of this turn of the event loop."""
+        if self._turn:
+            turn, self._turn = self._turn, _Turn()
+            turn.asked = [ask for ask in turn.asked if not ask.answer.done()]
+            self._unsettled += self._write_all(turn)
 
     def settle_waiting(self) -> None:
         """Settles what could not be written before. Called now and then."""
         self.write_turn()
         while self._unsettled:
-            left = self._write_all(self._unsettled[:_MOST_ENDS], {})
+            left = self._write_all(_Turn(ended=self._unsettled[:_MOST_ENDS]))
             self._unsettled[:_MOST_ENDS] = left
             if left:
                 return
@@ -257,18 +308,19 @@ class Book:
         if reservation.done or not reservation.counted:
             return
         reservation.done = True
-        self._reported.pop(reservation, None)  # the end says more
+        self._turn.reported.pop(reservation, None)  # the end says more
         if reservation.taken:
             self._running[reservation.user] -= 1
         if self._unsettled:  # the store fails
             self._unsettled.append(final)
             return
-        self._ended.append(final)
-        self._write_soon()
+        self._turn.ended.append(final)
+        self._write_soon(reservation.user)
 
-    def _write_soon(self) -> None:
-        """Has this turn's changes written at its end; at once where there is no running loop."""
-        if len(self._ended) + len(self._reported) > 1:
+    def _write_soon(self, user: str) -> None:
+        """Has this turn's changes, one of this user the latest, written at its end; at once where no loop runs."""
+        self._turn.users.add(user)
+        if len(self._turn) > 1:
             return  # asked for already
         try:
             loop = None if self._closed else asyncio.get_running_loop()
@@ -279,50 +331,54 @@ class Book:
         else:
             loop.call_soon(self.write_turn)
 
-    def _write_all(self, ended: Sequence[_Final], reported: _Reports) -> Sequence[_Final]:
-        """Writes these in one transaction; returns what has ended and the store could not take.
+    def _write_all(self, turn: _Turn) -> list[_Final]:
+        """Writes all of it in one transaction; returns what has ended and the store could not take.
 
         Reports it could not take are dropped: the next one, or the settling, makes up for them.
         """
         try:
-            known = self._write(lambda txn, seeds: self._change_all(txn, ended, reported, seeds))
-        except StoreError:
-            return ended  # the store says so elsewhere
-        except Exception:
-            parts: list[tuple[list[_Final], _Reports]] = [([final], {}) for final in ended]
-            parts += [([], {made: seen}) for made, seen in reported.items()]
-            if len(parts) == 1:
+            known, stops = self._write(lambda txn, seeds: self._change_all(txn, turn, seeds))
+        except StoreError as exc:
+            for ask in turn.asked:
+                ask.answer.set_result(self._unguarded(ask.made, ask.limits, exc))
+            return turn.ended
+        except Exception as exc:
+            if len(turn) > 1:  # one that cannot be counted must not keep the others from it
+                return [left for part in turn.parts() for left in self._write_all(part)]
+            if not turn.asked:
                 log.exception("what a request has used could not be counted")
-                return []
-            # One that cannot be counted must not keep the others from it.
-            return [left for part in parts for left in self._write_all(*part)]
+            turn.fail(exc)
+            return []
         for made in known:
-            made.seen_tokens, made.seen_cost = reported[made]
+            made.seen_tokens, made.seen_cost = turn.reported[made]
             made.tokens, made.cost = max(made.tokens, made.seen_tokens), max(made.cost, made.seen_cost)
+        for ask, stop in zip(turn.asked, stops, strict=True):
+            ask.answer.set_result(self._answer(ask.made, stop))
         return []
 
-    def _change_all(self, txn: Txn, ended: Sequence[_Final], reported: _Reports, seeds: _Seeds) -> list[Reservation]:
-        """Returns the reservations whose reports the store knows now."""
+    def _change_all(self, txn: Txn, turn: _Turn, seeds: _Seeds) -> tuple[list[Reservation], list[Stop | None]]:
+        """Returns the reservations whose reports the store knows now, and what stops each who asked."""
         now = self._clock()
         uses: dict[str, Use] = {}
         weights: dict[tuple[str, str], float] = {}
 
-        def use_of(user: str) -> Use:
-            if user not in uses:
-                uses[user] = self._use(txn, user, now, seeds)
-            return uses[user]
+        def use_of(made: Reservation) -> Use:
+            if made.user not in uses:
+                uses[made.user] = self._use(txn, made.user, now, seeds)
+            return uses[made.user]
 
-        known = [made for made, seen in reported.items() if self._grow_one(use_of(made.user), made, *seen)]
-        for final in ended:
+        known = [made for made, seen in turn.reported.items() if self._grow_one(use_of(made), made, *seen)]
+        for final in turn.ended:
             made = final.reservation
-            self._settle_one(use_of(made.user), final, now)
+            self._settle_one(use_of(made), final, now)
             key = made.provider, made.user
             weights[key] = weights.get(key, 0.0) + final.weight
+        stops = [self._take_one(txn, use_of(ask.made), ask.made, ask.limits, ask.cost, now) for ask in turn.asked]
         for user, use in uses.items():
             txn.put(USE, user.encode(), _encode(use))
         for (provider, user), weight in weights.items():
             self._shares.add(txn, provider, user, weight, now)
-        return known
+        return known, stops
 
     def _grow_one(self, use: Use, made: Reservation, tokens: int, cost: float) -> bool:
         more_tokens, more_cost = max(0, tokens - made.tokens), max(0.0, cost - made.cost)
@@ -367,26 +423,7 @@ class Book:
         return use
 
     def _seed(self, user: str, now: float) -> Use:
-        """Counters made from the ledger. The rolling window is asked for in steps, so that it ages as it
-        should.
-        """
-        marks = self.calendar.at(now)
-        use = Use(self._epoch, day=marks.day, week=marks.week, month=marks.month)
-        oldest = min(marks.month, marks.week, now - counters.ROLLING)
-        if self._used is None or _sums(self._used(user, oldest)) == (0, 0.0):
-            return use
-        use.day_tokens, use.day_cost = _sums(self._used(user, marks.day))
-        use.week_tokens, use.week_cost = _sums(self._used(user, marks.week))
-        use.month_tokens, use.month_cost = _sums(self._used(user, marks.month))
-        step = counters.ROLLING / _SEED_STEPS
-        younger = 0
-        for back in range(1, _SEED_STEPS + 1):
-            start = now - back * step
-            total, _ = _sums(self._used(user, start))
-            if total > younger:
-                use.rolling.insert(0, (int(start + step) // counters.BUCKET * counters.BUCKET, total - younger))
-            younger = max(younger, total)
-        return use
+        return seed.counters_of(self._used, user, self._epoch, self.calendar.at(now), now)
 
     def _unguarded(self, made: Reservation, limits: Limits, exc: StoreError) -> Reservation | Denied:
         """The store cannot be written: whoever has limits is turned away, the others lose nothing by going on."""
@@ -406,9 +443,3 @@ def _renewed(fresh: Use, old: Use | None, now: float) -> Use:
 
 def _mark(name: str, user: str) -> bytes:
     return f"{name}\0{user}".encode()
-
-
-def _sums(row: Mapping[str, float]) -> tuple[int, float]:
-    """Tokens and US dollars of a usage row of the ledger (`input` without cache, `reasoning` part of `output`)."""
-    tokens = sum(row.get(name) or 0 for name in ("input", "cache_read", "cache_write", "output"))
-    return int(tokens), float(row.get("cost_usd") or 0.0)

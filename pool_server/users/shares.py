@@ -39,13 +39,16 @@ class Shares:
         buckets = fairshare.add(_decode(raw) if raw is not None else [], amount, now, self._window_s)
         txn.put(SHARE, key, _encode(buckets))
 
+    def short(self, room: float | None) -> bool:
+        """Whether so little room is left (percent, None = not known) that anybody may have to wait."""
+        return self.settings.enabled and room is not None and room < self.settings.short_percent
+
     def waits_until(self, provider: str, user: str, room: float | None, now: float) -> float | None:
         """When the user's recent use has aged to a fair share; None = they may go on now.
 
         `room` is the provider's room left in percent, None = not known.
         """
-        short = self.settings.short_percent
-        if not self.settings.enabled or room is None or room >= short:
+        if room is None or not self.short(room):
             return None
         everybody = self._everybody(provider, now)
         mine = everybody.get(user)
@@ -53,7 +56,7 @@ class Shares:
             return None
         use = {who: fairshare.recent(buckets, now, self._window_s) for who, buckets in everybody.items()}
         weights = {who: self._weight(who) for who in use}
-        fair = fairshare.allowed(use, weights, room, short) * weights[user]
+        fair = fairshare.allowed(use, weights, room, self.settings.short_percent) * weights[user]
         if use[user] <= fair * (1 + 1e-9):  # equal users must not be told apart by rounding
             return None
         return fairshare.frees_at(mine, fair, now, self._window_s)

@@ -43,7 +43,8 @@ from pool_server.users.model import (
 from pool_server.users.passwords import ROUNDS, Hasher
 from pool_server.users.people import People
 from pool_server.users.periods import Calendar, zone
-from pool_server.users.reserve import Book, Reservation, Used
+from pool_server.users.reserve import Book, Reservation
+from pool_server.users.seed import Used
 from pool_server.users.sessions import Sessions
 from pool_server.users.shares import Shares
 from pool_server.users.tokens import load_signer, rotate_secret
@@ -215,16 +216,22 @@ class Users:
         """
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
+        view = self._view(principal, provider, model, room)
+        if isinstance(view, Denied):
+            return view
+        return self._book.reserve(view.id, provider, view.limits, tokens, cost)
+
+    def _view(self, principal: Principal, provider: str, model: str, room: Room) -> View | Denied:
+        """The user behind a caller, or what is in the way other than their counters."""
         try:
             view = self._directory.view(principal.user)
             if view is None or not view.active:
                 return _GONE
             left = room() if callable(room) else room
-            denied = _forbidden(view, provider, model) or self._unfair(view, provider, left)
+            return _forbidden(view, provider, model) or self._unfair(view, provider, left) or view
         except StoreError as exc:
             log.warning("limits could not be read: %s", exc)
             return _STORE
-        return denied or self._book.reserve(view.id, provider, view.limits, tokens, cost)
 
     async def reserve_or_wait(
         self,
@@ -241,9 +248,12 @@ class Users:
         Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
         told at once.
         """
+        if principal.local:
+            return Reservation(principal.user, provider, counted=False)
         deadline = 0.0
         while True:
-            answer = self.reserve(principal, provider=provider, model=model, tokens=tokens, cost=cost, room=room)
+            view = self._view(principal, provider, model, room)
+            answer = view if isinstance(view, Denied) else await self._reserved(view, provider, tokens, cost)
             if not isinstance(answer, Denied) or not self._passes_soon(answer):
                 return answer
             now = time.monotonic()
@@ -252,6 +262,17 @@ class Users:
                 return answer
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._freed.wait(), min(deadline - now, TURN_S))
+
+    async def _reserved(self, view: View, provider: str, tokens: int, cost: float | None) -> Reservation | Denied:
+        asked = self._book.reserve_soon(view.id, provider, view.limits, tokens, cost)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if not asked.cancel() and not asked.cancelled() and asked.exception() is None:
+                made = asked.result()  # it came in the moment of being cancelled
+                if isinstance(made, Reservation):
+                    self.release(made)
+            raise
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
         """The stream has used `tokens` and `cost` so far (sums, not increments)."""
@@ -404,6 +425,8 @@ class Users:
         self._freed = asyncio.Event()
 
     def _unfair(self, view: View, provider: str, room: float | None) -> Denied | None:
+        if not self._shares.short(room):
+            return None
         self._book.write_turn()  # what has just ended is recent use
         until = self._shares.waits_until(provider, view.id, room, self._clock())
         if until is None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pool_server.config import FairShare, Limits
-from pool_server.store import Store
+from pool_server.store import Store, StoreFull
 from pool_server.users import STATE_TABLES, Denied, Reservation
 from pool_server.users.counters import used_now
 from pool_server.users.periods import Calendar, zone
@@ -90,3 +94,23 @@ def child(folder: Path, body: str) -> subprocess.Popen[str]:
 
 def open_state(folder: Path) -> Store:
     return Store.open(folder, tables=STATE_TABLES, durable=False, map_size=1 << 24)
+
+
+def in_a_loop(main: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(main(), 10))  # type: ignore[arg-type]
+
+
+class Writes:
+    """Counts the store's transactions, and lets them fail when told."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.good: int | None = None  # so many succeed, None = all
+        self._write = store.write
+        monkeypatch.setattr(store, "write", self)
+
+    def __call__(self, fn: Callable[..., Any]) -> Any:
+        self.count += 1
+        if self.good is not None and self.count > self.good:
+            raise StoreFull("no space left")
+        return self._write(fn)

@@ -6,42 +6,21 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from pool_server.config import Limits
 from pool_server.records import Usage
-from pool_server.store import Store, StoreFull
+from pool_server.store import Store
 from pool_server.users import Denied, Reservation
 from pool_server.users.counters import used_now
 from pool_server.users.reserve import Book
 from pool_server.words import Denial
 
-from .desk import Books, Desk, child, open_state
+from .desk import Books, Desk, Writes, child, in_a_loop, open_state
 from .site import NOON
-
-
-def in_a_loop(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 10))  # type: ignore[arg-type]
-
-
-class Writes:
-    """Counts the store's transactions, and lets them fail when told."""
-
-    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.good: int | None = None  # so many succeed, None = all
-        self._write = store.write
-        monkeypatch.setattr(store, "write", self)
-
-    def __call__(self, fn: Callable[..., Any]) -> Any:
-        self.count += 1
-        if self.good is not None and self.count > self.good:
-            raise StoreFull("no space left")
-        return self._write(fn)
 
 
 def test_what_ends_in_one_turn_of_the_loop_is_written_at_once_and_before_the_next(
@@ -351,6 +330,22 @@ def test_the_ledger_is_not_believed_about_a_dead_worker_while_others_hold(
     assert desk.now["tokens_day"] == 107
     living.settle(made, Usage(input=5000), None)
     assert desk.now["tokens_day"] == 5107
+
+
+def test_nor_when_somebody_takes_room_while_it_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, taken = Books(), []
+
+    def used(user: str, since: float) -> dict[str, float]:
+        if ledger.events and not taken:
+            taken.append(other.reserve(user, "codex", Limits(), 0, None))
+        return ledger(user, since)
+
+    desk = Desk(store, used)
+    desk.book = dead_with(desk, monkeypatch)
+    other = desk.another()
+    ledger.events = ((NOON - 1, 100, 0.0), (NOON, 5000, 0.0))
+    assert desk.book.recover() == 1
+    assert taken and desk.now["tokens_day"] == 107
 
 
 def test_what_a_worker_has_just_ended_is_no_hold_beside_the_dead_one(

@@ -1,0 +1,131 @@
+"""Requests that are asked for in one turn of the event loop share a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pool_server.config import Limits
+from pool_server.records import Usage
+from pool_server.users import Denied, Principal, Reservation
+from pool_server.users.counters import used_now
+from pool_server.words import Denial
+
+from .desk import Books, Desk, Writes, in_a_loop
+from .site import Site
+
+ASK: dict[str, Any] = {"provider": "codex", "model": "gpt-5", "tokens": 1000, "cost": None}
+
+
+def test_they_are_answered_in_order_and_each_sees_those_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        limits, friend = Limits(concurrent=2), f"{desk.user}b"
+        running = desk.took(limits)
+        writes = Writes(desk.store, monkeypatch)
+        asked = [desk.book.reserve_soon(desk.user, "codex", limits, 0, None) for _ in range(3)]
+        theirs = desk.book.reserve_soon(friend, "codex", limits, 0, None)
+        desk.book.settle(running, Usage(input=100), None)  # makes room within the same turn
+        one, two, three, other = await asyncio.gather(*asked, theirs)
+        assert writes.count == 2  # the friend's counters had to be made first
+        assert isinstance(one, Reservation) and isinstance(two, Reservation) and isinstance(other, Reservation)
+        assert isinstance(three, Denied) and three.denial is Denial.CONCURRENT
+        with desk.store.read() as txn:
+            assert txn.count("users.held") == 2
+        desk.book.release(one)
+        desk.book.settle(two, Usage(input=10), None)
+        desk.book.release(other)
+        use, _ = desk.book.read(desk.user)
+        assert (use.day_tokens, use.by, used_now(use)["requests_per_minute"]) == (110, {}, 3)
+
+    in_a_loop(main)
+
+
+def test_they_count_at_once_for_whoever_reads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        desk.took()
+        desk.book.read("u_else")
+        asked = desk.book.reserve_soon(desk.user, "codex", Limits(), 0, None)
+        writes = Writes(desk.store, monkeypatch)
+        desk.book.read("u_else")
+        assert writes.count == 0 and not asked.done()  # no business of somebody else's
+        assert desk.now["concurrent"] == 2
+        assert isinstance(await asked, Reservation)
+
+    in_a_loop(main)
+
+
+def test_without_the_store_those_with_limits_are_turned_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        running = desk.took()
+        writes = Writes(desk.store, monkeypatch)
+        writes.good = 0
+        limited = desk.book.reserve_soon(desk.user, "codex", Limits(tokens_day=10**6), 0, None)
+        free = desk.book.reserve_soon(desk.user, "codex", Limits(), 0, None)
+        desk.book.settle(running, Usage(input=100), None)
+        denied, made = await asyncio.gather(limited, free)
+        assert isinstance(denied, Denied) and (denied.denial, denied.status) == (Denial.STORE, 503)
+        assert isinstance(made, Reservation) and not made.taken
+        writes.good = None
+        desk.book.settle(made, Usage(input=20), None)
+        desk.book.settle_waiting()
+        assert (desk.now["tokens_day"], desk.now["concurrent"]) == (120, 0)
+
+    in_a_loop(main)
+
+
+def test_only_who_asked_is_told_that_their_counters_cannot_be_read(desk: Desk) -> None:
+    async def main() -> None:
+        running = desk.took()
+        desk.store.write(lambda txn: txn.put("users.use", b"u_broken", b"no such thing"))
+        broken = desk.book.reserve_soon("u_broken", "codex", Limits(), 0, None)
+        asked = desk.book.reserve_soon(desk.user, "codex", Limits(), 0, None)
+        desk.book.settle(running, Usage(input=100), None)
+        failed, made = await asyncio.gather(broken, asked, return_exceptions=True)
+        assert isinstance(failed, ValueError) and isinstance(made, Reservation)
+        assert (desk.now["tokens_day"], desk.now["concurrent"]) == (100, 1)
+
+    in_a_loop(main)
+
+
+def test_a_first_request_has_counters_made_from_the_ledger(desk: Desk) -> None:
+    desk = Desk(desk.store, Books((desk.clock.now - 600, 5000, 0.5)))
+
+    async def main() -> None:
+        denied = await desk.book.reserve_soon(desk.user, "codex", Limits(tokens_day=5000), 0, None)
+        assert isinstance(denied, Denied) and denied.denial is Denial.TOKENS_DAY
+
+    in_a_loop(main)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_who_goes_while_asking_holds_nothing(site: Site, answered: bool) -> None:
+    async def main() -> None:
+        anna, _ = await site.friend()
+        task = asyncio.create_task(site.users.reserve_or_wait(anna, **ASK))
+        await asyncio.sleep(0)  # it has asked
+        if answered:
+            assert site.users.me(anna)["used"]["concurrent"] == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        used = site.users.me(anna)["used"]
+        assert (used["concurrent"], used["requests_per_minute"]) == (0, int(answered))
+
+    site.run(main)
+
+
+def test_many_at_once_take_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        anna, _ = await site.friend(concurrent=10)
+        site.users.limits(anna.user)
+        writes = Writes(site.state, monkeypatch)
+        answers = await asyncio.gather(*(site.users.reserve_or_wait(anna, **ASK) for _ in range(12)))
+        assert writes.count == 1
+        assert sum(isinstance(answer, Reservation) for answer in answers) == 10
+        assert await site.users.reserve_or_wait(Principal("u_nobody", "x"), **ASK) == site.users.reserve(
+            Principal("u_nobody", "x"), **ASK
+        )
+
+    site.run(main)
