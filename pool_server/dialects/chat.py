@@ -91,7 +91,6 @@ class Reader(Facts):
 
     def __init__(self) -> None:
         self._latest: bytes | None = None
-        self._usage = Usage()
         super().__init__()
         self._rendered = False
         self._finished = False

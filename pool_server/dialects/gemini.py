@@ -97,7 +97,6 @@ class Reader(Facts):
 
     def __init__(self) -> None:
         self._latest: bytes | None = None
-        self._usage = Usage()
         super().__init__()
         self._rendered = False
         self._told = False  # the end has been signalled

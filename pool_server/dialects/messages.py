@@ -83,17 +83,18 @@ _EVENT, _START, _ERROR, _MESSAGE = Decoder(_Event), Decoder(_Start), Decoder(_Er
 
 def usage_of(raw: _Usage) -> Usage:
     """Anthropic's input excludes what touched a cache; its output includes thinking."""
-    made = raw.cache_creation or _Creation()
-    hour = whole(made.ephemeral_1h_input_tokens)
+    made, tools = raw.cache_creation, raw.server_tool_use
+    hour = whole(made.ephemeral_1h_input_tokens) if made else 0
+    minutes = whole(made.ephemeral_5m_input_tokens) if made else 0
     output = whole(raw.output_tokens)
     return Usage(
         input=whole(raw.input_tokens),
         cache_read=whole(raw.cache_read_input_tokens),
-        cache_write=max(whole(raw.cache_creation_input_tokens), whole(made.ephemeral_5m_input_tokens) + hour),
+        cache_write=max(whole(raw.cache_creation_input_tokens), minutes + hour),
         cache_write_1h=hour,
         output=output,
         reasoning=min(whole(raw.thinking_token_count), output),
-        web_searches=whole((raw.server_tool_use or _Tools()).web_search_requests),
+        web_searches=whole(tools.web_search_requests) if tools else 0,
         known=True,
     )
 
@@ -170,7 +171,7 @@ class Reader(Facts):
             self._count(message.usage)
 
     def _count(self, usage: _Usage) -> None:
-        self.usage = merge(self.usage, usage_of(usage))
+        self.usage = merge(self.usage, usage_of(usage)) if self.usage.known else usage_of(usage)
         self.tier = text(usage.service_tier) or self.tier
 
     def _fault(self, data: bytes) -> None:

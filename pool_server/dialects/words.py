@@ -79,12 +79,13 @@ class Meter(Protocol):
 class Facts:
     """What a reader learns from an answer. Readers share this; meters hand it out."""
 
+    model = ""
+    response_id = ""
+    tier = ""
+    complete = False
+    fault: tuple[int, bytes] | None = None
+
     def __init__(self) -> None:
-        self.model = ""
-        self.response_id = ""
-        self.tier = ""
-        self.complete = False
-        self.fault: tuple[int, bytes] | None = None
         self.limits: list[bytes] = []
         self.usage = Usage()
 

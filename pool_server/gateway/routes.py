@@ -144,7 +144,7 @@ def _call(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
     if found is not None:
         # A socket begins as a GET; without its Upgrade it is no call of any provider.
         return found if not found.websocket or headers.get("Upgrade", "").lower() == "websocket" else None
-    if ("." in path or "%" in path) and _DOTS.search(path):
+    if ("/." in path or "\\" in path or "%" in path or path[:1] == ".") and _DOTS.search(path):
         return None
     for wanted, pattern, dialect, operation in _CALLS:
         if wanted in ("*", method) and pattern.fullmatch(path):
