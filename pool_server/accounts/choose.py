@@ -6,7 +6,8 @@ and why not. Its cost does not grow with the number of accounts: it looks at the
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from pool_server.accounts.lane import Candidate, Card, Need
 from pool_server.accounts.live import Live
 from pool_server.accounts.probing import last_resort, resting
+from pool_server.accounts.ranked import Key, Ranked
 from pool_server.accounts.score import DRAINING
 from pool_server.accounts.view import Cohort, Stand, View
 from pool_server.words import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
@@ -76,27 +78,29 @@ class Decision(msgspec.Struct):
         """Plain data for the ledger and the pages."""
         return {
             "account": self.account,
-            "reason": self.reason.value if self.reason else None,
-            "strategy": self.strategy.value,
+            "reason": str(self.reason) if self.reason else None,
+            "strategy": str(self.strategy),
             "pinned": self.pinned,
             "probe": self.probe,
             "hard_lost": self.hard_lost,
             "retry_at": self.retry_at,
             "eligible": self.eligible,
-            "refused": {refusal.value: n for refusal, n in self.refused.items()},
+            "refused": {str(refusal): n for refusal, n in self.refused.items()},
             "candidates": [_plain(c) for c in self.candidates],
         }
 
 
 def _plain(candidate: Candidate) -> dict[str, Any]:
+    if candidate.refusal is None and candidate.score is not None:
+        return {"account": candidate.account, "score": candidate.score, "terms": candidate.terms}
     row: dict[str, Any] = {"account": candidate.account}
     if candidate.refusal is not None:
-        row["refusal"] = candidate.refusal.value
+        row["refusal"] = str(candidate.refusal)
         if candidate.until is not None:
             row["until"] = round(candidate.until, 3)
     if candidate.score is not None:
         row["score"] = candidate.score
-        row["terms"] = {name: round(value, 3) for name, value in candidate.terms.items()}
+        row["terms"] = candidate.terms
     return row
 
 
@@ -126,7 +130,7 @@ class _Choice:
         self.now = now
         self.held = held
         self.need = Need(ask.operation, ask.dialect, ask.model, ask.websocket)
-        self.refused: Counter[Refusal] = Counter()
+        self.refused: dict[Refusal, int] = {}
         self.stands: list[tuple[Cohort, Stand]] = []
         for provider in ask.providers:
             for cohort in view.by_provider.get(provider, ()):
@@ -134,7 +138,7 @@ class _Choice:
                 if unfit is None:
                     self.stands.append((cohort, view.stand(cohort, self.need, now)))
                 else:
-                    self.refused[unfit] += len(cohort.members)
+                    _add(self.refused, unfit, len(cohort.members))
 
     def decide(self) -> Decision:
         ask = self.ask
@@ -196,27 +200,26 @@ class _Choice:
         card = self._card(account_id)
         return card is not None and self._open(card)
 
-    def _heads(self) -> list[tuple[Any, Card]]:
-        """The best few eligible cards of every lane, as (sort key, card)."""
-        ask, found = self.ask, []
-        wanted = SHORTLIST + len(ask.exclude)
-        for _, stand in self.stands:
-            lane, apart = stand.lane, stand.apart
-            keys = lane.ready.first(wanted + len(apart))
-            if ask.user in lane.reserved:
-                keys = keys + lane.reserved[ask.user].first(wanted)
-            for key in keys:
-                account_id = key[-1]
-                if account_id not in ask.exclude and account_id not in apart:
-                    found.append((key, lane.cards[account_id]))
-            for account_id, card in apart.items():
-                if account_id not in ask.exclude and self._open(card) and card.rating is not None:
-                    found.append((self.view.rank(card.account, card.rating), card))
-        return found
-
     def _best(self) -> str | None:
-        heads = self._heads()
-        return min(heads, key=_by_key)[1].account.facts.id if heads else None
+        """The account whose key is the least of all that are open to this."""
+        ask, heads = self.ask, []
+        for _, stand in self.stands:
+            lane = stand.lane
+            heads += self._head(lane.ready, stand)
+            if ask.user in lane.reserved:
+                heads += self._head(lane.reserved[ask.user], stand)
+            for account_id, card in stand.apart.items():
+                if account_id not in ask.exclude and self._open(card) and card.rating is not None:
+                    heads.append(self.view.rank(card.account, card.rating))
+        return str(min(heads)[-1]) if heads else None
+
+    def _head(self, ranked: Ranked, stand: Stand) -> list[Key]:
+        """The least key of an account that was not tried yet and is not judged apart; none, or one."""
+        exclude, apart = self.ask.exclude, stand.apart
+        for key in ranked.first(1 + len(exclude) + len(apart)):
+            if key[-1] not in exclude and key[-1] not in apart:
+                return [key]
+        return []
 
     def _probe(self) -> str | None:
         """A resting account whose half-open request is due."""
@@ -241,13 +244,13 @@ class _Choice:
         """One account or none: everybody else is refused for `others`."""
         total = sum(len(cohort.members) for cohort, _ in self.stands)
         card = self._card(account_id)
-        refused = Counter(self.refused)
-        refused[others] += total - (card is not None)
+        refused = dict(self.refused)
+        _add(refused, others, total - (card is not None))
         decision = Decision(None, None, self.view.strategy, [], pinned=self.held.pinned)
         if card is None:
             if account_id in self.view.accounts:
                 decision.candidates.append(Candidate(account_id, self._unfit(account_id)))
-            decision.refused = +refused
+            decision.refused = _some(refused)
             return decision
         candidate = card.candidate
         if account_id in self.ask.exclude:
@@ -258,10 +261,10 @@ class _Choice:
         elif reason is ChoiceReason.FORCED and last_resort(card.account.live, self._scopes(card), self.now):
             decision.account, decision.reason, decision.probe = account_id, reason, True
         if candidate.refusal is not None:
-            refused[candidate.refusal] += 1
+            _add(refused, candidate.refusal, 1)
             decision.retry_at = candidate.until if candidate.refusal not in NEVER_RETURN else None
         decision.candidates.append(candidate)
-        decision.refused = +refused
+        decision.refused = _some(refused)
         return decision
 
     def _scopes(self, card: Card) -> tuple[str, ...]:
@@ -293,7 +296,7 @@ class _Choice:
 
     def _decision(self, account_id: str | None, reason: ChoiceReason | None) -> Decision:
         """The decision with its explanation: the winner first, then the shortlist, then some of the refused."""
-        refused, eligible = Counter(self.refused), 0
+        refused, eligible = dict(self.refused), 0
         listed: list[Candidate] = []
         others: list[Candidate] = []
         drains = self._winner_drains(account_id)
@@ -302,7 +305,7 @@ class _Choice:
             eligible += self._count(stand, refused)
         return Decision(
             account_id, reason, self.view.strategy, (listed + others)[:LISTED],
-            eligible=eligible, refused=+refused, pinned=self.held.pinned,
+            eligible=eligible, refused=_some(refused), pinned=self.held.pinned,
         )  # fmt: skip
 
     def _winner_drains(self, account_id: str | None) -> bool:
@@ -312,48 +315,53 @@ class _Choice:
     def _list(
         self, stand: Stand, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]
     ) -> None:
-        lane, exclude = stand.lane, self.ask.exclude
+        lane, apart, exclude = stand.lane, stand.apart, self.ask.exclude
+        cards = lane.cards
         if winner is not None and (card := stand.card(winner)) is not None:
             listed.insert(0, card.candidate)
         for key in lane.ready.first(SHORTLIST + len(exclude)):
             account_id = key[-1]
-            if account_id == winner or account_id in stand.apart:
+            if account_id == winner or account_id in apart:
                 continue
-            card = lane.cards[account_id]
+            candidate = cards[account_id].candidate
             if account_id in exclude:
                 others.append(Candidate(account_id, Refusal.TRIED))
-            elif not drains and card.rating is not None and card.rating.tier == DRAINING:
-                others.append(Candidate(account_id, Refusal.DRAINING, None, card.candidate.score, card.candidate.terms))
+            elif key[0] == DRAINING and not drains:
+                others.append(Candidate(account_id, Refusal.DRAINING, None, candidate.score, candidate.terms))
             else:
-                listed.append(card.candidate)
-        others.extend(c.candidate for i, c in stand.apart.items() if i != winner)
-        resting = (key[1] for key in lane.resting.first(SHORTLIST))
-        others.extend(lane.cards[account_id].candidate for account_id in resting if account_id != winner)
+                listed.append(candidate)
+        others += [c.candidate for i, c in apart.items() if i != winner]
+        others += [cards[key[-1]].candidate for key in lane.resting.first(SHORTLIST) if key[-1] != winner]
         for reserved in lane.reserved.values():
-            others.extend(lane.cards[key[-1]].candidate for key in reserved.first(2) if key[-1] != winner)
-        for account_id, _ in zip(lane.stopped, range(SHORTLIST), strict=False):
-            others.append(lane.cards[account_id].candidate)
+            others += [cards[key[-1]].candidate for key in reserved.first(2) if key[-1] != winner]
+        others += [cards[account_id].candidate for account_id in islice(lane.stopped, SHORTLIST)]
 
-    def _count(self, stand: Stand, refused: Counter[Refusal]) -> int:
+    def _count(self, stand: Stand, refused: dict[Refusal, int]) -> int:
         """Add the lane's refusals; returns how many of its accounts are eligible."""
         lane, ask = stand.lane, self.ask
-        refused.update(lane.refused)
+        for refusal, n in lane.refused.items():
+            _add(refused, refusal, n)
         eligible = len(lane.ready)
         if ask.user in lane.reserved:
             eligible += len(lane.reserved[ask.user])
-            refused[Refusal.RESERVED] -= len(lane.reserved[ask.user])
+            _add(refused, Refusal.RESERVED, -len(lane.reserved[ask.user]))
         for account_id, card in stand.apart.items():
             base = lane.cards[account_id].candidate.refusal
             if card.candidate.refusal is not None and base is None:
-                refused[card.candidate.refusal] += 1
+                _add(refused, card.candidate.refusal, 1)
                 eligible -= 1
         for account_id in ask.exclude:
             card_tried = stand.card(account_id)
             if card_tried is not None and self._open(card_tried):
-                refused[Refusal.TRIED] += 1
+                _add(refused, Refusal.TRIED, 1)
                 eligible -= 1
         return eligible
 
 
-def _by_key(head: tuple[Any, Card]) -> Any:
-    return head[0]
+def _add(refused: dict[Refusal, int], refusal: Refusal, n: int) -> None:
+    refused[refusal] = refused.get(refusal, 0) + n
+
+
+def _some(refused: Mapping[Refusal, int]) -> dict[Refusal, int]:
+    """The refusals that concern anybody."""
+    return {refusal: n for refusal, n in refused.items() if n > 0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -37,7 +36,10 @@ Family = Callable[[Provider, str], str]
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """One account in a decision: refused (why, and until when if that is known), or eligible with its score."""
+    """One account in a decision: refused (why, and until when if that is known), or eligible with its score.
+
+    `terms` add up to the score; both are in thousandths.
+    """
 
     account: str
     refusal: Refusal | None = None
@@ -77,7 +79,7 @@ class Lane:
         self.probes = Ranked()
         self.reserved: dict[str, Ranked] = {}
         self.stopped: dict[str, None] = {}
-        self.refused: Counter[Refusal] = Counter()
+        self.refused: dict[Refusal, int] = {}
 
     def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
         """Put the account where it belongs now."""
@@ -112,7 +114,7 @@ class Lane:
         if card.due is not None:
             self.probes.add(card.due)
         if refusal is not None:
-            self.refused[refusal] += 1
+            self.refused[refusal] = self.refused.get(refusal, 0) + 1
 
     def drop(self, account_id: str) -> None:
         """Take the account out, if it is in."""
@@ -145,7 +147,7 @@ def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: 
         Refusal.RESERVED if held else None,
         rating.resets_at if held else None,
         round(rating.score, 3),
-        rating.terms,
+        {name: round(value, 3) for name, value in rating.terms.items()},
     )
     return Card(account, candidate, rating)
 

@@ -7,6 +7,8 @@ A rest is a time for which the account ("" as scope) or one model family or mode
 
 from __future__ import annotations
 
+from math import inf
+
 import msgspec
 
 from pool_server.accounts import windows as win
@@ -94,11 +96,14 @@ def settle(live: Live, now: float) -> bool:
     Ends rests whose time is over, begins a rest where a window reads full, and drains or frees by room.
     """
     changed = bool(live.rests or live.state in _RESTING) and _end_rests(live, now)
-    changed |= _rest_full_windows(live, now)
-    if live.state is AccountState.READY or live.state is AccountState.DRAINING:
-        room = win.room(lasting(live), now)
-        event = Event.LOW if room is not None and room <= LOW_ROOM and "" not in live.overage else Event.ROOM
-        changed |= move(live, event, Actor.CLOCK, now)
+    tight = [w for w in live.windows.values() if w.used_percent >= win.FULL - LOW_ROOM]
+    if tight:
+        changed |= _rest_full_windows(live, tight, now)
+    if live.state is AccountState.READY:
+        if tight and _low(live, tight, now):
+            changed |= move(live, Event.LOW, Actor.CLOCK, now)
+    elif live.state is AccountState.DRAINING and not _low(live, tight, now):
+        changed |= move(live, Event.ROOM, Actor.CLOCK, now)
     return changed
 
 
@@ -107,12 +112,13 @@ def counts_until(rest: Rest) -> float:
     return rest.until + max(LEVEL_KEPT_S, 2 * (rest.until - rest.since))
 
 
-def lasting(live: Live) -> list[WindowObservation]:
-    """The account's own windows that say something about what must last: ten minutes and longer."""
-    return [
-        w for w in live.windows.values()
-        if not w.scope and w.window != win.CREDITS and not 0 < w.seconds < win.SHORTEST_PACED
+def _low(live: Live, tight: list[WindowObservation], now: float) -> bool:
+    """Has the account hardly any room? Its own windows of ten minutes and longer say so."""
+    lasting = [
+        w for w in tight if not w.scope and w.window != win.CREDITS and not 0 < w.seconds < win.SHORTEST_PACED
     ]  # fmt: skip
+    room = win.room(lasting, now)
+    return room is not None and room <= LOW_ROOM and "" not in live.overage
 
 
 def _end_rests(live: Live, now: float) -> bool:
@@ -132,9 +138,9 @@ def _end_rests(live: Live, now: float) -> bool:
     return changed
 
 
-def _rest_full_windows(live: Live, now: float) -> bool:
+def _rest_full_windows(live: Live, tight: list[WindowObservation], now: float) -> bool:
     changed = False
-    for w in live.windows.values():
+    for w in tight:
         if w.used_percent < win.FULL or w.scope in live.overage:
             continue
         until = win.full_until(w, now)
@@ -174,13 +180,16 @@ def probe_lost(live: Live, scope: str, now: float) -> bool:
     return True
 
 
-def next_change(live: Live, now: float) -> float | None:
-    """When the clock alone will next change what this account is worth, None for never."""
-    moments = [rest.until for rest in live.rests.values() if rest.until > now]
-    if live.easing_until > now:
-        moments.append(live.easing_until)
+def next_change(live: Live, now: float) -> float:
+    """When the clock alone will next change what this account is worth; infinity for never."""
+    nearest = inf
+    for rest in live.rests.values():
+        if now < rest.until < nearest:
+            nearest = rest.until
+    if now < live.easing_until < nearest:
+        nearest = live.easing_until
     for w in live.windows.values():
         at = w.resets_at if w.resets_at is not None else w.observed_at + w.seconds
-        if at > now:
-            moments.append(at)
-    return min(moments) if moments else None
+        if now < at < nearest:
+            nearest = at
+    return nearest

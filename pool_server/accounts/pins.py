@@ -8,6 +8,7 @@ the store holds none of the clients' own.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -23,6 +24,10 @@ _head = struct.Struct(">d")
 _SOFT, _HARD = b"s", b"h"
 
 
+def _nobody(_: str) -> bool:
+    return False
+
+
 class Pins:
     """Pins in the state store, shared by all workers. `ttl_s` is how long a soft pin lives after its last use."""
 
@@ -33,11 +38,15 @@ class Pins:
 
     def pinned(self, provider: Provider, user: str, session: str, now: float) -> str | None:
         """The account this conversation is pinned to, None when it is not or no longer."""
-        return self._get(_key(_SOFT, provider.value, user, session), now)
+        return self._get(_key(_SOFT, provider, user, session), now)
 
-    def pin(self, provider: Provider, user: str, session: str, account_id: str, now: float) -> None:
-        """Pin a conversation, or slide its time; writes only when either moves by enough to matter."""
-        self._put(_key(_SOFT, provider.value, user, session), account_id, self.ttl_s, now)
+    def pin(
+        self, provider: Provider, user: str, session: str, account_id: str, now: float,
+        keeps: Callable[[str], bool] = _nobody,
+    ) -> None:  # fmt: skip
+        """Pin a conversation, or slide its time; writes only when either moves by enough to matter. Nothing happens
+        when it is pinned to another account that `keeps` it."""
+        self._put(_key(_SOFT, provider, user, session), account_id, self.ttl_s, now, keeps)
 
     def owner(self, user: str, kind: str, thing: str, now: float) -> str | None:
         """The account that owns a response, file or turn of this user, None when unknown."""
@@ -45,7 +54,7 @@ class Pins:
 
     def own(self, user: str, kind: str, thing: str, account_id: str, ttl_s: float, now: float) -> None:
         """Remember for `ttl_s` seconds who owns it."""
-        self._put(_key(_HARD, user, kind, thing), account_id, ttl_s, now)
+        self._put(_key(_HARD, user, kind, thing), account_id, ttl_s, now, _nobody)
 
     def _get(self, key: bytes, now: float) -> str | None:
         raw = self._store.get(TABLE, key)
@@ -53,11 +62,16 @@ class Pins:
             return None
         return raw[8:].decode()
 
-    def _put(self, key: bytes, account_id: str, ttl_s: float, now: float) -> None:
+    def _put(self, key: bytes, account_id: str, ttl_s: float, now: float, keeps: Callable[[str], bool]) -> None:
         until = now + ttl_s
         raw = self._store.get(TABLE, key)
-        if raw is not None and raw[8:] == account_id.encode() and until - _head.unpack_from(raw)[0] < ttl_s * SLIDE:
-            return
+        if raw is not None:
+            (before,), holder = _head.unpack_from(raw), raw[8:].decode()
+            if holder == account_id:
+                if until - before < ttl_s * SLIDE:
+                    return
+            elif before > now and keeps(holder):
+                return
         self._store.put(TABLE, key, _head.pack(until) + account_id.encode())
 
     def sweep(self, now: float, limit: int = SWEEP_LIMIT) -> int:

@@ -126,10 +126,9 @@ class Accounts:
             return
         now = self._clock()
         provider = Provider(account_id.partition(":")[0])
-        pinned = self._pins.pinned(provider, ask.user, ask.session, now)
-        if pinned is not None and pinned != account_id and self._comes_back(pinned, ask, now):
-            return
-        self._pins.pin(provider, ask.user, ask.session, account_id, now)
+        self._pins.pin(
+            provider, ask.user, ask.session, account_id, now, lambda pinned: self._comes_back(pinned, ask, now)
+        )
 
     def _comes_back(self, account_id: str, ask: Ask, now: float) -> bool:
         account = self._view.accounts.get(account_id)
@@ -148,6 +147,8 @@ class Accounts:
         now = self._clock()
         account.local += 1
         self._view.chosen(account)
+        if not account.live.rests:
+            return
         found = probing.resting(account.live, self._view.scopes(account.facts.provider, model), now)
         if found is not None:
             self._roster.update(account_id, lambda known: live.probe_begun(known, found[0], now))
@@ -208,8 +209,13 @@ class Accounts:
         account = self._view.accounts.get(account_id)
         if account is None:
             return
-        now, scopes = self._clock(), self._view.scopes(account.facts.provider, model)
-        self._roster.update(account_id, lambda known: learn.succeed(known, scopes, first_byte_s, now))
+        now, provider = self._clock(), account.facts.provider
+
+        def learnt(known: live.Live) -> bool:
+            scopes = self._view.scopes(provider, model) if known.rests else ()  # rests alone go by scopes
+            return learn.succeed(known, scopes, first_byte_s, now)
+
+        self._roster.update(account_id, learnt)
         if first_byte_s is not None:
             self._view.note_latency(account, first_byte_s)
 

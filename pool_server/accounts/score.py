@@ -49,10 +49,10 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
     byte."""
     live, facts = account.live, account.facts
-    reading = _read(live, scopes, now)
-    terms = {"pace": reading.pace}
-    if reading.low:
-        terms["room"] = reading.low
+    pace, low, room, resets_at, family_drained = _read(live, scopes, now)
+    terms = {"pace": pace}
+    if low:
+        terms["room"] = low
     if account.local or account.elsewhere:
         terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / facts.weight
     if live.trouble and (recent := trouble(live, now)) > 0.05:
@@ -64,49 +64,40 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     if facts.expires_at is not None and now >= facts.expires_at:
         terms["expired"] = -EXPIRED_COST
     tier = READY
-    if live.state is AccountState.DRAINING or reading.family_drained:
+    if live.state is AccountState.DRAINING or family_drained:
         tier = DRAINING
     elif now < live.easing_until:
         tier = EASING
-    return Rating(tier, sum(terms.values()), reading.room, reading.resets_at, terms)
+    return Rating(tier, sum(terms.values()), room, resets_at, terms)
 
 
-class _Reading:
-    """What an account's windows say together to a model of some scopes."""
-
-    __slots__ = ("family_drained", "low", "pace", "resets_at", "room")
-
-    def __init__(self) -> None:
-        self.pace = 0.0
-        self.low = 0.0
-        self.room: float | None = None
-        self.resets_at: float | None = None
-        self.family_drained = False
-
-
-def _read(live: Live, scopes: tuple[str, ...], now: float) -> _Reading:
-    """The pace is that of the tightest long window, the room that of the tightest window of all."""
-    reading = _Reading()
+def _read(live: Live, scopes: tuple[str, ...], now: float) -> tuple[float, float, float | None, float | None, bool]:
+    """What the windows say together to a model of these scopes: (pace, the malus for low room, room, reset, is the
+    model's family used up). The pace is that of the tightest long window, as is the reset; the room that of the
+    tightest window of all."""
     pace: float | None = None
+    low = 0.0
+    room: float | None = None
+    resets_at: float | None = None
+    family_drained = False
     for w in live.windows.values():
         scope, seconds = w.scope, w.seconds
         if (scope and scope not in scopes) or 0 < seconds < win.SHORTEST_PACED or w.window == win.CREDITS:
             continue
         left = max(0.0, win.FULL - win.used(w, now))
-        if reading.room is None or left < reading.room:
-            reading.room = left
+        if room is None or left < room:
+            room = left
         if scope and left <= LOW_ROOM and scope not in live.overage:
-            reading.family_drained = True
+            family_drained = True
         if seconds >= win.DAY:
             doublings = log2(max(win.surplus(w, left, now), _LEAST_SURPLUS))
             if pace is None or doublings < pace:
-                pace, reading.resets_at = doublings, w.resets_at
+                pace, resets_at = doublings, w.resets_at
             if left < LONG_LOW:
-                reading.low = min(reading.low, -LONG_WEIGHT * (1 - left / LONG_LOW))
+                low = min(low, -LONG_WEIGHT * (1 - left / LONG_LOW))
         elif left < SHORT_LOW:
-            reading.low = min(reading.low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
-    reading.pace = min(PACE_LIMIT, pace) if pace is not None else 0.0
-    return reading
+            low = min(low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
+    return (min(PACE_LIMIT, pace) if pace is not None else 0.0), low, room, resets_at, family_drained
 
 
 def rank(account: Account, rating: Rating, strategy: Strategy) -> Key:

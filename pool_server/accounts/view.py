@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from pool_server.accounts.account import Account
 from pool_server.accounts.lane import Card, Lane, Need, judge
@@ -81,7 +82,7 @@ class View:
         self._family = family
         self._cohorts: dict[tuple[object, ...], Cohort] = {}
         self._home: dict[str, Cohort] = {}
-        self._scopes: dict[str, frozenset[str]] = {}
+        self._scopes: dict[str, set[str]] = {}
         self._dirty: dict[str, Account] = {}
         self._timers: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
@@ -235,8 +236,7 @@ class View:
         cohort = self._home[account_id]
         if settle(account.live, now) and self.on_settled is not None:
             self.on_settled(account)
-        scopes = frozenset(_scopes_known(account))
-        before = self._scopes.get(account_id, frozenset())
+        scopes, before = _scopes_known(account), self._scopes.get(account_id) or set()
         if scopes != before:
             for scope in before - scopes:
                 _discard(cohort.scoped, scope, account_id)
@@ -249,19 +249,20 @@ class View:
         self._schedule(account, now)
 
     def _schedule(self, account: Account, now: float) -> None:
-        moments = [next_change(account.live, now), account.facts.expires_at, account.refresh_retry_at]
-        ahead = [at for at in moments if at is not None and at > now]
-        if not ahead:
-            self._due.pop(account.facts.id, None)
-            return
-        at = min(ahead)
-        if self._due.get(account.facts.id) != at:
-            self._due[account.facts.id] = at
-            heapq.heappush(self._timers, (at, account.facts.id))
+        at, facts = next_change(account.live, now), account.facts
+        for other in (facts.expires_at, account.refresh_retry_at):
+            if other is not None and now < other < at:
+                at = other
+        if at == inf:
+            self._due.pop(facts.id, None)
+        elif self._due.get(facts.id) != at:
+            self._due[facts.id] = at
+            heapq.heappush(self._timers, (at, facts.id))
 
 
 def _scopes_known(account: Account) -> set[str]:
-    known = {w.scope for w in account.live.windows.values()} | set(account.live.rests)
+    known = {w.scope for w in account.live.windows.values()}
+    known.update(account.live.rests)
     known.discard("")
     return known
 

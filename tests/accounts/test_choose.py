@@ -353,6 +353,7 @@ def test_the_record_explains_term_by_term() -> None:
     winner, out = record["candidates"]
     assert winner["score"] == pytest.approx(sum(winner["terms"].values()), abs=0.01)
     assert set(winner["terms"]) == {"pace", "room", "in_flight"}
+    assert all(value == round(value, 3) for value in winner["terms"].values()) and winner["terms"]["in_flight"] == -0.24
     assert out == {"account": "claude:out", "refusal": "exhausted", "until": NOW + HOUR}
     assert record["refused"] == {"exhausted": 1} and record["reason"] == "best"
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.accounts import learn
+from pool_server.accounts import learn, windows
 from pool_server.accounts.live import Live, probe_begun, probe_lost, settle
 from pool_server.accounts.probing import last_resort, probe_due
 from pool_server.accounts.states import Actor
-from pool_server.records import Fault
+from pool_server.records import Fault, WindowObservation
 from pool_server.words import AccountState as S
 from pool_server.words import FaultKind as K
 from pool_server.words import FaultScope, Source
@@ -339,3 +339,27 @@ def test_no_rest_outlives_the_longest_window_whatever_happens(steps: list[tuple[
         assert all(rest.until <= now + 7 * DAY + 1 for rest in live.rests.values())
     settle(live, now + 8 * DAY)
     assert live.state in (S.READY, S.NEEDS_LOGIN, S.SUSPENDED)
+
+
+WINDOWS = st.lists(
+    st.builds(
+        window,
+        st.one_of(st.floats(0, 98.99), st.sampled_from([98.0, 99.0, 99.5])),
+        st.sampled_from([None, HOUR, 3 * DAY]),
+        name=st.sampled_from(["5h", "7d", "1m", "credits"]),
+        seconds=st.sampled_from([0, 60, 5 * HOUR, 7 * DAY]),
+        scope=st.sampled_from(["", "opus"]),
+    ),
+    max_size=4,
+)
+
+
+@given(WINDOWS, st.sampled_from([0.0, 2 * HOUR, 8 * DAY]), st.sampled_from([S.READY, S.DRAINING]))
+def test_an_account_drains_while_its_own_lasting_windows_leave_a_percent(
+    seen: list[WindowObservation], later: float, state: S
+) -> None:
+    live = Live(state=state, windows={f"{w.window}/{w.scope}": w for w in seen})
+    own = [w for w in live.windows.values() if not w.scope and w.window != "credits" and w.seconds != 60]
+    room = windows.room(own, NOW + later)
+    wanted = S.DRAINING if room is not None and room <= 1.0 else S.READY
+    assert settle(live, NOW + later) is (wanted is not state) and live.state is wanted

@@ -47,6 +47,25 @@ def test_a_pin_is_written_only_when_it_matters(tmp_path: Path) -> None:
     assert book.pinned(CLAUDE, "u", "s", NOW + DAY + HOUR) == "claude:x"
 
 
+def test_a_pin_stays_with_an_account_that_keeps_it(tmp_path: Path) -> None:
+    book = Pins(Steady(store(tmp_path), Clock()), ttl_s=DAY)
+    asked: list[str] = []
+
+    def keeps(holder: str) -> bool:
+        asked.append(holder)
+        return holder == "claude:x"
+
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW, keeps)
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW + 2 * HOUR, keeps)
+    assert not asked, "nobody else held it"
+    book.pin(CLAUDE, "u", "s", "claude:y", NOW + 3 * HOUR, keeps)
+    assert asked == ["claude:x"] and book.pinned(CLAUDE, "u", "s", NOW + 3 * HOUR) == "claude:x"
+    book.pin(CLAUDE, "u", "s", "claude:y", NOW + 2 * DAY, keeps)
+    assert asked == ["claude:x"] and book.pinned(CLAUDE, "u", "s", NOW + 2 * DAY) == "claude:y", "its time was over"
+    book.pin(CLAUDE, "u", "s", "claude:z", NOW + 2 * DAY, keeps)
+    assert book.pinned(CLAUDE, "u", "s", NOW + 2 * DAY) == "claude:z"
+
+
 def test_the_sweep_takes_the_dead_a_part_at_a_time(tmp_path: Path) -> None:
     kept = store(tmp_path)
     book = Pins(Steady(kept, Clock()), ttl_s=DAY)
