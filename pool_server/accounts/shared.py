@@ -64,37 +64,47 @@ class Shared:
         return True
 
     def update(self, account: Account, change: Callable[[Live], bool]) -> bool:
-        """Change an account's record through; True (and written) when `change` says that it changed anything."""
+        """Change an account's record through; True (and written) when `change` says that it changed anything. It may
+        be asked twice: most often nothing changes, and then no worker has to wait for another's transaction."""
         key = account.facts.id.encode()
         if self.many and not self._store.owes(LIVE, key):
+            live = _read(self._store.get(LIVE, key))
+            if live is not None and not change(live):
+                account.live = live
+                return False
             try:
-                account.live, changed = self._store.write(lambda txn: self._update(txn, account, change))
-                return changed
+                account.live, changed, number = self._store.write(lambda txn: self._update(txn, account, change))
             except StoreError:
                 pass  # told by the store; memory is the truth until it recovers
+            else:
+                if number == int.from_bytes(self._seen, "big") + 1:
+                    self._seen = number.to_bytes(8, "big")  # one's own change is no news
+                return changed
         changed = change(account.live)
         if changed:
             self._store.put(LIVE, key, _encode(account.live))
             self.announce(Change.LIVE, account.facts.id)
         return changed
 
-    def _update(self, txn: Txn, account: Account, change: Callable[[Live], bool]) -> tuple[Live, bool]:
+    def _update(self, txn: Txn, account: Account, change: Callable[[Live], bool]) -> tuple[Live, bool, int]:
+        """(the record, whether it changed, the number of its log entry or 0)"""
         key = account.facts.id.encode()
         raw = txn.get(LIVE, key)
         live = _read(raw if raw is not None else _encode(account.live)) or Live()
-        changed = change(live)
+        changed, number = change(live), 0
         if changed or raw is None:
             txn.put(LIVE, key, _encode(live))
-            self._log(txn, Change.LIVE, account.facts.id)
-        return live, changed
+            number = self._log(txn, Change.LIVE, account.facts.id)
+        return live, changed, number
 
-    def _log(self, txn: Txn, change: Change, account_id: str) -> None:
+    def _log(self, txn: Txn, change: Change, account_id: str) -> int:
         number = int.from_bytes(txn.get(META, _SEQ) or b"\0", "big") + 1
         seq = number.to_bytes(8, "big")
         txn.put(LOG, seq, change.value + self._worker + b" " + account_id.encode())
         txn.put(META, _SEQ, seq)
         if number > LOG_KEPT:
             txn.delete(LOG, (number - LOG_KEPT).to_bytes(8, "big"))
+        return number
 
     def announce(self, change: Change, account_id: str) -> None:
         """Tell the other workers of something they cannot read in the record."""
