@@ -17,17 +17,18 @@ from pool_server.words import AccountState, Provider, Refusal
 
 def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
     """One account. Times are unix seconds, `latency_ms` milliseconds, percentages 0 to 100 and more."""
-    facts, live = account.facts, account.live
+    facts, live, state = account.facts, account.live, account.state
+    ready = state is AccountState.READY
     return {
         "id": facts.id,
-        "provider": facts.provider.value,
-        "kind": facts.kind.value,
+        "provider": str(facts.provider),
+        "kind": str(facts.kind),
         "plan": facts.plan,
         "label": facts.label,
-        "state": account.state.value,
-        "reason": None if account.state is AccountState.READY else live.event.value,
-        "message": "" if account.state is AccountState.READY else live.reason,
-        "set_by": live.actor.value,
+        "state": str(state),
+        "reason": None if ready else str(live.event),
+        "message": "" if ready else live.reason,
+        "set_by": str(live.actor),
         "since": live.since or None,
         "windows": [window_row(w, now) for w in sorted(live.windows.values(), key=lambda w: (w.scope, w.seconds))],
         "cooldown_until": cooldown_until(live, now),
@@ -48,8 +49,8 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
         "reserve": facts.reserve,
         "disabled": facts.disabled,
         "score": standing.score,
-        "terms": {name: round(value, 3) for name, value in standing.terms.items()},
-        "refusal": standing.refusal.value if standing.refusal else None,
+        "terms": standing.terms,
+        "refusal": str(standing.refusal) if standing.refusal else None,
         "until": standing.until,
     }  # fmt: skip
 
@@ -59,10 +60,10 @@ def standing_row(facts: Facts, refusal: Refusal | None, standing: Candidate) -> 
     return {
         "account": facts.id,
         "eligible": refusal is None,
-        "refusal": refusal.value if refusal else None,
+        "refusal": str(refusal) if refusal else None,
         "until": standing.until,
         "score": standing.score,
-        "terms": {name: round(value, 3) for name, value in standing.terms.items()},
+        "terms": standing.terms,
         "priority": facts.priority,
     }
 
@@ -78,7 +79,7 @@ def window_row(w: WindowObservation, now: float) -> dict[str, Any]:
         "used_percent": round(win.used(w, now), 2),
         "resets_at": w.resets_at if left is not None else None,
         "elapsed_percent": round(100 * (1 - left / w.seconds), 1) if left is not None and w.seconds else None,
-        "source": w.source.value,
+        "source": str(w.source),
         "observed_at": w.observed_at,
     }
 

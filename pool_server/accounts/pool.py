@@ -256,7 +256,10 @@ class Accounts:
     def describe(self, account_id: str) -> dict[str, Any]:
         """One account for people, with its score terms; see INTERFACE. Raises KeyError."""
         now = self._now()
-        account = self._roster.account(account_id)
+        return self._row(self._roster.account(account_id), now)
+
+    def _row(self, account: Account, now: float) -> dict[str, Any]:
+        account_id = account.facts.id
         row = describe.account_row(account, now, self._standing(account, (), now))
         row["file"] = self._roster.vault.items[account_id].found.name
         row["unsaved"] = account_id in self._roster.vault.owed
@@ -266,7 +269,9 @@ class Accounts:
         return row
 
     def describe_all(self) -> list[dict[str, Any]]:
-        return [self.describe(account_id) for account_id in sorted(self._view.accounts)]
+        """All accounts, in the order of their ids."""
+        now, accounts = self._now(), self._view.accounts
+        return [self._row(accounts[account_id], now) for account_id in sorted(accounts)]
 
     def rejected(self) -> list[dict[str, str]]:
         """The files that could not be used, with the reason."""

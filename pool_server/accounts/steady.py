@@ -86,7 +86,7 @@ class Steady:
         if self._failure and 0 <= self._clock() - self._failed_at < RETRY_S:
             raise StoreError(self._failure)
         try:
-            result = self._store.write(lambda txn: self._with_owed(txn, fn) if self._owed else fn(txn))
+            result = self._store.write(fn if not self._owed else lambda txn: self._with_owed(txn, fn))
         except StoreError as exc:
             self._fails(exc)
             self._failed_at = self._clock()
