@@ -133,11 +133,11 @@ def _decision(record: UsageRecord, pool: Sequence[str], pinned: bool, rng: rando
         out = [Candidate(one, Refusal.EXHAUSTED, until=back) for one in pool]
         return Decision(None, None, Strategy.BALANCED, out, retry_at=back, refused={Refusal.EXHAUSTED: len(pool)})
     room = rng.uniform(0.3, 0.95)
-    candidates = [Candidate(record.account, score=round(room, 3), terms={"room": room})]
+    candidates = [Candidate(record.account, score=round(room, 3), terms={"room": round(room, 3)})]
     for one in pool:
         if one != record.account:
             less = room * rng.uniform(0.2, 0.95)
-            candidates.append(Candidate(one, score=round(less, 3), terms={"room": less}))
+            candidates.append(Candidate(one, score=round(less, 3), terms={"room": round(less, 3)}))
     return Decision(
         record.account,
         ChoiceReason.PINNED if pinned else ChoiceReason.BEST,
