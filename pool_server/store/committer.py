@@ -1,7 +1,7 @@
 """Group commit: one thread writes what many callers ask for, one transaction and one fsync for all of them.
 
-Nothing waits for company: what one turn of the event loop asks for is handed over at once, and what comes while the
-disk is busy goes together next.
+Jobs are handed over after the first turn of the event loop that brings no more of them, so that a busy loop gathers
+company and an idle one loses no time. What comes while the disk is busy goes together next.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pool_server.store.txn import Txn
 T = TypeVar("T")
 R = TypeVar("R")
 
+ENOUGH = 16  # company for which a commit waits no longer: its own cost is spread thin
 MAX_BATCH = 4096
 
 
@@ -80,7 +81,7 @@ class Committer:
         self.batches = 0
 
     def put(self, job: _Job) -> None:
-        """Queue a job. The thread is woken when the loop has done what it is at, once for all that comes of that."""
+        """Queue a job and see to it that a loop rings for it."""
         if self._closed:
             raise StoreError(f"the store in {self._engine.folder} is closed")
         if self._thread is None:
@@ -89,10 +90,14 @@ class Committer:
         self._jobs.append(job)
         if len(self._jobs) == 1 or self._waker is not job.loop:  # looked at after appending: none is left behind
             self._waker = job.loop
-            job.loop.call_soon(self._wake)
+            job.loop.call_soon(self._ring, job.loop, 0)
 
-    def _wake(self) -> None:
-        if self._jobs:  # the thread may have seen them already
+    def _ring(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Wake the thread, or see first what the loop's next turn brings when this one brought more than `before`."""
+        waiting = len(self._jobs)
+        if before < waiting < ENOUGH:
+            loop.call_soon(self._ring, loop, waiting)
+        elif waiting:
             self._bell.put(None)
 
     def close(self) -> None:
@@ -104,17 +109,25 @@ class Committer:
             self._thread = None
 
     def _run(self) -> None:
-        last = False
-        while not last:
+        while not self._closed:
             self._bell.get()
-            last = self._closed  # read first: what was queued before it was set is still taken
-            while batch := self._take():
-                self._commit(batch)
+            self._commit(self._take())
+        while self._jobs:
+            self._commit(self._take())
 
     def _take(self) -> list[_Job]:
-        return [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+        """Whatever waits, also what was added meanwhile: nobody rings for a job that found others waiting."""
+        batch: list[_Job] = []
+        while self._jobs:
+            if len(batch) == MAX_BATCH:
+                self._bell.put(None)
+                break
+            batch.append(self._jobs.popleft())
+        return batch
 
     def _commit(self, batch: list[_Job]) -> None:
+        if not batch:
+            return
         self.batches += 1
         channels: dict[Channel[Any, Any], list[_Job]] = {}
         for job in batch:

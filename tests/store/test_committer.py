@@ -62,6 +62,31 @@ def test_what_one_turn_of_the_loop_asks_for_is_one_commit(store: Store) -> None:
     assert batches(store) == 3
 
 
+def test_a_busy_loop_gathers_company(store: Store) -> None:
+    async def go() -> None:
+        jobs = []
+        for i in range(10):
+            jobs.append(put_slowly(store, b"%d" % i))
+            await asyncio.sleep(0)
+        await asyncio.gather(*jobs)
+
+    asyncio.run(go())
+    assert batches(store) == 1
+
+
+def test_nobody_waits_for_ever_longer_queues(store: Store) -> None:
+    async def go() -> None:
+        first = put(store, b"first")
+        for i in range(1000):
+            if first.done():
+                return
+            put_slowly(store, b"%d" % i)
+            await asyncio.sleep(0)
+        pytest.fail("still waiting")
+
+    asyncio.run(go())
+
+
 def test_what_comes_while_the_disk_is_busy_goes_together_next(store: Store) -> None:
     async def go() -> None:
         begun, gate = threading.Event(), threading.Event()
@@ -84,7 +109,7 @@ def test_a_crowd_is_taken_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(committer, "MAX_BATCH", 8)
 
     async def go() -> None:
-        await asyncio.gather(*(put(store, b"%03d" % i) for i in range(50)))
+        await asyncio.wait_for(asyncio.gather(*(put(store, b"%03d" % i) for i in range(50))), 5)
 
     asyncio.run(go())
     assert len(keys(store)) == 50
