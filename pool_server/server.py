@@ -57,7 +57,7 @@ def open_rooms(
         state, durable = open_stores(Path(settings.data_dir))
         undo.callback(state.close)
         undo.callback(durable.close)
-        books = Ledger(durable, settings)
+        books = Ledger(durable, settings, promise=True)
         people = Users(settings, durable, state, used=books.used_by_user)
         pool = Accounts(settings, state, send=send, leader=leader)
         undo.pop_all()

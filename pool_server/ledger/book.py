@@ -39,45 +39,60 @@ Part = tuple[tuple[int, int, int], Cell, Sums]  # where minute, hour and day beg
 _ALL = Kept()
 
 
+class Entry:
+    """A record on its way to the disk; its stored form is made once."""
+
+    __slots__ = ("_packed", "record")
+
+    def __init__(self, record: UsageRecord) -> None:
+        self.record = record
+        self._packed = b""
+
+    def packed(self) -> bytes:
+        """Raises what `shelf.pack` raises."""
+        self._packed = self._packed or pack(self.record)
+        return self._packed
+
+
 class Book:
     """Applies batches of cleaned, priced records. Remembers nothing: several processes may write the same rows."""
 
     def __init__(self, timezone: str) -> None:
         self._days = Days(timezone)
 
-    def apply(self, txn: Txn, records: Sequence[UsageRecord]) -> list[bool]:
+    def apply(self, txn: Txn, entries: Sequence[Entry]) -> list[bool]:
         """Record a batch; True for each. One whose id is there already adds nothing."""
-        new = _add(txn, records)
+        new = _add(txn, entries)
         txn.put_many(RECENT, [(key, recent.encode(rec, self._days)) for key, rec in new])
         if txn.count(RECENT) >= recent.MOST:
             found = recent.shares(txn)
             _roll_up(txn, merge((share.starts, share.cell, Sums.decode(share.sums)) for share in found))
             txn.delete_range(RECENT, b"", b"\xff", limit=len(found))
-        return [True] * len(records)
+        return [True] * len(entries)
 
     def load(self, txn: Txn, records: Sequence[UsageRecord], have: Kept) -> None:
         """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
         days = self._days
-        new = _add(txn, records)
+        new = _add(txn, [Entry(rec) for rec in records])
         _roll_up(txn, merge(((recent.starts_of(rec, days), recent.cell_of(rec), Sums.of(rec)) for _, rec in new), have))
 
 
-def _add(txn: Txn, records: Sequence[UsageRecord]) -> list[tuple[bytes, UsageRecord]]:
+def _add(txn: Txn, entries: Sequence[Entry]) -> list[tuple[bytes, UsageRecord]]:
     """Write the records that are new and their index entries; returns those records with their keys."""
     new: list[tuple[bytes, UsageRecord]] = []
-    entries: list[bytes] = []
-    for rec in records:
+    index: list[bytes] = []
+    for entry in entries:
+        rec, packed = entry.record, entry.packed()
         key = record_key(rec.at, rec.id)
-        packed = pack(rec)
         if not txn.put_new(RECORD_IDS, rec.id.encode(), key):
             continue
         while not txn.put_new(RECORDS, key, packed):  # same microsecond, same hash: the next place
             key = (int.from_bytes(key, "big") + 1).to_bytes(12, "big")
             txn.put(RECORD_IDS, rec.id.encode(), key)
-        entries += index_keys(rec, key)
+        index += index_keys(rec, key)
         new.append((key, rec))
-    entries.sort()
-    txn.put_many(RECORD_INDEX, [(entry, b"") for entry in entries])
+    index.sort()
+    txn.put_many(RECORD_INDEX, [(key, b"") for key in index])
     return new
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 
 from pool_server.config import Settings
 from pool_server.ledger import prune, quota
-from pool_server.ledger.book import Book
+from pool_server.ledger.book import Book, Entry
 from pool_server.ledger.clean import clean
 from pool_server.ledger.cube import Filters
 from pool_server.ledger.keys import Days
@@ -19,6 +19,7 @@ from pool_server.ledger.log import Log
 from pool_server.ledger.outlook import Outlook
 from pool_server.ledger.prices import Prices
 from pool_server.ledger.query import Queries
+from pool_server.ledger.shelf import unpack
 from pool_server.ledger.span import Kept
 from pool_server.records import Usage, UsageRecord, WindowObservation
 from pool_server.store import Store, StoreError, Txn
@@ -39,7 +40,11 @@ class Ledger:
     False, and they are written when it works again.
     """
 
-    def __init__(self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time, promise: bool = False
+    ) -> None:
+        """With `promise` a record is durable in a journal first and in the store a moment later: whoever reads what
+        was recorded here waits for `fresh`."""
         self.store = store
         self.prices = Prices(settings.prices, settings.subscriptions)
         self.settings = settings
@@ -62,11 +67,23 @@ class Ledger:
         self._sightings = store.channel(quota.write, failed=_not_kept)
         self._book = Book(settings.ledger.timezone)
         self._channel = store.channel(self._book.apply, failed=self._failed)
-        self._waiting: deque[UsageRecord] = deque()
+        self._promises = store.promises(self._channel, Entry.packed, self._owing) if promise else None
+        self._waiting: deque[Entry] = deque()
         self._retry: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self.healthy = True  # False while records wait because the store cannot be written
+        self._make_up()
+
+    def _make_up(self) -> None:
+        """Take in what processes that died had promised and not written. Raises StoreError."""
+        for contents in self.store.orphans():
+            entries = [Entry(rec) for raw in contents if (rec := _read(raw)) is not None]
+            self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
+            log.info("%d usage records of a process that ended badly were looked at again", len(entries))
+
+    def _owing(self) -> bool:
+        return not self.healthy
 
     @property
     def waiting(self) -> int:
@@ -89,14 +106,20 @@ class Ledger:
         self._finish(rec)
         for listener in self.on_record:
             listener(rec)
+        entry = Entry(rec)
         if self.healthy:
             try:
-                return self._channel.send(rec)
+                return (self._promises or self._channel).send(entry)
             except StoreError:
                 pass  # closed already
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        done.set_result(self._wait(rec))
+        done.set_result(self._wait(entry))
         return done
+
+    async def fresh(self) -> None:
+        """Returns when all that was recorded here before can be read."""
+        if self._promises is not None:
+            await self._promises.settled()
 
     def load(self, records: Iterable[UsageRecord]) -> int:
         """Write a history at once, as `record` would, and return how many records there were. Blocks.
@@ -132,24 +155,25 @@ class Ledger:
 
     def used_by_user(self, user: str, since: float) -> dict[str, int | float]:
         """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
-        "cost_usd"}."""
+        "cost_usd"}. What a process that died had promised is part of it."""
+        self._make_up()
         return self.total(since, self._clock() + 1, Filters(user=user)).tokens()
 
-    def _failed(self, rec: UsageRecord, error: BaseException) -> bool:
+    def _failed(self, entry: Entry, error: BaseException) -> bool:
         """The store could not take a record: keep it when the store is at fault, say so when the record is."""
         if not isinstance(error, StoreError):
             self.lost += 1
-            log.error("usage record %s cannot be kept: %s", rec.id, type(error).__name__)
+            log.error("usage record %s cannot be kept: %s", entry.record.id, type(error).__name__)
             return False
         if self.healthy:
             log.error("usage records wait in memory: %s", error)
-        return self._wait(rec)
+        return self._wait(entry)
 
-    def _wait(self, rec: UsageRecord) -> bool:
+    def _wait(self, entry: Entry) -> bool:
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self.lost += 1
-        self._waiting.append(rec)
+        self._waiting.append(entry)
         self.healthy = False
         if self._retry is None and not self._closing.is_set():
             self._retry = asyncio.get_running_loop().create_task(self._write_waiting())
@@ -162,12 +186,14 @@ class Ledger:
                 await _wait_at_most(self._closing, RETRY_S)
             last_try = self._closing.is_set()
             batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
-            await asyncio.gather(*(self._channel.send(rec) for rec in batch))  # what fails waits again
+            await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
             if last_try and self._waiting:
                 log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
                 return
         self.healthy = True
         self._retry = None
+        if self._promises is not None:
+            self._promises.made_up()
         log.warning("usage records are written again")
 
     async def start(self, *, leader: bool = True) -> None:
@@ -181,6 +207,8 @@ class Ledger:
         for task in (self._pruning, self._retry):
             if task is not None:
                 await task
+        if self._promises is not None:
+            await self._promises.close()
 
     async def _prune_for_ever(self) -> None:
         while not self._closing.is_set():
@@ -204,6 +232,14 @@ class Ledger:
             if self._closing.is_set():
                 return
             await _wait_at_most(self._closing, PRUNE_PAUSE_S)
+
+
+def _read(raw: bytes) -> UsageRecord | None:
+    try:
+        return unpack(raw)
+    except ValueError as exc:
+        log.error("a promised usage record cannot be read: %s", exc)
+        return None
 
 
 def _not_kept(_: quota.Entry, error: BaseException) -> bool:

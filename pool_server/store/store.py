@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from pool_server.store.committer import Channel, Committer
 from pool_server.store.engine import META, Engine
 from pool_server.store.errors import StoreDamaged, StoreError, StoreVersion
+from pool_server.store.journal import orphans
 from pool_server.store.lock import lock_folder
+from pool_server.store.promises import Promises
 from pool_server.store.txn import Reader, Txn
 
 T = TypeVar("T")
@@ -109,6 +111,16 @@ class Store:
     ) -> Channel[T, R]:
         """`submit` for many like items: `apply` gets all items of a batch at once. See `Channel`."""
         return Channel(self._committer, apply, dropped, failed)
+
+    def promises(
+        self, channel: Channel[T, bool], content: Callable[[T], bytes], owing: Callable[[], bool]
+    ) -> Promises[T]:
+        """Makes a channel's items durable in a journal first, in this folder. See `Promises`."""
+        return Promises(self.folder, channel, content, owing)
+
+    def orphans(self) -> Iterator[list[bytes]]:
+        """What the journals of processes that died have to tell; each is removed when the next one is asked for."""
+        return orphans(self.folder)
 
     async def flush(self) -> None:
         """Returns when everything submitted before is committed."""

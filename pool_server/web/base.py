@@ -101,6 +101,8 @@ class BaseHandler(RequestHandler):
         self.caller = await callers.identify(self.ctx, self, wanted=self.access)
         self._admit()
         self._check_origin()
+        if self.caller.rank > Access.OPEN:
+            await self.ctx.ledger.fresh()  # what was recorded a moment ago is part of what a page shows
 
     def _cap_body(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """A process that records as fast as it can and says what was acknowledged, until it is killed.
 
-Arguments: store folder, a name for its ids, its first number. Each acknowledged number is one line on stdout.
+Arguments: store folder, a name for its ids, its first number, whether it promises first (1 or 0). Each
+acknowledged number is one line on stdout.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pool_server.store import Store
 LANES = 16
 
 
-async def main(folder: Path, name: str, first: int) -> None:
-    ledger = Ledger(Store.open(folder, tables=TABLES, durable=True), Settings(), clock=Clock())
+async def main(folder: Path, name: str, first: int, promise: bool) -> None:
+    store = Store.open(folder, tables=TABLES, durable=True)
+    ledger = Ledger(store, Settings(), clock=Clock(), promise=promise)
     numbers = iter(range(first, 1 << 60))
 
     async def lane() -> None:
@@ -35,4 +37,4 @@ async def main(folder: Path, name: str, first: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"))

@@ -12,7 +12,7 @@ from ledger_kit import NOW, Clock, exchange, ledger_in
 
 from pool_server.config import Settings
 from pool_server.ledger import TABLES, Ledger, ledger
-from pool_server.store import Store, verify
+from pool_server.store import Store, journal, promises, verify
 
 LIMIT = 250_000  # bytes a file may have: the kernel refuses more, as a full disk or a quota does
 
@@ -57,3 +57,42 @@ async def _record_until_full(folder: Path) -> None:
     (folder / "count").write_text(str(count + 1))
     await book.close()
     store.close()
+
+
+def test_what_was_promised_is_counted_when_there_is_room_again(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=_promise_until_full, args=(tmp_path,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    expected = int((tmp_path / "count").read_text())
+    with ledger_in(tmp_path) as book:
+        assert book.total(NOW - 60, NOW + 60)["requests"] == expected
+    assert list((tmp_path / "ledger").glob("journal-*")) == []
+
+
+def _promise_until_full(folder: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    ledger.RETRY_S = 0.02
+    journal.SIZE = LIMIT // 2
+    promises.FOLLOW_S = 0.005
+
+    async def fill() -> None:
+        store = Store.open(folder / "ledger", tables=TABLES, durable=True)
+        book = Ledger(store, Settings(), clock=Clock(), promise=True)
+        assert await book.record(exchange("r0"))  # the journal is made while there is room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+        count = 1
+        while await book.record(exchange(f"r{count}", user=f"user{count}")):
+            count += 1
+        assert not book.healthy
+        assert not await book.record(exchange("waits"))
+        assert len(list((folder / "ledger").glob("journal-*"))) == 1, "it keeps what the store has not"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert book._retry is not None
+        await asyncio.wait_for(book._retry, 20)
+        assert await book.record(exchange("last"))
+        (folder / "count").write_text(str(count + 3))
+        await book.close()
+        store.close()
+
+    asyncio.run(fill())

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from ledger_kit import NOW, Clock
 
 from pool_server.config import Settings
@@ -24,10 +25,10 @@ VICTIMS = 2  # at once, as workers of one server
 LEAST_LINES = 20
 
 
-def start(folder: Path, name: str, first: int) -> subprocess.Popen[bytes]:
+def start(folder: Path, name: str, first: int, promise: bool) -> subprocess.Popen[bytes]:
     here = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(here / "ledger_victim.py"), str(folder), name, str(first)]
+    command = [sys.executable, str(here / "ledger_victim.py"), str(folder), name, str(first), str(int(promise))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
 
 
@@ -66,13 +67,15 @@ def every_index_entry(store: Store) -> list[bytes]:
         return [key for key, _ in reader.scan("record_index")]
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_counted_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("promise", [True, False])
+def test_nothing_acknowledged_is_lost_and_nothing_counted_twice(promise: bool, tmp_path: Path) -> None:
     rng = random.Random(7)
     acknowledged: set[str] = set()
     folder = tmp_path / "ledger"
     for kill in range(0, KILLS, VICTIMS):
-        victims = {f"v{kill}-{i}": start(folder, f"v{kill}-{i}", 0) for i in range(VICTIMS)}
+        victims = {f"v{kill}-{i}": start(folder, f"v{kill}-{i}", 0, promise) for i in range(VICTIMS)}
         for name, victim in victims.items():
             acknowledged |= {f"{name}-{number}" for number in kill_under_load(victim, rng)}
         assert check(folder, acknowledged) >= len(acknowledged)
+        assert list(folder.glob("journal-*")) == [], "what the dead had promised was taken in"
     assert len(acknowledged) >= KILLS * LEAST_LINES
