@@ -30,19 +30,17 @@ class Channel(Generic[T, R]):
     """A stream of like items, applied a batch at a time.
 
     `apply(txn, items)` returns one result an item and may run again with the same items (or one item alone) when a
-    transaction had to be given up; `dropped()` is called whenever what `apply` did was not committed.
+    transaction had to be given up.
     """
 
     def __init__(
         self,
         committer: Committer,
         apply: Callable[[Txn, Sequence[T]], Sequence[R]],
-        dropped: Callable[[], None] | None = None,
         failed: Callable[[T, BaseException], R] | None = None,
     ) -> None:
         self._committer = committer
         self.apply = apply
-        self.dropped = dropped or _nothing
         self.failed = failed
 
     def send(self, item: T) -> asyncio.Future[R]:
@@ -135,12 +133,10 @@ class Committer:
         try:
             self._engine.write(lambda txn, _: _together(txn, channels))
         except StoreError as exc:
-            _drop(channels)
             for job in batch:
                 job.error = exc
         except Exception:
             # Some item is bad. Everything again, each in a nested transaction, so that only the bad ones fail.
-            _drop(channels)
             self._commit_apart(batch, channels)
         _deliver(batch)
 
@@ -148,7 +144,6 @@ class Committer:
         try:
             self._engine.write(lambda _, child: _apart(batch, child))
         except Exception as exc:
-            _drop(channels)
             for job in batch:
                 job.error = exc
 
@@ -169,15 +164,9 @@ def _apart(batch: list[_Job], child: Callable[[], Txn]) -> None:
             txn.commit()
         except Exception as exc:
             txn.abort()
-            job.channel.dropped()
             if isinstance(exc, lmdb.Error):
                 raise  # the map is full or the disk is: not this item's fault
             job.error = exc
-
-
-def _drop(channels: dict[Channel[Any, Any], list[_Job]]) -> None:
-    for channel in channels:
-        channel.dropped()
 
 
 def _deliver(batch: list[_Job]) -> None:
@@ -205,6 +194,3 @@ def _resolve(jobs: list[_Job]) -> None:
         else:
             job.future.set_exception(job.error)
 
-
-def _nothing() -> None:
-    return None

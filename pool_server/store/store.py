@@ -106,11 +106,10 @@ class Store:
     def channel(
         self,
         apply: Callable[[Txn, Sequence[T]], Sequence[R]],
-        dropped: Callable[[], None] | None = None,
         failed: Callable[[T, BaseException], R] | None = None,
     ) -> Channel[T, R]:
         """`submit` for many like items: `apply` gets all items of a batch at once. See `Channel`."""
-        return Channel(self._committer, apply, dropped, failed)
+        return Channel(self._committer, apply, failed)
 
     def promises(
         self, channel: Channel[T, bool], content: Callable[[T], bytes], owing: Callable[[], bool]
