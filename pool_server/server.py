@@ -88,7 +88,13 @@ def open_stores(folder: Path) -> tuple[Store, Store]:
 
 def open_durable(folder: Path) -> Store:
     """The store of what must last. Raises StoreError."""
-    return Store.open(folder / LEDGER, tables=(*ledger.TABLES, *users.LEDGER_TABLES), durable=True)
+    return Store.open(
+        folder / LEDGER,
+        tables=(*ledger.TABLES, *users.LEDGER_TABLES),
+        durable=True,
+        version=ledger.FORMAT,
+        migrations=ledger.MIGRATIONS,
+    )
 
 
 class Server:

@@ -14,9 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pool_server import ledger, users
 from pool_server.config import PoolUsers, Settings
-from pool_server.server import Server
+from pool_server.ledger import Ledger
+from pool_server.records import UsageRecord
+from pool_server.server import Server, open_durable
 from pool_server.sockets import listen
+from pool_server.store import LEDGER, Store, StoreVersion
 from tests.fakes import FakeProviders, Gate, Play, account, fake_settings, key_account, write_pool
 from tests.process import PATIENCE_S, PoolProcess, command, environment, to_toml, until
 
@@ -300,3 +304,23 @@ def test_a_server_in_this_process_leaves_nothing_behind(tmp_path: Path) -> None:
             return {task.get_name() for task in asyncio.all_tasks()} - before
 
     assert asyncio.run(once()) == set()
+
+
+def test_a_ledger_of_the_format_before_is_taken_over_and_not_given_back(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    tables = (*ledger.TABLES, *users.LEDGER_TABLES)
+    old = Store.open(folder / LEDGER, tables=tables, durable=True, version=1)
+    Ledger(old, Settings()).load([usage_record("r1"), usage_record("r2")])
+    old.close()
+    durable = open_durable(folder)
+    assert Ledger(durable, Settings()).summary(0, 2e9)["total"]["requests"] == 2
+    durable.close()
+    with pytest.raises(StoreVersion):
+        Store.open(folder / LEDGER, tables=tables, durable=True, version=1)
+
+
+def usage_record(ident: str) -> UsageRecord:
+    return UsageRecord(
+        id=ident, at=1.79e9, user="u", provider="claude", account="claude:a", model="m", dialect="messages",
+        transport="sse", operation="messages", status=200, outcome="ok",
+    )  # fmt: skip

@@ -4,7 +4,7 @@ from pool_server.ledger.alerts import Budget, Event, Facts, Incident, Rule
 from pool_server.ledger.cube import Field, Filters
 from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.incidents import open_incidents
-from pool_server.ledger.keys import TABLES
+from pool_server.ledger.keys import FORMAT, MIGRATIONS, TABLES
 from pool_server.ledger.ledger import Ledger
 from pool_server.ledger.log import EXPORT_COLUMNS, LogFilters, flat, tame
 from pool_server.ledger.prices import Prices
@@ -15,7 +15,9 @@ from pool_server.ledger.watch import Watch
 
 __all__ = [
     "EXPORT_COLUMNS",
+    "FORMAT",
     "METRICS",
+    "MIGRATIONS",
     "TABLES",
     "Budget",
     "Confidence",

@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pool_server.records import UsageRecord
+from pool_server.store import Txn
 from pool_server.words import Outcome
 
 RECORDS = "records"
@@ -28,6 +30,10 @@ RECENT = "recent"
 QUOTA = "quota_history"
 NOTES = "ledger_notes"
 TABLES = (RECORDS, RECORD_IDS, RECORD_INDEX, ROLLUPS, RECENT, QUOTA, NOTES)
+
+# Format 2 has `recent` beside the rollups: a program of format 1 would leave what lies there out of its sums.
+FORMAT = 2
+MIGRATIONS: dict[int, Callable[[Txn], None]] = {1: lambda txn: None}  # the table begins empty
 
 Grain = Literal[b"m", b"h", b"d"]
 GRAINS: tuple[Grain, ...] = (b"m", b"h", b"d")
