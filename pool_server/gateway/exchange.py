@@ -350,7 +350,7 @@ class Exchange:
             self._settle(self._reservation, usage, cost)
         metrics.exchange_ended(sheet.provider, self.route.dialect.value, outcome.value).inc()
         try:
-            await asyncio.shield(saved)
+            await saved  # cancelled, it is written all the same
         except Exception as error:  # a full disk must not take the answer away from the client
             log.warning("exchange %s is not recorded: %s", self.id, redact(str(error)))
 
