@@ -40,7 +40,7 @@ class Reply:
         self.status = status
         self.bytes += len(chunk)
         told = [*headers, (REQUEST_ID, self.request_id)]
-        return self._response.start(status, told, chunk, length=length, bare=self._head)
+        return self._response.start(status, told, chunk, length=length)
 
     def write(self, chunk: bytes) -> Future[None] | None:
         """Hands over a piece; an empty one would end the body and is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from pool_server.http1.server import Response, ServerConnection, Taker
 
 MAX_HEAD = 128 << 10  # bytes of a request line and its headers
 _SWEEP_S = 15.0
+_FLUSH_S = 2.0  # for what was written to reach its client when the front closes
 
 
 class Front:
@@ -21,6 +23,7 @@ class Front:
         self.max_head = max_head
         self.stopping = False
         self.connections: set[ServerConnection] = set()
+        self._empty = asyncio.Event()  # no connection is left
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -39,14 +42,28 @@ class Front:
         self._servers.clear()
 
     async def close(self) -> None:
-        """Ends every connection at once."""
+        """Ends every connection, the slow ones after a moment."""
         self.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
         for connection in list(self.connections):
+            if connection.linger is None:
+                connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                while self.connections:
+                    self._empty.clear()
+                    await self._empty.wait()
+        for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)  # the transports say so to their connections
+
+    def forget(self, connection: ServerConnection) -> None:
+        """A connection has ended, or left HTTP."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

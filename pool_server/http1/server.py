@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 IDLE_S = 3600.0  # how long a connection may wait for its next request
 HEAD_S = 120.0  # how long a head may take from its first byte to its last
+BODY_S = 900.0  # how long a whole request may take
+STALLED_S = 600.0  # how long a client that is behind may read next to nothing
 CLOSING_S = 60.0  # how long a client may take to read what was written before the end
-_AHEAD = 64 << 10  # bytes of further requests taken in while an answer is under way
 LINGER_S = 2.0  # how long a client that was answered early may go on sending, so that it gets to read the answer
 _BODILESS = frozenset({204, 304})
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -51,68 +52,58 @@ class Response:
     """One answer: `start`, `write` as often as needed, `finish`. What was handed over counts as written.
 
     `start` and `write` return a future to wait for when the client reads more slowly than it is written to, None
-    otherwise, and raise `Gone` when the client has left.
+    otherwise, and raise `Gone` when the client has left. `bare`: to a HEAD, whose answer has no body whatever its
+    headers say. What is written of a body where none may be is left out.
     """
 
-    __slots__ = ("_chunked", "_connection", "_old", "closed", "finished", "last", "started", "status")
+    __slots__ = ("_chunked", "_connection", "_old", "bare", "closed", "finished", "last", "started")
 
-    def __init__(self, connection: ServerConnection, *, old: bool, last: bool) -> None:
+    def __init__(self, connection: ServerConnection, *, old: bool, last: bool, bare: bool) -> None:
         self._connection = connection
         self._old = old  # HTTP/1.0 knows no chunks
-        self.last = last  # the connection ends with this answer
         self._chunked = False
+        self.last = last  # the connection ends with this answer
+        self.bare = bare
         self.closed = False  # nothing can be written any more
         self.started = False
         self.finished = False
-        self.status = 0
 
     def start(
-        self,
-        status: int,
-        headers: Sequence[tuple[str, str]],
-        chunk: bytes = b"",
-        *,
-        length: int | None = None,
-        bare: bool = False,
+        self, status: int, headers: Sequence[tuple[str, str]], chunk: bytes = b"", *, length: int | None = None
     ) -> asyncio.Future[None] | None:
-        """The head and a first piece. `length` of the body in bytes, None = it ends with `finish`. `bare`: to a
-        HEAD, whose answer has no body whatever its headers say. `headers` frame nothing: no Content-Length, no
-        Transfer-Encoding, no Connection."""
+        """The head and a first piece. `length` of the body in bytes, None = it ends with `finish`. `headers` frame
+        nothing: no Content-Length, no Transfer-Encoding, no Connection. Raises ValueError when they cannot be
+        written; then nothing was."""
         if self.closed:
             raise Gone
         never = status in _BODILESS or status < 200
-        bodiless = bare or never
-        self.started, self.status = True, status
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers]
         if length is not None:
             if not never:
                 lines.append(f"Content-Length: {length}")
-        elif not bodiless:
+        elif not never and not self.bare:
             self._chunked = not self._old
             self.last = self.last or self._old
             if self._chunked:
                 lines.append("Transfer-Encoding: chunked")
+        self.last = self.last or not self._connection.whole  # what is still to come is not waited for
         if self.last:
             lines.append("Connection: close")
         elif self._old:
             lines.append("Connection: keep-alive")
         head = head_bytes(lines)
-        return self._connection.send(head + self._framed(chunk) if chunk and not bodiless else head)
+        self.started, self.bare = True, self.bare or never
+        return self._connection.send(head + self._framed(chunk) if chunk and not self.bare else head)
 
     def write(self, chunk: bytes) -> asyncio.Future[None] | None:
         """A piece of the body, not empty."""
         if self.closed:
             raise Gone
-        return self._connection.send(self._framed(chunk))
+        return None if self.bare else self._connection.send(self._framed(chunk))
 
     def _framed(self, chunk: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk
-
-    def interim(self) -> None:
-        """100 Continue: the client may send its body."""
-        if not self.closed and not self.started:
-            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def finish(self) -> None:
         """The answer is whole. Does nothing after an abort or when the client has left."""
@@ -127,6 +118,7 @@ class Response:
         """Ends the connection so that the client can see the answer is incomplete; what was written still goes out."""
         self.finished = True
         if not self.closed:
+            self.closed = True
             self._connection.close()
 
     def release(self) -> tuple[asyncio.Transport, bytes]:
@@ -136,11 +128,12 @@ class Response:
 
 
 class ServerConnection(asyncio.Protocol):
-    """Belongs to a `Front`, which gives out the takers. `since`: the loop's time when what it waits for began."""
+    """Belongs to a `Front`, which gives out the takers. `whole`: the request under way is all here. `linger` runs
+    while a client that was answered early gets to read that."""
 
     __slots__ = (
         "_answer", "_closing", "_draining", "_front", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
-        "_reading", "_spoilt", "_taker", "_target", "_transport", "_whole", "linger", "since",
+        "_reading", "_since", "_taker", "_target", "_transport", "linger", "whole",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -151,25 +144,30 @@ class ServerConnection(asyncio.Protocol):
         self._peer = ""
         self._next = b""  # what is not parsed yet: an unfinished head, or requests to come
         self._target = b""
-        self._headers = Headers([])
+        self._headers: Headers | None = None  # of the head that is being parsed
         self._answer: Response | None = None
         self._taker: Taker | None = None
         self._left: int | None = None  # bytes of its body still to come, None = it is chunked
-        self._whole = False  # the request under way is all here
-        self._spoilt = False  # no further request can be served
         self._reading = True
-        self._draining: asyncio.Future[None] | None = None
-        self._closing = False
+        self._draining: asyncio.Future[None] | None = None  # the client is behind
+        self._closing = False  # nothing that comes is looked at any more
+        self._since = self._loop.time()  # when what it waits for began
+        self.whole = False
         self.linger: asyncio.TimerHandle | None = None
-        self.since = self._loop.time()
 
     def tidy(self, now: float) -> None:
         """Ends a connection that has waited for too long; `now` is the loop's time."""
-        waited = now - self.since
+        waited = now - self._since
         if self._closing:
             if waited > CLOSING_S:
                 self.abort()
-        elif self._answer is None and waited > (HEAD_S if self._next else IDLE_S):
+        elif self._draining is not None:
+            if waited > STALLED_S:
+                self.abort()
+        elif self._answer is None:
+            if waited > (HEAD_S if self._next else IDLE_S):
+                self.close()
+        elif not self.whole and waited > BODY_S:
             self.close()
 
     # -- what the transport says
@@ -181,7 +179,7 @@ class ServerConnection(asyncio.Protocol):
         self._front.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        taker, answer, whole = self._taker, self._answer, self._whole
+        taker, answer, whole = self._taker, self._answer, self.whole
         self._forget()
         if answer is not None:
             answer.closed = True
@@ -189,7 +187,8 @@ class ServerConnection(asyncio.Protocol):
                 taker.on_connection_close()
 
     def _forget(self) -> None:
-        self._front.connections.discard(self)
+        self._closing = True
+        self._front.forget(self)
         self._transport = self._parser = self._taker = self._answer = None
         self._next = b""
         if self.linger is not None:
@@ -199,27 +198,30 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._draining = self._loop.create_future()
+        self._since = self._loop.time()
 
     def resume_writing(self) -> None:
         draining, self._draining = self._draining, None
-        if draining is not None and not draining.done():
+        if draining is not None:
             draining.set_result(None)
+            self._since = self._loop.time()
+        if self._next:
+            self._loop.call_soon(self._go_on)
 
     def data_received(self, data: bytes) -> None:
-        if self.linger is not None or self._parser is None:
-            return  # answered already, and the connection is about to close
-        if self._answer is None:
-            if not self._next:
-                self.since = self._loop.time()
-            self._next = self._next + data if self._next else data
-            self._read_head()
-        elif self._whole:
-            self._next += data
-            if len(self._next) > _AHEAD and self._reading and self._transport is not None:
-                self._reading = False
-                self._transport.pause_reading()
-        else:
+        if self._closing:
+            return
+        if self._answer is not None and not self.whole:
             self._feed_body(data)
+            return
+        if self._answer is None and not self._next:
+            self._since = self._loop.time()
+        self._next += data
+        if self._answer is None and self._draining is None:
+            self._read_head()
+        if len(self._next) > self._front.max_head and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
 
     # -- requests
 
@@ -235,9 +237,8 @@ class ServerConnection(asyncio.Protocol):
         head, self._next = data[: end + 4], data[end + 4 :]
         if b"pgrade" in head or b"PGRADE" in head:
             head = _without_foreign_upgrade(head)
-        self._whole = False
-        self._headers = Headers([])
-        if not self._feed(head) or self._whole:
+        self.whole, self._target, self._headers = False, b"", Headers([])
+        if not self._feed(head) or self.whole:
             return
         if self._answer is None:
             self._refuse(400)  # HTTP/2 begins so
@@ -258,54 +259,72 @@ class ServerConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self._spoilt = True  # a WebSocket, or nothing more
+            self._serve_no_more()  # a WebSocket, or nothing
         except HttpParserError as error:
             cause = error.__context__
-            self._refuse(400)
-            if cause is not None and not isinstance(cause, HttpParserError):
-                raise cause from None  # it was ours
-            return False
-        if self._whole and self._taker is not None:
+            ours = cause is not None and not isinstance(cause, HttpParserError)
+            if ours or not self.whole:
+                self._refuse(400)
+            if cause is not None and ours:
+                raise cause from None
+            if not self.whole:
+                return False
+            self._serve_no_more()  # the request itself was none the worse for what came behind it
+        if self.whole and self._taker is not None:
             self._taker.finish()
         return True
+
+    def _serve_no_more(self) -> None:
+        """The connection ends with the answer to the request under way."""
+        if self._answer is not None:
+            self._answer.last = True
+
+    def on_message_begin(self) -> None:
+        if self._headers is None:  # bytes behind a chunked request: where that ends only the parser knows
+            self._serve_no_more()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer is None:  # else a trailer
+        if self._headers is not None:  # else a trailer
             self._headers.add(name, value)
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
-        assert parser is not None
-        if self._answer is not None:
-            self._spoilt = True  # another request behind a chunked one: it is not served
+        parser, headers = self._parser, self._headers
+        if parser is None or headers is None:
             return
+        self._headers = None
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
-        host = self._headers.fields.get("host", "," if version == "1.1" else "")
+        host = headers.fields.get("host", "," if version == "1.1" else "")
         if version not in _VERSIONS or "," in host:
             raise HttpParserError("no version this server speaks, or not one Host (RFC 9112 §3.2)")
-        request = Request(method, self._target.decode("latin-1"), version, self._headers, self._peer)
-        self._target = b""
-        length = request.headers.fields.get("content-length")
+        request = Request(method, self._target.decode("latin-1"), version, headers, self._peer)
+        length = headers.fields.get("content-length")
         self._left = int(length) if length is not None else None
         last = self._front.stopping or not parser.should_keep_alive()
-        response = Response(self, old=version == "1.0", last=last)
+        response = Response(self, old=version == "1.0", last=last, bare=method == "HEAD")
         self._answer = response
         self._taker = self._front.serve(request, response)
-        if request.headers.fields.get("expect", "").lower() == "100-continue":
-            response.interim()
+        if version == "1.1" and headers.fields.get("expect", "").lower() == "100-continue":
+            self._loop.call_soon(self._invite, response)  # unless the request is turned away at once
+
+    def _invite(self, response: Response) -> None:
+        """100 Continue: the client may send its body."""
+        if response is self._answer and not (response.started or response.closed or self.whole):
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
-        if self._taker is not None and not self._whole:
+        if self._taker is not None and not self.whole:
             self._taker.data_received(data)
 
     def on_message_complete(self) -> None:
-        self._whole = True
+        self.whole = True
 
     def _refuse(self, status: int) -> None:
         """What came is no request that can be served."""
+        if self._closing:
+            return
         answer = self._answer
         if answer is None or not answer.started:
             line = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -323,48 +342,56 @@ class ServerConnection(asyncio.Protocol):
         """Hands bytes to the socket; a future while the client is behind."""
         if self._transport is not None:
             self._transport.write(data)
-        return self._draining
+        # Whoever gives up waiting cancels what is waited for: that must not be what others wait for.
+        return None if self._draining is None else asyncio.shield(self._draining)
 
     def answered(self, response: Response) -> None:
         """The answer is out; on to the next request, or the end."""
         if response is not self._answer:
             return
         response.closed = True
-        whole = self._whole
         self._answer = self._taker = None
-        if not whole:
+        if not self.whole or (response.last and self._next):
             self._linger()
-        elif response.last or self._spoilt:
+        elif response.last:
             self.close()
         else:
-            self.since = self._loop.time()
-            if not self._reading and self._transport is not None:
-                self._reading = True
-                self._transport.resume_reading()
+            self._since = self._loop.time()
             if self._next:
                 self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._answer is None and self._transport is not None and self.linger is None:
-            self._read_head()
+        """Looks at what has come meanwhile, as soon as the client has read enough of what went out."""
+        if self._answer is not None or self._draining is not None or self._closing:
+            return
+        self._read_head()
+        if len(self._next) <= self._front.max_head:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
 
     def _linger(self) -> None:
         """Closing while the client still sends would make it lose the answer (a reset)."""
-        if self._transport is None:
-            return
-        self._taker = None
-        self.linger = self._loop.call_later(LINGER_S, self.close)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        self._closing, self._since, self._taker = True, self._loop.time(), None
+        if self._transport is not None:
+            self._next = b""
+            self._read_on()
+            self.linger = self._loop.call_later(LINGER_S, self.close)
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
 
     def close(self) -> None:
         """What was written still goes out, then the connection ends."""
-        self.since, self._closing = self._loop.time(), True
+        self._closing, self._since = True, self._loop.time()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """The connection ends at once."""
+        self._closing = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -372,7 +399,8 @@ class ServerConnection(asyncio.Protocol):
         """See `Response.release`."""
         transport, rest = self._transport, self._next
         assert transport is not None
-        transport.pause_reading()
+        if self._reading:
+            transport.pause_reading()
         if self._answer is not None:
             self._answer.closed = True
         self._forget()

@@ -43,16 +43,19 @@ class TornadoTaker:
         self._gone = False
         self._news = asyncio.Event()
         self._connection = TornadoConnection(request, response)
+        self._delegate: HTTPMessageDelegate | None = None  # while it still wants to hear of the request
         delegate = router.start_request(object(), self._connection)
-        self._delegate: HTTPMessageDelegate | None = delegate
         self._task = asyncio.get_running_loop().create_task(self._run(request, delegate))
 
     async def _run(self, request: Request, delegate: HTTPMessageDelegate) -> None:
+        if self._done:
+            return
         headers = HTTPHeaders()
         try:
             for name, value in request.headers.pairs:
                 headers.add(name, value)
             line = RequestStartLine(request.method, request.target, f"HTTP/{request.version}")
+            self._delegate = delegate
             await _settled(delegate.headers_received(line, headers))
             while not self._done:
                 pieces, self._pieces = self._pieces, []
@@ -94,7 +97,7 @@ class TornadoTaker:
     def on_connection_close(self) -> None:
         self._gone = True
         self._news.set()
-        if self._delegate is not None and not self._whole:
+        if self._delegate is not None:
             self._delegate.on_connection_close()
         else:
             self._connection.left()
@@ -116,7 +119,6 @@ class TornadoConnection(HTTPConnection):
         self.context = _Context(request.remote_ip)
         self.cap = BODY_CAP
         self._response = response
-        self._bare = request.method == "HEAD"
         self._left: int | None = None  # bytes of a body of known length still to come
         self._switching = b""  # the head of a 101 leaves by the stream that takes over
         self._close_callback: Callable[[], object] | None = None
@@ -145,11 +147,11 @@ class TornadoConnection(HTTPConnection):
         length = headers.get("Content-Length")
         if headers.get("Connection", "").lower() == "close":
             self._response.last = True
-        self._left = int(length) if length is not None and not self._bare else None
+        known = int(length) if length is not None else None
+        self._left = None if self._response.bare else known
         chunk = chunk or b""
         self._count(chunk)
-        known = int(length) if length is not None else None
-        return self._sent(lambda: self._response.start(start_line.code, kept, chunk, length=known, bare=self._bare))
+        return self._sent(lambda: self._response.start(start_line.code, kept, chunk, length=known))
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         self._count(chunk)
@@ -181,9 +183,18 @@ class TornadoConnection(HTTPConnection):
         self._response.finish()
 
     def detach(self) -> IOStream:
-        """The connection leaves HTTP (a WebSocket): a Tornado stream on the same socket."""
+        """The connection leaves HTTP (a WebSocket): a Tornado stream on the same socket, closed when the client has
+        left."""
+        if self._response.closed:
+            stream = IOStream(socket.socket())
+            stream.close()
+            return stream
         transport, rest = self._response.release()
-        taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        try:
+            taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError:
+            transport.abort()
+            raise
         taken.setblocking(False)
         transport.abort()  # closes its own descriptor; the connection lives on by ours
         stream = _Resumed(taken, rest)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pool_server.http1 import Front, Gone, Request, Response
 from pool_server.http1 import server as http1_server
-from pool_server.http1.server import CLOSING_S, HEAD_S, IDLE_S, ServerConnection
+from pool_server.http1.server import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S, ServerConnection
 from tests.http1.wire import LOOPS, run
 
 
@@ -147,17 +147,136 @@ def test_what_stands_behind_a_chunked_request_is_not_served_but_the_request_is()
     run(test)
 
 
+@pytest.mark.parametrize("cut", range(1, len(GET), 3))
+def test_a_request_cut_behind_a_chunked_one_is_not_served_in_part(cut: int) -> None:
+    """Where the chunked one ends only the parser knows, and it has then read on."""
+
+    async def test() -> None:
+        talk = Wire(Mute)
+        talk.feed(CHUNKED + GET[:cut], GET[cut:])
+        talk.seen[0].response.start(200, [], length=0)
+        talk.seen[0].response.finish()
+        talk.feed(GET)
+        await asyncio.sleep(0)
+        assert (talk.statuses, len(talk.seen)) == ([200], 1)
+        assert b"Connection: close" in talk.transport.sent
+
+    run(test)
+
+
+@pytest.mark.parametrize("junk", [b"\x00", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", b"\r\n\r\n\xff"])
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
+def test_a_whole_request_is_none_the_worse_for_junk_behind_it(junk: bytes, close: bytes) -> None:
+    async def test() -> None:
+        talk = Wire()
+        talk.feed(CHUNKED.replace(b"X-Two: 2", close + b"X-Two: 2") + junk)
+        await asyncio.sleep(0)
+        assert (talk.statuses, len(talk.seen), talk.seen[0].left) == ([200], 1, False)
+        assert b"Connection: close" in talk.transport.sent
+        assert talk.transport.closed
+
+    run(test)
+
+
+class Hasty(Echo):
+    """Answers before it has heard all."""
+
+    def data_received(self, chunk: bytes) -> None:
+        self.response.start(413, [], length=0)
+        self.response.finish()
+
+
+@pytest.mark.parametrize("behind", [b"zz\r\n", b"0\r\n\r\n" + GET, b"0\r\n\r\n\x00"])
+def test_nothing_is_served_behind_an_answer_that_did_not_wait(behind: bytes) -> None:
+    async def test() -> None:
+        talk = Wire(Hasty)
+        talk.feed(CHUNKED.partition(b"2;ext")[0] + behind, GET)
+        await asyncio.sleep(0)
+        assert (talk.statuses, len(talk.seen), talk.transport.ended) == ([413], 1, True)
+        assert b"Connection: close" in talk.transport.sent
+
+    run(test)
+
+
 def test_requests_that_come_while_one_is_answered_wait_and_the_client_with_them() -> None:
     async def test() -> None:
         talk = Wire(Mute)
         talk.feed(GET)
-        for _ in range(40):
-            talk.feed(GET.replace(b"\r\n\r\n", b"\r\nX: " + b"y" * 2000 + b"\r\n\r\n"))
-        assert (len(talk.seen), talk.transport.paused) == (1, True)
-        talk.seen[0].response.start(204, [])
-        talk.seen[0].response.finish()
+        long = GET.replace(b"\r\n\r\n", b"\r\nX: " + b"y" * 2000 + b"\r\n\r\n")
+        for number in range(1, 101):
+            if not talk.transport.paused:
+                talk.feed(long)
+                waiting = number
+        assert len(talk.seen) == 1
+        assert 120 << 10 < waiting * len(long) < 140 << 10
+        for number in range(1, waiting + 1):
+            talk.seen[-1].response.start(204, [])
+            talk.seen[-1].response.finish()
+            await asyncio.sleep(0)
+            assert (len(talk.seen), talk.transport.paused) == (number + 1, False)
+
+    run(test)
+
+
+def test_a_client_that_never_stops_asking_is_not_let_ahead() -> None:
+    async def test() -> None:
+        talk = Wire()
+        fed = 0
+        for _ in range(200):  # each turn of the loop answers one request
+            if not talk.transport.paused:
+                talk.feed(GET * 1000)
+                fed += 1
+            await asyncio.sleep(0)
+        assert fed < 10, "thousands of requests lie here already"
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_is_not_answered_on_and_not_kept_forever() -> None:
+    async def test() -> None:
+        now = asyncio.get_running_loop().time()
+        talk = Wire()
+        talk.feed(GET[:-1])
+        talk.connection.pause_writing()
+        talk.feed(GET[-1:] + GET * 9)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert talk.statuses == []
+        talk.connection.resume_writing()
         await asyncio.sleep(0)
-        assert (len(talk.seen), talk.transport.paused) == (2, False)
+        assert talk.statuses == [200]
+        talk.connection.pause_writing()
+        await asyncio.sleep(0)
+        assert talk.statuses == [200]
+        talk.connection.tidy(now + STALLED_S - 1)
+        assert not talk.transport.aborted
+        talk.connection.tidy(now + STALLED_S + 5)
+        assert talk.transport.aborted
+
+        talk = Wire(Mute)
+        talk.feed(GET)
+        talk.connection.pause_writing()
+        talk.connection.tidy(now + STALLED_S + 5)
+        assert talk.transport.aborted, "also while it is answered"
+
+    run(test)
+
+
+def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() -> None:
+    async def test() -> None:
+        talk = Wire(Mute)
+        talk.feed(GET)
+        talk.connection.pause_writing()
+        response = talk.seen[0].response
+        first = response.start(200, [])
+        assert first is not None
+        first.cancel()
+        second = response.write(b"x")
+        assert second is not None
+        await asyncio.sleep(0)
+        assert not second.done()
+        talk.connection.resume_writing()
+        await second
 
     run(test)
 
@@ -173,6 +292,17 @@ def test_requests_that_come_while_one_is_answered_wait_and_the_client_with_them(
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\n\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\nb\r\na\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: a\r\n folded\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\n", 400),
@@ -244,15 +374,18 @@ def test_http_1_0_gets_no_chunks_and_its_end_by_the_connection() -> None:
         (lambda r: r.start(200, [], b"abc", length=3), b"200 OK\r\nContent-Length: 3\r\n\r\nabc"),
         (lambda r: r.start(204, []), b"204 No Content\r\n\r\n"),
         (lambda r: r.start(304, [], b"", length=9), b"304 Not Modified\r\n\r\n"),
-        (lambda r: r.start(200, [], b"", length=9, bare=True), b"200 OK\r\nContent-Length: 9\r\n\r\n"),
-        (lambda r: r.start(200, [], b"", bare=True), b"200 OK\r\n\r\n"),
+        (lambda r: (r.start(204, [], b"no"), r.write(b"body")), b"204 No Content\r\n\r\n"),
         (lambda r: r.start(299, [], b"", length=0), b"299 Unknown\r\nContent-Length: 0\r\n\r\n"),
+        (lambda r: (r.start(298, [], b"no", length=9), r.write(b"body")), b"298 Unknown\r\nContent-Length: 9\r\n\r\n"),
+        (lambda r: (r.start(298, [], b"no"), r.write(b"body")), b"298 Unknown\r\n\r\n"),
     ],
 )
 def test_how_answers_are_framed(answer: Callable[[Response], object], wire: bytes) -> None:
+    """A HEAD is what is answered with 298."""
+
     async def test() -> None:
         talk = Wire(Mute)
-        talk.feed(GET)
+        talk.feed(GET.replace(b"GET", b"HEAD") if wire.startswith(b"298") else GET)
         response = talk.seen[0].response
         answer(response)
         response.finish()
@@ -272,6 +405,23 @@ def test_a_header_cannot_begin_another_line() -> None:
         with pytest.raises(ValueError, match="line break"):
             talk.seen[0].response.start(200, [("X", "a\r\nSet-Cookie: b")], length=0)
         assert talk.transport.sent == b""
+        assert not talk.seen[0].response.started
+
+    run(test)
+
+
+def test_nothing_is_written_behind_an_abort() -> None:
+    async def test() -> None:
+        talk = Wire(Mute)
+        talk.feed(GET)
+        response = talk.seen[0].response
+        response.start(200, [], b"half")
+        response.abort()
+        with pytest.raises(Gone):
+            response.write(b"more")
+        response.finish()
+        assert talk.transport.sent.endswith(b"4\r\nhalf\r\n")
+        assert talk.transport.closed
 
     run(test)
 
@@ -302,6 +452,7 @@ def test_an_answer_before_the_request_is_whole_is_read_before_the_connection_end
         talk.feed(POST[:-2])
         response = talk.seen[0].response
         response.start(413, [], length=0)
+        assert b"Connection: close" in talk.transport.sent
         response.finish()
         assert (talk.transport.ended, talk.transport.closed) == (True, False)
         talk.feed(b"lo" + GET)
@@ -317,10 +468,25 @@ def test_an_answer_before_the_request_is_whole_is_read_before_the_connection_end
 def test_whoever_expects_100_continue_is_told() -> None:
     async def test() -> None:
         talk = Wire()
-        talk.feed(POST.replace(b"Host", b"Expect: 100-continue\r\nHost")[:-5])
+        expects = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
+        talk.feed(expects[:-5])
+        await asyncio.sleep(0)
         assert talk.transport.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
         talk.feed(b"hello")
         assert talk.statuses == [100, 200]
+
+        talk = Wire(Mute)
+        talk.feed(expects[:-5])
+        talk.seen[0].response.start(413, [], length=0)
+        talk.seen[0].response.finish()
+        await asyncio.sleep(0)
+        assert talk.statuses == [413], "nobody is told to go on who is turned away"
+
+        for answered in (expects, expects.replace(b"HTTP/1.1", b"HTTP/1.0")[:-5]):
+            talk = Wire(Mute)
+            talk.feed(answered)
+            await asyncio.sleep(0)
+            assert talk.statuses == []
 
     run(test)
 
@@ -343,6 +509,13 @@ def test_connections_that_wait_for_too_long_are_closed() -> None:
         talk.feed(GET)
         talk.connection.tidy(now + IDLE_S * 2)
         assert not talk.transport.closed, "an answer under way may take as long as it takes"
+
+        talk = Wire(Mute)
+        talk.feed(POST[:-1])
+        talk.connection.tidy(now + BODY_S - 1)
+        assert not talk.transport.closed
+        talk.connection.tidy(now + BODY_S + 5)
+        assert talk.transport.closed
 
     run(test)
 
@@ -443,5 +616,31 @@ def test_a_front_that_stops_takes_nobody_new_and_gives_one_answer_more(loop: str
             writer.write(GET)
             assert b"Connection: close" in await reader.read()
             writer.close()
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_front_that_closes_lets_what_was_written_reach_its_client(loop: str) -> None:
+    async def test() -> None:
+        async with listening(Mute) as (front, seen, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+            idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            while not seen:
+                await asyncio.sleep(0.001)
+            response, written = seen[0].response, 0
+            behind = response.start(200, [])
+            while behind is None:
+                behind = response.write(b"x" * 65_536)
+                written += 65_536
+            response.finish()
+            closing = asyncio.ensure_future(front.close())
+            assert await idle.read() == b""
+            assert (await _until(reader, b"0\r\n\r\n")).count(b"x") == written
+            await closing
+            assert front.connections == set()
+            writer.close()
+            idle_writer.close()
 
     run(test, loop)

@@ -17,6 +17,7 @@ from pool_server.http1 import Front, TornadoConnection, TornadoTaker
 from tests.http1.wire import LOOPS, run
 
 left: list[str] = []
+opened: list[str] = []
 
 
 class Plain(RequestHandler):
@@ -104,7 +105,11 @@ class Talk(WebSocketHandler):
         return True
 
     async def prepare(self) -> None:
-        await asyncio.sleep(0)
+        if self.request.query == "slow":
+            await asyncio.sleep(0.05)
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        opened.append(self.request.uri or "")
 
     def on_message(self, message: str | bytes) -> None:
         self.write_message(f"heard {message!r}")
@@ -122,6 +127,7 @@ PAGES = {
 @contextlib.asynccontextmanager
 async def site() -> AsyncIterator[tuple[Front, int]]:
     left.clear()
+    opened.clear()
     pages = Application(list(PAGES.items()), log_function=lambda handler: None)
     front = Front(lambda request, response: TornadoTaker(pages, request, response))
     bound = socket.create_server(("127.0.0.1", 0))
@@ -132,6 +138,12 @@ async def site() -> AsyncIterator[tuple[Front, int]]:
     finally:
         await front.close()
         bound.close()
+
+
+SWITCH = (
+    b"GET /talk HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 def hosted(requests: str) -> bytes:
@@ -265,12 +277,8 @@ def test_what_a_client_sends_ahead_of_the_switch_is_not_lost(loop: str) -> None:
     async def test() -> None:
         async with site() as (_, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            head = (
-                "GET /talk HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
             masked = bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi"
-            writer.write(head.encode() + masked)
+            writer.write(SWITCH + masked)
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
             assert await reader.readexactly(2 + 10) == b"\x81\x0aheard 'hi'"
             writer.close()
@@ -278,3 +286,95 @@ def test_what_a_client_sends_ahead_of_the_switch_is_not_lost(loop: str) -> None:
                 await asyncio.sleep(0.001)
 
     run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_leaves_before_the_switch_leaves_nothing_behind(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with site() as (front, port):
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(3):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(SWITCH.replace(b"/talk", b"/talk?slow"))
+                while not front.connections:
+                    await asyncio.sleep(0.001)
+                writer.transport.abort()
+            while len(opened) < 3:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+            assert front.connections == set()
+            assert len(os.listdir("/proc/self/fd")) <= before
+            assert left == ["talk None"] * 3
+
+    run(test, loop)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_switch_refused_ends_the_connection_and_says_so(loop: str) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(SWITCH.replace(b"Version: 13", b"Version: 99"))
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 426 ")
+            assert b"Connection: close" in answer
+            writer.close()
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_no_descriptor_is_left_for_a_socket(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(number: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    async def test() -> None:
+        async with site() as (front, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "dup", none_left)
+                writer.write(SWITCH)
+                assert await reader.read() == b""
+            assert front.connections == set()
+            writer.close()
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("path", ["/careful", "/", "/none", "/talk"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_request_that_turns_out_to_be_none_is_refused_quietly(
+    loop: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(hosted(f"POST {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nzz\r\n"))
+            assert parts(await reader.read()) == [(400, b"")]
+            writer.close()
+
+    run(test, loop)
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ("OPTIONS * HTTP/1.1\r\n\r\n", 404),
+        ("CONNECT here:1 HTTP/1.1\r\n\r\n", 405),
+        ("GET http://elsewhere/ HTTP/1.1\r\n\r\n", 404),
+        ("PURGE / HTTP/1.1\r\n\r\n", 405),
+        ("GET /%00%ff HTTP/1.1\r\n\r\n", 404),
+        ("GET /?%00=%ff&;== HTTP/1.1\r\n\r\n", 200),
+    ],
+)
+def test_odd_requests_are_answered_quietly(request_: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            assert parts(await ask(port, request_))[0][0] == status
+
+    run(test)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
