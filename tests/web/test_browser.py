@@ -6,8 +6,10 @@ import http.client
 import json
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,62 @@ def test_every_page_fits_every_width_in_both_colours_and_complains_of_nothing(tm
                         assert across <= width, f"{page} is {across} px wide at {width}"
                     assert text(driver, "h1")
                 assert complaints(driver) == []
+
+
+def test_a_name_without_a_break_widens_no_page(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    with Site(lambda: busy(tmp_path)) as site:
+        entered = site.post("/api/friend/login", {"code": CODE, "name": "w" * 64, "passphrase": WORDS})
+        user = entered.json()["user"]["id"]
+        site.run(lambda: site.ctx.ledger.record(exchange(user, 1, model="m" * 64)))
+        admin = site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
+        chrome.get(site.url + "/healthz")
+        own = ("/people", f"/people/{user}", "/audit", "/requests", f"/requests/req-{user}-1", "/analytics")
+        for page in own:
+            visit(chrome, site.url + page, admin)
+            _fits(chrome, page)
+        visit(chrome, site.url + "/", entered.cookies()["pool_session"])
+        _fits(chrome, "/")
+
+
+def _fits(driver: webdriver.Chrome, page: str) -> None:
+    for width in (320, 768, 1440):
+        browser.resize(driver, width)
+        across = driver.execute_script("return document.documentElement.scrollWidth")
+        assert across <= width, f"{page} is {across} px wide at {width}"
+
+
+def test_a_page_catches_up_with_what_came_while_it_was_hidden(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    """A friend copies the line and turns to the terminal: the page is hidden when the first request comes."""
+    with Site(lambda: busy(tmp_path)) as site:
+        entered = site.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": WORDS})
+        visit(chrome, site.url + "/", entered.cookies()["pool_session"])
+        hide = "Object.defineProperty(document, 'hidden', {configurable: true, get: () => arguments_[0]});"
+        chrome.execute_script(f"const arguments_ = arguments; {hide}", True)
+        chrome.execute_script(
+            "window.told = 0; const source = new EventSource('/api/live');"
+            "source.addEventListener('request', () => { window.told += 1; });"
+            "source.addEventListener('open', () => { window.open_ = true; });"
+        )
+        wait(chrome, lambda d: d.execute_script("return window.open_"))
+        site.run(lambda: site.ctx.ledger.record(exchange(entered.json()["user"]["id"])))
+        wait(chrome, lambda d: d.execute_script("return window.told"))
+        time.sleep(1)
+        assert "Waiting for your first request" in text(chrome, "#first")
+        chrome.execute_script(f"const arguments_ = arguments; {hide}", False)
+        chrome.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
+        wait(chrome, lambda d: "✓" in text(d, "#first"))
+
+
+def test_times_keep_the_pages_language_whatever_the_browsers(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    chrome.execute_cdp_cmd("Emulation.setLocaleOverride", {"locale": "de-DE"})
+    chrome.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+    with Site(lambda: busy(tmp_path)) as site:
+        user = signed_in(site)
+        midnight = datetime(2026, 1, 4, 15, 5, tzinfo=UTC).timestamp()  # five past midnight in Tokyo
+        site.run(lambda: site.ctx.ledger.record(exchange(user["user"], 9, at=midnight)))
+        visit(chrome, site.url + "/requests", user["friend"])
+        shown = [cell.text for cell in all_of(chrome, "#log time")]
+        assert any(words in ("5 Jan 00:05", "5 Jan 2026 00:05", "Mon 00:05") for words in shown), shown
 
 
 def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.Chrome) -> None:

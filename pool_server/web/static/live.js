@@ -2,7 +2,20 @@
 // this page that show it are fetched again, as the server writes them:  <section id="…" data-live="request state">
 import { refreshTimes } from "./times.js";
 
+const KINDS = ["request", "state"];
 const waiting = new Set();
+const missed = new Set(); // what changed while the page was hidden, or a part of it in use
+
+// What is being read or typed in is left as it is. A button that was only clicked holds nothing back.
+function inUse(part) {
+  return part.querySelector(":focus-visible, details[open]") !== null;
+}
+
+function catchUp() {
+  if (document.hidden) return;
+  missed.forEach(soon);
+  missed.clear();
+}
 
 async function refresh(what) {
   const url = new URL(location.href);
@@ -12,7 +25,11 @@ async function refresh(what) {
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll(`[data-live~="${what}"]`)) {
     const next = fresh.getElementById(part.id);
-    if (!next || part.contains(document.activeElement) || part.querySelector("details[open]")) continue;
+    if (!next) continue;
+    if (inUse(part)) {
+      missed.add(what);
+      continue;
+    }
     part.replaceChildren(...next.childNodes);
     refreshTimes(part);
   }
@@ -26,14 +43,24 @@ function soon(what) {
   const pause = Number(document.querySelector("[data-live-pause]")?.dataset.livePause ?? 0.25);
   setTimeout(() => {
     waiting.delete(what);
-    if (!document.hidden) refresh(what);
+    if (document.hidden) missed.add(what);
+    else refresh(what);
   }, pause * 1000);
 }
 
 export function startLive() {
   if (!document.querySelector("[data-live]")) return;
   const source = new EventSource("/api/live");
-  for (const what of ["request", "state"]) source.addEventListener(what, () => soon(what));
+  for (const what of KINDS) source.addEventListener(what, () => soon(what));
+  // A connection tells only what changes while it stands: after a gap everything is looked at again.
+  let stood = false;
+  source.addEventListener("open", () => {
+    if (stood) KINDS.forEach(soon);
+    stood = true;
+  });
+  document.addEventListener("visibilitychange", catchUp);
+  document.addEventListener("focusout", catchUp);
+  document.addEventListener("toggle", catchUp, true);
   source.addEventListener("bye", () => {
     source.close();
     location.reload();

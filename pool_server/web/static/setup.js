@@ -41,7 +41,7 @@ function startSystem(root) {
   };
   const other = document.createElement("button");
   other.type = "button";
-  other.className = "plain small";
+  other.className = "plain flush small";
   other.addEventListener("click", () => show(other.dataset.next));
   const line = document.createElement("p");
   line.append(other);

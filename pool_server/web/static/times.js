@@ -19,13 +19,20 @@ function distance(seconds) {
   return seconds > -5 ? "just now" : `${duration(-seconds)} ago`;
 }
 
+// In the page's language, not the browser's: what the server wrote must not change its look, only its zone.
 function clock(moment, now) {
-  const time = moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  const time = moment.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   if (moment.toDateString() === now.toDateString()) return time;
-  if (Math.abs(moment - now) < 6 * 86400e3) return `${moment.toLocaleDateString([], { weekday: "short" })} ${time}`;
-  const options = { day: "numeric", month: "short" };
-  if (moment.getFullYear() !== now.getFullYear()) options.year = "numeric";
-  return `${moment.toLocaleDateString([], options)} ${time}`;
+  if (Math.abs(moment - now) < 6 * 86400e3) return `${moment.toLocaleDateString("en", { weekday: "short" })} ${time}`;
+  const month = moment.toLocaleDateString("en", { month: "short" });
+  const year = moment.getFullYear() === now.getFullYear() ? "" : ` ${moment.getFullYear()}`;
+  return `${moment.getDate()} ${month}${year} ${time}`;
+}
+
+// Words that stay are left alone, so that a screen reader is not told them again.
+function say(time, words, title) {
+  if (time.textContent !== words) time.textContent = words;
+  time.title = title;
 }
 
 export function refreshTimes(root = document) {
@@ -33,19 +40,18 @@ export function refreshTimes(root = document) {
   for (const time of root.querySelectorAll("time[data-distance], time[data-clock]")) {
     const moment = new Date(time.dateTime);
     if ("clock" in time.dataset) {
-      time.textContent = clock(moment, now);
-      time.title = moment.toLocaleString();
+      say(time, clock(moment, now), moment.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" }));
       continue;
     }
     // What was still to come when the page was written never turns into "ago" under the reader's eyes.
     const seconds = (moment - now) / 1000;
     time.dataset.ahead ??= String(seconds > 0);
-    time.textContent = time.dataset.ahead === "true" && seconds <= 0 ? "any moment" : distance(seconds);
-    time.title = `${clock(moment, now)}, your time`;
+    const passed = time.dataset.ahead === "true" && seconds <= 0;
+    say(time, passed ? "any moment" : distance(seconds), `${clock(moment, now)}, your time`);
   }
 }
 
 export function startTimes() {
   refreshTimes();
-  setInterval(refreshTimes, 15000);
+  setInterval(() => refreshTimes(), 15000);
 }
