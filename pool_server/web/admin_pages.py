@@ -95,7 +95,8 @@ class AuditPage(PageHandler, access=Access.ADMIN):
         older = urlencode({**{k: v for k, v in filters.items() if v}, "cursor": following}) if following else ""
         for row in rows:
             row["person"] = self._name(row["target"])
-            row["facts"] = "" if row["action"] in SELF_TOLD else phrases.detail(row["detail"])
+            told = {name: value for name, value in row["detail"].items() if name != "name" or value != row["person"]}
+            row["facts"] = "" if row["action"] in SELF_TOLD else phrases.detail(told)
         self.page("audit.html", title="Audit", rows=rows, filters=filters, older=older)
 
     def _name(self, target: str) -> str:

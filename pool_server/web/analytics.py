@@ -100,7 +100,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             names=names,
             found=found,
             account_name=account,
-            **self._now(who, told, providers, accounts, found, now),
+            **self._now(who, ask, told, providers, accounts, found, now),
             **self._range(who, ask, field, found, names),
             **self._address(ask, found, names),
             accounts=analytics_tables.accounts(
@@ -118,6 +118,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
     def _now(
         self,
         who: Viewer,
+        ask: Ask,
         told: Any,
         providers: list[pace.ProviderRow],
         accounts: list[dict[str, Any]],
@@ -130,7 +131,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "rooms": first.rooms(providers, told["providers"], found.hours, now),
             "resets": first.resets(told["resets"], now) if who.admin else first.shared_resets(providers, now),
             "hands": self._hands(accounts, now) if who.admin else [],
-            "burning": first.burning(list(found.hours.values()), in_flight),
+            "burning": first.burning(list(found.hours.values()), in_flight, mine=_own(who, ask)),
             "today": found.today,
         }
 
@@ -146,9 +147,10 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         total, where = found.summary["total"], ZoneInfo(ask.zone)
         began = charts.begins(found.use)
         times = {name: charts.cut(chart, began) for name, chart in found.times.items()}
-        mine = ask.filters.user == who.user and not who.admin
+        mine = _own(who, ask)
         causes = analytics_tables.causes(total, own=mine)
         return {
+            "mine": mine,
             "singles": who.admin or mine,  # may the requests behind a sum be seen?
             "total": total,
             "use": charts.use(charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0),
@@ -189,6 +191,11 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             },
             "ready": AccountState.READY,
         }
+
+
+def _own(who: Viewer, ask: Ask) -> bool:
+    """Is the page about the friend who looks at it?"""
+    return ask.filters.user == who.user and not who.admin
 
 
 def _choices(keys: list[str], picked: str | None, name: Any) -> list[tuple[str, str]]:

@@ -135,7 +135,7 @@ def _use_sentence(
     most = max(range(len(sums)), key=sums.__getitem__)
     what = SHORT[kind](total) + ("" if kind == "money" else " tokens")
     when = _when(chart, axis, most)
-    words = f"{what} {span}, most of it {when} ({SHORT[kind](sums[most])})"
+    words = f"{what} {span}, the most {when} ({SHORT[kind](sums[most])})"
     if len(lines) > 1:
         share = 100 * sum(value or 0 for value in lines[0].values) / total
         words += f"; {figures.percent(share)} of it {'by' if field == 'user' else 'is'} {lines[0].name}"

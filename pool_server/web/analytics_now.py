@@ -191,16 +191,18 @@ def change(have: float, had: float) -> str:
     return f"{abs(percent):.0f} % {'more' if percent > 0 else 'less'}" if abs(percent) >= 0.5 else "about the same"
 
 
-def burning(hours: Sequence[Mapping[str, Any]], in_flight: int) -> str:
-    """What is being used now, as a sentence, from the last hour's sums."""
+def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = False) -> str:
+    """What is being used now, as a sentence, from the last hour's sums. `mine` = they are the reader's own, while
+    what is under way is everybody's."""
     tokens = sum(row["total_tokens"] for row in hours)
-    under_way = f"{in_flight or 'no'} {'request is' if in_flight == 1 else 'requests are'} under way now"
+    under_way = f"{in_flight or 'no'} {'request is' if in_flight == 1 else 'requests are'} under way"
+    under_way += " in the pool now" if mine else " now"
     if not tokens:
-        return f"Nothing was used in the last hour, and {under_way}."
+        return f"{'You used nothing' if mine else 'Nothing was used'} in the last hour, and {under_way}."
     sums = {"cost_usd": sum(r["cost_usd"] for r in hours), "unpriced": sum(r["unpriced"] for r in hours)}
     price = figures.price(sums)
     worth = "" if price == "not known" else f", worth {price} at API prices"
-    return f"{figures.count(tokens)} tokens in the last hour{worth}; {under_way}."
+    return f"{'You used ' if mine else ''}{figures.count(tokens)} tokens in the last hour{worth}; {under_way}."
 
 
 def hour(ledger: Ledger, ask: Ask, now: float) -> dict[str, dict[str, Any]]:

@@ -152,7 +152,8 @@ def accounts(
         )
         shared = _users(ident, users, names, "the last 31 days" if cut else "")
         said = f"{shared} {_worth(worth.get(ident))}".strip()
-        plan = row["plan"] if row["plan"] and row["kind"] != "api_key" else phrases.CREDENTIALS[row["kind"]]
+        named = row["plan"] and row["kind"] != "api_key"
+        plan = row["plan"].replace("_", " ") if named else phrases.CREDENTIALS[row["kind"]]
         lines.append(
             AccountLine(
                 row, account(ident), plan, phrases.STATES[state], phrases.TONES[state], gauges, sums.get(ident), said

@@ -16,6 +16,11 @@ class Gauge(NamedTuple):
     used: float | None
     pace: float | None
     resets_at: float | None
+    bare: str = ""  # what is said instead, without a bar
+
+    @property
+    def words(self) -> str:
+        return self.bare or f"{self.name}: {figures.percent(self.used)} used"
 
 
 class ProviderRow(NamedTuple):
@@ -44,7 +49,15 @@ def gauge(window: dict[str, Any], now: float) -> Gauge:
     name = phrases.window(window["window"], window.get("scope", ""))
     resets_at = window.get("resets_at")
     used = window.get("used_percent")
-    return Gauge(name, used, pace(window.get("seconds") or 0, resets_at, now), resets_at)
+    bare = extra_credits(used) if window["window"] == "credits" else ""
+    return Gauge(name, used, pace(window.get("seconds") or 0, resets_at, now), resets_at, bare)
+
+
+def extra_credits(used: float | None) -> str:
+    """Credits that nobody ever bought look "100 % used"; most providers only say whether there are any."""
+    if used is None or 0 < used < 100:
+        return ""
+    return "extra credits: none left or none bought" if used else "extra credits: there are some"
 
 
 def provider_rows(ctx: WebContext) -> list[ProviderRow]:

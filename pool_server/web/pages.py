@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pool_server.web import analytics_banner, figures, parts, phrases
+from pool_server.web import analytics_banner, figures, parts, phrases, snippets
 from pool_server.web.assets import assets
 from pool_server.web.base import Access, BaseHandler, Problem
 from pool_server.web.folders import templates_folder
@@ -54,6 +54,7 @@ class PageHandler(BaseHandler, abstract=True):
             "parts": parts,
             "zone": figures.zone(self.ctx.settings.ledger.timezone),
             "asset": assets().url,
+            "first_account": snippets.first_account,
             "theme": theme if theme in THEMES else "",
             "navigation": [item for item in NAVIGATION if self.shows(item)],
             "incidents": analytics_banner.lines(self.ctx, self.caller),

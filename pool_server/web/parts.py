@@ -33,7 +33,12 @@ def bar(used: float | None, *, pace: float | None = None, label: str, kind: str 
 def number(value: float | None) -> str:
     """A shortened figure with every digit on hover and for screen readers."""
     short, full = figures.count(value), figures.exact(value)
-    return short if short == full else f'<span title="{full}" aria-label="{full}">{short}</span>'
+    if short == full:
+        return short
+    # A plain span may not carry a label of its own: the digits are there as text, out of sight.
+    return (
+        f'<span title="{full}" aria-hidden="true">{short}</span><span class="visually-hidden unselected">{full}</span>'
+    )
 
 
 def moment(at: float | None, now: float, where: tzinfo, *, never: str = "never") -> str:
@@ -64,7 +69,7 @@ def setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(setting(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {item}" for name, item in value.items())
-    return str(value)
+        return ", ".join(f"{name}: {setting(item)}" for name, item in value.items())
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)

@@ -151,7 +151,7 @@ ADVICE = {
     Outcome.OK: "",
     Outcome.CLIENT_GONE: "Nothing to do: your program hung up before the answer was complete.",
     Outcome.REQUEST_FAULT: "Change the request: the provider did not accept it; another account would not help.",
-    Outcome.DENIED: "Check your key and your limits on this page.",
+    Outcome.DENIED: "Check your key and your limits: your home page shows both.",
     Outcome.EXHAUSTED: "Wait until room comes back, or use another provider.",
     Outcome.NO_ACCOUNT: "Tell the operator: the pool holds no working account for this provider.",
     Outcome.UPSTREAM: "Try again in a minute; the pool tried every account it could.",
@@ -242,6 +242,11 @@ def standing(row: dict[str, Any], now: float) -> str:
     return words + "."
 
 
+_LIMITS = frozenset(
+    {Denial.REQUESTS_PER_MINUTE, Denial.CONCURRENT, Denial.TOKENS_5H, Denial.TOKENS_DAY, Denial.TOKENS_WEEK,
+     Denial.TOKENS_MONTH, Denial.COST_DAY, Denial.COST_WEEK, Denial.COST_MONTH}
+)  # fmt: skip
+
 VIA = {"friend_code": "the shared code", "admin": "the operator", "import": "an older server"}
 
 
@@ -262,10 +267,17 @@ def detail(facts: dict[str, Any]) -> str:
         elif isinstance(value, list):
             words.append(f"{name}: {len(value)}")
         elif value is None:
-            words.append(f"{name.replace('_', ' ')}: none")
+            words.append(f"{_label(name)}: none")
+        elif name.startswith("cost_") and isinstance(value, int | float):
+            words.append(f"{_label(name)}: {figures.money(value)}")
         elif isinstance(value, float) and name == "until":
             words.append(f"until {figures.stamp(value)}")
         else:
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-            words.append(f"{name.replace('_', ' ')}: {shown}")
+            words.append(f"{_label(name)}: {shown}")
     return ", ".join(word for word in words if word)
+
+
+def _label(name: str) -> str:
+    """"tokens_week" → "tokens a week": a limit is called the same wherever it stands."""
+    return DENIALS[Denial(name)] if name in _LIMITS else name.replace("_", " ")

@@ -236,6 +236,19 @@ def _curl(base: str, key: str) -> tuple[Step, ...]:
     return Step("In a shell:", posix, "posix"), Step("In PowerShell:", shell, "powershell")
 
 
+def first_account(folder: str) -> tuple[Step, ...]:
+    """What puts a first account into an empty pool: the sign-in of a CLI that is there already, or a key."""
+    kept = (
+        ("Codex", "~/.codex/auth.json", "codex_work.json"),
+        ("Claude Code", "~/.claude/.credentials.json", "claude_work.json"),
+        ("Gemini CLI", "~/.gemini/oauth_creds.json", "gemini_work.json"),
+        ("Qwen Code", "~/.qwen/oauth_creds.json", "qwen_work.json"),
+    )
+    copies = (Step(f"{name}, signed in on this machine", f"cp {there} {sh(f'{folder}/{file}')}")
+              for name, there, file in kept)  # fmt: skip
+    return (*copies, Step("An API key of any OpenAI-compatible service", "pool-server account add-key openai"))
+
+
 def one_line(base: str, ticket: str, cli: str) -> tuple[Step, Step]:
     """The command that fetches and runs the set-up script, for both kinds of shell."""
     url = f"{base}/setup/{ticket}/{cli}"

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said_plainly_and_throttled(friends: Site) -> None:
     door = friends.request("POST", "/api/friend/login", body=form, Accept="text/html", **headers)
     assert door.status == 429
     assert 'role="alert"' in door.text
-    assert "Try again" in door.text
+    assert "The door opens again" in door.text
 
 
 def test_a_code_in_the_query_is_ignored(friends: Site) -> None:

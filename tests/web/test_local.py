@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from html import unescape
+from pathlib import Path
 
 import pytest
 
-from tests.web.pool import FAKE_TOKEN, exchange
+from pool_server.config import Settings
+from pool_server.web import snippets
+from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings, open_context
 from tests.web.site import Site
 
 
@@ -141,3 +145,30 @@ def test_the_set_up_page_is_complete_without_a_script(local: Site) -> None:
         assert text in page.text
     assert "<script>" not in page.text
     assert "style=" not in page.text
+
+
+def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(tmp_path: Path) -> None:
+    with Site(lambda: open_context(tmp_path, Settings())) as site:
+        for file in (tmp_path / "pool").iterdir():
+            file.unlink()
+        site.run(site.ctx.reload)
+        for path in ("/", "/accounts"):
+            page = unescape(site.get(path, Accept="text/html").text)
+            for line in snippets.first_account(str(tmp_path / "pool")):
+                assert line.text in page, path
+        analytics = site.get("/analytics", Accept="text/html").text
+        assert "holds no account yet" in analytics
+        assert "Nothing needs a hand" not in analytics, "it does: there is no account"
+        assert "Nothing used in the last 7 days." in site.get("/", Accept="text/html").text
+
+
+def test_a_friend_of_an_empty_pool_is_not_shown_the_operators_folders(tmp_path: Path) -> None:
+    with Site(lambda: open_context(tmp_path, friends_settings())) as site:
+        for file in (tmp_path / "pool").iterdir():
+            file.unlink()
+        site.run(site.ctx.reload)
+        entered = site.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": "a long passphrase"})
+        cookie = f"pool_session={entered.cookies()['pool_session']}"
+        page = site.get("/", Accept="text/html", Cookie=cookie).text
+        assert "That is the operator's to mend" in unescape(page)
+        assert str(tmp_path) not in page

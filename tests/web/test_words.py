@@ -113,6 +113,20 @@ def test_pace_is_the_share_of_the_window_that_is_gone() -> None:
     assert pace.pace(18_000, NOW + 20_000, NOW) == 0
 
 
+def test_credits_nobody_bought_are_not_shown_as_used_up() -> None:
+    words = [pace.gauge({"window": "credits", "used_percent": used}, NOW).words for used in (0.0, 40.0, 100.0)]
+    assert words == [
+        "extra credits: there are some", "extra credits: 40 % used", "extra credits: none left or none bought",
+    ]  # fmt: skip
+
+
+def test_a_shortened_figure_has_every_digit_for_eyes_and_ears() -> None:
+    assert parts.number(9_999) == "9,999"
+    long = parts.number(12_345_678)
+    assert 'title="12,345,678" aria-hidden="true">12.3 M<' in long
+    assert '<span class="visually-hidden unselected">12,345,678</span>' in long
+
+
 def provider(name: str, **changes: object) -> dict[str, object]:
     row = {"provider": name, "accounts": {"ready": 1}, "ready": 1, "total": 1, "room_percent": None,
            "windows": [], "next_return": None, "in_flight": 0}  # fmt: skip
@@ -174,7 +188,8 @@ def test_settings_values_are_plain_and_secrets_only_set() -> None:
 
 def test_audit_details_are_words() -> None:
     detail = {"name": "Ada", "via": "friend_code", "limits": {"tokens_day": 500_000, "cost_week": None}}
-    assert phrases.detail(detail) == "name: Ada, by the shared code, tokens day: 500,000, cost week: none"
+    assert phrases.detail(detail) == "name: Ada, by the shared code, tokens a day: 500,000, cost a week: none"
+    assert phrases.detail({"cost_month": 50.0}) == "cost a month: $50.00"
     assert phrases.via("code:K7QF2") == "the code K7QF2"
     assert phrases.action({"action": "user.create", "actor": "user"}) == "joined"
     assert phrases.action({"action": "of.the.future", "actor": "user"}) == "of.the.future"
