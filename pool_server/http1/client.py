@@ -15,11 +15,12 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from pool_server.http1.request import head_bytes
 
-HEAD_CAP = 128 << 10  # bytes of status line and headers
+HEAD_CAP = 128 << 10  # bytes of status line and headers, or of whatever else comes between two pieces of a body
 PIECE = 1 << 20  # bytes of a request body handed to the socket at once: one huge write would hold up everybody else
 _AHEAD = 256 << 10  # bytes read ahead of whoever reads the answer, before the upstream has to wait
 _NO_BODY = frozenset({204, 304})
 _USUALLY_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_CHUNKED = re.compile(r"(?:^|[, \t])chunked$", re.IGNORECASE)
 _TARGET = re.compile(r"[!-~\x80-\U0010ffff]+")
 _GARBLED = "what came was no HTTP"
 _TOO_LATE = "no answer in time"
@@ -132,8 +133,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_body", "_draining", "_fields", "_head_size", "_headers", "_idle", "_interim", "_loop",
-        "_over", "_parser", "_reading", "_sending", "_spoilt", "_to_eof", "_transport", "_without_body", "closed",
+        "_answer", "_body", "_draining", "_dry", "_fields", "_headers", "_idle", "_interim", "_loop", "_over",
+        "_parser", "_reading", "_sending", "_spoilt", "_to_eof", "_transport", "_without_body", "closed",
         "idle_since", "untouched",
     )  # fmt: skip
 
@@ -141,17 +142,14 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._idle = idle
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
-        # The same liberties that browsers take with servers; requests are read strictly.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
+        # Liberties that cannot be mistaken; requests are read strictly.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
         self._draining: asyncio.Future[None] | None = None
         self._headers: list[tuple[str, str]] = []
         self._fields: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._head_size = 0
         self._reading = True
         self._forget()
         self.closed = False
@@ -160,6 +158,7 @@ class Connection(asyncio.Protocol):
 
     def _forget(self) -> None:
         """Ready for the next exchange."""
+        self._dry = 0  # bytes that have come since the last ones of a body
         self._interim = False  # the headers that come are those of a 1xx answer
         self._sending = True  # the request is not all out
         self._over = False  # the answer is whole
@@ -178,7 +177,6 @@ class Connection(asyncio.Protocol):
         assert self._answer is None
         self._forget()
         self._without_body = without_body
-        self._head_size = 0
         self.untouched = True
         answer = self._answer = Answer(self)
         clock = self._loop.call_later(within_s, answer.close, _TOO_LATE)  # a third of what asyncio.timeout costs
@@ -260,25 +258,29 @@ class Connection(asyncio.Protocol):
             self.fail(_GARBLED)  # bytes that nobody asked for
             return
         self.untouched = False
-        if not answer.status:
-            self._head_size += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self.fail(_GARBLED)
-            return
-        if not answer.status:
-            if self._head_size > HEAD_CAP:
-                self.fail("its headers were too large")
-            return
+            if not self._over:
+                self.fail(_GARBLED)
+                return
+            self._spoilt = True  # the answer is none the worse for what stands behind it
         if self._body:
-            piece = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body.clear()
-            if not answer.feed(piece) and self._reading and self._transport is not None:
-                self._reading = False
-                self._transport.pause_reading()
+            self._deliver(answer)
+        else:
+            self._dry += len(data)
         if self._over:
             self._finish(answer)
+        elif self._dry > HEAD_CAP:
+            self.fail("its headers were too large")
+
+    def _deliver(self, answer: Answer) -> None:
+        self._dry = 0
+        piece = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        if not answer.feed(piece) and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
 
     def _finish(self, answer: Answer) -> None:
         """The answer is whole; the connection may serve again, unless one side will not have it."""
@@ -292,6 +294,10 @@ class Connection(asyncio.Protocol):
 
     # -- what the parser says
 
+    def on_message_begin(self) -> None:
+        if self._over:
+            self._spoilt = True  # a second answer to one request
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._answer is None or self._answer.status:
             return  # a trailer
@@ -303,7 +309,6 @@ class Connection(asyncio.Protocol):
         answer, parser = self._answer, self._parser
         assert answer is not None and parser is not None
         if answer.status:
-            self._spoilt = True  # a second answer to one request
             return
         status = parser.get_status_code()
         headers, fields = self._headers, self._fields
@@ -312,17 +317,17 @@ class Connection(asyncio.Protocol):
         if self._interim:
             return
         answer.begin(status, headers, fields)
+        if status >= 400 and self._draining is not None and not self._draining.done():
+            self._draining.set_result(None)  # whoever still sends need not wait until that is read
         self._spoilt |= not parser.should_keep_alive()
         if self._without_body:
             self._over = self._spoilt = True
         elif status not in _NO_BODY:
-            self._to_eof = "content-length" not in fields and "transfer-encoding" not in fields
+            self._to_eof = "content-length" not in fields and not _CHUNKED.search(fields.get("transfer-encoding", ""))
 
     def on_body(self, data: bytes) -> None:
         if not self._over:
             self._body.append(data)
-        else:
-            self._spoilt = True
 
     def on_message_complete(self) -> None:
         if self._interim:

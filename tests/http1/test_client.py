@@ -152,6 +152,63 @@ def test_what_is_no_http_is_broken(wire: bytes) -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ],
+)
+def test_headers_that_no_client_can_be_handed_are_no_answer(wire: bytes) -> None:
+    async def test() -> None:
+        connection, _, _ = connected()
+        task = await begun(connection)
+        connection.data_received(wire)
+        with pytest.raises(Broken, match="no HTTP"):
+            await task
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("head", "end"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", b"x" * 999),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: ", b"x" * 999),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n", b"X: y\r\n" * 200),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1;", b"x" * 999),
+    ],
+)
+def test_what_goes_on_without_end_and_is_no_body_is_given_up(head: bytes, end: bytes) -> None:
+    async def test() -> None:
+        connection, transport, _ = connected()
+        task = await begun(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\n" + head)
+        answer = await task
+        assert await answer.read() == b"hi"
+        for _ in range(HEAD_CAP // len(end) + 2):
+            connection.data_received(end)
+        with pytest.raises(Broken):
+            await answer.read()
+        assert transport.aborted
+
+    run(test)
+
+
+@pytest.mark.parametrize("coding", [b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: gzip\r\n", b""])
+def test_whatever_has_no_length_ends_with_its_connection(coding: bytes) -> None:
+    async def test() -> None:
+        connection, _, _ = connected()
+        task = await begun(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\nall of it")
+        connection.connection_lost(None)
+        assert await whole(await task) == b"all of it"
+
+    run(test)
+
+
 @pytest.mark.parametrize("endless", [b"X: " + b"y" * 4096, b"X: y\r\n" * 1000, INTERIM * 100])
 def test_a_head_without_end_is_given_up(endless: bytes) -> None:
     async def test() -> None:
@@ -177,6 +234,9 @@ def test_a_head_without_end_is_given_up(endless: bytes) -> None:
         (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nmore", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\nmore", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\x00", False),
     ],
 )
 def test_only_a_clean_connection_is_kept(wire: bytes, kept: bool) -> None:
@@ -184,10 +244,7 @@ def test_only_a_clean_connection_is_kept(wire: bytes, kept: bool) -> None:
         connection, _, idle = connected()
         task = await begun(connection)
         connection.data_received(wire)
-        try:
-            assert await whole(await task) == b""
-        except Broken:
-            assert not kept
+        assert await whole(await task) == b"", "the answer is none the worse for what stands behind it"
         assert (idle == [connection], connection.closed) == (kept, not kept)
 
     run(test)
@@ -325,12 +382,17 @@ def test_a_large_body_goes_out_at_the_upstreams_pace(loop: str) -> None:
     run(test, loop)
 
 
+@pytest.mark.parametrize("reads_on", [True, False])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_an_upstream_that_refuses_early_is_heard(loop: str) -> None:
+def test_an_upstream_that_refuses_early_is_heard(loop: str, reads_on: bool) -> None:
+    done = asyncio.Event()
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(100_000)
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!")
-        await reader.read()  # until the client hangs up
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno")
+        await (reader.read() if reads_on else asyncio.sleep(0.1))  # until the client hangs up, or leaving it stuck
+        writer.write(b"!")
+        await done.wait()
 
     async def test() -> None:
         async with raw_server(talk, limit=1 << 16) as port:
@@ -341,8 +403,12 @@ def test_an_upstream_that_refuses_early_is_heard(loop: str) -> None:
             body = b"x" * (60 * PIECE)
             head = request_head("POST", "/", "here", [], len(body))
             answer = await connection.exchange(head, body, within_s=20)
-            assert (answer.status, await whole(answer)) == (413, b"no!")
+            assert (answer.status, await answer.read()) == (413, b"no")
+            if not reads_on:
+                assert await whole(answer) == b"!"
+            answer.close()
             assert (idle, connection.closed) == ([], True)
+            done.set()
 
     run(test, loop)
 
