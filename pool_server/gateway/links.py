@@ -134,6 +134,7 @@ class HttpLink:
     async def send(self, frame: str | bytes) -> None:
         """Raises `LinkClosed` with the HTTP refusal or with no status when nothing answered; `BadBody` and
         `ContinuationLost` for a frame that cannot be made a request of."""
+        self._end()
         body, self._local = self._talk.request(frame)
         if body is None:
             return
@@ -145,8 +146,10 @@ class HttpLink:
             raise LinkClosed(reason=str(error)) from None
         self.handshake = headers = answer.fields
         if not 200 <= answer.status < 300:
-            refusal = await refusal_body(answer)
-            answer.close()
+            try:
+                refusal = await refusal_body(answer)
+            finally:
+                answer.close()
             raise LinkClosed(status=answer.status, headers=headers, body=refusal)
         self._answer = answer
         self._events = self._talk.frames(answer.pieces())

@@ -175,7 +175,7 @@ async def read_capped(answer: Answer, cap: int) -> bytes:
 
 
 async def refusal_body(answer: Answer) -> bytes:
-    """The body of an answer that is no success, as far as it comes within half a minute."""
+    """The body of an answer that is no success, b"" when it is not here within half a minute."""
     try:
         async with asyncio.timeout(_REFUSAL_S):
             return await read_capped(answer, _ANSWER_CAP)
@@ -198,7 +198,7 @@ def _place(url: str, proxy_url: str | None) -> tuple[Line, str, str]:
     target = url[origin.end() :].partition("#")[0]
     if not target.startswith("/"):
         target = f"/{target}"
-    return line, host, url if line.proxy and not line.secure else target
+    return line, host, f"{origin[0]}{target}" if line.proxy and not line.secure else target
 
 
 @lru_cache(maxsize=256)

@@ -45,6 +45,7 @@ class Lines:
         self._idle: defaultdict[Line, list[Connection]] = defaultdict(list)
         self._tls: ssl.SSLContext | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def kept(self, line: Line) -> Connection | None:
         """An idle connection, the one used last, None when there is none."""
@@ -76,6 +77,9 @@ class Lines:
         return connection
 
     def _keep(self, line: Line, idle: Connection) -> None:
+        if self._closed:
+            idle.fail("")
+            return
         loop = asyncio.get_running_loop()
         idle.idle_since = loop.time()
         self._idle[line].append(idle)
@@ -92,8 +96,8 @@ class Lines:
             return connection
         proxy = urlsplit(line.proxy)
         host, secure = proxy.hostname or "", proxy.scheme == "https"
-        opened = await _open(host, proxy.port or (443 if secure else 80))
         tls = await self._context() if secure else None
+        opened = await _open(host, proxy.port or (443 if secure else 80))
         if not line.secure:  # the proxy is asked for each URL; `Upstream` writes requests so
             _, connection = await _over(opened, make, tls, host)
             return connection
@@ -107,7 +111,8 @@ class Lines:
         except BaseException:
             transport.abort()
             raise
-        assert inner is not None
+        if inner is None or connection.closed:  # lost as soon as it was there
+            raise ConnectionResetError
         connection.connection_made(inner)
         return connection
 
@@ -122,18 +127,17 @@ class Lines:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - KEPT_S
         for line, idle in list(self._idle.items()):
-            young = [c for c in idle if not c.closed and c.idle_since >= oldest]
             for connection in idle:
                 if connection.idle_since < oldest:
                     connection.fail("")
-            if young:
-                self._idle[line] = young
-            else:
+            idle[:] = [connection for connection in idle if not connection.closed]
+            if not idle:
                 del self._idle[line]
         self._sweep = loop.call_later(KEPT_S / 2, self._close_old) if self._idle else None
 
     def close(self) -> None:
-        """Closes what is idle; what is in use goes on to its own end."""
+        """Closes what is idle; what is in use goes on to its own end and is not kept."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None

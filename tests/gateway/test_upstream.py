@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 
 from pool_server.gateway.upstream import Upstream, UpstreamFailed, refusal_body
-from pool_server.http1 import Body
+from pool_server.http1 import Body, Broken
 from pool_server.records import HttpRequest, Prepared
 from tests.http1.wire import LOOPS, raw_server, read_request, run
 
@@ -109,7 +111,7 @@ def test_a_proxy_is_asked_for_plain_addresses_whole() -> None:
         server = Server(each=2)
         async with raw_server(server) as port:
             upstream = Upstream()
-            url = "http://provider.invalid/v1/x?y=z"
+            url = "http://provider.invalid/v1/x?y=z#part"
             for _ in range(2):
                 assert await call(upstream, url, proxy=f"http://u:p@127.0.0.1:{port}") == b"hello"
             assert server.connections == 1
@@ -183,3 +185,57 @@ def test_a_refusal_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
             await upstream.close()
 
     run(test)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("size", [2, 3 << 20])
+def test_whoever_gives_up_at_any_moment_leaves_no_connection_in_between(loop: str, size: int) -> None:
+    """Cancelled ever later on the way of a call: each connection is closed or kept, and what is kept still serves."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            for piece in (ANSWER[:9], ANSWER[9:-3], ANSWER[-3:]):
+                writer.write(piece)
+                await asyncio.sleep(0)
+
+    async def test() -> None:
+        async with raw_server(talk, limit=1 << 22) as port:
+            upstream, url, body = Upstream(), f"http://127.0.0.1:{port}/", b"x" * size
+            before, turns, whole = len(os.listdir("/proc/self/fd")), 0, 0
+            while whole < 3:
+                task = asyncio.get_running_loop().create_task(call(upstream, url, body))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                whole += task.done()
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    assert await task == b"hello"
+                turns += 1
+            assert await call(upstream, url, body) == b"hello"
+            await upstream.close()
+            for _ in range(200):
+                if len(os.listdir("/proc/self/fd")) <= before:
+                    break
+                await asyncio.sleep(0.01)
+            assert len(os.listdir("/proc/self/fd")) <= before
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_answer_cut_at_any_byte_is_never_taken_for_whole(loop: str) -> None:
+    async def test() -> None:
+        for at in range(len(ANSWER)):
+
+            async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, at: int = at) -> None:
+                await read_request(reader)
+                writer.write(ANSWER[:at])
+
+            async with raw_server(cut) as port:
+                upstream = Upstream()
+                with pytest.raises((UpstreamFailed, Broken)):
+                    await call(upstream, f"http://127.0.0.1:{port}/")
+                await upstream.close()
+
+    run(test, loop)

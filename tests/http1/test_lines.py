@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -191,5 +192,80 @@ def test_what_is_said_when_nobody_is_reached(loop: str, monkeypatch: pytest.Monk
             monkeypatch.setattr(lines_module, "CONNECT_S", 0.2)
             with pytest.raises(NotReached, match="in time"):
                 await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{quiet}"))
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_was_in_use_when_all_was_closed_is_not_kept(loop: str) -> None:
+    async def test() -> None:
+        async with raw_server(answer_all) as port:
+            lines, line = Lines(), Line(False, "127.0.0.1", port)
+            connection = await lines.dial(line)
+            lines.close()
+            assert await ask(connection) == b"hello"
+            assert connection.closed
+            assert lines.kept(line) is None
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("behind", [b"", b"no TLS at all", b"\x16\x03\x03\x00\x05"])
+def test_a_tunnel_that_leads_nowhere(loop: str, behind: bytes, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with raw_server(Proxy(refuse=b"HTTP/1.1 200 OK\r\n\r\n" + behind)) as port:
+            lines = trusting(contexts(tmp_path)[1])
+            for _ in range(20):
+                with pytest.raises(NotReached):
+                    await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{port}"))
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("secure_proxy", [False, True])
+def test_whoever_gives_up_dialling_leaves_nothing_open(loop: str, secure_proxy: bool, tmp_path: Path) -> None:
+    """Cancelled at every turn of the event loop that the whole way takes."""
+    server, client = contexts(tmp_path)
+
+    async def test() -> None:
+        async with (
+            raw_server(answer_all, ssl=server) as port,
+            raw_server(Proxy(), ssl=server if secure_proxy else None) as proxy_port,
+        ):
+            scheme = "https" if secure_proxy else "http"
+            line = Line(True, "localhost", port, f"{scheme}://localhost:{proxy_port}")
+            lines, turns, whole = trusting(client), 0, False
+            before = _open_files()
+            while not whole:
+                task = asyncio.get_running_loop().create_task(lines.dial(line))
+                for _ in range(turns):
+                    await asyncio.sleep(0.0005)
+                whole = task.done()
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    (await task).fail("")
+                turns += 1
+            for _ in range(200):
+                if _open_files() <= before:
+                    break
+                await asyncio.sleep(0.01)
+            assert _open_files() <= before
+
+    run(test, loop)
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_ipv6_literal(loop: str) -> None:
+    async def test() -> None:
+        async with raw_server(answer_all, host="::1") as port:
+            connection = await Lines().dial(Line(False, "::1", port))
+            assert await ask(connection) == b"hello"
+            connection.fail("")
 
     run(test, loop)

@@ -25,7 +25,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]], loop: str = "asyncio", *,
 
 
 @contextlib.asynccontextmanager
-async def raw_server(talk: Talk, **options: Any) -> AsyncIterator[int]:
+async def raw_server(talk: Talk, *, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[int]:
     """A server that does with each connection what `talk` says; yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +38,7 @@ async def raw_server(talk: Talk, **options: Any) -> AsyncIterator[int]:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
+    server = await asyncio.start_server(serve, host, 0, **options)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

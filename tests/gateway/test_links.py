@@ -1,0 +1,98 @@
+"""The bridge's side of a link: what was begun upstream ends with whoever waited for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pool_server.gateway.links import HttpLink, LinkClosed
+from pool_server.gateway.upstream import Upstream
+from pool_server.records import Prepared
+from tests.http1.wire import raw_server, read_request, run
+
+FRAME = '{"type": "response.create", "model": "m", "input": []}'
+EVENT = b'data: {"type": "response.output_text.delta", "delta": "a"}\n\n'
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"",
+        b"HTTP/1.1 500 No\r\n\r\nbecause",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + EVENT,
+    ],
+)
+def test_whoever_gives_up_takes_the_connection_along(begin: bytes) -> None:
+    async def test() -> None:
+        hung_up = asyncio.Event()
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(begin)
+            await reader.read()
+            hung_up.set()
+
+        async with raw_server(talk) as port:
+            upstream = Upstream()
+            prepared = Prepared("POST", f"http://127.0.0.1:{port}/", [])
+            link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
+            task = asyncio.get_running_loop().create_task(link.send(FRAME))
+            await asyncio.sleep(0.05)
+            assert task.done() is begin.startswith(b"HTTP/1.1 200")
+            assert not hung_up.is_set()
+            if task.done():
+                assert "delta" in await link.receive()
+                await link.close()
+            else:
+                task.cancel()
+            async with asyncio.timeout(2):
+                await hung_up.wait()
+            await upstream.close()
+
+    run(test)
+
+
+def test_a_turn_begun_anew_lets_go_of_the_one_before() -> None:
+    async def test() -> None:
+        hung_up = 0
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal hung_up
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + EVENT)
+            await reader.read()
+            hung_up += 1
+
+        async with raw_server(talk) as port:
+            upstream = Upstream()
+            prepared = Prepared("POST", f"http://127.0.0.1:{port}/", [])
+            link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
+            for _ in range(2):
+                await link.send(FRAME)
+                await link.receive()
+            await link.close()
+            while hung_up < 2:
+                await asyncio.sleep(0.01)
+            await upstream.close()
+
+    run(test, within_s=5)
+
+
+def test_a_stream_that_breaks_off_closes_the_link() -> None:
+    async def test() -> None:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + EVENT)
+
+        async with raw_server(talk) as port:
+            upstream = Upstream()
+            prepared = Prepared("POST", f"http://127.0.0.1:{port}/", [])
+            link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
+            await link.send(FRAME)
+            await link.receive()
+            with pytest.raises(LinkClosed, match="before its last event"):
+                await link.receive()
+            await upstream.close()
+
+    run(test)
