@@ -30,9 +30,7 @@ from pool_server.records import ClientError
 from pool_server.users import Denied, Principal, Users
 from pool_server.words import Denial, ErrorKind, Outcome
 
-_SWEEP_S = 60.0
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
-SLOW_BODY_S = 900.0  # for a whole request body
 
 
 class Gateway:
@@ -51,7 +49,6 @@ class Gateway:
         self._background: set[asyncio.Task[None]] = set()
         self._socket_app = socket_application(self)
         self.draining = False
-        self._sweeper = PeriodicCallback(self.sweep, _SWEEP_S * 1000)
         self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
         metrics.live.set_function(lambda: self._working)
         users.on_end.append(self._ended)
@@ -92,7 +89,6 @@ class Gateway:
 
     def start(self) -> None:
         """Begins to look after what is live; needs a running event loop."""
-        self._sweeper.start()
         self._ticker.start()
 
     def _tick(self) -> None:
@@ -100,11 +96,6 @@ class Gateway:
         for exchange in list(self.live):
             with suppress(Gone):  # its own task learns of it too
                 exchange.tick(now)
-
-    def sweep(self) -> None:
-        """Ends requests whose body has been coming for too long."""
-        for exchange in list(self.live):
-            exchange.end_if_dribbling(SLOW_BODY_S)
 
     def apply(self, settings: Settings) -> None:
         """New settings for exchanges that begin from now on."""
@@ -148,7 +139,6 @@ class Gateway:
         return len(self.live) + sum(socket.busy for socket in self.sockets)
 
     async def close(self) -> None:
-        self._sweeper.stop()
         self._ticker.stop()
         await self.rooms.upstream.close()
 

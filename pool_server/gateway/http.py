@@ -43,7 +43,6 @@ class HttpExchange:
         self._route = route
         self._body = Body()
         self._size = 0
-        self._begun = time.monotonic()
         self._limit = LOCAL_BODY_CAP
         self._principal: Principal | None = None
         self._error: ClientError | None = None
@@ -112,11 +111,6 @@ class HttpExchange:
         """Keeps the client's connection alive and the upstream honest; `now` is the event loop's time."""
         if self._watch is not None:
             self._watch.tick(now)
-
-    def end_if_dribbling(self, limit_s: float) -> None:
-        """Drops a connection whose request body is not complete after `limit_s` seconds."""
-        if self._task is None and time.monotonic() - self._begun > limit_s:
-            self._reply.abort()
 
     def stop(self, outcome: Outcome, error: ClientError) -> None:
         """Ends the exchange now with an error in the client's dialect (revoked key, drained server)."""

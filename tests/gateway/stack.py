@@ -65,18 +65,18 @@ class Stack:
         def serve(request: Request, response: Response) -> Taker:
             return self.gateway.take(request, response) or TornadoTaker(pages, request, response)
 
-        self._front = Front(serve)
+        self.front = Front(serve)
         sockets = bind_sockets(0, "127.0.0.1")
         self.port = sockets[0].getsockname()[1]
-        await self._front.listen(sockets)
+        await self.front.listen(sockets)
         self.client = aiohttp.ClientSession(auto_decompress=False)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.client.close()
-        self._front.stop()
+        self.front.stop()
         await self.gateway.drain(0.0)
-        await self._front.close()
+        await self.front.close()
         await self.accounts.close()
         await self.users.close()
         await self.ledger.close()
