@@ -39,11 +39,17 @@ def run(loaded: Loaded, reread: Reread) -> int:
     address = bind_address(settings)
     with lock_folder(Path(settings.data_dir)):
         sockets = listen(address.host, address.port, friends_mode=settings.friends_mode)
-        with running.announced(Path(settings.data_dir), _url(sockets)):
+        with contextlib.ExitStack() as listening, running.announced(Path(settings.data_dir), _url(sockets)):
+            for bound in sockets:
+                listening.callback(bound.close)
             workers = settings.workers or os.cpu_count() or 1
             if workers == 1:
                 return work(loaded, reread, sockets)
-            return Supervisor(workers, lambda number, life: _child(loaded, reread, sockets, number, life)).run()
+
+            def child(number: int, life: Life) -> int:
+                return _child(loaded, reread, sockets, number, life)
+
+            return Supervisor(workers, child, leaving=listening.close).run()
 
 
 def banner(settings: Settings, sockets: list[socket.socket], accounts: tuple[int, int]) -> str:
@@ -165,13 +171,22 @@ class _Worker:
 
 
 class Supervisor:
-    """Forks workers before anything is opened, starts the dead again, hands signals on."""
+    """Forks workers before anything is opened, starts the dead again, hands signals on.
+
+    `leaving` closes what only this process still listens on: whoever comes then is to be refused, not to wait.
+    """
 
     def __init__(
-        self, workers: int, child: Callable[[int, Life], int], *, clock: Callable[[], float] = time.monotonic
+        self,
+        workers: int,
+        child: Callable[[int, Life], int],
+        *,
+        leaving: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = [_Worker(number) for number in range(workers)]
         self._child = child
+        self._leaving = leaving
         self._clock = clock
         self._pipe: tuple[int, int] = (-1, -1)
         self._stops = 0
@@ -260,6 +275,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stops += 1
+        self._leaving()
         self._tell(signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
 
     def _tell(self, number: int) -> None:

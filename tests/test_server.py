@@ -117,11 +117,12 @@ def test_a_damaged_ledger_is_one_line(tmp_path: Path, plain: Settings) -> None:
     assert "ledger" in line
 
 
-def test_a_running_answer_finishes_while_the_server_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_running_answer_finishes_while_the_server_leaves(tmp_path: Path, workers: str) -> None:
     gate = Gate()
     with FakeProviders([key_account("claude:a")]) as fakes:
         fakes.then("claude:a", Play(gate=gate, gate_at=4))
-        with PoolProcess(tmp_path, fake_settings(tmp_path, fakes)) as pool:
+        with PoolProcess(tmp_path, fake_settings(tmp_path, fakes), "--workers", workers) as pool:
             stream = Stream(pool)
             assert gate.wait_reached()
             pool.signal(signal.SIGTERM)
