@@ -138,7 +138,8 @@ def _use_sentence(
     words = f"{what} {span}, the most {when} ({SHORT[kind](sums[most])})"
     if len(lines) > 1:
         share = 100 * sum(value or 0 for value in lines[0].values) / total
-        words += f"; {figures.percent(share)} of it {'by' if field == 'user' else 'is'} {lines[0].name}"
+        name = figures.isolated(lines[0].name)
+        words += f"; {figures.percent(share)} of it {'by' if field == 'user' else 'is'} {name}"
     return words + "."
 
 

@@ -174,8 +174,9 @@ def compared(today_: Mapping[str, Any], then: Mapping[str, Any]) -> list[Compare
     for label, name in (("Tokens", "total_tokens"), ("Requests", "requests"), ("Failed", "failures")):
         have, had = today_[name], then[name]
         lines.append(Compared(label, figures.count(have), figures.count(had), change(have, had)))
-    costs = change(today_["cost_usd"], then["cost_usd"])
-    lines.insert(2, Compared("API price", figures.price(today_), figures.price(then), costs))
+    prices = figures.price(today_), figures.price(then)
+    costs = "not known" if "not known" in prices else change(today_["cost_usd"], then["cost_usd"])
+    lines.insert(2, Compared("API price", *prices, costs))
     return lines
 
 

@@ -182,7 +182,8 @@ def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, span: st
     if not whole:
         return f"Nobody used it in {span or 'this range'}."
     shares = [
-        f"{names.user(row['user'])} ({figures.percent(100 * row['total_tokens'] / whole)})" for row in mine[:NAMED]
+        f"{figures.isolated(names.user(row['user']))} ({figures.percent(100 * row['total_tokens'] / whole)})"
+        for row in mine[:NAMED]
     ]
     rest = len(mine) - NAMED
     more = f" and {rest} more" if rest > 0 else ""

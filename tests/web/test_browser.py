@@ -221,7 +221,8 @@ def test_a_name_without_a_break_widens_no_page(tmp_path: Path, chrome: webdriver
     with Site(lambda: busy(tmp_path)) as site:
         entered = site.post("/api/friend/login", {"code": CODE, "name": "w" * 64, "passphrase": WORDS})
         user = entered.json()["user"]["id"]
-        site.run(lambda: site.ctx.ledger.record(exchange(user, 1, model="m" * 64)))
+        long = {"model": "m" * 64, "message": "x" * 400, "status": 400, "outcome": "request_fault"}
+        site.run(lambda: site.ctx.ledger.record(exchange(user, 1, **long)))
         admin = site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
         chrome.get(site.url + "/healthz")
         own = ("/people", f"/people/{user}", "/audit", "/requests", f"/requests/req-{user}-1", "/analytics")

@@ -87,6 +87,17 @@ def test_prices_that_are_not_known_are_not_nothing() -> None:
     assert figures.money(1234.5) == "$1,234"
 
 
+def test_what_took_hardly_any_time_took_some() -> None:
+    assert [figures.took(value) for value in (0, 0.4, 340, 2400, 200_000)] == [
+        "0 ms", "<1 ms", "340 ms", "2.4 s", "3 min",
+    ]  # fmt: skip
+
+
+def test_a_name_from_right_to_left_carries_no_figure_along() -> None:
+    assert figures.isolated("Ada 2") == "Ada 2"
+    assert figures.isolated("محمد") == "\u2068محمد\u2069"
+
+
 def test_clock_times_say_as_much_as_is_needed() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     assert figures.clock(NOW, NOW, UTC) == "14:13"
@@ -221,6 +232,10 @@ def test_text_has_the_contrast_of_aa(ground: str, scheme: int) -> None:
     for name in ("ink", "muted", "accent", "good", "warn", "bad"):
         assert contrast(colours[name], colours[ground]) >= 4.5, name
     for name in ("codex", "claude", "gemini", "qwen", "openai", "rule-strong"):
+        assert contrast(colours[name], colours[ground]) >= 3.0, name
+    for name in ("codex", "claude", "gemini", "qwen", "openai", "muted"):
+        assert contrast(colours[name], colours["rule"]) >= 3.0, f"a bar of {name} on its track"
+    for name in (f"line-{number}" for number in range(10)):
         assert contrast(colours[name], colours[ground]) >= 3.0, name
     assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
 
