@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tornado.iostream import StreamClosedError
-from tornado.web import Application
+from tornado.web import Application, Finish
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from pool_server import dialects
@@ -68,6 +68,7 @@ class CodexSocket(WebSocketHandler):
         self._idle: asyncio.Task[None] | None = None
         self._stop: tuple[Outcome, ClientError] | None = None
         self._begun = False
+        self._left = False
         self._model = ""  # of the last turn: an append names none
         self._sent = {name.lower(): value for name, value in self.request.headers.get_all()}
         self._dialler = Dialler(gateway.rooms, gateway.http_only)
@@ -91,6 +92,9 @@ class CodexSocket(WebSocketHandler):
         x = self._exchange(request_id)
         x.look(self._sent, b"{}", x.principal.key or x.principal.user)
         refused = x.force_refused() or await self._first_link(x)
+        if self._left:
+            self._drop_link(_GOING_AWAY)
+            raise Finish
         if refused is not None:
             self._refuse(refused)
             return
@@ -190,6 +194,7 @@ class CodexSocket(WebSocketHandler):
                     self._mirror(closed)
 
     def on_close(self) -> None:
+        self._left = True
         self._gateway.sockets.discard(self)
         for task in (self._turn, self._idle):
             if task is not None:

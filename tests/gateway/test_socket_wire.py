@@ -146,6 +146,15 @@ def test_an_upstream_that_refuses_a_frame_with_1009_is_mirrored(tmp_path: Path) 
 
 async def _raw(stack: Stack) -> sockets.socket:
     """A client's TCP connection after the handshake, of which nobody reads another byte."""
+    raw, answer = await _asking(stack), b""
+    while b"\r\n\r\n" not in answer:
+        answer += await asyncio.get_running_loop().sock_recv(raw, 4096)
+    assert b" 101 " in answer
+    return raw
+
+
+async def _asking(stack: Stack) -> sockets.socket:
+    """A client's TCP connection that has asked for the switch."""
     loop = asyncio.get_running_loop()
     raw = sockets.socket()
     raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
@@ -156,15 +165,32 @@ async def _raw(stack: Stack) -> sockets.socket:
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     await loop.sock_sendall(raw, head.encode())
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += await loop.sock_recv(raw, 4096)
-    assert b" 101 " in answer
     return raw
 
 
 def _frame(text: bytes) -> bytes:
     return b"\x81" + bytes([0x80 | 127]) + len(text).to_bytes(8, "big") + b"\0\0\0\0" + text
+
+
+def test_a_client_that_leaves_before_the_switch_takes_the_upstream_along(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with Stack(tmp_path, [account("codex:one")]) as stack:
+            stack.fakes.then("codex:one", plays.slow_headers(gate), on="handshake")
+            raw = await _asking(stack)
+            await gate.reached()
+            raw.close()
+            await until(lambda: not stack.front.connections)
+            gate.open()
+            await until(lambda: stack.fakes.made("codex:one", Surface.SOCKET))
+            await stack.fakes.settled()
+            await until(lambda: not stack.fakes.sockets)
+            assert not stack.gateway.sockets
+
+    run(test, within_s=10)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith(("tornado", "asyncio"))] == []
 
 
 def test_a_client_that_is_half_open_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
