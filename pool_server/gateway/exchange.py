@@ -5,7 +5,6 @@ HTTP answers and WebSocket turns both drive this; they differ only in how bytes 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import random
