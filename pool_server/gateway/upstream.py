@@ -15,10 +15,20 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pool_server.http1 import Answer, Body, Broken, Line, Lines, NotReached, TooLate, proxy_authorization, request_head
+from pool_server.http1 import (
+    CONNECT_S,
+    Answer,
+    Body,
+    Broken,
+    Line,
+    Lines,
+    NotReached,
+    TooLate,
+    proxy_authorization,
+    request_head,
+)
 from pool_server.records import HttpAnswer, HttpRequest, Prepared
 
-_CONNECT_S = 15.0
 _ANSWER_CAP = 4 << 20  # bytes kept of a refusal, or of the answer to a call of our own
 _REFUSAL_S = 30.0
 _CLOSE_S = 2.0  # for the other end to answer a close
@@ -120,7 +130,7 @@ class Upstream:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 trust_env=False,
             )

@@ -6,12 +6,13 @@ carries, nothing else stands between. Pages are Tornado's, behind the same front
 
 from pool_server.http1.client import Answer, Body, Broken, TooLate, request_head
 from pool_server.http1.front import Front
-from pool_server.http1.lines import Line, Lines, NotReached, proxy_authorization
+from pool_server.http1.lines import CONNECT_S, Line, Lines, NotReached, proxy_authorization
 from pool_server.http1.request import Headers, Request
 from pool_server.http1.server import Gone, Response, Taker
 from pool_server.http1.tornado import TornadoConnection, TornadoTaker
 
 __all__ = [
+    "CONNECT_S",
     "Answer",
     "Body",
     "Broken",

@@ -13,12 +13,10 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from pool_server.http1.request import head_bytes
+from pool_server.http1.request import BODILESS, HEAD_CAP, head_bytes
 
-HEAD_CAP = 128 << 10  # bytes of status line and headers, or of whatever else comes between two pieces of a body
 PIECE = 1 << 20  # bytes of a request body handed to the socket at once: one huge write would hold up everybody else
 _AHEAD = 256 << 10  # bytes read ahead of whoever reads the answer, before the upstream has to wait
-_NO_BODY = frozenset({204, 304})
 _USUALLY_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _CHUNKED = re.compile(r"(?:^|[, \t])chunked$", re.IGNORECASE)
 _TARGET = re.compile(r"[!-~\x80-\U0010ffff]+")
@@ -322,7 +320,7 @@ class Connection(asyncio.Protocol):
         self._spoilt |= not parser.should_keep_alive()
         if self._without_body:
             self._over = self._spoilt = True
-        elif status not in _NO_BODY:
+        elif status not in BODILESS:
             self._to_eof = "content-length" not in fields and not _CHUNKED.search(fields.get("transfer-encoding", ""))
 
     def on_body(self, data: bytes) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pool_server.http1.request import Request
 from pool_server.http1.server import Response, ServerConnection, Taker
 
-MAX_HEAD = 128 << 10  # bytes of a request line and its headers
 _SWEEP_S = 15.0
 _FLUSH_S = 2.0  # for what was written to reach its client when the front closes
 
@@ -18,9 +17,8 @@ _FLUSH_S = 2.0  # for what was written to reach its client when the front closes
 class Front:
     """`serve(request, response)` gives each request its taker, as soon as its head is here."""
 
-    def __init__(self, serve: Callable[[Request, Response], Taker], *, max_head: int = MAX_HEAD) -> None:
+    def __init__(self, serve: Callable[[Request, Response], Taker]) -> None:
         self.serve = serve
-        self.max_head = max_head
         self.stopping = False
         self.connections: set[ServerConnection] = set()
         self._empty = asyncio.Event()  # no connection is left

@@ -194,13 +194,32 @@ def proxy_authorization(proxy: str) -> str:
 async def _over(
     opened: socket.socket, protocol: Callable[[], P], tls: ssl.SSLContext | None, host: str
 ) -> tuple[asyncio.Transport, P]:
-    """A protocol over an open socket, within TLS when there is a context. The socket is closed when that fails."""
+    """A protocol over an open socket, within TLS when there is a context. The socket is closed when that fails.
+
+    Whoever gives up waiting lets the making come to its own end first: a transport may be on the socket already, and
+    a socket closed under it would give its number to the next one.
+    """
     loop = asyncio.get_running_loop()
+    making = loop.create_task(
+        loop.create_connection(
+            protocol,
+            sock=opened,
+            ssl=tls,
+            server_hostname=host if tls else None,
+            ssl_handshake_timeout=CONNECT_S if tls else None,
+        )
+    )
+    making.add_done_callback(lambda done: opened.close() if done.cancelled() or done.exception() else None)
     try:
-        return await loop.create_connection(protocol, sock=opened, ssl=tls, server_hostname=host if tls else None)
-    except BaseException:
-        opened.close()
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_drop)
         raise
+
+
+def _drop(made: asyncio.Task[tuple[asyncio.Transport, P]]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result()[0].abort()
 
 
 async def _open(host: str, port: int) -> socket.socket:

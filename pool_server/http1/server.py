@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from pool_server.http1.request import Headers, Request, head_bytes
+from pool_server.http1.request import BODILESS, HEAD_CAP, Headers, Request, head_bytes
 
 if TYPE_CHECKING:
     from pool_server.http1.front import Front
@@ -25,7 +25,6 @@ BODY_S = 900.0  # how long a whole request may take
 STALLED_S = 600.0  # how long a client that is behind may read next to nothing
 CLOSING_S = 60.0  # how long a client may take to read what was written before the end
 LINGER_S = 2.0  # how long a client that was answered early may go on sending, so that it gets to read the answer
-_BODILESS = frozenset({204, 304})
 _VERSIONS = frozenset({"1.0", "1.1"})
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -76,7 +75,7 @@ class Response:
         written; then nothing was."""
         if self.closed:
             raise Gone
-        never = status in _BODILESS or status < 200
+        never = status in BODILESS or status < 200
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers]
         if length is not None:
@@ -87,7 +86,7 @@ class Response:
             self.last = self.last or self._old
             if self._chunked:
                 lines.append("Transfer-Encoding: chunked")
-        self.last = self.last or not self._connection.whole  # what is still to come is not waited for
+        self.last = self.last or self._connection.ending
         if self.last:
             lines.append("Connection: close")
         elif self._old:
@@ -128,12 +127,12 @@ class Response:
 
 
 class ServerConnection(asyncio.Protocol):
-    """Belongs to a `Front`, which gives out the takers. `whole`: the request under way is all here. `linger` runs
-    while a client that was answered early gets to read that."""
+    """Belongs to a `Front`, which gives out the takers. `linger` runs while a client that was answered early gets to
+    read that."""
 
     __slots__ = (
         "_answer", "_closing", "_draining", "_front", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
-        "_reading", "_since", "_taker", "_target", "_transport", "linger", "whole",
+        "_reading", "_since", "_taker", "_target", "_transport", "_whole", "linger",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -152,7 +151,7 @@ class ServerConnection(asyncio.Protocol):
         self._draining: asyncio.Future[None] | None = None  # the client is behind
         self._closing = False  # nothing that comes is looked at any more
         self._since = self._loop.time()  # when what it waits for began
-        self.whole = False
+        self._whole = False  # the request under way is all here
         self.linger: asyncio.TimerHandle | None = None
 
     def tidy(self, now: float) -> None:
@@ -167,7 +166,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._answer is None:
             if waited > (HEAD_S if self._next else IDLE_S):
                 self.close()
-        elif not self.whole and waited > BODY_S:
+        elif not self._whole and waited > BODY_S:
             self.close()
 
     # -- what the transport says
@@ -179,7 +178,7 @@ class ServerConnection(asyncio.Protocol):
         self._front.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        taker, answer, whole = self._taker, self._answer, self.whole
+        taker, answer, whole = self._taker, self._answer, self._whole
         self._forget()
         if answer is not None:
             answer.closed = True
@@ -211,7 +210,7 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        if self._answer is not None and not self.whole:
+        if self._answer is not None and not self._whole:
             self._feed_body(data)
             return
         if self._answer is None and not self._next:
@@ -219,7 +218,7 @@ class ServerConnection(asyncio.Protocol):
         self._next += data
         if self._answer is None and self._draining is None:
             self._read_head()
-        if len(self._next) > self._front.max_head and self._reading and self._transport is not None:
+        if len(self._next) > HEAD_CAP and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
 
@@ -229,7 +228,7 @@ class ServerConnection(asyncio.Protocol):
         """Begins with the next request as soon as its head is whole."""
         data = self._next = self._next.lstrip(b"\r\n") if self._next[:1] in b"\r\n" else self._next
         end = data.find(_END)
-        if (end if end >= 0 else len(data)) > self._front.max_head:
+        if (end if end >= 0 else len(data)) > HEAD_CAP:
             self._refuse(431)
             return
         if end < 0:
@@ -237,8 +236,8 @@ class ServerConnection(asyncio.Protocol):
         head, self._next = data[: end + 4], data[end + 4 :]
         if b"pgrade" in head or b"PGRADE" in head:
             head = _without_foreign_upgrade(head)
-        self.whole, self._target, self._headers = False, b"", Headers([])
-        if not self._feed(head) or self.whole:
+        self._whole, self._target, self._headers = False, b"", Headers([])
+        if not self._feed(head) or self._whole:
             return
         if self._answer is None:
             self._refuse(400)  # HTTP/2 begins so
@@ -262,15 +261,14 @@ class ServerConnection(asyncio.Protocol):
             self._serve_no_more()  # a WebSocket, or nothing
         except HttpParserError as error:
             cause = error.__context__
-            ours = cause is not None and not isinstance(cause, HttpParserError)
-            if ours or not self.whole:
+            if cause is not None and not isinstance(cause, HttpParserError):
                 self._refuse(400)
-            if cause is not None and ours:
-                raise cause from None
-            if not self.whole:
+                raise cause from None  # it was ours
+            if not self._whole:
+                self._refuse(400)
                 return False
             self._serve_no_more()  # the request itself was none the worse for what came behind it
-        if self.whole and self._taker is not None:
+        if self._whole and self._taker is not None:
             self._taker.finish()
         return True
 
@@ -302,7 +300,7 @@ class ServerConnection(asyncio.Protocol):
         request = Request(method, self._target.decode("latin-1"), version, headers, self._peer)
         length = headers.fields.get("content-length")
         self._left = int(length) if length is not None else None
-        last = self._front.stopping or not parser.should_keep_alive()
+        last = not parser.should_keep_alive()
         response = Response(self, old=version == "1.0", last=last, bare=method == "HEAD")
         self._answer = response
         self._taker = self._front.serve(request, response)
@@ -311,15 +309,15 @@ class ServerConnection(asyncio.Protocol):
 
     def _invite(self, response: Response) -> None:
         """100 Continue: the client may send its body."""
-        if response is self._answer and not (response.started or response.closed or self.whole):
+        if response is self._answer and not (response.started or response.closed or self._whole):
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
-        if self._taker is not None and not self.whole:
+        if self._taker is not None and not self._whole:
             self._taker.data_received(data)
 
     def on_message_complete(self) -> None:
-        self.whole = True
+        self._whole = True
 
     def _refuse(self, status: int) -> None:
         """What came is no request that can be served."""
@@ -338,6 +336,11 @@ class ServerConnection(asyncio.Protocol):
 
     # -- answers
 
+    @property
+    def ending(self) -> bool:
+        """No request is waited for behind an answer that begins now."""
+        return self._front.stopping or not self._whole
+
     def send(self, data: bytes) -> asyncio.Future[None] | None:
         """Hands bytes to the socket; a future while the client is behind."""
         if self._transport is not None:
@@ -351,7 +354,7 @@ class ServerConnection(asyncio.Protocol):
             return
         response.closed = True
         self._answer = self._taker = None
-        if not self.whole or (response.last and self._next):
+        if not self._whole or (response.last and self._next):
             self._linger()
         elif response.last:
             self.close()
@@ -365,7 +368,7 @@ class ServerConnection(asyncio.Protocol):
         if self._answer is not None or self._draining is not None or self._closing:
             return
         self._read_head()
-        if len(self._next) <= self._front.max_head:
+        if len(self._next) <= HEAD_CAP:
             self._read_on()
 
     def _read_on(self) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.http1.client import HEAD_CAP, PIECE, Answer, Broken, Connection, TooLate, request_head
+from pool_server.http1.client import PIECE, Answer, Broken, Connection, TooLate, request_head
+from pool_server.http1.request import HEAD_CAP
 from tests.http1.wire import LOOPS, raw_server, read_request, run
 
 ASK = request_head("POST", "/v1/x", "here", [("A", "b")], 2)

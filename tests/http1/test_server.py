@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.http1 import Front, Gone, Request, Response
-from pool_server.http1 import server as http1_server
+from pool_server.http1 import Front, Gone, Response
 from pool_server.http1.server import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S, ServerConnection
-from tests.http1.wire import LOOPS, run
-
-
-class Echo:
-    """Answers with what it was asked, as soon as it is whole; `script` may answer otherwise."""
-
-    def __init__(self, request: Request, response: Response, seen: list[Echo]) -> None:
-        self.request, self.response = request, response
-        self.body = b""
-        self.left = False
-        seen.append(self)
-
-    def data_received(self, chunk: bytes) -> None:
-        self.body += chunk
-
-    def finish(self) -> None:
-        told = f"{self.request.method} {self.request.target} {self.body.decode('latin-1')}".encode("latin-1")
-        self.response.start(200, [("X-A", "b")], told, length=len(told))
-        self.response.finish()
-
-    def on_connection_close(self) -> None:
-        self.left = True
-
-
-class Mute(Echo):
-    """Answers nothing by itself."""
-
-    def finish(self) -> None:
-        pass
+from tests.http1.wire import GET, Echo, Mute, run
 
 
 class Transport(asyncio.Transport):
@@ -97,7 +66,6 @@ CHUNKED = (
     b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nX-Two: 2\r\nx-two: 3 \r\nTransfer-Encoding: chunked\r\n\r\n"
     b"3\r\nhel\r\n2;ext=1\r\nlo\r\n0\r\nX-Two: trailer\r\n\r\n"
 )
-GET = b"GET /get HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("wire", [POST, CHUNKED])
@@ -410,6 +378,19 @@ def test_a_header_cannot_begin_another_line() -> None:
     run(test)
 
 
+def test_an_answer_that_begins_when_the_front_has_stopped_is_the_last() -> None:
+    async def test() -> None:
+        talk = Wire(Mute)
+        talk.feed(GET)
+        talk.front.stop()
+        talk.seen[0].response.start(200, [], length=0)
+        talk.seen[0].response.finish()
+        assert b"Connection: close" in talk.transport.sent
+        assert talk.transport.closed
+
+    run(test)
+
+
 def test_nothing_is_written_behind_an_abort() -> None:
     async def test() -> None:
         talk = Wire(Mute)
@@ -518,129 +499,3 @@ def test_connections_that_wait_for_too_long_are_closed() -> None:
         assert talk.transport.closed
 
     run(test)
-
-
-async def _until(reader: asyncio.StreamReader, end: bytes) -> bytes:
-    read = b""
-    while not read.endswith(end):
-        read += await reader.read(1 << 16)
-    return read
-
-
-@contextlib.asynccontextmanager
-async def listening(kind: type[Echo]) -> AsyncIterator[tuple[Front, list[Echo], int]]:
-    seen: list[Echo] = []
-    front = Front(lambda request, response: kind(request, response, seen))
-    bound = socket.create_server(("127.0.0.1", 0))
-    bound.setblocking(False)
-    await front.listen([bound])
-    try:
-        yield front, seen, bound.getsockname()[1]
-    finally:
-        await front.close()
-        bound.close()
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_slow_client_is_waited_for(loop: str) -> None:
-    async def test() -> None:
-        async with listening(Mute) as (_, seen, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
-            writer.write(GET)
-            while not seen:
-                await asyncio.sleep(0.001)
-            response = seen[0].response
-            behind = response.start(200, [])
-            written = 0
-            while behind is None:
-                behind = response.write(b"x" * 65_536)
-                written += 65_536
-            reading = asyncio.ensure_future(_until(reader, b"0\r\n\r\n"))
-            await behind
-            response.finish()
-            assert (await reading).count(b"x") == written
-            writer.close()
-
-    run(test, loop)
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_client_that_hangs_up_while_it_waits_ends_the_wait(loop: str) -> None:
-    async def test() -> None:
-        async with listening(Mute) as (_, seen, port):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(GET)
-            while not seen:
-                await asyncio.sleep(0.001)
-            response = seen[0].response
-            behind = response.start(200, [])
-            while behind is None:
-                behind = response.write(b"x" * 65_536)
-            writer.transport.abort()
-            await behind
-            while not seen[0].left:
-                await asyncio.sleep(0.001)
-            assert response.closed
-
-    run(test, loop)
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_whoever_sends_on_after_a_refusal_still_reads_it(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1_server, "LINGER_S", 0.2)
-
-    async def test() -> None:
-        async with listening(Mute) as (front, _, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"BREW / HTTP/1.1\r\n\r\n" + b"x" * 3_000_000)
-            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-            while front.connections:
-                await asyncio.sleep(0.01)
-            writer.close()
-
-    run(test, loop)
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_front_that_stops_takes_nobody_new_and_gives_one_answer_more(loop: str) -> None:
-    async def test() -> None:
-        async with listening(Echo) as (front, _, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(GET)
-            await reader.readuntil(b"GET /get ")
-            front.stop()
-            with pytest.raises(OSError, match=r"."):
-                while True:
-                    await asyncio.open_connection("127.0.0.1", port)
-                    await asyncio.sleep(0.01)
-            writer.write(GET)
-            assert b"Connection: close" in await reader.read()
-            writer.close()
-
-    run(test, loop)
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_front_that_closes_lets_what_was_written_reach_its_client(loop: str) -> None:
-    async def test() -> None:
-        async with listening(Mute) as (front, seen, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
-            idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(GET)
-            while not seen:
-                await asyncio.sleep(0.001)
-            response, written = seen[0].response, 0
-            behind = response.start(200, [])
-            while behind is None:
-                behind = response.write(b"x" * 65_536)
-                written += 65_536
-            response.finish()
-            closing = asyncio.ensure_future(front.close())
-            assert await idle.read() == b""
-            assert (await _until(reader, b"0\r\n\r\n")).count(b"x") == written
-            await closing
-            assert front.connections == set()
-            writer.close()
-            idle_writer.close()
-
-    run(test, loop)

@@ -9,8 +9,13 @@ from typing import Any
 
 import uvloop
 
+from pool_server.http1 import Request, Response
+
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+GET = b"GET /get HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]], loop: str = "asyncio", *, within_s: float = 30.0) -> None:
@@ -54,3 +59,31 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
         if line.startswith(b"content-length:"):
             length = int(line.partition(b":")[2])
     return head, await reader.readexactly(length)
+
+
+class Echo:
+    """Answers with what it was asked, as soon as it is whole; `script` may answer otherwise."""
+
+    def __init__(self, request: Request, response: Response, seen: list[Echo]) -> None:
+        self.request, self.response = request, response
+        self.body = b""
+        self.left = False
+        seen.append(self)
+
+    def data_received(self, chunk: bytes) -> None:
+        self.body += chunk
+
+    def finish(self) -> None:
+        told = f"{self.request.method} {self.request.target} {self.body.decode('latin-1')}".encode("latin-1")
+        self.response.start(200, [("X-A", "b")], told, length=len(told))
+        self.response.finish()
+
+    def on_connection_close(self) -> None:
+        self.left = True
+
+
+class Mute(Echo):
+    """Answers nothing by itself."""
+
+    def finish(self) -> None:
+        pass
