@@ -9,57 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.http1 import Front, Gone, Response
-from pool_server.http1.server import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S, ServerConnection
-from tests.http1.wire import GET, Echo, Mute, run
-
-
-class Transport(asyncio.Transport):
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 5)})
-        self.sent = b""
-        self.closed = self.aborted = self.paused = self.ended = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent += bytes(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-
-class Wire:
-    """A connection of a front without sockets."""
-
-    def __init__(self, kind: type[Echo] = Echo) -> None:
-        self.seen: list[Echo] = []
-        self.front = Front(lambda request, response: kind(request, response, self.seen))
-        self.connection = ServerConnection(self.front)
-        self.transport = Transport()
-        self.connection.connection_made(self.transport)
-
-    def feed(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.connection.data_received(piece)
-
-    @property
-    def statuses(self) -> list[int]:
-        return [int(part[:3]) for part in self.transport.sent.split(b"HTTP/1.1 ")[1:]]
-
+from pool_server.http1 import Gone, Response
+from pool_server.http1.server import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S
+from tests.http1.wire import GET, Echo, Mute, Wire, run
 
 POST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nX-Two: 2\r\nx-two: 3 \r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = (

@@ -9,7 +9,8 @@ from typing import Any
 
 import uvloop
 
-from pool_server.http1 import Request, Response
+from pool_server.http1 import Front, Request, Response
+from pool_server.http1.server import ServerConnection
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -87,3 +88,52 @@ class Mute(Echo):
 
     def finish(self) -> None:
         pass
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written and what was asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 5)})
+        self.sent = b""
+        self.closed = self.aborted = self.paused = self.ended = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+
+class Wire:
+    """A connection of a front without sockets."""
+
+    def __init__(self, kind: type[Echo] = Echo) -> None:
+        self.seen: list[Echo] = []
+        self.front = Front(lambda request, response: kind(request, response, self.seen))
+        self.connection = ServerConnection(self.front)
+        self.transport = Transport()
+        self.connection.connection_made(self.transport)
+
+    def feed(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.connection.data_received(piece)
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in self.transport.sent.split(b"HTTP/1.1 ")[1:]]
