@@ -51,7 +51,7 @@ class HttpExchange:
         self._x: Exchange | None = None
         self._watch: Watch | None = None
         self._talk: Conversation | None = None
-        self._reply = Reply(response, new_request_id(time.time()), head=request.method == "HEAD")
+        self._reply = Reply(response, new_request_id(time.time()))
         self._admit()
 
     @property
@@ -72,10 +72,12 @@ class HttpExchange:
             self._limit = gateway.rooms.settings.max_body_mb << 20
         fields = self._request.headers.fields
         length = fields.get("content-length", "")
-        if length.isdigit() and int(length) > self._limit:
+        announced = int(length) if length.isdigit() else 0
+        if announced > self._limit:
             self._too_large()
-            if int(length) > self._limit + _TELLTALE_EXTRA or "expect" in fields:
-                self._task = asyncio.get_running_loop().create_task(self._run())
+        # Told at once, where the body is too much to be heard out or waits for leave to come.
+        if self._error is not None and (announced > self._limit + _TELLTALE_EXTRA or "expect" in fields):
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     def data_received(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -129,6 +131,8 @@ class HttpExchange:
             log.exception("exchange %s failed inside the pool", self._reply.request_id)
             await self._give_up(ClientError(ErrorKind.UNREACHABLE, "The pool failed to serve this request.", 500))
         finally:
+            if not self._reply.finished:
+                self._reply.abort()
             self._close()
 
     def _close(self) -> None:
@@ -358,8 +362,6 @@ class HttpExchange:
             await x.record(outcome, status, message, partial=True)
         if error is not None:
             await self._tell(error)
-        if not self._reply.finished:
-            self._reply.abort()
 
     async def _give_up(self, error: ClientError) -> None:
         try:
@@ -368,7 +370,6 @@ class HttpExchange:
             await self._tell(error)
         except OSError as failure:
             log.warning("exchange %s: %s", self._reply.request_id, redact(str(failure)))
-            self._reply.abort()
 
 
 _OUTCOMES = {

@@ -19,11 +19,10 @@ class Reply:
     `start` and `write` return a future to wait for while the client is behind, and raise `Gone` when it has left.
     """
 
-    __slots__ = ("_head", "_response", "bytes", "finished", "request_id", "started", "status")
+    __slots__ = ("_response", "bytes", "finished", "request_id", "started", "status")
 
-    def __init__(self, response: Response, request_id: str, *, head: bool = False) -> None:
+    def __init__(self, response: Response, request_id: str) -> None:
         self._response = response
-        self._head = head  # the request was a HEAD: its answer has no body, whatever is to be said
         self.request_id = request_id
         self.started = False
         self.finished = False
@@ -34,17 +33,14 @@ class Reply:
         self, status: int, headers: list[tuple[str, str]], chunk: bytes = b"", *, length: int | None = None
     ) -> Future[None] | None:
         """Sends the headers and a first piece; without `length` the body is chunked."""
-        if self._head:
-            chunk, length = b"", length or 0
-        self.started = True
-        self.status = status
+        behind = self._response.start(status, [*headers, (REQUEST_ID, self.request_id)], chunk, length=length)
+        self.started, self.status = True, status
         self.bytes += len(chunk)
-        told = [*headers, (REQUEST_ID, self.request_id)]
-        return self._response.start(status, told, chunk, length=length)
+        return behind
 
     def write(self, chunk: bytes) -> Future[None] | None:
         """Hands over a piece; an empty one would end the body and is left out."""
-        if not chunk or self._head:
+        if not chunk:
             return None
         self.bytes += len(chunk)
         return self._response.write(chunk)

@@ -204,3 +204,17 @@ def test_a_client_that_does_not_read_holds_the_upstream_back(tmp_path: Path) -> 
             await stack.idle()
 
     run(test)
+
+
+def test_whoever_is_turned_away_is_not_invited_to_send_a_body_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, [account("claude:one")], friend_code="swim") as stack:
+            head = b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n"
+            refused = await _raw(stack, head + b"Authorization: Bearer nobody\r\n\r\n")
+            assert refused.startswith(b"HTTP/1.1 401 ")
+            reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+            writer.write(head + f"Authorization: Bearer {await stack.key()}\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            writer.close()
+
+    run(test)
