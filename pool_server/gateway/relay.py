@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pool_server import dialects
 from pool_server.gateway import metrics
 from pool_server.gateway.headers import downward
-from pool_server.http1 import Answer, Broken
+from pool_server.http1 import Answer, Broken, Gone
 from pool_server.providers import Credential, network_fault
 from pool_server.records import ClientError, Fault
 from pool_server.words import ErrorKind, FaultKind, Outcome, Provider, Signal, Transport
@@ -93,6 +93,9 @@ class Relay:
         self._mid_event = False  # what the client has ends within an event too large to hold
         self._committed = False
         self._over = False  # the exchange is recorded; what still comes is only passed on
+        self._known = 0  # bytes of the next chunk that the meter has seen, …
+        self._said = Signal.NONE  # … and what it said of them
+        self._behind: asyncio.Future[None] | None = None  # done when the client has read what `_at_once` wrote
         self._loop = asyncio.get_running_loop()
         self._opened = self._last_read = self._loop.time()
         exchange.transport = Transport.SSE if self._stream else Transport.BUFFERED
@@ -115,6 +118,7 @@ class Relay:
         try:
             return await self._run()
         finally:
+            self._answer.at_once = None
             self._x.usage = self._meter.usage
 
     async def _run(self) -> Fault | None:
@@ -127,8 +131,11 @@ class Relay:
             if not chunk:
                 break
             self._last_read = self._loop.time()
+            if self._behind is not None:
+                behind, self._behind = self._behind, None
+                await behind
             seen = chunk if self._inflater is None else self._inflater.feed(chunk)
-            signal = self._meter.feed(seen)
+            signal = self._meter.feed(seen) if not self._known else self._feed_rest(seen)
             if self._listen is not None:
                 self._listen(seen)
             # `is not` spares the flag arithmetic, which costs more than the rest of an ordinary event's way.
@@ -146,6 +153,34 @@ class Relay:
 
     # -- passing bytes on
 
+    def _at_once(self, chunk: bytes) -> bool:
+        """An ordinary event's short way, from socket to socket: waking the task would cost a quarter more. False for
+        all else: the task sees to the chunk, which the meter then has read already."""
+        signal = self._meter.feed(chunk)
+        if (signal is not Signal.RENDERED and signal is not Signal.NONE) or not self._meter.at_boundary:
+            self._known, self._said = len(chunk), signal
+            self._answer.at_once = None
+            return False
+        self._last_read = self._watch.last_write = self._loop.time()
+        try:
+            self._behind = self._reply.write(chunk)
+        except Gone:
+            return True  # the task is about to hear of it
+        if self._behind is not None:
+            self._answer.at_once = None  # the task waits for the client before it takes more
+        return True
+
+    def _feed_rest(self, seen: bytes) -> Signal:
+        """What the meter says of a chunk whose beginning `_at_once` has shown it."""
+        rest, said = seen[self._known :], self._said
+        self._known = 0
+        return said | self._meter.feed(rest) if rest else said
+
+    def _hurry(self) -> None:
+        """From here on ordinary events may go the short way."""
+        if not (self._over or self._tail or self._mid_event or self._inflater is not None or self._listen is not None):
+            self._answer.at_once = self._at_once
+
     async def _pass_event_bytes(self, chunk: bytes, signal: Signal) -> None:
         """Releases whole events; the beginning of an unfinished one waits for its end (bounded)."""
         if not self._meter.at_boundary and self._inflater is None:
@@ -161,12 +196,14 @@ class Relay:
             chunk = self._with_friends_limits(chunk)
         if self._committed:
             await self._write(chunk)
+            self._hurry()
             return
         self._held.append(chunk)
         self._held_bytes += len(chunk)
         full = len(self._held) >= HOLD_EVENTS or self._held_bytes >= HOLD_BYTES
         if signal & (Signal.RENDERED | Signal.TERMINAL | Signal.FAULT) or full:
             await _caught_up(self._commit())
+            self._hurry()
 
     def _with_friends_limits(self, chunk: bytes) -> bytes:
         """The account's own limits are nobody's business: the friend's stand in their place, as in the headers."""

@@ -38,9 +38,13 @@ class Answer:
     """An upstream's answer: `status` and `headers` are here, the body comes by `read`.
 
     `headers` are pairs in the upstream's order and case, `fields` the same by lower-case name (the last one wins).
+    `at_once`, while it is set, is offered each piece that nothing unread stands before, as it comes: True = taken,
+    else `read` has it.
     """
 
-    __slots__ = ("_broken", "_complete", "_connection", "_pieces", "_size", "_waiter", "fields", "headers", "status")
+    __slots__ = (
+        "_broken", "_complete", "_connection", "_pieces", "_size", "_waiter", "at_once", "fields", "headers", "status",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
@@ -52,6 +56,7 @@ class Answer:
         self._complete = False
         self._broken: str | None = None  # why nothing more will come
         self._waiter: asyncio.Future[None] | None = None
+        self.at_once: Callable[[bytes], bool] | None = None
 
     async def read(self) -> bytes:
         """What has come of the body, at least one byte; b"" at its end. Raises `Broken`. One reader at a time."""
@@ -106,6 +111,8 @@ class Answer:
 
     def feed(self, piece: bytes) -> bool:
         """Takes a piece of the body; False when the reader is too far behind."""
+        if self.at_once is not None and not self._pieces and self.at_once(piece):
+            return True
         self._pieces.append(piece)
         self._size += len(piece)
         self._wake()
@@ -113,7 +120,7 @@ class Answer:
 
     def end(self, broken: str | None = None) -> None:
         """Nothing more will come: all is here, or the connection broke off, and why."""
-        self._connection = None
+        self._connection = self.at_once = None
         self._complete = broken is None
         self._broken = broken
         self._wake()

@@ -452,3 +452,31 @@ def test_what_ends_leaves_nothing_to_the_collector() -> None:
             assert left == []
 
     run(test)
+
+
+def test_a_piece_is_taken_at_once_only_where_nothing_unread_stands_before_it() -> None:
+    async def test() -> None:
+        connection, _, _ = connected()
+        task = await begun(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+        answer = await task
+        taken: list[bytes] = []
+
+        def at_once(piece: bytes) -> bool:
+            taken.append(piece)
+            return piece != b"no"
+
+        answer.at_once = at_once
+        connection.data_received(b"a")
+        connection.data_received(b"no")
+        connection.data_received(b"b")
+        assert taken == [b"a", b"no"]
+        assert await answer.read() == b"nob", "what was refused comes before what followed it"
+        connection.data_received(b"c")
+        assert taken == [b"a", b"no", b"c"]
+        answer.at_once = None
+        connection.data_received(b"end")
+        assert await whole(answer) == b"end"
+        assert answer.at_once is None
+
+    run(test)
