@@ -57,6 +57,7 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
         for number, user in enumerate((made["id"], other["id"])):
             record = UsageRecord(f"r{number}", now[0], user, model="m", usage=Usage(input=10, known=True))
             assert await rooms.ledger.record(record)
+        await rooms.ledger.fresh()
         gather = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
         assert gather().budgets == ()
         principal = rooms.users.authenticate(made["key"])

@@ -247,7 +247,9 @@ def flood(pair: Pair, each: int, done: list[int]) -> None:
 
 
 def sums(pair: Pair) -> tuple[int, dict[str, int]]:
-    """What the ledger counts of answered exchanges: by its raw records and by its rollups."""
+    """What the ledger counts of answered exchanges: by its raw records and by its rollups. Each worker is asked, since
+    each brings what it promised to the store before it answers."""
+    pair.admin("GET", "/admin/requests?limit=1", by=pair.b)
     total = pair.admin("GET", f"/api/usage/summary?from={int(time.time()) - 86400}")[1]["total"]
     ok, cursor = 0, ""
     while cursor is not None:
