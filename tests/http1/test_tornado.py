@@ -118,9 +118,15 @@ class Talk(WebSocketHandler):
         left.append(f"talk {self.close_code}")
 
 
+class Flood(Talk):
+    def open(self, *args: str, **kwargs: str) -> None:
+        for number in range(60):
+            self.write_message(f"{number}:" + "x" * (1 + number * 5000))
+
+
 PAGES = {
     "/": Plain, "/pieces": Pieces, "/endless": Endless, "/little": TooLittle, "/much": TooMuch, "/bye": Farewell,
-    "/careful": Careful, "/broken": Broken, "/talk": Talk,
+    "/careful": Careful, "/broken": Broken, "/talk": Talk, "/flood": Flood,
 }  # fmt: skip
 
 
@@ -378,3 +384,17 @@ def test_odd_requests_are_answered_quietly(request_: str, status: int, caplog: p
 
     run(test)
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_socket_whose_client_is_slow_gets_every_frame_whole_and_in_order(loop: str) -> None:
+    async def test() -> None:
+        async with site() as (_, port):
+            talk = await websocket_connect(f"ws://127.0.0.1:{port}/flood", max_message_size=1 << 24)
+            await asyncio.sleep(0.05)  # the server writes until the wire is full
+            for number in range(60):
+                text = await talk.read_message()
+                assert text == f"{number}:" + "x" * (1 + number * 5000)
+            talk.close()
+
+    run(test, loop)
