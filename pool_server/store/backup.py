@@ -23,6 +23,7 @@ import zstandard
 
 from pool_server.store.engine import DATA_FILE, Engine
 from pool_server.store.errors import StoreError, StoreFull
+from pool_server.store.journal import sync_folder
 from pool_server.store.lock import LOCK_FILE, lock_folder
 from pool_server.store.store import MAP_SIZE, MAX_SIZE, Store
 from pool_server.store.verify import verify
@@ -99,7 +100,7 @@ def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callabl
                 for name, path in members.items():
                     tar.add(path, arcname=name, recursive=False, filter=_private)
             os.replace(unfinished, dest)
-            _sync_folder(dest.parent)
+            sync_folder(dest.parent)
     except OSError as exc:
         raise StoreFull(f"the backup {dest} could not be written: {exc.strerror}") from exc
     return manifest
@@ -119,7 +120,7 @@ def restore(source: Path, data_dir: Path) -> Restored:
         previous = _move_aside(data_dir, tops)
         for name in tops:
             os.replace(fresh / name, data_dir / name)
-        _sync_folder(data_dir)
+        sync_folder(data_dir)
     return Restored(manifest.created, keys, previous)
 
 
@@ -240,11 +241,3 @@ def _reader(path: Path) -> Iterator[tarfile.TarFile]:
             stream = zstandard.ZstdDecompressor().stream_reader(raw)
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             yield tar
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

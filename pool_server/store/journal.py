@@ -40,7 +40,7 @@ class Journal:
             for start in range(0, size, len(_ZEROS)):
                 os.pwrite(self._fd, _ZEROS[: size - start], start)
             os.fsync(self._fd)
-            _sync_folder(folder)
+            sync_folder(folder)
         except BaseException:
             self.close()
             raise
@@ -109,7 +109,8 @@ def orphans(folder: Path) -> Iterator[list[bytes]]:
             os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

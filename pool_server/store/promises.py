@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Future = asyncio.Future[bool]
 
+RETRY_S = 10.0  # a journal that failed (no disk space) is left alone so long, rather than be tried by every batch
 FOLLOW_S = 0.25  # how long the engine may be behind the journal: its commits share the disk with the next promises
 
 
@@ -64,6 +66,7 @@ class Promises(Generic[T]):
         self._landed = 0  # … and what the engine has
         self._closed = False  # the store was: what came after is in the journal alone
         self._readers: list[tuple[int, asyncio.Future[None]]] = []
+        self._left_alone_until = 0.0  # monotonic seconds; the thread's
 
     def send(self, item: T) -> Future:
         """The future resolves when the item is durable; False: only the channel's `failed` has it."""
@@ -137,11 +140,18 @@ class Promises(Generic[T]):
 
     def _journal(self, journal: Journal | None, items: Sequence[T]) -> tuple[Journal | None, bool]:
         """The journal, made when it is needed first, and whether it has the items now."""
+        if time.monotonic() < self._left_alone_until:
+            return journal, False
+        try:
+            contents = [self._content(item) for item in items]
+        except Exception:  # one that cannot be written: the engine tells which
+            return journal, False
         try:
             journal = journal or Journal(self._folder)
-            return journal, journal.append([self._content(item) for item in items])
-        except Exception as exc:  # no disk space, or an item that cannot be written: the engine will tell
-            log.warning("the journal takes nothing just now: %s", type(exc).__name__)
+            return journal, journal.append(contents)
+        except OSError as exc:
+            log.warning("the journal takes nothing for %.0f s, its store does: %s", RETRY_S, exc.strerror)
+            self._left_alone_until = time.monotonic() + RETRY_S
             return journal, False
 
     def _tell(self, batch: _Batch[T], kept: bool) -> None:

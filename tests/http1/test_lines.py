@@ -111,14 +111,17 @@ def test_within_tls(loop: str, tmp_path: Path) -> None:
 
     async def test() -> None:
         async with raw_server(answer_all, ssl=server) as port:
-            lines = trusting(client)
+            lines, before = trusting(client), len(os.listdir("/proc/self/fd"))
             connection = await lines.dial(Line(True, "localhost", port))
             assert await ask(connection) == b"hello"
             assert await ask(connection) == b"hello"
             lines.close()
+            while len(os.listdir("/proc/self/fd")) > before:  # the server's side of it
+                await asyncio.sleep(0.001)
             with pytest.raises(NotReached, match="TLS handshake failed"):
                 await Lines().dial(Line(True, "localhost", port))
-            await asyncio.sleep(0.05)  # the server's side of the failed handshake
+            while len(os.listdir("/proc/self/fd")) > before:
+                await asyncio.sleep(0.001)
 
     run(test, loop)
 
@@ -145,7 +148,6 @@ def test_through_a_proxy_to_tls(loop: str, secure_proxy: bool, tmp_path: Path) -
             asked = proxy.asked[0]
             assert asked.startswith(f"CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n".encode())
             assert b"Proxy-Authorization: Basic " + base64.b64encode(b"user:p@ss") in asked
-            await asyncio.sleep(0.05)  # the proxy's halves notice the end
 
     run(test, loop)
 

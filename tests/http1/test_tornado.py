@@ -17,6 +17,14 @@ from pool_server.http1 import Front, TornadoConnection, TornadoTaker
 from tests.http1.wire import LOOPS, run
 
 left: list[str] = []
+looked: list[RequestHandler] = []  # handlers that have said how much they take
+
+
+async def seen_by_the_handler() -> None:
+    while not looked:
+        await asyncio.sleep(0.001)
+
+
 opened: list[str] = []
 
 
@@ -75,6 +83,7 @@ class Careful(RequestHandler):
     async def prepare(self) -> None:
         assert isinstance(self.request.connection, TornadoConnection)
         self.request.connection.set_max_body_size(10)
+        looked.append(self)
         self.got = b""
         await asyncio.sleep(0.01)
         if self.request.headers.get("X-No"):
@@ -133,6 +142,7 @@ PAGES = {
 @contextlib.asynccontextmanager
 async def site() -> AsyncIterator[tuple[Front, int]]:
     left.clear()
+    looked.clear()
     opened.clear()
     pages = Application(list(PAGES.items()), log_function=lambda handler: None)
     front = Front(lambda request, response: TornadoTaker(pages, request, response))
@@ -220,8 +230,9 @@ def test_a_body_is_taken_at_the_handlers_pace_and_up_to_its_limit(loop: str) -> 
             refused = parts(await ask(port, "POST /careful HTTP/1.1\r\nX-No: 1\r\nContent-Length: 5\r\n\r\n12345"))
             assert refused == [(403, b"no"), bye]
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            looked.clear()
             writer.write(hosted(post.format(100)))
-            await asyncio.sleep(0.05)  # until the handler has said what it takes
+            await seen_by_the_handler()
             writer.write(b"x" * 50)
             assert parts(await reader.read())[0][0] == 413
             writer.close()
@@ -240,12 +251,13 @@ def test_a_body_is_taken_at_the_handlers_pace_and_up_to_its_limit(loop: str) -> 
 )
 def test_a_handler_hears_that_its_client_left(loop: str, request_: str, who: str) -> None:
     async def test() -> None:
-        async with site() as (front, port):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with site() as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(hosted(request_))
-            while not front.connections:
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.05)  # the handler is at work, or the socket is full
+            if who == "careful":
+                await seen_by_the_handler()
+            else:
+                await reader.readexactly(65536)
             writer.transport.abort()
             while not left:
                 await asyncio.sleep(0.001)
@@ -391,7 +403,6 @@ def test_a_socket_whose_client_is_slow_gets_every_frame_whole_and_in_order(loop:
     async def test() -> None:
         async with site() as (_, port):
             talk = await websocket_connect(f"ws://127.0.0.1:{port}/flood", max_message_size=1 << 24)
-            await asyncio.sleep(0.05)  # the server writes until the wire is full
             for number in range(60):
                 text = await talk.read_message()
                 assert text == f"{number}:" + "x" * (1 + number * 5000)

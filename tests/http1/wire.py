@@ -34,7 +34,13 @@ def run(test: Callable[[], Coroutine[Any, Any, None]], loop: str = "asyncio", *,
 async def raw_server(talk: Talk, *, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[int]:
     """A server that does with each connection what `talk` says; yields its port."""
 
+    talks: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        talks.add(task)
+        task.add_done_callback(talks.discard)
         try:
             await talk(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -50,6 +56,8 @@ async def raw_server(talk: Talk, *, host: str = "127.0.0.1", **options: Any) -> 
     finally:
         server.close()
         await server.wait_closed()
+        if talks:
+            await asyncio.wait(talks, timeout=1)  # those whose clients have left; their sockets are closed then
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

@@ -156,7 +156,10 @@ def test_a_full_journal_promises_what_the_engine_has(desk: Desk, monkeypatch: py
 def test_what_the_journal_cannot_take_goes_to_the_engine(
     trouble: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    tried: list[object] = []
+
+    def refuse(*what: object) -> None:
+        tried.append(what)
         raise OSError(28, "No space left on device")
 
     if trouble == "no journal":
@@ -165,7 +168,10 @@ def test_what_the_journal_cannot_take_goes_to_the_engine(
     async def test() -> None:
         assert await desk.promises.send("unwritable" if trouble == "no content" else "a")
         assert desk.there == ["unwritable" if trouble == "no content" else "a"]
+        assert await desk.promises.send("b")
+        assert "b" in desk.there or trouble == "no content"
         await desk.promises.close()
+        assert len(tried) == (trouble == "no journal"), "not tried again by every batch"
 
     run(test)
 
