@@ -81,6 +81,22 @@ def test_service_tiers(service: str, factor: float | None) -> None:
     assert cost == (None if factor is None else pytest.approx(1.25 * factor))
 
 
+@pytest.mark.parametrize(
+    ("model", "input_price", "output_price"),
+    [
+        ("claude-opus-5-5", 4.0, 20.0),
+        ("claude-sonnet-5-20260301", 2.0, 10.0),
+        ("gpt-6.1-sol", 2.0, 10.0),
+        ("gpt-4o-2024-05-13", 5.0, 15.0),
+        ("claude-opus-4-0", 15.0, 75.0),
+        ("glm-5.2", 1.4, 4.4),
+    ],
+)
+def test_models_of_each_vendor_have_their_price(model: str, input_price: float, output_price: float) -> None:
+    assert PRICES.cost(model, Usage(input=1000)) == pytest.approx(input_price * 1000 / MILLION)
+    assert PRICES.cost(model, Usage(output=1000)) == pytest.approx(output_price * 1000 / MILLION)
+
+
 def test_settings_win_over_the_table() -> None:
     prices = Prices({"GPT-5": ModelPrice(input=7.0, output=8.0), "house-model": ModelPrice(input=1.0, output=1.0)})
     assert prices.cost("gpt-5-2025-08-07", Usage(input=MILLION)) == pytest.approx(7.0)
