@@ -21,12 +21,12 @@ from typing import IO
 import msgspec
 import zstandard
 
-from pool_server.store.engine import DATA_FILE, Engine
+from pool_server.store.engine import Engine
 from pool_server.store.errors import StoreError, StoreFull
 from pool_server.store.journal import sync_folder
 from pool_server.store.lock import LOCK_FILE, lock_folder
 from pool_server.store.store import MAP_SIZE, MAX_SIZE, Store
-from pool_server.store.verify import verify
+from pool_server.store.verify import DATA_FILE, verify
 
 LEDGER, STATE = "ledger", "state"
 ENVIRONMENTS = (LEDGER, STATE)

@@ -6,6 +6,7 @@ transaction open, so every transaction passes a gate that counts them.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -18,10 +19,12 @@ import lmdb
 
 from pool_server.store.errors import StoreDamaged, StoreError, StoreFull, damaged, translate
 from pool_server.store.txn import Reader, Txn
+from pool_server.store.verify import DATA_FILE, verify
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-DATA_FILE = "data.mdb"
 META = "_meta"
 GROW_WAIT_S = 1.0  # how long growing waits for this process's other transactions
 KEEP_FREE_BYTES = 16 << 20  # the map does not grow into the last of the disk
@@ -230,8 +233,40 @@ def _check_size(folder: Path) -> None:
 
 
 def _check_length(env: lmdb.Environment, folder: Path) -> None:
-    """A file shorter than its own table of contents says would kill the process on the first read of the rest."""
+    """A file shorter than its own table of contents says is read in another process before this one relies on it.
+
+    Cut off, it would kill the process on the first read of what is missing. But it may be whole: pages that were
+    given out and back within one transaction are counted, yet never written.
+    """
+    needed, actual = _lengths(env, folder)
+    if actual >= needed:
+        return
+    try:
+        verify(folder, live=True)
+    except StoreDamaged as exc:
+        raise damaged(folder, f"{DATA_FILE} has {actual} of {needed} bytes") from exc
+    _extend(env, folder)
+
+
+def _lengths(env: lmdb.Environment, folder: Path) -> tuple[int, int]:
+    """How long the data file is said to be, and is, in bytes."""
     needed = (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
-    actual = os.stat(folder / DATA_FILE).st_size
-    if actual < needed:
-        raise damaged(folder, f"{DATA_FILE} has {actual} of {needed} bytes")
+    return needed, os.stat(folder / DATA_FILE).st_size
+
+
+def _extend(env: lmdb.Environment, folder: Path) -> None:
+    """Give the file the length it is said to have, so that it is read through once and not at every opening.
+
+    Holds the write transaction meanwhile: another process could make the file longer in between.
+    """
+    txn = env.begin(write=True)
+    try:
+        needed, actual = _lengths(env, folder)
+        if actual < needed:
+            with (folder / DATA_FILE).open("r+b") as file:
+                file.truncate(needed)
+                os.fsync(file.fileno())
+    except OSError as exc:
+        log.info("%s stays shorter than it could be: %s", folder / DATA_FILE, exc.strerror)
+    finally:
+        txn.abort()
