@@ -28,12 +28,18 @@ def _short(value: msgspec.Struct) -> str:
     return f"{type(value).__name__}({fields})"
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, omit_defaults=True):
     """Normalised token counts of one exchange.
 
-    `input` excludes everything that touched a cache; `cache_write` holds both lifetimes, `cache_write_1h`
-    is the part of it kept for an hour; `reasoning` is a part of `output`. `known` is False until the
-    provider reported anything.
+    `input` excludes everything that touched a cache; `cache_write` holds every lifetime, `cache_write_1h` and
+    `cache_write_12h` are the parts of it kept for an hour and for twelve; `cache_read_explicit` is the part of
+    `cache_read` from caches the caller made; `reasoning` is a part of `output`. Kinds of tokens other than text are
+    parts of `input` (`…_in`), `cache_read` (`…_cache_read`) and `output` (`…_out`); `other_kinds` counts tokens of
+    kinds nobody has a price for. `known` is False until the provider reported anything; `estimated` says that the
+    pool made the counts up from sizes.
+
+    `parts` are the model runs the counts add up from where there was more than one (each priced by its own prompt);
+    `model` names the model of a part where it is another than the answer's.
     """
 
     input: int = 0
@@ -44,10 +50,33 @@ class Usage(msgspec.Struct):
     reasoning: int = 0
     web_searches: int = 0
     known: bool = False
+    estimated: bool = False
+    cache_write_12h: int = 0
+    cache_read_explicit: int = 0
+    audio_in: int = 0
+    image_in: int = 0
+    video_in: int = 0
+    audio_cache_read: int = 0
+    image_cache_read: int = 0
+    audio_out: int = 0
+    image_out: int = 0
+    other_kinds: int = 0
+    parts: list[Usage] = []
+    model: str = ""
 
     @property
     def total(self) -> int:
         return self.input + self.cache_read + self.cache_write + self.output
+
+    @property
+    def prompt(self) -> int:
+        """Everything that was read, whatever touched a cache."""
+        return self.input + self.cache_read + self.cache_write
+
+    @property
+    def counted(self) -> bool:
+        """There are counts to record and to charge: the provider's or the pool's estimate."""
+        return self.known or self.estimated
 
 
 class WindowObservation(msgspec.Struct, frozen=True):

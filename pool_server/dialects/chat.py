@@ -10,18 +10,17 @@ from msgspec.json import Decoder
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
 from pool_server.dialects.sse import closes, data_of
+from pool_server.dialects.usage import openai
+from pool_server.dialects.usage.served import word
 from pool_server.dialects.words import (
     FAULT,
     RENDERED,
     TERMINAL,
-    Details,
     Facts,
     loads,
-    openai_usage,
     status_of,
     text,
 )
-from pool_server.records import Usage
 
 KEEPALIVE = b": keepalive\n\n"
 
@@ -38,27 +37,28 @@ STATUS = RESPONSES_STATUS | {
 }
 
 # What makes a chunk more than a piece of text. Within JSON strings quotes are escaped, so a text never looks like it.
-_TELLING = re.compile(rb'"(?:usage": ?\{|error":|finish_reason": ?"[a-z])')
-_FINISH = re.compile(rb'"finish_reason": ?"[a-z]')
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Any = 0
-    completion_tokens: Any = 0
-    prompt_tokens_details: Details | None = None
-    completion_tokens_details: Details | None = None
+_TELLING = re.compile(rb'"(?:usage"\s*:\s*\{|error"\s*:|finish_reason"\s*:\s*"[a-z])')
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"[a-z]')
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_ERROR = re.compile(rb'"error"\s*:')
 
 
 class _Choice(msgspec.Struct):
     delta: dict[str, Any] | None = None
     finish_reason: Any = None
+    usage: Any = None
+
+
+class _XGroq(msgspec.Struct):
+    usage: Any = None
 
 
 class _Chunk(msgspec.Struct):
     id: Any = ""
     model: Any = ""
     service_tier: Any = ""
-    usage: _Usage | None = None
+    usage: Any = None
+    x_groq: _XGroq | None = None
     choices: list[_Choice] | None = None
     error: Any = None
     code: Any = None
@@ -69,18 +69,12 @@ class _Answer(msgspec.Struct):
     id: Any = ""
     model: Any = ""
     service_tier: Any = ""
-    usage: _Usage | None = None
+    usage: Any = None
+    x_groq: _XGroq | None = None
     error: Any = None
 
 
 _CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
-
-
-def usage_of(raw: _Usage) -> Usage:
-    """Chat names input "prompt" and output "completion"."""
-    return openai_usage(
-        raw.prompt_tokens, raw.prompt_tokens_details, raw.completion_tokens, raw.completion_tokens_details
-    )
 
 
 class Reader(Facts):
@@ -92,21 +86,9 @@ class Reader(Facts):
     def __init__(self) -> None:
         self._latest: bytes | None = None
         super().__init__()
+        self._told = openai.told()
         self._rendered = False
         self._finished = False
-
-    @property
-    def usage(self) -> Usage:
-        if self._latest is not None:
-            chunk = loads(self._latest, _CHUNK)
-            self._latest = None
-            if chunk is not None and chunk.usage is not None:
-                self._usage = usage_of(chunk.usage)
-        return self._usage
-
-    @usage.setter
-    def usage(self, value: Usage) -> None:
-        self._usage = value
 
     def glance(self, chunk: bytes) -> bool:
         """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
@@ -124,9 +106,11 @@ class Reader(Facts):
         if data == b"[DONE]":
             self.complete = True
             return RENDERED | TERMINAL
-        if b'"usage":{' in data or b'"usage": {' in data:
+        if _USAGE.search(data) is not None:
+            if self._finished:  # a relay may send an empty one after the last: each is looked at
+                self._settle()
             self._latest = data
-        if self._rendered and b'"error":' not in data:
+        if self._rendered and _ERROR.search(data) is None:
             self._finished = self._finished or _FINISH.search(data) is not None
             return RENDERED
         return self._decode(data)
@@ -142,6 +126,24 @@ class Reader(Facts):
         """Some servers never send [DONE]: a stream that ended after its finish reason is whole."""
         self.complete = self.complete or self._finished
 
+    def _settle(self) -> None:
+        """Read the usage that was kept undecoded."""
+        latest, self._latest = self._latest, None
+        if latest is not None and (chunk := loads(latest, _CHUNK)) is not None:
+            self._count(chunk)
+
+    def _count(self, found: _Chunk | _Answer) -> None:
+        """Take the usage from where it stands: in the chunk, in Groq's `x_groq`, in Moonshot's choice."""
+        self._served.tier = word(found.service_tier) or self._served.tier
+        places = [found.usage, found.x_groq.usage if found.x_groq is not None else None]
+        if isinstance(found, _Chunk):
+            places += [choice.usage for choice in found.choices or ()]
+        for raw in places:
+            if raw is not None and openai.take(self._told, raw):
+                self._served.read(raw)
+                self._usage = openai.usage(self._told.figures)
+                return
+
     def _decode(self, data: bytes) -> int:
         """A chunk before anything was shown, or one that may be an error."""
         chunk = loads(data, _CHUNK)
@@ -153,7 +155,7 @@ class Reader(Facts):
             return FAULT
         self.response_id = self.response_id or text(chunk.id)
         self.model = self.model or text(chunk.model)
-        self.tier = text(chunk.service_tier) or self.tier
+        self._served.tier = word(chunk.service_tier) or self._served.tier
         for choice in chunk.choices or ():
             self._finished = self._finished or bool(text(choice.finish_reason))
             shown = (value for name, value in (choice.delta or {}).items() if name != "role")
@@ -170,8 +172,8 @@ class Reader(Facts):
             self.fault = status_of(STATUS, label.get("code"), label.get("type"), default=500), body
             return FAULT
         self.response_id, self.model = text(answer.id), text(answer.model)
-        self.tier = text(answer.service_tier)
-        if answer.usage is not None:
-            self._usage = usage_of(answer.usage)
+        self._count(answer)
+        if not self._usage.known and _USAGE.search(body) is not None and (within := loads(body, _CHUNK)) is not None:
+            self._count(within)
         self.complete = True
         return TERMINAL

@@ -9,8 +9,8 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.dialects.sse import closes, data_of
-from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
-from pool_server.records import Usage
+from pool_server.dialects.usage import google
+from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text
 
 KEEPALIVE = b"\n"
 
@@ -33,17 +33,9 @@ STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 
-# What the last chunk has, or an error. Within JSON strings quotes are escaped, so a text never looks like it.
-_ENDING = re.compile(rb'"(?:finishReason|error|blockReason)"')
+# What the last chunk has, searches, or an error. Within JSON strings quotes are escaped, so a text never looks like it.
+_ENDING = re.compile(rb'"(?:finishReason|error|blockReason|webSearchQueries)"')
 _NOT_ENDED = ("", "FINISH_REASON_UNSPECIFIED")
-
-
-class _Usage(msgspec.Struct, rename="camel"):
-    prompt_token_count: Any = 0
-    tool_use_prompt_token_count: Any = 0
-    cached_content_token_count: Any = 0
-    candidates_token_count: Any = 0
-    thoughts_token_count: Any = 0
 
 
 class _Content(msgspec.Struct):
@@ -53,6 +45,7 @@ class _Content(msgspec.Struct):
 class _Candidate(msgspec.Struct, rename="camel"):
     content: _Content | None = None
     finish_reason: Any = None
+    grounding_metadata: Any = None
 
 
 class _Feedback(msgspec.Struct, rename="camel"):
@@ -61,7 +54,7 @@ class _Feedback(msgspec.Struct, rename="camel"):
 
 class _Response(msgspec.Struct, rename="camel"):
     candidates: list[_Candidate] | None = None
-    usage_metadata: _Usage | None = None
+    usage_metadata: Any = None
     prompt_feedback: _Feedback | None = None
     model_version: Any = ""
     response_id: Any = ""
@@ -75,19 +68,6 @@ class _Wrapped(_Response, rename="camel"):
 _WRAPPED, _PARTS = Decoder(_Wrapped), Decoder(list[msgspec.Raw])
 
 
-def usage_of(raw: _Usage) -> Usage:
-    """Gemini counts cached tokens within the prompt, and neither tool results nor thoughts in the main counts."""
-    read = whole(raw.cached_content_token_count)
-    thoughts = whole(raw.thoughts_token_count)
-    return Usage(
-        input=max(0, whole(raw.prompt_token_count) - read) + whole(raw.tool_use_prompt_token_count),
-        cache_read=read,
-        output=whole(raw.candidates_token_count) + thoughts,
-        reasoning=thoughts,
-        known=True,
-    )
-
-
 class Reader(Facts):
     """Reads the chunks of one streamed answer, or a whole JSON one.
 
@@ -98,18 +78,10 @@ class Reader(Facts):
     def __init__(self) -> None:
         self._latest: bytes | None = None
         super().__init__()
+        self._counts = google.told()
+        self._searches: set[str] = set()
         self._rendered = False
         self._told = False  # the end has been signalled
-
-    @property
-    def usage(self) -> Usage:
-        if self._latest is not None:
-            self._take(data_of(self._latest))
-        return self._usage
-
-    @usage.setter
-    def usage(self, value: Usage) -> None:
-        self._usage = value
 
     def glance(self, chunk: bytes) -> bool:
         """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
@@ -136,9 +108,14 @@ class Reader(Facts):
         self._rendered = True
         return RENDERED
 
+    def _settle(self) -> None:
+        """Read the chunk that was kept undecoded."""
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            self._take(data_of(latest))
+
     def _take(self, data: bytes) -> _Response | None:
         """Decode a chunk and keep what it tells."""
-        self._latest = None
         chunk = loads(data, _WRAPPED)
         if chunk is None:
             return None
@@ -148,12 +125,18 @@ class Reader(Facts):
             response.error = response.error or chunk.error
         self.model = text(response.model_version) or self.model
         self.response_id = text(response.response_id) or self.response_id
-        if response.usage_metadata is not None:
-            self._usage = usage_of(response.usage_metadata)
+        for candidate in response.candidates or ():
+            if candidate.grounding_metadata is not None:
+                self._searches |= google.searches(candidate.grounding_metadata)
+        if response.usage_metadata is not None and google.take(self._counts, response.usage_metadata):
+            self._served.read(response.usage_metadata)
+            self._usage = google.usage(self._counts.figures)
+        self._usage.web_searches = len(self._searches)
         return response
 
     def _decode(self, data: bytes) -> int:
         """A chunk before anything was shown, the last one, or an error."""
+        self._settle()
         response = self._take(data)
         if response is None:
             return RENDERED if self._rendered else 0

@@ -9,8 +9,8 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.dialects.sse import closes, data_of
-from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text, whole
-from pool_server.records import Usage
+from pool_server.dialects.usage import anthropic
+from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text
 
 KEEPALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -35,38 +35,18 @@ STATUS = {
 }
 
 
-class _Creation(msgspec.Struct):
-    ephemeral_5m_input_tokens: Any = 0
-    ephemeral_1h_input_tokens: Any = 0
-
-
-class _Tools(msgspec.Struct):
-    web_search_requests: Any = 0
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: Any = 0
-    cache_read_input_tokens: Any = 0
-    cache_creation_input_tokens: Any = 0
-    output_tokens: Any = 0
-    thinking_token_count: Any = 0
-    service_tier: Any = ""
-    cache_creation: _Creation | None = None
-    server_tool_use: _Tools | None = None
-
-
 class _Message(msgspec.Struct):
     id: Any = ""
     type: Any = ""
     model: Any = ""
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
 
 
 class _Event(msgspec.Struct):
     type: Any = ""
     message: Any = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -81,40 +61,12 @@ class _Error(msgspec.Struct):
 _EVENT, _START, _ERROR, _MESSAGE = Decoder(_Event), Decoder(_Start), Decoder(_Error), Decoder(_Message)
 
 
-def usage_of(raw: _Usage) -> Usage:
-    """Anthropic's input excludes what touched a cache; its output includes thinking."""
-    made, tools = raw.cache_creation, raw.server_tool_use
-    hour = whole(made.ephemeral_1h_input_tokens) if made else 0
-    minutes = whole(made.ephemeral_5m_input_tokens) if made else 0
-    output = whole(raw.output_tokens)
-    return Usage(
-        input=whole(raw.input_tokens),
-        cache_read=whole(raw.cache_read_input_tokens),
-        cache_write=max(whole(raw.cache_creation_input_tokens), minutes + hour),
-        cache_write_1h=hour,
-        output=output,
-        reasoning=min(whole(raw.thinking_token_count), output),
-        web_searches=whole(tools.web_search_requests) if tools else 0,
-        known=True,
-    )
-
-
-def merge(a: Usage, b: Usage) -> Usage:
-    """`message_start` and `message_delta` each report a part, cumulatively: the larger of each field counts."""
-    return Usage(
-        input=max(a.input, b.input),
-        cache_read=max(a.cache_read, b.cache_read),
-        cache_write=max(a.cache_write, b.cache_write),
-        cache_write_1h=max(a.cache_write_1h, b.cache_write_1h),
-        output=max(a.output, b.output),
-        reasoning=max(a.reasoning, b.reasoning),
-        web_searches=max(a.web_searches, b.web_searches),
-        known=a.known or b.known,
-    )
-
-
 class Reader(Facts):
     """Reads the events of one streamed message, or a whole JSON one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = anthropic.Messages()
 
     def glance(self, chunk: bytes) -> bool:
         """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
@@ -161,18 +113,19 @@ class Reader(Facts):
             return FAULT
         event = loads(data, _EVENT)
         if event is not None and event.usage is not None:
-            self._count(event.usage)
+            self._count(event.usage, anthropic.DELTA)
         return RENDERED
 
     def _message(self, message: _Message) -> None:
         self.response_id = text(message.id) or self.response_id
         self.model = text(message.model) or self.model
         if message.usage is not None:
-            self._count(message.usage)
+            self._count(message.usage, anthropic.START)
 
-    def _count(self, usage: _Usage) -> None:
-        self.usage = merge(self.usage, usage_of(usage)) if self.usage.known else usage_of(usage)
-        self.tier = text(usage.service_tier) or self.tier
+    def _count(self, raw: Any, stage: int) -> None:
+        if self._told.take(raw, stage):
+            self._served.read(raw)
+        self._usage = self._told.usage()
 
     def _fault(self, data: bytes) -> None:
         found = loads(data, _ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.sse import Scanner
+from pool_server.dialects.usage import Served
 from pool_server.dialects.words import RENDERED, SIGNALS, Meter
 from pool_server.records import Usage
 from pool_server.words import Dialect, Operation, Signal
@@ -42,8 +43,8 @@ class _Facts:
         return self._reader.response_id
 
     @property
-    def tier(self) -> str:
-        return self._reader.tier
+    def served(self) -> Served:
+        return self._reader.served
 
     @property
     def complete(self) -> bool:

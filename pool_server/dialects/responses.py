@@ -13,20 +13,19 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.dialects.sse import closes, data_of
+from pool_server.dialects.usage import openai
+from pool_server.dialects.usage.served import word
 from pool_server.dialects.words import (
     FAULT,
     LIMITS,
     RENDERED,
     TERMINAL,
-    Details,
     Facts,
     dumps,
     loads,
-    openai_usage,
     status_of,
     text,
 )
-from pool_server.records import Usage
 
 KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
 
@@ -97,13 +96,6 @@ STATUS = {
 }
 
 
-class _Usage(msgspec.Struct):
-    input_tokens: Any = 0
-    output_tokens: Any = 0
-    input_tokens_details: Details | None = None
-    output_tokens_details: Details | None = None
-
-
 class _Item(msgspec.Struct):
     type: Any = ""
 
@@ -113,7 +105,7 @@ class _Response(msgspec.Struct):
     model: Any = ""
     status: Any = ""
     service_tier: Any = ""
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
     output: list[_Item] | None = None
 
@@ -137,16 +129,12 @@ class _Type(msgspec.Struct):
 _EVENT, _TYPE, _RESPONSE = Decoder(_Event), Decoder(_Type), Decoder(_Response)
 
 
-def usage_of(raw: _Usage) -> Usage:
-    """Responses names input and output as they are."""
-    return openai_usage(raw.input_tokens, raw.input_tokens_details, raw.output_tokens, raw.output_tokens_details)
-
-
 class Reader(Facts):
     """Reads the events of one answer (SSE events or WebSocket frames), or a whole JSON answer."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._told = openai.told()
         self._searches = 0
 
     def glance(self, chunk: bytes) -> bool:
@@ -194,7 +182,7 @@ class Reader(Facts):
             return 0
         if kind == _SEARCHED:
             self._searches += 1
-            self.usage.web_searches = max(self.usage.web_searches, self._searches)
+            self._usage.web_searches = max(self._usage.web_searches, self._searches)
         return 0 if kind.startswith(b"codex.") else RENDERED
 
     def _unusual(self, data: bytes, line: re.Match[bytes] | None) -> int:
@@ -229,12 +217,13 @@ class Reader(Facts):
     def _response(self, response: _Response) -> None:
         self.response_id = text(response.id) or self.response_id
         self.model = text(response.model) or self.model
-        self.tier = text(response.service_tier) or self.tier
+        self._served.tier = word(response.service_tier) or self._served.tier
         items = [item for item in response.output or () if item.type == "web_search_call"]
         self._searches = max(self._searches, len(items))
-        if response.usage is not None:
-            self.usage = usage_of(response.usage)
-        self.usage.web_searches = max(self.usage.web_searches, self._searches)
+        if response.usage is not None and openai.take(self._told, response.usage):
+            self._served.read(response.usage)
+            self._usage = openai.usage(self._told.figures)
+        self._usage.web_searches = max(self._usage.web_searches, self._searches)
 
     def whole(self, body: bytes) -> int:
         """Read a JSON answer (`stream` false, or `/responses/compact`)."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec.json import Decoder
 
+from pool_server.dialects.usage.served import Served
 from pool_server.records import Usage
 from pool_server.words import Signal
 
@@ -39,10 +40,10 @@ class TooLarge(Exception):
 class Meter(Protocol):
     """Reads an answer as it passes and never changes it.
 
-    `usage` is what the provider has reported so far, normalised; `complete` says that the answer ended as its
-    dialect demands; `fault` is an in-stream error as (HTTP status, JSON error body); `limits` collects raw JSON
-    of quota events until the caller drains it; `tier` is the service tier the provider says it used;
-    `at_boundary` is True between two events, where a keep-alive may be put in.
+    `usage` is what the provider has reported so far, normalised; `served` is how it says the answer was served;
+    `complete` says that the answer ended as its dialect demands; `fault` is an in-stream error as (HTTP status, JSON
+    error body); `limits` collects raw JSON of quota events until the caller drains it; `at_boundary` is True between
+    two events, where a keep-alive may be put in.
     """
 
     @property
@@ -55,7 +56,7 @@ class Meter(Protocol):
     def response_id(self) -> str: ...
 
     @property
-    def tier(self) -> str: ...
+    def served(self) -> Served: ...
 
     @property
     def complete(self) -> bool: ...
@@ -81,13 +82,26 @@ class Facts:
 
     model = ""
     response_id = ""
-    tier = ""
     complete = False
     fault: tuple[int, bytes] | None = None
 
     def __init__(self) -> None:
         self.limits: list[bytes] = []
-        self.usage = Usage()
+        self._usage = Usage()
+        self._served = Served()
+
+    @property
+    def usage(self) -> Usage:
+        self._settle()
+        return self._usage
+
+    @property
+    def served(self) -> Served:
+        self._settle()
+        return self._served
+
+    def _settle(self) -> None:
+        """Read what was kept undecoded."""
 
 
 def loads(data: bytes | memoryview | msgspec.Raw, decoder: Decoder[T]) -> T | None:
@@ -111,29 +125,6 @@ def whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return 0
     return max(0, int(min(value, _MOST)))
-
-
-class Details(msgspec.Struct):
-    """What OpenAI tells of a token count's parts."""
-
-    cached_tokens: Any = 0
-    cache_write_tokens: Any = 0
-    reasoning_tokens: Any = 0
-
-
-def openai_usage(prompt: Any, inside: Details | None, completion: Any, parts: Details | None) -> Usage:
-    """OpenAI counts cached tokens within the input and reasoning within the output."""
-    read = whole(inside.cached_tokens) if inside else 0
-    write = whole(inside.cache_write_tokens) if inside else 0
-    output = whole(completion)
-    return Usage(
-        input=max(0, whole(prompt) - read - write),
-        cache_read=read,
-        cache_write=write,
-        output=output,
-        reasoning=min(whole(parts.reasoning_tokens), output) if parts else 0,
-        known=True,
-    )
 
 
 def text(value: Any) -> str:

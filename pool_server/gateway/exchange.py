@@ -298,7 +298,7 @@ class Exchange:
         """Takes over what the meter has learnt of the answer."""
         self.usage = meter.usage
         self.answered_model = meter.model
-        self.peek.tier = meter.tier or self.peek.tier
+        self.peek.tier = meter.served.tier or self.peek.tier
 
     def committed(self, account: str, status: int) -> None:
         """The account really answers: pins the conversation to it and notes the first byte."""

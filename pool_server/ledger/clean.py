@@ -20,6 +20,7 @@ MAX_MESSAGE = 500
 MAX_LABEL = 200
 MAX_BYTES = 1 << 50
 MAX_ATTEMPTS = 32
+MAX_PARTS = 256
 
 
 def clean(rec: UsageRecord, now: float) -> UsageRecord:
@@ -51,37 +52,39 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
     return rec
 
 
+_COUNTS = ("input", "cache_read", "cache_write", "output")
+_PARTS = {
+    "cache_write_1h": "cache_write", "cache_write_12h": "cache_write", "cache_read_explicit": "cache_read",
+    "reasoning": "output", "audio_in": "input", "image_in": "input", "video_in": "input",
+    "audio_cache_read": "cache_read", "image_cache_read": "cache_read", "audio_out": "output", "image_out": "output",
+}  # fmt: skip
+_APART = ("web_searches", "other_kinds")
+_ALL = (*_COUNTS, *_PARTS, *_APART)
+
+
 def _plausible(usage: Usage) -> bool:
-    values = (
-        usage.input,
-        usage.cache_read,
-        usage.cache_write,
-        usage.cache_write_1h,
-        usage.output,
-        usage.reasoning,
-    )
-    for value in values:
+    """Whether every count is one and no part exceeds its whole; counts that are 0, as most parts are, need no more."""
+    for name in _ALL:
+        value = getattr(usage, name)
         if type(value) is not int or not 0 <= value <= MAX_TOKENS:
             return False
-    return (
-        usage.reasoning <= usage.output
-        and usage.cache_write_1h <= usage.cache_write
-        and type(usage.web_searches) is int
-        and 0 <= usage.web_searches <= MAX_TOKENS
-    )
+        if value and name in _PARTS and value > getattr(usage, _PARTS[name]):
+            return False
+    return len(usage.parts) <= MAX_PARTS and all(_plausible(part) for part in usage.parts)
 
 
 def _repair(rec: UsageRecord) -> None:
     """Keep the believable counts; anything else is not known, nor is a cost that was made of it."""
     usage = rec.usage
     rec.cost = None
-    for name in ("input", "cache_read", "cache_write", "cache_write_1h", "output", "reasoning", "web_searches"):
+    usage.parts = []
+    for name in _ALL:
         value = _count(getattr(usage, name))
         if value > MAX_TOKENS or value != getattr(usage, name):
             rec.partial = True
         setattr(usage, name, value if value <= MAX_TOKENS else 0)
-    usage.reasoning = min(usage.reasoning, usage.output)
-    usage.cache_write_1h = min(usage.cache_write_1h, usage.cache_write)
+    for name, whole in _PARTS.items():
+        setattr(usage, name, min(getattr(usage, name), getattr(usage, whole)))
 
 
 def _count(value: object) -> int:

@@ -10,7 +10,7 @@ import threading
 import msgspec
 import zstandard
 
-from pool_server.records import Attempt, Usage, UsageRecord
+from pool_server.records import UsageRecord
 
 _PACKED = b"\x01"  # msgpack, zstd with the dictionary below
 _LEVEL = -1  # half the time of level 1, and records come out as small
@@ -22,7 +22,12 @@ _decode = msgspec.msgpack.Decoder(UsageRecord).decode
 
 
 def _sample() -> bytes:
-    """Text that records share, so that even the first one is small. Frozen: part of form 1."""
+    """Text that records share, so that even the first one is small. Frozen, part of form 1: plain data, so that no
+    change of a record's shape changes it."""
+    usage = {
+        "input": 0, "cache_read": 0, "cache_write": 0, "cache_write_1h": 0, "output": 0, "reasoning": 0,
+        "web_searches": 0, "known": True,
+    }  # fmt: skip
     term = {"room": 0.5, "in_flight": 0.0, "priority": 0.0, "reset": 0.25, "weight": 1.0, "pinned": 0.0}
     decision = {
         "account": "codex:", "reason": "best", "strategy": "balanced", "probe": False, "retry_at": None,
@@ -32,15 +37,19 @@ def _sample() -> bytes:
             {"account": "claude:", "refusal": "provider", "until": None, "score": None, "terms": {}},
         ],
     }  # fmt: skip
-    attempt = Attempt("claude:", 429, "rate", "You have reached your usage limit", 0.5, 812.25, Usage(known=True))
-    record = UsageRecord(
-        id="req_0123456789abcdef", at=1790000000.125, user="user_", provider="claude", account="claude:",
-        model="claude-sonnet-4-5-20250929", dialect="messages", transport="sse", operation="messages", status=200,
-        outcome="upstream", message="overloaded_error", usage=Usage(known=True), cost=0.0125, partial=True,
-        attempts=[attempt, Attempt("codex:", 200, "", "", 0.5, 1500.25)], first_byte_ms=512.5, total_ms=10240.25,
-        request_bytes=20480, response_bytes=8192, key="key_", agent="claude-cli/2.0 (external, cli)",
-        session="session", tier="default", decision=decision,
-    )  # fmt: skip
+    failed = {
+        "account": "claude:", "status": 429, "fault": "rate", "message": "You have reached your usage limit",
+        "started_ms": 0.5, "ms": 812.25, "usage": usage,
+    }  # fmt: skip
+    record = {
+        "id": "req_0123456789abcdef", "at": 1790000000.125, "user": "user_", "provider": "claude",
+        "account": "claude:", "model": "claude-sonnet-4-5-20250929", "dialect": "messages", "transport": "sse",
+        "operation": "messages", "status": 200, "outcome": "upstream", "message": "overloaded_error", "usage": usage,
+        "cost": 0.0125, "partial": True,
+        "attempts": [failed, {"account": "codex:", "status": 200, "started_ms": 0.5, "ms": 1500.25}],
+        "first_byte_ms": 512.5, "total_ms": 10240.25, "request_bytes": 20480, "response_bytes": 8192, "key": "key_",
+        "agent": "claude-cli/2.0 (external, cli)", "session": "session", "tier": "default", "decision": decision,
+    }  # fmt: skip
     other = b"gpt-5.1-codex-max responses codex_cli_rs/0.50 gemini-2.5-pro generate code_assist qwen3-coder-plus chat "
     return other + msgspec.msgpack.encode(record)
 

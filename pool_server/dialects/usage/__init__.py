@@ -1,0 +1,13 @@
+"""What an answer used, whatever its vendor calls it: one reading a dialect family, by tables of names.
+
+`told` takes single usage objects in and keeps the last word on each figure; `openai`, `anthropic` and `google` make a
+`Usage` of what was told; `served` reads the facts that choose a price beside the tokens.
+"""
+
+from __future__ import annotations
+
+from pool_server.dialects.usage import anthropic, google, openai
+from pool_server.dialects.usage.served import Served
+from pool_server.dialects.usage.told import Told
+
+__all__ = ["Served", "Told", "anthropic", "google", "openai"]

@@ -1,0 +1,61 @@
+"""How an answer was served, as far as it tells: the facts that choose its price beside the tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_MOST_DOLLARS = 1_000_000.0  # for one answer; more is broken
+_TICK = 1e-10  # dollars; docs.x.ai, "Cost tracking"
+_WORD = 40
+
+
+class Served(msgspec.Struct):
+    """The last word on each fact; "" or None = not told.
+
+    `tier` is the service tier, `speed` Anthropic's speed of serving, `geo` where it was served, `cost` US dollars.
+    """
+
+    tier: str = ""
+    speed: str = ""
+    geo: str = ""
+    cost: float | None = None
+
+    def read(self, usage: Any) -> None:
+        """Take in what a usage object tells beside tokens."""
+        if not isinstance(usage, dict):
+            return
+        self.tier = word(usage.get("service_tier")) or self.tier
+        self.speed = word(usage.get("speed")) or self.speed
+        self.geo = word(usage.get("inference_geo")) or self.geo
+        if "cost" in usage or "cost_in_usd_ticks" in usage:
+            cost = _cost(usage)
+            self.cost = self.cost if cost is None else cost
+
+
+def word(value: Any) -> str:
+    """A short plain word in lower case, "" for anything else."""
+    return value.lower() if isinstance(value, str) and len(value) <= _WORD and value.isprintable() else ""
+
+
+def _cost(usage: dict[str, Any]) -> float | None:
+    """Dollars as told: xAI's ticks, OpenRouter's `cost` (with what the caller's own key was charged upstream) or an
+    object with a total, as Perplexity sends."""
+    ticks = _dollars(usage.get("cost_in_usd_ticks"), _TICK)
+    if ticks is not None:
+        return ticks
+    told = usage.get("cost")
+    if isinstance(told, dict):
+        return _dollars(told.get("total_cost"))
+    cost = _dollars(told)
+    details = usage.get("cost_details")
+    if cost is not None and usage.get("is_byok") is True and isinstance(details, dict):
+        cost += _dollars(details.get("upstream_inference_cost")) or 0.0
+    return cost
+
+
+def _dollars(value: Any, unit: float = 1.0) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value * unit if 0 <= value <= _MOST_DOLLARS / unit else None  # false for NaN
