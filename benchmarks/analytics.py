@@ -24,12 +24,12 @@ from pathlib import Path
 
 from benchmarks import ledger as books
 from benchmarks.ledger import ACCOUNTS, BATCH, DAY, YEAR, Source
-from pool_server.config import Ledger as LedgerSettings
-from pool_server.config import Settings
-from pool_server.records import UsageRecord, WindowObservation
+from pool_server.core.enums import Source as Seen
+from pool_server.core.models import UsageRecord, WindowObservation
+from pool_server.core.settings import LedgerSettings as LedgerSettings
+from pool_server.core.settings import Settings
 from pool_server.web import WebContext
-from pool_server.web.assets import CHARTS, assets
-from pool_server.words import Source as Seen
+from pool_server.web.base.assets import CHARTS, assets
 from tests.web.pool import open_context
 from tests.web.site import Site
 

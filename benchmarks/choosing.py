@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pool_server.accounts import STATE_TABLES, Accounts, Ask
-from pool_server.config import Settings, UsagePolling
-from pool_server.records import Fault, HttpAnswer, HttpRequest, WindowObservation
-from pool_server.store import Store
-from pool_server.words import Dialect, FaultKind, FaultScope, Operation, Provider, Source
+from pool_server.accounts import STATE_TABLES, Accounts, SelectionRequest
+from pool_server.core.enums import Dialect, FaultKind, FaultScope, Operation, Provider, Source
+from pool_server.core.models import Fault, HttpAnswer, HttpRequest, WindowObservation
+from pool_server.core.settings import Settings, UsagePolling
+from pool_server.storage import Store
 
 DAY = 86400
 MODEL = "claude-sonnet-4-5"
@@ -66,7 +66,7 @@ def pool(folder: Path, size: int) -> tuple[Accounts, float]:
 def exchange(accounts: Accounts, n: int) -> None:
     """All that one answered request asks of the accounts."""
     asked = ask(f"talk-{n}")
-    account = accounts.choose(asked).account
+    account = accounts.select(asked).account
     if account is None:
         raise SystemExit("nobody could serve")
     accounts.begin(account, MODEL)
@@ -77,8 +77,8 @@ def exchange(accounts: Accounts, n: int) -> None:
     accounts.end(account, MODEL)
 
 
-def ask(session: str | None) -> Ask:
-    return Ask((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, MODEL, "user", session)
+def ask(session: str | None) -> SelectionRequest:
+    return SelectionRequest((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, MODEL, "user", session)
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             accounts, took = pool(Path(folder), size)
             free, pinned = ask(None), ask("mine")
-            chosen = accounts.choose(free).account
+            chosen = accounts.select(free).account
             if chosen is None:
                 raise SystemExit("nobody could serve")
             accounts.bind(pinned, chosen)
@@ -98,8 +98,8 @@ def main() -> None:
                 for n in range(pins):
                     accounts.bind(ask(f"pin-{n}"), chosen)
             costs = (
-                cpu(lambda _, a=accounts, q=free: a.choose(q)),
-                cpu(lambda _, a=accounts, q=pinned: a.choose(q)),
+                cpu(lambda _, a=accounts, q=free: a.select(q)),
+                cpu(lambda _, a=accounts, q=pinned: a.select(q)),
                 cpu(lambda n, a=accounts: exchange(a, n), 500),
             )
             print(f"{size:>9} {took:>8.2f} {costs[0]:>8.1f} {costs[1]:>8.1f} {costs[2]:>9.1f}")

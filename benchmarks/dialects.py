@@ -13,8 +13,9 @@ from typing import Any
 
 import zstandard
 
-from pool_server.dialects import decode_body, frame_meter, meter, peek, splice
-from pool_server.words import Dialect, Operation
+from pool_server.core.enums import Dialect, Operation
+from pool_server.dialects import decode_body, frame_meter, meter, peek
+from pool_server.dialects.wire import splice
 
 DELTA: dict[str, tuple[Dialect, Operation, dict[str, Any], str]] = {
     "responses": (

@@ -24,11 +24,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pool_server.config import Ledger as LedgerSettings
-from pool_server.config import Settings
+from pool_server.core.models import Attempt, Usage, UsageRecord
+from pool_server.core.settings import LedgerSettings as LedgerSettings
+from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Filters, Ledger, LogFilters
-from pool_server.records import Attempt, Usage, UsageRecord
-from pool_server.store import Store
+from pool_server.storage import Store
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0

@@ -24,10 +24,10 @@ import users as people
 from rich.console import Console
 from rich.table import Table
 
-from pool_server.accounts.pins import Pins
-from pool_server.accounts.steady import Steady
-from pool_server.server import open_stores
-from pool_server.words import Provider
+from pool_server.accounts.selection.affinity import Pins
+from pool_server.app.server import open_stores
+from pool_server.core.enums import Provider
+from pool_server.storage.write_behind import WriteBehind
 
 PASSWORD = "benchmark-admin-password"
 EVENTS, PAUSE_MS, STREAMS = 100, 10, 64
@@ -166,7 +166,7 @@ def seed(folder: Path, users: int, pins: int) -> None:
     state, durable = open_stores(folder / "data")
     if users:
         people.fill(durable, users, 3, "no passphrase")
-    kept, now = Pins(Steady(state, time.time), ttl_s=86_400.0), time.time()
+    kept, now = Pins(WriteBehind(state, time.time), ttl_s=86_400.0), time.time()
     for number in range(pins):
         kept.pin(Provider.OPENAI, f"u_{number % 1000}", f"session {number}", f"openai:{number % 3}", now)
     state.close()

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pool_server.config import Limits, Settings
-from pool_server.records import Usage
-from pool_server.store import Store
-from pool_server.users import LEDGER_TABLES, STATE_TABLES, Actor, Principal, Refused, Reservation, Users
-from pool_server.users.model import KEYS, NAMES, PEOPLE, USER_KEYS, Key, User, encode, user_key_index
-from pool_server.users.names import skeleton
-from pool_server.users.passwords import Hasher
+from pool_server.core.models import Usage
+from pool_server.core.settings import Limits, Settings
+from pool_server.storage import Store
+from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, Principal, RefusedError, Reservation, Users
+from pool_server.users.identity.names import skeleton
+from pool_server.users.identity.passwords import Hasher
+from pool_server.users.models import KEYS, NAMES, PEOPLE, USER_KEYS, Key, User, encode, user_key_index
 
-SHELL = Actor("shell")
+SHELL = AuditActor("shell")
 PASSPHRASE = "correct horse battery"
 LIMITS = Limits(requests_per_minute=10**6, concurrent=10**5, tokens_5h=10**12, cost_month=10.0**9)
 BATCH = 20_000
@@ -116,7 +116,7 @@ async def sign_in(users: Users, number: int) -> bool:
     peer = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     try:
         await users.friend_login(peer=peer, name=f"friend {number}", passphrase=PASSPHRASE)
-    except Refused:
+    except RefusedError:
         return False
     return True
 

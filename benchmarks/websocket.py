@@ -23,8 +23,8 @@ from proxy import PASSWORD, make_key
 from rich.console import Console
 from rich.table import Table
 
+from pool_server.core.enums import Provider
 from pool_server.demo.fake_account import FakeAccount
-from pool_server.words import Provider
 
 EVENTS, PAUSE_MS, STREAMS = 100, 10, 64
 PATH = "/backend-api/codex/responses"

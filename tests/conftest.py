@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.peers import is_loopback
+from pool_server.core.loopback import is_loopback
 
 pytest_plugins = ["pytester"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pool_server.config import Section, Settings
+from pool_server.core.settings import Section, Settings
 
 PATIENCE_S = 30.0
 
@@ -43,9 +43,7 @@ def command(*args: str) -> list[str]:
 def environment(settings: Settings | None = None) -> dict[str, str]:
     """The parent's environment without anything that would be a setting."""
     kept = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("PROXY_", "POOL_", "FRIEND_", "PUBLIC_", "GEMINI_"))
+        k: v for k, v in os.environ.items() if not k.startswith(("PROXY_", "POOL_", "FRIEND_", "PUBLIC_", "GEMINI_"))
     }
     if settings is not None and settings.gemini_client_id:
         kept["GEMINI_OAUTH_CLIENT_ID"] = settings.gemini_client_id

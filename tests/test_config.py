@@ -12,8 +12,8 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import ConfigError, Listen, PoolUsers, Section, Settings, bind_address, parse_listen
-from pool_server.configfile import HIDDEN, VARIABLES, config_path, load, rows
+from pool_server.core.settings import ConfigError, Listen, PoolUsers, Section, Settings, bind_address, parse_listen
+from pool_server.core.settings_file import HIDDEN, VARIABLES, config_path, load, rows
 
 ROOT = Path(__file__).resolve().parent.parent
 # A setting that stands in the example as a comment.
@@ -102,9 +102,7 @@ def test_codex_pool_settings_run_unchanged(tmp_path: Path) -> None:
         ('data_dir = "a"', {"PROXY_DB_PATH": "c/x.db", "POOL_DATA_DIR": "d"}, "d"),
     ],
 )
-def test_the_database_path_names_the_data_folder(
-    tmp_path: Path, text: str, env: dict[str, str], folder: str
-) -> None:
+def test_the_database_path_names_the_data_folder(tmp_path: Path, text: str, env: dict[str, str], folder: str) -> None:
     assert read(tmp_path, text, **env).data_dir == folder
 
 
@@ -266,9 +264,7 @@ def test_local_mode_refuses_addresses_others_can_reach(address: str) -> None:
     assert bind_address(Settings(listen_addr=address, friend_code="x")) == parse_listen(address)
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "[::ffff:127.0.0.1]:1"]
-)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "[::ffff:127.0.0.1]:1"])
 def test_local_mode_takes_loopback(address: str) -> None:
     assert bind_address(Settings(listen_addr=address)).port == 1
 

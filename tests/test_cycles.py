@@ -15,9 +15,9 @@ from typing import Any
 
 import aiohttp
 
-from pool_server.config import PoolUsers, Settings
-from pool_server.server import Server
-from pool_server.sockets import listen
+from pool_server.app.listening import listen
+from pool_server.app.server import Server
+from pool_server.core.settings import PoolUsers, Settings
 from pool_server.web import TABLE
 from tests.fakes import FakeAccount, FakeProviders, Gate, account, fake_settings, faults, key_account, plays
 from tests.gateway.sockets import TERMINAL

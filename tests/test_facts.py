@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from pool_server.config import Settings
-from pool_server.facts import Gathering
-from pool_server.ledger import Budget
-from pool_server.records import Fault, HttpAnswer, HttpRequest, Usage, UsageRecord
-from pool_server.server import Rooms, open_rooms
-from pool_server.users import Actor
-from pool_server.words import AccountState, FaultKind, FaultScope
+from pool_server.alerts import Budget
+from pool_server.app.alert_facts import AlertFactsSource
+from pool_server.app.server import CoreServices, open_services
+from pool_server.core.enums import AccountState, FaultKind, FaultScope
+from pool_server.core.models import Fault, HttpAnswer, HttpRequest, Usage, UsageRecord
+from pool_server.core.settings import Settings
+from pool_server.users import AuditActor
 from tests.fakes import account, write_pool
 
 
@@ -20,9 +20,9 @@ async def nobody(request: HttpRequest) -> HttpAnswer:
     raise AssertionError(request.url)
 
 
-def with_rooms(folder: Path, work: Callable[[Rooms], object]) -> None:
+def with_rooms(folder: Path, work: Callable[[CoreServices], object]) -> None:
     async def run() -> None:
-        rooms = open_rooms(Settings(data_dir=str(folder / "data"), pool_dir=str(folder / "pool")), nobody)
+        rooms = open_services(Settings(data_dir=str(folder / "data"), pool_dir=str(folder / "pool")), nobody)
         try:
             rooms.accounts.load()
             await work(rooms)  # type: ignore[misc]
@@ -35,8 +35,8 @@ def with_rooms(folder: Path, work: Callable[[Rooms], object]) -> None:
 def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Path) -> None:
     write_pool(tmp_path / "pool", [account("claude:a"), account("claude:b")])
 
-    async def work(rooms: Rooms) -> None:
-        gather = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: 2e9)
+    async def work(rooms: CoreServices) -> None:
+        gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: 2e9)
         assert gather().accounts == {}
         suspended = Fault(FaultKind.SUSPENDED, FaultScope.ACCOUNT, message="organization disabled")
         rooms.accounts.fail("claude:a", suspended, "m")
@@ -50,15 +50,15 @@ def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Pa
 
 
 def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> None:
-    async def work(rooms: Rooms) -> None:
+    async def work(rooms: CoreServices) -> None:
         now = [1_790_000_000.0]
-        made = await rooms.users.create_user("Ann", actor=Actor("shell"), limits={"tokens_month": 1000})
-        other = await rooms.users.create_user("Ben", actor=Actor("shell"))
+        made = await rooms.users.create_user("Ann", actor=AuditActor("shell"), limits={"tokens_month": 1000})
+        other = await rooms.users.create_user("Ben", actor=AuditActor("shell"))
         for number, user in enumerate((made["id"], other["id"])):
             record = UsageRecord(f"r{number}", now[0], user, model="m", usage=Usage(input=10, known=True))
             assert await rooms.ledger.record(record)
         await rooms.ledger.fresh()
-        gather = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
+        gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
         assert gather().budgets == ()
         principal = rooms.users.authenticate(made["key"])
         held = rooms.users.reserve(principal, provider="claude", model="m", tokens=850, cost=None, room=None)  # type: ignore[arg-type]
@@ -67,11 +67,11 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
         assert gather().budgets == near
         now[0] += 86_400
         assert gather().budgets == near
-        fresh = Gathering(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
+        fresh = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
         assert fresh().budgets == ()
         fresh.prime()
         assert fresh().budgets == near
-        await rooms.users.delete_user(made["id"], actor=Actor("shell"))
+        await rooms.users.delete_user(made["id"], actor=AuditActor("shell"))
         assert gather().budgets == ()
 
     with_rooms(tmp_path, work)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pool_server.config import Choosing, PoolUsers
+from pool_server.core.settings import Choosing, PoolUsers
 from tests.fakes import FakeAccount, FakeProviders, account, fake_settings, key_account
 from tests.process import PoolProcess
 

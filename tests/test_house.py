@@ -6,6 +6,7 @@ import ast
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,22 +17,20 @@ PACKAGE = ROOT / "pool_server"
 
 # A module imports only what stands before it here, and within its own room; rooms in a row do not know each other.
 FLOORS = (
-    ("words",),
-    ("peers", "records"),
-    ("config",),
-    ("configfile", "running", "sockets"),
-    ("http1", "store"),
+    ("core",),
+    ("http1", "storage"),
     ("providers", "dialects"),
-    ("logs", "accounts", "users", "ledger"),
-    ("facts", "gateway", "web"),
-    ("server",),
-    ("supervisor",),
+    ("accounts", "users", "ledger"),
+    ("alerts", "simulation"),
+    ("gateway", "web"),
+    ("app",),
     ("demo",),
     ("cli",),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LINES = 500
+MODULES = 12  # in one folder, beside its __init__.py
 
 
 def tracked() -> list[Path]:
@@ -45,7 +44,7 @@ def tracked() -> list[Path]:
 
 
 def room(path: Path) -> str:
-    """`pool_server/users/keys.py` → users, `pool_server/config.py` → config."""
+    """`pool_server/users/identity/keys.py` → users."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -85,10 +84,10 @@ def test_rooms_know_only_the_floors_below() -> None:
 @pytest.mark.parametrize(
     ("rooms", "library"),
     [
-        (("accounts", "users", "ledger", "providers", "dialects", "store"), "tornado"),
-        (("accounts", "users", "ledger", "providers", "dialects", "store"), "aiohttp"),
+        (("accounts", "users", "ledger", "providers", "dialects", "storage"), "tornado"),
+        (("accounts", "users", "ledger", "providers", "dialects", "storage"), "aiohttp"),
         (("accounts", "users", "ledger", "providers", "dialects", "gateway", "web"), "lmdb"),
-        (("accounts", "users", "ledger", "providers", "dialects", "store", "gateway", "web"), "click"),
+        (("accounts", "users", "ledger", "providers", "dialects", "storage", "gateway", "web"), "click"),
     ],
 )
 def test_libraries_stay_at_their_edge(rooms: tuple[str, ...], library: str) -> None:
@@ -106,6 +105,11 @@ def test_no_source_outgrows_its_room() -> None:
     kinds = {".py", ".js", ".css", ".html", ".sh", ".ps1"}
     long = [p for p in tracked() if p.suffix in kinds and p.read_text(encoding="utf-8").count("\n") > LINES]
     assert not long
+
+
+def test_no_folder_outgrows_its_room() -> None:
+    folders = Counter(path.parent for path in modules() if path.name != "__init__.py")
+    assert not {folder: count for folder, count in folders.items() if count > MODULES}
 
 
 def texts() -> Iterator[tuple[Path, str]]:
@@ -139,9 +143,7 @@ def test_the_two_commands_can_be_run() -> None:
     for name in ("scripts/serve", "scripts/demo", "scripts/test", "scripts/install-clis", ".ci/run"):
         path = ROOT / name
         assert path.stat().st_mode & 0o111, name
-        shell = (
-            path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!").split()[-1].removeprefix("/bin/")
-        )
+        shell = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!").split()[-1].removeprefix("/bin/")
         subprocess.run([shell, "-n", str(path)], check=True)
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
@@ -175,7 +177,5 @@ def test_skips_are_told_and_fail_where_all_must_run(
     pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(SKIPS)
     pytester.makepyfile(test_module='import pytest; pytest.importorskip("no_such_module")')
-    result = pytester.run(
-        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors"
-    )
+    result = pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors")
     result.assert_outcomes(passed=1, xfailed=1, failed=failed, skipped=2 - errors, errors=errors)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.config import Settings
+from pool_server.app.server import open_durable
+from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
-from pool_server.server import open_durable
 from tests.fakes import FakeProviders, account, fake_settings, plays
 from tests.gateway.stack import messages
 from tests.process import PoolProcess

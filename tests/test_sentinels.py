@@ -19,9 +19,9 @@ import aiohttp
 import msgspec
 import pytest
 
-from pool_server.accounts import RefreshFailed
-from pool_server.config import Alerts, Choosing, PoolUsers, Settings
-from pool_server.words import CredentialKind, Provider
+from pool_server.accounts import RefreshError
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.core.settings import Alerts, Choosing, PoolUsers, Settings
 from tests.fakes import Call, FakeAccount, FakeProviders, Play, fake_settings, faults, plays
 from tests.gateway.sockets import Client
 from tests.gateway.stack import Stack, chat, messages, responses, run
@@ -274,7 +274,7 @@ def test_no_exception_tells_a_token(tmp_path: Path, status: int) -> None:
                 told = {"error": "invalid_grant", "error_description": f"{one.refresh} {one.access}"}
                 stack.fakes.then(one.id, plays.status(status, told), on="token")
                 credential = stack.accounts.credential(one.id)
-                with pytest.raises(RefreshFailed) as failed:
+                with pytest.raises(RefreshError) as failed:
                     await stack.accounts.refresh(one.id, one.access, "rejected by the provider")
                 error: BaseException | None = failed.value
                 texts = [repr(credential), str(credential)]

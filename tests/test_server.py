@@ -15,12 +15,12 @@ import msgspec
 import pytest
 
 from pool_server import ledger, users
-from pool_server.config import PoolUsers, Settings
+from pool_server.app.listening import listen
+from pool_server.app.server import Server, open_durable
+from pool_server.core.models import UsageRecord
+from pool_server.core.settings import PoolUsers, Settings
 from pool_server.ledger import Ledger
-from pool_server.records import UsageRecord
-from pool_server.server import Server, open_durable
-from pool_server.sockets import listen
-from pool_server.store import LEDGER, Store, StoreVersion
+from pool_server.storage import LEDGER, Store, StoreVersionError
 from tests.fakes import FakeProviders, Gate, Play, account, fake_settings, key_account, write_pool
 from tests.process import PATIENCE_S, PoolProcess, command, environment, to_toml, until
 
@@ -316,7 +316,7 @@ def test_a_ledger_of_the_format_before_is_taken_over_and_not_given_back(tmp_path
     durable = open_durable(folder)
     assert Ledger(durable, Settings()).summary(0, 2e9)["total"]["requests"] == 2
     durable.close()
-    with pytest.raises(StoreVersion):
+    with pytest.raises(StoreVersionError):
         Store.open(folder / LEDGER, tables=tables, durable=True, version=1)
 
 

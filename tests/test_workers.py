@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import Choosing, PoolUsers
-from pool_server.records import Usage
+from pool_server.core.models import Usage
+from pool_server.core.settings import Choosing, PoolUsers
 from tests.fakes import FakeProviders, Gate, account, fake_settings, faults, key_account, plays
 from tests.gateway.stack import messages
 from tests.process import PATIENCE_S, PoolProcess, until

@@ -1,30 +1,32 @@
 """Which account serves, and why: credential files, refresh, quota windows, states, choice and pins."""
 
-from pool_server.accounts import pins, refresh, shared
-from pool_server.accounts.choose import Ask, Decision, choose
-from pool_server.accounts.files import Unusable
-from pool_server.accounts.files import create as create_file
-from pool_server.accounts.lane import Candidate
-from pool_server.accounts.pool import Accounts
-from pool_server.accounts.refresh import RefreshFailed
-from pool_server.accounts.setup import SetupFailed
-from pool_server.accounts.states import Actor, Event
-from pool_server.accounts.vault import ReloadReport
+from pool_server.accounts import replication
+from pool_server.accounts.credentials import refresh
+from pool_server.accounts.credentials.files import RejectedFile
+from pool_server.accounts.credentials.files import create as create_file
+from pool_server.accounts.credentials.onboarding import OnboardingError
+from pool_server.accounts.credentials.refresh import RefreshError
+from pool_server.accounts.credentials.store import ReloadReport
+from pool_server.accounts.health.transitions import AccountEvent, StateActor
+from pool_server.accounts.selection import affinity
+from pool_server.accounts.selection.candidates import Candidate
+from pool_server.accounts.selection.select import Decision, SelectionRequest, select
+from pool_server.accounts.service import Accounts
 
-STATE_TABLES = (*shared.TABLES, *pins.TABLES, *refresh.TABLES)
+STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES)
 
 __all__ = [
     "STATE_TABLES",
+    "AccountEvent",
     "Accounts",
-    "Actor",
-    "Ask",
     "Candidate",
     "Decision",
-    "Event",
-    "RefreshFailed",
+    "OnboardingError",
+    "RefreshError",
+    "RejectedFile",
     "ReloadReport",
-    "SetupFailed",
-    "Unusable",
-    "choose",
+    "SelectionRequest",
+    "StateActor",
     "create_file",
+    "select",
 ]

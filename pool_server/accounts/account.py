@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.live import Live
-from pool_server.words import AccountState, CredentialKind, Provider
+from pool_server.accounts.health.state import AccountHealth
+from pool_server.core.enums import AccountState, CredentialKind, Provider
 
 
-class Facts(msgspec.Struct, frozen=True):
+class AccountFacts(msgspec.Struct, frozen=True):
     """What the credential file says, without anything secret.
 
     `cohort` holds everything a provider looks at to tell which models and operations an account serves: accounts
@@ -43,9 +43,9 @@ class Account:
 
     __slots__ = ("elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "turn", "version")
 
-    def __init__(self, facts: Facts, live: Live | None = None) -> None:
+    def __init__(self, facts: AccountFacts, live: AccountHealth | None = None) -> None:
         self.facts = facts
-        self.live = live if live is not None else Live()
+        self.live = live if live is not None else AccountHealth()
         self.version = 0
         self.local = 0
         self.elsewhere = 0

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pool_server.accounts import windows as win
-from pool_server.accounts.account import Account, Facts
-from pool_server.accounts.lane import RETURNING, Candidate
-from pool_server.accounts.live import Live
-from pool_server.accounts.probing import probe_due
-from pool_server.records import WindowObservation
-from pool_server.words import AccountState, Provider, Refusal
+from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.probing import probe_due
+from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.selection.candidates import RETURNING, Candidate
+from pool_server.core.enums import AccountState, Provider, Refusal
+from pool_server.core.models import WindowObservation
 
 
 def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
     }  # fmt: skip
 
 
-def standing_row(facts: Facts, refusal: Refusal | None, standing: Candidate) -> dict[str, Any]:
+def standing_row(facts: AccountFacts, refusal: Refusal | None, standing: Candidate) -> dict[str, Any]:
     """Would this account be chosen now, and why or why not."""
     return {
         "account": facts.id,
@@ -84,14 +84,14 @@ def window_row(w: WindowObservation, now: float) -> dict[str, Any]:
     }
 
 
-def cooldown_until(live: Live, now: float) -> float | None:
+def cooldown_until(live: AccountHealth, now: float) -> float | None:
     """When the whole account's rest ends, None when it does not rest."""
     rest = live.rest
     resting = live.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
     return rest.until if resting and rest is not None and rest.until > now else None
 
 
-def _fault_row(live: Live) -> dict[str, Any] | None:
+def _fault_row(live: AccountHealth) -> dict[str, Any] | None:
     note = live.last_fault
     if note is None:
         return None

@@ -14,8 +14,8 @@ import click
 from pool_server.accounts import create_file
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
 from pool_server.cli.pool import open_pool
-from pool_server.providers import Rejected, provider_module
-from pool_server.words import Provider
+from pool_server.core.enums import Provider
+from pool_server.providers import CredentialRejectedError, provider_module
 
 
 @click.group("account", help="Accounts of the pool: their state, and what to do about it.")
@@ -89,7 +89,7 @@ def add_key(provider: str, name: str | None, base_url: str | None, label: str | 
         try:
             create_file(path, data)
         except FileExistsError:
-            raise Rejected(f"{path} is there already; choose another --name") from None
+            raise CredentialRejectedError(f"{path} is there already; choose another --name") from None
     click.echo(f"{account} is in {path}")
 
 

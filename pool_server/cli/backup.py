@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pool_server.cli.common import config_option, one_line, settings
-from pool_server.store import backup_folder
+from pool_server.storage import backup_folder
 
 
 @click.command("backup", help="Copy the data folder into FILE, also while the server runs; .zst compresses.")

@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 
 import click
 
-from pool_server.config import ConfigError, Settings
-from pool_server.configfile import config_path, load
-from pool_server.providers import Rejected
-from pool_server.sockets import StartError
-from pool_server.store import StoreError
-from pool_server.users import Refused
+from pool_server.app.listening import StartError
+from pool_server.core.settings import ConfigError, Settings
+from pool_server.core.settings_file import config_path, load
+from pool_server.providers import CredentialRejectedError
+from pool_server.storage import StoreError
+from pool_server.users import RefusedError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Misconfigured(click.ClickException):
+class MisconfiguredError(click.ClickException):
     """A mistake in the settings."""
 
     exit_code = 2
@@ -53,8 +53,8 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise Misconfigured(str(error)) from None
-    except (StoreError, StartError, Refused, Rejected, ValueError) as error:
+        raise MisconfiguredError(str(error)) from None
+    except (StoreError, StartError, RefusedError, CredentialRejectedError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pool_server import logs
+from pool_server.app import logs
 from pool_server.cli.common import one_line
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import click
 
-from pool_server import running
-from pool_server.accounts import files
+from pool_server.accounts.credentials import files
+from pool_server.app import run_file
+from pool_server.app.listening import StartError, listen
+from pool_server.app.server import open_durable
 from pool_server.cli.common import config_option, emit, json_option
-from pool_server.config import HIDDEN, ConfigError, Settings, bind_address
-from pool_server.configfile import Loaded, config_path, load, rows
-from pool_server.providers import Credential, Rejected, provider_module
-from pool_server.server import open_durable
-from pool_server.sockets import StartError, listen
-from pool_server.store import StoreError
-from pool_server.words import CredentialKind, Provider
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.core.settings import HIDDEN, ConfigError, Settings, bind_address
+from pool_server.core.settings_file import LoadedSettings, config_path, load, rows
+from pool_server.providers import Credential, CredentialRejectedError, provider_module
+from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 SIGN_IN = "sign in again with its CLI and copy the file anew"
@@ -73,7 +73,7 @@ def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Find
         yield from look()
 
 
-def look_at_settings(loaded: Loaded) -> Iterator[Finding]:
+def look_at_settings(loaded: LoadedSettings) -> Iterator[Finding]:
     """Where they come from, what mode they make, and who else may read the secrets in the file."""
     mode = "friends mode" if loaded.settings.friends_mode else "local mode: no keys, this machine only"
     source = str(loaded.path) if loaded.path else "no config.toml, defaults and environment"
@@ -104,7 +104,7 @@ def look_at_port(settings: Settings) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("port", WRONG, str(error), "set friend_code or an admin password, or listen on 127.0.0.1")
         return
-    url = running.find(Path(settings.data_dir))
+    url = run_file.find(Path(settings.data_dir))
     if url is not None:
         yield Finding("port", OK, f"the server runs on {url}")
         return
@@ -160,12 +160,12 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
 
 
-def _look_at_file(file: files.Found, settings: Settings, now: float) -> Iterator[Finding]:
+def _look_at_file(file: files.CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:
     try:
         data = files.read(file.path).data
         options = files.options(data)
         credential = provider_module(file.provider).parse(data, file.account, now=now)
-    except Rejected as error:
+    except CredentialRejectedError as error:
         yield Finding(file.account, WRONG, f"{file.name}: {error}", SIGN_IN)
         return
     state, message, fix = _judge(credential, settings, now)

@@ -15,13 +15,13 @@ from urllib.parse import quote
 
 import click
 
-from pool_server import running
 from pool_server.accounts import Accounts
+from pool_server.app import run_file
+from pool_server.app.server import open_services
 from pool_server.cli.common import one_line
-from pool_server.config import Settings
+from pool_server.core.settings import Settings
 from pool_server.gateway import Upstream
-from pool_server.server import open_rooms
-from pool_server.store import lock_folder
+from pool_server.storage import lock_folder
 
 TIMEOUT_S = 90.0
 UNKNOWN = "there is no such account; `pool-server account list` shows them"
@@ -39,7 +39,7 @@ class Pool(Protocol):
 def open_pool(settings: Settings) -> Iterator[Pool]:
     """The running server where there is one, else the files, which are held for as long as the block lasts."""
     folder = Path(settings.data_dir)
-    url = running.find(folder)
+    url = run_file.find(folder)
     if url is not None:
         yield Running(url, _password(settings))
         return
@@ -133,7 +133,7 @@ class Resting:
     def _with_pool(self, work: Callable[[Accounts], Awaitable[Any]]) -> Any:
         async def opened() -> Any:
             upstream = Upstream()
-            rooms = open_rooms(self._settings, upstream.send)
+            rooms = open_services(self._settings, upstream.send)
             try:
                 rooms.accounts.load()
                 return await work(rooms.accounts)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pool_server.cli.common import config_option, one_line, settings
-from pool_server.store import restore
+from pool_server.storage import restore
 
 
 @click.command("restore", help="Put a copy back. The server must be stopped; what was there is kept beside it.")

@@ -7,9 +7,9 @@ from functools import partial
 
 import click
 
-from pool_server import logs, supervisor
+from pool_server.app import logs, supervisor
 from pool_server.cli.common import config_option, given, one_line
-from pool_server.configfile import config_path, load
+from pool_server.core.settings_file import config_path, load
 
 
 @click.command("serve", help="Run the pool. SIGTERM leaves well, SIGHUP rereads settings and accounts.")

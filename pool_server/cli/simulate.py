@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from pool_server.accounts.simulate import simulate
-from pool_server.accounts.simulate_scenario import SCENARIOS
 from pool_server.cli.common import emit, json_option, table
-from pool_server.words import Strategy
+from pool_server.core.enums import Strategy
+from pool_server.simulation.scenario import SCENARIOS
+from pool_server.simulation.week import simulate
 
 
 @click.command("simulate", help="A week of demand through the real choice, for one strategy or all.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK, FakeAccount, Window
-from pool_server.words import CredentialKind, Dialect, Operation, Provider
 
 HOUR = 3600.0
 
@@ -56,7 +56,7 @@ def accounts(now: float, origin: str) -> list[FakeAccount]:
     return cast
 
 
-class Habit(msgspec.Struct, frozen=True):
+class FriendHabit(msgspec.Struct, frozen=True):
     """One way a friend works: a client and a model, and how often of all their sessions (weights)."""
 
     provider: Provider
@@ -74,30 +74,30 @@ class Friend(msgspec.Struct, frozen=True):
     pace: float
     hours: tuple[int, int]
     since: int
-    habits: tuple[Habit, ...]
+    habits: tuple[FriendHabit, ...]
     weekends: float = 0.25
     limits: dict[str, float] = {}
 
 
-def _codex(model: str, weight: float) -> Habit:
+def _codex(model: str, weight: float) -> FriendHabit:
     agent = "codex_exec/0.169.0"
-    return Habit(Provider.CODEX, model, weight, agent, Dialect.RESPONSES, Operation.RESPONSES)
+    return FriendHabit(Provider.CODEX, model, weight, agent, Dialect.RESPONSES, Operation.RESPONSES)
 
 
-def _claude(model: str, weight: float) -> Habit:
-    return Habit(Provider.CLAUDE, model, weight, "claude-cli/2.1.329", Dialect.MESSAGES, Operation.MESSAGES)
+def _claude(model: str, weight: float) -> FriendHabit:
+    return FriendHabit(Provider.CLAUDE, model, weight, "claude-cli/2.1.329", Dialect.MESSAGES, Operation.MESSAGES)
 
 
-def _gemini(model: str, weight: float) -> Habit:
-    return Habit(Provider.GEMINI, model, weight, "GeminiCLI/0.61.0", Dialect.CODE_ASSIST, Operation.GENERATE)
+def _gemini(model: str, weight: float) -> FriendHabit:
+    return FriendHabit(Provider.GEMINI, model, weight, "GeminiCLI/0.61.0", Dialect.CODE_ASSIST, Operation.GENERATE)
 
 
-def _qwen(weight: float) -> Habit:
-    return Habit(Provider.QWEN, "qwen3-coder-plus", weight, "QwenCode/0.24.4", Dialect.CHAT, Operation.CHAT)
+def _qwen(weight: float) -> FriendHabit:
+    return FriendHabit(Provider.QWEN, "qwen3-coder-plus", weight, "QwenCode/0.24.4", Dialect.CHAT, Operation.CHAT)
 
 
-def _basement(weight: float) -> Habit:
-    return Habit(Provider.OPENAI, COMPATIBLE_MODELS[0], weight, "opencode/1.18.33", Dialect.CHAT, Operation.CHAT)
+def _basement(weight: float) -> FriendHabit:
+    return FriendHabit(Provider.OPENAI, COMPATIBLE_MODELS[0], weight, "opencode/1.18.33", Dialect.CHAT, Operation.CHAT)
 
 
 FRIENDS: tuple[Friend, ...] = (

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import msgspec
 
-from pool_server.words import CredentialKind, Provider
+from pool_server.core.enums import CredentialKind, Provider
 
 Json = dict[str, Any]
 _SIGNING = "not a secret: signs the tokens of fake accounts only"

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from pool_server.accounts import Candidate, Decision
-from pool_server.demo.cast import Friend, Habit
+from pool_server.core.enums import ChoiceReason, FaultKind, Outcome, Provider, Refusal, Source, Strategy, Transport
+from pool_server.core.models import Attempt, Usage, UsageRecord, WindowObservation
+from pool_server.demo.cast import Friend, FriendHabit
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK
-from pool_server.records import Attempt, Usage, UsageRecord, WindowObservation
-from pool_server.words import ChoiceReason, FaultKind, Outcome, Provider, Refusal, Source, Strategy, Transport
 
 WINDOW_NAMES = {FIVE_HOURS: "5h", WEEK: "7d", DAY: "1d"}
 
@@ -32,7 +32,7 @@ _RETRIED = 0.03
 _BUSY = 3  # friends who were here within the last hours
 
 
-class Person:
+class SeededPerson:
     """A friend with the ids the pool gave them."""
 
     def __init__(self, friend: Friend, user: str, key: str) -> None:
@@ -40,7 +40,7 @@ class Person:
 
 
 def history(
-    people: Sequence[Person], accounts: Mapping[Provider, Sequence[str]], *, now: float, seed: int = 7
+    people: Sequence[SeededPerson], accounts: Mapping[Provider, Sequence[str]], *, now: float, seed: int = 7
 ) -> Iterator[UsageRecord]:
     """The records of all sessions up to `now` (unix seconds), person by person. The same seed, the same past."""
     for number, person in enumerate(people):
@@ -65,7 +65,7 @@ def _sessions(friend: Friend, at: float, rng: random.Random) -> list[float]:
 
 
 def _session(
-    person: Person, start: float, accounts: Mapping[Provider, Sequence[str]], rng: random.Random
+    person: SeededPerson, start: float, accounts: Mapping[Provider, Sequence[str]], rng: random.Random
 ) -> Iterator[UsageRecord]:
     """One conversation: the same account throughout, a context that grows and is read from the cache."""
     habits = person.friend.habits
@@ -86,7 +86,7 @@ def _session(
         at += record.total_ms / 1000 + rng.expovariate(1 / 55)
 
 
-def _usage(habit: Habit, context: int, first: bool, rng: random.Random) -> Usage:
+def _usage(habit: FriendHabit, context: int, first: bool, rng: random.Random) -> Usage:
     fresh = int(rng.lognormvariate(6.8, 0.9))
     output = int(min(24_000, rng.lognormvariate(6.2, 1.0))) + 20
     thought = int(output * rng.uniform(0.2, 0.7)) if habit.provider in (Provider.CODEX, Provider.GEMINI) else 0
@@ -98,7 +98,9 @@ def _usage(habit: Habit, context: int, first: bool, rng: random.Random) -> Usage
     return Usage(fresh + (context if first else 0), read, output=output, reasoning=thought, known=True)
 
 
-def _record(person: Person, habit: Habit, account: str, at: float, usage: Usage, rng: random.Random) -> UsageRecord:
+def _record(
+    person: SeededPerson, habit: FriendHabit, account: str, at: float, usage: Usage, rng: random.Random
+) -> UsageRecord:
     first_byte = rng.lognormvariate(7.0, 0.45)
     record = UsageRecord(
         id=f"{int(at * 1000):011x}{rng.getrandbits(52):013x}",

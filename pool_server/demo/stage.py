@@ -16,18 +16,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pool_server.config import Ledger as LedgerSettings
-from pool_server.config import PoolUsers, Settings, UsagePolling, bind_address
+from pool_server.app.listening import listen
+from pool_server.app.server import Server, open_stores
+from pool_server.core.enums import FaultKind, FaultScope, Provider, Source
+from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.settings import LedgerSettings as LedgerSettings
+from pool_server.core.settings import PoolUsers, Settings, UsagePolling, bind_address
 from pool_server.demo.cast import FRIENDS, RESTING, accounts
 from pool_server.demo.fake_account import DAY, FakeAccount
-from pool_server.demo.history import WINDOW_NAMES, Person, fillings, history
+from pool_server.demo.history import WINDOW_NAMES, SeededPerson, fillings, history
 from pool_server.demo.providers import DemoProviders
 from pool_server.ledger import Ledger
-from pool_server.records import Fault, WindowObservation
-from pool_server.server import Server, open_stores
-from pool_server.sockets import listen
-from pool_server.users import Actor, Users
-from pool_server.words import FaultKind, FaultScope, Provider, Source
+from pool_server.users import AuditActor, Users
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _settings(folder: Path, fakes: DemoProviders) -> Settings:
 class _Friend(NamedTuple):
     name: str
     key: str
-    person: Person
+    person: SeededPerson
 
 
 async def _past(settings: Settings, cast: list[FakeAccount], now: float, seed: int) -> list[_Friend]:
@@ -145,9 +145,9 @@ async def _past(settings: Settings, cast: list[FakeAccount], now: float, seed: i
             joined = now - friend.since * DAY
             users = Users(settings, durable, state, clock=lambda joined=joined: joined)  # type: ignore[misc]
             made = await users.create_user(
-                friend.name, actor=Actor("server"), limits=friend.limits, note="plays in the demo"
+                friend.name, actor=AuditActor("server"), limits=friend.limits, note="plays in the demo"
             )
-            friends.append(_Friend(friend.name, made["key"], Person(friend, made["id"], made["key_id"])))
+            friends.append(_Friend(friend.name, made["key"], SeededPerson(friend, made["id"], made["key_id"])))
         await _write_usage(Ledger(durable, settings), [friend.person for friend in friends], cast, now, seed)
         return friends
     finally:
@@ -155,7 +155,9 @@ async def _past(settings: Settings, cast: list[FakeAccount], now: float, seed: i
         durable.close()
 
 
-async def _write_usage(ledger: Ledger, people: list[Person], cast: list[FakeAccount], now: float, seed: int) -> None:
+async def _write_usage(
+    ledger: Ledger, people: list[SeededPerson], cast: list[FakeAccount], now: float, seed: int
+) -> None:
     ids: dict[Provider, list[str]] = defaultdict(list)
     for account in cast:
         ids[account.provider].append(account.id)

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from pool_server.core.models import Usage
 from pool_server.demo import wire
-from pool_server.records import Usage
 
 Json = dict[str, Any]
 

@@ -21,12 +21,12 @@ import aiohttp
 import zstandard
 from aiohttp import web
 
-from pool_server.config import TokenUrls, Upstreams
+from pool_server.core.enums import Provider
+from pool_server.core.models import Usage
+from pool_server.core.settings import TokenUrls, Upstreams
 from pool_server.demo import wire
 from pool_server.demo.fake_account import FakeAccount
 from pool_server.demo.surfaces import GENERATION, Surface, good, surface_of
-from pool_server.records import Usage
-from pool_server.words import Provider
 
 Json = dict[str, Any]
 _BODY_CAP = 256 << 20

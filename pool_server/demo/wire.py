@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pool_server.records import Usage
+from pool_server.core.models import Usage
 
 Json = dict[str, Any]
 Event = tuple[str, Json]

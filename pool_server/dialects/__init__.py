@@ -5,16 +5,16 @@ Pure: nothing here does I/O, keeps a clock or knows a provider.
 
 from __future__ import annotations
 
+from pool_server.core.enums import Dialect
 from pool_server.dialects import chat, gemini, messages, responses
-from pool_server.dialects.encoding import Inflater, decode_body
 from pool_server.dialects.errors import ends_stream, error, header_safe, stream_error, ws_error
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.requests import SHEDDABLE, peek
-from pool_server.dialects.splice import splice, strip_encrypted
-from pool_server.dialects.sse import Scanner, data_of
-from pool_server.dialects.words import BadBody, BadEncoding, Meter, TooLarge
-from pool_server.words import Dialect
+from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
+from pool_server.dialects.wire.encoding import Inflater, decode_body
+from pool_server.dialects.wire.splice import splice, strip_encrypted
+from pool_server.dialects.wire.sse import Scanner, data_of
 
 _KEEPALIVE = {
     Dialect.RESPONSES: responses.KEEPALIVE,
@@ -32,15 +32,15 @@ def keepalive(dialect: Dialect) -> bytes:
 
 __all__ = [
     "SHEDDABLE",
-    "BadBody",
-    "BadEncoding",
+    "BadBodyError",
+    "BadEncodingError",
+    "BodyTooLargeError",
     "FrameMeter",
     "Inflater",
     "Meter",
     "ModelInfo",
     "ModelsShape",
     "Scanner",
-    "TooLarge",
     "data_of",
     "decode_body",
     "ends_stream",

@@ -9,18 +9,10 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
-from pool_server.dialects.sse import closes, data_of
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
-from pool_server.dialects.words import (
-    FAULT,
-    RENDERED,
-    TERMINAL,
-    Facts,
-    loads,
-    status_of,
-    text,
-)
+from pool_server.dialects.wire.sse import closes, data_of
 
 KEEPALIVE = b": keepalive\n\n"
 
@@ -77,7 +69,7 @@ class _Answer(msgspec.Struct):
 _CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
 
 
-class Reader(Facts):
+class ChatReader(AnswerFacts):
     """Reads the chunks of one streamed completion, or a whole JSON one.
 
     Some servers repeat the running usage in every chunk: the latest is kept undecoded until someone asks.

@@ -11,9 +11,9 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from pool_server.dialects.words import dumps
-from pool_server.records import ClientError
-from pool_server.words import Dialect, ErrorKind
+from pool_server.core.enums import Dialect, ErrorKind
+from pool_server.core.models import ClientError
+from pool_server.dialects.types import dumps
 
 Headers = list[tuple[str, str]]
 Answer = tuple[int, Headers, bytes]

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.sse import closes, data_of
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
 from pool_server.dialects.usage import google
-from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text
+from pool_server.dialects.wire.sse import closes, data_of
 
 KEEPALIVE = b"\n"
 
@@ -68,7 +68,7 @@ class _Wrapped(_Response, rename="camel"):
 _WRAPPED, _PARTS = Decoder(_Wrapped), Decoder(list[msgspec.Raw])
 
 
-class Reader(Facts):
+class GeminiReader(AnswerFacts):
     """Reads the chunks of one streamed answer, or a whole JSON one.
 
     Every chunk repeats the running usage: the latest is kept undecoded until someone asks. There is no closing

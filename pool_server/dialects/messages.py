@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.sse import closes, data_of
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
 from pool_server.dialects.usage import anthropic
-from pool_server.dialects.words import FAULT, RENDERED, TERMINAL, Facts, loads, status_of, text
+from pool_server.dialects.wire.sse import closes, data_of
 
 KEEPALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -61,7 +61,7 @@ class _Error(msgspec.Struct):
 _EVENT, _START, _ERROR, _MESSAGE = Decoder(_Event), Decoder(_Start), Decoder(_Error), Decoder(_Message)
 
 
-class Reader(Facts):
+class MessagesReader(AnswerFacts):
     """Reads the events of one streamed message, or a whole JSON one."""
 
     def __init__(self) -> None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from pool_server.core.enums import Dialect, Operation, Signal
+from pool_server.core.models import Usage
 from pool_server.dialects import chat, gemini, messages, responses
-from pool_server.dialects.sse import Scanner
+from pool_server.dialects.types import RENDERED, SIGNALS, Meter
 from pool_server.dialects.usage import Served
-from pool_server.dialects.words import RENDERED, SIGNALS, Meter
-from pool_server.records import Usage
-from pool_server.words import Dialect, Operation, Signal
+from pool_server.dialects.wire.sse import Scanner
 
 JSON_CAP = 32 << 20  # bytes; a larger JSON answer passes, its usage stays unknown
 
 _RENDERED = SIGNALS[RENDERED]
 
-_Reader = responses.Reader | messages.Reader | chat.Reader | gemini.Reader
+_Reader = responses.ResponsesReader | messages.MessagesReader | chat.ChatReader | gemini.GeminiReader
 
 _READERS: dict[Dialect, type[_Reader]] = {
-    Dialect.RESPONSES: responses.Reader,
-    Dialect.MESSAGES: messages.Reader,
-    Dialect.CHAT: chat.Reader,
-    Dialect.GEMINI: gemini.Reader,
-    Dialect.CODE_ASSIST: gemini.Reader,
+    Dialect.RESPONSES: responses.ResponsesReader,
+    Dialect.MESSAGES: messages.MessagesReader,
+    Dialect.CHAT: chat.ChatReader,
+    Dialect.GEMINI: gemini.GeminiReader,
+    Dialect.CODE_ASSIST: gemini.GeminiReader,
 }
 
 
@@ -77,7 +77,7 @@ class StreamMeter(_Facts):
 
     def finish(self) -> Signal:
         found = self._scanner.finish()
-        if isinstance(self._reader, chat.Reader):
+        if isinstance(self._reader, chat.ChatReader):
             self._reader.end()
         return SIGNALS[found]
 
@@ -137,7 +137,7 @@ class FrameMeter(_Facts):
     at_boundary = True
 
     def __init__(self) -> None:
-        self._events = responses.Reader()
+        self._events = responses.ResponsesReader()
         super().__init__(self._events)
 
     def feed(self, frame: bytes | str) -> Signal:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.dialects.words import dumps
+from pool_server.dialects.types import dumps
 
 
 class ModelsShape(StrEnum):

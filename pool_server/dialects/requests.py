@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import msgspec
 from msgspec.json import Decoder
 
+from pool_server.core.enums import Dialect, Operation
+from pool_server.core.models import Peek
 from pool_server.dialects.session import find_session, opening_hash
-from pool_server.dialects.words import RAW_FIELDS, TEXT, BadBody, loads, text, whole
-from pool_server.records import Peek
-from pool_server.words import Dialect, Operation
+from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, text, whole
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -132,7 +132,7 @@ def _decode(data: bytes, decoder: Decoder[B], needed: bool) -> B:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         problem = "the request body is not valid JSON"
     if needed:
-        raise BadBody(problem)
+        raise BadBodyError(problem)
     return decoder.type()
 
 

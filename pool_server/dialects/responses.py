@@ -12,20 +12,10 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.sse import closes, data_of
+from pool_server.dialects.types import FAULT, LIMITS, RENDERED, TERMINAL, AnswerFacts, dumps, loads, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
-from pool_server.dialects.words import (
-    FAULT,
-    LIMITS,
-    RENDERED,
-    TERMINAL,
-    Facts,
-    dumps,
-    loads,
-    status_of,
-    text,
-)
+from pool_server.dialects.wire.sse import closes, data_of
 
 KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
 
@@ -129,7 +119,7 @@ class _Type(msgspec.Struct):
 _EVENT, _TYPE, _RESPONSE = Decoder(_Event), Decoder(_Type), Decoder(_Response)
 
 
-class Reader(Facts):
+class ResponsesReader(AnswerFacts):
     """Reads the events of one answer (SSE events or WebSocket frames), or a whole JSON answer."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b, sha256
 
-from pool_server.dialects.words import RAW_FIELDS, TEXT, loads
+from pool_server.dialects.types import RAW_FIELDS, TEXT, loads
 
 _LONGEST = 200  # characters; a longer identifier is replaced by its hash
 _PIECE = 4 << 10  # bytes hashed from each end of a long opening

@@ -1,6 +1,6 @@
 """The data plane: route table, one exchange's life, upstream client, relay, WebSocket."""
 
-from pool_server.gateway.gateway import Gateway
+from pool_server.gateway.service import Gateway
 from pool_server.gateway.upstream import Upstream
 
 __all__ = ["Gateway", "Upstream"]

@@ -13,25 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pool_server import dialects
-from pool_server.accounts import Accounts, Ask, Decision, RefreshFailed, SetupFailed
-from pool_server.config import Settings
-from pool_server.gateway import metrics, terminal
-from pool_server.gateway.friendview import FriendView
+from pool_server.accounts import Accounts, Decision, OnboardingError, RefreshError, SelectionRequest
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Operation, Outcome, Provider, Transport
+from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
+from pool_server.core.settings import Settings
+from pool_server.gateway import final_error, metrics
+from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential, provider_module, providers_for, redact
-from pool_server.records import Attempt, ClientError, Fault, Peek, Upcall, Usage, UsageRecord
 from pool_server.users import Denied, Principal, Reservation, Users
-from pool_server.words import (
-    Dialect,
-    ErrorKind,
-    FaultKind,
-    Operation,
-    Outcome,
-    Provider,
-    Transport,
-)
 
 log = logging.getLogger("pool_server.gateway")
 
@@ -47,7 +39,7 @@ _BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION, FaultKind.CLI
 
 
 @dataclass(slots=True)
-class Rooms:
+class Services:
     """What the data plane works with; built once by the server."""
 
     settings: Settings
@@ -55,11 +47,11 @@ class Rooms:
     users: Users
     ledger: Ledger
     upstream: Upstream
-    gauge: RoomGauge
+    gauge: HeadroomGauge
     view: FriendView
 
 
-class RoomGauge:
+class HeadroomGauge:
     """How much room a provider has left, in percent; read anew every few seconds, not on every request."""
 
     def __init__(self, accounts: Accounts) -> None:
@@ -84,7 +76,9 @@ def new_request_id(now: float) -> str:
 class Exchange:
     """The facts and steps of one exchange. Times: `at` unix seconds, `started` monotonic seconds."""
 
-    def __init__(self, rooms: Rooms, route: Route, principal: Principal, upcall: Upcall, request_id: str) -> None:
+    def __init__(
+        self, rooms: Services, route: Route, principal: Principal, upcall: ClientCall, request_id: str
+    ) -> None:
         self.rooms = rooms
         self.route = route
         self.principal = principal
@@ -109,7 +103,7 @@ class Exchange:
         self.agent = ""
         self.shed = False
         self.recorded = False
-        self._ask: Ask | None = None
+        self._ask: SelectionRequest | None = None
         self._reservation: Reservation | None = None
         self._attempt_started = 0.0
         self._judged: set[str] = set()
@@ -150,7 +144,7 @@ class Exchange:
             room=room,
         )
         if isinstance(answer, Denied):
-            return terminal.denied(answer)
+            return final_error.denied(answer)
         self._reservation = answer
         return None
 
@@ -187,10 +181,10 @@ class Exchange:
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.rooms.settings.max_attempts and self.decision is not None:
-            self.decision = self.rooms.accounts.choose(self._new_ask())
+            self.decision = self.rooms.accounts.select(self._new_ask())
             return None
         ask = self._new_ask()
-        decision = self.rooms.accounts.choose(ask)
+        decision = self.rooms.accounts.select(ask)
         now = time.time()
         wait_s = self.rooms.settings.choosing.wait_s
         if decision.account is None and decision.retry_at is not None and decision.retry_at - now <= wait_s:
@@ -199,8 +193,8 @@ class Exchange:
         self._ask = ask
         return decision.account
 
-    def _new_ask(self) -> Ask:
-        return Ask(
+    def _new_ask(self) -> SelectionRequest:
+        return SelectionRequest(
             providers=self.providers,
             operation=self.route.operation,
             dialect=self.route.dialect,
@@ -247,7 +241,7 @@ class Exchange:
         """After a 401: the account's new credential, None when it cannot be refreshed."""
         try:
             return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")
-        except RefreshFailed:
+        except RefreshError:
             self._judged.add(account)  # the refresh has set the account's state
             return None
 
@@ -258,7 +252,7 @@ class Exchange:
             return credential
         try:
             return await self.rooms.accounts.complete(account)
-        except SetupFailed as failed:
+        except OnboardingError as failed:
             self._judged.add(account)  # the set-up has set the account's state
             return failed.fault
 
@@ -332,7 +326,7 @@ class Exchange:
     def unserved(self) -> ClientError:
         """What the client is told when no account is left."""
         assert self.decision is not None
-        return terminal.unserved(self.decision, self.fault, self.providers, self.peek.model, time.time())
+        return final_error.unserved(self.decision, self.fault, self.providers, self.peek.model, time.time())
 
     async def record(self, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:
         """Settles the reservation and makes the record durable; the second call does nothing."""

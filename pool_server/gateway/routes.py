@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pool_server.words import Dialect, Operation, Provider
+from pool_server.core.enums import Dialect, Operation, Provider
 
 
 class Route(msgspec.Struct, frozen=True):

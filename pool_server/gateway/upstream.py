@@ -15,19 +15,19 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from pool_server.core.models import HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.http1 import (
     CONNECT_S,
     Answer,
     Body,
-    Broken,
-    Line,
-    Lines,
-    NotReached,
-    TooLate,
+    ConnectError,
+    ConnectionPool,
+    Origin,
+    ResponseTimeoutError,
+    UpstreamDisconnectedError,
     proxy_authorization,
     request_head,
 )
-from pool_server.records import HttpAnswer, HttpRequest, Prepared
 
 _ANSWER_CAP = 4 << 20  # bytes kept of a refusal, or of the answer to a call of our own
 _REFUSAL_S = 30.0
@@ -37,11 +37,11 @@ _ORIGIN = re.compile(r"https?://[^/?#]+")
 _BROKEN = "connection closed before the answer was complete"
 
 
-class UpstreamFailed(Exception):
+class UpstreamError(Exception):
     """No answer: refused, reset, timed out, TLS. The text names the cause and no address of ours."""
 
 
-class HandshakeRefused(Exception):
+class HandshakeRefusedError(Exception):
     """The upstream answered a WebSocket handshake with an HTTP status other than 101."""
 
     def __init__(self, status: int, headers: dict[str, str]) -> None:
@@ -54,13 +54,13 @@ class Upstream:
     """Connections are kept per (host, proxy); one instance a process, used within one event loop."""
 
     def __init__(self) -> None:
-        self._lines = Lines()
+        self._lines = ConnectionPool()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(
-        self, prepared: Prepared, payload: Body, *, size: int, proxy_url: str | None, first_byte_s: float
+        self, prepared: UpstreamRequest, payload: Body, *, size: int, proxy_url: str | None, first_byte_s: float
     ) -> Answer:
-        """Sends a prepared request and returns once the headers are here. Raises `UpstreamFailed`.
+        """Sends a prepared request and returns once the headers are here. Raises `UpstreamError`.
 
         `size` is the payload's length in bytes; `first_byte_s` bounds the wait for the answer's headers.
         """
@@ -88,9 +88,9 @@ class Upstream:
                     answer.close()
         except TimeoutError:
             return HttpAnswer(0, {}, error="no answer in time")
-        except UpstreamFailed as error:
+        except UpstreamError as error:
             return HttpAnswer(0, {}, error=str(error))
-        except Broken:
+        except UpstreamDisconnectedError:
             return HttpAnswer(0, {}, error=_BROKEN)
         return HttpAnswer(answer.status, answer.fields, read)
 
@@ -111,18 +111,18 @@ class Upstream:
             line, host, target = _place(url, proxy_url)
             head = request_head(method, target, host, _with_proxy(line, headers), size)
         except ValueError:
-            raise UpstreamFailed("the request cannot be written as HTTP") from None
+            raise UpstreamError("the request cannot be written as HTTP") from None
         again = isinstance(body, bytes)
         while True:
             kept = self._lines.kept(line) if again else None
             try:
                 connection = kept or await self._lines.dial(line)
                 return await connection.exchange(head, body, within_s=within_s, without_body=method == "HEAD")
-            except (NotReached, TooLate) as error:
-                raise UpstreamFailed(str(error)) from None
-            except Broken:
+            except (ConnectError, ResponseTimeoutError) as error:
+                raise UpstreamError(str(error)) from None
+            except UpstreamDisconnectedError:
                 if kept is None or not kept.untouched:
-                    raise UpstreamFailed(_BROKEN) from None
+                    raise UpstreamError(_BROKEN) from None
 
     def _sockets(self) -> aiohttp.ClientSession:
         """The session behind WebSockets."""
@@ -137,11 +137,11 @@ class Upstream:
         return self._session
 
     async def dial(
-        self, prepared: Prepared, *, proxy_url: str | None, frame_cap: int, timeout_s: float
+        self, prepared: UpstreamRequest, *, proxy_url: str | None, frame_cap: int, timeout_s: float
     ) -> tuple[aiohttp.ClientWebSocketResponse, dict[str, str]]:
         """Opens an upstream WebSocket; also the handshake's headers (lower-case names).
 
-        Raises `HandshakeRefused` with the HTTP status, `UpstreamFailed` when nothing answered.
+        Raises `HandshakeRefusedError` with the HTTP status, `UpstreamError` when nothing answered.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -155,12 +155,12 @@ class Upstream:
                     proxy=proxy_url,
                 )
         except TimeoutError:
-            raise UpstreamFailed("no answer in time") from None
+            raise UpstreamError("no answer in time") from None
         except aiohttp.WSServerHandshakeError as error:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            raise HandshakeRefused(error.status, headers) from None
+            raise HandshakeRefusedError(error.status, headers) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamFailed(_cause(error)) from None
+            raise UpstreamError(_cause(error)) from None
         # aiohttp has no public way to the headers of a handshake it accepted.
         return socket, {name.lower(): value for name, value in socket._response.headers.items()}
 
@@ -172,7 +172,7 @@ class Upstream:
 
 
 async def read_capped(answer: Answer, cap: int) -> bytes:
-    """The answer's body, cut after `cap` bytes. Raises `Broken`."""
+    """The answer's body, cut after `cap` bytes. Raises `UpstreamDisconnectedError`."""
     pieces: list[bytes] = []
     size = 0
     while piece := await answer.read():
@@ -189,17 +189,17 @@ async def refusal_body(answer: Answer) -> bytes:
     try:
         async with asyncio.timeout(_REFUSAL_S):
             return await read_capped(answer, _ANSWER_CAP)
-    except (TimeoutError, Broken):
+    except (TimeoutError, UpstreamDisconnectedError):
         return b""
 
 
-def _with_proxy(line: Line, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+def _with_proxy(line: Origin, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
     """A proxy that is asked for plain URLs wants its authorization with each of them."""
     authorization = proxy_authorization(line.proxy) if line.proxy and not line.secure else ""
     return [*headers, ("Proxy-Authorization", authorization)] if authorization else headers
 
 
-def _place(url: str, proxy_url: str | None) -> tuple[Line, str, str]:
+def _place(url: str, proxy_url: str | None) -> tuple[Origin, str, str]:
     """Where a URL's connection leads, its Host, and the request target. Raises ValueError."""
     origin = _ORIGIN.match(url)
     if origin is None:
@@ -212,12 +212,12 @@ def _place(url: str, proxy_url: str | None) -> tuple[Line, str, str]:
 
 
 @lru_cache(maxsize=256)
-def _line(origin: str, proxy_url: str | None) -> tuple[Line, str]:
+def _line(origin: str, proxy_url: str | None) -> tuple[Origin, str]:
     parts = urlsplit(origin)
     secure = parts.scheme == "https"
     if not parts.hostname or parts.username is not None:
         raise ValueError("no host")
-    return Line(secure, parts.hostname, parts.port or (443 if secure else 80), proxy_url), parts.netloc
+    return Origin(secure, parts.hostname, parts.port or (443 if secure else 80), proxy_url), parts.netloc
 
 
 def _cause(error: BaseException) -> str:

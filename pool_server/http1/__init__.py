@@ -4,30 +4,30 @@ Written for the data path, where each request and each event of a stream passes:
 carries, nothing else stands between. Pages are Tornado's, behind the same front.
 """
 
-from pool_server.http1.client import Answer, Body, Broken, TooLate, request_head
-from pool_server.http1.front import Front
-from pool_server.http1.lines import CONNECT_S, Line, Lines, NotReached, proxy_authorization
+from pool_server.http1.client import Answer, Body, ResponseTimeoutError, UpstreamDisconnectedError, request_head
+from pool_server.http1.front import HttpServer
+from pool_server.http1.lines import CONNECT_S, ConnectError, ConnectionPool, Origin, proxy_authorization
 from pool_server.http1.request import Headers, Request
-from pool_server.http1.server import Gone, Response, Taker
-from pool_server.http1.tornado import TornadoConnection, TornadoTaker
+from pool_server.http1.server import ClientDisconnectedError, RequestHandler, Response
+from pool_server.http1.tornado import TornadoConnection, TornadoRequestHandler
 
 __all__ = [
     "CONNECT_S",
     "Answer",
     "Body",
-    "Broken",
-    "Front",
-    "Gone",
+    "ClientDisconnectedError",
+    "ConnectError",
+    "ConnectionPool",
     "Headers",
-    "Line",
-    "Lines",
-    "NotReached",
+    "HttpServer",
+    "Origin",
     "Request",
+    "RequestHandler",
     "Response",
-    "Taker",
-    "TooLate",
+    "ResponseTimeoutError",
     "TornadoConnection",
-    "TornadoTaker",
+    "TornadoRequestHandler",
+    "UpstreamDisconnectedError",
     "proxy_authorization",
     "request_head",
 ]

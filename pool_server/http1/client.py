@@ -26,11 +26,11 @@ _TOO_LATE = "no answer in time"
 Body = bytes | AsyncIterator[bytes]
 
 
-class Broken(Exception):
+class UpstreamDisconnectedError(Exception):
     """The connection ended before the answer did. The text names the cause and no address."""
 
 
-class TooLate(Broken):
+class ResponseTimeoutError(UpstreamDisconnectedError):
     """No answer began in time."""
 
 
@@ -59,12 +59,13 @@ class Answer:
         self.at_once: Callable[[bytes], bool] | None = None
 
     async def read(self) -> bytes:
-        """What has come of the body, at least one byte; b"" at its end. Raises `Broken`. One reader at a time."""
+        """What has come of the body, at least one byte; b"" at its end. Raises `UpstreamDisconnectedError`. One
+        reader at a time."""
         while not self._pieces:
             if self._complete:
                 return b""
             if self._broken is not None:
-                raise Broken(self._broken)
+                raise UpstreamDisconnectedError(self._broken)
             await self._news()
         pieces = self._pieces
         self._pieces = []
@@ -81,12 +82,13 @@ class Answer:
             self._waiter = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises `Broken`."""
+        """The body as it comes. Raises `UpstreamDisconnectedError`."""
         while piece := await self.read():
             yield piece
 
     def close(self, why: str = "the connection was closed here") -> None:
-        """Whatever is still to come is not wanted: a reader that waits gets `Broken`. Safe to call twice."""
+        """Whatever is still to come is not wanted: a reader that waits gets `UpstreamDisconnectedError`. Safe to call
+        twice."""
         if self._connection is not None:
             self._connection.fail(why)
 
@@ -96,10 +98,10 @@ class Answer:
         return self._complete or self._broken is not None
 
     async def heard(self) -> None:
-        """Returns when the headers are here. Raises `Broken` when none came."""
+        """Returns when the headers are here. Raises `UpstreamDisconnectedError` when none came."""
         while not self.status:
             if self._broken is not None:
-                raise (TooLate if self._broken is _TOO_LATE else Broken)(self._broken)
+                raise (ResponseTimeoutError if self._broken is _TOO_LATE else UpstreamDisconnectedError)(self._broken)
             await self._news()
 
     # -- the connection's side
@@ -176,7 +178,8 @@ class Connection(asyncio.Protocol):
     async def exchange(self, head: bytes, body: Body, *, within_s: float, without_body: bool = False) -> Answer:
         """Sends a request and returns its answer once the headers are here.
 
-        Raises `Broken`, and `TooLate` when they do not come `within_s` seconds. `without_body`: the answer has none,
+        Raises `UpstreamDisconnectedError`, and `ResponseTimeoutError` when they do not come `within_s` seconds.
+        `without_body`: the answer has none,
         whatever its headers say (HEAD).
         """
         assert self._answer is None
@@ -212,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if self._transport is None:
-            raise Broken("the connection is closed")
+            raise UpstreamDisconnectedError("the connection is closed")
         self._transport.write(data)
 
     def resume_reading(self) -> None:

@@ -8,16 +8,16 @@ import socket
 from collections.abc import Callable, Sequence
 
 from pool_server.http1.request import Request
-from pool_server.http1.server import Response, ServerConnection, Taker
+from pool_server.http1.server import RequestHandler, Response, ServerConnection
 
 _SWEEP_S = 15.0
 _FLUSH_S = 2.0  # for what was written to reach its client when the front closes
 
 
-class Front:
+class HttpServer:
     """`serve(request, response)` gives each request its taker, as soon as its head is here."""
 
-    def __init__(self, serve: Callable[[Request, Response], Taker]) -> None:
+    def __init__(self, serve: Callable[[Request, Response], RequestHandler]) -> None:
         self.serve = serve
         self.stopping = False
         self.connections: set[ServerConnection] = set()

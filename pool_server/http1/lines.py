@@ -25,11 +25,11 @@ _PROXY_HEAD_CAP = 64 << 10
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-class NotReached(Exception):
+class ConnectError(Exception):
     """No connection came about. The text names the cause and no address."""
 
 
-class Line(NamedTuple):
+class Origin(NamedTuple):
     """Where a connection leads. `proxy` is the address of the proxy on the way, None for a direct line."""
 
     secure: bool
@@ -38,16 +38,16 @@ class Line(NamedTuple):
     proxy: str | None = None
 
 
-class Lines:
+class ConnectionPool:
     """Makes connections and keeps idle ones; one instance an event loop."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[Line, list[Connection]] = defaultdict(list)
+        self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
         self._tls: ssl.SSLContext | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def kept(self, line: Line) -> Connection | None:
+    def kept(self, line: Origin) -> Connection | None:
         """An idle connection, the one used last, None when there is none."""
         idle = self._idle.get(line)
         oldest = asyncio.get_running_loop().time() - KEPT_S
@@ -60,23 +60,23 @@ class Lines:
             connection.fail("")
         return None
 
-    async def dial(self, line: Line) -> Connection:
-        """A new connection. Raises `NotReached`."""
+    async def dial(self, line: Origin) -> Connection:
+        """A new connection. Raises `ConnectError`."""
         try:
             async with asyncio.timeout(CONNECT_S):
                 connection = await self._dial(line)
         except TimeoutError:
-            raise NotReached("no connection in time") from None
+            raise ConnectError("no connection in time") from None
         except (ssl.SSLError, ssl.CertificateError):
-            raise NotReached("TLS handshake failed") from None
+            raise ConnectError("TLS handshake failed") from None
         except socket.gaierror:
-            raise NotReached("host name not found") from None
+            raise ConnectError("host name not found") from None
         except (OSError, ValueError):
             why = "proxy not reachable" if line.proxy else "connection refused or host not reachable"
-            raise NotReached(why) from None
+            raise ConnectError(why) from None
         return connection
 
-    def _keep(self, line: Line, idle: Connection) -> None:
+    def _keep(self, line: Origin, idle: Connection) -> None:
         if self._closed:
             idle.fail("")
             return
@@ -86,7 +86,7 @@ class Lines:
         if self._sweep is None:
             self._sweep = loop.call_later(KEPT_S / 2, self._close_old)
 
-    async def _dial(self, line: Line) -> Connection:
+    async def _dial(self, line: Origin) -> Connection:
         def make() -> Connection:
             return Connection(partial(self._keep, line))
 
@@ -167,8 +167,8 @@ class _Tunnel(asyncio.Protocol):
         if not self._done.done():
             self._done.set_result(None)
 
-    async def ask(self, line: Line, authorization: str) -> None:
-        """Raises `NotReached` when the proxy refuses."""
+    async def ask(self, line: Origin, authorization: str) -> None:
+        """Raises `ConnectError` when the proxy refuses."""
         assert self._transport is not None
         host = f"[{line.host}]" if ":" in line.host else line.host
         lines = [f"CONNECT {host}:{line.port} HTTP/1.1", f"Host: {host}:{line.port}"]
@@ -179,7 +179,7 @@ class _Tunnel(asyncio.Protocol):
         status = self._head[9:12]
         if not self._head.startswith(b"HTTP/1.") or not status.startswith(b"2"):
             said = status.decode("latin-1") if status.isdigit() else "no HTTP"
-            raise NotReached(f"the proxy refused the connection ({said})")
+            raise ConnectError(f"the proxy refused the connection ({said})")
 
 
 def proxy_authorization(proxy: str) -> str:

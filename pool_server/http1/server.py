@@ -17,7 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from pool_server.http1.request import BODILESS, HEAD_CAP, Headers, Request, head_bytes
 
 if TYPE_CHECKING:
-    from pool_server.http1.front import Front
+    from pool_server.http1.front import HttpServer
 
 IDLE_S = 3600.0  # how long a connection may wait for its next request
 HEAD_S = 120.0  # how long a head may take from its first byte to its last
@@ -30,11 +30,11 @@ _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _END = b"\r\n\r\n"
 
 
-class Gone(ConnectionError):
+class ClientDisconnectedError(ConnectionError):
     """The client has left."""
 
 
-class Taker(Protocol):
+class RequestHandler(Protocol):
     """Answers one request through the `Response` it was made with."""
 
     def data_received(self, chunk: bytes) -> None:
@@ -51,7 +51,8 @@ class Response:
     """One answer: `start`, `write` as often as needed, `finish`. What was handed over counts as written.
 
     `start` and `write` return a future to wait for when the client reads more slowly than it is written to, None
-    otherwise, and raise `Gone` when the client has left. `bare`: to a HEAD, whose answer has no body whatever its
+    otherwise, and raise `ClientDisconnectedError` when the client has left. `bare`: to a HEAD, whose answer has no
+    body whatever its
     headers say. What is written of a body where none may be is left out.
     """
 
@@ -74,7 +75,7 @@ class Response:
         nothing: no Content-Length, no Transfer-Encoding, no Connection. Raises ValueError when they cannot be
         written; then nothing was."""
         if self.closed:
-            raise Gone
+            raise ClientDisconnectedError
         never = status in BODILESS or status < 200
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers]
@@ -98,7 +99,7 @@ class Response:
     def write(self, chunk: bytes) -> asyncio.Future[None] | None:
         """A piece of the body, not empty."""
         if self.closed:
-            raise Gone
+            raise ClientDisconnectedError
         return None if self.bare else self._connection.send(self._framed(chunk))
 
     def _framed(self, chunk: bytes) -> bytes:
@@ -127,7 +128,8 @@ class Response:
 
 
 class ServerConnection(asyncio.Protocol):
-    """Belongs to a `Front`, which gives out the takers. `linger` runs while a client that was answered early gets to
+    """Belongs to a `HttpServer`, which gives out the takers. `linger` runs while a client that was answered early
+    gets to
     read that."""
 
     __slots__ = (
@@ -135,7 +137,7 @@ class ServerConnection(asyncio.Protocol):
         "_reading", "_since", "_taker", "_target", "_transport", "_whole", "linger",
     )  # fmt: skip
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: HttpServer) -> None:
         self._front = front
         self._loop = asyncio.get_running_loop()
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
@@ -145,7 +147,7 @@ class ServerConnection(asyncio.Protocol):
         self._target = b""
         self._headers: Headers | None = None  # of the head that is being parsed
         self._answer: Response | None = None
-        self._taker: Taker | None = None
+        self._taker: RequestHandler | None = None
         self._left: int | None = None  # bytes of its body still to come, None = it is chunked
         self._reading = True
         self._draining: asyncio.Future[None] | None = None  # the client is behind

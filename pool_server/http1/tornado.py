@@ -24,7 +24,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, StreamClosedError
 
 from pool_server.http1.request import Request
-from pool_server.http1.server import Gone, Response
+from pool_server.http1.server import ClientDisconnectedError, Response
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ BODY_CAP = 1 << 20  # bytes of a request's body before its handler has said how 
 _FRAMING = frozenset({"Content-Length", "Transfer-Encoding", "Connection"})
 
 
-class TornadoTaker:
+class TornadoRequestHandler:
     """One request, handed to a Tornado router at the pace of what it finds there."""
 
     def __init__(self, router: HTTPServerConnectionDelegate, request: Request, response: Response) -> None:
@@ -167,7 +167,7 @@ class TornadoConnection(HTTPConnection):
     def _sent(self, write: Callable[[], asyncio.Future[None] | None]) -> asyncio.Future[None]:
         try:
             waiting = write()
-        except Gone:
+        except ClientDisconnectedError:
             failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             failed.set_exception(StreamClosedError())
             failed.exception()  # whoever does not wait for it need not hear of it

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import msgspec
 
-from pool_server.ledger.quota import Sighting
+from pool_server.ledger.quota_history import Sighting
 
 LEAST_SHARE = 0.01  # of a window must have passed before anything is foretold
 RECENT_SHARE = 0.1
@@ -149,7 +149,7 @@ def _confidence(grown: float, quantum: float, passed: float, seconds: int) -> Co
     return Confidence.HIGH if trust >= 0.7 else Confidence.MEDIUM if trust >= 0.35 else Confidence.LOW
 
 
-class Room(msgspec.Struct):
+class WindowHeadroom(msgspec.Struct):
     """One account's window as a part of its provider's room: percent left, next reset, length, weight."""
 
     left: float
@@ -159,7 +159,7 @@ class Room(msgspec.Struct):
     weight: float = 1.0  # what a percent is worth beside the others'
 
 
-def lasts_until(rooms: Sequence[Room], now: float) -> float | None:
+def lasts_until(rooms: Sequence[WindowHeadroom], now: float) -> float | None:
     """When all accounts together run out at their present burn; None = not within HORIZON_S.
 
     What resets first is spent first, and each reset fills its window again."""
@@ -181,7 +181,7 @@ def lasts_until(rooms: Sequence[Room], now: float) -> float | None:
     return None
 
 
-def _spend(rooms: Sequence[Room], amount: float) -> None:
+def _spend(rooms: Sequence[WindowHeadroom], amount: float) -> None:
     for room in sorted(rooms, key=lambda r: r.resets_at if r.resets_at is not None else float("inf")):
         part = min(amount, room.left * room.weight)
         room.left -= part / room.weight

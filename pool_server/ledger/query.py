@@ -11,12 +11,11 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal
 
-from pool_server.ledger import cube
-from pool_server.ledger.cube import Field, Filters, Row
-from pool_server.ledger.keys import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
-from pool_server.ledger.span import Kept, Slice, Step, cover, cover_at, kept, widen
-from pool_server.ledger.sums import NANO, Sums, counts_of, percentiles
-from pool_server.store import Reader, Store
+from pool_server.ledger.records.keys import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
+from pool_server.ledger.rollups.reader import Field, Filters, RollupRow, rows
+from pool_server.ledger.rollups.sums import NANO, Sums, counts_of, percentiles
+from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, kept, widen
+from pool_server.storage import Reader, Store
 
 Metric = Literal[
     "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
@@ -67,15 +66,15 @@ class Queries:
         """Everything in a range as one sum."""
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            return _sum(cube.rows(reader, slices, filters))
+            return _sum(rows(reader, slices, filters))
 
     def summary(self, frm: float, to: float, filters: Filters = _DEFAULT) -> dict[str, Any]:
         """{"from","to","total":{…},"providers":{name:{…}},"models":{name:{…}}}; the sums as in `Sums.describe`."""
         with self._store.read() as reader:
             slices, start, stop = self._slices(reader, frm, to)
-            total = _sum(cube.rows(reader, slices, filters))
-            providers = _groups(cube.rows(reader, slices, filters, ("provider",)))
-            models = _groups(cube.rows(reader, slices, filters, ("model",)))
+            total = _sum(rows(reader, slices, filters))
+            providers = _groups(rows(reader, slices, filters, ("provider",)))
+            models = _groups(rows(reader, slices, filters, ("model",)))
         return {
             "from": start, "to": stop, "total": total.describe(),
             "providers": _described(providers), "models": _described(models),
@@ -107,7 +106,7 @@ class Queries:
             start, stop = widen(frm, to, _KEPT_FOR[step], local)
             slices = self._chart_slices(step, start, stop, local)
             buckets = _buckets(step, start, stop, local)
-            found = cube.rows(reader, slices, filters, names)
+            found = rows(reader, slices, filters, names)
             lines = _drawn(found, _placer(step, local), buckets, metric, top)
         return {
             "from": start, "to": stop, "step": step, "tz": str(local.zone), "metric": metric, "buckets": buckets,
@@ -131,7 +130,7 @@ class Queries:
         """
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            groups = _groups(cube.rows(reader, slices, filters, (by,)), full=timed)
+            groups = _groups(rows(reader, slices, filters, (by,)), full=timed)
         value = _VALUES[metric]
         ranked = sorted(groups.items(), key=lambda item: (-(value(item[1]) or 0), item[0]))
         return [{"key": names[0], **sums.describe()} for names, sums in ranked[:limit]]
@@ -140,7 +139,7 @@ class Queries:
         """Who uses which account: {"user","account", tokens…, "total_tokens"}, most tokens first."""
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            groups = _groups(cube.rows(reader, slices, filters, ("user", "account")))
+            groups = _groups(rows(reader, slices, filters, ("user", "account")))
         tokens = _VALUES["tokens"]
         ranked = sorted(groups.items(), key=lambda item: (-(tokens(item[1]) or 0), item[0]))
         return [
@@ -158,7 +157,7 @@ class Queries:
             have = kept(reader)
             start, stop = widen(max(frm, have.hours), to, _KEPT_FOR["hour"], days)
             hours: dict[int, Sums] = {}
-            for row in cube.rows(reader, [Slice(b"h", start, stop)], filters):
+            for row in rows(reader, [Slice(b"h", start, stop)], filters):
                 hours.setdefault(row.bucket, Sums()).add(Sums.decode(row.raw))
         cells = [[Sums() for _ in range(24)] for _ in range(7)]
         for bucket, sums in hours.items():
@@ -213,7 +212,7 @@ def _placer(step: Step, days: Days) -> Callable[[int], int]:
 
 
 def _drawn(
-    found: Iterable[Row], place: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
+    found: Iterable[RollupRow], place: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
 ) -> list[dict[str, Any]]:
     """The lines of a chart."""
     if metric in _ADDITIVE:
@@ -222,7 +221,7 @@ def _drawn(
 
 
 def _summed(
-    found: Iterable[Row], place: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
+    found: Iterable[RollupRow], place: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
 ) -> list[dict[str, Any]]:
     """`_lines` of what can simply be added up: no row is kept, so that a year of days stays quick."""
     value, row_sums = _VALUES[metric], Sums()
@@ -245,7 +244,9 @@ def _summed(
     return [{"key": key, "values": [line.get(bucket, 0) for bucket in buckets]} for key, line in drawn]
 
 
-def _cells(found: Iterable[Row], place: Callable[[int], int], *, full: bool) -> dict[tuple[str, ...], dict[int, Sums]]:
+def _cells(
+    found: Iterable[RollupRow], place: Callable[[int], int], *, full: bool
+) -> dict[tuple[str, ...], dict[int, Sums]]:
     cells: dict[tuple[str, ...], dict[int, Sums]] = {}
     for row in found:
         line = cells.setdefault(row.names, {})
@@ -270,7 +271,7 @@ def _lines(
     return [{"key": key, "values": [value(line.get(bucket, nothing)) for bucket in buckets]} for key, line in lines]
 
 
-def _groups(found: Iterable[Row], *, full: bool = False) -> dict[tuple[str, ...], Sums]:
+def _groups(found: Iterable[RollupRow], *, full: bool = False) -> dict[tuple[str, ...], Sums]:
     groups: dict[tuple[str, ...], Sums] = {}
     for row in found:
         sums = groups.get(row.names)
@@ -280,7 +281,7 @@ def _groups(found: Iterable[Row], *, full: bool = False) -> dict[tuple[str, ...]
     return groups
 
 
-def _sum(found: Iterable[Row]) -> Sums:
+def _sum(found: Iterable[RollupRow]) -> Sums:
     return _groups(found, full=True).get((), Sums())
 
 

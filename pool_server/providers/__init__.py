@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from pool_server.config import Settings
+from pool_server.core.enums import Provider
+from pool_server.core.models import HttpRequest
+from pool_server.core.settings import Settings
 from pool_server.providers.base import (
     Credits,
+    OnboardingRejectedError,
     ProviderModule,
     Refreshed,
-    RefreshFault,
+    RefreshRejectedError,
     SetupDone,
-    SetupFault,
     SetupStage,
     SetupStep,
     UsageAnswer,
 )
-from pool_server.providers.claude import Claude
-from pool_server.providers.codex import Codex
-from pool_server.providers.credential import Credential, Rejected, fingerprint
+from pool_server.providers.claude.module import Claude
+from pool_server.providers.codex.module import Codex
+from pool_server.providers.credential import Credential, CredentialRejectedError, fingerprint
 from pool_server.providers.faults import network_fault
-from pool_server.providers.gemini import Gemini
-from pool_server.providers.openai import OpenAI
-from pool_server.providers.qwen import Qwen
+from pool_server.providers.gemini.module import Gemini
+from pool_server.providers.openai.module import OpenAI
+from pool_server.providers.qwen.module import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
+from pool_server.providers.requests import client_headers
 from pool_server.providers.routing import providers_for
-from pool_server.providers.wire import client_headers
-from pool_server.records import HttpRequest
-from pool_server.words import Provider
 
 _CODEX = Codex()
 _MODULES: dict[Provider, ProviderModule] = {
@@ -50,13 +50,13 @@ def catalogue_request(cred: Credential, settings: Settings, client_version: str)
 __all__ = [
     "HIDDEN",
     "Credential",
+    "CredentialRejectedError",
     "Credits",
+    "OnboardingRejectedError",
     "ProviderModule",
-    "RefreshFault",
+    "RefreshRejectedError",
     "Refreshed",
-    "Rejected",
     "SetupDone",
-    "SetupFault",
     "SetupStage",
     "SetupStep",
     "UsageAnswer",

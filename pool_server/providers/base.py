@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pool_server.config import Settings
+from pool_server.core.enums import Dialect, Operation, Provider
+from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
+from pool_server.core.settings import Settings
 from pool_server.providers.credential import Credential
-from pool_server.records import Fault, HttpAnswer, HttpRequest, Prepared, Upcall, WindowObservation
-from pool_server.words import Dialect, Operation, Provider
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Refreshed(msgspec.Struct, frozen=True):
         return f"Refreshed(fields={sorted(self.updates)}, credential={self.credential!r})"
 
 
-class RefreshFault(Exception):
+class RefreshRejectedError(Exception):
     """A refresh that failed. `reason` is one redacted line.
 
     `permanent`: the refresh token is dead and its owner must sign in again. `suspended`: the provider stopped the
@@ -94,7 +94,7 @@ class SetupDone(msgspec.Struct, frozen=True):
     credential: Credential
 
 
-class SetupFault(Exception):
+class OnboardingRejectedError(Exception):
     """The set-up cannot go on; `fault` says what it means for the account."""
 
     def __init__(self, fault: Fault) -> None:
@@ -112,7 +112,7 @@ class ProviderModule(ABC):
         """The credential in a file's JSON `data`. Raises Rejected with one clear line."""
 
     @abstractmethod
-    def prepare(self, cred: Credential, upcall: Upcall, settings: Settings) -> Prepared:
+    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         """The upstream request: address, authorization, the client's other headers in their order and case."""
 
     @abstractmethod
@@ -134,7 +134,7 @@ class ProviderModule(ABC):
 
     def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
         """Reads the refresh's answer. Raises RefreshFault."""
-        raise RefreshFault("this credential has nothing to refresh", permanent=True)
+        raise RefreshRejectedError("this credential has nothing to refresh", permanent=True)
 
     def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
         """When to refresh (unix seconds, possibly past); None = never on a timer."""

@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pool_server.core.enums import CredentialKind, Provider
 from pool_server.providers.redact import HIDDEN
 from pool_server.providers.times import moment, number
-from pool_server.words import CredentialKind, Provider
 
 _LONGEST = 65536  # no token or field of a credential is longer
 _SHORTEST = 6  # characters of a secret worth looking for; a shorter one would be found in ordinary words
 
 
-class Rejected(Exception):
+class CredentialRejectedError(Exception):
     """A credential file that cannot be used. The text is one line without anything secret."""
 
 
@@ -116,12 +116,13 @@ def jwt_claims(token: str) -> dict[str, Any]:
 
 
 class Fields:
-    """Reads typed fields of one JSON object of a credential file; a wrong type is `Rejected` by the field's
+    """Reads typed fields of one JSON object of a credential file; a wrong type is `CredentialRejectedError` by the
+    field's
     name."""
 
     def __init__(self, data: object, where: str = "") -> None:
         if not isinstance(data, Mapping):
-            raise Rejected(f"{where.rstrip('.') or 'the file'} is not a JSON object")
+            raise CredentialRejectedError(f"{where.rstrip('.') or 'the file'} is not a JSON object")
         self._data = data
         self._where = where
 
@@ -132,10 +133,10 @@ class Fields:
             if value is None:
                 continue
             if not isinstance(value, str):
-                raise Rejected(f"{self._where}{name} must be a text")
+                raise CredentialRejectedError(f"{self._where}{name} must be a text")
             value = value.strip()
             if len(value) > _LONGEST or not value.isprintable():
-                raise Rejected(f"{self._where}{name} is not a usable value")
+                raise CredentialRejectedError(f"{self._where}{name} is not a usable value")
             if value:
                 return value
         return ""
@@ -144,7 +145,7 @@ class Fields:
         """Like `text`, for what travels in a header: printable ASCII without spaces."""
         value = self.text(*names)
         if not value.isascii() or " " in value:
-            raise Rejected(f"{self._where}{names[0]} is not a usable token")
+            raise CredentialRejectedError(f"{self._where}{names[0]} is not a usable token")
         return value
 
     def when(self, name: str) -> float | None:
@@ -154,7 +155,7 @@ class Fields:
             return None
         at = moment(value)
         if at is None:
-            raise Rejected(f"{self._where}{name} is not a moment in time")
+            raise CredentialRejectedError(f"{self._where}{name} is not a moment in time")
         return at
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -165,7 +166,7 @@ class Fields:
         if isinstance(value, str):
             return tuple(value.split())
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise Rejected(f"{self._where}{name} must be a list of texts")
+            raise CredentialRejectedError(f"{self._where}{name} must be a list of texts")
         return tuple(item for item in value if item)
 
     def inner(self, name: str) -> Fields | None:
@@ -181,7 +182,7 @@ class Fields:
         if scheme and "://" not in value:
             value = f"{scheme}://{value}"
         if not usable_url(value):
-            raise Rejected(f"{self._where}{names[0]} is not an http or https address")
+            raise CredentialRejectedError(f"{self._where}{names[0]} is not an http or https address")
         return value.rstrip("/")
 
     def has(self, name: str) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from pool_server.core.enums import FaultKind, FaultScope
+from pool_server.core.models import Fault, WindowObservation
 from pool_server.providers.redact import short
 from pool_server.providers.times import HOUR, MINUTE, WEEK, number, retry_after, wait_in_text
-from pool_server.records import Fault, WindowObservation
-from pool_server.words import FaultKind, FaultScope
 
 _READ = 262144  # an error body is read no further
 TEXT_WAIT_CAP = MINUTE  # "try again in 1.2s" is believed up to here (providers' texts speak of short waits)
@@ -248,9 +248,7 @@ def effective_status(status: int, facts: ErrorFacts) -> int:
     if status >= 400:
         return status
     declared = (
-        number(facts.error.get("status_code"))
-        or number(facts.error.get("status"))
-        or number(facts.error.get("code"))
+        number(facts.error.get("status_code")) or number(facts.error.get("status")) or number(facts.error.get("code"))
     )
     if declared is not None and 400 <= declared <= 599:
         return int(declared)

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from pool_server.providers.base import RefreshFault
+from pool_server.core.enums import FaultKind
+from pool_server.core.models import HttpAnswer
+from pool_server.providers.base import RefreshRejectedError
 from pool_server.providers.faults import ErrorFacts, common, is_challenge, message_of, read_error
 from pool_server.providers.times import HOUR, MINUTE, retry_after
-from pool_server.records import HttpAnswer
-from pool_server.words import FaultKind
 
 RATE_DEFAULT = MINUTE  # a 429 without a word of when
 RATE_LEAST = 5
@@ -32,7 +32,7 @@ def token_answer(
     """The JSON object of a good token answer. Raises RefreshFault; `dead_statuses` are those that mean, as JSON
     and without a better word, that the refresh token is dead; `rate_cap` bounds the wait after a 429 (seconds)."""
     if answer.status == 0:
-        raise RefreshFault(f"the token endpoint could not be reached: {_network_words(answer)}")
+        raise RefreshRejectedError(f"the token endpoint could not be reached: {_network_words(answer)}")
     if 200 <= answer.status < 300:
         return _tokens(answer)
     facts = read_error(answer.headers, answer.body)
@@ -49,41 +49,41 @@ def _tokens(answer: HttpAnswer) -> dict[str, Any]:
     except (msgspec.DecodeError, ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise RefreshFault("the token endpoint answered something that is no JSON object")
+        raise RefreshRejectedError("the token endpoint answered something that is no JSON object")
     for name in ("access_token", "refresh_token", "id_token", "resource_url", "scope"):
         value = data.get(name)
         if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
-            raise RefreshFault(f"the token endpoint answered a {name} that cannot be one")
+            raise RefreshRejectedError(f"the token endpoint answered a {name} that cannot be one")
     return data
 
 
 def refresh_fault(
     answer: HttpAnswer, facts: ErrorFacts, *, now: float, dead_statuses: frozenset[int], rate_cap: float
-) -> RefreshFault:
+) -> RefreshRejectedError:
     """What a refused refresh means."""
     status, words = answer.status, message_of(facts, answer.status)
     code = facts.code or facts.kind
     if is_challenge(status, answer.headers, answer.body, facts) or facts.html:
-        return RefreshFault(f"the token endpoint answered a web page ({status})", retry_at=now + 5 * MINUTE)
+        return RefreshRejectedError(f"the token endpoint answered a web page ({status})", retry_at=now + 5 * MINUTE)
     if status == 429:
         wait = retry_after(answer.headers, now=now) or RATE_DEFAULT
-        return RefreshFault(
+        return RefreshRejectedError(
             f"the token endpoint asks to slow down: {words}", retry_at=now + min(max(wait, RATE_LEAST), rate_cap)
         )
     if status >= 500 or status in (408, 425):
-        return RefreshFault(f"the token endpoint fails ({status}): {words}")
+        return RefreshRejectedError(f"the token endpoint fails ({status}): {words}")
     if common(status, answer.headers, answer.body, facts, now=now, model="").kind is FaultKind.SUSPENDED:
-        return RefreshFault(f"the provider stopped the account: {words}", permanent=True, suspended=True)
+        return RefreshRejectedError(f"the provider stopped the account: {words}", permanent=True, suspended=True)
     if facts.says(_GEO):
-        return RefreshFault(
+        return RefreshRejectedError(
             "the token endpoint refuses this country; give the account the proxy_url it was signed in from",
             retry_at=now + OPERATOR_WAIT,
         )
     if code in _CLIENT:
-        return RefreshFault(f"the OAuth client is refused ({code}): {words}", retry_at=now + OPERATOR_WAIT)
+        return RefreshRejectedError(f"the OAuth client is refused ({code}): {words}", retry_at=now + OPERATOR_WAIT)
     if code in _DEAD or status in dead_statuses:
-        return RefreshFault(f"the refresh token is refused ({code or status}): {words}", permanent=True)
-    return RefreshFault(f"the token endpoint refuses ({status}): {words}", retry_at=now + 5 * MINUTE)
+        return RefreshRejectedError(f"the refresh token is refused ({code or status}): {words}", permanent=True)
+    return RefreshRejectedError(f"the token endpoint refuses ({status}): {words}", retry_at=now + 5 * MINUTE)
 
 
 def lead_seconds(expires_at: float, issued_at: float | None, *, longest: float, unknown: float) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pool_server.providers.openai import qwen_model
-from pool_server.words import Dialect, Operation, Provider
+from pool_server.core.enums import Dialect, Operation, Provider
+from pool_server.providers.openai.module import qwen_model
 
 _BY_DIALECT = {
     Dialect.RESPONSES: (Provider.CODEX,),
@@ -13,9 +13,7 @@ _BY_DIALECT = {
 }
 
 
-def providers_for(
-    dialect: Dialect, operation: Operation, model: str, forced: Provider | None
-) -> tuple[Provider, ...]:
+def providers_for(dialect: Dialect, operation: Operation, model: str, forced: Provider | None) -> tuple[Provider, ...]:
     """The providers that may answer, the likelier first. A forced one (by the path's prefix) is never left; chat
     calls go by model to Qwen or any OpenAI-compatible endpoint, and each account says whether it serves the
     model."""

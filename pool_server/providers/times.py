@@ -18,9 +18,7 @@ _LATEST = 4102444800.0  # 2100-01-01: a moment after it is not one
 _MS_FROM = 1e11  # a number of this size can only be milliseconds
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(days?|hours?|hrs?|minutes?|mins?|seconds?|secs?|ms|d|h|m|s)", re.I)
-_SPELT = (
-    r"(?:\d+(?:\.\d+)?\s*(?:days?|hours?|hrs?|minutes?|mins?|seconds?|secs?|ms|[dhms])(?![a-z])\s*(?:and\s+)?)"
-)
+_SPELT = r"(?:\d+(?:\.\d+)?\s*(?:days?|hours?|hrs?|minutes?|mins?|seconds?|secs?|ms|[dhms])(?![a-z])\s*(?:and\s+)?)"
 _WAIT = re.compile(rf"(?:try again in|retry in|retry after|reset(?:s)? after|after)\s+({_SPELT}{{1,5}})", re.I)
 _UNITS = {"d": DAY, "h": HOUR, "m": MINUTE, "s": 1}
 

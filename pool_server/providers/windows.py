@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from pool_server.core.enums import Source
+from pool_server.core.models import WindowObservation
 from pool_server.providers.times import DAY, HOUR, MINUTE, duration, moment, number
-from pool_server.records import WindowObservation
-from pool_server.words import Source
 
 CREDITS = "credits"  # window and scope of paid credits; no model's family is called so, it binds nobody by itself
 _MOST = 1000.0  # percent; more is a broken number
@@ -74,9 +74,7 @@ def percent(used: float) -> float:
     return min(max(used, 0.0), _MOST)
 
 
-def credits_window(
-    used: float, *, source: Source, now: float, resets_at: float | None = None
-) -> WindowObservation:
+def credits_window(used: float, *, source: Source, now: float, resets_at: float | None = None) -> WindowObservation:
     return WindowObservation(CREDITS, 0, percent(used), resets_at, source, now, CREDITS)
 
 

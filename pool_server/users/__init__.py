@@ -1,16 +1,16 @@
 """Friends of the pool: people, codes, keys, sessions, limits, fair share, audit. Knows nothing of accounts."""
 
-from pool_server.users.model import LEDGER_TABLES, STATE_TABLES, Actor, Denied, Principal, Refused
-from pool_server.users.reserve import Reservation
-from pool_server.users.users import Users
+from pool_server.users.limits.reservations import Reservation
+from pool_server.users.models import LEDGER_TABLES, STATE_TABLES, AuditActor, Denied, Principal, RefusedError
+from pool_server.users.service import Users
 
 __all__ = [
     "LEDGER_TABLES",
     "STATE_TABLES",
-    "Actor",
+    "AuditActor",
     "Denied",
     "Principal",
-    "Refused",
+    "RefusedError",
     "Reservation",
     "Users",
 ]

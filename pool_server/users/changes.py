@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pool_server.store import Reader, Store, StoreError, Txn
-from pool_server.users.model import (
+from pool_server.core.enums import Denial
+from pool_server.storage import Reader, Store, StoreError, Txn
+from pool_server.users.models import (
     AUDIT,
     CHANGES,
-    Actor,
+    AuditActor,
     AuditRow,
-    Change,
-    Refused,
+    RefusedError,
+    UserChange,
     decode_audit,
     decode_change,
     encode,
 )
-from pool_server.words import Denial
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ async def commit(store: Store, change: Callable[[Txn], T]) -> T:
     try:
         return await store.submit(change)
     except StoreError as exc:
-        raise Refused(Denial.STORE, f"nothing was changed: {exc}", 503) from exc
+        raise RefusedError(Denial.STORE, f"nothing was changed: {exc}", 503) from exc
 
 
 def sequence(number: int) -> bytes:
@@ -41,7 +41,7 @@ def sequence(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def append_change(txn: Txn, change: Change) -> None:
+def append_change(txn: Txn, change: UserChange) -> None:
     """Adds to the change log and drops what is older than its last 10,000 lines."""
     number = _next(txn, CHANGES)
     txn.put(CHANGES, sequence(number), encode(change))
@@ -50,7 +50,7 @@ def append_change(txn: Txn, change: Change) -> None:
 
 
 def append_audit(
-    txn: Txn, now: float, actor: Actor, action: str, target: str = "", detail: Mapping[str, Any] | None = None
+    txn: Txn, now: float, actor: AuditActor, action: str, target: str = "", detail: Mapping[str, Any] | None = None
 ) -> None:
     """Adds a line to the audit log, in the transaction of the change it is about. No secret may be in `detail`."""
     row = AuditRow(now, actor.kind, actor.user, actor.name, actor.peer, action, target, dict(detail or {}))
@@ -83,10 +83,10 @@ def audit_page(
     return rows, number if more else None
 
 
-class Tail:
+class ChangeFeed:
     """Follows the change log from where it stood when the worker started."""
 
-    def __init__(self, store: Store, apply: Callable[[Change], None], lost: Callable[[], None]) -> None:
+    def __init__(self, store: Store, apply: Callable[[UserChange], None], lost: Callable[[], None]) -> None:
         self._store = store
         self._apply = apply
         self._lost = lost  # called when lines were dropped before they could be read

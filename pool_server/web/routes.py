@@ -7,70 +7,60 @@ from typing import Any
 from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
-from pool_server.web import (
-    accounts,
-    admin_pages,
-    analytics,
-    analytics_api,
-    analytics_export,
-    door,
-    health,
-    home,
-    live,
-    me,
-    people,
-    request_log,
-    setup,
-    static_files,
-    system,
-)
-from pool_server.web.base import BaseHandler
-from pool_server.web.context import WebContext
+from pool_server.web import status
+from pool_server.web.admin import accounts, admin_pages, people, system
+from pool_server.web.base import live, static_files
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import BaseHandler
+from pool_server.web.dashboard import dashboard_page, export, usage_api
+from pool_server.web.home import home_page, own_account, sign_in
+from pool_server.web.onboarding import setup_script
+from pool_server.web.request_log import log_pages
 
 ID = r"([^/]+)"
 
 TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
-    (r"/", home.Home),
-    (r"/healthz", health.Healthz),
-    (r"/status", health.Status),
+    (r"/", home_page.Home),
+    (r"/healthz", status.Healthz),
+    (r"/status", status.Status),
     (r"/metrics", system.Metrics),
-    (r"/setup/([A-Za-z0-9_-]+)/([a-z]+)", setup.Setup),
+    (r"/setup/([A-Za-z0-9_-]+)/([a-z]+)", setup_script.Setup),
     # a friend's own
-    (r"/api/friend/login", door.Login),
-    (r"/api/friend/logout", door.Logout),
-    (r"/api/me", me.Me),
-    (r"/api/me/requests", me.OwnRequests),
-    (r"/api/me/passphrase", me.Passphrase),
-    (r"/api/keys", me.Keys),
-    (rf"/api/keys/{ID}", me.OwnKey),
-    (r"/api/setup-tickets", me.Tickets),
-    (r"/api/live", live.Live),
+    (r"/api/friend/login", sign_in.Login),
+    (r"/api/friend/logout", sign_in.Logout),
+    (r"/api/me", own_account.Me),
+    (r"/api/me/requests", own_account.OwnRequests),
+    (r"/api/me/passphrase", own_account.Passphrase),
+    (r"/api/keys", own_account.Keys),
+    (rf"/api/keys/{ID}", own_account.OwnKey),
+    (r"/api/setup-tickets", own_account.TicketsHandler),
+    (r"/api/live", live.LiveHandler),
     # what was used: friends see their own part of it
-    (r"/analytics", analytics.AnalyticsPage),
-    (r"/requests", request_log.RequestsPage),
-    (rf"/requests/{ID}", request_log.RequestPage),
-    (r"/api/usage/summary", analytics_api.Summary),
-    (r"/api/usage/series", analytics_api.Series),
-    (r"/api/usage/top", analytics_api.Top),
-    (r"/api/usage/heatmap", analytics_api.HeatMap),
-    (r"/api/usage/matrix", analytics_api.Matrix),
-    (r"/api/usage/forecast", analytics_api.Forecast),
-    (r"/api/usage/requests", request_log.Requests),
-    (r"/api/usage/export", analytics_export.Export),
+    (r"/analytics", dashboard_page.AnalyticsPage),
+    (r"/requests", log_pages.RequestsPage),
+    (rf"/requests/{ID}", log_pages.RequestPage),
+    (r"/api/usage/summary", usage_api.Summary),
+    (r"/api/usage/series", usage_api.SeriesHandler),
+    (r"/api/usage/top", usage_api.Top),
+    (r"/api/usage/heatmap", usage_api.HeatMap),
+    (r"/api/usage/matrix", usage_api.Matrix),
+    (r"/api/usage/forecast", usage_api.ForecastHandler),
+    (r"/api/usage/requests", log_pages.Requests),
+    (r"/api/usage/export", export.Export),
     # the operator's
-    (r"/admin", door.Admin),
-    (r"/admin/requests", request_log.AdminRequests),
+    (r"/admin", sign_in.Admin),
+    (r"/admin/requests", log_pages.AdminRequests),
     (r"/admin/reload", system.Reload),
     (r"/admin/accounts", accounts.AccountList),
     (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),
-    (r"/admin/pool-users", people.Users),
-    (rf"/admin/pool-users/{ID}", people.User),
-    (rf"/admin/pool-users/{ID}/keys", people.UserKeys),
-    (rf"/admin/pool-users/{ID}/keys/{ID}", people.UserKey),
-    (rf"/admin/pool-users/{ID}/(rotate|enable|disable|sign-out|forget-passphrase)", people.UserAction),
-    (r"/admin/codes", people.Codes),
-    (rf"/admin/codes/{ID}", people.Code),
-    (r"/admin/audit", people.Audit),
+    (r"/admin/pool-users", people.UsersHandler),
+    (rf"/admin/pool-users/{ID}", people.UserHandler),
+    (rf"/admin/pool-users/{ID}/keys", people.UserKeysHandler),
+    (rf"/admin/pool-users/{ID}/keys/{ID}", people.UserKeyHandler),
+    (rf"/admin/pool-users/{ID}/(rotate|enable|disable|sign-out|forget-passphrase)", people.UserActionHandler),
+    (r"/admin/codes", people.CodesHandler),
+    (rf"/admin/codes/{ID}", people.CodeHandler),
+    (r"/admin/audit", people.AuditHandler),
     (r"/accounts", admin_pages.AccountsPage),
     (r"/people", admin_pages.PeoplePage),
     (rf"/people/{ID}", admin_pages.PersonPage),

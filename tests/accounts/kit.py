@@ -9,15 +9,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from pool_server.accounts import STATE_TABLES, Accounts, Ask, ReloadReport
-from pool_server.accounts.account import Account, Facts
-from pool_server.accounts.lane import Need
-from pool_server.accounts.live import Live
-from pool_server.accounts.view import View
-from pool_server.config import Settings
-from pool_server.records import Fault, HttpAnswer, HttpRequest, WindowObservation
-from pool_server.store import Store
-from pool_server.words import (
+from pool_server.accounts import STATE_TABLES, Accounts, ReloadReport, SelectionRequest
+from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.selection.candidates import Need
+from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.core.enums import (
     CredentialKind,
     Dialect,
     FaultKind,
@@ -28,6 +25,9 @@ from pool_server.words import (
     Source,
     Strategy,
 )
+from pool_server.core.models import Fault, HttpAnswer, HttpRequest, WindowObservation
+from pool_server.core.settings import Settings
+from pool_server.storage import Store
 
 NOW = 1_760_000_000.0
 HOUR = 3600.0
@@ -64,9 +64,9 @@ def fault(kind: FaultKind, scope: FaultScope = FaultScope.ACCOUNT, **more: Any) 
     return Fault(kind, scope, **more)
 
 
-def ask(user: str = "ann", session: str | None = None, model: str = SONNET, **more: Any) -> Ask:
+def ask(user: str = "ann", session: str | None = None, model: str = SONNET, **more: Any) -> SelectionRequest:
     providers = more.pop("providers", (Provider.CLAUDE,))
-    return Ask(providers, Operation.MESSAGES, Dialect.MESSAGES, model, user, session, **more)
+    return SelectionRequest(providers, Operation.MESSAGES, Dialect.MESSAGES, model, user, session, **more)
 
 
 def claude(token: str = "sk-ant-oat01-first", *, ends: float = NOW + 8 * HOUR, **options: Any) -> dict[str, Any]:
@@ -139,9 +139,9 @@ class Pool:
     def reload(self, settings: Settings | None = None) -> ReloadReport:
         return asyncio.run(self.accounts.reload(settings))
 
-    def serve(self, asked: Ask, *, seconds: float = 1.0) -> str | None:
+    def serve(self, asked: SelectionRequest, *, seconds: float = 1.0) -> str | None:
         """One whole exchange that goes well; returns who served it."""
-        decision = self.accounts.choose(asked)
+        decision = self.accounts.select(asked)
         if decision.account is None:
             return None
         self.accounts.begin(decision.account, asked.model)
@@ -162,9 +162,9 @@ def fits(account: Account, need: Need) -> Refusal | None:
     return Refusal.PLAN_UNFIT if "opus" in need.model and account.facts.plan == "pro" else None
 
 
-def view_of(*accounts: Account, strategy: Strategy = Strategy.BALANCED, now: float = NOW) -> View:
+def view_of(*accounts: Account, strategy: Strategy = Strategy.BALANCED, now: float = NOW) -> SelectionIndex:
     """A view of accounts that were made by hand."""
-    made = View(strategy=strategy, fit=fits, family=family)
+    made = SelectionIndex(strategy=strategy, fit=fits, family=family)
     for account in accounts:
         made.put(account)
     made.advance(now)
@@ -176,8 +176,13 @@ def entry(name: str, *windows: WindowObservation, **facts: Any) -> Account:
     provider = facts.pop("provider", Provider.CLAUDE)
     plan = facts.pop("plan", "max")
     account = Account(
-        Facts(f"{provider.value}:{name}", provider, plan=plan, cohort=(plan, facts.get("kind", CredentialKind.OAUTH)),
-              **facts)
-    )  # fmt: skip
-    account.live = Live(windows={f"{w.window}/{w.scope}" if w.scope else w.window: w for w in windows})
+        AccountFacts(
+            f"{provider.value}:{name}",
+            provider,
+            plan=plan,
+            cohort=(plan, facts.get("kind", CredentialKind.OAUTH)),
+            **facts,
+        )
+    )
+    account.live = AccountHealth(windows={f"{w.window}/{w.scope}" if w.scope else w.window: w for w in windows})
     return account

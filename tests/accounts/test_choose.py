@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pool_server.accounts import learn
 from pool_server.accounts.account import Account
-from pool_server.accounts.choose import Ask, Decision, Held, choose
-from pool_server.accounts.live import Live, Rest
-from pool_server.accounts.states import Actor
-from pool_server.accounts.view import View
-from pool_server.records import Fault
-from pool_server.words import ChoiceReason, CredentialKind, FaultKind, FaultScope, Provider, Refusal, Strategy
+from pool_server.accounts.health import learning
+from pool_server.accounts.health.state import AccountHealth, Cooldown
+from pool_server.accounts.health.transitions import StateActor
+from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.accounts.selection.select import NO_AFFINITY, Affinity, Decision, SelectionRequest, select
+from pool_server.core.enums import ChoiceReason, CredentialKind, FaultKind, FaultScope, Provider, Refusal, Strategy
+from pool_server.core.models import Fault
 from tests.accounts.kit import (
     DAY,
     HOUR,
@@ -28,14 +28,16 @@ from tests.accounts.kit import (
 )
 
 
-def pick(view: View, asked: Ask | None = None, held: Held = Held(), now: float = NOW) -> Decision:  # noqa: B008
+def pick(
+    view: SelectionIndex, asked: SelectionRequest | None = None, held: Affinity = NO_AFFINITY, now: float = NOW
+) -> Decision:
     view.advance(now)
-    return choose(asked or ask(), view, now, held)
+    return select(asked or ask(), view, now, held)
 
 
 def rested(name: str, seconds: float, kind: FaultKind = FaultKind.QUOTA, **facts: object) -> Account:
     account = entry(name, **facts)  # type: ignore[arg-type]
-    learn.fail(account.live, Fault(kind, FaultScope.ACCOUNT, NOW + seconds), NOW, model="", token="", current="")
+    learning.fail(account.live, Fault(kind, FaultScope.ACCOUNT, NOW + seconds), NOW, model="", token="", current="")
     return account
 
 
@@ -61,8 +63,8 @@ def test_a_short_window_near_its_end_is_spared() -> None:
 
 def test_each_refused_account_says_why() -> None:
     dead, stopped = entry("dead"), entry("stopped")
-    learn.login_lost(dead.live, NOW, "invalid_grant", "t", Actor.REFRESH)
-    learn.fail(stopped.live, fault(FaultKind.SUSPENDED), NOW, model="", token="", current="")
+    learning.login_lost(dead.live, NOW, "invalid_grant", "t", StateActor.REFRESH)
+    learning.fail(stopped.live, fault(FaultKind.SUSPENDED), NOW, model="", token="", current="")
     view = view_of(
         entry("off", disabled=True),
         dead,
@@ -102,12 +104,14 @@ def test_nobody_left_names_the_nearest_return() -> None:
 
 def test_without_a_return_there_is_none() -> None:
     assert pick(view_of(entry("off", disabled=True))).retry_at is None
-    assert pick(View(strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "")).account is None
+    assert (
+        pick(SelectionIndex(strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "")).account is None
+    )
 
 
 def test_a_family_that_rests_leaves_the_others_served() -> None:
     account = entry("one")
-    learn.fail(
+    learning.fail(
         account.live,
         Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus"),
         NOW,
@@ -131,7 +135,7 @@ def test_a_family_that_rests_leaves_the_others_served() -> None:
 )
 def test_model_faults_have_their_own_reasons(kind: FaultKind, refusal: Refusal) -> None:
     account = entry("one")
-    learn.fail(account.live, fault(kind, FaultScope.MODEL, model=SONNET), NOW, model=SONNET, token="", current="")
+    learning.fail(account.live, fault(kind, FaultScope.MODEL, model=SONNET), NOW, model=SONNET, token="", current="")
     decision = pick(view_of(account))
     assert decision.refused == {refusal: 1}
     assert (decision.retry_at is None) == (refusal is not Refusal.MODEL_COOLING)
@@ -147,36 +151,36 @@ def test_tried_accounts_are_left_alone() -> None:
 
 def test_a_pin_wins_over_more_room() -> None:
     view = view_of(entry("pinned", week(90.0)), entry("roomy", week(1.0)))
-    decision = pick(view, held=Held("claude:pinned"))
+    decision = pick(view, held=Affinity("claude:pinned"))
     assert (decision.account, decision.reason) == ("claude:pinned", ChoiceReason.PINNED)
 
 
 def test_a_short_rest_borrows_another_account() -> None:
     view = view_of(rested("pinned", 60, FaultKind.TRANSIENT), entry("other"))
-    assert pick(view, held=Held("claude:pinned")).reason is ChoiceReason.BORROWED
+    assert pick(view, held=Affinity("claude:pinned")).reason is ChoiceReason.BORROWED
 
 
 def test_a_long_rest_moves_the_conversation() -> None:
     view = view_of(rested("pinned", 3 * HOUR), entry("other"))
-    assert pick(view, held=Held("claude:pinned")).reason is ChoiceReason.BEST
+    assert pick(view, held=Affinity("claude:pinned")).reason is ChoiceReason.BEST
 
 
 def test_a_failed_pin_within_the_exchange_borrows() -> None:
     view = view_of(entry("pinned"), entry("other"))
-    decision = pick(view, ask(exclude=frozenset({"claude:pinned"})), Held("claude:pinned"))
+    decision = pick(view, ask(exclude=frozenset({"claude:pinned"})), Affinity("claude:pinned"))
     assert (decision.account, decision.reason) == ("claude:other", ChoiceReason.BORROWED)
 
 
 def test_a_hard_pin_is_never_moved() -> None:
     view = view_of(entry("owner", week(99.0)), entry("other"))
-    decision = pick(view, held=Held(None, "claude:owner"))
+    decision = pick(view, held=Affinity(None, "claude:owner"))
     assert (decision.account, decision.reason) == ("claude:owner", ChoiceReason.HARD_PIN)
     assert decision.refused == {Refusal.NOT_OWNER: 1}
 
 
 def test_a_hard_pin_whose_account_is_gone_is_lost() -> None:
     for view in (view_of(rested("owner", HOUR), entry("other")), view_of(entry("other"))):
-        decision = pick(view, held=Held(None, "claude:owner"))
+        decision = pick(view, held=Affinity(None, "claude:owner"))
         assert decision.account is None and decision.hard_lost
 
 
@@ -192,7 +196,7 @@ def test_a_forced_account_or_none() -> None:
 def test_the_lock_sends_everything_of_a_provider_to_one() -> None:
     view = view_of(entry("a"), entry("b", week(90.0)), entry("c", provider=Provider.CODEX))
     view.locked = "claude:b"
-    decision = pick(view, held=Held("claude:a"))
+    decision = pick(view, held=Affinity("claude:a"))
     assert (decision.account, decision.reason) == ("claude:b", ChoiceReason.LOCKED)
     assert decision.refused == {Refusal.LOCKED: 1}
     assert pick(view, ask(providers=(Provider.CODEX,))).account == "codex:c"
@@ -242,7 +246,7 @@ def test_a_slow_account_loses_new_conversations() -> None:
     decision = pick(view)
     assert decision.account == "claude:quick"
     assert next(c for c in decision.candidates if c.account == "claude:slow").terms["latency"] < 0
-    assert pick(view, held=Held("claude:slow")).account == "claude:slow"
+    assert pick(view, held=Affinity("claude:slow")).account == "claude:slow"
 
 
 def test_recent_faults_cost() -> None:
@@ -275,7 +279,7 @@ def test_a_draining_account_takes_no_new_conversation_while_others_can() -> None
     view = view_of(entry("low", week(99.0)), entry("other", week(97.0), priority=900))
     decision = pick(view)
     assert decision.account == "claude:other" and refusals(decision)["low"] is Refusal.DRAINING
-    assert pick(view, held=Held("claude:low")).account == "claude:low"
+    assert pick(view, held=Affinity("claude:low")).account == "claude:low"
     alone = view_of(entry("low", week(99.0)))
     assert pick(alone).account == "claude:low"
 
@@ -292,7 +296,7 @@ def test_a_long_rest_gets_one_half_open_request() -> None:
 
 def test_a_pinned_or_failed_request_is_no_probe() -> None:
     view = view_of(rested("resting", 6 * DAY), entry("ready"), entry("spare"))
-    assert not pick(view, held=Held("claude:ready"), now=NOW + HOUR).probe
+    assert not pick(view, held=Affinity("claude:ready"), now=NOW + HOUR).probe
     assert not pick(view, ask(exclude=frozenset({"claude:ready"})), now=NOW + HOUR).probe
 
 
@@ -369,32 +373,32 @@ def test_choosing_changes_nothing() -> None:
     view = view_of(entry("a", week(10.0)), entry("b", week(20.0)))
     first = pick(view)
     assert [pick(view) for _ in range(5)] == [first] * 5
-    assert view.accounts["claude:a"].live == Live(windows={"7d": week(10.0)})
+    assert view.accounts["claude:a"].live == AccountHealth(windows={"7d": week(10.0)})
 
 
 def test_a_choice_without_its_explanation_is_the_same_choice() -> None:
     view = view_of(*(entry(name, week(10.0 * at)) for at, name in enumerate("abcd")), rested("r", 60))
-    for held in (Held(), Held(pinned="claude:c"), Held(hard="claude:b"), Held(pinned="claude:r")):
-        told, bare = choose(ask(), view, NOW, held), choose(ask(), view, NOW, held, explain=False)
+    for held in (Affinity(), Affinity(pinned="claude:c"), Affinity(hard="claude:b"), Affinity(pinned="claude:r")):
+        told, bare = select(ask(), view, NOW, held), select(ask(), view, NOW, held, explain=False)
         assert (bare.account, bare.reason, bare.pinned, bare.probe) == (
             told.account, told.reason, told.pinned, told.probe,
         )  # fmt: skip
     assert len(told.candidates) > 1 and not bare.candidates
     nobody = view_of(rested("r", 60))
     asked = ask(exclude=frozenset({"claude:x"}))
-    assert choose(asked, nobody, NOW, explain=False) == choose(asked, nobody, NOW)
+    assert select(asked, nobody, NOW, explain=False) == select(asked, nobody, NOW)
 
 
 def test_an_unconfirmed_rest_is_no_secret() -> None:
     account = entry("full", window(100.0))
     decision = pick(view_of(account))
     assert decision.probe and decision.account == "claude:full"
-    assert account.live.rests[""] == Rest(FaultKind.QUOTA, NOW, NOW + HOUR, code="5h", confirmed=False)
+    assert account.live.rests[""] == Cooldown(FaultKind.QUOTA, NOW, NOW + HOUR, code="5h", confirmed=False)
 
 
 def test_quota_rest_is_over_at_its_reset() -> None:
     view = view_of(entry("a", week(10.0)))
-    learn.fail(view.accounts["claude:a"].live, quota(HOUR), NOW, model="", token="", current="")
+    learning.fail(view.accounts["claude:a"].live, quota(HOUR), NOW, model="", token="", current="")
     view.touch(view.accounts["claude:a"])
     assert pick(view).account is None
     assert pick(view, now=NOW + HOUR).account == "claude:a"

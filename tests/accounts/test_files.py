@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts import ReloadReport, files
-from pool_server.accounts.roster import gently
-from pool_server.providers import Rejected
+from pool_server.accounts import ReloadReport
+from pool_server.accounts.credentials import files
+from pool_server.accounts.registry import gently
+from pool_server.providers import CredentialRejectedError
 from tests.accounts.kit import NOW, Pool, ask, claude, key
 
 
@@ -76,13 +77,13 @@ def test_a_missing_folder_is_a_reason_not_a_crash(tmp_path: Path) -> None:
 def test_broken_content_is_rejected(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(Rejected, match=reason):
+    with pytest.raises(CredentialRejectedError, match=reason):
         files.read(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.json")
-    with pytest.raises(Rejected, match="not a regular file"):
+    with pytest.raises(CredentialRejectedError, match="not a regular file"):
         files.read(tmp_path / "x.json")
 
 
@@ -101,7 +102,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     ],
 )
 def test_options_are_checked(field: str, value: Any, reason: str) -> None:
-    with pytest.raises(Rejected, match=reason):
+    with pytest.raises(CredentialRejectedError, match=reason):
         files.options({field: value})
 
 
@@ -157,8 +158,7 @@ def test_a_new_file_overwrites_nothing(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from pool_server.accounts import ReloadReport, files
-from pool_server.accounts.roster import gently
+from pool_server.accounts.credentials import files
 n = 0
 print("ready", flush=True)
 while True:
@@ -225,7 +225,7 @@ def test_reading_many_files_holds_the_event_loop_for_moments_only(tmp_path: Path
             while True:
                 await asyncio.sleep(0)
                 turns += 1
-                assert pool.accounts.choose(ask()).account is not None
+                assert pool.accounts.select(ask()).account is not None
 
         task = asyncio.create_task(others())
         await asyncio.sleep(0)

@@ -6,29 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.accounts import learn, windows
-from pool_server.accounts.live import Live, probe_begun, probe_lost, settle
-from pool_server.accounts.probing import last_resort, probe_due
-from pool_server.accounts.states import Actor
-from pool_server.records import Fault, WindowObservation
-from pool_server.words import AccountState as S
-from pool_server.words import FaultKind as K
-from pool_server.words import FaultScope, Source
+from pool_server.accounts.health import learning, windows
+from pool_server.accounts.health.probing import last_resort, probe_due
+from pool_server.accounts.health.state import AccountHealth, probe_begun, probe_lost, settle
+from pool_server.accounts.health.transitions import StateActor
+from pool_server.core.enums import AccountState as S
+from pool_server.core.enums import FaultKind as K
+from pool_server.core.enums import FaultScope, Source
+from pool_server.core.models import Fault, WindowObservation
 from tests.accounts.kit import DAY, HOUR, NOW, OPUS, SONNET, fault, quota, week, window
 
 ROOMY = window(12.0, source=Source.USAGE_ENDPOINT)
 
 
-def fail(live: Live, what: Fault, now: float = NOW, *, token: str = "t1", current: str = "t1") -> bool:
-    return learn.fail(live, what, now, model=SONNET, token=token, current=current)
+def fail(live: AccountHealth, what: Fault, now: float = NOW, *, token: str = "t1", current: str = "t1") -> bool:
+    return learning.fail(live, what, now, model=SONNET, token=token, current=current)
 
 
-def until(live: Live, scope: str = "") -> float:
+def until(live: AccountHealth, scope: str = "") -> float:
     return live.rests[scope].until - NOW
 
 
 def test_used_up_cools_as_long_as_told_for_the_whole_account() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(9876.0))
     assert (live.state, until(live)) == (S.EXHAUSTED, 9876.0)
     settle(live, NOW + 9875)
@@ -38,7 +38,7 @@ def test_used_up_cools_as_long_as_told_for_the_whole_account() -> None:
 
 
 def test_after_a_long_rest_accounts_ease_back_apart() -> None:
-    first, second = Live(jitter=0.1), Live(jitter=0.9)
+    first, second = AccountHealth(jitter=0.1), AccountHealth(jitter=0.9)
     for live in (first, second):
         fail(live, quota(9876.0))
         settle(live, NOW + 9876)
@@ -46,7 +46,7 @@ def test_after_a_long_rest_accounts_ease_back_apart() -> None:
 
 
 def test_concurrent_refusals_escalate_once_and_later_ones_again() -> None:
-    live, now, spans = Live(), NOW, []
+    live, now, spans = AccountHealth(), NOW, []
     for _ in range(4):
         for _ in range(10):
             fail(live, fault(K.RATE), now)
@@ -57,17 +57,17 @@ def test_concurrent_refusals_escalate_once_and_later_ones_again() -> None:
 
 
 def test_an_answer_ends_the_escalation() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.TRANSIENT))
     fail(live, fault(K.TRANSIENT), NOW + 3)
     assert live.rests[""].level == 1
-    learn.succeed(live, (SONNET,), 1.0, NOW + 8)
+    learning.succeed(live, (SONNET,), 1.0, NOW + 8)
     assert live.state is S.READY and not live.rests
 
 
 @given(st.integers(0, 60))
 def test_the_ladder_has_a_top(times: int) -> None:
-    live, now = Live(), NOW
+    live, now = AccountHealth(), NOW
     for _ in range(times):
         fail(live, fault(K.RATE), now)
         assert live.rests[""].until - now <= 1800
@@ -77,25 +77,25 @@ def test_the_ladder_has_a_top(times: int) -> None:
 
 @pytest.mark.parametrize("kind", [K.REQUEST, K.ENCRYPTED_CONTENT, K.CONTINUATION, K.CLIENT_GONE])
 def test_nobody_is_blamed_for_the_clients_own(kind: K) -> None:
-    live = Live()
+    live = AccountHealth()
     assert not fail(live, fault(kind))
-    assert live == Live()
+    assert live == AccountHealth()
 
 
 def test_overload_rests_nobody() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.OVERLOAD))
     assert live.state is S.READY and not live.rests and live.last_fault is not None
 
 
 def test_the_pools_own_dead_line_rests_nobody() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.NETWORK, FaultScope.NONE))
     assert live.state is S.READY and live.trouble == 1.0
 
 
 def test_a_challenge_rests_ten_seconds_then_twice_as_long() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.CHALLENGE))
     assert (live.state, until(live)) == (S.COOLING, 10.0)
     settle(live, NOW + 10)
@@ -104,114 +104,114 @@ def test_a_challenge_rests_ten_seconds_then_twice_as_long() -> None:
 
 
 def test_a_refused_login_rests_half_an_hour_then_needs_a_sign_in() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.AUTH))
     assert (live.state, until(live)) == (S.COOLING, 1800.0)
     settle(live, NOW + 1801)
     fail(live, fault(K.AUTH), NOW + 1802)
-    assert (live.state, live.token, live.actor) == (S.NEEDS_LOGIN, "t1", Actor.PROVIDER)
+    assert (live.state, live.token, live.actor) == (S.NEEDS_LOGIN, "t1", StateActor.PROVIDER)
 
 
 def test_a_late_failure_of_an_old_token_cannot_kill_a_new_one() -> None:
-    live = Live()
+    live = AccountHealth()
     assert not fail(live, fault(K.AUTH), token="old", current="new")
     assert live.state is S.READY
 
 
 def test_a_suspension_stops_the_account_at_once_and_for_good() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.SUSPENDED, message="This organization has been disabled."))
     settle(live, NOW + 90 * DAY)
     assert live.state is S.SUSPENDED and "disabled" in live.reason
 
 
 def test_what_the_owner_must_do_needs_a_login() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, fault(K.NEEDS_USER, message="Verify your account"))
     assert (live.state, live.reason) == (S.NEEDS_LOGIN, "Verify your account")
 
 
 def test_a_model_fault_leaves_the_account_ready() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, Fault(K.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus", model=OPUS))
     assert live.state is S.READY and until(live, "opus") == HOUR
-    learn.succeed(live, ("sonnet", SONNET), 1.0, NOW + 1)
+    learning.succeed(live, ("sonnet", SONNET), 1.0, NOW + 1)
     assert "opus" in live.rests
 
 
 def test_an_unknown_model_rests_that_model_for_half_a_day() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, Fault(K.NOT_FOUND, FaultScope.MODEL, model="gpt-9"))
     assert until(live, "gpt-9") == 12 * HOUR
 
 
 def test_a_lie_of_eighteen_days_is_cut_and_room_ends_the_rest() -> None:
-    live = Live()
-    learn.absorb(live, [window(40.0, 2 * HOUR), week(60.0, 4 * DAY)], NOW)
+    live = AccountHealth()
+    learning.absorb(live, [window(40.0, 2 * HOUR), week(60.0, 4 * DAY)], NOW)
     fail(live, quota(18 * DAY))
     assert until(live) == 2 * HOUR
     seen = [
         window(41.0, 2 * HOUR, source=Source.USAGE_ENDPOINT, at=NOW + 90),
         week(60.0, 4 * DAY, source=Source.USAGE_ENDPOINT, at=NOW + 90),
     ]
-    learn.absorb(live, seen, NOW + 90)
-    assert (live.state, live.actor) == (S.READY, Actor.USAGE)
+    learning.absorb(live, seen, NOW + 90)
+    assert (live.state, live.actor) == (S.READY, StateActor.USAGE)
 
 
 def test_a_cooldown_clears_when_the_usage_endpoint_shows_room() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(9876.0))
-    learn.absorb(live, [ROOMY], NOW)
+    learning.absorb(live, [ROOMY], NOW)
     assert live.state is S.READY and not live.rests
 
 
 def test_a_lagging_usage_endpoint_does_not_clear_a_fresh_refusal() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(9876.0))
-    learn.absorb(live, [window(96.0, source=Source.USAGE_ENDPOINT, at=NOW + 5)], NOW + 5)
+    learning.absorb(live, [window(96.0, source=Source.USAGE_ENDPOINT, at=NOW + 5)], NOW + 5)
     assert live.state is S.EXHAUSTED
-    learn.absorb(live, [window(96.0, source=Source.USAGE_ENDPOINT, at=NOW + 65)], NOW + 65)
+    learning.absorb(live, [window(96.0, source=Source.USAGE_ENDPOINT, at=NOW + 65)], NOW + 65)
     assert live.state is S.READY
 
 
 def test_a_full_poll_stops_no_working_account() -> None:
-    live = Live()
-    learn.absorb(live, [window(100.0, source=Source.USAGE_ENDPOINT)], NOW)
+    live = AccountHealth()
+    learning.absorb(live, [window(100.0, source=Source.USAGE_ENDPOINT)], NOW)
     assert live.state is S.DRAINING and not live.rests
 
 
 def test_a_full_window_in_real_traffic_does_and_its_reset_frees() -> None:
-    live = Live()
-    learn.absorb(live, [window(100.0), week(30.0)], NOW)
+    live = AccountHealth()
+    learning.absorb(live, [window(100.0), week(30.0)], NOW)
     assert (live.state, until(live)) == (S.EXHAUSTED, HOUR)
     settle(live, NOW + HOUR)
     assert live.state is S.READY
 
 
 def test_an_early_reset_seen_in_traffic_frees_too() -> None:
-    live = Live()
-    learn.absorb(live, [window(100.0)], NOW)
-    learn.absorb(live, [window(2.0, 5 * HOUR, at=NOW + 60)], NOW + 60)
+    live = AccountHealth()
+    learning.absorb(live, [window(100.0)], NOW)
+    learning.absorb(live, [window(2.0, 5 * HOUR, at=NOW + 60)], NOW + 60)
     assert live.state is S.READY
 
 
 def test_hardly_any_room_drains_and_a_reset_frees() -> None:
-    live = Live()
-    learn.absorb(live, [window(99.5)], NOW)
+    live = AccountHealth()
+    learning.absorb(live, [window(99.5)], NOW)
     assert live.state is S.DRAINING
     settle(live, NOW + HOUR)
     assert live.state is S.READY
 
 
 def test_an_answer_of_an_older_stream_does_not_end_a_quota_rest() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(9876.0))
-    learn.succeed(live, (SONNET,), 1.0, NOW + 5)
+    learning.succeed(live, (SONNET,), 1.0, NOW + 5)
     assert live.state is S.EXHAUSTED
 
 
 def test_a_long_rest_is_probed_after_an_hour_then_every_twenty_minutes() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(6 * DAY))
     assert probe_due(live, (), NOW) == NOW + HOUR
     assert probe_begun(live, "", NOW + HOUR) and live.state is S.PROBING
@@ -221,15 +221,15 @@ def test_a_long_rest_is_probed_after_an_hour_then_every_twenty_minutes() -> None
 
 
 def test_a_probe_that_is_answered_ends_the_rest() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(6 * DAY))
     probe_begun(live, "", NOW + HOUR)
-    learn.succeed(live, (SONNET,), 1.0, NOW + HOUR + 1)
+    learning.succeed(live, (SONNET,), 1.0, NOW + HOUR + 1)
     assert live.state is S.READY and not live.rests
 
 
 def test_a_probe_whose_client_left_goes_back_to_rest() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(6 * DAY))
     probe_begun(live, "", NOW + HOUR)
     assert probe_lost(live, "", NOW + HOUR + 1)
@@ -237,7 +237,7 @@ def test_a_probe_whose_client_left_goes_back_to_rest() -> None:
 
 
 def test_a_probe_whose_worker_died_goes_back_to_rest() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(6 * DAY))
     probe_begun(live, "", NOW + HOUR)
     settle(live, NOW + HOUR + 601)
@@ -245,58 +245,58 @@ def test_a_probe_whose_worker_died_goes_back_to_rest() -> None:
 
 
 def test_a_short_rest_is_waited_out() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(300.0))
     assert probe_due(live, (), NOW) is None and not last_resort(live, (), NOW + 200)
 
 
 def test_the_usage_endpoint_counts_as_a_probe_when_it_confirms() -> None:
-    live = Live()
+    live = AccountHealth()
     fail(live, quota(6 * DAY))
-    learn.absorb(live, [week(100.0, 6 * DAY, source=Source.USAGE_ENDPOINT, at=NOW + 3500)], NOW + 3500)
+    learning.absorb(live, [week(100.0, 6 * DAY, source=Source.USAGE_ENDPOINT, at=NOW + 3500)], NOW + 3500)
     assert live.state is S.EXHAUSTED and probe_due(live, (), NOW + HOUR) == NOW + 3500 + 1200
 
 
 def test_paid_extra_use_goes_on_past_a_full_window() -> None:
-    live = Live()
-    learn.absorb(live, [window(102.0)], NOW)
+    live = AccountHealth()
+    learning.absorb(live, [window(102.0)], NOW)
     assert live.state is S.EXHAUSTED and last_resort(live, (), NOW + 1)
     probe_begun(live, "", NOW + 1)
-    learn.succeed(live, (SONNET,), 1.0, NOW + 2)
-    learn.absorb(live, [window(103.0, HOUR - 3, at=NOW + 3)], NOW + 3)
+    learning.succeed(live, (SONNET,), 1.0, NOW + 2)
+    learning.absorb(live, [window(103.0, HOUR - 3, at=NOW + 3)], NOW + 3)
     assert live.state is S.READY
     fail(live, quota(HOUR - 10), NOW + 10)
     assert live.state is S.EXHAUSTED
 
 
 def test_the_operator_frees_everything() -> None:
-    live = Live()
-    learn.absorb(live, [window(100.0)], NOW)
+    live = AccountHealth()
+    learning.absorb(live, [window(100.0)], NOW)
     fail(live, Fault(K.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus"))
-    learn.reset(live, NOW)
-    assert live.state is S.READY and not live.rests and live.actor is Actor.OPERATOR
+    learning.reset(live, NOW)
+    assert live.state is S.READY and not live.rests and live.actor is StateActor.OPERATOR
 
 
 def test_a_new_login_frees_a_dead_account() -> None:
-    live = Live()
-    learn.login_lost(live, NOW, "invalid_grant", "t1", Actor.REFRESH)
+    live = AccountHealth()
+    learning.login_lost(live, NOW, "invalid_grant", "t1", StateActor.REFRESH)
     assert live.state is S.NEEDS_LOGIN
-    learn.new_login(live, NOW + 5)
+    learning.new_login(live, NOW + 5)
     assert live.state is S.READY and live.token == ""
 
 
 def test_trouble_halves_every_ten_minutes() -> None:
-    live = Live()
+    live = AccountHealth()
     for _ in range(4):
         fail(live, fault(K.TRANSIENT))
-    assert learn.trouble(live, NOW) == pytest.approx(4.0)
-    assert learn.trouble(live, NOW + 1200) == pytest.approx(1.0)
+    assert learning.trouble(live, NOW) == pytest.approx(4.0)
+    assert learning.trouble(live, NOW + 1200) == pytest.approx(1.0)
 
 
 def test_latency_is_a_moving_average() -> None:
-    live = Live()
+    live = AccountHealth()
     for seconds in (1.0, 1.0, 6.0):
-        learn.succeed(live, (), seconds, NOW)
+        learning.succeed(live, (), seconds, NOW)
     assert live.latency == pytest.approx(2.0)
 
 
@@ -325,17 +325,17 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_no_rest_outlives_the_longest_window_whatever_happens(steps: list[tuple[object, float]]) -> None:
-    live, now = Live(), NOW
+    live, now = AccountHealth(), NOW
     for what, wait in steps:
         now += wait
         if isinstance(what, Fault):
             fail(live, what, now)
         elif what == "answered":
-            learn.succeed(live, ("sonnet", SONNET), 1.0, now)
+            learning.succeed(live, ("sonnet", SONNET), 1.0, now)
         elif what == "probe":
             probe_begun(live, "", now)
         else:
-            learn.absorb(live, [what], now)  # type: ignore[list-item]
+            learning.absorb(live, [what], now)  # type: ignore[list-item]
         assert all(rest.until <= now + 7 * DAY + 1 for rest in live.rests.values())
     settle(live, now + 8 * DAY)
     assert live.state in (S.READY, S.NEEDS_LOGIN, S.SUSPENDED)
@@ -358,7 +358,7 @@ WINDOWS = st.lists(
 def test_an_account_drains_while_its_own_lasting_windows_leave_a_percent(
     seen: list[WindowObservation], later: float, state: S
 ) -> None:
-    live = Live(state=state, windows={f"{w.window}/{w.scope}": w for w in seen})
+    live = AccountHealth(state=state, windows={f"{w.window}/{w.scope}": w for w in seen})
     own = [w for w in live.windows.values() if not w.scope and w.window != "credits" and w.seconds != 60]
     room = windows.room(own, NOW + later)
     wanted = S.DRAINING if room is not None and room <= 1.0 else S.READY

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pool_server.accounts import pins
-from pool_server.accounts.pins import Pins
-from pool_server.accounts.steady import Steady
-from pool_server.store import Store
-from pool_server.words import Provider
+from pool_server.accounts.selection import affinity
+from pool_server.accounts.selection.affinity import Pins
+from pool_server.core.enums import Provider
+from pool_server.storage import Store
+from pool_server.storage.write_behind import WriteBehind
 from tests.accounts.kit import DAY, HOUR, NOW, Clock
 
 CLAUDE = Provider.CLAUDE
 
 
 def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "state", tables=pins.TABLES, durable=False)
+    return Store.open(tmp_path / "state", tables=affinity.TABLES, durable=False)
 
 
 def test_parts_of_a_key_never_run_together(tmp_path: Path) -> None:
-    book = Pins(Steady(store(tmp_path), Clock()), ttl_s=DAY)
+    book = Pins(WriteBehind(store(tmp_path), Clock()), ttl_s=DAY)
     book.pin(CLAUDE, "ab", "c", "claude:x", NOW)
     assert book.pinned(CLAUDE, "a", "bc", NOW) is None
     assert book.pinned(Provider.CODEX, "ab", "c", NOW) is None
@@ -27,7 +27,7 @@ def test_parts_of_a_key_never_run_together(tmp_path: Path) -> None:
 
 
 def test_any_text_is_an_id(tmp_path: Path) -> None:
-    book = Pins(Steady(store(tmp_path), Clock()), ttl_s=DAY)
+    book = Pins(WriteBehind(store(tmp_path), Clock()), ttl_s=DAY)
     for session in ("", "x" * 100_000, "\ud800", "ключ"):
         book.pin(CLAUDE, "u", session, "claude:x", NOW)
         assert book.pinned(CLAUDE, "u", session, NOW) == "claude:x"
@@ -35,7 +35,7 @@ def test_any_text_is_an_id(tmp_path: Path) -> None:
 
 def test_a_pin_is_written_only_when_it_matters(tmp_path: Path) -> None:
     kept = store(tmp_path)
-    book = Pins(Steady(kept, Clock()), ttl_s=DAY)
+    book = Pins(WriteBehind(kept, Clock()), ttl_s=DAY)
     book.pin(CLAUDE, "u", "s", "claude:x", NOW)
     with kept.read() as txn:
         before = txn.id
@@ -48,7 +48,7 @@ def test_a_pin_is_written_only_when_it_matters(tmp_path: Path) -> None:
 
 
 def test_a_pin_stays_with_an_account_that_keeps_it(tmp_path: Path) -> None:
-    book = Pins(Steady(store(tmp_path), Clock()), ttl_s=DAY)
+    book = Pins(WriteBehind(store(tmp_path), Clock()), ttl_s=DAY)
     asked: list[str] = []
 
     def keeps(holder: str) -> bool:
@@ -68,11 +68,11 @@ def test_a_pin_stays_with_an_account_that_keeps_it(tmp_path: Path) -> None:
 
 def test_the_sweep_takes_the_dead_a_part_at_a_time(tmp_path: Path) -> None:
     kept = store(tmp_path)
-    book = Pins(Steady(kept, Clock()), ttl_s=DAY)
+    book = Pins(WriteBehind(kept, Clock()), ttl_s=DAY)
     for n in range(250):
         book.pin(CLAUDE, "u", str(n), "claude:x", NOW - (2 * DAY if n % 2 else 0))
     gone = [book.sweep(NOW, limit=100) for _ in range(3)]
     assert sum(gone) == 125 and max(gone) < 100
     with kept.read() as txn:
-        assert txn.count(pins.TABLE) == 125
+        assert txn.count(affinity.TABLE) == 125
     assert book.sweep(NOW, limit=100) == 0

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pool_server.config import UsagePolling
-from pool_server.records import HttpAnswer, HttpRequest
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import UsagePolling
 from tests.accounts.kit import DAY, HOUR, NOW, Line, Pool, claude, key, quota, token_answer, week
 
 USAGE = HttpAnswer(200, {}, json.dumps({"five_hour": {"utilization": 12.5, "resets_at": None}}).encode())

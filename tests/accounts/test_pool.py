@@ -9,19 +9,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts import Ask, RefreshFailed
-from pool_server.config import Choosing
-from pool_server.records import Fault, HttpAnswer, WindowObservation
-from pool_server.words import (
-    ChoiceReason,
-    Dialect,
-    FaultKind,
-    FaultScope,
-    Operation,
-    Provider,
-    Refusal,
-    Strategy,
-)
+from pool_server.accounts import RefreshError, SelectionRequest
+from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, FaultScope, Operation, Provider, Refusal, Strategy
+from pool_server.core.models import Fault, HttpAnswer, WindowObservation
+from pool_server.core.settings import Choosing
 from tests.accounts.kit import (
     DAY,
     HOUR,
@@ -74,14 +65,14 @@ def test_pins_survive_reload_restart_and_worker(tmp_path: Path) -> None:
     pool.reload()
     other = pool.worker(leader=False)
     assert pool.serve(ask(session="talk")) == first
-    assert other.choose(ask(session="talk")).account == first
-    assert pool.again().choose(ask(session="talk")).reason is ChoiceReason.PINNED
+    assert other.select(ask(session="talk")).account == first
+    assert pool.again().select(ask(session="talk")).reason is ChoiceReason.PINNED
 
 
 def test_another_users_equal_conversation_is_another_pin(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     first = pool.serve(ask("ann", "talk"))
-    decision = pool.accounts.choose(ask("bob", "talk"))
+    decision = pool.accounts.select(ask("bob", "talk"))
     assert decision.pinned is None and decision.account != first
 
 
@@ -91,9 +82,9 @@ def test_pins_end_a_day_after_the_last_use(tmp_path: Path) -> None:
     pool.clock.now += 23 * HOUR
     pool.serve(ask(session="talk"))
     pool.clock.now += 23 * HOUR
-    assert pool.accounts.choose(ask(session="talk")).pinned is not None
+    assert pool.accounts.select(ask(session="talk")).pinned is not None
     pool.clock.now += 2 * HOUR
-    assert pool.accounts.choose(ask(session="talk")).pinned is None
+    assert pool.accounts.select(ask(session="talk")).pinned is None
 
 
 def test_a_slow_answer_or_the_clients_abort_breaks_no_pin(tmp_path: Path) -> None:
@@ -102,7 +93,7 @@ def test_a_slow_answer_or_the_clients_abort_breaks_no_pin(tmp_path: Path) -> Non
     assert first is not None
     pool.serve(ask(session="talk"), seconds=250.0)
     fail(pool, first, fault(FaultKind.CLIENT_GONE))
-    assert pool.accounts.choose(ask(session="talk")).account == first
+    assert pool.accounts.select(ask(session="talk")).account == first
 
 
 def test_a_short_fault_borrows_and_returns(tmp_path: Path) -> None:
@@ -140,10 +131,10 @@ def test_what_one_account_owns_is_asked_of_it_alone(tmp_path: Path) -> None:
     pool.accounts.own("ann", "response", "resp_1", "claude:c", 60)
     hard = (("response", "resp_1"),)
     assert pool.accounts.owner_of("ann", "response", "resp_1") == "claude:c"
-    assert pool.accounts.choose(ask(hard=hard)).reason is ChoiceReason.HARD_PIN
-    assert pool.accounts.choose(ask("bob", hard=hard)).reason is ChoiceReason.BEST
+    assert pool.accounts.select(ask(hard=hard)).reason is ChoiceReason.HARD_PIN
+    assert pool.accounts.select(ask("bob", hard=hard)).reason is ChoiceReason.BEST
     fail(pool, "claude:c", fault(FaultKind.TRANSIENT))
-    decision = pool.accounts.choose(ask(hard=hard))
+    decision = pool.accounts.select(ask(hard=hard))
     assert decision.account is None and decision.hard_lost
     pool.clock.now += 61
     assert pool.accounts.owner_of("ann", "response", "resp_1") is None
@@ -158,13 +149,13 @@ def test_reload_keeps_windows_cooldowns_in_flight_and_pins(tmp_path: Path) -> No
     pool.accounts.observe("claude:b", [window(42.0), week(17.0)])
     fail(pool, "claude:c", quota(HOUR))
     pool.accounts.begin("claude:b", SONNET)
-    pinned = pool.accounts.choose(ask(session="talk")).account
+    pinned = pool.accounts.select(ask(session="talk")).account
     pool.write("claude_b.json", claude("sk-ant-oat01-b", label="Bee"))
     assert pool.reload().changed == ["claude:b"]
     row = pool.accounts.describe("claude:b")
     assert (row["in_flight"], row["label"], len(row["windows"])) == (1, "Bee", 2)
     assert pool.accounts.describe("claude:c")["cooldown_until"] == NOW + HOUR
-    assert pool.accounts.choose(ask(session="talk")).account == pinned
+    assert pool.accounts.select(ask(session="talk")).account == pinned
 
 
 def test_a_restart_keeps_what_was_learnt(tmp_path: Path) -> None:
@@ -224,7 +215,7 @@ def test_workers_share_what_they_learn(tmp_path: Path) -> None:
     two.reset("claude:a")
     assert one.describe("claude:a")["state"] == "ready"
     one.lock("claude:c")
-    assert two.choose(ask()).reason is ChoiceReason.LOCKED
+    assert two.select(ask()).reason is ChoiceReason.LOCKED
 
 
 def test_a_worker_that_fell_far_behind_reads_everything_anew(tmp_path: Path) -> None:
@@ -356,15 +347,15 @@ def test_the_operators_hand(tmp_path: Path) -> None:
     pool.accounts.set_priority("claude:b", 900)
     assert pool.state("claude:a") == "disabled"
     assert json.loads((pool.folder / "claude_a.json").read_text())["disabled"] is True
-    assert pool.accounts.choose(ask()).account == "claude:c"
+    assert pool.accounts.select(ask()).account == "claude:c"
     assert pool.reload().unchanged == 3
     pool.accounts.set_disabled("claude:a", False)
     assert pool.state("claude:a") == "ready"
     pool.accounts.lock("claude:b")
-    assert pool.accounts.choose(ask()).account == "claude:b" and pool.accounts.describe("claude:b")["locked"]
-    assert pool.again().choose(ask()).account == "claude:b"
+    assert pool.accounts.select(ask()).account == "claude:b" and pool.accounts.describe("claude:b")["locked"]
+    assert pool.again().select(ask()).account == "claude:b"
     pool.accounts.lock(None)
-    assert pool.accounts.choose(ask()).account != "claude:b"
+    assert pool.accounts.select(ask()).account != "claude:b"
     fail(pool, "claude:c", quota(HOUR))
     pool.accounts.reset("claude:c")
     assert pool.state("claude:c") == "ready"
@@ -384,15 +375,15 @@ def test_a_disabled_account_keeps_what_it_knows(tmp_path: Path) -> None:
 def test_new_settings_apply_at_once(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     pool.accounts.observe("claude:b", [week(90.0)])
-    assert pool.accounts.choose(ask()).account == "claude:a"
+    assert pool.accounts.select(ask()).account == "claude:a"
     import msgspec
 
     changed = msgspec.structs.replace(pool.settings, choosing=Choosing(Strategy.FILL_FIRST, "claude:c"))
     pool.reload(changed)
-    assert pool.accounts.choose(ask()).reason is ChoiceReason.LOCKED
+    assert pool.accounts.select(ask()).reason is ChoiceReason.LOCKED
     changed = msgspec.structs.replace(pool.settings, choosing=Choosing(Strategy.FILL_FIRST))
     pool.reload(changed)
-    assert pool.accounts.choose(ask()).account == "claude:b"
+    assert pool.accounts.select(ask()).account == "claude:b"
 
 
 def test_a_test_is_one_small_call_and_says_what_came_back(tmp_path: Path) -> None:
@@ -419,7 +410,7 @@ def test_an_endpoint_that_cannot_be_reached_is_called_so(tmp_path: Path, name: s
 
 def test_refresh_now_asks_although_the_last_try_failed(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE, line=Line(lambda _: HttpAnswer(503, {}, b"")))
-    with pytest.raises(RefreshFailed):
+    with pytest.raises(RefreshError):
         asyncio.run(pool.accounts.refresh_now("claude:a"))
     pool.line.answer = lambda _: token_answer("sk-ant-oat01-fresh")
     assert asyncio.run(pool.accounts.refresh_now("claude:a")).secret == "sk-ant-oat01-fresh"
@@ -432,11 +423,11 @@ def test_one_half_open_request_and_its_end(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": key()})
     fail(pool, "claude:a", quota(6 * DAY))
     pool.clock.now += HOUR
-    decision = pool.accounts.choose(ask())
+    decision = pool.accounts.select(ask())
     assert decision.probe and decision.account == "claude:a"
     pool.accounts.begin("claude:a", SONNET)
     assert pool.state("claude:a") == "probing"
-    second = pool.accounts.choose(ask())
+    second = pool.accounts.select(ask())
     assert second.account is None and [c.refusal for c in second.candidates] == ["probing"]
     assert second.retry_at == pool.clock() + 10
     pool.accounts.end("claude:a", SONNET)
@@ -452,12 +443,12 @@ def test_a_family_is_probed_by_its_own_requests(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": claude()})
     fail(pool, "claude:a", Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + 6 * DAY, family="opus"), OPUS)
     pool.clock.now += HOUR
-    asked: Ask = ask(model=OPUS)
-    assert pool.accounts.choose(asked).probe and not pool.accounts.choose(ask()).probe
+    asked: SelectionRequest = ask(model=OPUS)
+    assert pool.accounts.select(asked).probe and not pool.accounts.select(ask()).probe
     pool.accounts.begin("claude:a", OPUS)
-    assert pool.accounts.choose(asked).account is None
+    assert pool.accounts.select(asked).account is None
     pool.accounts.succeed("claude:a", OPUS, 1.0)
-    assert pool.accounts.choose(asked).reason is ChoiceReason.BEST
+    assert pool.accounts.select(asked).reason is ChoiceReason.BEST
 
 
 def options(pool: Pool, account: str) -> Any:
@@ -476,12 +467,12 @@ def test_proxy_and_owner_are_the_files(tmp_path: Path) -> None:
 
 def test_a_transport_or_model_it_does_not_have_is_a_reason(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": key(), "openai_a.json": {"api_key": "k", "models": ["gpt-x"]}})
-    decision = pool.accounts.choose(ask(websocket=True))
+    decision = pool.accounts.select(ask(websocket=True))
     assert decision.account is None and decision.refused == {Refusal.TRANSPORT: 1}
 
-    def chat(model: str) -> Ask:
-        return Ask((Provider.OPENAI,), Operation.CHAT, Dialect.CHAT, model, "ann")
+    def chat(model: str) -> SelectionRequest:
+        return SelectionRequest((Provider.OPENAI,), Operation.CHAT, Dialect.CHAT, model, "ann")
 
-    assert pool.accounts.choose(chat("gpt-x")).account == "openai:a"
-    assert pool.accounts.choose(chat("other")).refused == {Refusal.MODEL_NOT_SERVED: 1}
+    assert pool.accounts.select(chat("gpt-x")).account == "openai:a"
+    assert pool.accounts.select(chat("other")).refused == {Refusal.MODEL_NOT_SERVED: 1}
     assert pool.accounts.explain(chat("other"))[0]["refusal"] in ("model_not_served", "provider")

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pool_server.accounts import RefreshFailed
-from pool_server.accounts.refresh import LEASE_S, TABLE
-from pool_server.accounts.timers import Timers
-from pool_server.config import UsagePolling
-from pool_server.records import Fault, HttpAnswer, HttpRequest
-from pool_server.words import FaultKind, FaultScope
+from pool_server.accounts import RefreshError
+from pool_server.accounts.credentials.refresh import LEASE_S, TABLE
+from pool_server.core.enums import FaultKind, FaultScope
+from pool_server.core.models import Fault, HttpAnswer, HttpRequest
+from pool_server.core.settings import UsagePolling
+from pool_server.core.timers import Timers
 from tests.accounts.kit import DAY, HOUR, NOW, Clock, Line, Pool, ask, claude, key, quota, token_answer, window
 
 OLD, NEW = "sk-ant-oat01-first", "sk-ant-oat01-second"
@@ -128,20 +128,20 @@ def test_a_dead_refresh_token_needs_a_login_and_others_live(tmp_path: Path, code
     p = pool(tmp_path, refused(code))
     p.write("claude_b.json", key())
     p.reload()
-    with pytest.raises(RefreshFailed) as caught:
+    with pytest.raises(RefreshError) as caught:
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert caught.value.permanent
     row = p.accounts.describe("claude:a")
     assert (row["state"], row["reason"], row["set_by"]) == ("needs_login", "login_lost", "refresh")
     assert row["message"] and p.accounts.ready() == (2, 1)
-    with pytest.raises(RefreshFailed):
+    with pytest.raises(RefreshError):
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert len(p.line.sent) == 1
 
 
 def test_a_lost_login_survives_a_restart_and_a_new_one_ends_it(tmp_path: Path) -> None:
     p = pool(tmp_path, refused("invalid_grant"))
-    with pytest.raises(RefreshFailed):
+    with pytest.raises(RefreshError):
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     p.again()
     assert p.state("claude:a") == "needs_login"
@@ -152,7 +152,7 @@ def test_a_lost_login_survives_a_restart_and_a_new_one_ends_it(tmp_path: Path) -
 
 def test_a_new_login_while_the_server_was_down_counts_too(tmp_path: Path) -> None:
     p = pool(tmp_path, refused("invalid_grant"))
-    with pytest.raises(RefreshFailed):
+    with pytest.raises(RefreshError):
         asyncio.run(p.accounts.refresh("claude:a", OLD))
     p.write("claude_a.json", claude(NEW))
     p.again()
@@ -162,7 +162,7 @@ def test_a_new_login_while_the_server_was_down_counts_too(tmp_path: Path) -> Non
 def test_a_busy_token_endpoint_is_left_alone_for_a_while(tmp_path: Path) -> None:
     p = pool(tmp_path, HttpAnswer(429, {"retry-after": "120"}, b"{}"))
     for _ in range(3):
-        with pytest.raises(RefreshFailed) as caught:
+        with pytest.raises(RefreshError) as caught:
             asyncio.run(p.accounts.refresh("claude:a", OLD))
         assert not caught.value.permanent
     assert len(p.line.sent) == 1 and p.state("claude:a") == "ready"
@@ -174,13 +174,13 @@ def test_a_busy_token_endpoint_is_left_alone_for_a_while(tmp_path: Path) -> None
 def test_an_expired_token_that_cannot_be_refreshed_now_is_refused_until_then(tmp_path: Path) -> None:
     p = pool(tmp_path, HttpAnswer(0, {}, b"", "connection refused"))
     p.clock.now += 9 * HOUR
-    assert p.accounts.choose(ask()).account == "claude:a"
-    with pytest.raises(RefreshFailed):
+    assert p.accounts.select(ask()).account == "claude:a"
+    with pytest.raises(RefreshError):
         asyncio.run(p.accounts.refresh("claude:a", OLD))
-    decision = p.accounts.choose(ask())
+    decision = p.accounts.select(ask())
     assert decision.account is None and decision.retry_at is not None
     p.clock.now = decision.retry_at + 0.1
-    assert p.accounts.choose(ask()).account == "claude:a"
+    assert p.accounts.select(ask()).account == "claude:a"
 
 
 def test_its_own_write_is_no_reload_and_no_new_login(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_written_loses_no_token(tmp_path: Path, monkeypatc
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pool_server.accounts.files.write_back", full)
+    monkeypatch.setattr("pool_server.accounts.credentials.files.write_back", full)
     assert asyncio.run(p.accounts.refresh("claude:a", OLD)).secret == NEW
     assert p.accounts.credential("claude:a").secret == NEW and on_disk(p) == OLD
     assert "No space left" in caplog.text and NEW not in caplog.text

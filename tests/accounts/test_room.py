@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.accounts.room import MOST_LOOKED_AT, sample
+from pool_server.accounts.headroom import MOST_LOOKED_AT, sample
 
 
 @given(st.integers(0, 5 * MOST_LOOKED_AT))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts import files, saving
-from pool_server.accounts.saving import FIRST_S, LONGEST_S
-from pool_server.config import UsagePolling
-from pool_server.records import HttpAnswer
+from pool_server.accounts.credentials import files, write_back
+from pool_server.accounts.credentials.write_back import FIRST_S, LONGEST_S
+from pool_server.core.models import HttpAnswer
+from pool_server.core.settings import UsagePolling
 from tests.accounts.kit import HOUR, NOW, Line, Pool, claude, token_answer
 
 OLD, NEW = "sk-ant-oat01-first", "sk-ant-oat01-second"
@@ -80,7 +80,7 @@ def test_the_waits_grow_to_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_background_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "FIRST_S", 0.0)
+    monkeypatch.setattr(write_back, "FIRST_S", 0.0)
     p, disk = pool(tmp_path), Disk(monkeypatch, 3)
 
     async def run() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts import SetupFailed, setup
-from pool_server.accounts.setup import RETRY_S
-from pool_server.config import UsagePolling
-from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.words import FaultKind
+from pool_server.accounts import OnboardingError
+from pool_server.accounts.credentials import onboarding
+from pool_server.accounts.credentials.onboarding import RETRY_S
+from pool_server.core.enums import FaultKind
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import UsagePolling
 from tests.accounts.kit import HOUR, NOW, Line, Pool
 
 FILE = {"access_token": "ya29.x", "refresh_token": "1//r", "expiry_date": int((NOW + HOUR) * 1000)}
@@ -132,7 +133,7 @@ def test_an_account_that_needs_none_is_not_asked(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_failed_set_up_is_the_accounts_fault(tmp_path: Path, answer: HttpAnswer, kind: FaultKind, state: str) -> None:
     p = pool(tmp_path, answer)
-    with pytest.raises(SetupFailed) as failed:
+    with pytest.raises(OnboardingError) as failed:
         asyncio.run(p.accounts.complete("gemini:g"))
     assert failed.value.fault.kind is kind
     assert p.state("gemini:g") == state
@@ -146,12 +147,12 @@ def test_a_failed_set_up_is_tried_again_by_the_background(tmp_path: Path) -> Non
 
 
 def test_no_request_waits_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(onboarding, "PATIENCE_S", 0.01)
 
     async def run() -> None:
         gate, slow = gated()
         p = pool(tmp_path, slow)
-        with pytest.raises(SetupFailed) as failed:
+        with pytest.raises(OnboardingError) as failed:
             await p.accounts.complete("gemini:g")
         assert failed.value.fault.kind is FaultKind.TRANSIENT and p.state("gemini:g") == "cooling"
         gate.set()
@@ -170,7 +171,7 @@ def test_closing_ends_a_set_up_under_way(tmp_path: Path) -> None:
         while not p.line.sent:
             await asyncio.sleep(0)
         await p.accounts.close()
-        with pytest.raises(SetupFailed):
+        with pytest.raises(OnboardingError):
             await caller
 
     asyncio.run(asyncio.wait_for(run(), 10))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pool_server.accounts import shared
+from pool_server.accounts import replication
 from pool_server.accounts.account import Account
-from pool_server.accounts.live import Live
-from pool_server.accounts.shared import Change, Shared
-from pool_server.accounts.steady import Steady
-from pool_server.store import Store
+from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.replication import Replication, StateChange
+from pool_server.storage import Store
+from pool_server.storage.write_behind import WriteBehind
 from tests.accounts.kit import Clock, entry
 
 
-def trouble(n: float) -> Callable[[Live], bool]:
+def trouble(n: float) -> Callable[[AccountHealth], bool]:
     """A change of what is known: `n` more trouble; none is no change worth keeping."""
 
-    def change(live: Live) -> bool:
+    def change(live: AccountHealth) -> bool:
         live.trouble += n
         live.latency = 1.0
         return n > 0
@@ -27,7 +27,7 @@ def trouble(n: float) -> Callable[[Live], bool]:
 
 class Worker:
     def __init__(self, store: Store) -> None:
-        self.shared = Shared(Steady(store, Clock()), many=True)
+        self.shared = Replication(WriteBehind(store, Clock()), many=True)
         self.account: Account = entry("a")
 
     def change(self, n: float) -> bool:
@@ -35,13 +35,13 @@ class Worker:
 
 
 def two_workers(tmp_path: Path) -> tuple[Store, Worker, Worker]:
-    store = Store.open(tmp_path / "state", tables=shared.TABLES, durable=False)
+    store = Store.open(tmp_path / "state", tables=replication.TABLES, durable=False)
     return store, Worker(store), Worker(store)
 
 
 def test_each_hears_of_the_other_and_not_of_itself(tmp_path: Path) -> None:
     _, one, two = two_workers(tmp_path)
-    told = [(Change.LIVE, "claude:a")]
+    told = [(StateChange.LIVE, "claude:a")]
     assert one.change(1) and one.shared.news() == []
     assert two.shared.news() == told and two.shared.news() == []
     two.change(1)

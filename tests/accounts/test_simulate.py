@@ -5,20 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pool_server.accounts.simulate import run, simulate
-from pool_server.accounts.simulate_scenario import (
-    MAX_5,
-    OPUS,
-    PRO,
-    START,
-    WEEK,
-    Scenario,
-    Seat,
-    Talk,
-    standard_week,
-)
-from pool_server.accounts.simulate_world import World, reachable
-from pool_server.words import FaultKind, FaultScope, Strategy
+from pool_server.core.enums import FaultKind, FaultScope, Strategy
+from pool_server.simulation.scenario import MAX_5, OPUS, PRO, START, WEEK, Scenario, Seat, Talk, standard_week
+from pool_server.simulation.week import run, simulate
+from pool_server.simulation.world import World, reachable
 
 HOUR = 3600.0
 PROMISED = {
@@ -118,7 +108,7 @@ def test_the_reference_uses_what_ends_first() -> None:
 
 
 def test_rows_carry_what_the_interface_promises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("pool_server.accounts.simulate", fromlist=["SCENARIOS"]).SCENARIOS, "tiny",
+    monkeypatch.setitem(__import__("pool_server.simulation.week", fromlist=["SCENARIOS"]).SCENARIOS, "tiny",
                         lambda seed: one_account())  # fmt: skip
     rows = simulate("tiny")
     assert [row["strategy"] for row in rows] == [s.value for s in Strategy]

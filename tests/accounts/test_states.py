@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pool_server.accounts.states import TRANSITIONS, Event, after
-from pool_server.words import AccountState as S
+from pool_server.accounts.health.transitions import TRANSITIONS, AccountEvent, after
+from pool_server.core.enums import AccountState as S
 
-E = Event
+E = AccountEvent
 EXPECTED = {
     #             quota        fault      full         low         room     rested   answered probe      lost
     S.READY:       (S.EXHAUSTED, S.COOLING, S.EXHAUSTED, S.DRAINING, None,    None,    None,    None,      None),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pool_server.accounts import Accounts
-from pool_server.accounts.steady import MOST_OWED, RETRY_S, Steady
-from pool_server.store import Store, StoreError, StoreFull
+from pool_server.storage import Store, StoreError, StoreFullError
+from pool_server.storage.write_behind import MOST_OWED, RETRY_S, WriteBehind
 from tests.accounts.kit import HOUR, SONNET, Clock, Line, Pool, ask, claude, quota, token_answer
 
 THREE = {f"claude_{name}.json": claude(f"sk-ant-oat01-{name}") for name in "abc"}
@@ -33,7 +33,7 @@ class Disk:
     def write(self, fn: Callable[[Any], Any]) -> Any:
         self.tried += 1
         if self.full:
-            raise StoreFull("no space left")
+            raise StoreFullError("no space left")
         return self._write(fn)
 
     def get(self, table: str, key: bytes) -> bytes | None:
@@ -98,12 +98,12 @@ def test_what_was_learnt_is_written_when_the_store_recovers(
     pool.clock.now += RETRY_S
     pool.serve(ask("bob", "another"))  # any write brings the others with it
     if beside is not None:
-        beside.choose(ask())
+        beside.select(ask())
         assert beside.describe(first)["state"] == "exhausted"
     again = pool.again()
     assert again.describe(first)["state"] == "exhausted"
     assert again.owner_of("ann", "response", "resp_1") == first
-    assert again.choose(ask(session="talk")).pinned == first
+    assert again.select(ask(session="talk")).pinned == first
     assert sum("can be written again" in r.getMessage() for r in caplog.records) == 1
 
 
@@ -182,7 +182,7 @@ def test_a_store_that_cannot_be_read_either_stops_nothing(
 def test_what_is_owed_has_a_bound(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     disk, clock = Disk(pool.store), Clock()
-    steady = Steady(pool.store, clock)
+    steady = WriteBehind(pool.store, clock)
     disk.full = True
     for n in range(MOST_OWED + 10):
         steady.put("pins", n.to_bytes(4, "big"), b"x")

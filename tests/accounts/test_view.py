@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.accounts import learn
 from pool_server.accounts.account import Account
-from pool_server.accounts.choose import choose
-from pool_server.accounts.lane import judge
-from pool_server.accounts.view import SPARSE, View
-from pool_server.records import Fault
-from pool_server.words import FaultKind, FaultScope, Refusal, Strategy
+from pool_server.accounts.health import learning
+from pool_server.accounts.selection.candidates import judge
+from pool_server.accounts.selection.index import SPARSE, SelectionIndex
+from pool_server.accounts.selection.select import select
+from pool_server.core.enums import FaultKind, FaultScope, Refusal, Strategy
+from pool_server.core.models import Fault
 from tests.accounts.kit import DAY, HOUR, NOW, OPUS, SONNET, ask, entry, view_of, week, window
 
 NAMES = st.integers(0, 7)
@@ -35,20 +35,20 @@ STEPS = st.lists(
 )
 
 
-def change(view: View, name: int, step: tuple[str, float, float], now: float) -> None:
+def change(view: SelectionIndex, name: int, step: tuple[str, float, float], now: float) -> None:
     what, first, second = step
     account = view.accounts.get(f"claude:a{name}")
     if what == "put" or account is None:
         view.put(account or entry(f"a{name}", priority=name % 2))
         return
     if what == "seen":
-        learn.absorb(account.live, [week(first, second, at=now)], now)
+        learning.absorb(account.live, [week(first, second, at=now)], now)
     elif what == "opus":
-        learn.absorb(account.live, [week(first, second, at=now, scope="opus")], now)
+        learning.absorb(account.live, [week(first, second, at=now, scope="opus")], now)
     elif what == "quota":
         scope = FaultScope.MODEL if second else FaultScope.ACCOUNT
         what_ = Fault(FaultKind.QUOTA, scope, now + first, family="opus")
-        learn.fail(account.live, what_, now, model=OPUS, token="", current="")
+        learning.fail(account.live, what_, now, model=OPUS, token="", current="")
     elif what == "begin":
         account.local += 1
         view.chosen(account)
@@ -67,7 +67,7 @@ def test_the_lanes_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[s
         change(view, name, step, now)
         view.advance(now)
         for model in (SONNET, OPUS):
-            decision = choose(ask(model=model), view, now)
+            decision = select(ask(model=model), view, now)
             scopes = view.scopes(ask().providers[0], model)
             cards = [judge(a, scopes, now, None) for a in view.accounts.values()]
             eligible = [c for c in cards if c.rating is not None]
@@ -91,14 +91,16 @@ def test_an_order_that_was_kept_is_the_order_made_anew(
         view.advance(now)
     view.set_strategy(Strategy.BALANCED)
     view.advance(now)
-    fresh = View(strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "opus" if "opus" in m else "s")
+    fresh = SelectionIndex(
+        strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "opus" if "opus" in m else "s"
+    )
     for account in view.accounts.values():
         copy = Account(account.facts, account.live)
         copy.local, copy.turn = account.local, account.turn
         fresh.put(copy)
         copy.turn = account.turn
     fresh.advance(now)
-    mine, theirs = choose(ask(model=OPUS), view, now), choose(ask(model=OPUS), fresh, now)
+    mine, theirs = select(ask(model=OPUS), view, now), select(ask(model=OPUS), fresh, now)
     assert (mine.account, mine.refused, mine.eligible) == (theirs.account, theirs.refused, theirs.eligible)
 
 
@@ -107,10 +109,10 @@ def test_few_of_many_with_a_family_of_their_own_are_judged_apart() -> None:
     for n in range(3):
         account = view.accounts[f"claude:a{n}"]
         what = Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus")
-        learn.fail(account.live, what, NOW, model=OPUS, token="", current="")
+        learning.fail(account.live, what, NOW, model=OPUS, token="", current="")
         view.touch(account)
     view.advance(NOW)
-    decision = choose(ask(model=OPUS), view, NOW)
+    decision = select(ask(model=OPUS), view, NOW)
     assert decision.refused == {Refusal.MODEL_EXHAUSTED: 3} and decision.eligible == 5 * SPARSE - 3
     assert decision.account not in {"claude:a0", "claude:a1", "claude:a2"}
     assert len(view.cohort_of("claude:a0").lanes) == 1
@@ -121,24 +123,24 @@ def test_names_of_models_that_clients_invent_make_no_lanes() -> None:
     for n in range(100):
         model = f"invented-{n}"
         account = view.accounts["claude:a0"]
-        learn.fail(account.live, Fault(FaultKind.NOT_FOUND, FaultScope.MODEL, model=model), NOW, model=model, token="",
-                   current="")  # fmt: skip
+        fault = Fault(FaultKind.NOT_FOUND, FaultScope.MODEL, model=model)
+        learning.fail(account.live, fault, NOW, model=model, token="", current="")
         view.touch(account)
         view.advance(NOW)
-        assert choose(ask(model=model), view, NOW).account != "claude:a0"
+        assert select(ask(model=model), view, NOW).account != "claude:a0"
     assert len(view.cohort_of("claude:a0").lanes) <= 16
 
 
 def test_time_alone_brings_accounts_back() -> None:
     view = view_of(entry("a", window(100.0, HOUR)), entry("b", week(99.9, 2 * HOUR)))
-    assert choose(ask(), view, NOW).account == "claude:b"
+    assert select(ask(), view, NOW).account == "claude:b"
     view.advance(NOW + HOUR)
-    assert choose(ask(), view, NOW + HOUR).account == "claude:a"
+    assert select(ask(), view, NOW + HOUR).account == "claude:a"
     view.advance(NOW + 3 * HOUR)
-    assert choose(ask(), view, NOW + 3 * HOUR).eligible == 2
+    assert select(ask(), view, NOW + 3 * HOUR).eligible == 2
 
 
-def cost(view: View, rounds: int = 300) -> float:
+def cost(view: SelectionIndex, rounds: int = 300) -> float:
     """Seconds for one choice with everything around it: the least of several runs."""
     best = 1.0
     now = NOW
@@ -147,7 +149,7 @@ def cost(view: View, rounds: int = 300) -> float:
         for _ in range(rounds):
             now += 0.01
             view.advance(now)
-            account = view.accounts[choose(ask(), view, now).account or ""]
+            account = view.accounts[select(ask(), view, now).account or ""]
             account.local += 1
             view.chosen(account)
         best = min(best, (time.perf_counter() - began) / rounds)
@@ -156,10 +158,10 @@ def cost(view: View, rounds: int = 300) -> float:
 
 @pytest.mark.parametrize("resting", [0, 1])
 def test_ten_thousand_cost_hardly_more_than_ten(resting: int) -> None:
-    def made(n: int) -> View:
+    def made(n: int) -> SelectionIndex:
         view = view_of(*(entry(f"a{i}", window(i % 60), week(i % 97, (i % 7 + 1) * 80_000)) for i in range(n)))
         for account in list(view.accounts.values())[: n // 2 * resting]:
-            learn.fail(account.live, Fault(FaultKind.QUOTA, FaultScope.ACCOUNT, NOW + DAY), NOW, model="", token="",
+            learning.fail(account.live, Fault(FaultKind.QUOTA, FaultScope.ACCOUNT, NOW + DAY), NOW, model="", token="",
                        current="")  # fmt: skip
             view.touch(account)
         return view

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pool_server.accounts.choose import Ask, Decision
-from pool_server.accounts.waiting import LIMIT, WaitingRoom
-from pool_server.words import ChoiceReason, FaultKind, Strategy
+from pool_server.accounts.selection.select import Decision, SelectionRequest
+from pool_server.accounts.selection.wait_queue import LIMIT, WaitQueue
+from pool_server.core.enums import ChoiceReason, FaultKind, Strategy
 from tests.accounts.kit import HOUR, SONNET, Pool, ask, fault, key, quota
 
 
@@ -21,7 +21,7 @@ class Gate:
         self.returns_in = returns_in
         self.asked = 0
 
-    def __call__(self, _: Ask) -> Decision:
+    def __call__(self, _: SelectionRequest) -> Decision:
         self.asked += 1
         if self.open > 0:
             return Decision("claude:a", ChoiceReason.BEST, Strategy.BALANCED, [])
@@ -29,17 +29,17 @@ class Gate:
         return Decision(None, None, Strategy.BALANCED, [], retry_at=retry_at)
 
 
-def run(test: Callable[[Gate, WaitingRoom], object], gate: Gate | None = None) -> None:
+def run(test: Callable[[Gate, WaitQueue], object], gate: Gate | None = None) -> None:
     async def inside() -> None:
         used = gate or Gate()
-        room = WaitingRoom(used, time.time)
+        room = WaitQueue(used, time.time)
         await test(used, room)  # type: ignore[misc]
         room.close()
 
     asyncio.run(asyncio.wait_for(inside(), 10))
 
 
-async def queue(room: WaitingRoom, gate: Gate, users: str, done: list[str]) -> list[asyncio.Task[None]]:
+async def queue(room: WaitQueue, gate: Gate, users: str, done: list[str]) -> list[asyncio.Task[None]]:
     async def one(user: str, name: str) -> None:
         decision = await room.wait(ask(user), time.time() + 5)
         if decision.account is not None:
@@ -54,7 +54,7 @@ async def queue(room: WaitingRoom, gate: Gate, users: str, done: list[str]) -> l
 
 
 def test_first_in_first_out_and_users_take_turns() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         done: list[str] = []
         tasks = await queue(room, gate, "aaaabb", done)
         gate.open = 6
@@ -66,7 +66,7 @@ def test_first_in_first_out_and_users_take_turns() -> None:
 
 
 def test_only_as_many_go_on_as_there_is_place() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         done: list[str] = []
         tasks = await queue(room, gate, "abc", done)
         gate.open = 2
@@ -83,7 +83,7 @@ def test_only_as_many_go_on_as_there_is_place() -> None:
 
 
 def test_nobody_overtakes_those_who_wait() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         done: list[str] = []
         tasks = await queue(room, gate, "a", done)
         gate.open = 2
@@ -95,7 +95,7 @@ def test_nobody_overtakes_those_who_wait() -> None:
 
 
 def test_what_returns_too_late_is_told_at_once() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         began = time.time()
         decision = await room.wait(ask(), began + 2)
         assert decision.account is None and len(room) == 0
@@ -105,7 +105,7 @@ def test_what_returns_too_late_is_told_at_once() -> None:
 
 
 def test_a_wait_ends_at_its_deadline() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         began = time.time()
         assert (await room.wait(ask(), began + 0.15)).account is None
         assert 0.1 < time.time() - began < 2 and len(room) == 0
@@ -114,7 +114,7 @@ def test_a_wait_ends_at_its_deadline() -> None:
 
 
 def test_who_leaves_leaves_no_trace() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         tasks = await queue(room, gate, "ab", [])
         assert len(room) == 2
         for task in tasks:
@@ -126,7 +126,7 @@ def test_who_leaves_leaves_no_trace() -> None:
 
 
 def test_many_of_one_kind_cost_one_look() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         tasks = await queue(room, gate, "ab" * 100, [])
         await asyncio.sleep(0.01)
         gate.asked = 0
@@ -141,7 +141,7 @@ def test_many_of_one_kind_cost_one_look() -> None:
 
 
 def test_the_room_has_walls() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         tasks = await queue(room, gate, "a" * LIMIT, [])
         assert (await room.wait(ask("b"), time.time() + 5)).account is None
         for task in tasks:
@@ -168,7 +168,7 @@ def test_a_short_rest_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_closing_sends_everybody_home() -> None:
-    async def test(gate: Gate, room: WaitingRoom) -> None:
+    async def test(gate: Gate, room: WaitQueue) -> None:
         waiting = asyncio.create_task(room.wait(ask(), time.time() + 60))
         await asyncio.sleep(0)
         room.close()

@@ -12,10 +12,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from pool_server.accounts import RefreshFailed
+from pool_server.accounts import RefreshError
+from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.providers import provider_module
-from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.words import FaultKind, Provider
 from tests.accounts.kit import DAY, HOUR, NOW, SONNET, Clock, Line, Pool, ask, claude
 
 LIE = str(18 * 86400)
@@ -149,7 +149,7 @@ class Week:
         accounts, tried = self.pool.accounts, frozenset[str]()
         for _ in range(3):
             asked = ask(user, session, exclude=tried)
-            account = accounts.choose(asked).account
+            account = accounts.select(asked).account
             if account is None:
                 break
             accounts.begin(account, SONNET)
@@ -179,7 +179,7 @@ class Week:
                 try:
                     await accounts.refresh(account, credential.secret)
                     continue
-                except RefreshFailed:
+                except RefreshError:
                     pass
             accounts.fail(account, fault, SONNET, credential.fingerprint)
             return status

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.accounts import windows as win
-from pool_server.words import Source
+from pool_server.accounts.health import windows as win
+from pool_server.core.enums import Source
 from tests.accounts.kit import DAY, HOUR, NOW, week, window
 
 percents = st.floats(0, 150)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import PoolUsers
+from pool_server.core.settings import PoolUsers
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, fake_settings, key_account, write_pool
 from tests.fakes import account as sign_in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pool_server.config import Settings
+from pool_server.core.settings import Settings
 from tests.cli.conftest import Shell
 from tests.process import PoolProcess
 

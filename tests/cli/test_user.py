@@ -8,7 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from pool_server.config import Settings
+from pool_server.core.settings import Settings
 from tests.cli.conftest import Shell
 from tests.process import PoolProcess, until
 

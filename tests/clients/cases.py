@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pool_server.words import Provider
+from pool_server.core.enums import Provider
 from tests.clients.jail import Jail
 
 DIRECTORY = Path(os.environ.get("CLIENTS_DIR", "~/.cache/pool-clients")).expanduser()

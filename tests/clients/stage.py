@@ -10,11 +10,11 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pool_server.config import PoolUsers, Settings
-from pool_server.records import Usage, UsageRecord
-from pool_server.server import Server, open_people
-from pool_server.users import Actor
-from pool_server.words import Operation, Transport
+from pool_server.app.server import Server, open_people
+from pool_server.core.enums import Operation, Transport
+from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.settings import PoolUsers, Settings
+from pool_server.users import AuditActor
 from tests.clients.cases import Case
 from tests.clients.jail import Jail, Ran
 from tests.clients.terminal import Terminal, terminal
@@ -119,7 +119,7 @@ def cast(case: Case, count: int) -> list[FakeAccount]:
 
 async def _make_key(settings: Settings) -> str:
     with open_people(settings) as users:
-        made = await users.create_user("Ann", actor=Actor("shell"))
+        made = await users.create_user("Ann", actor=AuditActor("shell"))
         return str(made["key"])
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.records import Usage, UsageRecord
-from pool_server.words import Outcome, Transport
+from pool_server.core.enums import Outcome, Transport
+from pool_server.core.models import Usage, UsageRecord
 from tests.clients.cases import CODEX, QUIET, Case, Files, missing
 from tests.clients.jail import why_not
 from tests.clients.stage import Stage, stage

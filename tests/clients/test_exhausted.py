@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.words import Outcome, Provider
+from pool_server.core.enums import Outcome, Provider
 from tests.clients.cases import EACH_CLIENT, Case, missing
 from tests.clients.jail import Ran, why_not
 from tests.clients.stage import Stage, stage

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.records import Usage
-from pool_server.words import Outcome
+from pool_server.core.enums import Outcome
+from pool_server.core.models import Usage
 from tests.clients.cases import CASES, Case, missing
 from tests.clients.jail import why_not
 from tests.clients.stage import stage

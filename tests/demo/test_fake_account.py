@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.core.models import HttpAnswer
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK, FakeAccount, Window
 from pool_server.providers import provider_module
-from pool_server.records import HttpAnswer
-from pool_server.words import CredentialKind, Provider
 
 NOW = 1_800_000_000.0
 

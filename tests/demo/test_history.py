@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 
+from pool_server.core.enums import Outcome, Provider
+from pool_server.core.models import UsageRecord
 from pool_server.demo import cast
 from pool_server.demo.fake_account import DAY
-from pool_server.demo.history import Person, fillings, history
+from pool_server.demo.history import SeededPerson, fillings, history
 from pool_server.ledger import Prices
-from pool_server.records import UsageRecord
-from pool_server.words import Outcome, Provider
 
 NOW = 1_800_000_000.0
 ACCOUNTS = {
@@ -19,7 +19,7 @@ ACCOUNTS = {
 
 
 def past(seed: int = 7) -> list[UsageRecord]:
-    people = [Person(friend, f"u_{number}", f"k_{number}") for number, friend in enumerate(cast.FRIENDS)]
+    people = [SeededPerson(friend, f"u_{number}", f"k_{number}") for number, friend in enumerate(cast.FRIENDS)]
     return list(history(people, ACCOUNTS, now=NOW, seed=seed))
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.core.enums import Dialect, Operation
+from pool_server.core.models import Usage
 from pool_server.demo import wire
 from pool_server.demo.surfaces import Surface, good, surface_of
 from pool_server.dialects import meter
-from pool_server.records import Usage
-from pool_server.words import Dialect, Operation
 
 PIECES = ["One", " two", " thrée"]
 counts = st.integers(0, 10_000_000)

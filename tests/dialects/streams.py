@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pool_server.core.enums import Dialect, Operation, Signal
+from pool_server.core.models import Usage
 from pool_server.dialects import Meter, meter
-from pool_server.dialects.words import SIGNALS
-from pool_server.records import Usage
-from pool_server.words import Dialect, Operation, Signal
+from pool_server.dialects.types import SIGNALS
 
 OPERATION = {
     Dialect.RESPONSES: Operation.RESPONSES,

@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.dialects import BadEncoding, Inflater, TooLarge, decode_body
+from pool_server.dialects import BadEncodingError, BodyTooLargeError, Inflater, decode_body
 
 
 def zstd(data: bytes) -> bytes:
@@ -42,7 +42,7 @@ PACKED = CODINGS[:5]
 def test_a_body_is_decoded(name: str, pack: Callable[[bytes], bytes]) -> None:
     body = b'{"model":"m","input":"' + b"word " * 20000 + b'"}'
     assert decode_body(memoryview(pack(body)), name.upper(), cap=len(body)) == body
-    with pytest.raises(TooLarge):
+    with pytest.raises(BodyTooLargeError):
         decode_body(pack(body), name, cap=len(body) - 1)
 
 
@@ -57,14 +57,14 @@ def test_several_codings_frames_and_members() -> None:
 def test_broken_bodies(name: str, pack: Callable[[bytes], bytes]) -> None:
     good = pack(b"some words of a body, some words of a body")
     for bad in (good[:-3], good[: len(good) // 2], b"\x00" + good, b"not packed at all"):
-        with pytest.raises(BadEncoding) as caught:
+        with pytest.raises(BadEncodingError) as caught:
             decode_body(bad, name, cap=1000)
         assert "\n" not in str(caught.value) and "words" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["br", "compress", "gzip;q=1", "gzip, gzip, gzip, gzip, gzip", "zstd, nonsense"])
 def test_unknown_codings(name: str) -> None:
-    with pytest.raises(BadEncoding):
+    with pytest.raises(BadEncodingError):
         decode_body(b"{}", name, cap=10)
 
 
@@ -73,7 +73,7 @@ def test_a_bomb_is_refused_without_its_memory(name: str, pack: Callable[[bytes],
     bomb = pack(bytes(96 << 20))
     tracemalloc.start()
     try:
-        with pytest.raises(TooLarge):
+        with pytest.raises(BodyTooLargeError):
             decode_body(bomb, name, cap=4 << 20)
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
@@ -83,7 +83,7 @@ def test_a_bomb_is_refused_without_its_memory(name: str, pack: Callable[[bytes],
 def test_a_zstd_frame_may_not_ask_for_a_huge_window() -> None:
     wide = zstandard.ZstdCompressionParameters(window_log=27)
     packer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
-    with pytest.raises(BadEncoding):
+    with pytest.raises(BadEncodingError):
         decode_body(packer.compress(b"x") + packer.flush(), "zstd", cap=1000)
 
 
@@ -105,5 +105,5 @@ def test_a_broken_answer_only_loses_its_count() -> None:
     bomb = Inflater("zstd")
     assert len(bomb.feed(zstd(bytes(160 << 20)))) < 128 << 20 and bomb.broken
     for name in ("br", "gzip, zstd"):
-        with pytest.raises(BadEncoding):
+        with pytest.raises(BadEncodingError):
             Inflater(name)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.core.enums import Dialect, ErrorKind, Operation, Signal
+from pool_server.core.models import ClientError
 from pool_server.dialects import ends_stream, error, header_safe, keepalive, meter, stream_error, ws_error
-from pool_server.records import ClientError
-from pool_server.words import Dialect, ErrorKind, Operation, Signal
 from tests.dialects.streams import OPERATION, stream
 
 NOW = 1_800_000_000.0
@@ -33,9 +33,7 @@ STATUS = {
 QUOTA = (ErrorKind.EXHAUSTED, ErrorKind.LIMIT)
 
 
-def fault(
-    kind: ErrorKind, retry_in: float | None = None, message: str = "Every account is used up."
-) -> ClientError:
+def fault(kind: ErrorKind, retry_in: float | None = None, message: str = "Every account is used up.") -> ClientError:
     retry_at = None if retry_in is None else NOW + retry_in
     return ClientError(kind=kind, message=message, status=STATUS[kind], retry_at=retry_at, plan="plus")
 
@@ -195,15 +193,11 @@ def test_codex_shows_final_errors_and_retries_passing_ones() -> None:
 
 def test_cut_streams_are_tried_again() -> None:
     assert (
-        events(stream_error(Dialect.MESSAGES, fault(ErrorKind.CUT), now=NOW))[0]["error"]["type"]
-        == "overloaded_error"
+        events(stream_error(Dialect.MESSAGES, fault(ErrorKind.CUT), now=NOW))[0]["error"]["type"] == "overloaded_error"
     )
+    assert events(stream_error(Dialect.CHAT, fault(ErrorKind.CUT), now=NOW))[0]["error"]["type"] == "overloaded_error"
     assert (
-        events(stream_error(Dialect.CHAT, fault(ErrorKind.CUT), now=NOW))[0]["error"]["type"] == "overloaded_error"
-    )
-    assert (
-        events(stream_error(Dialect.CHAT, fault(ErrorKind.LIMIT), now=NOW))[0]["error"]["type"]
-        == "insufficient_quota"
+        events(stream_error(Dialect.CHAT, fault(ErrorKind.LIMIT), now=NOW))[0]["error"]["type"] == "insufficient_quota"
     )
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool_server.core.enums import Dialect, Operation, Signal
+from pool_server.core.models import Usage
 from pool_server.dialects import Meter, frame_meter, meter
 from pool_server.dialects.meters import _READERS, JSON_CAP, StreamMeter
-from pool_server.records import Usage
-from pool_server.words import Dialect, Operation, Signal
 from tests.dialects import streams
 from tests.dialects.streams import MODEL, OPERATION, USAGE, named, run, signals, sse, stream
 
@@ -91,9 +91,7 @@ def test_the_type_is_found_wherever_it_stands() -> None:
     bare = {k: v for k, v in streams.responses()[-1].items() if k != "type"}
     reading, found = run(Dialect.RESPONSES, [sse(bare, "response.completed")])
     assert reading.complete and reading.usage.known
-    pretty = (
-        b'event: message_delta\nid: 3\ndata: {\ndata:  "type": "message_delta", "usage": {"output_tokens": 9}}\n\n'
-    )
+    pretty = b'event: message_delta\nid: 3\ndata: {\ndata:  "type": "message_delta", "usage": {"output_tokens": 9}}\n\n'
     reading, _ = run(Dialect.MESSAGES, [pretty])
     assert reading.usage.output == 9
     reading, found = run(Dialect.MESSAGES, [sse({"index": 0}, "message_stop")])
@@ -284,9 +282,7 @@ def test_odd_numbers_of_a_provider_do_no_harm() -> None:
 
 
 def test_a_broken_terminal_event_is_no_end() -> None:
-    reading, found = run(
-        Dialect.RESPONSES, [b'event: response.completed\ndata: {"type":"response.completed",\n\n']
-    )
+    reading, found = run(Dialect.RESPONSES, [b'event: response.completed\ndata: {"type":"response.completed",\n\n'])
     assert not reading.complete and not found & T
 
 

@@ -14,9 +14,7 @@ SOL = ModelInfo(
     owner="codex",
     entries={ModelsShape.CODEX: msgspec.Raw(b'{"slug": "gpt-x","base_instructions":"you"}')},
 )
-OPUS = ModelInfo(
-    "claude-x", owner="claude", name="Claude X", created=1_700_000_000, context=200_000, max_output=64_000
-)
+OPUS = ModelInfo("claude-x", owner="claude", name="Claude X", created=1_700_000_000, context=200_000, max_output=64_000)
 MODELS = [SOL, OPUS, ModelInfo("gpt-x", owner="later")]
 
 
@@ -68,9 +66,7 @@ def test_gemini() -> None:
 
 
 def test_codex_gets_the_providers_own_entries_only() -> None:
-    assert models_answer(ModelsShape.CODEX, MODELS) == (
-        b'{"models":[{"slug": "gpt-x","base_instructions":"you"}]}'
-    )
+    assert models_answer(ModelsShape.CODEX, MODELS) == (b'{"models":[{"slug": "gpt-x","base_instructions":"you"}]}')
     assert model_entry(ModelsShape.CODEX, OPUS) is None
 
 

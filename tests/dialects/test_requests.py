@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.dialects import SHEDDABLE, BadBody, decode_body, peek
-from pool_server.records import Peek
-from pool_server.words import Dialect, Operation
+from pool_server.core.enums import Dialect, Operation
+from pool_server.core.models import Peek
+from pool_server.dialects import SHEDDABLE, BadBodyError, decode_body, peek
 
 RECORDED = [
     json.loads(line)
@@ -286,7 +286,7 @@ NEEDED = [operation for operation in Operation if operation is not Operation.OTH
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_json_where_json_is_needed(dialect: Dialect, body: bytes) -> None:
     for operation in NEEDED:
-        with pytest.raises(BadBody) as caught:
+        with pytest.raises(BadBodyError) as caught:
             peek(operation, dialect, "/v1beta/models/g:x", {}, body)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 100
     assert peek(Operation.OTHER, dialect, "/", {"session-id": "s"}, body).session == "s"
@@ -323,7 +323,7 @@ def test_odd_types_never_fail_and_good_fields_are_still_read(body: dict[str, Any
     ],
 )
 def test_a_refusal_says_what_is_wrong_with_the_body(body: bytes, problem: str) -> None:
-    with pytest.raises(BadBody, match=problem):
+    with pytest.raises(BadBodyError, match=problem):
         peek(Operation.CHAT, Dialect.CHAT, "/", {}, body)
     assert peek(Operation.OTHER, Dialect.CHAT, "/", {}, body) == Peek()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.dialects import BadBody, splice, strip_encrypted
+from pool_server.dialects import BadBodyError, splice, strip_encrypted
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -52,7 +52,7 @@ def test_raw_json_is_put_in_as_it_is() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"a":1', b"{]", b"null", b'"x"', b'{"a":1} x', b"\xff\xfe"])
 def test_other_bodies_are_refused(body: bytes) -> None:
-    with pytest.raises(BadBody):
+    with pytest.raises(BadBodyError):
         splice(body, {"a": 1})
 
 

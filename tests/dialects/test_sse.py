@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.dialects.sse import EVENT_CAP, HEAD, Scanner, data_of
+from pool_server.dialects.wire.sse import EVENT_CAP, HEAD, Scanner, data_of
 
 
 class Listener:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool_server.core.enums import Dialect, Operation
+from pool_server.core.models import Usage
 from pool_server.dialects import Meter, meter
-from pool_server.records import Usage
-from pool_server.words import Dialect, Operation
 from tests.dialects.streams import OPERATION, named, sse
 from tests.dialects.vendor_usage import CHAT, GEMINI, MESSAGES, RESPONSES, TOLD
 

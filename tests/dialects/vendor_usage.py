@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool_server.records import Usage
-from pool_server.words import Dialect
+from pool_server.core.enums import Dialect
+from pool_server.core.models import Usage
 
 CHAT, RESPONSES, MESSAGES, GEMINI = Dialect.CHAT, Dialect.RESPONSES, Dialect.MESSAGES, Dialect.GEMINI
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pool_server.records import Usage
+from pool_server.core.models import Usage
 
 
 class Gate:

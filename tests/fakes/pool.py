@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from pool_server.config import Settings, UsagePolling
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.core.settings import Settings, UsagePolling
 from pool_server.demo.fake_account import FIVE_HOURS, WEEK, FakeAccount, Window
 from pool_server.demo.upstream import FakeUpstream
-from pool_server.words import CredentialKind, Provider
 
 
 def account(

@@ -13,11 +13,11 @@ from typing import Any
 
 from aiohttp import web
 
+from pool_server.core.models import Usage
 from pool_server.demo import wire
 from pool_server.demo.fake_account import FakeAccount
 from pool_server.demo.surfaces import GENERATION, Surface, good
 from pool_server.demo.upstream import Call, FakeUpstream
-from pool_server.records import Usage
 from tests.fakes.plays import Play
 from tests.fakes.tools import offered, returns_result, tool_events, tool_frames
 

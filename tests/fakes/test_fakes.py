@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import zstandard
 
-from pool_server.records import Usage
+from pool_server.core.models import Usage
 from tests.fakes import FakeProviders, Gate, Play, Surface, account, fake_settings, faults, key_account, plays
 
 Body = Callable[[FakeProviders, aiohttp.ClientSession], Awaitable[None]]

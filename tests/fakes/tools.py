@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pool_server.core.models import Usage
 from pool_server.demo import wire
 from pool_server.demo.surfaces import Surface
-from pool_server.records import Usage
 
 Json = dict[str, Any]
 

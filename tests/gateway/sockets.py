@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 
-from pool_server.config import Choosing
-from pool_server.records import Usage
-from pool_server.words import Strategy
+from pool_server.core.enums import Strategy
+from pool_server.core.models import Usage
+from pool_server.core.settings import Choosing
 from tests.fakes import FakeAccount, account
 from tests.gateway.stack import Stack, responses
 

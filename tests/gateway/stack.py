@@ -17,17 +17,17 @@ from pool_server import accounts as accounts_room
 from pool_server import ledger as ledger_room
 from pool_server import users as users_room
 from pool_server.accounts import Accounts
-from pool_server.config import Settings
+from pool_server.core.models import UsageRecord
+from pool_server.core.settings import Settings
 from pool_server.gateway import Gateway, Upstream
-from pool_server.http1 import Front, Request, Response, Taker, TornadoTaker
+from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
-from pool_server.records import UsageRecord
-from pool_server.store import Store
-from pool_server.users import Actor, Users
+from pool_server.storage import Store
+from pool_server.users import AuditActor, Users
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
 
 Body = dict[str, Any]
-ADMIN = Actor("admin", "", "127.0.0.1")
+ADMIN = AuditActor("admin", "", "127.0.0.1")
 
 
 class Stack:
@@ -62,10 +62,10 @@ class Stack:
         self.gateway.start()
         pages = Application()
 
-        def serve(request: Request, response: Response) -> Taker:
-            return self.gateway.take(request, response) or TornadoTaker(pages, request, response)
+        def serve(request: Request, response: Response) -> RequestHandler:
+            return self.gateway.take(request, response) or TornadoRequestHandler(pages, request, response)
 
-        self.front = Front(serve)
+        self.front = HttpServer(serve)
         sockets = bind_sockets(0, "127.0.0.1")
         self.port = sockets[0].getsockname()[1]
         await self.front.listen(sockets)
@@ -124,9 +124,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]], *, within_s: float = 30.0
     asyncio.run(bounded())
 
 
-def chat(
-    *, model: str = "qwen3-coder-plus", stream: bool = False, text: str = "hi", **more: Any
-) -> dict[str, Any]:
+def chat(*, model: str = "qwen3-coder-plus", stream: bool = False, text: str = "hi", **more: Any) -> dict[str, Any]:
     return {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]} | more
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.config import Choosing
-from pool_server.gateway import gateway, relay
-from pool_server.records import Usage
-from pool_server.words import Outcome, Strategy
+from pool_server.core.enums import Outcome, Strategy
+from pool_server.core.models import Usage
+from pool_server.core.settings import Choosing
+from pool_server.gateway import service
+from pool_server.gateway.http import relay
 from tests.fakes import Gate, account, faults, plays
 from tests.gateway.stack import Stack, chat, messages, responses, run
 
@@ -97,7 +98,7 @@ def test_an_upstream_that_never_answers_is_given_up_for_another(tmp_path: Path) 
 
 
 def test_an_upstream_silent_within_its_answer_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "TICK_S", 0.02)
+    monkeypatch.setattr(service, "TICK_S", 0.02)
 
     async def test() -> None:
         gate = Gate()
@@ -115,10 +116,8 @@ def test_an_upstream_silent_within_its_answer_is_cut_off(tmp_path: Path, monkeyp
     run(test)
 
 
-def test_silence_is_bridged_with_what_each_client_survives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway, "TICK_S", 0.01)
+def test_silence_is_bridged_with_what_each_client_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "TICK_S", 0.01)
     monkeypatch.setattr(relay, "KEEPALIVE_S", 0.05)
     monkeypatch.setattr(relay, "EARLY_HEADERS_S", 0.05)
     gemini = {"model": "gemini-2.5-pro", "request": {}}
@@ -154,7 +153,7 @@ def test_silence_is_bridged_with_what_each_client_survives(
 
 
 def test_a_fault_after_early_headers_still_moves_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "TICK_S", 0.01)
+    monkeypatch.setattr(service, "TICK_S", 0.01)
     monkeypatch.setattr(relay, "EARLY_HEADERS_S", 0.03)
 
     async def test() -> None:
@@ -192,9 +191,7 @@ def test_a_client_that_does_not_read_holds_the_upstream_back(tmp_path: Path) -> 
             stack.fakes.then("codex:one", plays.huge_event(64 << 20, at=5))
             body = json.dumps(responses()).encode()
             reader, writer = await asyncio.open_connection("127.0.0.1", stack.port, limit=1 << 10)
-            writer.write(
-                b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body)
-            )
+            writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body))
             writer.write(body)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             assert (await stack.post("/v1/responses", responses(session="other")))[0] == 200

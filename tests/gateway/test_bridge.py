@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.dialects import BadBody
-from pool_server.gateway.bridge import ContinuationLost, Conversation
+from pool_server.dialects import BadBodyError
+from pool_server.gateway.websocket.bridge import ContinuationLostError, Conversation
 
 USER = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
 ANSWER = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hello"}]}
@@ -104,13 +104,13 @@ def test_a_prewarm_is_answered_here_and_continued() -> None:
 
 
 def test_what_is_not_known_must_be_sent_again() -> None:
-    with pytest.raises(ContinuationLost):
+    with pytest.raises(ContinuationLostError):
         Conversation().request(create(previous_response_id="resp_elsewhere"))
 
 
 @pytest.mark.parametrize("frame", ["", "[]", '{"input":5}', '{"input":[], "previous_response_id":5}', "{"])
 def test_a_frame_that_is_none_is_refused(frame: str) -> None:
-    with pytest.raises(BadBody):
+    with pytest.raises(BadBodyError):
         Conversation().request(frame)
 
 

@@ -11,8 +11,8 @@ import aiohttp
 import jwt
 import pytest
 
-from pool_server.config import Choosing, PoolUsers
-from pool_server.words import Outcome, Strategy
+from pool_server.core.enums import Outcome, Strategy
+from pool_server.core.settings import Choosing, PoolUsers
 from tests.fakes import account, faults, key_account
 from tests.gateway.stack import ADMIN, Stack, chat, messages, responses, run
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import Choosing, Settings
-from pool_server.records import Usage
-from pool_server.words import Operation, Outcome, Strategy
+from pool_server.core.enums import Operation, Outcome, Strategy
+from pool_server.core.models import Usage
+from pool_server.core.settings import Choosing, Settings
 from tests.fakes import FakeAccount, Gate, account, faults, key_account, plays
 from tests.gateway.sockets import Client
 from tests.gateway.stack import Stack, chat, messages, responses, run

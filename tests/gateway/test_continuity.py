@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.words import Outcome
+from pool_server.core.enums import Outcome
 from tests.fakes import Surface, account, faults, key_account, plays
 from tests.gateway.sockets import BY_PRIORITY, COUNTED, create, final_id, socket, two
 from tests.gateway.stack import Stack, responses, run

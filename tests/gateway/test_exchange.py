@@ -15,9 +15,9 @@ import msgspec
 import pytest
 import zstandard
 
-from pool_server.config import Choosing
-from pool_server.records import Usage
-from pool_server.words import Outcome, Strategy
+from pool_server.core.enums import Outcome, Strategy
+from pool_server.core.models import Usage
+from pool_server.core.settings import Choosing
 from tests.fakes import FakeAccount, Gate, account, faults, key_account, plays
 from tests.gateway.stack import ADMIN, Stack, chat, messages, responses, run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.config import Choosing, Codex
-from pool_server.gateway.friendview import limit_headers
-from pool_server.gateway.held import HeldConversations
-from pool_server.gateway.local_room import Room
-from pool_server.words import Strategy
+from pool_server.core.enums import Strategy
+from pool_server.core.settings import Choosing, CodexSettings
+from pool_server.gateway.emulation.headroom import QuotaWindow
+from pool_server.gateway.emulation.quota_headers import limit_headers
+from pool_server.gateway.held_conversations import HeldConversations
 from tests.fakes import account, faults, plays
 from tests.gateway.sockets import create, socket
 from tests.gateway.stack import Stack, responses, run
@@ -26,7 +26,7 @@ def test_a_held_conversation_goes_on_over_http_even_on_another_account(tmp_path:
     async def test() -> None:
         two = [account("codex:one", priority=1), account("codex:two", priority=2)]
         by_priority = Choosing(strategy=Strategy.PRIORITY)
-        async with Stack(tmp_path, two, codex=Codex(hold_conversations_mb=1), choosing=by_priority) as stack:
+        async with Stack(tmp_path, two, codex=CodexSettings(hold_conversations_mb=1), choosing=by_priority) as stack:
             _, first = await stack.post("/v1/responses", responses(text="one"))
             stack.fakes.always("codex:one", faults.codex_usage_limit())
             status, _ = await stack.post("/v1/responses", responses(text="two", previous_response_id=_id(first)))
@@ -85,7 +85,7 @@ def test_a_friend_sees_the_pooled_room_and_not_the_accounts(tmp_path: Path) -> N
 
 
 def test_limit_headers_show_the_two_tightest_windows() -> None:
-    rooms = [Room(18_000, 12.9, 5_000.0), Room(86_400, 1.0, None), Room(604_800, 140.0, None)]
+    rooms = [QuotaWindow(18_000, 12.9, 5_000.0), QuotaWindow(86_400, 1.0, None), QuotaWindow(604_800, 140.0, None)]
     headers = dict(limit_headers(rooms, 1_000.0))
     assert headers["x-codex-primary-used-percent"] == "12"
     assert headers["x-codex-primary-reset-at"] == "5000"

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from pool_server.gateway.links import HttpLink, LinkClosed
+from pool_server.core.models import UpstreamRequest
 from pool_server.gateway.upstream import Upstream
-from pool_server.records import Prepared
+from pool_server.gateway.websocket.links import HttpLink, LinkClosedError
 from tests.http1.wire import raw_server, read_request, run
 
 FRAME = '{"type": "response.create", "model": "m", "input": []}'
@@ -36,7 +36,7 @@ def test_whoever_gives_up_takes_the_connection_along(begin: bytes) -> None:
 
         async with raw_server(talk) as port:
             upstream = Upstream()
-            prepared = Prepared("POST", f"http://127.0.0.1:{port}/", [])
+            prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}/", [])
             link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
             task = asyncio.get_running_loop().create_task(link.send(FRAME))
             await asked.wait()
@@ -66,7 +66,7 @@ def test_a_turn_begun_anew_lets_go_of_the_one_before() -> None:
 
         async with raw_server(talk) as port:
             upstream = Upstream()
-            prepared = Prepared("POST", f"http://127.0.0.1:{port}/", [])
+            prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}/", [])
             link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
             for _ in range(2):
                 await link.send(FRAME)
@@ -87,11 +87,11 @@ def test_a_stream_that_breaks_off_closes_the_link() -> None:
 
         async with raw_server(talk) as port:
             upstream = Upstream()
-            prepared = Prepared("POST", f"http://127.0.0.1:{port}/", [])
+            prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}/", [])
             link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
             await link.send(FRAME)
             await link.receive()
-            with pytest.raises(LinkClosed, match="before its last event"):
+            with pytest.raises(LinkClosedError, match="before its last event"):
                 await link.receive()
             await upstream.close()
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import Limits, Settings
-from pool_server.gateway.local import LocalAnswer, LocalAnswers, LocalRequest
+from pool_server.core.enums import AccountState, CredentialKind, Denial, Provider
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import Limits, Settings
+from pool_server.gateway.emulation.answers import LocalAnswer, LocalAnswers, LocalRequest
 from pool_server.providers import Credential
-from pool_server.records import HttpAnswer, HttpRequest
 from pool_server.users import Denied, Principal
-from pool_server.words import AccountState, CredentialKind, Denial, Provider
 
 NOW = 1_800_000_000.0
 ANN = Principal("u_ann", "Ann", "key-1")
@@ -444,7 +444,7 @@ def test_gemini_models_have_a_shipped_fallback() -> None:
 
 
 def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.gateway.local_catalogue.WAIT_S", 0.02)
+    monkeypatch.setattr("pool_server.gateway.emulation.catalogue.WAIT_S", 0.02)
 
     async def run() -> None:
         rooms = mixed()

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pool_server.gateway.relay import Relay
+from pool_server.gateway.http.relay import Relay
 from tests.gateway.stack import Stack, run
 from tests.http1.wire import Talk, raw_server, read_request
 

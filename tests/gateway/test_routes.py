@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.gateway.routes import match
-from pool_server.words import Dialect, Operation, Provider
 
 UPGRADE = {"Upgrade": "websocket"}
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from pool_server.words import Outcome
+from pool_server.core.enums import Outcome
 from tests.fakes import Gate, account, plays
 from tests.gateway.stack import Stack, run
 

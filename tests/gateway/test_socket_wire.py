@@ -17,9 +17,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from pool_server.config import Upstreams
-from pool_server.gateway import links, turn, upstream, websocket
-from pool_server.words import Outcome
+from pool_server.core.enums import Outcome
+from pool_server.core.settings import Upstreams
+from pool_server.gateway import upstream
+from pool_server.gateway.websocket import handler, links, turn
 from tests.fakes import Gate, Surface, account, plays
 from tests.gateway.sockets import BY_PRIORITY, create, final_id, socket, two
 from tests.gateway.stack import ADMIN, Stack, run
@@ -115,7 +116,7 @@ def test_a_frame_of_64_mib_passes_both_ways(tmp_path: Path) -> None:
 def test_an_upstream_frame_over_the_limit_is_1009_for_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pool_server.gateway.dialling.FRAME_CAP", MIB)
+    monkeypatch.setattr("pool_server.gateway.websocket.dialling.FRAME_CAP", MIB)
 
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack, socket(stack) as client:
@@ -194,7 +195,7 @@ def test_a_client_that_leaves_before_the_switch_takes_the_upstream_along(
 
 
 def test_a_client_that_is_half_open_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "_PING_S", 0.1)
+    monkeypatch.setattr(handler, "_PING_S", 0.1)
 
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:
@@ -209,7 +210,7 @@ def test_a_client_that_is_half_open_is_let_go(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_client_that_never_reads_holds_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "_PING_S", 1.0)
+    monkeypatch.setattr(handler, "_PING_S", 1.0)
 
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:

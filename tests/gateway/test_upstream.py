@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pool_server.gateway.upstream import Upstream, UpstreamFailed, refusal_body
-from pool_server.http1 import Body, Broken
-from pool_server.records import HttpRequest, Prepared
+from pool_server.core.models import HttpRequest, UpstreamRequest
+from pool_server.gateway.upstream import Upstream, UpstreamError, refusal_body
+from pool_server.http1 import Body, UpstreamDisconnectedError
 from tests.http1.wire import LOOPS, raw_server, read_request, run
 
 ANSWER = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello"
 
 
 async def call(upstream: Upstream, url: str, body: Body = b"{}", *, proxy: str | None = None) -> bytes:
-    prepared = Prepared("POST", url, [("X-One", "1")])
+    prepared = UpstreamRequest("POST", url, [("X-One", "1")])
     size = len(body) if isinstance(body, bytes) else 2
     answer = await upstream.open(prepared, body, size=size, proxy_url=proxy, first_byte_s=5)
     return b"".join([piece async for piece in answer.pieces()])
@@ -61,7 +61,7 @@ def test_a_new_connection_that_closes_is_a_fault_and_tried_once() -> None:
         server = Server(each=0)
         async with raw_server(server) as port:
             upstream = Upstream()
-            with pytest.raises(UpstreamFailed, match="closed before the answer"):
+            with pytest.raises(UpstreamError, match="closed before the answer"):
                 await call(upstream, f"http://127.0.0.1:{port}/")
             assert server.connections == 1
             await upstream.close()
@@ -81,7 +81,7 @@ def test_a_kept_connection_that_began_to_answer_is_not_tried_again() -> None:
         async with raw_server(half) as port:
             upstream = Upstream()
             await call(upstream, f"http://127.0.0.1:{port}/")
-            with pytest.raises(UpstreamFailed, match="closed before the answer"):
+            with pytest.raises(UpstreamError, match="closed before the answer"):
                 await call(upstream, f"http://127.0.0.1:{port}/")
             assert len(asked) == 1
             await upstream.close()
@@ -130,7 +130,7 @@ def test_a_proxy_is_asked_for_plain_addresses_whole() -> None:
 def test_what_is_no_address_is_not_asked(url: str) -> None:
     async def test() -> None:
         upstream = Upstream()
-        with pytest.raises(UpstreamFailed, match="cannot be written"):
+        with pytest.raises(UpstreamError, match="cannot be written"):
             await call(upstream, url)
         answer = await upstream.send(HttpRequest("GET", url))
         assert (answer.status, answer.error) == (0, "the request cannot be written as HTTP")
@@ -178,7 +178,7 @@ def test_a_refusal_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
         async with raw_server(endless) as port:
             upstream = Upstream()
             for path, size in (("/much", 100_000), ("/never", 0)):
-                prepared = Prepared("POST", f"http://127.0.0.1:{port}{path}", [])
+                prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}{path}", [])
                 answer = await upstream.open(prepared, b"{}", size=2, proxy_url=None, first_byte_s=5)
                 assert (answer.status, len(await refusal_body(answer))) == (500, size)
                 answer.close()
@@ -234,7 +234,7 @@ def test_an_answer_cut_at_any_byte_is_never_taken_for_whole(loop: str) -> None:
 
             async with raw_server(cut) as port:
                 upstream = Upstream()
-                with pytest.raises((UpstreamFailed, Broken)):
+                with pytest.raises((UpstreamError, UpstreamDisconnectedError)):
                     await call(upstream, f"http://127.0.0.1:{port}/")
                 await upstream.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from pool_server.words import Outcome, Transport
+from pool_server.core.enums import Outcome, Transport
 from tests.fakes import Gate, Surface, account, faults, key_account, plays
 from tests.gateway.sockets import BY_PRIORITY, COUNTED, create, final_id, socket, two
 from tests.gateway.stack import ADMIN, Stack, run

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.http1.client import PIECE, Answer, Broken, Connection, TooLate, request_head
+from pool_server.http1.client import (
+    PIECE,
+    Answer,
+    Connection,
+    ResponseTimeoutError,
+    UpstreamDisconnectedError,
+    request_head,
+)
 from pool_server.http1.request import HEAD_CAP
 from tests.http1.wire import LOOPS, raw_server, read_request, run
 
@@ -123,7 +130,7 @@ def test_a_connection_that_ends_too_early_is_broken(cut: bytes) -> None:
         if cut:
             connection.data_received(cut)
         connection.connection_lost(ConnectionResetError())
-        with pytest.raises(Broken, match="closed the connection"):
+        with pytest.raises(UpstreamDisconnectedError, match="closed the connection"):
             await whole(await task)
         assert connection.untouched is not bool(cut)
 
@@ -145,7 +152,7 @@ def test_what_is_no_http_is_broken(wire: bytes) -> None:
         connection, transport, idle = connected()
         task = await begun(connection)
         connection.data_received(wire)
-        with pytest.raises(Broken, match="no HTTP"):
+        with pytest.raises(UpstreamDisconnectedError, match="no HTTP"):
             await whole(await task)
         assert transport.aborted
         assert idle == []
@@ -167,7 +174,7 @@ def test_headers_that_no_client_can_be_handed_are_no_answer(wire: bytes) -> None
         connection, _, _ = connected()
         task = await begun(connection)
         connection.data_received(wire)
-        with pytest.raises(Broken, match="no HTTP"):
+        with pytest.raises(UpstreamDisconnectedError, match="no HTTP"):
             await task
 
     run(test)
@@ -191,7 +198,7 @@ def test_what_goes_on_without_end_and_is_no_body_is_given_up(head: bytes, end: b
         assert await answer.read() == b"hi"
         for _ in range(HEAD_CAP // len(end) + 2):
             connection.data_received(end)
-        with pytest.raises(Broken):
+        with pytest.raises(UpstreamDisconnectedError):
             await answer.read()
         assert transport.aborted
 
@@ -219,7 +226,7 @@ def test_a_head_without_end_is_given_up(endless: bytes) -> None:
         for _ in range(HEAD_CAP // len(endless) + 2):
             if not connection.closed:
                 connection.data_received(endless)
-        with pytest.raises(Broken, match="too large"):
+        with pytest.raises(UpstreamDisconnectedError, match="too large"):
             await task
 
     run(test)
@@ -323,7 +330,7 @@ def test_two_exchanges_that_meet_on_one_connection_each_get_their_answer() -> No
 def test_no_answer_in_time(loop: str) -> None:
     async def test() -> None:
         connection, transport, _ = connected()
-        with pytest.raises(TooLate):
+        with pytest.raises(ResponseTimeoutError):
             await connection.exchange(ASK, b"{}", within_s=0.01)
         assert transport.aborted
 
@@ -346,7 +353,7 @@ def test_whoever_gives_up_takes_the_connection_along() -> None:
         answer.close()
         assert transport.aborted
         await answer.read()  # what was there
-        with pytest.raises(Broken):
+        with pytest.raises(UpstreamDisconnectedError):
             await answer.read()
         answer.close()
         assert idle == []
@@ -435,7 +442,7 @@ def test_what_ends_leaves_nothing_to_the_collector() -> None:
         loop.call_soon(connection.data_received, wire)
         if lost:
             loop.call_soon(connection.connection_lost, None)
-        with contextlib.suppress(Broken):
+        with contextlib.suppress(UpstreamDisconnectedError):
             await whole(await connection.exchange(ASK, b"{}", within_s=9))
         connection.fail("")
 

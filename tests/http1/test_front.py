@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pool_server.http1 import Front
+from pool_server.http1 import HttpServer
 from pool_server.http1 import server as http1_server
 from tests.http1.wire import GET, LOOPS, Echo, Mute, run
 
@@ -22,9 +22,9 @@ async def _until(reader: asyncio.StreamReader, end: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def listening(kind: type[Echo]) -> AsyncIterator[tuple[Front, list[Echo], int]]:
+async def listening(kind: type[Echo]) -> AsyncIterator[tuple[HttpServer, list[Echo], int]]:
     seen: list[Echo] = []
-    front = Front(lambda request, response: kind(request, response, seen))
+    front = HttpServer(lambda request, response: kind(request, response, seen))
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     await front.listen([bound])

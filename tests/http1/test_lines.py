@@ -14,7 +14,7 @@ import pytest
 
 from pool_server.http1 import lines as lines_module
 from pool_server.http1.client import Connection, request_head
-from pool_server.http1.lines import Line, Lines, NotReached
+from pool_server.http1.lines import ConnectError, ConnectionPool, Origin
 from tests.http1.tls import contexts
 from tests.http1.wire import LOOPS, raw_server, read_request, run
 
@@ -33,8 +33,8 @@ async def ask(connection: Connection) -> bytes:
     return b"".join([piece async for piece in answer.pieces()])
 
 
-def trusting(client: ssl.SSLContext) -> Lines:
-    lines = Lines()
+def trusting(client: ssl.SSLContext) -> ConnectionPool:
+    lines = ConnectionPool()
     lines._tls = client
     return lines
 
@@ -70,7 +70,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def test_a_connection_is_kept_and_used_again_until_it_is_old(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with raw_server(answer_all) as port:
-            lines, line = Lines(), Line(False, "127.0.0.1", port)
+            lines, line = ConnectionPool(), Origin(False, "127.0.0.1", port)
             assert lines.kept(line) is None
             first, second = await lines.dial(line), await lines.dial(line)
             assert await ask(first) == await ask(second) == b"hello"
@@ -95,7 +95,7 @@ def test_idle_connections_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def test() -> None:
         async with raw_server(answer_all) as port:
-            lines, line = Lines(), Line(False, "127.0.0.1", port)
+            lines, line = ConnectionPool(), Origin(False, "127.0.0.1", port)
             connection = await lines.dial(line)
             await ask(connection)
             while not connection.closed:
@@ -112,14 +112,14 @@ def test_within_tls(loop: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with raw_server(answer_all, ssl=server) as port:
             lines, before = trusting(client), len(os.listdir("/proc/self/fd"))
-            connection = await lines.dial(Line(True, "localhost", port))
+            connection = await lines.dial(Origin(True, "localhost", port))
             assert await ask(connection) == b"hello"
             assert await ask(connection) == b"hello"
             lines.close()
             while len(os.listdir("/proc/self/fd")) > before:  # the server's side of it
                 await asyncio.sleep(0.001)
-            with pytest.raises(NotReached, match="TLS handshake failed"):
-                await Lines().dial(Line(True, "localhost", port))
+            with pytest.raises(ConnectError, match="TLS handshake failed"):
+                await ConnectionPool().dial(Origin(True, "localhost", port))
             while len(os.listdir("/proc/self/fd")) > before:
                 await asyncio.sleep(0.001)
 
@@ -139,7 +139,7 @@ def test_through_a_proxy_to_tls(loop: str, secure_proxy: bool, tmp_path: Path) -
         ):
             scheme = "https" if secure_proxy else "http"
             lines = trusting(client)
-            line = Line(True, "localhost", port, f"{scheme}://us%65r:p%40ss@localhost:{proxy_port}")
+            line = Origin(True, "localhost", port, f"{scheme}://us%65r:p%40ss@localhost:{proxy_port}")
             connection = await lines.dial(line)
             assert await ask(connection) == b"hello"
             assert await ask(connection) == b"hello"
@@ -166,8 +166,8 @@ def test_a_proxy_that_will_not(refusal: bytes, why: str, tmp_path: Path) -> None
     async def test() -> None:
         async with raw_server(Proxy(refuse=refusal)) as port:
             lines = trusting(contexts(tmp_path)[1])
-            with pytest.raises(NotReached, match=why):
-                await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{port}"))
+            with pytest.raises(ConnectError, match=why):
+                await lines.dial(Origin(True, "localhost", 1, f"http://127.0.0.1:{port}"))
 
     run(test)
 
@@ -182,18 +182,18 @@ def test_what_is_said_when_nobody_is_reached(loop: str, monkeypatch: pytest.Monk
         await reader.read()
 
     async def test() -> None:
-        lines = Lines()
+        lines = ConnectionPool()
         for line, why in (
-            (Line(False, "127.0.0.1", port), "connection refused or host not reachable"),
-            (Line(True, "127.0.0.1", port, f"http://127.0.0.1:{port}"), "proxy not reachable"),
-            (Line(False, "no-such-host.invalid", 80), "host name not found"),
+            (Origin(False, "127.0.0.1", port), "connection refused or host not reachable"),
+            (Origin(True, "127.0.0.1", port, f"http://127.0.0.1:{port}"), "proxy not reachable"),
+            (Origin(False, "no-such-host.invalid", 80), "host name not found"),
         ):
-            with pytest.raises(NotReached, match=why):
+            with pytest.raises(ConnectError, match=why):
                 await lines.dial(line)
         async with raw_server(silent) as quiet:
             monkeypatch.setattr(lines_module, "CONNECT_S", 0.2)
-            with pytest.raises(NotReached, match="in time"):
-                await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{quiet}"))
+            with pytest.raises(ConnectError, match="in time"):
+                await lines.dial(Origin(True, "localhost", 1, f"http://127.0.0.1:{quiet}"))
 
     run(test, loop)
 
@@ -202,7 +202,7 @@ def test_what_is_said_when_nobody_is_reached(loop: str, monkeypatch: pytest.Monk
 def test_what_was_in_use_when_all_was_closed_is_not_kept(loop: str) -> None:
     async def test() -> None:
         async with raw_server(answer_all) as port:
-            lines, line = Lines(), Line(False, "127.0.0.1", port)
+            lines, line = ConnectionPool(), Origin(False, "127.0.0.1", port)
             connection = await lines.dial(line)
             lines.close()
             assert await ask(connection) == b"hello"
@@ -219,8 +219,8 @@ def test_a_tunnel_that_leads_nowhere(loop: str, behind: bytes, tmp_path: Path) -
         async with raw_server(Proxy(refuse=b"HTTP/1.1 200 OK\r\n\r\n" + behind)) as port:
             lines = trusting(contexts(tmp_path)[1])
             for _ in range(20):
-                with pytest.raises(NotReached):
-                    await lines.dial(Line(True, "localhost", 1, f"http://127.0.0.1:{port}"))
+                with pytest.raises(ConnectError):
+                    await lines.dial(Origin(True, "localhost", 1, f"http://127.0.0.1:{port}"))
 
     run(test, loop)
 
@@ -237,7 +237,7 @@ def test_whoever_gives_up_dialling_leaves_nothing_open(loop: str, secure_proxy: 
             raw_server(Proxy(), ssl=server if secure_proxy else None) as proxy_port,
         ):
             scheme = "https" if secure_proxy else "http"
-            line = Line(True, "localhost", port, f"{scheme}://localhost:{proxy_port}")
+            line = Origin(True, "localhost", port, f"{scheme}://localhost:{proxy_port}")
             lines, turns, whole = trusting(client), 0, False
             before = _open_files()
             while not whole:
@@ -266,7 +266,7 @@ def _open_files() -> int:
 def test_an_ipv6_literal(loop: str) -> None:
     async def test() -> None:
         async with raw_server(answer_all, host="::1") as port:
-            connection = await Lines().dial(Line(False, "::1", port))
+            connection = await ConnectionPool().dial(Origin(False, "::1", port))
             assert await ask(connection) == b"hello"
             connection.fail("")
 

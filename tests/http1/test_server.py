@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.http1 import Gone, Response
+from pool_server.http1 import ClientDisconnectedError, Response
 from pool_server.http1.server import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S
 from tests.http1.wire import GET, Echo, Mute, Wire, run
 
@@ -310,7 +310,7 @@ def test_how_answers_are_framed(answer: Callable[[Response], object], wire: byte
         answer(response)
         response.finish()
         assert talk.transport.sent == b"HTTP/1.1 " + wire
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnectedError):
             response.write(b"late")
         talk.feed(GET)
         assert len(talk.seen) == 2
@@ -350,7 +350,7 @@ def test_nothing_is_written_behind_an_abort() -> None:
         response = talk.seen[0].response
         response.start(200, [], b"half")
         response.abort()
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnectedError):
             response.write(b"more")
         response.finish()
         assert talk.transport.sent.endswith(b"4\r\nhalf\r\n")
@@ -365,7 +365,7 @@ def test_a_client_that_leaves_is_told_to_whoever_answers_and_to_nobody_after() -
         talk.feed(POST[:-2])
         talk.connection.connection_lost(None)
         assert talk.seen[0].left
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnectedError):
             talk.seen[0].response.start(200, [], length=0)
         talk.seen[0].response.finish()
         talk.seen[0].response.abort()

@@ -13,7 +13,7 @@ import pytest
 from tornado.web import Application, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler, websocket_connect
 
-from pool_server.http1 import Front, TornadoConnection, TornadoTaker
+from pool_server.http1 import HttpServer, TornadoConnection, TornadoRequestHandler
 from tests.http1.wire import LOOPS, run
 
 left: list[str] = []
@@ -140,12 +140,12 @@ PAGES = {
 
 
 @contextlib.asynccontextmanager
-async def site() -> AsyncIterator[tuple[Front, int]]:
+async def site() -> AsyncIterator[tuple[HttpServer, int]]:
     left.clear()
     looked.clear()
     opened.clear()
     pages = Application(list(PAGES.items()), log_function=lambda handler: None)
-    front = Front(lambda request, response: TornadoTaker(pages, request, response))
+    front = HttpServer(lambda request, response: TornadoRequestHandler(pages, request, response))
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     await front.listen([bound])

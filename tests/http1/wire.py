@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from pool_server.http1 import Front, Request, Response
+from pool_server.http1 import HttpServer, Request, Response
 from pool_server.http1.server import ServerConnection
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -133,7 +133,7 @@ class Wire:
 
     def __init__(self, kind: type[Echo] = Echo) -> None:
         self.seen: list[Echo] = []
-        self.front = Front(lambda request, response: kind(request, response, self.seen))
+        self.front = HttpServer(lambda request, response: kind(request, response, self.seen))
         self.connection = ServerConnection(self.front)
         self.transport = Transport()
         self.connection.connection_made(self.transport)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pool_server.config import Settings
+from pool_server.core.models import Attempt, Usage, UsageRecord
+from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger
-from pool_server.records import Attempt, Usage, UsageRecord
-from pool_server.store import Store
+from pool_server.storage import Store
 
 NOW = 1_790_000_000.0  # a Monday in September 2026
 

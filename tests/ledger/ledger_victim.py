@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ledger_kit import NOW, Clock, exchange
 
-from pool_server.config import Settings
+from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger
-from pool_server.store import Store
+from pool_server.storage import Store
 
 LANES = 16
 

@@ -11,32 +11,32 @@ from pathlib import Path
 import pytest
 from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
-from pool_server.config import Alerts, Settings
-from pool_server.ledger import Budget, Event, Facts, Incident, Rule, Watch
-from pool_server.ledger.alerts import CALM_S, LEAST_REQUESTS, step
-from pool_server.ledger.deliver import RETRY_AFTER_S, deliver, mail
-from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.words import AccountState
+from pool_server.alerts import AlertEvent, AlertFacts, AlertMonitor, AlertRule, Budget, Incident
+from pool_server.alerts.notify import RETRY_AFTER_S, deliver, mail
+from pool_server.alerts.rules import CALM_S, LEAST_REQUESTS, step
+from pool_server.core.enums import AccountState
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import Alerts, Settings
 
 SETTINGS = Alerts()
 WRONG = {
-    Rule.BUDGET: Facts(budgets=(Budget("ada", "cost_day", 0.85),)),
-    Rule.NEEDS_LOGIN: Facts(accounts={"claude:a": AccountState.NEEDS_LOGIN}),
-    Rule.SUSPENDED: Facts(accounts={"claude:a": AccountState.SUSPENDED}),
-    Rule.ROOM: Facts(lasts_until={"claude": NOW + 3600}),
-    Rule.ERROR_RATE: Facts(requests=100, errors=30),
-    Rule.DISK: Facts(disk_free=100 << 20),
-    Rule.LEDGER: Facts(ledger_healthy=False),
+    AlertRule.BUDGET: AlertFacts(budgets=(Budget("ada", "cost_day", 0.85),)),
+    AlertRule.NEEDS_LOGIN: AlertFacts(accounts={"claude:a": AccountState.NEEDS_LOGIN}),
+    AlertRule.SUSPENDED: AlertFacts(accounts={"claude:a": AccountState.SUSPENDED}),
+    AlertRule.ROOM: AlertFacts(lasts_until={"claude": NOW + 3600}),
+    AlertRule.ERROR_RATE: AlertFacts(requests=100, errors=30),
+    AlertRule.DISK: AlertFacts(disk_free=100 << 20),
+    AlertRule.LEDGER: AlertFacts(ledger_healthy=False),
 }
-RIGHT = Facts(
+RIGHT = AlertFacts(
     budgets=(Budget("ada", "cost_day", 0.5),), accounts={"claude:a": AccountState.READY},
     lasts_until={"claude": None, "codex": NOW + 1e6}, requests=100, errors=1, disk_free=1 << 40,
     ledger_healthy=True,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", Rule)
-def test_an_incident_is_told_once_and_its_end_once(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", AlertRule)
+def test_an_incident_is_told_once_and_its_end_once(rule: AlertRule) -> None:
     now, told = NOW, []
     state: dict[str, Incident] = {}
     for facts in [WRONG[rule]] * 3 + [RIGHT] * 12 + [WRONG[rule]]:
@@ -46,10 +46,10 @@ def test_an_incident_is_told_once_and_its_end_once(rule: Rule) -> None:
     assert told == [(rule, False), (rule, True), (rule, False)]
 
 
-@pytest.mark.parametrize("rule", Rule)
-def test_what_was_not_looked_at_stays_open(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", AlertRule)
+def test_what_was_not_looked_at_stays_open(rule: AlertRule) -> None:
     state, _ = step({}, WRONG[rule], SETTINGS, NOW)
-    state, events = step(state, Facts(), SETTINGS, NOW + 10 * CALM_S)
+    state, events = step(state, AlertFacts(), SETTINGS, NOW + 10 * CALM_S)
     assert (len(state), events) == (1, [])
 
 
@@ -61,7 +61,9 @@ def test_a_value_around_its_limit_does_not_chatter() -> None:
     state: dict[str, Incident] = {}
     told = 0
     for i in range(30):
-        state, events = step(state, (WRONG if i % 2 else {Rule.DISK: RIGHT})[Rule.DISK], SETTINGS, NOW + i * 60)
+        state, events = step(
+            state, (WRONG if i % 2 else {AlertRule.DISK: RIGHT})[AlertRule.DISK], SETTINGS, NOW + i * 60
+        )
         told += len(events)
     assert told == 1
 
@@ -70,24 +72,24 @@ def test_the_next_step_of_a_budget_is_told() -> None:
     told = []
     state: dict[str, Incident] = {}
     for share in (0.5, 0.81, 0.9, 1.01, 1.5):
-        state, events = step(state, Facts(budgets=(Budget("ada", "cost_day", share),)), SETTINGS, NOW)
+        state, events = step(state, AlertFacts(budgets=(Budget("ada", "cost_day", share),)), SETTINGS, NOW)
         told += [e.incident.level for e in events]
     assert told == [80, 100]
 
 
 def test_few_requests_say_nothing_about_errors() -> None:
-    assert step({}, Facts(requests=LEAST_REQUESTS - 1, errors=LEAST_REQUESTS - 1), SETTINGS, NOW)[1] == []
+    assert step({}, AlertFacts(requests=LEAST_REQUESTS - 1, errors=LEAST_REQUESTS - 1), SETTINGS, NOW)[1] == []
 
 
 def test_a_clock_that_went_back_still_ends_incidents() -> None:
-    state, _ = step({}, WRONG[Rule.DISK], SETTINGS, NOW)
+    state, _ = step({}, WRONG[AlertRule.DISK], SETTINGS, NOW)
     state, _ = step(state, RIGHT, SETTINGS, NOW)
     state, _ = step(state, RIGHT, SETTINGS, NOW - 9000)
     state, events = step(state, RIGHT, SETTINGS, NOW - 9000 + CALM_S)
     assert [e.over for e in events] == [True]
 
 
-EVENT = Event(Incident(Rule.DISK, "data", "only 1 MiB are free", NOW), False, NOW)
+EVENT = AlertEvent(Incident(AlertRule.DISK, "data", "only 1 MiB are free", NOW), False, NOW)
 
 
 class Hook:
@@ -106,7 +108,7 @@ class Hook:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def tell(self, *events: Event) -> bool:
+    def tell(self, *events: AlertEvent) -> bool:
         return asyncio.run(deliver(events, Alerts(webhook_url="http://127.0.0.1/hook"), self.send, sleep=self.sleep))
 
 
@@ -183,7 +185,7 @@ def test_a_mail_tells_all_events() -> None:
             smtp_host="127.0.0.1", smtp_port=port, smtp_tls=False, mail_from="pool@example.org",
             mail_to=["op@example.org"],
         )  # fmt: skip
-        over = Event(EVENT.incident, True, NOW)
+        over = AlertEvent(EVENT.incident, True, NOW)
         assert asyncio.run(deliver([EVENT, over], settings, Hook(500).send))
     assert "Subject: pool-server: 1 new, 1 resolved" in lines
     assert "New: only 1 MiB are free" in lines
@@ -204,17 +206,17 @@ def test_the_watch_looks_tells_and_remembers(tmp_path: Path) -> None:
     clock = Clock()
     hook = Hook(200)
     settings = Settings(alerts=Alerts(webhook_url="http://127.0.0.1/hook", disk_free_mb=0))
-    facts = Facts(accounts={"claude:a": AccountState.NEEDS_LOGIN})
+    facts = AlertFacts(accounts={"claude:a": AccountState.NEEDS_LOGIN})
     with ledger_in(tmp_path, settings, clock) as book:
         bad = [exchange(f"b{i}", at=NOW - 60, outcome="upstream") for i in range(30)]
         denied = [exchange(f"d{i}", at=NOW - 60, outcome="denied") for i in range(300)]
         record_all(book, bad + denied)
 
         async def go() -> None:
-            watch = Watch(book, hook.send, lambda: facts, clock=clock)
+            watch = AlertMonitor(book, hook.send, lambda: facts, clock=clock)
             assert len(await watch.look()) == 2
-            assert {i.rule for i in watch.incidents} == {Rule.NEEDS_LOGIN, Rule.ERROR_RATE}
-            again = Watch(book, hook.send, lambda: facts, clock=clock)  # after a restart
+            assert {i.rule for i in watch.incidents} == {AlertRule.NEEDS_LOGIN, AlertRule.ERROR_RATE}
+            again = AlertMonitor(book, hook.send, lambda: facts, clock=clock)  # after a restart
             assert len(again.incidents) == 2
             assert await again.look() == []
             await asyncio.gather(*watch._telling)
@@ -227,13 +229,13 @@ def test_the_watch_looks_tells_and_remembers(tmp_path: Path) -> None:
 def test_the_watch_starts_and_ends(tmp_path: Path) -> None:
     looked = asyncio.Event()
 
-    def gather() -> Facts:
+    def gather() -> AlertFacts:
         looked.set()
-        return Facts()
+        return AlertFacts()
 
     async def go() -> None:
         with ledger_in(tmp_path) as book:
-            watch = Watch(book, Hook(200).send, gather, clock=Clock())
+            watch = AlertMonitor(book, Hook(200).send, gather, clock=Clock())
             await watch.start()
             await looked.wait()
             await watch.close()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ledger_kit import NOW, Clock, exchange, ledger_in
 
-from pool_server.config import Settings
-from pool_server.ledger import TABLES, Ledger, ledger
-from pool_server.store import Store, journal, promises, verify
+from pool_server.core.settings import Settings
+from pool_server.ledger import TABLES, Ledger, service
+from pool_server.storage import Store, verify
+from pool_server.storage.lmdb import log_file, write_ahead_log
 
 LIMIT = 250_000  # bytes a file may have: the kernel refuses more, as a full disk or a quota does
 
@@ -32,7 +33,7 @@ def test_counting_resumes_when_there_is_room_again(tmp_path: Path) -> None:
 
 def _fill_up(folder: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    ledger.RETRY_S = 0.02
+    service.RETRY_S = 0.02
     asyncio.run(_record_until_full(folder))
 
 
@@ -72,9 +73,9 @@ def test_what_was_promised_is_counted_when_there_is_room_again(tmp_path: Path) -
 
 def _promise_until_full(folder: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    ledger.RETRY_S = 0.02
-    journal.SIZE = LIMIT // 2
-    promises.FOLLOW_S = 0.005
+    service.RETRY_S = 0.02
+    log_file.SIZE = LIMIT // 2
+    write_ahead_log.FOLLOW_S = 0.005
 
     async def fill() -> None:
         store = Store.open(folder / "ledger", tables=TABLES, durable=True)

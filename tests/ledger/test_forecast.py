@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_kit import NOW, exchange, ledger_in, record_all
 
+from pool_server.core.enums import Source
+from pool_server.core.models import WindowObservation
 from pool_server.ledger import Ledger, Prices
-from pool_server.ledger.forecast import HORIZON_S, Confidence, Room, Why, foretell, lasts_until
-from pool_server.ledger.quota import Series, Sighting
-from pool_server.records import WindowObservation
-from pool_server.words import Source
+from pool_server.ledger.forecast import HORIZON_S, Confidence, Why, WindowHeadroom, foretell, lasts_until
+from pool_server.ledger.quota_history import Series, Sighting
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -112,24 +112,24 @@ def test_any_history_gives_sane_numbers(
 
 
 def test_accounts_together_last_as_long_as_their_room() -> None:
-    rooms = [Room(50, None, 0, 10), Room(50, None, 0, 10)]
+    rooms = [WindowHeadroom(50, None, 0, 10), WindowHeadroom(50, None, 0, 10)]
     assert lasts_until(rooms, NOW) == pytest.approx(NOW + 5 * HOUR)
 
 
 def test_a_reset_in_time_carries_on() -> None:
-    rooms = [Room(10, NOW + HOUR, int(FIVE), 10), Room(10, NOW + 30 * HOUR, int(FIVE), 0)]
+    rooms = [WindowHeadroom(10, NOW + HOUR, int(FIVE), 10), WindowHeadroom(10, NOW + 30 * HOUR, int(FIVE), 0)]
     assert lasts_until(rooms, NOW) is None
-    rooms = [Room(10, NOW + HOUR, int(FIVE), 30)]
+    rooms = [WindowHeadroom(10, NOW + HOUR, int(FIVE), 30)]
     assert lasts_until(rooms, NOW) == pytest.approx(NOW + HOUR / 3)
 
 
 def test_nothing_burning_never_ends() -> None:
-    assert lasts_until([Room(1, NOW + HOUR, int(FIVE), 0)], NOW) is None
+    assert lasts_until([WindowHeadroom(1, NOW + HOUR, int(FIVE), 0)], NOW) is None
     assert lasts_until([], NOW) is None
 
 
 some_room = st.builds(
-    Room,
+    WindowHeadroom,
     st.floats(0, 100),
     st.none() | st.floats(NOW + 1, NOW + WEEK),
     st.sampled_from([0, 18000]),
@@ -139,7 +139,7 @@ some_room = st.builds(
 
 
 @given(st.lists(some_room, max_size=6))
-def test_the_end_is_ahead_and_within_the_horizon(rooms: list[Room]) -> None:
+def test_the_end_is_ahead_and_within_the_horizon(rooms: list[WindowHeadroom]) -> None:
     end = lasts_until(rooms, NOW)
     assert end is None or NOW <= end <= NOW + HORIZON_S + 1
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_kit import NOW, exchange, ledger_in, record_all
 
-from pool_server.ledger import EXPORT_COLUMNS, Ledger, LogFilters, log
-from pool_server.ledger.log import matches
-from pool_server.records import UsageRecord
+from pool_server.core.models import UsageRecord
+from pool_server.ledger import EXPORT_COLUMNS, Ledger, LogFilters, request_log
+from pool_server.ledger.request_log import matches
 
 USERS, ACCOUNTS, MODELS = ["ada", "bob"], ["claude:work", "codex:x"], ["gpt-5", "claude-sonnet-4-5"]
 ENDINGS = [("ok", 200), ("upstream", 502), ("denied", 429), ("client_gone", 200)]
@@ -64,7 +64,7 @@ def test_pages_hold_exactly_what_was_asked_for(book: Ledger, filters: LogFilters
 
 
 def test_rare_combinations_take_several_quick_pages(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "SCAN_LIMIT", 10)
+    monkeypatch.setattr(request_log, "SCAN_LIMIT", 10)
     rows, cursor = book.requests(50, None, LogFilters(provider="qwen"))
     assert rows == []
     assert cursor is not None
@@ -73,7 +73,7 @@ def test_rare_combinations_take_several_quick_pages(book: Ledger, monkeypatch: p
 
 
 def test_equal_hashes_do_not_mix_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.ledger.keys._hash4", lambda text: b"same")
+    monkeypatch.setattr("pool_server.ledger.records.keys._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as other:
         record_all(other, history(10))
         assert {rec.user for rec in other.latest("ada")} == {"ada"}
@@ -86,7 +86,7 @@ def test_a_foreign_cursor_is_refused(book: Ledger, cursor: str) -> None:
 
 
 def test_jsonl_holds_every_exchange_oldest_first(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "_EXPORT_STEP", 7)
+    monkeypatch.setattr(request_log, "_EXPORT_STEP", 7)
     pieces = list(book.export("jsonl", NOW - 1000, NOW + 1, LogFilters(user="ada")))
     lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
     assert [line["id"] for line in lines] == [rec.id for rec in reversed(history()) if rec.user == "ada"]

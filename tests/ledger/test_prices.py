@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import ModelPrice
+from pool_server.core.models import Usage
+from pool_server.core.settings import ModelPrice
 from pool_server.ledger import Prices
-from pool_server.ledger.prices import shipped
-from pool_server.records import Usage
+from pool_server.ledger.pricing import shipped
 
 PRICES = Prices()
 MILLION = 1_000_000

@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
-from pool_server.ledger import Ledger, ledger, prune, recent
-from pool_server.ledger.keys import TABLES
-from pool_server.records import WindowObservation
-from pool_server.words import Source
+from pool_server.core.enums import Source
+from pool_server.core.models import WindowObservation
+from pool_server.ledger import Ledger, retention, service
+from pool_server.ledger.records.keys import TABLES
+from pool_server.ledger.rollups import pending
 
 DAY = 86_400.0
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "PRUNE_PAUSE_S", 0)
+    monkeypatch.setattr(service, "PRUNE_PAUSE_S", 0)
 
 
 def counts(book: Ledger) -> dict[str, int]:
@@ -33,7 +34,7 @@ def grains(book: Ledger) -> dict[bytes, int]:
 @pytest.mark.parametrize("most", [1, 100])
 def test_everything_goes_in_its_time_and_sums_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Whether what is old is in the rollups before it is pruned, or gets there afterwards."""
-    monkeypatch.setattr(recent, "MOST", most)
+    monkeypatch.setattr(pending, "MOST", most)
     clock = Clock()
     with ledger_in(tmp_path, clock=clock) as book:
         ages = [0, 1, 3, 30, 89, 91, 200, 400]
@@ -109,11 +110,11 @@ def test_a_clock_that_jumps_ahead_does_not_empty_the_ledger(tmp_path: Path) -> N
 def test_many_rows_go_in_small_steps(tmp_path: Path) -> None:
     with ledger_in(tmp_path, durable=False) as book:
         record_all(book, [exchange(f"r{i}", at=NOW - 100 * DAY + i) for i in range(300)])
-        cut = book.store.write(lambda txn: prune.begin(txn, NOW, 90, prune.Days("UTC")))
+        cut = book.store.write(lambda txn: retention.begin(txn, NOW, 90, retention.Days("UTC")))
         steps = 1
-        while book.store.write(lambda txn: prune.step(txn, cut)):
+        while book.store.write(lambda txn: retention.step(txn, cut)):
             with book.store.read() as reader:
-                assert reader.count("records") >= 300 - steps * prune.STEP // 4
+                assert reader.count("records") >= 300 - steps * retention.STEP // 4
             steps += 1
         assert steps > 6
         assert counts(book)["records"] == counts(book)["record_index"] == 0

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
-from pool_server.config import ModelPrice, Settings
-from pool_server.ledger import TABLES, Ledger, ledger
-from pool_server.ledger.clean import clean
-from pool_server.ledger.shelf import MAX_DECISION_BYTES, pack, unpack
-from pool_server.records import Usage, UsageRecord
-from pool_server.store import Store
+from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.settings import ModelPrice, Settings
+from pool_server.ledger import TABLES, Ledger, service
+from pool_server.ledger.records.codec import MAX_DECISION_BYTES, pack, unpack
+from pool_server.ledger.records.sanitize import clean
+from pool_server.storage import Store
 
 HOUR = 3600.0
 
@@ -46,7 +46,7 @@ def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
 
 
 def test_two_records_of_one_microsecond_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.ledger.keys._hash4", lambda text: b"same")
+    monkeypatch.setattr("pool_server.ledger.records.keys._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r2"), exchange("r3")])
         assert {rec.id for rec in book.requests()[0]} == {"r1", "r2", "r3"}
@@ -183,7 +183,7 @@ def test_unreadable_records_are_said_to_be(raw: bytes) -> None:
 def test_a_full_store_keeps_records_waiting_and_counting_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "RETRY_S", 0.01)
+    monkeypatch.setattr(service, "RETRY_S", 0.01)
     store = Store.open(tmp_path / "ledger", tables=TABLES, durable=True, map_size=1 << 19, max_size=1 << 19)
     book = Ledger(store, Settings(), clock=Clock())
 
@@ -209,7 +209,7 @@ def test_a_full_store_keeps_records_waiting_and_counting_resumes(
 
 
 def test_waiting_records_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "MAX_WAITING", 5)
+    monkeypatch.setattr(service, "MAX_WAITING", 5)
     store = Store.open(tmp_path / "ledger", tables=TABLES, durable=True, map_size=1 << 17, max_size=1 << 17)
     book = Ledger(store, Settings(), clock=Clock())
 
@@ -264,7 +264,7 @@ def test_price_and_estimate(tmp_path: Path) -> None:
 
 
 def test_a_history_is_loaded_as_it_would_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "LOAD_BATCH", 7)
+    monkeypatch.setattr(service, "LOAD_BATCH", 7)
     with ledger_in(tmp_path) as book:
         before = book.changes()
         assert book.load(exchange(f"r{i}", at=NOW - i) for i in range(30)) == 30

@@ -13,16 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
-from pool_server.config import Ledger as LedgerSettings
-from pool_server.config import Settings
-from pool_server.ledger import Ledger, recent
-from pool_server.ledger.book import merge
-from pool_server.ledger.cube import Field, Filters
-from pool_server.ledger.keys import Days
+from pool_server.core.models import UsageRecord
+from pool_server.core.settings import LedgerSettings as LedgerSettings
+from pool_server.core.settings import Settings
+from pool_server.ledger import Ledger
 from pool_server.ledger.query import METRICS
-from pool_server.ledger.recent import cell_of, starts_of
-from pool_server.ledger.sums import Sums, bucket_edges, bucket_of, percentiles
-from pool_server.records import UsageRecord
+from pool_server.ledger.records.keys import Days
+from pool_server.ledger.rollups import pending
+from pool_server.ledger.rollups.pending import cell_of, starts_of
+from pool_server.ledger.rollups.reader import Field, Filters
+from pool_server.ledger.rollups.sums import Sums, bucket_edges, bucket_of, percentiles
+from pool_server.ledger.rollups.writer import merge
 
 DAY = 86_400
 USERS = ["ada", "bob", ""]
@@ -100,7 +101,7 @@ def test_sums_over_rollups_are_sums_over_records(
         tempfile.TemporaryDirectory() as folder,
         ledger_in(Path(folder), Settings(ledger=LedgerSettings(timezone=timezone)), durable=False) as book,
     ):
-        patch.setattr(recent, "MOST", most)
+        patch.setattr(pending, "MOST", most)
         record_all(book, records)
         kept = unique(records)
         for wanted, frm, to in asked:
@@ -130,7 +131,7 @@ def test_every_view_adds_up_to_the_total(
         tempfile.TemporaryDirectory() as folder,
         ledger_in(Path(folder), Settings(ledger=LedgerSettings(timezone=zones[0])), durable=False) as book,
     ):
-        patch.setattr(recent, "MOST", most)
+        patch.setattr(pending, "MOST", most)
         record_all(book, records)
         kept = [r for r in unique(records) if passes(r, wanted)]
         tokens = sum(r.usage.total for r in kept)
@@ -168,7 +169,7 @@ def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
 def test_what_is_recent_moves_into_the_rollups_and_no_answer_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent, "MOST", 9)
+    monkeypatch.setattr(pending, "MOST", 9)
 
     def tables() -> tuple[int, int]:
         with book.store.read() as reader:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ledger_kit import exchange, ledger_in, record_all
 
-from pool_server.ledger import shelf
-from pool_server.ledger.shelf import pack, unpack
-from pool_server.records import Usage
+from pool_server.core.models import Usage
+from pool_server.ledger.records import codec
+from pool_server.ledger.records.codec import pack, unpack
 
 # One record as version 0.1 wrote it.
 FIRST_RELEASE = (
@@ -21,7 +21,7 @@ FIRST_RELEASE = (
 
 def test_the_dictionary_of_stored_records_never_changes() -> None:
     """Records written with another one could not be read."""
-    assert hashlib.blake2b(shelf._sample(), digest_size=16).hexdigest() == "ce847bfeee6a58e06b183be3756ed0a4"
+    assert hashlib.blake2b(codec._sample(), digest_size=16).hexdigest() == "ce847bfeee6a58e06b183be3756ed0a4"
 
 
 def test_a_record_of_the_first_release_is_read() -> None:

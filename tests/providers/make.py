@@ -6,10 +6,10 @@ import base64
 import json
 from typing import Any
 
-from pool_server.config import Settings
+from pool_server.core.enums import Dialect, Operation, Provider
+from pool_server.core.models import ClientCall, HttpAnswer
+from pool_server.core.settings import Settings
 from pool_server.providers import Credential, client_headers, provider_module
-from pool_server.records import HttpAnswer, Upcall
-from pool_server.words import Dialect, Operation, Provider
 
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 SENTINELS = ("S3NTINEL-access-0001", "S3NTINEL-refresh-0002", "S3NTINEL-apikey-0003", "S3NTINEL-client-0004")
@@ -83,9 +83,9 @@ def call(
     query: str = "",
     model: str = "",
     websocket: bool = False,
-) -> Upcall:
+) -> ClientCall:
     """A client's call as the gateway makes it of a request with these headers."""
-    return Upcall(operation, dialect, "POST", path, query, client_headers(headers), model, websocket)
+    return ClientCall(operation, dialect, "POST", path, query, client_headers(headers), model, websocket)
 
 
 def answered(status: int, body: object = b"", **headers: str) -> HttpAnswer:

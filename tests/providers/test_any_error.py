@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.core.enums import FaultKind, FaultScope, Provider
 from pool_server.providers import network_fault, provider_module
-from pool_server.words import FaultKind, FaultScope, Provider
 from tests.providers.make import NOW, SENTINELS, jwt
 
 WORDS = [
@@ -40,11 +40,7 @@ HEADERS = st.dictionaries(
     st.sampled_from(
         ["retry-after", "retry-after-ms", "content-type", "cf-mitigated", "x-error-json", "x-codex-active-limit"]
         + ["x-codex-primary-used-percent", "x-codex-primary-window-minutes", "x-codex-primary-reset-at"]
-        + [
-            f"anthropic-ratelimit-unified-{w}-{k}"
-            for w in ("5h", "7d_oi")
-            for k in ("status", "reset", "utilization")
-        ]
+        + [f"anthropic-ratelimit-unified-{w}-{k}" for w in ("5h", "7d_oi") for k in ("status", "reset", "utilization")]
         + ["anthropic-ratelimit-unified-status", "anthropic-ratelimit-unified-representative-claim"]
     ),
     st.sampled_from(["rejected", "allowed", "1.5", "18000", "five_hour", "seven_day_opus", "text/html", "codex_x"])

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from pool_server.core.enums import FaultKind as K
+from pool_server.core.enums import FaultScope as S
+from pool_server.core.enums import Provider
+from pool_server.core.models import Fault
 from pool_server.providers import provider_module
 from pool_server.providers.times import pacific_midnight, shanghai_midnight
-from pool_server.records import Fault
-from pool_server.words import FaultKind as K
-from pool_server.words import FaultScope as S
-from pool_server.words import Provider
 from tests.providers.make import NOW
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
@@ -312,9 +312,7 @@ def test_codes_every_vendor_shares(provider: Provider, code: str, kind: K, scope
     ],
 )
 @pytest.mark.parametrize("provider", list(Provider))
-def test_an_error_within_an_answer_stands_for_a_status(
-    provider: Provider, fields: dict[str, Any], status: int
-) -> None:
+def test_an_error_within_an_answer_stands_for_a_status(provider: Provider, fields: dict[str, Any], status: int) -> None:
     assert classify(provider, 200, err(**fields)).status == status
 
 

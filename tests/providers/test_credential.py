@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.providers import Rejected, provider_module
-from pool_server.words import CredentialKind, Provider
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.providers import CredentialRejectedError, provider_module
 from tests.providers.make import (
     ACCESS,
     FILES,
@@ -126,9 +126,7 @@ def test_qwen_resource_url(resource: str | None, expected: str) -> None:
 
 
 def test_openai_base_and_models() -> None:
-    found = cred(
-        Provider.OPENAI, {"api_key": KEY, "base_url": "https://ai.example.com/v1/", "models": ["a", "b-*"]}
-    )
+    found = cred(Provider.OPENAI, {"api_key": KEY, "base_url": "https://ai.example.com/v1/", "models": ["a", "b-*"]})
     assert (found.base_url, found.models) == ("https://ai.example.com/v1", ("a", "b-*"))
 
 
@@ -183,7 +181,7 @@ def test_openai_base_and_models() -> None:
     ],
 )
 def test_rejected_in_one_line(provider: Provider, data: object, words: str) -> None:
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(CredentialRejectedError) as caught:
         provider_module(provider).parse(data, "x:y", now=NOW)
     reason = str(caught.value)
     assert words in reason
@@ -222,7 +220,7 @@ def test_any_value_in_any_field_is_taken_or_rejected(
         data[name] = value
     try:
         found = provider_module(provider).parse(data, "x:y", now=NOW)
-    except Rejected as error:
+    except CredentialRejectedError as error:
         assert "\n" not in str(error)
         assert not any(secret in str(error) for secret in SENTINELS)
     else:
@@ -232,7 +230,7 @@ def test_any_value_in_any_field_is_taken_or_rejected(
 
 @given(st.sampled_from(list(Provider)), JSON)
 def test_any_json_is_taken_or_rejected(provider: Provider, data: object) -> None:
-    with pytest.raises(Rejected):
+    with pytest.raises(CredentialRejectedError):
         provider_module(provider).parse({"x": data} if isinstance(data, dict) else data, "x:y", now=NOW)
 
 

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server import __version__
-from pool_server.config import Settings, Upstreams
+from pool_server.core.enums import Dialect, Provider
+from pool_server.core.models import UpstreamRequest
+from pool_server.core.settings import Settings, Upstreams
 from pool_server.providers import Credential, client_headers, provider_module
-from pool_server.records import Prepared
-from pool_server.words import Dialect, Provider
 from tests.providers.make import ACCESS, KEY, SENTINELS, SETTINGS, call, cred, google_file
 
 CODEX = "https://chatgpt.com/backend-api/codex"
 
 
-def prepared(credential: Credential, path: str, *headers: tuple[str, str], query: str = "") -> Prepared:
+def prepared(credential: Credential, path: str, *headers: tuple[str, str], query: str = "") -> UpstreamRequest:
     return provider_module(credential.provider).prepare(credential, call(path, *headers, query=query), SETTINGS)
 
 
-def names(result: Prepared) -> dict[str, str]:
+def names(result: UpstreamRequest) -> dict[str, str]:
     found = {name.lower(): value for name, value in result.headers}
     assert len(found) == len(result.headers), "a header went up twice"
     return found

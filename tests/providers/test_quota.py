@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.core.enums import FaultKind, Provider, Source
+from pool_server.core.models import HttpAnswer, WindowObservation
 from pool_server.providers import Credits, UsageAnswer, provider_module
 from pool_server.providers.windows import snap, window_name
-from pool_server.records import HttpAnswer, WindowObservation
-from pool_server.words import FaultKind, Provider, Source
 from tests.providers.make import ACCESS, KEY, NOW, SETTINGS, answered, claude_file, cred, google_file
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
@@ -24,9 +24,7 @@ def headers(provider: Provider, values: dict[str, Any], model: str = "") -> list
     return provider_module(provider).quota_headers(texts, now=NOW, model=model)
 
 
-def slot(
-    name: str, percent: object, minutes: object, reset: object = None, limit: str = "codex"
-) -> dict[str, Any]:
+def slot(name: str, percent: object, minutes: object, reset: object = None, limit: str = "codex") -> dict[str, Any]:
     found = {f"x-{limit}-{name}-used-percent": percent, f"x-{limit}-{name}-window-minutes": minutes}
     return found if reset is None else {**found, f"x-{limit}-{name}-reset-at": reset}
 
@@ -121,9 +119,7 @@ def test_codex_events() -> None:
     assert brief(event(meta)) == [("5h", "", 7.0, None)]
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"x", b"[]", b"null", b'{"rate_limits":[1]}', b'{"rate_limits":{"primary":7}}']
-)
+@pytest.mark.parametrize("raw", [b"", b"x", b"[]", b"null", b'{"rate_limits":[1]}', b'{"rate_limits":{"primary":7}}'])
 def test_codex_broken_events_tell_nothing(raw: bytes) -> None:
     assert event(raw) == []
 
@@ -159,9 +155,7 @@ def test_claude_headers(values: dict[str, Any], expected: list[Any]) -> None:
 
 def test_claude_families_are_the_scopes_of_windows() -> None:
     family = provider_module(CLAUDE).model_family
-    assert [
-        family(m) for m in ("claude-opus-4-5", "claude-sonnet-4-5[1m]", "claude-haiku-4-5", "claude-fable-1")
-    ] == [
+    assert [family(m) for m in ("claude-opus-4-5", "claude-sonnet-4-5[1m]", "claude-haiku-4-5", "claude-fable-1")] == [
         "opus",
         "sonnet",
         "haiku",
@@ -269,9 +263,7 @@ def test_claude_usage() -> None:
 
 def test_gemini_usage() -> None:
     bucket = {"remainingFraction": 0.87, "resetTime": "2026-09-22T07:00:00Z", "modelId": "gemini-2.5-pro"}
-    body = {
-        "buckets": [{**bucket, "tokenType": "REQUESTS"}, {**bucket, "tokenType": "TOKENS"}, {"modelId": "x"}, 5]
-    }
+    body = {"buckets": [{**bucket, "tokenType": "REQUESTS"}, {**bucket, "tokenType": "TOKENS"}, {"modelId": "x"}, 5]}
     found = usage(GEMINI, answered(200, body))
     assert [(w.window, w.scope, round(w.used_percent, 3)) for w in found.windows] == [
         ("1d", "gemini-2.5-pro", 13.0),

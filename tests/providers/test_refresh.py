@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import Settings, TokenUrls
-from pool_server.providers import Refreshed, RefreshFault, provider_module
-from pool_server.records import HttpAnswer, HttpRequest
-from pool_server.words import CredentialKind, Provider
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import Settings, TokenUrls
+from pool_server.providers import Refreshed, RefreshRejectedError, provider_module
 from tests.providers.make import (
     ACCESS,
     CLIENT_SECRET,
@@ -44,8 +44,8 @@ def refreshed(provider: Provider, body: object, data: object = None) -> Refreshe
     return provider_module(provider).refresh_answer(cred(provider, data), answered(200, body), now=NOW)
 
 
-def failed(provider: Provider, answer: HttpAnswer) -> RefreshFault:
-    with pytest.raises(RefreshFault) as caught:
+def failed(provider: Provider, answer: HttpAnswer) -> RefreshRejectedError:
+    with pytest.raises(RefreshRejectedError) as caught:
         provider_module(provider).refresh_answer(cred(provider), answer, now=NOW)
     assert str(caught.value) == caught.value.reason
     assert "\n" not in caught.value.reason
@@ -103,7 +103,7 @@ def test_what_cannot_be_refreshed() -> None:
     setup = cred(Provider.CLAUDE, {"claudeAiOauth": {"accessToken": ACCESS}})
     assert provider_module(Provider.CLAUDE).refresh_request(setup, SETTINGS) is None
     assert provider_module(Provider.GEMINI).refresh_request(cred(Provider.GEMINI), Settings()) is None
-    with pytest.raises(RefreshFault):
+    with pytest.raises(RefreshRejectedError):
         provider_module(Provider.OPENAI).refresh_answer(cred(Provider.OPENAI), answered(200, {}), now=NOW)
 
 
@@ -310,9 +310,7 @@ def test_a_fresh_token_is_never_due_at_once(provider: Provider, life: int) -> No
     st.sampled_from([0, 200, 400, 401, 403, 418, 429, 500]),
     st.binary(max_size=80)
     | st.dictionaries(
-        st.sampled_from(
-            ["access_token", "refresh_token", "expires_in", "scope", "error", "resource_url", "id_token"]
-        ),
+        st.sampled_from(["access_token", "refresh_token", "expires_in", "scope", "error", "resource_url", "id_token"]),
         st.none() | st.text(max_size=9) | st.integers() | st.lists(st.integers(), max_size=1),
         max_size=5,
     ).map(lambda body: json.dumps(body).encode()),
@@ -320,7 +318,7 @@ def test_a_fresh_token_is_never_due_at_once(provider: Provider, life: int) -> No
 def test_any_answer_is_a_new_token_or_a_refresh_fault(provider: Provider, status: int, body: bytes) -> None:
     try:
         done = provider_module(provider).refresh_answer(cred(provider), HttpAnswer(status, {}, body), now=NOW)
-    except RefreshFault as fault:
+    except RefreshRejectedError as fault:
         assert fault.reason
     else:
         assert done.credential.access_token

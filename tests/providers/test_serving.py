@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from pool_server.config import Settings, Upstreams
+from pool_server.core.enums import Dialect as D
+from pool_server.core.enums import Operation as O
+from pool_server.core.enums import Provider
+from pool_server.core.settings import Settings, Upstreams
 from pool_server.providers import catalogue_request, provider_module, providers_for
-from pool_server.words import Dialect as D
-from pool_server.words import Operation as O
-from pool_server.words import Provider
 from tests.providers.make import ACCESS, KEY, SETTINGS, claude_file, codex_file, cred, google_file
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import Settings, Upstreams
-from pool_server.providers import Credential, SetupDone, SetupFault, SetupStage, SetupStep, provider_module
-from pool_server.records import Fault, HttpAnswer
-from pool_server.words import FaultKind, Provider
+from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.models import Fault, HttpAnswer
+from pool_server.core.settings import Settings, Upstreams
+from pool_server.providers import Credential, OnboardingRejectedError, SetupDone, SetupStage, SetupStep, provider_module
 from tests.providers.make import ACCESS, NOW, SENTINELS, SETTINGS, answered, cred, google_file
 
 MODULE = provider_module(Provider.GEMINI)
@@ -40,7 +40,7 @@ def going_on(step: SetupStep, body: object) -> SetupStep:
 
 
 def fault(step: SetupStep, answer: HttpAnswer) -> Fault:
-    with pytest.raises(SetupFault) as caught:
+    with pytest.raises(OnboardingRejectedError) as caught:
         MODULE.setup_answer(account(), step, answer, SETTINGS, now=NOW)
     assert str(caught.value) == caught.value.fault.message
     return caught.value.fault

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.store import Store
+from pool_server.storage import Store
 
 from .desk import Desk, open_state
 from .site import Site

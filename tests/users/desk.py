@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import FairShare, Limits
-from pool_server.store import Store, StoreFull
+from pool_server.core.settings import FairShare, Limits
+from pool_server.storage import Store, StoreFullError
 from pool_server.users import STATE_TABLES, Denied, Reservation
-from pool_server.users.counters import used_now
-from pool_server.users.periods import Calendar, zone
-from pool_server.users.reserve import Book
-from pool_server.users.shares import Shares
+from pool_server.users.limits.counters import used_now
+from pool_server.users.limits.periods import Calendar, zone
+from pool_server.users.limits.recent_use import Shares
+from pool_server.users.limits.reservations import Reservations
 
 from .site import Clock
 
@@ -36,10 +36,10 @@ class Desk:
         self.user = f"u_{next(numbers)}"
         self.book = self.another()
 
-    def another(self) -> Book:
+    def another(self) -> Reservations:
         """Another worker's book on the same store."""
         shares = Shares(self.store, FairShare(), lambda user: 1.0)
-        return Book(self.store, Calendar(zone("UTC")), shares, self.clock, self.used)
+        return Reservations(self.store, Calendar(zone("UTC")), shares, self.clock, self.used)
 
     def take(self, limits: Limits, tokens: int = 0, cost: float | None = None) -> Reservation | Denied:
         return self.book.reserve(self.user, "codex", limits, tokens, cost)
@@ -71,17 +71,17 @@ CHILD = """
     import asyncio
     import json, sys, time
     from pathlib import Path
-    from pool_server.config import FairShare, Limits
-    from pool_server.records import Usage
-    from pool_server.store import Store
+    from pool_server.core.settings import FairShare, Limits
+    from pool_server.core.models import Usage
+    from pool_server.storage import Store
     from pool_server.users import STATE_TABLES, Reservation
-    from pool_server.users.periods import Calendar, zone
-    from pool_server.users.reserve import Book
-    from pool_server.users.shares import Shares
+    from pool_server.users.limits.periods import Calendar, zone
+    from pool_server.users.limits.reservations import Reservations
+    from pool_server.users.limits.recent_use import Shares
 
     store = Store.open(Path(sys.argv[1]), tables=STATE_TABLES, durable=False, map_size=1 << 24)
     shares = Shares(store, FairShare(), lambda user: 1.0)
-    book = Book(store, Calendar(zone("UTC")), shares, time.time, None)
+    book = Reservations(store, Calendar(zone("UTC")), shares, time.time, None)
 """
 
 
@@ -112,5 +112,5 @@ class Writes:
     def __call__(self, fn: Callable[..., Any]) -> Any:
         self.count += 1
         if self.good is not None and self.count > self.good:
-            raise StoreFull("no space left")
+            raise StoreFullError("no space left")
         return self._write(fn)

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pool_server.config import Settings
-from pool_server.store import Store
-from pool_server.users import LEDGER_TABLES, STATE_TABLES, Actor, Principal, Users
+from pool_server.core.settings import Settings
+from pool_server.storage import Store
+from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, Principal, Users
 
 T = TypeVar("T")
-SHELL = Actor("shell")
+SHELL = AuditActor("shell")
 NOON = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC, a Thursday
 PEER = "192.0.2.7"
 PASSPHRASE = "correct horse battery"

@@ -17,11 +17,11 @@ import jwt
 import msgspec
 import pytest
 
-from pool_server.config import FairShare, Ledger, Limits, PoolUsers
-from pool_server.records import Usage
-from pool_server.store import StoreError
-from pool_server.users import Denied, Principal, Refused, Reservation
-from pool_server.words import Denial
+from pool_server.core.enums import Denial
+from pool_server.core.models import Usage
+from pool_server.core.settings import FairShare, LedgerSettings, Limits, PoolUsers
+from pool_server.storage import StoreError
+from pool_server.users import Denied, Principal, RefusedError, Reservation
 
 from .site import NOON, SHELL, Site
 
@@ -89,7 +89,7 @@ def test_a_key_ends_when_it_was_to_end(site: Site) -> None:
         site.clock.now = NOON + 60
         assert denial(site.users.authenticate(made["key"])) == (Denial.EXPIRED_KEY, 401)
         assert denial(site.worker().authenticate(made["key"])) == (Denial.EXPIRED_KEY, 401)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             await site.users.create_key(anna.user, "past", actor=SHELL, expires=NOON)
 
     site.run(main)
@@ -217,7 +217,7 @@ def test_a_secret_in_the_settings_is_rotated_there(open_site: Callable[..., Site
 
     async def main() -> None:
         _, key = await site.friend()
-        with pytest.raises(Refused) as info:
+        with pytest.raises(RefusedError) as info:
             await site.users.rotate_secret(actor=SHELL)
         assert info.value.denied.status == 409 and SECRET not in str(info.value)
         new = PoolUsers(jwt_secret="something new for everybody", jwt_secret_previous=SECRET)
@@ -312,12 +312,12 @@ def test_new_settings_reach_fair_share_and_the_calendar(open_site: Callable[...,
             site.users.settle(made, Usage(input=tokens), None)
         assert isinstance(site.users.reserve(greedy, **{**ASK, "room": 5.0}), Reservation)
         before = site.users.me(greedy)["frees"]["tokens_day"]
-        new = settings_with(site, fair_share=FairShare(), ledger=Ledger(timezone="Pacific/Auckland"))
+        new = settings_with(site, fair_share=FairShare(), ledger=LedgerSettings(timezone="Pacific/Auckland"))
         site.users.reload(new)
         assert denial(site.users.reserve(greedy, **{**ASK, "room": 5.0})) == (Denial.FAIR_SHARE, 429)
         assert site.users.me(greedy)["frees"]["tokens_day"] != before
         with pytest.raises(ValueError, match="Mars"):
-            site.users.reload(settings_with(site, ledger=Ledger(timezone="Mars"), limits=Limits(tokens_day=1)))
+            site.users.reload(settings_with(site, ledger=LedgerSettings(timezone="Mars"), limits=Limits(tokens_day=1)))
         assert site.users.me(greedy)["limits"]["tokens_day"] is None
 
     site.run(main)
@@ -326,8 +326,8 @@ def test_new_settings_reach_fair_share_and_the_calendar(open_site: Callable[...,
 OTHER_WORKER = """
     import asyncio, sys
     from pathlib import Path
-    from pool_server.config import Settings
-    from pool_server.store import Store
+    from pool_server.core.settings import Settings
+    from pool_server.storage import Store
     from pool_server.users import LEDGER_TABLES, STATE_TABLES, Principal, Users
 
     async def main():

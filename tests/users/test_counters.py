@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import Limits
-from pool_server.users import counters
-from pool_server.users.counters import COUNTED, Hold, Use
-from pool_server.users.periods import bounds
-from pool_server.words import Denial
+from pool_server.core.enums import Denial
+from pool_server.core.settings import Limits
+from pool_server.users.limits import counters
+from pool_server.users.limits.counters import COUNTED, Hold, Use
+from pool_server.users.limits.periods import bounds
 
 from .site import NOON
 

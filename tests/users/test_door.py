@@ -9,21 +9,21 @@ from typing import Any
 import bcrypt
 import pytest
 
-from pool_server.config import PoolUsers
-from pool_server.users import Actor, Denied, Principal, Refused
-from pool_server.users.codes import spelt
-from pool_server.users.throttle import NAME, PEER
-from pool_server.words import Denial
+from pool_server.core.enums import Denial
+from pool_server.core.settings import PoolUsers
+from pool_server.users import AuditActor, Denied, Principal, RefusedError
+from pool_server.users.identity.codes import spelt
+from pool_server.users.identity.throttle import NAME, PEER
 
 from .site import NOON, PASSPHRASE, SHELL, Site
 from .site import PEER as HOME
 
 CODE = "open sesame"
-ADMIN = Actor("admin", "admin", "admin", HOME)
+ADMIN = AuditActor("admin", "admin", "admin", HOME)
 
 
 async def turned_away(call: Any, status: int = 401) -> Denied:
-    with pytest.raises(Refused) as info:
+    with pytest.raises(RefusedError) as info:
         await call
     assert info.value.denied.status == status, info.value.denied
     return info.value.denied
@@ -82,7 +82,7 @@ def test_two_who_want_one_name_at_once(site: Site) -> None:
             ),
             return_exceptions=True,
         )
-        refused = [result for result in results if isinstance(result, Refused)]
+        refused = [result for result in results if isinstance(result, RefusedError)]
         assert len(refused) == 3 and {result.denied.status for result in refused} <= {401, 409}
         assert len(site.users.list_users()[0]) == 1
 
@@ -254,7 +254,7 @@ def test_one_use_lets_one_in_however_many_try_at_once(site: Site) -> None:
             return_exceptions=True,
         )
         assert sum(not isinstance(result, BaseException) for result in results) == 1
-        assert all(result.denied.status == 401 for result in results if isinstance(result, Refused))
+        assert all(result.denied.status == 401 for result in results if isinstance(result, RefusedError))
         assert len(site.users.list_users()[0]) == 1
 
     site.run(main)

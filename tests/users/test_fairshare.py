@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.records import Usage
-from pool_server.users import fairshare
+from pool_server.core.models import Usage
+from pool_server.users.limits import fair_share
 
 HOUR = 3600.0
 WINDOW = 5 * HOUR
@@ -21,7 +21,7 @@ def test_the_level_hands_out_the_supply_and_nobody_gets_more_than_they_ask(
 ) -> None:
     weights = {who: data.draw(st.floats(0.1, 10)) for who in use}
     supply = part * sum(use.values())
-    height = fairshare.level(use, weights, supply)
+    height = fair_share.level(use, weights, supply)
     handed_out = sum(min(use[who], weights[who] * height) for who in use)
     assert handed_out == pytest.approx(min(supply, sum(use.values())))
 
@@ -29,7 +29,7 @@ def test_the_level_hands_out_the_supply_and_nobody_gets_more_than_they_ask(
 @given(uses, st.floats(0.0, 20.0))
 def test_nobody_at_or_under_the_equal_share_ever_waits(use: dict[str, float], room: float) -> None:
     equal = sum(use.values()) / len(use)
-    fair = fairshare.allowed(use, {}, room, 20.0)
+    fair = fair_share.allowed(use, {}, room, 20.0)
     assert fair >= equal * (1 - 1e-9)
     assert any(amount <= fair * (1 + 1e-9) for amount in use.values())
 
@@ -37,38 +37,38 @@ def test_nobody_at_or_under_the_equal_share_ever_waits(use: dict[str, float], ro
 @given(uses, st.floats(0.0, 100.0), st.floats(0.0, 100.0))
 def test_less_room_never_lets_more_through(use: dict[str, float], one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert fairshare.allowed(use, {}, low, 20.0) <= fairshare.allowed(use, {}, high, 20.0) * (1 + 1e-9)
+    assert fair_share.allowed(use, {}, low, 20.0) <= fair_share.allowed(use, {}, high, 20.0) * (1 + 1e-9)
 
 
 def test_enough_room_is_open_to_all() -> None:
-    assert fairshare.allowed({"a": 1e9, "b": 1.0}, {}, 20.0, 20.0) == float("inf")
+    assert fair_share.allowed({"a": 1e9, "b": 1.0}, {}, 20.0, 20.0) == float("inf")
 
 
 def test_whoever_is_alone_never_waits() -> None:
-    assert fairshare.allowed({"a": 1e9}, {}, 0.0, 20.0) >= 1e9
+    assert fair_share.allowed({"a": 1e9}, {}, 0.0, 20.0) >= 1e9
 
 
 def test_a_larger_weight_is_a_larger_share() -> None:
     use = {"patron": 600.0, "guest": 300.0}
-    fair = fairshare.allowed(use, {"patron": 2.0, "guest": 1.0}, 0.0, 20.0)
+    fair = fair_share.allowed(use, {"patron": 2.0, "guest": 1.0}, 0.0, 20.0)
     assert fair == 300.0  # a unit of weight: the patron's 600 are within twice that
-    assert fairshare.allowed(use, {}, 0.0, 20.0) == 450.0  # as equals the first would wait
+    assert fair_share.allowed(use, {}, 0.0, 20.0) == 450.0  # as equals the first would wait
 
 
 def test_use_ages_and_says_when_it_is_fair_again() -> None:
-    buckets: fairshare.Buckets = []
+    buckets: fair_share.Buckets = []
     for hour, amount in ((0, 60.0), (1, 30.0), (2, 10.0)):
-        buckets = fairshare.add(buckets, amount, hour * HOUR, WINDOW)
-    assert fairshare.recent(buckets, 2 * HOUR, WINDOW) == 100.0
-    when = fairshare.frees_at(buckets, 40.0, 2 * HOUR, WINDOW)
-    assert when == fairshare.BUCKET + WINDOW
-    assert fairshare.recent(buckets, when, WINDOW) == 40.0
-    assert fairshare.add(buckets, 1.0, 20 * HOUR, WINDOW) == [(int(20 * HOUR), 1.0)]
+        buckets = fair_share.add(buckets, amount, hour * HOUR, WINDOW)
+    assert fair_share.recent(buckets, 2 * HOUR, WINDOW) == 100.0
+    when = fair_share.frees_at(buckets, 40.0, 2 * HOUR, WINDOW)
+    assert when == fair_share.BUCKET + WINDOW
+    assert fair_share.recent(buckets, when, WINDOW) == 40.0
+    assert fair_share.add(buckets, 1.0, 20 * HOUR, WINDOW) == [(int(20 * HOUR), 1.0)]
 
 
 def test_a_cached_token_weighs_less_than_one_that_is_written() -> None:
-    assert fairshare.weigh(Usage(cache_read=1000)) < fairshare.weigh(Usage(input=1000))
-    assert fairshare.weigh(Usage(input=1000)) < fairshare.weigh(Usage(output=1000))
+    assert fair_share.weigh(Usage(cache_read=1000)) < fair_share.weigh(Usage(input=1000))
+    assert fair_share.weigh(Usage(input=1000)) < fair_share.weigh(Usage(output=1000))
 
 
 class Provider:
@@ -76,18 +76,18 @@ class Provider:
 
     def __init__(self, room: float) -> None:
         self.size = self.room = room
-        self.use: dict[str, fairshare.Buckets] = {}
+        self.use: dict[str, fair_share.Buckets] = {}
         self.served: dict[str, float] = {}
         self.refused: dict[str, int] = {}
 
     def ask(self, who: str, amount: float, now: float) -> None:
         percent = 100 * self.room / self.size
-        use = {name: fairshare.recent(buckets, now, WINDOW) for name, buckets in self.use.items()}
-        if self.room < amount or use.get(who, 0.0) > fairshare.allowed(use, {}, percent, 20.0):
+        use = {name: fair_share.recent(buckets, now, WINDOW) for name, buckets in self.use.items()}
+        if self.room < amount or use.get(who, 0.0) > fair_share.allowed(use, {}, percent, 20.0):
             self.refused[who] = self.refused.get(who, 0) + 1
             return
         self.room -= amount
-        self.use[who] = fairshare.add(self.use.get(who, []), amount, now, WINDOW)
+        self.use[who] = fair_share.add(self.use.get(who, []), amount, now, WINDOW)
         self.served[who] = self.served.get(who, 0.0) + amount
 
 

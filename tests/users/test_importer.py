@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import PoolUsers
-from pool_server.users import importer
+from pool_server.core.settings import PoolUsers
+from pool_server.users.identity import importer
 
 from .site import NOON, Site
 

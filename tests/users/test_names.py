@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.users import names
+from pool_server.users.identity import names
 
 
 @pytest.mark.parametrize(

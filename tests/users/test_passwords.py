@@ -7,8 +7,9 @@ import threading
 import bcrypt
 import pytest
 
-from pool_server.users import Refused, passwords
-from pool_server.users.passwords import Hasher, checked_passphrase, is_bcrypt, same
+from pool_server.users import RefusedError
+from pool_server.users.identity import passwords
+from pool_server.users.identity.passwords import Hasher, checked_passphrase, is_bcrypt, same
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_too_many_at_once_are_turned_away(hasher: Hasher, monkeypatch: pytest.Mo
     async def main() -> None:
         waiting = [asyncio.create_task(hasher.check("one", "")) for _ in range(passwords.MAX_WAITING)]
         await asyncio.sleep(0)
-        with pytest.raises(Refused) as info:
+        with pytest.raises(RefusedError) as info:
             await hasher.check("one", "")
         assert info.value.denied.status == 503
         go.set()
@@ -105,7 +106,7 @@ def test_too_many_at_once_are_turned_away(hasher: Hasher, monkeypatch: pytest.Mo
 def test_a_passphrase_has_to_be_long_enough() -> None:
     assert checked_passphrase("12345678") == "12345678"
     for bad in ("", "1234567", "x" * 257):
-        with pytest.raises(Refused) as info:
+        with pytest.raises(RefusedError) as info:
             checked_passphrase(bad)
         assert info.value.denied.status == 400
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from pool_server.users import Actor, Principal, Refused
-from pool_server.users.people import MAX_KEYS
+from pool_server.users import AuditActor, Principal, RefusedError
+from pool_server.users.identity.people import MAX_KEYS
 
 from .site import NOON, PASSPHRASE, PEER, SHELL, Site
 
-ADMIN = Actor("admin", "admin", "admin", PEER)
+ADMIN = AuditActor("admin", "admin", "admin", PEER)
 
 
 async def refused(call: Any, status: int) -> str:
-    with pytest.raises(Refused) as info:
+    with pytest.raises(RefusedError) as info:
         await call
     assert info.value.denied.status == status
     return str(info.value)
@@ -120,9 +120,9 @@ def test_ids_of_nobody(site: Site, user_id: str) -> None:
         await refused(users.rotate(user_id, actor=ADMIN), 404)
         await refused(users.revoke_key("u_1", user_id, actor=ADMIN), 404)
         await refused(users.revoke_code(user_id, actor=ADMIN), 404)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             users.get_user(user_id)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             users.create_ticket(Principal("u_1", "x"), key_id=user_id or "k")
 
     site.run(main)
@@ -234,7 +234,7 @@ def test_every_change_is_audited_without_secrets(site: Site) -> None:
 def test_the_audit_log_is_read_newest_first_page_by_page(site: Site) -> None:
     async def main() -> None:
         for number in range(10):
-            actor = ADMIN if number % 2 else Actor("user", "u_1", "Anna", "192.0.2.9")
+            actor = ADMIN if number % 2 else AuditActor("user", "u_1", "Anna", "192.0.2.9")
             await site.users.audit(actor, f"test.{number}", "even" if number % 2 == 0 else "odd")
         seen, cursor = site.users.audit_log(limit=4)
         while cursor is not None:
@@ -265,10 +265,10 @@ def test_everything_is_there_after_a_restart(site: Site) -> None:
 def test_the_shell_changes_nothing_when_the_store_cannot_be_written(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pool_server.store import StoreFull
+    from pool_server.storage import StoreFullError
 
     def full(change: Any) -> Any:
-        raise StoreFull("no space left")
+        raise StoreFullError("no space left")
 
     async def main() -> None:
         anna, key = await site.friend("Anna")

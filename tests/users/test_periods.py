@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.users.periods import Calendar, bounds, zone
+from pool_server.users.limits.periods import Calendar, bounds, zone
 
 
 def at(text: str) -> float:

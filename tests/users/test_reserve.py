@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pool_server.config import Limits
-from pool_server.records import Usage
-from pool_server.store import Store, StoreFull
+from pool_server.core.enums import Denial
+from pool_server.core.models import Usage
+from pool_server.core.processes import alive, name
+from pool_server.core.settings import Limits
+from pool_server.storage import Store, StoreFullError
 from pool_server.users import Denied, Reservation
-from pool_server.users.counters import FLOOR_TOKENS, SOON, Hold
-from pool_server.users.reserve import Book
-from pool_server.users.worker import alive, name
-from pool_server.words import Denial
+from pool_server.users.limits.counters import FLOOR_TOKENS, SOON, Hold
+from pool_server.users.limits.reservations import Reservations
 
 from .desk import Books, Desk, child, open_state
 from .site import NOON
@@ -101,7 +101,7 @@ def test_any_order_of_events_passes_a_limit_by_one_request_at_most(
 ) -> None:
     desk, limits = Desk(store), Limits(tokens_day=most, cost_day=cap)
     books = [desk.book, desk.another()]
-    running: list[tuple[Book, Reservation, int, float]] = []
+    running: list[tuple[Reservations, Reservation, int, float]] = []
     spent_tokens, spent_cost, largest_tokens, largest_cost = 0, 0.0, 0, 0.0
     for kind, tokens, part in steps:
         book = books[tokens % 2]
@@ -185,7 +185,7 @@ def test_counters_of_another_life_of_the_machine_are_made_again(store: Store, mo
     desk.book.settle(desk.took(), Usage(input=40), None)
     assert desk.now["tokens_day"] == 540
     desk.took(tokens=9000)
-    monkeypatch.setattr("pool_server.users.worker.epoch", lambda: "next")
+    monkeypatch.setattr("pool_server.core.processes.epoch", lambda: "next")
     desk.used = Books((NOON - 60, 560, 0.0))
     desk.book = desk.another()
     assert desk.now["tokens_day"] == 560
@@ -197,7 +197,7 @@ def test_limits_fail_closed_and_the_unlimited_go_on(desk: Desk, monkeypatch: pyt
     write = desk.store.write
 
     def full(fn: Callable[..., Any]) -> Any:
-        raise StoreFull("no space left")
+        raise StoreFullError("no space left")
 
     monkeypatch.setattr(desk.store, "write", full)
     for limits in (Limits(tokens_day=100_000), Limits(concurrent=9), Limits(cost_month=1.0)):
@@ -270,7 +270,7 @@ def test_marks_of_idle_users_go_and_of_running_ones_stay(desk: Desk, monkeypatch
     again = desk.took()
     assert marks() == 1
     write = desk.store.write
-    monkeypatch.setattr(desk.store, "write", lambda fn: (_ for _ in ()).throw(StoreFull("no space left")))
+    monkeypatch.setattr(desk.store, "write", lambda fn: (_ for _ in ()).throw(StoreFullError("no space left")))
     desk.book.settle(again, Usage(input=5), None)
     monkeypatch.setattr(desk.store, "write", write)
     desk.book.forget_idle()

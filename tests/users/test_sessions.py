@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from pool_server.users import Actor, Principal, Refused
-from pool_server.users.door import Entry
-from pool_server.users.sessions import FRIEND_S
+from pool_server.users import AuditActor, Principal, RefusedError
+from pool_server.users.identity.sessions import FRIEND_S
+from pool_server.users.identity.sign_in import SignedIn
 
 from .site import NOON, PASSPHRASE, SHELL, Site
 from .site import PEER as HOME
 
 
-async def enter(site: Site, name: str = "Anna") -> Entry:
+async def enter(site: Site, name: str = "Anna") -> SignedIn:
     return await site.users.friend_login(peer=HOME, code="open sesame", name=name, passphrase=PASSPHRASE)
 
 
@@ -32,7 +32,7 @@ def test_logging_out_ends_this_session_alone(site: Site) -> None:
     async def main() -> None:
         one = await enter(site)
         other = await enter(site)
-        actor = Actor("user", one.user, one.name, HOME)
+        actor = AuditActor("user", one.user, one.name, HOME)
         await site.users.logout(one.cookie, actor=actor)
         assert site.users.session(one.cookie) is None
         assert site.worker().session(one.cookie) is None
@@ -78,14 +78,14 @@ def test_a_passphrase_is_changed_by_who_knows_it(site: Site) -> None:
         here = users.session(entry.cookie)
         assert here is not None
         for current, new, status in (("wrong words", "something else", 401), (PASSPHRASE, "short", 400)):
-            with pytest.raises(Refused) as info:
+            with pytest.raises(RefusedError) as info:
                 await users.change_passphrase(here, current, new, peer=HOME)
             assert info.value.denied.status == status
         await users.change_passphrase(here, PASSPHRASE, "something else", peer=HOME)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             await users.friend_login(peer=HOME, name="Anna", passphrase=PASSPHRASE)
         assert (await users.friend_login(peer=HOME, name="Anna", passphrase="something else")).user == entry.user
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             await users.change_passphrase(users.local_principal(), "", "something else", peer=HOME)
 
     site.run(main)

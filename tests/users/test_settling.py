@@ -11,13 +11,13 @@ from typing import cast
 
 import pytest
 
-from pool_server.config import Limits
-from pool_server.records import Usage
-from pool_server.store import Store
+from pool_server.core.enums import Denial
+from pool_server.core.models import Usage
+from pool_server.core.settings import Limits
+from pool_server.storage import Store
 from pool_server.users import Denied, Reservation
-from pool_server.users.counters import used_now
-from pool_server.users.reserve import Book
-from pool_server.words import Denial
+from pool_server.users.limits.counters import used_now
+from pool_server.users.limits.reservations import Reservations
 
 from .desk import Books, Desk, Writes, child, in_a_loop, open_state
 from .site import NOON
@@ -308,12 +308,12 @@ def test_what_a_worker_recorded_but_was_killed_before_settling_is_counted(tmp_pa
     store.close()
 
 
-def dead_with(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Book:
+def dead_with(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Reservations:
     """A worker that has used 100 tokens, was killed while it held something, and a living one to look after it."""
     desk.book.settle(desk.took(), Usage(input=100), None)
     desk.book.progress(desk.took(), 7, 0.0)
     dead = desk.book._worker
-    monkeypatch.setattr("pool_server.users.worker.alive", lambda worker: worker != dead)
+    monkeypatch.setattr("pool_server.core.processes.alive", lambda worker: worker != dead)
     return desk.another()
 
 
@@ -381,7 +381,7 @@ def test_what_dead_workers_left_can_be_settled_a_few_users_at_a_time(
     for book in (desk.book, desk.another()):
         for user in ("u_a", "u_b", "u_c"):
             book.progress(cast(Reservation, book.reserve(user, "codex", Limits(), 0, None)), 10, None)
-    monkeypatch.setattr("pool_server.users.worker.alive", lambda worker: False)
+    monkeypatch.setattr("pool_server.core.processes.alive", lambda worker: False)
     living = desk.another()
     assert [living.recover(4), living.recover(4), living.recover(4)] == [4, 2, 0]
     for user in ("u_a", "u_b", "u_c"):
@@ -396,7 +396,7 @@ def test_the_ledger_is_not_asked_about_users_for_whom_nothing_ran(
     desk = Desk(store, ledger)
     desk.book.settle(desk.took(), Usage(input=100), None)
     asked = ledger.asked
-    monkeypatch.setattr("pool_server.users.worker.alive", lambda worker: False)
+    monkeypatch.setattr("pool_server.core.processes.alive", lambda worker: False)
     assert desk.another().recover() == 1
     assert ledger.asked == asked
 
@@ -405,7 +405,7 @@ def test_a_settlement_after_being_taken_for_dead_counts_once(desk: Desk, monkeyp
     made = desk.took(tokens=5000)
     desk.book.progress(made, 1000, 0.1)
     other = desk.another()
-    monkeypatch.setattr("pool_server.users.worker.alive", lambda worker: False)
+    monkeypatch.setattr("pool_server.core.processes.alive", lambda worker: False)
     assert other.recover() == 1
     assert (desk.now["tokens_day"], desk.now["concurrent"]) == (1000, 0)
     desk.book.progress(made, 1500, 0.2)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.store import Store
-from pool_server.users import LEDGER_TABLES, sweep
-from pool_server.users.sweep import Sweeper
+from pool_server.storage import Store
+from pool_server.users import LEDGER_TABLES, cleanup
+from pool_server.users.cleanup import Sweeper
 
 from .site import PASSPHRASE, PEER, Site
 
@@ -16,7 +16,7 @@ from .site import PASSPHRASE, PEER, Site
 def test_the_stale_go_step_by_step_and_the_rest_stays(
     tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "STEP", 10)
+    monkeypatch.setattr(cleanup, "STEP", 10)
     store = Store.open(tmp_path, tables=LEDGER_TABLES, durable=durable, map_size=1 << 24)
 
     async def main() -> int:
@@ -35,7 +35,7 @@ def test_the_stale_go_step_by_step_and_the_rest_stays(
 
 
 def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.users.users.SWEEP_S", 0.02)
+    monkeypatch.setattr("pool_server.users.service.SWEEP_S", 0.02)
 
     async def main() -> None:
         users = site.users
@@ -61,7 +61,7 @@ def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypa
 def test_a_background_task_that_fails_is_tried_again(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pool_server.users.users.TAIL_S", 0.001)
+    monkeypatch.setattr("pool_server.users.service.TAIL_S", 0.001)
     calls: list[int] = []
 
     def poll() -> None:

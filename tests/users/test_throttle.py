@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.store import Store, StoreFull
-from pool_server.users import STATE_TABLES, Refused
-from pool_server.users.throttle import NAME, PEER, Throttle, Tries, banned_until, network, stale, wrong
-from pool_server.words import Denial
+from pool_server.core.enums import Denial
+from pool_server.storage import Store, StoreFullError
+from pool_server.users import STATE_TABLES, RefusedError
+from pool_server.users.identity.throttle import NAME, PEER, Throttle, Tries, banned_until, network, stale, wrong
 
 from .site import NOON, Clock, Site
 
@@ -85,7 +85,7 @@ def test_friends_and_admins_and_peers_and_names_are_counted_apart(throttle: Thro
     for _ in range(5):
         until = guess(throttle, "friend", "192.0.2.7", "anna")
     assert until == NOON + PEER.ban_s
-    with pytest.raises(Refused) as info:
+    with pytest.raises(RefusedError) as info:
         guess(throttle, "friend", "192.0.2.7")
     assert info.value.denied.denial is Denial.THROTTLED
     assert (info.value.denied.status, info.value.denied.retry_at) == (429, until)
@@ -98,7 +98,7 @@ def test_friends_and_admins_and_peers_and_names_are_counted_apart(throttle: Thro
 def test_a_household_cannot_guess_on_from_its_other_addresses(throttle: Throttle) -> None:
     for last in range(5):
         guess(throttle, "friend", f"2001:db8::{last}")
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         guess(throttle, "friend", "2001:db8::ffff")
     assert guess(throttle, "friend", "2001:db8:0:1::1") is None
 
@@ -106,7 +106,7 @@ def test_a_household_cannot_guess_on_from_its_other_addresses(throttle: Throttle
 def test_guesses_at_one_name_from_everywhere_end_too(throttle: Throttle) -> None:
     for last in range(NAME.tries):
         guess(throttle, "friend", f"192.0.2.{last}", "anna")
-    with pytest.raises(Refused) as info:
+    with pytest.raises(RefusedError) as info:
         guess(throttle, "friend", "198.51.100.1", "anna")
     assert info.value.denied.retry_at == NOON + NAME.ban_s
     assert guess(throttle, "friend", "198.51.100.1", "berta") is None
@@ -127,7 +127,7 @@ def test_tries_made_at_once_take_turns(throttle: Throttle) -> None:
 
     results = asyncio.run(main())
     assert let_through == 5
-    assert sum(isinstance(result, Refused) for result in results) == 15
+    assert sum(isinstance(result, RefusedError) for result in results) == 15
 
 
 def test_a_crowd_of_tries_is_turned_away_instead_of_queued(throttle: Throttle) -> None:
@@ -138,7 +138,7 @@ def test_a_crowd_of_tries_is_turned_away_instead_of_queued(throttle: Throttle) -
     async def main() -> list[BaseException | None]:
         return await asyncio.gather(*(one() for _ in range(100)), return_exceptions=True)
 
-    refused = [result for result in asyncio.run(main()) if isinstance(result, Refused)]
+    refused = [result for result in asyncio.run(main()) if isinstance(result, RefusedError)]
     assert len(refused) == 100 - 32
     assert asyncio.run(main()).count(None) == 32  # and the turns were given back
 
@@ -155,10 +155,10 @@ def test_guessing_is_not_free_when_nothing_can_be_written(
     throttle: Throttle, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(fn: Callable[..., object]) -> None:
-        raise StoreFull("no space left")
+        raise StoreFullError("no space left")
 
     monkeypatch.setattr(site.state, "write", full)
-    with pytest.raises(Refused) as info:
+    with pytest.raises(RefusedError) as info:
         guess(throttle, "friend", "192.0.2.7")
     assert info.value.denied.status == 503
 

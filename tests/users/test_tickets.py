@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from pool_server.users import Principal, Refused
+from pool_server.users import Principal, RefusedError
 
 from .site import PEER as HOME
 from .site import SHELL, Site
 
 
 async def worthless(site: Site, ticket: str) -> None:
-    with pytest.raises(Refused) as info:
+    with pytest.raises(RefusedError) as info:
         await site.users.redeem_ticket(ticket, peer=HOME)
     assert info.value.denied.status == 404
 
@@ -37,7 +37,7 @@ def test_a_ticket_can_hand_out_a_key_one_has(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend("Anna")
         berta, _ = await site.friend("Berta")
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             site.users.create_ticket(berta, key_id=anna.key)
         got = await site.users.redeem_ticket(site.users.create_ticket(anna, key_id=anna.key)["ticket"], peer=HOME)
         assert (got["key"], got["key_id"]) == (key, anna.key)

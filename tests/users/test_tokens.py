@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import PoolUsers, Settings
-from pool_server.users import tokens
-from pool_server.users.tokens import Claims, Signer, load_signer
+from pool_server.core.settings import PoolUsers, Settings
+from pool_server.users.identity import tokens
+from pool_server.users.identity.tokens import Claims, Signer, load_signer
 
 SECRET = "a secret that is as long as the longest algorithm here wants it to be" * 2
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."

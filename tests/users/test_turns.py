@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import Limits
-from pool_server.records import Usage
+from pool_server.core.enums import Denial
+from pool_server.core.models import Usage
+from pool_server.core.settings import Limits
 from pool_server.users import Denied, Principal, Reservation
-from pool_server.users.counters import used_now
-from pool_server.words import Denial
+from pool_server.users.limits.counters import used_now
 
 from .desk import Books, Desk, Writes, in_a_loop
 from .site import Site

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.config import Settings
+from pool_server.core.settings import Settings
 from tests.web.pool import friends_settings, open_context
 from tests.web.site import Site
 
@@ -22,5 +22,3 @@ def friends(tmp_path: Path) -> Iterator[Site]:
     """A pool in friends mode; the code is "swim", the admin password "deep end"."""
     with Site(lambda: open_context(tmp_path, friends_settings())) as site:
         yield site
-
-

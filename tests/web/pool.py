@@ -11,13 +11,13 @@ import msgspec
 
 from pool_server import accounts, ledger, users
 from pool_server.accounts import Accounts
-from pool_server.config import PoolUsers, Settings
+from pool_server.core.enums import Source
+from pool_server.core.models import HttpAnswer, HttpRequest, Usage, UsageRecord, WindowObservation
+from pool_server.core.settings import PoolUsers, Settings
 from pool_server.ledger import Ledger
-from pool_server.records import HttpAnswer, HttpRequest, Usage, UsageRecord, WindowObservation
-from pool_server.store import Store
+from pool_server.storage import Store
 from pool_server.users import Users
 from pool_server.web import WebContext
-from pool_server.words import Source
 
 CODE, ADMIN = "swim", "deep end"
 FAKE_TOKEN = "sk-ant-oat01-FAKE-SECRET-OF-THE-ACCOUNT"
@@ -60,9 +60,7 @@ def open_context(folder: Path, settings: Settings) -> WebContext:
     (folder / "data").mkdir(exist_ok=True)
     tables = (*ledger.TABLES, *users.LEDGER_TABLES)
     durable = Store.open(folder / "data" / "ledger", tables=tables, durable=True)
-    state = Store.open(
-        folder / "data" / "state", tables=(*accounts.STATE_TABLES, *users.STATE_TABLES), durable=False
-    )
+    state = Store.open(folder / "data" / "state", tables=(*accounts.STATE_TABLES, *users.STATE_TABLES), durable=False)
     books = Ledger(durable, settings)
     people = Users(settings, durable, state, used=books.used_by_user, bcrypt_rounds=4)
     pool = Accounts(settings, state, send=no_provider)

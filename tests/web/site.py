@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tornado.netutil import bind_sockets
 
-from pool_server.http1 import Front, TornadoTaker
+from pool_server.http1 import HttpServer, TornadoRequestHandler
 from pool_server.web import WebContext, application
 from tests.web.pool import close_context
 
@@ -55,7 +55,7 @@ class Site:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self.ctx = self._build()
         pages = application(self.ctx)
-        front = Front(lambda request, response: TornadoTaker(pages, request, response))
+        front = HttpServer(lambda request, response: TornadoRequestHandler(pages, request, response))
         sockets = bind_sockets(0, "127.0.0.1")
         await front.listen(sockets)
         self.port = sockets[0].getsockname()[1]

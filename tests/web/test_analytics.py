@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.config import Settings
-from pool_server.ledger import Incident, Rule
-from pool_server.ledger.incidents import remember
-from pool_server.web import analytics_banner, analytics_charts, analytics_names, analytics_tables, figures, pace
-from pool_server.web import analytics_now as first
-from pool_server.web.assets import CHARTS, assets
-from pool_server.words import FaultKind, Outcome, Provider
+from pool_server.alerts import AlertRule, Incident
+from pool_server.alerts.incidents import remember
+from pool_server.core.enums import FaultKind, Outcome, Provider
+from pool_server.core.settings import Settings
+from pool_server.web.base import format
+from pool_server.web.base.assets import CHARTS, assets
+from pool_server.web.dashboard import banner, charts, names, tables
+from pool_server.web.dashboard import overview as first
+from pool_server.web.home import headroom
 from tests.web import usage
 from tests.web.pool import exchange, seen
 from tests.web.site import Site
@@ -41,8 +43,8 @@ def test_the_first_html_holds_every_number(tmp_path: Path) -> None:
         page = site.get("/analytics?range=30d&by=model", Accept="text/html").text
         total = site.get("/api/usage/summary?range=30d").json()["total"]
         text = words_of(page)
-        assert f"{total['requests']} Tokens {figures.count(total['total_tokens'])}" in text
-        assert f"API price {figures.price(total)}" in text
+        assert f"{total['requests']} Tokens {format.count(total['total_tokens'])}" in text
+        assert f"API price {format.price(total)}" in text
         chart = site.get("/api/usage/series?range=30d&by=model&bucket=day").json()
         for line in chart["series"]:
             assert line["name"] in text
@@ -111,11 +113,11 @@ def test_who_used_which_account_and_what_it_was_worth(tmp_path: Path) -> None:
 
 
 def test_room_is_told_as_time() -> None:
-    row = pace.ProviderRow(Provider.CLAUDE, "Claude", 2, 2, "good", "2 accounts ready", (), None, 0)
+    row = headroom.ProviderRow(Provider.CLAUDE, "Claude", 2, 2, "good", "2 accounts ready", (), None, 0)
     window = {"window": "5h", "room_percent": 40.0, "burn_per_h": 10.0, "lasts_until": None}
     told: dict[str, Any] = {"windows": [window], "lasts_until": NOW + 4 * 3600, "confidence": "high"}
 
-    def lasts(found: dict[str, Any] | None, *, of: pace.ProviderRow = row) -> tuple[str, str]:
+    def lasts(found: dict[str, Any] | None, *, of: headroom.ProviderRow = row) -> tuple[str, str]:
         room = first.rooms([of], {"claude": found} if found else {}, {}, NOW)[0]
         return room.lasts, room.tone
 
@@ -143,10 +145,10 @@ def test_today_is_compared_with_the_same_time_a_week_ago(tmp_path: Path) -> None
         week = 7 * usage.DAY
         times = [now - 60, now - week - 3 * 3600, now - week - 1200, now - week + 600, now - week + 5 * 3600]
         usage.keep(site, [exchange("local", n, at=at) for n, at in enumerate(times) if at < time.time()])
-        ask = first.Ask(now - usage.DAY, now, "24h", first.Filters(), "UTC")
+        ask = first.UsageQuery(now - usage.DAY, now, "24h", first.Filters(), "UTC")
         lines = {line.label: line for line in site.run(lambda: first.today(site.ctx.ledger, ask, now))}
         assert lines["Requests"].then == "2"  # one long before, half of the two within the hour
-        assert lines["Tokens"].then == figures.count(2 * 42_000)
+        assert lines["Tokens"].then == format.count(2 * 42_000)
 
 
 @pytest.mark.parametrize(
@@ -179,20 +181,20 @@ def test_what_needs_a_hand() -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=9, unique=True))
-def test_a_name_keeps_its_colour_and_none_is_given_twice(names: list[str]) -> None:
-    found = analytics_names.colours("user", names)
+def test_a_name_keeps_its_colour_and_none_is_given_twice(people: list[str]) -> None:
+    found = names.colours("user", people)
     shown = [colour for name, colour in found.items() if name not in ("other", "others")]
     assert len(set(shown)) == len(shown)
-    assert analytics_names.colours("user", reversed(names)) == found
-    alone = analytics_names.colours("user", names[:1])
-    assert analytics_names.colours("user", names[:1]) == alone
+    assert names.colours("user", reversed(people)) == found
+    alone = names.colours("user", people[:1])
+    assert names.colours("user", people[:1]) == alone
 
 
 def test_colours_of_providers_are_their_own_and_the_sheet_has_all() -> None:
-    assert analytics_names.colours("provider", ["claude", "codex"]) == {"claude": "claude", "codex": "codex"}
+    assert names.colours("provider", ["claude", "codex"]) == {"claude": "claude", "codex": "codex"}
     sheet = assets().files["app.css"].body.decode()
     swatches = assets().files["analytics.css"].body.decode()
-    for slot in range(analytics_names.COLOURS):
+    for slot in range(names.COLOURS):
         assert f"--line-{slot}: light-dark(" in sheet
         assert f".swatch.line-{slot} " in swatches
     assert not re.search(r"#[0-9a-f]{3,8}\b|rgb\(", swatches)
@@ -204,44 +206,44 @@ def chart(step: str, buckets: list[int], *values: float) -> dict[str, Any]:
 
 def test_the_axis_names_hours_days_or_months() -> None:
     day = [int(NOW) // 86_400 * 86_400 + n * 86_400 for n in range(100)]
-    months = [point.tick for point in analytics_charts.points(chart("day", day), UTC) if point.tick]
+    months = [point.tick for point in charts.points(chart("day", day), UTC) if point.tick]
     assert months == ["Oct", "Nov", "Dec"]
-    days = [point.tick for point in analytics_charts.points(chart("day", day[:30]), UTC) if point.tick]
+    days = [point.tick for point in charts.points(chart("day", day[:30]), UTC) if point.tick]
     assert days == ["21 Sep", "28 Sep", "5 Oct", "12 Oct", "19 Oct"]
     hours = [day[0] + n * 3600 for n in range(24)]
-    assert [p.tick for p in analytics_charts.points(chart("hour", hours), UTC)][:4] == ["00:00", "", "", "03:00"]
+    assert [p.tick for p in charts.points(chart("hour", hours), UTC)][:4] == ["00:00", "", "", "03:00"]
 
 
 def test_an_empty_beginning_is_not_drawn() -> None:
     days = [n * 86_400 for n in range(10)]
     late = chart("day", days, *[0] * 6, 5, 0, 1, 2)
-    assert analytics_charts.begins(late) == 6
-    assert analytics_charts.cut(late, 6)["series"][0]["values"] == [5, 0, 1, 2]
-    assert analytics_charts.begins(chart("day", days, 0, 5, *[1] * 8)) == 0
-    assert analytics_charts.begins(chart("hour", days, *[0] * 9, 1)) == 0
+    assert charts.begins(late) == 6
+    assert charts.cut(late, 6)["series"][0]["values"] == [5, 0, 1, 2]
+    assert charts.begins(chart("day", days, 0, 5, *[1] * 8)) == 0
+    assert charts.begins(chart("hour", days, *[0] * 9, 1)) == 0
 
 
 def test_failures_in_words() -> None:
     total = {"requests": 200, "failures": 6, "attempts": 210, "faults": {"network": 4, "quota": 9},
              "outcomes": {"ok": 190, "client_gone": 4, "upstream": 6}}  # fmt: skip
-    found = analytics_tables.causes(total, own=False)
+    found = tables.causes(total, own=False)
     assert [(cause.words, cause.number) for cause in found] == [("provider failed", 6), ("stopped by the client", 4)]
-    assert analytics_tables.causes_sentence(total, found) == "6 of 200 requests failed (3 %), mostly: provider failed."
-    assert [cause.key for cause in analytics_tables.faults(total)] == ["quota", "network"]
+    assert tables.causes_sentence(total, found) == "6 of 200 requests failed (3 %), mostly: provider failed."
+    assert [cause.key for cause in tables.faults(total)] == ["quota", "network"]
     assert {*Outcome} >= {Outcome(cause.key) for cause in found}
-    every = analytics_tables.faults({**total, "faults": {kind.value: 1 for kind in FaultKind}})
+    every = tables.faults({**total, "faults": {kind.value: 1 for kind in FaultKind}})
     assert len(every) == len(FaultKind)
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), min_size=24, max_size=24), min_size=7, max_size=7))
 def test_the_strongest_shade_is_the_busiest_hour(cells: list[list[int]]) -> None:
-    heat = analytics_tables.heat({"metric": "tokens", "cells": cells, "from": 0}, 0, UTC)
+    heat = tables.heat({"metric": "tokens", "cells": cells, "from": 0}, 0, UTC)
     shades = [[cell.level for cell in day] for _, day in heat.days]
     most = max(max(day) for day in cells)
     for values, levels in zip(cells, shades, strict=True):
         for value, level in zip(values, levels, strict=True):
             assert (level == 0) == (value == 0)
-            assert (level == analytics_tables.LEVELS) or value < most or most == 0
+            assert (level == tables.LEVELS) or value < most or most == 0
 
 
 def test_the_banner_says_what_is_wrong_to_whom_it_concerns(tmp_path: Path) -> None:
@@ -249,14 +251,14 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(tmp_path: Path) -> No
         ada, boss = usage.friend(site), usage.admin(site)
         assert 'id="banner"' not in boss.page("/accounts")
         wrong = [
-            Incident(Rule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
-            Incident(Rule.ROOM, "codex", "codex runs out in 0.5 h at the present burn", 2.0),
-            Incident(Rule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
+            Incident(AlertRule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
+            Incident(AlertRule.ROOM, "codex", "codex runs out in 0.5 h at the present burn", 2.0),
+            Incident(AlertRule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
         ]
         site.run(lambda: remember(site.ctx.ledger.store, {one.key: one for one in wrong}))
-        banner = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
-        assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at the present burn" in banner
-        assert "Bo has used 81 % of the limit of tokens a week" in banner
+        told = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
+        assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at the present burn" in told
+        assert "Bo has used 81 % of the limit of tokens a week" in told
         own = ada.page("/")
         assert "Codex runs out" in own
         assert "Claude work" not in own
@@ -265,4 +267,4 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(tmp_path: Path) -> No
         assert "Friend code" in site.get("/", Accept="text/html").text
         assert "Codex runs out" not in site.get("/", Accept="text/html").text
         site.run(lambda: remember(site.ctx.ledger.store, {}))
-        assert analytics_banner.lines(site.ctx, analytics_banner.Caller(3)) == []
+        assert banner.lines(site.ctx, banner.Caller(3)) == []

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.config import Settings
+from pool_server.core.settings import Settings
 from tests.web import usage
 from tests.web.pool import ADMIN, exchange
 from tests.web.site import Site

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.web import TABLE, Access, BaseHandler, folders
-from pool_server.web.assets import assets
-from pool_server.web.base import SECURITY_HEADERS
+from pool_server.web import TABLE, Access, BaseHandler
+from pool_server.web.base import paths
+from pool_server.web.base.assets import assets
+from pool_server.web.base.handler import SECURITY_HEADERS
 from tests.web.site import Site
 
 # Every route anybody may call. A new one is added here on purpose or not at all.
@@ -89,15 +90,13 @@ def test_handlers_leave_no_reference_cycles(local: Site) -> None:
     assert alive <= {"Healthz"}, "only the last request's own handler may still be ending"
 
 
-def test_templates_are_found_in_a_source_tree_and_in_a_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert (folders.templates_folder() / "setup" / "codex.sh").is_file()
-    monkeypatch.setattr(folders, "PACKAGE", tmp_path / "pool_server")
+def test_templates_are_found_in_a_source_tree_and_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (paths.templates_folder() / "setup" / "codex.sh").is_file()
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "pool_server")
     with pytest.raises(FileNotFoundError):
-        folders.templates_folder()
+        paths.templates_folder()
     (tmp_path / "pool_server" / "_templates" / "pages").mkdir(parents=True)
-    assert folders.templates_folder() == tmp_path / "pool_server" / "_templates"
+    assert paths.templates_folder() == tmp_path / "pool_server" / "_templates"
 
 
 def test_errors_are_a_page_for_browsers_and_a_line_for_programs(local: Site) -> None:

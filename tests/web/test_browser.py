@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from pool_server.config import Limits, PoolUsers
-from pool_server.server import Server
-from pool_server.web import snippets
+from pool_server.app.server import Server
+from pool_server.core.settings import Limits, PoolUsers
+from pool_server.web.onboarding import snippets
 from tests.clients.cases import missing, path
 from tests.clients.jail import Jail, why_not
 from tests.clients.stage import ServerThread
@@ -142,9 +142,7 @@ def test_a_friends_first_minutes_with_the_real_cli(
         jail.close()
 
 
-def _switched_off_and_on(
-    chrome: webdriver.Chrome, pool: Everywhere, cast: FakeProviders, key: str
-) -> None:
+def _switched_off_and_on(chrome: webdriver.Chrome, pool: Everywhere, cast: FakeProviders, key: str) -> None:
     """The operator's switch ends the open stream and the open page; back on, the friend comes in again."""
     user = pool.records[0].user
     gate = plays.Gate()

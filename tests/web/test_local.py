@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.config import Settings
-from pool_server.web import snippets
+from pool_server.core.settings import Settings
+from pool_server.web.onboarding import snippets
 from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings, open_context
 from tests.web.site import Site
 

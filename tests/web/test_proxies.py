@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.web.proxies import base_url, networks, real_peer, real_scheme
+from pool_server.web.base.proxies import base_url, networks, real_peer, real_scheme
 
 TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32", "127.0.0.1"])
 

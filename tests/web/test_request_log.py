@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import Settings
-from pool_server.records import Attempt, Usage
-from pool_server.web import request_log_words as story
-from pool_server.words import Dialect, Operation, Strategy, Transport
+from pool_server.core.enums import Dialect, Operation, Strategy, Transport
+from pool_server.core.models import Attempt, Usage
+from pool_server.core.settings import Settings
+from pool_server.web.request_log import story as story
 from tests.web import usage
 from tests.web.pool import exchange
 from tests.web.site import Site
@@ -100,8 +100,20 @@ def test_the_operator_opens_one_and_sees_all_of_it(tmp_path: Path) -> None:
         usage.keep(site, [tried_twice(ada.user)])
         ident = f"req-{ada.user}-1"
         text = words_of(boss.page(f"/requests/{ident}"))
-        for mark in ("Ada", "work was chosen", "too many requests in a short time", "slow down", "429", "after 190 ms",
-                     "40,000", "claude-cli/2", "ab12", ident, "+0.42", "an answer in one piece, in Anthropic Messages"):
+        for mark in (
+            "Ada",
+            "work was chosen",
+            "too many requests in a short time",
+            "slow down",
+            "429",
+            "after 190 ms",
+            "40,000",
+            "claude-cli/2",
+            "ab12",
+            ident,
+            "+0.42",
+            "an answer in one piece, in Anthropic Messages",
+        ):
             assert mark in text, mark
         own = words_of(ada.page(f"/requests/{ident}"))
         assert "account 2" in own

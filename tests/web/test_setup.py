@@ -16,7 +16,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.web import quoting, scripts, snippets
+from pool_server.web.onboarding import quoting, scripts, snippets
 from tests.web.pool import CODE
 from tests.web.site import Site
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pool_server.config import PoolUsers
-from pool_server.server import open_people
-from pool_server.users import Actor, Principal
-from pool_server.web import snippets
+from pool_server.app.server import open_people
+from pool_server.core.settings import PoolUsers
+from pool_server.users import AuditActor, Principal
+from pool_server.web.onboarding import snippets
 from tests.clients.cases import missing, path
 from tests.clients.jail import Jail, Ran, why_not
 from tests.clients.stage import ServerThread
@@ -59,7 +59,7 @@ def cast() -> Iterator[FakeProviders]:
 
 async def _friend(settings: Any) -> dict[str, Any]:
     with open_people(settings) as users:
-        return await users.create_user("Ann", actor=Actor("shell"))
+        return await users.create_user("Ann", actor=AuditActor("shell"))
 
 
 @pytest.mark.parametrize("cli", snippets.CLIS)

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server import words
-from pool_server.config import HIDDEN, Limits
-from pool_server.web import figures, limits, outlook, pace, parts, phrases, requests
-from pool_server.web.assets import assets
+from pool_server.core import enums
+from pool_server.core.settings import HIDDEN, Limits
+from pool_server.web.base import format, html, labels
+from pool_server.web.base.assets import assets
+from pool_server.web.dashboard import headline
+from pool_server.web.home import headroom, limits, own_requests
 from tests.web.pool import exchange
 
 NOW = 1_790_000_000.0
@@ -23,18 +25,18 @@ NOW = 1_790_000_000.0
 @pytest.mark.parametrize(
     ("table", "vocabulary"),
     [
-        (phrases.PROVIDERS, words.Provider),
-        (phrases.STATES, words.AccountState),
-        (phrases.OF_SEVERAL, words.AccountState),
-        (phrases.TONES, words.AccountState),
-        (phrases.REFUSALS, words.Refusal),
-        (phrases.CHOICES, words.ChoiceReason),
-        (phrases.DENIALS, words.Denial),
-        (phrases.FAULTS, words.FaultKind),
-        (phrases.OUTCOMES, words.Outcome),
-        (phrases.ADVICE, words.Outcome),
-        (phrases.SOURCES, words.Source),
-        (phrases.CREDENTIALS, words.CredentialKind),
+        (labels.PROVIDERS, enums.Provider),
+        (labels.STATES, enums.AccountState),
+        (labels.OF_SEVERAL, enums.AccountState),
+        (labels.TONES, enums.AccountState),
+        (labels.REFUSALS, enums.Refusal),
+        (labels.CHOICES, enums.ChoiceReason),
+        (labels.DENIALS, enums.Denial),
+        (labels.FAULTS, enums.FaultKind),
+        (labels.OUTCOMES, enums.Outcome),
+        (labels.ADVICE, enums.Outcome),
+        (labels.SOURCES, enums.Source),
+        (labels.CREDENTIALS, enums.CredentialKind),
     ],
 )
 def test_every_member_has_words(table: dict[StrEnum, str], vocabulary: type[StrEnum]) -> None:
@@ -49,12 +51,12 @@ def test_every_member_has_words(table: dict[StrEnum, str], vocabulary: type[StrE
      (123_456, "123 k"), (2.5e12, "2.5 T"), (None, "not known")],
 )  # fmt: skip
 def test_counts(value: float | None, shown: str) -> None:
-    assert figures.count(value) == shown
+    assert format.count(value) == shown
 
 
 @given(st.floats(0, 1e14))
 def test_a_shortened_count_is_near_the_true_one(value: float) -> None:
-    number, _, unit = figures.count(value).replace(",", "").partition(" ")
+    number, _, unit = format.count(value).replace(",", "").partition(" ")
     size = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[unit]
     assert abs(float(number) * size - value) <= max(0.5, 0.051 * size, 0.006 * value)
 
@@ -65,75 +67,75 @@ def test_a_shortened_count_is_near_the_true_one(value: float) -> None:
      (47.9 * 3600, "47 h 54 min"), (200_000, "2 d 7 h"), (30 * 86_400, "30 d"), (-5, "0 s")],
 )  # fmt: skip
 def test_durations(seconds: float, shown: str) -> None:
-    assert figures.duration(seconds) == shown
+    assert format.duration(seconds) == shown
 
 
 @given(st.floats(0, 1e8))
 def test_durations_never_show_sixty_of_anything(seconds: float) -> None:
-    assert not re.search(r"\b60 (s|min)\b|\b24 h$", figures.duration(seconds)) or seconds >= 24 * 3600 - 60
+    assert not re.search(r"\b60 (s|min)\b|\b24 h$", format.duration(seconds)) or seconds >= 24 * 3600 - 60
 
 
 def test_percents_never_round_to_none_or_all() -> None:
-    assert [figures.percent(value) for value in (0, 0.2, 42.4, 99.7, 100, 104)] == [
+    assert [format.percent(value) for value in (0, 0.2, 42.4, 99.7, 100, 104)] == [
         "0 %", "<1 %", "42 %", "99 %", "100 %", "104 %",
     ]  # fmt: skip
 
 
 def test_prices_that_are_not_known_are_not_nothing() -> None:
-    assert figures.price({"cost_usd": 0.0, "unpriced": 3}) == "not known"
-    assert figures.price({"cost_usd": 1.5, "unpriced": 3}) == "$1.50 and more"
-    assert figures.price({"cost_usd": 0.0, "unpriced": 0}) == "$0.00"
-    assert figures.money(0.001) == "<$0.01"
-    assert figures.money(1234.5) == "$1,234"
+    assert format.price({"cost_usd": 0.0, "unpriced": 3}) == "not known"
+    assert format.price({"cost_usd": 1.5, "unpriced": 3}) == "$1.50 and more"
+    assert format.price({"cost_usd": 0.0, "unpriced": 0}) == "$0.00"
+    assert format.money(0.001) == "<$0.01"
+    assert format.money(1234.5) == "$1,234"
 
 
 def test_what_took_hardly_any_time_took_some() -> None:
-    assert [figures.took(value) for value in (0, 0.4, 340, 2400, 200_000)] == [
+    assert [format.took(value) for value in (0, 0.4, 340, 2400, 200_000)] == [
         "0 ms", "<1 ms", "340 ms", "2.4 s", "3 min",
     ]  # fmt: skip
 
 
 def test_a_name_from_right_to_left_carries_no_figure_along() -> None:
-    assert figures.isolated("Ada 2") == "Ada 2"
-    assert figures.isolated("محمد") == "\u2068محمد\u2069"
+    assert format.isolated("Ada 2") == "Ada 2"
+    assert format.isolated("محمد") == "\u2068محمد\u2069"
 
 
 def test_clock_times_say_as_much_as_is_needed() -> None:
     berlin = ZoneInfo("Europe/Berlin")
-    assert figures.clock(NOW, NOW, UTC) == "14:13"
-    assert figures.clock(NOW + 86_400, NOW, UTC) == "Tue 14:13"
-    assert figures.clock(NOW - 30 * 86_400, NOW, UTC) == "22 Aug 14:13"
-    assert figures.clock(NOW - 400 * 86_400, NOW, berlin) == "17 Aug 2025 16:13"
-    assert figures.zone("Nowhere/Land") is UTC
-    assert figures.within(NOW - 1, NOW) == "any moment"
-    assert figures.ago(None, NOW) == "never"
+    assert format.clock(NOW, NOW, UTC) == "14:13"
+    assert format.clock(NOW + 86_400, NOW, UTC) == "Tue 14:13"
+    assert format.clock(NOW - 30 * 86_400, NOW, UTC) == "22 Aug 14:13"
+    assert format.clock(NOW - 400 * 86_400, NOW, berlin) == "17 Aug 2025 16:13"
+    assert format.zone("Nowhere/Land") is UTC
+    assert format.within(NOW - 1, NOW) == "any moment"
+    assert format.ago(None, NOW) == "never"
 
 
 @given(st.none() | st.floats(-10, 500), st.none() | st.floats(-10, 500), st.text())
 def test_bars_stay_within_themselves_and_escape(used: float | None, mark: float | None, label: str) -> None:
-    svg = parts.bar(used, pace=mark, label=label)
+    svg = html.bar(used, pace=mark, label=label)
     assert all(0 <= float(width) <= 100 for width in re.findall(r'(?:width|x1)="([0-9.]+)%"', svg))
     assert "<" not in svg.partition('aria-label="')[2].partition('"')[0]
 
 
 def test_pace_is_the_share_of_the_window_that_is_gone() -> None:
-    assert pace.pace(18_000, NOW + 9_000, NOW) == 50
-    assert pace.pace(18_000, NOW - 1, NOW) is None
-    assert pace.pace(18_000, None, NOW) is None
-    assert pace.pace(0, NOW + 1, NOW) is None
-    assert pace.pace(18_000, NOW + 20_000, NOW) == 0
+    assert headroom.pace(18_000, NOW + 9_000, NOW) == 50
+    assert headroom.pace(18_000, NOW - 1, NOW) is None
+    assert headroom.pace(18_000, None, NOW) is None
+    assert headroom.pace(0, NOW + 1, NOW) is None
+    assert headroom.pace(18_000, NOW + 20_000, NOW) == 0
 
 
 def test_credits_nobody_bought_are_not_shown_as_used_up() -> None:
-    words = [pace.gauge({"window": "credits", "used_percent": used}, NOW).words for used in (0.0, 40.0, 100.0)]
+    words = [headroom.gauge({"window": "credits", "used_percent": used}, NOW).words for used in (0.0, 40.0, 100.0)]
     assert words == [
         "extra credits: there are some", "extra credits: 40 % used", "extra credits: none left or none bought",
     ]  # fmt: skip
 
 
 def test_a_shortened_figure_has_every_digit_for_eyes_and_ears() -> None:
-    assert parts.number(9_999) == "9,999"
-    long = parts.number(12_345_678)
+    assert html.number(9_999) == "9,999"
+    long = html.number(12_345_678)
     assert 'title="12,345,678" aria-hidden="true">12.3 M<' in long
     assert '<span class="visually-hidden unselected">12,345,678</span>' in long
 
@@ -150,26 +152,26 @@ def foretold(seconds: float | None, confidence: str = "high") -> dict[str, objec
 
 def test_the_first_sentence_says_how_long_it_lasts() -> None:
     clauses = [
-        outlook.clause(provider("claude"), foretold(11_400), NOW),
-        outlook.clause(provider("codex"), foretold(None), NOW),
-        outlook.clause(provider("gemini", ready=0, next_return=NOW + 6600), None, NOW),
-        outlook.clause(provider("qwen"), foretold(60, "none"), NOW),
-        outlook.clause(provider("openai"), None, NOW),
+        headline.clause(provider("claude"), foretold(11_400), NOW),
+        headline.clause(provider("codex"), foretold(None), NOW),
+        headline.clause(provider("gemini", ready=0, next_return=NOW + 6600), None, NOW),
+        headline.clause(provider("qwen"), foretold(60, "none"), NOW),
+        headline.clause(provider("openai"), None, NOW),
     ]
-    assert outlook.joined(clauses) == (
+    assert headline.joined(clauses) == (
         "Claude has about 3 h 10 min of room at the present pace; Codex lasts all day; "
         "Gemini has no room and comes back in 1 h 50 min; Qwen and OpenAI-compatible are ready"
     )
-    assert outlook.clause(provider("qwen", ready=0), None, NOW).one == "needs the operator"
-    assert outlook.clause(provider("qwen", room_percent=40.0), None, NOW).one == "has 40 % of its room left"
+    assert headline.clause(provider("qwen", ready=0), None, NOW).one == "needs the operator"
+    assert headline.clause(provider("qwen", room_percent=40.0), None, NOW).one == "has 40 % of its room left"
 
 
 def test_provider_words_name_every_state_but_ready() -> None:
     row = provider("codex", accounts={"ready": 1, "needs_login": 2}, total=3)
-    assert pace.state_words(row, NOW) == "1 of 3 accounts ready, 2 waiting for sign-in"
+    assert headroom.state_words(row, NOW) == "1 of 3 accounts ready, 2 waiting for sign-in"
     out = provider("codex", accounts={"exhausted": 1}, ready=0, next_return=NOW + 60)
-    assert pace.provider_row(out, NOW).tone == "bad"
-    assert pace.state_words(out, NOW) == "0 of 1 account ready, 1 used up; comes back in 1 min"
+    assert headroom.provider_row(out, NOW).tone == "bad"
+    assert headroom.state_words(out, NOW) == "0 of 1 account ready, 1 used up; comes back in 1 min"
 
 
 def test_limits_are_shown_where_they_are_set() -> None:
@@ -186,24 +188,24 @@ def test_limits_are_shown_where_they_are_set() -> None:
 
 
 def test_an_exchange_of_ones_own_says_what_to_do_and_not_whose_account_it_was() -> None:
-    row = requests.row(exchange("u", status=502, outcome="upstream", provider="", model=""))
+    row = own_requests.row(exchange("u", status=502, outcome="upstream", provider="", model=""))
     assert row["advice"]
     assert row["tone"] == "bad"
     assert "claude:work" not in str(row)
 
 
 def test_settings_values_are_plain_and_secrets_only_set() -> None:
-    shown = [parts.setting(value) for value in (HIDDEN, "", None, True, False, 3.5, ["a", "b"], {"m": 1}, (80, 100))]
+    shown = [html.setting(value) for value in (HIDDEN, "", None, True, False, 3.5, ["a", "b"], {"m": 1}, (80, 100))]
     assert shown == ["set", "not set", "not set", "yes", "no", "3.5", "a, b", "m: 1", "80, 100"]
 
 
 def test_audit_details_are_words() -> None:
     detail = {"name": "Ada", "via": "friend_code", "limits": {"tokens_day": 500_000, "cost_week": None}}
-    assert phrases.detail(detail) == "name: Ada, by the shared code, tokens a day: 500,000, cost a week: none"
-    assert phrases.detail({"cost_month": 50.0}) == "cost a month: $50.00"
-    assert phrases.via("code:K7QF2") == "the code K7QF2"
-    assert phrases.action({"action": "user.create", "actor": "user"}) == "joined"
-    assert phrases.action({"action": "of.the.future", "actor": "user"}) == "of.the.future"
+    assert labels.detail(detail) == "name: Ada, by the shared code, tokens a day: 500,000, cost a week: none"
+    assert labels.detail({"cost_month": 50.0}) == "cost a month: $50.00"
+    assert labels.via("code:K7QF2") == "the code K7QF2"
+    assert labels.action({"action": "user.create", "actor": "user"}) == "joined"
+    assert labels.action({"action": "of.the.future", "actor": "user"}) == "of.the.future"
 
 
 # -- the token sheet ----------------------------------------------------------------------------------------------

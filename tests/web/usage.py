@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pool_server.config import Ledger as LedgerSettings
-from pool_server.config import Settings
-from pool_server.records import Attempt, Usage, UsageRecord
+from pool_server.core.enums import FaultKind, Outcome
+from pool_server.core.models import Attempt, Usage, UsageRecord
+from pool_server.core.settings import LedgerSettings as LedgerSettings
+from pool_server.core.settings import Settings
 from pool_server.web import WebContext
-from pool_server.words import FaultKind, Outcome
 from tests.web.pool import ADMIN, CODE, exchange, friends_settings, open_context
 from tests.web.site import Answer, Site
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pool_server.core.models import Usage
 from pool_server.dialects.usage.told import Figures, Names, Told, collect
-from pool_server.records import Usage
 
 _MOST_PARTS = 256  # model runs in one answer
 START, DELTA = 0, 1  # stages: `message_delta` corrects what `message_start` estimated

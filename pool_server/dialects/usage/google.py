@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+from pool_server.core.models import Usage
 from pool_server.dialects.usage.told import Figures, Names, Told, collect, figure
-from pool_server.records import Usage
 
 NAMES: Names = {
     "promptTokenCount": "prompt",

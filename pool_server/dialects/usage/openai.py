@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pool_server.core.models import Usage
 from pool_server.dialects.usage.told import Figures, Names, Told, collect
-from pool_server.records import Usage
 
 _WRITES: Names = {"ttl_30m_tokens": "write_30m", "ttl_12h_tokens": "write_12h"}
 _CREATION: Names = {"ephemeral_5m_input_tokens": "write_5m", "ephemeral_1h_input_tokens": "write_1h"}

@@ -1,0 +1,242 @@
+"""What goes on in the background: watching files, refreshing before expiry, polling usage, set-ups, upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from watchfiles import awatch
+
+from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.onboarding import Onboarding
+from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome, Send
+from pool_server.accounts.credentials.write_back import CredentialWriter
+from pool_server.accounts.health import learning
+from pool_server.accounts.health.polling import Poller
+from pool_server.accounts.health.state import move
+from pool_server.accounts.health.transitions import AccountEvent, StateActor
+from pool_server.accounts.registry import Registry
+from pool_server.accounts.selection.affinity import Pins
+from pool_server.core.enums import AccountState
+from pool_server.core.settings import Settings
+from pool_server.core.timers import Timers
+from pool_server.providers import Credential, UsageAnswer, provider_module
+from pool_server.storage.write_behind import WriteBehind
+
+log = logging.getLogger(__name__)
+
+REFRESHES_AT_ONCE = 4
+POLLS_AT_ONCE = 4
+UPKEEP_S = 0.25  # how stale other workers' exchanges under way may be
+RERATED_AT_ONCE = 100
+SWEEP_EVERY = 240  # upkeeps
+WATCH_MS = 1000
+LEFTOVER_S = 3600.0  # a half-written file so old belongs to nobody any more
+LOOK_EVERY = 60  # watches without news
+REFRESH_JITTER_S = 120.0
+
+
+class Background:
+    """The background of one worker. Only the `leader` refreshes on timers, polls and sweeps; all watch and
+    follow."""
+
+    def __init__(
+        self, roster: Registry, pins: Pins, store: WriteBehind, *, send: Send, rng: random.Random, leader: bool
+    ) -> None:
+        self.roster = roster
+        self._pins = pins
+        self._rng = rng
+        self._leader = leader
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
+        vault, clock, settings = roster.vault, roster.clock, roster.settings
+        self.saver = CredentialWriter(roster, clock=clock)
+        self.refresher = Refresher(
+            vault, store, settings, send=send, save=self.saver.write, clock=clock, done=self._refreshed
+        )
+        self.poller = Poller(
+            vault,
+            settings,
+            send=send,
+            clock=clock,
+            rng=rng,
+            refresh=self.refresher.refresh,
+            learn=self.learn_usage,
+        )
+        self.setter = Onboarding(roster, self.refresher, send=send, save=self.saver.write)
+        self.refreshes = Timers(self._refresh_due, clock=clock, at_once=REFRESHES_AT_ONCE)
+        self.polls = Timers(self.poller.poll, clock=clock, at_once=POLLS_AT_ONCE)
+        self.setups = Timers(self.setter.timed, clock=clock, at_once=1)
+        roster.on_change.append(self.plan)
+
+    def set_settings(self, settings: Settings) -> Iterator[None]:
+        """Take new settings; the steps plan the timers anew, account by account."""
+        self.refresher.settings = self.poller.settings = settings
+        self._pins.ttl_s = settings.choosing.pin_ttl_h * 3600
+        for account_id in list(self.roster.view.accounts):
+            self.plan(account_id)
+            yield
+
+    def plan(self, account_id: str) -> None:
+        """Put an account's timers where they belong; cooling accounts are refreshed too, dead ones are not."""
+        self.saver.plan(account_id)
+        if not self._leader:
+            return
+        account = self.roster.view.accounts.get(account_id)
+        stopped = account is None or account.state in (
+            AccountState.DISABLED, AccountState.NEEDS_LOGIN, AccountState.SUSPENDED,
+        )  # fmt: skip
+        if stopped:
+            for timers in (self.refreshes, self.polls, self.setups):
+                timers.set(account_id, None)
+            return
+        self.refreshes.set(account_id, self._refresh_at(account_id))
+        if self.polls.due(account_id) is None and not self.polls.running(account_id):
+            self.polls.set(account_id, self.poller.first(account_id))
+        wanted = self.setter.wanted(account_id)
+        if wanted and self.setups.due(account_id) is None and not self.setups.running(account_id):
+            self.setups.set(account_id, self.roster.clock())
+
+    def poll_soon(self, account_id: str) -> None:
+        """A refusal for want of quota is worth checking before the next round."""
+        if not self._leader or account_id not in self.roster.view.accounts:
+            return
+        soon, due = self.poller.soon(account_id), self.polls.due(account_id)
+        if soon is not None and (due is None or soon < due) and not self.polls.running(account_id):
+            self.polls.set(account_id, soon)
+
+    def _refresh_at(self, account_id: str) -> float | None:
+        account = self.roster.account(account_id)
+        if not account.facts.can_refresh:
+            return None
+        cred = self.roster.vault.items[account_id].credential
+        due = provider_module(cred.provider).refresh_due_at(cred, now=self.roster.clock())
+        if due is None:
+            return None
+        left = max(0.0, (cred.expires_at or due) - due)
+        share = (sum(account_id.encode()) % 97) / 97  # the same after a restart
+        return max(due + share * min(REFRESH_JITTER_S, left / 2), account.refresh_retry_at)
+
+    async def _refresh_due(self, account_id: str) -> float | None:
+        item = self.roster.vault.items.get(account_id)
+        if item is None:
+            return None
+        due = self._refresh_at(account_id)
+        if due is not None and due <= self.roster.clock():
+            try:
+                await self.refresher.refresh(account_id, item.credential.secret)
+            except (RefreshError, KeyError):
+                pass  # `_refreshed` has noted it
+        account = self.roster.view.accounts.get(account_id)
+        if account is None or account.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED):
+            return None
+        again = self._refresh_at(account_id)
+        return None if again is None else max(again, self.roster.clock() + 5.0)
+
+    def _refreshed(self, outcome: RefreshOutcome) -> None:
+        """A refresh ended: keep the state in line before anybody goes on."""
+        roster, now = self.roster, self.roster.clock()
+        if outcome.credential is not None:
+            roster.took(outcome.account, outcome.tried, outcome.digest)
+            self._disprove(outcome.account, outcome.credential)
+            return
+        failure = outcome.failure
+        account = roster.view.accounts.get(outcome.account)
+        if account is None or failure is None:
+            return
+        if failure.suspended:
+            roster.update(
+                outcome.account, lambda live: move(live, AccountEvent.STOPPED, StateActor.REFRESH, now, failure.reason)
+            )
+        elif failure.permanent:
+            token = outcome.tried.fingerprint
+            roster.update(
+                outcome.account, lambda live: learning.login_lost(live, now, failure.reason, token, StateActor.REFRESH)
+            )
+        else:
+            account.refresh_retry_at = outcome.retry_at or 0.0
+            roster.view.touch(account)
+            self.plan(outcome.account)
+
+    def _disprove(self, account_id: str, credential: Credential) -> None:
+        """A sign-in that was thought lost is there again with another token."""
+        account = self.roster.view.accounts.get(account_id)
+        if account is None or account.live.state is not AccountState.NEEDS_LOGIN:
+            return
+        if account.live.token != credential.fingerprint:
+            self.roster.update(account_id, lambda live: learning.new_login(live, self.roster.clock()))
+
+    def learn_usage(self, account_id: str, answer: UsageAnswer) -> None:
+        """Take in what a usage endpoint said. It may loosen a state; it stops no working account."""
+        now = self.roster.clock()
+        self.roster.update(account_id, lambda live: learning.absorb(live, answer.windows, now))
+        for hear in self.on_usage:
+            hear(account_id, answer)
+
+    def start(self) -> None:
+        """Begin; needs a running event loop."""
+        for account_id in self.roster.view.accounts:
+            self.plan(account_id)
+        if self._leader:
+            files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
+            for timers in (self.refreshes, self.polls, self.setups):
+                timers.start()
+        self.saver.start()
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._upkeep())]
+
+    async def close(self) -> None:
+        """End; refreshes under way are finished first, since a rotated token must reach the disk."""
+        self._stop.set()
+        for timers in (self.polls, self.setups, self.refreshes):
+            await timers.close()
+        await self.setter.close()
+        await self.refresher.close()
+        await self.saver.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self.roster.shared.leave()
+
+    async def _watch(self) -> None:
+        folder = self.roster.vault.folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        looks = 0
+        async for changes in awatch(
+            folder, stop_event=self._stop, debounce=400, step=50, rust_timeout=WATCH_MS, yield_on_timeout=True
+        ):
+            # The first look finds what changed before the watch began, the later ones what a file system that
+            # reports nothing (a network share) kept to itself.
+            if changes or looks % LOOK_EVERY == 0:
+                await self._look()
+            looks += 1
+
+    async def _look(self) -> None:
+        before = self.roster.vault.rejected
+        report = await self.roster.reload()
+        if report.added or report.changed or report.removed or report.rejected != before:
+            log.info(
+                "pool folder changed: %d added, %d changed, %d removed, %d rejected",
+                len(report.added), len(report.changed), len(report.removed), len(report.rejected),
+            )  # fmt: skip
+
+    async def _upkeep(self) -> None:
+        roster, rounds = self.roster, 0
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            now = roster.clock()
+            rounds += 1
+            try:
+                roster.shared.settle()
+                roster.follow()
+                roster.share_flight(now)
+                roster.view.rerate(now, RERATED_AT_ONCE)
+                roster.view.advance(now)
+                if self._leader and rounds % SWEEP_EVERY == 0:
+                    self._pins.sweep(now)
+            except Exception:
+                log.exception("the upkeep of accounts failed")

@@ -1,0 +1,1 @@
+"""Credential files of the pool folder: reading, loading, refreshing and writing them back."""

@@ -1,0 +1,272 @@
+"""The credential files in the pool folder: finding, reading, judging and carefully rewriting them.
+
+The files are the truth. The pool changes only the fields it owns and keeps everything else in them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pool_server.core.enums import Provider
+from pool_server.providers import CredentialRejectedError
+
+MAX_BYTES = 1 << 20
+MAX_NAME = 120
+_TEMPORARY = ".pool-tmp"
+_PREFIXES = {f"{p.value}_": p for p in Provider}
+_FOLDERS = {p.value: p for p in Provider}
+
+
+class CredentialFile(msgspec.Struct, frozen=True):
+    """A file that may hold a credential. `name` is its path within the pool folder."""
+
+    account: str
+    provider: Provider
+    path: Path
+    name: str
+
+
+class LoadedCredential(msgspec.Struct, frozen=True):
+    """A file's content. `digest` names the exact bytes."""
+
+    data: dict[str, Any]
+    digest: str
+
+    def __repr__(self) -> str:
+        return f"Loaded(fields={sorted(self.data)}, digest={self.digest!r})"
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What any credential file may say beside the credential. `reserve` is a share, 0 to 1."""
+
+    disabled: bool = False
+    priority: int = 100
+    weight: float = 1.0
+    label: str = ""
+    plan_type: str = ""
+    proxy_url: str | None = None
+    owner: str = ""
+    reserve: float = 0.0
+
+
+class RejectedFile(msgspec.Struct, frozen=True):
+    """A rejected file and the reason, in one line without anything secret."""
+
+    file: str
+    reason: str
+
+
+def scan(folder: Path) -> tuple[list[CredentialFile], list[RejectedFile]]:
+    """All credential files of the pool folder and of its sub-folders named after a provider, sorted by name."""
+    found: dict[str, CredentialFile] = {}
+    rejected: list[RejectedFile] = []
+    for path, name, provider in _json_files(folder, rejected):
+        item = _identify(path, name, provider)
+        if isinstance(item, RejectedFile):
+            rejected.append(item)
+        elif item.account in found:
+            rejected.append(RejectedFile(name, f"the same account as {found[item.account].name}"))
+        else:
+            found[item.account] = item
+    return list(found.values()), rejected
+
+
+def _json_files(folder: Path, rejected: list[RejectedFile]) -> Iterator[tuple[Path, str, Provider | None]]:
+    for entry in _entries(folder, "", rejected):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            provider = _FOLDERS.get(entry.name)
+            for inner in _entries(folder / entry.name, f"{entry.name}/", rejected):
+                if not inner.name.endswith(".json") or inner.name.startswith(".") or inner.is_dir():
+                    continue
+                name = f"{entry.name}/{inner.name}"
+                if provider is None:
+                    rejected.append(RejectedFile(name, "its folder is not named after a provider"))
+                else:
+                    yield Path(inner.path), name, provider
+        elif entry.name.endswith(".json"):
+            yield Path(entry.path), entry.name, None
+
+
+def _entries(folder: Path, name: str, rejected: list[RejectedFile]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda e: e.name)
+    except OSError as exc:
+        rejected.append(RejectedFile(name or str(folder), f"cannot be read: {exc.strerror}"))
+        return []
+
+
+def _identify(path: Path, name: str, provider: Provider | None) -> CredentialFile | RejectedFile:
+    stem = path.stem
+    for prefix, owner in _PREFIXES.items():
+        if stem.startswith(prefix) and provider in (None, owner):
+            provider, stem = owner, stem[len(prefix) :]
+            break
+    provider = provider or Provider.CODEX
+    if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
+        return RejectedFile(
+            ascii(name)[1:-1], "the name is not usable: 1 to 120 printable characters without : / \\ ? # %"
+        )
+    return CredentialFile(f"{provider.value}:{stem}", provider, path, name)
+
+
+def read(path: Path) -> LoadedCredential:
+    """A credential file's JSON object. Raises Rejected with one clear line."""
+    raw = _read_bytes(path)
+    try:
+        data = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise CredentialRejectedError("not JSON") from None
+    if not isinstance(data, dict):
+        raise CredentialRejectedError("not a JSON object")
+    return LoadedCredential(data, digest(raw))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        raise CredentialRejectedError(f"cannot be read: {exc.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise CredentialRejectedError("not a regular file")
+        try:
+            raw = file.read(MAX_BYTES + 1)
+        except OSError as exc:
+            raise CredentialRejectedError(f"cannot be read: {exc.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise CredentialRejectedError("larger than 1 MiB")
+    return raw
+
+
+def digest(raw: bytes) -> str:
+    """A name for these exact bytes."""
+    return hashlib.sha256(raw).hexdigest()[:24]
+
+
+def options(data: dict[str, Any]) -> Options:
+    """The optional fields of a file. Raises Rejected naming the field and what is allowed."""
+    picked = {name: data[name] for name in Options.__struct_fields__ if data.get(name) is not None}
+    for name, value in picked.items():
+        if name in ("label", "plan_type", "proxy_url", "owner") and not isinstance(value, str):
+            raise CredentialRejectedError(f"{name} must be a text")
+    if not isinstance(picked.get("disabled", False), bool):
+        raise CredentialRejectedError("disabled must be true or false")
+    _number(picked, "priority", whole=True, low=-1_000_000, high=1_000_000)
+    _number(picked, "weight", low=0.01, high=1000)
+    _number(picked, "reserve", low=0, high=1)
+    proxy = picked.get("proxy_url")
+    if proxy is not None and proxy and not _usable_proxy(proxy):
+        raise CredentialRejectedError("proxy_url must be an http:// or https:// address")
+    picked["proxy_url"] = proxy or None
+    return Options(**picked)
+
+
+def _number(picked: dict[str, Any], name: str, *, low: float, high: float, whole: bool = False) -> None:
+    value = picked.get(name)
+    if value is None:
+        return
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise CredentialRejectedError(f"{name} must be {kind} from {low} to {high}")
+
+
+def _usable_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def write_back(path: Path, updates: dict[str, Any]) -> str:
+    """Set `updates` (nested as in the file) and keep every other field; returns the new content's digest.
+
+    Atomic and durable: a 0600 temporary file in the same folder, fsync, rename, fsync of the folder. Whoever dies
+    in between leaves the old file or the new one. Raises Rejected when the present file is broken, OSError when
+    the folder cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    with _folder_held(target.parent) as folder:
+        data = read(target).data
+        _merge(data, updates)
+        raw = json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
+        _replace(target, raw, folder)
+    return digest(raw)
+
+
+def create(path: Path, data: dict[str, Any]) -> None:
+    """Write a new credential file, 0600. Raises FileExistsError rather than overwrite one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _folder_held(path.parent) as folder:
+        if path.exists():
+            raise FileExistsError(path.name)
+        _replace(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n", folder)
+
+
+def merged(data: dict[str, Any], updates: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with `updates` set, nested as in the file."""
+    both = deepcopy(data)
+    _merge(both, updates)
+    return both
+
+
+def _merge(data: dict[str, Any], updates: dict[str, Any]) -> None:
+    for name, value in updates.items():
+        inner = data.get(name)
+        if isinstance(value, dict) and isinstance(inner, dict):
+            _merge(inner, value)
+        else:
+            data[name] = value
+
+
+@contextmanager
+def _folder_held(folder: Path) -> Iterator[int]:
+    """One writer at a time in a folder, also across processes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _replace(target: Path, raw: bytes, folder: int) -> None:
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    os.fsync(folder)
+
+
+def sweep(folder: Path, before: float) -> None:
+    """Remove what a killed process left half-written before the moment `before` (unix seconds)."""
+    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+        try:
+            if leftover.lstat().st_mtime < before:
+                leftover.unlink()
+        except OSError:
+            continue  # another process was faster, or the folder may not be written

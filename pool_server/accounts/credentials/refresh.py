@@ -1,0 +1,201 @@
+"""Token refresh: one flight a token value, in the server's own task, durable before use.
+
+A caller that goes away cancels nothing. Across processes a lease in the state store keeps it to one; the file
+is read again first, because whoever came earlier may have rotated the token already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pool_server.accounts.credentials.store import CredentialStore
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import Settings
+from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
+from pool_server.storage import StoreError, Txn
+from pool_server.storage.write_behind import WriteBehind
+
+Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see Saver.write
+
+TABLE = "leases"
+TABLES = (TABLE,)
+LEASE_S = 90.0  # longer than a refresh call can take; a worker that died within it delays the next one so long
+LEASE_POLL_S = 0.1
+BACK_OFF_S = 30.0
+BACK_OFF_LONGEST_S = 3600.0
+
+
+class RefreshError(Exception):
+    """A refresh brought no usable token. `permanent`: somebody must sign in again."""
+
+    def __init__(self, reason: str, *, permanent: bool, retry_at: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+        self.retry_at = retry_at
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    holder: str
+    until: float
+
+
+class RefreshOutcome(NamedTuple):
+    """A refresh that ended, for those who keep the state. `credential` None = it failed with `failure`."""
+
+    account: str
+    tried: Credential
+    credential: Credential | None
+    failure: RefreshRejectedError | None
+    retry_at: float | None = None
+    digest: str = ""
+
+
+class Refresher:
+    """Refreshes credentials. `done` is told of every outcome before any waiting caller is."""
+
+    def __init__(
+        self,
+        vault: CredentialStore,
+        store: WriteBehind,
+        settings: Settings,
+        *,
+        send: Send,
+        save: Save,
+        clock: Callable[[], float],
+        done: Callable[[RefreshOutcome], None],
+    ) -> None:
+        self.settings = settings
+        self._vault = vault
+        self._store = store
+        self._send = send
+        self._save = save
+        self._clock = clock
+        self._done = done
+        self._holder = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
+        self._failures: dict[tuple[str, str], RefreshError] = {}
+        self._tries: dict[str, int] = {}
+
+    async def refresh(self, account_id: str, failed_token: str, *, force: bool = False) -> Credential:
+        """A credential other than the one that failed.
+
+        `failed_token` is the token that was refused, or its fingerprint. Raises KeyError for an unknown account
+        and RefreshFailed. `force` asks the token endpoint although the last try failed lately (the operator's
+        button).
+        """
+        known = self._vault.items[account_id].credential
+        if failed_token and failed_token not in (known.secret, known.fingerprint):
+            return known
+        key = (account_id, known.fingerprint)
+        task = self._flights.get(key)
+        if task is None:
+            if not force:
+                self._check_back_off(key)
+            task = asyncio.create_task(self._fly(account_id, known))
+            self._flights[key] = task
+            task.add_done_callback(lambda t: self._landed(key, t))
+        return await asyncio.shield(task)
+
+    def _check_back_off(self, key: tuple[str, str]) -> None:
+        failure = self._failures.get(key)
+        if failure is None:
+            return
+        if failure.permanent or (failure.retry_at is not None and self._clock() < failure.retry_at):
+            raise RefreshError(failure.reason, permanent=failure.permanent, retry_at=failure.retry_at)
+
+    def _landed(self, key: tuple[str, str], task: asyncio.Task[Credential]) -> None:
+        del self._flights[key]
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, RefreshError):
+            self._failures[key] = failure
+        else:
+            self._failures.pop(key, None)
+
+    async def _fly(self, account_id: str, tried: Credential) -> Credential:
+        lease = f"refresh:{account_id}".encode()
+        while True:
+            fresh = self._reread(account_id, tried)
+            if fresh is not None:
+                return fresh
+            try:
+                if self._store.write(lambda txn: self._take(txn, lease)):
+                    break
+            except StoreError:
+                break  # a spent token serves nobody: better two workers at once, of whom the later finds the file
+            await asyncio.sleep(LEASE_POLL_S)
+        try:
+            fresh = self._reread(account_id, tried)
+            return fresh if fresh is not None else await self._ask(account_id, tried)
+        finally:
+            self._store.owe(TABLE, lease, lambda txn: self._give(txn, lease))
+
+    def _reread(self, account_id: str, tried: Credential) -> Credential | None:
+        """The file's credential when it is no longer the one that failed."""
+        try:
+            now_there = self._vault.reread(account_id, self._clock())
+        except (CredentialRejectedError, KeyError) as exc:
+            raise RefreshError(f"the credential file went away: {exc}", permanent=False) from None
+        if now_there.secret == tried.secret:
+            return None
+        self._done(RefreshOutcome(account_id, tried, now_there, None))
+        return now_there
+
+    def _take(self, txn: Txn, key: bytes) -> bool:
+        now = self._clock()
+        raw = txn.get(TABLE, key)
+        if raw is not None:
+            held = msgspec.msgpack.decode(raw, type=_Lease)
+            if held.holder != self._holder and now < held.until <= now + LEASE_S:
+                return False
+        txn.put(TABLE, key, msgspec.msgpack.encode(_Lease(self._holder, now + LEASE_S)))
+        return True
+
+    def _give(self, txn: Txn, key: bytes) -> None:
+        raw = txn.get(TABLE, key)
+        if raw is not None and msgspec.msgpack.decode(raw, type=_Lease).holder == self._holder:
+            txn.delete(TABLE, key)
+
+    async def _ask(self, account_id: str, tried: Credential) -> Credential:
+        item = self._vault.items[account_id]
+        module = provider_module(tried.provider)
+        request = module.refresh_request(tried, self.settings)
+        if request is None:
+            failure = RefreshRejectedError("this credential cannot be refreshed", permanent=not tried.can_refresh)
+            raise self._failed(account_id, tried, failure)
+        request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
+        answer = await self._send(request)
+        try:
+            refreshed = module.refresh_answer(tried, answer, now=self._clock())
+        except RefreshRejectedError as exc:
+            if exc.permanent and (fresh := self._reread(account_id, tried)) is not None:
+                return fresh
+            raise self._failed(account_id, tried, exc) from None
+        credential = refreshed.credential
+        digest = await self._save(account_id, refreshed.updates, tried)
+        self._vault.adopt(account_id, credential, digest)
+        self._tries.pop(account_id, None)
+        self._done(RefreshOutcome(account_id, tried, credential, None, digest=digest))
+        return credential
+
+    def _failed(self, account_id: str, tried: Credential, failure: RefreshRejectedError) -> RefreshError:
+        tries = self._tries.get(account_id, 0)
+        self._tries[account_id] = tries + 1
+        retry_at: float | None = None
+        if not failure.permanent:
+            wait = min(BACK_OFF_LONGEST_S, BACK_OFF_S * 2.0 ** min(tries, 10))
+            retry_at = max(failure.retry_at or 0.0, self._clock() + (wait if failure.retry_at is None else 0.0))
+        self._done(RefreshOutcome(account_id, tried, None, failure, retry_at))
+        return RefreshError(failure.reason, permanent=failure.permanent, retry_at=retry_at)
+
+    async def close(self) -> None:
+        """Let refreshes under way finish: a rotated token must reach the disk."""
+        if self._flights:
+            await asyncio.wait(list(self._flights.values()), timeout=60)

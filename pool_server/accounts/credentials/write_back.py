@@ -1,0 +1,91 @@
+"""What the pool has to write into credential files, and does not give up when it cannot.
+
+A rotated token exists nowhere else: while its file cannot be written (a full disk, a permission) it serves from
+memory, and the write is tried again until it succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pool_server.accounts.registry import Registry
+from pool_server.core.timers import Timers
+from pool_server.providers import Credential, CredentialRejectedError
+
+log = logging.getLogger(__name__)
+
+FIRST_S = 1.0  # the first wait, doubled with each failure …
+LONGEST_S = 60.0  # … up to this
+
+
+class CredentialWriter:
+    """Writes owned fields of one worker's accounts. Times are those of `clock` (unix seconds)."""
+
+    def __init__(self, roster: Registry, *, clock: Callable[[], float]) -> None:
+        self._roster = roster
+        self._clock = clock
+        self._tries: dict[str, int] = {}
+        self._timers = Timers(self.timed, clock=clock, at_once=1)
+        self.start = self._timers.start
+        self.due = self._timers.due
+
+    async def write(self, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
+        """Write `updates` (nested as in the file) in place of what `stale` had; returns the digest of the file as it
+        is now, written or not. Raises KeyError for an account that is gone."""
+        vault = self._roster.vault
+        digest = vault.items[account_id].digest
+        try:
+            return await asyncio.to_thread(vault.write, account_id, updates)
+        except (OSError, CredentialRejectedError) as exc:
+            if account_id not in vault.owed:
+                log.error("%s: its file could not be written, it serves from memory until it can: %s", account_id, exc)
+            vault.owe(account_id, updates, stale)
+            self.plan(account_id)
+            return digest
+
+    def plan(self, account_id: str) -> None:
+        """See to it that what an account's file is owed is tried again."""
+        vault, timers = self._roster.vault, self._timers
+        if account_id not in vault.items or account_id not in vault.owed:
+            return
+        if timers.due(account_id) is None and not timers.running(account_id):
+            timers.set(account_id, self._again(account_id))
+
+    def _again(self, account_id: str) -> float:
+        tries = self._tries[account_id] = self._tries.get(account_id, 0) + 1
+        return self._clock() + min(LONGEST_S, FIRST_S * 2.0 ** min(tries - 1, 10))
+
+    async def timed(self, account_id: str) -> float | None:
+        """Try again; returns when to try the next time, None when nothing is owed any more."""
+        if await self._pay(account_id) is None:
+            self._tries.pop(account_id, None)
+            return None
+        return self._again(account_id)
+
+    async def _pay(self, account_id: str) -> Exception | None:
+        """Write what the account's file is owed; what went wrong, None when nothing is to be done (now)."""
+        vault = self._roster.vault
+        self._roster.reread(account_id)  # somebody may have signed in anew: then nothing is owed
+        if account_id not in vault.items or account_id not in vault.owed:
+            return None
+        try:
+            digest = await asyncio.to_thread(vault.write, account_id, {})
+        except (OSError, CredentialRejectedError, KeyError) as exc:
+            return exc
+        item = vault.items.get(account_id)
+        if item is not None:
+            vault.adopt(account_id, item.credential, digest)
+            self._roster.shared.note_own_file(account_id, digest)
+        log.info("%s: its file could be written again", account_id)
+        return None
+
+    async def close(self) -> None:
+        """Stop, after one more try."""
+        await self._timers.close()
+        for account_id in list(self._roster.vault.owed):
+            failure = await self._pay(account_id)
+            if failure is not None:
+                log.error("%s: its file could not be written, the new sign-in is lost: %s", account_id, failure)

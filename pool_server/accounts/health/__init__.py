@@ -1,0 +1,1 @@
+"""What the pool knows of each account: state, cooldowns, quota windows, and what changes them."""

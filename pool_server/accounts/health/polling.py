@@ -1,0 +1,115 @@
+"""Usage endpoints, asked seldom and evenly: one call an account, spread over the interval, backing off for
+long."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from pool_server.accounts.credentials.refresh import RefreshError, Send
+from pool_server.accounts.credentials.store import CredentialStore
+from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.settings import Settings
+from pool_server.providers import Credential, UsageAnswer, provider_module
+
+# the shortest interval a usage endpoint bears, seconds; Anthropic's answers 429 for hours when asked more often
+LEAST_S = {Provider.CLAUDE: 900.0}
+FIRST_WITHIN_S = 30.0  # a new account is asked soon, so that its windows are known
+BACK_OFF_S = 3600.0
+BACK_OFF_LONGEST_S = 6 * 3600.0
+FORBIDDEN_S = 24 * 3600.0  # a setup token may not ask
+JITTER = 0.1
+
+
+class Poller:
+    """Asks one account at a time, told when by `Timers`. What it learns goes to `learn`, whatever it is."""
+
+    def __init__(
+        self,
+        vault: CredentialStore,
+        settings: Settings,
+        *,
+        send: Send,
+        clock: Callable[[], float],
+        rng: random.Random,
+        refresh: Callable[[str, str], Awaitable[Credential]],
+        learn: Callable[[str, UsageAnswer], None],
+    ) -> None:
+        self.settings = settings
+        self._vault = vault
+        self._send = send
+        self._clock = clock
+        self._rng = rng
+        self._refresh = refresh
+        self._learn = learn
+        self._failed: dict[str, int] = {}
+
+    def first(self, account_id: str) -> float | None:
+        """When to ask for the first time; None = never."""
+        interval = self._interval(account_id)
+        if interval is None:
+            return None
+        # a pool of hundreds must not ask for all at once
+        spread = max(min(FIRST_WITHIN_S, interval), min(interval, 0.25 * len(self._vault.items)))
+        return self._clock() + self._rng.uniform(0.0, spread)
+
+    def soon(self, account_id: str) -> float | None:
+        """When to look whether a refused account really has no room: sooner than the next round, not at once."""
+        interval = self._interval(account_id)
+        if interval is None or account_id in self._failed:
+            return None
+        wait = 90.0 if self._vault.items[account_id].found.provider not in LEAST_S else interval
+        return self._clock() + min(wait, interval) * self._rng.uniform(1 - JITTER, 1 + JITTER)
+
+    def _interval(self, account_id: str) -> float | None:
+        item = self._vault.items.get(account_id)
+        if item is None or item.options.disabled or self.settings.usage_polling.interval_s <= 0:
+            return None
+        if provider_module(item.found.provider).usage_request(item.credential, self.settings) is None:
+            return None
+        return max(self.settings.usage_polling.interval_s, LEAST_S.get(item.found.provider, 0.0))
+
+    async def poll(self, account_id: str) -> float | None:
+        """Ask once; returns when to ask again. Changes no account's state for a fault of the endpoint itself."""
+        interval = self._interval(account_id)
+        if interval is None:
+            return None
+        answer = await self.ask(account_id)
+        now = self._clock()
+        if answer is None:
+            return now + interval
+        if answer.fault is None:
+            self._failed.pop(account_id, None)
+            self._learn(account_id, answer)
+            return now + interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
+        failed = self._failed[account_id] = self._failed.get(account_id, 0) + 1
+        limited = answer.fault.status == 429 or answer.fault.kind in (FaultKind.RATE, FaultKind.QUOTA)
+        wait = interval * 2.0 ** min(failed, 6)
+        if limited:
+            wait = BACK_OFF_S * 2.0 ** min(failed - 1, 6)
+        if answer.fault.kind is FaultKind.PERMISSION:
+            wait = FORBIDDEN_S
+        longest = max(BACK_OFF_LONGEST_S, wait if answer.fault.kind is FaultKind.PERMISSION else 0.0)
+        return max(now + min(wait, longest) * self._rng.uniform(1.0, 1 + JITTER), answer.retry_at or 0.0)
+
+    async def ask(self, account_id: str) -> UsageAnswer | None:
+        """One usage call, with one refresh when the token was refused; None when it cannot be asked now."""
+        for last in (False, True):
+            item = self._vault.items.get(account_id)
+            if item is None:
+                return None
+            module = provider_module(item.found.provider)
+            request = module.usage_request(item.credential, self.settings)
+            if request is None:
+                return None
+            request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
+            answer = module.usage_answer(item.credential, await self._send(request), now=self._clock())
+            if answer.fault is None or answer.fault.kind is not FaultKind.AUTH or last:
+                return answer
+            try:
+                await self._refresh(account_id, item.credential.secret)
+            except (RefreshError, KeyError):
+                return answer
+        return None

@@ -1,0 +1,195 @@
+"""What the pool has learnt of one account: state, rests, windows, latency. Plain data and pure changes by the
+clock.
+
+A rest is a time for which the account ("" as scope) or one model family or model is left alone. Faults make them
+(`learn.py`), the clock, answers and observations end them.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import msgspec
+
+from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.transitions import AccountEvent, StateActor, after
+from pool_server.core.enums import AccountState, FaultKind
+from pool_server.core.models import WindowObservation
+
+LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conversations while others can
+PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
+EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
+LONG_REST_S = 300.0
+LEVEL_KEPT_S = 600.0  # so long after its end, or twice its own length, a rest counts for the level of the next
+
+
+class Cooldown(msgspec.Struct):
+    """Why and until when something is left alone. `confirmed`: a refusal said so, not a window alone."""
+
+    kind: FaultKind
+    since: float
+    until: float
+    level: int = 0
+    code: str = ""
+    message: str = ""
+    confirmed: bool = True
+    probed_at: float = 0.0  # the last time a half-open request, or the usage endpoint, tested it
+    probing: float = 0.0  # since when a half-open request is under way; 0 = none
+
+
+class FaultNote(msgspec.Struct, frozen=True):
+    """The last fault, for people."""
+
+    at: float
+    kind: FaultKind
+    code: str = ""
+    message: str = ""
+    status: int = 0
+    model: str = ""
+
+
+class AccountHealth(msgspec.Struct):
+    """Everything learnt of an account; kept in the state store as it is.
+
+    `jitter` (0–1) is drawn once an account, so that accounts that reset together do not come back together.
+    `token` names (by fingerprint) the credential a NEEDS_LOGIN speaks of. `trouble` counts recent faults and
+    halves every ten minutes; `latency` is a moving average of seconds to the first byte.
+    """
+
+    state: AccountState = AccountState.READY
+    since: float = 0.0
+    actor: StateActor = StateActor.FILE
+    event: AccountEvent = AccountEvent.NEW_LOGIN
+    reason: str = ""
+    token: str = ""
+    easing_until: float = 0.0
+    rests: dict[str, Cooldown] = {}
+    windows: dict[str, WindowObservation] = {}
+    overage: list[str] = []  # scopes that answer although their window reads full (paid extra usage)
+    last_fault: FaultNote | None = None
+    trouble: float = 0.0
+    trouble_at: float = 0.0
+    latency: float | None = None
+    jitter: float = 0.0
+
+    @property
+    def rest(self) -> Cooldown | None:
+        """The rest of the whole account, if it has or had one."""
+        return self.rests.get("")
+
+
+_RESTING = frozenset({AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING})
+
+
+def move(live: AccountHealth, event: AccountEvent, actor: StateActor, now: float, reason: str = "") -> bool:
+    """Apply one event through the table; True when the state changed."""
+    state = after(live.state, event)
+    if state is live.state:
+        return False
+    live.state, live.since, live.actor, live.event, live.reason = state, now, actor, event, reason
+    return True
+
+
+def settle(live: AccountHealth, now: float) -> bool:
+    """Bring the state in line with the clock and the windows; True when anything changed.
+
+    Ends rests whose time is over, begins a rest where a window reads full, and drains or frees by room.
+    """
+    changed = bool(live.rests or live.state in _RESTING) and _end_rests(live, now)
+    tight = [w for w in live.windows.values() if w.used_percent >= win.FULL - LOW_ROOM]
+    if tight:
+        changed |= _rest_full_windows(live, tight, now)
+    if live.state is AccountState.READY:
+        if tight and _low(live, tight, now):
+            changed |= move(live, AccountEvent.LOW, StateActor.CLOCK, now)
+    elif live.state is AccountState.DRAINING and not _low(live, tight, now):
+        changed |= move(live, AccountEvent.ROOM, StateActor.CLOCK, now)
+    return changed
+
+
+def counts_until(rest: Cooldown) -> float:
+    """Until when a rest that is over still makes the next one longer."""
+    return rest.until + max(LEVEL_KEPT_S, 2 * (rest.until - rest.since))
+
+
+def _low(live: AccountHealth, tight: list[WindowObservation], now: float) -> bool:
+    """Has the account hardly any room? Its own windows of ten minutes and longer say so."""
+    lasting = [
+        w for w in tight if not w.scope and w.window != win.CREDITS and not 0 < w.seconds < win.SHORTEST_PACED
+    ]  # fmt: skip
+    room = win.room(lasting, now)
+    return room is not None and room <= LOW_ROOM and "" not in live.overage
+
+
+def _end_rests(live: AccountHealth, now: float) -> bool:
+    changed = False
+    for scope, rest in list(live.rests.items()):
+        if rest.probing and now - rest.probing > PROBE_LIMIT_S:
+            changed |= probe_lost(live, scope, now)
+        if scope and counts_until(rest) < now:
+            del live.rests[scope]
+    whole = live.rests.get("")
+    if live.state not in _RESTING:
+        return changed
+    if whole is None or now >= whole.until:
+        if whole is not None and whole.until - whole.since >= LONG_REST_S:
+            live.easing_until = whole.until + 1 + live.jitter * (EASE_LONGEST_S - 1)
+        changed |= move(live, AccountEvent.RESTED, StateActor.CLOCK, now)
+    return changed
+
+
+def _rest_full_windows(live: AccountHealth, tight: list[WindowObservation], now: float) -> bool:
+    changed = False
+    for w in tight:
+        if w.used_percent < win.FULL or w.scope in live.overage:
+            continue
+        until = win.full_until(w, now)
+        rest = live.rests.get(w.scope)
+        if until is None or until <= now or (rest is not None and rest.until > now and rest.until >= until):
+            continue
+        if not w.scope and live.state not in (AccountState.READY, AccountState.DRAINING):
+            continue
+        live.rests[w.scope] = Cooldown(FaultKind.QUOTA, now, until, code=w.window, confirmed=False)
+        changed = True
+        if not w.scope:
+            move(live, AccountEvent.FULL, StateActor.PROVIDER, now)
+    return changed
+
+
+def probe_begun(live: AccountHealth, scope: str, now: float) -> bool:
+    """A half-open request to what rests under `scope` began; True when there was something to probe."""
+    rest = live.rests.get(scope)
+    if rest is None or now >= rest.until:
+        return False
+    if not scope and not move(live, AccountEvent.PROBE, StateActor.CLOCK, now, rest.message):
+        return False
+    rest.probing = rest.probed_at = now
+    return True
+
+
+def probe_lost(live: AccountHealth, scope: str, now: float) -> bool:
+    """The half-open request ended without an answer or a fault: back to rest. True when one was under way."""
+    rest = live.rests.get(scope)
+    if rest is None or not rest.probing:
+        return False
+    rest.probing = 0.0
+    if not scope and live.state is AccountState.PROBING:
+        move(live, AccountEvent.PROBE_LOST, StateActor.CLOCK, now, rest.message)
+        if rest.kind in (FaultKind.QUOTA, FaultKind.PAYMENT):
+            move(live, AccountEvent.QUOTA, StateActor.CLOCK, now, rest.message)
+    return True
+
+
+def next_change(live: AccountHealth, now: float) -> float:
+    """When the clock alone will next change what this account is worth; infinity for never."""
+    nearest = inf
+    for rest in live.rests.values():
+        if now < rest.until < nearest:
+            nearest = rest.until
+    if now < live.easing_until < nearest:
+        nearest = live.easing_until
+    for w in live.windows.values():
+        at = w.resets_at if w.resets_at is not None else w.observed_at + w.seconds
+        if now < at < nearest:
+            nearest = at
+    return nearest

@@ -1,0 +1,238 @@
+"""Who is in the pool: files, live state and the order of choice kept together, here and in the other workers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from pool_server.accounts.account import Account
+from pool_server.accounts.credentials.store import CredentialStore, Look, ReloadReport
+from pool_server.accounts.health import learning
+from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.replication import Replication, StateChange
+from pool_server.accounts.selection.candidates import Need
+from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.core.enums import AccountState, Provider, Refusal
+from pool_server.core.settings import Settings
+from pool_server.providers import Credential, CredentialRejectedError, provider_module
+
+SLICE_S = 0.005  # a long work on the event loop lets others go on after so long
+
+
+async def gently(steps: Iterator[None]) -> None:
+    """Do the steps, letting the event loop do other things every few milliseconds."""
+    until = time.perf_counter() + SLICE_S
+    for _ in steps:
+        if time.perf_counter() >= until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + SLICE_S
+
+
+class Registry:
+    """Accounts by id, loaded as a diff that keeps everything learnt. `on_change` hears of every change of a
+    state."""
+
+    def __init__(
+        self,
+        vault: CredentialStore,
+        shared: Replication,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.vault = vault
+        self.shared = shared
+        self.settings = settings
+        self.clock = clock
+        self.on_change: list[Callable[[str], None]] = []
+        self.view = SelectionIndex(strategy=settings.choosing.strategy, fit=self._fit, family=_family)
+        self.view.on_settled = lambda account: self.changed(account.facts.id)
+        self._rng = rng
+        self._busy_elsewhere: set[str] = set()
+        self._gone: dict[str, Account] = {}  # removed while exchanges were under way
+        self._reloading = asyncio.Lock()
+        self.relock()
+
+    def account(self, account_id: str) -> Account:
+        """Raises KeyError for an unknown account."""
+        return self.view.accounts[account_id]
+
+    def under_way(self, account_id: str) -> Account | None:
+        """The account, also when its file is gone while exchanges are still under way."""
+        return self.view.accounts.get(account_id) or self._gone.get(account_id)
+
+    def load(self) -> ReloadReport:
+        """Read the pool folder again, here and now."""
+        return self.take(self.vault.look(self.clock()))
+
+    def take(self, look: Look) -> ReloadReport:
+        """Bring the pool in line with what the folder held. What the pool wrote itself is no news; what others
+        wrote is a new sign-in."""
+        report = ReloadReport(rejected=look.rejected)
+        for _ in self._taking(look, report):
+            pass
+        return report
+
+    async def reload(self) -> ReloadReport:
+        """`load` beside the event loop: files are read in a thread, what they brought is taken in slices."""
+        async with self._reloading:
+            look = await asyncio.to_thread(self.vault.look, self.clock())
+            report = ReloadReport(rejected=look.rejected)
+            await gently(self._taking(look, report))
+        return report
+
+    def _taking(self, look: Look, report: ReloadReport) -> Iterator[None]:
+        """`take` account by account, each whole when the next begins."""
+        vault, view = self.vault, self.view
+        vault.rejected = look.rejected
+        for account_id in list(dict.fromkeys((*vault.items, *look.items))):
+            before = vault.items.get(account_id)
+            news = vault.settle(account_id, look, report)
+            if news and account_id in vault.items:
+                self.renew(account_id, before.credential if before is not None else None)
+                view.advance(self.clock())
+            elif news:
+                account = view.remove(account_id)
+                if account is not None and account.local:
+                    self._gone[account_id] = account
+            yield
+        for account_id in [*report.added, *report.changed, *report.removed]:
+            self.changed(account_id)
+            yield
+
+    def renew(self, account_id: str, before: Credential | None) -> None:
+        """Bring an account in line with its file. `before` is the credential it had, None when it is new here."""
+        facts = self.vault.facts(account_id, self.settings)
+        account = self.view.accounts.get(account_id)
+        if account is None:
+            account = self._gone.pop(account_id, None) or Account(facts, AccountHealth(jitter=self._rng.random()))
+            self.shared.load(account)
+        account.facts = facts
+        account.refresh_retry_at = 0.0
+        self.view.put(account)
+        credential = self.vault.items[account_id].credential
+        if self._signed_in(account, before, credential):
+            self.update(account_id, lambda live: learning.new_login(live, self.clock()))
+
+    def _signed_in(self, account: Account, before: Credential | None, now: Credential) -> bool:
+        """Did somebody else than the pool bring another credential?"""
+        if before is None:
+            dead = account.live.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
+            return dead and account.live.token not in ("", now.fingerprint)
+        if before.secret == now.secret:
+            return False
+        return self.shared.own_file(now.account) != self.vault.items[now.account].digest
+
+    def reread(self, account_id: str) -> None:
+        """Another worker rewrote the account's file."""
+        item = self.vault.items.get(account_id)
+        if item is None:
+            return
+        try:
+            self.vault.reread(account_id, self.clock())
+        except CredentialRejectedError:
+            return  # the next load says why
+        self.renew(account_id, item.credential)
+
+    def follow(self) -> None:
+        """Take in what other workers changed."""
+        news = self.shared.news()
+        if news is None:
+            news = [(StateChange.LIVE, account_id) for account_id in self.view.accounts]
+        for change, account_id in news:
+            if change is StateChange.LOCK:
+                self.relock()
+            elif change is StateChange.FILE:
+                self.reread(account_id)
+            elif (account := self.view.accounts.get(account_id)) is not None and self.shared.load(account):
+                self.view.touch(account)
+                self.changed(account_id)
+
+    def update(self, account_id: str, change: Callable[[AccountHealth], bool]) -> bool:
+        """Change what is known of an account, for all workers; True when that changed anything."""
+        account = self.under_way(account_id)
+        if account is None:
+            return False
+        state = account.live.state
+        changed = self.shared.update(account, change)
+        if account_id in self.view.accounts:
+            self.view.touch(account)
+            if account.live.state is not state:
+                self.changed(account_id)
+        return changed
+
+    def changed(self, account_id: str) -> None:
+        for hear in self.on_change:
+            hear(account_id)
+
+    def ended(self, account_id: str) -> Account | None:
+        """One exchange less is under way; returns the account if it is (still) in the pool."""
+        account = self.under_way(account_id)
+        if account is None:
+            return None
+        account.local = max(0, account.local - 1)
+        if account_id in self._gone:
+            if not account.local:
+                del self._gone[account_id]
+            return None
+        self.view.touch(account)
+        return account
+
+    def share_flight(self, now: float) -> None:
+        """Tell the other workers what is under way here, and hear the same from them."""
+        if not self.shared.many:
+            return
+        self.shared.publish({i: a.local for i, a in self.view.accounts.items() if a.local}, now)
+        elsewhere = self.shared.elsewhere(now)
+        for account_id in self._busy_elsewhere | elsewhere.keys():
+            account = self.view.accounts.get(account_id)
+            if account is not None and account.elsewhere != elsewhere.get(account_id, 0):
+                account.elsewhere = elsewhere.get(account_id, 0)
+                self.view.touch(account)
+        self._busy_elsewhere = set(elsewhere)
+
+    def relock(self) -> None:
+        """Read again which account the pool is locked to: the operator's word at run time over the settings."""
+        said = self.shared.locked()
+        self.view.locked = self.settings.choosing.lock_account if said is None else said
+
+    def set_settings(self, settings: Settings) -> None:
+        self.settings = settings
+        self.view.set_strategy(settings.choosing.strategy)
+        self.view.refit()
+        self.relock()
+
+    def write(self, account_id: str, updates: dict[str, object]) -> None:
+        """Write fields of the operator's into an account's file. Raises KeyError, OSError or Rejected."""
+        before = self.vault.items[account_id].credential
+        digest = self.vault.write(account_id, updates)
+        self.shared.note_own_file(account_id, digest)
+        self.vault.reread(account_id, self.clock())
+        self.renew(account_id, before)
+        self.changed(account_id)
+
+    def took(self, account_id: str, before: Credential, digest: str) -> None:
+        """The pool wrote a new credential into an account's file and holds it."""
+        if digest:
+            self.shared.note_own_file(account_id, digest)
+        if account_id in self.vault.items:
+            self.renew(account_id, before)
+            self.changed(account_id)
+
+    def _fit(self, account: Account, need: Need) -> Refusal | None:
+        """Why this kind of account cannot serve the need, None when it can."""
+        cred = self.vault.items[account.facts.id].credential
+        module = provider_module(cred.provider)
+        if need.websocket and not module.websocket(cred):
+            return Refusal.TRANSPORT
+        if not module.serves(cred, need.operation, need.dialect, need.model):
+            general = module.serves(cred, need.operation, need.dialect, "")
+            return Refusal.MODEL_NOT_SERVED if general else Refusal.TRANSPORT
+        return None if module.plan_fits(cred, need.model) else Refusal.PLAN_UNFIT
+
+
+def _family(provider: Provider, model: str) -> str:
+    return provider_module(provider).model_family(model)

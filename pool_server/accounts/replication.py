@@ -1,0 +1,197 @@
+"""Live state in the state store: write-through, and a change log that other workers follow.
+
+Each account's `AccountHealth` is one record. With several workers a change is made on the record as the store has it,
+within the transaction, so that no worker undoes another's; the log's last number tells the others, in one read
+of about a microsecond, whether there is anything to take in.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+
+from pool_server.accounts.account import Account
+from pool_server.accounts.health.state import AccountHealth
+from pool_server.storage import StoreError, Txn
+from pool_server.storage.write_behind import WriteBehind
+
+LIVE, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
+TABLES = (LIVE, LOG, META, FLIGHT)
+LOG_KEPT = 4096
+FLIGHT_BEAT_S = 5.0  # a worker says so often that it lives …
+FLIGHT_DEAD_S = 20.0  # … and is dead when it has not for so long
+_SEQ, _LOCK = b"seq", b"lock"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AccountHealth).decode
+
+
+class StateChange(Enum):
+    """What a log entry tells."""
+
+    LIVE = b"L"
+    FILE = b"F"  # the account's credential file was rewritten
+    LOCK = b"K"  # the operator locked or unlocked the pool
+
+
+class _Flight(msgspec.Struct):
+    at: float
+    counts: dict[str, int]
+
+
+class Replication:
+    """The state store as accounts use it. `many`: other workers share it."""
+
+    def __init__(self, store: WriteBehind, *, many: bool) -> None:
+        self._store = store
+        self.many = many
+        self._worker = f"{os.getpid()}-{secrets.token_hex(4)}".encode()
+        self._seen = self._store.get(META, _SEQ) or b""
+        self._published: dict[str, int] = {}
+        self._published_at = 0.0
+
+    def load(self, account: Account) -> bool:
+        """Take an account's record from the store; False when there is none."""
+        raw = self._store.get(LIVE, account.facts.id.encode())
+        live = _read(raw)
+        if live is None:
+            return False
+        account.live = live
+        return True
+
+    def update(self, account: Account, change: Callable[[AccountHealth], bool]) -> bool:
+        """Change an account's record through; True (and written) when `change` says that it changed anything. It may
+        be asked twice: most often nothing changes, and then no worker has to wait for another's transaction."""
+        key = account.facts.id.encode()
+        if self.many and not self._store.owes(LIVE, key):
+            live = _read(self._store.get(LIVE, key))
+            if live is not None and not change(live):
+                account.live = live
+                return False
+            try:
+                account.live, changed, number = self._store.write(lambda txn: self._update(txn, account, change))
+            except StoreError:
+                pass  # told by the store; memory is the truth until it recovers
+            else:
+                if number == int.from_bytes(self._seen, "big") + 1:
+                    self._seen = number.to_bytes(8, "big")  # one's own change is no news
+                return changed
+        changed = change(account.live)
+        if changed:
+            self._store.put(LIVE, key, _encode(account.live))
+            self.announce(StateChange.LIVE, account.facts.id)
+        return changed
+
+    def _update(
+        self, txn: Txn, account: Account, change: Callable[[AccountHealth], bool]
+    ) -> tuple[AccountHealth, bool, int]:
+        """(the record, whether it changed, the number of its log entry or 0)"""
+        key = account.facts.id.encode()
+        raw = txn.get(LIVE, key)
+        live = _read(raw if raw is not None else _encode(account.live)) or AccountHealth()
+        changed, number = change(live), 0
+        if changed or raw is None:
+            txn.put(LIVE, key, _encode(live))
+            number = self._log(txn, StateChange.LIVE, account.facts.id)
+        return live, changed, number
+
+    def _log(self, txn: Txn, change: StateChange, account_id: str) -> int:
+        number = int.from_bytes(txn.get(META, _SEQ) or b"\0", "big") + 1
+        seq = number.to_bytes(8, "big")
+        txn.put(LOG, seq, change.value + self._worker + b" " + account_id.encode())
+        txn.put(META, _SEQ, seq)
+        if number > LOG_KEPT:
+            txn.delete(LOG, (number - LOG_KEPT).to_bytes(8, "big"))
+        return number
+
+    def announce(self, change: StateChange, account_id: str) -> None:
+        """Tell the other workers of something they cannot read in the record."""
+        if self.many:
+            key = change.value + account_id.encode()
+            self._store.owe(LOG, key, lambda txn: self._log(txn, change, account_id))
+
+    def news(self) -> list[tuple[StateChange, str]] | None:
+        """What other workers changed since the last call; None when too much did and all must be read anew."""
+        if not self.many:
+            return []
+        seq = self._store.get(META, _SEQ) or b""
+        if seq == self._seen:
+            return []
+        before = int.from_bytes(self._seen, "big")
+        if int.from_bytes(seq, "big") - before > LOG_KEPT // 2:
+            self._seen = seq
+            return None
+        entries = self._store.scan(LOG, (before + 1).to_bytes(8, "big"))
+        if entries is None:
+            return []
+        self._seen = seq
+        found: dict[tuple[StateChange, str], None] = {}
+        for _, raw in entries:
+            worker, _, account_id = raw[1:].partition(b" ")
+            if worker != self._worker:
+                found[(StateChange(raw[:1]), account_id.decode())] = None
+        return list(found)
+
+    def locked(self) -> str | None:
+        """The account the operator locked the pool to at run time: "" = none; None = the settings decide."""
+        raw = self._store.get(META, _LOCK)
+        return None if raw is None else raw.decode()
+
+    def lock(self, account_id: str) -> None:
+        self._store.put(META, _LOCK, account_id.encode())
+        self.announce(StateChange.LOCK, "")
+
+    def own_file(self, account_id: str) -> str:
+        """The digest of the content the pool itself wrote last into this account's file, "" for none."""
+        return (self._store.get(META, b"file:" + account_id.encode()) or b"").decode()
+
+    def note_own_file(self, account_id: str, digest: str) -> None:
+        self._store.put(META, b"file:" + account_id.encode(), digest.encode())
+        self.announce(StateChange.FILE, account_id)
+
+    def publish(self, counts: dict[str, int], now: float) -> None:
+        """Tell the other workers what this one has under way; cheap when nothing changed."""
+        if not self.many or (counts == self._published and now - self._published_at < FLIGHT_BEAT_S):
+            return
+        self._published, self._published_at = counts, now
+        self._store.put(FLIGHT, self._worker, _encode(_Flight(now, counts)))
+
+    def elsewhere(self, now: float) -> dict[str, int]:
+        """What the other living workers have under way, summed by account; dead workers' counts are dropped."""
+        total: dict[str, int] = {}
+        if not self.many:
+            return total
+        for worker, raw in self._store.scan(FLIGHT) or []:
+            if worker == self._worker:
+                continue
+            flight = msgspec.msgpack.decode(raw, type=_Flight)
+            if now - flight.at > FLIGHT_DEAD_S:
+                self._store.delete(FLIGHT, worker)
+                continue
+            for account_id, n in flight.counts.items():
+                total[account_id] = total.get(account_id, 0) + n
+        return total
+
+    def leave(self) -> None:
+        """This worker ends: nothing of it is under way any more, and what is owed is tried once more."""
+        self._store.settle(now=True)
+        if self.many:
+            self._store.delete(FLIGHT, self._worker)
+
+    def settle(self) -> None:
+        """Write what a failing store could not take, if it can now."""
+        self._store.settle()
+
+
+def _read(raw: bytes | None) -> AccountHealth | None:
+    """A record, or None when there is none or another version of the program wrote it in another shape."""
+    if raw is None:
+        return None
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError:
+        return None

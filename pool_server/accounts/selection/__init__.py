@@ -1,0 +1,1 @@
+"""The choice of an account for one exchange, and the order it reads."""

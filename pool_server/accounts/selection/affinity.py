@@ -1,0 +1,94 @@
+"""Which account a conversation, or a thing only one account can serve, belongs to.
+
+Soft pins keep a conversation's cache warm: (provider, user, session) → account, for a day after the last use. Hard
+pins say who owns a response, an uploaded file or a turn: (user, kind, id) → account. Identifiers are hashed, so
+the store holds none of the clients' own.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b
+
+from pool_server.core.enums import Provider
+from pool_server.storage import StoreError
+from pool_server.storage.write_behind import WriteBehind
+
+TABLE = "pins"
+TABLES = (TABLE,)
+SLIDE = 1 / 24  # a pin is written again when so much of its time is gone
+SWEEP_LIMIT = 2000
+_head = struct.Struct(">d")
+_SOFT, _HARD = b"s", b"h"
+
+
+def _nobody(_: str) -> bool:
+    return False
+
+
+class Pins:
+    """Pins in the state store, shared by all workers. `ttl_s` is how long a soft pin lives after its last use."""
+
+    def __init__(self, store: WriteBehind, *, ttl_s: float) -> None:
+        self._store = store
+        self.ttl_s = ttl_s
+        self._swept_to = b""
+
+    def pinned(self, provider: Provider, user: str, session: str, now: float) -> str | None:
+        """The account this conversation is pinned to, None when it is not or no longer."""
+        return self._get(_key(_SOFT, provider, user, session), now)
+
+    def pin(
+        self, provider: Provider, user: str, session: str, account_id: str, now: float,
+        keeps: Callable[[str], bool] = _nobody,
+    ) -> None:  # fmt: skip
+        """Pin a conversation, or slide its time; writes only when either moves by enough to matter. Nothing happens
+        when it is pinned to another account that `keeps` it."""
+        self._put(_key(_SOFT, provider, user, session), account_id, self.ttl_s, now, keeps)
+
+    def owner(self, user: str, kind: str, thing: str, now: float) -> str | None:
+        """The account that owns a response, file or turn of this user, None when unknown."""
+        return self._get(_key(_HARD, user, kind, thing), now)
+
+    def own(self, user: str, kind: str, thing: str, account_id: str, ttl_s: float, now: float) -> None:
+        """Remember for `ttl_s` seconds who owns it."""
+        self._put(_key(_HARD, user, kind, thing), account_id, ttl_s, now, _nobody)
+
+    def _get(self, key: bytes, now: float) -> str | None:
+        raw = self._store.get(TABLE, key)
+        if raw is None or _head.unpack_from(raw)[0] <= now:
+            return None
+        return raw[8:].decode()
+
+    def _put(self, key: bytes, account_id: str, ttl_s: float, now: float, keeps: Callable[[str], bool]) -> None:
+        until = now + ttl_s
+        raw = self._store.get(TABLE, key)
+        if raw is not None:
+            (before,), holder = _head.unpack_from(raw), raw[8:].decode()
+            if holder == account_id:
+                if until - before < ttl_s * SLIDE:
+                    return
+            elif before > now and keeps(holder):
+                return
+        self._store.put(TABLE, key, _head.pack(until) + account_id.encode())
+
+    def sweep(self, now: float, limit: int = SWEEP_LIMIT) -> int:
+        """Look at the next `limit` pins and drop those whose time is over; returns how many went."""
+        seen = self._store.scan(TABLE, self._swept_to, limit=limit) or []
+        gone = [key for key, raw in seen if _head.unpack_from(raw)[0] <= now]
+        self._swept_to = seen[-1][0] + b"\0" if len(seen) == limit else b""
+        if gone:
+            try:
+                self._store.write(lambda txn: [txn.delete(TABLE, key) for key in gone])
+            except StoreError:
+                return 0  # told by the store; the next round finds them again
+        return len(gone)
+
+
+@lru_cache(maxsize=8192)  # one exchange asks for the same pin several times
+def _key(kind: bytes, first: str, second: str, client_id: str) -> bytes:
+    """Only `client_id` comes from outside, so a NUL in it cannot make two pins one."""
+    text = f"{first}\0{second}\0{client_id}"
+    return kind + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=18).digest()

@@ -1,0 +1,181 @@
+"""One order of a cohort's accounts, and the one place where an account's eligibility is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pool_server.accounts.account import Account
+from pool_server.accounts.health.probing import probe_due
+from pool_server.accounts.health.state import Cooldown
+from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
+from pool_server.accounts.selection.ranked import Key, Ranked
+from pool_server.accounts.selection.score import Rating, rank, rate
+from pool_server.core.enums import AccountState, Dialect, Operation, Provider, Refusal, Strategy
+
+PROBE_TELLS_S = 10.0
+
+RETURNING = frozenset(
+    {Refusal.COOLING, Refusal.EXHAUSTED, Refusal.MODEL_COOLING, Refusal.MODEL_EXHAUSTED, Refusal.PROBING,
+     Refusal.EXPIRED, Refusal.RESERVED}
+)  # fmt: skip
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What an exchange asks of an account, as far as its kind of account decides it."""
+
+    operation: Operation
+    dialect: Dialect
+    model: str
+    websocket: bool = False
+
+
+Fit = Callable[[Account, Need], Refusal | None]
+Family = Callable[[Provider, str], str]
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False):
+    """One account in a decision: refused (why, and until when if that is known), or eligible with its score.
+
+    `terms` add up to the score; both are in thousandths.
+    """
+
+    account: str
+    refusal: Refusal | None = None
+    until: float | None = None
+    score: float | None = None
+    terms: dict[str, float] = {}
+
+
+class Placement:
+    """Where a lane keeps an account. `rating` is None when the account is refused outright."""
+
+    __slots__ = ("account", "candidate", "due", "home", "key", "rating")
+
+    def __init__(self, account: Account, candidate: Candidate, rating: Rating | None) -> None:
+        self.account = account
+        self.candidate = candidate
+        self.rating = rating
+        self.home: Ranked | None = None
+        self.key: Key = ()
+        self.due: Key | None = None
+
+
+class CandidateQueue:
+    """A cohort's accounts as they stand for one set of scopes.
+
+    `ready`: eligible, best first. `resting`: those with a known return, soonest first. `reserved`: owner →
+    eligible for that owner alone. `probes`: when a half-open request to a resting account is due.
+    """
+
+    __slots__ = ("cards", "probes", "ready", "refused", "reserved", "resting", "scopes", "stopped")
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        self.scopes = scopes
+        self.cards: dict[str, Placement] = {}
+        self.ready = Ranked()
+        self.resting = Ranked()
+        self.probes = Ranked()
+        self.reserved: dict[str, Ranked] = {}
+        self.stopped: dict[str, None] = {}
+        self.refused: dict[Refusal, int] = {}
+
+    def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
+        """Put the account where it belongs now."""
+        card = judge(account, self.scopes, now, usual_latency)
+        refusal = card.candidate.refusal
+        if card.rating is not None:
+            card.key = rank(account, card.rating, strategy)
+            card.home = self.ready
+            if refusal is Refusal.RESERVED:
+                card.home = self.reserved.setdefault(account.facts.owner, Ranked())
+        elif card.candidate.until is not None and refusal in RETURNING:
+            card.key = (card.candidate.until, account.facts.id)
+            card.home = self.resting
+            due = probe_due(account.live, self.scopes, now)
+            card.due = (due, account.facts.id) if due is not None else None
+        self._insert(card)
+
+    def _insert(self, card: Placement) -> None:
+        account_id, refusal = card.account.facts.id, card.candidate.refusal
+        old = self.cards.get(account_id)
+        if old is not None:
+            same = old.home is card.home and old.key == card.key and old.due == card.due
+            if same and old.candidate.refusal is refusal:
+                self.cards[account_id] = card
+                return
+            self.drop(account_id)
+        self.cards[account_id] = card
+        if card.home is not None:
+            card.home.add(card.key)
+        else:
+            self.stopped[account_id] = None
+        if card.due is not None:
+            self.probes.add(card.due)
+        if refusal is not None:
+            self.refused[refusal] = self.refused.get(refusal, 0) + 1
+
+    def drop(self, account_id: str) -> None:
+        """Take the account out, if it is in."""
+        card = self.cards.pop(account_id, None)
+        if card is None:
+            return
+        if card.home is not None:
+            card.home.remove(card.key)
+        else:
+            del self.stopped[account_id]
+        if card.due is not None:
+            self.probes.remove(card.due)
+        refusal = card.candidate.refusal
+        if refusal is not None:
+            self.refused[refusal] -= 1
+            if not self.refused[refusal]:
+                del self.refused[refusal]
+
+
+def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None) -> Placement:
+    """An account's standing for a model of these scopes: the one place where eligibility is decided."""
+    refusal, until = _refusal(account, scopes, now)
+    if refusal is not None:
+        return Placement(account, Candidate(account.facts.id, refusal, until), None)
+    rating = rate(account, scopes, now, usual_latency=usual_latency)
+    facts = account.facts
+    held = facts.reserve > 0 and facts.owner and rating.room is not None and rating.room <= 100 * facts.reserve
+    candidate = Candidate(
+        facts.id,
+        Refusal.RESERVED if held else None,
+        rating.resets_at if held else None,
+        round(rating.score, 3),
+        {name: round(value, 3) for name, value in rating.terms.items()},
+    )
+    return Placement(account, candidate, rating)
+
+
+def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
+    state = account.state
+    rest = account.live.rests.get("")
+    if state in STATE_REFUSALS:
+        resting = state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
+        return STATE_REFUSALS[state], _back_at(rest, now) if resting and rest is not None else None
+    facts = account.facts
+    if facts.expires_at is not None and now >= facts.expires_at:
+        if not facts.can_refresh:
+            return Refusal.EXPIRED, None
+        if account.refresh_retry_at > now:
+            return Refusal.EXPIRED, account.refresh_retry_at
+    found: tuple[Refusal | None, float | None] = (None, None)
+    if len(account.live.rests) > (rest is not None):
+        for scope in scopes:
+            rest = account.live.rests.get(scope)
+            if rest is None or now >= rest.until or (found[1] is not None and rest.until <= found[1]):
+                continue
+            why = Refusal.PROBING if rest.probing else SCOPED_REFUSALS.get(rest.kind, Refusal.MODEL_COOLING)
+            found = (why, _back_at(rest, now))
+    return found
+
+
+def _back_at(rest: Cooldown, now: float) -> float:
+    """When the account may be back: a half-open request under way tells within moments."""
+    told = rest.probing + PROBE_TELLS_S
+    return told if rest.probing and now < told < rest.until else rest.until

@@ -1,0 +1,274 @@
+"""All accounts of a pool, kept in order, so that a choice looks at a few of them only.
+
+Accounts alike in what they serve form a cohort. Each cohort keeps one lane a model family that has rests or
+windows of its own, and one for everything else; a lane holds its accounts sorted by worth, the resting ones by
+their return, and counts the refusals. A change of an account moves it within its cohort's lanes; nothing else
+is touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from pool_server.accounts.account import Account
+from pool_server.accounts.health.state import next_change, settle
+from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
+from pool_server.accounts.selection.ranked import Key
+from pool_server.accounts.selection.score import Rating, rank
+from pool_server.core.enums import Provider, Refusal, Strategy
+
+SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
+RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
+LARGE = 64  # … all at once in a pool of so many, else a few accounts with each choice
+LANES_KEPT = 16
+FITS_KEPT = 512
+
+Fit = Callable[[Account, Need], Refusal | None]
+Family = Callable[[Provider, str], str]
+
+
+class Cohort:
+    """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte."""
+
+    __slots__ = ("fits", "lanes", "latency", "members", "provider", "scoped")
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.members: dict[str, Account] = {}
+        self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
+        self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
+        self.fits: dict[Need, Refusal | None] = {}
+        self.latency: float | None = None
+
+    def concerned(self, scopes: tuple[str, ...]) -> set[str]:
+        """The members whose standing depends on one of these scopes."""
+        found: set[str] = set()
+        for scope in scopes:
+            found |= self.scoped.get(scope, found)
+        return found
+
+
+class Shortlist:
+    """A cohort's answer to one need: a lane, and the few accounts judged apart from it."""
+
+    __slots__ = ("apart", "lane", "scopes")
+
+    def __init__(self, lane: CandidateQueue, scopes: tuple[str, ...], apart: dict[str, Placement]) -> None:
+        self.lane = lane
+        self.scopes = scopes
+        self.apart = apart
+
+    def card(self, account_id: str) -> Placement | None:
+        return self.apart.get(account_id) or self.lane.cards.get(account_id)
+
+
+class SelectionIndex:
+    """The accounts of one process, as `choose` reads them.
+
+    `fit` says whether an account's kind serves a need, `family` names the scope of a provider's model. Changes go
+    through `put`, `remove` and `touch`; `advance` brings everything up to a moment and precedes each choice.
+    """
+
+    def __init__(self, *, strategy: Strategy, fit: Fit, family: Family) -> None:
+        self.strategy = strategy
+        self.locked = ""
+        self.accounts: dict[str, Account] = {}
+        self.by_provider: dict[Provider, list[Cohort]] = {}
+        self.on_settled: Callable[[Account], None] | None = None
+        self._fit = fit
+        self._family = family
+        self._cohorts: dict[tuple[object, ...], Cohort] = {}
+        self._home: dict[str, Cohort] = {}
+        self._scopes: dict[str, set[str]] = {}
+        self._dirty: dict[str, Account] = {}
+        self._timers: list[tuple[float, str]] = []
+        self._due: dict[str, float] = {}
+        self._ring: deque[str] = deque()
+        self._rerated_at = 0.0
+        self._turn = 0.0
+
+    def put(self, account: Account) -> None:
+        """Add an account, or take it in again after its file changed."""
+        account_id = account.facts.id
+        if account_id in self.accounts:
+            self._leave(account_id)
+        else:
+            self._ring.append(account_id)
+        account.turn = max(account.turn, self._turn)
+        self.accounts[account_id] = account
+        key = (account.facts.provider, *account.facts.cohort)
+        cohort = self._cohorts.get(key)
+        if cohort is None:
+            cohort = self._cohorts[key] = Cohort(account.facts.provider)
+            self.by_provider.setdefault(account.facts.provider, []).append(cohort)
+        cohort.members[account_id] = account
+        self._home[account_id] = cohort
+        self._dirty[account_id] = account
+
+    def remove(self, account_id: str) -> Account | None:
+        """Take an account out of the pool."""
+        account = self.accounts.pop(account_id, None)
+        if account is None:
+            return None
+        self._leave(account_id)
+        self._ring.remove(account_id)
+        self._dirty.pop(account_id, None)
+        self._due.pop(account_id, None)
+        return account
+
+    def touch(self, account: Account) -> None:
+        """The account changed; it is placed anew by the next `advance`."""
+        self._dirty[account.facts.id] = account
+
+    def chosen(self, account: Account) -> None:
+        """The account got an exchange: its turn in the weighted round is over."""
+        self._turn = max(self._turn, account.turn)
+        account.turn = self._turn + 1.0 / account.facts.weight
+        self._dirty[account.facts.id] = account
+
+    def note_latency(self, account: Account, seconds: float) -> None:
+        """One more first byte, for comparing an account with its like."""
+        cohort = self._home[account.facts.id]
+        old = cohort.latency
+        cohort.latency = seconds if old is None else old + 0.05 * (seconds - old)
+
+    def set_strategy(self, strategy: Strategy) -> None:
+        """Order by another strategy; all places are made anew at once, since their keys do not compare."""
+        if strategy is not self.strategy:
+            self.strategy = strategy
+            self._dirty.update(self.accounts)
+
+    def refit(self) -> None:
+        """Forget what kinds of accounts serve (the settings may have changed it)."""
+        for cohort in self._cohorts.values():
+            cohort.fits.clear()
+
+    def advance(self, now: float) -> None:
+        """Bring the order up to `now` (unix seconds). Costs by what changed, not by how many accounts there
+        are."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            at, account_id = heapq.heappop(timers)
+            if self._due.get(account_id) == at:
+                del self._due[account_id]
+                self._dirty[account_id] = self.accounts[account_id]
+        if now - self._rerated_at >= RERATE_S or now < self._rerated_at:
+            if len(self.accounts) <= LARGE:
+                self._rerated_at = now
+                self._dirty.update(self.accounts)
+            else:
+                self.rerate(now, 2)
+        if self._dirty:
+            for account in list(self._dirty.values()):
+                self._place(account, now)
+            self._dirty.clear()
+
+    def rerate(self, now: float, limit: int) -> None:
+        """Mark up to `limit` accounts whose rating is a minute old; called in passing and by the maintenance."""
+        ring = self._ring
+        for _ in range(min(limit, len(ring))):
+            account = self.accounts[ring[0]]
+            if now - account.rated_at < RERATE_S and now >= account.rated_at:
+                return
+            ring.rotate(-1)
+            self._dirty[account.facts.id] = account
+
+    def stand(self, cohort: Cohort, need: Need, now: float) -> Shortlist:
+        """The cohort's lane for a need, made when it is needed first."""
+        known = cohort.scoped
+        scopes = tuple(s for s in self.scopes(cohort.provider, need.model) if s in known) if known else ()
+        lane = cohort.lanes.get(scopes)
+        if lane is not None:
+            return Shortlist(lane, scopes, {})
+        concerned = cohort.concerned(scopes)
+        if len(concerned) <= SPARSE and len(cohort.members) > 4 * SPARSE:
+            apart = {i: judge(cohort.members[i], scopes, now, cohort.latency) for i in concerned}
+            return Shortlist(cohort.lanes[()], scopes, apart)
+        if len(cohort.lanes) >= LANES_KEPT:
+            del cohort.lanes[next(s for s in cohort.lanes if s)]
+        lane = cohort.lanes[scopes] = CandidateQueue(scopes)
+        for account in cohort.members.values():
+            lane.place(account, self.strategy, cohort.latency, now)
+        return Shortlist(lane, scopes, {})
+
+    def rank(self, account: Account, rating: Rating) -> Key:
+        """An account's place in the order, for those judged apart from their lane."""
+        return rank(account, rating, self.strategy)
+
+    def scopes(self, provider: Provider, model: str) -> tuple[str, ...]:
+        """The scopes of rests and windows that concern a model, beside the account's own."""
+        if not model:
+            return ()
+        family = self._family(provider, model)
+        return (family, model) if family and family != model else (model,)
+
+    def unfit(self, cohort: Cohort, need: Need) -> Refusal | None:
+        """Why no account of this kind serves the need, None when it does."""
+        try:
+            return cohort.fits[need]
+        except KeyError:
+            pass
+        if len(cohort.fits) >= FITS_KEPT:
+            cohort.fits.clear()
+        found = cohort.fits[need] = self._fit(next(iter(cohort.members.values())), need)
+        return found
+
+    def cohort_of(self, account_id: str) -> Cohort:
+        """Raises KeyError for an unknown account."""
+        return self._home[account_id]
+
+    def _leave(self, account_id: str) -> None:
+        cohort = self._home.pop(account_id)
+        del cohort.members[account_id]
+        for lane in cohort.lanes.values():
+            lane.drop(account_id)
+        for scope in self._scopes.pop(account_id, ()):
+            _discard(cohort.scoped, scope, account_id)
+        if not cohort.members:
+            self._cohorts = {key: c for key, c in self._cohorts.items() if c is not cohort}
+            self.by_provider[cohort.provider].remove(cohort)
+
+    def _place(self, account: Account, now: float) -> None:
+        account_id = account.facts.id
+        cohort = self._home[account_id]
+        if settle(account.live, now) and self.on_settled is not None:
+            self.on_settled(account)
+        scopes, before = _scopes_known(account), self._scopes.get(account_id) or set()
+        if scopes != before:
+            for scope in before - scopes:
+                _discard(cohort.scoped, scope, account_id)
+            for scope in scopes - before:
+                cohort.scoped.setdefault(scope, set()).add(account_id)
+            self._scopes[account_id] = scopes
+        for lane in cohort.lanes.values():
+            lane.place(account, self.strategy, cohort.latency, now)
+        account.rated_at = now
+        self._schedule(account, now)
+
+    def _schedule(self, account: Account, now: float) -> None:
+        at, facts = next_change(account.live, now), account.facts
+        for other in (facts.expires_at, account.refresh_retry_at):
+            if other is not None and now < other < at:
+                at = other
+        if at == inf:
+            self._due.pop(facts.id, None)
+        elif self._due.get(facts.id) != at:
+            self._due[facts.id] = at
+            heapq.heappush(self._timers, (at, facts.id))
+
+
+def _scopes_known(account: Account) -> set[str]:
+    known = {w.scope for w in account.live.windows.values()}
+    known.update(account.live.rests)
+    known.discard("")
+    return known
+
+
+def _discard(scoped: dict[str, set[str]], scope: str, account_id: str) -> None:
+    members = scoped[scope]
+    members.discard(account_id)
+    if not members:
+        del scoped[scope]

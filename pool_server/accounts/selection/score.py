@@ -1,0 +1,123 @@
+"""What an account is worth for one more conversation: pure, term by term.
+
+The score is the sum of its terms; higher is better. Pace is the heart of it: an account whose room would be
+lost at the reset goes first, one whose room must last goes later.
+"""
+
+from __future__ import annotations
+
+from math import inf, log2
+
+import msgspec
+
+from pool_server.accounts.account import Account
+from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.learning import trouble
+from pool_server.accounts.health.state import LOW_ROOM, AccountHealth
+from pool_server.accounts.selection.ranked import Key
+from pool_server.core.enums import AccountState, CredentialKind, Strategy
+
+PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count
+SHORT_LOW = 20.0  # percent left in a window under a day below which new conversations go elsewhere
+SHORT_WEIGHT = 4.0
+LONG_LOW = 3.0  # the same for a window of a day or more
+LONG_WEIGHT = 2.0
+IN_FLIGHT_WEIGHT = 0.12
+TROUBLE_WEIGHT = 0.5
+LATENCY_WEIGHT = 0.5
+LATENCY_LIMIT = 2.0
+API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
+EXPIRED_COST = 0.5  # the first request has to wait for the refresh
+
+_LEAST_SURPLUS = 2.0**-PACE_LIMIT
+
+READY, EASING, DRAINING = 0, 1, 2  # tiers: a later one is chosen only when no earlier one can serve
+
+
+class Rating(msgspec.Struct, frozen=True, gc=False):
+    """`room` is the percent left in the tightest window (None: unknown), `resets_at` when the tightest long one
+    resets."""
+
+    tier: int
+    score: float
+    room: float | None
+    resets_at: float | None
+    terms: dict[str, float]
+
+
+def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Rating:
+    """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
+    byte."""
+    live, facts = account.live, account.facts
+    pace, low, room, resets_at, family_drained = _read(live, scopes, now)
+    terms = {"pace": pace}
+    if low:
+        terms["room"] = low
+    if account.local or account.elsewhere:
+        terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / facts.weight
+    if live.trouble and (recent := trouble(live, now)) > 0.05:
+        terms["faults"] = -TROUBLE_WEIGHT * recent
+    if live.latency and usual_latency and live.latency > 1.5 * usual_latency:
+        terms["latency"] = -min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
+    if facts.kind is CredentialKind.API_KEY:
+        terms["api_key"] = -API_KEY_COST
+    if facts.expires_at is not None and now >= facts.expires_at:
+        terms["expired"] = -EXPIRED_COST
+    tier = READY
+    if live.state is AccountState.DRAINING or family_drained:
+        tier = DRAINING
+    elif now < live.easing_until:
+        tier = EASING
+    return Rating(tier, sum(terms.values()), room, resets_at, terms)
+
+
+def _read(
+    live: AccountHealth, scopes: tuple[str, ...], now: float
+) -> tuple[float, float, float | None, float | None, bool]:
+    """What the windows say together to a model of these scopes: (pace, the malus for low room, room, reset, is the
+    model's family used up). The pace is that of the tightest long window, as is the reset; the room that of the
+    tightest window of all."""
+    pace: float | None = None
+    low = 0.0
+    room: float | None = None
+    resets_at: float | None = None
+    family_drained = False
+    for w in live.windows.values():
+        scope, seconds = w.scope, w.seconds
+        if (scope and scope not in scopes) or 0 < seconds < win.SHORTEST_PACED or w.window == win.CREDITS:
+            continue
+        left = max(0.0, win.FULL - win.used(w, now))
+        if room is None or left < room:
+            room = left
+        if scope and left <= LOW_ROOM and scope not in live.overage:
+            family_drained = True
+        if seconds >= win.DAY:
+            doublings = log2(max(win.surplus(w, left, now), _LEAST_SURPLUS))
+            if pace is None or doublings < pace:
+                pace, resets_at = doublings, w.resets_at
+            if left < LONG_LOW:
+                low = min(low, -LONG_WEIGHT * (1 - left / LONG_LOW))
+        elif left < SHORT_LOW:
+            low = min(low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
+    return (min(PACE_LIMIT, pace) if pace is not None else 0.0), low, room, resets_at, family_drained
+
+
+def rank(account: Account, rating: Rating, strategy: Strategy) -> Key:
+    """The sort key of an eligible account: the least is chosen. Equal scores take turns."""
+    facts = account.facts
+    tier = rating.tier
+    if strategy is Strategy.BALANCED:
+        return (tier, facts.priority, -round(rating.score, 1), account.turn, facts.id)
+    if strategy is Strategy.FILL_FIRST:
+        return (tier, facts.priority, 0.0 if rating.room is None else rating.room - 100.0, account.turn, facts.id)
+    if strategy is Strategy.RESET_FIRST:
+        return (
+            tier,
+            facts.priority,
+            inf if rating.resets_at is None else rating.resets_at,
+            account.turn,
+            facts.id,
+        )
+    if strategy is Strategy.PRIORITY:
+        return (tier, facts.priority, account.turn, facts.id)
+    return (tier, account.turn, facts.id)

@@ -1,0 +1,418 @@
+"""The accounts of the pool: the one object the rest of the server speaks to."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts import describe, headroom
+from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.background import Background
+from pool_server.accounts.credentials.refresh import Send
+from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
+from pool_server.accounts.health import learning, probing, state
+from pool_server.accounts.registry import Registry, gently
+from pool_server.accounts.replication import Replication
+from pool_server.accounts.selection.affinity import Pins
+from pool_server.accounts.selection.candidates import Candidate, Need, judge
+from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary
+from pool_server.accounts.selection.wait_queue import WaitQueue
+from pool_server.core.enums import AccountState, FaultKind, Provider, Refusal
+from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.settings import Settings
+from pool_server.providers import Credential, UsageAnswer, network_fault, provider_module
+from pool_server.storage import Store
+from pool_server.storage.write_behind import WriteBehind
+
+OWNED_S = 7 * 86400.0  # how long a response or file is remembered to be one account's
+
+Observer = Callable[[str, WindowObservation], None]
+
+
+class Accounts:
+    """All accounts of one worker process.
+
+    `state` is the shared state store (opened with `STATE_TABLES`), `send` does the pool's own HTTP calls,
+    `clock` gives unix seconds, `leader` is the one worker that refreshes on timers and polls. `load()` comes
+    before anything else; `start()` needs a running event loop. Unknown account ids raise KeyError where an
+    operator asks, and are ignored where an exchange reports (its account may have been removed meanwhile).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: Store,
+        *,
+        send: Send,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        leader: bool = True,
+    ) -> None:
+        rng = rng or random.Random()
+        self._clock = clock
+        self._send = send
+        steady = WriteBehind(state, clock)
+        shared = Replication(steady, many=settings.workers != 1)
+        self._roster = Registry(CredentialStore(Path(settings.pool_dir)), shared, settings, clock=clock, rng=rng)
+        self._view = self._roster.view
+        self._pins = Pins(steady, ttl_s=settings.choosing.pin_ttl_h * 3600)
+        self._keeper = Background(self._roster, self._pins, steady, send=send, rng=rng, leader=leader)
+        self._keeper.on_usage.append(self._heard_usage)
+        self._waiting = WaitQueue(self.select, clock)
+        self._roster.on_change.append(lambda _: self._waiting.wake())
+        self.on_observation: list[Observer] = []
+        self.on_change = self._roster.on_change
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def load(self) -> ReloadReport:
+        """Read the pool folder for the first time."""
+        return self._roster.load()
+
+    async def reload(self, settings: Settings | None = None) -> ReloadReport:
+        """Read the pool folder (and take new settings) as a diff that keeps everything learnt and under way. The
+        event loop is held for a few milliseconds at a time."""
+        if settings is not None:
+            self._roster.set_settings(settings)
+            await gently(self._keeper.set_settings(settings))
+        return await self._roster.reload()
+
+    async def start(self) -> None:
+        """Begin to watch files, refresh, poll and follow other workers."""
+        self._keeper.start()
+
+    async def close(self) -> None:
+        """Stop all that; refreshes under way finish first."""
+        self._waiting.close()
+        await self._keeper.close()
+
+    # -- choosing ---------------------------------------------------------------------------------------------
+
+    def select(self, ask: SelectionRequest) -> Decision:
+        """Choose an account for `ask`. Binds and counts nothing: `begin` follows at once, `bind` when it
+        answered."""
+        now = self._clock()
+        self._roster.follow()
+        self._view.advance(now)
+        return select(ask, self._view, now, self._held(ask, now))
+
+    def _held(self, ask: SelectionRequest, now: float) -> Affinity:
+        pinned = hard = None
+        for kind, thing in ask.hard:
+            owner = self._pins.owner(ask.user, kind, thing, now)
+            if owner is not None and owner.partition(":")[0] in ask.providers:
+                hard = owner
+                break
+        if ask.session is not None:
+            for provider in ask.providers:
+                pinned = self._pins.pinned(provider, ask.user, ask.session, now)
+                if pinned is not None:
+                    break
+        return Affinity(pinned, hard)
+
+    async def wait_turn(self, ask: SelectionRequest, *, deadline: float) -> Decision:
+        """Like `select`, but when the nearest account returns before `deadline` (unix seconds) the request
+        waits for it, first in first out and fair between users. `begin` must follow without another await."""
+        return await self._waiting.wait(ask, deadline)
+
+    def bind(self, ask: SelectionRequest, account_id: str) -> None:
+        """An account answered: pin the conversation to it, unless it only stood in for a moment."""
+        if ask.session is None:
+            return
+        now = self._clock()
+        provider = Provider(account_id.partition(":")[0])
+        self._pins.pin(
+            provider, ask.user, ask.session, account_id, now, lambda pinned: self._comes_back(pinned, ask, now)
+        )
+
+    def _comes_back(self, account_id: str, ask: SelectionRequest, now: float) -> bool:
+        account = self._view.accounts.get(account_id)
+        if account is None:
+            return False
+        scopes = self._view.scopes(account.facts.provider, ask.model)
+        if temporary(account.live, scopes, now):
+            return True
+        return account_id in ask.exclude and self._standing(account, scopes, now).refusal is None
+
+    def begin(self, account_id: str, model: str) -> None:
+        """An exchange with this account began; it counts as under way until `end`."""
+        account = self._view.accounts.get(account_id)
+        if account is None:
+            return
+        now = self._clock()
+        account.local += 1
+        self._view.chosen(account)
+        if not account.live.rests:
+            return
+        found = probing.resting(account.live, self._view.scopes(account.facts.provider, model), now)
+        if found is not None:
+            self._roster.update(account_id, lambda known: state.probe_begun(known, found[0], now))
+
+    def end(self, account_id: str, model: str) -> None:
+        """The exchange is over, to the last byte."""
+        account = self._roster.ended(account_id)
+        if account is None or account.local:
+            return
+        now = self._clock()
+        for scope, rest in account.live.rests.items():
+            if rest.probing:
+                self._roster.update(account_id, partial(state.probe_lost, scope=scope, now=now))
+                break
+
+    # -- credentials ------------------------------------------------------------------------------------------
+
+    def credential(self, account_id: str) -> Credential:
+        """Raises KeyError for an unknown account."""
+        return self._roster.vault.items[account_id].credential
+
+    def proxy_url(self, account_id: str) -> str | None:
+        """The account's own proxy, None for a direct line."""
+        return self._roster.vault.items[account_id].options.proxy_url
+
+    def owner(self, account_id: str) -> str:
+        """The user the account belongs to, "" for the pool's own."""
+        return self._roster.vault.items[account_id].options.owner
+
+    async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
+        """A credential other than the one whose token (or its fingerprint) was refused; see `Refresher.refresh`.
+
+        Single-flight for each token value, also across workers; goes on when the caller is cancelled. `reason` is
+        for the log of the caller's choosing. Raises KeyError and RefreshFailed.
+        """
+        return await self._keeper.refresher.refresh(account_id, failed_token)
+
+    async def complete(self, account_id: str) -> Credential:
+        """The credential, after the account's one-time set-up when that is still wanted; see `Setter`.
+
+        Single-flight, goes on when the caller is cancelled, waited for at most 20 s. Raises KeyError and
+        SetupFailed, whose fault the account's state knows already.
+        """
+        return await self._keeper.setter.complete(account_id)
+
+    # -- learning ---------------------------------------------------------------------------------------------
+
+    def observe(self, account_id: str, observations: Iterable[WindowObservation]) -> None:
+        """Quota windows were seen in an answer."""
+        seen, now = list(observations), self._clock()
+        if not seen:
+            return
+        self._roster.update(account_id, lambda known: learning.absorb(known, seen, now))
+        self._tell(account_id, seen)
+
+    def succeed(self, account_id: str, model: str, first_byte_s: float | None = None) -> None:
+        """A real request was answered, after `first_byte_s` seconds."""
+        account = self._view.accounts.get(account_id)
+        if account is None:
+            return
+        now, provider = self._clock(), account.facts.provider
+
+        def learnt(known: state.AccountHealth) -> bool:
+            scopes = self._view.scopes(provider, model) if known.rests else ()  # rests alone go by scopes
+            return learning.succeed(known, scopes, first_byte_s, now)
+
+        self._roster.update(account_id, learnt)
+        if first_byte_s is not None:
+            self._view.note_latency(account, first_byte_s)
+
+    def fail(self, account_id: str, fault: Fault, model: str, token_fingerprint: str = "") -> None:
+        """A real request met a fault. `token_fingerprint` names the credential it went out with."""
+        item = self._roster.vault.items.get(account_id)
+        if item is None:
+            return
+        now, current = self._clock(), item.credential.fingerprint
+        self._roster.update(
+            account_id,
+            lambda known: learning.fail(known, fault, now, model=model, token=token_fingerprint, current=current),
+        )
+        self._tell(account_id, fault.windows)
+        if fault.kind in (FaultKind.QUOTA, FaultKind.RATE):
+            self._keeper.poll_soon(account_id)
+
+    def _heard_usage(self, account_id: str, answer: UsageAnswer) -> None:
+        self._tell(account_id, answer.windows)
+
+    def _tell(self, account_id: str, seen: Iterable[WindowObservation]) -> None:
+        for observation in seen:
+            for hear in self.on_observation:
+                hear(account_id, observation)
+
+    # -- pins -------------------------------------------------------------------------------------------------
+
+    def own(self, user: str, kind: str, thing: str, account_id: str, ttl: float = OWNED_S) -> None:
+        """Remember for `ttl` seconds that this response, file or turn belongs to the account alone."""
+        self._pins.own(user, kind, thing, account_id, ttl, self._clock())
+
+    def owner_of(self, user: str, kind: str, thing: str) -> str | None:
+        """The account that owns it, None when unknown."""
+        return self._pins.owner(user, kind, thing, self._clock())
+
+    # -- telling ----------------------------------------------------------------------------------------------
+
+    def describe(self, account_id: str) -> dict[str, Any]:
+        """One account for people, with its score terms; see INTERFACE. Raises KeyError."""
+        now = self._now()
+        return self._row(self._roster.account(account_id), now)
+
+    def _row(self, account: Account, now: float) -> dict[str, Any]:
+        account_id = account.facts.id
+        row = describe.account_row(account, now, self._standing(account, (), now))
+        row["file"] = self._roster.vault.items[account_id].found.name
+        row["unsaved"] = account_id in self._roster.vault.owed
+        row["locked"] = self._view.locked == account_id
+        row["next_poll"] = self._keeper.polls.due(account_id)
+        row["next_refresh"] = self._keeper.refreshes.due(account_id)
+        return row
+
+    def describe_all(self) -> list[dict[str, Any]]:
+        """All accounts, in the order of their ids."""
+        now, accounts = self._now(), self._view.accounts
+        return [self._row(accounts[account_id], now) for account_id in sorted(accounts)]
+
+    def rejected(self) -> list[dict[str, str]]:
+        """The files that could not be used, with the reason."""
+        return [{"file": r.file, "reason": r.reason} for r in self._roster.vault.rejected]
+
+    def explain(self, ask: SelectionRequest | None = None) -> list[dict[str, Any]]:
+        """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
+        not."""
+        now = self._now()
+        rows: list[tuple[Refusal | None, AccountFacts, Candidate]] = []
+        for account in self._view.accounts.values():
+            provider = account.facts.provider
+            scopes = self._view.scopes(provider, ask.model) if ask is not None else ()
+            standing = self._standing(account, scopes, now)
+            refusal = standing.refusal
+            if ask is not None:
+                refusal = self._unfit(account, ask) or refusal
+            rows.append((refusal, account.facts, standing))
+        rows.sort(key=lambda r: (r[0] is not None, r[1].priority, -(r[2].score or 0.0), r[1].id))
+        return [describe.standing_row(facts, refusal, standing) for refusal, facts, standing in rows]
+
+    def _unfit(self, account: Account, ask: SelectionRequest) -> Refusal | None:
+        if account.facts.provider not in ask.providers:
+            return Refusal.PROVIDER
+        if ask.forced is not None and ask.forced != account.facts.id:
+            return Refusal.NOT_FORCED
+        cohort = self._view.cohort_of(account.facts.id)
+        return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket))
+
+    def _standing(self, account: Account, scopes: tuple[str, ...], now: float) -> Candidate:
+        return judge(account, scopes, now, self._view.cohort_of(account.facts.id).latency).candidate
+
+    def _now(self) -> float:
+        now = self._clock()
+        self._roster.follow()
+        self._view.advance(now)
+        return now
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Per provider: accounts by state, room, windows, nearest return."""
+        now = self._now()
+        rows = []
+        for provider in Provider:
+            cohorts = self._view.by_provider.get(provider, [])
+            accounts = [a for cohort in cohorts for a in cohort.members.values()]
+            if accounts:
+                standings = [c.lanes[()].cards[i].candidate for c in cohorts for i in c.members]
+                rows.append(describe.provider_row(provider, accounts, standings, now))
+        return rows
+
+    def glance(self, provider: Provider) -> tuple[float | None, list[dict[str, Any]]]:
+        """(percent of room left, windows) of a provider, cheap however many accounts there are; see `room`."""
+        now = self._now()
+        cohorts = self._view.by_provider.get(provider, [])
+        sampled = [a for cohort in cohorts for a in headroom.sample(cohort.members.values())]
+        return headroom.glance(provider, sampled, now)
+
+    def samples(self, provider: Provider) -> list[tuple[str, AccountState]]:
+        """(account id, state) of some accounts of every kind; all of them in a usual pool, see `room`."""
+        self._now()
+        cohorts = self._view.by_provider.get(provider, [])
+        return [(a.facts.id, a.state) for cohort in cohorts for a in headroom.sample(cohort.members.values())]
+
+    def ready(self) -> tuple[int, int]:
+        """How many accounts there are, and how many of them can serve now."""
+        self._now()
+        lanes = [cohort.lanes[()] for cohorts in self._view.by_provider.values() for cohort in cohorts]
+        return len(self._view.accounts), sum(len(lane.ready) for lane in lanes)
+
+    def models(self) -> dict[Provider, list[str]]:
+        """What the accounts that can serve declare (API keys limited to models)."""
+        self._now()
+        found: dict[Provider, set[str]] = {}
+        for provider, cohorts in self._view.by_provider.items():
+            for cohort in cohorts:
+                first = next(iter(cohort.lanes[()].ready), None)
+                if first is not None:
+                    found.setdefault(provider, set()).update(self.credential(first[-1]).models)
+        return {provider: sorted(models) for provider, models in found.items()}
+
+    # -- the operator's hand ----------------------------------------------------------------------------------
+
+    def set_disabled(self, account_id: str, disabled: bool) -> None:
+        """Enable or disable an account, in its file. Raises KeyError, OSError or Rejected."""
+        self._roster.write(account_id, {"disabled": disabled})
+
+    def set_priority(self, account_id: str, priority: int) -> None:
+        """Lower goes first; written into the account's file. Raises KeyError, OSError or Rejected."""
+        self._roster.write(account_id, {"priority": priority})
+
+    def reset(self, account_id: str) -> None:
+        """Forget rests, faults and full windows of an account."""
+        self._roster.account(account_id)
+        now = self._clock()
+        self._roster.update(account_id, lambda known: learning.reset(known, now))
+
+    def lock(self, account_id: str | None) -> None:
+        """Send everything of its provider to this account alone; None ends that."""
+        if account_id is not None:
+            self._roster.account(account_id)
+        self._roster.shared.lock(account_id or "")
+        self._roster.relock()
+
+    async def refresh_now(self, account_id: str) -> Credential:
+        """Refresh at once. Raises KeyError and RefreshFailed."""
+        token = self.credential(account_id).secret
+        return await self._keeper.refresher.refresh(account_id, token, force=True)
+
+    async def test(self, account_id: str) -> dict[str, Any]:
+        """One minimal real call with the account's credential, and what came back; `status` None: nothing did."""
+        item = self._roster.vault.items[account_id]
+        module, cred = provider_module(item.found.provider), item.credential
+        request = module.usage_request(cred, self._roster.settings)
+        usage = request is not None
+        if request is None:
+            request = module.test_request(cred, self._roster.settings)
+        request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
+        began = time.perf_counter()
+        answer = await self._send(request)
+        answer = msgspec.structs.replace(answer, body=cred.hide(answer.body))
+        result: dict[str, Any] = {
+            "account": account_id,
+            "call": "usage" if usage else "request",
+            "status": answer.status or None,
+            "ms": round((time.perf_counter() - began) * 1000, 1),
+            "ok": 200 <= answer.status < 300,
+            "fault": None,
+            "message": "",
+        }
+        now = self._clock()
+        fault: Fault | None = None
+        if not answer.status:
+            fault = network_fault(answer.error)
+        elif usage:
+            said = module.usage_answer(cred, answer, now=now)
+            fault = said.fault
+            if fault is None:
+                self._keeper.learn_usage(account_id, said)
+        elif not result["ok"]:
+            fault = module.classify(answer.status, answer.headers, answer.body, now=now, model="")
+        if fault is not None:
+            result.update(ok=False, fault=fault.kind.value, message=fault.message)
+        return result

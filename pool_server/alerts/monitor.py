@@ -1,0 +1,99 @@
+"""Looks at the facts every minute, remembers open incidents across restarts, and has them told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from pool_server.alerts import rules
+from pool_server.alerts.incidents import remember, remembered
+from pool_server.alerts.notify import Send, deliver
+from pool_server.alerts.rules import AlertEvent, AlertFacts, Incident
+from pool_server.core.enums import Outcome
+from pool_server.ledger.service import Ledger
+from pool_server.storage import StoreError
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 60.0
+ERROR_WINDOW_S = 900.0
+# Endings that the pool or a provider is to blame for.
+_OURS = (Outcome.UPSTREAM, Outcome.CUT, Outcome.EXHAUSTED, Outcome.NO_ACCOUNT)
+# Endings that say nothing about how well the pool serves.
+_CLIENTS = (Outcome.DENIED, Outcome.REQUEST_FAULT, Outcome.REVOKED)
+
+
+class AlertMonitor:
+    """Runs the rules in one process of the server. `gather` brings the facts that other rooms know."""
+
+    def __init__(
+        self, ledger: Ledger, send: Send, gather: Callable[[], AlertFacts], *, clock: Callable[[], float]
+    ) -> None:
+        self._ledger = ledger
+        self._send = send
+        self._gather = gather
+        self._clock = clock
+        self._open = remembered(ledger.store)
+        self._task: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[bool]] = set()
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """What is wrong now, oldest first."""
+        return sorted(self._open.values(), key=lambda incident: incident.since)
+
+    async def start(self) -> None:
+        """Look now and every minute from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._for_ever())
+
+    async def close(self) -> None:
+        """Stop looking; what is being told is given up."""
+        for task in (self._task, *self._telling):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*filter(None, (self._task, *self._telling)), return_exceptions=True)
+
+    async def look(self) -> Sequence[AlertEvent]:
+        """One look at the facts; tells what is new in the background and returns it."""
+        now = self._clock()
+        facts = await asyncio.to_thread(self._facts, self._gather(), now)
+        self._open, events = rules.step(self._open, facts, self._ledger.settings.alerts, now)
+        if events:
+            await self._save()
+            task = asyncio.get_running_loop().create_task(deliver(events, self._ledger.settings.alerts, self._send))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+        return events
+
+    async def _for_ever(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("looking for incidents failed")
+            await asyncio.sleep(EVERY_S)
+
+    def _facts(self, others: AlertFacts, now: float) -> AlertFacts:
+        """The facts of other rooms and those the ledger knows itself."""
+        ledger = self._ledger
+        outcomes = ledger.total(now - ERROR_WINDOW_S, now).outcomes
+        return msgspec.structs.replace(
+            others,
+            requests=sum(outcomes.values()) - sum(outcomes.get(word, 0) for word in _CLIENTS),
+            errors=sum(outcomes.get(word, 0) for word in _OURS),
+            lasts_until={
+                name: provider["lasts_until"] for name, provider in ledger.outlook.all(now)["providers"].items()
+            },
+            disk_free=shutil.disk_usage(ledger.store.folder).free,
+            ledger_healthy=ledger.healthy,
+        )
+
+    async def _save(self) -> None:
+        try:
+            await remember(self._ledger.store, self._open)
+        except StoreError:
+            log.warning("open incidents could not be noted; they may be told again after a restart")

@@ -1,0 +1,77 @@
+"""Tells people: a JSON webhook, tried again when it fails, and an e-mail by SMTP from a thread of its own.
+
+Nothing here can delay or fail a request. What cannot be delivered is logged without address or password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import smtplib
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from email.message import EmailMessage
+
+import msgspec
+
+from pool_server.alerts.rules import AlertEvent
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import Alerts
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = (1.0, 5.0, 30.0, 120.0)  # waits between tries
+TIMEOUT_S = 10.0
+_HOPELESS = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
+
+Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+async def deliver(events: Sequence[AlertEvent], settings: Alerts, send: Send, *, sleep: Sleep = asyncio.sleep) -> bool:
+    """Tell all events by every way that is set up. True when everything arrived."""
+    if not events:
+        return True
+    ways = [webhook(event, settings.webhook_url, send, sleep=sleep) for event in events if settings.webhook_url]
+    if settings.smtp_host and settings.mail_to:
+        ways.append(asyncio.to_thread(mail, events, settings))
+    return all(await asyncio.gather(*ways))
+
+
+async def webhook(event: AlertEvent, url: str, send: Send, *, sleep: Sleep = asyncio.sleep) -> bool:
+    """Post one event as JSON; a failing network, 429 and 5xx are tried again. True when it was taken."""
+    request = HttpRequest(
+        "POST", url, (("Content-Type", "application/json"), ("User-Agent", "pool-server")),
+        msgspec.json.encode(event.payload()), timeout_s=TIMEOUT_S,
+    )  # fmt: skip
+    status = 0
+    for wait in (*RETRY_AFTER_S, None):
+        status = (await send(request)).status
+        if 200 <= status < 300:
+            return True
+        if status in _HOPELESS or wait is None:
+            break
+        await sleep(wait)
+    log.warning("the alert webhook did not take %s (status %d)", event.incident.key, status)
+    return False
+
+
+def mail(events: Sequence[AlertEvent], settings: Alerts) -> bool:
+    """Send one message about all events. Blocks: for a thread. True when the mail server took it."""
+    message = EmailMessage()
+    ended = sum(event.over for event in events)
+    message["Subject"] = f"pool-server: {len(events) - ended} new, {ended} resolved"
+    message["From"] = settings.mail_from or settings.smtp_user
+    message["To"] = ", ".join(settings.mail_to)
+    message.set_content("\n".join(("Resolved: " if e.over else "New: ") + e.incident.text for e in events) + "\n")
+    try:
+        with smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_S) as server:
+            if settings.smtp_tls:
+                server.starttls(context=ssl.create_default_context())
+            if settings.smtp_user:
+                server.login(settings.smtp_user, settings.smtp_password)
+            server.send_message(message)
+    except (OSError, smtplib.SMTPException, ValueError) as exc:
+        log.warning("an alert mail could not be sent: %s", type(exc).__name__)
+        return False
+    return True

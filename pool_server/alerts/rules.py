@@ -1,0 +1,158 @@
+"""When somebody should be told: pure rules over facts, each incident told once and its end once.
+
+A rule that no longer holds ends its incident only after CALM_S, so that a value around its limit does not chatter.
+Facts that were not gathered (None) leave open incidents as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from pool_server.core.enums import AccountState
+from pool_server.core.settings import Alerts
+
+CALM_S = 300.0
+LEAST_REQUESTS = 20  # fewer say nothing about an error rate
+_HOUR = 3600.0
+_MIB = 1 << 20
+
+
+class AlertRule(StrEnum):
+    """What can be wrong."""
+
+    BUDGET = "budget"  # a user has used so much of a limit
+    NEEDS_LOGIN = "needs_login"  # an account's owner must sign in
+    SUSPENDED = "suspended"  # a provider stopped an account
+    ROOM = "room"  # a provider's room ends soon
+    ERROR_RATE = "error_rate"
+    DISK = "disk"
+    LEDGER = "ledger"  # usage records wait in memory
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """How much of one of a user's limits is used; `share` 0.0 to above 1.0."""
+
+    user: str
+    limit: str
+    share: float
+
+
+class AlertFacts(msgspec.Struct, frozen=True):
+    """What the rules look at; None = not known this time.
+
+    `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors
+    and requests are of the last while, without those the clients caused.
+    """
+
+    budgets: tuple[Budget, ...] | None = None
+    accounts: Mapping[str, AccountState] | None = None
+    lasts_until: Mapping[str, float | None] | None = None
+    requests: int | None = None
+    errors: int | None = None
+    disk_free: int | None = None
+    ledger_healthy: bool | None = None
+
+
+class Incident(msgspec.Struct):
+    """Something that is wrong since `since`. `subject` names whom or what; `quiet_since` when it stopped."""
+
+    rule: AlertRule
+    subject: str
+    text: str
+    since: float
+    quiet_since: float | None = None
+    level: int = 0  # for budgets: the percent that was reached
+
+    @property
+    def key(self) -> str:
+        return f"{self.rule.value}:{self.subject}"
+
+
+class AlertEvent(msgspec.Struct, frozen=True):
+    """One thing to tell: an incident that began (`over` False) or ended."""
+
+    incident: Incident
+    over: bool
+    at: float
+
+    def payload(self) -> dict[str, Any]:
+        """The webhook's JSON."""
+        incident = self.incident
+        return {
+            "event": "resolved" if self.over else "firing", "id": f"{incident.key}:{incident.since:.0f}",
+            "rule": incident.rule.value, "subject": incident.subject, "text": incident.text,
+            "since": incident.since, "at": self.at,
+        }  # fmt: skip
+
+
+def step(
+    open_now: Mapping[str, Incident], facts: AlertFacts, settings: Alerts, now: float
+) -> tuple[dict[str, Incident], list[AlertEvent]]:
+    """The incidents after looking at `facts`, and what is to be told."""
+    wrong = {incident.key: incident for incident in _wrong(facts, settings, now)}
+    looked = _looked_at(facts)
+    after: dict[str, Incident] = {}
+    events: list[AlertEvent] = []
+    for key, incident in wrong.items():
+        before = open_now.get(key)
+        if before is None or incident.level > before.level:
+            after[key] = incident
+            events.append(AlertEvent(incident, False, now))
+        else:
+            after[key] = msgspec.structs.replace(before, text=incident.text, quiet_since=None)
+    for key, incident in open_now.items():
+        if key in wrong:
+            continue
+        if incident.rule not in looked:
+            after[key] = incident
+        elif incident.quiet_since is None or now < incident.quiet_since:
+            after[key] = msgspec.structs.replace(incident, quiet_since=now)
+        elif now - incident.quiet_since < CALM_S:
+            after[key] = incident
+        else:
+            events.append(AlertEvent(incident, True, now))
+    return after, events
+
+
+def _looked_at(facts: AlertFacts) -> set[AlertRule]:
+    """The rules of which the facts allow to say that they do not hold."""
+    seen = {
+        AlertRule.BUDGET: facts.budgets, AlertRule.NEEDS_LOGIN: facts.accounts, AlertRule.SUSPENDED: facts.accounts,
+        AlertRule.ROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
+        AlertRule.LEDGER: facts.ledger_healthy,
+    }  # fmt: skip
+    return {rule for rule, value in seen.items() if value is not None}
+
+
+def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
+    yield from _budgets(facts, settings, now)
+    for account, state in (facts.accounts or {}).items():
+        if state is AccountState.NEEDS_LOGIN:
+            yield Incident(AlertRule.NEEDS_LOGIN, account, f"{account} needs its owner to sign in again", now)
+        elif state is AccountState.SUSPENDED:
+            yield Incident(AlertRule.SUSPENDED, account, f"{account} was suspended by its provider", now)
+    for provider, end in (facts.lasts_until or {}).items():
+        if end is not None and end - now < settings.room_hours * _HOUR:
+            hours = max(0.0, end - now) / _HOUR
+            yield Incident(AlertRule.ROOM, provider, f"{provider} runs out in {hours:.1f} h at the present burn", now)
+    if facts.errors is not None and facts.requests is not None and facts.requests >= LEAST_REQUESTS:
+        percent = 100 * facts.errors / facts.requests
+        if percent >= settings.error_rate_percent:
+            yield Incident(AlertRule.ERROR_RATE, "pool", f"{percent:.0f} % of {facts.requests} requests failed", now)
+    if facts.disk_free is not None and facts.disk_free < settings.disk_free_mb * _MIB:
+        yield Incident(AlertRule.DISK, "data", f"only {facts.disk_free // _MIB} MiB are free for the data folder", now)
+    if facts.ledger_healthy is False:
+        yield Incident(AlertRule.LEDGER, "ledger", "usage records wait in memory: the store cannot be written", now)
+
+
+def _budgets(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
+    for budget in facts.budgets or ():
+        reached = [level for level in settings.budget_percent if budget.share * 100 >= level]
+        if reached:
+            name = budget.limit.replace("_", " ")
+            text = f"{budget.user} has used {budget.share * 100:.0f} % of the limit {name}"
+            yield Incident(AlertRule.BUDGET, f"{budget.user}/{budget.limit}", text, now, level=max(reached))

@@ -1,0 +1,1 @@
+"""The process: settings read, rooms built and wired, signals, workers, listening sockets."""

@@ -1,0 +1,93 @@
+"""Backups taken by the clock, the oldest making room for the newest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pool_server.core.settings import Backup
+from pool_server.storage.backup import backup
+from pool_server.storage.errors import StoreError
+from pool_server.storage.lmdb.store import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 300.0
+_NAME = re.compile(r"pool-server-(\d{8}-\d{6})\.tar\.zst")
+_STAMP = "%Y%m%d-%H%M%S"
+
+
+class BackupSchedule:
+    """Keeps `settings.keep` copies in `settings.folder`, one every `settings.every_h` hours, across restarts."""
+
+    def __init__(
+        self,
+        settings: Backup,
+        stores: Mapping[str, Store],
+        data_dir: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._data_dir = data_dir
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self.last_error = ""  # why the last copy could not be made; empty when it could
+
+    async def start(self) -> None:
+        """Begin, if a folder is set; the first copy is made at once when the newest is too old."""
+        if self._settings.folder:
+            self._task = asyncio.get_running_loop().create_task(self._for_ever())
+
+    async def close(self) -> None:
+        """End the schedule; a copy under way is finished first."""
+        if self._task is not None:
+            self._closing.set()
+            await self._task
+
+    def run(self) -> Path | None:
+        """Make a copy if one is due and remove what is over the limit. Returns the new copy. Blocks."""
+        folder = Path(self._settings.folder)
+        now = self._clock()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not due(list_backups(folder), now, self._settings.every_h):
+            return None
+        dest = folder / f"pool-server-{time.strftime(_STAMP, time.gmtime(now))}.tar.zst"
+        backup(self._stores, self._data_dir, dest, now=now)
+        for old in list_backups(folder)[max(1, self._settings.keep) :]:
+            old.unlink(missing_ok=True)
+        return dest
+
+    async def _for_ever(self) -> None:
+        while not self._closing.is_set():
+            try:
+                await asyncio.to_thread(self.run)
+                self.last_error = ""
+            except (StoreError, OSError) as exc:
+                self.last_error = str(exc)
+                log.warning("no backup was made: %s", exc)
+            try:
+                await asyncio.wait_for(self._closing.wait(), LOOK_EVERY_S)
+            except TimeoutError:
+                continue
+
+
+def list_backups(folder: Path) -> list[Path]:
+    """The scheduled copies in a folder, newest first by the time in their names; other files are left alone."""
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def due(backups: list[Path], now: float, every_h: float) -> bool:
+    """Whether the newest copy (the first) is old enough; one from the future, by a wrong clock, counts as old."""
+    if not backups:
+        return True
+    found = _NAME.fullmatch(backups[0].name)
+    stamp = found.group(1) if found else ""
+    newest = time.strftime(_STAMP, time.gmtime(now - every_h * 3600))
+    return stamp <= newest or stamp > time.strftime(_STAMP, time.gmtime(now))

@@ -1,0 +1,241 @@
+"""Builds every room once and wires them: start, reload, drain. Knows nothing of what flows through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pool_server import __version__, accounts, ledger, users, web
+from pool_server.accounts import Accounts
+from pool_server.alerts import AlertMonitor
+from pool_server.app import logs
+from pool_server.app.alert_facts import AlertFactsSource
+from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import ConfigError, Settings, bind_address
+from pool_server.core.settings_file import LoadedSettings
+from pool_server.gateway import Gateway, Upstream
+from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.ledger import Ledger
+from pool_server.storage import LEDGER, STATE, Store
+from pool_server.users import Users
+from pool_server.web import WebContext
+
+log = logging.getLogger(__name__)
+
+# Read once at the start: a reload keeps the old value and says so.
+FIXED = ("listen_addr", "workers", "pool_dir", "data_dir", "ledger", "prices", "subscriptions", "backup")
+
+
+class CoreServices(NamedTuple):
+    """The rooms under the data plane and the pages, on the two stores of a data folder."""
+
+    accounts: Accounts
+    users: Users
+    ledger: Ledger
+    state: Store
+    durable: Store
+
+    def close_stores(self) -> None:
+        self.state.close()
+        self.durable.close()
+
+
+def open_services(
+    settings: Settings, send: Callable[[HttpRequest], Awaitable[HttpAnswer]], *, leader: bool = True
+) -> CoreServices:
+    """Open a data folder. Nothing runs yet; several processes may have it open.
+
+    Raises StoreError, OSError or ValueError, each with one line.
+    """
+    with ExitStack() as undo:
+        state, durable = open_stores(Path(settings.data_dir))
+        undo.callback(state.close)
+        undo.callback(durable.close)
+        books = Ledger(durable, settings, promise=True)
+        people = Users(settings, durable, state, used=books.used_by_user)
+        pool = Accounts(settings, state, send=send, leader=leader)
+        undo.pop_all()
+        return CoreServices(pool, people, books, state, durable)
+
+
+@contextmanager
+def open_people(settings: Settings) -> Iterator[Users]:
+    """The people of a data folder for as long as the block lasts, also beside a running server."""
+    state, durable = open_stores(Path(settings.data_dir))
+    try:
+        yield Users(settings, durable, state, used=Ledger(durable, settings).used_by_user)
+    finally:
+        state.close()
+        durable.close()
+
+
+def open_stores(folder: Path) -> tuple[Store, Store]:
+    """The two stores of a data folder: what may be rebuilt, and what must last. Raises StoreError."""
+    durable = open_durable(folder)
+    try:
+        state = Store.open(folder / STATE, tables=(*accounts.STATE_TABLES, *users.STATE_TABLES), durable=False)
+    except BaseException:
+        durable.close()
+        raise
+    return state, durable
+
+
+def open_durable(folder: Path) -> Store:
+    """The store of what must last. Raises StoreError."""
+    return Store.open(
+        folder / LEDGER,
+        tables=(*ledger.TABLES, *users.LEDGER_TABLES),
+        durable=True,
+        version=ledger.FORMAT,
+        migrations=ledger.MIGRATIONS,
+    )
+
+
+class Server:
+    """One worker: all rooms in one process. `leader` is the worker that does what must happen once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sources: dict[str, str] | None = None,
+        reread: Callable[[], LoadedSettings] | None = None,
+        tell_others: Callable[[], None] | None = None,
+        worker: int = 0,
+        leader: bool = True,
+    ) -> None:
+        """`sources` says where each setting came from; `reread` reads them again for a reload, after which
+        `tell_others` is called when the reload was asked of this worker alone."""
+        self.settings = settings
+        self.worker = worker
+        self.leader = leader
+        self._sources = sources or {}
+        self._reread = reread
+        self._tell_others = tell_others
+        self._stack = AsyncExitStack()
+        self._reloading = asyncio.Lock()
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Open everything and serve on bound, listening sockets. Raises what `open_services` raises."""
+        try:
+            await self._build()
+            await self._begin(sockets)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _build(self) -> None:
+        settings, upstream = self.settings, Upstream()
+        rooms = open_services(settings, upstream.send, leader=self.leader)
+        self._stack.callback(rooms.close_stores)
+        self.accounts, self.users, self.ledger = rooms.accounts, rooms.users, rooms.ledger
+        self._send = upstream.send
+        stores = {LEDGER: rooms.durable, STATE: rooms.state}
+        self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
+        self.gateway = Gateway(
+            settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=upstream
+        )
+        self._stack.push_async_callback(self.gateway.close)
+        self.web = WebContext(
+            settings,
+            accounts=self.accounts,
+            users=self.users,
+            ledger=self.ledger,
+            version=__version__,
+            started_at=time.time(),
+            reload=self.reload,
+            sources=self._sources,
+        )
+
+    async def _begin(self, sockets: Sequence[socket.socket]) -> None:
+        self.accounts.on_observation.append(self.ledger.observe)
+        self.ledger.on_record.append(logs.exchange)
+        self.accounts.load()
+        self.users.load()
+        self._stack.push_async_callback(self.ledger.close)
+        await self.ledger.start(leader=self.leader)
+        for part in (self.users, self.accounts, *(await self._for_the_leader() if self.leader else ())):
+            self._stack.push_async_callback(part.close)
+            await part.start()
+        self.gateway.start()
+        pages = web.application(self.web)
+
+        def serve(request: Request, response: Response) -> RequestHandler:
+            return self.gateway.take(request, response) or TornadoRequestHandler(pages, request, response)
+
+        self.http = HttpServer(serve)
+        self._stack.push_async_callback(self.http.close)
+        await self.http.listen(sockets)
+
+    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:
+        """What one worker does for all: scheduled copies, and a look at what people should be told."""
+        gathering = AlertFactsSource(self.accounts, self.users, self.ledger, clock=time.time)
+        await asyncio.to_thread(gathering.prime)
+        self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
+        return self._backups, self.watch
+
+    async def drain(self) -> None:
+        """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""
+        self.web.draining = True
+        self.http.stop()
+        await self.gateway.drain(self.settings.drain_s)
+        await self._stack.aclose()
+
+    async def reload(self) -> dict[str, Any]:
+        """Reread settings and credential files for every worker → what changed (see `_reload`)."""
+        report = await self._reload()
+        if self._tell_others is not None:
+            self._tell_others()
+        return report
+
+    async def reload_quietly(self) -> None:
+        """The same for this worker alone, told to the log: another worker or a signal asked for it."""
+        try:
+            report = await self._reload()
+        except Exception:
+            log.exception("the reload failed; everything stays as it was")
+            return
+        if report["settings_error"]:
+            log.error("settings stay as they were: %s", report["settings_error"])
+        changes = {name: report[name] for name in ("added", "changed", "removed") if report[name]}
+        if self.leader:
+            log.info("reloaded: %s", changes or "no account changed")
+
+    async def _reload(self) -> dict[str, Any]:
+        """The accounts' report, and `settings_error` (one line, "" = none), `restart_needed` (settings that have
+        changed and are only read at the start)."""
+        async with self._reloading:
+            error = ""
+            restart: list[str] = []
+            if self._reread is not None:
+                try:
+                    loaded = self._reread()
+                    settings, restart = _mixed(self.settings, loaded.settings)
+                    bind_address(settings)
+                    self._apply(settings, loaded.origins)
+                except (ConfigError, ValueError) as mistake:
+                    error = str(mistake)
+            report: dict[str, Any] = msgspec.to_builtins(await self.accounts.reload(self.settings))
+            return {**report, "settings_error": error, "restart_needed": restart}
+
+    def _apply(self, settings: Settings, sources: dict[str, str]) -> None:
+        self.users.reload(settings)  # may refuse a secret, before anything has changed
+        self.settings = self.web.settings = self.ledger.settings = settings
+        self.web.sources = sources
+        self.gateway.apply(settings)
+        logs.set_debug(settings.debug)
+
+
+def _mixed(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+    """The new settings with the old values of those that are only read at the start, and their names."""
+    kept = {name: getattr(old, name) for name in FIXED if getattr(old, name) != getattr(new, name)}
+    return msgspec.structs.replace(new, **kept), sorted(kept)

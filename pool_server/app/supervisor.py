@@ -1,0 +1,313 @@
+"""Processes and signals: one server a data folder, its workers, and how they are told to go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool_server import __version__
+from pool_server.app import run_file
+from pool_server.app.listening import StartError, listen
+from pool_server.app.server import Server
+from pool_server.core.settings import ConfigError, Settings, bind_address
+from pool_server.core.settings_file import LoadedSettings
+from pool_server.storage import StoreError, lock_folder
+
+log = logging.getLogger(__name__)
+
+QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is restarted ever later
+LONGEST_WAIT_S = 30.0
+_SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
+HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
+
+Reread = Callable[[], LoadedSettings]
+
+
+def run(loaded: LoadedSettings, reread: Reread) -> int:
+    """Serves until told to stop; the exit code. Raises ConfigError, StartError or StoreError with one line."""
+    settings = loaded.settings
+    address = bind_address(settings)
+    with lock_folder(Path(settings.data_dir)):
+        sockets = listen(address.host, address.port, friends_mode=settings.friends_mode)
+        with contextlib.ExitStack() as listening, run_file.announced(Path(settings.data_dir), _url(sockets)):
+            for bound in sockets:
+                listening.callback(bound.close)
+            workers = settings.workers or os.cpu_count() or 1
+            if workers == 1:
+                return work(loaded, reread, sockets)
+
+            def child(number: int, life: Life) -> int:
+                return _child(loaded, reread, sockets, number, life)
+
+            return Supervisor(workers, child, leaving=listening.close).run()
+
+
+def banner(settings: Settings, sockets: list[socket.socket], accounts: tuple[int, int]) -> str:
+    """The one line a start prints: address, mode, accounts (total, ready)."""
+    mode = "friends mode" if settings.friends_mode else "local mode, this machine only"
+    total, ready = accounts
+    pool = f"{ready} of {total} accounts ready" if total else f"no accounts in {settings.pool_dir}/ yet"
+    return f"pool-server {__version__} on {_url(sockets)} ({mode}; {pool})"
+
+
+def _url(sockets: list[socket.socket]) -> str:
+    host, port = sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def work(
+    loaded: LoadedSettings,
+    reread: Reread,
+    sockets: list[socket.socket],
+    *,
+    number: int = 0,
+    first: bool = True,
+    parent: int | None = None,
+) -> int:
+    """One worker from start to end, in this process. `parent` is a pipe that ends when the supervisor does."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(loaded, reread, sockets, number, first, parent))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not made for every system
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(
+    loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, first: bool, parent: int | None
+) -> int:
+    server = Server(
+        loaded.settings,
+        sources=loaded.origins,
+        reread=reread,
+        tell_others=None if parent is None else lambda: os.kill(os.getppid(), signal.SIGHUP),
+        worker=number,
+        leader=number == 0,
+    )
+    leave = _Leaving(alone=parent is None)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, leave.ask)
+    loop.add_signal_handler(signal.SIGINT, leave.ask if parent is None else _nothing)
+    loop.add_signal_handler(signal.SIGHUP, lambda: leave.keep(loop.create_task(server.reload_quietly())))
+    if parent is not None:
+        loop.add_reader(parent, leave.orphaned, parent)
+    await server.start(sockets)
+    gc.collect()
+    gc.freeze()  # what was built at the start stays: full collections need not walk it
+    sys.setswitchinterval(_SWITCH_S)
+    if number == 0 and first:
+        print(banner(loaded.settings, sockets, server.accounts.ready()), flush=True)
+    await leave.asked.wait()
+    await server.drain()
+    return 0
+
+
+class _Leaving:
+    """First request to stop: leave well. Second: at once."""
+
+    def __init__(self, *, alone: bool) -> None:
+        self.asked = asyncio.Event()
+        self._alone = alone
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self) -> None:
+        if self.asked.is_set():
+            os._exit(1)
+        self.asked.set()
+        if self._alone:
+            log.info("leaving: running answers may finish, a second signal ends at once")
+
+    def orphaned(self, pipe: int) -> None:
+        asyncio.get_running_loop().remove_reader(pipe)
+        if not self.asked.is_set():
+            self.ask()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _nothing() -> None:
+    """A worker leaves when its supervisor says so; Ctrl-C reaches both."""
+
+
+def _child(loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, life: Life) -> int:
+    try:
+        return work(loaded, reread, sockets, number=number, first=life.first, parent=life.pipe)
+    except (ConfigError, StartError, StoreError, ValueError) as error:
+        print(f"pool-server: {error}", file=sys.stderr, flush=True)
+        return HOPELESS
+
+
+@dataclass
+class Life:
+    """What a worker is born with."""
+
+    first: bool
+    pipe: int
+
+
+@dataclass
+class _Worker:
+    number: int
+    pid: int = 0
+    born: float = 0.0
+    quick_deaths: int = 0
+    due: float = 0.0  # when it may be started again
+
+
+class Supervisor:
+    """Forks workers before anything is opened, starts the dead again, hands signals on.
+
+    `leaving` closes what only this process still listens on: whoever comes then is to be refused, not to wait.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        child: Callable[[int, Life], int],
+        *,
+        leaving: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._workers = [_Worker(number) for number in range(workers)]
+        self._child = child
+        self._leaving = leaving
+        self._clock = clock
+        self._pipe: tuple[int, int] = (-1, -1)
+        self._stops = 0
+        self._code = 0
+
+    def run(self) -> int:
+        """Until every worker has ended; the exit code."""
+        self._pipe = os.pipe()
+        with _signals() as wake:
+            try:
+                self._loop(wake)
+            finally:
+                for end in self._pipe:
+                    os.close(end)
+        return self._code
+
+    def _loop(self, wake: socket.socket) -> None:
+        while True:
+            self._reap()
+            if self._stops:
+                if not any(worker.pid for worker in self._workers):
+                    return
+            else:
+                self._start_due()
+            for number in _received(wake, self._wait_s()):
+                self._on_signal(number)
+
+    def _wait_s(self) -> float | None:
+        waiting = [worker.due - self._clock() for worker in self._workers if not worker.pid]
+        return max(0.0, min(waiting)) if waiting and not self._stops else None
+
+    def _start_due(self) -> None:
+        for worker in self._workers:
+            if not worker.pid and worker.due <= self._clock():
+                self._fork(worker)
+
+    def _fork(self, worker: _Worker) -> None:
+        first = worker.born == 0.0
+        worker.born = self._clock()
+        pid = os.fork()
+        if pid:
+            worker.pid = pid
+            return
+        code = 70
+        try:
+            os.close(self._pipe[1])
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
+            code = self._child(worker.number, Life(first, self._pipe[0]))
+        except BaseException:
+            log.exception("worker %d failed", worker.number)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        for worker in self._workers:
+            if worker.pid:
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
+                if pid:
+                    self._ended(worker, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, worker: _Worker, code: int) -> None:
+        worker.pid = 0
+        if self._stops:
+            told = code == -signal.SIGTERM  # before it had begun to listen to signals
+            self._code = self._code or int(code != 0 and not told)
+            return
+        if code == HOPELESS:
+            self._code = 1
+            self._stop()
+            return
+        quick = self._clock() - worker.born < QUICK_DEATH_S
+        worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
+        wait = min(LONGEST_WAIT_S, 2.0 ** (worker.quick_deaths - 1)) if worker.quick_deaths else 0.0
+        worker.due = self._clock() + wait
+        log.error("worker %d ended with %d, starting it again in %g s", worker.number, code, wait)
+
+    def _on_signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop()
+        elif number == signal.SIGHUP:
+            self._tell(signal.SIGHUP)
+
+    def _stop(self) -> None:
+        self._stops += 1
+        self._leaving()
+        self._tell(signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
+
+    def _tell(self, number: int) -> None:
+        for worker in self._workers:
+            if worker.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, number)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket on which the numbers of arriving signals can be read, for as long as the block lasts."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        yield ours
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        ours.close()
+        theirs.close()
+
+
+def _received(wake: socket.socket, timeout_s: float | None) -> list[int]:
+    select.select([wake], [], [], timeout_s)
+    try:
+        return list(wake.recv(4096))
+    except BlockingIOError:
+        return []

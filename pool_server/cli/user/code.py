@@ -1,0 +1,65 @@
+"""`pool-server user code …`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pool_server.cli.common import config_option, emit, json_option, table
+from pool_server.cli.user import common
+from pool_server.cli.user.common import SHELL
+from pool_server.users import Users
+
+
+@click.group("code", help="Personal codes for the door, beside the friend code of the settings.")
+def code() -> None:
+    pass
+
+
+@code.command("add", help="A new code, which is shown this once.")
+@click.option("--label", default="", help="Whom it is for.")
+@click.option("--uses", type=int, default=1, show_default=True, help="How many may enter with it; 0 = any number.")
+@click.option("--days", type=float, help="How long it is valid; for ever when left out.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Limits of whoever enters with it.")
+@config_option
+@json_option
+def add(label: str, uses: int, days: float | None, limits: tuple[str, ...], config: str | None, as_json: bool) -> None:
+    wanted = common.limits(limits)
+
+    async def make(users: Users) -> dict[str, Any]:
+        return await users.create_code(
+            actor=SHELL, label=label, uses=uses or None, expires=common.in_days(days), limits=wanted
+        )
+
+    made = common.run(config, make)
+    common.show_secret(made, "code", made["label"], as_json)
+
+
+@code.command("list", help="All personal codes, without the codes themselves.")
+@config_option
+@json_option
+def list_(config: str | None, as_json: bool) -> None:
+    async def look(users: Users) -> list[dict[str, Any]]:
+        return users.list_codes()
+
+    rows = common.run(config, look)
+    if as_json:
+        emit(rows)
+        return
+    cells = [
+        (r["id"], r["label"], r["state"], "any" if r["uses_left"] is None else r["uses_left"], common.day(r["expires"]))
+        for r in rows
+    ]
+    table(("ID", "LABEL", "STATE", "USES LEFT", "ENDS"), cells, "No personal codes.")
+
+
+@code.command("revoke", help="A code opens nothing any more; who came by it stays.")
+@click.argument("code_id")
+@config_option
+def revoke(code_id: str, config: str | None) -> None:
+    async def end(users: Users) -> None:
+        await users.revoke_code(code_id, actor=SHELL)
+
+    common.run(config, end)
+    click.echo(f"{code_id} is revoked")

@@ -1,0 +1,1 @@
+"""Settings, closed vocabularies and plain values that every room shares."""

@@ -1,0 +1,256 @@
+"""Plain values that pass between rooms. They hold data and no behaviour beyond arithmetic.
+
+Times are unix seconds (float) unless a name says otherwise; tokens are whole numbers; cost is US dollars.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.core.enums import (
+    Dialect,
+    ErrorKind,
+    FaultKind,
+    FaultScope,
+    Operation,
+    Outcome,
+    Provider,
+    Source,
+    Transport,
+)
+
+
+def _short(value: msgspec.Struct) -> str:
+    """A repr of only what `__rich_repr__` shows, for records that carry credentials."""
+    fields = ", ".join(f"{name}={shown!r}" for name, shown in value.__rich_repr__())
+    return f"{type(value).__name__}({fields})"
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Normalised token counts of one exchange.
+
+    `input` excludes everything that touched a cache; `cache_write` holds every lifetime, `cache_write_1h` and
+    `cache_write_12h` are the parts of it kept for an hour and for twelve; `cache_read_explicit` is the part of
+    `cache_read` from caches the caller made; `reasoning` is a part of `output`. Kinds of tokens other than text are
+    parts of `input` (`…_in`), `cache_read` (`…_cache_read`) and `output` (`…_out`); `other_kinds` counts tokens of
+    kinds nobody has a price for. `known` is False until the provider reported anything; `estimated` says that the
+    pool made the counts up from sizes.
+
+    `parts` are the model runs the counts add up from where there was more than one (each priced by its own prompt);
+    `model` names the model of a part where it is another than the answer's.
+    """
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+    web_searches: int = 0
+    known: bool = False
+    estimated: bool = False
+    cache_write_12h: int = 0
+    cache_read_explicit: int = 0
+    audio_in: int = 0
+    image_in: int = 0
+    video_in: int = 0
+    audio_cache_read: int = 0
+    image_cache_read: int = 0
+    audio_out: int = 0
+    image_out: int = 0
+    other_kinds: int = 0
+    parts: list[Usage] = []
+    model: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.input + self.cache_read + self.cache_write + self.output
+
+    @property
+    def prompt(self) -> int:
+        """Everything that was read, whatever touched a cache."""
+        return self.input + self.cache_read + self.cache_write
+
+    @property
+    def counted(self) -> bool:
+        """There are counts to record and to charge: the provider's or the pool's estimate."""
+        return self.known or self.estimated
+
+
+class WindowObservation(msgspec.Struct, frozen=True):
+    """One sighting of one quota window of one account.
+
+    `window` is the name by duration ("5h", "7d", "30d", "1d", "1m", "credits"); `seconds` its length (0 when
+    not known); `scope` is "" for the whole account or the model family or limit it binds ("opus", "7d_oi").
+    `used_percent` may exceed 100. `resets_at` is None when the provider has not said.
+    """
+
+    window: str
+    seconds: int
+    used_percent: float
+    resets_at: float | None
+    source: Source
+    observed_at: float
+    scope: str = ""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What went wrong upstream. `message` is short, has been redacted and may be shown to people.
+
+    `retry_at` is when the provider says it may be tried again, already capped to what is plausible.
+    `family` names the model family a MODEL-scoped fault binds ("" = just `model`).
+    """
+
+    kind: FaultKind
+    scope: FaultScope = FaultScope.NONE
+    retry_at: float | None = None
+    code: str = ""
+    message: str = ""
+    model: str = ""
+    family: str = ""
+    status: int = 0
+    windows: tuple[WindowObservation, ...] = ()
+
+
+class Attempt(msgspec.Struct, omit_defaults=True):
+    """One try of one account within an exchange. Times are milliseconds."""
+
+    account: str
+    status: int = 0
+    fault: str = ""
+    message: str = ""
+    started_ms: float = 0.0
+    ms: float = 0.0
+    usage: Usage | None = None  # what a failed attempt had already used, if it said so
+
+
+class UsageRecord(msgspec.Struct, omit_defaults=True):
+    """One exchange, as the ledger keeps it. Times: `at` unix seconds, the others milliseconds from `at`.
+
+    `cost` is the API-equivalent price in US dollars, None when the model's price is not known. `partial` says
+    that the client or the upstream left before the final usage was known. `decision` is the record of the last
+    choice. `session` is a short hash, never the client's own identifier.
+    """
+
+    id: str
+    at: float
+    user: str
+    provider: str = ""
+    account: str = ""
+    model: str = ""
+    dialect: str = Dialect.RESPONSES.value
+    transport: str = Transport.BUFFERED.value
+    operation: str = Operation.OTHER.value
+    status: int = 0
+    outcome: str = Outcome.OK.value
+    message: str = ""
+    usage: Usage = msgspec.field(default_factory=Usage)
+    cost: float | None = None
+    partial: bool = False
+    attempts: list[Attempt] = []
+    first_byte_ms: float | None = None
+    total_ms: float = 0.0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    key: str = ""
+    agent: str = ""
+    session: str = ""
+    tier: str = ""
+    decision: dict[str, Any] = {}
+
+
+class Peek(msgspec.Struct):
+    """The few facts of a request the pool needs. Nothing of the prompt is kept.
+
+    `session` is the conversation id to pin by (already hashed when it was made from text), `session_source` says
+    where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("response", "resp_…").
+    """
+
+    model: str = ""
+    stream: bool = False
+    session: str | None = None
+    session_source: str = ""
+    hard: tuple[tuple[str, str], ...] = ()
+    previous_response_id: str | None = None
+    max_output: int | None = None
+    tier: str = ""
+    tools: int = 0
+
+
+class ClientError(msgspec.Struct, frozen=True):
+    """Something the pool itself has to tell a client, before a dialect gave it its shape."""
+
+    kind: ErrorKind
+    message: str
+    status: int
+    retry_at: float | None = None
+    code: str = ""
+    provider: Provider | None = None
+    plan: str = ""
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """A call of the pool's own (refresh, usage, test), described without doing it. Its repr shows no secret."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    proxy_url: str | None = None
+    timeout_s: float = 30.0
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method), ("url", self.url.partition("?")[0])]
+
+    def __repr__(self) -> str:
+        return _short(self)
+
+
+class HttpAnswer(msgspec.Struct, frozen=True):
+    """The answer to an `HttpRequest`; header names are lower case. `status` 0 = the network failed."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    error: str = ""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("bytes", len(self.body))]
+
+    def __repr__(self) -> str:
+        return _short(self)
+
+
+class ClientCall(msgspec.Struct):
+    """A client's call, as far as a provider must know it to prepare the upstream request.
+
+    `path` has neither the pool's provider prefix nor a doubled one; `query` has no pool key; `headers` are the
+    client's in their order and case, without credential, hop-by-hop, forwarding, cookie and X-Pool-* headers.
+    """
+
+    operation: Operation
+    dialect: Dialect
+    method: str
+    path: str
+    query: str = ""
+    headers: list[tuple[str, str]] = []
+    model: str = ""
+    websocket: bool = False
+
+
+class UpstreamRequest(msgspec.Struct):
+    """The upstream request. `patch` sets top-level JSON fields of the body (Code Assist's `project`)."""
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    patch: dict[str, Any] | None = None
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        names = [name for name, _ in self.headers]
+        return [("method", self.method), ("url", self.url.partition("?")[0]), ("header_names", names)]
+
+    def __repr__(self) -> str:
+        return _short(self)

@@ -1,0 +1,229 @@
+"""Settings as plain typed values: what each may be stands in its type. `configfile.load` reads and checks them."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from pool_server.core.enums import Strategy
+from pool_server.core.loopback import is_loopback
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Amount = Annotated[float, Meta(ge=0, le=1e12)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Hours = Annotated[float, Meta(gt=0, le=87600)]
+Wait = Annotated[float, Meta(ge=0, le=3600)]
+Timeout = Annotated[float, Meta(ge=1, le=86400)]
+
+# Never shown: not in errors, not in reprs, not on the settings page.
+SECRET = frozenset(
+    {
+        "admin_password",
+        "friend_code",
+        "gemini_client_secret",
+        "jwt_secret",
+        "jwt_secret_previous",
+        "smtp_password",
+        "webhook_url",
+    }
+)
+HIDDEN = "[hidden]"
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A group of settings. Its repr can be logged: secrets are hidden in it."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={HIDDEN if name in SECRET and value else repr(value)}"
+            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class PoolUsers(Section, frozen=True):
+    admin_password: str = ""  # plain, or a bcrypt hash
+    jwt_secret: str = ""  # empty = made once, kept in data_dir
+    jwt_secret_previous: str = ""  # still accepted after a rotation
+    storage_path: str = ""  # codex-pool's users file: imported once
+
+
+class Upstreams(Section, frozen=True):
+    codex: str = "https://chatgpt.com/backend-api/codex"
+    chatgpt: str = "https://chatgpt.com/backend-api"
+    openai: str = "https://api.openai.com"
+    claude: str = "https://api.anthropic.com"
+    code_assist: str = "https://cloudcode-pa.googleapis.com"
+    gemini: str = "https://generativelanguage.googleapis.com"
+    qwen: str = "https://dashscope.aliyuncs.com/compatible-mode"
+
+
+class TokenUrls(Section, frozen=True):
+    codex: str = "https://auth.openai.com/oauth/token"
+    claude: str = "https://platform.claude.com/v1/oauth/token"
+    gemini: str = "https://oauth2.googleapis.com/token"
+    qwen: str = "https://chat.qwen.ai/api/v1/oauth2/token"
+
+
+class UsagePolling(Section, frozen=True):
+    interval_s: Annotated[float, Meta(ge=0, le=86400)] = 300.0  # 0 = off
+
+
+class Limits(Section, frozen=True):
+    """A user's limits; None = none. Costs are API-equivalent US dollars."""
+
+    requests_per_minute: Count | None = None
+    concurrent: Count | None = None
+    tokens_5h: Count | None = None
+    tokens_day: Count | None = None
+    tokens_week: Count | None = None
+    tokens_month: Count | None = None
+    cost_day: Amount | None = None
+    cost_week: Amount | None = None
+    cost_month: Amount | None = None
+    providers: list[str] | None = None
+    models: list[str] | None = None  # fnmatch patterns
+
+
+class Choosing(Section, frozen=True):
+    strategy: Strategy = Strategy.BALANCED
+    lock_account: str = ""
+    wait_s: Wait = 10.0  # a request waits its turn when every account returns within this
+    pin_ttl_h: Hours = 24.0
+
+
+class FairShare(Section, frozen=True):
+    enabled: bool = True
+    short_percent: Percent = 20.0  # a provider's room is short below this much of it left
+    window_h: Hours = 5.0  # recent use that is compared
+    wait_s: Wait = 20.0
+
+
+class LedgerSettings(Section, frozen=True):
+    retention_days: Annotated[int, Meta(ge=1, le=36500)] = 90
+    friends_see: Literal["own", "pool", "names"] = "pool"
+    timezone: str = "UTC"
+
+
+class ModelPrice(Section, frozen=True):
+    """US dollars a million tokens."""
+
+    input: Amount
+    output: Amount
+    cache_read: Amount | None = None
+    cache_write: Amount | None = None
+    cache_write_1h: Amount | None = None
+
+
+class Alerts(Section, frozen=True):
+    webhook_url: str = ""
+    smtp_host: str = ""
+    smtp_port: Port = 587
+    smtp_user: str = ""
+    smtp_password: str = ""
+    smtp_tls: bool = True
+    mail_from: str = ""
+    mail_to: list[str] = []
+    room_hours: Annotated[float, Meta(ge=0, le=8760)] = 3.0  # a provider's room under this many hours
+    error_rate_percent: Percent = 20.0
+    disk_free_mb: Count = 512
+    budget_percent: tuple[Annotated[int, Meta(ge=1, le=1000)], ...] = (80, 100)
+
+
+class Backup(Section, frozen=True):
+    folder: str = ""  # empty = no scheduled copies
+    every_h: Hours = 24.0
+    keep: Positive = 7
+
+
+class CodexSettings(Section, frozen=True):
+    hold_conversations_mb: Count = 0  # 0 = off: nothing of a conversation is kept for replay
+
+
+class Settings(Section, frozen=True):
+    """Everything the operator can say. Sizes, times and units are in the names."""
+
+    listen_addr: str = "127.0.0.1:8989"
+    public_url: str = ""
+    pool_dir: Annotated[str, Meta(min_length=1)] = "pool"
+    data_dir: Annotated[str, Meta(min_length=1)] = "data"
+    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    max_body_mb: Annotated[int, Meta(ge=1, le=65536)] = 256
+    workers: Annotated[int, Meta(ge=0, le=256)] = 1
+    trusted_proxies: list[str] = []
+    debug: bool = False
+    upstream_first_byte_s: Timeout = 300.0
+    upstream_idle_s: Timeout = 300.0
+    drain_s: Wait = 30.0
+    friend_code: str = ""
+    friend_name: str = ""
+    friend_tagline: str = ""
+    pool_users: PoolUsers = PoolUsers()
+    upstreams: Upstreams = Upstreams()
+    token_urls: TokenUrls = TokenUrls()
+    usage_polling: UsagePolling = UsagePolling()
+    limits: Limits = Limits()
+    choosing: Choosing = Choosing()
+    fair_share: FairShare = FairShare()
+    ledger: LedgerSettings = LedgerSettings()
+    prices: dict[str, ModelPrice] = {}  # model → price, over the table that ships
+    subscriptions: dict[str, Amount] = {}  # account id or plan → US dollars a month
+    alerts: Alerts = Alerts()
+    backup: Backup = Backup()
+    codex: CodexSettings = CodexSettings()
+    gemini_client_id: str = ""  # only from GEMINI_OAUTH_CLIENT_ID
+    gemini_client_secret: str = ""  # only from GEMINI_OAUTH_CLIENT_SECRET
+
+    @property
+    def friends_mode(self) -> bool:
+        """Every data-plane call needs a key; otherwise local mode, loopback peers only."""
+        return bool(self.friend_code or self.pool_users.admin_password)
+
+
+class ConfigError(Exception):
+    """A mistake in the settings: one line naming key, value and what is allowed, never a secret."""
+
+
+class Listen(NamedTuple):
+    """A listen address; `host` is "" when only a port was given."""
+
+    host: str
+    port: int
+
+
+def parse_listen(text: str) -> Listen:
+    """`host:port`, `[v6]:port`, `:port` or `port`. Raises ValueError for anything else."""
+    found = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.%\w]+\]|[A-Za-z0-9._-]*):)?([0-9]{1,5})", text.strip())
+    if not found or int(found[2]) > 65535:
+        raise ValueError(text)
+    host = (found[1] or "").strip("[]")
+    if (found[1] or "").startswith("["):
+        ipaddress.IPv6Address(host.partition("%")[0])
+    elif re.fullmatch(r"[0-9.]+", host):
+        ipaddress.IPv4Address(host)
+    return Listen(host, int(found[2]))
+
+
+def bind_address(settings: Settings) -> Listen:
+    """Where to listen. A bare port means loopback in local mode and every interface in friends mode.
+
+    Raises ConfigError when local mode would listen where others can reach it: there, nobody needs a key.
+    """
+    host, port = parse_listen(settings.listen_addr)
+    if settings.friends_mode:
+        return Listen(host, port)
+    if not host:
+        return Listen("127.0.0.1", port)
+    if host.lower() != "localhost" and not is_loopback(host):
+        raise ConfigError(
+            f"listen_addr = {json.dumps(settings.listen_addr)}: without friend_code or admin_password the pool is "
+            "open to whoever reaches it, so only a loopback address is allowed (127.0.0.1, [::1], localhost)"
+        )
+    return Listen(host, port)

@@ -1,0 +1,1 @@
+"""Formats below the dialects: server-sent events, content codings, splicing of JSON bytes."""

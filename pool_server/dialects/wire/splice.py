@@ -1,0 +1,108 @@
+"""Changing single fields of a JSON body and nothing around them: prompt caches hang on byte-stable prefixes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec.json import Decoder
+
+from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, dumps, loads
+
+_ITEMS = Decoder(list[dict[str, msgspec.Raw]])
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|[^\s{}\[\]",:]+', re.DOTALL)
+
+
+def splice(body: bytes, fields: dict[str, Any]) -> bytes:
+    """Set top-level fields of a JSON object, touching only their values' bytes; a missing field is added last.
+
+    Raises BadBody when the body is not a JSON object.
+    """
+    found = loads(body, RAW_FIELDS)
+    if found is None:
+        raise BadBodyError("the request body is not a JSON object")
+    spans, end = _spans(body, found)
+    edits: list[tuple[int, int, bytes]] = []
+    added = b""
+    for name, value in fields.items():
+        if name in spans:
+            edits += [(start, stop, dumps(value)) for start, stop in spans[name]]
+        else:
+            comma = b"," if spans or added else b""
+            added += comma + dumps(name) + b":" + dumps(value)
+    if added:
+        edits.append((end, end, added))
+    parts, at = [], 0
+    for start, stop, new in sorted(edits):
+        parts += [body[at:start], new]
+        at = stop
+    return b"".join((*parts, body[at:]))
+
+
+def _spans(body: bytes, found: dict[str, msgspec.Raw]) -> tuple[dict[str, list[tuple[int, int]]], int]:
+    """Where the values of a valid JSON object's fields are, and where a further field would go."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    at = end = _skip(body, _skip(body, 0) + 1)
+    while body[at : at + 1] == b'"':
+        stop = _value_end(body, at)
+        name = TEXT.decode(body[at:stop])
+        start = _skip(body, _skip(body, stop) + 1)
+        raw = bytes(found[name])
+        # A repeated name keeps only its last value, so the others have to be walked.
+        end = start + len(raw) if body.startswith(raw, start) and name not in spans else _value_end(body, start)
+        if body[_skip(body, end) : _skip(body, end) + 1] not in (b",", b"}"):
+            end = _value_end(body, start)
+        spans.setdefault(name, []).append((start, end))
+        at = _skip(body, end)
+        if body[at : at + 1] == b",":
+            at = _skip(body, at + 1)
+    return spans, end
+
+
+def _skip(body: bytes, at: int) -> int:
+    match = _SPACE.match(body, at)
+    return match.end() if match else at
+
+
+def _value_end(body: bytes, at: int) -> int:
+    """Where the JSON value that starts at `at` ends."""
+    depth = 0
+    for token in _TOKEN.finditer(body, at):
+        first = token[0][:1]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+        if depth == 0:
+            return token.end()
+    raise BadBodyError("the request body is not a JSON object")
+
+
+_SERVER_IDS = frozenset({"message", "function_call", "custom_tool_call", "function_call_output"})
+
+
+def strip_encrypted(body: bytes) -> bytes | None:
+    """A Responses body without what only another account's backend can read; None when there is nothing of it.
+
+    Reasoning items go (they are sealed for the account that wrote them), references to stored items go, and
+    messages and calls lose the id a foreign backend gave them: with `store` false an unknown id is refused.
+    Compaction items stay: they hold the conversation, and without them the model would answer a lost one.
+    """
+    found = loads(body, RAW_FIELDS)
+    items = loads(found["input"], _ITEMS) if found and "input" in found else None
+    if not items:
+        return None
+    kept: list[dict[str, msgspec.Raw]] = []
+    changed = False
+    for item in items:
+        kind = loads(item["type"], TEXT) if "type" in item else "message"
+        if kind in ("reasoning", "item_reference"):
+            changed = True
+            continue
+        if kind in _SERVER_IDS and "id" in item:
+            item = {name: value for name, value in item.items() if name != "id"}
+            changed = True
+        kept.append(item)
+    return splice(body, {"input": kept}) if changed else None

@@ -1,0 +1,270 @@
+"""What the pool answers itself, so that no CLI shows an error or waits at start: all around the model traffic.
+
+Nothing here reaches a provider with a client's words; only the model catalogue is asked for, in the pool's own
+name. Telemetry is swallowed. A path no client is known to use gets a 404 in its dialect.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
+from urllib.parse import parse_qs
+
+from pool_server import dialects
+from pool_server.accounts import Accounts
+from pool_server.core.enums import Dialect, ErrorKind, Provider
+from pool_server.core.models import ClientError
+from pool_server.core.settings import Settings
+from pool_server.dialects import ModelInfo, ModelsShape
+from pool_server.gateway.emulation import claude, codex, google
+from pool_server.gateway.emulation.catalogue import Catalogue, Send
+from pool_server.gateway.emulation.headroom import QuotaWindow, own, pooled, tightest
+from pool_server.gateway.emulation.types import LocalAnswer, LocalRequest, answer, empty
+from pool_server.gateway.routes import match
+from pool_server.ledger import Ledger
+from pool_server.users import Principal, Users
+
+__all__ = ["LocalAnswer", "LocalAnswers", "LocalRequest"]
+
+_TOKEN_LIFE_S = 86_400  # what a refreshed "access token" says; the key itself ends when the pool says so
+_BACKEND = r"(?:/backend-api|/api/codex)"
+
+_OPEN: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("POST", re.compile(r"(?:/backend-api|/api/codex)?/ps/mcp")),
+    ("HEAD", re.compile(r"/|/api/hello")),
+    ("GET", re.compile(r"/api/hello")),
+    ("POST", re.compile(r"/oauth/token|/v1/oauth/token")),  # the token in the body is what is judged
+)
+
+Handler = Callable[[LocalRequest], Awaitable[LocalAnswer]]
+
+
+class LocalAnswers:
+    """The data plane's local half. `send` makes the pool's own calls (the model catalogue)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        accounts: Accounts,
+        users: Users,
+        ledger: Ledger,
+        send: Send,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._accounts = accounts
+        self._users = users
+        self._clock = clock
+        self.catalogue = Catalogue(settings, accounts=accounts, send=send, clock=clock)
+        self._table = self._rules()
+
+    def apply(self, settings: Settings) -> None:
+        """New settings for calls that come from now on."""
+        self._settings = settings
+        self.catalogue.settings = settings
+
+    def open_to_all(self, method: str, path: str) -> bool:
+        """Is this one of the few calls that are answered without a key?"""
+        return any(method == wanted and pattern.fullmatch(path) for wanted, pattern in _OPEN)
+
+    def handles(self, method: str, path: str) -> bool:
+        """Is there an answer other than 404? `path` has no provider prefix."""
+        return self._find(method, path) is not None
+
+    async def answer(self, request: LocalRequest) -> LocalAnswer:
+        handler = self._find(request.method, request.path)
+        if handler is None:
+            return self._unknown(request)
+        return await handler(request)
+
+    def _find(self, method: str, path: str) -> Handler | None:
+        for methods, pattern, handler in self._table:
+            if method in methods and pattern.fullmatch(path):
+                return handler
+        return None
+
+    def _unknown(self, request: LocalRequest) -> LocalAnswer:
+        prefix = f"/{request.forced.value}" if request.forced is not None else ""
+        route = match(request.method, prefix + request.path, request.headers)
+        dialect = route.dialect if route is not None else Dialect.CHAT
+        message = f"The pool does not serve {request.method} {request.path[:200]}."
+        return self._error(dialect, ErrorKind.NOT_FOUND, message, 404)
+
+    def _error(self, dialect: Dialect, kind: ErrorKind, message: str, status: int) -> LocalAnswer:
+        error = ClientError(kind, message, status)
+        return LocalAnswer(*dialects.error(dialect, error, now=self._clock()))
+
+    # ------------------------------------------------------------ the table
+
+    def _rules(self) -> list[tuple[frozenset[str], re.Pattern[str], Handler]]:
+        verbs = "|".join(sorted(google.VERBS))
+        rules: list[tuple[str, str, Handler]] = [
+            ("GET", rf"{_BACKEND}/(?:codex/)?models", self._codex_models),
+            ("GET", r"(?:/v1)?/models", self._models),
+            ("GET", r"/v1(?:beta1?|alpha)/models", self._models),
+            ("GET", r"/v1(?:beta1?|alpha)?/models/[^:]+", self._model),
+            ("GET", rf"{_BACKEND}/(?:wham/|codex/)?usage", self._codex_usage),
+            ("GET", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits", _reset_credits),
+            ("POST", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits/consume", _consume_credit),
+            ("GET", rf"{_BACKEND}/(?:wham/)?accounts/check", self._accounts_check),
+            ("GET", rf"{_BACKEND}/(?:wham/)?settings/user", _settings),
+            ("GET", rf"{_BACKEND}?/ps/plugins/(?:installed|suggested/[\w.-]+)", _plugins),
+            ("GET POST DELETE", rf"{_BACKEND}?/ps/mcp", _mcp),
+            ("POST", rf"{_BACKEND}/(?:codex/)?analytics-events(?:/.*)?", _swallow),
+            ("HEAD GET", r"/api/hello", _hello),
+            ("HEAD", r"/", _hello),
+            ("GET", r"/api/oauth/usage", self._claude_usage),
+            ("GET", r"/api/oauth/profile", self._claude_profile),
+            ("GET", r"/api/oauth/claude_cli/roles", _roles),
+            ("GET", r"/api/claude_cli/bootstrap|/api/claude_code_penguin_mode", _nothing),
+            ("GET", r"/api/directory/server-urls", _nothing),
+            ("GET", r"/api/claude_code/organizations/metrics_enabled", _no_metrics),
+            ("POST", r"/api/event_logging/.+|/api/eval/.+|/api/claude_code/metrics", _swallow),
+            ("POST", rf"/v1internal:(?:{verbs})", self._code_assist),
+            ("GET", r"/v1internal/operations/[\w.-]+", self._code_assist),
+            ("POST", r"(?:/v1)?/oauth/token", self._refresh),
+        ]
+        return [(frozenset(methods.split()), re.compile(pattern), handler) for methods, pattern, handler in rules]
+
+    # ------------------------------------------------------------ models
+
+    async def _codex_models(self, request: LocalRequest) -> LocalAnswer:
+        version = parse_qs(request.query).get("client_version", [""])[0]
+        models, etag = await self.catalogue.codex(version)
+        # Nobody could say: of an empty list the CLI uses the one it brings along; a 404 it would show as an error.
+        return self._list(request, ModelsShape.CODEX, models, etag)
+
+    async def _models(self, request: LocalRequest) -> LocalAnswer:
+        shape = self._shape(request)
+        if shape is ModelsShape.CODEX:
+            return await self._codex_models(request)
+        return self._list(request, shape, await self._served(request))
+
+    async def _model(self, request: LocalRequest) -> LocalAnswer:
+        wanted = request.path.partition("/models/")[2]
+        models = await self._served(request)
+        entry = next((dialects.model_entry(self._shape(request), one) for one in models if one.id == wanted), None)
+        return answer(entry) if entry is not None else self._unknown(request)
+
+    def _shape(self, request: LocalRequest) -> ModelsShape:
+        query = {name: values[0] for name, values in parse_qs(request.query).items()}
+        return dialects.models_shape(request.path, query, request.headers)
+
+    def _list(
+        self, request: LocalRequest, shape: ModelsShape, models: Sequence[ModelInfo], etag: str = ""
+    ) -> LocalAnswer:
+        """A model list; 304 when the client has it already."""
+        body = dialects.models_answer(shape, models)
+        etag = etag or dialects.etag(body)
+        if etag == request.headers.get("if-none-match"):
+            return LocalAnswer(304, [("ETag", etag)])
+        return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
+
+    async def _served(self, request: LocalRequest) -> list[ModelInfo]:
+        return self._allowed(request.principal, await self.catalogue.models(self._asked(request)))
+
+    def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
+        """The models the user's limits let them use."""
+        if principal is None or principal.local:
+            return models
+        limits = self._users.standing(principal.user)[0]
+        if limits.providers is not None:
+            models = [one for one in models if one.owner in limits.providers]
+        if limits.models is not None:
+            patterns = [pattern.lower() for pattern in limits.models]
+            models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
+        return models
+
+    def _asked(self, request: LocalRequest) -> list[Provider]:
+        if request.forced is not None:
+            return [request.forced]
+        return [Provider.GEMINI] if self._shape(request) is ModelsShape.GEMINI else list(Provider)
+
+    # ------------------------------------------------------------ room
+
+    def _room(self, provider: Provider, principal: Principal | None) -> list[QuotaWindow]:
+        rooms = pooled(self._accounts.glance(provider)[1])
+        if principal is not None and not principal.local:
+            rooms += own(*self._users.standing(principal.user))
+        return tightest(rooms)
+
+    async def _codex_usage(self, request: LocalRequest) -> LocalAnswer:
+        return codex.usage(self._room(Provider.CODEX, request.principal), self._clock())
+
+    async def _claude_usage(self, request: LocalRequest) -> LocalAnswer:
+        return claude.usage(self._room(Provider.CLAUDE, request.principal))
+
+    async def _claude_profile(self, request: LocalRequest) -> LocalAnswer:
+        assert request.principal is not None  # not one of the calls that are open to all
+        return claude.profile(request.principal)
+
+    async def _code_assist(self, request: LocalRequest) -> LocalAnswer:
+        models = await self.catalogue.models([Provider.GEMINI])
+        room = self._room(Provider.GEMINI, request.principal)
+        return google.code_assist(request, room, [model.id for model in models])
+
+    # ------------------------------------------------------------ sign-in
+
+    async def _accounts_check(self, request: LocalRequest) -> LocalAnswer:
+        return codex.accounts_check(request, self._settings.public_url)
+
+    async def _refresh(self, request: LocalRequest) -> LocalAnswer:
+        """A CLI's token refresh that was led here. A pool key is its own refresh token: whoever shows a living one
+        gets that very key back, and nobody gets another."""
+        form = request.json() if request.body.lstrip()[:1] == b"{" else _form(request.body)
+        token = form.get("refresh_token") if isinstance(form, dict) else None
+        owner = self._users.authenticate(token) if isinstance(token, str) and token else None
+        if not isinstance(owner, Principal) or (request.principal is not None and request.principal != owner):
+            message = "This is not a refresh token of the pool; sign in to the pool again."
+            error = {"code": "refresh_token_invalidated", "type": "invalid_request_error", "message": message}
+            return answer({"error": error, "error_description": message}, 401)
+        tokens = {"access_token": token, "refresh_token": token}
+        return answer({**tokens, "token_type": "Bearer", "expires_in": _TOKEN_LIFE_S})
+
+
+def _form(body: bytes) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
+
+
+async def _swallow(request: LocalRequest) -> LocalAnswer:
+    """Telemetry: taken and forgotten."""
+    return answer({})
+
+
+async def _hello(request: LocalRequest) -> LocalAnswer:
+    return empty(200) if request.method == "HEAD" else answer({"message": "hello"})
+
+
+async def _nothing(request: LocalRequest) -> LocalAnswer:
+    return answer({})
+
+
+async def _no_metrics(request: LocalRequest) -> LocalAnswer:
+    return answer({"metrics_logging_enabled": False})
+
+
+async def _roles(request: LocalRequest) -> LocalAnswer:
+    return claude.roles()
+
+
+async def _reset_credits(request: LocalRequest) -> LocalAnswer:
+    return codex.reset_credits()
+
+
+async def _consume_credit(request: LocalRequest) -> LocalAnswer:
+    return codex.consume_reset_credit()
+
+
+async def _settings(request: LocalRequest) -> LocalAnswer:
+    return codex.settings()
+
+
+async def _plugins(request: LocalRequest) -> LocalAnswer:
+    return codex.plugins(request)
+
+
+async def _mcp(request: LocalRequest) -> LocalAnswer:
+    return codex.mcp(request)

@@ -1,0 +1,230 @@
+"""What models the pool serves: asked of the providers now and then, the last good answer kept.
+
+One question a kind of account (a Codex plan, an endpoint of compatible servers), not one an account: accounts of a
+kind offer the same. No client waits long for it, and a provider that fails is left alone for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+
+from pool_server import __version__
+from pool_server.accounts import Accounts
+from pool_server.core.enums import AccountState, CredentialKind, Dialect, Operation, Provider
+from pool_server.core.models import ClientCall, HttpAnswer, HttpRequest
+from pool_server.core.settings import Settings
+from pool_server.dialects import ModelInfo, ModelsShape
+from pool_server.providers import Credential, catalogue_request, provider_module
+
+log = logging.getLogger("pool_server.gateway")
+
+Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+Key = tuple[Provider, str, str]
+
+FRESH_S = 900.0  # seconds a catalogue is used without asking again
+RETRY_S = 120.0  # seconds a source that failed is left alone
+WAIT_S = 4.0  # seconds a client waits for the very first answer
+MOST_SOURCES = 8  # of one provider
+MOST_KEPT = 64  # answers in memory: kinds of account × client versions
+_PLAN = "plan "
+_OUT = frozenset({AccountState.NEEDS_LOGIN, AccountState.SUSPENDED, AccountState.DISABLED})
+
+# Where no provider can be asked: models that are generally offered, so that a client's picker is not empty.
+SHIPPED: dict[Provider, tuple[str, ...]] = {
+    Provider.CODEX: ("gpt-5.1-codex", "gpt-5.1-codex-mini", "gpt-5.1"),
+    Provider.CLAUDE: ("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"),
+    Provider.GEMINI: ("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"),
+    Provider.QWEN: ("qwen3-coder-plus", "qwen3-coder-flash"),
+    Provider.OPENAI: (),
+}
+_PATHS: dict[Provider, tuple[Dialect, str]] = {
+    Provider.CLAUDE: (Dialect.MESSAGES, "/v1/models"),
+    Provider.GEMINI: (Dialect.GEMINI, "/v1beta/models"),
+    Provider.QWEN: (Dialect.CHAT, "/v1/models"),
+    Provider.OPENAI: (Dialect.CHAT, "/v1/models"),
+}
+
+
+_SHAPES = {Provider.CLAUDE: ModelsShape.ANTHROPIC, Provider.GEMINI: ModelsShape.GEMINI}
+
+Ranked = tuple[float, ModelInfo]
+
+
+class _Row(msgspec.Struct):
+    """One entry of any vendor's list: Codex has slugs and priorities, the others ids or names."""
+
+    slug: str = ""
+    id: str = ""
+    name: str = ""
+    display_name: str = ""
+    priority: float | None = None
+
+
+class _List(msgspec.Struct):
+    models: list[msgspec.Raw] = []
+    data: list[msgspec.Raw] = []
+
+
+class _Kept(msgspec.Struct):
+    """The last word of one source: `models` None until one was good; `ask_at` = when to ask again."""
+
+    models: list[Ranked] | None = None
+    etag: str = ""
+    ask_at: float = 0.0
+
+
+class Catalogue:
+    """Asks, keeps and merges model lists. One a worker; all calls on the event loop."""
+
+    def __init__(self, settings: Settings, *, accounts: Accounts, send: Send, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self._accounts = accounts
+        self._send = send
+        self._clock = clock
+        self._kept: dict[Key, _Kept] = {}
+        self._asking: dict[Key, asyncio.Task[None]] = {}
+
+    async def codex(self, client_version: str) -> tuple[list[ModelInfo], str]:
+        """What a Codex CLI of that version may choose from, each with its catalogue entry, and an ETag or "".
+
+        The union over the plans of the pool's sign-ins, in the vendor's own order; empty when nobody could say.
+        The ETag is the vendor's as long as there is one source, so that it fits the `x-models-etag` of answers.
+        """
+        sources = self._sources(Provider.CODEX) or {}
+        answers = await self._ask(
+            [
+                ((Provider.CODEX, group, client_version[:40]), account)
+                for group, account in sources.items()
+                if group.startswith(_PLAN)
+            ]
+        )
+        return _merged(answers), answers[0].etag if len(answers) == 1 else ""
+
+    async def models(self, providers: Iterable[Provider]) -> list[ModelInfo]:
+        """The models these providers serve here, provider by provider."""
+        wanted = list(providers)
+        return [model for models in await asyncio.gather(*map(self._models, wanted)) for model in models]
+
+    async def _models(self, provider: Provider) -> list[ModelInfo]:
+        sources = self._sources(provider)
+        if sources is None:
+            return []
+        answers = await self._ask([((provider, group, ""), account) for group, account in sources.items()])
+        known = _merged(answers)
+        declared = self._accounts.models().get(provider, ())
+        shipped = SHIPPED[provider] if sources and not known else ()
+        return [*known, *(ModelInfo(name, provider.value) for name in (*declared, *shipped))]
+
+    def _sources(self, provider: Provider) -> dict[str, str] | None:
+        """One account id for each kind of account to ask; accounts that declare their models need no asking.
+
+        None when the provider has no account that could serve.
+        """
+        groups: dict[str, str] = {}
+        any_account = False
+        for account, state in self._accounts.samples(provider):
+            if state in _OUT:
+                continue
+            try:
+                cred = self._accounts.credential(account)
+            except KeyError:
+                continue  # taken away just now
+            any_account = True
+            if not cred.models:
+                groups.setdefault(_group(cred), account)
+            if len(groups) == MOST_SOURCES:
+                break
+        return groups if any_account else None
+
+    async def _ask(self, pairs: list[tuple[Key, str]]) -> list[_Kept]:
+        """What the sources last said, in their order; those that never said anything are waited for."""
+        waited: list[asyncio.Task[None]] = []
+        for key, account in pairs:
+            kept = self._kept.get(key)
+            if kept is None:
+                if len(self._kept) >= MOST_KEPT:
+                    self._kept.pop(next(iter(self._kept)))
+                kept = self._kept[key] = _Kept()
+            if kept.ask_at <= self._clock() and key not in self._asking:
+                task = asyncio.create_task(self._fetch(key, account, kept))
+                self._asking[key] = task
+                task.add_done_callback(lambda _, key=key: self._asking.pop(key, None))  # type: ignore[misc]
+            if kept.models is None and key in self._asking:
+                waited.append(self._asking[key])
+        if waited:
+            await asyncio.wait(waited, timeout=WAIT_S)
+        return [self._kept.get(key, _Kept()) for key, _ in pairs]
+
+    async def _fetch(self, key: Key, account: str, kept: _Kept) -> None:
+        kept.ask_at = self._clock() + RETRY_S
+        request = self._request(key, account)
+        if request is None:
+            kept.ask_at = self._clock() + FRESH_S
+            return
+        answer = await self._send(request)
+        models = _read(key, answer.body) if answer.status == 200 else None
+        if not models:
+            log.info("%s could not be asked for its models (status %d)", account, answer.status)
+            return
+        kept.models = models
+        kept.etag = answer.headers.get("etag", "")
+        kept.ask_at = self._clock() + FRESH_S
+
+    def _request(self, key: Key, account: str) -> HttpRequest | None:
+        """None where the provider has no list for this kind of credential."""
+        provider, _, version = key
+        cred = self._accounts.credential(account)
+        if provider is Provider.CODEX:
+            request = catalogue_request(cred, self.settings, version or "1.0.0")
+        elif provider is Provider.GEMINI and cred.kind is not CredentialKind.API_KEY:
+            return None
+        else:
+            dialect, path = _PATHS[provider]
+            headers = [("User-Agent", f"pool-server/{__version__}"), ("Accept", "application/json")]
+            if provider is Provider.CLAUDE:
+                headers.append(("anthropic-version", "2023-06-01"))
+            upcall = ClientCall(Operation.OTHER, dialect, "GET", path, headers=headers)
+            prepared = provider_module(provider).prepare(cred, upcall, self.settings)
+            request = HttpRequest("GET", prepared.url, tuple(prepared.headers))
+        return msgspec.structs.replace(request, proxy_url=self._accounts.proxy_url(account), timeout_s=20.0)
+
+
+def _group(cred: Credential) -> str:
+    if cred.provider is Provider.CODEX and cred.kind is not CredentialKind.API_KEY:
+        return _PLAN + cred.plan
+    return f"{cred.kind} {cred.base_url}"
+
+
+def _read(key: Key, body: bytes) -> list[Ranked] | None:
+    """The models of a vendor's list with their rank; None when it is no list.
+
+    Entries keep the vendor's own words where the list came in a client's shape that holds nothing of the account.
+    """
+    provider, group, _ = key
+    shape = ModelsShape.CODEX if group.startswith(_PLAN) else _SHAPES.get(provider)
+    found: list[Ranked] = []
+    try:
+        rows = msgspec.json.decode(body, type=_List)
+        for raw in rows.models or rows.data:
+            row = msgspec.json.decode(raw, type=_Row)
+            name = row.slug or row.id or row.name.removeprefix("models/")
+            entries = {shape: msgspec.Raw(bytes(raw))} if shape is not None else {}
+            if name:
+                rank = float("inf") if row.priority is None else row.priority
+                found.append((rank, ModelInfo(name, provider.value, row.display_name, entries=entries)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found
+
+
+def _merged(answers: list[_Kept]) -> list[ModelInfo]:
+    """Every model once, in the vendor's order: lower ranks first, those without one as they came."""
+    ranked = sorted((pair for one in answers for pair in one.models or ()), key=lambda pair: pair[0])
+    unique: dict[str, ModelInfo] = {}
+    for _, model in ranked:
+        unique.setdefault(model.id, model)
+    return list(unique.values())

@@ -1,0 +1,63 @@
+"""How much room a friend has: the tighter of the own limits and what the pool has left. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pool_server.core.settings import Limits
+
+FIVE_HOURS, DAY, WEEK, MONTH = 18_000, 86_400, 604_800, 2_592_000
+
+# Which limit of a user counts in which window.
+_OWN: tuple[tuple[str, int], ...] = (
+    ("tokens_5h", FIVE_HOURS),
+    ("tokens_day", DAY),
+    ("tokens_week", WEEK),
+    ("tokens_month", MONTH),
+    ("cost_day", DAY),
+    ("cost_week", WEEK),
+    ("cost_month", MONTH),
+)
+
+
+class QuotaWindow(msgspec.Struct, frozen=True):
+    """One window: its length, percent used (may pass 100), unix seconds of its end (None = not known)."""
+
+    seconds: int
+    used_percent: float
+    resets_at: float | None
+
+
+def pooled(windows: Iterable[Mapping[str, Any]]) -> list[QuotaWindow]:
+    """A provider's windows of all accounts together, from `Accounts.glance()`."""
+    return [
+        QuotaWindow(int(window["seconds"]), float(window["used_percent"]), window["resets_at"])
+        for window in windows
+        if window["seconds"] and window["used_percent"] is not None
+    ]
+
+
+def own(limits: Limits, used: Mapping[str, float], frees: Mapping[str, float | None]) -> list[QuotaWindow]:
+    """A user's own limits as windows; `used` and `frees` by the limits' names."""
+    return [
+        QuotaWindow(seconds, 100.0 * used[name] / most if most > 0 else 100.0, frees[name])
+        for name, seconds in _OWN
+        if (most := getattr(limits, name)) is not None
+    ]
+
+
+def two_slots(rooms: Iterable[QuotaWindow]) -> list[QuotaWindow]:
+    """The two windows that are used most, the shorter one first: all that Codex has room for on its screens."""
+    return sorted(sorted(rooms, key=lambda room: -room.used_percent)[:2], key=lambda room: room.seconds)
+
+
+def tightest(rooms: Iterable[QuotaWindow]) -> list[QuotaWindow]:
+    """For each length of window the one that is used most, in order of length."""
+    best: dict[int, QuotaWindow] = {}
+    for room in rooms:
+        if room.seconds not in best or room.used_percent > best[room.seconds].used_percent:
+            best[room.seconds] = room
+    return [best[seconds] for seconds in sorted(best)]

@@ -1,0 +1,85 @@
+"""What the client is told when the pool cannot serve: one honest error. Pure."""
+
+from __future__ import annotations
+
+from pool_server.accounts import Decision
+from pool_server.core.enums import Denial, ErrorKind, FaultKind, Provider, Refusal
+from pool_server.core.models import ClientError, Fault
+from pool_server.users import Denied
+
+_OPERATOR = frozenset({Refusal.NEEDS_LOGIN, Refusal.SUSPENDED, Refusal.DISABLED, Refusal.EXPIRED})
+_UNFIT = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT})
+_OUT = frozenset({FaultKind.QUOTA, FaultKind.RATE, FaultKind.PAYMENT, FaultKind.CAPACITY})
+_ACCOUNT = frozenset({FaultKind.AUTH, FaultKind.PERMISSION, FaultKind.SUSPENDED, FaultKind.NEEDS_USER})
+_MODEL = frozenset({FaultKind.NOT_FOUND, FaultKind.MODEL_UNSUPPORTED})
+_RETRY_S = 5.0  # a 5xx asks for a pause of this length when nobody said better
+_REFUSED_STATUS = {
+    Denial.NO_KEY: 401,
+    Denial.BAD_KEY: 401,
+    Denial.EXPIRED_KEY: 401,
+    Denial.REVOKED_KEY: 401,
+    Denial.USER_DISABLED: 403,
+    Denial.NOT_LOCAL: 403,
+    Denial.PROVIDER: 403,
+    Denial.MODEL: 403,
+    Denial.STORE: 503,
+}
+
+
+def denied(refusal: Denied) -> ClientError:
+    """The error for a caller who is not let in, or not further."""
+    status = _REFUSED_STATUS.get(refusal.denial, 429)
+    kind = {401: ErrorKind.AUTH, 403: ErrorKind.FORBIDDEN, 503: ErrorKind.NO_ACCOUNT}.get(status, ErrorKind.LIMIT)
+    return ClientError(kind, refusal.message, status, refusal.retry_at, code=refusal.denial.value)
+
+
+def unserved(
+    decision: Decision, fault: Fault | None, providers: tuple[Provider, ...], model: str, now: float
+) -> ClientError:
+    """The error when no account is left to try. `now` in unix seconds decides how a return is worded."""
+    provider = providers[0] if providers else None
+    name = " or ".join(one.value for one in providers) or "fitting"
+    refusals = {candidate.refusal for candidate in decision.candidates if candidate.refusal is not None}
+    if decision.hard_lost:
+        message = "The account that holds this conversation cannot serve now; send the conversation again in full."
+        return ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found", provider=provider)
+    if fault is not None and fault.kind in _MODEL:
+        return _no_model(name, model, provider)
+    if fault is None or fault.kind in _OUT | _ACCOUNT:
+        if decision.retry_at is not None:
+            return exhausted(name, decision.retry_at, provider)
+        if fault is not None and fault.kind in _OUT:
+            return exhausted(name, fault.retry_at or now + _RETRY_S, provider)
+        if refusals and refusals <= _UNFIT | {Refusal.PROVIDER}:
+            return _no_model(name, model, provider)
+        return _no_account(name, refusals, fault, provider)
+    if fault.kind is FaultKind.NETWORK:
+        message = f"{name} could not be reached: {fault.message or 'no answer'}."
+        return ClientError(ErrorKind.UNREACHABLE, message, 502, now + _RETRY_S, provider=provider)
+    if decision.retry_at is not None and Refusal.COOLING in refusals and fault.kind is not FaultKind.OVERLOAD:
+        return exhausted(name, decision.retry_at, provider)
+    message = f"{name} cannot answer now: {fault.message or fault.kind.value}."
+    return ClientError(ErrorKind.UNREACHABLE, message, 503, fault.retry_at or now + _RETRY_S, fault.code, provider)
+
+
+def exhausted(name: str, retry_at: float, provider: Provider | None) -> ClientError:
+    """Every account is out until `retry_at` (unix seconds); each dialect says when that is in its own way."""
+    message = f"Every {name} account of the pool is out of room."
+    return ClientError(ErrorKind.EXHAUSTED, message, 429, retry_at, "usage_limit_reached", provider)
+
+
+def _no_model(name: str, model: str, provider: Provider | None) -> ClientError:
+    message = f"No {name} account of the pool offers the model {model[:80]!r}."
+    return ClientError(ErrorKind.NOT_FOUND, message, 404, code="model_not_found", provider=provider)
+
+
+def _no_account(name: str, refusals: set[Refusal], fault: Fault | None, provider: Provider | None) -> ClientError:
+    if Refusal.NOT_FORCED in refusals:
+        message = "The account asked for by X-Pool-Account cannot serve this request."
+    elif Refusal.NEEDS_LOGIN in refusals or (fault is not None and fault.kind in _ACCOUNT):
+        message = f"No {name} account of the pool is signed in; the operator must sign one in again."
+    elif refusals & _OPERATOR:
+        message = f"Every {name} account of the pool is switched off or stopped; the operator must enable one."
+    else:
+        message = f"The pool has no {name} account; the operator must put a credential file into its pool folder."
+    return ClientError(ErrorKind.NO_ACCOUNT, message, 503, provider=provider)

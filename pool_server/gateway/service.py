@@ -1,0 +1,151 @@
+"""The data plane's front: picks what belongs to it out of the server's traffic and keeps count of what is live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from tornado.httputil import HTTPServerRequest
+from tornado.ioloop import PeriodicCallback
+
+from pool_server.accounts import Accounts
+from pool_server.core.enums import Denial, ErrorKind, Outcome
+from pool_server.core.loopback import local_refusal
+from pool_server.core.models import ClientError
+from pool_server.core.settings import Settings
+from pool_server.gateway import final_error, metrics
+from pool_server.gateway.emulation.answers import LocalAnswers
+from pool_server.gateway.emulation.quota_headers import FriendView
+from pool_server.gateway.exchange import HeadroomGauge, Services
+from pool_server.gateway.headers import credentials
+from pool_server.gateway.held_conversations import HeldConversations
+from pool_server.gateway.http.handler import HttpExchange
+from pool_server.gateway.routes import Route, match
+from pool_server.gateway.upstream import Upstream
+from pool_server.gateway.websocket.handler import CodexSocket, socket_application
+from pool_server.http1 import ClientDisconnectedError, Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.ledger import Ledger
+from pool_server.users import Denied, Principal, Users
+
+TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
+
+
+class Gateway:
+    """Ask it first of each request: paths it does not know go on to the pages."""
+
+    def __init__(
+        self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
+    ) -> None:
+        view = FriendView(accounts, users)
+        self.rooms = Services(settings, accounts, users, ledger, upstream, HeadroomGauge(accounts), view)
+        self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
+        self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
+        self.live: set[HttpExchange] = set()
+        self.sockets: set[CodexSocket] = set()
+        self.http_only: dict[str, float] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._socket_app = socket_application(self)
+        self.draining = False
+        self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
+        metrics.live.set_function(lambda: self._working)
+        users.on_end.append(self._ended)
+
+    def take(self, request: Request, response: Response) -> RequestHandler | None:
+        """Who answers a request of the data plane; None for all others."""
+        route = match(request.method, request.path, request.headers)
+        if route is None:
+            return None
+        if route.websocket:
+            return TornadoRequestHandler(self._socket_app, request, response)
+        return HttpExchange(self, request, response, route)
+
+    def door(self, request: Request | HTTPServerRequest, route: Route) -> Principal | ClientError | None:
+        """Who calls: a principal, None for the few calls open to all, or the error that turns them away."""
+        if self.draining:
+            return ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
+        users = self.rooms.users
+        if not self.rooms.settings.friends_mode:
+            refusal = local_refusal(request.remote_ip or "", request.headers)
+            if refusal is not None:
+                metrics.caller_refused(Denial.NOT_LOCAL.value).inc()
+                message = f"{refusal[0].upper()}{refusal[1:]}."
+                return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.NOT_LOCAL.value)
+            return users.local_principal()
+        if not route.model_call and self.local.open_to_all(request.method or "", route.path):
+            return None
+        answer: Principal | Denied | None = None
+        for token in credentials(request.headers, request.query):
+            answer = users.authenticate(token)
+            if isinstance(answer, Principal):
+                return answer
+        if answer is None:
+            answer = users.authenticate(None)
+        assert isinstance(answer, Denied)
+        metrics.caller_refused(answer.denial.value).inc()
+        return final_error.denied(answer)
+
+    def start(self) -> None:
+        """Begins to look after what is live; needs a running event loop."""
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for exchange in list(self.live):
+            with suppress(ClientDisconnectedError):  # its own task learns of it too
+                exchange.tick(now)
+
+    def apply(self, settings: Settings) -> None:
+        """New settings for exchanges that begin from now on."""
+        self.rooms.settings = settings
+        self.local.apply(settings)
+
+    async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
+        """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        error = ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
+        while True:
+            for socket in [socket for socket in self.sockets if not socket.busy]:
+                socket.stop(Outcome.CUT, error)
+            if not self._working or loop.time() >= deadline:
+                break
+            await poll(0.05)
+        for exchange in self._all():
+            exchange.stop(Outcome.CUT, error)
+        grace = loop.time() + 2.0
+        while self._working and loop.time() < grace:
+            await poll(0.02)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what no client waits for; it may fail."""
+
+        async def quietly() -> None:
+            with contextlib.suppress(Exception):
+                await work
+
+        task = asyncio.get_running_loop().create_task(quietly())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _all(self) -> list[HttpExchange | CodexSocket]:
+        return [*self.live, *self.sockets]
+
+    @property
+    def _working(self) -> int:
+        return len(self.live) + sum(socket.busy for socket in self.sockets)
+
+    async def close(self) -> None:
+        self._ticker.stop()
+        await self.rooms.upstream.close()
+
+    def _ended(self, user: str | None, key: str | None) -> None:
+        """A user was disabled or a key revoked: their exchanges end now."""
+        error = ClientError(ErrorKind.AUTH, "This key was revoked.", 401, code=Denial.REVOKED_KEY.value)
+        for exchange in self._all():
+            who = exchange.principal
+            if who is not None and (who.user == user or (key and who.key == key)):
+                exchange.stop(Outcome.REVOKED, error)

@@ -1,0 +1,67 @@
+"""Ties a socket to an account: the upstream's own WebSocket, or the bridge over HTTP where it has none."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from pool_server.core.enums import CredentialKind
+from pool_server.core.models import Fault
+from pool_server.gateway.exchange import Exchange, Services
+from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError
+from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, LinkClosedError, SocketLink
+from pool_server.providers import Credential, network_fault, provider_module
+
+_HTTP_ONLY_S = 3600.0  # how long a refused upgrade is remembered
+_NO_SOCKET = frozenset({404, 405, 426, 501})
+_HANDSHAKE_S = 30.0
+
+
+class Dialler:
+    """`http_only` is shared by all sockets: account → unix seconds until which no upgrade is tried."""
+
+    def __init__(self, rooms: Services, http_only: dict[str, float]) -> None:
+        self._rooms = rooms
+        self._http_only = http_only
+
+    async def dial(self, x: Exchange, account: str, credential: Credential) -> tuple[Link | None, Fault | None]:
+        """A link to the account, or the fault that stands against it."""
+        settings = self._rooms.settings
+        proxy_url = self._rooms.accounts.proxy_url(account)
+        module = provider_module(credential.provider)
+        if credential.kind is not CredentialKind.API_KEY and self._http_only.get(account, 0.0) < time.time():
+            try:
+                socket, headers = await self._rooms.upstream.dial(
+                    module.prepare(credential, x.upcall, settings),
+                    proxy_url=proxy_url,
+                    frame_cap=FRAME_CAP,
+                    timeout_s=_HANDSHAKE_S,
+                )
+            except UpstreamError as error:
+                return None, network_fault(str(error))
+            except HandshakeRefusedError as refused:
+                x.observe(account, credential, refused.headers)
+                if refused.status not in _NO_SOCKET:
+                    now = time.time()
+                    return None, module.classify(refused.status, refused.headers, b"", now=now, model=x.peek.model)
+                self._http_only[account] = time.time() + _HTTP_ONLY_S
+            else:
+                x.observe(account, credential, headers)
+                return SocketLink(account, socket, headers), None
+        upcall = msgspec.structs.replace(x.upcall, websocket=False, method="POST")
+        upcall.headers = [*upcall.headers, ("Content-Type", "application/json"), ("Accept", "text/event-stream")]
+        prepared = module.prepare(credential, upcall, settings)
+        first_byte_s = settings.upstream_first_byte_s
+        link = HttpLink(account, self._rooms.upstream, prepared, proxy_url=proxy_url, first_byte_s=first_byte_s)
+        return link, None
+
+    def fault_of(self, x: Exchange, account: str, closed: LinkClosedError) -> Fault:
+        """What a link that closed within a turn means."""
+        if not closed.status:
+            return network_fault(closed.reason or f"the provider closed the socket ({closed.code})")
+        credential = self._rooms.accounts.credential(account)
+        x.observe(account, credential, closed.headers)
+        module = provider_module(credential.provider)
+        body = credential.hide(closed.body)
+        return module.classify(closed.status, closed.headers, body, now=time.time(), model=x.peek.model)

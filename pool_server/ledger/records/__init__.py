@@ -1,0 +1,1 @@
+"""Usage records: how they are keyed, encoded and made fit to keep."""

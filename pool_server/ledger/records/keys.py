@@ -1,0 +1,146 @@
+"""How the ledger's tables are keyed.
+
+- `records`: time of the exchange (microseconds, 8 bytes) + 4 bytes of its id's hash → the record
+- `record_ids`: the id → the key in `records`; what makes recording exactly-once
+- `record_index`: kind + 4 bytes of the value's hash + the key in `records` → nothing
+- `rollups`: grain + dimension + start of the bucket (4 bytes) + names joined by NUL → sums; buckets first, so that
+  what is being written lies together and a range of time is one scan
+- `recent`: the key in `records` → what the exchange adds to the rollups, until it is in them
+- `quota_history`: account NUL scope NUL window NUL + time (8 bytes) → one sighting
+- `ledger_notes`: small facts (what was pruned, open incidents)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pool_server.core.enums import Outcome
+from pool_server.core.models import UsageRecord
+from pool_server.storage import Txn
+
+RECORDS = "records"
+RECORD_IDS = "record_ids"
+RECORD_INDEX = "record_index"
+ROLLUPS = "rollups"
+RECENT = "recent"
+QUOTA = "quota_history"
+NOTES = "ledger_notes"
+TABLES = (RECORDS, RECORD_IDS, RECORD_INDEX, ROLLUPS, RECENT, QUOTA, NOTES)
+
+# Format 2 has `recent` beside the rollups: a program of format 1 would leave what lies there out of its sums.
+FORMAT = 2
+MIGRATIONS: dict[int, Callable[[Txn], None]] = {1: lambda txn: None}  # the table begins empty
+
+Grain = Literal[b"m", b"h", b"d"]
+GRAINS: tuple[Grain, ...] = (b"m", b"h", b"d")
+
+POOL, PROVIDER, ACCOUNT, USER, MODEL = b"-", b"p", b"a", b"u", b"m"
+USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, CUBE = b"M", b"A", b"c", b"C"
+DIMENSIONS = (POOL, PROVIDER, ACCOUNT, USER, MODEL, USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, CUBE)
+
+BY_USER, BY_ACCOUNT, BY_MODEL, BY_OUTCOME, FAILED = b"u", b"a", b"m", b"o", b"f"
+
+Cell = tuple[str, str, str]  # user, account key, model
+Name = tuple[bytes, bytes]  # a dimension and the name part of a key in it
+_LAST_SECOND = 0xFFFFFFFF
+
+
+def account_key(rec: UsageRecord) -> str:
+    """The account's name in keys. It always begins with "provider:", also when no account was chosen."""
+    if rec.account.startswith(rec.provider + ":"):
+        return rec.account
+    return f"{rec.provider}:{rec.account}"
+
+
+def record_key(at: float, ident: str) -> bytes:
+    return time_key(at) + _hash4(ident)
+
+
+def time_key(at: float) -> bytes:
+    """The least record key of an instant."""
+    return max(0, int(at * 1_000_000)).to_bytes(8, "big")
+
+
+def index_prefix(kind: bytes, value: str) -> bytes:
+    """What the index keys of one value begin with. Values of equal hash share it: whoever reads, compares."""
+    return kind + _hash4(value)
+
+
+def index_keys(rec: UsageRecord, key: bytes) -> list[bytes]:
+    """Every index entry of a record."""
+    keys = [
+        index_prefix(BY_USER, rec.user) + key,
+        index_prefix(BY_ACCOUNT, rec.account) + key,
+        index_prefix(BY_MODEL, rec.model) + key,
+    ]
+    if rec.outcome != Outcome.OK:
+        keys.append(index_prefix(BY_OUTCOME, rec.outcome) + key)
+        keys.append(index_prefix(FAILED, "") + key)
+    return keys
+
+
+def rollup_key(grain: bytes, dimension: bytes, bucket: int, names: str = "") -> bytes:
+    return grain + dimension + seconds_key(bucket) + names.encode()
+
+
+def seconds_key(at: float) -> bytes:
+    return min(max(0, int(at)), _LAST_SECOND).to_bytes(4, "big")
+
+
+def names_of(cell: Cell) -> tuple[Name, ...]:
+    """For each dimension its code and the name part of a cell's keys."""
+    user, account, model = (part.encode() for part in cell)
+    provider = account.partition(b":")[0]
+    return (
+        (POOL, b""),
+        (PROVIDER, provider),
+        (ACCOUNT, account),
+        (USER, user),
+        (MODEL, model),
+        (USER_MODEL, user + b"\0" + model),
+        (USER_ACCOUNT, user + b"\0" + account),
+        (ACCOUNT_MODEL, account + b"\0" + model),
+        (CUBE, user + b"\0" + account + b"\0" + model),
+    )
+
+
+class Days:
+    """Where days begin in one time zone; remembers the day asked for last."""
+
+    def __init__(self, timezone: str) -> None:
+        self.zone = zone(timezone)
+        self._from, self._to = 0, 0
+
+    def start(self, at: float) -> int:
+        """Unix seconds of the local midnight at or before `at`."""
+        if not self._from <= at < self._to:
+            midnight = datetime.fromtimestamp(at, self.zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+            self._from = int(midnight.timestamp())
+            self._to = int((midnight + timedelta(days=1)).timestamp())
+        return self._from
+
+    def hour(self, at: float) -> int:
+        """Unix seconds at which the local hour of `at` began."""
+        day = self.start(at)
+        return day + int(at - day) // 3600 * 3600
+
+    def after(self, at: float) -> int:
+        """The midnight that follows `start(at)`; days of a clock change have 23 or 25 hours."""
+        self.start(at)
+        return self._to
+
+
+def zone(name: str) -> ZoneInfo:
+    """The named zone, UTC when this machine does not know it."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def _hash4(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()

@@ -1,0 +1,92 @@
+"""Forgets what is old, a little at a time, so that recording never waits behind it.
+
+Minute rows stay 2 days, hour rows 90, day rows for ever, single exchanges and quota sightings as the settings say.
+A clock that jumps ahead must not empty the ledger: what counts as "now" moves on by at most a day a run.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pool_server.ledger.records import keys
+from pool_server.ledger.records.codec import unpack
+from pool_server.ledger.records.keys import Days
+from pool_server.ledger.rollups.time_slices import PRUNED, Kept, kept
+from pool_server.storage import Txn
+
+DAY_S = 86_400
+MINUTES_KEPT_S = 2 * DAY_S
+HOURS_KEPT_S = 90 * DAY_S
+MAX_ADVANCE_S = DAY_S  # a run
+EVERY_S = 3600.0
+STEP = 200  # deletions a transaction
+_CLOCK = b"prune_clock"
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Everything before these instants goes; unix seconds."""
+
+    records: float
+    minutes: int
+    hours: int
+
+
+def plan(now: float, retention_days: int, days: Days, have: Kept) -> Cut:
+    """Where to cut. Minutes end at a full hour and hours at a midnight, so that coarser rows take over there."""
+    return Cut(
+        records=now - retention_days * DAY_S,
+        minutes=max(have.minutes, days.hour(max(0.0, now - MINUTES_KEPT_S))),
+        hours=max(have.hours, days.start(max(0.0, now - HOURS_KEPT_S))),
+    )
+
+
+def begin(txn: Txn, now: float, retention_days: int, days: Days) -> Cut:
+    """Start a run: note what will be gone, before it goes."""
+    raw = txn.get(keys.NOTES, _CLOCK)
+    now = now if raw is None else min(now, float(raw) + MAX_ADVANCE_S)
+    cut = plan(now, retention_days, days, kept(txn))
+    txn.put(keys.NOTES, _CLOCK, repr(now).encode())
+    txn.put(keys.NOTES, PRUNED, msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours)))
+    return cut
+
+
+def step(txn: Txn, cut: Cut) -> bool:
+    """Delete up to about STEP rows; True while there is more."""
+    gone = _records(txn, cut.records)
+    for grain, before in ((b"m", cut.minutes), (b"h", cut.hours)):
+        for dimension in keys.DIMENSIONS:
+            if gone >= STEP:
+                return True
+            head = grain + dimension
+            gone += txn.delete_range(keys.ROLLUPS, head, head + keys.seconds_key(before), limit=STEP - gone)
+    return gone >= STEP
+
+
+def _records(txn: Txn, before: float) -> int:
+    old = list(txn.scan(keys.RECORDS, b"", keys.time_key(before), limit=STEP // 4))  # each has four or five rows
+    for key, raw in old:
+        txn.delete(keys.RECORDS, key)
+        try:
+            rec = unpack(raw)
+        except ValueError:
+            continue  # its index entries lead nowhere, which readers bear
+        txn.delete(keys.RECORD_IDS, rec.id.encode())
+        for entry in keys.index_keys(rec, key):
+            txn.delete(keys.RECORD_INDEX, entry)
+    return len(old) * 5
+
+
+def quota(txn: Txn, before: float) -> bool:
+    """Delete up to STEP old sightings, but never a series' last one; True while there is more."""
+    gone = 0
+    stop = keys.time_key(before)
+    prefix = b""
+    while gone < STEP:
+        found = next(txn.scan(keys.QUOTA, prefix, limit=1), None)
+        if found is None:
+            return False
+        head = found[0][:-8]
+        last = next(txn.scan(keys.QUOTA, head, head + b"\xff" * 9, reverse=True, limit=1))[0]
+        gone += txn.delete_range(keys.QUOTA, head, min(head + stop, last), limit=STEP - gone)
+        prefix = head + b"\xff" * 9
+    return True

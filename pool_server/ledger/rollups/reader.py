@@ -1,0 +1,179 @@
+"""Reads rollup rows for any filter and grouping.
+
+Nine dimensions are kept; a question is answered from the smallest that knows all the names it filters or groups
+by. An account's name begins with its provider, so a provider beside another name is read from the account's. What
+is not in the rollups yet is read beside them, as rows of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Literal
+
+import msgspec
+
+from pool_server.ledger.records import keys
+from pool_server.ledger.rollups import pending
+from pool_server.ledger.rollups.pending import Share
+from pool_server.ledger.rollups.time_slices import Slice
+from pool_server.storage import Reader
+
+Field = Literal["provider", "account", "user", "model"]
+_ORDER: dict[frozenset[str], tuple[bytes, tuple[Field, ...]]] = {
+    frozenset(): (keys.POOL, ()),
+    frozenset({"provider"}): (keys.PROVIDER, ("provider",)),
+    frozenset({"account"}): (keys.ACCOUNT, ("account",)),
+    frozenset({"user"}): (keys.USER, ("user",)),
+    frozenset({"model"}): (keys.MODEL, ("model",)),
+    frozenset({"user", "model"}): (keys.USER_MODEL, ("user", "model")),
+    frozenset({"user", "account"}): (keys.USER_ACCOUNT, ("user", "account")),
+    frozenset({"account", "model"}): (keys.ACCOUNT_MODEL, ("account", "model")),
+    frozenset({"user", "account", "model"}): (keys.CUBE, ("user", "account", "model")),
+}
+_END = b"\xff"  # greater than any byte of UTF-8 text
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """Only exchanges with these names; None = any. Account "claude:" is for claude with no account chosen."""
+
+    provider: str | None = None
+    account: str | None = None
+    user: str | None = None
+    model: str | None = None
+
+
+class RollupRow(msgspec.Struct, frozen=True):
+    """One rollup row: start of its bucket, the names asked for, its encoded sums. More than one may have both."""
+
+    bucket: int
+    names: tuple[str, ...]
+    raw: bytes
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    dimension: bytes
+    order: tuple[Field, ...]
+    prefix: bytes  # what the names of every wanted row begin with
+    exact: bool  # `prefix` is the whole name: one row a bucket
+    tail: bytes  # what the names of every wanted row end with
+    wanted: tuple[tuple[int, str, bool], ...]  # position, text, whether the text is only the name's beginning
+
+
+def rows(reader: Reader, slices: Iterable[Slice], filters: Filters, by: tuple[Field, ...] = ()) -> Iterator[RollupRow]:
+    """Every row of the slices that passes the filters, named by the fields of `by`."""
+    plan = _plan(filters, by)
+    pick = [_picker(field, plan.order) for field in by]
+    newest = pending.shares(reader)
+    for part in slices:
+        for bucket, name, raw in chain(_scan(reader, part, plan), _newest(newest, part, plan)):
+            if not name.endswith(plan.tail):
+                continue  # most rows of a scan for a name that comes last: told apart without taking them apart
+            names = name.decode().split("\0") if name else [""]
+            if plan.wanted and not _passes(names, plan.wanted):
+                continue
+            yield RollupRow(bucket, tuple(_pick(names, p) for p in pick), raw)
+
+
+def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
+    known: dict[str, str] = {
+        field: value
+        for field in ("provider", "account", "user", "model")
+        if (value := getattr(filters, field)) is not None
+    }
+    needed = set(known) | set(by)
+    if "provider" in needed and len(needed) > 1:
+        needed = (needed - {"provider"}) | {"account"}
+    dimension, order = _ORDER[frozenset(needed)]
+    wanted: list[tuple[int, str, bool]] = []
+    prefix, open_end = b"", False
+    leading = True
+    for position, field in enumerate(order):
+        text, partial = _condition(field, known)
+        if text is None:
+            leading = False
+            continue
+        if leading:
+            prefix += text.encode() + (b"" if partial or position == len(order) - 1 else b"\0")
+            open_end = partial
+            leading = not partial
+        else:
+            wanted.append((position, text, partial))
+    if "provider" in known and "account" in known:
+        wanted.append((order.index("account"), known["provider"] + ":", True))
+    exact = leading and not open_end
+    tail = b""
+    if wanted and wanted[-1][0] == len(order) - 1 and not wanted[-1][2]:
+        tail = b"\0" + wanted[-1][1].encode()
+    return _Plan(dimension, order, prefix, exact, tail, tuple(wanted))
+
+
+def _condition(field: Field, known: dict[str, str]) -> tuple[str | None, bool]:
+    """What a part of the name must be, and whether only its beginning."""
+    if field == "account" and "account" not in known and "provider" in known:
+        return known["provider"] + ":", True
+    return known.get(field), False
+
+
+def _scan(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
+    base = part.grain + plan.dimension
+    if not plan.order or not (plan.prefix or plan.exact):
+        start, stop = base + keys.seconds_key(part.start), base + keys.seconds_key(part.stop)
+        for key, raw in reader.scan(keys.ROLLUPS, start, stop):
+            yield int.from_bytes(key[2:6], "big"), key[6:], raw
+        return
+    for bucket in _buckets(reader, part):
+        head = base + bucket + plan.prefix
+        at = int.from_bytes(bucket, "big")
+        if plan.exact:
+            raw_row = reader.get(keys.ROLLUPS, head)
+            if raw_row is not None:
+                yield at, plan.prefix, raw_row
+            continue
+        for key, raw in reader.scan(keys.ROLLUPS, head, head + _END):
+            yield at, key[6:], raw
+
+
+def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
+    """What `_scan` would find if the newest exchanges were in the rollups, a row for each of them."""
+    grain = keys.GRAINS.index(part.grain)
+    for share in shares:
+        start = share.starts[grain]
+        if part.start <= start < part.stop:
+            name = _name(share.cell, plan.order)
+            if name == plan.prefix if plan.exact else name.startswith(plan.prefix):
+                yield start, name, share.sums
+
+
+def _name(cell: keys.Cell, order: tuple[Field, ...]) -> bytes:
+    user, account, model = cell
+    parts = {"user": user, "account": account, "model": model, "provider": account.partition(":")[0]}
+    return "\0".join([parts[field] for field in order]).encode()
+
+
+def _buckets(reader: Reader, part: Slice) -> list[bytes]:
+    """The buckets in which anything happened; the pool's own rows name them."""
+    base = part.grain + keys.POOL
+    start, stop = base + keys.seconds_key(part.start), base + keys.seconds_key(part.stop)
+    return [key[2:6] for key, _ in reader.scan(keys.ROLLUPS, start, stop)]
+
+
+def _passes(names: list[str], wanted: tuple[tuple[int, str, bool], ...]) -> bool:
+    for position, text, partial in wanted:
+        name = names[position]
+        if not (name.startswith(text) if partial else name == text):
+            return False
+    return True
+
+
+def _picker(field: Field, order: tuple[Field, ...]) -> tuple[int, bool]:
+    """Where a field's text is among a row's names, and whether it is an account's provider."""
+    if field in order:
+        return order.index(field), False
+    return order.index("account"), True
+
+
+def _pick(names: list[str], picker: tuple[int, bool]) -> str:
+    position, provider = picker
+    name = names[position]
+    return name.partition(":")[0] if provider else name

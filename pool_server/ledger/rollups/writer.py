@@ -1,0 +1,144 @@
+"""Writes records, their index entries and the rollups, each record exactly once.
+
+Runs in the store's writer thread with a whole batch at a time. What a record adds to the rollups is written down
+beside it and added to them later, together with what others add: see `recent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import TypeVar
+
+from pool_server.core.models import UsageRecord
+from pool_server.ledger.records.codec import pack
+from pool_server.ledger.records.keys import (
+    RECENT,
+    RECORD_IDS,
+    RECORD_INDEX,
+    RECORDS,
+    ROLLUPS,
+    Cell,
+    Days,
+    Grain,
+    Name,
+    index_keys,
+    names_of,
+    record_key,
+    seconds_key,
+)
+from pool_server.ledger.rollups import pending
+from pool_server.ledger.rollups.sums import Sums
+from pool_server.ledger.rollups.time_slices import Kept
+from pool_server.storage import Txn
+
+P = TypeVar("P")
+S = TypeVar("S", tuple[int, int, int], tuple[int, int], tuple[int])
+
+Part = tuple[tuple[int, int, int], Cell, Sums]  # where minute, hour and day begin; who and what; what it adds
+_ALL = Kept()
+
+
+class PendingRecord:
+    """A record on its way to the disk; its stored form is made once."""
+
+    __slots__ = ("_packed", "record")
+
+    def __init__(self, record: UsageRecord) -> None:
+        self.record = record
+        self._packed = b""
+
+    def packed(self) -> bytes:
+        """Raises what `shelf.pack` raises."""
+        self._packed = self._packed or pack(self.record)
+        return self._packed
+
+
+class RollupWriter:
+    """Applies batches of cleaned, priced records. Remembers nothing: several processes may write the same rows."""
+
+    def __init__(self, timezone: str) -> None:
+        self._days = Days(timezone)
+
+    def apply(self, txn: Txn, entries: Sequence[PendingRecord]) -> list[bool]:
+        """Record a batch; True for each. One whose id is there already adds nothing."""
+        new = _add(txn, entries)
+        txn.put_many(RECENT, [(key, pending.encode(rec, self._days)) for key, rec in new])
+        if txn.count(RECENT) >= pending.MOST:
+            found = pending.shares(txn)
+            _roll_up(txn, merge((share.starts, share.cell, Sums.decode(share.sums)) for share in found))
+            txn.delete_range(RECENT, b"", b"\xff", limit=len(found))
+        return [True] * len(entries)
+
+    def load(self, txn: Txn, records: Sequence[UsageRecord], have: Kept) -> None:
+        """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
+        days = self._days
+        new = _add(txn, [PendingRecord(rec) for rec in records])
+        shares = ((pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec)) for _, rec in new)
+        _roll_up(txn, merge(shares, have))
+
+
+def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageRecord]]:
+    """Write the records that are new and their index entries; returns those records with their keys."""
+    new: list[tuple[bytes, UsageRecord]] = []
+    index: list[bytes] = []
+    for entry in entries:
+        rec, packed = entry.record, entry.packed()
+        key = record_key(rec.at, rec.id)
+        if not txn.put_new(RECORD_IDS, rec.id.encode(), key):
+            continue
+        while not txn.put_new(RECORDS, key, packed):  # same microsecond, same hash: the next place
+            key = (int.from_bytes(key, "big") + 1).to_bytes(12, "big")
+            txn.put(RECORD_IDS, rec.id.encode(), key)
+        index += index_keys(rec, key)
+        new.append((key, rec))
+    index.sort()
+    txn.put_many(RECORD_INDEX, [(key, b"") for key in index])
+    return new
+
+
+def _roll_up(txn: Txn, increments: dict[bytes, Sums]) -> None:
+    changed: list[tuple[bytes, bytes]] = []
+    for key, row in sorted(increments.items(), key=itemgetter(0)):
+        raw = txn.get(ROLLUPS, key)
+        if raw is not None:
+            there = Sums.decode(raw)
+            there.add(row)
+            row = there
+        changed.append((key, row.encode()))
+    txn.put_many(ROLLUPS, changed)
+
+
+def merge(parts: Iterable[Part], have: Kept = _ALL) -> dict[bytes, Sums]:
+    """The rollup rows that `parts` add to, with what they add. `have` says from when on minute and hour rows are
+    kept: a history that is loaded makes none that would be pruned at once.
+
+    What lies in one minute is summed before it is spread over the dimensions, minutes before hours, hours before
+    days. Rows may share one object: nobody changes them in place.
+    """
+    cells = _gather(((starts, cell), sums) for starts, cell, sums in parts)
+    minutes = _gather(((starts, name), sums) for (starts, cell), sums in cells.items() for name in names_of(cell))
+    hours = _gather((((hour, day), name), sums) for ((_, hour, day), name), sums in minutes.items())
+    days = _gather((((day,), name), sums) for ((_, day), name), sums in hours.items())
+    return {
+        **_keyed(b"m", minutes, have.minutes),
+        **_keyed(b"h", hours, have.hours),
+        **_keyed(b"d", days, 0),
+    }
+
+
+def _gather(parts: Iterable[tuple[P, Sums]]) -> dict[P, Sums]:
+    gathered: dict[P, Sums] = {}
+    for place, sums in parts:
+        there = gathered.get(place)
+        gathered[place] = sums if there is None else there.plus(sums)
+    return gathered
+
+
+def _keyed(grain: Grain, rows: Mapping[tuple[S, Name], Sums], since: int) -> dict[bytes, Sums]:
+    """Rows of one grain by their keys, without those of buckets before `since`."""
+    return {
+        grain + dimension + seconds_key(starts[0]) + name: sums
+        for (starts, (dimension, name)), sums in rows.items()
+        if starts[0] >= since
+    }

@@ -1,0 +1,254 @@
+"""The ledger's face to the rest of the house: record, price, and what is asked of the past."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+from pool_server.core.models import Usage, UsageRecord, WindowObservation
+from pool_server.core.settings import Settings
+from pool_server.ledger import quota_history, retention
+from pool_server.ledger.pricing import Prices
+from pool_server.ledger.query import Queries
+from pool_server.ledger.records.codec import unpack
+from pool_server.ledger.records.keys import Days
+from pool_server.ledger.records.sanitize import clean
+from pool_server.ledger.request_log import Log
+from pool_server.ledger.rollups.reader import Filters
+from pool_server.ledger.rollups.time_slices import Kept
+from pool_server.ledger.rollups.writer import PendingRecord, RollupWriter
+from pool_server.ledger.runway import Runway
+from pool_server.storage import Store, StoreError, Txn
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
+RETRY_S = 2.0
+PRUNE_PAUSE_S = 0.02
+LOAD_BATCH = 5_000
+_RETRY_BATCH = 2_000
+
+
+class Ledger:
+    """Counts every exchange once. Use from one event loop; several processes may share the store.
+
+    `record` never fails and never blocks: while the store cannot be written, records wait in memory, `healthy` is
+    False, and they are written when it works again.
+    """
+
+    def __init__(
+        self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time, promise: bool = False
+    ) -> None:
+        """With `promise` a record is durable in a journal first and in the store a moment later: whoever reads what
+        was recorded here waits for `fresh`."""
+        self.store = store
+        self.prices = Prices(settings.prices, settings.subscriptions)
+        self.settings = settings
+        self.lost = 0  # records given up because too many were waiting
+        self.on_record: list[Callable[[UsageRecord], None]] = []
+        self._clock = clock
+        self.queries = queries = Queries(store, settings.ledger.timezone)
+        self.total, self.summary, self.series = queries.total, queries.summary, queries.series
+        self.top, self.matrix, self.heatmap = queries.top, queries.matrix, queries.heatmap
+        self.log = entries = Log(store)
+        self.requests, self.get, self.latest, self.export = (
+            entries.page,
+            entries.get,
+            entries.latest,
+            entries.export,
+        )
+        self.outlook = Runway(store, queries, self.prices)
+        self.forecast = self.outlook.forecast
+        self._watcher = quota_history.Watcher()
+        self._sightings = store.channel(quota_history.write, failed=_not_kept)
+        self._book = RollupWriter(settings.ledger.timezone)
+        self._channel = store.channel(self._book.apply, failed=self._failed)
+        self._promises = store.promises(self._channel, PendingRecord.packed, self._owing) if promise else None
+        self._waiting: deque[PendingRecord] = deque()
+        self._retry: asyncio.Task[None] | None = None
+        self._pruning: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self.healthy = True  # False while records wait because the store cannot be written
+        self._make_up()
+
+    def _make_up(self) -> None:
+        """Take in what processes that died had promised and not written. Raises StoreError."""
+        for contents in self.store.orphans():
+            entries = [PendingRecord(rec) for raw in contents if (rec := _read(raw)) is not None]
+            self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
+            log.info("%d usage records of a process that ended badly were looked at again", len(entries))
+
+    def _owing(self) -> bool:
+        return not self.healthy
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not on the disk yet because the store cannot be written."""
+        return len(self._waiting)
+
+    def price(self, model: str, usage: Usage, tier: str = "") -> float | None:
+        """API-equivalent US dollars of an exchange; None when the model or the service tier has no known price."""
+        return self.prices.cost(model, usage, tier)
+
+    def estimate(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
+        """What an exchange may cost at most, before anything is known of caches."""
+        return self.prices.cost(model, Usage(input=input_tokens, output=output_tokens))
+
+    def record(self, rec: UsageRecord) -> asyncio.Future[bool]:
+        """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards.
+
+        The future never fails: True = it is on the disk; False = the store cannot be written, it waits in memory.
+        """
+        self._finish(rec)
+        for listener in self.on_record:
+            listener(rec)
+        entry = PendingRecord(rec)
+        if self.healthy:
+            try:
+                return (self._promises or self._channel).send(entry)
+            except StoreError:
+                pass  # closed already
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        done.set_result(self._wait(entry))
+        return done
+
+    async def fresh(self) -> None:
+        """Returns when all that was recorded here before can be read."""
+        if self._promises is not None:
+            await self._promises.settled()
+
+    def load(self, records: Iterable[UsageRecord]) -> int:
+        """Write a history at once, as `record` would, and return how many records there were. Blocks.
+
+        Only rollup rows that pruning would delete at once are not made.
+        """
+        zone, days_kept, now = self.settings.ledger.timezone, self.settings.ledger.retention_days, self._clock()
+        cut = self.store.write(lambda txn: retention.begin(txn, now, days_kept, Days(zone)))
+        have = Kept(minutes=cut.minutes, hours=cut.hours)
+        book, count = RollupWriter(zone), 0
+        waiting = iter(records)
+        while batch := [self._finish(rec) for rec in islice(waiting, LOAD_BATCH)]:
+            self.store.write(lambda txn, batch=batch: book.load(txn, batch, have))  # type: ignore[misc]
+            count += len(batch)
+        return count
+
+    def _finish(self, rec: UsageRecord) -> UsageRecord:
+        clean(rec, self._clock())
+        if rec.cost is None and rec.usage.known:
+            rec.cost = self.prices.cost(rec.model, rec.usage, rec.tier)
+        return rec
+
+    def changes(self) -> int:
+        """A number that grows whenever anything, in any process, was written: for those who wait for news."""
+        with self.store.read() as reader:
+            return reader.id
+
+    def observe(self, account: str, seen: WindowObservation) -> None:
+        """Keep a sighting of an account's quota window, unless it says nothing new. Costs microseconds."""
+        entry = self._watcher.news(account, seen)
+        if entry is not None:
+            self._sightings.send(entry)
+
+    def used_by_user(self, user: str, since: float) -> dict[str, int | float]:
+        """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
+        "cost_usd"}. What a process that died had promised is part of it."""
+        self._make_up()
+        return self.total(since, self._clock() + 1, Filters(user=user)).tokens()
+
+    def _failed(self, entry: PendingRecord, error: BaseException) -> bool:
+        """The store could not take a record: keep it when the store is at fault, say so when the record is."""
+        if not isinstance(error, StoreError):
+            self.lost += 1
+            log.error("usage record %s cannot be kept: %s", entry.record.id, type(error).__name__)
+            return False
+        if self.healthy:
+            log.error("usage records wait in memory: %s", error)
+        return self._wait(entry)
+
+    def _wait(self, entry: PendingRecord) -> bool:
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+        self._waiting.append(entry)
+        self.healthy = False
+        if self._retry is None and not self._closing.is_set():
+            self._retry = asyncio.get_running_loop().create_task(self._write_waiting())
+        return False
+
+    async def _write_waiting(self) -> None:
+        """Try again until everything that waits is written; at the end of the ledger, once more."""
+        while self._waiting:
+            if not self._closing.is_set():
+                await _wait_at_most(self._closing, RETRY_S)
+            last_try = self._closing.is_set()
+            batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
+            await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
+            if last_try and self._waiting:
+                log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
+                return
+        self.healthy = True
+        self._retry = None
+        if self._promises is not None:
+            self._promises.made_up()
+        log.warning("usage records are written again")
+
+    async def start(self, *, leader: bool = True) -> None:
+        """Begin the background work; one process of several, the leader, forgets what is old."""
+        if leader and self._pruning is None:
+            self._pruning = asyncio.get_running_loop().create_task(self._prune_for_ever())
+
+    async def close(self) -> None:
+        """Write what can be written. The store stays open: it belongs to whoever opened it."""
+        self._closing.set()
+        for task in (self._pruning, self._retry):
+            if task is not None:
+                await task
+        if self._promises is not None:
+            await self._promises.close()
+
+    async def _prune_for_ever(self) -> None:
+        while not self._closing.is_set():
+            try:
+                await self.prune()
+            except StoreError as exc:
+                log.warning("old records were not pruned: %s", exc)
+            await _wait_at_most(self._closing, retention.EVERY_S)
+
+    async def prune(self) -> None:
+        """Forget what is past its time, in small steps with room for others between them. Raises StoreError."""
+        now, days_kept = self._clock(), self.settings.ledger.retention_days
+        days = Days(self.settings.ledger.timezone)
+        cut = await self.store.submit(lambda txn: retention.begin(txn, now, days_kept, days))
+        await self._in_steps(lambda txn: retention.step(txn, cut))
+        await self._in_steps(lambda txn: retention.quota(txn, cut.records))
+
+    async def _in_steps(self, step: Callable[[Txn], bool]) -> None:
+        """Repeat a transaction while it says that there is more, until the end of the ledger."""
+        while await self.store.submit(step):
+            if self._closing.is_set():
+                return
+            await _wait_at_most(self._closing, PRUNE_PAUSE_S)
+
+
+def _read(raw: bytes) -> UsageRecord | None:
+    try:
+        return unpack(raw)
+    except ValueError as exc:
+        log.error("a promised usage record cannot be read: %s", exc)
+        return None
+
+
+def _not_kept(_: quota_history.Entry, error: BaseException) -> bool:
+    log.warning("a quota sighting was not kept: %s", error)
+    return False
+
+
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass

@@ -1,0 +1,1 @@
+"""Anthropic: credentials, requests, quota, faults."""

@@ -1,0 +1,1 @@
+"""OpenAI Codex: credentials, requests, quota, faults."""

@@ -1,0 +1,1 @@
+"""Google: credentials, onboarding, requests, faults."""

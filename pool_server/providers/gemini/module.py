@@ -1,0 +1,140 @@
+"""Google: Code Assist sign-ins (wrapped dialect) and Gemini API keys (plain dialect)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+import msgspec
+
+from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest
+from pool_server.core.settings import Settings
+from pool_server.providers.base import (
+    ProviderModule,
+    Refreshed,
+    RefreshRejectedError,
+    SetupDone,
+    SetupStep,
+    UsageAnswer,
+)
+from pool_server.providers.codex.module import model_listed
+from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, google_login, lifetime_end
+from pool_server.providers.gemini import faults, onboarding
+from pool_server.providers.oauth import lead_seconds, token_answer
+from pool_server.providers.requests import bearer, join, own_get, own_post, upstream_headers
+from pool_server.providers.times import HOUR, MINUTE
+from pool_server.providers.usage_endpoint import usage_object
+
+LEAD = 5 * MINUTE
+LIFE_UNKNOWN = HOUR
+USAGE_BACK_OFF = 5 * MINUTE
+USAGE_LIMITED = 15 * MINUTE
+
+# The methods whose body names the project; the others refuse a field they do not know.
+_PROJECT_METHODS = frozenset(("generateContent", "streamGenerateContent", "retrieveUserQuota", "listExperiments"))
+_OPERATIONS = frozenset((Operation.GENERATE, Operation.COUNT_TOKENS, Operation.OTHER))
+_INTERNAL = "/v1internal"
+
+
+class Gemini(ProviderModule):
+    provider = Provider.GEMINI
+
+    def parse(self, data: object, account: str, *, now: float) -> Credential:
+        fields = Fields(data)
+        plan = fields.text("plan_type").lower()
+        cred = google_login(Provider.GEMINI, account, fields)
+        if cred is not None:
+            return msgspec.structs.replace(
+                cred,
+                project=fields.token("project_id", "project"),
+                scopes=fields.texts("scope"),
+                plan=plan or fields.text("tier_id").lower(),
+                email=fields.text("email"),
+            )
+        key = fields.token("api_key", "GEMINI_API_KEY")
+        if not key:
+            raise CredentialRejectedError("no usable credential: access_token or api_key is missing")
+        models = fields.texts("models")
+        return Credential(
+            Provider.GEMINI, account, CredentialKind.API_KEY, api_key=key, plan=plan or "api", models=models
+        )
+
+    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        client, secret = settings.gemini_client_id, settings.gemini_client_secret
+        if not (cred.can_refresh and client and secret):
+            return None
+        form = {
+            "client_id": client,
+            "client_secret": secret,
+            "grant_type": "refresh_token",
+            "refresh_token": cred.refresh_token,
+        }
+        return own_post(settings.token_urls.gemini, urlencode(form).encode())
+
+    def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
+        data = token_answer(answer, now=now, dead_statuses=frozenset())
+        if not data.get("access_token"):
+            raise RefreshRejectedError("the token endpoint answered no token")
+        expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN)
+        fresh = {name: data[name] for name in ("access_token", "refresh_token") if data.get(name)}
+        updates = {**fresh, "expiry_date": int(expires_at * 1000)}
+        if data.get("id_token"):
+            updates["id_token"] = data["id_token"]
+        return Refreshed(updates, msgspec.structs.replace(cred, expires_at=expires_at, issued_at=now, **fresh))
+
+    def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
+        if not cred.can_refresh or cred.expires_at is None:
+            return None
+        return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
+
+    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+        if cred.kind is CredentialKind.API_KEY:
+            path = upcall.path if upcall.path.startswith("/v1") else "/v1beta" + upcall.path
+            url = join(settings.upstreams.gemini, path, upcall.query)
+            own = [("x-goog-api-key", cred.api_key)]
+            return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, own))
+        url = join(settings.upstreams.code_assist, upcall.path, upcall.query)
+        method = upcall.path.rpartition(":")[2] if upcall.path.startswith(_INTERNAL + ":") else ""
+        # An empty project is what an account without one sends; the client's belongs to another account.
+        patch = {"project": cred.project} if method in _PROJECT_METHODS else None
+        return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, [bearer(cred.access_token)]), patch)
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
+        return faults.classify(status, headers, body, now=now, model=model)
+
+    def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        if cred.kind is CredentialKind.API_KEY or not cred.project:
+            return None
+        url = join(settings.upstreams.code_assist, _INTERNAL + ":retrieveUserQuota")
+        return own_post(url, {"project": cred.project}, bearer(cred.access_token))
+
+    def usage_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> UsageAnswer:
+        def classify(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
+            return self.classify(status, headers, body, now=now, model="")
+
+        data = usage_object(answer, classify, now=now, back_off=USAGE_BACK_OFF, limited_back_off=USAGE_LIMITED)
+        return data if isinstance(data, UsageAnswer) else faults.from_usage(data, now=now)
+
+    def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
+        if cred.kind is CredentialKind.API_KEY:
+            url = join(settings.upstreams.gemini, "/v1beta/models", "pageSize=1")
+            return own_get(url, ("x-goog-api-key", cred.api_key))
+        return onboarding.load_request(cred, settings)
+
+    def setup_request(self, cred: Credential, settings: Settings) -> SetupStep | None:
+        if cred.kind is CredentialKind.API_KEY or cred.project:
+            return None
+        return SetupStep(onboarding.load_request(cred, settings))
+
+    def setup_answer(
+        self, cred: Credential, step: SetupStep, answer: HttpAnswer, settings: Settings, *, now: float
+    ) -> SetupStep | SetupDone:
+        return onboarding.answer(cred, step, answer, settings, now=now)
+
+    def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
+        spoken = Dialect.GEMINI if cred.kind is CredentialKind.API_KEY else Dialect.CODE_ASSIST
+        return dialect is spoken and operation in _OPERATIONS and model_listed(cred, self.model_family(model))
+
+    def model_family(self, model: str) -> str:
+        return model.lower().removeprefix("models/")

@@ -1,0 +1,1 @@
+"""OpenAI-compatible endpoints with an API key."""

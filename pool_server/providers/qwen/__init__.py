@@ -1,0 +1,1 @@
+"""Qwen: credentials, requests, faults."""

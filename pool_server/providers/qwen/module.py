@@ -1,0 +1,164 @@
+"""Qwen: OAuth accounts of the portal and DashScope API keys. Source: the open source of the vendor's CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+import msgspec
+
+from pool_server.core.enums import CredentialKind, Dialect, FaultKind, FaultScope, Operation, Provider
+from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
+from pool_server.core.settings import Settings
+from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError
+from pool_server.providers.codex.module import model_listed
+from pool_server.providers.credential import (
+    Credential,
+    CredentialRejectedError,
+    Fields,
+    google_login,
+    lifetime_end,
+    usable_url,
+)
+from pool_server.providers.faults import (
+    ErrorFacts,
+    build,
+    common,
+    effective_status,
+    hint,
+    is_challenge,
+    read_error,
+)
+from pool_server.providers.oauth import lead_seconds, token_answer
+from pool_server.providers.openai.module import qwen_model
+from pool_server.providers.requests import (
+    bearer,
+    join,
+    own_get,
+    own_post,
+    strip_prefixes,
+    upstream_headers,
+    versioned,
+    without,
+)
+from pool_server.providers.times import DAY, HOUR, MINUTE, shanghai_midnight
+from pool_server.providers.windows import rate_windows
+
+CLIENT_ID = "f0304373b74a44d2b584a3fb70ca9e56"  # public, of the vendor's CLI
+LEAD = 20 * MINUTE
+LIFE_UNKNOWN = 6 * HOUR
+
+_AUTH_TYPE = ("X-DashScope-AuthType", "qwen-oauth")  # tells the service what kind of token it is given
+_QUOTA_CODES = ("insufficient_quota", "quota_exceeded")
+_QUOTA_TEXTS = ("free allocated quota exceeded", "quota exceeded")
+_RATE_CODES = ("limit_requests", "limit_burst_rate", "limit_tokens")
+_TOKEN_TEXTS = ("invalid access token", "token expired", "access token expired", "token is expired")
+
+
+class Qwen(ProviderModule):
+    provider = Provider.QWEN
+
+    def parse(self, data: object, account: str, *, now: float) -> Credential:
+        fields = Fields(data)
+        plan = fields.text("plan_type").lower()
+        cred = google_login(Provider.QWEN, account, fields)
+        if cred is not None:
+            resource = fields.url("resource_url", scheme="https")
+            return msgspec.structs.replace(cred, resource_url=resource, models=fields.texts("models"), plan=plan)
+        key = fields.token("api_key", "DASHSCOPE_API_KEY")
+        if not key:
+            raise CredentialRejectedError("no usable credential: access_token or api_key is missing")
+        base, models = fields.url("base_url", scheme="https"), fields.texts("models")
+        return Credential(
+            Provider.QWEN,
+            account,
+            CredentialKind.API_KEY,
+            api_key=key,
+            base_url=base,
+            models=models,
+            plan=plan or "api",
+        )
+
+    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        if not cred.can_refresh:
+            return None
+        form = {"grant_type": "refresh_token", "refresh_token": cred.refresh_token, "client_id": CLIENT_ID}
+        return own_post(settings.token_urls.qwen, urlencode(form).encode())
+
+    def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:
+        data = token_answer(answer, now=now, dead_statuses=frozenset((400, 401)))
+        if not data.get("access_token"):
+            raise RefreshRejectedError("the token endpoint answered no token")
+        expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN)
+        fresh = {name: data[name] for name in ("access_token", "refresh_token") if data.get(name)}
+        resource = _with_scheme(data.get("resource_url") or "")
+        updates = {**fresh, "expiry_date": int(expires_at * 1000)}
+        if usable_url(resource):
+            updates["resource_url"] = data["resource_url"]
+            fresh["resource_url"] = resource.rstrip("/")
+        return Refreshed(updates, msgspec.structs.replace(cred, expires_at=expires_at, issued_at=now, **fresh))
+
+    def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
+        if not cred.can_refresh or cred.expires_at is None:
+            return None
+        return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
+
+    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+        url = join(self._base(cred, settings), strip_prefixes(upcall.path, ("/v1",)), upcall.query)
+        own = [bearer(cred.secret)]
+        if cred.kind is not CredentialKind.API_KEY:
+            own.append(_AUTH_TYPE)
+        client = without(upcall.headers, _AUTH_TYPE[0].lower())
+        return UpstreamRequest(upcall.method, url, upstream_headers(client, own))
+
+    def _base(self, cred: Credential, settings: Settings) -> str:
+        if cred.kind is CredentialKind.API_KEY:
+            return versioned(cred.base_url or settings.upstreams.qwen)
+        return versioned(cred.resource_url or settings.upstreams.qwen)
+
+    def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
+        return rate_windows(headers, now=now, scope=self.model_family(model))
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
+        facts = read_error(headers, body)
+        status = effective_status(status, facts)
+        if is_challenge(status, headers, body, facts):
+            return common(status, headers, body, facts, now=now, model=model)
+        special = _special(status, headers, facts, now=now, model=model)
+        return special or common(status, headers, body, facts, now=now, model=model)
+
+    def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
+        return own_get(join(self._base(cred, settings), "/models"), bearer(cred.secret))
+
+    def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
+        if dialect is not Dialect.CHAT or operation not in (Operation.CHAT, Operation.OTHER):
+            return False
+        if model and not qwen_model(model) and not cred.models and not cred.base_url:
+            return False  # other vendors' models are served only where the file says so
+        return model_listed(cred, model)
+
+
+def _with_scheme(url: str) -> str:
+    return url if not url or "://" in url else f"https://{url}"
+
+
+def _special(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now: float, model: str) -> Fault | None:
+    text = facts.message[:1000].lower()
+    at = hint(headers, facts, now=now, cap=DAY)
+    if facts.code == "arrearage" or "overdue-payment" in text or "arrearage" in text:
+        return build(FaultKind.PAYMENT, FaultScope.ACCOUNT, facts, status)
+    if facts.code == "allocationquota.freetieronly":
+        return build(FaultKind.QUOTA, FaultScope.MODEL, facts, status, model=model)
+    if facts.says(*_RATE_CODES) or facts.code.startswith("throttling"):
+        windows = tuple(rate_windows(headers, now=now, scope=model.lower()))
+        return build(FaultKind.RATE, FaultScope.MODEL, facts, status, retry_at=at, model=model, windows=windows)
+    spent = any(words in text for words in _QUOTA_TEXTS)
+    if status in (403, 429) and (spent or facts.says(*_QUOTA_CODES)):
+        daily = status == 403 or "free allocated" in text
+        end = at or (shanghai_midnight(now) if daily else None)
+        return build(FaultKind.QUOTA, FaultScope.ACCOUNT, facts, status, retry_at=end)
+    if status in (401, 403) and any(words in text for words in _TOKEN_TEXTS):
+        return build(FaultKind.AUTH, FaultScope.ACCOUNT, facts, status)
+    if facts.code in ("model.accessdenied", "accessdenied.unpurchased", "model_not_supported"):
+        return build(FaultKind.MODEL_UNSUPPORTED, FaultScope.MODEL, facts, status, model=model)
+    return None

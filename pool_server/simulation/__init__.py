@@ -1,0 +1,1 @@
+"""A week of demand replayed through the real selection on simulated accounts."""

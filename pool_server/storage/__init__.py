@@ -1,0 +1,39 @@
+"""A handful of primitives over an embedded engine. Knows tables of bytes, not what they mean."""
+
+from pool_server.storage.backup import ENVIRONMENTS, LEDGER, STATE, Manifest, Restored, backup, backup_folder, restore
+from pool_server.storage.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreVersionError,
+)
+from pool_server.storage.folder_lock import FolderLock, lock_folder
+from pool_server.storage.lmdb.group_commit import Channel
+from pool_server.storage.lmdb.integrity import verify
+from pool_server.storage.lmdb.store import FORMAT, Store
+from pool_server.storage.lmdb.transaction import Reader, Txn
+
+__all__ = [
+    "ENVIRONMENTS",
+    "FORMAT",
+    "LEDGER",
+    "STATE",
+    "Channel",
+    "FolderLock",
+    "Manifest",
+    "Reader",
+    "Restored",
+    "Store",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreVersionError",
+    "Txn",
+    "backup",
+    "backup_folder",
+    "lock_folder",
+    "restore",
+    "verify",
+]

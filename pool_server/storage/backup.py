@@ -1,0 +1,243 @@
+"""A copy of the data folder in one file, taken while the server runs, and the way back.
+
+The file is a tar (compressed when its name ends in .zst): `manifest.json` first, then each environment's data file
+and the folder's own small files (the signing secret among them: the copy is as secret as the folder, mode 0600).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import zstandard
+
+from pool_server.storage.errors import StoreError, StoreFullError
+from pool_server.storage.folder_lock import LOCK_FILE, lock_folder
+from pool_server.storage.lmdb.engine import Engine
+from pool_server.storage.lmdb.integrity import DATA_FILE, verify
+from pool_server.storage.lmdb.log_file import sync_folder
+from pool_server.storage.lmdb.store import MAP_SIZE, MAX_SIZE, Store
+
+LEDGER, STATE = "ledger", "state"
+ENVIRONMENTS = (LEDGER, STATE)
+MANIFEST = "manifest.json"
+BACKUP_FORMAT = 1
+MAX_SMALL_FILE = 1 << 20
+_MAX_MANIFEST = 1 << 20
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a backup holds: member name → SHA-256, and when it was taken (unix seconds)."""
+
+    format: int
+    created: float
+    files: dict[str, str]
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What a restore did. `previous` holds what was there before (None: nothing was)."""
+
+    created: float
+    keys: dict[str, int]
+    previous: Path | None
+
+
+def backup(stores: Mapping[str, Store], data_dir: Path, dest: Path, *, now: float) -> Manifest:
+    """Copy open stores (by environment name) and the folder's small files into `dest`. Blocks: use a thread.
+
+    Raises StoreError; `dest` then is as it was before.
+    """
+    return _write(data_dir, dest, now, {name: store.copy for name, store in stores.items()})
+
+
+def backup_folder(data_dir: Path, dest: Path, *, now: float) -> Manifest:
+    """`backup` from another process than the server's: opens whatever environments the folder has."""
+    engines = {
+        name: Engine(data_dir / name, (), durable=True, map_size=MAP_SIZE, max_size=MAX_SIZE)
+        for name in ENVIRONMENTS
+        if (data_dir / name / DATA_FILE).exists()
+    }
+    if not engines:
+        raise StoreError(f"there is nothing to back up in {data_dir}")
+    try:
+        return _write(data_dir, dest, now, {name: _copier(engine) for name, engine in engines.items()})
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def _copier(engine: Engine) -> Callable[[Path], None]:
+    def copy(dest: Path) -> None:
+        dest.mkdir(parents=True, mode=0o700)
+        engine.copy(dest)
+
+    return copy
+
+
+def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callable[[Path], None]]) -> Manifest:
+    if not dest.parent.is_dir():
+        raise StoreError(f"the folder {dest.parent} does not exist")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".backup-", dir=dest.parent) as scratch:
+            members = dict(_small_files(data_dir))
+            for name, copy in copiers.items():
+                copy(Path(scratch) / name)
+                members[f"{name}/{DATA_FILE}"] = Path(scratch) / name / DATA_FILE
+            manifest = Manifest(BACKUP_FORMAT, now, {name: _digest(path) for name, path in members.items()})
+            unfinished = Path(scratch) / "backup"
+            with _writer(unfinished, compressed=dest.suffix == ".zst") as tar:
+                _add_bytes(tar, MANIFEST, msgspec.json.encode(manifest), now)
+                for name, path in members.items():
+                    tar.add(path, arcname=name, recursive=False, filter=_private)
+            os.replace(unfinished, dest)
+            sync_folder(dest.parent)
+    except OSError as exc:
+        raise StoreFullError(f"the backup {dest} could not be written: {exc.strerror}") from exc
+    return manifest
+
+
+def restore(source: Path, data_dir: Path) -> Restored:
+    """Put a backup in the place of what `data_dir` holds, after checking all of it.
+
+    What was there is moved into a folder `before-restore-…` beside it. Raises StoreLocked while a server holds the
+    folder, StoreDamaged or StoreError when the file is not a whole backup; nothing is changed then.
+    """
+    with lock_folder(data_dir), tempfile.TemporaryDirectory(prefix=".restore-", dir=data_dir) as scratch:
+        fresh = Path(scratch)
+        manifest = _unpack(source, fresh)
+        keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
+        tops = sorted({name.partition("/")[0] for name in manifest.files})
+        previous = _move_aside(data_dir, tops)
+        for name in tops:
+            os.replace(fresh / name, data_dir / name)
+        sync_folder(data_dir)
+    return Restored(manifest.created, keys, previous)
+
+
+def _unpack(source: Path, into: Path) -> Manifest:
+    try:
+        with _reader(source) as tar:
+            members = iter(tar)
+            manifest = _read_manifest(tar, next(members, None), source)
+            for member in members:
+                _take(tar, member, manifest, into, source)
+    except FileNotFoundError:
+        raise StoreError(f"there is no backup {source}") from None
+    except (tarfile.TarError, zstandard.ZstdError, EOFError) as exc:
+        raise StoreError(f"{source} is not a whole backup: {exc}") from exc
+    except OSError as exc:
+        raise StoreFullError(f"the backup {source} could not be unpacked: {exc.strerror}") from exc
+    missing = [name for name in manifest.files if not (into / name).exists()]
+    if missing:
+        raise StoreError(f"{source} is not a whole backup: {missing[0]} is missing")
+    return manifest
+
+
+def _read_manifest(tar: tarfile.TarFile, member: tarfile.TarInfo | None, source: Path) -> Manifest:
+    file = tar.extractfile(member) if member is not None and member.name == MANIFEST else None
+    if file is None:
+        raise StoreError(f"{source} is not a backup of this program")
+    try:
+        manifest = msgspec.json.decode(file.read(_MAX_MANIFEST), type=Manifest)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"{source} has an unreadable manifest: {exc}") from None
+    if manifest.format != BACKUP_FORMAT:
+        raise StoreError(f"{source} has backup format {manifest.format}, this program knows {BACKUP_FORMAT}")
+    return manifest
+
+
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, into: Path, source: Path) -> None:
+    """Unpack one member: only what the manifest names, only plain files, at most one folder deep."""
+    folder, _, name = member.name.rpartition("/")
+    plain = folder in ("", *ENVIRONMENTS) and name not in ("", ".", "..")
+    file = tar.extractfile(member) if plain and member.isreg() and member.name in manifest.files else None
+    if file is None:
+        raise StoreError(f"{source} holds {member.name!r}, which no backup has")
+    target = into / folder / name
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    digest = hashlib.sha256()
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            out.write(block)
+        out.flush()
+        os.fsync(out.fileno())
+    if digest.hexdigest() != manifest.files[member.name]:
+        raise StoreError(f"{source} is damaged: {member.name} is not what was backed up")
+
+
+def _move_aside(data_dir: Path, names: list[str]) -> Path | None:
+    there = [name for name in names if (data_dir / name).exists()]
+    if not there:
+        return None
+    aside = data_dir / time.strftime("before-restore-%Y%m%d-%H%M%S")
+    aside.mkdir(mode=0o700)
+    for name in there:
+        os.replace(data_dir / name, aside / name)
+    return aside
+
+
+def _small_files(data_dir: Path) -> Iterator[tuple[str, Path]]:
+    """The folder's own plain files; no locks, no leftovers of unfinished writes."""
+    for path in sorted(data_dir.iterdir()):
+        info = path.lstat()
+        if not stat.S_ISREG(info.st_mode) or path.name == LOCK_FILE or path.name.startswith("."):
+            continue
+        if info.st_size <= MAX_SMALL_FILE and path.name != MANIFEST:
+            yield path.name, path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _private(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without this machine's user names; for the owner only."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o600
+    return member
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes, now: float) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime = len(data), int(now)
+    tar.addfile(_private(member), io.BytesIO(data))
+
+
+@contextmanager
+def _writer(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as raw:
+        packed = zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) if compressed else None
+        with (
+            packed or nullcontext(),
+            tarfile.open(fileobj=packed or raw, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            yield tar
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[tarfile.TarFile]:
+    with path.open("rb") as raw:
+        magic = raw.read(4)
+        raw.seek(0)
+        stream: IO[bytes] = raw
+        if magic == zstandard.FRAME_HEADER:
+            stream = zstandard.ZstdDecompressor().stream_reader(raw)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            yield tar

@@ -1,0 +1,49 @@
+"""What can go wrong with a store. Every message is one line that says what to do."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import lmdb
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
+
+
+class StoreError(Exception):
+    """Anything a store could not do."""
+
+
+class StoreFullError(StoreError):
+    """Nothing can be written because the disk, a quota or the allowed size is used up. Reading still works."""
+
+
+class StoreDamagedError(StoreError):
+    """The files are not what this program wrote; nothing was changed in them."""
+
+
+class StoreVersionError(StoreError):
+    """The files were written by a newer program, or no migration leads from their format to this one."""
+
+
+class StoreLockedError(StoreError):
+    """Another server holds the folder."""
+
+
+def damaged(folder: Path, why: str) -> StoreDamagedError:
+    """The one wording for damage, with the way back."""
+    return StoreDamagedError(
+        f"the store in {folder} is damaged ({why}): stop the server, then `pool-server restore FILE` "
+        f"with the newest backup, or move {folder} away to start empty"
+    )
+
+
+def translate(exc: lmdb.Error, folder: Path) -> StoreError:
+    """The store's own error for an engine's error."""
+    code = getattr(exc, "code", 0) or 0
+    if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)) or code in _NO_SPACE:
+        return StoreFullError(f"the store in {folder} cannot be written, no space left: free disk space on that volume")
+    if isinstance(exc, _DAMAGE):
+        return damaged(folder, str(exc))
+    return StoreError(f"the store in {folder} failed: {exc}")

@@ -1,0 +1,1 @@
+"""The embedded engine: LMDB environments, group commit, write-ahead log."""

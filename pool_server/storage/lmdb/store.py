@@ -1,0 +1,191 @@
+"""The store: named tables of bytes, read on the event loop, written with or without waiting for the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pool_server.storage.errors import StoreDamagedError, StoreError, StoreVersionError
+from pool_server.storage.folder_lock import lock_folder
+from pool_server.storage.lmdb.engine import META, Engine
+from pool_server.storage.lmdb.group_commit import Channel, Committer
+from pool_server.storage.lmdb.log_file import orphans
+from pool_server.storage.lmdb.transaction import Reader, Txn
+from pool_server.storage.lmdb.write_ahead_log import WriteAheadLog
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FORMAT = 1  # raise it with a migration from the format before
+MAP_SIZE = 1 << 30
+MAX_SIZE = 1 << 42
+_VERSION = b"version"
+Migrations = Mapping[int, Callable[[Txn], None]]
+
+
+class Store:
+    """One environment in one folder. Several processes may open the same folder, each once.
+
+    A durable store has everything on the disk before it says so; the other kind survives a crash of the process,
+    may lose the last moments in a power cut, and starts empty (the old files set aside) when it is damaged.
+    """
+
+    def __init__(self, engine: Engine, *, durable: bool, set_aside: Path | None = None) -> None:
+        self._engine = engine
+        self._committer = Committer(engine)
+        self._closures: Channel[Callable[[Txn], Any], Any] = Channel(self._committer, _run_all)
+        self.durable = durable
+        self.set_aside = set_aside
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        tables: Sequence[str],
+        durable: bool,
+        map_size: int = MAP_SIZE,
+        max_size: int = MAX_SIZE,
+        version: int = FORMAT,
+        migrations: Migrations | None = None,
+    ) -> Store:
+        """Open or make the store in `folder`, bringing an older format forward first.
+
+        `migrations[n]` turns format n into n + 1, each in a transaction of its own. Sizes are bytes. Raises
+        StoreDamaged, StoreVersion, StoreFull or StoreError.
+        """
+        aside = None
+        with lock_folder(folder, name="open.lock", wait=True):
+            try:
+                engine = Engine(folder, tables, durable=durable, map_size=map_size, max_size=max_size)
+            except StoreDamagedError:
+                if durable:
+                    raise
+                aside = _move_aside(folder)
+                engine = Engine(folder, tables, durable=durable, map_size=map_size, max_size=max_size)
+            try:
+                _migrate(engine, version, migrations or {})
+            except BaseException:
+                engine.close()
+                raise
+        return cls(engine, durable=durable, set_aside=aside)
+
+    @property
+    def folder(self) -> Path:
+        return self._engine.folder
+
+    def read(self) -> AbstractContextManager[Reader]:
+        """A consistent view for a `with` block without an `await` in it."""
+        return self._engine.read()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """One value, about a microsecond."""
+        return self._engine.get(table, key)
+
+    def write(self, fn: Callable[[Txn], T]) -> T:
+        """Run `fn` in a transaction now, in this thread, and commit it. Raises what `fn` raises, or StoreError.
+
+        `fn` may run more than once (when the store has to grow); what it does besides the transaction must bear
+        that. On a durable store this waits for the disk: not for the event loop's hot path.
+        """
+        return self._engine.run(fn)
+
+    def submit(self, fn: Callable[[Txn], T]) -> asyncio.Future[T]:
+        """Run `fn` in the writer thread, together with what others submit, and commit all of it at once.
+
+        The future resolves on the running loop with `fn`'s result after the commit. When `fn` raises, only its own
+        changes are undone and only its future fails. `fn` may run more than once.
+        """
+        return self._closures.send(fn)
+
+    def channel(
+        self,
+        apply: Callable[[Txn, Sequence[T]], Sequence[R]],
+        failed: Callable[[T, BaseException], R] | None = None,
+    ) -> Channel[T, R]:
+        """`submit` for many like items: `apply` gets all items of a batch at once. See `Channel`."""
+        return Channel(self._committer, apply, failed)
+
+    def promises(
+        self, channel: Channel[T, bool], content: Callable[[T], bytes], owing: Callable[[], bool]
+    ) -> WriteAheadLog[T]:
+        """Makes a channel's items durable in a journal first, in this folder. See `WriteAheadLog`."""
+        return WriteAheadLog(self.folder, channel, content, owing)
+
+    def orphans(self) -> Iterator[list[bytes]]:
+        """What the journals of processes that died have to tell; each is removed when the next one is asked for."""
+        return orphans(self.folder)
+
+    async def flush(self) -> None:
+        """Returns when everything submitted before is committed."""
+        await self.submit(_no_change)
+
+    def copy(self, dest: Path) -> None:
+        """A consistent, compacted copy into the new folder `dest`, while writing goes on. Blocks; use a thread."""
+        dest.mkdir(parents=True, mode=0o700)
+        self._engine.copy(dest)
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._engine.size()
+
+    def close(self) -> None:
+        """Commit what was submitted, then close."""
+        self._committer.close()
+        self._engine.close()
+
+
+def _run_all(txn: Txn, fns: Sequence[Callable[[Txn], Any]]) -> list[Any]:
+    return [fn(txn) for fn in fns]
+
+
+def _no_change(_: Txn) -> None:
+    return None
+
+
+def _migrate(engine: Engine, version: int, migrations: Migrations) -> None:
+    raw = engine.get(META, _VERSION)
+    if raw is None:
+        engine.run(lambda txn: txn.put_new(META, _VERSION, str(version).encode()))
+        return
+    found = _number(raw, engine.folder)
+    if found > version:
+        raise StoreVersionError(
+            f"the store in {engine.folder} has format {found}, this program knows up to {version}: "
+            "update pool-server or restore an older backup"
+        )
+    for step in range(found, version):
+        if step not in migrations:
+            raise StoreVersionError(f"no migration leads from format {step} of the store in {engine.folder}")
+    for step in range(found, version):
+        _step(engine, migrations[step], step + 1)
+
+
+def _step(engine: Engine, step: Callable[[Txn], None], version: int) -> None:
+    def apply(txn: Txn) -> None:
+        step(txn)
+        txn.put(META, _VERSION, str(version).encode())
+
+    engine.run(apply)
+
+
+def _number(raw: bytes, folder: Path) -> int:
+    try:
+        return int(raw)
+    except ValueError:
+        raise StoreError(f"the store in {folder} has an unreadable format number") from None
+
+
+def _move_aside(folder: Path) -> Path:
+    """Rename the engine's files, so that a fresh store can start beside them."""
+    aside = folder / f"damaged-{int(time.time())}"
+    aside.mkdir(exist_ok=True, mode=0o700)
+    for name in ("data.mdb", "lock.mdb"):
+        if (folder / name).exists():
+            os.replace(folder / name, aside / name)
+    return aside

@@ -1,0 +1,218 @@
+"""Durable at once, in the engine a moment later.
+
+An item is promised as soon as the journal holds it; many of them together then go to the engine by their channel.
+While the journal cannot take one (full, no disk space) it is promised when the engine has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from pool_server.storage.errors import StoreError
+from pool_server.storage.lmdb.group_commit import ENOUGH, Channel
+from pool_server.storage.lmdb.log_file import LogFile
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Future = asyncio.Future[bool]
+
+RETRY_S = 10.0  # a journal that failed (no disk space) is left alone so long, rather than be tried by every batch
+FOLLOW_S = 0.25  # how long the engine may be behind the journal: its commits share the disk with the next promises
+
+
+class _Batch(NamedTuple, Generic[T]):
+    """What goes together; `last` is the number of its last item."""
+
+    items: Sequence[T]
+    futures: Sequence[Future]
+    last: int
+    loop: asyncio.AbstractEventLoop
+
+
+class WriteAheadLog(Generic[T]):
+    """Items of one channel, whose results say whether they were kept. Use from one event loop at a time.
+
+    `content(item)` makes what the journal holds of an item; it runs in a thread. What the engine could not take is
+    for the channel's `failed` to keep: the journal stays as long as `owing()`, and `made_up` says when that is over.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        channel: Channel[T, bool],
+        content: Callable[[T], bytes],
+        owing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._folder = folder
+        self._channel = channel
+        self._content = content
+        self._owing = owing
+        self._bell: queue.SimpleQueue[_Batch[T] | int | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._new: tuple[list[T], list[Future]] = ([], [])  # this turn's
+        self._later: list[T] = []  # in the journal, not with the engine yet
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0  # items so far, …
+        self._promised = 0  # … of those, in their order, what the journal has or had, …
+        self._landed = 0  # … and what the engine has
+        self._closed = False  # the store was: what came after is in the journal alone
+        self._readers: list[tuple[int, asyncio.Future[None]]] = []
+        self._left_alone_until = 0.0  # monotonic seconds; the thread's
+
+    def send(self, item: T) -> Future:
+        """The future resolves when the item is durable; False: only the channel's `failed` has it."""
+        loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="store-journal", daemon=True)
+            self._thread.start()
+        future: Future = loop.create_future()
+        items, futures = self._new
+        items.append(item)
+        futures.append(future)
+        self._sent += 1
+        if len(items) == 1:
+            loop.call_soon(self._ring, loop, 0)
+        return future
+
+    def _ring(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Hands over what has come, or sees first what the loop's next turn brings when this one brought more than
+        `before`: a busy loop gathers company, an idle one loses no time."""
+        waiting = len(self._new[0])
+        if before < waiting < ENOUGH:
+            loop.call_soon(self._ring, loop, waiting)
+            return
+        (items, futures), self._new = self._new, ([], [])
+        self._bell.put(_Batch(items, futures, self._sent, loop))
+
+    async def settled(self) -> None:
+        """Returns when the engine has all that was sent before: whoever reads then finds it."""
+        if self._landed < self._sent:
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.append((self._sent, reader))
+            self._hand_over()
+            await reader
+
+    def made_up(self) -> None:
+        """What the engine could not take was written by other ways."""
+        self._bell.put(self._landed)
+
+    async def close(self) -> None:
+        """Brings everything to the engine. What it does not take is found in the journal by whoever opens next."""
+        await self.settled()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._bell.put(None)
+            await asyncio.to_thread(thread.join)
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        """Of what the bell brings, a batch is to be journalled, a number says how many items have landed, None is the
+        end. What came while the disk was busy goes together next. A journal that never gets the time to begin anew
+        is full one day: then what comes next waits for the engine, and it begins anew."""
+        journal: LogFile | None = None
+        last = 0  # the number of the last item in the journal
+        over = False
+        while not over:
+            work = [self._bell.get()]
+            while not self._bell.empty():
+                work.append(self._bell.get_nowait())
+            over = None in work
+            if journal is not None and any(isinstance(one, int) and one >= last for one in work):
+                journal.begin_anew()
+            batches = [one for one in work if isinstance(one, _Batch)]
+            if batches:
+                journal, kept = self._journal(journal, [item for batch in batches for item in batch.items])
+                last = batches[-1].last if kept else last
+                for batch in batches:
+                    self._tell(batch, kept)
+        if journal is not None:
+            journal.close(keep=self._closed or self._owing() or self._landed < last)
+
+    def _journal(self, journal: LogFile | None, items: Sequence[T]) -> tuple[LogFile | None, bool]:
+        """The journal, made when it is needed first, and whether it has the items now."""
+        if time.monotonic() < self._left_alone_until:
+            return journal, False
+        try:
+            contents = [self._content(item) for item in items]
+        except Exception:  # one that cannot be written: the engine tells which
+            return journal, False
+        try:
+            journal = journal or LogFile(self._folder)
+            return journal, journal.append(contents)
+        except OSError as exc:
+            log.warning("the journal takes nothing for %.0f s, its store does: %s", RETRY_S, exc.strerror)
+            self._left_alone_until = time.monotonic() + RETRY_S
+            return journal, False
+
+    def _tell(self, batch: _Batch[T], kept: bool) -> None:
+        try:
+            batch.loop.call_soon_threadsafe(self._follow if kept else self._instead, batch)
+        except RuntimeError:
+            pass  # the loop was closed: the journal has it, and nobody waits
+
+    # -- on the loop
+
+    def _follow(self, batch: _Batch[T]) -> None:
+        """The journal has a batch: keep the promise, and let the engine follow soon."""
+        for future in batch.futures:
+            if not future.done():
+                future.set_result(True)
+        self._later += batch.items
+        self._promised = batch.last
+        if self._readers:
+            self._hand_over()
+        elif self._timer is None:
+            self._timer = batch.loop.call_later(FOLLOW_S, self._hand_over)
+
+    def _instead(self, batch: _Batch[T]) -> None:
+        """The journal could not take a batch: it is promised when the engine has it."""
+        self._hand_over()
+        self._promised = batch.last
+        for kept, future in zip(self._to_engine(batch.items), batch.futures, strict=False):
+            kept.add_done_callback(partial(_pass_on, future))
+
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        items, self._later = self._later, []
+        if items:
+            self._to_engine(items)
+
+    def _to_engine(self, items: Sequence[T]) -> list[Future]:
+        last = self._promised
+        try:
+            futures = [self._channel.send(item) for item in items]
+        except StoreError:  # closed already
+            self._closed = True
+            self._arrived(last)
+            return []
+        futures[-1].add_done_callback(lambda _: self._arrived(last))  # they are committed in their order
+        return futures
+
+    def _arrived(self, last: int) -> None:
+        """The engine has all items up to `last`, or `failed` does."""
+        self._landed = last
+        if not self._closed and not self._owing():
+            self._bell.put(last)
+        waiting, self._readers = self._readers, []
+        for wanted, reader in waiting:
+            if wanted > last:
+                self._readers.append((wanted, reader))
+            elif not reader.done():
+                reader.set_result(None)
+
+
+def _pass_on(future: Future, kept: Future) -> None:
+    if not future.done():
+        future.set_result(kept.result())

@@ -1,0 +1,1 @@
+"""Who somebody is: people, keys, codes, sessions, passwords, throttled sign-in."""

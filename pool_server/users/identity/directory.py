@@ -1,0 +1,92 @@
+"""What admission needs of a person, remembered in memory until the person changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.core.enums import Provider
+from pool_server.core.settings import Limits
+from pool_server.storage import Store
+from pool_server.users.models import PEOPLE, User, bad_value, decode_user, id_key
+
+REMEMBERED = 50_000
+
+
+class UserFacts(msgspec.Struct, frozen=True):
+    """The few facts of a user that requests need; `limits` are the effective ones."""
+
+    id: str
+    name: str
+    active: bool  # neither disabled nor deleted
+    disabled: bool
+    limits: Limits
+    weight: float
+    epoch: int
+
+
+class Directory:
+    """Users by id, read from the store once. Everything is a lookup: nothing is loaded at start."""
+
+    def __init__(self, store: Store, defaults: Limits) -> None:
+        self._store = store
+        self._defaults = defaults
+        self._views: dict[str, UserFacts] = {}
+
+    def view(self, user_id: str) -> UserFacts | None:
+        """The user, None when the store does not know the id."""
+        found = self._views.get(user_id)
+        return found if found is not None else self._read(user_id)
+
+    def user(self, user_id: str) -> User | None:
+        """The whole record, fresh from the store."""
+        raw = self._store.get(PEOPLE, id_key(user_id))
+        return decode_user(raw) if raw is not None else None
+
+    def forget(self, user_id: str) -> None:
+        """The user changed."""
+        self._views.pop(user_id, None)
+
+    def forget_all(self, defaults: Limits | None = None) -> None:
+        """Anything may have changed; `defaults` replaces the default limits."""
+        self._views.clear()
+        self._defaults = defaults or self._defaults
+
+    def _read(self, user_id: str) -> UserFacts | None:
+        user = self.user(user_id)
+        if user is None:
+            return None
+        active = not user.disabled and user.deleted is None
+        limits = effective(self._defaults, user.limits)
+        view = UserFacts(user.id, user.name, active, user.disabled, limits, user.weight, user.epoch)
+        if len(self._views) >= REMEMBERED:
+            self._views.clear()  # rare, and cheaper than an order of use
+        self._views[user_id] = view
+        return view
+
+
+def effective(defaults: Limits, override: dict[str, Any]) -> Limits:
+    """The default limits with a user's own over them: absent = the default, None = none."""
+    return msgspec.structs.replace(defaults, **override) if override else defaults
+
+
+def checked_limits(given: Any) -> dict[str, Any]:
+    """A `limits` object as it came from outside, checked. Raises RefusedError (400) naming the field.
+
+    >>> checked_limits({"tokens_day": 1000, "models": None})
+    {'tokens_day': 1000, 'models': None}
+    """
+    if not isinstance(given, dict):
+        raise bad_value("limits must be an object")
+    for name, value in given.items():
+        if name not in Limits.__struct_fields__:
+            raise bad_value(f"limits: {name!r} is not a limit; allowed are {', '.join(Limits.__struct_fields__)}")
+        try:
+            msgspec.convert({name: value}, Limits)
+        except msgspec.ValidationError as exc:
+            raise bad_value(f"limits: {name}: {str(exc).partition(' - ')[0]}") from exc
+    unknown = set(given.get("providers") or ()) - {provider.value for provider in Provider}
+    if unknown:
+        raise bad_value(f"limits: providers: {sorted(unknown)[0]!r} is not a provider")
+    return dict(given)

@@ -1,0 +1,102 @@
+"""Who holds this key: the check of a pool key, remembered until the key or its user changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pool_server.core.enums import Denial
+from pool_server.storage import Store
+from pool_server.users.identity.directory import Directory
+from pool_server.users.identity.tokens import Signer
+from pool_server.users.models import KEYS, Denied, Principal, decode_key, id_key
+
+REMEMBERED = 50_000
+
+NO_KEY = Denied(Denial.NO_KEY, "a pool key is needed; sign in to the pool to get one", 401)
+BAD_KEY = Denied(Denial.BAD_KEY, "this is not a key of this pool", 401)
+EXPIRED_KEY = Denied(Denial.EXPIRED_KEY, "this pool key has expired; make a new one", 401)
+REVOKED_KEY = Denied(Denial.REVOKED_KEY, "this pool key was revoked; make a new one", 401)
+USER_DISABLED = Denied(Denial.USER_DISABLED, "your access to this pool is switched off; ask whoever runs it", 403)
+
+
+class _Known(msgspec.Struct, frozen=True):
+    principal: Principal
+    expires: float  # unix seconds, inf = never
+
+
+class KeyRing:
+    """Checks keys. A known key costs a dictionary lookup; a new one a signature and two reads."""
+
+    def __init__(self, store: Store, directory: Directory, signer: Signer, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._directory = directory
+        self._signer = signer
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._tokens: dict[str, set[str]] = {}  # user id → tokens remembered
+        self.last_used: dict[str, float] = {}  # jti → when, since the last flush
+
+    def authenticate(self, token: str | None) -> Principal | Denied:
+        """The caller behind a token. Never raises for a bad one; StoreError when the store cannot be read."""
+        if not token:
+            return NO_KEY
+        known = self._known.get(token)
+        now = self._clock()
+        if known is None or known.expires <= now:
+            return self._verify(token, now)
+        self.last_used[known.principal.key] = now
+        return known.principal
+
+    def forget(self, user: str, key: str = "") -> None:
+        """A key was revoked, or anything about the user changed (no `key`)."""
+        tokens = self._tokens.get(user, set())
+        for token in [t for t in tokens if not key or self._known[t].principal.key == key]:
+            tokens.discard(token)
+            del self._known[token]
+        if not tokens:
+            self._tokens.pop(user, None)
+
+    def forget_all(self, signer: Signer | None = None) -> None:
+        """Every key is checked again; `signer` replaces the secrets."""
+        self._known.clear()
+        self._tokens.clear()
+        self._signer = signer or self._signer
+
+    def remembered(self) -> list[Principal]:
+        """The callers seen lately, for checking them again after lost changes."""
+        return [known.principal for known in self._known.values()]
+
+    def stands(self, user: str, key: str) -> Denied | None:
+        """Whether user and key are still good, None = yes. Reads the store."""
+        raw = self._store.get(KEYS, id_key(key))
+        if raw is None or decode_key(raw).user != user:
+            return REVOKED_KEY
+        view = self._directory.view(user)
+        if view is None:
+            return REVOKED_KEY
+        if view.disabled:
+            return USER_DISABLED
+        return None if view.active else REVOKED_KEY
+
+    def _verify(self, token: str, now: float) -> Principal | Denied:
+        claims = self._signer.claims(token, now)
+        if claims is None:
+            return BAD_KEY
+        if claims.expires is not None and claims.expires <= now:
+            return EXPIRED_KEY
+        denied = self.stands(claims.user, claims.key)
+        view = self._directory.view(claims.user)
+        if denied is not None or view is None:
+            return denied or REVOKED_KEY
+        principal = Principal(claims.user, view.name, claims.key)
+        self._remember(token, _Known(principal, claims.expires if claims.expires is not None else float("inf")))
+        self.last_used[claims.key] = now
+        return principal
+
+    def _remember(self, token: str, known: _Known) -> None:
+        if len(self._known) >= REMEMBERED:
+            self.forget_all()  # rare: more keys in use than fit; they are checked again
+        self._known[token] = known
+        self._tokens.setdefault(known.principal.user, set()).add(token)

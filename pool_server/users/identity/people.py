@@ -1,0 +1,402 @@
+"""People and their keys: made, changed, ended. Every change is durable, logged for the workers and audited."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pool_server.core.enums import Denial
+from pool_server.storage import Reader, Store, Txn
+from pool_server.users.changes import append_audit, append_change, commit
+from pool_server.users.identity import names
+from pool_server.users.identity.directory import Directory, checked_limits
+from pool_server.users.identity.tokens import Signer
+from pool_server.users.models import (
+    KEYS,
+    NAMES,
+    PEOPLE,
+    SEEN,
+    USER_KEYS,
+    AuditActor,
+    Key,
+    RefusedError,
+    User,
+    UserChange,
+    bad_value,
+    decode_key,
+    decode_user,
+    encode,
+    id_key,
+    not_found,
+    user_key_index,
+)
+
+MAX_LABEL = 64
+MAX_NOTE = 2000
+MAX_KEYS = 100  # keys a user; a runaway script must not fill the store
+
+
+class People:
+    """Users and keys in the durable store."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: Store,
+        directory: Directory,
+        signer: Callable[[], Signer],
+        clock: Callable[[], float],
+        poll: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._state = state
+        self._directory = directory
+        self._signer = signer
+        self._clock = clock
+        self._poll = poll  # applies changes in this worker at once
+
+    async def create_user(
+        self,
+        name: str,
+        *,
+        actor: AuditActor,
+        limits: Mapping[str, Any] | None = None,
+        note: str = "",
+        passphrase_hash: str = "",
+        via: str = "admin",
+        key_label: str = "first key",
+        first: Callable[[Txn, User], None] | None = None,
+    ) -> dict[str, Any]:
+        """A new person with a first key → {"id", "name", "key_id", "key"}; the key is shown this once.
+
+        `first` runs in the same transaction (a friend code's use). Raises RefusedError: 400 for a name or limit that
+        will not do, 409 when the name, or one that looks like it, is taken.
+        """
+        shown = clean_name(name)
+        override = checked_limits(dict(limits or {}))
+        now = self._clock()
+        user = User("u_" + secrets.token_hex(8), shown, now, passphrase_hash, limits=override, via=via)
+        user.note = checked_note(note)
+        key = Key("k_" + secrets.token_hex(8), user.id, checked_label(key_label), now)
+
+        def make(txn: Txn) -> None:
+            if not txn.put_new(NAMES, names.skeleton(shown).encode(), user.id.encode()):
+                raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)
+            if first is not None:
+                first(txn, user)
+            txn.put(PEOPLE, user.id.encode(), encode(user))
+            _put_key(txn, key)
+            append_audit(txn, now, actor, "user.create", user.id, {"name": shown, "via": via, "limits": override})
+
+        await commit(self._store, make)
+        return {"id": user.id, "name": shown, "key_id": key.id, "key": self._token(key)}
+
+    async def patch_user(self, user_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> dict[str, Any]:
+        """Changes `disabled`, `name`, `limits` (replaces the whole override), `note`, `weight` → the user's row.
+
+        Disabling ends the user's sessions and running exchanges. Raises RefusedError: 400, 404, 409.
+        """
+        checked = _checked_patch(patch)
+        now = self._clock()
+
+        def change(txn: Txn) -> None:
+            user = living(txn, user_id)
+            if "name" in checked:
+                _rename(txn, user, checked["name"])
+            ends = bool(checked.get("disabled")) and not user.disabled
+            for field in ("disabled", "limits", "note", "weight"):
+                if field in checked:
+                    setattr(user, field, checked[field])
+            user.epoch += ends
+            txn.put(PEOPLE, user.id.encode(), encode(user))
+            append_change(txn, UserChange("end" if ends else "user", now, user.id))
+            append_audit(txn, now, actor, _action(checked, ends), user.id, _shown(checked))
+
+        await commit(self._store, change)
+        self._poll()
+        return self.get(user_id)
+
+    async def delete_user(self, user_id: str, *, actor: AuditActor) -> None:
+        """Ends a person: keys and sessions go, the name is free again, history keeps the tombstone's name."""
+        now = self._clock()
+
+        def change(txn: Txn) -> None:
+            user = living(txn, user_id)
+            for key in keys_of(txn, user_id):
+                _drop_key(txn, key)
+            txn.delete(NAMES, names.skeleton(user.name).encode())
+            user.deleted, user.passphrase, user.limits = now, "", {}
+            user.epoch += 1
+            txn.put(PEOPLE, user.id.encode(), encode(user))
+            append_change(txn, UserChange("end", now, user.id))
+            append_audit(txn, now, actor, "user.delete", user.id, {"name": user.name})
+
+        await commit(self._store, change)
+        self._poll()
+
+    async def set_passphrase(self, user_id: str, passphrase_hash: str, *, actor: AuditActor) -> None:
+        """A new passphrase hash; all sessions of the user end."""
+        now = self._clock()
+
+        def change(txn: Txn) -> None:
+            user = living(txn, user_id)
+            user.passphrase = passphrase_hash
+            user.epoch += 1
+            txn.put(PEOPLE, user.id.encode(), encode(user))
+            append_change(txn, UserChange("user", now, user.id))
+            append_audit(txn, now, actor, "user.passphrase", user.id)
+
+        await commit(self._store, change)
+        self._poll()
+
+    async def end_sessions(self, user_id: str, *, actor: AuditActor) -> None:
+        """Signs the user out of every browser. Raises RefusedError 404."""
+        now = self._clock()
+
+        def change(txn: Txn) -> None:
+            user = living(txn, user_id)
+            user.epoch += 1
+            txn.put(PEOPLE, user.id.encode(), encode(user))
+            append_change(txn, UserChange("user", now, user.id))
+            append_audit(txn, now, actor, "session.end_all", user.id)
+
+        await commit(self._store, change)
+        self._poll()
+
+    async def create_key(
+        self, user_id: str, label: str = "", *, actor: AuditActor, expires: float | None = None
+    ) -> dict[str, Any]:
+        """A new key → {"id", "key", "label", "expires"}; the key is shown this once. `expires` in unix seconds."""
+        now = self._clock()
+        if expires is not None and expires <= now:
+            raise bad_value("the key would have expired already")
+        key = Key("k_" + secrets.token_hex(8), user_id, checked_label(label), now, expires)
+
+        def make(txn: Txn) -> None:
+            living(txn, user_id)
+            if len(keys_of(txn, user_id)) >= MAX_KEYS:
+                raise RefusedError(Denial.BAD_VALUE, f"a user has at most {MAX_KEYS} keys; revoke some first", 409)
+            _put_key(txn, key)
+            append_audit(txn, now, actor, "key.create", key.id, {"user": user_id, "label": key.label})
+
+        await commit(self._store, make)
+        return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
+
+    async def revoke_key(self, user_id: str, key_id: str, *, actor: AuditActor) -> None:
+        """Ends one key of that user and what runs on it. Somebody else's key answers like a missing one (404)."""
+        now = self._clock()
+
+        def change(txn: Txn) -> None:
+            key = _key(txn, key_id)
+            if key is None or key.user != user_id:
+                raise not_found("key")
+            _drop_key(txn, key)
+            append_change(txn, UserChange("end", now, user_id, key_id))
+            append_audit(txn, now, actor, "key.revoke", key_id, {"user": user_id, "label": key.label})
+
+        await commit(self._store, change)
+        self._poll()
+
+    async def rotate(self, user_id: str, *, actor: AuditActor) -> dict[str, Any]:
+        """Ends all keys of the user and makes one new → {"id", "key", "label"}."""
+        now = self._clock()
+        fresh = Key("k_" + secrets.token_hex(8), user_id, "rotated", now)
+
+        def change(txn: Txn) -> int:
+            living(txn, user_id)
+            old = keys_of(txn, user_id)
+            for key in old:
+                _drop_key(txn, key)
+                append_change(txn, UserChange("end", now, user_id, key.id))
+            _put_key(txn, fresh)
+            append_audit(txn, now, actor, "key.rotate", user_id, {"revoked": [key.id for key in old]})
+            return len(old)
+
+        await commit(self._store, change)
+        self._poll()
+        return {"id": fresh.id, "key": self._token(fresh), "label": fresh.label}
+
+    def token(self, key_id: str) -> str | None:
+        """The token of a key that still exists: signing the same facts again gives a genuine key."""
+        raw = self._store.get(KEYS, id_key(key_id))
+        return self._token(decode_key(raw)) if raw is not None else None
+
+    def owner(self, key_id: str) -> str | None:
+        """The user id behind a key that still exists."""
+        raw = self._store.get(KEYS, id_key(key_id))
+        return decode_key(raw).user if raw is not None else None
+
+    def list_keys(self, user_id: str) -> list[dict[str, Any]]:
+        """The user's keys, oldest first: {"id", "label", "created", "expires", "last_used"}; no secrets."""
+        with self._store.read() as txn:
+            found = keys_of(txn, user_id)
+        return [
+            {
+                "id": key.id,
+                "label": key.label,
+                "created": key.created,
+                "expires": key.expires,
+                "last_used": self._seen("k" + key.id),
+            }
+            for key in sorted(found, key=lambda key: (key.created, key.id))
+        ]
+
+    def get(self, user_id: str) -> dict[str, Any]:
+        """One person's row, also a tombstone's. Raises RefusedError 404."""
+        user = self._directory.user(user_id)
+        if user is None:
+            raise not_found("user")
+        return self._row(user)
+
+    def find(self, name: str) -> User | None:
+        """The living person of that name."""
+        raw = self._store.get(NAMES, id_key(names.skeleton(name)))
+        return self._directory.user(raw.decode()) if raw is not None else None
+
+    def named(self, name: str) -> dict[str, Any] | None:
+        """The row of the living person of that name, None when there is nobody."""
+        user = self.find(name)
+        return self._row(user) if user is not None else None
+
+    def list_users(
+        self, *, cursor: str | None = None, limit: int = 200, deleted: bool = False
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Rows in order of id after `cursor`, and the next cursor (None = no more)."""
+        rows: list[dict[str, Any]] = []
+        start = id_key(cursor) + b"\0" if cursor else b""
+        with self._store.read() as txn:
+            found = (decode_user(raw) for _, raw in txn.scan(PEOPLE, start))
+            for user in found:
+                if user.deleted is None or deleted:
+                    rows.append(self._row(user, len(keys_of(txn, user.id))))
+                    if len(rows) == limit:
+                        return rows, user.id
+        return rows, None
+
+    def _row(self, user: User, keys: int | None = None) -> dict[str, Any]:
+        state = "deleted" if user.deleted is not None else "disabled" if user.disabled else "active"
+        row: dict[str, Any] = {
+            "id": user.id,
+            "name": user.name,
+            "state": state,
+            "created": user.created,
+            "last_seen": self._seen("u" + user.id),
+            "limits": user.limits,
+            "note": user.note,
+            "via": user.via,
+            "weight": user.weight,
+            "passphrase": bool(user.passphrase),
+        }
+        if keys is not None:
+            row["keys"] = keys
+        return row
+
+    def _seen(self, what: str) -> float | None:
+        raw = self._state.get(SEEN, what.encode())
+        return float(raw) if raw is not None else None
+
+    def _token(self, key: Key) -> str:
+        return self._signer().key(key.user, key.id, key.created, key.expires)
+
+
+def living(txn: Reader, user_id: str) -> User:
+    """The user's record; RefusedError 404 when there is none or it is a tombstone."""
+    raw = txn.get(PEOPLE, id_key(user_id))
+    user = decode_user(raw) if raw is not None else None
+    if user is None or user.deleted is not None:
+        raise not_found("user")
+    return user
+
+
+def keys_of(txn: Reader, user_id: str) -> list[Key]:
+    """The keys of a user, by the index of them."""
+    prefix = user_key_index(user_id)
+    index = txn.scan(USER_KEYS, prefix, prefix[:-1] + b"\1")
+    found = [_key(txn, entry[len(prefix) :].decode()) for entry, _ in index]
+    return [key for key in found if key is not None]
+
+
+def clean_name(name: str) -> str:
+    """`names.clean`, refusing with 400."""
+    try:
+        return names.clean(name)
+    except ValueError as exc:
+        raise bad_value(str(exc)) from exc
+
+
+def checked_label(label: str) -> str:
+    """A key's label: at most 64 visible characters. Raises RefusedError 400."""
+    shown = " ".join(label.split())
+    if len(shown) > MAX_LABEL or not shown.isprintable():
+        raise bad_value(f"a label has at most {MAX_LABEL} visible characters")
+    return shown or "key"
+
+
+def checked_note(note: str) -> str:
+    """A note of at most 2,000 characters. Raises RefusedError 400."""
+    if len(note) > MAX_NOTE:
+        raise bad_value(f"a note has at most {MAX_NOTE} characters")
+    return note
+
+
+def _checked_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
+    checks: dict[str, tuple[type | tuple[type, ...], Callable[[Any], Any]]] = {
+        "disabled": (bool, bool),
+        "name": (str, clean_name),
+        "limits": (dict, checked_limits),
+        "note": (str, checked_note),
+        "weight": ((int, float), _checked_weight),
+    }
+    checked: dict[str, Any] = {}
+    for field, value in patch.items():
+        if field not in checks:
+            raise bad_value(f"{field!r} cannot be changed; allowed are {', '.join(checks)}")
+        kind, check = checks[field]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise bad_value(f"{field} has the wrong type")
+        checked[field] = check(value)
+    if not checked:
+        raise bad_value(f"nothing to change; allowed are {', '.join(checks)}")
+    return checked
+
+
+def _checked_weight(value: float) -> float:
+    if not 0.01 <= value <= 100:
+        raise bad_value("weight must be between 0.01 and 100")
+    return float(value)
+
+
+def _action(checked: Mapping[str, Any], ends: bool) -> str:
+    if set(checked) == {"disabled"}:
+        return "user.disable" if ends or checked["disabled"] else "user.enable"
+    return "user.change"
+
+
+def _shown(checked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the audit log keeps of a patch: a note is the admin's own text and stays out."""
+    return {field: "changed" if field == "note" else value for field, value in checked.items()}
+
+
+def _rename(txn: Txn, user: User, name: str) -> None:
+    old, new = names.skeleton(user.name).encode(), names.skeleton(name).encode()
+    if old != new:
+        if not txn.put_new(NAMES, new, user.id.encode()):
+            raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)
+        txn.delete(NAMES, old)
+    user.name = name
+
+
+def _key(txn: Reader, key_id: str) -> Key | None:
+    raw = txn.get(KEYS, id_key(key_id))
+    return decode_key(raw) if raw is not None else None
+
+
+def _put_key(txn: Txn, key: Key) -> None:
+    txn.put(KEYS, key.id.encode(), encode(key))
+    txn.put(USER_KEYS, user_key_index(key.user, key.id), b"")
+
+
+def _drop_key(txn: Txn, key: Key) -> None:
+    txn.delete(KEYS, key.id.encode())
+    txn.delete(USER_KEYS, user_key_index(key.user, key.id))

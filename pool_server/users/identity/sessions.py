@@ -1,0 +1,95 @@
+"""Browser sessions: a random id in a signed cookie, everything else in the store under the id's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+
+from pool_server.storage import Store, Txn
+from pool_server.users.changes import append_audit, commit
+from pool_server.users.identity.directory import Directory
+from pool_server.users.identity.tokens import Signer
+from pool_server.users.models import ADMIN_USER, SESSIONS, AuditActor, Principal, Session, decode_session, encode
+
+FRIEND_S = 30 * 86400.0
+ADMIN_S = 12 * 3600.0
+MAX_COOKIE = 512
+
+
+class Sessions:
+    """Opens, finds and ends sessions. A friend's ends with passphrase or access, an admin's with the password."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        signer: Callable[[], Signer],
+        clock: Callable[[], float],
+        guard: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._signer = signer
+        self._clock = clock
+        self._guard = guard  # fingerprint of the admin password, "" when there is none
+        self.last_seen: dict[str, float] = {}  # user id → when, since the last flush
+
+    async def open(self, user_id: str, *, actor: AuditActor) -> tuple[str, float]:
+        """A new session of a friend, or of the admin → the cookie's value and when it ends (unix seconds)."""
+        now = self._clock()
+        admin = user_id == ADMIN_USER
+        view = None if admin else self._directory.view(user_id)
+        session = Session(user_id, admin, now, now + (ADMIN_S if admin else FRIEND_S), peer=actor.peer)
+        session.epoch = view.epoch if view is not None else 0
+        session.guard = self._guard() if admin else ""
+        value = secrets.token_urlsafe(24)
+
+        def keep(txn: Txn) -> None:
+            txn.put(SESSIONS, _key(value), encode(session))
+            append_audit(txn, now, actor, "session.open", user_id)
+
+        await commit(self._store, keep)
+        return self._signer().cookie(value), session.expires
+
+    def find(self, cookie: str) -> Principal | None:
+        """Whose session a cookie is, None when it is nobody's or has ended."""
+        now = self._clock()
+        value = self._signer().opened(cookie, now) if len(cookie) <= MAX_COOKIE else None
+        raw = self._store.get(SESSIONS, _key(value)) if value else None
+        if value is None or raw is None:
+            return None
+        session = decode_session(raw)
+        if session.expires <= now:
+            return None
+        mark = _key(value).hex()[:12]
+        if session.admin:
+            current = bool(session.guard) and session.guard == self._guard()
+            return Principal(ADMIN_USER, "admin", admin=True, session=mark) if current else None
+        view = self._directory.view(session.user)
+        if view is None or not view.active or view.epoch != session.epoch:
+            return None
+        self.last_seen[view.id] = now
+        return Principal(view.id, view.name, session=mark)
+
+    async def end(self, cookie: str, *, actor: AuditActor) -> None:
+        """Ends the session of a cookie; nothing happens when there is none."""
+        now = self._clock()
+        value = self._signer().opened(cookie, now) if len(cookie) <= MAX_COOKIE else None
+        if value is None:
+            return
+
+        def drop(txn: Txn) -> None:
+            if txn.delete(SESSIONS, _key(value)):
+                append_audit(txn, now, actor, "session.end", actor.user)
+
+        await commit(self._store, drop)
+
+
+def _key(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()
+
+
+def stale(raw: bytes, now: float) -> bool:
+    """Whether a stored session has run out."""
+    return decode_session(raw).expires <= now

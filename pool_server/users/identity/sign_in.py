@@ -1,0 +1,238 @@
+"""The door: signing in as a friend or as the admin. Whatever is wrong costs the caller the same and is counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+
+from pool_server.core.enums import Denial
+from pool_server.core.settings import Settings
+from pool_server.storage import Store, Txn
+from pool_server.users.changes import append_audit, commit
+from pool_server.users.identity import names
+from pool_server.users.identity.codes import Codes
+from pool_server.users.identity.directory import Directory
+from pool_server.users.identity.keys import USER_DISABLED, KeyRing
+from pool_server.users.identity.passwords import Hasher, checked_passphrase, is_bcrypt, same
+from pool_server.users.identity.people import People, clean_name
+from pool_server.users.identity.sessions import Sessions
+from pool_server.users.identity.throttle import Kind, SignInAttempt, Throttle
+from pool_server.users.models import (
+    ADMIN_USER,
+    SERVER,
+    AuditActor,
+    Code,
+    Denied,
+    Principal,
+    RefusedError,
+    User,
+    bad_value,
+)
+
+_PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by digest
+
+ADMIN = Principal(ADMIN_USER, "admin", admin=True)
+_WRONG = "the code, the name or the passphrase is wrong"
+_TAKEN = "this name is taken; if it is yours, the passphrase is wrong"
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """Somebody is in. `cookie` is the session cookie's value, good until `expires` (unix seconds).
+
+    `key` is a first key, shown this once, for somebody new; None otherwise.
+    """
+
+    user: str
+    name: str
+    cookie: str
+    expires: float
+    is_new: bool = False
+    admin: bool = False
+    key: str | None = None
+    key_id: str = ""
+
+    def __repr__(self) -> str:
+        """Without the cookie and the key."""
+        return f"Entry(user={self.user!r}, name={self.name!r}, is_new={self.is_new}, admin={self.admin})"
+
+
+class SignIn:
+    """Checks codes, passphrases, keys and the admin password, each try throttled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        people: People,
+        directory: Directory,
+        ring: KeyRing,
+        codes: Codes,
+        sessions: Sessions,
+        throttle: Throttle,
+        hasher: Hasher,
+        clock: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self._store = store
+        self._people = people
+        self._directory = directory
+        self._ring = ring
+        self._codes = codes
+        self._sessions = sessions
+        self._throttle = throttle
+        self._hasher = hasher
+        self._clock = clock
+        self._proven: tuple[bytes, float] = (b"", 0.0)
+
+    async def friend_login(
+        self, *, peer: str, code: str = "", name: str = "", passphrase: str = "", key: str = ""
+    ) -> SignedIn:
+        """In by code, name and passphrase (the first time), by name and passphrase, or by one of one's keys.
+
+        Raises RefusedError: 400 something missing or unfit, 401 wrong, 403 disabled, 409 name taken just now, 429
+        throttled.
+        """
+        if key:
+            return await self._by_key(key, peer)
+        shown = clean_name(name)
+        async with self._throttle.attempt("friend", peer, names.skeleton(shown)) as attempt:
+            grant = await self._grant(code, attempt, peer) if code else None
+            user = self._people.find(shown)
+            if user is None and grant is not None:
+                return await self._welcome(shown, passphrase, grant, peer)
+            await self._prove(user, passphrase, attempt, peer, _TAKEN if grant is not None else _WRONG)
+            assert user is not None
+            if user.disabled:
+                raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
+            return await self._let_in(user.id, user.name, peer)
+
+    async def change_passphrase(self, principal: Principal, current: str, new: str, *, peer: str) -> SignedIn:
+        """A new passphrase for the caller, who proves the current one if there is one.
+
+        All sessions end but the new one that is returned. Raises RefusedError: 400, 401, 404, 429.
+        """
+        user = self._directory.user(principal.user)
+        if user is None:
+            raise bad_value("only pool users have a passphrase")
+        checked_passphrase(new)
+        if user.passphrase:
+            async with self._throttle.attempt("friend", peer, names.skeleton(user.name)) as attempt:
+                await self._prove(user, current, attempt, peer, "the current passphrase is wrong")
+        actor = AuditActor.of(principal, peer)
+        await self._people.set_passphrase(user.id, await self._hasher.hash(new), actor=actor)
+        return await self._let_in(user.id, user.name, peer)
+
+    async def reset_passphrase(self, user_id: str, *, actor: AuditActor) -> None:
+        """Forgets the passphrase: the friend returns by a key and chooses a new one. All sessions end."""
+        await self._people.set_passphrase(user_id, "", actor=actor)
+
+    async def admin_login(self, password: str, *, peer: str) -> SignedIn:
+        """The admin's browser session. Raises RefusedError: 401 wrong or no password set, 429 throttled."""
+        found = await self.check_admin(password, peer=peer)
+        if isinstance(found, Denied):
+            raise RefusedError(found.denial, found.message, found.status, found.retry_at)
+        actor = AuditActor("admin", ADMIN_USER, "admin", peer)
+        cookie, expires = await self._sessions.open(ADMIN_USER, actor=actor)
+        return SignedIn(ADMIN_USER, "admin", cookie, expires, admin=True)
+
+    async def check_admin(self, password: str, *, peer: str) -> Principal | Denied:
+        """The admin behind a password, or why not (401, 429); a pool key is turned away with 403, uncounted."""
+        if isinstance(self._ring.authenticate(password), Principal):
+            return Denied(Denial.BAD_LOGIN, "a pool key does not open what is the admin's", 403)
+        if not self.settings.pool_users.admin_password:
+            return Denied(Denial.BAD_LOGIN, "no admin password is set", 401)
+        try:
+            async with self._throttle.attempt("admin", peer) as attempt:
+                if await self._is_admin(password):
+                    return ADMIN
+                await self._count(attempt, "admin", peer)
+        except RefusedError as refused:
+            return refused.denied
+        return Denied(Denial.BAD_LOGIN, "the admin password is wrong", 401)
+
+    def guard(self, fingerprint: Callable[[str], str]) -> str:
+        """Names the present admin password for sessions to compare, "" when none is set."""
+        password = self.settings.pool_users.admin_password
+        return fingerprint(password) if password else ""
+
+    async def _by_key(self, key: str, peer: str) -> SignedIn:
+        async with self._throttle.attempt("friend", peer) as attempt:
+            found = self._ring.authenticate(key)
+            if isinstance(found, Principal):
+                return await self._let_in(found.user, found.name, peer)
+            if found.status == 401:
+                await self._count(attempt, "friend", peer)
+            raise RefusedError(found.denial, found.message, found.status, found.retry_at)
+
+    async def _grant(self, code: str, attempt: SignInAttempt, peer: str) -> Code:
+        """The code that was typed; the shared one has no prefix. Raises RefusedError 401, counted."""
+        shared = self.settings.friend_code.strip()
+        plain = bool(shared) and not is_bcrypt(shared)
+        if plain and same(code.strip(), shared):
+            return Code("", "", 0.0)
+        if shared and not plain and await self._hasher.check_raw(code.strip(), shared):
+            return Code("", "", 0.0)
+        found = await self._codes.check(code)
+        if found is None:
+            await self._count(attempt, "friend", peer)
+            raise RefusedError(Denial.BAD_LOGIN, _WRONG, 401)
+        return found
+
+    async def _welcome(self, name: str, passphrase: str, grant: Code, peer: str) -> SignedIn:
+        """A new friend. The code was right, so what is wrong here is no guess and not counted."""
+        why = self._codes.usable(grant) if grant.prefix else None
+        if why is not None:
+            raise RefusedError(Denial.BAD_LOGIN, why, 401)
+        hashed = await self._hasher.hash(checked_passphrase(passphrase))
+
+        def spend(txn: Txn, user: User) -> None:
+            if grant.prefix:
+                self._codes.spend(txn, grant, user)
+
+        made = await self._people.create_user(
+            name,
+            actor=AuditActor("user", "", name, peer),
+            limits=grant.limits,
+            passphrase_hash=hashed,
+            via=f"code:{grant.prefix}" if grant.prefix else "friend_code",
+            first=spend,
+        )
+        entry = await self._let_in(made["id"], made["name"], peer)
+        return msgspec.structs.replace(entry, is_new=True, key=made["key"], key_id=made["key_id"])
+
+    async def _prove(self, user: User | None, passphrase: str, attempt: SignInAttempt, peer: str, wrong: str) -> None:
+        """Raises RefusedError 401, counted, unless the passphrase is the user's; having no user costs the same."""
+        if not await self._hasher.check(passphrase, user.passphrase if user is not None else ""):
+            await self._count(attempt, "friend", peer)
+            raise RefusedError(Denial.BAD_LOGIN, wrong, 401)
+
+    async def _let_in(self, user_id: str, name: str, peer: str) -> SignedIn:
+        cookie, expires = await self._sessions.open(user_id, actor=AuditActor("user", user_id, name, peer))
+        return SignedIn(user_id, name, cookie, expires)
+
+    async def _is_admin(self, password: str) -> bool:
+        """Plain passwords are compared at once; a bcrypt check is remembered for five minutes, by digest."""
+        kept = self.settings.pool_users.admin_password
+        if not is_bcrypt(kept):
+            return same(password, kept)
+        digest = hashlib.sha256((kept + "\0" + password).encode("utf-8", "surrogatepass")).digest()
+        known, until = self._proven
+        if self._clock() < until and same(digest.hex(), known.hex()):
+            return True
+        if not await self._hasher.check_raw(password, kept):
+            return False
+        self._proven = (digest, self._clock() + _PROVEN_S)
+        return True
+
+    async def _count(self, attempt: SignInAttempt, kind: Kind, peer: str) -> None:
+        """Counts a wrong try; the ban it may begin is audited."""
+        until = attempt.failed()
+        if until is None:
+            return
+        now = self._clock()
+        detail = {"kind": kind, "until": until}
+        actor = msgspec.structs.replace(SERVER, peer=peer)
+        await commit(self._store, lambda txn: append_audit(txn, now, actor, "door.ban", peer, detail))

@@ -1,0 +1,95 @@
+"""Set-up tickets: single-use, good for ten minutes, exchanged for a key by whoever runs the one-line command."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from pool_server.storage import Store, Txn
+from pool_server.users.identity.directory import Directory
+from pool_server.users.identity.people import People, checked_label
+from pool_server.users.models import (
+    LOCAL_USER,
+    TICKETS,
+    AuditActor,
+    Principal,
+    Ticket,
+    decode_ticket,
+    encode,
+    not_found,
+)
+
+TICKET_S = 600.0
+LOCAL_KEY = "local"  # local mode asks for no key, but most CLIs want something in its place
+_SHAPE = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+class Tickets:
+    """Tickets live in the state store under their hash; a restart of the machine may end them early."""
+
+    def __init__(self, state: Store, people: People, directory: Directory, clock: Callable[[], float]) -> None:
+        self._state = state
+        self._people = people
+        self._directory = directory
+        self._clock = clock
+
+    def create(self, principal: Principal, *, key_id: str = "", label: str = "") -> dict[str, Any]:
+        """A ticket → {"ticket", "expires_in"} (seconds).
+
+        It hands out the caller's key `key_id` again, or a new one named `label`. Raises RefusedError 404 when that key
+        is not the caller's.
+        """
+        if key_id and self._people.owner(key_id) != principal.user:
+            raise not_found("key")
+        value = secrets.token_urlsafe(24)
+        ticket = Ticket(principal.user, self._clock() + TICKET_S, key_id, checked_label(label) if label else "")
+        self._state.write(lambda txn: txn.put(TICKETS, _key(value), encode(ticket)))
+        return {"ticket": value, "expires_in": int(TICKET_S)}
+
+    async def redeem(self, value: str, *, peer: str, label: str = "") -> dict[str, Any]:
+        """Uses a ticket up → {"user": {"id", "name"}, "key", "key_id"}; `label` names a new key, if one is made.
+
+        Raises RefusedError 404, the same for a ticket that is used, too old, revoked or was never made.
+        """
+        if not _SHAPE.fullmatch(value):
+            raise not_found("ticket")
+        raw = self._state.write(lambda txn: _take(txn, _key(value)))
+        ticket = decode_ticket(raw) if raw is not None else None
+        if ticket is None or ticket.expires <= self._clock():
+            raise not_found("ticket")
+        if ticket.user == LOCAL_USER:
+            return {"user": {"id": LOCAL_USER, "name": "you"}, "key": LOCAL_KEY, "key_id": ""}
+        view = self._directory.view(ticket.user)
+        if view is None or not view.active:
+            raise not_found("ticket")
+        token = self._people.token(ticket.key) if ticket.key else None
+        if ticket.key and token is None:
+            raise not_found("ticket")  # its key was revoked meanwhile
+        key_id = ticket.key
+        if token is None:
+            actor = AuditActor("user", view.id, view.name, peer)
+            made = await self._people.create_key(view.id, label or ticket.label or "set-up", actor=actor)
+            token, key_id = made["key"], made["id"]
+        return {"user": {"id": view.id, "name": view.name}, "key": token, "key_id": key_id}
+
+    def revoke(self, value: str) -> None:
+        """The ticket is worth nothing any more."""
+        self._state.write(lambda txn: txn.delete(TICKETS, _key(value)))
+
+
+def stale(raw: bytes, now: float) -> bool:
+    """Whether a stored ticket has run out."""
+    return decode_ticket(raw).expires <= now
+
+
+def _take(txn: Txn, key: bytes) -> bytes | None:
+    raw = txn.get(TICKETS, key)
+    txn.delete(TICKETS, key)
+    return raw
+
+
+def _key(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()

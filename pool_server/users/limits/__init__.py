@@ -1,0 +1,1 @@
+"""How much somebody may use: counters, reservations, fair share, calendar periods."""

@@ -1,0 +1,215 @@
+"""What the room keeps and hands out: people, keys, codes, sessions, tickets, callers, refusals.
+
+Times are unix seconds (float). Records are msgpack arrays in the store: fields are only ever added at the end,
+with a default. No record holds a secret: passphrases and codes are bcrypt hashes, keys are named by their
+`jti`, sessions and tickets by a hash of their id.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from pool_server.core.enums import Denial
+
+PEOPLE = "users.people"  # user id → User
+NAMES = "users.names"  # skeleton of a name → user id
+KEYS = "users.keys"  # jti → Key
+USER_KEYS = "users.user_keys"  # user id, NUL, jti → b""
+CODES = "users.codes"  # lookup prefix → Code
+SESSIONS = "users.sessions"  # SHA-256 of the session id → Session
+CHANGES = "users.changes"  # sequence → Change, tailed by every worker
+AUDIT = "users.audit"  # sequence → AuditRow
+META = "users.meta"  # what was done once (imports)
+
+USE = "users.use"  # user id → Use (counters and what is held)
+HELD = "users.held"  # worker, NUL, user id → b"": the worker holds something for the user
+SHARE = "users.share"  # provider, NUL, user id → recent use
+SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
+THROTTLE = "users.throttle"  # kind, scope, whom → Tries
+TICKETS = "users.tickets"  # SHA-256 of the ticket → Ticket
+
+LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, CODES, SESSIONS, CHANGES, AUDIT, META)
+STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
+
+LOCAL_USER = "local"
+ADMIN_USER = "admin"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is asking. `key` is the `jti` of the pool key used, "" for browser sessions and local mode."""
+
+    user: str
+    name: str
+    key: str = ""
+    admin: bool = False
+    local: bool = False
+    session: str = ""  # short hash that names the browser session, "" for keys
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """Why a caller is not let in, or not further. `retry_at` says when it frees again, None when it does not.
+
+    `status` is 401, 403, 429 or 503; `message` is a plain sentence for people.
+    """
+
+    denial: Denial
+    message: str
+    status: int
+    retry_at: float | None = None
+
+
+class RefusedError(Exception):
+    """A door or people call that cannot be done; `denied` says why, with a status of 400, 401, 403, 404, 409,
+    429 or 503.
+    """
+
+    def __init__(self, denial: Denial, message: str, status: int, retry_at: float | None = None) -> None:
+        super().__init__(message)
+        self.denied = Denied(denial, message, status, retry_at)
+
+
+def bad_value(message: str) -> RefusedError:
+    """400: the caller gave something that cannot be accepted."""
+    return RefusedError(Denial.BAD_VALUE, message, 400)
+
+
+def not_found(what: str) -> RefusedError:
+    """404: there is no such user, key, code …"""
+    return RefusedError(Denial.NOT_FOUND, f"there is no such {what}", 404)
+
+
+class AuditActor(msgspec.Struct, frozen=True):
+    """Who makes a change, for the audit log. `peer` is the caller's address, "" from the shell or the server
+    itself.
+    """
+
+    kind: Literal["admin", "user", "shell", "server"]
+    user: str = ""
+    name: str = ""
+    peer: str = ""
+
+    @classmethod
+    def of(cls, principal: Principal, peer: str) -> AuditActor:
+        """The actor behind a principal."""
+        kind: Literal["admin", "user"] = "admin" if principal.admin else "user"
+        return cls(kind, principal.user, principal.name, peer)
+
+
+SERVER = AuditActor("server", name="server")
+
+
+class User(msgspec.Struct, array_like=True):
+    """A person. `limits` overrides the defaults: an absent name = the default, None = no limit.
+
+    `epoch` rises when all sessions of the user end. A deleted user stays as a tombstone, so that history has a
+    name.
+    """
+
+    id: str
+    name: str
+    created: float
+    passphrase: str = ""  # bcrypt hash; "" = keys only
+    disabled: bool = False
+    deleted: float | None = None
+    limits: dict[str, Any] = {}
+    note: str = ""
+    via: str = ""  # how the user came: "code:<prefix>", "friend_code", "admin", "import"
+    epoch: int = 0
+    weight: float = 1.0  # fair share
+
+
+class Key(msgspec.Struct, array_like=True):
+    """A pool key the store knows. The token itself is not kept."""
+
+    id: str
+    user: str
+    label: str
+    created: float
+    expires: float | None = None
+
+
+class Code(msgspec.Struct, array_like=True):
+    """A personal friend code; `prefix` is its first part, `hash` the bcrypt hash of the whole."""
+
+    prefix: str
+    hash: str
+    created: float
+    uses_left: int | None = None  # None = any number
+    expires: float | None = None
+    limits: dict[str, Any] = {}
+    label: str = ""
+    used_by: list[str] = []
+
+
+class Session(msgspec.Struct, array_like=True):
+    """A browser session. `epoch` must equal the user's, `guard` the admin password's fingerprint."""
+
+    user: str
+    admin: bool
+    created: float
+    expires: float
+    epoch: int = 0
+    guard: str = ""
+    peer: str = ""
+
+
+class Ticket(msgspec.Struct, array_like=True):
+    """A single-use set-up ticket; `key` is the jti it hands out again, "" = a new key is made."""
+
+    user: str
+    expires: float
+    key: str = ""
+    label: str = ""
+
+
+class UserChange(msgspec.Struct, array_like=True):
+    """One line of the change log. `kind`: "end" (access ended), "user" (facts changed), "secret" (keys re-
+    signed).
+    """
+
+    kind: Literal["end", "user", "secret"]
+    at: float
+    user: str = ""
+    key: str = ""
+
+
+class AuditRow(msgspec.Struct):
+    """Who did what, when, to whom. `detail` holds field names and harmless values, never a secret."""
+
+    at: float
+    actor: str
+    actor_id: str
+    actor_name: str
+    peer: str
+    action: str
+    target: str = ""
+    detail: dict[str, Any] = {}
+    seq: int = 0
+
+
+def id_key(text: str) -> bytes:
+    """The store key of an id that came from outside; where it cannot be one, a key that nothing has."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return raw if 0 < len(raw) <= 500 else b"\0"
+
+
+def user_key_index(user: str, key: str = "") -> bytes:
+    """The key under which a user's keys are listed; with no `key` the prefix of them all."""
+    return f"{user}\0{key}".encode()
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """msgpack of one record."""
+    return _encoder.encode(record)
+
+
+_encoder = msgspec.msgpack.Encoder()
+decode_user = msgspec.msgpack.Decoder(User).decode
+decode_key = msgspec.msgpack.Decoder(Key).decode
+decode_code = msgspec.msgpack.Decoder(Code).decode
+decode_session = msgspec.msgpack.Decoder(Session).decode
+decode_ticket = msgspec.msgpack.Decoder(Ticket).decode
+decode_change = msgspec.msgpack.Decoder(UserChange).decode
+decode_audit = msgspec.msgpack.Decoder(AuditRow).decode

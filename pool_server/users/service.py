@@ -1,0 +1,465 @@
+"""The room's front: who is let in, how far, and everything people, keys and codes need.
+
+One object a worker. Start-up reads nothing but the end of the change log, whatever the number of people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pool_server.core.enums import Denial
+from pool_server.core.models import Usage
+from pool_server.core.settings import Limits, Settings
+from pool_server.storage import Store, StoreError
+from pool_server.users import cleanup
+from pool_server.users.changes import ChangeFeed, append_audit, append_change, audit_page, commit
+from pool_server.users.identity import names, sessions, throttle, tickets
+from pool_server.users.identity.codes import Codes
+from pool_server.users.identity.directory import Directory, UserFacts
+from pool_server.users.identity.importer import import_once
+from pool_server.users.identity.keys import KeyRing
+from pool_server.users.identity.passwords import ROUNDS, Hasher
+from pool_server.users.identity.people import People
+from pool_server.users.identity.sessions import Sessions
+from pool_server.users.identity.sign_in import SignIn
+from pool_server.users.identity.tokens import load_signer, rotate_secret
+from pool_server.users.limits import counters
+from pool_server.users.limits.periods import Calendar, zone
+from pool_server.users.limits.rebuild import Used
+from pool_server.users.limits.recent_use import Shares
+from pool_server.users.limits.reservations import Reservation, Reservations
+from pool_server.users.models import (
+    ADMIN_USER,
+    LOCAL_USER,
+    SEEN,
+    SESSIONS,
+    SHARE,
+    THROTTLE,
+    TICKETS,
+    AuditActor,
+    AuditRow,
+    Denied,
+    Principal,
+    RefusedError,
+    UserChange,
+)
+
+log = logging.getLogger(__name__)
+
+TAIL_S = 0.25  # how often other workers' changes are looked for
+FLUSH_S = 5.0  # how often "last used" is written
+FLUSH_MOST = 500  # keys written at once, so that the loop does not pause
+RECOVER_MOST = 10  # users settled at once for dead workers, likewise
+SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleared
+TURN_S = 0.5  # how often somebody who waits for their turn looks again
+
+EndListener = Callable[[str | None, str | None], None]
+Room = float | None | Callable[[], float | None]
+
+_LOCAL = Principal(LOCAL_USER, "you", admin=True, local=True)
+_GONE = Denied(Denial.REVOKED_KEY, "this user is no longer part of the pool", 401)
+_STORE = Denied(Denial.STORE, "keys cannot be checked just now; try again in a moment", 503)
+_BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: what is held may be given back soon
+
+
+class Users:
+    """People of the pool, as the rooms above use them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger_store: Store,
+        state: Store,
+        *,
+        clock: Callable[[], float] = time.time,
+        used: Used | None = None,
+        bcrypt_rounds: int = ROUNDS,
+    ) -> None:
+        """`used(user, since)` answers at once with the ledger's sums for that user since unix seconds `since`, a
+        mapping with `input`, `cache_read`, `cache_write`, `output` and `cost_usd`; without it counters that are
+        missing start at nothing. Raises ValueError (one line) for a secret or time zone that cannot be used."""
+        self._settings = settings
+        self._store = ledger_store
+        self._state = state
+        self._clock = clock
+        self._folder = Path(settings.data_dir)
+        self._signer = load_signer(settings, self._folder)
+        self._directory = Directory(ledger_store, settings.limits)
+        self._ring = KeyRing(ledger_store, self._directory, self._signer, clock)
+        self._shares = Shares(state, settings.fair_share, self._weight)
+        self._book = Reservations(state, Calendar(zone(settings.ledger.timezone)), self._shares, clock, used)
+        self._tail = ChangeFeed(ledger_store, self._apply, self._lost)
+        self._hasher = Hasher(rounds=bcrypt_rounds)
+        self._freed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.on_end: list[EndListener] = []  # (user, None): a person's access ended; (None, key): one key's
+        self._make_parts()
+
+    def _make_parts(self) -> None:
+        store, state, clock = self._store, self._state, self._clock
+        self._people = People(store, state, self._directory, lambda: self._signer, clock, self._tail.poll)
+        self._codes = Codes(store, self._hasher, clock)
+        self._sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
+        self._door = SignIn(
+            self._settings,
+            store,
+            people=self._people,
+            directory=self._directory,
+            ring=self._ring,
+            codes=self._codes,
+            sessions=self._sessions,
+            throttle=throttle.Throttle(state, clock),
+            hasher=self._hasher,
+            clock=clock,
+        )
+        self._tickets = tickets.Tickets(state, self._people, self._directory, clock)
+        self._sweepers = (
+            cleanup.Sweeper(state, SHARE, self._shares.stale),
+            cleanup.Sweeper(state, THROTTLE, throttle.stale),
+            cleanup.Sweeper(state, TICKETS, tickets.stale),
+            cleanup.Sweeper(store, SESSIONS, sessions.stale),
+        )
+        self._publish()
+
+    def _publish(self) -> None:
+        """What pages and commands call, as the parts offer it."""
+        people, door, codes = self._people, self._door, self._codes
+        self.create_user, self.patch_user = people.create_user, people.patch_user
+        self.delete_user, self.rotate = people.delete_user, people.rotate
+        self.get_user, self.list_users, self.find_user = people.get, people.list_users, people.named
+        self.create_key, self.revoke_key = people.create_key, people.revoke_key
+        self.list_keys, self.end_sessions = people.list_keys, people.end_sessions
+        self.create_code, self.list_codes, self.revoke_code = codes.create, codes.rows, codes.revoke
+        self.friend_login, self.admin_login = door.friend_login, door.admin_login
+        self.check_admin = door.check_admin
+        self.change_passphrase, self.reset_passphrase = door.change_passphrase, door.reset_passphrase
+        self.session, self.logout = self._sessions.find, self._sessions.end
+        self.create_ticket, self.redeem_ticket = self._tickets.create, self._tickets.redeem
+        self.revoke_ticket = self._tickets.revoke
+
+    def load(self) -> None:
+        """Settles what dead workers left behind and takes over codex-pool's users once. Call before serving."""
+        self._book.recover()
+        path = self._settings.pool_users.storage_path
+        if path:
+            import_once(self._store, Path(path), self._clock())
+
+    async def start(self) -> None:
+        """Begins following other workers' changes and writing what can wait."""
+        self._tasks = [
+            asyncio.create_task(_every(TAIL_S, self._tail.poll)),
+            asyncio.create_task(_every(FLUSH_S, self._flush)),
+            asyncio.create_task(_every(SWEEP_S, self._sweep)),
+        ]
+
+    async def close(self) -> None:
+        """Ends the tasks and writes what was waiting."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._hasher.close()
+        with suppress(StoreError):
+            self._book.close()
+        with suppress(StoreError):
+            while self._flush():
+                pass
+
+    def reload(self, settings: Settings) -> None:
+        """New settings: limits, friend code, admin password, secrets, fair share, time zone.
+
+        Raises ValueError (one line) before anything has changed.
+        """
+        signer = load_signer(settings, self._folder)
+        self._book.calendar = Calendar(zone(settings.ledger.timezone))
+        self._shares.settings = settings.fair_share
+        self._settings = self._door.settings = settings
+        self._signer = signer
+        self._directory.forget_all(settings.limits)
+        self._ring.forget_all(signer)
+
+    # Admission: the data plane's part, synchronous and quick.
+
+    def authenticate(self, token: str | None) -> Principal | Denied:
+        """The caller behind a pool key, or why not (401, 403; 503 when the store fails)."""
+        try:
+            return self._ring.authenticate(token)
+        except StoreError as exc:
+            log.warning("a key could not be checked: %s", exc)
+            return _STORE
+
+    def local_principal(self) -> Principal:
+        """The caller in local mode: whoever sits at this machine, with every right and no limits."""
+        return _LOCAL
+
+    def reserve(
+        self,
+        principal: Principal,
+        *,
+        provider: str,
+        model: str,
+        tokens: int,
+        cost: float | None,
+        room: Room = None,
+    ) -> Reservation | Denied:
+        """Takes room under the user's limits for one request, or says which limit is in the way.
+
+        `tokens` is an honest estimate of all tokens of the exchange, `cost` of its price in US dollars (None = not
+        known), `room` the provider's room left in percent (None = not known) or what tells it; `provider` and
+        `model` are "" when not known. A reservation must be ended by `settle` or `release`.
+        """
+        if principal.local:
+            return Reservation(principal.user, provider, counted=False)
+        view = self._view(principal, provider, model, room)
+        if isinstance(view, Denied):
+            return view
+        return self._book.reserve(view.id, provider, view.limits, tokens, cost)
+
+    def _view(self, principal: Principal, provider: str, model: str, room: Room) -> UserFacts | Denied:
+        """The user behind a caller, or what is in the way other than their counters."""
+        try:
+            view = self._directory.view(principal.user)
+            if view is None or not view.active:
+                return _GONE
+            left = room() if callable(room) else room
+            return _forbidden(view, provider, model) or self._unfair(view, provider, left) or view
+        except StoreError as exc:
+            log.warning("limits could not be read: %s", exc)
+            return _STORE
+
+    async def reserve_or_wait(
+        self,
+        principal: Principal,
+        *,
+        provider: str,
+        model: str,
+        tokens: int,
+        cost: float | None,
+        room: Room = None,
+    ) -> Reservation | Denied:
+        """`reserve`, waiting up to `fair_share.wait_s` seconds for a turn.
+
+        Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
+        told at once.
+        """
+        if principal.local:
+            return Reservation(principal.user, provider, counted=False)
+        deadline = 0.0
+        while True:
+            view = self._view(principal, provider, model, room)
+            answer = view if isinstance(view, Denied) else await self._reserved(view, provider, tokens, cost)
+            if not isinstance(answer, Denied) or not self._passes_soon(answer):
+                return answer
+            now = time.monotonic()
+            deadline = deadline or now + self._settings.fair_share.wait_s
+            if now >= deadline:
+                return answer
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), min(deadline - now, TURN_S))
+
+    async def _reserved(self, view: UserFacts, provider: str, tokens: int, cost: float | None) -> Reservation | Denied:
+        asked = self._book.reserve_soon(view.id, provider, view.limits, tokens, cost)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if not asked.cancel() and not asked.cancelled() and asked.exception() is None:
+                made = asked.result()  # it came in the moment of being cancelled
+                if isinstance(made, Reservation):
+                    self.release(made)
+            raise
+
+    def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
+        """The stream has used `tokens` and `cost` so far (sums, not increments)."""
+        self._book.progress(reservation, tokens, cost)
+
+    def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
+        """The exchange is over and used this. Only the first `settle` or `release` of a reservation counts."""
+        self._book.settle(reservation, usage, cost)
+        self._wake()
+
+    def release(self, reservation: Reservation) -> None:
+        """The exchange is over and nothing was used."""
+        self._book.release(reservation)
+        self._wake()
+
+    def may_force(self, principal: Principal, account_owner: str) -> bool:
+        """Whether the caller may choose this account: admins, and the account's owner by user id or name."""
+        if principal.admin or principal.local:
+            return True
+        owner = account_owner.strip()
+        return bool(owner) and (owner == principal.user or names.skeleton(owner) == names.skeleton(principal.name))
+
+    # What people see of themselves, and admins of everybody
+
+    def me(self, principal: Principal) -> dict[str, Any]:
+        """{"user": {"id", "name"}, "limits", "used", "frees", "keys"}; no secrets.
+
+        `limits` are those in effect, `used` is now, `frees` is when each does (unix seconds or None), all by the
+        limits' names.
+        """
+        nobody = principal.local or principal.user == ADMIN_USER
+        return {
+            "user": {"id": principal.user, "name": principal.name},
+            **self.limits(principal.user),
+            "keys": [] if nobody else self.list_keys(principal.user),
+        }
+
+    def limits(self, user_id: str) -> dict[str, Any]:
+        """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
+        limits, used, frees = self.standing(user_id)
+        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
+        return {"limits": msgspec.structs.asdict(limits), "used": blank | used, "frees": blank | frees}
+
+    def standing(self, user_id: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
+        """The limits in effect for a user, and for each that is counted what is used and when it frees."""
+        view = self._directory.view(user_id)
+        if view is None:
+            return Limits(), dict.fromkeys(counters.COUNTED, 0), dict.fromkeys(counters.COUNTED)
+        use, marks = self._book.read(user_id)
+        return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
+
+    async def audit(
+        self, actor: AuditActor, action: str, target: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
+        """Adds a line to the audit log and returns when it is on disk. `detail` must hold no secret."""
+        now = self._clock()
+        await commit(self._store, lambda txn: append_audit(txn, now, actor, action, target, detail))
+
+    def audit_log(
+        self, *, cursor: int | None = None, limit: int = 100, actor: str = "", action: str = "", target: str = ""
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Newest first, at most `limit` rows before `cursor`, and the next cursor (None = no more).
+
+        `actor` is a user id or name, `action` a prefix ("user.", "key.revoke"), `target` an id; "" = any.
+        """
+
+        def match(row: AuditRow) -> bool:
+            who = not actor or actor in (row.actor_id, row.actor_name, row.actor)
+            return who and row.action.startswith(action) and target in ("", row.target)
+
+        rows, following = audit_page(self._store, cursor=cursor, limit=limit, match=match)
+        return [msgspec.structs.asdict(row) for row in rows], following
+
+    async def rotate_secret(self, *, actor: AuditActor) -> None:
+        """Signs new keys with a new secret; the old one is accepted for 30 days.
+
+        Raises RefusedError 409 when the settings hold the secret: it is changed there.
+        """
+        if self._settings.pool_users.jwt_secret:
+            why = "the secret is in the settings: put a new one there and the old one in jwt_secret_previous"
+            raise RefusedError(Denial.BAD_VALUE, why, 409)
+        now = self._clock()
+        await asyncio.to_thread(rotate_secret, self._folder, now)
+        await commit(self._store, lambda txn: append_change(txn, UserChange("secret", now)))
+        await self.audit(actor, "secret.rotate")
+        self._tail.poll()
+
+    # What runs in the background
+
+    def _apply(self, change: UserChange) -> None:
+        if change.kind == "secret":
+            self._signer = load_signer(self._settings, self._folder)
+            self._ring.forget_all(self._signer)
+            return
+        self._directory.forget(change.user)
+        self._ring.forget(change.user, change.key)
+        if change.kind == "end":
+            self._ended(change.user, change.key)
+
+    def _ended(self, user: str, key: str) -> None:
+        """Tells the listeners what ended: (None, key) when it is one key, (user, None) when it is the person."""
+        what = (None, key) if key else (user, None)
+        for listener in list(self.on_end):
+            try:
+                listener(*what)
+            except Exception:
+                log.exception("a listener failed when access ended")
+
+    def _lost(self) -> None:
+        """Changes were dropped before this worker read them: check everybody it remembers again."""
+        seen = self._ring.remembered()
+        self._directory.forget_all()
+        self._ring.forget_all()
+        for principal in seen:
+            if self._ring.stands(principal.user, principal.key) is not None:
+                self._ended(principal.user, principal.key)
+
+    def _flush(self) -> bool:
+        """Writes some of what was last used when; whether anything is left."""
+        self._book.settle_waiting()
+        pairs: list[tuple[bytes, bytes]] = []
+        for mark, seen in ((b"k", self._ring.last_used), (b"u", self._sessions.last_seen)):
+            for what in list(seen)[:FLUSH_MOST]:
+                at = b"%.0f" % seen.pop(what)
+                pairs.append((mark + what.encode(), at))
+                if mark == b"k" and (user := self._people.owner(what)) is not None:
+                    pairs.append((b"u" + user.encode(), at))
+        if pairs:
+            self._state.write(lambda txn: txn.put_many(SEEN, pairs))
+        return bool(self._ring.last_used or self._sessions.last_seen)
+
+    async def _sweep(self) -> None:
+        settled = RECOVER_MOST
+        while settled == RECOVER_MOST:
+            settled = self._book.recover(RECOVER_MOST)
+            await asyncio.sleep(0)
+        self._book.forget_idle()
+        for sweeper in self._sweepers:
+            gone = sweeper.step(self._clock())
+            if not isinstance(gone, int):
+                await gone
+
+    def _passes_soon(self, denied: Denied) -> bool:
+        if denied.denial is Denial.FAIR_SHARE:
+            return True
+        soon = denied.retry_at is not None and denied.retry_at - self._clock() <= counters.SOON
+        return soon and denied.denial in _BRIEF
+
+    def _wake(self) -> None:
+        """Somebody's request ended: who waits looks again."""
+        self._freed.set()
+        self._freed = asyncio.Event()
+
+    def _unfair(self, view: UserFacts, provider: str, room: float | None) -> Denied | None:
+        if not self._shares.short(room):
+            return None
+        self._book.write_turn()  # what has just ended is recent use
+        until = self._shares.waits_until(provider, view.id, room, self._clock())
+        if until is None:
+            return None
+        message = f"the pool is short of {provider} and you have had more than your share lately; others go first"
+        return Denied(Denial.FAIR_SHARE, message, 429, until)
+
+    def _weight(self, user: str) -> float:
+        view = self._directory.view(user)
+        return view.weight if view is not None else 1.0
+
+    def _guard(self) -> str:
+        return self._door.guard(self._signer.fingerprint)
+
+
+def _forbidden(view: UserFacts, provider: str, model: str) -> Denied | None:
+    if provider and not counters.provider_allowed(view.limits, provider):
+        return Denied(Denial.PROVIDER, f"your access does not include {provider}", 403)
+    if not counters.model_allowed(view.limits, model):
+        return Denied(Denial.MODEL, f"your access does not include the model {model}", 403)
+    return None
+
+
+async def _every(seconds: float, call: Callable[[], Awaitable[None] | object]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            done = call()
+            if isinstance(done, Awaitable):
+                await done
+        except Exception as exc:
+            log.warning("%s failed: %s", getattr(call, "__name__", "a task"), exc)

@@ -1,0 +1,76 @@
+"""The operator's accounts as JSON, and what can be done with one. The page over it is `accounts_page`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts import RefreshError
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.page import PageHandler
+
+USAGE_S = 7 * 86_400.0
+TOKENS = ("input", "cache_read", "cache_write", "output", "reasoning")
+NO_USAGE = {**dict.fromkeys(TOKENS, 0), "requests": 0, "unpriced": 0, "cost_usd": 0.0}
+MOST = 20_000
+
+
+class Priority(msgspec.Struct, forbid_unknown_fields=True):
+    """Lower goes first; 100 is the ordinary one."""
+
+    priority: int
+
+
+def rows(ctx: WebContext) -> list[dict[str, Any]]:
+    """Every account as the accounts' room describes it, with `usage` of the last seven days."""
+    now = ctx.clock()
+    found = ctx.ledger.top("account", now - USAGE_S, now + 1, limit=MOST)
+    used = {row["key"]: {name: row[name] for name in NO_USAGE} for row in found}
+    return [{**row, "usage": used.get(row["id"], NO_USAGE)} for row in ctx.accounts.describe_all()]
+
+
+class AccountList(PageHandler, access=Access.ADMIN):
+    """`GET /admin/accounts`: every account with its state, windows and what it was used for."""
+
+    def get(self) -> None:
+        if self.wants_page:
+            self.redirect("/accounts", status=303)
+            return
+        self.answer({"accounts": rows(self.ctx), "rejected": self.ctx.accounts.rejected()})
+
+
+class AccountAction(BaseHandler, access=Access.ADMIN):
+    """`POST /admin/accounts/ID/ACTION` → the account as it is afterwards, and for a test what came back."""
+
+    async def post(self, account: str, action: str) -> None:
+        accounts = self.ctx.accounts
+        try:
+            accounts.describe(account)
+        except KeyError:
+            raise ProblemError(404, "not_found", f"there is no account {account}") from None
+        detail: dict[str, Any] = {}
+        result: dict[str, Any] | None = None
+        try:
+            match action:
+                case "enable" | "disable":
+                    accounts.set_disabled(account, action == "disable")
+                case "refresh":
+                    await accounts.refresh_now(account)
+                case "test":
+                    result = await accounts.test(account)
+                case "reset":
+                    accounts.reset(account)
+                case "priority":
+                    detail = {"priority": self.body_as(Priority).priority}
+                    accounts.set_priority(account, detail["priority"])
+                case "lock" | "unlock":
+                    accounts.lock(account if action == "lock" else None)
+        except RefreshError as failed:
+            raise ProblemError(502, "refresh_failed", f"the provider did not renew the sign-in: {failed}") from None
+        except OSError as wrong:
+            raise ProblemError(500, "not_written", f"the account's file cannot be written: {wrong.strerror}") from None
+        await self.ctx.users.audit(self.actor, f"account.{action}", account, detail)
+        answer: dict[str, Any] = {"account": accounts.describe(account)}
+        self.answer(answer if result is None else {**answer, "result": result})

@@ -1,0 +1,74 @@
+"""The server itself: reread what is on disk, and the counters for Prometheus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from pool_server.core.enums import AccountState, Provider
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import Access, BaseHandler
+
+
+class Reload(BaseHandler, access=Access.ADMIN):
+    """`POST /admin/reload` → what was added, changed, removed and rejected, and why."""
+
+    async def post(self) -> None:
+        report = msgspec.to_builtins(await self.ctx.reload())
+        counts = {name: len(value) for name, value in report.items() if isinstance(value, list) and value}
+        await self.ctx.users.audit(self.actor, "pool.reload", detail=counts)
+        self.answer(report)
+
+
+class Metrics(BaseHandler, access=Access.ADMIN):
+    """`GET /metrics`: the data plane's counters, and the accounts as they are at this moment."""
+
+    def get(self) -> None:
+        body = generate_latest(Labelled(os.getpid())) + generate_latest(Snapshot(self.ctx))
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(body)
+
+
+class Labelled:
+    """This process's own counters, named after it: with several workers each scrape is answered by one of them, and
+    without the label its counters would seem to jump back and forth."""
+
+    def __init__(self, process: int) -> None:
+        self._process = str(process)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in REGISTRY.collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "process": self._process}) for sample in metric.samples
+            ]
+            yield metric
+
+
+class Snapshot:
+    """Gauges read when they are asked for. Every label value comes from an enum."""
+
+    def __init__(self, ctx: WebContext) -> None:
+        self.ctx = ctx
+
+    def collect(self) -> Iterator[Metric]:
+        by_provider = {row["provider"]: row for row in self.ctx.accounts.summary()}
+        accounts = GaugeMetricFamily("pool_accounts", "Accounts by state", labels=["provider", "state"])
+        room = GaugeMetricFamily("pool_room_percent", "Room left, where it is known", labels=["provider"])
+        in_flight = GaugeMetricFamily("pool_account_exchanges", "Exchanges under way", labels=["provider"])
+        for provider in Provider:
+            row = by_provider.get(provider, {})
+            for state in AccountState:
+                accounts.add_metric([provider, state], row.get("accounts", {}).get(state, 0))
+            in_flight.add_metric([provider], row.get("in_flight", 0))
+            if row.get("room_percent") is not None:
+                room.add_metric([provider], row["room_percent"])
+        up = GaugeMetricFamily("pool_uptime_seconds", "Time since the server started")
+        up.add_metric([], self.ctx.clock() - self.ctx.started_at)
+        healthy = GaugeMetricFamily("pool_books_writable", "1 while usage can be recorded")
+        healthy.add_metric([], float(self.ctx.ledger.healthy))
+        yield from (accounts, room, in_flight, up, healthy)

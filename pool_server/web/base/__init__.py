@@ -1,0 +1,1 @@
+"""What all pages share: handler, frame, formatting, labels, static files, live updates."""

@@ -1,0 +1,65 @@
+"""Who calls a page or an API route: a browser session, a pool key, the admin password, or this very machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pool_server.users import Denied, Principal
+from pool_server.web.base.context import WebContext
+
+if TYPE_CHECKING:
+    from pool_server.web.base.handler import BaseHandler
+
+COOKIE = "pool_session"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """`rank` compares with `Access`; `via` is "local", "session", "key", "password" or "" for nobody.
+
+    `denied` holds why a credential that was shown is not accepted (throttled, disabled …).
+    """
+
+    rank: int = 0
+    via: str = ""
+    principal: Principal | None = None
+    denied: Denied | None = None
+
+
+NOBODY = Caller()
+
+
+def shown(headers: Mapping[str, str]) -> str:
+    """The credential a program shows, from the headers the CLIs use; "" for none."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("X-Api-Key", "") or headers.get("X-Goog-Api-Key", "")
+
+
+async def identify(ctx: WebContext, handler: BaseHandler, *, wanted: int) -> Caller:
+    """Who this request comes from, as far as a route that wants `wanted` must know.
+
+    In local mode the guard has already turned away everyone but this machine. A credential in a header is a pool
+    key or the admin password; what has a key's shape is never tried as the password, so that an old key bans nobody.
+    """
+    if ctx.local:
+        return Caller(3, "local", ctx.users.local_principal())
+    token = shown(handler.request.headers) if wanted else ""
+    if token:
+        found = ctx.users.authenticate(token)
+        if isinstance(found, Principal):
+            return Caller(1, "key", found)
+        if token.count(".") == 2:
+            return Caller(denied=found)
+        admin = await ctx.users.check_admin(token, peer=handler.peer)
+        if isinstance(admin, Principal):
+            return Caller(3, "password", admin)
+        return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)
+    session = handler.get_cookie(COOKIE)
+    principal = ctx.users.session(session) if session else None
+    if principal is None:
+        return NOBODY
+    return Caller(3 if principal.admin else 2, "session", principal)

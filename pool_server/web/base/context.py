@@ -1,0 +1,55 @@
+"""What the pages are given: the rooms below, the settings in force, and a few facts of the running server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pool_server.core.settings import Settings
+from pool_server.web.base.proxies import Network, networks
+
+if TYPE_CHECKING:
+    from pool_server.accounts import Accounts
+    from pool_server.ledger import Ledger
+    from pool_server.users import Users
+
+
+@dataclass
+class WebContext:
+    """Built once by the server and shared by every handler.
+
+    `reload` rereads settings and credential files and answers the report of what changed. `draining` and
+    `settings` are set by the server while it runs. `sources` says where a setting came from ("file",
+    "environment"), by its dotted name; what is not in it is a default. Times are unix seconds.
+    """
+
+    settings: Settings
+    accounts: Accounts
+    users: Users
+    ledger: Ledger
+    version: str
+    started_at: float
+    reload: Callable[[], Awaitable[Any]]
+    draining: bool = False
+    sources: dict[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+    digest: tuple[float, Any] = (0.0, None)  # when the accounts were last looked at for open pages, and how they were
+    foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
+
+    @property
+    def local(self) -> bool:
+        """Local mode: no keys, no door, loopback peers only."""
+        return not self.settings.friends_mode
+
+    @property
+    def trusted(self) -> tuple[Network, ...]:
+        """The proxies whose X-Forwarded-* is believed."""
+        return networks(self.settings.trusted_proxies)
+
+    @property
+    def pool_name(self) -> str:
+        """What the operator calls the pool."""
+        return self.settings.friend_name or "Pool"

@@ -1,0 +1,268 @@
+"""The handler every page and every API route is built on.
+
+A handler cannot forget its access class: it is part of the class statement, and `prepare` enforces it before a
+byte of the body is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar, cast
+from urllib.parse import parse_qs
+
+import msgspec
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from pool_server.core.loopback import local_refusal
+from pool_server.http1 import TornadoConnection
+from pool_server.users import AuditActor, Denied, Principal, RefusedError
+from pool_server.web.base import auth
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.proxies import real_peer, real_scheme
+
+log = logging.getLogger("pool_server.web")
+
+T = TypeVar("T")
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+VERBS = ("get", "post", "put", "patch", "delete")
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Access(IntEnum):
+    """Who may call a route; each class includes the ones after it."""
+
+    OPEN = 0  # anybody; a set-up ticket or a password in the request is then the handler's own check
+    KEY = 1  # whoever the pool knows: a pool key, a browser session, the admin
+    FRIEND = 2  # a browser session, or the admin
+    ADMIN = 3  # the admin password as bearer, or an admin's browser session
+
+
+class ProblemError(HTTPError):
+    """An answer that is not the one wanted: `message` is one line for people, `code` one word for programs."""
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(status, "%s", code)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+
+@stream_request_body
+class BaseHandler(RequestHandler):
+    """Access, local-mode guard, XSRF, body cap, security headers and errors, once for all."""
+
+    access: ClassVar[Access]
+    body_cap: ClassVar[int] = 64 * 1024  # bytes
+    takes_forms: ClassVar[bool] = False  # a plain HTML form may post here: its XSRF field is checked in `form()`
+    ctx: WebContext
+    caller: auth.Caller
+
+    def __init_subclass__(cls, *, access: Access | None = None, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "prepare" in cls.__dict__ and not abstract:
+            raise TypeError(f"{cls.__name__} must not override prepare(): it enforces the access class")
+        if access is None and not abstract:
+            raise TypeError(f"{cls.__name__} must declare access=Access.…")
+        if access is not None:
+            cls.access = access
+
+    def initialize(self, ctx: WebContext) -> None:
+        self.ctx = ctx
+        self.caller = auth.NOBODY
+        self._chunks = bytearray()
+
+    # -- coming in ------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Turn away whoever may not call this, before the body is read."""
+        if self.request.method not in self._allowed():
+            raise HTTPError(405)
+        self._cap_body()
+        headers = self.request.headers
+        connection_peer = self.request.remote_ip or ""
+        if self.ctx.local:
+            reason = local_refusal(connection_peer, headers)
+            if reason:
+                raise ProblemError(403, "not_local", reason)
+        self.peer = real_peer(connection_peer, headers, self.ctx.trusted)
+        self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
+        self.caller = await auth.identify(self.ctx, self, wanted=self.access)
+        self._admit()
+        self._check_origin()
+        if self.caller.rank > Access.OPEN:
+            await self.ctx.ledger.fresh()  # what was recorded a moment ago is part of what a page shows
+
+    def _cap_body(self) -> None:
+        try:
+            announced = int(self.request.headers.get("Content-Length", "0"))
+        except ValueError:
+            announced = 0
+        if announced > self.body_cap:
+            self.set_header("Connection", "close")
+            raise ProblemError(413, "too_large", f"the body may hold at most {self.body_cap // 1024} KiB here")
+        cast(TornadoConnection, self.request.connection).set_max_body_size(self.body_cap)
+
+    def _admit(self) -> None:
+        if self.access is Access.OPEN:
+            return
+        if self.caller.denied is not None:
+            raise denial(self.caller.denied, self.ctx.clock())
+        if self.caller.rank < self.access:
+            if self.caller.rank > Access.OPEN:
+                raise ProblemError(403, "forbidden", "this is not yours to see or to change")
+            raise ProblemError(401, "sign_in", "sign in first")
+
+    def _check_origin(self) -> None:
+        """Tornado's XSRF token on every change a browser could be tricked into.
+
+        A call that carries its own credential in a header cannot be forged by a foreign page; neither can one
+        without any trace of a browser. A plain form's token is checked when the form is read.
+        """
+        if self.request.method in SAFE or self.caller.via in ("key", "password"):
+            return
+        headers = self.request.headers
+        browser = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
+        is_form = headers.get("Content-Type", "").partition(";")[0].strip() != "application/json"
+        if self.access is Access.OPEN:
+            # Nothing is signed in by cookie here. JSON cannot be sent across origins without our consent, and a
+            # form must bring its token.
+            if is_form and not self.takes_forms:
+                raise ProblemError(415, "json_only", "send application/json")
+            return
+        if browser and not (self.takes_forms and is_form):
+            self.check_xsrf_cookie()
+
+    def check_xsrf_cookie(self) -> None:
+        try:
+            super().check_xsrf_cookie()
+        except HTTPError:
+            raise ProblemError(403, "xsrf", "the page is out of date: reload it and try again") from None
+
+    # -- the body -------------------------------------------------------------------------------------------
+
+    def data_received(self, chunk: bytes) -> None:
+        self._chunks += chunk
+
+    def body_as(self, shape: type[T]) -> T:
+        """The JSON body as `shape` (a msgspec struct). Problem 400 says in one line what is wrong with it."""
+        try:
+            return msgspec.json.decode(bytes(self._chunks) or b"{}", type=shape)
+        except msgspec.DecodeError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong).splitlines()[0]) from None
+
+    def is_form(self) -> bool:
+        return self.request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded")
+
+    def form(self) -> dict[str, str]:
+        """The fields of a plain HTML form, after its XSRF token was checked."""
+        try:
+            fields = parse_qs(bytes(self._chunks).decode(), max_num_fields=32)
+        except ValueError:
+            raise ProblemError(400, "bad_request", "the form cannot be read") from None
+        self.request.arguments["_xsrf"] = [value.encode() for value in fields.get("_xsrf", [])]
+        self.check_xsrf_cookie()
+        return {name: values[-1] for name, values in fields.items()}
+
+    # -- going out ------------------------------------------------------------------------------------------
+
+    @property
+    def principal(self) -> Principal:
+        """The known caller; only for routes that are not open."""
+        if self.caller.principal is None:
+            raise ProblemError(401, "sign_in", "sign in first")
+        return self.caller.principal
+
+    @property
+    def actor(self) -> AuditActor:
+        """The caller, for the audit log."""
+        return AuditActor.of(self.principal, self.peer)
+
+    @property
+    def wants_page(self) -> bool:
+        return "text/html" in self.request.headers.get("Accept", "")
+
+    def set_default_headers(self) -> None:
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+        self.clear_header("Server")
+
+    def set_cookie(self, name: str, value: str | bytes, *args: Any, **kwargs: Any) -> None:
+        """Tornado's, with the flags no cookie of this house goes without."""
+        kwargs.setdefault("path", "/")
+        kwargs["samesite"] = "Strict"
+        kwargs["secure"] = getattr(self, "scheme", self.request.protocol) == "https"
+        super().set_cookie(name, value, *args, **kwargs)
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        """Finish with JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(msgspec.json.encode(value) + b"\n")
+
+    def head(self, *args: str, **kwargs: str) -> Any:
+        return self.get(*args, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        problem = self._problem(status_code, kwargs.get("exc_info"))
+        self.set_status(problem.status_code)
+        if problem.retry_after is not None:
+            self.set_header("Retry-After", str(max(1, round(problem.retry_after))))
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(sorted(self._allowed())))
+        if self.wants_page:
+            self.write_error_page(problem)
+        else:
+            error = {"code": problem.code, "message": problem.message}
+            self.set_header("Content-Type", "application/json; charset=utf-8")
+            self.finish(msgspec.json.encode({"error": error}) + b"\n")
+
+    def write_error_page(self, problem: ProblemError) -> None:
+        """Overridden where pages are rendered."""
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(problem.message + "\n")
+
+    def _allowed(self) -> set[str]:
+        own = {verb.upper() for verb in VERBS if getattr(type(self), verb) is not getattr(RequestHandler, verb)}
+        return own | ({"HEAD"} if "GET" in own else set())
+
+    def _problem(self, status: int, exc_info: Any) -> ProblemError:
+        error = exc_info[1] if exc_info else None
+        if isinstance(error, ProblemError):
+            return error
+        if isinstance(error, RefusedError):
+            return denial(error.denied, self.ctx.clock())
+        if status == 404:
+            return ProblemError(404, "not_found", "there is nothing here")
+        if status == 405:
+            return ProblemError(405, "method", f"{self.request.method} is not possible here")
+        if 400 <= status < 500:
+            return ProblemError(status, "bad_request", "this request cannot be understood")
+        return ProblemError(status, "failed", "something went wrong here; the server's log says what")
+
+    def _request_summary(self) -> str:
+        """For the log: never a query, never a ticket."""
+        path = self.request.path if not self.request.path.startswith("/setup/") else "/setup/…"
+        return f"{self.request.method} {path} ({self.request.remote_ip})"
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, (HTTPError, RefusedError)):
+            return
+        log.error("%s failed", self._request_summary(), exc_info=(typ, value, tb))
+
+
+def denial(denied: Denied, now: float) -> ProblemError:
+    """What the users' room refused, as an answer of the web's own."""
+    wait = None if denied.retry_at is None else denied.retry_at - now
+    return ProblemError(denied.status, denied.denial.value, denied.message, retry_after=wait)

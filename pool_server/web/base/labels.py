@@ -1,0 +1,284 @@
+"""What the closed vocabularies are called on a page. A test holds that no member is missing here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.core.enums import (
+    AccountState,
+    ChoiceReason,
+    CredentialKind,
+    Denial,
+    FaultKind,
+    Outcome,
+    Provider,
+    Refusal,
+    Source,
+)
+from pool_server.web.base import format
+
+PROVIDERS = {
+    Provider.CODEX: "Codex",
+    Provider.CLAUDE: "Claude",
+    Provider.GEMINI: "Gemini",
+    Provider.QWEN: "Qwen",
+    Provider.OPENAI: "OpenAI-compatible",
+}
+
+STATES = {
+    AccountState.READY: "ready",
+    AccountState.DRAINING: "finishing what it has, takes nothing new",
+    AccountState.COOLING: "resting",
+    AccountState.EXHAUSTED: "used up",
+    AccountState.NEEDS_LOGIN: "needs sign-in",
+    AccountState.SUSPENDED: "stopped by the provider",
+    AccountState.DISABLED: "switched off",
+    AccountState.PROBING: "being tried again",
+}
+
+# The same of any number of accounts: "2 resting".
+OF_SEVERAL = STATES | {
+    AccountState.DRAINING: "finishing",
+    AccountState.NEEDS_LOGIN: "waiting for sign-in",
+}
+
+# The three colours of state, and "quiet" for what is neither good nor bad.
+TONES = {
+    AccountState.READY: "good",
+    AccountState.DRAINING: "quiet",
+    AccountState.COOLING: "warn",
+    AccountState.EXHAUSTED: "warn",
+    AccountState.NEEDS_LOGIN: "bad",
+    AccountState.SUSPENDED: "bad",
+    AccountState.DISABLED: "quiet",
+    AccountState.PROBING: "warn",
+}
+
+REFUSALS = {
+    Refusal.PROVIDER: "belongs to another provider",
+    Refusal.DISABLED: "switched off by the operator",
+    Refusal.NEEDS_LOGIN: "needs sign-in",
+    Refusal.SUSPENDED: "stopped by the provider",
+    Refusal.DRAINING: "takes nothing new",
+    Refusal.EXPIRED: "its access has ended and cannot be renewed now",
+    Refusal.COOLING: "rests after a fault",
+    Refusal.EXHAUSTED: "a usage window is used up",
+    Refusal.MODEL_COOLING: "rests for this model",
+    Refusal.MODEL_EXHAUSTED: "used up for this model",
+    Refusal.MODEL_NOT_SERVED: "does not offer this model",
+    Refusal.PLAN_UNFIT: "its plan does not include this model",
+    Refusal.TRANSPORT: "cannot answer this kind of call",
+    Refusal.TRIED: "already failed for this request",
+    Refusal.NOT_FORCED: "another account was asked for",
+    Refusal.NOT_OWNER: "the conversation belongs to another account",
+    Refusal.RESERVED: "what is left is kept for its owner",
+    Refusal.LOCKED: "the pool is locked to another account",
+    Refusal.PROBING: "one request is trying it out",
+}
+
+CHOICES = {
+    ChoiceReason.BEST: "had the most useful room",
+    ChoiceReason.PINNED: "the conversation was already there",
+    ChoiceReason.HARD_PIN: "only this account knows the conversation",
+    ChoiceReason.FORCED: "was asked for by name",
+    ChoiceReason.LOCKED: "the pool is locked to it",
+    ChoiceReason.BORROWED: "stood in while the conversation's own account rests",
+    ChoiceReason.PROBE: "was tried to see whether it works again",
+}
+
+DENIALS = {
+    Denial.NO_KEY: "no key was sent",
+    Denial.BAD_KEY: "the key is not one of this pool's",
+    Denial.EXPIRED_KEY: "the key has expired",
+    Denial.REVOKED_KEY: "the key was revoked",
+    Denial.USER_DISABLED: "the operator has switched this user off",
+    Denial.NOT_LOCAL: "the pool answers only its own machine",
+    Denial.REQUESTS_PER_MINUTE: "requests a minute",
+    Denial.CONCURRENT: "requests at the same time",
+    Denial.TOKENS_5H: "tokens in 5 hours",
+    Denial.TOKENS_DAY: "tokens a day",
+    Denial.TOKENS_WEEK: "tokens a week",
+    Denial.TOKENS_MONTH: "tokens a month",
+    Denial.COST_DAY: "cost a day",
+    Denial.COST_WEEK: "cost a week",
+    Denial.COST_MONTH: "cost a month",
+    Denial.PROVIDER: "this provider is not open to this user",
+    Denial.MODEL: "this model is not open to this user",
+    Denial.FAIR_SHARE: "room is short and others have had less",
+    Denial.STORE: "the pool cannot write its books just now",
+    Denial.BAD_LOGIN: "name, code or passphrase is wrong",
+    Denial.THROTTLED: "too many tries",
+    Denial.BAD_VALUE: "this cannot be accepted",
+    Denial.NAME_TAKEN: "the name is taken",
+    Denial.NOT_FOUND: "there is no such thing",
+}
+
+FAULTS = {
+    FaultKind.REQUEST: "the provider refused the request itself",
+    FaultKind.AUTH: "the provider did not accept the sign-in",
+    FaultKind.PAYMENT: "the account has no credit left",
+    FaultKind.PERMISSION: "the provider does not allow this",
+    FaultKind.QUOTA: "a usage window is used up",
+    FaultKind.RATE: "too many requests in a short time",
+    FaultKind.CAPACITY: "the model is full at the provider",
+    FaultKind.OVERLOAD: "the provider is overloaded",
+    FaultKind.TRANSIENT: "the provider failed for a moment",
+    FaultKind.NETWORK: "the provider could not be reached",
+    FaultKind.CHALLENGE: "the provider's gate asked for a browser",
+    FaultKind.NOT_FOUND: "the provider does not know the model",
+    FaultKind.MODEL_UNSUPPORTED: "the plan does not include the model",
+    FaultKind.ENCRYPTED_CONTENT: "the conversation is sealed for another account",
+    FaultKind.CONTINUATION: "the provider has forgotten the conversation",
+    FaultKind.SUSPENDED: "the provider has stopped the account",
+    FaultKind.NEEDS_USER: "the account's owner must act at the provider",
+    FaultKind.CLIENT_GONE: "the client hung up",
+}
+
+OUTCOMES = {
+    Outcome.OK: "answered",
+    Outcome.CLIENT_GONE: "stopped by you",
+    Outcome.REQUEST_FAULT: "refused by the provider",
+    Outcome.DENIED: "not let in",
+    Outcome.EXHAUSTED: "no room left",
+    Outcome.NO_ACCOUNT: "no account for it",
+    Outcome.UPSTREAM: "provider failed",
+    Outcome.CUT: "broken off",
+    Outcome.REVOKED: "ended by the operator",
+}
+
+# What a friend can do about it; an answered request needs nothing.
+ADVICE = {
+    Outcome.OK: "",
+    Outcome.CLIENT_GONE: "Nothing to do: your program hung up before the answer was complete.",
+    Outcome.REQUEST_FAULT: "Change the request: the provider did not accept it; another account would not help.",
+    Outcome.DENIED: "Check your key and your limits: your home page shows both.",
+    Outcome.EXHAUSTED: "Wait until room comes back, or use another provider.",
+    Outcome.NO_ACCOUNT: "Tell the operator: the pool holds no working account for this provider.",
+    Outcome.UPSTREAM: "Try again in a minute; the pool tried every account it could.",
+    Outcome.CUT: "Send it again: the connection to the provider broke off.",
+    Outcome.REVOKED: "Ask the operator: your key or your access was taken away.",
+}
+
+SOURCES = {
+    Source.HEADERS: "said with an answer",
+    Source.STREAM: "said within a stream",
+    Source.USAGE_ENDPOINT: "asked from the provider",
+    Source.ERROR: "said with a refusal",
+    Source.LOCAL: "reckoned by the pool",
+}
+
+CREDENTIALS = {
+    CredentialKind.OAUTH: "subscription",
+    CredentialKind.SETUP_TOKEN: "setup token",
+    CredentialKind.API_KEY: "API key",
+}
+
+WINDOWS = {"5h": "5 hours", "7d": "week", "30d": "month", "1d": "day", "1m": "minute", "credits": "extra credits"}
+
+
+def window(name: str, scope: str = "") -> str:
+    """ "5h" → "5 hours"; a window that binds one model family says so."""
+    base = WINDOWS.get(name, name)
+    return f"{base}, {scope} only" if scope and scope != name else base
+
+
+# The terms of an account's score; a higher sum is chosen first.
+TERMS = {
+    "pace": "room that would be lost at the reset, or must last until it",
+    "room": "little room left in a window",
+    "in_flight": "requests under way",
+    "faults": "faults of late",
+    "latency": "answers more slowly than others of its kind",
+    "api_key": "paid by use, so it comes after subscriptions",
+    "expired": "its access must be renewed first",
+}
+
+ACTIONS = {
+    "user.create": "added",
+    "user.disable": "switched the person off",
+    "user.enable": "switched the person on again",
+    "user.change": "changed the person",
+    "user.delete": "deleted the person",
+    "user.passphrase": "changed the passphrase of",
+    "key.create": "made the key",
+    "key.revoke": "revoked the key",
+    "key.rotate": "replaced all keys of",
+    "code.create": "made the code",
+    "code.revoke": "revoked the code",
+    "session.open": "signed in",
+    "session.end": "signed out",
+    "session.end_all": "signed out every browser of",
+    "door.ban": "turned away after too many wrong tries",
+    "import.users": "took over the people of an older server",
+    "import.skip": "could not take over",
+    "secret.rotate": "replaced the secret that signs keys",
+    "account.enable": "switched the account on",
+    "account.disable": "switched the account off",
+    "account.refresh": "renewed the sign-in of",
+    "account.test": "tested the account",
+    "account.reset": "forgot the faults and rests of",
+    "account.priority": "changed the priority of",
+    "account.lock": "locked the pool to",
+    "account.unlock": "ended the lock to",
+    "pool.reload": "reread the accounts and settings",
+}
+
+
+def action(row: dict[str, Any]) -> str:
+    """What an entry of the audit log says was done; an action without words is shown by its name."""
+    name: str = row["action"]
+    if name == "user.create" and row["actor"] == "user":
+        return "joined"
+    return ACTIONS.get(name, name)
+
+
+def standing(row: dict[str, Any], now: float) -> str:
+    """Why an account is or is not chosen now, in one sentence, from a row of `Accounts.describe()`."""
+    refusal = row.get("refusal")
+    if refusal is None:
+        return "Takes new conversations now."
+    words = f"Not chosen now: {REFUSALS[Refusal(refusal)]}"
+    if row.get("until"):
+        words += f"; looked at again {format.within(row['until'], now)}"
+    return words + "."
+
+
+_LIMITS = frozenset(
+    {Denial.REQUESTS_PER_MINUTE, Denial.CONCURRENT, Denial.TOKENS_5H, Denial.TOKENS_DAY, Denial.TOKENS_WEEK,
+     Denial.TOKENS_MONTH, Denial.COST_DAY, Denial.COST_WEEK, Denial.COST_MONTH}
+)  # fmt: skip
+
+VIA = {"friend_code": "the shared code", "admin": "the operator", "import": "an older server"}
+
+
+def via(text: str) -> str:
+    """How somebody came: by which code, or who added them."""
+    code = text.removeprefix("code:")
+    return f"the code {code}" if code != text else VIA.get(text, text)
+
+
+def detail(facts: dict[str, Any]) -> str:
+    """The particulars of an entry of the audit log, as "label: laptop, tokens day: 500,000"."""
+    words = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            words.append(detail(value))
+        elif name == "via":
+            words.append(f"by {via(str(value))}")
+        elif isinstance(value, list):
+            words.append(f"{name}: {len(value)}")
+        elif value is None:
+            words.append(f"{_label(name)}: none")
+        elif name.startswith("cost_") and isinstance(value, int | float):
+            words.append(f"{_label(name)}: {format.money(value)}")
+        elif isinstance(value, float) and name == "until":
+            words.append(f"until {format.stamp(value)}")
+        else:
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+            words.append(f"{_label(name)}: {shown}")
+    return ", ".join(word for word in words if word)
+
+
+def _label(name: str) -> str:
+    """ "tokens_week" → "tokens a week": a limit is called the same wherever it stands."""
+    return DENIALS[Denial(name)] if name in _LIMITS else name.replace("_", " ")

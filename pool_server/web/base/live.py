@@ -1,0 +1,124 @@
+"""What changes while a page is open: one connection a page, told only what to look at again.
+
+The server renders everything; an event names what has changed and the page's script fetches those parts again.
+Several workers share the stores, so that one look a second sees what any of them did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from tornado.iostream import StreamClosedError
+
+from pool_server.web.base.auth import COOKIE
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import Access, BaseHandler
+
+TICK_S = 1.0
+STATE_TICKS = 3  # the accounts are looked at every third tick
+SILENCE_TICKS = 15  # a comment after so many ticks without an event keeps proxies from closing
+RETRY_MS = 3000
+
+
+class PageWatch:
+    """What one open page has seen last. `changes()` says what is new since."""
+
+    def __init__(self, ctx: WebContext, user: str) -> None:
+        self.ctx = ctx
+        self.user = user
+        self._latest = self._newest()
+        self._state = self._digest()
+        self._ticks = 0
+
+    def changes(self) -> list[tuple[str, dict[str, Any]]]:
+        """(event, data) for each thing that is new: "request" with its time, model and ending, "state" empty."""
+        events: list[tuple[str, dict[str, Any]]] = []
+        self._ticks += 1
+        newest = self._newest()
+        if newest != self._latest:
+            self._latest = newest
+            events.append(("request", {"id": newest}))
+        if self._ticks % STATE_TICKS == 0:
+            state = self._digest()
+            if state != self._state:
+                self._state = state
+                events.append(("state", {}))
+        return events
+
+    def _newest(self) -> str:
+        """The id of the user's newest exchange, "" for none. The admin's pages show everyone's."""
+        if self.user:
+            found = self.ctx.ledger.latest(self.user, 1)
+        else:
+            found, _ = self.ctx.ledger.requests(1)
+        return found[0].id if found else ""
+
+    def _digest(self) -> Any:
+        """What a page shows of the accounts, coarse enough that not every request is a change.
+
+        One look serves every page that is open.
+        """
+        now = self.ctx.clock()
+        at, digest = self.ctx.digest
+        if not 0 <= now - at < TICK_S:
+            digest = [
+                (row["provider"], row["accounts"], row["ready"], [round(w["used_percent"]) for w in row["windows"]])
+                for row in self.ctx.accounts.summary()
+            ]
+            self.ctx.digest = (now, digest)
+        return digest
+
+
+class LiveHandler(BaseHandler, access=Access.FRIEND):
+    """`GET /api/live`: server-sent events `request`, `state` and `bye` (the session has ended)."""
+
+    def initialize(self, ctx: WebContext) -> None:
+        super().initialize(ctx)
+        self._gone = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        self._gone.set()
+        super().on_connection_close()
+
+    async def get(self) -> None:
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        everyone = self.principal.admin and not self.principal.local
+        watch = PageWatch(self.ctx, "" if everyone else self.principal.user)
+        self.write(f"retry: {RETRY_MS}\n\n")
+        try:
+            await self.flush()
+            await self._follow(watch)
+        except StreamClosedError:
+            return
+
+    async def _follow(self, watch: PageWatch) -> None:
+        silent = 0
+        while not self._gone.is_set() and not self.ctx.draining:
+            try:
+                await asyncio.wait_for(self._gone.wait(), TICK_S)
+            except TimeoutError:
+                pass
+            if not self._still_in():
+                await self._send("bye", {})
+                return
+            events = watch.changes()
+            for name, data in events:
+                await self._send(name, data)
+            silent = 0 if events else silent + 1
+            if silent >= SILENCE_TICKS:
+                silent = 0
+                self.write(": still here\n\n")
+                await self.flush()
+
+    def _still_in(self) -> bool:
+        """A session that was ended elsewhere ends its open pages too."""
+        if self.caller.via != "session":
+            return True
+        return self.ctx.users.session(self.get_cookie(COOKIE) or "") is not None
+
+    async def _send(self, name: str, data: dict[str, Any]) -> None:
+        self.write(f"event: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n")
+        await self.flush()

@@ -1,0 +1,79 @@
+"""What every page has in common: the frame, the navigation, the helpers a template may call."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pool_server.web.base import format, html, labels
+from pool_server.web.base.assets import assets
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.paths import templates_folder
+from pool_server.web.dashboard import banner
+from pool_server.web.onboarding import snippets
+
+
+class NavItem(NamedTuple):
+    path: str
+    label: str
+    rank: Access  # who is shown it
+
+
+# In the order of the navigation; a page is only listed when it exists.
+NAVIGATION = (
+    NavItem("/", "Home", Access.FRIEND),
+    NavItem("/analytics", "Analytics", Access.FRIEND),
+    NavItem("/requests", "Requests", Access.FRIEND),
+    NavItem("/accounts", "Accounts", Access.ADMIN),
+    NavItem("/people", "People", Access.ADMIN),
+    NavItem("/audit", "Audit", Access.ADMIN),
+    NavItem("/settings", "Settings", Access.ADMIN),
+)
+THEMES = ("light", "dark")
+
+
+class PageHandler(BaseHandler, abstract=True):
+    """A handler that answers HTML. Its page is complete as it is served; scripts only make it live."""
+
+    def get_template_path(self) -> str:
+        return str(templates_folder() / "pages")
+
+    def page(self, template: str, *, title: str, status: int = 200, **values: Any) -> None:
+        """Render `template` inside the frame. `title` is the heading of the browser tab."""
+        self.set_status(status)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(self.render_string(template, title=title, **values))
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        """What templates may name. Not the handler itself: a rendered template refers to its namespace and back, and
+        would keep the request until the next collection."""
+        theme = self.get_cookie("theme", "")
+        return {
+            "ctx": self.ctx,
+            "caller": self.caller,
+            "now": self.ctx.clock(),
+            "fmt": format,
+            "words": labels,
+            "parts": html,
+            "zone": format.zone(self.ctx.settings.ledger.timezone),
+            "asset": assets().url,
+            "first_account": snippets.first_account,
+            "theme": theme if theme in THEMES else "",
+            "navigation": [item for item in NAVIGATION if self.shows(item)],
+            "incidents": banner.lines(self.ctx, self.caller),
+            "path": self.request.path,
+            "pool_name": self.ctx.pool_name,
+            "xsrf_token": self.xsrf_token,
+        }
+
+    def shows(self, item: NavItem) -> bool:
+        if self.ctx.local and item.path == "/people":
+            return False  # nobody but this machine
+        if item.path == "/" and self.caller.rank >= Access.ADMIN and not self.ctx.local:
+            return False  # the admin is nobody's friend: no keys, no limits
+        return self.caller.rank >= item.rank
+
+    def write_error_page(self, problem: ProblemError) -> None:
+        if problem.status_code == 401 and self.request.method == "GET":
+            self.redirect("/admin" if self.access is Access.ADMIN else "/", status=303)
+            return
+        self.page("error.html", title=problem.message, status=problem.status_code, problem=problem)

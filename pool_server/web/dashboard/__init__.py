@@ -1,0 +1,1 @@
+"""The usage dashboard, its JSON API and its export."""

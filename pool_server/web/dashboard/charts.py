@@ -1,0 +1,188 @@
+"""The charts: each a table of values, the sentence that says what one sees in it, and its look. Pure.
+
+The page's script draws from the table, so that what is drawn, what is read out and what is listed are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, tzinfo
+from typing import Any, NamedTuple
+
+from pool_server.web.base import format
+from pool_server.web.dashboard.names import Names, colours
+
+Values = Sequence[float | None]
+LEAST_CUT = 0.25  # of a chart, empty at its beginning, is not drawn
+LONG_DAYS = 70  # beyond so many days, the axis names months
+
+
+class ChartLine(NamedTuple):
+    """One line of a chart: its name, the class of its colour, its values, and what they come to in words."""
+
+    key: str
+    name: str
+    colour: str
+    values: Values
+    total: str
+
+
+class Point(NamedTuple):
+    """One step of the time axis: its words, and what the axis says there ("" = nothing)."""
+
+    label: str
+    tick: str
+
+
+class Chart(NamedTuple):
+    """`unit` is what the values are called in a heading; `kind` how a value is written: count, money, percent, ms."""
+
+    id: str
+    title: str
+    sentence: str
+    unit: str
+    kind: str
+    stacked: bool
+    points: tuple[Point, ...]
+    lines: tuple[ChartLine, ...]
+
+    @property
+    def empty(self) -> bool:
+        return not any(value for line in self.lines for value in line.values)
+
+    def cell(self, value: float | None) -> str:
+        """A value as the table lists it: every digit, nothing but the figure."""
+        return "" if value is None else PLAIN[self.kind](value)
+
+
+PLAIN: dict[str, Callable[[float], str]] = {
+    "count": lambda v: f"{v:,.0f}",
+    "money": lambda v: f"{v:,.2f}",
+    "percent": lambda v: f"{100 * v:.1f}",
+    "ms": lambda v: f"{v:,.0f}",
+}
+SHORT: dict[str, Callable[[float | None], str]] = {
+    "count": format.count,
+    "money": format.money,
+    "percent": lambda v: "not known" if v is None else format.percent(100 * v),
+    "ms": lambda v: "not known" if v is None else format.took(v),
+}
+
+
+def points(chart: dict[str, Any], where: tzinfo) -> tuple[Point, ...]:
+    """The time axis of an answer of the ledger, in the viewer's zone."""
+    step, buckets = chart["step"], chart["buckets"]
+    long = step == "day" and len(buckets) > LONG_DAYS
+    return tuple(_point(datetime.fromtimestamp(at, where), step, len(buckets), long=long) for at in buckets)
+
+
+def _point(at: datetime, step: str, count: int, *, long: bool) -> Point:
+    day = f"{at:%a} {at.day} {at:%b}"
+    if step == "day":
+        if long:
+            month = f"{at:%b} {at.year}" if at.month == 1 else f"{at:%b}"
+            return Point(f"{day} {at.year}", month if at.day == 1 else "")
+        return Point(day, f"{at.day} {at:%b}" if at.weekday() == 0 or count <= 10 else "")
+    clock = f"{at:%H:%M}"
+    if step == "minute":
+        return Point(clock, clock if at.minute % 15 == 0 else "")
+    if count <= 50:
+        return Point(f"{at:%a} {clock}", clock if at.hour % 3 == 0 else "")
+    return Point(f"{day} {clock}", f"{at:%a} {at.day}" if at.hour == 0 else "")
+
+
+def begins(chart: dict[str, Any]) -> int:
+    """The bucket with which charts by day begin: years without any use before the first are not drawn."""
+    lines = chart["series"]
+    used = (i for i in range(len(chart["buckets"])) if any(line["values"][i] for line in lines))
+    first = next(used, 0)
+    return first if chart["step"] == "day" and first > LEAST_CUT * len(chart["buckets"]) else 0
+
+
+def cut(chart: dict[str, Any], first: int) -> dict[str, Any]:
+    """A chart without its first buckets."""
+    lines = [{**line, "values": line["values"][first:]} for line in chart["series"]]
+    return {**chart, "buckets": chart["buckets"][first:], "series": lines}
+
+
+def use(
+    chart: dict[str, Any], field: str | None, names: Names, where: tzinfo, span: str, *, quiet: bool = False
+) -> Chart:
+    """Tokens or dollars over time, stacked by person, model, provider or account. `quiet` = its beginning is cut."""
+    kind = "money" if chart["metric"] == "cost" else "count"
+    unit = "US dollars at API prices" if kind == "money" else "tokens"
+    lines = [line for line in chart["series"] if any(line["values"])]
+    classes = colours(field, (line["key"] for line in lines))
+    drawn = tuple(
+        ChartLine(line["key"], names(field, line["key"]), classes[line["key"]], line["values"],
+             SHORT[kind](sum(value or 0 for value in line["values"])))
+        for line in lines
+    )  # fmt: skip
+    axis = points(chart, where)
+    sentence = _use_sentence(drawn, axis, kind, span, chart, field)
+    if quiet:
+        sentence += f" Nothing was used before {axis[0].label}."
+    return Chart("use", "Use over time", sentence, unit, kind, True, axis, drawn)
+
+
+def _use_sentence(
+    lines: Sequence[ChartLine], axis: Sequence[Point], kind: str, span: str, chart: dict[str, Any], field: str | None
+) -> str:
+    sums = [sum(line.values[i] or 0 for line in lines) for i in range(len(axis))]
+    total = sum(sums)
+    if not total:
+        return f"Nothing was used {span}."
+    most = max(range(len(sums)), key=sums.__getitem__)
+    what = SHORT[kind](total) + ("" if kind == "money" else " tokens")
+    when = _when(chart, axis, most)
+    words = f"{what} {span}, the most {when} ({SHORT[kind](sums[most])})"
+    if len(lines) > 1:
+        share = 100 * sum(value or 0 for value in lines[0].values) / total
+        name = format.isolated(lines[0].name)
+        words += f"; {format.percent(share)} of it {'by' if field == 'user' else 'is'} {name}"
+    return words + "."
+
+
+def _when(chart: dict[str, Any], axis: Sequence[Point], i: int) -> str:
+    return f"{'on' if chart['step'] == 'day' else 'at'} {axis[i].label}"
+
+
+def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
+    """The share of what was sent that came from a cache."""
+    values = _only(chart)
+    share = total["cache_share"]
+    known = [(value, i) for i, value in enumerate(values) if value is not None]
+    axis = points(chart, where)
+    sentence = "Nothing was sent, so nothing could come from a cache."
+    if share is not None and known:
+        low, at = min(known)
+        sentence = f"{format.percent(100 * share)} of all input tokens came from a cache"
+        if len(known) > 1 and low < share - 0.05:
+            sentence += f", the least {_when(chart, axis, at)} ({format.percent(100 * low)})"
+        sentence += "."
+    line = ChartLine("all", "from a cache", "", values, SHORT["percent"](share))
+    return Chart("cache", "From a cache", sentence, "percent of input tokens", "percent", False, axis, (line,))
+
+
+def latency(
+    ident: str, half: dict[str, Any], most: dict[str, Any], spread: dict[str, float] | None, where: tzinfo
+) -> Chart:
+    """How long until the first byte ("first_byte"), or until the answer was complete ("total")."""
+    first = ident == "first_byte"
+    verb = "began" if first else "were complete"
+    sentence = "No answer in this range, so there is nothing to time."
+    if spread:
+        p50, p95 = format.took(spread["p50"]), format.took(spread["p95"])
+        sentence = f"Half of all answers {verb} within {p50}, 95 of 100 within {p95}."
+    lines = (
+        ChartLine("p50", "half of all within", "", _only(half), SHORT["ms"](spread["p50"] if spread else None)),
+        ChartLine("p95", "95 of 100 within", "strong", _only(most), SHORT["ms"](spread["p95"] if spread else None)),
+    )
+    title = "Until the first byte" if first else "Until the answer was complete"
+    return Chart(ident, title, sentence, "milliseconds", "ms", False, points(half, where), lines)
+
+
+def _only(chart: dict[str, Any]) -> Values:
+    lines = chart["series"]
+    values: Values = lines[0]["values"] if lines else [None] * len(chart["buckets"])
+    return values

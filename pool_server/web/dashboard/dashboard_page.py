@@ -1,0 +1,204 @@
+"""`/analytics`: who used what, what it cost, how much is left and until when. Complete in its first HTML."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from pool_server.core.enums import AccountState, Provider
+from pool_server.ledger import Field, Ledger, Metric
+from pool_server.web.base import labels
+from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.page import PageHandler
+from pool_server.web.dashboard import banner, headline, sums, tables
+from pool_server.web.dashboard import charts as charts
+from pool_server.web.dashboard import overview as first
+from pool_server.web.dashboard import query_params as asking
+from pool_server.web.dashboard.names import Names, account
+from pool_server.web.dashboard.query_params import UsageQuery, Viewer
+from pool_server.web.home import headroom
+
+FILTERS = ("user", "provider", "model", "account")
+KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)
+SPANS = {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
+         "1y": "in the last year", "custom": "in this range"}  # fmt: skip
+LISTED = 100  # people in the table
+LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
+
+
+class Gathered(NamedTuple):
+    """Everything the page reads of the ledger, raw."""
+
+    today: list[first.Compared]
+    hours: dict[str, dict[str, Any]]
+    summary: dict[str, Any]
+    use: dict[str, Any]
+    cache: dict[str, Any]
+    times: dict[str, dict[str, Any]]
+    heat: dict[str, Any]
+    people: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    accounts: list[dict[str, Any]]
+    matrix: list[dict[str, Any]]
+    values: list[dict[str, Any]]
+
+
+def gather(
+    ledger: Ledger, who: Viewer, ask: UsageQuery, field: Field | None, metric: Metric, plans: dict[str, str], now: float
+) -> Gathered:
+    """Reads the ledger: for a thread. `plans` maps account ids to their plans, and is empty for friends.
+
+    Raises ValueError when the range has too many steps for a chart."""
+    frm, to, filters, step = ask.frm, ask.to, ask.filters, ask.step
+
+    def line(name: Metric) -> dict[str, Any]:
+        return ledger.series(None, step, frm, to, filters, tz=ask.zone, metric=name)
+
+    return Gathered(
+        today=first.today(ledger, ask, now),
+        hours=first.hour(ledger, ask, now),
+        summary=ledger.summary(frm, to, filters),
+        use=sums.series(ledger, who, ask, field, step, metric),
+        cache=line("cache_share"),
+        times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
+        heat=ledger.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
+        people=sums.top(ledger, who, ask, "user", metric, LISTED, timed=False),
+        models=ledger.top("model", frm, to, filters, metric=metric, limit=LISTED, timed=False),
+        accounts=ledger.top("account", frm, to, filters, limit=1000, timed=False) if who.admin else [],
+        matrix=ledger.matrix(max(frm, to - LONGEST_SHARED), to, filters) if who.admin else [],
+        values=ledger.outlook.value(plans, now) if plans else [],
+    )
+
+
+class AnalyticsPage(PageHandler, access=Access.FRIEND):
+    """The dashboard; range, filters, split and measure are in the address. Friends get the same parts, narrower."""
+
+    async def get(self) -> None:
+        who, ask = asking.viewer(self), asking.read(self)
+        several = ask.filters.user is None and not self.ctx.local
+        field = asking.by(self, "user" if several else "model")
+        metric: Metric = "cost" if asking.word(self, "metric", ("tokens", "cost"), "tokens") == "cost" else "tokens"
+        now, ctx = self.ctx.clock(), self.ctx
+        accounts = ctx.accounts.describe_all() if who.admin else []
+        plans = {row["id"]: row["plan"] for row in accounts if row["plan"]}
+        told = await headline.foretold(ctx, now)
+        try:
+            found = await asyncio.to_thread(gather, ctx.ledger, who, ask, field, metric, plans, now)
+        except ValueError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong)) from None
+        names, providers = Names(ctx, who), headroom.provider_rows(ctx)
+        self.page(
+            "analytics.html",
+            title="Analytics",
+            who=who,
+            ask=ask,
+            field=field or "none",
+            metric=metric,
+            span=SPANS[ask.span],
+            pause=60 if ask.to - ask.frm > LONGEST_SHARED else 10,  # seconds between two looks of an open page
+            names=names,
+            found=found,
+            account_name=account,
+            **self._now(who, ask, told, providers, accounts, found, now),
+            **self._range(who, ask, field, found, names),
+            **self._address(ask, found, names),
+            accounts=tables.accounts(
+                accounts,
+                told.get("accounts", {}),
+                found.accounts,
+                found.matrix,
+                found.values,
+                names,
+                now,
+                cut=ask.to - ask.frm > LONGEST_SHARED,
+            ),
+        )
+
+    def _now(
+        self,
+        who: Viewer,
+        ask: UsageQuery,
+        told: Any,
+        providers: list[headroom.ProviderRow],
+        accounts: list[dict[str, Any]],
+        found: Gathered,
+        now: float,
+    ) -> dict[str, Any]:
+        """The first screen."""
+        in_flight = sum(row.in_flight for row in providers)
+        return {
+            "rooms": first.rooms(providers, told["providers"], found.hours, now),
+            "resets": first.resets(told["resets"], now) if who.admin else first.shared_resets(providers, now),
+            "hands": self._hands(accounts, now) if who.admin else [],
+            "burning": first.burning(list(found.hours.values()), in_flight, mine=_own(who, ask)),
+            "today": found.today,
+        }
+
+    def _hands(self, accounts: list[dict[str, Any]], now: float) -> list[first.AttentionItem]:
+        """What the operator has to do, and what is wrong beside it."""
+        wrong = [first.AttentionItem("warn", words, "") for words in banner.others(self.ctx)]
+        return first.hands(accounts, self.ctx.accounts.rejected(), now) + wrong
+
+    def _range(self, who: Viewer, ask: UsageQuery, field: str | None, found: Gathered, names: Names) -> dict[str, Any]:
+        """What follows the range and filters."""
+        total, where = found.summary["total"], ZoneInfo(ask.zone)
+        began = charts.begins(found.use)
+        times = {name: charts.cut(chart, began) for name, chart in found.times.items()}
+        mine = _own(who, ask)
+        causes = tables.causes(total, own=mine)
+        return {
+            "mine": mine,
+            "singles": who.admin or mine,  # may the requests behind a sum be seen?
+            "total": total,
+            "use": charts.use(charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0),
+            "small": (
+                charts.cache(charts.cut(found.cache, began), total, where),
+                charts.latency(
+                    "first_byte", times["first_byte_p50"], times["first_byte_p95"], total["first_byte_ms"], where
+                ),
+                charts.latency("total", times["total_p50"], times["total_p95"], total["total_ms"], where),
+            ),
+            "causes": causes,
+            "faults": tables.faults(total),
+            "causes_sentence": tables.causes_sentence(total, causes),
+            "heat": tables.heat(found.heat, ask.frm, where),
+            "people": tables.people(found.people, names),
+        }
+
+    def _address(self, ask: UsageQuery, found: Gathered, names: Names) -> dict[str, Any]:
+        """The links that change one thing of the address, and the choices of the filter form."""
+        chosen = {name: value for name in KEPT if (value := asking.text(self, name))}
+
+        def link(path: str = "/analytics", **changes: str) -> str:
+            left = {name: value for name, value in {**chosen, **changes}.items() if value}
+            return f"{path}?{urlencode(left)}" if left else path
+
+        where = ZoneInfo(ask.zone)
+        dates = [f"{datetime.fromtimestamp(at, where):%Y-%m-%d}" for at in (ask.frm, ask.to - 2)]
+        picked = ask.filters
+        return {
+            "link": link,
+            "chosen": chosen,
+            "dates": dates,
+            "choices": {
+                "user": _choices([row["key"] for row in found.people if row["key"]], picked.user, names.user),
+                "provider": [(one.value, labels.PROVIDERS[one]) for one in Provider],
+                "model": _choices([row["key"] for row in found.models if row["key"]], picked.model, str),
+                "account": _choices([row["key"] for row in found.accounts if row["key"]], picked.account, str),
+            },
+            "ready": AccountState.READY,
+        }
+
+
+def _own(who: Viewer, ask: UsageQuery) -> bool:
+    """Is the page about the friend who looks at it?"""
+    return ask.filters.user == who.user and not who.admin
+
+
+def _choices(keys: list[str], picked: str | None, name: Any) -> list[tuple[str, str]]:
+    """What a filter offers: what is in the range, and what is chosen already."""
+    known = keys if picked is None or picked in keys else [picked, *keys]
+    return [(key, name(key)) for key in known if key != "others"]

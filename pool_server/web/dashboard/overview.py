@@ -1,0 +1,221 @@
+"""The first screen: how long each provider's room lasts, what burns, what resets next, and what needs a hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from pool_server.core.enums import AccountState
+from pool_server.ledger import Confidence, Filters, Ledger
+from pool_server.web.base import format, labels
+from pool_server.web.dashboard.names import account
+from pool_server.web.dashboard.query_params import DAY, HOUR, UsageQuery
+from pool_server.web.home import headroom
+
+RESETS = 6
+EXPIRES_SOON_S = 3 * DAY
+WEEK_S = 7 * DAY
+TRUST = {
+    Confidence.NONE: "",
+    Confidence.LOW: "a rough guess so far",
+    Confidence.MEDIUM: "fairly sure",
+    Confidence.HIGH: "sure",
+}
+TROUBLE = {
+    AccountState.NEEDS_LOGIN: "needs its owner to sign in again",
+    AccountState.SUSPENDED: "was stopped by its provider",
+}
+
+
+class HeadroomLine(NamedTuple):
+    """One provider: `lasts` is the headline in words, `note` what is to be added. `hour` are its sums of the last
+    hour."""
+
+    row: headroom.ProviderRow
+    lasts: str
+    note: str
+    tone: str
+    hour: Mapping[str, Any]
+
+
+class Compared(NamedTuple):
+    """One line of today against the same time a week ago, all in words."""
+
+    label: str
+    today: str
+    then: str
+    change: str
+
+
+class Reset(NamedTuple):
+    """One window that will begin anew at `at`; `unused` says in words what will be lost."""
+
+    name: str
+    provider: str
+    window: str
+    at: float
+    unused: str
+
+
+class AttentionItem(NamedTuple):
+    """Something only a person can do. `about` links to where."""
+
+    tone: str
+    words: str
+    about: str
+
+
+def rooms(
+    rows: Sequence[headroom.ProviderRow],
+    foretold: Mapping[str, Any],
+    hours: Mapping[str, Mapping[str, Any]],
+    now: float,
+) -> list[HeadroomLine]:
+    """Every provider with its room as time. `hours`: provider → sums of the last hour."""
+    found = []
+    for row in rows:
+        lasts, note, tone = _lasts(row, foretold.get(row.provider), now)
+        found.append(HeadroomLine(row, lasts, note, tone, hours.get(row.provider, {})))
+    return found
+
+
+def _lasts(row: headroom.ProviderRow, told: Mapping[str, Any] | None, now: float) -> tuple[str, str, str]:
+    if not row.ready:
+        if row.next_return is None:
+            return "none", "no account can serve", "bad"
+        return "none now", f"comes back {format.within(row.next_return, now)}", "bad"
+    if told is None:
+        if row.gauges:
+            return "not known yet", "too little was seen to foretell", "quiet"
+        return "no limit known", "the provider has not named one", "quiet"
+    trust = Confidence(told["confidence"])
+    if trust is Confidence.NONE:
+        left = min((window["room_percent"] for window in told["windows"]), default=None)
+        return f"{format.percent(left)} left", "too little was seen to foretell how long", "quiet"
+    ends = told["lasts_until"]
+    if ends is None:
+        if any(window["burn_per_h"] for window in told["windows"]):
+            return "over 2 weeks", "at the present pace it resets before it is used up", "good"
+        return "over 2 weeks", "nothing of it is being used now", "good"
+    left = ends - now
+    tone = "bad" if left < HOUR else "warn" if left < 3 * HOUR else "good"
+    return format.duration(max(0.0, left)), f"at the present pace; {TRUST[trust]}", tone
+
+
+def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
+    """The next resets of single accounts, from the outlook's calendar: for the admin."""
+    rows = []
+    for reset in found:
+        if reset["resets_at"] <= now:
+            continue
+        unused = reset["unused_at_reset"]
+        words = "not known" if unused is None else format.percent(unused)
+        window = labels.window(reset["window"], reset["scope"])
+        provider, _, _ = reset["account"].partition(":")
+        rows.append(Reset(account(reset["account"]), provider, window, reset["resets_at"], words))
+    return rows[:RESETS]
+
+
+def shared_resets(rows: Sequence[headroom.ProviderRow], now: float) -> list[Reset]:
+    """The next resets without naming an account: for friends."""
+    found = [
+        Reset(row.label, row.provider, gauge.name, gauge.resets_at, "")
+        for row in rows
+        for gauge in row.gauges
+        if gauge.resets_at is not None and gauge.resets_at > now
+    ]
+    return sorted(found, key=lambda reset: reset.at)[:RESETS]
+
+
+def hands(
+    accounts: Sequence[Mapping[str, Any]], rejected: Sequence[Mapping[str, Any]], now: float
+) -> list[AttentionItem]:
+    """What the operator has to do about accounts, the worst first."""
+    bad, soon = [], []
+    for row in accounts:
+        state = AccountState(row["state"])
+        name = f"{labels.PROVIDERS[row['provider']]} {account(row['id'])}"
+        expires = row.get("expires_at")
+        if state in TROUBLE:
+            said = f" ({row['message']})" if row.get("message") else ""
+            bad.append(AttentionItem("bad", f"{name} {TROUBLE[state]}{said}", "/accounts"))
+        elif expires and not row.get("can_refresh") and expires - now < EXPIRES_SOON_S and not row.get("disabled"):
+            when = "has ended" if expires <= now else f"ends {format.within(expires, now)}"
+            soon.append(AttentionItem("warn", f"{name}: its access {when} and cannot be renewed", "/accounts"))
+    files = [
+        AttentionItem("warn", f"{row['file']} cannot be used: {row['reason']}", "/accounts#rejected")
+        for row in rejected
+    ]
+    return bad + soon + files
+
+
+def midnight(now: float, zone: ZoneInfo, *, days_ago: int = 0) -> float:
+    """The local midnight that began today, or a day some days ago (also across a change of clocks)."""
+    day = datetime.fromtimestamp(now, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (day - timedelta(days=days_ago)).timestamp()
+
+
+def today(ledger: Ledger, ask: UsageQuery, now: float) -> list[Compared]:
+    """Today so far against the same day a week ago up to this time of day, for whom the page is about. Reads the
+    ledger: for a thread."""
+    zone, filters = ZoneInfo(ask.zone), Filters(user=ask.filters.user)
+    here = ledger.total(midnight(now, zone), now + 1, filters).describe()
+    began, until = midnight(now, zone, days_ago=7), _week_before(now, zone)
+    # Of a week ago whole hours are kept: the one that was under way counts by the part of it that had passed.
+    full = until - until % HOUR
+    then = ledger.total(began, full, filters).describe() if full > began else None
+    part = ledger.total(full, full + HOUR, filters).describe()
+    share = (until - full) / HOUR
+    names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced")
+    week = {name: (then[name] if then else 0) + share * part[name] for name in names}
+    return compared(here, week)
+
+
+def _week_before(now: float, zone: ZoneInfo) -> float:
+    return (datetime.fromtimestamp(now, zone) - timedelta(days=7)).timestamp()
+
+
+def compared(today_: Mapping[str, Any], then: Mapping[str, Any]) -> list[Compared]:
+    """The lines of the comparison."""
+    lines = []
+    for label, name in (("Tokens", "total_tokens"), ("Requests", "requests"), ("Failed", "failures")):
+        have, had = today_[name], then[name]
+        lines.append(Compared(label, format.count(have), format.count(had), change(have, had)))
+    prices = format.price(today_), format.price(then)
+    costs = "not known" if "not known" in prices else change(today_["cost_usd"], then["cost_usd"])
+    lines.insert(2, Compared("API price", *prices, costs))
+    return lines
+
+
+def change(have: float, had: float) -> str:
+    """ "12 % more", "a third of it" is not tried: percent as long as they say something."""
+    if round(have, 2) == round(had, 2):
+        return "the same"
+    if had <= 0:
+        return "nothing then"
+    percent = 100 * (have - had) / had
+    if percent >= 900:
+        return f"{have / had:.0f} times as much"
+    return f"{abs(percent):.0f} % {'more' if percent > 0 else 'less'}" if abs(percent) >= 0.5 else "about the same"
+
+
+def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = False) -> str:
+    """What is being used now, as a sentence, from the last hour's sums. `mine` = they are the reader's own, while
+    what is under way is everybody's."""
+    tokens = sum(row["total_tokens"] for row in hours)
+    under_way = f"{in_flight or 'no'} {'request is' if in_flight == 1 else 'requests are'} under way"
+    under_way += " in the pool now" if mine else " now"
+    if not tokens:
+        return f"{'You used nothing' if mine else 'Nothing was used'} in the last hour, and {under_way}."
+    sums = {"cost_usd": sum(r["cost_usd"] for r in hours), "unpriced": sum(r["unpriced"] for r in hours)}
+    price = format.price(sums)
+    worth = "" if price == "not known" else f", worth {price} at API prices"
+    return f"{'You used ' if mine else ''}{format.count(tokens)} tokens in the last hour{worth}; {under_way}."
+
+
+def hour(ledger: Ledger, ask: UsageQuery, now: float) -> dict[str, dict[str, Any]]:
+    """Provider → sums of the last hour, for whom the page is about. Reads the ledger: for a thread."""
+    mine = Filters(user=ask.filters.user)
+    return {row["key"]: row for row in ledger.top("provider", now - HOUR, now + 1, mine)}

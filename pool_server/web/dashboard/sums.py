@@ -1,0 +1,65 @@
+"""The ledger's answers as far as a viewer may see them: a friend of a discreet pool is shown themselves and, in one
+sum, everybody else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.ledger import Field, Ledger, Metric, Step
+from pool_server.web.base.handler import ProblemError
+from pool_server.web.dashboard.names import OTHERS
+from pool_server.web.dashboard.query_params import UsageQuery, Viewer
+
+ADDED = (
+    "input", "cache_read", "cache_write", "output", "reasoning", "requests", "cost_usd", "total_tokens", "failures",
+    "partial", "unpriced",
+)  # fmt: skip
+SUMMED = frozenset({"tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output",
+                    "reasoning"})  # fmt: skip
+
+
+def nameless(who: Viewer, ask: UsageQuery, field: str | None) -> bool:
+    """Whether people are asked for whose names the viewer may not see."""
+    return field == "user" and not who.admin and who.sees == "pool" and ask.filters.user is None
+
+
+def series(
+    ledger: Ledger, who: Viewer, ask: UsageQuery, field: Field | None, step: Step, metric: Metric, top: int = 8
+) -> dict[str, Any]:
+    """`Queries.series` for this viewer. Raises ValueError for too many steps, Problem 400 for shares of others."""
+    if not nameless(who, ask, field):
+        return ledger.series(field, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, top=top)
+    if metric not in SUMMED:
+        raise ProblemError(400, "bad_request", f"{metric} cannot be split by person here")
+    mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
+    pool = ledger.series(None, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric)
+    own = ledger.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric)
+    everyone, me = _values(pool), _values(own)
+    others = [all_ - part for all_, part in zip(everyone, me, strict=True)]
+    return {**pool, "series": [{"key": who.user, "values": me}, {"key": OTHERS, "values": others}]}
+
+
+def _values(chart: dict[str, Any]) -> list[float]:
+    lines = chart["series"]
+    return lines[0]["values"] if lines else [0] * len(chart["buckets"])
+
+
+def top(
+    ledger: Ledger,
+    who: Viewer,
+    ask: UsageQuery,
+    field: Field,
+    metric: Metric = "tokens",
+    limit: int = 50,
+    *,
+    timed: bool = True,
+) -> list[dict[str, Any]]:
+    """`Queries.top` for this viewer."""
+    if not nameless(who, ask, field):
+        return ledger.top(field, ask.frm, ask.to, ask.filters, metric=metric, limit=limit, timed=timed)
+    mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
+    pool = ledger.total(ask.frm, ask.to, ask.filters).describe()
+    own = ledger.total(ask.frm, ask.to, mine).describe()
+    rows = [{"key": who.user, **own}, {"key": OTHERS, **{name: pool[name] - own[name] for name in ADDED}}]
+    return [row for row in rows if row["requests"]]

@@ -1,0 +1,202 @@
+"""The tables under the charts: why requests failed, when the pool is busy, who used it, and what the accounts did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, tzinfo
+from typing import Any, NamedTuple
+
+from pool_server.core.enums import AccountState, FaultKind, Outcome
+from pool_server.web.base import format, labels
+from pool_server.web.dashboard.names import Names, account
+from pool_server.web.home import headroom
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+DAY_S = 86_400.0
+LEVELS = 6  # shades of the heat map, beside "nothing"
+NAMED = 4  # people named beside an account
+ORDER = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
+
+
+class Cause(NamedTuple):
+    """One way of not being answered: how often, and what part of all requests that is, in percent."""
+
+    key: str
+    words: str
+    number: int
+    percent: float
+
+
+class Cell(NamedTuple):
+    """One hour of one weekday: its shade, 0 (nothing) to LEVELS, and its value in words."""
+
+    level: int
+    words: str
+
+
+class Heat(NamedTuple):
+    """The hours of the week; `since` in words when hours are not known for all of the range."""
+
+    sentence: str
+    since: str
+    days: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+class PersonUsage(NamedTuple):
+    """One person's sums; `percent` is their part of the tokens of all who are listed."""
+
+    key: str
+    name: str
+    sums: Mapping[str, Any]
+    percent: float
+
+
+class AccountLine(NamedTuple):
+    """One account: how it stands, how full its windows are, what it did in the range and what it is worth."""
+
+    row: Mapping[str, Any]
+    name: str
+    plan: str
+    words: str
+    tone: str
+    gauges: tuple[tuple[headroom.Gauge, str], ...]
+    sums: Mapping[str, Any] | None
+    said: str
+
+
+def causes(total: Mapping[str, Any], *, own: bool) -> list[Cause]:
+    """How exchanges ended that were not answered, most frequent first."""
+    found = []
+    for key, count in sorted(total["outcomes"].items(), key=lambda item: -item[1]):
+        if key == Outcome.OK or not count:
+            continue
+        words = labels.OUTCOMES[Outcome(key)]
+        if key == Outcome.CLIENT_GONE and not own:
+            words = "stopped by the client"
+        found.append(Cause(key, words, count, 100 * count / total["requests"]))
+    return found
+
+
+def faults(total: Mapping[str, Any]) -> list[Cause]:
+    """What providers answered to single attempts, most frequent first; another account may still have served."""
+    attempts = total["attempts"] or 1
+    ranked = sorted(total["faults"].items(), key=lambda item: -item[1])
+    return [Cause(key, labels.FAULTS[FaultKind(key)], count, 100 * count / attempts) for key, count in ranked]
+
+
+def causes_sentence(total: Mapping[str, Any], found: Sequence[Cause]) -> str:
+    """What one sees in the table of failures."""
+    requests = total["requests"]
+    if not requests:
+        return "No request in this range, so none has failed."
+    failed = total["failures"]
+    if not failed:
+        return f"Every one of {format.count(requests)} requests was served."
+    share = format.percent(100 * failed / requests)
+    worst = next((cause for cause in found if cause.key != Outcome.CLIENT_GONE), None)
+    most = f", mostly: {worst.words}" if worst else ""
+    return f"{format.count(failed)} of {format.count(requests)} requests failed ({share}){most}."
+
+
+def heat(found: Mapping[str, Any], frm: float, where: tzinfo) -> Heat:
+    """The hours of the week as shades; `found` as `Queries.heatmap` answers a range that begins at `frm`."""
+    began = datetime.fromtimestamp(found["from"], where)
+    since = f"{began.day} {began:%b %Y}" if found["from"] - frm > DAY_S else ""
+    say = format.money if found["metric"] == "cost" else format.count
+    cells = [[value or 0 for value in day] for day in found["cells"]]
+    most = max(max(day) for day in cells)
+    days = tuple(
+        (name, tuple(Cell(_level(value, most), say(value) if value else "nothing") for value in day))
+        for name, day in zip(DAYS, cells, strict=True)
+    )
+    if not most:
+        return Heat("Nothing was used, so no hour is busier than another.", since, days)
+    weekday, at = max(((d, h) for d in range(7) for h in range(24)), key=lambda place: cells[place[0]][place[1]])
+    quiet = [hour for hour in range(24) if not any(day[hour] for day in cells)]
+    words = f"Busiest on {DAYS[weekday]}s from {at:02d}:00 to {(at + 1) % 24:02d}:00"
+    words += f"; nothing at all in {len(quiet)} of the 24 hours." if quiet else "; no hour of the day is always quiet."
+    return Heat(words, since, days)
+
+
+def _level(value: float, most: float) -> int:
+    """A shade that can be told apart: by the square root, so that quiet hours are not all alike."""
+    return 0 if value <= 0 else max(1, round(LEVELS * (value / most) ** 0.5))
+
+
+def people(rows: Sequence[Mapping[str, Any]], names: Names) -> list[PersonUsage]:
+    """Who used how much, the largest first."""
+    whole = sum(row["total_tokens"] for row in rows) or 1
+    return [PersonUsage(row["key"], names.user(row["key"]), row, 100 * row["total_tokens"] / whole) for row in rows]
+
+
+def accounts(
+    rows: Sequence[Mapping[str, Any]],
+    foretold: Mapping[str, Sequence[Mapping[str, Any]]],
+    used: Sequence[Mapping[str, Any]],
+    users: Sequence[Mapping[str, Any]],
+    values: Sequence[Mapping[str, Any]],
+    names: Names,
+    now: float,
+    *,
+    cut: bool = False,
+) -> list[AccountLine]:
+    """Every account, those first that need a hand. `used` and `users` are rankings of the range (by account, by
+    person and account; `cut` = the latter of its last 31 days alone), `values` what each was worth in 30 days."""
+    sums = {row["key"]: row for row in used}
+    worth = {row["account"]: row for row in values}
+    lines = []
+    for row in rows:
+        ident, state = row["id"], AccountState(row["state"])
+        windows = {(w["window"], w["scope"]): w for w in foretold.get(ident, ())}
+        gauges = tuple(
+            (headroom.gauge(w, now), window_words(windows.get((w["window"], w["scope"])), now)) for w in row["windows"]
+        )
+        shared = _users(ident, users, names, "the last 31 days" if cut else "")
+        said = f"{shared} {_worth(worth.get(ident))}".strip()
+        named = row["plan"] and row["kind"] != "api_key"
+        plan = row["plan"].replace("_", " ") if named else labels.CREDENTIALS[row["kind"]]
+        lines.append(
+            AccountLine(
+                row, account(ident), plan, labels.STATES[state], labels.TONES[state], gauges, sums.get(ident), said
+            )
+        )
+    lines.sort(key=lambda line: (ORDER[line.tone], line.row["provider"], line.name))
+    return lines
+
+
+def window_words(told: Mapping[str, Any] | None, now: float) -> str:
+    """How long one window lasts, in words; "" when nothing can be said."""
+    if told is None or told["burn_per_h"] is None:
+        return ""
+    ends, unused = told["empties_at"], told["unused_at_reset"]
+    if ends is not None:
+        return "used up" if ends <= now else f"empty {format.within(ends, now)} at this pace"
+    if unused is not None and unused >= 1:
+        return f"{format.percent(unused)} will go unused"
+    return "lasts until its reset"
+
+
+def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, span: str) -> str:
+    """ "Used by Mara (62 %), Jonas (30 %)"; `span` names a shorter range than the page's."""
+    mine = [row for row in rows if row["account"] == ident and row["total_tokens"]]
+    whole = sum(row["total_tokens"] for row in mine)
+    if not whole:
+        return f"Nobody used it in {span or 'this range'}."
+    shares = [
+        f"{format.isolated(names.user(row['user']))} ({format.percent(100 * row['total_tokens'] / whole)})"
+        for row in mine[:NAMED]
+    ]
+    rest = len(mine) - NAMED
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{f'In {span} used' if span else 'Used'} by {', '.join(shares)}{more}."
+
+
+def _worth(row: Mapping[str, Any] | None) -> str:
+    """What 30 days of an account were worth beside its price."""
+    if row is None or not row["subscription_usd"] or not row["requests"]:
+        return ""
+    monthly = row["subscription_usd"]
+    worth = format.price({"cost_usd": row["api_cost_usd"], "unpriced": row["unpriced"]})
+    if worth == "not known":
+        return ""
+    return f"In 30 days it gave {worth} of API use for {format.money(monthly)} a month."

@@ -1,0 +1,1 @@
+"""A friend's home and the sign-in."""

@@ -1,0 +1,86 @@
+"""`/`: in local mode the set-up page; in friends mode the door, or the friend's home once they are in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.users import Principal
+from pool_server.web.base.auth import Caller
+from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.page import PageHandler
+from pool_server.web.base.proxies import base_url
+from pool_server.web.dashboard import headline
+from pool_server.web.home import headroom, limits, own_requests
+from pool_server.web.onboarding import snippets
+
+LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
+LOCAL_TICKET = "local"  # nothing is handed out that would need a secret
+KEY_PLACE = "YOUR-POOL-KEY"  # where the page's script puts a new key
+LATEST = 8
+
+
+class HomePage(PageHandler, abstract=True):
+    """What the door, the friend's home and the local set-up page are made of."""
+
+    def door(
+        self, *, status: int = 200, problem: ProblemError | None = None, name: str = "", returning: bool = False
+    ) -> None:
+        """The page for whoever is not in; `problem` says what was wrong with the form just sent."""
+        self.page("door.html", title="Come in", status=status, problem=problem, name=name, returning=returning)
+
+    async def enter(self, cookie: str, *, first_key: str, key_id: str) -> None:
+        """The home of somebody who has just come in for the first time, with the key that is shown this once."""
+        principal = self.ctx.users.session(cookie)
+        if principal is None:
+            raise ProblemError(401, "sign_in", "sign in first")
+        self.caller = Caller(Access.FRIEND, "session", principal)
+        await self.home(principal, first_key=first_key, key_id=key_id)
+
+    async def home(self, principal: Principal, *, first_key: str = "", key_id: str = "") -> None:
+        """The friend's home, or in local mode the set-up page: the same page without keys and limits."""
+        ctx, base = self.ctx, self.base_url()
+        key = LOCAL_KEY if principal.local else first_key or KEY_PLACE
+        latest = ctx.ledger.latest(principal.user, LATEST)
+        values: dict[str, Any] = {
+            "first_key": first_key,
+            "providers": headroom.provider_rows(ctx),
+            "outlook": await headline.sentence(ctx),
+            "limits": [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock()),
+            "used": limits.used(ctx, principal.user),
+            "keys": [] if principal.local else ctx.users.list_keys(principal.user),
+            "latest": [own_requests.row(record) for record in latest],
+            "base": base,
+            "clients": snippets.clients(base, key),
+            "one_line": snippets.one_line,
+            "ticket": self.ticket(principal, key_id),
+            "key_place": KEY_PLACE,
+            "local": principal.local,
+            "principal": principal,
+        }
+        self.page("home.html", title="Home", **values)
+
+    def ticket(self, principal: Principal, key_id: str) -> str:
+        """A set-up ticket for the one-line commands; none for a page that only refreshes what changed."""
+        if principal.local:
+            return LOCAL_TICKET
+        if self.get_query_argument("part", ""):
+            return ""
+        return str(self.ctx.users.create_ticket(principal, key_id=key_id)["ticket"])
+
+    def base_url(self) -> str:
+        """How this visitor reaches the pool."""
+        try:
+            return base_url(self.ctx.settings.public_url, self.scheme, self.request.host)
+        except ValueError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong)) from None
+
+
+class Home(HomePage, access=Access.OPEN):
+    async def get(self) -> None:
+        principal = self.caller.principal
+        if principal is None or self.caller.via == "key":
+            self.door()
+        elif principal.admin and not principal.local:
+            self.redirect("/accounts", status=303)
+        else:
+            await self.home(principal)

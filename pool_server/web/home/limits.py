@@ -1,0 +1,64 @@
+"""A user's limits and what is used of them, as bars with words. Pure but for the reads of `used`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pool_server.core.settings import Limits
+from pool_server.ledger import Filters
+from pool_server.web.base import format
+from pool_server.web.base.context import WebContext
+
+# (name, what it is called, whether it is dollars), in the order of the page.
+COUNTED = (
+    ("requests_per_minute", "Requests a minute", False),
+    ("concurrent", "Requests at once", False),
+    ("tokens_5h", "Tokens in 5 hours", False),
+    ("tokens_day", "Tokens a day", False),
+    ("tokens_week", "Tokens a week", False),
+    ("tokens_month", "Tokens a month", False),
+    ("cost_day", "Cost a day", True),
+    ("cost_week", "Cost a week", True),
+    ("cost_month", "Cost a month", True),
+)
+DAY = 86_400.0
+
+
+class LimitRow(NamedTuple):
+    """One limit: `percent` of it used, the figures in words, and when some of it comes back (unix seconds)."""
+
+    label: str
+    percent: float
+    words: str
+    frees: float | None
+
+
+def rows(standing: dict[str, Any], now: float) -> list[LimitRow]:
+    """The limits that are set, from `Users.limits()`."""
+    found = []
+    for name, label, dollars in COUNTED:
+        limit = standing["limits"].get(name)
+        if limit is None:
+            continue
+        used = standing["used"].get(name) or 0
+        say = format.money if dollars else format.count
+        frees = standing["frees"].get(name)
+        percent = 100.0 * used / limit if limit else 100.0
+        words = f"{say(used)} of {say(limit)}"
+        found.append(LimitRow(label, percent, words, frees if used and frees and frees > now else None))
+    return found
+
+
+def usual(limits: Limits) -> dict[str, str]:
+    """The settings' limits for everybody, as a form shows them: "none" where there is none."""
+    values = {name: getattr(limits, name) for name, _, _ in COUNTED}
+    return {name: "none" if value is None else str(value).removesuffix(".0") for name, value in values.items()}
+
+
+def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a user has used in the last 24 hours and the last 7 days, as `Sums.describe()` of the ledger."""
+    now = ctx.clock()
+    return [
+        (label, ctx.ledger.total(now - span, now + 1, Filters(user=user)).describe())
+        for label, span in (("last 24 hours", DAY), ("last 7 days", 7 * DAY))
+    ]

@@ -1,0 +1,45 @@
+"""Exchanges as their own user sees them: what, when, how much, and what to do when one failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.core.enums import Outcome, Provider
+from pool_server.core.models import UsageRecord
+from pool_server.web.base import labels
+
+TONES = {Outcome.OK: "good", Outcome.CLIENT_GONE: "quiet"}
+
+
+def row(record: UsageRecord) -> dict[str, Any]:
+    """One exchange of the asking user. No account is named: whose it was is not theirs to see. Times: `at` unix
+    seconds, the others milliseconds."""
+    outcome = Outcome(record.outcome)
+    usage = record.usage
+    return {
+        "id": record.id,
+        "at": record.at,
+        "provider": record.provider,
+        "provider_name": labels.PROVIDERS[Provider(record.provider)] if record.provider else "",
+        "model": record.model,
+        "status": record.status,
+        "outcome": record.outcome,
+        "words": labels.OUTCOMES[outcome],
+        "tone": TONES.get(outcome, "bad"),
+        "message": record.message,
+        "advice": labels.ADVICE[outcome],
+        "usage": {
+            "input": usage.input,
+            "cache_read": usage.cache_read,
+            "cache_write": usage.cache_write,
+            "output": usage.output,
+            "reasoning": usage.reasoning,
+            "known": usage.known,
+        },
+        "total_tokens": usage.total if usage.known else None,
+        "cost_usd": record.cost,
+        "partial": record.partial,
+        "first_byte_ms": record.first_byte_ms,
+        "total_ms": record.total_ms,
+        "agent": record.agent,
+    }

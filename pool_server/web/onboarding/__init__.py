@@ -1,0 +1,1 @@
+"""Setting up a client: snippets, scripts, and the route that hands them out."""

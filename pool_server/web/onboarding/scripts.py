@@ -1,0 +1,141 @@
+"""The set-up scripts: what each CLI's script changes, and the text of it for either kind of shell.
+
+The texts are templates in `templates/setup/`; a value gets into them through `quoting` alone. Scripts keep foreign
+settings, write down what they replace, can be run again, and leave an undo behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from tornado.template import Loader
+
+from pool_server.web.base.paths import templates_folder
+from pool_server.web.onboarding import quoting, snippets
+
+
+class Place(NamedTuple):
+    """A file below the home folder, as both kinds of shell write it."""
+
+    sh: str
+    ps: str
+
+
+def _home(*parts: str) -> Place:
+    """`~/a/b`. The parts are words of ours, not values."""
+    return Place(f'"$HOME/{"/".join(parts)}"', "Join-Path $HOME '" + "\\".join(parts) + "'")
+
+
+OPENCODE = Place(
+    '"${XDG_CONFIG_HOME:-$HOME/.config}/opencode/opencode.json"',
+    "Join-Path $HOME '.config\\opencode\\opencode.json'",
+)
+
+
+class Recipe(NamedTuple):
+    """What one JSON-configured CLI's script does.
+
+    `fields` are set in `file`, `remove` are taken out of it; `dotenv` goes into the environment file `env_file`
+    (None = only set aside what is there); `exported` are variables that would win over all of it.
+    """
+
+    file: Place
+    fields: dict[tuple[str, ...], Any]
+    remove: tuple[tuple[str, ...], ...] = ()
+    env_file: Place | None = None
+    dotenv: Mapping[str, str | None] = MappingProxyType({})
+    exported: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+def recipe(cli: str, base: str, key: str) -> Recipe:
+    """The recipe of `claude`, `gemini`, `qwen` or `opencode`."""
+    if cli == "claude":
+        env = snippets.claude_env(base, key)
+        return Recipe(
+            _home(".claude", "settings.json"),
+            {("env", name): value for name, value in env.items()},
+            (*(("env", name) for name in snippets.CLAUDE_CONFLICTS), ("apiKeyHelper",)),
+            exported=(*env, *snippets.CLAUDE_CONFLICTS),
+        )
+    if cli == "gemini":
+        env = snippets.gemini_env(base, key)
+        return Recipe(
+            _home(".gemini", "settings.json"),
+            {("security", "auth", "selectedType"): "oauth-personal"},
+            (("security", "auth", "enforcedType"),),
+            _home(".gemini", ".env"),
+            {**env, **dict.fromkeys(snippets.GEMINI_CONFLICTS)},
+            (*env, *snippets.GEMINI_CONFLICTS),
+            (
+                "Gemini CLI reads this only in folders you trust, and a project's own .env instead of it: "
+                "in such a project, put the lines of ~/.gemini/.env into .gemini/.env there.",
+            ),
+        )
+    if cli == "qwen":
+        env = snippets.qwen_env(base, key)
+        return Recipe(
+            _home(".qwen", "settings.json"),
+            {
+                ("security", "auth", "selectedType"): "openai",
+                ("model", "name"): env["OPENAI_MODEL"],
+            },
+            (("security", "auth", "apiKey"), ("security", "auth", "baseUrl")),
+            _home(".qwen", ".env"),
+            dict(env),
+            tuple(env),
+        )
+    fields = {("provider", name): value for name, value in snippets.opencode_config(base, key)["provider"].items()}
+    return Recipe(OPENCODE, fields | {("$schema",): "https://opencode.ai/config.json"})
+
+
+@cache
+def _loader() -> Loader:
+    return Loader(str(templates_folder() / "setup"), autoescape=None, whitespace="all")
+
+
+def _render(name: str, values: dict[str, Any]) -> str:
+    helpers = {"sh": quoting.sh, "ps": quoting.ps, "toml": quoting.toml}
+    return _loader().load(name).generate(**helpers, **values).decode()
+
+
+def script(cli: str, *, powershell: bool, base: str, key: str, pool: str) -> str:
+    """The set-up script of `cli` for one shell.
+
+    `pool` is what the operator calls the pool. Raises ValueError when a value cannot be quoted.
+    """
+    client = next(client for client in snippets.clients(base, key) if client.name == cli)
+    # The name stands in a comment line too: letters, digits and a little punctuation are enough there.
+    shown = "".join(char for char in pool if char.isalnum() or char in " .-_'") or "the pool"
+    values: dict[str, Any] = {"cli": cli, "label": client.label, "pool": shown, "then": client.then}
+    suffix = "ps1" if powershell else "sh"
+    if cli == "codex":
+        urls = snippets.codex_urls(base)
+        values |= {"openai_url": urls["openai_base_url"], "chatgpt_url": urls["chatgpt_base_url"]}
+        values["auth_json"] = json.dumps(snippets.codex_login(key))
+        return _render(f"codex.{suffix}", values)
+    values |= _json_values(recipe(cli, base, key))
+    if powershell:
+        values["encoded_undo"] = quoting.ps(quoting.encoded(_render("json_undo.ps1", values)))
+    return _render(f"json.{suffix}", values)
+
+
+def _json_values(how: Recipe) -> dict[str, Any]:
+    edit = {
+        "set": [[list(path), value] for path, value in how.fields.items()],
+        "remove": [list(path) for path in how.remove],
+    }
+    return {
+        "file_sh": how.file.sh,
+        "file_ps": how.file.ps,
+        "edit": quoting.js(edit),
+        "dotenv": how.dotenv,
+        "dotenv_sh": how.env_file.sh if how.env_file else "",
+        "dotenv_ps": how.env_file.ps if how.env_file else "",
+        "exported": how.exported,
+        "hints": how.hints,
+    }

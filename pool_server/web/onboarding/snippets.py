@@ -1,0 +1,258 @@
+"""What each client must be told: the settings of every CLI and SDK, filled with the pool's address and a key.
+
+Which settings work, and which quietly go around a pool, was measured with the published clients: Codex 0.169,
+Claude Code 2.1.329, Gemini CLI 0.61, Qwen Code 0.24, opencode 1.18. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, NamedTuple
+
+from pool_server.web.onboarding.quoting import ps, sh, toml
+
+QWEN_MODEL = "qwen3-coder-plus"
+CLIS = ("codex", "claude", "gemini", "qwen", "opencode")
+
+
+class Step(NamedTuple):
+    """One thing to copy: what to do with it, and the text. `system` is "", "posix" or "powershell"."""
+
+    say: str
+    text: str
+    system: str = ""
+
+
+class Client(NamedTuple):
+    """A CLI or an SDK. `script` says whether `/setup/TICKET/NAME` exists; `then` is how to try it."""
+
+    name: str
+    label: str
+    steps: tuple[Step, ...]
+    then: str
+    script: bool = False
+
+
+def codex_login(key: str) -> dict[str, Any]:
+    """Codex's `auth.json`: a sign-in without any account id.
+
+    With an account id Codex asks where that account's workspace lives and would send its traffic there, around the
+    pool. The id token is only parsed, never checked; the access token goes out as the bearer as it is.
+    """
+
+    def part(value: object) -> str:
+        raw = value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+    claims = {"email": "friend@pool.invalid", "https://api.openai.com/auth": {"chatgpt_plan_type": "pro"}}
+    token = ".".join((part({"alg": "HS256", "typ": "JWT"}), part(claims), part(b"pool-server")))
+    return {
+        "auth_mode": "chatgpt",
+        "OPENAI_API_KEY": None,
+        "tokens": {"id_token": token, "access_token": key, "refresh_token": "", "account_id": None},
+        "last_refresh": "2099-01-01T00:00:00Z",
+    }
+
+
+def codex_urls(base: str) -> dict[str, str]:
+    """Top-level keys of Codex's `config.toml`; they must stand before its first table."""
+    return {"openai_base_url": f"{base}/backend-api/codex", "chatgpt_base_url": f"{base}/backend-api"}
+
+
+# Without these Codex sends telemetry and asks for plugins that the pool has nothing to say about.
+CODEX_TABLES = {"analytics": {"enabled": False}, "features": {"apps": False, "plugins": False}}
+
+
+def codex_toml(base: str) -> str:
+    """The lines of `config.toml` as one block, for someone who has no such file yet."""
+    lines = [f"{name} = {toml(value)}" for name, value in codex_urls(base).items()]
+    for table, fields in CODEX_TABLES.items():
+        lines += ["", f"[{table}]", *(f"{name} = {str(value).lower()}" for name, value in fields.items())]
+    return "\n".join(lines)
+
+
+def claude_env(base: str, key: str) -> dict[str, str]:
+    """Claude Code's variables. A bearer token, because an API key would also be sent to the vendor."""
+    return {
+        "ANTHROPIC_BASE_URL": base,
+        "ANTHROPIC_AUTH_TOKEN": key,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+
+
+# Each of these would win over the pool's variables, or send the key elsewhere.
+CLAUDE_CONFLICTS = (
+    "ANTHROPIC_API_KEY",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "ANTHROPIC_BEDROCK_BASE_URL",
+    "ANTHROPIC_VERTEX_BASE_URL",
+)
+
+
+def gemini_env(base: str, key: str) -> dict[str, str]:
+    """Gemini CLI's variables for Code Assist with a token: the one way that needs no Google host at all."""
+    return {
+        "CODE_ASSIST_ENDPOINT": base,
+        "GOOGLE_GENAI_USE_GCA": "true",
+        "GOOGLE_CLOUD_ACCESS_TOKEN": key,
+    }
+
+
+GEMINI_CONFLICTS = (
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GOOGLE_GENAI_USE_VERTEXAI",
+    "GOOGLE_GEMINI_BASE_URL",
+    "GOOGLE_CLOUD_PROJECT",
+)
+
+
+def qwen_env(base: str, key: str) -> dict[str, str]:
+    """Qwen Code's variables for any OpenAI-compatible server."""
+    return {"OPENAI_BASE_URL": f"{base}/v1", "OPENAI_API_KEY": key, "OPENAI_MODEL": QWEN_MODEL}
+
+
+def opencode_config(base: str, key: str) -> dict[str, Any]:
+    """opencode's providers: each family through the SDK of its own dialect."""
+    return {
+        "provider": {
+            "pool": {
+                "npm": "@ai-sdk/openai-compatible",
+                "name": "Pool",
+                "options": {"baseURL": f"{base}/v1", "apiKey": key},
+                "models": {QWEN_MODEL: {"name": QWEN_MODEL}},
+            },
+            "anthropic": {"options": {"baseURL": f"{base}/v1", "apiKey": key}},
+            "openai": {"options": {"baseURL": f"{base}/v1", "apiKey": key}},
+            "google": {"options": {"baseURL": f"{base}/v1beta", "apiKey": key}},
+        }
+    }
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _exports(variables: dict[str, str]) -> tuple[Step, Step]:
+    posix = "\n".join(f"export {name}={sh(value)}" for name, value in variables.items())
+    shell = "\n".join(f"$env:{name} = {ps(value)}" for name, value in variables.items())
+    say = "For this terminal only:"
+    return Step(say, posix, "posix"), Step(say, shell, "powershell")
+
+
+def clients(base: str, key: str) -> tuple[Client, ...]:
+    """Every client, in the order of the page. `base` has no trailing slash."""
+    claude, gemini, qwen = claude_env(base, key), gemini_env(base, key), qwen_env(base, key)
+    return (
+        Client(
+            "codex",
+            "Codex",
+            (
+                Step("At the very top of ~/.codex/config.toml, before any [table]:", codex_toml(base)),
+                Step("As ~/.codex/auth.json (keep the old file):", _pretty(codex_login(key))),
+            ),
+            'codex exec "say hi"',
+            True,
+        ),
+        Client(
+            "claude",
+            "Claude Code",
+            (Step("Into ~/.claude/settings.json:", _pretty({"env": claude})), *_exports(claude)),
+            'claude -p "say hi"',
+            True,
+        ),
+        Client(
+            "gemini",
+            "Gemini CLI",
+            (
+                Step("Into ~/.gemini/.env:", "\n".join(f"{name}={value}" for name, value in gemini.items())),
+                *_exports(gemini),
+            ),
+            'gemini -p "say hi"',
+            True,
+        ),
+        Client(
+            "qwen",
+            "Qwen Code",
+            (
+                Step("Into ~/.qwen/.env:", "\n".join(f"{name}={value}" for name, value in qwen.items())),
+                *_exports(qwen),
+            ),
+            'qwen -p "say hi"',
+            True,
+        ),
+        Client(
+            "opencode",
+            "opencode",
+            (Step("Into ~/.config/opencode/opencode.json:", _pretty(opencode_config(base, key))),),
+            f'opencode run -m pool/{QWEN_MODEL} "say hi"',
+            True,
+        ),
+        *_sdks(base, key),
+    )
+
+
+def _sdks(base: str, key: str) -> tuple[Client, ...]:
+    text = json.dumps
+    openai = (
+        "from openai import OpenAI\n\n"
+        f"client = OpenAI(base_url={text(base + '/v1')}, api_key={text(key)})\n"
+        f"answer = client.chat.completions.create(\n    model={text(QWEN_MODEL)},\n"
+        '    messages=[{"role": "user", "content": "say hi"}],\n)\nprint(answer.choices[0].message.content)'
+    )
+    anthropic = (
+        "from anthropic import Anthropic\n\n"
+        f"client = Anthropic(base_url={text(base)}, auth_token={text(key)})\n"
+        'answer = client.messages.create(\n    model="claude-sonnet-5-5",\n    max_tokens=200,\n'
+        '    messages=[{"role": "user", "content": "say hi"}],\n)\nprint(answer.content[0].text)'
+    )
+    genai = (
+        "from google import genai\n\n"
+        f"client = genai.Client(api_key={text(key)}, http_options={{{text('base_url')}: {text(base)}}})\n"
+        'answer = client.models.generate_content(model="gemini-3.8-flash", contents="say hi")\nprint(answer.text)'
+    )
+    return (
+        Client("openai-sdk", "OpenAI SDK", (Step("Python:", openai),), "", False),
+        Client("anthropic-sdk", "Anthropic SDK", (Step("Python:", anthropic),), "", False),
+        Client("genai-sdk", "Google Gen AI SDK", (Step("Python:", genai),), "", False),
+        Client("curl", "curl", _curl(base, key), "", False),
+    )
+
+
+def _curl(base: str, key: str) -> tuple[Step, ...]:
+    body = json.dumps({"model": QWEN_MODEL, "messages": [{"role": "user", "content": "say hi"}]})
+    posix = (
+        f"curl -sS {sh(base + '/v1/chat/completions')} \\\n  -H {sh('Authorization: Bearer ' + key)} \\\n"
+        f"  -H 'Content-Type: application/json' \\\n  -d {sh(body)}"
+    )
+    shell = (
+        f"Invoke-RestMethod {ps(base + '/v1/chat/completions')} -Method Post -ContentType 'application/json' `\n"
+        f"  -Headers @{{ Authorization = {ps('Bearer ' + key)} }} `\n  -Body {ps(body)}"
+    )
+    return Step("In a shell:", posix, "posix"), Step("In PowerShell:", shell, "powershell")
+
+
+def first_account(folder: str) -> tuple[Step, ...]:
+    """What puts a first account into an empty pool: the sign-in of a CLI that is there already, or a key."""
+    kept = (
+        ("Codex", "~/.codex/auth.json", "codex_work.json"),
+        ("Claude Code", "~/.claude/.credentials.json", "claude_work.json"),
+        ("Gemini CLI", "~/.gemini/oauth_creds.json", "gemini_work.json"),
+        ("Qwen Code", "~/.qwen/oauth_creds.json", "qwen_work.json"),
+    )
+    copies = (Step(f"{name}, signed in on this machine", f"cp {there} {sh(f'{folder}/{file}')}")
+              for name, there, file in kept)  # fmt: skip
+    return (*copies, Step("An API key of any OpenAI-compatible service", "pool-server account add-key openai"))
+
+
+def one_line(base: str, ticket: str, cli: str) -> tuple[Step, Step]:
+    """The command that fetches and runs the set-up script, for both kinds of shell."""
+    url = f"{base}/setup/{ticket}/{cli}"
+    return (
+        Step("", f"curl -fsSL {sh(url)} | sh", "posix"),
+        Step("", f"irm {ps(url + '?shell=powershell')} | iex", "powershell"),
+    )

@@ -1,0 +1,1 @@
+"""The log of single exchanges, and one exchange explained."""

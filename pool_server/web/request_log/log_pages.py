@@ -1,0 +1,174 @@
+"""The request log: find one exchange by id, person, time or failure, and open it. Nothing of a body is ever kept.
+
+A friend finds own exchanges, without the accounts and decisions behind them; the admin all of everyone's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from pool_server.core.enums import Outcome, Provider
+from pool_server.core.models import UsageRecord
+from pool_server.ledger import LogFilters
+from pool_server.web.base import labels
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.page import PageHandler
+from pool_server.web.dashboard import query_params as asking
+from pool_server.web.dashboard.names import Names, account, provider
+from pool_server.web.home import own_requests
+from pool_server.web.request_log import story
+
+PAGE = 50
+FIELDS = ("id", "user", "provider", "account", "model", "outcome", "status", "failed", "range", "from", "to")
+
+
+class LogPage(NamedTuple):
+    """A page of the log; `following` is the cursor of the next one, None when there is none."""
+
+    records: list[UsageRecord]
+    following: str | None
+
+
+def wanted(handler: BaseHandler) -> LogFilters:
+    """The filters of the address. Without a range, everything that is kept."""
+    ask = asking.read(handler, own=True)
+    ranged = any(asking.text(handler, name) for name in ("range", "from", "to"))
+    outcome = asking.word(handler, "outcome", tuple(Outcome), "") or None
+    failed = asking.word(handler, "failed", ("1", "0"), "0") == "1"
+    return LogFilters(
+        user=ask.filters.user,
+        account=ask.filters.account,
+        model=ask.filters.model,
+        provider=ask.filters.provider,
+        outcome=outcome,
+        status=asking.whole(handler, "status", None, least=100, most=599),
+        failed=failed,
+        since=ask.frm if ranged else None,
+        until=ask.to if ranged else None,
+    )
+
+
+async def find(handler: BaseHandler) -> LogPage:
+    """The exchanges the address asks for, newest first; with an id, that one alone."""
+    filters = wanted(handler)
+    ident = asking.text(handler, "id")
+    if ident:
+        record = mine(handler, ident)
+        return LogPage([] if record is None else [record], None)
+    limit = asking.whole(handler, "limit", PAGE) or PAGE
+    cursor = asking.text(handler, "cursor") or None
+    log = handler.ctx.ledger
+    try:
+        records, following = await asyncio.to_thread(log.requests, limit, cursor, filters)
+    except ValueError as wrong:
+        raise ProblemError(400, "bad_request", str(wrong)) from None
+    return LogPage(records, following)
+
+
+def mine(handler: BaseHandler, ident: str) -> UsageRecord | None:
+    """The exchange with this id, if there is one and the caller may see it."""
+    record = handler.ctx.ledger.get(ident)
+    who = asking.viewer(handler)
+    return record if record is not None and (who.admin or record.user == who.user) else None
+
+
+def row(record: UsageRecord, names: Names, *, admin: bool) -> dict[str, Any]:
+    """One exchange as its user sees it; for the admin also who, which account, the attempts and the decision."""
+    shown = own_requests.row(record)
+    if not admin:
+        return shown
+    return {
+        **shown,
+        "user": record.user,
+        "user_name": names.user(record.user),
+        "account": record.account,
+        "operation": record.operation,
+        "dialect": record.dialect,
+        "transport": record.transport,
+        "session": record.session,
+        "key": record.key,
+        "attempts": msgspec.to_builtins(record.attempts),
+        "decision": record.decision,
+    }
+
+
+class Requests(BaseHandler, access=Access.FRIEND):
+    """`GET /api/usage/requests?cursor=&limit=` and the filters of the log → `{"requests":[…],"cursor"}`; `cursor` is
+    null at the end."""
+
+    async def get(self) -> None:
+        found = await find(self)
+        who = asking.viewer(self)
+        names = Names(self.ctx, who)
+        rows = [row(record, names, admin=who.admin) for record in found.records]
+        self.answer({"requests": rows, "cursor": found.following})
+
+
+class AdminRequests(PageHandler, access=Access.ADMIN):
+    """`GET /admin/requests`: recent exchanges with their decision records; no bodies. A browser gets the page."""
+
+    async def get(self) -> None:
+        if self.wants_page:
+            query = f"?{self.request.query}" if self.request.query else ""
+            self.redirect(f"/requests{query}", status=303)
+            return
+        found = await find(self)
+        names = Names(self.ctx, asking.viewer(self))
+        rows = [row(record, names, admin=True) for record in found.records]
+        self.answer({"requests": rows, "cursor": found.following})
+
+
+class RequestsPage(PageHandler, access=Access.FRIEND):
+    """`/requests`: the log as a table; every filter is in the address."""
+
+    async def get(self) -> None:
+        found = await find(self)
+        who = asking.viewer(self)
+        names = Names(self.ctx, who)
+        rows = [row(record, names, admin=who.admin) for record in found.records]
+        if asking.text(self, "id") and len(rows) == 1:
+            self.redirect(f"/requests/{quote(rows[0]['id'], safe='')}", status=303)
+            return
+        chosen = {name: asking.text(self, name) for name in FIELDS}
+        set_ = {name: value for name, value in chosen.items() if value}
+        older = urlencode({**set_, "cursor": found.following}) if found.following else ""
+        self.page(
+            "requests.html",
+            title="Requests",
+            rows=rows,
+            chosen=chosen,
+            filtered=bool(set_),
+            older=older,
+            first=not asking.text(self, "cursor"),
+            admin=who.admin,
+            outcomes=[(one.value, labels.OUTCOMES[one]) for one in Outcome],
+            providers=[(one.value, labels.PROVIDERS[one]) for one in Provider],
+            account_name=account,
+            quote=quote,
+        )
+
+
+class RequestPage(PageHandler, access=Access.FRIEND):
+    """`/requests/ID`: one exchange, attempt by attempt."""
+
+    def get(self, ident: str) -> None:
+        record = mine(self, ident)
+        if record is None:
+            raise ProblemError(404, "not_found", "there is no such request, or it is not yours to see")
+        who = asking.viewer(self)
+        self.page(
+            "request.html",
+            title="Request",
+            record=record,
+            row=row(record, Names(self.ctx, who), admin=who.admin),
+            attempts=story.attempts(record, named=who.admin),
+            story=story.story(record) if who.admin else None,
+            asked_for=story.asked_for(record),
+            account_name=account,
+            provider_name=provider,
+            admin=who.admin,
+        )

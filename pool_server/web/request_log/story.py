@@ -1,0 +1,171 @@
+"""One exchange in words: how it went, which accounts were tried, and why the chosen one was chosen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
+from pool_server.core.models import Attempt, UsageRecord
+from pool_server.web.base import format, labels
+from pool_server.web.dashboard.names import account
+
+W = TypeVar("W", bound=str)
+
+STRATEGIES = {
+    Strategy.BALANCED: "the one with the most useful room goes first",
+    Strategy.FILL_FIRST: "one account is filled before the next is begun",
+    Strategy.ROUND_ROBIN: "everyone in turn",
+    Strategy.PRIORITY: "the lowest priority number goes first",
+    Strategy.RESET_FIRST: "what resets soonest is used first",
+}
+DIALECTS = {
+    Dialect.RESPONSES: "OpenAI Responses",
+    Dialect.MESSAGES: "Anthropic Messages",
+    Dialect.CHAT: "chat completions",
+    Dialect.GEMINI: "Gemini",
+    Dialect.CODE_ASSIST: "Gemini Code Assist",
+}
+OPERATIONS = {
+    Operation.RESPONSES: "an answer",
+    Operation.RESPONSES_COMPACT: "a shortened conversation",
+    Operation.MESSAGES: "an answer",
+    Operation.COUNT_TOKENS: "a count of tokens",
+    Operation.CHAT: "an answer",
+    Operation.GENERATE: "an answer",
+    Operation.OTHER: "another call, passed on as it was",
+}
+TRANSPORTS = {
+    Transport.BUFFERED: "in one piece",
+    Transport.SSE: "as a stream",
+    Transport.WEBSOCKET: "over a WebSocket",
+}
+
+
+class AttemptLine(NamedTuple):
+    """One attempt. `tone` is good, warn or bad; `began` and `took` are words for times."""
+
+    account: str
+    words: str
+    message: str
+    status: int
+    began: str
+    took: str
+    tone: str
+
+
+class Considered(NamedTuple):
+    """One account the decision names: chosen, could have served, or why not."""
+
+    account: str
+    words: str
+    score: str
+    terms: tuple[tuple[str, str], ...]
+    chosen: bool
+
+
+class Story(NamedTuple):
+    """A decision in words: sentences, and the accounts it names."""
+
+    sentences: tuple[str, ...]
+    considered: tuple[Considered, ...]
+
+
+def worded(words: Callable[[str], W], table: dict[W, str], value: str) -> str:
+    """The words for a stored value; a value of a version that knew more is shown as it is."""
+    try:
+        return table[words(value)]
+    except (ValueError, KeyError):
+        return value
+
+
+def asked_for(record: UsageRecord) -> str:
+    """ "an answer as a stream, in Anthropic Messages"."""
+    operation = worded(Operation, OPERATIONS, record.operation)
+    transport = worded(Transport, TRANSPORTS, record.transport)
+    return f"{operation} {transport}, in {worded(Dialect, DIALECTS, record.dialect)}"
+
+
+def attempts(record: UsageRecord, *, named: bool) -> tuple[AttemptLine, ...]:
+    """Every attempt in its order. Unless `named`, accounts are only counted: whose they are is the admin's to see."""
+    seen: list[str] = []
+    lines = []
+    for attempt in record.attempts:
+        if attempt.account not in seen:
+            seen.append(attempt.account)
+        number = seen.index(attempt.account) + 1
+        # A good attempt is not timed by itself: it lasted until the exchange was over.
+        ms = attempt.ms or max(0.0, record.total_ms - attempt.started_ms)
+        lines.append(_line(attempt, account(attempt.account) if named else f"account {number}", ms, named=named))
+    return tuple(lines)
+
+
+def _line(attempt: Attempt, name: str, ms: float, *, named: bool) -> AttemptLine:
+    good = not attempt.fault
+    words = "answered" if good else worded(FaultKind, labels.FAULTS, attempt.fault)
+    return AttemptLine(
+        name,
+        words,
+        attempt.message if named else "",
+        attempt.status,
+        "at once" if attempt.started_ms < 1 else f"after {format.took(attempt.started_ms)}",
+        format.took(ms),
+        "good" if good else "bad",
+    )
+
+
+def story(record: UsageRecord) -> Story:
+    """The last decision of an exchange."""
+    decision = record.decision
+    if not decision:
+        why = "How its account was chosen was not recorded." if record.account else "No account had to be chosen."
+        return Story((why,), ())
+    if "left_out" in decision:
+        return Story((f"The decision was not kept: {decision['left_out']}.",), ())
+    sentences = [_outcome(decision, record.at), *_around(decision)]
+    chosen = decision.get("account")
+    considered = tuple(_considered(row, chosen, record.at) for row in decision.get("candidates", ()))
+    return Story(tuple(sentences), considered)
+
+
+def _outcome(decision: dict[str, Any], at: float) -> str:
+    chosen = decision.get("account")
+    if chosen:
+        reason = decision.get("reason")
+        why = worded(ChoiceReason, labels.CHOICES, reason) if reason else ""
+        return f"{account(chosen)} was chosen: {why}." if reason else f"{account(chosen)} was chosen."
+    back = decision.get("retry_at")
+    if back:
+        return f"No account could serve it; the nearest return was {format.within(back, at)}."
+    return "No account could serve it, and none was about to return."
+
+
+def _around(decision: dict[str, Any]) -> list[str]:
+    said = []
+    pinned = decision.get("pinned")
+    if pinned and pinned != decision.get("account"):
+        said.append(f"The conversation lives at {account(pinned)}.")
+    if decision.get("hard_lost"):
+        said.append("Only one account knows the conversation, and it could not serve.")
+    eligible = decision.get("eligible") or 0
+    said.append(f"{eligible} {'account' if eligible == 1 else 'accounts'} could have served.")
+    refused = decision.get("refused") or {}
+    if refused:
+        listed = "; ".join(f"{worded(Refusal, labels.REFUSALS, why)}: {count}" for why, count in refused.items())
+        said.append(f"Not taken into account — {listed}.")
+    strategy = decision.get("strategy")
+    if strategy:
+        said.append(f"The rule in force: {worded(Strategy, STRATEGIES, strategy)}.")
+    return said
+
+
+def _considered(row: dict[str, Any], chosen: str | None, at: float) -> Considered:
+    refusal, score = row.get("refusal"), row.get("score")
+    is_chosen = row["account"] == chosen
+    words = "chosen" if is_chosen else "could have served"
+    if refusal:
+        words = worded(Refusal, labels.REFUSALS, refusal)
+        if row.get("until"):
+            words += f", looked at again {format.within(row['until'], at)}"
+    terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.get("terms", {}).items())
+    return Considered(account(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)

@@ -1,0 +1,48 @@
+"""Is it up, and how much room is left: `/healthz` for machines, `/status` for everyone the pool knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import Access, BaseHandler
+from pool_server.web.base.page import PageHandler
+from pool_server.web.home import headroom
+
+
+class Healthz(BaseHandler, access=Access.OPEN):
+    """200 while the pool takes work; 503 when its books cannot be written or it is leaving."""
+
+    def get(self) -> None:
+        ctx = self.ctx
+        total, ready = ctx.accounts.ready()
+        status = "draining" if ctx.draining else "ok" if ctx.ledger.healthy else "store_failed"
+        body = {
+            "status": status,
+            "version": ctx.version,
+            "uptime_s": round(ctx.clock() - ctx.started_at, 1),
+            "accounts": {"total": total, "ready": ready},
+        }
+        self.answer(body, 200 if status == "ok" else 503)
+
+
+class Status(PageHandler, access=Access.KEY):
+    """Room for each provider. No account is named: what friends see is the pool, not whose account it is."""
+
+    def get(self) -> None:
+        accept = self.request.headers.get("Accept", "")
+        if "application/json" in accept or not self.wants_page:
+            self.answer(status(self.ctx))
+            return
+        self.page("status.html", title="Status", providers=headroom.provider_rows(self.ctx))
+
+
+def status(ctx: WebContext) -> dict[str, Any]:
+    """The JSON of `/status`: `providers` as the accounts' room sums them up, and whether the pool takes work."""
+    total, ready = ctx.accounts.ready()
+    return {
+        "status": "draining" if ctx.draining else "ok" if ctx.ledger.healthy else "store_failed",
+        "version": ctx.version,
+        "accounts": {"total": total, "ready": ready},
+        "providers": ctx.accounts.summary(),
+    }

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool_server.app import backup_schedule
+from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.core.settings import Backup
+from pool_server.storage import (
+    Store,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    backup,
+    backup_folder,
+    lock_folder,
+    restore,
+    verify,
+)
+
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for name in ("ledger", "state"):
+        store = open_store(folder, name)
+        store.write(lambda t, name=name: t.put_many("a", [(b"%04d" % i, name.encode() * 50) for i in range(500)]))
+        store.close()
+    (folder / "jwt_secret").write_text("hush")
+    return folder
+
+
+def open_store(data_dir: Path, name: str) -> Store:
+    return Store.open(data_dir / name, tables=("a",), durable=name == "ledger")
+
+
+@pytest.fixture
+def stores(data_dir: Path) -> Iterator[dict[str, Store]]:
+    found = {name: open_store(data_dir, name) for name in ("ledger", "state")}
+    yield found
+    for store in found.values():
+        store.close()
+
+
+def value(data_dir: Path, name: str, key: bytes) -> bytes | None:
+    store = open_store(data_dir, name)
+    try:
+        return store.get("a", key)
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("name", ["b.tar", "b.tar.zst"])
+def test_a_backup_comes_back(data_dir: Path, tmp_path: Path, name: str) -> None:
+    done = backup_folder(data_dir, tmp_path / name, now=NOW)
+    assert set(done.files) == {"ledger/data.mdb", "state/data.mdb", "jwt_secret"}
+    assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    found = restore(tmp_path / name, tmp_path / "fresh")
+    assert (found.created, found.previous) == (NOW, None)
+    assert found.keys["ledger"] > 500
+    assert value(tmp_path / "fresh", "ledger", b"0499") == b"ledger" * 50
+    assert value(tmp_path / "fresh", "state", b"0000") == b"state" * 50
+    secret = tmp_path / "fresh" / "jwt_secret"
+    assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("hush", 0o600)
+
+
+def test_restoring_keeps_what_was_there(data_dir: Path, tmp_path: Path) -> None:
+    backup_folder(data_dir, tmp_path / "b.tar", now=NOW)
+    store = open_store(data_dir, "ledger")
+    store.write(lambda t: t.put("a", b"later", b"x"))
+    store.close()
+    found = restore(tmp_path / "b.tar", data_dir)
+    assert value(data_dir, "ledger", b"later") is None
+    assert found.previous is not None
+    assert value(found.previous, "ledger", b"later") == b"x"
+    assert [p.name for p in data_dir.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_running_server_can_be_copied_and_not_restored(
+    data_dir: Path, tmp_path: Path, stores: dict[str, Store]
+) -> None:
+    with lock_folder(data_dir):
+        backup(stores, data_dir, tmp_path / "own.tar.zst", now=NOW)
+        script = (
+            "import sys, pathlib; from pool_server.storage import backup_folder; "
+            "backup_folder(*map(pathlib.Path, sys.argv[1:]), now=0)"
+        )
+        other = tmp_path / "other.tar.zst"
+        subprocess.run([sys.executable, "-c", script, str(data_dir), str(other)], check=True, timeout=60)
+        with pytest.raises(StoreLockedError, match="already uses"):
+            restore(other, data_dir)
+    for name in ("own", "other"):
+        restore(tmp_path / f"{name}.tar.zst", tmp_path / name)
+        assert value(tmp_path / name, "ledger", b"0001") == b"ledger" * 50
+
+
+def test_writing_goes_on_during_a_copy(data_dir: Path, tmp_path: Path, stores: dict[str, Store]) -> None:
+    async def go() -> int:
+        copying = asyncio.create_task(asyncio.to_thread(backup, stores, data_dir, tmp_path / "b.tar", now=NOW))
+        written = 0
+        while not copying.done():
+            await stores["ledger"].submit(lambda t, n=written: t.put("a", b"new%06d" % n, b"x"))
+            written += 1
+        await copying
+        return written
+
+    assert asyncio.run(go()) > 0
+    restore(tmp_path / "b.tar", tmp_path / "fresh")
+
+
+def damage(path: Path, how: str) -> None:
+    size = path.stat().st_size
+    if how == "cut":
+        os.truncate(path, size // 2)
+    elif how == "flip":
+        with path.open("r+b") as f:
+            f.seek(size // 2)
+            old = f.read(1)
+            f.seek(size // 2)
+            f.write(bytes([old[0] ^ 0xFF]))
+    elif how == "empty":
+        os.truncate(path, 0)
+    else:
+        path.write_bytes(b"this is no tar at all" * 100)
+
+
+@pytest.mark.parametrize("how", ["cut", "flip", "empty", "text"])
+@pytest.mark.parametrize("name", ["b.tar", "b.tar.zst"])
+def test_a_damaged_backup_changes_nothing(data_dir: Path, tmp_path: Path, name: str, how: str) -> None:
+    backup_folder(data_dir, tmp_path / name, now=NOW)
+    damage(tmp_path / name, how)
+    before = {p: p.stat().st_mtime_ns for p in (data_dir / "ledger").iterdir()}
+    with pytest.raises(StoreError, match=r"backup|damaged|backed up"):
+        restore(tmp_path / name, data_dir)
+    assert {p: p.stat().st_mtime_ns for p in (data_dir / "ledger").iterdir()} == before
+    assert value(data_dir, "ledger", b"0001") == b"ledger" * 50
+
+
+@pytest.mark.parametrize("member", ["../evil", "/etc/evil", "ledger/../../evil", "state/sub/evil", "link"])
+def test_a_backup_cannot_write_elsewhere(data_dir: Path, tmp_path: Path, member: str) -> None:
+    backup_folder(data_dir, tmp_path / "b.tar", now=NOW)
+    with tarfile.open(tmp_path / "b.tar", "a") as tar:
+        info = tarfile.TarInfo(member)
+        if member == "link":
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(info)
+        else:
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"evil"))
+    with pytest.raises(StoreError, match="which no backup has"):
+        restore(tmp_path / "b.tar", tmp_path / "fresh")
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_missing_things_are_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no backup"):
+        restore(tmp_path / "nothing.tar", data_dir)
+    with pytest.raises(StoreError, match="does not exist"):
+        backup_folder(data_dir, tmp_path / "no" / "b.tar", now=NOW)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="nothing to back up"):
+        backup_folder(tmp_path / "empty", tmp_path / "b.tar", now=NOW)
+
+
+def test_a_full_disk_leaves_the_old_backup(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup_folder(data_dir, tmp_path / "b.tar", now=NOW)
+    old = (tmp_path / "b.tar").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StoreFullError, match="No space left"):
+        backup_folder(data_dir, tmp_path / "b.tar", now=NOW)
+    assert (tmp_path / "b.tar").read_bytes() == old
+    assert [p for p in tmp_path.iterdir() if p.name.startswith(".backup")] == []
+
+
+def test_verify_reads_everything(data_dir: Path) -> None:
+    assert verify(data_dir / "ledger") == 501
+    data = data_dir / "ledger" / "data.mdb"
+    raw = bytearray(data.read_bytes())
+    for page in range(2, len(raw) // 4096):
+        raw[page * 4096 : page * 4096 + 4096] = b"\xa5" * 4096
+    data.write_bytes(raw)
+    with pytest.raises(StoreDamagedError, match="damaged"):
+        verify(data_dir / "ledger")
+
+
+def test_scheduled_copies_make_room(data_dir: Path, tmp_path: Path, stores: dict[str, Store]) -> None:
+    clock = [NOW]
+    folder = tmp_path / "copies"
+    plan = BackupSchedule(Backup(str(folder), every_h=24, keep=3), stores, data_dir, clock=lambda: clock[0])
+    made = []
+    for _ in range(5):
+        made.append(plan.run())
+        assert plan.run() is None
+        clock[0] += 86_400
+    assert None not in made
+    (folder / "mine.tar.zst").write_text("not ours")
+    assert backup_schedule.list_backups(folder) == made[:1:-1]
+    clock[0] -= 30 * 86_400  # the clock was wrong before: do not wait a month
+    assert plan.run() is not None
+    assert (folder / "mine.tar.zst").exists()
+
+
+def test_the_schedule_runs_and_says_what_is_wrong(data_dir: Path, tmp_path: Path, stores: dict[str, Store]) -> None:
+    async def run(folder: Path) -> str:
+        plan = BackupSchedule(Backup(str(folder)), stores, data_dir)
+        await plan.start()
+        await asyncio.sleep(0)
+        await plan.close()
+        return plan.last_error
+
+    assert asyncio.run(run(tmp_path / "copies")) == ""
+    assert len(backup_schedule.list_backups(tmp_path / "copies")) == 1
+    (tmp_path / "file").write_text("")
+    assert "file" in asyncio.run(run(tmp_path / "file"))
