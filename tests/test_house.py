@@ -6,9 +6,10 @@ import ast
 import socket
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LINES = 500
+FUNCTION_LINES = 50
 MODULES = 12  # in one folder, beside its __init__.py
 
 
@@ -110,6 +112,46 @@ def test_no_source_outgrows_its_room() -> None:
 def test_no_folder_outgrows_its_room() -> None:
     folders = Counter(path.parent for path in modules() if path.name != "__init__.py")
     assert not {folder: count for folder, count in folders.items() if count > MODULES}
+
+
+def definitions(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[str, Any]]:
+    """(file, node) of every class or function of the package."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kind):
+                yield str(path.relative_to(ROOT)), node
+
+
+def test_no_function_outgrows_a_screen() -> None:
+    functions = definitions((ast.FunctionDef, ast.AsyncFunctionDef))
+    long = [f"{file}:{n.lineno} {n.name}" for file, n in functions if n.end_lineno - n.lineno >= FUNCTION_LINES]
+    assert not long
+
+
+def test_a_public_class_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for file, node in definitions(ast.ClassDef):
+        if not node.name.startswith("_"):
+            homes[node.name].append(file)
+    assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+def test_every_exception_says_that_it_is_an_error() -> None:
+    raised = [
+        f"{file}: {node.name}"
+        for file, node in definitions(ast.ClassDef)
+        if any(ast.unparse(base).endswith(("Exception", "Error")) for base in node.bases)
+        and not node.name.endswith("Error")
+        and not node.name.startswith("_")
+    ]
+    assert not raised
+
+
+def test_the_picture_of_the_architecture_is_the_code_s() -> None:
+    import runpy
+
+    script = runpy.run_path(str(ROOT / "scripts" / "architecture"), run_name="architecture")
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run scripts/architecture"
 
 
 def texts() -> Iterator[tuple[Path, str]]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
+from tornado.web import RequestHandler
 
 from pool_server.users import Denied, Principal
 from pool_server.web.base.context import WebContext
-
-if TYPE_CHECKING:
-    from pool_server.web.base.handler import BaseHandler
 
 COOKIE = "pool_session"
 
@@ -39,7 +36,7 @@ def shown(headers: Mapping[str, str]) -> str:
     return headers.get("X-Api-Key", "") or headers.get("X-Goog-Api-Key", "")
 
 
-async def identify(ctx: WebContext, handler: BaseHandler, *, wanted: int) -> Caller:
+async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, wanted: int) -> Caller:
     """Who this request comes from, as far as a route that wants `wanted` must know.
 
     In local mode the guard has already turned away everyone but this machine. A credential in a header is a pool
@@ -54,7 +51,7 @@ async def identify(ctx: WebContext, handler: BaseHandler, *, wanted: int) -> Cal
             return Caller(1, "key", found)
         if token.count(".") == 2:
             return Caller(denied=found)
-        admin = await ctx.users.check_admin(token, peer=handler.peer)
+        admin = await ctx.users.check_admin(token, peer=peer)
         if isinstance(admin, Principal):
             return Caller(3, "password", admin)
         return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)

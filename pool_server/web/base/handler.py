@@ -98,7 +98,7 @@ class BaseHandler(RequestHandler):
                 raise ProblemError(403, "not_local", reason)
         self.peer = real_peer(connection_peer, headers, self.ctx.trusted)
         self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
-        self.caller = await auth.identify(self.ctx, self, wanted=self.access)
+        self.caller = await auth.identify(self.ctx, self, peer=self.peer, wanted=self.access)
         self._admit()
         self._check_origin()
         if self.caller.rank > Access.OPEN:
