@@ -214,6 +214,14 @@ class Outcome(StrEnum):
     REVOKED = "revoked"  # ended because the key or the user was
 
 
+class CostBasis(StrEnum):
+    """What a cost rests on."""
+
+    LIST = "list"  # the price table or the settings
+    TOLD = "told"  # the price that came with the answer
+    ASSUMED = "assumed"  # an entry of the table that fewer than two sources confirm
+
+
 class Signal(IntFlag):
     """What a piece of an answer held, as a meter saw it."""
 

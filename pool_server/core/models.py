@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import (
+    CostBasis,
     Dialect,
     ErrorKind,
     FaultKind,
@@ -129,9 +130,11 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 class UsageRecord(msgspec.Struct, omit_defaults=True):
     """One exchange, as the ledger keeps it. Times: `at` unix seconds, the others milliseconds from `at`.
 
-    `cost` is the API-equivalent price in US dollars, None when the model's price is not known. `partial` says
-    that the client or the upstream left before the final usage was known. `decision` is the record of the last
-    choice. `session` is a short hash, never the client's own identifier.
+    `cost` is the API-equivalent price in US dollars at the prices of its day, None when no price is known;
+    `cost_basis` says what it rests on. `model` is the one asked for, `answered` the one that answered where it is
+    another; `tier`, `speed` and `geo` are how the answer says it was served. `partial` says that the client or the
+    upstream left before the final usage was known. `decision` is the record of the last choice. `session` is a short
+    hash, never the client's own identifier.
     """
 
     id: str
@@ -159,6 +162,10 @@ class UsageRecord(msgspec.Struct, omit_defaults=True):
     session: str = ""
     tier: str = ""
     decision: dict[str, Any] = {}
+    cost_basis: str = CostBasis.LIST.value
+    answered: str = ""
+    speed: str = ""
+    geo: str = ""
 
 
 class Peek(msgspec.Struct):

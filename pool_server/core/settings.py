@@ -113,13 +113,14 @@ class LedgerSettings(Section, frozen=True):
 
 
 class ModelPrice(Section, frozen=True):
-    """US dollars a million tokens."""
+    """US dollars a million tokens; `web_search` dollars each."""
 
     input: Amount
     output: Amount
     cache_read: Amount | None = None
     cache_write: Amount | None = None
     cache_write_1h: Amount | None = None
+    web_search: Amount = 0.0
 
 
 class Alerts(Section, frozen=True):

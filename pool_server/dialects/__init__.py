@@ -12,6 +12,7 @@ from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
+from pool_server.dialects.usage import Served, header_tier
 from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.splice import splice, strip_encrypted
 from pool_server.dialects.wire.sse import Scanner, data_of
@@ -41,6 +42,7 @@ __all__ = [
     "ModelInfo",
     "ModelsShape",
     "Scanner",
+    "Served",
     "data_of",
     "decode_body",
     "ends_stream",
@@ -48,6 +50,7 @@ __all__ = [
     "etag",
     "frame_meter",
     "header_safe",
+    "header_tier",
     "keepalive",
     "meter",
     "model_entry",

@@ -66,7 +66,7 @@ class MessagesReader(AnswerFacts):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told = anthropic.Messages()
+        self._told = anthropic.MessageUsage()
 
     def glance(self, chunk: bytes) -> bool:
         """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""

@@ -72,7 +72,6 @@ class _Body(msgspec.Struct):
     conversation: Any = None
     conversation_id: str | None = None
     service_tier: str | None = None
-    speed: str | None = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
@@ -172,7 +171,7 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
         hard=tuple(pins),
         previous_response_id=found.previous_response_id or None,
         max_output=whole(limit) or None,
-        tier=found.service_tier or found.speed or "",
+        tier=found.service_tier or "",
         tools=len(found.tools or ()),
     )
 

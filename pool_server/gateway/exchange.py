@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from pool_server.gateway import final_error, metrics
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
-from pool_server.ledger import Ledger
+from pool_server.ledger import Ledger, PriceFacts, Quote
 from pool_server.providers import Credential, provider_module, providers_for, redact
 from pool_server.users import Denied, Principal, Reservation, Users
 
@@ -32,6 +33,7 @@ _BYTES_A_EVENT_TOKEN = 120  # of a streamed answer, whose events wrap a few char
 _OUTPUT_GUESS = 2_000  # tokens, when the request names no maximum
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 _GAUGE_S = 5.0
+_HOST = re.compile(r"https?://([^/:?#@]+)")
 _TURN_STATE = "x-codex-turn-state"
 _OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0, "file": 30 * 86_400.0}
 _BELONGS = frozenset({"encrypted", "file"})  # hard pins an account proves to own by answering with them
@@ -99,6 +101,8 @@ class Exchange:
         self.request_bytes = 0
         self.response_bytes = 0
         self.answered_model = ""
+        self.served = dialects.Served()
+        self.upstream_url = ""
         self.forced: str | None = None
         self.agent = ""
         self.shed = False
@@ -270,7 +274,8 @@ class Exchange:
             self.rooms.accounts.fail(account, fault, self.peek.model, credential.fingerprint)
 
     def observe(self, account: str, credential: Credential, headers: dict[str, str]) -> None:
-        """Learns quota windows from an answer's headers (lower-case names)."""
+        """Learns quota windows and how it is served from an answer's headers (lower-case names)."""
+        self.served = dialects.Served(tier=dialects.header_tier(headers))
         module = provider_module(credential.provider)
         seen = module.quota_headers(headers, now=time.time(), model=self.peek.model)
         if seen:
@@ -292,7 +297,9 @@ class Exchange:
         """Takes over what the meter has learnt of the answer."""
         self.usage = meter.usage
         self.answered_model = meter.model
-        self.peek.tier = meter.served.tier or self.peek.tier
+        told, header = meter.served, self.served.tier
+        self.served = told
+        told.tier = header or told.tier or self.peek.tier
 
     def committed(self, account: str, status: int) -> None:
         """The account really answers: pins the conversation to it and notes the first byte."""
@@ -304,8 +311,8 @@ class Exchange:
     def progressed(self, usage: Usage) -> None:
         """Corrects the reservation by what the stream reported so far."""
         if self._reservation is not None and usage.known:
-            cost = self.rooms.ledger.price(self.peek.model, usage, self.peek.tier)
-            self.rooms.users.progress(self._reservation, usage.total, cost)
+            cost = self.rooms.ledger.price(self.peek.model, usage, self._price_facts())
+            self.rooms.users.progress(self._reservation, usage.total, cost.dollars)
 
     def succeeded(self, account: str, response_id: str) -> None:
         """The answer came to its good end."""
@@ -336,8 +343,9 @@ class Exchange:
         if self.attempts and not self.attempts[-1].ms:  # it is still under way
             self._time_attempt()
         usage = self.usage
-        cost = self.rooms.ledger.price(self._model(), usage, self.peek.tier) if usage.known else None
-        sheet = self._sheet(outcome, status, redact(message)[:300] if message else "", cost, partial)
+        quote = self.rooms.ledger.price(self._model(), usage, self._price_facts()) if usage.known else Quote(None)
+        cost = quote.dollars
+        sheet = self._sheet(outcome, status, redact(message)[:300] if message else "", quote, partial)
         saved = self.rooms.ledger.record(sheet)
         if self._reservation is not None:  # settled while the disk is busy
             self._settle(self._reservation, usage, cost)
@@ -347,7 +355,7 @@ class Exchange:
         except Exception as error:  # a full disk must not take the answer away from the client
             log.warning("exchange %s is not recorded: %s", self.id, redact(str(error)))
 
-    def _sheet(self, outcome: Outcome, status: int, message: str, cost: float | None, partial: bool) -> UsageRecord:
+    def _sheet(self, outcome: Outcome, status: int, message: str, quote: Quote, partial: bool) -> UsageRecord:
         return UsageRecord(
             id=self.id,
             at=self.at,
@@ -363,7 +371,8 @@ class Exchange:
             outcome=outcome.value,
             message=message,
             usage=self.usage,
-            cost=cost,
+            cost=quote.dollars,
+            cost_basis=quote.basis.value,
             partial=partial,
             attempts=self.attempts,
             first_byte_ms=self.first_byte_ms,
@@ -372,12 +381,27 @@ class Exchange:
             response_bytes=self.response_bytes,
             agent=self.agent,
             session=self._session_hash(),
-            tier=self.peek.tier,
+            tier=self.served.tier or self.peek.tier,
+            speed=self.served.speed,
+            geo=self.served.geo,
+            answered=self.answered_model if self.answered_model != self._model() else "",
             decision=self.decision.record() if self.decision is not None else {},
         )
 
     def _model(self) -> str:
         return self.peek.model or self.answered_model
+
+    def _price_facts(self) -> PriceFacts:
+        served = self.served
+        return PriceFacts(
+            at=self.at,
+            host=host[1] if (host := _HOST.match(self.upstream_url)) else "",
+            tier=served.tier or self.peek.tier,
+            speed=served.speed,
+            geo=served.geo,
+            answered=self.answered_model,
+            told=served.cost,
+        )
 
     def _settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """An answer whose usage never came is charged to the user's limits by its size, or hanging up early

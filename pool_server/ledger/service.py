@@ -12,7 +12,7 @@ from itertools import islice
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.ledger import quota_history, retention
-from pool_server.ledger.pricing import Prices
+from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
 from pool_server.ledger.records.codec import unpack
 from pool_server.ledger.records.keys import Days
@@ -31,6 +31,7 @@ RETRY_S = 2.0
 PRUNE_PAUSE_S = 0.02
 LOAD_BATCH = 5_000
 _RETRY_BATCH = 2_000
+_TODAY = PriceFacts()
 
 
 class Ledger:
@@ -90,13 +91,14 @@ class Ledger:
         """Records that are not on the disk yet because the store cannot be written."""
         return len(self._waiting)
 
-    def price(self, model: str, usage: Usage, tier: str = "") -> float | None:
-        """API-equivalent US dollars of an exchange; None when the model or the service tier has no known price."""
-        return self.prices.cost(model, usage, tier)
+    def price(self, model: str, usage: Usage, facts: PriceFacts = _TODAY) -> Quote:
+        """API-equivalent US dollars of an exchange and what they rest on; see `Prices.quote`."""
+        return self.prices.quote(model, usage, facts)
 
     def estimate(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
         """What an exchange may cost at most, before anything is known of caches."""
-        return self.prices.cost(model, Usage(input=input_tokens, output=output_tokens))
+        usage = Usage(input=input_tokens, output=output_tokens)
+        return self.prices.cost(model, usage, PriceFacts(at=self._clock()))
 
     def record(self, rec: UsageRecord) -> asyncio.Future[bool]:
         """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards.
@@ -138,8 +140,10 @@ class Ledger:
 
     def _finish(self, rec: UsageRecord) -> UsageRecord:
         clean(rec, self._clock())
-        if rec.cost is None and rec.usage.known:
-            rec.cost = self.prices.cost(rec.model, rec.usage, rec.tier)
+        if rec.cost is None and rec.usage.counted:
+            facts = PriceFacts(at=rec.at, tier=rec.tier, speed=rec.speed, geo=rec.geo, answered=rec.answered)
+            quote = self.prices.quote(rec.model, rec.usage, facts)
+            rec.cost, rec.cost_basis = quote.dollars, quote.basis.value
         return rec
 
     def changes(self) -> int:

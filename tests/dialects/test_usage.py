@@ -243,8 +243,9 @@ def test_any_usage_is_survived_and_its_parts_never_exceed_the_whole(usage: Any, 
     found = read_json(dialect, json.dumps(answer(dialect, usage)).encode()).usage
     counts = (found.input, found.cache_read, found.cache_write, found.output)
     assert all(count >= 0 for count in counts)
-    assert found.reasoning <= found.output and found.audio_out <= found.output and found.image_out <= found.output
-    assert found.audio_in <= found.input and found.image_in <= found.input
+    assert found.reasoning <= found.output and found.audio_out + found.image_out <= found.output
+    assert found.audio_in + found.image_in + found.video_in <= found.input
+    assert found.cache_read_explicit + found.audio_cache_read + found.image_cache_read <= found.cache_read
     assert found.cache_write_1h + found.cache_write_12h <= found.cache_write
     assert found.known or not any(counts)
 

@@ -258,7 +258,7 @@ def test_what_a_user_has_used(tmp_path: Path) -> None:
 
 def test_price_and_estimate(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
-        assert book.price("claude-sonnet-4-5", Usage(input=1_000_000, known=True)) == pytest.approx(6.0)
+        assert book.price("claude-sonnet-4-5", Usage(input=1_000_000, known=True)).dollars == pytest.approx(3.0)
         assert book.estimate("gpt-5", 1_000_000, 1_000_000) == pytest.approx(11.25)
         assert book.estimate("nobody-knows", 1, 1) is None
 

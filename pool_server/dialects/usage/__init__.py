@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pool_server.dialects.usage import anthropic, google, openai
-from pool_server.dialects.usage.served import Served
+from pool_server.dialects.usage.served import Served, header_tier
 from pool_server.dialects.usage.told import Told
 
-__all__ = ["Served", "Told", "anthropic", "google", "openai"]
+__all__ = ["Served", "Told", "anthropic", "google", "header_tier", "openai"]

@@ -27,7 +27,7 @@ _MAIN = ("input", "read", "write", "write_5m", "write_1h", "output")
 _COUNTS = ("input", "cache_read", "cache_write", "output")
 
 
-class Messages:
+class MessageUsage:
     """The usage objects of one message."""
 
     __slots__ = ("_runs", "_told")

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from pool_server.core.models import Usage
-from pool_server.dialects.usage.told import Figures, Names, Told, collect, figure
+from pool_server.dialects.usage.told import Figures, Names, Told, collect, figure, within
 
 NAMES: Names = {
     "promptTokenCount": "prompt",
@@ -92,23 +92,24 @@ def usage(figures: Figures) -> Usage:
                 more_in, more_out = beside_in, beside_out
                 break
     fresh, output = max(0, prompt - read) + more_in, candidates + more_out
-    reads = {kind: min(tell(f"{kind}_read", 0), read) for kind in ("audio", "image", "video")}
+    read_of = [tell(f"{kind}_read", 0) for kind in _KINDS.values()]
+    audio_read, image_read, video_read = within(read, *read_of)
+    audio_in, image_in, video_in = within(
+        fresh, tell("audio_in", 0) - audio_read, tell("image_in", 0) - image_read, tell("video_in", 0) - video_read
+    )
+    audio_out, image_out = within(output, tell("audio_out", 0), tell("image_out", 0))
     return Usage(
         input=fresh,
         cache_read=read,
         output=output,
         reasoning=min(thoughts, output),
         known=True,
-        audio_in=_part(tell("audio_in", 0) - reads["audio"], fresh),
-        image_in=_part(tell("image_in", 0) - reads["image"], fresh),
-        video_in=_part(tell("video_in", 0) - reads["video"], fresh),
-        audio_cache_read=reads["audio"],
-        image_cache_read=reads["image"],
-        audio_out=_part(tell("audio_out", 0), output),
-        image_out=_part(tell("image_out", 0), output),
+        audio_in=audio_in,
+        image_in=image_in,
+        video_in=video_in,
+        audio_cache_read=audio_read,
+        image_cache_read=image_read,
+        audio_out=audio_out,
+        image_out=image_out,
         other_kinds=tell("other_in", 0) + tell("other_read", 0) + tell("other_out", 0) + tell("video_out", 0),
     )
-
-
-def _part(count: int, of: int) -> int:
-    return max(0, min(count, of))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.models import Usage
-from pool_server.dialects.usage.told import Figures, Names, Told, collect
+from pool_server.dialects.usage.told import Figures, Names, Told, collect, within
 
 _WRITES: Names = {"ttl_30m_tokens": "write_30m", "ttl_12h_tokens": "write_12h"}
 _CREATION: Names = {"ephemeral_5m_input_tokens": "write_5m", "ephemeral_1h_input_tokens": "write_1h"}
@@ -91,26 +91,32 @@ def usage(figures: Figures) -> Usage:
     prompt, completion = _main(figures, read)
     total = tell("total")
     fresh, output, reasoning = _arranged(prompt, completion, read + write, reasoning, total)
-    audio_read, image_read = min(tell("audio_read", 0), read), min(tell("image_read", 0), read)
-    hours = min(tell("write_12h", 0), write)
+    audio_read, image_read, explicit = within(
+        read, tell("audio_read", 0), tell("image_read", 0), read if "explicit" in figures else 0
+    )
+    audio_in, image_in, video_in = within(
+        fresh, tell("audio_in", 0) - audio_read, tell("image_in", 0) - image_read, tell("video_in", 0)
+    )
+    audio_out, image_out = within(output, tell("audio_out", 0), tell("image_out", 0))
+    half_day, hour = within(write, tell("write_12h", 0), tell("write_1h", 0))
     return Usage(
         input=fresh,
         cache_read=read,
         cache_write=write,
-        cache_write_1h=min(tell("write_1h", 0), write - hours),
+        cache_write_1h=hour,
         output=output,
         reasoning=reasoning,
         web_searches=tell("searches", 0),
         known=True,
-        cache_write_12h=hours,
-        cache_read_explicit=read if "explicit" in figures else 0,
-        audio_in=_part(tell("audio_in", 0) - audio_read, fresh),
-        image_in=_part(tell("image_in", 0) - image_read, fresh),
-        video_in=_part(tell("video_in", 0), fresh),
+        cache_write_12h=half_day,
+        cache_read_explicit=explicit,
+        audio_in=audio_in,
+        image_in=image_in,
+        video_in=video_in,
         audio_cache_read=audio_read,
         image_cache_read=image_read,
-        audio_out=_part(tell("audio_out", 0), output),
-        image_out=_part(tell("image_out", 0), output),
+        audio_out=audio_out,
+        image_out=image_out,
     )
 
 
@@ -144,7 +150,3 @@ def _arranged(prompt: int, completion: int, cached: int, reasoning: int, total: 
         reasoning = reasoning or more
     fresh = prompt if cache_beside else max(0, prompt - cached)
     return fresh, output, min(reasoning, output)
-
-
-def _part(count: int, of: int) -> int:
-    return max(0, min(count, of))

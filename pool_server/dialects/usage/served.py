@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -32,6 +33,12 @@ class Served(msgspec.Struct):
         if "cost" in usage or "cost_in_usd_ticks" in usage:
             cost = _cost(usage)
             self.cost = self.cost if cost is None else cost
+
+
+def header_tier(headers: Mapping[str, str]) -> str:
+    """The service tier Gemini names in a header, "" without one; a request that asked for more may have been served,
+    and is billed, as standard (ai.google.dev, "Priority inference"). Header names lower case."""
+    return word(headers.get("x-gemini-service-tier", "").removeprefix("SERVICE_TIER_"))
 
 
 def word(value: Any) -> str:

@@ -45,6 +45,15 @@ def _collect(names: Names, raw: dict[str, Any], found: Figures, depth: int) -> N
             found[name] = count
 
 
+def within(whole: int, *parts: int) -> list[int]:
+    """Parts of a count, cut so that none is negative and together they do not exceed it."""
+    cut = []
+    for part in parts:
+        cut.append(max(0, min(part, whole)))
+        whole -= cut[-1]
+    return cut
+
+
 class Told:
     """Takes usage objects in as they come and keeps the last word on each figure.
 

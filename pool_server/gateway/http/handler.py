@@ -287,6 +287,7 @@ class HttpExchange:
         rooms = self._gateway.rooms
         module = provider_module(credential.provider)
         prepared = module.prepare(credential, x.upcall, rooms.settings)
+        x.upstream_url = prepared.url
         if prepared.patch:
             body = dialects.splice(self._plain_body() if body is None else body, prepared.patch)
         if body is not None:
