@@ -30,6 +30,7 @@ def test_healthz_fails_while_leaving_and_when_the_books_cannot_be_written(local:
     local.ctx.draining = False
     local.ctx.ledger.healthy = False
     assert (local.get("/healthz").status, local.get("/healthz").json()["status"]) == (503, "store_failed")
+    assert local.get("/healthz").json()["records"] == {"waiting": 0, "in_memory_only": 0}
     local.ctx.ledger.healthy = True
 
 
