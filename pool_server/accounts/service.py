@@ -275,8 +275,12 @@ class Accounts:
         return [self._row(accounts[account_id], now) for account_id in sorted(accounts)]
 
     def rejected(self) -> list[dict[str, str]]:
-        """The files that could not be used, with the reason."""
+        """The files and folders that could not be used or read, with the reason."""
         return [{"file": r.file, "reason": r.reason} for r in self._roster.vault.rejected]
+
+    def folder_trouble(self) -> dict[str, str]:
+        """Credential files and folders that are known and cannot be read now, or were emptied: what is wrong."""
+        return dict(self._roster.vault.wrong)
 
     def explain(self, ask: SelectionRequest | None = None) -> list[dict[str, Any]]:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
