@@ -115,7 +115,7 @@ class Registry:
             account = self._gone.pop(account_id, None) or Account(facts, AccountHealth(jitter=self._rng.random()))
             self.shared.load(account)
         account.facts = facts
-        account.refresh_retry_at = 0.0
+        account.refresh_retry_at = account.refused_until = 0.0
         self.view.put(account)
         credential = self.vault.items[account_id].credential
         if self._signed_in(account, before, credential):
