@@ -13,7 +13,6 @@ from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
 from pool_server.storage.lmdb.store import FORMAT, Store
 from pool_server.storage.lmdb.transaction import Reader, Txn
-from pool_server.storage.lmdb.write_ahead_log import Leftover
 
 __all__ = [
     "ENVIRONMENTS",
@@ -22,7 +21,6 @@ __all__ = [
     "STATE",
     "Channel",
     "FolderLock",
-    "Leftover",
     "Manifest",
     "Reader",
     "Restored",

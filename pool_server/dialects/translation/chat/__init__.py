@@ -1,0 +1,1 @@
+"""Chat Completions to the neutral form and back."""

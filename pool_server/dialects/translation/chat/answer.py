@@ -1,0 +1,93 @@
+"""Chat completions in one piece: read from an endpoint, written for a client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.core.models import Usage
+from pool_server.dialects.translation.chat.stream_in import FINISH
+from pool_server.dialects.translation.fields import obj, openai_usage, text
+from pool_server.dialects.translation.fold import WholeAnswer
+from pool_server.dialects.translation.neutral import Finish, Reasoning, Sink, Text, ToolCall
+
+TOLD = {
+    Finish.STOP: "stop",
+    Finish.STOP_STRING: "stop",
+    Finish.TOOLS: "tool_calls",
+    Finish.LENGTH: "length",
+    Finish.FILTER: "content_filter",
+    Finish.REFUSAL: "stop",
+    Finish.PAUSE: "stop",
+    Finish.MALFORMED: "stop",
+}
+
+
+def read_answer(body: dict[str, Any], sink: Sink) -> None:
+    """Tell a completion; what is none ends as one that broke off."""
+    choices = body.get("choices")
+    choice = obj(choices[0]) if isinstance(choices, list) and choices else {}
+    message = obj(choice.get("message"))
+    sink.start(text(body.get("id")), text(body.get("model")))
+    if thought := text(message.get("reasoning_content")) or text(message.get("reasoning")):
+        sink.reasoning("reasoning", thought)
+        sink.end("reasoning")
+    content = message.get("content")
+    if isinstance(content, list):  # some servers answer in parts
+        content = "".join(text(obj(part).get("text")) for part in content)
+    sink.text("text", text(content))
+    sink.end("text")
+    sink.text("refusal", text(message.get("refusal")), refusal=True)
+    sink.end("refusal")
+    calls = message.get("tool_calls")
+    for index, call in enumerate(calls if isinstance(calls, list) else ()):
+        custom = obj(obj(call).get("custom"))
+        function = custom or obj(obj(call).get("function"))
+        arguments = function.get("input" if custom else "arguments")
+        sink.call(index, text(obj(call).get("id")), text(function.get("name")), custom=bool(custom))
+        sink.end(index, whole=text(arguments))
+    sink.usage(openai_usage(body.get("usage")))
+    if choice:
+        sink.finish(FINISH.get(text(choice.get("finish_reason")), Finish.STOP))
+    sink.close()
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    prompt = usage.input + usage.cache_read + usage.cache_write
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.output,
+        "total_tokens": prompt + usage.output,
+        "prompt_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def write_answer(answer: WholeAnswer, created: int) -> dict[str, Any]:
+    said = "".join(part.text for part in answer.parts if isinstance(part, Text) and not part.refusal)
+    refusal = "".join(part.text for part in answer.parts if isinstance(part, Text) and part.refusal)
+    thought = "\n\n".join(part.text for part in answer.parts if isinstance(part, Reasoning) and part.text)
+    calls = [part for part in answer.parts if isinstance(part, ToolCall)]
+    message: dict[str, Any] = {"role": "assistant", "content": said or (None if calls or refusal else "")}
+    message["refusal"] = refusal or None
+    if thought:
+        message["reasoning_content"] = thought
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    return {
+        "id": chat_id(answer.ident),
+        "object": "chat.completion",
+        "created": created,
+        "model": answer.model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": TOLD[answer.finish]}],
+        "usage": write_usage(answer.usage),
+    }
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    if call.custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+
+
+def chat_id(ident: str) -> str:
+    return ident if ident.startswith("chatcmpl-") else f"chatcmpl-{ident}"

@@ -1,0 +1,362 @@
+"""Chat Completions requests: read from a client, written for an endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.neutral import (
+    Family,
+    Format,
+    Media,
+    Message,
+    NeutralRequest,
+    Part,
+    Reasoning,
+    Result,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    WebSearch,
+)
+from pool_server.dialects.translation.options import openai_level
+from pool_server.dialects.translation.table import Feature, Notes, TranslationError
+from pool_server.dialects.translation.tools import ToolNames, emulated, is_strict, object_schema, plain_id
+
+_ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
+_FORMATS = {"wav": "audio/wav", "mp3": "audio/mp3", "flac": "audio/flac", "ogg": "audio/ogg", "m4a": "audio/mp4"}
+_STOPS = 4  # strings an endpoint takes
+# Fields read below, and those that say nothing a translation would have to keep.
+_KNOWN = fields.words(
+    "model messages stream stream_options tools tool_choice parallel_tool_calls functions function_call max_tokens "
+    "max_completion_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n logprobs "
+    "top_logprobs modalities audio response_format reasoning_effort reasoning verbosity web_search_options "
+    "prompt_cache_key service_tier"
+)
+
+
+def read_request(body: dict[str, Any]) -> NeutralRequest:
+    """Raises TranslationError where the body is none or holds what no dialect can be told."""
+    request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
+    request.include_usage = obj(body.get("stream_options")).get("include_usage") is True
+    for where, message in each(body.get("messages"), "messages"):
+        _message(request, message, where)
+    _tools(request, body)
+    _options(request, body)
+    fields.unknown(request, body, _KNOWN)
+    return request
+
+
+def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> None:
+    role = message.get("role")
+    if role in ("tool", "function"):
+        ident, name = text(message.get("tool_call_id")), text(message.get("name"))
+        parts = _content(request, message.get("content"), f"{where}.content")
+        if any(isinstance(part, Media) for part in parts):
+            request.ask(Feature.RESULT_MEDIA, f"{where}.content")
+        result = Result(ident, [part for part in parts if isinstance(part, (Text, Media))], name)
+        request.messages.append(Message(Role.TOOL, [result]))
+        return
+    if role not in _ROLES:
+        raise fields.no_such(role, f"{where}.role")
+    parts = _content(request, message.get("content"), f"{where}.content")
+    if role == "assistant":
+        if thought := text(message.get("reasoning_content")) or text(message.get("reasoning")):
+            parts.insert(0, Reasoning(thought, Family.CHAT))
+        if refusal := text(message.get("refusal")):
+            parts.append(Text(refusal, refusal=True))
+        _calls(request, message, parts, where)
+    elif role == "developer":
+        request.ask(Feature.DEVELOPER, f"{where}.role")
+    request.messages.append(Message(_ROLES[role], parts))
+
+
+def _content(request: NeutralRequest, content: Any, where: str) -> list[Part]:
+    if isinstance(content, str):
+        return [Text(content)] if content else []
+    return [part for at, shape in each(content, where) if (part := _part(request, shape, at)) is not None]
+
+
+def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | None:
+    kind = shape.get("type")
+    if kind == "text":
+        return Text(text(shape.get("text"))) if shape.get("text") else None
+    if kind == "refusal":
+        return Text(text(shape.get("refusal")), refusal=True)
+    if kind == "image_url":
+        image = shape.get("image_url")
+        url = text(image) or text(obj(image).get("url"))
+        detail = text(obj(image).get("detail"))
+        return fields.media(request, "image", f"{where}.image_url.url", url, detail=detail)
+    if kind == "input_audio":
+        audio = obj(shape.get("input_audio"))
+        mime = _FORMATS.get(text(audio.get("format")), "audio/wav")
+        return fields.inline_media(request, mime, text(audio.get("data")), f"{where}.input_audio")
+    if kind == "file":
+        file = obj(shape.get("file"))
+        if file.get("file_id"):
+            request.ask(Feature.VENDOR_FILE, f"{where}.file.file_id")
+        data, name = text(file.get("file_data")), text(file.get("filename"))
+        if not data.startswith("data:"):
+            data = f"data:application/pdf;base64,{data}"
+        return (
+            fields.media(request, "document", f"{where}.file.file_data", data, name=name)
+            if file.get("file_data")
+            else None
+        )
+    raise fields.no_such(kind, f"{where}.type")
+
+
+def _calls(request: NeutralRequest, message: dict[str, Any], parts: list[Part], where: str) -> None:
+    for at, call in each(message.get("tool_calls"), f"{where}.tool_calls"):
+        ident = text(call.get("id"))
+        if call.get("type") == "custom":
+            custom = obj(call.get("custom"))
+            parts.append(ToolCall(ident, text(custom.get("name")), text(custom.get("input")), custom=True))
+        elif call.get("type", "function") == "function":
+            function = obj(call.get("function"))
+            parts.append(ToolCall(ident, text(function.get("name")), text(function.get("arguments"))))
+        else:
+            raise fields.no_such(call.get("type"), f"{at}.type")
+    if legacy := obj(message.get("function_call")):
+        parts.append(ToolCall("", text(legacy.get("name")), text(legacy.get("arguments"))))
+
+
+def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
+    for where, tool in each(body.get("tools"), "tools"):
+        kind = tool.get("type")
+        if kind == "function":
+            function = obj(tool.get("function"))
+            fields.function_tool(request, function, f"{where}.function", function.get("parameters"))
+        elif kind == "custom":
+            custom = obj(tool.get("custom"))
+            request.ask(Feature.CUSTOM_TOOLS, where)
+            name, about = text(custom.get("name")), text(custom.get("description"))
+            request.tools.append(Tool(name, about, custom=True, format=_grammar(custom.get("format"))))
+        else:
+            raise fields.no_such(kind, f"{where}.type")
+    for where, function in each(body.get("functions"), "functions"):
+        fields.function_tool(request, function, where, function.get("parameters"))
+    if isinstance(body.get("web_search_options"), dict):
+        place = obj(obj(body["web_search_options"].get("user_location")).get("approximate"))
+        location = {"type": "approximate", **place} if place else None
+        fields.search_tool(request, WebSearch(location=location), "web_search_options")
+    _choice(request, body.get("tool_choice", body.get("function_call")), "tool_choice")
+    if isinstance(parallel := body.get("parallel_tool_calls"), bool):
+        request.options.parallel = parallel
+        if not parallel:
+            request.ask(Feature.SERIAL, "parallel_tool_calls")
+
+
+def _grammar(shape: Any) -> Any:
+    """Chat nests a grammar where Responses does not."""
+    found = obj(shape)
+    return {"type": "grammar", **obj(found.get("grammar"))} if found.get("type") == "grammar" else shape
+
+
+def _choice(request: NeutralRequest, choice: Any, where: str) -> None:
+    if choice is None:
+        return
+    if choice in ("auto", "none", "required"):
+        fields.choose(request, choice, [], where)
+        return
+    shape = obj(choice)
+    if shape.get("type") == "allowed_tools":
+        allowed = obj(shape.get("allowed_tools"))
+        names = [_named(tool) for _, tool in each(allowed.get("tools"), where)]
+        fields.choose(request, "required" if allowed.get("mode") == "required" else "auto", names, where)
+    elif name := _named(shape):
+        fields.choose(request, "required", [name], where)
+    else:
+        raise fields.no_such(shape.get("type") or choice, where)
+
+
+def _named(shape: dict[str, Any]) -> str:
+    return (
+        text(obj(shape.get("function")).get("name"))
+        or text(obj(shape.get("custom")).get("name"))
+        or text(shape.get("name"))
+    )
+
+
+def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
+    options = request.options
+    limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    options.max_output = fields.whole(body.get(limit), limit)
+    options.temperature = fields.number(body.get("temperature"), "temperature")
+    options.top_p = fields.number(body.get("top_p"), "top_p")
+    options.top_k = fields.whole(body.get("top_k"), "top_k")
+    options.stop = fields.stops(body.get("stop"), "stop")
+    options.seed = fields.whole(body.get("seed"), "seed")
+    options.presence_penalty = fields.number(body.get("presence_penalty"), "presence_penalty")
+    options.frequency_penalty = fields.number(body.get("frequency_penalty"), "frequency_penalty")
+    options.tier, options.verbosity = text(body.get("service_tier")), text(body.get("verbosity"))
+    options.cache_key = text(body.get("prompt_cache_key"))
+    fields.ask_options(request, body, limit)
+    if (fields.whole(body.get("n"), "n") or 1) > 1:
+        request.ask(Feature.CHOICES, "n")
+    if body.get("logprobs") or body.get("top_logprobs"):
+        request.ask(Feature.LOGPROBS, "logprobs" if body.get("logprobs") else "top_logprobs")
+    if others := sorted(set(fields.strings(body.get("modalities"))) - {"text"}):
+        request.ask(Feature.MODALITIES, f"modalities {', '.join(others)[:80]}")
+    reasoning = obj(body.get("reasoning"))
+    level = body.get("reasoning_effort") or reasoning.get("effort")
+    request.effort = fields.effort(level, reasoning.get("max_tokens"), show=reasoning.get("exclude") is not True)
+    if request.effort is not None:
+        request.ask(Feature.EFFORT, "reasoning_effort" if body.get("reasoning_effort") else "reasoning")
+    _format(request, obj(body.get("response_format")))
+
+
+def _format(request: NeutralRequest, shape: dict[str, Any]) -> None:
+    kind = shape.get("type")
+    if kind == "json_object":
+        request.format = Format()
+        request.ask(Feature.JSON, "response_format")
+    elif kind == "json_schema":
+        inner = obj(shape.get("json_schema"))
+        strict = inner.get("strict")
+        request.format = Format(
+            obj(inner.get("schema")),
+            text(inner.get("name")) or "result",
+            strict if isinstance(strict, bool) else None,
+            text(inner.get("description")),
+        )
+        request.ask(Feature.SCHEMA, "response_format")
+    elif kind not in (None, "text"):
+        raise TranslationError("response_format.type", f"{text(kind)[:80]!r} is not known here")
+
+
+# Written for an endpoint
+
+
+def write_request(request: NeutralRequest, messages: list[Message], notes: Notes, names: ToolNames) -> dict[str, Any]:
+    """The body, its messages last: what stays the same from turn to turn comes first."""
+    options = request.options
+    body: dict[str, Any] = {"model": request.model}
+    if request.stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if options.max_output is not None:
+        newer = request.model.startswith(("gpt-5", "o1", "o3", "o4"))
+        body["max_completion_tokens" if newer else "max_tokens"] = options.max_output
+    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
+        if (value := getattr(options, name)) is not None:
+            body[name] = value
+    if options.stop:
+        body["stop"] = options.stop[:_STOPS]
+    if request.effort is not None:
+        body["reasoning_effort"] = openai_level(request.effort.level, request.model)
+    for name, value in (("verbosity", options.verbosity), ("service_tier", options.tier)):
+        if value:
+            body[name] = value
+    if options.cache_key:
+        body["prompt_cache_key"] = options.cache_key
+    if request.format is not None:
+        body["response_format"] = _write_format(request.format)
+    _write_tools(request, body, names)
+    body["messages"] = [shape for message in messages for shape in _write_message(message, names)]
+    return body
+
+
+def _write_format(format: Format) -> dict[str, Any]:
+    if format.schema is None:
+        return {"type": "json_object"}
+    schema = object_schema(format.schema)
+    strict = format.strict if format.strict is not None else is_strict(schema)
+    inner: dict[str, Any] = {"name": plain_id(format.name), "strict": strict, "schema": schema}
+    if format.description:
+        inner["description"] = format.description
+    return {"type": "json_schema", "json_schema": inner}
+
+
+def _write_tools(request: NeutralRequest, body: dict[str, Any], names: ToolNames) -> None:
+    choice = request.choice
+    narrowed = choice.names if choice is not None and len(choice.names) > 1 else []
+    if choice is not None and choice.names and choice.mode == "auto":
+        narrowed = choice.names
+    tools = [tool for tool in request.tools if not narrowed or tool.name in narrowed]
+    if not tools:
+        return
+    body["tools"] = [_write_tool(emulated(tool) if tool.custom else tool, names) for tool in tools]
+    if choice is not None:
+        one = choice.mode == "required" and len(choice.names) == 1
+        named = {"type": "function", "function": {"name": names.up(choice.names[0])}} if one else None
+        body["tool_choice"] = named or choice.mode
+    if request.options.parallel is not None:
+        body["parallel_tool_calls"] = request.options.parallel
+
+
+def _write_tool(tool: Tool, names: ToolNames) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": names.up(tool.name)}
+    if tool.description:
+        function["description"] = tool.description
+    function["parameters"] = object_schema(tool.schema)
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _write_message(message: Message, names: ToolNames) -> list[dict[str, Any]]:
+    if message.role is Role.TOOL:
+        return _write_results(message)
+    if message.role in (Role.SYSTEM, Role.DEVELOPER):
+        return [{"role": "system", "content": message.text()}] if message.text() else []
+    if message.role is Role.USER:
+        return [{"role": "user", "content": _write_content(message.parts)}]
+    shape: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
+    if thought := "\n\n".join(part.text for part in message.parts if isinstance(part, Reasoning) and part.text):
+        shape["reasoning_content"] = thought
+    calls = [part for part in message.parts if isinstance(part, ToolCall)]
+    if calls:
+        shape["tool_calls"] = [_write_call(call, names) for call in calls]
+    elif shape["content"] is None:
+        shape["content"] = ""
+    return [shape]
+
+
+def _write_call(call: ToolCall, names: ToolNames) -> dict[str, Any]:
+    arguments = fields.json_text({"input": call.arguments}) if call.custom else call.arguments or "{}"
+    return {
+        "id": plain_id(call.id),
+        "type": "function",
+        "function": {"name": names.up(call.name), "arguments": arguments},
+    }
+
+
+def _write_results(message: Message) -> list[dict[str, Any]]:
+    """A tool message holds text alone: pictures go into a user turn behind all of the results."""
+    found: list[dict[str, Any]] = []
+    pictures: list[Part] = []
+    for part in message.parts:
+        if not isinstance(part, Result):
+            continue
+        said = "\n\n".join(each.text for each in part.parts if isinstance(each, Text))
+        media = [each for each in part.parts if isinstance(each, Media)]
+        if media:
+            said = said or "See the next message."
+            pictures += [Text(f"From the result of {part.name or 'the tool'}:"), *media]
+        content = f"Error: {said}" if part.failed else said
+        found.append({"role": "tool", "tool_call_id": plain_id(part.call_id), "content": content})
+    if pictures:
+        found.append({"role": "user", "content": _write_content(pictures)})
+    return found
+
+
+def _write_content(parts: list[Part]) -> Any:
+    if len(parts) == 1 and isinstance(parts[0], Text):
+        return parts[0].text
+    return [_write_part(part) for part in parts if isinstance(part, (Text, Media))]
+
+
+def _write_part(part: Text | Media) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if part.kind == "image":
+        image = {"url": fields.data_url(part)} | ({"detail": part.detail} if part.detail else {})
+        return {"type": "image_url", "image_url": image}
+    if part.kind == "audio":
+        form = next((name for name, mime in _FORMATS.items() if mime == part.mime), part.mime.rpartition("/")[2])
+        return {"type": "input_audio", "input_audio": {"data": part.data, "format": form.removeprefix("x-")}}
+    name = part.name or "document.pdf"
+    return {"type": "file", "file": {"filename": name, "file_data": fields.data_url(part)}}

@@ -1,0 +1,94 @@
+"""A Chat completion's chunks as deltas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.dialects.translation.errors import read_error
+from pool_server.dialects.translation.fields import json_text, obj, openai_usage, text
+from pool_server.dialects.translation.neutral import Finish, Sink
+
+FINISH = {
+    "stop": Finish.STOP,
+    "length": Finish.LENGTH,
+    "tool_calls": Finish.TOOLS,
+    "function_call": Finish.TOOLS,
+    "content_filter": Finish.FILTER,
+}
+
+
+class ChatStreamReader:
+    """Usage comes after the finish, in a chunk of its own or with the last one; `[DONE]` ends the stream, and so
+    does its end where a finish was said."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._started = False
+        self._usage: Any = None  # some servers repeat it in every chunk: the latest is read at the end
+        self._block = ""  # text, reasoning or refusal: what the last piece belonged to
+        self._orders: dict[Any, int] = {}  # index of a call → its key, for servers that leave the index out
+
+    def event(self, _name: str, event: Any) -> None:
+        if not isinstance(event, dict):
+            return
+        if event.get("error") is not None:
+            self._sink.fail(read_error(0, event))
+            return
+        if not self._started:
+            self._started = True
+            self._sink.start(text(event.get("id")), text(event.get("model")))
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("index", 0) in (0, None):
+                self._choice(choice)
+        self._usage = event.get("usage") or self._usage
+
+    def done(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        self._sink.usage(openai_usage(self._usage))
+        self._sink.close()
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            if (piece := delta.get("content")) and isinstance(piece, str):
+                self._into("text")
+                self._sink.text("text", piece)
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            if thought and isinstance(thought, str):
+                self._into("reasoning")
+                self._sink.reasoning("reasoning", thought)
+            if (refusal := delta.get("refusal")) and isinstance(refusal, str):
+                self._into("refusal")
+                self._sink.text("refusal", refusal, refusal=True)
+            calls = delta.get("tool_calls")
+            for position, call in enumerate(calls if isinstance(calls, list) else ()):
+                if isinstance(call, dict):
+                    self._call(call, position)
+        reason = choice.get("finish_reason")
+        if reason and isinstance(reason, str):
+            self._sink.finish(FINISH.get(reason, Finish.STOP))
+
+    def _into(self, block: str) -> None:
+        if block != self._block:
+            if self._block:
+                self._sink.end(self._block)
+            self._block = block
+
+    def _call(self, call: dict[str, Any], position: int) -> None:
+        self._into("")
+        index = call.get("index")
+        index = index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else None
+        ident = text(call.get("id"))
+        key = f"call {index if index is not None else ident or position}"
+        function = obj(call.get("function"))
+        if ident or function.get("name"):
+            if key not in self._orders:
+                self._orders[key] = index if index is not None else len(self._orders)
+            self._sink.call(key, ident, text(function.get("name")), order=self._orders[key])
+        if (piece := function.get("arguments")) and isinstance(piece, str):
+            self._sink.arguments(key, piece)
+        elif isinstance(piece, dict):  # some servers send the object itself
+            self._sink.arguments(key, json_text(piece))

@@ -1,0 +1,1 @@
+"""Gemini's generateContent to the neutral form and back, plain or in Code Assist's envelope."""

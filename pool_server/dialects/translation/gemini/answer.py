@@ -1,0 +1,66 @@
+"""Gemini answers in one piece: read from an account, written for a client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.core.models import Usage
+from pool_server.dialects.translation.fold import WholeAnswer
+from pool_server.dialects.translation.gemini.stream_in import GeminiStreamReader
+from pool_server.dialects.translation.messages.answer import call_input
+from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
+
+TOLD = {
+    Finish.STOP: "STOP",
+    Finish.STOP_STRING: "STOP",
+    Finish.TOOLS: "STOP",
+    Finish.LENGTH: "MAX_TOKENS",
+    Finish.FILTER: "SAFETY",
+    Finish.REFUSAL: "SAFETY",
+    Finish.PAUSE: "STOP",
+    Finish.MALFORMED: "MALFORMED_FUNCTION_CALL",
+}
+
+
+def read_answer(body: dict[str, Any], sink: Sink) -> None:
+    """Tell an answer: it has the shape of a stream's only event."""
+    reader = GeminiStreamReader(sink)
+    reader.event("", body)
+    reader.end()
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    prompt = usage.input + usage.cache_read + usage.cache_write
+    shape = {
+        "promptTokenCount": prompt,
+        "candidatesTokenCount": usage.output - usage.reasoning,
+        "totalTokenCount": prompt + usage.output,
+    }
+    if usage.cache_read:
+        shape["cachedContentTokenCount"] = usage.cache_read
+    if usage.reasoning:
+        shape["thoughtsTokenCount"] = usage.reasoning
+    return shape
+
+
+def write_answer(answer: WholeAnswer, created: int) -> dict[str, Any]:
+    parts = [shape for part in answer.parts if (shape := write_part(part)) is not None]
+    candidate = {"index": 0, "content": {"role": "model", "parts": parts}, "finishReason": TOLD[answer.finish]}
+    return {
+        "candidates": [candidate],
+        "usageMetadata": write_usage(answer.usage),
+        "modelVersion": answer.model,
+        "responseId": answer.ident,
+    }
+
+
+def write_part(part: Part) -> dict[str, Any] | None:
+    """A part of an answer; None for a call that was cut within its arguments."""
+    if isinstance(part, Reasoning):
+        return {"text": part.text, "thought": True} | ({"thoughtSignature": part.seal} if part.seal else {})
+    if isinstance(part, ToolCall):
+        arguments: msgspec.Raw = call_input(part.arguments, part.custom)
+        return {"functionCall": {"id": part.id, "name": part.name, "args": arguments}}
+    return {"text": part.text} if isinstance(part, Text) else None

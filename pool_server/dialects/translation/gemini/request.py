@@ -1,0 +1,237 @@
+"""Gemini requests: read from a client. Google takes both spellings of its keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.core.enums import Dialect
+from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.neutral import (
+    Effort,
+    Format,
+    Media,
+    Message,
+    NeutralRequest,
+    Part,
+    Result,
+    Role,
+    Text,
+    ToolCall,
+    WebSearch,
+)
+from pool_server.dialects.translation.options import LEVELS, level_of
+from pool_server.dialects.translation.seals import read_seal
+from pool_server.dialects.translation.table import Feature, TranslationError
+
+_ROLES = {"user": Role.USER, "model": Role.ASSISTANT, "function": Role.USER, None: Role.USER, "": Role.USER}
+_KNOWN = fields.words("model contents systemInstruction tools toolConfig generationConfig cachedContent sessionId")
+_CONFIG = fields.words(
+    "maxOutputTokens temperature topP topK stopSequences seed presencePenalty frequencyPenalty candidateCount "
+    "responseLogprobs logprobs responseModalities responseMimeType responseSchema responseJsonSchema thinkingConfig"
+)
+_SERVER_TOOLS = fields.words(
+    "codeExecution urlContext googleMaps fileSearch computerUse mcpServers enterpriseWebSearch"
+)
+_MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
+_OWN_FILES = ("https://generativelanguage.googleapis.com/", "gs://", "files/")
+
+
+def camel(shape: dict[str, Any]) -> dict[str, Any]:
+    """The object with its own keys in camelCase; what is within them stays as it is."""
+    if not any("_" in key for key in shape):
+        return shape
+    found: dict[str, Any] = {}
+    for key, value in shape.items():
+        head, *rest = key.split("_")
+        found[head + "".join(word[:1].upper() + word[1:] for word in rest)] = value
+    return found
+
+
+def read_request(body: dict[str, Any], *, model: str = "", stream: bool = False) -> NeutralRequest:
+    """Raises TranslationError where the body is none or holds what no dialect can be told."""
+    raw, body = body, camel(body)
+    request = NeutralRequest(model=model or text(body.get("model")), stream=stream)
+    system = camel(obj(body.get("systemInstruction")))
+    if isinstance(body.get("systemInstruction"), str):
+        system = {"parts": [{"text": body["systemInstruction"]}]}
+    parts = _parts(request, system.get("parts"), "systemInstruction.parts")
+    if parts:
+        request.messages.append(Message(Role.SYSTEM, parts))
+    contents = body.get("contents")
+    for where, content in each([contents] if isinstance(contents, dict) else contents, "contents"):
+        _content(request, content, where)
+    _tools(request, body)
+    _options(request, camel(obj(body.get("generationConfig"))))
+    if body.get("cachedContent") is not None:
+        request.ask(Feature.CACHED_CONTENT, "cachedContent")
+    request.options.session = text(body.get("sessionId"))
+    names = {key: next(iter(camel({key: None}))) for key in raw}
+    fields.unknown(request, {key: value for key, value in raw.items() if names[key] not in _KNOWN}, ())
+    return request
+
+
+def _content(request: NeutralRequest, content: dict[str, Any], where: str) -> None:
+    role = content.get("role")
+    if not isinstance(role, (str, type(None))) or role not in _ROLES:
+        raise fields.no_such(role, f"{where}.role")
+    parts = _parts(request, content.get("parts"), f"{where}.parts")
+    results: list[Part] = [part for part in parts if isinstance(part, Result)]
+    if results:
+        request.messages.append(Message(Role.TOOL, results))
+        parts = [part for part in parts if not isinstance(part, Result)]
+    if parts:
+        request.messages.append(Message(_ROLES[role], parts))
+
+
+def _parts(request: NeutralRequest, parts: Any, where: str) -> list[Part]:
+    found: list[Part] = []
+    for at, raw in each([parts] if isinstance(parts, dict) else parts, where):
+        part = camel(raw)
+        signature = text(part.get("thoughtSignature"))
+        if part.get("thought") is True or signature:
+            thought = text(part.get("text")) if part.get("thought") is True else ""
+            if thought or signature:
+                found.append(read_seal(Dialect.GEMINI, thought, signature))
+        if part.get("thought") is not True:
+            found += _part(request, part, at)
+    return found
+
+
+def _part(request: NeutralRequest, part: dict[str, Any], where: str) -> list[Part]:
+    if "text" in part:
+        return [Text(text(part["text"]))] if part["text"] else []
+    if "inlineData" in part:
+        blob = camel(obj(part["inlineData"]))
+        data = text(blob.get("data")).replace("-", "+").replace("_", "/")
+        return [fields.inline_media(request, text(blob.get("mimeType")), data, f"{where}.inlineData")]
+    if "fileData" in part:
+        file = camel(obj(part["fileData"]))
+        uri, mime = text(file.get("fileUri")), text(file.get("mimeType"))
+        if uri.startswith(_OWN_FILES):
+            request.ask(Feature.VENDOR_FILE, f"{where}.fileData.fileUri")
+            return []
+        kind = next((k for k in ("image", "audio", "video") if mime.startswith(k)), "document")
+        return [fields.media(request, kind, f"{where}.fileData.fileUri", uri, mime=mime)]
+    if "functionCall" in part:
+        call = obj(part["functionCall"])
+        return [ToolCall(text(call.get("id")), text(call.get("name")), fields.json_text(obj(call.get("args"))))]
+    if "functionResponse" in part:
+        return [_result(request, camel(obj(part["functionResponse"])), where)]
+    if "executableCode" in part or "codeExecutionResult" in part:
+        request.ask(Feature.SERVER_HISTORY, where)
+        return []
+    if not part or part.keys() <= {"thoughtSignature", "thought"}:
+        return []
+    raise fields.no_such(next(iter(part)), where)
+
+
+def _result(request: NeutralRequest, shape: dict[str, Any], where: str) -> Result:
+    """A response is an object; one of a single text is that text."""
+    response = obj(shape.get("response"))
+    failed = "error" in response and response.keys() <= {"error"}
+    if failed:
+        request.ask(Feature.FAILED_RESULT, f"{where}.functionResponse.response.error")
+    value: Any = response
+    if len(response) == 1:
+        value = next((response[key] for key in ("output", "result", "content", "error") if key in response), response)
+    parts: list[Text | Media] = [Text(value if isinstance(value, str) else fields.json_text(value))]
+    beside = _parts(request, shape.get("parts"), f"{where}.functionResponse.parts")
+    parts += [part for part in beside if isinstance(part, Media)]
+    if len(parts) > 1:
+        request.ask(Feature.RESULT_MEDIA, f"{where}.functionResponse.parts")
+    return Result(text(shape.get("id")), parts, text(shape.get("name")), failed)
+
+
+def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
+    tools = body.get("tools")
+    for where, raw in each([tools] if isinstance(tools, dict) else tools, "tools"):
+        for kind, value in camel(raw).items():
+            if kind == "functionDeclarations":
+                for at, function in each(value, f"{where}.functionDeclarations"):
+                    shape = camel(function)
+                    schema = shape.get("parametersJsonSchema") or lower(shape.get("parameters"))
+                    fields.function_tool(request, shape, at, schema)
+            elif kind in ("googleSearch", "googleSearchRetrieval"):
+                fields.search_tool(request, WebSearch(), f"{where} {kind}")
+            elif kind in _SERVER_TOOLS:
+                request.ask(Feature.SERVER_TOOLS, f"{where} {kind}")
+            else:
+                raise fields.no_such(kind, where)
+    config = camel(obj(camel(obj(body.get("toolConfig"))).get("functionCallingConfig")))
+    mode = text(config.get("mode")).upper()
+    if mode in _MODES:
+        fields.choose(request, _MODES[mode], fields.strings(config.get("allowedFunctionNames")), "toolConfig")
+
+
+def lower(schema: Any) -> Any:
+    """Google's own schema (types in capitals, `nullable`) as a JSON schema; a property's name is never changed."""
+    if isinstance(schema, list):
+        return [lower(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in ("properties", "$defs", "definitions") and isinstance(value, dict):
+            found[key] = {name: lower(inner) for name, inner in value.items()}
+        elif key == "type" and isinstance(value, str):
+            found[key] = value.lower()
+        elif key in ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"):
+            found[key] = int(value) if isinstance(value, str) and value.isdigit() else value
+        elif key in ("items", "anyOf", "additionalProperties", "prefixItems"):
+            found[key] = lower(value)
+        elif key not in ("nullable", "propertyOrdering", "property_ordering"):
+            found[key] = value
+    if schema.get("nullable") is True and isinstance(found.get("type"), str):
+        found["type"] = [found["type"], "null"]
+    return found
+
+
+def _options(request: NeutralRequest, config: dict[str, Any]) -> None:
+    options, at = request.options, "generationConfig."
+    options.max_output = fields.whole(config.get("maxOutputTokens"), f"{at}maxOutputTokens")
+    options.temperature = fields.number(config.get("temperature"), f"{at}temperature")
+    options.top_p = fields.number(config.get("topP"), f"{at}topP")
+    options.top_k = fields.whole(config.get("topK"), f"{at}topK")
+    options.stop = fields.stops(config.get("stopSequences"), f"{at}stopSequences")
+    options.seed = fields.whole(config.get("seed"), f"{at}seed")
+    options.presence_penalty = fields.number(config.get("presencePenalty"), f"{at}presencePenalty")
+    options.frequency_penalty = fields.number(config.get("frequencyPenalty"), f"{at}frequencyPenalty")
+    words = {"top_p": "topP", "top_k": "topK", "presence_penalty": "presencePenalty"}
+    words |= {"frequency_penalty": "frequencyPenalty", "stop": "stopSequences"}
+    fields.ask_options(request, config, "maxOutputTokens", **words)
+    if (fields.whole(config.get("candidateCount"), f"{at}candidateCount") or 1) > 1:
+        request.ask(Feature.CHOICES, f"{at}candidateCount")
+    if config.get("responseLogprobs") is True:
+        request.ask(Feature.LOGPROBS, f"{at}responseLogprobs")
+    if others := sorted({mode.upper() for mode in fields.strings(config.get("responseModalities"))} - {"TEXT"}):
+        request.ask(Feature.MODALITIES, f"{at}responseModalities {', '.join(others)[:80]}")
+    request.effort = _effort(camel(obj(config.get("thinkingConfig"))))
+    if request.effort is not None:
+        request.ask(Feature.EFFORT, f"{at}thinkingConfig")
+    _format(request, config)
+    fields.unknown(request, config, _CONFIG)
+
+
+def _effort(config: dict[str, Any]) -> Effort | None:
+    show = config.get("includeThoughts") is True
+    level, budget = text(config.get("thinkingLevel")).lower(), config.get("thinkingBudget")
+    if level in LEVELS:
+        return Effort(level, show=show)
+    tokens = fields.whole(budget, "generationConfig.thinkingConfig.thinkingBudget")
+    if tokens is None:
+        return None
+    return Effort(level_of(tokens), tokens, show)
+
+
+def _format(request: NeutralRequest, config: dict[str, Any]) -> None:
+    schema = config.get("responseJsonSchema") or lower(config.get("responseSchema"))
+    mime = text(config.get("responseMimeType"))
+    if isinstance(schema, dict):
+        request.format = Format(schema)
+        request.ask(Feature.SCHEMA, "generationConfig.responseJsonSchema")
+    elif mime == "application/json":
+        request.format = Format()
+        request.ask(Feature.JSON, "generationConfig.responseMimeType")
+    elif mime not in ("", "text/plain"):
+        raise TranslationError("generationConfig.responseMimeType", f"{mime[:80]!r} cannot be translated")

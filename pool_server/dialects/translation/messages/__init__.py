@@ -1,0 +1,1 @@
+"""Anthropic Messages to the neutral form and back."""

@@ -1,0 +1,252 @@
+"""Responses requests: read from a client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool_server.core.enums import Dialect
+from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.neutral import (
+    Format,
+    Media,
+    Message,
+    NeutralRequest,
+    Part,
+    Reasoning,
+    Result,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    WebSearch,
+)
+from pool_server.dialects.translation.seals import read_seal
+from pool_server.dialects.translation.table import Feature, TranslationError
+
+_ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
+_KNOWN = fields.words(
+    "model input instructions stream store include tools tool_choice parallel_tool_calls max_output_tokens "
+    "temperature top_p top_logprobs reasoning text prompt_cache_key service_tier previous_response_id conversation "
+    "background prompt"
+)
+# What the vendor did by itself: its outcome is in the message that follows.
+_SERVER_ITEMS = fields.words(
+    "web_search_call file_search_call code_interpreter_call image_generation_call mcp_call mcp_list_tools "
+    "mcp_approval_request mcp_approval_response tool_search_call tool_search_output"
+)
+_ECHO = fields.words(
+    "instructions metadata tools tool_choice parallel_tool_calls temperature top_p max_output_tokens text reasoning "
+    "user"
+)
+
+
+def read_request(body: dict[str, Any]) -> NeutralRequest:
+    """Raises TranslationError where the body is none or holds what no dialect can be told."""
+    request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
+    request.echo = {name: value for name, value in body.items() if name in _ECHO and value is not None}
+    if instructions := text(body.get("instructions")):
+        request.messages.append(Message(Role.SYSTEM, [Text(instructions)]))
+    if isinstance(body.get("input"), str):
+        request.messages.append(Message(Role.USER, [Text(body["input"])]))
+    else:
+        reader = _Items(request)
+        for where, item in each(body.get("input"), "input"):
+            reader.item(item, where)
+    for where, tool in each(body.get("tools"), "tools"):
+        _tool(request, tool, where, "")
+    _choice(request, body)
+    _options(request, body)
+    fields.unknown(request, body, _KNOWN)
+    return request
+
+
+class _Items:
+    """Gathers the items of one assistant turn into one message."""
+
+    def __init__(self, request: NeutralRequest) -> None:
+        self._request = request
+        self._spoke = False  # the newest item was an assistant's message
+
+    def item(self, item: dict[str, Any], where: str) -> None:
+        kind = item.get("type", "message")
+        if kind == "message":
+            self._message(item, where)
+        elif kind == "reasoning":
+            self._assistant([self._reasoning(item)], False)
+        elif kind in ("function_call", "custom_tool_call"):
+            self._assistant([self._call(item)], False)
+        elif kind in ("function_call_output", "custom_tool_call_output"):
+            self._output(item, where)
+        elif kind in _SERVER_ITEMS:
+            self._request.ask(Feature.SERVER_HISTORY, where)
+        elif kind == "item_reference":
+            self._request.ask(Feature.STATE, f"{where} item_reference")
+        else:
+            raise fields.no_such(kind, f"{where}.type")
+
+    def _assistant(self, parts: list[Part], spoke: bool) -> None:
+        messages = self._request.messages
+        if messages and messages[-1].role is Role.ASSISTANT and not (spoke and self._spoke):
+            messages[-1].parts += parts
+        else:
+            messages.append(Message(Role.ASSISTANT, parts))
+        self._spoke = spoke
+
+    def _message(self, item: dict[str, Any], where: str) -> None:
+        role = item.get("role")
+        if role not in _ROLES:
+            raise fields.no_such(role, f"{where}.role")
+        parts = _content(self._request, item.get("content"), f"{where}.content")
+        if role == "assistant":
+            self._assistant(parts, True)
+            return
+        if role == "developer":
+            self._request.ask(Feature.DEVELOPER, f"{where}.role")
+        self._request.messages.append(Message(_ROLES[role], parts))
+
+    def _reasoning(self, item: dict[str, Any]) -> Reasoning:
+        pieces = [text(obj(part).get("text")) for part in item.get("summary") or () if isinstance(part, dict)]
+        found = read_seal(Dialect.RESPONSES, "\n\n".join(filter(None, pieces)), text(item.get("encrypted_content")))
+        if found.redacted:
+            found.text = ""
+        return found
+
+    def _call(self, item: dict[str, Any]) -> ToolCall:
+        custom = item.get("type") == "custom_tool_call"
+        name, space = text(item.get("name")), text(item.get("namespace"))
+        if space:
+            name = fields.flatten(self._request, space, name)
+        ident = text(item.get("call_id")) or text(item.get("id"))
+        return ToolCall(ident, name, text(item.get("input" if custom else "arguments")), custom)
+
+    def _output(self, item: dict[str, Any], where: str) -> None:
+        parts = _content(self._request, item.get("output"), f"{where}.output")
+        if any(isinstance(part, Media) for part in parts):
+            self._request.ask(Feature.RESULT_MEDIA, f"{where}.output")
+        result = Result(text(item.get("call_id")), [part for part in parts if isinstance(part, (Text, Media))])
+        self._request.messages.append(Message(Role.TOOL, [result]))
+
+
+def _content(request: NeutralRequest, content: Any, where: str) -> list[Part]:
+    if isinstance(content, str):
+        return [Text(content)] if content else []
+    if isinstance(content, dict):  # some clients send an object as a result
+        return [Text(fields.json_text(content))]
+    return [part for at, shape in each(content, where) if (part := _part(request, shape, at)) is not None]
+
+
+def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | None:
+    kind = shape.get("type")
+    if kind in ("input_text", "output_text", "text"):
+        return Text(text(shape.get("text"))) if shape.get("text") else None
+    if kind == "refusal":
+        return Text(text(shape.get("refusal")), refusal=True)
+    if kind in ("input_image", "input_file") and shape.get("file_id"):
+        request.ask(Feature.VENDOR_FILE, f"{where}.file_id")
+        return None
+    if kind == "input_image":
+        image = shape.get("image_url")
+        url = text(image) or text(obj(image).get("url"))
+        return fields.media(request, "image", f"{where}.image_url", url, detail=text(shape.get("detail")))
+    if kind == "input_file":
+        name = text(shape.get("filename"))
+        if url := text(shape.get("file_url")):
+            return fields.media(request, "document", f"{where}.file_url", url, name=name)
+        data = text(shape.get("file_data"))
+        data = data if data.startswith("data:") else f"data:application/pdf;base64,{data}"
+        return fields.media(request, "document", f"{where}.file_data", data, name=name)
+    if kind == "input_audio":
+        audio = obj(shape.get("input_audio"))
+        mime = f"audio/{text(audio.get('format')) or 'wav'}"
+        return fields.inline_media(request, mime, text(audio.get("data")), f"{where}.input_audio")
+    raise fields.no_such(kind, f"{where}.type")
+
+
+def _tool(request: NeutralRequest, tool: dict[str, Any], where: str, space: str) -> None:
+    kind, name = text(tool.get("type")), text(tool.get("name"))
+    if space and name:
+        name = fields.flatten(request, space, name)
+    if kind == "function":
+        fields.function_tool(request, tool, where, tool.get("parameters"), name=name)
+    elif kind == "custom":
+        request.ask(Feature.CUSTOM_TOOLS, where)
+        request.tools.append(Tool(name, text(tool.get("description")), custom=True, format=tool.get("format")))
+    elif kind == "namespace":
+        request.ask(Feature.NAMESPACES, where)
+        for at, inner in each(tool.get("tools"), f"{where}.tools"):
+            if inner.get("type") == "namespace":
+                raise TranslationError(f"{at}.type", "a namespace within a namespace is not known here")
+            _tool(request, inner, at, name)
+    elif kind.startswith("web_search"):
+        filters = obj(tool.get("filters"))
+        allowed, blocked = (
+            fields.strings(filters.get("allowed_domains")),
+            fields.strings(filters.get("blocked_domains")),
+        )
+        found = WebSearch(allowed, blocked, obj(tool.get("user_location")) or None)
+        fields.search_tool(request, found, f"{where} {kind}")
+    elif kind in _SERVER_TOOLS:
+        request.ask(Feature.SERVER_TOOLS, f"{where} {kind}")
+    else:
+        raise fields.no_such(kind, f"{where}.type")
+
+
+_SERVER_TOOLS = fields.words(
+    "file_search code_interpreter image_generation computer computer_use_preview mcp local_shell shell apply_patch "
+    "tool_search"
+)
+
+
+def _choice(request: NeutralRequest, body: dict[str, Any]) -> None:
+    choice = body.get("tool_choice")
+    shape = obj(choice)
+    if choice in ("auto", "none", "required"):
+        fields.choose(request, choice, [], "tool_choice")
+    elif shape.get("type") == "allowed_tools":
+        names = [text(tool.get("name")) for _, tool in each(shape.get("tools"), "tool_choice.tools")]
+        mode = "required" if shape.get("mode") == "required" else "auto"
+        fields.choose(request, mode, [name for name in names if name], "tool_choice")
+    elif shape.get("type") in ("function", "custom"):
+        fields.choose(request, "required", [text(shape.get("name"))], "tool_choice")
+    elif shape:
+        request.ask(Feature.SERVER_TOOLS, f"tool_choice {text(shape.get('type'))[:80]}")
+    if isinstance(parallel := body.get("parallel_tool_calls"), bool):
+        request.options.parallel = parallel
+        if not parallel:
+            request.ask(Feature.SERIAL, "parallel_tool_calls")
+
+
+def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
+    options = request.options
+    options.max_output = fields.whole(body.get("max_output_tokens"), "max_output_tokens")
+    options.temperature = fields.number(body.get("temperature"), "temperature")
+    options.top_p = fields.number(body.get("top_p"), "top_p")
+    options.tier, options.cache_key = text(body.get("service_tier")), text(body.get("prompt_cache_key"))
+    shape = obj(body.get("text"))
+    options.verbosity = text(shape.get("verbosity"))
+    fields.ask_options(request, body, "max_output_tokens", verbosity="text.verbosity")
+    for name in ("previous_response_id", "conversation", "prompt"):
+        if body.get(name) is not None:
+            request.ask(Feature.STATE, name)
+    if body.get("background") is True:
+        request.ask(Feature.STATE, "background")
+    if (fields.whole(body.get("top_logprobs"), "top_logprobs") or 0) > 0:
+        request.ask(Feature.LOGPROBS, "top_logprobs")
+    if "message.output_text.logprobs" in fields.strings(body.get("include")):
+        request.ask(Feature.LOGPROBS, "include")
+    reasoning = obj(body.get("reasoning"))
+    request.effort = fields.effort(reasoning.get("effort"), None, show=reasoning.get("summary") not in (None, "none"))
+    if request.effort is not None:
+        request.ask(Feature.EFFORT, "reasoning")
+    form = obj(shape.get("format"))
+    if form.get("type") == "json_object":
+        request.format = Format()
+        request.ask(Feature.JSON, "text.format")
+    elif form.get("type") == "json_schema":
+        strict = form.get("strict")
+        name, about = text(form.get("name")) or "result", text(form.get("description"))
+        request.format = Format(obj(form.get("schema")), name, strict if isinstance(strict, bool) else None, about)
+        request.ask(Feature.SCHEMA, "text.format")
+    elif form.get("type") not in (None, "text"):
+        raise TranslationError("text.format.type", f"{text(form.get('type'))[:80]!r} is not known here")

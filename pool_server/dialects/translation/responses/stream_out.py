@@ -1,0 +1,134 @@
+"""A response's events, written block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.json import encode
+
+from pool_server.core.models import Usage
+from pool_server.dialects.translation.errors import openai_labels
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Reasoning, Text, ToolCall
+from pool_server.dialects.translation.responses.answer import Echo, content_part, ending, write_usage
+
+
+class ResponsesStreamWriter:
+    """Each block is one output item; `done` events and the last one repeat what the deltas said."""
+
+    json_arguments = False
+    live_arguments = True
+    keeps = True
+
+    def __init__(self, echo: Echo) -> None:
+        self.out: list[bytes] = []
+        self._echo = echo
+        self._ident = self._model = ""
+        self._sequence = 0
+        self._items: list[dict[str, Any]] = []
+        self._part: Part = Text("")
+        self._pieces: list[str] = []
+        self._item: dict[str, Any] = {}
+        self._kind = ""  # of the open block's delta events
+        self._before = self._after = b""
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        event = {"type": kind, "sequence_number": self._sequence, **fields}
+        self._sequence += 1
+        self.out.append(b"event: " + kind.encode() + b"\ndata: " + encode(event) + b"\n\n")
+
+    def begin(self, ident: str, model: str) -> None:
+        self._ident, self._model = ident, model
+        response = self._echo.response(ident, model, "in_progress", [])
+        self._event("response.created", response=response)
+        self._event("response.in_progress", response=response)
+
+    def _open(self, part: Part, kind: str, place: dict[str, int]) -> None:
+        self._part, self._kind, self._pieces = part, kind, []
+        number = len(self._items)
+        self._item = self._echo.item(part, self._ident, number, "in_progress")
+        self._event("response.output_item.added", output_index=number, item=self._item)
+        self._place = {"item_id": self._item["id"], "output_index": number, **place}
+        self._before = f'event: {kind}.delta\ndata: {{"type":"{kind}.delta","sequence_number":'.encode()
+        more = b',"logprobs":[]}\n\n' if kind == "response.output_text" else b"}\n\n"
+        self._after = more
+        self._middle = b"," + encode(self._place)[1:-1] + b',"delta":'
+
+    def _write(self, piece: str) -> None:
+        self._pieces.append(piece)
+        self.out.append(b"%s%d%s%s%s" % (self._before, self._sequence, self._middle, encode(piece), self._after))
+        self._sequence += 1
+
+    def _close(self) -> None:
+        item = self._echo.item(self._part, self._ident, len(self._items))
+        self._event("response.output_item.done", output_index=len(self._items), item=item)
+        self._items.append(item)
+
+    def open_text(self, refusal: bool) -> None:
+        part = Text("", refusal)
+        self._open(part, "response.refusal" if refusal else "response.output_text", {"content_index": 0})
+        self._event("response.content_part.added", **self._place, part=content_part(part))
+
+    def text(self, piece: str) -> None:
+        self._write(piece)
+
+    def close_text(self) -> None:
+        refusal = isinstance(self._part, Text) and self._part.refusal
+        self._part = Text("".join(self._pieces), refusal)
+        told = {"refusal": self._part.text} if refusal else {"text": self._part.text, "logprobs": []}
+        self._event(f"{self._kind}.done", **self._place, **told)
+        self._event("response.content_part.done", **self._place, part=content_part(self._part))
+        self._close()
+
+    def open_reasoning(self) -> None:
+        self._open(Reasoning(), "response.reasoning_summary_text", {"summary_index": 0})
+
+    def reasoning(self, piece: str) -> None:
+        if not self._pieces:
+            part = {"type": "summary_text", "text": ""}
+            self._event("response.reasoning_summary_part.added", **self._place, part=part)
+        self._write(piece)
+
+    def close_reasoning(self, seal: str, redacted: bool) -> None:
+        whole = "".join(self._pieces)
+        if self._pieces:
+            part = {"type": "summary_text", "text": whole}
+            self._event("response.reasoning_summary_text.done", **self._place, text=whole)
+            self._event("response.reasoning_summary_part.done", **self._place, part=part)
+        self._part = Reasoning(whole, seal=seal)
+        self._close()
+
+    def open_call(self, ident: str, name: str, custom: bool) -> None:
+        kind = "response.custom_tool_call_input" if custom else "response.function_call_arguments"
+        self._open(ToolCall(ident, name, custom=custom), kind, {})
+
+    def arguments(self, piece: str) -> None:
+        self._write(piece)
+
+    def close_call(self, arguments: str) -> None:
+        if isinstance(self._part, ToolCall):
+            call = self._part
+            if not arguments and not call.custom:
+                arguments = "{}"
+                self._write(arguments)
+            self._part = ToolCall(call.id, call.name, arguments, call.custom)
+            told: dict[str, str] = {"input": arguments} if call.custom else {"arguments": arguments}
+            self._event(f"{self._kind}.done", **self._place, **told)
+        self._close()
+
+    def finish(self, reason: Finish, stop: str, usage: Usage) -> None:
+        if reason is Finish.MALFORMED:
+            self.fail(ErrorInfo(502, "The model wrote a tool call that cannot be read.", code="malformed_call"))
+            return
+        status, details = ending(reason)
+        response = self._echo.response(
+            self._ident, self._model, status, self._items, incomplete_details=details, usage=write_usage(usage)
+        )
+        self._event(f"response.{status}", response=response)
+
+    def fail(self, error: ErrorInfo) -> None:
+        """Codex reads `response.failed` alone, other clients `error`."""
+        _, code = openai_labels(error)
+        self._event("error", code=code, message=error.message, param=None)
+        told = {"code": code, "message": error.message}
+        response = self._echo.response(self._ident, self._model, "failed", self._items, error=told)
+        self._event("response.failed", response=response)

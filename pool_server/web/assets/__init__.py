@@ -1,1 +1,0 @@
-"""The stylesheet, scripts and templates: where they are, held in memory, served."""
