@@ -230,3 +230,4 @@ class Signal(IntFlag):
     TERMINAL = 2  # the event that ends the answer well
     FAULT = 4  # an error event
     LIMITS = 8  # quota facts for the provider to read
+    USAGE = 16  # an event that holds only the usage of a completion

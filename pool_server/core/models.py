@@ -173,6 +173,7 @@ class Peek(msgspec.Struct):
 
     `session` is the conversation id to pin by (already hashed when it was made from text), `session_source` says
     where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("response", "resp_…").
+    `usage_asked` says that a streamed completion is to tell its usage.
     """
 
     model: str = ""
@@ -184,6 +185,7 @@ class Peek(msgspec.Struct):
     max_output: int | None = None
     tier: str = ""
     tools: int = 0
+    usage_asked: bool = False
 
 
 class ClientError(msgspec.Struct, frozen=True):

@@ -11,8 +11,9 @@ from pool_server.dialects.errors import ends_stream, error, header_safe, stream_
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.requests import SHEDDABLE, peek
+from pool_server.dialects.stream_usage import ask_usage, tells_unasked, without_usage
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
-from pool_server.dialects.usage import Served, header_tier
+from pool_server.dialects.usage import BYTES_A_TOKEN, Served, estimate, header_tier
 from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.splice import splice, strip_encrypted
 from pool_server.dialects.wire.sse import Scanner, data_of
@@ -32,6 +33,7 @@ def keepalive(dialect: Dialect) -> bytes:
 
 
 __all__ = [
+    "BYTES_A_TOKEN",
     "SHEDDABLE",
     "BadBodyError",
     "BadEncodingError",
@@ -43,10 +45,12 @@ __all__ = [
     "ModelsShape",
     "Scanner",
     "Served",
+    "ask_usage",
     "data_of",
     "decode_body",
     "ends_stream",
     "error",
+    "estimate",
     "etag",
     "frame_meter",
     "header_safe",
@@ -60,5 +64,7 @@ __all__ = [
     "splice",
     "stream_error",
     "strip_encrypted",
+    "tells_unasked",
+    "without_usage",
     "ws_error",
 ]

@@ -9,7 +9,8 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
+from pool_server.dialects.stream_usage import only_usage
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, loads, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
@@ -102,6 +103,8 @@ class ChatReader(AnswerFacts):
             if self._finished:  # a relay may send an empty one after the last: each is looked at
                 self._settle()
             self._latest = data
+            if only_usage(data):
+                return USAGE | (RENDERED if self._rendered else self._decode(data))
         if self._rendered and _ERROR.search(data) is None:
             self._finished = self._finished or _FINISH.search(data) is not None
             return RENDERED

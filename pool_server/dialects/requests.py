@@ -72,6 +72,7 @@ class _Body(msgspec.Struct):
     conversation: Any = None
     conversation_id: str | None = None
     service_tier: str | None = None
+    stream_options: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
@@ -173,6 +174,7 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
         max_output=whole(limit) or None,
         tier=found.service_tier or "",
         tools=len(found.tools or ()),
+        usage_asked=isinstance(found.stream_options, dict) and found.stream_options.get("include_usage") is True,
     )
 
 

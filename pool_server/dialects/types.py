@@ -16,7 +16,8 @@ RENDERED = int(Signal.RENDERED)
 TERMINAL = int(Signal.TERMINAL)
 FAULT = int(Signal.FAULT)
 LIMITS = int(Signal.LIMITS)
-SIGNALS = tuple(Signal(n) for n in range(16))
+USAGE = int(Signal.USAGE)
+SIGNALS = tuple(Signal(n) for n in range(32))
 
 T = TypeVar("T")
 

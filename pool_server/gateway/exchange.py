@@ -10,7 +10,7 @@ import logging
 import random
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pool_server import dialects
@@ -19,6 +19,7 @@ from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Operation, Out
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
+from pool_server.gateway.body import MEMORY_LIMIT
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
@@ -28,11 +29,10 @@ from pool_server.users import Denied, Principal, Reservation, Users
 
 log = logging.getLogger("pool_server.gateway")
 
-_BYTES_A_TOKEN = 4  # the usual rough length of a token in UTF-8 text and JSON
-_BYTES_A_EVENT_TOKEN = 120  # of a streamed answer, whose events wrap a few characters each
 _OUTPUT_GUESS = 2_000  # tokens, when the request names no maximum
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 _GAUGE_S = 5.0
+_SILENT_HOSTS = 1024
 _HOST = re.compile(r"https?://([^/:?#@]+)")
 _TURN_STATE = "x-codex-turn-state"
 _OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0, "file": 30 * 86_400.0}
@@ -51,6 +51,7 @@ class Services:
     upstream: Upstream
     gauge: HeadroomGauge
     view: FriendView
+    silent_hosts: set[str] = field(default_factory=set)  # they refuse to be asked for a stream's usage
 
 
 class HeadroomGauge:
@@ -103,6 +104,7 @@ class Exchange:
         self.answered_model = ""
         self.served = dialects.Served()
         self.upstream_url = ""
+        self.usage_added = False  # the pool asked for a stream's usage, the client did not
         self.forced: str | None = None
         self.agent = ""
         self.shed = False
@@ -134,7 +136,7 @@ class Exchange:
 
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
-        tokens_in = self.request_bytes // _BYTES_A_TOKEN
+        tokens_in = self.request_bytes // dialects.BYTES_A_TOKEN
         tokens_out = min(self.peek.max_output or _OUTPUT_GUESS, _OUTPUT_CAP)
         cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
         provider = self.providers[0] if self.providers else None
@@ -288,6 +290,25 @@ class Exchange:
         if seen:
             self.rooms.accounts.observe(account, seen)
 
+    def wants_usage(self) -> bool:
+        """Whether the pool has to ask for the usage of a streamed completion, as its client did not."""
+        self.usage_added = (
+            self.route.operation is Operation.CHAT
+            and self.peek.stream
+            and not self.peek.usage_asked
+            and self.request_bytes <= MEMORY_LIMIT
+            and not dialects.tells_unasked(host := self._host())
+            and host not in self.rooms.silent_hosts
+        )
+        return self.usage_added
+
+    def usage_refused(self, body: bytes) -> bool:
+        """Whether an upstream's refusal is of the question for usage: its host is not asked any more."""
+        if not self.usage_added or b"stream_options" not in body or len(self.rooms.silent_hosts) >= _SILENT_HOSTS:
+            return False
+        self.rooms.silent_hosts.add(self._host())
+        return True
+
     def stream_fault(self, credential: Credential, status: int, body: bytes) -> Fault:
         """What an error event within an answer means."""
         body = credential.hide(body)
@@ -342,8 +363,8 @@ class Exchange:
         self.recorded = True
         if self.attempts and not self.attempts[-1].ms:  # it is still under way
             self._time_attempt()
-        usage = self.usage
-        quote = self.rooms.ledger.price(self._model(), usage, self._price_facts()) if usage.known else Quote(None)
+        usage = self.usage = self._estimated()
+        quote = self.rooms.ledger.price(self._model(), usage, self._price_facts()) if usage.counted else Quote(None)
         cost = quote.dollars
         sheet = self._sheet(outcome, status, redact(message)[:300] if message else "", quote, partial)
         saved = self.rooms.ledger.record(sheet)
@@ -395,7 +416,7 @@ class Exchange:
         served = self.served
         return PriceFacts(
             at=self.at,
-            host=host[1] if (host := _HOST.match(self.upstream_url)) else "",
+            host=self._host(),
             tier=served.tier or self.peek.tier,
             speed=served.speed,
             geo=served.geo,
@@ -403,19 +424,31 @@ class Exchange:
             told=served.cost,
         )
 
+    def _host(self) -> str:
+        found = _HOST.match(self.upstream_url)
+        return found[1] if found else ""
+
     def _settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
-        """An answer whose usage never came is charged to the user's limits by its size, or hanging up early
-        would be free; an exchange nobody answered costs nothing."""
-        if usage.known:
+        """Charges the user's limits what was counted; an exchange nobody answered costs nothing."""
+        if usage.counted:
             self.rooms.users.settle(reservation, usage, cost)
-        elif self.first_byte_ms is not None and self.route.operation is not Operation.COUNT_TOKENS:
-            guess = Usage(
-                input=self.request_bytes // _BYTES_A_TOKEN, output=self.response_bytes // _BYTES_A_EVENT_TOKEN
-            )
-            cost = self.rooms.ledger.estimate(self.peek.model, guess.input, guess.output)
-            self.rooms.users.settle(reservation, guess, cost)
         else:
             self.rooms.users.release(reservation)
+
+    def _estimated(self) -> Usage:
+        """An answer whose usage never came counts by its size, or hanging up early would be free."""
+        if self.usage.known or self.first_byte_ms is None:
+            return self.usage
+        usage = dialects.estimate(
+            self.route.operation,
+            self.upcall.method,
+            self.route.path,
+            self.request_bytes,
+            self.response_bytes,
+            streamed=self.transport is not Transport.BUFFERED,
+        )
+        usage.web_searches = self.usage.web_searches
+        return usage
 
     def _provider(self) -> str:
         if self.account:

@@ -162,6 +162,9 @@ def flat(rec: UsageRecord) -> dict[str, Any]:
         "cost_usd": rec.cost, "partial": rec.partial, "attempts": len(rec.attempts),
         "first_byte_ms": rec.first_byte_ms, "total_ms": rec.total_ms, "request_bytes": rec.request_bytes,
         "response_bytes": rec.response_bytes, "agent": rec.agent, "tier": rec.tier,
+        "estimated": usage.estimated, "cost_basis": rec.cost_basis, "answered": rec.answered, "speed": rec.speed,
+        "geo": rec.geo, "cache_write_12h": usage.cache_write_12h, "audio_in": usage.audio_in,
+        "image_in": usage.image_in, "audio_out": usage.audio_out, "image_out": usage.image_out,
     }  # fmt: skip
 
 

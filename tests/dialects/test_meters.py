@@ -18,7 +18,7 @@ from tests.dialects import streams
 from tests.dialects.streams import MODEL, OPERATION, USAGE, named, run, signals, sse, stream
 
 ALL = list(Dialect)
-N, R, T, F, L = Signal.NONE, Signal.RENDERED, Signal.TERMINAL, Signal.FAULT, Signal.LIMITS
+N, R, T, F, L, U = Signal.NONE, Signal.RENDERED, Signal.TERMINAL, Signal.FAULT, Signal.LIMITS, Signal.USAGE
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -30,7 +30,7 @@ def test_a_stream_is_counted_however_it_was_cut(dialect: Dialect, end: str) -> N
         assert reading.usage == USAGE[dialect]
         assert (reading.model, reading.response_id) == MODEL[dialect]
         assert reading.complete and reading.fault is None and reading.at_boundary
-        assert found == R | T
+        assert found == (R | T | U if dialect is Dialect.CHAT else R | T)
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -41,7 +41,8 @@ def test_cuts_at_random_places(dialect: Dialect, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     places = [0, *cuts, len(whole)]
     reading, found = run(dialect, [whole[a:b] for a, b in pairwise(places)])
-    assert reading.usage == USAGE[dialect] and reading.complete and found == R | T
+    assert reading.usage == USAGE[dialect] and reading.complete
+    assert found == (R | T | U if dialect is Dialect.CHAT else R | T)
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -59,7 +60,7 @@ def test_bookkeeping_is_held_until_something_is_shown() -> None:
     found = signals(Dialect.MESSAGES, [named(event) for event in streams.messages()])
     assert found == [N, R, N, R, R, R, R | T]
     found = signals(Dialect.CHAT, [sse(event) for event in streams.chat()] + [sse("[DONE]")])
-    assert found == [N, R, R, R, R, R | T]
+    assert found == [N, R, R, R, R | U, R | T]
     empty = {"candidates": [{"content": {"role": "model", "parts": []}}], "usageMetadata": {"promptTokenCount": 1}}
     found = signals(Dialect.GEMINI, [sse(event) for event in [empty, *streams.gemini()]])
     assert found == [N, R, R, R | T]
@@ -458,8 +459,8 @@ def test_a_plain_piece_is_known_at_a_glance(dialect: Dialect) -> None:
     ("dialect", "chunk", "found"),
     [
         (Dialect.CHAT, b'data: {"error":{"code":429}}\n\n', F),
-        (Dialect.CHAT, b'data: {"choices":[],"usage":{"prompt_tokens":5}}\n\n', R),
-        (Dialect.CHAT, b'data: {"choices":[],"usage": {"prompt_tokens":5}}\n\n', R),
+        (Dialect.CHAT, b'data: {"choices":[],"usage":{"prompt_tokens":5}}\n\n', R | U),
+        (Dialect.CHAT, b'data: {"choices":[],"usage": {"prompt_tokens":5}}\n\n', R | U),
         (Dialect.CHAT, b"data: [DONE]\n\n", R | T),
         (Dialect.GEMINI, b'data: {"error":{"code":429}}\n\n', F),
         (Dialect.GEMINI, b'data: {"candidates":[{"finishReason":"STOP"}],"usageMetadata":{}}\n\n', R | T),

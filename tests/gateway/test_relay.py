@@ -78,7 +78,8 @@ async def stack_before(folder: Path, talk: Talk) -> AsyncIterator[Stack]:
             yield stack
 
 
-ASKED = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+PLAIN = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+ASKED = PLAIN | {"stream_options": {"include_usage": True}}
 PATH = "/openai/v1/chat/completions"
 
 
@@ -90,8 +91,11 @@ def test_streams_cut_anywhere_pass_whole_and_are_counted_right(tmp_path: Path) -
             for output in range(60):
                 upstream.body = stream(upstream.rng, output)
                 assert await stack.post(PATH, ASKED) == (200, upstream.body)
+                *shown, usage, done = upstream.body.split(b"\n\n")[:-1]
+                without = b"".join(piece + b"\n\n" for piece in (*shown, done))
+                assert b'"usage"' in usage and await stack.post(PATH, PLAIN) == (200, without)
             told = [(r.outcome, r.usage.input, r.usage.output) for r in stack.records()]
-            assert told == [("ok", 7, output) for output in range(60)]
+            assert sorted(told) == [("ok", 7, output) for output in range(60) for _ in range(2)]
 
     run(test, within_s=60)
 

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from pool_server.dialects.usage import anthropic, google, openai
+from pool_server.dialects.usage.estimate import BYTES_A_TOKEN, estimate
 from pool_server.dialects.usage.served import Served, header_tier
 from pool_server.dialects.usage.told import Told
 
-__all__ = ["Served", "Told", "anthropic", "google", "header_tier", "openai"]
+__all__ = ["BYTES_A_TOKEN", "Served", "Told", "anthropic", "estimate", "google", "header_tier", "openai"]

@@ -284,10 +284,12 @@ class HttpExchange:
 
     async def _call(self, x: Exchange, account: str, credential: Credential, body: bytes | None) -> Fault | None:
         """One upstream request. `body` replaces the client's (plain JSON) where it had to be changed."""
-        rooms = self._gateway.rooms
+        rooms, plain = self._gateway.rooms, body
         module = provider_module(credential.provider)
         prepared = module.prepare(credential, x.upcall, rooms.settings)
         x.upstream_url = prepared.url
+        if x.wants_usage():
+            body = dialects.ask_usage(self._plain_body() if body is None else body)
         if prepared.patch:
             body = dialects.splice(self._plain_body() if body is None else body, prepared.patch)
         if body is not None:
@@ -317,13 +319,17 @@ class HttpExchange:
                     self._watch.relay = None
                     if self._talk is not None:
                         self._gateway.held.keep(x.principal.user, self._talk)
-            return await self._refused(x, answer, account, credential)
+            told = credential.hide(await refusal_body(answer))
+            if not x.usage_refused(told):
+                return await self._refused(x, answer, account, credential, told)
         finally:
             answer.close()
+        return await self._call(x, account, credential, plain)
 
-    async def _refused(self, x: Exchange, answer: Answer, account: str, credential: Credential) -> Fault | None:
+    async def _refused(
+        self, x: Exchange, answer: Answer, account: str, credential: Credential, body: bytes
+    ) -> Fault | None:
         """A status that is no success: a request fault is passed on untouched, all else is a fault to act on."""
-        body = credential.hide(await refusal_body(answer))
         module = provider_module(credential.provider)
         fault = module.classify(answer.status, answer.fields, body, now=time.time(), model=x.peek.model)
         if fault.kind not in _PASSED_ON:

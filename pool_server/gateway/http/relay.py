@@ -87,6 +87,7 @@ class Relay:
         self._inflater = dialects.Inflater(encoding) if encoding not in ("", "identity") else None
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._current = b""  # the chunk whose signals are heeded
         self._limits: list[bytes] = []  # quota events of the account that are yet to be replaced
         self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
         self._tail_bytes = 0
@@ -140,7 +141,9 @@ class Relay:
                 self._listen(seen)
             # `is not` spares the flag arithmetic, which costs more than the rest of an ordinary event's way.
             if signal is not Signal.RENDERED and signal is not Signal.NONE and not self._over:
+                self._current = chunk
                 fault = await self._heed(signal)
+                self._current = b""
                 if fault is not None:
                     return fault
                 if signal & Signal.FAULT and self._stream:
@@ -192,6 +195,8 @@ class Relay:
             self._tail.clear()
             self._tail_bytes = 0
         self._mid_event = self._mid_event and not self._meter.at_boundary
+        if self._x.usage_added and signal & Signal.USAGE:
+            chunk = dialects.without_usage(chunk)
         if self._limits:
             chunk = self._with_friends_limits(chunk)
         if self._committed:
@@ -314,7 +319,8 @@ class Relay:
 
     def _note_end(self) -> None:
         self._x.heard(self._meter)
-        self._x.response_bytes = self._reply.bytes + self._held_bytes
+        kept = (*self._held, *self._tail, self._current)
+        self._x.response_bytes = self._reply.bytes + sum(map(len, kept))
 
     # -- the end of the upstream's bytes
 

@@ -1,0 +1,121 @@
+"""Asking a Chat server for a stream's usage, and taking the answer to that out again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.core.enums import Dialect, Operation
+from pool_server.core.models import Usage
+from pool_server.dialects import BadBodyError, ask_usage, estimate, peek, tells_unasked, without_usage
+
+BODY = '{ "model":"m", "stream":true,\n  "messages":[{"role":"user","content":"\\u00e9 } \\" {"}]%s}\r\n'
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ("", {"include_usage": True}),
+        (', "stream_options": null', {"include_usage": True}),
+        (', "stream_options": {}', {"include_usage": True}),
+        (', "stream_options": {"include_usage": false}', {"include_usage": True}),
+        (', "stream_options": {"include_obfuscation": false}', {"include_obfuscation": False, "include_usage": True}),
+        (', "stream_options": 7', {"include_usage": True}),
+        (', "metadata": {"stream_options": 1}', {"include_usage": True}),
+    ],
+)
+def test_asking_adds_one_field_and_leaves_every_other_byte(options: str, asked: dict[str, Any]) -> None:
+    body = (BODY % options).encode()
+    made = ask_usage(body)
+    found = json.loads(made)
+    assert found.pop("stream_options") == asked
+    had = json.loads(body)
+    had.pop("stream_options", None)
+    assert found == had
+    head = body[: body.rindex(b"]") + 1]
+    assert made.startswith(head), "prompt caches hang on the beginning"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"7", b'"stream_options"', b'["stream_options"]'])
+def test_what_is_no_object_cannot_ask(body: bytes) -> None:
+    with pytest.raises(BadBodyError):
+        ask_usage(body)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (None, False),
+        ({}, False),
+        ({"include_usage": False}, False),
+        ({"include_usage": 1}, False),
+        ([], False),
+        ({"include_usage": True}, True),
+    ],
+)
+def test_a_client_asks_or_does_not(options: Any, asked: bool) -> None:
+    body = json.dumps({"model": "m", "stream": True, "stream_options": options, "messages": []}).encode()
+    assert peek(Operation.CHAT, Dialect.CHAT, "/", {}, body).usage_asked is asked
+
+
+def test_hosts_that_tell_it_unasked() -> None:
+    assert tells_unasked("API.mistral.ai") and not tells_unasked("api.mistral.ai.example")
+    assert not tells_unasked("") and not tells_unasked("api.openai.com")
+
+
+ONLY_USAGE = [
+    b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":7}}',
+    b'data: {"usage" : { "prompt_tokens":7}, "choices" : [ ]}',
+    b'event: chunk\ndata: {"choices":[],\ndata: "usage":{}}',
+]
+SHOWN = [
+    b'data: {"choices":[{"delta":{"content":"\\"choices\\":[],\\"usage\\":{"}}],"usage":null}',
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":7}}',
+    b'data: {"choices":[],"prompt_filter_results":[],"usage":null}',
+    b'data: {"choices":[]}',
+    b": keep-alive",
+    b"data: [DONE]",
+]
+
+
+@given(
+    events=st.lists(st.sampled_from(ONLY_USAGE + SHOWN), max_size=9),
+    ends=st.lists(st.sampled_from([b"\n\n", b"\r\n\r\n"]), min_size=9, max_size=9),
+    head=st.sampled_from([b"", b"\n\n", b"\r\n\r\n"]),
+)
+def test_only_events_of_nothing_but_usage_are_taken_out(events: list[bytes], ends: list[bytes], head: bytes) -> None:
+    sent = [(event, event + end) for event, end in zip(events, ends, strict=False)]
+    assert without_usage(head + b"".join(whole for _, whole in sent)) == head + b"".join(
+        whole for event, whole in sent if event in SHOWN
+    )
+
+
+@given(st.binary(max_size=200))
+def test_other_bytes_stay(data: bytes) -> None:
+    assert without_usage(data) == data
+
+
+@pytest.mark.parametrize(
+    ("operation", "method", "path", "usage"),
+    [
+        (Operation.CHAT, "POST", "/v1/chat/completions", Usage(input=100, output=10, estimated=True)),
+        (Operation.MESSAGES, "POST", "/v1/messages", Usage(input=100, output=10, estimated=True)),
+        (Operation.OTHER, "POST", "/v1/embeddings", Usage(input=100, estimated=True)),
+        (Operation.OTHER, "POST", "/v1beta/models/m:embedContent", Usage(input=100, estimated=True)),
+        (Operation.OTHER, "POST", "/v1beta/models/m:batchEmbedContents", Usage(input=100, estimated=True)),
+        (Operation.OTHER, "POST", "/v1/completions", Usage(input=100, output=10, estimated=True)),
+        (Operation.OTHER, "GET", "/v1/embeddings", Usage()),
+        (Operation.OTHER, "POST", "/v1/files", Usage()),
+        (Operation.OTHER, "POST", "/v1/audio/transcriptions", Usage()),
+        (Operation.OTHER, "GET", "/v1/responses/resp_1", Usage()),
+        (Operation.COUNT_TOKENS, "POST", "/v1/messages/count_tokens", Usage()),
+    ],
+)
+def test_what_sizes_say_where_nothing_was_told(operation: Operation, method: str, path: str, usage: Usage) -> None:
+    assert estimate(operation, method, path, 400, 1200, streamed=True) == usage
+    whole = estimate(operation, method, path, 400, 40, streamed=False)
+    assert whole == usage, "a whole answer has no events around its words"
