@@ -1,5 +1,9 @@
 {% autoescape None %}& {
 {% include "common.ps1" %}
+{% include "check.ps1" %}
+$Usual = Join-Path $HOME '.codex'
+$Codex = [System.IO.Path]::GetFullPath($(if ($env:CODEX_HOME) { $env:CODEX_HOME } else { $Usual }))
+$State = Get-PoolState $Codex $Usual
 {% include "codex_edit.ps1" %}
 function Get-PoolTable([string] $Line) { if ($Line -match '^\s*\[\s*([^\]\[]+?)\s*\]\s*(#.*)?$') { return $Matches[1] } return '' }
 function Get-PoolKey([string] $Line) { if ($Line -match '^\s*([A-Za-z0-9_."-]+)\s*=') { return $Matches[1].Replace('"', '') } return '' }
@@ -66,21 +70,35 @@ function Add-PoolToml([string[]] $Lines) {
 $undo = @'
 & {
 {% include "common.ps1" %}
+$State = '__POOL_State__'
+$Codex = '__POOL_Codex__'
 {% include "codex_edit.ps1" %}
+$configBefore = Join-Path $State 'config.toml.before'
+$configAbsent = Join-Path $State 'config.toml.absent'
+$authBefore = Join-Path $State 'auth.json.before'
+if (-not ((Test-Path -LiteralPath $configBefore) -or (Test-Path -LiteralPath $configAbsent))) {
+    throw "pool-server: nothing to undo here: the pool has set nothing up in $Codex"
+}
 if (Test-Path -LiteralPath $Config) {
     $lines = Remove-PoolLines (Read-PoolLines $Config)
-    if ($lines.Count -eq 0 -and (Test-Path -LiteralPath (Join-Path $State 'config.toml.absent'))) { Remove-Item -LiteralPath $Config }
+    if ($lines.Count -eq 0 -and (Test-Path -LiteralPath $configAbsent)) { Remove-Item -LiteralPath $Config }
     else { Write-PoolLines $Config $lines }
 }
+elseif (Test-Path -LiteralPath $configBefore) { Restore-PoolOriginal $Config $configBefore }
 if (Test-PoolLogin) {
-    $before = Join-Path $State 'auth.json.before'
-    if (Test-Path -LiteralPath $before) { Copy-Item -LiteralPath $before -Destination $Auth -Force } else { Remove-Item -LiteralPath $Auth }
+    if (Test-Path -LiteralPath $authBefore) { Restore-PoolOriginal $Auth $authBefore } else { Remove-Item -LiteralPath $Auth }
 }
-Remove-Item -LiteralPath $State -Recurse -Force
+elseif (-not (Test-Path -LiteralPath $Auth) -and (Test-Path -LiteralPath $authBefore)) { Restore-PoolOriginal $Auth $authBefore }
 Write-Host 'Codex is as it was before the pool.'
+foreach ($name in 'config.toml.before', 'config.toml.absent', 'auth.json.absent', 'undo.ps1') {
+    $path = Join-Path $State $name
+    if (Test-Path -LiteralPath $path) { Remove-Item -LiteralPath $path }
+}
+foreach ($kept in (Get-ChildItem -LiteralPath $State)) { Write-Host "A sign-in that was here earlier is kept in $($kept.FullName)" }
+if (-not (Get-ChildItem -LiteralPath $State)) { Remove-Item -LiteralPath $State }
 }
 '@
-Write-PoolText (Join-Path $State 'undo.ps1') $undo
+Write-PoolText (Join-Path $State 'undo.ps1') (Set-PoolPlaces $undo @{ State = $State; Codex = $Codex })
 Save-PoolOriginal $Config
 Write-PoolLines $Config (Add-PoolToml (Remove-PoolLines (Read-PoolLines $Config)))
 $before = Join-Path $State 'auth.json.before'
@@ -91,5 +109,6 @@ if (-not (Test-PoolLogin)) { Save-PoolOriginal $Auth }
 Write-PoolText $Auth ({{ ps(auth_json) }} + "`n")
 Write-Host {{ ps("Codex now goes through " + pool + ". Try it:  " + then) }}
 Write-Host "Your former sign-in and settings are kept in $State; take everything back with:  powershell -ExecutionPolicy Bypass -File `"$State\undo.ps1`""
+Test-PoolReady
 Show-PoolConflicts @('CODEX_API_KEY', 'CODEX_ACCESS_TOKEN')
 }

@@ -1,4 +1,7 @@
-{% autoescape None %}{% include "common.sh" %}{% include "codex_edit.sh" %}
+{% autoescape None %}{% include "common.sh" %}{% include "codex_edit.sh" %}{% include "check.sh" %}
+CODEX=$(absolute "${CODEX_HOME:-$HOME/.codex}")
+STATE=$(state_of "$CODEX" "$HOME/.codex")
+
 # Top-level keys must stand before the first table, so the pool's lines go to the very top. Where you have a table of
 # the same name already, they go into it; keys of yours with the same name are set aside.
 apply_toml() {
@@ -80,27 +83,43 @@ set_up() {
     printf '%s\n' {{ sh(auth_json) }} | put "$CODEX/auth.json"
     rm -f "$STATE/work" "$STATE/work.new"
     say {{ sh("Codex now goes through " + pool + ". Try it:  " + then) }}
-    say "Your former sign-in and settings are kept in $STATE; take everything back with:  sh $STATE/undo.sh"
+    say "Your former sign-in and settings are kept in $STATE; take everything back with:  sh $(quoted "$STATE/undo.sh")"
+    check
     warn_exported CODEX_API_KEY CODEX_ACCESS_TOKEN
 }
 
+# The undo knows its places by itself: it may run in another shell, with other variables.
 write_undo() {
-    put "$STATE/undo.sh" <<'POOL_SERVER_UNDO'
+    {
+        printf '%s\n' '#!/bin/sh' "STATE=$(quoted "$STATE")" "CODEX=$(quoted "$CODEX")"
+        cat <<'POOL_SERVER_UNDO'
 {% include "common.sh" %}{% include "codex_edit.sh" %}
+[ -e "$STATE/config.toml.before" ] || [ -e "$STATE/config.toml.absent" ] || nothing_to_undo "$CODEX"
 if [ -f "$CODEX/config.toml" ]; then
     strip_toml "$CODEX/config.toml" > "$STATE/work"
     put "$CODEX/config.toml" < "$STATE/work"
-    if [ -e "$STATE/config.toml.absent" ] && ! [ -s "$CODEX/config.toml" ]; then rm -f "$CODEX/config.toml"; fi
+    if ! [ -s "$CODEX/config.toml" ] && [ -e "$STATE/config.toml.absent" ]; then rm -f "$CODEX/config.toml"; fi
+elif [ -e "$STATE/config.toml.before" ]; then
+    put_back "$CODEX/config.toml" "$STATE/config.toml.before"
 fi
 if is_ours "$CODEX/auth.json"; then
-    if [ -e "$STATE/auth.json.before" ]; then put "$CODEX/auth.json" < "$STATE/auth.json.before"; else rm -f "$CODEX/auth.json"; fi
+    if [ -e "$STATE/auth.json.before" ]; then put_back "$CODEX/auth.json" "$STATE/auth.json.before"; else rm -f "$CODEX/auth.json"; fi
+elif ! [ -e "$CODEX/auth.json" ] && [ -e "$STATE/auth.json.before" ]; then
+    put_back "$CODEX/auth.json" "$STATE/auth.json.before"
 fi
-rm -rf "$STATE"
 say "Codex is as it was before the pool."
+rm -f "$STATE/work" "$STATE/config.toml.before" "$STATE/config.toml.absent" "$STATE/auth.json.absent" "$STATE/undo.sh"
+for kept in "$STATE/auth.json.before" "$STATE/auth.json.older"; do
+    if [ -e "$kept" ]; then say "A sign-in that was here earlier is kept in $kept"; fi
+done
+rmdir "$STATE" 2> /dev/null || :
 POOL_SERVER_UNDO
+    } | put "$STATE/undo.sh"
 }
 
 case ${1:-} in
-    undo) write_undo; exec sh "$STATE/undo.sh" ;;
+    undo)
+        [ -e "$STATE/undo.sh" ] || nothing_to_undo "$CODEX"
+        exec sh "$STATE/undo.sh" ;;
     *) set_up ;;
 esac

@@ -1,5 +1,3 @@
-$Codex = $env:CODEX_HOME
-if (-not $Codex) { $Codex = Join-Path $HOME '.codex' }
 $Config = Join-Path $Codex 'config.toml'
 $Auth = Join-Path $Codex 'auth.json'
 

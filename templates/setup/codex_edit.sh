@@ -1,4 +1,3 @@
-CODEX=${CODEX_HOME:-$HOME/.codex}
 MARK='# pool-server'
 
 # A login written here says it was refreshed in 2099, so that Codex never tries to.

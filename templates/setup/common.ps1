@@ -1,7 +1,29 @@
 # {{ label }} for {{ pool }}. Run it as often as you like: your other settings are kept, and what is changed is
 # written down first. To take it back, run undo.ps1 in the folder named at the end.
 $ErrorActionPreference = 'Stop'
-$State = Join-Path $env:LOCALAPPDATA ('pool-server\' + {{ ps(cli) }})
+
+# Where what was there before is kept: a folder for each place the settings may be.
+function Get-PoolState([string] $Place, [string] $Usual) {
+    $base = Join-Path $env:LOCALAPPDATA ('pool-server\' + {{ ps(cli) }})
+    if ($Place -eq $Usual) { return $base }
+    $hash = [System.Security.Cryptography.SHA256]::Create().ComputeHash([System.Text.Encoding]::UTF8.GetBytes($Place))
+    return $base + '-' + [System.BitConverter]::ToString($hash).Replace('-', '').Substring(0, 12)
+}
+
+# An undo knows its places by itself: it may run in another shell, with other variables.
+function Set-PoolPlaces([string] $Text, [hashtable] $Places) {
+    foreach ($name in $Places.Keys) { $Text = $Text.Replace("__POOL_$($name)__", ([string] $Places[$name]).Replace("'", "''")) }
+    return $Text
+}
+
+# Whether a file is again what was kept of it; only then may the copy go.
+function Restore-PoolOriginal([string] $Path, [string] $Copy) {
+    Copy-Item -LiteralPath $Copy -Destination $Path -Force
+    if ((Get-FileHash -LiteralPath $Path).Hash -ne (Get-FileHash -LiteralPath $Copy).Hash) {
+        throw "pool-server: $Path could not be put back; what was there before is in $Copy"
+    }
+    Remove-Item -LiteralPath $Copy
+}
 
 function Write-PoolText([string] $Path, [string] $Text) {
     $folder = Split-Path -Parent $Path

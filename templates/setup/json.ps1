@@ -1,8 +1,13 @@
 {% autoescape None %}& {
 {% include "common.ps1" %}
+{% include "check.ps1" %}
+$File = [System.IO.Path]::GetFullPath(({{ file_ps }}))
+{% if dotenv_ps %}$Dotenv = [System.IO.Path]::GetFullPath(({{ dotenv_ps }}))
+{% end %}$State = Get-PoolState $File ({{ usual_ps }})
 {% include "json_edit.ps1" %}
 $undo = {{ encoded_undo }}
-Write-PoolText (Join-Path $State 'undo.ps1') ([System.Text.Encoding]::UTF8.GetString([System.Convert]::FromBase64String($undo)))
+$undo = [System.Text.Encoding]::UTF8.GetString([System.Convert]::FromBase64String($undo))
+Write-PoolText (Join-Path $State 'undo.ps1') (Set-PoolPlaces $undo @{ State = $State; File = $File{% if dotenv_ps %}; Dotenv = $Dotenv{% end %} })
 Save-PoolOriginal $File
 Edit-PoolJson {{ ps(edit) }}
 {% if dotenv_ps %}Save-PoolOriginal $Dotenv
@@ -18,5 +23,6 @@ Write-PoolLines $Dotenv $out.ToArray()
 {% end %}Write-Host {{ ps(label + " now goes through " + pool + ". Try it:  " + then) }}
 {% for line in hints %}Write-Host {{ ps(line) }}
 {% end %}Write-Host "What was there before is kept in $State; take everything back with:  powershell -ExecutionPolicy Bypass -File `"$State\undo.ps1`""
+Test-PoolReady
 Show-PoolConflicts @({{ ", ".join(ps(name) for name in exported) }})
 }

@@ -1,4 +1,7 @@
-{% autoescape None %}{% include "common.sh" %}{% include "json_edit.sh" %}
+{% autoescape None %}{% include "common.sh" %}{% include "json_edit.sh" %}{% include "check.sh" %}
+FILE=$(absolute {{ file_sh }})
+{% if dotenv_sh %}DOTENV=$(absolute {{ dotenv_sh }})
+{% end %}STATE=$(state_of "$FILE" {{ usual_sh }})
 {% if dotenv_sh %}
 apply_dotenv() {
     awk -v names="$NAMES" '
@@ -24,27 +27,39 @@ set_up() {
     rm -f "$STATE/work" "$STATE/work.new"
 {% end %}    say {{ sh(label + " now goes through " + pool + ". Try it:  " + then) }}
 {% for line in hints %}    say {{ sh(line) }}
-{% end %}    say "What was there before is kept in $STATE; take everything back with:  sh $STATE/undo.sh"
+{% end %}    say "What was there before is kept in $STATE; take everything back with:  sh $(quoted "$STATE/undo.sh")"
+    check
     warn_exported {{ " ".join(exported) }}
 }
 
+# The undo knows its places by itself: it may run in another shell, with other variables.
 write_undo() {
-    put "$STATE/undo.sh" <<'POOL_SERVER_UNDO'
+    {
+        printf '%s\n' '#!/bin/sh' "STATE=$(quoted "$STATE")" "FILE=$(quoted "$FILE")"{% if dotenv_sh %} "DOTENV=$(quoted "$DOTENV")"{% end %}
+
+        cat <<'POOL_SERVER_UNDO'
 {% include "common.sh" %}{% include "json_edit.sh" %}
-[ -e "$STATE/journal.json" ] && edit_json '"undo"'
+[ -e "$STATE/journal.json" ] || nothing_to_undo "$FILE"
+if [ -e "$FILE" ] || ! [ -e "$STATE/$(basename "$FILE").before" ]; then edit_json '"undo"'
+else put_back "$FILE" "$STATE/$(basename "$FILE").before"; fi
 {% if dotenv_sh %}
 if [ -f "$DOTENV" ]; then
     strip_dotenv "$DOTENV" > "$STATE/work"
     put "$DOTENV" < "$STATE/work"
     if ! [ -s "$DOTENV" ] && [ -e "$STATE/$(basename "$DOTENV").absent" ]; then rm -f "$DOTENV"; fi
+elif [ -e "$STATE/$(basename "$DOTENV").before" ]; then
+    put_back "$DOTENV" "$STATE/$(basename "$DOTENV").before"
 fi
 {% end %}
 rm -rf "$STATE"
 say {{ sh(label + " is as it was before the pool.") }}
 POOL_SERVER_UNDO
+    } | put "$STATE/undo.sh"
 }
 
 case ${1:-} in
-    undo) write_undo; exec sh "$STATE/undo.sh" ;;
+    undo)
+        [ -e "$STATE/undo.sh" ] || nothing_to_undo "$FILE"
+        exec sh "$STATE/undo.sh" ;;
     *) set_up ;;
 esac

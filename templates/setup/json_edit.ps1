@@ -1,7 +1,5 @@
-$File = {{ file_ps }}
 $Journal = Join-Path $State 'journal.json'
-{% if dotenv_ps %}$Dotenv = {{ dotenv_ps }}
-$Names = @({{ ", ".join(ps(name) for name in dotenv) }})
+{% if dotenv_ps %}$Names = @({{ ", ".join(ps(name) for name in dotenv) }})
 {% end %}
 $Merge = @'
 {% include "merge.js" %}
@@ -15,8 +13,8 @@ function Edit-PoolJson([string] $Edit) {
     }
     $env:POOL_FILE = $File; $env:POOL_JOURNAL = $Journal; $env:POOL_EDIT = $Edit
     try {
-        $Merge | & node -
+        $Merge | & node '-'
         if ($LASTEXITCODE -ne 0) { throw "pool-server: $File was not changed" }
     }
-    finally { Remove-Item -LiteralPath Env:POOL_FILE, Env:POOL_JOURNAL, Env:POOL_EDIT }
+    finally { foreach ($name in 'POOL_FILE', 'POOL_JOURNAL', 'POOL_EDIT') { Remove-Item -LiteralPath "Env:$name" } }
 }

@@ -1,5 +1,3 @@
-FILE={{ file_sh }}
-
 # Change the fields named in $1 (or "undo") with whatever can read JSON here.
 edit_json() {
     POOL_FILE=$FILE POOL_JOURNAL=$STATE/journal.json POOL_EDIT=$1
@@ -18,7 +16,6 @@ POOL_SERVER_MERGE
     unset POOL_FILE POOL_JOURNAL POOL_EDIT
 }
 {% if dotenv_sh %}
-DOTENV={{ dotenv_sh }}
 NAMES={{ sh(" ".join(dotenv)) }}
 
 # The file without the pool's own lines; your lines that were set aside come back.

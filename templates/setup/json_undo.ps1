@@ -1,7 +1,13 @@
 {% autoescape None %}& {
 {% include "common.ps1" %}
-{% include "json_edit.ps1" %}
-if (Test-Path -LiteralPath $Journal) { Edit-PoolJson '"undo"' }
+$State = '__POOL_State__'
+$File = '__POOL_File__'
+{% if dotenv_ps %}$Dotenv = '__POOL_Dotenv__'
+{% end %}{% include "json_edit.ps1" %}
+if (-not (Test-Path -LiteralPath $Journal)) { throw "pool-server: nothing to undo here: the pool has set nothing up in $File" }
+$before = Join-Path $State ((Split-Path -Leaf $File) + '.before')
+if ((Test-Path -LiteralPath $File) -or -not (Test-Path -LiteralPath $before)) { Edit-PoolJson '"undo"' }
+else { Restore-PoolOriginal $File $before }
 {% if dotenv_ps %}if (Test-Path -LiteralPath $Dotenv) {
     $lines = Remove-PoolLines (Read-PoolLines $Dotenv)
     $absent = Join-Path $State ((Split-Path -Leaf $Dotenv) + '.absent')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 import tomli
+import tree_sitter_powershell
 from hypothesis import given
 from hypothesis import strategies as st
+from tree_sitter import Language, Parser
 
 from pool_server.web.onboarding import quoting, scripts, snippets
 from tests.web.pool import CODE
@@ -22,6 +25,7 @@ from tests.web.site import Site
 
 BASE, KEY = "http://127.0.0.1:4100", "pk.FAKE.it's-a-key"
 JSON_CLIS = ("claude", "gemini", "qwen", "opencode")
+PATH = "/usr/local/bin:/usr/bin:/bin"
 FILES = {
     "claude": ".claude/settings.json",
     "gemini": ".gemini/settings.json",
@@ -34,7 +38,7 @@ def text_of(cli: str, *, powershell: bool = False, key: str = KEY, pool: str = "
     return scripts.script(cli, powershell=powershell, base=BASE, key=key, pool=pool)
 
 
-def sh(home: Path, script: str, *args: str, path: str = "/usr/local/bin:/usr/bin:/bin", **env: str) -> str:
+def sh(home: Path, script: str, *args: str, path: str = PATH, **env: str) -> str:
     """Runs a script as the one-line command does: the shell reads it from its input."""
     done = subprocess.run(
         ["sh", "-s", *args],
@@ -78,9 +82,8 @@ def test_a_ticket_is_good_for_one_script(friends: Site) -> None:
     assert key is not None
     assert friends.get("/status", Authorization=f"Bearer {key[1]}").status == 200
     again = friends.get(f"/setup/{made['ticket']}/claude")
-    assert again.status == 404
-    assert "sh" not in again.headers["Content-Type"]
-    assert KEY not in again.text
+    assert again.text.startswith("printf")
+    assert key[1] not in again.text
     labels = [row["label"] for row in friends.get("/api/me", Cookie=me["Cookie"]).json()["keys"]]
     assert "claude" in labels or "laptop" in labels
 
@@ -92,8 +95,30 @@ def test_a_ticket_is_good_for_one_script(friends: Site) -> None:
 )  # fmt: skip
 def test_no_ticket_no_script(friends: Site, path: str) -> None:
     answer = friends.get(path)
-    assert answer.status == 404
     assert "reboot" not in answer.text
+    assert answer.status == 404 or answer.text == scripts.refusal(friends.url, powershell=False)
+
+
+def test_a_line_that_was_used_says_so_and_fails(friends: Site, tmp_path: Path) -> None:
+    ticket = friends.post("/api/setup-tickets", **signed_in(friends)).json()["ticket"]
+    assert friends.get(f"/setup/{ticket}/claude").status == 200
+    line, windows = snippets.one_line(friends.url, ticket, "claude")
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {"HOME": str(home), "PATH": PATH}
+    done = subprocess.run(["sh", "-c", line.text], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"pool-server: this line was used or has expired. Copy a new one from {friends.url}/\n"
+    assert tree(home) == {}
+    refused = friends.get(windows.text.split("'")[1].removeprefix(friends.url))
+    assert refused.text.startswith("throw 'pool-server: this line was used")
+
+
+def test_every_client_s_line_has_a_ticket_of_its_own(friends: Site) -> None:
+    page = friends.get("/", Accept="text/html", Cookie=signed_in(friends)["Cookie"]).text
+    tickets = {cli: set(re.findall(rf"/setup/([A-Za-z0-9_-]{{32}})/{cli}", page)) for cli in snippets.CLIS}
+    assert [len(found) for found in tickets.values()] == [1] * len(snippets.CLIS)
+    assert len(set.union(*tickets.values())) == len(snippets.CLIS)
 
 
 def test_a_forged_host_gets_no_script_and_does_not_cost_the_ticket(friends: Site) -> None:
@@ -321,6 +346,117 @@ def test_what_is_exported_and_would_win_is_named(tmp_path: Path) -> None:
     assert "sk-own-secret" not in said
 
 
+# -- settings that are elsewhere ------------------------------------------------------------------------------------
+
+MOVED = {
+    "codex": ("CODEX_HOME", "config.toml"),
+    "claude": ("CLAUDE_CONFIG_DIR", "settings.json"),
+    "gemini": ("GEMINI_CLI_HOME", ".gemini/settings.json"),
+    "qwen": ("QWEN_HOME", "settings.json"),
+    "opencode": ("OPENCODE_CONFIG", ""),
+}
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "it's $(touch owned) `here`", "."])
+@pytest.mark.parametrize("cli", snippets.CLIS)
+def test_settings_are_written_where_the_cli_looks_and_taken_back_from_there(
+    cli: str, place: str, tmp_path: Path
+) -> None:
+    variable, name = MOVED[cli]
+    moved = tmp_path / place
+    moved.mkdir(exist_ok=True)
+    where = moved / "own.json" if cli == "opencode" else moved
+    file = where if cli == "opencode" else moved / name
+    said = sh(tmp_path, text_of(cli), **{variable: str(where)})
+    assert file.exists()
+    assert any(BASE.encode() in body for body in tree(moved).values())
+    assert not (tmp_path / f".{cli}").exists() or place == "."
+    undo_file = next(tmp_path.glob(".local/state/pool-server/*/undo.sh"))
+    assert str(undo_file).replace("'", "'\\''") in said
+    sh(tmp_path, undo_file.read_text(), **{variable: str(tmp_path / "another")})
+    assert not file.exists()
+    assert not list(tmp_path.rglob("owned"))
+    assert not undo_file.parent.exists()
+
+
+def test_the_undo_of_one_place_leaves_the_other_alone(tmp_path: Path) -> None:
+    own = '{"tokens":{"account_id":"acc-own"}}'
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "auth.json").write_text(own.replace("own", name))
+        sh(tmp_path, text_of("codex"), CODEX_HOME=str(tmp_path / name))
+    sh(tmp_path, text_of("codex"), "undo", CODEX_HOME=str(tmp_path / "two"))
+    assert (tmp_path / "two" / "auth.json").read_text() == own.replace("own", "two")
+    assert KEY in (tmp_path / "one" / "auth.json").read_text()
+    sh(tmp_path, text_of("codex"), "undo", CODEX_HOME=str(tmp_path / "one"))
+    assert (tmp_path / "one" / "auth.json").read_text() == own.replace("own", "one")
+
+
+@pytest.mark.parametrize("cli", snippets.CLIS)
+def test_where_nothing_was_set_up_nothing_is_undone_or_lost(cli: str, tmp_path: Path) -> None:
+    variable, _ = MOVED[cli]
+    place = tmp_path / "x.json" if cli == "opencode" else tmp_path / "elsewhere"
+    sh(tmp_path, text_of(cli), **{variable: str(place)})
+    before = tree(tmp_path)
+    done = subprocess.run(
+        ["sh", "-s", "undo"],
+        input=text_of(cli),
+        env={"HOME": str(tmp_path), "PATH": PATH},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "nothing to undo here" in done.stderr
+    assert tree(tmp_path) == before
+
+
+def test_a_sign_in_that_cannot_be_put_back_is_kept(tmp_path: Path) -> None:
+    auth = tmp_path / ".codex" / "auth.json"
+    auth.parent.mkdir()
+    auth.write_text("mine at first")
+    sh(tmp_path, text_of("codex"))
+    auth.write_text("mine, signed in later")
+    said = sh(tmp_path, text_of("codex"), "undo")
+    kept = tmp_path / ".local/state/pool-server/codex/auth.json.before"
+    assert auth.read_text() == "mine, signed in later"
+    assert kept.read_text() == "mine at first"
+    assert str(kept) in said
+
+
+@pytest.mark.parametrize("cli", snippets.CLIS)
+def test_settings_removed_meanwhile_come_back_as_they_were(cli: str, tmp_path: Path) -> None:
+    name = ".codex/config.toml" if cli == "codex" else FILES[cli]
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_text('model = "mine"\n' if cli == "codex" else '{"theme": "mine"}\n')
+    before = file.read_text()
+    sh(tmp_path, text_of(cli))
+    file.unlink()
+    undo(tmp_path, cli)
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CONFIGS if name not in ("tables", "below", "inline", "spaces", "windows")]
+)
+def test_the_lines_by_hand_on_top_of_a_file_leave_its_keys_where_they_were(name: str) -> None:
+    was = CONFIGS[name]
+    mine = {"analytics.enabled", "features.apps", "openai_base_url"}
+    kept = "".join(line for line in was.splitlines(True) if not any(line.startswith(one) for one in mine))
+    both = tomli.loads(snippets.codex_toml(BASE) + "\n" + kept)
+    before = tomli.loads(kept)
+    added = {"openai_base_url", "chatgpt_base_url", "analytics", "features"}
+    assert {k: both[k] for k in both.keys() - added} == {k: before[k] for k in before.keys() - added}
+    assert both["features"]["apps"] is False
+
+
+def test_no_key_is_left_in_an_undo(tmp_path: Path) -> None:
+    for cli in snippets.CLIS:
+        sh(tmp_path, text_of(cli))
+        assert KEY not in (tmp_path / ".local/state/pool-server" / cli / "undo.sh").read_text()
+        assert KEY not in text_of(cli, powershell=True).partition("$undo = @'")[2].partition("\n'@")[0]
+
+
 # -- PowerShell ---------------------------------------------------------------------------------------------------
 
 
@@ -341,3 +477,15 @@ def test_powershell_here_strings_are_closed_by_nothing_inside() -> None:
     for cli in snippets.CLIS:
         text = text_of(cli, powershell=True)
         assert len(re.findall(r"@'$", text, re.M)) == len(re.findall(r"^'@", text, re.M))
+
+
+@pytest.mark.parametrize("cli", snippets.CLIS)
+def test_powershell_text_is_grammatical(cli: str) -> None:
+    parser = Parser(Language(tree_sitter_powershell.language()))
+    texts = [text_of(cli, powershell=True), scripts.refusal(BASE, powershell=True)]
+    texts += re.findall(r"(?s)\$undo = @'\n(.*?)\n'@", texts[0])
+    texts += [base64.b64decode(part).decode() for part in re.findall(r"\$undo = '([A-Za-z0-9+/=]{99,})'", texts[0])]
+    assert len(texts) == 3
+    for text in texts:
+        assert not parser.parse(text.encode()).root_node.has_error
+    assert parser.parse(b"function { broken").root_node.has_error

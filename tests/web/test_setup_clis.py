@@ -20,13 +20,10 @@ from tests.fakes import FakeProviders, account, fake_settings, key_account, play
 
 pytestmark = pytest.mark.clis
 
-COMMANDS = {
-    "codex": ["codex", "exec", "--skip-git-repo-check", "say hi"],
-    "claude": ["claude", "-p", "say hi"],
-    "gemini": ["gemini", "--skip-trust", "-p", "say hi"],
-    "qwen": ["qwen", "-p", "say hi"],
-    "opencode": ["opencode", "run", "-m", f"pool/{snippets.QWEN_MODEL}", "say hi"],
-}
+
+def then(cli: str) -> str:
+    """How the page says to try a client, to the letter."""
+    return next(client.then for client in snippets.clients("", "") if client.name == cli)
 
 
 class Friend:
@@ -76,7 +73,7 @@ def test_one_line_sets_the_real_cli_up(cli: str, tmp_path: Path, cast: FakeProvi
         line, _ = snippets.one_line(Jail.url, ticket, cli)
         set_up = friend.run(["sh", "-c", line.text])
         assert set_up.code == 0, set_up.err
-        ran = friend.run(COMMANDS[cli])
+        ran = friend.run(["sh", "-c", then(cli)])
         assert ran.code == 0, (ran.out, ran.err)
         assert "Hello from the fake" in ran.out, (ran.out, ran.err)
         assert {record.user for record in thread.records} == {made["id"]}

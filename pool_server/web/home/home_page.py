@@ -52,20 +52,20 @@ class HomePage(PageHandler, abstract=True):
             "base": base,
             "clients": snippets.clients(base, key),
             "one_line": snippets.one_line,
-            "ticket": self.ticket(principal, key_id),
+            "tickets": {cli: self.ticket(principal, key_id, cli) for cli in snippets.CLIS},
             "key_place": KEY_PLACE,
             "local": principal.local,
             "principal": principal,
         }
         self.page("home.html", title="Home", **values)
 
-    def ticket(self, principal: Principal, key_id: str) -> str:
-        """A set-up ticket for the one-line commands; none for a page that only refreshes what changed."""
+    def ticket(self, principal: Principal, key_id: str, cli: str) -> str:
+        """A set-up ticket for one client's command; none for a page that only refreshes what changed."""
         if principal.local:
             return LOCAL_TICKET
         if self.get_query_argument("part", ""):
             return ""
-        return str(self.ctx.users.create_ticket(principal, key_id=key_id)["ticket"])
+        return str(self.ctx.users.create_ticket(principal, key_id=key_id, label="" if key_id else cli)["ticket"])
 
     def base_url(self) -> str:
         """How this visitor reaches the pool."""

@@ -19,19 +19,32 @@ from pool_server.web.onboarding import quoting, snippets
 
 
 class Place(NamedTuple):
-    """A file below the home folder, as both kinds of shell write it."""
+    """A file as both kinds of shell write it; `usual_…` is where it is when no variable moves it."""
 
     sh: str
     ps: str
+    usual_sh: str
+    usual_ps: str
 
 
-def _home(*parts: str) -> Place:
-    """`~/a/b`. The parts are words of ours, not values."""
-    return Place(f'"$HOME/{"/".join(parts)}"', "Join-Path $HOME '" + "\\".join(parts) + "'")
+def _place(variable: str, folder: str, *parts: str) -> Place:
+    """A file in the folder that `variable` names, else in `folder` below the home. The words are ours, not values."""
+    below = "/".join(("$HOME", *([folder] if folder else [])))
+    windows = f"Join-Path $HOME '{folder}'" if folder else "$HOME"
+    rest = "/".join(parts)
+    return Place(
+        f'"${{{variable}:-{below}}}/{rest}"',
+        f"Join-Path $(if ($env:{variable}) {{ $env:{variable} }} else {{ {windows} }}) '" + "\\".join(parts) + "'",
+        f'"{below}/{rest}"',
+        f"Join-Path ({windows}) '" + "\\".join(parts) + "'",
+    )
 
 
+_OPENCODE = '"${XDG_CONFIG_HOME:-$HOME/.config}/opencode/opencode.json"'
 OPENCODE = Place(
-    '"${XDG_CONFIG_HOME:-$HOME/.config}/opencode/opencode.json"',
+    f'"${{OPENCODE_CONFIG:-{_OPENCODE[1:-1]}}}"',
+    "$(if ($env:OPENCODE_CONFIG) { $env:OPENCODE_CONFIG } else { Join-Path $HOME '.config\\opencode\\opencode.json' })",
+    _OPENCODE,
     "Join-Path $HOME '.config\\opencode\\opencode.json'",
 )
 
@@ -57,7 +70,7 @@ def recipe(cli: str, base: str, key: str) -> Recipe:
     if cli == "claude":
         env = snippets.claude_env(base, key)
         return Recipe(
-            _home(".claude", "settings.json"),
+            _place("CLAUDE_CONFIG_DIR", ".claude", "settings.json"),
             {("env", name): value for name, value in env.items()},
             (*(("env", name) for name in snippets.CLAUDE_CONFLICTS), ("apiKeyHelper",)),
             exported=(*env, *snippets.CLAUDE_CONFLICTS),
@@ -65,10 +78,10 @@ def recipe(cli: str, base: str, key: str) -> Recipe:
     if cli == "gemini":
         env = snippets.gemini_env(base, key)
         return Recipe(
-            _home(".gemini", "settings.json"),
+            _place("GEMINI_CLI_HOME", "", ".gemini", "settings.json"),
             {("security", "auth", "selectedType"): "oauth-personal"},
             (("security", "auth", "enforcedType"),),
-            _home(".gemini", ".env"),
+            _place("GEMINI_CLI_HOME", "", ".gemini", ".env"),
             {**env, **dict.fromkeys(snippets.GEMINI_CONFLICTS)},
             (*env, *snippets.GEMINI_CONFLICTS),
             (
@@ -79,13 +92,13 @@ def recipe(cli: str, base: str, key: str) -> Recipe:
     if cli == "qwen":
         env = snippets.qwen_env(base, key)
         return Recipe(
-            _home(".qwen", "settings.json"),
+            _place("QWEN_HOME", ".qwen", "settings.json"),
             {
                 ("security", "auth", "selectedType"): "openai",
                 ("model", "name"): env["OPENAI_MODEL"],
             },
             (("security", "auth", "apiKey"), ("security", "auth", "baseUrl")),
-            _home(".qwen", ".env"),
+            _place("QWEN_HOME", ".qwen", ".env"),
             dict(env),
             tuple(env),
         )
@@ -112,6 +125,7 @@ def script(cli: str, *, powershell: bool, base: str, key: str, pool: str) -> str
     # The name stands in a comment line too: letters, digits and a little punctuation are enough there.
     shown = "".join(char for char in pool if char.isalnum() or char in " .-_'") or "the pool"
     values: dict[str, Any] = {"cli": cli, "label": client.label, "pool": shown, "then": client.then}
+    values |= {"program": cli, "install": snippets.INSTALL[cli], "base": base, "key": key}
     suffix = "ps1" if powershell else "sh"
     if cli == "codex":
         urls = snippets.codex_urls(base)
@@ -124,6 +138,14 @@ def script(cli: str, *, powershell: bool, base: str, key: str, pool: str) -> str
     return _render(f"json.{suffix}", values)
 
 
+def refusal(base: str, *, powershell: bool) -> str:
+    """A script that changes nothing and fails, for whoever's line was used or has expired."""
+    words = f"pool-server: this line was used or has expired. Copy a new one from {base}/"
+    if powershell:
+        return f"throw {quoting.ps(words)}\n"
+    return f"printf '%s\\n' {quoting.sh(words)} >&2\nexit 1\n"
+
+
 def _json_values(how: Recipe) -> dict[str, Any]:
     edit = {
         "set": [[list(path), value] for path, value in how.fields.items()],
@@ -132,6 +154,8 @@ def _json_values(how: Recipe) -> dict[str, Any]:
     return {
         "file_sh": how.file.sh,
         "file_ps": how.file.ps,
+        "usual_sh": how.file.usual_sh,
+        "usual_ps": how.file.usual_ps,
         "edit": quoting.js(edit),
         "dotenv": how.dotenv,
         "dotenv_sh": how.env_file.sh if how.env_file else "",

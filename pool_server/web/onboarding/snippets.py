@@ -14,6 +14,13 @@ from pool_server.web.onboarding.quoting import ps, sh, toml
 
 QWEN_MODEL = "qwen3-coder-plus"
 CLIS = ("codex", "claude", "gemini", "qwen", "opencode")
+INSTALL = {
+    "codex": "npm install -g @openai/codex",
+    "claude": "npm install -g @anthropic-ai/claude-code",
+    "gemini": "npm install -g @google/gemini-cli",
+    "qwen": "npm install -g @qwen-code/qwen-code",
+    "opencode": "npm install -g opencode-ai",
+}
 
 
 class Step(NamedTuple):
@@ -65,11 +72,17 @@ CODEX_TABLES = {"analytics": {"enabled": False}, "features": {"apps": False, "pl
 
 
 def codex_toml(base: str) -> str:
-    """The lines of `config.toml` as one block, for someone who has no such file yet."""
+    """Lines for the top of `config.toml`: top-level and dotted keys, so that what stands below keeps its place."""
     lines = [f"{name} = {toml(value)}" for name, value in codex_urls(base).items()]
     for table, fields in CODEX_TABLES.items():
-        lines += ["", f"[{table}]", *(f"{name} = {str(value).lower()}" for name, value in fields.items())]
+        lines += [f"{table}.{name} = {str(value).lower()}" for name, value in fields.items()]
     return "\n".join(lines)
+
+
+_CODEX_BY_HAND = (
+    "At the very top of ~/.codex/config.toml, in place of lines with the same names. Where the file has an [analytics] "
+    "or [features] table, put the last three lines into it, without the part before the dot:"
+)
 
 
 def claude_env(base: str, key: str) -> dict[str, str]:
@@ -152,10 +165,10 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
             "codex",
             "Codex",
             (
-                Step("At the very top of ~/.codex/config.toml, before any [table]:", codex_toml(base)),
+                Step(_CODEX_BY_HAND, codex_toml(base)),
                 Step("As ~/.codex/auth.json (keep the old file):", _pretty(codex_login(key))),
             ),
-            'codex exec "say hi"',
+            'codex exec --skip-git-repo-check "say hi"',
             True,
         ),
         Client(
@@ -172,7 +185,7 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
                 Step("Into ~/.gemini/.env:", "\n".join(f"{name}={value}" for name, value in gemini.items())),
                 *_exports(gemini),
             ),
-            'gemini -p "say hi"',
+            'gemini --skip-trust -p "say hi"',
             True,
         ),
         Client(

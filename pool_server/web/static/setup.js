@@ -51,17 +51,21 @@ function startSystem(root) {
 
 // A ticket is good for one script and ten minutes: a new one is fetched after each copy and before it grows old.
 function startTickets(root) {
-  let ticket = root.dataset.ticket;
-  if (!ticket) return;
-  const renew = async () => {
-    const fresh = (await call("POST", "/api/setup-tickets", {})).ticket;
-    for (const code of root.querySelectorAll("[data-command]")) code.textContent = code.textContent.replace(ticket, fresh);
-    ticket = fresh;
+  const lines = [...root.querySelectorAll("[data-ticket]")];
+  const renew = async (client) => {
+    const own = lines.filter((code) => code.dataset.command === client);
+    const fresh = (await call("POST", "/api/setup-tickets", { label: client })).ticket;
+    for (const code of own) {
+      code.textContent = code.textContent.replace(code.dataset.ticket, fresh);
+      code.dataset.ticket = fresh;
+    }
   };
   document.addEventListener("copied", (event) => {
-    if ("command" in event.detail.dataset) renew().catch(() => {});
+    if (event.detail.dataset.ticket) renew(event.detail.dataset.command).catch(() => {});
   });
-  setInterval(() => renew().catch(() => {}), 8 * 60 * 1000);
+  const clients = new Set(lines.map((code) => code.dataset.command));
+  const all = () => Promise.all([...clients].map(renew)).catch(() => {});
+  if (lines.length) setInterval(all, 8 * 60 * 1000);
 }
 
 export function startSetup() {
