@@ -2,10 +2,10 @@
 
 from pool_server.accounts import replication
 from pool_server.accounts.credentials import refresh
-from pool_server.accounts.credentials.files import RejectedFile
 from pool_server.accounts.credentials.files import create as create_file
 from pool_server.accounts.credentials.onboarding import OnboardingError
 from pool_server.accounts.credentials.refresh import RefreshError
+from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import ReloadReport
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.accounts.selection import affinity

@@ -38,10 +38,13 @@ class Account:
     """One account in memory. `local` counts this process's exchanges under way, `elsewhere` other workers'.
 
     `turn` is the account's place in a weighted round (the lower the sooner), `refresh_retry_at` until when its
-    token cannot be refreshed, `rated_at` when it was last placed in the view.
+    token cannot be refreshed, `refused_until` until when it serves nobody because its token was refused and there is
+    no other one yet, `rated_at` when it was last placed in the view.
     """
 
-    __slots__ = ("elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "turn", "version")
+    __slots__ = (
+        "elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "refused_until", "turn", "version",
+    )  # fmt: skip
 
     def __init__(self, facts: AccountFacts, live: AccountHealth | None = None) -> None:
         self.facts = facts
@@ -51,6 +54,7 @@ class Account:
         self.elsewhere = 0
         self.turn = 0.0
         self.refresh_retry_at = 0.0
+        self.refused_until = 0.0
         self.rated_at = 0.0
 
     @property

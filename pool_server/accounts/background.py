@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
 
 from watchfiles import awatch
 
@@ -34,6 +37,7 @@ UPKEEP_S = 0.25  # how stale other workers' exchanges under way may be
 RERATED_AT_ONCE = 100
 SWEEP_EVERY = 240  # upkeeps
 WATCH_MS = 1000
+UNWATCHED_S = 5  # between looks at a folder that cannot be watched
 LEFTOVER_S = 3600.0  # a half-written file so old belongs to nobody any more
 LOOK_EVERY = 60  # watches without news
 REFRESH_JITTER_S = 120.0
@@ -52,6 +56,8 @@ class Background:
         self._leader = leader
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._unread = 0  # looks in a row that could not read everything
+        self._pause = 0  # watches without news until the next look
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
         vault, clock, settings = roster.vault, roster.clock, roster.settings
         self.saver = CredentialWriter(roster, clock=clock)
@@ -203,26 +209,57 @@ class Background:
         self.roster.shared.leave()
 
     async def _watch(self) -> None:
+        """Look at the pool folder whenever it changes, and now and then. A watch that ends (another folder in its
+        place, no descriptor left) begins anew; until it can, the folder is looked at every few seconds."""
+        failed = 0
+        while not self._stop.is_set():
+            try:
+                await self._watch_folder()
+                failed = 0
+            except Exception as exc:  # the watcher's own kinds, which it does not name
+                failed += 1
+                if failed == 1:
+                    log.warning("the pool folder cannot be watched, it is looked at instead: %s", type(exc).__name__)
+            await self._look()
+            await asyncio.sleep(min(failed, UNWATCHED_S) or WATCH_MS / 1000)
+
+    async def _watch_folder(self) -> None:
         folder = self.roster.vault.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        looks = 0
-        async for changes in awatch(
-            folder, stop_event=self._stop, debounce=400, step=50, rust_timeout=WATCH_MS, yield_on_timeout=True
-        ):
-            # The first look finds what changed before the watch began, the later ones what a file system that
-            # reports nothing (a network share) kept to itself.
-            if changes or looks % LOOK_EVERY == 0:
-                await self._look()
-            looks += 1
+        watched = _directory(folder)
+        watch = awatch(
+            folder, stop_event=self._stop, debounce=400, step=50, rust_timeout=WATCH_MS, yield_on_timeout=True,
+            ignore_permission_denied=True,
+        )  # fmt: skip
+        async with aclosing(watch):
+            async for changes in watch:
+                # The first look finds what changed before the watch began, the later ones what a file system that
+                # reports nothing (a network share) kept to itself.
+                self._pause -= 1
+                if changes or self._pause <= 0:
+                    await self._look()
+                if _directory(folder) != watched:
+                    return  # what happens in another directory is not reported
 
     async def _look(self) -> None:
+        """Look at the folder; what could not be read is looked at again after one watch, then ever more seldom."""
         before = self.roster.vault.rejected
-        report = await self.roster.reload()
+        self._pause = LOOK_EVERY
+        try:
+            report = await self.roster.reload()
+        except Exception:
+            log.exception("looking at the pool folder failed")
+            return
+        self._unread = min(self._unread + 1, 6) if report.unread else 0
+        self._pause = 2 ** (self._unread - 1) if report.unread else LOOK_EVERY
         if report.added or report.changed or report.removed or report.rejected != before:
             log.info(
                 "pool folder changed: %d added, %d changed, %d removed, %d rejected",
                 len(report.added), len(report.changed), len(report.removed), len(report.rejected),
             )  # fmt: skip
+        for row in report.unread:
+            if row not in before:
+                log.warning("%s: %s", row.file, row.reason)
 
     async def _upkeep(self) -> None:
         roster, rounds = self.roster, 0
@@ -240,3 +277,12 @@ class Background:
                     self._pins.sweep(now)
             except Exception:
                 log.exception("the upkeep of accounts failed")
+
+
+def _directory(folder: Path) -> tuple[int, int]:
+    """Which directory is at this place; zeros for none."""
+    try:
+        seen = os.stat(folder)
+    except OSError:
+        return 0, 0
+    return seen.st_dev, seen.st_ino

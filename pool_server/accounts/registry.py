@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from pool_server.accounts.account import Account
-from pool_server.accounts.credentials.store import CredentialStore, Look, ReloadReport
+from pool_server.accounts.credentials.look import DOUBT_S, Look
+from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.replication import Replication, StateChange
@@ -69,25 +70,28 @@ class Registry:
         return self.take(self.vault.look(self.clock()))
 
     def take(self, look: Look) -> ReloadReport:
-        """Bring the pool in line with what the folder held. What the pool wrote itself is no news; what others
-        wrote is a new sign-in."""
-        report = ReloadReport(rejected=look.rejected)
+        """Bring the pool in line with what the folder held."""
+        report = self.vault.note(look)
         for _ in self._taking(look, report):
             pass
         return report
 
     async def reload(self) -> ReloadReport:
-        """`load` beside the event loop: files are read in a thread, what they brought is taken in slices."""
+        """`load` beside the event loop: files are read in a thread, what they brought is taken in slices. What looks
+        lost is looked at a second time, DOUBT_S later."""
         async with self._reloading:
             look = await asyncio.to_thread(self.vault.look, self.clock())
-            report = ReloadReport(rejected=look.rejected)
+            if look.doubts:
+                await asyncio.sleep(DOUBT_S)
+                look = await asyncio.to_thread(self.vault.look, self.clock(), look.doubts)
+            report = self.vault.note(look)
             await gently(self._taking(look, report))
         return report
 
     def _taking(self, look: Look, report: ReloadReport) -> Iterator[None]:
-        """`take` account by account, each whole when the next begins."""
+        """`take` account by account, each whole when the next begins. What the pool wrote itself is no news, what
+        others wrote is a new sign-in."""
         vault, view = self.vault, self.view
-        vault.rejected = look.rejected
         for account_id in list(dict.fromkeys((*vault.items, *look.items))):
             before = vault.items.get(account_id)
             news = vault.settle(account_id, look, report)
@@ -111,7 +115,7 @@ class Registry:
             account = self._gone.pop(account_id, None) or Account(facts, AccountHealth(jitter=self._rng.random()))
             self.shared.load(account)
         account.facts = facts
-        account.refresh_retry_at = 0.0
+        account.refresh_retry_at = account.refused_until = 0.0
         self.view.put(account)
         credential = self.vault.items[account_id].credential
         if self._signed_in(account, before, credential):

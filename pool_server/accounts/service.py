@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import msgspec
 from pool_server.accounts import describe, headroom
 from pool_server.accounts.account import Account, AccountFacts
 from pool_server.accounts.background import Background
-from pool_server.accounts.credentials.refresh import Send
+from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
 from pool_server.accounts.registry import Registry, gently
@@ -30,6 +31,8 @@ from pool_server.providers import Credential, UsageAnswer, network_fault, provid
 from pool_server.storage import Store
 from pool_server.storage.write_behind import WriteBehind
 
+REFRESH_PATIENCE_S = 2.5  # so long an exchange waits for a refresh before another account is chosen
+REFUSED_S = 15.0  # and so long at most its account is then left alone: the refusal may have been a whim
 OWNED_S = 7 * 86400.0  # how long a response or file is remembered to be one account's
 
 Observer = Callable[[str, WindowObservation], None]
@@ -182,10 +185,25 @@ class Accounts:
     async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
         """A credential other than the one whose token (or its fingerprint) was refused; see `Refresher.refresh`.
 
-        Single-flight for each token value, also across workers; goes on when the caller is cancelled. `reason` is
-        for the log of the caller's choosing. Raises KeyError and RefreshFailed.
+        Single-flight for each token value, also across workers; goes on when the caller is cancelled. A caller waits
+        for at most `REFRESH_PATIENCE_S`. Until there is another token, or a while has passed, the account serves
+        nobody. `reason` is for the log of the caller's choosing. Raises KeyError and RefreshError.
         """
-        return await self._keeper.refresher.refresh(account_id, failed_token)
+        try:
+            async with asyncio.timeout(REFRESH_PATIENCE_S):
+                return await self._keeper.refresher.refresh(account_id, failed_token)
+        except TimeoutError:
+            failure = RefreshError("the refresh takes long", permanent=False, retry_at=self._clock() + REFUSED_S)
+        except RefreshError as exc:
+            failure = exc
+        self._refused(account_id, failure)
+        raise failure
+
+    def _refused(self, account_id: str, failure: RefreshError) -> None:
+        account, now = self._view.accounts.get(account_id), self._clock()
+        if account is not None and not failure.permanent:
+            account.refused_until = min(failure.retry_at or now, now + REFUSED_S)
+            self._view.touch(account)
 
     async def complete(self, account_id: str) -> Credential:
         """The credential, after the account's one-time set-up when that is still wanted; see `Setter`.
@@ -275,8 +293,12 @@ class Accounts:
         return [self._row(accounts[account_id], now) for account_id in sorted(accounts)]
 
     def rejected(self) -> list[dict[str, str]]:
-        """The files that could not be used, with the reason."""
+        """The files and folders that could not be used or read, with the reason."""
         return [{"file": r.file, "reason": r.reason} for r in self._roster.vault.rejected]
+
+    def folder_trouble(self) -> dict[str, str]:
+        """Credential files and folders that are known and cannot be read now, or were emptied: what is wrong."""
+        return dict(self._roster.vault.wrong)
 
     def explain(self, ask: SelectionRequest | None = None) -> list[dict[str, Any]]:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why

@@ -31,6 +31,7 @@ class AlertRule(StrEnum):
     ERROR_RATE = "error_rate"
     DISK = "disk"
     LEDGER = "ledger"  # usage records wait in memory
+    POOL_FOLDER = "pool_folder"  # credential files that are known cannot be read, or a folder of them was emptied
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -45,7 +46,8 @@ class AlertFacts(msgspec.Struct, frozen=True):
     """What the rules look at; None = not known this time.
 
     `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors
-    and requests are of the last while, without those the clients caused.
+    and requests are of the last while, without those the clients caused. `pool_folder` maps a file or folder to what is
+    wrong with it.
     """
 
     budgets: tuple[Budget, ...] | None = None
@@ -55,6 +57,7 @@ class AlertFacts(msgspec.Struct, frozen=True):
     errors: int | None = None
     disk_free: int | None = None
     ledger_healthy: bool | None = None
+    pool_folder: Mapping[str, str] | None = None
 
 
 class Incident(msgspec.Struct):
@@ -123,7 +126,7 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
     seen = {
         AlertRule.BUDGET: facts.budgets, AlertRule.NEEDS_LOGIN: facts.accounts, AlertRule.SUSPENDED: facts.accounts,
         AlertRule.ROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
-        AlertRule.LEDGER: facts.ledger_healthy,
+        AlertRule.LEDGER: facts.ledger_healthy, AlertRule.POOL_FOLDER: facts.pool_folder,
     }  # fmt: skip
     return {rule for rule, value in seen.items() if value is not None}
 
@@ -147,6 +150,8 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
         yield Incident(AlertRule.DISK, "data", f"only {facts.disk_free // _MIB} MiB are free for the data folder", now)
     if facts.ledger_healthy is False:
         yield Incident(AlertRule.LEDGER, "ledger", "usage records wait in memory: the store cannot be written", now)
+    for name, wrong in (facts.pool_folder or {}).items():
+        yield Incident(AlertRule.POOL_FOLDER, name, f"{name} {wrong}", now)
 
 
 def _budgets(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:

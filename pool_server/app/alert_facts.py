@@ -35,7 +35,9 @@ class AlertFactsSource:
         self._close = self._active(LONGEST_LIMIT_S)
 
     def __call__(self) -> AlertFacts:
-        return AlertFacts(budgets=self._budgets(), accounts=self._troubled())
+        return AlertFacts(
+            budgets=self._budgets(), accounts=self._troubled(), pool_folder=self._accounts.folder_trouble()
+        )
 
     def _troubled(self) -> dict[str, AccountState]:
         """The accounts whose owner must act; the others are of no interest to the rules."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 NOTE = ".server.json"
 
@@ -16,8 +19,13 @@ def announced(folder: Path, url: str) -> Iterator[None]:
     """Leave the note for as long as the block lasts. Only the holder of the folder's lock may."""
     note = folder / NOTE
     draft = folder / f"{NOTE}.{os.getpid()}"
-    draft.write_text(json.dumps({"pid": os.getpid(), "url": url}) + "\n", encoding="utf-8")
-    draft.replace(note)
+    try:
+        draft.write_text(json.dumps({"pid": os.getpid(), "url": url}) + "\n", encoding="utf-8")
+        draft.replace(note)
+    except OSError as exc:
+        log.warning("the shell's commands will not find this server: %s cannot be written: %s", note, exc.strerror)
+        draft.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
     try:
         yield
     finally:

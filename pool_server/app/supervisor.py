@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +53,15 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
             return Supervisor(workers, child, leaving=listening.close).run()
 
 
-def banner(settings: Settings, sockets: list[socket.socket], accounts: tuple[int, int]) -> str:
-    """The one line a start prints: address, mode, accounts (total, ready)."""
+def banner(
+    settings: Settings, sockets: list[socket.socket], accounts: tuple[int, int], rejected: Sequence[Mapping[str, str]]
+) -> str:
+    """The one line a start prints: address, mode, accounts (total, ready); without any, the first reason why."""
     mode = "friends mode" if settings.friends_mode else "local mode, this machine only"
     total, ready = accounts
     pool = f"{ready} of {total} accounts ready" if total else f"no accounts in {settings.pool_dir}/ yet"
+    if rejected and not total:
+        pool = f"no accounts: {rejected[0]['file']} {rejected[0]['reason']}"
     return f"pool-server {__version__} on {_url(sockets)} ({mode}; {pool})"
 
 
@@ -111,7 +115,7 @@ async def _serve(
     gc.freeze()  # what was built at the start stays: full collections need not walk it
     sys.setswitchinterval(_SWITCH_S)
     if number == 0 and first:
-        print(banner(loaded.settings, sockets, server.accounts.ready()), flush=True)
+        print(banner(loaded.settings, sockets, server.accounts.ready(), server.accounts.rejected()), flush=True)
     await leave.asked.wait()
     await server.drain()
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
 from pool_server.app import run_file
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable
@@ -24,6 +25,7 @@ from pool_server.providers import Credential, CredentialRejectedError, provider_
 from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
+READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
 SIGN_IN = "sign in again with its CLI and copy the file anew"
 BUILT = 1_790_000_000  # 2026-09-21: a clock before it is wrong
 
@@ -150,21 +152,26 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         fix = f"mkdir {folder} and put credential files into it (pool/README.md says which)"
         yield Finding("accounts", WRONG, f"{folder}/ is not there", fix)
         return
-    found, rejected = files.scan(folder)
-    for unusable in rejected:
+    seen = scan(folder)
+    for unusable in seen.rejected:
         yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
-    for file in found:
+    for name, reason in seen.unread.items():
+        yield Finding(f"{folder}/{shown(name)}", WRONG, reason, READABLE)
+    for file in seen.found:
         yield from _look_at_file(file, settings, now)
-    if not found and not rejected:
+    if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
 
 
-def _look_at_file(file: files.CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:
+def _look_at_file(file: CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:
     try:
         data = files.read(file.path).data
         options = files.options(data)
         credential = provider_module(file.provider).parse(data, file.account, now=now)
+    except files.UnreadFileError as error:
+        yield Finding(file.account, WRONG, f"{file.name}: {error}", READABLE)
+        return
     except CredentialRejectedError as error:
         yield Finding(file.account, WRONG, f"{file.name}: {error}", SIGN_IN)
         return

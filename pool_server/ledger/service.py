@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
@@ -22,7 +23,7 @@ from pool_server.ledger.rollups.reader import Filters
 from pool_server.ledger.rollups.time_slices import Kept
 from pool_server.ledger.rollups.writer import PendingRecord, RollupWriter
 from pool_server.ledger.runway import Runway
-from pool_server.storage import Store, StoreError, Txn
+from pool_server.storage import Leftover, Store, StoreDamagedError, StoreError, Txn
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ _TODAY = PriceFacts()
 class Ledger:
     """Counts every exchange once. Use from one event loop; several processes may share the store.
 
-    `record` never fails and never blocks: while the store cannot be written, records wait in memory, `healthy` is
-    False, and they are written when it works again.
+    `record` never fails and never blocks: while the store cannot be written, `healthy` is False, records wait in the
+    journal and in memory, or in memory alone where the journal has no room, and are written when it works again.
     """
 
     def __init__(
@@ -68,28 +69,50 @@ class Ledger:
         self._sightings = store.channel(quota_history.write, failed=_not_kept)
         self._book = RollupWriter(settings.ledger.timezone)
         self._channel = store.channel(self._book.apply, failed=self._failed)
-        self._promises = store.promises(self._channel, PendingRecord.packed, self._owing) if promise else None
+        self._promises = (
+            store.promises(self._channel, PendingRecord.packed, self._owing, self._adopt) if promise else None
+        )
         self._waiting: deque[PendingRecord] = deque()
         self._retry: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self.healthy = True  # False while records wait because the store cannot be written
-        self._make_up()
+        self._behind = False  # the journals of dead processes wait to be taken in
+        self.healthy = self._make_up(everywhere=True)  # False while records wait because the store cannot be written
 
-    def _make_up(self) -> None:
-        """Take in what processes that died had promised and not written. Raises StoreError."""
-        for contents in self.store.orphans():
-            entries = [PendingRecord(rec) for raw in contents if (rec := _read(raw)) is not None]
-            self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
-            log.info("%d usage records of a process that ended badly were looked at again", len(entries))
+    def _make_up(self, *, everywhere: bool = False) -> bool:
+        """Take in what processes that died had promised and not written; False when the store cannot be written, so
+        that it stays where it is. Raises StoreDamagedError."""
+        try:
+            for contents in self.store.orphans(everywhere=everywhere):
+                entries = _entries(contents)
+                self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
+                log.info("%d usage records of a process that ended badly were looked at again", len(entries))
+        except StoreDamagedError:
+            raise
+        except StoreError as exc:
+            log.error("usage records of a process that ended wait to be counted: %s", exc)
+            self._behind = True
+            return False
+        self._behind = False
+        return True
+
+    def _adopt(self, contents: list[bytes]) -> None:
+        """The journal that is gone on with holds what a process that died had promised and not written."""
+        for entry in _entries(contents):
+            self._wait(entry)
 
     def _owing(self) -> bool:
         return not self.healthy
 
     @property
     def waiting(self) -> int:
-        """Records that are not on the disk yet because the store cannot be written."""
+        """Records that the store does not have because it cannot be written."""
         return len(self._waiting)
+
+    @property
+    def unlogged(self) -> int:
+        """Those of them that are in memory alone, because the write-ahead log has no room either."""
+        return self.waiting if self._promises is None else min(self.waiting, self._promises.unlogged)
 
     def price(self, model: str, usage: Usage, facts: PriceFacts = _TODAY) -> Quote:
         """API-equivalent US dollars of an exchange and what they rest on; see `Prices.quote`."""
@@ -103,13 +126,13 @@ class Ledger:
     def record(self, rec: UsageRecord) -> asyncio.Future[bool]:
         """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards.
 
-        The future never fails: True = it is on the disk; False = the store cannot be written, it waits in memory.
+        The future never fails: True = it is on the disk; False = the disk has no room, it waits in memory.
         """
         self._finish(rec)
         for listener in self.on_record:
             listener(rec)
         entry = PendingRecord(rec)
-        if self.healthy:
+        if self._promises is not None or self.healthy:
             try:
                 return (self._promises or self._channel).send(entry)
             except StoreError:
@@ -170,29 +193,35 @@ class Ledger:
             log.error("usage record %s cannot be kept: %s", entry.record.id, type(error).__name__)
             return False
         if self.healthy:
-            log.error("usage records wait in memory: %s", error)
+            log.error("usage records wait: %s", error)
         return self._wait(entry)
 
     def _wait(self, entry: PendingRecord) -> bool:
-        if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
+        if len(self._waiting) < MAX_WAITING:  # the oldest stay: the journal has them
+            self._waiting.append(entry)
+        else:
             self.lost += 1
-        self._waiting.append(entry)
         self.healthy = False
+        self._begin_retry()
+        return False
+
+    def _begin_retry(self) -> None:
         if self._retry is None and not self._closing.is_set():
             self._retry = asyncio.get_running_loop().create_task(self._write_waiting())
-        return False
 
     async def _write_waiting(self) -> None:
         """Try again until everything that waits is written; at the end of the ledger, once more."""
-        while self._waiting:
-            if not self._closing.is_set():
+        pause = True
+        while self._waiting or self._behind:
+            if pause and not self._closing.is_set():
                 await _wait_at_most(self._closing, RETRY_S)
             last_try = self._closing.is_set()
             batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
-            await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
-            if last_try and self._waiting:
-                log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
+            written = await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
+            pause = not all(written)
+            if self._behind and not pause:
+                pause = not await asyncio.to_thread(partial(self._make_up, everywhere=True))
+            if last_try and pause:
                 return
         self.healthy = True
         self._retry = None
@@ -202,6 +231,10 @@ class Ledger:
 
     async def start(self, *, leader: bool = True) -> None:
         """Begin the background work; one process of several, the leader, forgets what is old."""
+        if self._promises is not None:
+            self._promises.start()
+        if self._behind:
+            self._begin_retry()
         if leader and self._pruning is None:
             self._pruning = asyncio.get_running_loop().create_task(self._prune_for_ever())
 
@@ -212,7 +245,12 @@ class Ledger:
             if task is not None:
                 await task
         if self._promises is not None:
-            await self._promises.close()
+            _tell(await self._promises.close(self._owed))
+        elif self._waiting:
+            log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
+
+    def _owed(self) -> list[bytes]:
+        return [packed for entry in self._waiting if (packed := entry.safely_packed())]
 
     async def _prune_for_ever(self) -> None:
         while not self._closing.is_set():
@@ -236,6 +274,24 @@ class Ledger:
             if self._closing.is_set():
                 return
             await _wait_at_most(self._closing, PRUNE_PAUSE_S)
+
+
+def _tell(left: Leftover) -> None:
+    """Say where the records are that the store could not take."""
+    if left.kept:
+        log.error("%d usage records wait in the write-ahead log for the next start: no room in the store", left.kept)
+    if left.elsewhere:
+        log.error(
+            "%d usage records found no room in the data folder and are in %s: the next start counts them from there",
+            left.elsewhere,
+            left.path,
+        )
+    if left.lost:
+        log.error("%d usage records are lost, no place on this machine takes them: %s", left.lost, left.why)
+
+
+def _entries(contents: Iterable[bytes]) -> list[PendingRecord]:
+    return [PendingRecord(rec) for raw in contents if (rec := _read(raw)) is not None]
 
 
 def _read(raw: bytes) -> UsageRecord | None:

@@ -13,6 +13,7 @@ from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
 from pool_server.storage.lmdb.store import FORMAT, Store
 from pool_server.storage.lmdb.transaction import Reader, Txn
+from pool_server.storage.lmdb.write_ahead_log import Leftover
 
 __all__ = [
     "ENVIRONMENTS",
@@ -21,6 +22,7 @@ __all__ = [
     "STATE",
     "Channel",
     "FolderLock",
+    "Leftover",
     "Manifest",
     "Reader",
     "Restored",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import lmdb
 
+_HARDLY_ANY = 1 << 20  # bytes free
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
@@ -42,8 +44,16 @@ def damaged(folder: Path, why: str) -> StoreDamagedError:
 def translate(exc: lmdb.Error, folder: Path) -> StoreError:
     """The store's own error for an engine's error."""
     code = getattr(exc, "code", 0) or 0
-    if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)) or code in _NO_SPACE:
+    cut_short = code == errno.EIO and _no_space_in(folder)  # how the engine tells of a write that ended early
+    if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)) or code in _NO_SPACE or cut_short:
         return StoreFullError(f"the store in {folder} cannot be written, no space left: free disk space on that volume")
     if isinstance(exc, _DAMAGE):
         return damaged(folder, str(exc))
     return StoreError(f"the store in {folder} failed: {exc}")
+
+
+def _no_space_in(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _HARDLY_ANY
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -34,8 +35,8 @@ class FolderLock:
 def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> FolderLock:
     """Hold `folder` (made if missing) for one server.
 
-    Raises StoreLocked when another process holds it (naming its pid), StoreError when the folder cannot be
-    written. `wait` blocks until it is free instead.
+    Raises StoreLockedError when another process holds it (naming its pid), StoreError when the folder cannot be
+    written or its file system has no locks. `wait` blocks until it is free instead.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -44,10 +45,17 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> F
         raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as exc:
+    except BlockingIOError as exc:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise StoreLockedError(f"another pool-server (pid {holder}) already uses {folder}: stop it first") from exc
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as exc:
+        os.close(descriptor)
+        raise StoreError(
+            f"{folder / name} cannot be locked ({exc.strerror}): put the data folder on a file system with locks, a "
+            "local disk or NFS with its lock service running"
+        ) from exc
+    with contextlib.suppress(OSError):  # a full disk: only the message above misses the number
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return FolderLock(descriptor)

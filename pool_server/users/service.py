@@ -326,6 +326,10 @@ class Users:
         use, marks = self._book.read(user_id)
         return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
 
+    def page_token(self, cookie: str) -> str:
+        """What a form of the browser session with this cookie must carry."""
+        return self._signer.page_token(cookie)
+
     async def audit(
         self, actor: AuditActor, action: str, target: str = "", detail: dict[str, Any] | None = None
     ) -> None:

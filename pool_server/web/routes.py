@@ -9,7 +9,8 @@ from tornado.web import Application
 
 from pool_server.web import status
 from pool_server.web.admin import accounts, admin_pages, people, system
-from pool_server.web.base import live, static_files
+from pool_server.web.assets import static_files
+from pool_server.web.base import live
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import BaseHandler
 from pool_server.web.dashboard import dashboard_page, export, usage_api

@@ -17,12 +17,14 @@ class Healthz(BaseHandler, access=Access.OPEN):
         ctx = self.ctx
         total, ready = ctx.accounts.ready()
         status = "draining" if ctx.draining else "ok" if ctx.ledger.healthy else "store_failed"
-        body = {
+        body: dict[str, Any] = {
             "status": status,
             "version": ctx.version,
             "uptime_s": round(ctx.clock() - ctx.started_at, 1),
             "accounts": {"total": total, "ready": ready},
         }
+        if not ctx.ledger.healthy:
+            body["records"] = {"waiting": ctx.ledger.waiting, "in_memory_only": ctx.ledger.unlogged}
         self.answer(body, 200 if status == "ok" else 503)
 
 

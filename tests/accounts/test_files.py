@@ -17,6 +17,7 @@ import pytest
 
 from pool_server.accounts import ReloadReport
 from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.scan import ROOT, scan
 from pool_server.accounts.registry import gently
 from pool_server.providers import CredentialRejectedError
 from tests.accounts.kit import NOW, Pool, ask, claude, key
@@ -36,9 +37,9 @@ def test_prefixes_and_folders_name_the_provider(tmp_path: Path) -> None:
         "README.md", ".hidden.json", ".claude_x.json.1234.pool-tmp", "notes.json.bak",
     ):  # fmt: skip
         put(tmp_path, name)
-    found, rejected = files.scan(tmp_path)
-    assert not rejected
-    assert {f.account for f in found} == {
+    seen = scan(tmp_path)
+    assert not seen.rejected and not seen.unread
+    assert {f.account for f in seen.found} == {
         "claude:work", "gemini:a", "qwen:b", "openai:c", "codex:personal", "codex:team",
         "claude:home", "gemini:claude_odd", "codex:me@example.com",
     }  # fmt: skip
@@ -49,17 +50,17 @@ def test_what_cannot_be_an_account_says_why(tmp_path: Path) -> None:
         put(tmp_path, name)
     put(tmp_path, "claude_work.json")
     put(tmp_path, "claude/work.json")
-    found, rejected = files.scan(tmp_path)
-    assert [f.account for f in found] == ["claude:work"]
-    reasons = {r.file: r.reason for r in rejected}
+    seen = scan(tmp_path)
+    assert [f.account for f in seen.found] == ["claude:work"]
+    reasons = {r.file: r.reason for r in seen.rejected}
     assert reasons["claude_work.json"] == "the same account as claude/work.json"
     assert "not named after a provider" in reasons["elsewhere/x.json"]
     assert len(reasons) == 6
 
 
 def test_a_missing_folder_is_a_reason_not_a_crash(tmp_path: Path) -> None:
-    found, rejected = files.scan(tmp_path / "nowhere")
-    assert not found and "cannot be read" in rejected[0].reason
+    seen = scan(tmp_path / "nowhere")
+    assert not seen.found and "cannot be read" in seen.unread[ROOT] and not seen.folders
 
 
 @pytest.mark.parametrize(

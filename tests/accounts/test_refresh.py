@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from pool_server.accounts import RefreshError
+from pool_server.accounts import RefreshError, service
 from pool_server.accounts.credentials.refresh import LEASE_S, TABLE
+from pool_server.core import processes
 from pool_server.core.enums import FaultKind, FaultScope
 from pool_server.core.models import Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
@@ -311,10 +315,48 @@ def test_windows_survive_a_refresh(tmp_path: Path) -> None:
     assert p.accounts.describe("claude:a")["windows"][0]["used_percent"] == 42.0
 
 
-def test_a_worker_that_died_holds_its_lease_no_longer_than_agreed(tmp_path: Path) -> None:
+def lease(p: Pool, holder: str, *, boot: str = processes.epoch(), left: float = LEASE_S) -> None:
+    held = msgspec.msgpack.encode({"holder": holder, "until": p.clock.now + left, "boot": boot})
+    p.store.write(lambda txn: txn.put(TABLE, b"refresh:claude:a", held))
+
+
+def of_a_dead_process() -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", "from pool_server.core import processes; print(processes.name())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def of_a_process_before_this_one() -> str:
+    pid, _, rest = processes.name().partition(".")
+    return f"{pid}.1.{rest}"
+
+
+@pytest.mark.parametrize("holder", [of_a_dead_process, of_a_process_before_this_one, lambda: "4711-0badcafe"])
+def test_the_lease_of_a_dead_worker_is_free(tmp_path: Path, holder: Callable[[], str]) -> None:
     p = pool(tmp_path, token_answer(NEW), workers=2)
-    dead = msgspec.msgpack.encode({"holder": "dead", "until": NOW + LEASE_S})
-    p.store.write(lambda txn: txn.put(TABLE, b"refresh:claude:a", dead))
+    lease(p, holder())
+    assert asyncio.run(p.accounts.refresh("claude:a", OLD)).secret == NEW
+    assert len(p.line.sent) == 1
+
+
+def test_a_lease_of_before_the_machine_was_started_is_free(tmp_path: Path) -> None:
+    p = pool(tmp_path, token_answer(NEW), workers=2)
+    lease(p, processes.name(), boot="another")
+    assert asyncio.run(p.accounts.refresh("claude:a", OLD)).secret == NEW
+
+
+@pytest.mark.parametrize("left", [0.0, -LEASE_S, 2 * LEASE_S])
+def test_a_lease_that_ended_or_lasts_too_long_is_free(tmp_path: Path, left: float) -> None:
+    p = pool(tmp_path, token_answer(NEW), workers=2)
+    lease(p, processes.name(), left=left)
+    assert asyncio.run(p.accounts.refresh("claude:a", OLD)).secret == NEW
+
+
+def test_the_lease_of_a_living_worker_keeps_the_others_waiting(tmp_path: Path) -> None:
+    p = pool(tmp_path, token_answer(NEW), workers=2)
+    lease(p, processes.name())
 
     async def run() -> str:
         waiting = asyncio.create_task(p.accounts.refresh("claude:a", OLD))
@@ -325,6 +367,48 @@ def test_a_worker_that_died_holds_its_lease_no_longer_than_agreed(tmp_path: Path
 
     assert asyncio.run(asyncio.wait_for(run(), 10)) == NEW
     assert len(p.line.sent) == 1
+
+
+def test_a_refresh_that_takes_long_sends_callers_to_another_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "REFRESH_PATIENCE_S", 0.01)
+
+    async def run() -> None:
+        gate = asyncio.Event()
+
+        async def slow(_: HttpRequest) -> HttpAnswer:
+            await gate.wait()
+            return token_answer(NEW)
+
+        p = pool(tmp_path, slow)
+        p.write("claude_b.json", key(priority=200))
+        await p.accounts.reload()
+        assert p.accounts.select(ask()).account == "claude:a"
+        for _ in range(2):
+            with pytest.raises(RefreshError) as caught:
+                await p.accounts.refresh("claude:a", OLD)
+            assert not caught.value.permanent
+        assert p.accounts.select(ask()).account == "claude:b", "nobody else is sent to wait"
+        gate.set()
+        while on_disk(p) != NEW:
+            await asyncio.sleep(0.001)
+        assert (await p.accounts.refresh("claude:a", OLD)).secret == NEW
+        assert p.accounts.select(ask()).account == "claude:a", "it is back with its new token"
+        assert len(p.line.sent) == 1
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_refused_token_without_a_new_one_is_tried_again_after_a_while(tmp_path: Path) -> None:
+    p = pool(tmp_path, HttpAnswer(503, {}, b""))
+    p.write("claude_b.json", key(priority=200))
+    p.reload()
+    with pytest.raises(RefreshError):
+        asyncio.run(p.accounts.refresh("claude:a", OLD))
+    assert p.accounts.select(ask()).account == "claude:b"
+    p.clock.now += service.REFUSED_S + 0.1
+    assert p.accounts.select(ask()).account == "claude:a", "its token has not ended: the refusal may have been a whim"
 
 
 def test_a_look_that_began_before_a_refresh_does_not_undo_it(tmp_path: Path) -> None:

@@ -116,6 +116,16 @@ def test_a_damaged_ledger(folder: Path) -> None:
     assert "restore" in found.fix
 
 
+def test_what_cannot_be_read_is_named_beside_the_rest(folder: Path) -> None:
+    write_pool(folder / "pool", [key_account("openai:c")])
+    (folder / "pool" / "claude_a.json").symlink_to("claude_a.json")
+    (folder / "pool" / "gemini").symlink_to("gemini")
+    found = look()
+    assert found["openai:c"].state == "ok"
+    for name in ("claude:a", "pool/gemini/"):
+        assert found[name].state == WRONG and "symbolic links" in found[name].message and "read it" in found[name].fix
+
+
 def test_an_empty_and_a_missing_pool(folder: Path) -> None:
     assert look()["accounts"].state == WARNING
     (folder / "pool").rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_server.storage.lmdb import log_file as journal_module
-from pool_server.storage.lmdb.log_file import LogFile, orphans, read
+from pool_server.storage.lmdb.log_file import LEAST, SIZE, LogFile, orphans, read
 
 CONTENTS = st.lists(st.binary(max_size=300), max_size=12)
 
@@ -139,3 +140,65 @@ def test_the_journals_of_the_dead_are_taken_over_once_and_those_of_the_living_le
     living.communicate("")
     assert list(orphans(tmp_path)) == [[b"promised"]]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [SIZE // 2, SIZE // 3, LEAST])
+def test_a_disk_with_little_room_gets_a_small_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    real = os.pwrite
+
+    def nearly_full(fd: int, data: bytes, at: int) -> int:
+        if at + len(data) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, at)
+
+    monkeypatch.setattr(journal_module.os, "pwrite", nearly_full)
+    journal = LogFile(tmp_path)
+    assert LEAST <= path_of(tmp_path).stat().st_size <= room
+    assert journal.append([b"x" * 1000])
+    assert journal.contents == [b"x" * 1000]
+    journal.close()
+
+
+@given(old=CONTENTS, new=CONTENTS)
+@settings(max_examples=40, deadline=None)
+def test_the_journal_of_a_dead_process_is_gone_on_with(
+    old: list[bytes], new: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    first = LogFile(folder, size=1 << 14)
+    first.append([b"before"])
+    first.begin_anew()
+    first.append(old)
+    assert LogFile.adopt(folder) is None, "its process lives"
+    first.close(keep=True)
+    found = LogFile.adopt(folder)
+    assert found is not None
+    journal, contents = found
+    assert contents == (old or [b"before"])
+    assert journal.append(new)
+    assert journal.contents == contents + new
+    assert list(orphans(folder)) == [], "and no other process makes up for it"
+    journal.begin_anew()
+    journal.append([b"after"])
+    assert journal.contents == [b"after"]
+    journal.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_journal_that_may_not_be_read_is_told_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    LogFile(tmp_path, size=1 << 12).close(keep=True)
+    real = os.open
+
+    def refuse(path: Path, *args: int, **kwargs: int) -> int:
+        if "journal-" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(journal_module.os, "open", refuse)
+    assert list(orphans(tmp_path)) == []
+    assert "Permission denied" in caplog.text
+    assert path_of(tmp_path).exists()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,8 @@ from pool_server.storage import (
     StoreLockedError,
     StoreVersionError,
     Txn,
+    errors,
+    folder_lock,
     lock_folder,
 )
 
@@ -363,6 +367,41 @@ def test_an_unusable_folder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be used"):
         lock_folder(tmp_path / "file")
+
+
+def test_a_full_disk_keeps_nobody_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_lock.os, "pwrite", full)
+    lock = lock_folder(tmp_path)
+    with pytest.raises(StoreLockedError, match="pid unknown"):
+        lock_folder(tmp_path)
+    lock.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_folder_without_locks_is_not_said_to_be_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match=os.strerror(code)) as caught:
+        lock_folder(tmp_path)
+    assert not isinstance(caught.value, StoreLockedError)
+    assert str(tmp_path / "server.lock") in str(caught.value)
+
+
+@pytest.mark.parametrize(("code", "free", "full"), [(5, 0, True), (5, 1 << 30, False), (28, 1 << 30, True)])
+def test_a_write_that_ended_early_on_a_full_disk_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, free: int, full: bool
+) -> None:
+    monkeypatch.setattr(errors.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, 1 << 40, free))
+    broken = lmdb.Error("mdb_txn_commit: Input/output error")
+    broken.code = code
+    assert isinstance(errors.translate(broken, tmp_path), StoreFullError) is full
 
 
 def test_private_files(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from pool_server.alerts import AlertRule, Incident
 from pool_server.alerts.incidents import remember
 from pool_server.core.enums import FaultKind, Outcome, Provider
 from pool_server.core.settings import Settings
+from pool_server.web.assets.bundle import CHARTS, assets
 from pool_server.web.base import format
-from pool_server.web.base.assets import CHARTS, assets
 from pool_server.web.dashboard import banner, charts, names, tables
 from pool_server.web.dashboard import overview as first
 from pool_server.web.home import headroom

@@ -30,6 +30,7 @@ def test_healthz_fails_while_leaving_and_when_the_books_cannot_be_written(local:
     local.ctx.draining = False
     local.ctx.ledger.healthy = False
     assert (local.get("/healthz").status, local.get("/healthz").json()["status"]) == (503, "store_failed")
+    assert local.get("/healthz").json()["records"] == {"waiting": 0, "in_memory_only": 0}
     local.ctx.ledger.healthy = True
 
 
@@ -49,7 +50,7 @@ def test_accounts_are_listed_with_their_use_and_the_files_that_cannot_be_used(lo
     assert (claude["id"], spare["id"]) == ("claude:work", "openai:spare")
     assert claude["usage"] == {
         "input": 1200, "cache_read": 40_000, "cache_write": 0, "output": 800, "reasoning": 0, "requests": 1,
-        "unpriced": 1, "cost_usd": claude["usage"]["cost_usd"],
+        "unpriced": 0, "cost_usd": claude["usage"]["cost_usd"],
     }  # fmt: skip
     assert spare["usage"]["requests"] == 0
     assert [row["file"] for row in listed["rejected"]] == ["gemini_broken.json"]

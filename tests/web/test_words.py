@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pool_server.core import enums
 from pool_server.core.settings import HIDDEN, Limits
+from pool_server.web.assets.bundle import assets
 from pool_server.web.base import format, html, labels
-from pool_server.web.base.assets import assets
 from pool_server.web.dashboard import headline
 from pool_server.web.home import headroom, limits, own_requests
 from tests.web.pool import exchange

@@ -1,4 +1,4 @@
-"""The credential files in the pool folder: finding, reading, judging and carefully rewriting them.
+"""The credential files in the pool folder: reading, judging and carefully rewriting them.
 
 The files are the truth. The pool changes only the fields it owns and keeps everything else in them.
 """
@@ -20,23 +20,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pool_server.core.enums import Provider
+from pool_server.accounts.credentials.scan import because
 from pool_server.providers import CredentialRejectedError
 
 MAX_BYTES = 1 << 20
-MAX_NAME = 120
 _TEMPORARY = ".pool-tmp"
-_PREFIXES = {f"{p.value}_": p for p in Provider}
-_FOLDERS = {p.value: p for p in Provider}
 
 
-class CredentialFile(msgspec.Struct, frozen=True):
-    """A file that may hold a credential. `name` is its path within the pool folder."""
+class UnreadFileError(CredentialRejectedError):
+    """A file that could not be read now. It tells nothing of what the file holds."""
 
-    account: str
-    provider: Provider
-    path: Path
-    name: str
+
+class BrokenFileError(CredentialRejectedError):
+    """A file that is not JSON: damaged, or somebody is still writing it."""
 
 
 class LoadedCredential(msgspec.Struct, frozen=True):
@@ -62,76 +58,14 @@ class Options(msgspec.Struct, frozen=True):
     reserve: float = 0.0
 
 
-class RejectedFile(msgspec.Struct, frozen=True):
-    """A rejected file and the reason, in one line without anything secret."""
-
-    file: str
-    reason: str
-
-
-def scan(folder: Path) -> tuple[list[CredentialFile], list[RejectedFile]]:
-    """All credential files of the pool folder and of its sub-folders named after a provider, sorted by name."""
-    found: dict[str, CredentialFile] = {}
-    rejected: list[RejectedFile] = []
-    for path, name, provider in _json_files(folder, rejected):
-        item = _identify(path, name, provider)
-        if isinstance(item, RejectedFile):
-            rejected.append(item)
-        elif item.account in found:
-            rejected.append(RejectedFile(name, f"the same account as {found[item.account].name}"))
-        else:
-            found[item.account] = item
-    return list(found.values()), rejected
-
-
-def _json_files(folder: Path, rejected: list[RejectedFile]) -> Iterator[tuple[Path, str, Provider | None]]:
-    for entry in _entries(folder, "", rejected):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            provider = _FOLDERS.get(entry.name)
-            for inner in _entries(folder / entry.name, f"{entry.name}/", rejected):
-                if not inner.name.endswith(".json") or inner.name.startswith(".") or inner.is_dir():
-                    continue
-                name = f"{entry.name}/{inner.name}"
-                if provider is None:
-                    rejected.append(RejectedFile(name, "its folder is not named after a provider"))
-                else:
-                    yield Path(inner.path), name, provider
-        elif entry.name.endswith(".json"):
-            yield Path(entry.path), entry.name, None
-
-
-def _entries(folder: Path, name: str, rejected: list[RejectedFile]) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda e: e.name)
-    except OSError as exc:
-        rejected.append(RejectedFile(name or str(folder), f"cannot be read: {exc.strerror}"))
-        return []
-
-
-def _identify(path: Path, name: str, provider: Provider | None) -> CredentialFile | RejectedFile:
-    stem = path.stem
-    for prefix, owner in _PREFIXES.items():
-        if stem.startswith(prefix) and provider in (None, owner):
-            provider, stem = owner, stem[len(prefix) :]
-            break
-    provider = provider or Provider.CODEX
-    if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
-        return RejectedFile(
-            ascii(name)[1:-1], "the name is not usable: 1 to 120 printable characters without : / \\ ? # %"
-        )
-    return CredentialFile(f"{provider.value}:{stem}", provider, path, name)
-
-
 def read(path: Path) -> LoadedCredential:
-    """A credential file's JSON object. Raises Rejected with one clear line."""
+    """A credential file's JSON object. Raises CredentialRejectedError with one clear line; its kinds here are
+    UnreadFileError and BrokenFileError."""
     raw = _read_bytes(path)
     try:
         data = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CredentialRejectedError("not JSON") from None
+        raise BrokenFileError("not JSON") from None
     if not isinstance(data, dict):
         raise CredentialRejectedError("not a JSON object")
     return LoadedCredential(data, digest(raw))
@@ -141,14 +75,14 @@ def _read_bytes(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
-        raise CredentialRejectedError(f"cannot be read: {exc.strerror}") from None
+        raise UnreadFileError(because(exc)) from None
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise CredentialRejectedError("not a regular file")
         try:
             raw = file.read(MAX_BYTES + 1)
         except OSError as exc:
-            raise CredentialRejectedError(f"cannot be read: {exc.strerror}") from None
+            raise UnreadFileError(because(exc)) from None
     if len(raw) > MAX_BYTES:
         raise CredentialRejectedError("larger than 1 MiB")
     return raw

@@ -1,20 +1,19 @@
 """Token refresh: one flight a token value, in the server's own task, durable before use.
 
-A caller that goes away cancels nothing. Across processes a lease in the state store keeps it to one; the file
-is read again first, because whoever came earlier may have rotated the token already.
+A caller that goes away cancels nothing. Across processes a lease in the state store keeps it to one, as long as its
+holder lives; the file is read again first, because whoever came earlier may have rotated the token already.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
 
 from pool_server.accounts.credentials.store import CredentialStore
+from pool_server.core import processes
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
@@ -26,7 +25,7 @@ Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see Saver.
 
 TABLE = "leases"
 TABLES = (TABLE,)
-LEASE_S = 90.0  # longer than a refresh call can take; a worker that died within it delays the next one so long
+LEASE_S = 90.0  # longer than a refresh call can take; where liveness cannot be told, so long a dead worker holds it
 LEASE_POLL_S = 0.1
 BACK_OFF_S = 30.0
 BACK_OFF_LONGEST_S = 3600.0
@@ -43,8 +42,11 @@ class RefreshError(Exception):
 
 
 class _Lease(msgspec.Struct, frozen=True):
+    """`holder` as `processes.name` names it, in the life of the machine that `boot` names."""
+
     holder: str
     until: float
+    boot: str = ""
 
 
 class RefreshOutcome(NamedTuple):
@@ -79,7 +81,7 @@ class Refresher:
         self._save = save
         self._clock = clock
         self._done = done
-        self._holder = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._holder, self._boot = processes.name(), processes.epoch()
         self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
         self._failures: dict[tuple[str, str], RefreshError] = {}
         self._tries: dict[str, int] = {}
@@ -151,12 +153,15 @@ class Refresher:
     def _take(self, txn: Txn, key: bytes) -> bool:
         now = self._clock()
         raw = txn.get(TABLE, key)
-        if raw is not None:
-            held = msgspec.msgpack.decode(raw, type=_Lease)
-            if held.holder != self._holder and now < held.until <= now + LEASE_S:
-                return False
-        txn.put(TABLE, key, msgspec.msgpack.encode(_Lease(self._holder, now + LEASE_S)))
+        if raw is not None and self._held(msgspec.msgpack.decode(raw, type=_Lease), now):
+            return False
+        txn.put(TABLE, key, msgspec.msgpack.encode(_Lease(self._holder, now + LEASE_S, self._boot)))
         return True
+
+    def _held(self, lease: _Lease, now: float) -> bool:
+        if lease.holder == self._holder or not now < lease.until <= now + LEASE_S:
+            return False
+        return lease.boot == self._boot and processes.alive(lease.holder)
 
     def _give(self, txn: Txn, key: bytes) -> None:
         raw = txn.get(TABLE, key)

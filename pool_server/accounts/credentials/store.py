@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from pool_server.accounts.account import AccountFacts
 from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.look import Doubts, Item, Look, look, signature, signature_or_none
+from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, shown
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, CredentialRejectedError, provider_module
-
-
-class Item(msgspec.Struct, frozen=True):
-    """One usable credential file. `signature` tells cheaply whether the file was touched, `digest` whether it
-    changed."""
-
-    found: files.CredentialFile
-    credential: Credential
-    options: files.Options
-    digest: str
-    signature: tuple[int, int, int]
+from pool_server.providers import Credential, provider_module
 
 
 class Owed(msgspec.Struct, frozen=True):
@@ -36,22 +27,19 @@ class Owed(msgspec.Struct, frozen=True):
         return f"Owed(fields={sorted(self.updates)}, stale={self.stale!r})"
 
 
-class Look(msgspec.Struct, frozen=True):
-    """What the folder held at one moment. `known`: what was in memory then."""
-
-    known: dict[str, Item]
-    items: dict[str, Item]
-    rejected: list[files.RejectedFile]
-
-
 class ReloadReport(msgspec.Struct):
-    """What a (re)load of the pool folder found: account ids, and the rejected files with their reasons."""
+    """What a (re)load of the pool folder found: account ids, and the rejected files with their reasons.
+
+    `unread` are the files and folders among the rejected that could not be read: accounts from there stay as they
+    were.
+    """
 
     added: list[str] = []
     changed: list[str] = []
     removed: list[str] = []
     unchanged: int = 0
-    rejected: list[files.RejectedFile] = []
+    rejected: list[RejectedFile] = []
+    unread: list[RejectedFile] = []
 
 
 class CredentialStore:
@@ -60,20 +48,38 @@ class CredentialStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.items: dict[str, Item] = {}
-        self.rejected: list[files.RejectedFile] = []
+        self.rejected: list[RejectedFile] = []
+        self.wrong: dict[str, str] = {}  # folders and files that are known and could not be read, or were emptied
         self.owed: dict[str, Owed] = {}
+        self._folders: dict[str, FolderId] = {}
+        self._emptied: dict[str, str] = {}
 
-    def look(self, now: float) -> Look:
-        """Read the folder without changing anything; may run in another thread."""
-        known = dict(self.items)
-        found, rejected = files.scan(self.folder)
-        items: dict[str, Item] = {}
-        for item in found:
-            try:
-                items[item.account] = self._read(item, known.get(item.account), now)
-            except CredentialRejectedError as exc:
-                rejected.append(files.RejectedFile(item.name, str(exc)))
-        return Look(known, items, rejected)
+    def look(self, now: float, sure: Doubts = MappingProxyType({})) -> Look:
+        """Read the folder without changing anything; may run in another thread. `sure` are the doubts of the look
+        before this one."""
+
+        def read(file: CredentialFile, old: Item | None) -> Item:
+            return self._read(file, old, now)
+
+        return look(self.folder, dict(self.items), read, folders=self._folders, sure=sure)
+
+    def note(self, look: Look) -> ReloadReport:
+        """Keep what a look tells beside the accounts; returns the report to go on with."""
+        unread = [RejectedFile(self._called(name), str(what)) for name, what in look.unread.items()]
+        self.rejected = look.rejected + unread
+        self._folders = look.folders
+        filled = {item.found.name for item in look.items.values()}
+        self._emptied = {
+            name: words
+            for name, words in {**self._emptied, **look.emptied}.items()
+            if name in look.folders and not any(file.startswith(name) for file in filled)
+        }
+        self.wrong = {self._called(name): words for name, words in self._emptied.items()}
+        self.wrong |= {self._called(name): str(what) for name, what in look.unread.items() if what.accounts}
+        return ReloadReport(rejected=self.rejected, unread=unread)
+
+    def _called(self, name: str) -> str:
+        return f"{self.folder.name}/" if name == ROOT else shown(name)
 
     def settle(self, account_id: str, look: Look, report: ReloadReport) -> bool:
         """Make what was seen of one account the truth and report it; True when that changed anything. What the pool
@@ -95,20 +101,20 @@ class CredentialStore:
             return False
         return True
 
-    def _read(self, found: files.CredentialFile, old: Item | None, now: float) -> Item:
-        signature = _signature(found.path)
-        if old is not None and old.signature == signature and old.found == found:
+    def _read(self, found: CredentialFile, old: Item | None, now: float) -> Item:
+        mark = signature(found.path)
+        if old is not None and old.signature == mark and old.found == found:
             return old
         loaded = files.read(found.path)
         if old is not None and old.digest == loaded.digest and old.found == found:
-            return msgspec.structs.replace(old, signature=signature)
+            return msgspec.structs.replace(old, signature=mark)
         options = files.options(loaded.data)
         parse = provider_module(found.provider).parse
         credential = parse(loaded.data, found.account, now=now)
         owed = self.owed.get(found.account)
         if owed is not None and owed.stale == credential.fingerprint:
             credential = parse(files.merged(loaded.data, owed.updates), found.account, now=now)
-        return Item(found, credential, options, loaded.digest, signature)
+        return Item(found, credential, options, loaded.digest, mark)
 
     def reread(self, account_id: str, now: float) -> Credential:
         """The credential as the file has it now; what is in memory follows. Raises KeyError and Rejected."""
@@ -146,11 +152,8 @@ class CredentialStore:
         old = self.items.get(account_id)
         if old is None:
             return  # its file was removed meanwhile
-        try:
-            signature = _signature(old.found.path)
-        except CredentialRejectedError:
-            signature = old.signature
-        self.items[account_id] = msgspec.structs.replace(old, credential=credential, digest=digest, signature=signature)
+        mark = signature_or_none(old.found.path) or old.signature
+        self.items[account_id] = msgspec.structs.replace(old, credential=credential, digest=digest, signature=mark)
 
     def facts(self, account_id: str, settings: Settings) -> AccountFacts:
         """What the choice has to know of an account's file."""
@@ -167,11 +170,3 @@ class CredentialStore:
             weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
             expires_at=cred.expires_at, can_refresh=refreshable,
         )  # fmt: skip
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    try:
-        seen = os.stat(path)
-    except OSError as exc:
-        raise CredentialRejectedError(f"cannot be read: {exc.strerror}") from None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino

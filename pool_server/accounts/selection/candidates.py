@@ -164,6 +164,8 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
             return Refusal.EXPIRED, None
         if account.refresh_retry_at > now:
             return Refusal.EXPIRED, account.refresh_retry_at
+    if account.refused_until > now:
+        return Refusal.EXPIRED, account.refused_until
     found: tuple[Refusal | None, float | None] = (None, None)
     if len(account.live.rests) > (rest is not None):
         for scope in scopes:

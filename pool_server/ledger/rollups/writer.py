@@ -53,6 +53,13 @@ class PendingRecord:
         self._packed = self._packed or pack(self.record)
         return self._packed
 
+    def safely_packed(self) -> bytes | None:
+        """The same; None for a record that cannot be packed."""
+        try:
+            return self.packed()
+        except Exception:
+            return None
+
 
 class RollupWriter:
     """Applies batches of cleaned, priced records. Remembers nothing: several processes may write the same rows."""

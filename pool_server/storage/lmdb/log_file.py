@@ -11,16 +11,25 @@ its own: a frame of another one ends the journal, as does one that was cut off.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
+import logging
 import os
 import secrets
+import stat
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 SIZE = 4 << 20  # bytes of a journal file
+LEAST = 64 << 10  # bytes of the smallest one, for a disk with hardly any room
 PREFIX = "journal-"
+_ELSEWHERE = "pool-server-{}-"  # begins the name of one that lies outside of the folder it belongs to
 _head = struct.Struct("<IIQ")
 _TAIL = struct.Struct("<IQ")  # the header without its checksum
 _ZEROS = bytes(1 << 16)
@@ -30,36 +39,49 @@ class LogFile:
     """One process's journal, locked as long as the process lives. Raises OSError where the disk will not."""
 
     def __init__(self, folder: Path, *, size: int = 0) -> None:
+        """Makes the file; a smaller one, where the disk has no room for `size` bytes."""
         self._path = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-        self._size = size = size or SIZE
         self._at = 0
         self._generation = secrets.randbits(63)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for start in range(0, size, len(_ZEROS)):
-                os.pwrite(self._fd, _ZEROS[: size - start], start)
-            os.fsync(self._fd)
+            self._size = _allocate(self._fd, size or SIZE)
             sync_folder(folder)
         except BaseException:
             self.close()
             raise
 
+    @classmethod
+    def adopt(cls, folder: Path) -> tuple[LogFile, list[bytes]] | None:
+        """Go on with the journal of a process that died, whose place on the disk is taken already: it, and what it
+        holds, which is this process's to keep from now on. None when there is none."""
+        for path in sorted(folder.glob(f"{PREFIX}*")):
+            fd = _take_over(path)
+            if fd is None:
+                continue
+            contents, at, generation = _frames(path.read_bytes())
+            journal = cls.__new__(cls)
+            journal._path, journal._fd = path, fd
+            journal._size, journal._at = os.fstat(fd).st_size, at
+            journal._generation = secrets.randbits(63) if generation is None else generation
+            return journal, contents
+        return None
+
+    @property
+    def contents(self) -> list[bytes]:
+        """What it holds, as whoever opens the folder after a crash would find it."""
+        return read(self._path)
+
     def append(self, contents: Sequence[bytes]) -> bool:
         """Put frames on the disk, all or (False: there is no room left) none. Returns when they are durable."""
-        data = b"".join(self._frame(content) for content in contents)
+        data = b"".join(_frame(content, self._generation) for content in contents)
         if self._at + len(data) > self._size:
             return False
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._fd, data[written:], self._at + written)
+        _write(self._fd, data, self._at)
         os.fdatasync(self._fd)
         self._at += len(data)
         return True
-
-    def _frame(self, content: bytes) -> bytes:
-        tail = _TAIL.pack(len(content), self._generation) + content
-        return zlib.crc32(tail).to_bytes(4, "little") + tail
 
     def begin_anew(self) -> None:
         """All of it is durable elsewhere. What lies there may still be found after a crash, until the next frame."""
@@ -75,38 +97,65 @@ class LogFile:
 
 def read(path: Path) -> list[bytes]:
     """The contents of a journal's frames, oldest first; those that were cut off are none."""
-    data = path.read_bytes()
-    found: list[bytes] = []
-    at = 0
-    first: int | None = None
-    while at + _head.size <= len(data):
-        checksum, length, generation = _head.unpack_from(data, at)
-        end = at + _head.size + length
-        first = generation if first is None else first
-        if end > len(data) or generation != first or zlib.crc32(data[at + 4 : end]) != checksum:
-            break
-        found.append(data[at + _head.size : end])
-        at = end
-    return found
+    return _frames(path.read_bytes())[0]
 
 
-def orphans(folder: Path) -> Iterator[list[bytes]]:
-    """What the journals of dead processes hold. Each is held while it is looked at, so that one process alone makes
-    up for it, and removed when the next one is asked for."""
-    for path in sorted(folder.glob(f"{PREFIX}*")):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+def orphans(folder: Path, *, everywhere: bool = False) -> Iterator[list[bytes]]:
+    """What the journals of dead processes hold, `everywhere`: also those that `leave` wrote outside of the folder.
+    Each is held while it is looked at, so that one process alone makes up for it, and removed when the next one is
+    asked for."""
+    found = sorted(folder.glob(f"{PREFIX}*"))
+    for place in places(folder)[1:] if everywhere else ():
+        found += [path for path in _listed(place, f"{_name_elsewhere(folder)}*") if _is_mine(path)]
+    for path in found:
+        fd = _take_over(path)
+        if fd is None:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists():
-                yield read(path)
-                path.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass  # its process lives
+            yield read(path)
+            path.unlink(missing_ok=True)
         finally:
             os.close(fd)
+
+
+def leave(folder: Path, contents: Sequence[bytes]) -> Path:
+    """Write what found no room in a journal of `folder` to the first place that takes it, for `orphans` to find.
+
+    Raises OSError when no place does.
+    """
+    data = b"".join(_frame(content, 0) for content in contents)
+    last = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for place in places(folder):
+        name = PREFIX if place == folder else _name_elsewhere(folder)
+        path = place / f"{name}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            last = exc
+            continue
+        try:
+            _write(fd, data, 0)
+            os.fsync(fd)
+            sync_folder(place)
+            return path
+        except OSError as exc:
+            last = exc
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
+    raise last
+
+
+def places(folder: Path) -> list[Path]:
+    """Where records of the store in `folder` may be left, best first: its own disk, then what other disks there may
+    be, those that are emptied at a reboot last."""
+    found = [folder, folder.parent]
+    for one in (Path.cwd, Path.home, lambda: Path("/var/tmp"), lambda: Path(tempfile.gettempdir())):
+        try:
+            found.append(one())
+        except (OSError, RuntimeError):  # it was removed; there is none
+            continue
+    return list(dict.fromkeys(found))
 
 
 def sync_folder(folder: Path) -> None:
@@ -116,3 +165,89 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _allocate(fd: int, size: int) -> int:
+    """Write zeros to the new file, down to LEAST bytes where there is no room for `size`; returns how many."""
+    while True:
+        try:
+            for start in range(0, size, len(_ZEROS)):
+                _write(fd, _ZEROS[: size - start], start)
+            os.fsync(fd)
+            return size
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or size // 2 < LEAST:
+                raise
+            os.ftruncate(fd, 0)
+            size //= 2
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], at + written)
+
+
+def _frame(content: bytes, generation: int) -> bytes:
+    tail = _TAIL.pack(len(content), generation) + content
+    return zlib.crc32(tail).to_bytes(4, "little") + tail
+
+
+def _frames(data: bytes) -> tuple[list[bytes], int, int | None]:
+    """The contents of a journal, where they end, and their generation (None: it holds nothing)."""
+    found: list[bytes] = []
+    at = 0
+    first: int | None = None
+    while at + _head.size <= len(data):
+        checksum, length, generation = _head.unpack_from(data, at)
+        end = at + _head.size + length
+        if end > len(data) or generation != (generation if first is None else first):
+            break
+        if zlib.crc32(data[at + 4 : end]) != checksum:
+            break
+        first = generation
+        found.append(data[at + _head.size : end])
+        at = end
+    return found, at, first
+
+
+def _take_over(path: Path) -> int | None:
+    """Hold a journal whose process has died; None when it lives, or the journal is gone or not to be opened."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        log.error("what the journal %s holds is not counted: %s", path, exc.strerror)
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists():
+            return fd
+    except BlockingIOError:
+        pass  # its process lives
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def _is_mine(path: Path) -> bool:
+    """Outside of the folder anybody may put a file of any name."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _name_elsewhere(folder: Path) -> str:
+    return _ELSEWHERE.format(hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12])
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []

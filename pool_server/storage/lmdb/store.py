@@ -57,7 +57,7 @@ class Store:
         """Open or make the store in `folder`, bringing an older format forward first.
 
         `migrations[n]` turns format n into n + 1, each in a transaction of its own. Sizes are bytes. Raises
-        StoreDamaged, StoreVersion, StoreFull or StoreError.
+        StoreDamagedError, StoreVersionError, StoreFullError or StoreError.
         """
         aside = None
         with lock_folder(folder, name="open.lock", wait=True):
@@ -112,14 +112,19 @@ class Store:
         return Channel(self._committer, apply, failed)
 
     def promises(
-        self, channel: Channel[T, bool], content: Callable[[T], bytes], owing: Callable[[], bool]
+        self,
+        channel: Channel[T, bool],
+        content: Callable[[T], bytes],
+        owing: Callable[[], bool],
+        adopted: Callable[[list[bytes]], None] | None = None,
     ) -> WriteAheadLog[T]:
         """Makes a channel's items durable in a journal first, in this folder. See `WriteAheadLog`."""
-        return WriteAheadLog(self.folder, channel, content, owing)
+        return WriteAheadLog(self.folder, channel, content, owing, adopted)
 
-    def orphans(self) -> Iterator[list[bytes]]:
-        """What the journals of processes that died have to tell; each is removed when the next one is asked for."""
-        return orphans(self.folder)
+    def orphans(self, *, everywhere: bool = False) -> Iterator[list[bytes]]:
+        """What the journals of processes that died have to tell; each is removed when the next one is asked for.
+        `everywhere`: also those that had to be left outside of this folder."""
+        return orphans(self.folder, everywhere=everywhere)
 
     async def flush(self) -> None:
         """Returns when everything submitted before is committed."""

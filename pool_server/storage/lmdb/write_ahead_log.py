@@ -1,7 +1,8 @@
 """Durable at once, in the engine a moment later.
 
-An item is promised as soon as the journal holds it; many of them together then go to the engine by their channel.
-While the journal cannot take one (full, no disk space) it is promised when the engine has it.
+An item is promised as soon as the journal holds it, whether or not the engine can be written; many of them together
+then go to the engine by their channel. While the journal cannot take one (full, no disk space) it is promised when the
+engine has it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pool_server.storage.errors import StoreError
 from pool_server.storage.lmdb.group_commit import ENOUGH, Channel
-from pool_server.storage.lmdb.log_file import LogFile
+from pool_server.storage.lmdb.log_file import LogFile, leave
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,24 @@ class _Batch(NamedTuple, Generic[T]):
     loop: asyncio.AbstractEventLoop
 
 
+class Leftover(NamedTuple):
+    """What became of items that the engine had not taken at the end: how many wait in a journal of the folder, how
+    many in a file elsewhere and where that is, and how many are nowhere, and why."""
+
+    kept: int = 0
+    elsewhere: int = 0
+    path: Path | None = None
+    lost: int = 0
+    why: str = ""
+
+
 class WriteAheadLog(Generic[T]):
     """Items of one channel, whose results say whether they were kept. Use from one event loop at a time.
 
     `content(item)` makes what the journal holds of an item; it runs in a thread. What the engine could not take is
     for the channel's `failed` to keep: the journal stays as long as `owing()`, and `made_up` says when that is over.
+    Where the disk has no room for a journal, that of a dead process is gone on with: `adopted` is told on the loop
+    what it holds, and keeps it likewise.
     """
 
     def __init__(
@@ -51,11 +65,16 @@ class WriteAheadLog(Generic[T]):
         channel: Channel[T, bool],
         content: Callable[[T], bytes],
         owing: Callable[[], bool] = lambda: False,
+        adopted: Callable[[list[bytes]], None] | None = None,
     ) -> None:
         self._folder = folder
         self._channel = channel
         self._content = content
         self._owing = owing
+        self._adopted = adopted
+        self.unlogged = 0  # items that neither the journal nor the engine has; only the channel's `failed`
+        self._left: Sequence[bytes] = ()
+        self._fate = Leftover()
         self._bell: queue.SimpleQueue[_Batch[T] | int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._new: tuple[list[T], list[Future]] = ([], [])  # this turn's
@@ -68,12 +87,20 @@ class WriteAheadLog(Generic[T]):
         self._readers: list[tuple[int, asyncio.Future[None]]] = []
         self._left_alone_until = 0.0  # monotonic seconds; the thread's
 
-    def send(self, item: T) -> Future:
-        """The future resolves when the item is durable; False: only the channel's `failed` has it."""
-        loop = asyncio.get_running_loop()
+    def start(self) -> None:
+        """Make the journal now, before there is anything to promise: the disk may be full when there is."""
+        self._begin()
+        self._bell.put(_Batch([], [], self._sent, asyncio.get_running_loop()))
+
+    def _begin(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="store-journal", daemon=True)
             self._thread.start()
+
+    def send(self, item: T) -> Future:
+        """The future resolves when the item is durable; False: only the channel's `failed` has it."""
+        loop = asyncio.get_running_loop()
+        self._begin()
         future: Future = loop.create_future()
         items, futures = self._new
         items.append(item)
@@ -103,15 +130,19 @@ class WriteAheadLog(Generic[T]):
 
     def made_up(self) -> None:
         """What the engine could not take was written by other ways."""
+        self.unlogged = 0
         self._bell.put(self._landed)
 
-    async def close(self) -> None:
-        """Brings everything to the engine. What it does not take is found in the journal by whoever opens next."""
+    async def close(self, owed: Callable[[], Sequence[bytes]] = tuple) -> Leftover:
+        """Brings everything to the engine. What it does not take (`owed()` tells it, once all was tried) is found by
+        whoever opens the folder next: in the journal, else wherever it could be written."""
         await self.settled()
+        self._left = owed()
         thread, self._thread = self._thread, None
         if thread is not None:
             self._bell.put(None)
             await asyncio.to_thread(thread.join)
+        return self._fate
 
     # -- in the thread
 
@@ -131,28 +162,59 @@ class WriteAheadLog(Generic[T]):
                 journal.begin_anew()
             batches = [one for one in work if isinstance(one, _Batch)]
             if batches:
-                journal, kept = self._journal(journal, [item for batch in batches for item in batch.items])
+                journal, kept = self._journal(journal, batches)
                 last = batches[-1].last if kept else last
                 for batch in batches:
                     self._tell(batch, kept)
+        self._fate = self._leave(journal)
         if journal is not None:
             journal.close(keep=self._closed or self._owing() or self._landed < last)
 
-    def _journal(self, journal: LogFile | None, items: Sequence[T]) -> tuple[LogFile | None, bool]:
-        """The journal, made when it is needed first, and whether it has the items now."""
+    def _leave(self, journal: LogFile | None) -> Leftover:
+        """Find a place for what is owed at the end and not in the journal."""
+        contents = list(self._left)
+        try:
+            there = set(journal.contents) if journal is not None and contents else set()
+        except OSError:  # somebody took it away
+            there = set()
+        bare = [content for content in contents if content not in there]
+        kept = len(contents) - len(bare)
+        if not bare:
+            return Leftover(kept)
+        try:
+            path = leave(self._folder, bare)
+        except OSError as exc:
+            return Leftover(kept, lost=len(bare), why=exc.strerror or str(exc))
+        if path.parent == self._folder:
+            return Leftover(len(contents))
+        return Leftover(kept, len(bare), path)
+
+    def _journal(self, journal: LogFile | None, batches: Sequence[_Batch[T]]) -> tuple[LogFile | None, bool]:
+        """The journal, made when it is needed first, and whether it has what the batches bring now."""
         if time.monotonic() < self._left_alone_until:
             return journal, False
         try:
-            contents = [self._content(item) for item in items]
+            contents = [self._content(item) for batch in batches for item in batch.items]
         except Exception:  # one that cannot be written: the engine tells which
             return journal, False
         try:
-            journal = journal or LogFile(self._folder)
+            journal = journal or self._make(batches[0].loop)
             return journal, journal.append(contents)
         except OSError as exc:
             log.warning("the journal takes nothing for %.0f s, its store does: %s", RETRY_S, exc.strerror)
             self._left_alone_until = time.monotonic() + RETRY_S
             return journal, False
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> LogFile:
+        try:
+            return LogFile(self._folder)
+        except OSError:
+            found = LogFile.adopt(self._folder) if self._adopted is not None else None
+            if found is None or self._adopted is None:
+                raise
+            journal, contents = found
+            loop.call_soon_threadsafe(self._adopted, contents)  # before any batch is said to be kept
+            return journal
 
     def _tell(self, batch: _Batch[T], kept: bool) -> None:
         try:
@@ -178,8 +240,17 @@ class WriteAheadLog(Generic[T]):
         """The journal could not take a batch: it is promised when the engine has it."""
         self._hand_over()
         self._promised = batch.last
-        for kept, future in zip(self._to_engine(batch.items), batch.futures, strict=False):
-            kept.add_done_callback(partial(_pass_on, future))
+        tried = self._to_engine(batch.items)
+        for kept, future in zip(tried, batch.futures, strict=False):
+            kept.add_done_callback(partial(self._pass_on, future))
+        for future in batch.futures[len(tried) :]:  # the store is closed
+            if not future.done():
+                future.set_result(False)
+
+    def _pass_on(self, future: Future, kept: Future) -> None:
+        self.unlogged += not kept.result()
+        if not future.done():
+            future.set_result(kept.result())
 
     def _hand_over(self) -> None:
         if self._timer is not None:
@@ -191,6 +262,8 @@ class WriteAheadLog(Generic[T]):
 
     def _to_engine(self, items: Sequence[T]) -> list[Future]:
         last = self._promised
+        if not items:
+            return []
         try:
             futures = [self._channel.send(item) for item in items]
         except StoreError:  # closed already
@@ -211,8 +284,3 @@ class WriteAheadLog(Generic[T]):
                 self._readers.append((wanted, reader))
             elif not reader.done():
                 reader.set_result(None)
-
-
-def _pass_on(future: Future, kept: Future) -> None:
-    if not future.done():
-        future.set_result(kept.result())

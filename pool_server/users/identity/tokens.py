@@ -87,6 +87,10 @@ class Signer:
                 return value
         return None
 
+    def page_token(self, cookie: str) -> str:
+        """What a form of the session with this cookie carries, so that no other session's form is taken."""
+        return _mac(self._current, "page:" + cookie)
+
     def fingerprint(self, text: str) -> str:
         """A short keyed hash: tells whether a setting is still the same without keeping it."""
         return _mac(self._current, "fingerprint:" + text)[:16]

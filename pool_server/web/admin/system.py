@@ -71,4 +71,7 @@ class Snapshot:
         up.add_metric([], self.ctx.clock() - self.ctx.started_at)
         healthy = GaugeMetricFamily("pool_books_writable", "1 while usage can be recorded")
         healthy.add_metric([], float(self.ctx.ledger.healthy))
-        yield from (accounts, room, in_flight, up, healthy)
+        waiting = GaugeMetricFamily("pool_records_waiting", "Usage records the store has no room for", labels=["where"])
+        waiting.add_metric(["log"], self.ctx.ledger.waiting - self.ctx.ledger.unlogged)
+        waiting.add_metric(["memory"], self.ctx.ledger.unlogged)
+        yield from (accounts, room, in_flight, up, healthy, waiting)

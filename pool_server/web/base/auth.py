@@ -13,6 +13,11 @@ from pool_server.web.base.context import WebContext
 COOKIE = "pool_session"
 
 
+def cookie_name(secure: bool) -> str:
+    """The session cookie's name. A browser takes the prefix only over TLS, from this very host, for all its paths."""
+    return f"__Host-{COOKIE}" if secure else COOKIE
+
+
 class Caller(msgspec.Struct, frozen=True):
     """`rank` compares with `Access`; `via` is "local", "session", "key", "password" or "" for nobody.
 
@@ -36,7 +41,7 @@ def shown(headers: Mapping[str, str]) -> str:
     return headers.get("X-Api-Key", "") or headers.get("X-Goog-Api-Key", "")
 
 
-async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, wanted: int) -> Caller:
+async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cookie: str, wanted: int) -> Caller:
     """Who this request comes from, as far as a route that wants `wanted` must know.
 
     In local mode the guard has already turned away everyone but this machine. A credential in a header is a pool
@@ -55,8 +60,7 @@ async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, wante
         if isinstance(admin, Principal):
             return Caller(3, "password", admin)
         return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)
-    session = handler.get_cookie(COOKIE)
-    principal = ctx.users.session(session) if session else None
+    principal = ctx.users.session(cookie) if cookie else None
     if principal is None:
         return NOBODY
     return Caller(3 if principal.admin else 2, "session", principal)

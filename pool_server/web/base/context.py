@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,6 +38,8 @@ class WebContext:
     sources: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
     digest: tuple[float, Any] = (0.0, None)  # when the accounts were last looked at for open pages, and how they were
+    newest: tuple[float, dict[str, str]] = field(default_factory=lambda: (0.0, {}))  # user → id, looked up at that time
+    streams: Counter[str] = field(default_factory=Counter)  # live streams open in this process, by session
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
     @property

@@ -6,6 +6,7 @@ byte of the body is read.
 
 from __future__ import annotations
 
+import hmac
 import logging
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar, cast
@@ -19,6 +20,7 @@ from pool_server.http1 import TornadoConnection
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
 from pool_server.web.base import auth
 from pool_server.web.base.context import WebContext
+from pool_server.web.base.cross_site import BodyKind, body_kind, has_body, is_foreign
 from pool_server.web.base.proxies import real_peer, real_scheme
 
 log = logging.getLogger("pool_server.web")
@@ -65,7 +67,7 @@ class BaseHandler(RequestHandler):
 
     access: ClassVar[Access]
     body_cap: ClassVar[int] = 64 * 1024  # bytes
-    takes_forms: ClassVar[bool] = False  # a plain HTML form may post here: its XSRF field is checked in `form()`
+    takes: ClassVar[frozenset[BodyKind]] = frozenset({BodyKind.JSON})  # a form's token is checked in `form()`
     ctx: WebContext
     caller: auth.Caller
 
@@ -81,7 +83,9 @@ class BaseHandler(RequestHandler):
     def initialize(self, ctx: WebContext) -> None:
         self.ctx = ctx
         self.caller = auth.NOBODY
+        self.body_kind = body_kind(self.request.headers)
         self._chunks = bytearray()
+        self.request.arguments.pop("_xsrf", None)  # a token in the address could have been put there by anybody
 
     # -- coming in ------------------------------------------------------------------------------------------
 
@@ -98,11 +102,20 @@ class BaseHandler(RequestHandler):
                 raise ProblemError(403, "not_local", reason)
         self.peer = real_peer(connection_peer, headers, self.ctx.trusted)
         self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
-        self.caller = await auth.identify(self.ctx, self, peer=self.peer, wanted=self.access)
+        self._refuse_foreign()
+        self.caller = await auth.identify(
+            self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self.access
+        )
         self._admit()
-        self._check_origin()
+        self._check_body_kind()
         if self.caller.rank > Access.OPEN:
             await self.ctx.ledger.fresh()  # what was recorded a moment ago is part of what a page shows
+
+    def _refuse_foreign(self) -> None:
+        """A change that another site's page asks for ends here, before anybody's tries are counted."""
+        own = (self.request.headers.get("Host", ""), self.ctx.settings.public_url)
+        if self.request.method not in SAFE and is_foreign(self.request.headers, own):
+            raise ProblemError(403, "cross_site", "this was asked for by a page of another site")
 
     def _cap_body(self) -> None:
         try:
@@ -124,31 +137,58 @@ class BaseHandler(RequestHandler):
                 raise ProblemError(403, "forbidden", "this is not yours to see or to change")
             raise ProblemError(401, "sign_in", "sign in first")
 
-    def _check_origin(self) -> None:
-        """Tornado's XSRF token on every change a browser could be tricked into.
+    def _check_body_kind(self) -> None:
+        """JSON, or a form where one is taken; and the token of every change a browser could be tricked into.
 
-        A call that carries its own credential in a header cannot be forged by a foreign page; neither can one
-        without any trace of a browser. A plain form's token is checked when the form is read.
+        A call that carries its own credential in a header cannot be forged by another site's page; neither can one
+        without any trace of a browser. JSON cannot be sent across sites without consent. A form's token is checked
+        when the form is read.
         """
-        if self.request.method in SAFE or self.caller.via in ("key", "password"):
+        headers, kind = self.request.headers, self.body_kind
+        if self.request.method in SAFE:
             return
-        headers = self.request.headers
+        own_credential = self.caller.via in ("key", "password")
+        unnamed = kind is BodyKind.ABSENT and self.access is not Access.OPEN and not has_body(headers)
+        from_program = own_credential and kind in (BodyKind.FORM, BodyKind.ABSENT)  # curl names every body a form
+        if kind not in self.takes and not unnamed and not from_program:
+            raise ProblemError(415, "json_only", "send application/json")
+        if own_credential or self.access is Access.OPEN:
+            return
         browser = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
-        is_form = headers.get("Content-Type", "").partition(";")[0].strip() != "application/json"
-        if self.access is Access.OPEN:
-            # Nothing is signed in by cookie here. JSON cannot be sent across origins without our consent, and a
-            # form must bring its token.
-            if is_form and not self.takes_forms:
-                raise ProblemError(415, "json_only", "send application/json")
-            return
-        if browser and not (self.takes_forms and is_form):
+        if browser and kind is not BodyKind.FORM:
             self.check_xsrf_cookie()
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers reach the pool over TLS, as far as the connection or the settings say."""
+        scheme = getattr(self, "scheme", self.request.protocol)
+        return scheme == "https" or self.ctx.settings.public_url.lower().startswith("https:")
+
+    @property
+    def session_cookie(self) -> str:
+        """The session cookie's value, "" without one. Over TLS its name keeps neighbours from setting it."""
+        return self.get_cookie(auth.cookie_name(self.is_secure), "") or ""
+
+    @property
+    def xsrf_token(self) -> bytes:
+        """The token that a change must carry: of the session where there is one, else of the browser's own cookie."""
+        if self.caller.via != "session":
+            return super().xsrf_token
+        token = self.ctx.users.page_token(self.session_cookie)
+        if self.get_cookie("_xsrf") != token:
+            self.set_cookie("_xsrf", token)
+        return token.encode()
 
     def check_xsrf_cookie(self) -> None:
         try:
-            super().check_xsrf_cookie()
+            if self.caller.via != "session":
+                super().check_xsrf_cookie()
+                return
         except HTTPError:
             raise ProblemError(403, "xsrf", "the page is out of date: reload it and try again") from None
+        shown = self.request.headers.get("X-Xsrftoken") or self.get_argument("_xsrf", "")
+        if not hmac.compare_digest(shown.encode(), self.ctx.users.page_token(self.session_cookie).encode()):
+            raise ProblemError(403, "xsrf", "the page is out of date: reload it and try again")
 
     # -- the body -------------------------------------------------------------------------------------------
 
@@ -163,7 +203,7 @@ class BaseHandler(RequestHandler):
             raise ProblemError(400, "bad_request", str(wrong).splitlines()[0]) from None
 
     def is_form(self) -> bool:
-        return self.request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded")
+        return self.body_kind is BodyKind.FORM
 
     def form(self) -> dict[str, str]:
         """The fields of a plain HTML form, after its XSRF token was checked."""
@@ -202,8 +242,16 @@ class BaseHandler(RequestHandler):
         """Tornado's, with the flags no cookie of this house goes without."""
         kwargs.setdefault("path", "/")
         kwargs["samesite"] = "Strict"
-        kwargs["secure"] = getattr(self, "scheme", self.request.protocol) == "https"
+        kwargs["secure"] = self.is_secure
         super().set_cookie(name, value, *args, **kwargs)
+
+    def set_session(self, cookie: str, expires: float) -> None:
+        """Sign this browser in until `expires` (unix seconds)."""
+        self.set_cookie(auth.cookie_name(self.is_secure), cookie, expires=expires, httponly=True)
+
+    def clear_session(self) -> None:
+        """Sign this browser out."""
+        self.clear_cookie(auth.cookie_name(self.is_secure))
 
     def answer(self, value: Any, status: int = 200) -> None:
         """Finish with JSON."""

@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from pool_server.web.base.auth import COOKIE
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import Access, BaseHandler
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 
 TICK_S = 1.0
 STATE_TICKS = 3  # the accounts are looked at every third tick
 SILENCE_TICKS = 15  # a comment after so many ticks without an event keeps proxies from closing
 RETRY_MS = 3000
+MOST = 8  # live streams of one session in one process
 
 
 class PageWatch:
@@ -48,12 +48,19 @@ class PageWatch:
         return events
 
     def _newest(self) -> str:
-        """The id of the user's newest exchange, "" for none. The admin's pages show everyone's."""
-        if self.user:
-            found = self.ctx.ledger.latest(self.user, 1)
-        else:
-            found, _ = self.ctx.ledger.requests(1)
-        return found[0].id if found else ""
+        """The id of the user's newest exchange, "" for none. The admin's pages show everyone's.
+
+        One look a tick serves every page of that user.
+        """
+        now = self.ctx.clock()
+        at, newest = self.ctx.newest
+        if not 0 <= now - at < TICK_S / 2:
+            newest = {}
+            self.ctx.newest = (now, newest)
+        if self.user not in newest:
+            found = self.ctx.ledger.latest(self.user, 1) if self.user else self.ctx.ledger.requests(1)[0]
+            newest[self.user] = found[0].id if found else ""
+        return newest[self.user]
 
     def _digest(self) -> Any:
         """What a page shows of the accounts, coarse enough that not every request is a change.
@@ -86,13 +93,22 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
         everyone = self.principal.admin and not self.principal.local
-        watch = PageWatch(self.ctx, "" if everyone else self.principal.user)
-        self.write(f"retry: {RETRY_MS}\n\n")
+        session = self.principal.session or self.principal.user
+        if self.ctx.streams[session] >= MOST:
+            raise ProblemError(
+                429, "too_many_pages", "too many pages are open: close some", retry_after=RETRY_MS / 1000
+            )
+        self.ctx.streams[session] += 1
         try:
+            self.write(f"retry: {RETRY_MS}\n\n")
             await self.flush()
-            await self._follow(watch)
+            await self._follow(PageWatch(self.ctx, "" if everyone else self.principal.user))
         except StreamClosedError:
             return
+        finally:
+            self.ctx.streams[session] -= 1
+            if not self.ctx.streams[session]:
+                del self.ctx.streams[session]
 
     async def _follow(self, watch: PageWatch) -> None:
         silent = 0
@@ -117,7 +133,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         """A session that was ended elsewhere ends its open pages too."""
         if self.caller.via != "session":
             return True
-        return self.ctx.users.session(self.get_cookie(COOKIE) or "") is not None
+        return self.ctx.users.session(self.session_cookie) is not None
 
     async def _send(self, name: str, data: dict[str, Any]) -> None:
         self.write(f"event: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pool_server.web.assets.bundle import assets
+from pool_server.web.assets.paths import templates_folder
 from pool_server.web.base import format, html, labels
-from pool_server.web.base.assets import assets
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
-from pool_server.web.base.paths import templates_folder
 from pool_server.web.dashboard import banner
 from pool_server.web.onboarding import snippets
 

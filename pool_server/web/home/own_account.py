@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.users import Principal
-from pool_server.web.base.auth import COOKIE
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.home import own_requests
 
@@ -93,5 +92,5 @@ class Passphrase(OwnHandler, access=Access.FRIEND):
     async def post(self) -> None:
         asked = self.body_as(NewPassphrase)
         entry = await self.ctx.users.change_passphrase(self.person, asked.current, asked.new, peer=self.peer)
-        self.set_cookie(COOKIE, entry.cookie, expires=entry.expires, httponly=True)
+        self.set_session(entry.cookie, entry.expires)
         self.answer({"changed": True})

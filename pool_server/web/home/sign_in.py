@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pool_server.users import RefusedError
-from pool_server.web.base.auth import COOKIE
+from pool_server.web.base.cross_site import JSON_OR_FORM
 from pool_server.web.base.handler import Access, ProblemError, denial
 from pool_server.web.home.home_page import HomePage
 
@@ -31,7 +31,7 @@ class AdminLogin(msgspec.Struct, forbid_unknown_fields=True):
 class Login(HomePage, access=Access.OPEN):
     """`POST /api/friend/login` → the session cookie, `{"user", "is_new"}`, for somebody new the first key."""
 
-    takes_forms = True
+    takes = JSON_OR_FORM
 
     def get(self) -> None:
         self.redirect("/", status=303)
@@ -47,7 +47,7 @@ class Login(HomePage, access=Access.OPEN):
                 raise
             self._again(asked, denial(refused.denied, self.ctx.clock()))
             return
-        self.set_cookie(COOKIE, entry.cookie, expires=entry.expires, httponly=True)
+        self.set_session(entry.cookie, entry.expires)
         if not form:
             answer: dict[str, Any] = {"user": {"id": entry.user, "name": entry.name}, "is_new": entry.is_new}
             if entry.key:
@@ -75,14 +75,14 @@ class Login(HomePage, access=Access.OPEN):
 class Logout(HomePage, access=Access.FRIEND):
     """`POST /api/friend/logout` ends this browser's session; the first page follows for a form."""
 
-    takes_forms = True
+    takes = JSON_OR_FORM
 
     async def post(self) -> None:
         form = self.is_form()
         if form:
             self.form()
-        await self.ctx.users.logout(self.get_cookie(COOKIE, "") or "", actor=self.actor)
-        self.clear_cookie(COOKIE)
+        await self.ctx.users.logout(self.session_cookie, actor=self.actor)
+        self.clear_session()
         if form:
             self.redirect("/", status=303)
         else:
@@ -92,7 +92,7 @@ class Logout(HomePage, access=Access.FRIEND):
 class Admin(HomePage, access=Access.OPEN):
     """`/admin`: the admin's sign-in, and for whoever is signed in the way to the accounts."""
 
-    takes_forms = True
+    takes = JSON_OR_FORM
 
     def get(self) -> None:
         if self.caller.rank >= Access.ADMIN:
@@ -113,7 +113,7 @@ class Admin(HomePage, access=Access.OPEN):
                 self.set_header("Retry-After", str(max(1, round(problem.retry_after))))
             self.page("admin.html", title="Operator", status=problem.status_code, problem=problem)
             return
-        self.set_cookie(COOKIE, entry.cookie, expires=entry.expires, httponly=True)
+        self.set_session(entry.cookie, entry.expires)
         if form:
             self.redirect("/accounts", status=303)
         else:

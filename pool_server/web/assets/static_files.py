@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pool_server.web.base.assets import assets
+from pool_server.web.assets.bundle import assets
+from pool_server.web.base.cross_site import BodyKind
 from pool_server.web.base.handler import Access, BaseHandler
 from pool_server.web.base.page import PageHandler
 
@@ -46,7 +47,7 @@ class Icon(BaseHandler, access=Access.OPEN):
 class NotFound(PageHandler, access=Access.OPEN):
     """Everything that is no route, whatever was sent to it."""
 
-    takes_forms = True  # to say 404 to a form too: nothing is read
+    takes = frozenset(BodyKind)  # 404 whatever is sent: nothing is read
 
     def get(self) -> None:
         self.send_error(404)

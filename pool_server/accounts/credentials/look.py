@@ -1,0 +1,191 @@
+"""One look at the pool folder: what each file holds now, compared with what is known of it.
+
+What cannot be read leaves what is known as it is. What looks lost, a folder without its last file or a file that is
+not JSON any more, is a doubt until a second look finds the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.scan import (
+    ROOT,
+    CredentialFile,
+    FolderId,
+    RejectedFile,
+    Scan,
+    because,
+    emptied,
+    scan,
+    shown,
+    unread_reason,
+)
+from pool_server.providers import Credential, CredentialRejectedError
+
+log = logging.getLogger(__name__)
+
+DOUBT_S = 1.0  # between the first look that finds something lost and the second
+
+Signature = tuple[int, int, int]
+Doubts = Mapping[str, FolderId | Signature]
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One usable credential file. `signature` tells cheaply whether the file was touched, `digest` whether it
+    changed."""
+
+    found: CredentialFile
+    credential: Credential
+    options: files.Options
+    digest: str
+    signature: Signature
+
+
+Read = Callable[[CredentialFile, Item | None], Item]  # raises CredentialRejectedError
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """Something that tells nothing now: why, and the accounts that stay as they were because of it."""
+
+    reason: str
+    accounts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.accounts:
+            return self.reason
+        if len(self.accounts) == 1:
+            return f"{self.reason}; {self.accounts[0]} stays as it was"
+        return f"{self.reason}; its {len(self.accounts)} accounts stay as they were"
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the folder held at one moment. `known`: what was in memory then.
+
+    `unread` are the files and folders (see `Scan`) that tell nothing now; accounts from there are in `items` as they
+    were known. `doubts` is what a second look has to confirm, `emptied` maps the folders that were
+    confirmed to have lost their last file to the words for it. `folders` are the directories to compare the next look
+    with.
+    """
+
+    known: dict[str, Item]
+    items: dict[str, Item]
+    rejected: list[RejectedFile]
+    unread: dict[str, Unread] = {}
+    doubts: Doubts = {}
+    emptied: dict[str, str] = {}
+    folders: dict[str, FolderId] = {}
+
+
+def look(folder: Path, known: dict[str, Item], read: Read, *, folders: Mapping[str, FolderId], sure: Doubts) -> Look:
+    """Look at the pool folder. `folders` are the directories the known files came from, `sure` the doubts of the look
+    before this one."""
+    seen = scan(folder)
+    replaced, lost = emptied(seen, [item.found.name for item in known.values()], folders)
+    gone = {name for name in lost if sure.get(name) == seen.folders[name]}
+    files_seen = _Files(known, read, sure)
+    files_seen.unread |= seen.unread
+    files_seen.unread |= dict.fromkeys(replaced, "another, empty folder is in its place (a mount?)")
+    files_seen.unread |= dict.fromkeys(lost - gone, "is empty; it is looked at again")
+    for file in seen.found:
+        files_seen.take(file)
+    items, unread = files_seen.items, files_seen.unread
+    stay = {
+        account: item
+        for account, item in known.items()
+        if account not in items and unread_reason(item.found.name, unread)
+    }
+    items |= stay
+    return Look(
+        known=known,
+        items=items,
+        rejected=seen.rejected + files_seen.rejected,
+        unread={name: Unread(reason, _from(name, stay.values())) for name, reason in unread.items()},
+        doubts={**files_seen.doubts, **{name: seen.folders[name] for name in lost}},
+        emptied={name: _lost_words(name, known.values(), items) for name in gone},
+        folders=_to_compare_with(seen, folders, replaced),
+    )
+
+
+def _to_compare_with(seen: Scan, before: Mapping[str, FolderId], replaced: set[str]) -> dict[str, FolderId]:
+    """The directories of this look; of those that tell nothing now the earlier ones."""
+    unheard = before if ROOT in seen.unread else {name: where for name, where in before.items() if name in seen.unread}
+    stand = {name: before[name] for name in replaced}
+    return {**unheard, **seen.folders, **stand}
+
+
+class _Files:
+    """Reads the files of one look, each alone."""
+
+    def __init__(self, known: Mapping[str, Item], read: Read, sure: Doubts) -> None:
+        self._known = known
+        self._read = read
+        self._sure = sure
+        self.items: dict[str, Item] = {}
+        self.rejected: list[RejectedFile] = []
+        self.unread: dict[str, str] = {}
+        self.doubts: dict[str, FolderId | Signature] = {}
+
+    def take(self, file: CredentialFile) -> None:
+        before = self._known.get(file.account)
+        try:
+            self.items[file.account] = self._read(file, before)
+        except files.UnreadFileError as exc:
+            self.unread[file.name] = str(exc)
+        except files.BrokenFileError as exc:
+            self._broken(file, before, str(exc))
+        except CredentialRejectedError as exc:
+            self._reject(file, str(exc))
+        except Exception as exc:  # whatever one file makes of the reader, the others count
+            log.error("%s could not be judged: %s", shown(file.name), type(exc).__name__)
+            self._reject(file, f"could not be judged ({type(exc).__name__})")
+
+    def _broken(self, file: CredentialFile, before: Item | None, reason: str) -> None:
+        """A file that was good may be one that somebody is writing."""
+        mark = signature_or_none(file.path)
+        if before is None or before.found != file or mark is None:
+            self._reject(file, reason)
+            return
+        self.doubts[file.name] = mark
+        if self._sure.get(file.name) == mark:
+            self._reject(file, reason)
+        else:
+            self.unread[file.name] = f"{reason}; it is looked at again"
+
+    def _reject(self, file: CredentialFile, reason: str) -> None:
+        self.rejected.append(RejectedFile(file.name, reason))
+
+
+def _from(name: str, items: Iterable[Item]) -> tuple[str, ...]:
+    """The accounts among `items` whose file is `name` or lies in the folder `name`."""
+    return tuple(sorted(item.found.account for item in items if _within(item.found.name, name)))
+
+
+def _lost_words(name: str, known: Iterable[Item], items: Mapping[str, Item]) -> str:
+    gone = [account for account in _from(name, known) if account not in items]
+    return f"was emptied; {', '.join(gone[:5])}{' …' if len(gone) > 5 else ''} left the pool"
+
+
+def _within(file: str, name: str) -> bool:
+    return file == name or name == ROOT or (name.endswith("/") and file.startswith(name))
+
+
+def signature(path: Path) -> Signature:
+    """Raises UnreadFileError."""
+    try:
+        seen = os.stat(path)
+    except OSError as exc:
+        raise files.UnreadFileError(because(exc)) from None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
+
+
+def signature_or_none(path: Path) -> Signature | None:
+    try:
+        return signature(path)
+    except files.UnreadFileError:
+        return None

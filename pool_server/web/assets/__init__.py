@@ -1,0 +1,1 @@
+"""The stylesheet, scripts and templates: where they are, held in memory, served."""
