@@ -65,18 +65,20 @@ def until(true: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -
 class PoolProcess:
     """`with PoolProcess(folder, settings) as pool`: started, listening, `pool.url` known; stopped at the end."""
 
-    def __init__(self, folder: Path, settings: Settings, *args: str) -> None:
+    def __init__(self, folder: Path, settings: Settings, *args: str, descriptors: int | None = None) -> None:
+        """`descriptors`: how many files the process may have open, None = as many as this one."""
         self.folder = folder
         self.config = folder / "config.toml"
         self.config.write_text(to_toml(settings), encoding="utf-8")
         self.settings = settings
         self._args = args
+        self._before = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
         self.url = ""
 
     def __enter__(self) -> PoolProcess:
         self._log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
-            command("serve", "--config", str(self.config), *self._args),
+            self._before + command("serve", "--config", str(self.config), *self._args),
             cwd=self.folder,
             env=environment(self.settings),
             stdout=subprocess.PIPE,

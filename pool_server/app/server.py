@@ -16,7 +16,7 @@ import msgspec
 from pool_server import __version__, accounts, ledger, users, web
 from pool_server.accounts import Accounts
 from pool_server.alerts import AlertMonitor
-from pool_server.app import logs
+from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
 from pool_server.core.models import HttpAnswer, HttpRequest
@@ -172,7 +172,8 @@ class Server:
         def serve(request: Request, response: Response) -> RequestHandler:
             return self.gateway.take(request, response) or TornadoRequestHandler(pages, request, response)
 
-        self.http = HttpServer(serve)
+        table = budgets.connection_table(lambda: self.settings)
+        self.http = HttpServer(serve, table=table, refuse=budgets.refusal, told=budgets.told)
         self._stack.push_async_callback(self.http.close)
         await self.http.listen(sockets)
 
@@ -232,6 +233,7 @@ class Server:
         self.settings = self.web.settings = self.ledger.settings = settings
         self.web.sources = sources
         self.gateway.apply(settings)
+        self.http.table.limits = budgets.connection_limits(settings, budgets.descriptor_limit())
         logs.set_debug(settings.debug)
 
 

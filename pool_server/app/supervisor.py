@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool_server import __version__
-from pool_server.app import run_file
+from pool_server.app import budgets, run_file
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import Server
 from pool_server.core.settings import ConfigError, Settings, bind_address
@@ -38,6 +38,7 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
     """Serves until told to stop; the exit code. Raises ConfigError, StartError or StoreError with one line."""
     settings = loaded.settings
     address = bind_address(settings)
+    budgets.raise_descriptor_limit()
     with lock_folder(Path(settings.data_dir)):
         sockets = listen(address.host, address.port, friends_mode=settings.friends_mode)
         with contextlib.ExitStack() as listening, run_file.announced(Path(settings.data_dir), _url(sockets)):

@@ -148,6 +148,15 @@ class CodexSettings(Section, frozen=True):
     hold_conversations_mb: Count = 0  # 0 = off: nothing of a conversation is kept for replay
 
 
+class Budgets(Section, frozen=True):
+    """What one worker holds at most, whoever asks for it."""
+
+    connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 8192  # of clients; fewer where descriptors are few
+    connections_per_address: Annotated[int, Meta(ge=4, le=1_000_000)] = 256
+    first_byte_s: Timeout = 10.0  # a new connection may say nothing for so long
+    reserved_files: Annotated[int, Meta(ge=32, le=65536)] = 128  # descriptors no connection may take
+
+
 class Settings(Section, frozen=True):
     """Everything the operator can say. Sizes, times and units are in the names."""
 
@@ -179,6 +188,7 @@ class Settings(Section, frozen=True):
     alerts: Alerts = Alerts()
     backup: Backup = Backup()
     codex: CodexSettings = CodexSettings()
+    budgets: Budgets = Budgets()
     gemini_client_id: str = ""  # only from GEMINI_OAUTH_CLIENT_ID
     gemini_client_secret: str = ""  # only from GEMINI_OAUTH_CLIENT_SECRET
 

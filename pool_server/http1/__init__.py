@@ -4,11 +4,12 @@ Written for the data path, where each request and each event of a stream passes:
 carries, nothing else stands between. Pages are Tornado's, behind the same front.
 """
 
+from pool_server.http1.admission import ConnectionLimits, ConnectionTable, TooMany
 from pool_server.http1.client import Answer, Body, ResponseTimeoutError, UpstreamDisconnectedError, request_head
 from pool_server.http1.front import HttpServer
 from pool_server.http1.lines import CONNECT_S, ConnectError, ConnectionPool, Origin, proxy_authorization
 from pool_server.http1.request import Headers, Request
-from pool_server.http1.server import ClientDisconnectedError, RequestHandler, Response
+from pool_server.http1.server import ClientDisconnectedError, RequestHandler, Response, ServerConnection
 from pool_server.http1.tornado import TornadoConnection, TornadoRequestHandler
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "Body",
     "ClientDisconnectedError",
     "ConnectError",
+    "ConnectionLimits",
     "ConnectionPool",
+    "ConnectionTable",
     "Headers",
     "HttpServer",
     "Origin",
@@ -25,6 +28,8 @@ __all__ = [
     "RequestHandler",
     "Response",
     "ResponseTimeoutError",
+    "ServerConnection",
+    "TooMany",
     "TornadoConnection",
     "TornadoRequestHandler",
     "UpstreamDisconnectedError",

@@ -1,50 +1,172 @@
-"""Listens, and looks after the connections of clients."""
+"""Listens, and looks after the connections of clients.
+
+Connections are taken from the listening sockets a few a turn of the event loop, and each is judged before anything is
+made for it: whoever only opens connections costs a system call each.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from pool_server.http1.admission import ConnectionLimits, ConnectionTable, TooMany
 from pool_server.http1.request import Request
-from pool_server.http1.server import RequestHandler, Response, ServerConnection
+from pool_server.http1.server import LINGER_S, RequestHandler, Response, ServerConnection
 
 _SWEEP_S = 15.0
+_NEW_SWEEP_S = 1.0  # connections that say nothing are looked at more often
 _FLUSH_S = 2.0  # for what was written to reach its client when the front closes
+_BACKLOG = 1024
+_BURST = 32  # connections taken from a socket in one turn
+_PAUSE_S = 0.05  # without descriptors or memory for another connection
+_LINGERING = 32  # connections turned away that may wait for their answer to be read
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def refusal(why: TooMany) -> bytes:
+    """An answer without words to whoever is one too many; it is not known yet what protocol they speak."""
+    status = "429 Too Many Requests" if why is TooMany.ADDRESS else "503 Service Unavailable"
+    return f"HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
 class HttpServer:
-    """`serve(request, response)` gives each request its taker, as soon as its head is here."""
+    """`serve(request, response)` gives each request its taker, as soon as its head is here.
 
-    def __init__(self, serve: Callable[[Request, Response], RequestHandler]) -> None:
+    `table` judges new connections, `refuse` words the answer to one too many. `told` hears how connections end that
+    the server ends: "refused" or "ended" with the `TooMany` that is the reason, "silent" or "tls" without one.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[[Request, Response], RequestHandler],
+        *,
+        table: ConnectionTable[ServerConnection] | None = None,
+        refuse: Callable[[TooMany], bytes] = refusal,
+        told: Callable[[str, str], object] = lambda what, why: None,
+    ) -> None:
         self.serve = serve
         self.stopping = False
-        self.connections: set[ServerConnection] = set()
+        self.table = table if table is not None else ConnectionTable(ConnectionLimits())
+        self.told = told
+        self.long_heads = 0  # bytes of long heads that are not whole yet
+        self._refuse = refuse
+        self._refused: dict[socket.socket, asyncio.TimerHandle] = {}  # may read why
         self._empty = asyncio.Event()  # no connection is left
-        self._servers: list[asyncio.Server] = []
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sockets: list[socket.socket] = []
+        self._making: set[asyncio.Task[None]] = set()
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+
+    @property
+    def connections(self) -> Collection[ServerConnection]:
+        """Those that are open and speak HTTP."""
+        return self.table.open
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Serves on bound, listening sockets."""
+        """Serves on bound, listening, non-blocking sockets; they are the server's own from now on."""
         loop = asyncio.get_running_loop()
         for bound in sockets:
-            self._servers.append(await loop.create_server(lambda: ServerConnection(self), sock=bound, backlog=1024))
-        self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+            bound.setblocking(False)
+            bound.listen(_BACKLOG)
+            self._sockets.append(bound)
+            loop.add_reader(bound, self._accept, bound)
+        self._again(_SWEEP_S, self._sweep)
+        self._again(_NEW_SWEEP_S, self._sweep_new)
+
+    # -- new connections
+
+    def _accept(self, bound: socket.socket) -> None:
+        for _ in range(_BURST):
+            try:
+                taken, address = bound.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _LACKING:
+                    raise
+                self.told("refused", TooMany.DESCRIPTORS)
+                self._make_way(bound)
+                return
+            if self._judge(taken, str(address[0]) if isinstance(address, tuple) else "") is TooMany.DESCRIPTORS:
+                self._make_way(bound)
+                return
+
+    def _make_way(self, bound: socket.socket) -> None:
+        """Ends some that wait. Nobody is taken until their descriptors are back, or the loop would only turn."""
+        for waiting in self.table.longest_waits(_BURST):
+            self._end(waiting, TooMany.DESCRIPTORS)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(bound)
+        loop.call_later(_PAUSE_S, lambda: bound in self._sockets and loop.add_reader(bound, self._accept, bound))
+
+    def _judge(self, taken: socket.socket, address: str) -> TooMany | None:
+        """Takes a new connection or turns it away, and why."""
+        verdict = self.table.judge(address, taken.fileno())
+        if verdict.refused is not None:
+            self._turn_away(taken, verdict.refused)
+            return verdict.refused
+        if verdict.ended is not None:
+            self._end(verdict.ended, verdict.why)
+        task = asyncio.get_running_loop().create_task(self._make(taken, ServerConnection(self, address)))
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        return None
+
+    def _turn_away(self, taken: socket.socket, why: TooMany) -> None:
+        self.told("refused", why)
+        taken.setblocking(False)
+        try:
+            taken.send(self._refuse(why))
+            taken.shutdown(socket.SHUT_WR)
+        except OSError:
+            taken.close()
+            return
+        if why is TooMany.DESCRIPTORS:
+            taken.close()
+            return
+        if len(self._refused) >= _LINGERING:
+            self._drop(next(iter(self._refused)))
+        self._refused[taken] = asyncio.get_running_loop().call_later(LINGER_S, self._drop, taken)
+
+    def _drop(self, refused: socket.socket) -> None:
+        self._refused.pop(refused).cancel()
+        refused.close()
+
+    def _end(self, waiting: ServerConnection, why: TooMany | None) -> None:
+        self.told("ended", why or "")
+        self.table.closed(waiting)  # at once: the transport takes a turn of the loop
+        waiting.close()
+
+    async def _make(self, taken: socket.socket, connection: ServerConnection) -> None:
+        """Gives the connection its transport."""
+        try:
+            taken.setblocking(False)
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, taken)
+        except OSError:  # it has left already
+            taken.close()
+            self.forget(connection)
+
+    # -- the way out
 
     def stop(self) -> None:
         """Takes no new connection; those that are open get one answer more."""
         self.stopping = True
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for bound in self._sockets:
+            asyncio.get_running_loop().remove_reader(bound)
+            bound.close()
+        self._sockets.clear()
 
     async def close(self) -> None:
         """Ends every connection, the slow ones after a moment."""
         self.stop()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for refused in list(self._refused):
+            self._drop(refused)
         for connection in list(self.connections):
             if connection.linger is None:
                 connection.close()
@@ -59,12 +181,23 @@ class HttpServer:
 
     def forget(self, connection: ServerConnection) -> None:
         """A connection has ended, or left HTTP."""
-        self.connections.discard(connection)
+        self.table.closed(connection)
         if not self.connections:
             self._empty.set()
 
+    # -- connections that take too long
+
+    def _again(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timers[call] = asyncio.get_running_loop().call_later(seconds, call)
+
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time()
         for connection in list(self.connections):
-            connection.tidy(loop.time())
-        self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+            connection.tidy(now)
+        self._again(_SWEEP_S, self._sweep)
+
+    def _sweep_new(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in self.table.new:
+            connection.tidy(now)
+        self._again(_NEW_SWEEP_S, self._sweep_new)

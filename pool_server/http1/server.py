@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from pool_server.http1.front import HttpServer
 
 IDLE_S = 3600.0  # how long a connection may wait for its next request
-HEAD_S = 120.0  # how long a head may take from its first byte to its last
+HEAD_S = 20.0  # how long a head may take from its first byte to its last
 BODY_S = 900.0  # how long a whole request may take
+BRIEF_IDLE_S = 75.0  # both, after and in a request that nobody known sent
+BRIEF_BODY_S = 30.0
 STALLED_S = 600.0  # how long a client that is behind may read next to nothing
 CLOSING_S = 60.0  # how long a client may take to read what was written before the end
 LINGER_S = 2.0  # how long a client that was answered early may go on sending, so that it gets to read the answer
+USUAL_HEAD = 16 << 10  # bytes; what is kept of longer ones that are not whole yet counts against `LONG_HEADS`
+LONG_HEADS = 4 << 20  # bytes of all connections together
 _VERSIONS = frozenset({"1.0", "1.1"})
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _END = b"\r\n\r\n"
+_TLS = 0x16  # a TLS handshake record begins so (RFC 8446 §5.1), and no request does
 
 
 class ClientDisconnectedError(ConnectionError):
@@ -56,7 +61,7 @@ class Response:
     headers say. What is written of a body where none may be is left out.
     """
 
-    __slots__ = ("_chunked", "_connection", "_old", "bare", "closed", "finished", "last", "started")
+    __slots__ = ("_chunked", "_connection", "_old", "bare", "brief", "closed", "finished", "last", "started")
 
     def __init__(self, connection: ServerConnection, *, old: bool, last: bool, bare: bool) -> None:
         self._connection = connection
@@ -64,6 +69,7 @@ class Response:
         self._chunked = False
         self.last = last  # the connection ends with this answer
         self.bare = bare
+        self.brief = False  # see `shorten`
         self.closed = False  # nothing can be written any more
         self.started = False
         self.finished = False
@@ -121,6 +127,12 @@ class Response:
             self.closed = True
             self._connection.close()
 
+    def shorten(self) -> None:
+        """Nobody known sent this request: its body gets less time, the connection is kept less long, and where there
+        are too many connections it may give way while the body is still to come."""
+        self.brief = True
+        self._connection.shortened()
+
     def release(self) -> tuple[asyncio.Transport, bytes]:
         """The connection leaves HTTP: its transport, which reads nothing any more, and what was read beyond the
         request."""
@@ -133,16 +145,16 @@ class ServerConnection(asyncio.Protocol):
     read that."""
 
     __slots__ = (
-        "_answer", "_closing", "_draining", "_front", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
-        "_reading", "_since", "_taker", "_target", "_transport", "_whole", "linger",
+        "_answer", "_brief", "_closing", "_counted", "_draining", "_front", "_headers", "_left", "_loop", "_next",
+        "_parser", "_peer", "_reading", "_since", "_spoke", "_taker", "_target", "_transport", "_whole", "linger",
     )  # fmt: skip
 
-    def __init__(self, front: HttpServer) -> None:
+    def __init__(self, front: HttpServer, address: str = "") -> None:
         self._front = front
         self._loop = asyncio.get_running_loop()
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._peer = ""
+        self._peer = address
         self._next = b""  # what is not parsed yet: an unfinished head, or requests to come
         self._target = b""
         self._headers: Headers | None = None  # of the head that is being parsed
@@ -153,8 +165,12 @@ class ServerConnection(asyncio.Protocol):
         self._draining: asyncio.Future[None] | None = None  # the client is behind
         self._closing = False  # nothing that comes is looked at any more
         self._since = self._loop.time()  # when what it waits for began
+        self._spoke = False  # a byte has come
+        self._brief = False  # the request before was nobody's
+        self._counted = 0  # bytes of `_next` that count against `LONG_HEADS`
         self._whole = False  # the request under way is all here
         self.linger: asyncio.TimerHandle | None = None
+        front.table.opened(self, address)
 
     def tidy(self, now: float) -> None:
         """Ends a connection that has waited for too long; `now` is the loop's time."""
@@ -163,21 +179,25 @@ class ServerConnection(asyncio.Protocol):
             if waited > CLOSING_S:
                 self.abort()
         elif self._draining is not None:
-            if waited > STALLED_S:
+            answer = self._answer
+            if waited > (BRIEF_BODY_S if answer is not None and answer.brief else STALLED_S):
                 self.abort()
-        elif self._answer is None:
-            if waited > (HEAD_S if self._next else IDLE_S):
+        elif self._answer is not None:
+            if not self._whole and waited > (BRIEF_BODY_S if self._answer.brief else BODY_S):
                 self.close()
-        elif not self._whole and waited > BODY_S:
+        elif not self._spoke:
+            if waited > self._front.table.limits.first_byte_s:
+                self._front.told("silent", "")
+                self.close()
+        elif waited > (HEAD_S if self._next else BRIEF_IDLE_S if self._brief else IDLE_S):
             self.close()
 
     # -- what the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._front.connections.add(self)
+        if self._closing:  # it has given way to another since
+            self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         taker, answer, whole = self._taker, self._answer, self._whole
@@ -191,7 +211,7 @@ class ServerConnection(asyncio.Protocol):
         self._closing = True
         self._front.forget(self)
         self._transport = self._parser = self._taker = self._answer = None
-        self._next = b""
+        self._drop_waiting()
         if self.linger is not None:
             self.linger.cancel()
             self.linger = None
@@ -216,11 +236,22 @@ class ServerConnection(asyncio.Protocol):
             self._feed_body(data)
             return
         if self._answer is None and not self._next:
-            self._since = self._loop.time()
+            self._spoke, self._since = True, self._loop.time()
         self._next += data
         if self._answer is None and self._draining is None:
             self._read_head()
-        if len(self._next) > HEAD_CAP and self._reading and self._transport is not None:
+        if len(self._next) > USUAL_HEAD or self._counted:
+            self._bound_waiting()
+
+    def _bound_waiting(self) -> None:
+        """Long heads are rare, and whoever sends them may mean harm: all that wait have one budget."""
+        waiting, front = len(self._next), self._front
+        front.long_heads += (size := waiting if waiting > USUAL_HEAD else 0) - self._counted
+        self._counted = size
+        much = size > 0 and front.long_heads > LONG_HEADS
+        if much and self._answer is None:
+            self._refuse(431)
+        elif (much or waiting > HEAD_CAP) and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
 
@@ -230,6 +261,10 @@ class ServerConnection(asyncio.Protocol):
         """Begins with the next request as soon as its head is whole."""
         data = self._next = self._next.lstrip(b"\r\n") if self._next[:1] in b"\r\n" else self._next
         end = data.find(_END)
+        if data and data[0] == _TLS:
+            self._front.told("tls", "")
+            self.abort()
+            return
         if (end if end >= 0 else len(data)) > HEAD_CAP:
             self._refuse(431)
             return
@@ -305,6 +340,7 @@ class ServerConnection(asyncio.Protocol):
         last = not parser.should_keep_alive()
         response = Response(self, old=version == "1.0", last=last, bare=method == "HEAD")
         self._answer = response
+        self._front.table.works(self)
         self._taker = self._front.serve(request, response)
         if version == "1.1" and headers.fields.get("expect", "").lower() == "100-continue":
             self._loop.call_soon(self._invite, response)  # unless the request is turned away at once
@@ -320,6 +356,13 @@ class ServerConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._whole = True
+        if self._answer is not None and self._answer.brief:
+            self._front.table.works(self)
+
+    def shortened(self) -> None:
+        """See `Response.shorten`."""
+        if not self._whole:
+            self._front.table.waits(self)
 
     def _refuse(self, status: int) -> None:
         """What came is no request that can be served."""
@@ -356,6 +399,8 @@ class ServerConnection(asyncio.Protocol):
             return
         response.closed = True
         self._answer = self._taker = None
+        self._brief = response.brief
+        self._front.table.waits(self)
         if not self._whole or (response.last and self._next):
             self._linger()
         elif response.last:
@@ -370,8 +415,14 @@ class ServerConnection(asyncio.Protocol):
         if self._answer is not None or self._draining is not None or self._closing:
             return
         self._read_head()
+        if self._counted:
+            self._bound_waiting()
         if len(self._next) <= HEAD_CAP:
             self._read_on()
+
+    def _drop_waiting(self) -> None:
+        self._front.long_heads -= self._counted
+        self._next, self._counted = b"", 0
 
     def _read_on(self) -> None:
         if not self._reading and self._transport is not None:
@@ -382,7 +433,7 @@ class ServerConnection(asyncio.Protocol):
         """Closing while the client still sends would make it lose the answer (a reset)."""
         self._closing, self._since, self._taker = True, self._loop.time(), None
         if self._transport is not None:
-            self._next = b""
+            self._drop_waiting()
             self._read_on()
             self.linger = self._loop.call_later(LINGER_S, self.close)
             if self._transport.can_write_eof():

@@ -37,6 +37,7 @@ class TornadoRequestHandler:
 
     def __init__(self, router: HTTPServerConnectionDelegate, request: Request, response: Response) -> None:
         self._response = response
+        response.shorten()  # a browser comes again where it needs to
         self._pieces: list[bytes] = []
         self._size = 0
         self._whole = False

@@ -33,7 +33,8 @@ async def _raw(stack: Stack, data: bytes) -> bytes:
 def test_garbage_is_refused_and_the_next_client_served(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("claude:one")]) as stack:
-            assert b"400" in (await _raw(stack, b"\x16\x03\x01nonsense\r\n\r\n")).split(b"\r\n")[0]
+            assert await _raw(stack, b"\x16\x03\x01nonsense\r\n\r\n") == b"", "a TLS hello on a plain port"
+            assert b"400" in (await _raw(stack, b"\x15\x03\x01nonsense\r\n\r\n")).split(b"\r\n")[0]
             assert b"400" in (await _raw(stack, b"POST /v1/messages\r\n\r\n")).split(b"\r\n")[0]
             with contextlib.suppress(ConnectionResetError):
                 assert b"431" in await _raw(stack, b"GET / HTTP/1.1\r\nX: " + b"y" * (200 << 10) + b"\r\n\r\n")

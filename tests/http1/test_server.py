@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_server.http1 import ClientDisconnectedError, Response
+from pool_server.http1.request import HEAD_CAP
 from pool_server.http1.server import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S
 from tests.http1.wire import GET, Echo, Mute, Wire, run
 
@@ -128,7 +129,7 @@ def test_requests_that_come_while_one_is_answered_wait_and_the_client_with_them(
                 talk.feed(long)
                 waiting = number
         assert len(talk.seen) == 1
-        assert 120 << 10 < waiting * len(long) < 140 << 10
+        assert HEAD_CAP <= waiting * len(long) < HEAD_CAP + len(long) * 2
         for number in range(1, waiting + 1):
             talk.seen[-1].response.start(204, [])
             talk.seen[-1].response.finish()
@@ -204,7 +205,6 @@ def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() 
 @pytest.mark.parametrize(
     ("wire", "status"),
     [
-        (b"\x16\x03\x01\x02nonsense\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\n\r\n", 400),
         (b"POST /\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
@@ -230,8 +230,8 @@ def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() 
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
-        (b"GET /" + b"x" * (129 << 10) + b" HTTP/1.1\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (129 << 10), 431),
+        (b"GET /" + b"x" * HEAD_CAP + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * HEAD_CAP, 431),
     ],
 )
 def test_what_is_no_request_is_refused_and_ends_the_connection(wire: bytes, status: int) -> None:
@@ -428,9 +428,21 @@ def test_connections_that_wait_for_too_long_are_closed() -> None:
     async def test() -> None:
         now = asyncio.get_running_loop().time()
         talk = Wire(Mute)
+        talk.connection.tidy(now + talk.front.table.limits.first_byte_s - 1)
+        assert not talk.transport.closed
+        talk.connection.tidy(now + talk.front.table.limits.first_byte_s + 1)
+        assert talk.transport.closed, "it has said nothing"
+        assert talk.told == [("silent", "")]
+
+        talk = Wire()
+        talk.feed(GET)
         talk.connection.tidy(now + IDLE_S - 1)
         assert not talk.transport.closed
-        talk.feed(GET[:9])
+        talk.connection.tidy(now + IDLE_S + 5)
+        assert talk.transport.closed
+
+        talk = Wire()
+        talk.feed(GET, GET[:9])
         talk.connection.tidy(now + HEAD_S - 1)
         assert not talk.transport.closed
         talk.connection.tidy(now + HEAD_S + 5)

@@ -131,10 +131,14 @@ class Transport(asyncio.Transport):
 class Wire:
     """A connection of a front without sockets."""
 
-    def __init__(self, kind: type[Echo] = Echo) -> None:
+    def __init__(self, kind: type[Echo] = Echo, *, front: HttpServer | None = None) -> None:
         self.seen: list[Echo] = []
-        self.front = HttpServer(lambda request, response: kind(request, response, self.seen))
-        self.connection = ServerConnection(self.front)
+        self.told: list[tuple[str, str]] = []
+        self.front = front or HttpServer(
+            lambda request, response: kind(request, response, self.seen),
+            told=lambda what, why: self.told.append((what, why)),
+        )
+        self.connection = ServerConnection(self.front, "127.0.0.1")
         self.transport = Transport()
         self.connection.connection_made(self.transport)
 

@@ -52,7 +52,7 @@ class HttpExchange:
         self._watch: AnswerTimers | None = None
         self._talk: Conversation | None = None
         self._reply = Reply(response, new_request_id(time.time()))
-        self._admit()
+        self._admit(response)
 
     @property
     def principal(self) -> Principal | None:
@@ -60,7 +60,7 @@ class HttpExchange:
 
     # -- the request comes in
 
-    def _admit(self) -> None:
+    def _admit(self, response: Response) -> None:
         gateway = self._gateway
         gateway.live.add(self)
         admitted = gateway.door(self._request, self._route)
@@ -68,6 +68,8 @@ class HttpExchange:
             self._error = admitted
         else:
             self._principal = admitted
+        if self._principal is None:
+            response.shorten()
         if self._route.model_call:
             self._limit = gateway.rooms.settings.max_body_mb << 20
         fields = self._request.headers.fields

@@ -28,7 +28,8 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
-def _trusted(peer: str, trusted: Sequence[Network]) -> bool:
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Is the connection's peer in one of the networks?"""
     address = _address(peer)
     return address is not None and any(address.version == net.version and address in net for net in trusted)
 
@@ -38,14 +39,14 @@ def real_peer(peer: str, headers: Mapping[str, str], trusted: Sequence[Network])
 
     An untrusted peer's header changes nothing; neither does a word in it that is no address.
     """
-    if not _trusted(peer, trusted):
+    if not is_trusted(peer, trusted):
         return peer
     for hop in reversed(headers.get("X-Forwarded-For", "").split(",")):
         address = _address(hop)
         if address is None:
             break
         peer = str(address)
-        if not _trusted(peer, trusted):
+        if not is_trusted(peer, trusted):
             break
     return peer
 
@@ -53,7 +54,7 @@ def real_peer(peer: str, headers: Mapping[str, str], trusted: Sequence[Network])
 def real_scheme(scheme: str, peer: str, headers: Mapping[str, str], trusted: Sequence[Network]) -> str:
     """The visitor's own "http" or "https", as far as a trusted proxy says so."""
     said = headers.get("X-Forwarded-Proto", "").strip().lower()
-    return said if said in ("http", "https") and _trusted(peer, trusted) else scheme
+    return said if said in ("http", "https") and is_trusted(peer, trusted) else scheme
 
 
 def base_url(public_url: str, scheme: str, host: str) -> str:
