@@ -1,7 +1,7 @@
 """Every exchange counted once: usage records, rollups, prices, and what can be asked of them."""
 
 from pool_server.ledger.forecast import Confidence, Forecast, Why
-from pool_server.ledger.pricing import PriceFacts, Prices, Quote
+from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
 from pool_server.ledger.query import METRICS, Metric
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.records.keys import FORMAT, MIGRATIONS, TABLES
@@ -15,6 +15,7 @@ __all__ = [
     "FORMAT",
     "METRICS",
     "MIGRATIONS",
+    "OLD_AFTER_DAYS",
     "TABLES",
     "Confidence",
     "Field",

@@ -289,7 +289,7 @@ def _add(sums: Sums, raw: bytes, *, full: bool) -> None:
     if full:
         sums.add(Sums.decode(raw))
     else:
-        sums.add_counts(counts_of(raw))
+        sums.add_counts(raw)
 
 
 def _described(groups: dict[tuple[str, ...], Sums]) -> dict[str, Any]:

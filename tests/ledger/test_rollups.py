@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
-from pool_server.core.models import UsageRecord
+from pool_server.core.enums import CostBasis
+from pool_server.core.models import Usage, UsageRecord
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
@@ -261,3 +262,19 @@ def test_the_rest_is_one_line(tmp_path: Path) -> None:
         lines = book.series("user", "day", NOW - DAY, NOW, top=2)["series"]
         assert [line["key"] for line in lines] == ["user0", "user1", "other"]
         assert sum(lines[2]["values"]) == 98 + 97 + 96
+
+
+def test_estimates_and_assumed_prices_are_summed_apart(tmp_path: Path) -> None:
+    with ledger_in(tmp_path) as book:
+        told, guessed, assumed = exchange("r1"), exchange("r2"), exchange("r3")
+        guessed.usage = Usage(input=7, output=3, estimated=True)
+        guessed.cost, told.cost, assumed.cost = 0.5, 1.0, 0.25
+        assumed.cost_basis = CostBasis.ASSUMED.value
+        record_all(book, [told, guessed, assumed])
+        total = book.total(NOW - 3600, NOW + 60).describe()
+        assert (total["estimated"], total["estimated_cost_usd"]) == (1, 0.5)
+        assert (total["assumed"], total["assumed_cost_usd"]) == (1, 0.25)
+        assert total["cost_usd"] == 1.75 and "+:estimated" not in total["outcomes"]
+        for timed in (True, False):
+            (row,) = book.top("user", NOW - 3600, NOW + 60, timed=timed)
+            assert (row["estimated"], row["assumed_cost_usd"]) == (1, 0.25)

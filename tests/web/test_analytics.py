@@ -134,7 +134,7 @@ def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
     sums = {"total_tokens": 5, "requests": 1, "failures": 0, "cost_usd": 0.0, "unpriced": 1}
     then = {"total_tokens": 0, "requests": 0, "failures": 0, "cost_usd": 0.0, "unpriced": 0}
     price = next(line for line in first.compared(sums, then) if line.label == "API price")
-    assert (price.today, price.then, price.change) == ("not known", "$0.00", "not known")
+    assert (price.today, price.then, price.change) == ("no price", "$0.00", "no price")
 
 
 def test_today_is_compared_with_the_same_time_a_week_ago(tmp_path: Path) -> None:

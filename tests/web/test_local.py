@@ -44,13 +44,13 @@ def test_status_is_json_for_programs_and_names_no_account(local: Site) -> None:
 
 
 def test_accounts_are_listed_with_their_use_and_the_files_that_cannot_be_used(local: Site) -> None:
-    local.run(lambda: local.ctx.ledger.record(exchange("local")))
+    local.run(lambda: local.ctx.ledger.record(exchange("local", model="house-model")))
     listed = local.get("/admin/accounts").json()
     claude, spare = listed["accounts"]
     assert (claude["id"], spare["id"]) == ("claude:work", "openai:spare")
     assert claude["usage"] == {
         "input": 1200, "cache_read": 40_000, "cache_write": 0, "output": 800, "reasoning": 0, "requests": 1,
-        "unpriced": 0, "cost_usd": claude["usage"]["cost_usd"],
+        "unpriced": 1, "cost_usd": claude["usage"]["cost_usd"],
     }  # fmt: skip
     assert spare["usage"]["requests"] == 0
     assert [row["file"] for row in listed["rejected"]] == ["gemini_broken.json"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import Outcome
+from pool_server.core.enums import CostBasis, Outcome
 from pool_server.core.models import UsageRecord
 
 NANO = 1_000_000_000
@@ -30,6 +30,11 @@ _GOOD = frozenset({Outcome.OK.value, Outcome.CLIENT_GONE.value})
 _Spread = dict[int | str, int]
 _TOTAL = 1_000  # keys of a spread: first-byte buckets, total buckets from here on, outcomes, "!" + fault
 _FAULT = "!"
+_EXTRA = "+:"  # further counts by name, of which most rows have none
+_EXTRA_BYTES = _EXTRA.encode()
+ESTIMATED, ESTIMATED_NANO, ASSUMED, ASSUMED_NANO = "estimated", "estimated_nano", "assumed", "assumed_nano"
+
+_APART = (_FAULT, _EXTRA)
 
 _Wire = tuple[
     int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, msgspec.Raw
@@ -60,12 +65,16 @@ class Sums:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        return {key: n for key, n in self.spread.items() if type(key) is str and not key.startswith(_FAULT)}
+        return {key: n for key, n in self.spread.items() if type(key) is str and not key.startswith(_APART)}
 
     @property
     def faults(self) -> dict[str, int]:
         """Kinds of fault of single attempts: these may outnumber the failures that clients saw."""
         return {key[1:]: n for key, n in self.spread.items() if type(key) is str and key.startswith(_FAULT)}
+
+    def extra(self, name: str) -> int:
+        """A count that most exchanges add nothing to: of estimates, of assumed prices."""
+        return self.spread.get(_EXTRA + name, 0)
 
     def __getitem__(self, name: str) -> int:
         return self.n[AT[name]]
@@ -94,6 +103,10 @@ class Sums:
         for attempt in rec.attempts:
             if attempt.fault:
                 spread[_FAULT + attempt.fault] = spread.get(_FAULT + attempt.fault, 0) + 1
+        if usage.estimated:
+            _note(spread, ESTIMATED, ESTIMATED_NANO, rec.cost)
+        if rec.cost_basis == CostBasis.ASSUMED and rec.cost is not None:
+            _note(spread, ASSUMED, ASSUMED_NANO, rec.cost)
         return sums
 
     def add(self, other: Sums) -> None:
@@ -109,9 +122,13 @@ class Sums:
         _merge(both.spread, other.spread)
         return both
 
-    def add_counts(self, counts: tuple[Any, ...]) -> None:
-        """Add what `counts_of` gave, leaving the histograms alone."""
-        self.n = list(map(add, self.n, counts))
+    def add_counts(self, raw: bytes) -> None:
+        """Add an encoded row's counts, leaving its histograms alone."""
+        values = _decode(raw)
+        self.n = list(map(add, self.n, values))
+        if _EXTRA_BYTES in raw:
+            found = _decode_spread(values[N])
+            _merge(self.spread, {key: n for key, n in found.items() if type(key) is str and key.startswith(_EXTRA)})
 
     def encode(self) -> bytes:
         return _encode((*self.n, self.spread))
@@ -141,6 +158,8 @@ class Sums:
             "total_tokens": prompt + n[7],
             "failures": n[1], "partial": n[2], "cache_write_1h": n[6], "web_searches": n[9], "unpriced": n[11],
             "attempts": n[12], "request_bytes": n[17], "response_bytes": n[18],
+            "estimated": self.extra(ESTIMATED), "estimated_cost_usd": self.extra(ESTIMATED_NANO) / NANO,
+            "assumed": self.extra(ASSUMED), "assumed_cost_usd": self.extra(ASSUMED_NANO) / NANO,
             "cache_share": n[4] / prompt if prompt else None,
             "error_share": n[1] / n[0] if n[0] else None,
             "first_byte_ms": percentiles(self.first), "total_ms": percentiles(self.total),
@@ -186,6 +205,12 @@ def _quantile(spread: Mapping[int, int], rank: float) -> float:
             return round(low + (high - low) * (rank - seen) / here, 1)
         seen += here
     return round(high, 1)
+
+
+def _note(spread: _Spread, count: str, nano: str, cost: float | None) -> None:
+    spread[_EXTRA + count] = 1
+    if cost:
+        spread[_EXTRA + nano] = cost_nano(cost)
 
 
 def _merge(into: _Spread, other: _Spread) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from unicodedata import bidirectional
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pool_server.core.enums import CostBasis
+
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -124,8 +126,28 @@ def took(milliseconds: float) -> str:
 
 
 def price(sums: Mapping[str, Any]) -> str:
-    """The API price of a sum of the ledger: exchanges whose model has no known price are never counted as free."""
+    """The API price of a sum of the ledger: at least what is known where some models have no price, about that where
+    counts are estimated or a price is assumed."""
     missing = sums.get("unpriced", 0)
     if missing and not sums["cost_usd"]:
-        return "not known"
-    return money(sums["cost_usd"]) + (" and more" if missing else "")
+        return NO_PRICE
+    about = sums.get("estimated", 0) or sums.get("assumed", 0)
+    return ("≥ " if missing else "≈ " if about else "") + money(sums["cost_usd"])
+
+
+NO_PRICE = "no price"
+
+
+def cost(row: Mapping[str, Any]) -> str:
+    """The API price of one exchange; see `own_requests.row`."""
+    if row["cost_usd"] is None:
+        return NO_PRICE if row["usage"]["known"] or row["usage"]["estimated"] else "—"
+    about = row["usage"]["estimated"] or row["cost_basis"] == CostBasis.ASSUMED
+    return ("≈ " if about else "") + money(row["cost_usd"])
+
+
+def tokens(row: Mapping[str, Any]) -> str:
+    """The tokens of one exchange."""
+    if row["total_tokens"] is None:
+        return "—"
+    return ("≈ " if row["usage"]["estimated"] else "") + count(row["total_tokens"])

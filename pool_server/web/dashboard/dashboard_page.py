@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState, Provider
 from pool_server.ledger import Field, Ledger, Metric
+from pool_server.users import FLOOR_COST
 from pool_server.web.base import labels
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.dashboard import banner, headline, sums, tables
+from pool_server.web.dashboard import banner, headline, price_notes, sums, tables
 from pool_server.web.dashboard import charts as charts
 from pool_server.web.dashboard import overview as first
 from pool_server.web.dashboard import query_params as asking
@@ -153,6 +154,9 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "mine": mine,
             "singles": who.admin or mine,  # may the requests behind a sum be seen?
             "total": total,
+            "notes": price_notes.notes(total, found.summary["models"], self.ctx.ledger.prices, self.ctx.clock()),
+            "price_lines": who.admin,
+            "floor_cost": FLOOR_COST,
             "use": charts.use(charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0),
             "small": (
                 charts.cache(charts.cut(found.cache, began), total, where),

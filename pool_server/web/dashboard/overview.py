@@ -168,7 +168,7 @@ def today(ledger: Ledger, ask: UsageQuery, now: float) -> list[Compared]:
     then = ledger.total(began, full, filters).describe() if full > began else None
     part = ledger.total(full, full + HOUR, filters).describe()
     share = (until - full) / HOUR
-    names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced")
+    names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced", "estimated", "assumed")
     week = {name: (then[name] if then else 0) + share * part[name] for name in names}
     return compared(here, week)
 
@@ -184,7 +184,7 @@ def compared(today_: Mapping[str, Any], then: Mapping[str, Any]) -> list[Compare
         have, had = today_[name], then[name]
         lines.append(Compared(label, format.count(have), format.count(had), change(have, had)))
     prices = format.price(today_), format.price(then)
-    costs = "not known" if "not known" in prices else change(today_["cost_usd"], then["cost_usd"])
+    costs = format.NO_PRICE if format.NO_PRICE in prices else change(today_["cost_usd"], then["cost_usd"])
     lines.insert(2, Compared("API price", *prices, costs))
     return lines
 
@@ -209,9 +209,8 @@ def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = 
     under_way += " in the pool now" if mine else " now"
     if not tokens:
         return f"{'You used nothing' if mine else 'Nothing was used'} in the last hour, and {under_way}."
-    sums = {"cost_usd": sum(r["cost_usd"] for r in hours), "unpriced": sum(r["unpriced"] for r in hours)}
-    price = format.price(sums)
-    worth = "" if price == "not known" else f", worth {price} at API prices"
+    price = format.price({name: sum(row[name] for row in hours) for name in ("cost_usd", "unpriced", "estimated")})
+    worth = "" if price == format.NO_PRICE else f", worth {price} at API prices"
     return f"{'You used ' if mine else ''}{format.count(tokens)} tokens in the last hour{worth}; {under_way}."
 
 

@@ -13,7 +13,7 @@ from pool_server.web.dashboard.query_params import UsageQuery, Viewer
 
 ADDED = (
     "input", "cache_read", "cache_write", "output", "reasoning", "requests", "cost_usd", "total_tokens", "failures",
-    "partial", "unpriced",
+    "partial", "unpriced", "estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd",
 )  # fmt: skip
 SUMMED = frozenset({"tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output",
                     "reasoning"})  # fmt: skip

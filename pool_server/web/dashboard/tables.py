@@ -197,6 +197,6 @@ def _worth(row: Mapping[str, Any] | None) -> str:
         return ""
     monthly = row["subscription_usd"]
     worth = format.price({"cost_usd": row["api_cost_usd"], "unpriced": row["unpriced"]})
-    if worth == "not known":
+    if worth == format.NO_PRICE:
         return ""
     return f"In 30 days it gave {worth} of API use for {format.money(monthly)} a month."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool_server.users import Principal
+from pool_server.users import FLOOR_COST, Principal
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -47,6 +47,9 @@ class HomePage(PageHandler, abstract=True):
             "outlook": await headline.sentence(ctx),
             "limits": [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock()),
             "used": limits.used(ctx, principal.user),
+            "notes": limits.price_notes_of(ctx, principal.user),
+            "price_lines": principal.local,
+            "floor_cost": FLOOR_COST,
             "keys": [] if principal.local else ctx.users.list_keys(principal.user),
             "latest": [own_requests.row(record) for record in latest],
             "base": base,

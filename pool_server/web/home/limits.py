@@ -8,6 +8,8 @@ from pool_server.core.settings import Limits
 from pool_server.ledger import Filters
 from pool_server.web.base import format
 from pool_server.web.base.context import WebContext
+from pool_server.web.dashboard import price_notes
+from pool_server.web.dashboard.price_notes import PriceNotes
 
 # (name, what it is called, whether it is dollars), in the order of the page.
 COUNTED = (
@@ -62,3 +64,12 @@ def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
         (label, ctx.ledger.total(now - span, now + 1, Filters(user=user)).describe())
         for label, span in (("last 24 hours", DAY), ("last 7 days", 7 * DAY))
     ]
+
+
+def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
+    """What the prices of a user's last 7 days leave out and rest on."""
+    now = ctx.clock()
+    models = ctx.ledger.top("model", now - 7 * DAY, now + 1, Filters(user=user), limit=1000, timed=False)
+    names = ("estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd")
+    total = {name: sum(row[name] for row in models) for name in names}
+    return price_notes.notes(total, {row["key"]: row for row in models}, ctx.ledger.prices, now)

@@ -5,9 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.enums import Outcome, Provider
-from pool_server.core.models import UsageRecord
+from pool_server.core.models import Usage, UsageRecord
 from pool_server.web.base import labels
 
+FURTHER = (
+    "cache_write_1h",
+    "cache_write_12h",
+    "cache_read_explicit",
+    "web_searches",
+    "audio_in",
+    "image_in",
+    "video_in",
+    "audio_cache_read",
+    "image_cache_read",
+    "audio_out",
+    "image_out",
+    "other_kinds",
+)
 TONES = {Outcome.OK: "good", Outcome.CLIENT_GONE: "quiet"}
 
 
@@ -28,15 +42,7 @@ def row(record: UsageRecord) -> dict[str, Any]:
         "tone": TONES.get(outcome, "bad"),
         "message": record.message,
         "advice": labels.ADVICE[outcome],
-        "usage": {
-            "input": usage.input,
-            "cache_read": usage.cache_read,
-            "cache_write": usage.cache_write,
-            "output": usage.output,
-            "reasoning": usage.reasoning,
-            "known": usage.known,
-            "estimated": usage.estimated,
-        },
+        "usage": counts(usage),
         "total_tokens": usage.total if usage.counted else None,
         "cost_usd": record.cost,
         "cost_basis": record.cost_basis,
@@ -44,4 +50,19 @@ def row(record: UsageRecord) -> dict[str, Any]:
         "first_byte_ms": record.first_byte_ms,
         "total_ms": record.total_ms,
         "agent": record.agent,
+        **{name: value for name in ("answered", "tier", "speed", "geo") if (value := getattr(record, name))},
+    }
+
+
+def counts(usage: Usage) -> dict[str, Any]:
+    """A usage in an API answer: what every one has, and further counts where they are more than nothing."""
+    return {
+        "input": usage.input,
+        "cache_read": usage.cache_read,
+        "cache_write": usage.cache_write,
+        "output": usage.output,
+        "reasoning": usage.reasoning,
+        "known": usage.known,
+        "estimated": usage.estimated,
+        **{name: value for name in FURTHER if (value := getattr(usage, name))},
     }

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from pool_server.core.enums import Outcome, Provider
-from pool_server.core.models import UsageRecord
+from pool_server.core.models import Attempt, UsageRecord
 from pool_server.ledger import LogFilters
 from pool_server.web.base import labels
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
@@ -91,9 +91,14 @@ def row(record: UsageRecord, names: Names, *, admin: bool) -> dict[str, Any]:
         "transport": record.transport,
         "session": record.session,
         "key": record.key,
-        "attempts": msgspec.to_builtins(record.attempts),
+        "attempts": [_attempt(one) for one in record.attempts],
         "decision": record.decision,
     }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(attempt)
+    return told if attempt.usage is None else {**told, "usage": own_requests.counts(attempt.usage)}
 
 
 class Requests(BaseHandler, access=Access.FRIEND):
@@ -164,6 +169,7 @@ class RequestPage(PageHandler, access=Access.FRIEND):
             "request.html",
             title="Request",
             record=record,
+            counts=story.counts(record.usage),
             row=row(record, Names(self.ctx, who), admin=who.admin),
             attempts=story.attempts(record, named=who.admin),
             story=story.story(record) if who.admin else None,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
-from pool_server.core.models import Attempt, UsageRecord
+from pool_server.core.models import Attempt, Usage, UsageRecord
 from pool_server.web.base import format, labels
 from pool_server.web.dashboard.names import account
 
@@ -39,6 +39,20 @@ TRANSPORTS = {
     Transport.BUFFERED: "in one piece",
     Transport.SSE: "as a stream",
     Transport.WEBSOCKET: "over a WebSocket",
+}
+FURTHER = {
+    "cache_write_1h": "Kept for an hour, part of written",
+    "cache_write_12h": "Kept for 12 hours, part of written",
+    "cache_read_explicit": "From caches the client made, part of read",
+    "audio_in": "Audio, part of input",
+    "image_in": "Images, part of input",
+    "video_in": "Video, part of input",
+    "audio_cache_read": "Audio, part of read",
+    "image_cache_read": "Images, part of read",
+    "audio_out": "Audio, part of output",
+    "image_out": "Images, part of output",
+    "other_kinds": "Kinds without a price",
+    "web_searches": "Web searches",
 }
 
 
@@ -169,3 +183,15 @@ def _considered(row: dict[str, Any], chosen: str | None, at: float) -> Considere
             words += f", looked at again {format.within(row['until'], at)}"
     terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.get("terms", {}).items())
     return Considered(account(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
+
+
+def counts(usage: Usage) -> list[tuple[str, int]]:
+    """The tokens of an exchange by what they were: the usual kinds, and others where there are any."""
+    usual = [
+        ("Input", usage.input),
+        ("Read from a cache", usage.cache_read),
+        ("Written to a cache", usage.cache_write),
+        ("Output", usage.output),
+        ("Reasoning, part of output", usage.reasoning),
+    ]
+    return usual + [(label, value) for name, label in FURTHER.items() if (value := getattr(usage, name))]

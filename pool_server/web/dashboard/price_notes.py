@@ -1,0 +1,65 @@
+"""What a sum of prices leaves out or rests on, in words: the same on every page that shows one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from typing import Any, NamedTuple
+
+from pool_server.ledger import OLD_AFTER_DAYS, Prices
+from pool_server.web.base import format
+
+NAMED = 8  # models named; the rest is a number
+
+
+class MissingPrice(NamedTuple):
+    """A model without a known price, how many requests went to it, and the lines of config.toml that give it one."""
+
+    model: str
+    requests: int
+    lines: str
+
+
+class PriceNotes(NamedTuple):
+    """`missing` are models without a price, the most used first, `more` how many further ones there are; `sentences`
+    say what is estimated, assumed or old."""
+
+    missing: tuple[MissingPrice, ...]
+    more: int
+    sentences: tuple[str, ...]
+
+    @property
+    def heading(self) -> str:
+        """Names of models without a price, as one sentence."""
+        names = ", ".join(format.isolated(one.model) for one in self.missing)
+        rest = f" and {self.more} more" if self.more else ""
+        return f"No price is known for {names}{rest}, or for how it was served; such requests are not in the sum."
+
+
+def notes(total: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], prices: Prices, now: float) -> PriceNotes:
+    """`total` and the sums of each model are as `Sums.describe` tells them; `now` is unix seconds."""
+    ranked = sorted(models.items(), key=lambda item: (-item[1]["unpriced"], item[0]))
+    missing = [MissingPrice(name, sums["unpriced"], _lines(name)) for name, sums in ranked if name and sums["unpriced"]]
+    sentences = []
+    if total.get("estimated"):
+        worth = f" ({format.money(total['estimated_cost_usd'])} of the price)" if total["estimated_cost_usd"] else ""
+        sentences.append(f"The tokens of {_requests(total['estimated'])}{worth} are estimated: no usage was told.")
+    if total.get("assumed"):
+        worth = format.money(total["assumed_cost_usd"])
+        sentences.append(f"{worth} of the price, of {_requests(total['assumed'])}, rests on prices not confirmed.")
+    if (age := prices.age_days(now)) > OLD_AFTER_DAYS:
+        written = date.fromisoformat(prices.date)
+        day = f"{written.day} {written:%b %Y}"
+        sentences.append(f"The price table is of {day}, {age} days old: prices may have changed.")
+    return PriceNotes(tuple(missing[:NAMED]), max(0, len(missing) - NAMED), tuple(sentences))
+
+
+def _requests(number: int) -> str:
+    return f"{format.count(number)} request{'' if number == 1 else 's'}"
+
+
+def _lines(model: str) -> str:
+    name = json.dumps(model, ensure_ascii=False)
+    fill_in = "# put the vendor's price here: US dollars a million tokens"
+    return f"[prices.{name}]\ninput = 1.25    {fill_in}\noutput = 10.0   # and here"
