@@ -25,7 +25,10 @@ _TEXT, _REASONING, _CALL = range(3)
 _CUT = (Finish.LENGTH, Finish.FILTER)
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|"', re.DOTALL)
 _ENDINGS = ("", '"', "null", ":null", '":null', '"":null', "0", "e", "ue", "rue", "se", "lse", "alse", "l", "ll", "ull")
-_ESCAPES = ("", "\\", "0", "00", "000", "0000")
+# What an escape lacks that was cut, alone or as half of a surrogate pair.
+_ESCAPES = ("\\", "0", "00", "000", "0000", "\\udc00", "udc00", "dc00", "c00", "00\\udc00", "0\\udc00")
+_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,4})?(?:\\(?:u[0-9A-Fa-f]{0,3})?)?$")
+_CUT_SIZE = 1 << 20  # characters; longer arguments that were cut are an error
 
 
 class Writer(Protocol):
@@ -77,6 +80,7 @@ class _Block:
         "redacted",
         "seal",
         "size",
+        "wrapped",
     )
 
     def __init__(self, kind: int, key: Hashable) -> None:
@@ -88,6 +92,7 @@ class _Block:
         self.ident = self.name = self.seal = ""
         self.order: int | None = None
         self.custom = self.redacted = False
+        self.wrapped = False  # a custom tool's text within an object: unwrapped when it is whole
 
 
 class Sequencer:
@@ -201,7 +206,7 @@ class Sequencer:
         if self._reason is None:
             self.fail(ErrorInfo(502, "The upstream's answer broke off before its end.", "api_error", "stream_cut"))
             return
-        if self._reason is Finish.MALFORMED and self._writer.json_arguments and not self._calls:
+        if self._reason is Finish.MALFORMED and self._terms.client is not Dialect.CHAT:
             self.fail(ErrorInfo(502, "The model wrote a tool call that cannot be read.", "api_error", "malformed_call"))
             return
         self.closed = True
@@ -296,8 +301,8 @@ class Sequencer:
     def _open_call(self, block: _Block) -> None:
         self._calls += 1
         block.name = self._terms.names.down(block.name)
-        block.redacted = block.name in self._terms.emulated  # its text is unwrapped when it is whole
-        block.custom = block.custom or block.redacted
+        block.wrapped = block.name in self._terms.emulated
+        block.custom = block.custom or block.wrapped
         self._writer.open_call(self._own_id(block.ident), block.name, block.custom)
 
     def _own_id(self, ident: str) -> str:
@@ -328,7 +333,7 @@ class Sequencer:
                 self._hold(len(piece))
         else:
             self._keep(block, piece)
-            if self._writer.live_arguments and not block.redacted and not self.closed:
+            if self._writer.live_arguments and not block.wrapped and not self.closed:
                 self._writer.arguments(piece)
 
     def _tell_text(self, piece: str) -> None:
@@ -366,7 +371,7 @@ class Sequencer:
 
     def _close_call(self, block: _Block) -> bool:
         whole = "".join(block.pieces)
-        if block.redacted:
+        if block.wrapped:
             whole = emulated_input(whole)
             if self._writer.live_arguments and whole:
                 self._writer.arguments(whole)
@@ -427,15 +432,20 @@ class StopStrings:
 
 def completion(text: str) -> str | None:
     """What makes a JSON object of its beginning; None where it is none."""
+    if len(text) > _CUT_SIZE:
+        return None
     stack: list[str] = []
     for match in _JSON_TOKEN.finditer(text):
         token = match[0]
+        if token == '"':
+            break  # a string that was cut: what is within it is no structure
         if token in "{[":
             stack.append("}" if token == "{" else "]")
         elif token in "}]" and stack:
             stack.pop()
     closers = "".join(reversed(stack))
-    for escape in _ESCAPES:
+    escapes: tuple[str, ...] = ("", *_ESCAPES) if _ESCAPE.search(text[-12:]) else ("",)
+    for escape in escapes:
         for ending in _ENDINGS:
             if arguments_object(text + escape + ending + closers)[1]:
                 return escape + ending + closers

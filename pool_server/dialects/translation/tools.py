@@ -114,7 +114,7 @@ def object_schema(schema: dict[str, Any] | None) -> dict[str, Any]:
     for branch, optional in _branches(schema):
         for name, value in _object(branch.get("properties")).items():
             merged["properties"].setdefault(name, value)
-        need = [name for name in branch.get("required") or () if isinstance(name, str)]
+        need = _strings(branch.get("required"))
         if optional:
             required = need if required is None else [name for name in required if name in need]
         else:

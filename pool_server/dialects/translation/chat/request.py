@@ -50,7 +50,7 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
 
 
 def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> None:
-    role = message.get("role")
+    role = text(message.get("role"))
     if role in ("tool", "function"):
         ident, name = text(message.get("tool_call_id")), text(message.get("name"))
         parts = _content(request, message.get("content"), f"{where}.content")

@@ -54,7 +54,7 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
 
 
 def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> None:
-    role = message.get("role")
+    role = text(message.get("role"))
     if role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
     parts = _blocks(request, message.get("content"), f"{where}.content")
@@ -76,7 +76,7 @@ def _blocks(request: NeutralRequest, content: Any, where: str) -> list[Part]:
 
 
 def _block(request: NeutralRequest, block: dict[str, Any], where: str) -> list[Part]:
-    kind = block.get("type")
+    kind = text(block.get("type"))
     if block.get("cache_control") is not None:
         request.ask(Feature.CACHE, f"{where}.cache_control")
     if kind == "text":

@@ -57,7 +57,11 @@ def reasoning_text(item: dict[str, Any]) -> str:
     """Summary parts stand apart by an empty line; the raw text where there is no summary."""
     for field in ("summary", "content"):
         parts = item.get(field)
-        if found := [text(obj(part).get("text")) for part in parts if obj(part).get("text")] if parts else []:
+        if (
+            found := [text(obj(part).get("text")) for part in parts if obj(part).get("text")]
+            if isinstance(parts, list)
+            else []
+        ):
             return "\n\n".join(found)
     return ""
 

@@ -69,7 +69,7 @@ class _Items:
         self._spoke = False  # the newest item was an assistant's message
 
     def item(self, item: dict[str, Any], where: str) -> None:
-        kind = item.get("type", "message")
+        kind = text(item.get("type", "message"))
         if kind == "message":
             self._message(item, where)
         elif kind == "reasoning":
@@ -94,7 +94,7 @@ class _Items:
         self._spoke = spoke
 
     def _message(self, item: dict[str, Any], where: str) -> None:
-        role = item.get("role")
+        role = text(item.get("role"))
         if role not in _ROLES:
             raise fields.no_such(role, f"{where}.role")
         parts = _content(self._request, item.get("content"), f"{where}.content")
@@ -106,7 +106,8 @@ class _Items:
         self._request.messages.append(Message(_ROLES[role], parts))
 
     def _reasoning(self, item: dict[str, Any]) -> Reasoning:
-        pieces = [text(obj(part).get("text")) for part in item.get("summary") or () if isinstance(part, dict)]
+        summary = item.get("summary")
+        pieces = [text(obj(part).get("text")) for part in (summary if isinstance(summary, list) else ())]
         found = read_seal(Dialect.RESPONSES, "\n\n".join(filter(None, pieces)), text(item.get("encrypted_content")))
         if found.redacted:
             found.text = ""

@@ -12,6 +12,16 @@ from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Re
 from pool_server.dialects.translation.responses.answer import Echo, content_part, ending, write_usage
 
 
+def _failure(error: ErrorInfo) -> str:
+    """The code in a failed response: one of the few the API knows. Codex asks again after `server_error` and gives up
+    at `invalid_prompt`; a full context it knows by a code of its own."""
+    if error.code in ("context_length_exceeded", "insufficient_quota"):
+        return error.code
+    if error.status == 429:
+        return "rate_limit_exceeded"
+    return "server_error" if error.status >= 500 else "invalid_prompt"
+
+
 class ResponsesStreamWriter:
     """Each block is one output item; `done` events and the last one repeat what the deltas said."""
 
@@ -116,9 +126,6 @@ class ResponsesStreamWriter:
         self._close()
 
     def finish(self, reason: Finish, stop: str, usage: Usage) -> None:
-        if reason is Finish.MALFORMED:
-            self.fail(ErrorInfo(502, "The model wrote a tool call that cannot be read.", code="malformed_call"))
-            return
         status, details = ending(reason)
         response = self._echo.response(
             self._ident, self._model, status, self._items, incomplete_details=details, usage=write_usage(usage)
@@ -129,6 +136,6 @@ class ResponsesStreamWriter:
         """Codex reads `response.failed` alone, other clients `error`."""
         _, code = openai_labels(error)
         self._event("error", code=code, message=error.message, param=None)
-        told = {"code": code, "message": error.message}
+        told = {"code": _failure(error), "message": error.message}
         response = self._echo.response(self._ident, self._model, "failed", self._items, error=told)
         self._event("response.failed", response=response)
