@@ -300,8 +300,8 @@ def test_a_new_key_is_shown_once_and_put_into_the_lines(tmp_path: Path, chrome: 
     with Site(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
-        find(chrome, "#keys [name=label]").send_keys("laptop")
-        find(chrome, "#keys form button").click()
+        find(chrome, '#keys form[action="/api/keys"] [name=label]').send_keys("laptop")
+        find(chrome, '#keys form[action="/api/keys"] button').click()
         key = wait(chrome, lambda d: text(d, "#new-key code"))
         assert site.get("/status", Authorization=f"Bearer {key}").status == 200
         lines = [str(code.get_attribute("textContent")) for code in all_of(chrome, "code[data-keyed]")]

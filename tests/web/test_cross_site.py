@@ -69,6 +69,26 @@ def test_an_origin_is_foreign_unless_it_is_one_of_the_pool_s_own(
     assert is_foreign({"Origin": origin}, own) is foreign
 
 
+@pytest.mark.parametrize(
+    ("site", "origin", "foreign"),
+    [
+        ("same-origin", "null", False),
+        ("none", None, False),
+        ("same-origin", "https://evil.example", True),
+        ("cross-site", "http://pool.example", True),
+        ("cross-site", None, True),
+        (None, "null", True),
+        (None, None, False),
+    ],
+)
+def test_fetch_metadata_vouches_for_an_origin_that_is_withheld(
+    site: str | None, origin: str | None, foreign: bool
+) -> None:
+    given_headers = {"Sec-Fetch-Site": site, "Origin": origin}
+    headers = {name: value for name, value in given_headers.items() if value is not None}
+    assert is_foreign(headers, ("pool.example",)) is foreign
+
+
 @given(st.text(max_size=40), st.text(max_size=20))
 def test_no_origin_breaks_the_comparison(origin: str, own: str) -> None:
     assert is_foreign({"Origin": origin}, (own,)) in (True, False)

@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.accounts import RefreshError
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 
 USAGE_S = 7 * 86_400.0
@@ -41,7 +41,7 @@ class AccountList(PageHandler, access=Access.ADMIN):
         self.answer({"accounts": rows(self.ctx), "rejected": self.ctx.accounts.rejected()})
 
 
-class AccountAction(BaseHandler, access=Access.ADMIN):
+class AccountAction(PageHandler, access=Access.ADMIN):
     """`POST /admin/accounts/ID/ACTION` → the account as it is afterwards, and for a test what came back."""
 
     async def post(self, account: str, action: str) -> None:

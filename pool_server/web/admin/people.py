@@ -78,7 +78,7 @@ class UserHandler(AdminHandler, access=Access.ADMIN):
         self.answer({"deleted": user})
 
 
-class UserKeysHandler(BaseHandler, access=Access.ADMIN):
+class UserKeysHandler(PageHandler, access=Access.ADMIN):
     """A user's keys: `GET`, and `POST {"label"?,"expires"?}` → the new key, shown this once."""
 
     def get(self, user: str) -> None:
@@ -91,7 +91,7 @@ class UserKeysHandler(BaseHandler, access=Access.ADMIN):
         self.answer(made)
 
 
-class UserKeyHandler(BaseHandler, access=Access.ADMIN):
+class UserKeyHandler(PageHandler, access=Access.ADMIN):
     """`DELETE` revokes one key of a user."""
 
     async def delete(self, user: str, key: str) -> None:
@@ -99,7 +99,7 @@ class UserKeyHandler(BaseHandler, access=Access.ADMIN):
         self.answer({"revoked": key})
 
 
-class UserActionHandler(BaseHandler, access=Access.ADMIN):
+class UserActionHandler(PageHandler, access=Access.ADMIN):
     """`POST …/ID/rotate` → one new key in place of all; the other actions → the person's row."""
 
     async def post(self, user: str, action: str) -> None:
@@ -117,7 +117,7 @@ class UserActionHandler(BaseHandler, access=Access.ADMIN):
         self.answer(users.get_user(user))
 
 
-class CodesHandler(BaseHandler, access=Access.ADMIN):
+class CodesHandler(PageHandler, access=Access.ADMIN):
     """`GET /admin/codes` and `POST {"label"?,"uses"?,"expires_in"?,"limits"?}` → the code, shown this once."""
 
     def get(self) -> None:
@@ -132,7 +132,7 @@ class CodesHandler(BaseHandler, access=Access.ADMIN):
         self.answer(made)
 
 
-class CodeHandler(BaseHandler, access=Access.ADMIN):
+class CodeHandler(PageHandler, access=Access.ADMIN):
     """`DELETE /admin/codes/ID`: the code opens nothing any more; who came by it stays."""
 
     async def delete(self, code: str) -> None:

@@ -12,10 +12,11 @@ from prometheus_client.metrics_core import Metric
 
 from pool_server.core.enums import AccountState, Provider
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import Access, BaseHandler
+from pool_server.web.base.handler import Access
+from pool_server.web.base.page import PageHandler
 
 
-class Reload(BaseHandler, access=Access.ADMIN):
+class Reload(PageHandler, access=Access.ADMIN):
     """`POST /admin/reload` → what was added, changed, removed and rejected, and why."""
 
     async def post(self) -> None:
@@ -25,7 +26,7 @@ class Reload(BaseHandler, access=Access.ADMIN):
         self.answer(report)
 
 
-class Metrics(BaseHandler, access=Access.ADMIN):
+class Metrics(PageHandler, access=Access.ADMIN):
     """`GET /metrics`: the data plane's counters, and the accounts as they are at this moment."""
 
     def get(self) -> None:

@@ -49,13 +49,14 @@ def is_foreign(headers: Mapping[str, str], own: Iterable[str]) -> bool:
     """Whether a browser sends this for a page that is not the pool's own.
 
     `own` are addresses or hosts under which the pool is reached. A client that is no browser sends neither header
-    and is never foreign. An Origin that cannot be read, "null" included, is.
+    and is never foreign. An Origin that cannot be read is; "null" is one that a browser withholds (a sandboxed page, a
+    file, a page that sends no referrer), so that only Fetch Metadata can vouch for it.
     """
     site = headers.get("Sec-Fetch-Site")
     if site is not None and site.strip().lower() not in _OWN:
         return True
     origin = headers.get("Origin")
-    if origin is None:
+    if origin is None or (origin == "null" and site is not None):
         return False
     place = _place(origin)
     return place is None or place not in {_place(name, scheme=origin.partition(":")[0]) for name in own if name}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import parse_qs
@@ -18,9 +19,9 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from pool_server.core.loopback import local_refusal
 from pool_server.http1 import TornadoConnection
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
-from pool_server.web.base import auth
+from pool_server.web.base import auth, forms
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.cross_site import BodyKind, body_kind, has_body, is_foreign
+from pool_server.web.base.cross_site import JSON_OR_FORM, BodyKind, body_kind, has_body, is_foreign
 from pool_server.web.base.proxies import real_peer, real_scheme
 
 log = logging.getLogger("pool_server.web")
@@ -36,7 +37,7 @@ SECURITY_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none a browser withholds the Origin of our own forms too
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -79,6 +80,8 @@ class BaseHandler(RequestHandler):
             raise TypeError(f"{cls.__name__} must declare access=Access.…")
         if access is not None:
             cls.access = access
+            if access is not Access.OPEN and "takes" not in cls.__dict__:
+                cls.takes = JSON_OR_FORM
 
     def initialize(self, ctx: WebContext) -> None:
         self.ctx = ctx
@@ -86,6 +89,7 @@ class BaseHandler(RequestHandler):
         self.body_kind = body_kind(self.request.headers)
         self._chunks = bytearray()
         self.request.arguments.pop("_xsrf", None)  # a token in the address could have been put there by anybody
+        self._fields: dict[str, str] | None = None
 
     # -- coming in ------------------------------------------------------------------------------------------
 
@@ -196,10 +200,15 @@ class BaseHandler(RequestHandler):
         self._chunks += chunk
 
     def body_as(self, shape: type[T]) -> T:
-        """The JSON body as `shape` (a msgspec struct). Problem 400 says in one line what is wrong with it."""
+        """The body as `shape`, a msgspec struct or dict. ProblemError 400 says in one line what is wrong with it.
+
+        A program that names its JSON a form, as curl does, is read all the same: its credential is in a header.
+        """
         try:
+            if self.is_form() and not bytes(self._chunks).lstrip().startswith(b"{"):
+                return msgspec.convert(forms.nested(self.form()), shape, strict=False)
             return msgspec.json.decode(bytes(self._chunks) or b"{}", type=shape)
-        except msgspec.DecodeError as wrong:
+        except (msgspec.DecodeError, ValueError) as wrong:
             raise ProblemError(400, "bad_request", str(wrong).splitlines()[0]) from None
 
     def is_form(self) -> bool:
@@ -207,13 +216,38 @@ class BaseHandler(RequestHandler):
 
     def form(self) -> dict[str, str]:
         """The fields of a plain HTML form, after its XSRF token was checked."""
+        if self._fields is not None:
+            return self._fields
         try:
-            fields = parse_qs(bytes(self._chunks).decode(), max_num_fields=32)
+            fields = parse_qs(bytes(self._chunks).decode(), keep_blank_values=True, max_num_fields=64)
         except ValueError:
             raise ProblemError(400, "bad_request", "the form cannot be read") from None
         self.request.arguments["_xsrf"] = [value.encode() for value in fields.get("_xsrf", [])]
-        self.check_xsrf_cookie()
-        return {name: values[-1] for name, values in fields.items()}
+        if self.caller.via not in ("key", "password"):
+            self.check_xsrf_cookie()
+        self._fields = {name: values[-1] for name, values in fields.items()}
+        return self._fields
+
+    async def _by_form(self, *args: str) -> None:
+        """A form cannot say PATCH or DELETE: it says so in a field."""
+        method = self.form().get("_method", "") if self.is_form() else ""
+        if method not in self._own_methods() & {"PUT", "PATCH", "DELETE"}:
+            raise HTTPError(405)
+        result = getattr(self, method.lower())(*args)
+        if result is not None:
+            await result
+
+    post: Callable[..., Awaitable[None] | None] = _by_form
+
+    @property
+    def back(self) -> str:
+        """Where a form leads afterwards: an address of ours, the home page where the form names none."""
+        said = self.form().get("_back", "/")
+        return said if said.startswith("/") and said[1:2] not in ("/", "\\") and said.isprintable() else "/"
+
+    def form_done(self, value: Any) -> None:
+        """The answer to a browser's form; `value` is what a program would get."""
+        self.redirect(self.back, status=303)
 
     # -- going out ------------------------------------------------------------------------------------------
 
@@ -254,7 +288,10 @@ class BaseHandler(RequestHandler):
         self.clear_cookie(auth.cookie_name(self.is_secure))
 
     def answer(self, value: Any, status: int = 200) -> None:
-        """Finish with JSON."""
+        """Finish with JSON, or after a browser's form with the page that follows."""
+        if self.is_form() and self.wants_page and self.request.method not in SAFE:
+            self.form_done(value)
+            return
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(msgspec.json.encode(value) + b"\n")
@@ -282,8 +319,16 @@ class BaseHandler(RequestHandler):
         self.finish(problem.message + "\n")
 
     def _allowed(self) -> set[str]:
-        own = {verb.upper() for verb in VERBS if getattr(type(self), verb) is not getattr(RequestHandler, verb)}
-        return own | ({"HEAD"} if "GET" in own else set())
+        own = self._own_methods()
+        by_form = {"POST"} if own & {"PUT", "PATCH", "DELETE"} and BodyKind.FORM in self.takes else set()
+        return own | by_form | ({"HEAD"} if "GET" in own else set())
+
+    def _own_methods(self) -> set[str]:
+        inherited = (getattr(RequestHandler, verb) for verb in VERBS)
+        own = {
+            verb.upper() for verb, usual in zip(VERBS, inherited, strict=True) if getattr(type(self), verb) is not usual
+        }
+        return own if type(self).post is not BaseHandler._by_form else own - {"POST"}
 
     def _problem(self, status: int, exc_info: Any) -> ProblemError:
         error = exc_info[1] if exc_info else None

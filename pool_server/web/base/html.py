@@ -73,3 +73,11 @@ def setting(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {setting(item)}" for name, item in value.items())
     return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+
+
+def hidden_fields(method: str, back: str = "", *, token: str, here: str) -> str:
+    """What a form carries unseen: the page's token, the real method, and where to go afterwards (`here` by default)."""
+    fields = {"_xsrf": token, "_method": method, "_back": back or here}
+    return "".join(
+        f'<input type="hidden" name="{name}" value="{xhtml_escape(value)}">' for name, value in fields.items()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from pool_server.web.assets.bundle import assets
@@ -46,7 +47,7 @@ class PageHandler(BaseHandler, abstract=True):
     def get_template_namespace(self) -> dict[str, Any]:
         """What templates may name. Not the handler itself: a rendered template refers to its namespace and back, and
         would keep the request until the next collection."""
-        theme = self.get_cookie("theme", "")
+        theme, token = self.get_cookie("theme", ""), self.xsrf_token.decode()
         return {
             "ctx": self.ctx,
             "caller": self.caller,
@@ -62,8 +63,18 @@ class PageHandler(BaseHandler, abstract=True):
             "incidents": banner.lines(self.ctx, self.caller),
             "path": self.request.path,
             "pool_name": self.ctx.pool_name,
-            "xsrf_token": self.xsrf_token,
+            "xsrf_token": token,
+            "hidden": partial(html.hidden_fields, token=token, here=self.request.uri or "/"),
         }
+
+    def form_done(self, value: Any) -> None:
+        """A secret that is shown once, or an account's test, on a page of its own; else back to where the form was."""
+        found = value if isinstance(value, dict) else {}
+        if "key" in found or "code" in found or "result" in found:
+            secret = found.get("key") or found.get("code") or ""
+            self.page("done.html", title="Done", secret=secret, result=found.get("result"), back=self.back)
+        else:
+            super().form_done(value)
 
     def shows(self, item: NavItem) -> bool:
         if self.ctx.local and item.path == "/people":

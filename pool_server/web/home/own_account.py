@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.users import Principal
-from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.page import PageHandler
 from pool_server.web.home import own_requests
 
 MOST = 100
@@ -30,7 +31,7 @@ class NewPassphrase(msgspec.Struct, forbid_unknown_fields=True):
     current: str = ""
 
 
-class OwnHandler(BaseHandler, abstract=True):
+class OwnHandler(PageHandler, abstract=True):
     """A route about the caller's own things."""
 
     @property

@@ -1,7 +1,7 @@
 // Buttons and forms that change something. The HTML says what to call; this asks once, calls, and shows what came back.
-//   <button data-call="POST /admin/…" data-body='{…}' data-ask="What will happen." data-label="Do it">
-//   <form data-call="POST /admin/…"> with named fields; data-type="number|limit|limit-list", data-optional on a field
-// and on both, for what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
+//   <form method="post" action="/admin/…" data-call="PATCH /admin/…" data-ask="What will happen." data-label="Do it">
+// with named fields; data-type="number|limit|limit-list", data-optional on a field. Without this script the form itself is
+// sent, with what its hidden fields say. For what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
 // data-shows-key="id of the place where a new key or code is shown".
 import { call } from "./http.js";
 
@@ -50,6 +50,7 @@ function fieldValue(field) {
 export function formBody(form) {
   const body = "limits" in form.dataset ? { limits: {} } : {};
   for (const field of form.querySelectorAll("[name]")) {
+    if (/^(_|none\.)/.test(field.name)) continue; // what a form without scripts would say
     if (field.dataset.optional !== undefined && field.value.trim() === "") continue;
     const path = field.name.split(".");
     const last = path.pop();
@@ -64,7 +65,7 @@ export function formBody(form) {
 function outlet(element) {
   const named = element.dataset.outlet && document.getElementById(element.dataset.outlet);
   if (named) return named;
-  const scope = element.closest("form, .actions") ?? element;
+  const scope = element.closest(".actions") ?? element;
   let place = scope.nextElementSibling;
   if (!place?.matches("[data-said]")) {
     place = document.createElement("p");
@@ -112,7 +113,7 @@ async function run(element, body) {
   const [method, path] = element.dataset.call.split(" ");
   const label = element.dataset.label ?? element.textContent.trim();
   if (element.dataset.ask && !(await ask(element.dataset.ask, label))) return;
-  const buttons = element.matches("button") ? [element] : [...element.querySelectorAll("button")];
+  const buttons = [...element.querySelectorAll("button")];
   for (const button of buttons) button.disabled = true;
   try {
     const value = await call(method, path, body);
@@ -125,10 +126,6 @@ async function run(element, body) {
 }
 
 export function startActions() {
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-call]");
-    if (button) run(button, button.dataset.body ? JSON.parse(button.dataset.body) : {});
-  });
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("form[data-call]");
     if (!form) return;
