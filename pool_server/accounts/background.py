@@ -13,7 +13,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials import escrow, files
 from pool_server.accounts.credentials.onboarding import Onboarding
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome, Send
 from pool_server.accounts.credentials.write_back import CredentialWriter
@@ -36,6 +36,7 @@ POLLS_AT_ONCE = 4
 UPKEEP_S = 0.25  # how stale other workers' exchanges under way may be
 RERATED_AT_ONCE = 100
 SWEEP_EVERY = 240  # upkeeps
+WRITABLE_EVERY = 40  # upkeeps
 WATCH_MS = 1000
 UNWATCHED_S = 5  # between looks at a folder that cannot be watched
 LEFTOVER_S = 3600.0  # a half-written file so old belongs to nobody any more
@@ -58,11 +59,12 @@ class Background:
         self._stop = asyncio.Event()
         self._unread = 0  # looks in a row that could not read everything
         self._pause = 0  # watches without news until the next look
+        self.unwritable = ""  # see `CredentialStore.unwritable`
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
         vault, clock, settings = roster.vault, roster.clock, roster.settings
         self.saver = CredentialWriter(roster, clock=clock)
         self.refresher = Refresher(
-            vault, store, settings, send=send, save=self.saver.write, clock=clock, done=self._refreshed
+            vault, store, settings, send=send, save=self.saver.rotate, clock=clock, done=self._refreshed
         )
         self.poller = Poller(
             vault,
@@ -189,10 +191,18 @@ class Background:
             self.plan(account_id)
         if self._leader:
             files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
+            self.roster.vault.escrow.sweep(time.time() - escrow.KEPT_S)
             for timers in (self.refreshes, self.polls, self.setups):
                 timers.start()
+        self.look_whether_writable()
         self.saver.start()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._upkeep())]
+
+    def look_whether_writable(self) -> None:
+        """Tell, once each time it changes, that new tokens cannot be written into their files."""
+        before, self.unwritable = self.unwritable, self.roster.vault.unwritable()
+        if self.unwritable and self.unwritable != before and self._leader:
+            log.warning("%s/ %s", self.roster.vault.folder, self.unwritable)
 
     async def close(self) -> None:
         """End; refreshes under way are finished first, since a rotated token must reach the disk."""
@@ -273,6 +283,8 @@ class Background:
                 roster.share_flight(now)
                 roster.view.rerate(now, RERATED_AT_ONCE)
                 roster.view.advance(now)
+                if rounds % WRITABLE_EVERY == 0:
+                    self.look_whether_writable()
                 if self._leader and rounds % SWEEP_EVERY == 0:
                     self._pins.sweep(now)
             except Exception:

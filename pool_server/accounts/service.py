@@ -15,6 +15,7 @@ import msgspec
 from pool_server.accounts import describe, headroom
 from pool_server.accounts.account import Account, AccountFacts
 from pool_server.accounts.background import Background
+from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
@@ -62,7 +63,8 @@ class Accounts:
         self._send = send
         steady = WriteBehind(state, clock)
         shared = Replication(steady, many=settings.workers != 1)
-        self._roster = Registry(CredentialStore(Path(settings.pool_dir)), shared, settings, clock=clock, rng=rng)
+        vault = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
+        self._roster = Registry(vault, shared, settings, clock=clock, rng=rng)
         self._view = self._roster.view
         self._pins = Pins(steady, ttl_s=settings.choosing.pin_ttl_h * 3600)
         self._keeper = Background(self._roster, self._pins, steady, send=send, rng=rng, leader=leader)
@@ -76,6 +78,7 @@ class Accounts:
 
     def load(self) -> ReloadReport:
         """Read the pool folder for the first time."""
+        self._roster.vault.recover(self._clock())
         return self._roster.load()
 
     async def reload(self, settings: Settings | None = None) -> ReloadReport:
@@ -297,8 +300,14 @@ class Accounts:
         return [{"file": r.file, "reason": r.reason} for r in self._roster.vault.rejected]
 
     def folder_trouble(self) -> dict[str, str]:
-        """Credential files and folders that are known and cannot be read now, or were emptied: what is wrong."""
-        return dict(self._roster.vault.wrong)
+        """Credential files and folders that are known and cannot be read now, or were emptied, and a pool folder that
+        cannot be written: what is wrong."""
+        vault, unwritable = self._roster.vault, self._keeper.unwritable
+        return {**({f"{vault.folder.name}/": unwritable} if unwritable else {}), **vault.wrong}
+
+    def unwritable(self) -> str:
+        """Why new tokens cannot be written into the credential files, "" when they can. Names no account."""
+        return self._keeper.unwritable
 
     def explain(self, ask: SelectionRequest | None = None) -> list[dict[str, Any]]:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why

@@ -13,7 +13,9 @@ from pathlib import Path
 import click
 
 from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
+from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.app import run_file
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable
@@ -159,9 +161,19 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         yield Finding(f"{folder}/{shown(name)}", WRONG, reason, READABLE)
     for file in seen.found:
         yield from _look_at_file(file, settings, now)
+    yield from _look_whether_writable(settings, now)
     if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
+
+
+def _look_whether_writable(settings: Settings, now: float) -> Iterator[Finding]:
+    """New tokens are written into the files of sign-ins; API keys need no such thing."""
+    vault = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
+    vault.items = vault.look(now).items
+    if reason := vault.unwritable():
+        fix = "mount it without :ro, or give the user who runs the pool the right to write there"
+        yield Finding(f"{settings.pool_dir}/", WARNING, reason, fix)
 
 
 def _look_at_file(file: CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:

@@ -21,11 +21,11 @@ from typing import IO
 import msgspec
 import zstandard
 
+from pool_server.core.disk import sync_folder
 from pool_server.storage.errors import StoreError, StoreFullError
 from pool_server.storage.folder_lock import LOCK_FILE, lock_folder
 from pool_server.storage.lmdb.engine import Engine
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
-from pool_server.storage.lmdb.log_file import sync_folder
 from pool_server.storage.lmdb.store import MAP_SIZE, MAX_SIZE, Store
 
 LEDGER, STATE = "ledger", "state"

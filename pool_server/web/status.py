@@ -25,6 +25,8 @@ class Healthz(BaseHandler, access=Access.OPEN):
         }
         if not ctx.ledger.healthy:
             body["records"] = {"waiting": ctx.ledger.waiting, "in_memory_only": ctx.ledger.unlogged}
+        if unwritable := ctx.accounts.unwritable():
+            body["warnings"] = [f"{ctx.settings.pool_dir}/ {unwritable}"]
         self.answer(body, 200 if status == "ok" else 503)
 
 

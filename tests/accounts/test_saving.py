@@ -28,12 +28,12 @@ class Disk:
         self._write = files.write_back
         patch.setattr(files, "write_back", self.write_back)
 
-    def write_back(self, path: Path, updates: dict[str, Any]) -> str:
+    def write_back(self, path: Path, updates: dict[str, Any], check: Any = None) -> str:
         self.tried += 1
         if self.left:
             self.left -= 1
             raise OSError(28, "No space left on device")
-        return self._write(path, updates)
+        return self._write(path, updates, check)
 
 
 def pool(tmp_path: Path, **more: Any) -> Pool:
@@ -107,7 +107,8 @@ def test_closing_tries_once_more(
     asyncio.run(run())
     assert disk.tried == 2
     assert on_disk(p)[0] == (NEW if failures == 1 else OLD)
-    assert ("is lost" in caplog.text) is (failures == 2)
+    assert ("the next start has the new token" in caplog.text) is (failures == 2)
+    assert p.again().credential(ID).secret == NEW
 
 
 def test_the_operators_word_does_not_bring_the_old_token_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

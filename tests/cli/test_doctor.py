@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pool_server.accounts.credentials import store
 from pool_server.cli.doctor import WARNING, WRONG, Finding, examine
 from tests.cli.conftest import Shell
 from tests.fakes import account, key_account, write_pool
@@ -130,3 +131,14 @@ def test_an_empty_and_a_missing_pool(folder: Path) -> None:
     assert look()["accounts"].state == WARNING
     (folder / "pool").rmdir()
     assert look()["accounts"].state == WRONG
+
+
+def test_a_folder_in_which_new_tokens_cannot_be_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pool(folder / "pool", [key_account("openai:c")])
+    pool = {Path("pool")}
+    monkeypatch.setattr(store, "unwritable", lambda place: "Read-only file system" if place in pool else "")
+    assert "pool/" not in look(), "keys stay as they are"
+    write_pool(folder / "pool", [account("claude:a")])
+    found = look()["pool/"]
+    assert found.state == WARNING and "new tokens of 1 sign-ins are kept in data/escrow/" in found.message
+    assert ":ro" in found.fix

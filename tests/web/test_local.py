@@ -34,6 +34,14 @@ def test_healthz_fails_while_leaving_and_when_the_books_cannot_be_written(local:
     local.ctx.ledger.healthy = True
 
 
+def test_a_pool_folder_that_cannot_be_written_is_told(local: Site) -> None:
+    local.ctx.accounts._keeper.unwritable = "cannot be written (Read-only file system): …"
+    answer = local.get("/healthz")
+    assert (answer.status, len(answer.json()["warnings"])) == (200, 1)
+    assert "cannot be written (Read-only" in local.get("/accounts").text
+    local.ctx.accounts._keeper.unwritable = ""
+
+
 def test_status_is_json_for_programs_and_names_no_account(local: Site) -> None:
     answer = local.get("/status", Accept="application/json")
     assert [row["provider"] for row in answer.json()["providers"]] == ["claude", "openai"]

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -24,7 +24,7 @@ from pool_server.accounts.credentials.scan import because
 from pool_server.providers import CredentialRejectedError
 
 MAX_BYTES = 1 << 20
-_TEMPORARY = ".pool-tmp"
+TEMPORARY = ".pool-tmp"
 
 
 class UnreadFileError(CredentialRejectedError):
@@ -129,16 +129,18 @@ def _usable_proxy(url: str) -> bool:
         return False
 
 
-def write_back(path: Path, updates: dict[str, Any]) -> str:
+def write_back(path: Path, updates: dict[str, Any], check: Callable[[dict[str, Any]], None] | None = None) -> str:
     """Set `updates` (nested as in the file) and keep every other field; returns the new content's digest.
 
     Atomic and durable: a 0600 temporary file in the same folder, fsync, rename, fsync of the folder. Whoever dies
-    in between leaves the old file or the new one. Raises Rejected when the present file is broken, OSError when
-    the folder cannot be written.
+    in between leaves the old file or the new one. `check` sees the present content, under the folder's lock, and may
+    raise. Raises what it raises, Rejected when the present file is broken, OSError when the folder cannot be written.
     """
     target = Path(os.path.realpath(path))
-    with _folder_held(target.parent) as folder:
+    with folder_held(target.parent) as folder:
         data = read(target).data
+        if check is not None:
+            check(data)
         _merge(data, updates)
         raw = json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
         _replace(target, raw, folder)
@@ -148,7 +150,7 @@ def write_back(path: Path, updates: dict[str, Any]) -> str:
 def create(path: Path, data: dict[str, Any]) -> None:
     """Write a new credential file, 0600. Raises FileExistsError rather than overwrite one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _folder_held(path.parent) as folder:
+    with folder_held(path.parent) as folder:
         if path.exists():
             raise FileExistsError(path.name)
         _replace(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n", folder)
@@ -171,7 +173,7 @@ def _merge(data: dict[str, Any], updates: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _folder_held(folder: Path) -> Iterator[int]:
+def folder_held(folder: Path) -> Iterator[int]:
     """One writer at a time in a folder, also across processes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -182,7 +184,7 @@ def _folder_held(folder: Path) -> Iterator[int]:
 
 
 def _replace(target: Path, raw: bytes, folder: int) -> None:
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}{TEMPORARY}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -198,7 +200,7 @@ def _replace(target: Path, raw: bytes, folder: int) -> None:
 
 def sweep(folder: Path, before: float) -> None:
     """Remove what a killed process left half-written before the moment `before` (unix seconds)."""
-    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+    for leftover in folder.rglob(f".*{TEMPORARY}"):
         try:
             if leftover.lstat().st_mtime < before:
                 leftover.unlink()

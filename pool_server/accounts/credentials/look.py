@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.escrow import Owed
 from pool_server.accounts.credentials.scan import (
     ROOT,
     CredentialFile,
@@ -38,13 +39,14 @@ Doubts = Mapping[str, FolderId | Signature]
 
 class Item(msgspec.Struct, frozen=True):
     """One usable credential file. `signature` tells cheaply whether the file was touched, `digest` whether it
-    changed."""
+    changed. `owed`: what `credential` has and the file has not."""
 
     found: CredentialFile
     credential: Credential
     options: files.Options
     digest: str
     signature: Signature
+    owed: Owed | None = None
 
 
 Read = Callable[[CredentialFile, Item | None], Item]  # raises CredentialRejectedError

@@ -13,6 +13,7 @@ import logging
 import msgspec
 
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Save, Send
+from pool_server.accounts.credentials.store import ReplacedError
 from pool_server.accounts.health import learning
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import FaultKind, FaultScope
@@ -99,7 +100,12 @@ class Onboarding:
             if cred.expires_at is not None and cred.expires_at <= roster.clock():
                 await self._refresher.refresh(account_id, cred.secret)
             before = roster.vault.items[account_id].credential
-            digest = await self._run(account_id)
+            try:
+                digest = await self._run(account_id)
+            except ReplacedError:
+                roster.reread(account_id)
+                before = roster.vault.items[account_id].credential
+                digest = await self._run(account_id)
             if digest is not None:
                 roster.took(account_id, before, digest)
             return roster.vault.items[account_id].credential
@@ -108,7 +114,7 @@ class Onboarding:
         except RefreshError as exc:  # the refresh has set the account's state
             fault = Fault(FaultKind.AUTH, FaultScope.ACCOUNT, message=exc.reason)
             raise OnboardingError(fault, roster.clock() + RETRY_S) from None
-        except (OnboardingUnfinishedError, KeyError) as exc:
+        except (OnboardingUnfinishedError, ReplacedError, KeyError) as exc:
             log.warning("%s: its set-up did not finish: %s", account_id, exc)
             raise self._failed(account_id, _broken("the account's set-up did not finish")) from None
 
@@ -124,7 +130,7 @@ class Onboarding:
     async def _run(self, account_id: str) -> str | None:
         """Ask step by step; returns the file's digest afterwards, None when there was nothing to do.
 
-        Raises the provider's SetupFault, SetupUnfinished and KeyError.
+        Raises the provider's SetupFault, SetupUnfinished, ReplacedError and KeyError.
         """
         roster = self._roster
         item, settings = roster.vault.items[account_id], roster.settings

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pool_server.accounts.credentials.store import CredentialStore
+from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
 from pool_server.core import processes
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
@@ -21,7 +21,7 @@ from pool_server.storage import StoreError, Txn
 from pool_server.storage.write_behind import WriteBehind
 
 Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
-Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see Saver.write
+Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see CredentialWriter.rotate
 
 TABLE = "leases"
 TABLES = (TABLE,)
@@ -180,15 +180,21 @@ class Refresher:
         try:
             refreshed = module.refresh_answer(tried, answer, now=self._clock())
         except RefreshRejectedError as exc:
-            if exc.permanent and (fresh := self._reread(account_id, tried)) is not None:
+            if exc.permanent and not exc.suspended:
+                await asyncio.to_thread(self._vault.rescue, account_id, self._clock())
+            if (fresh := self._reread(account_id, tried)) is not None:
                 return fresh
             raise self._failed(account_id, tried, exc) from None
-        credential = refreshed.credential
-        digest = await self._save(account_id, refreshed.updates, tried)
-        self._vault.adopt(account_id, credential, digest)
+        try:
+            digest = await self._save(account_id, refreshed.updates, tried)
+        except (ReplacedError, KeyError):  # somebody signed in anew meanwhile, or removed the file
+            if (fresh := self._reread(account_id, tried)) is not None:
+                return fresh
+            raise RefreshError("the credential file was replaced", permanent=False) from None
+        self._vault.adopt(account_id, refreshed.credential, digest)
         self._tries.pop(account_id, None)
-        self._done(RefreshOutcome(account_id, tried, credential, None, digest=digest))
-        return credential
+        self._done(RefreshOutcome(account_id, tried, refreshed.credential, None, digest=digest))
+        return refreshed.credential
 
     def _failed(self, account_id: str, tried: Credential, failure: RefreshRejectedError) -> RefreshError:
         tries = self._tries.get(account_id, 0)

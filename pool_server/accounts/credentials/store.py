@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -9,22 +11,19 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.account import AccountFacts
-from pool_server.accounts.credentials import files
-from pool_server.accounts.credentials.look import Doubts, Item, Look, look, signature, signature_or_none
-from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, shown
+from pool_server.accounts.credentials import files, leftovers
+from pool_server.accounts.credentials.escrow import Escrow, Owed, key_of
+from pool_server.accounts.credentials.look import Doubts, Item, Look, Signature, look, signature, signature_or_none
+from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, scan, shown
+from pool_server.core.disk import unwritable
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, provider_module
+from pool_server.providers import Credential, CredentialRejectedError, provider_module
+
+log = logging.getLogger(__name__)
 
 
-class Owed(msgspec.Struct, frozen=True):
-    """Fields that could not be written into a file yet. `stale`: the fingerprint of the token they are to
-    replace."""
-
-    updates: dict[str, Any]
-    stale: str
-
-    def __repr__(self) -> str:
-        return f"Owed(fields={sorted(self.updates)}, stale={self.stale!r})"
+class ReplacedError(Exception):
+    """Somebody put another sign-in into the file: what was to be written belongs to the one before."""
 
 
 class ReloadReport(msgspec.Struct):
@@ -45,8 +44,9 @@ class ReloadReport(msgspec.Struct):
 class CredentialStore:
     """Credentials by account id. Reading and writing files; knows nothing of quotas."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, escrow: Escrow) -> None:
         self.folder = folder
+        self.escrow = escrow
         self.items: dict[str, Item] = {}
         self.rejected: list[RejectedFile] = []
         self.wrong: dict[str, str] = {}  # folders and files that are known and could not be read, or were emptied
@@ -91,7 +91,7 @@ class CredentialStore:
             return old is not None
         new = seen if old is None or old is look.known.get(account_id) else old
         self.items[account_id] = new
-        self._forget_owed(old, new)
+        self._note_owed(old, new)
         if old is None:
             report.added.append(account_id)
         elif new.digest != old.digest:
@@ -108,44 +108,120 @@ class CredentialStore:
         loaded = files.read(found.path)
         if old is not None and old.digest == loaded.digest and old.found == found:
             return msgspec.structs.replace(old, signature=mark)
+        return self._parsed(found, loaded, mark, now)
+
+    def _parsed(self, found: CredentialFile, loaded: files.LoadedCredential, mark: Signature, now: float) -> Item:
         options = files.options(loaded.data)
         parse = provider_module(found.provider).parse
         credential = parse(loaded.data, found.account, now=now)
-        owed = self.owed.get(found.account)
-        if owed is not None and owed.stale == credential.fingerprint:
+        stale, owed = credential.fingerprint, self.owed.get(found.account)
+        if owed is not None and owed.stale != stale:
+            owed = None
+        if owed is not None:
             credential = parse(files.merged(loaded.data, owed.updates), found.account, now=now)
-        return Item(found, credential, options, loaded.digest, mark)
+        seen: list[str] = []
+        while (kept := self.escrow.find(credential)) is not None and (key := key_of(credential)) not in seen:
+            seen.append(key)
+            later = (owed or Owed({}, stale)).also(kept.updates, (key,))
+            try:
+                credential = parse(files.merged(loaded.data, later.updates), found.account, now=now)
+            except CredentialRejectedError:
+                break  # whatever it holds is none of this account's
+            owed = later
+        return Item(found, credential, options, loaded.digest, mark, owed)
 
     def reread(self, account_id: str, now: float) -> Credential:
-        """The credential as the file has it now; what is in memory follows. Raises KeyError and Rejected."""
+        """The credential as the file, or the escrow for it, has it now; what is in memory follows. Raises KeyError and
+        CredentialRejectedError."""
         old = self.items[account_id]
         item = self._read(old.found, old, now)
+        if item.credential is old.credential and self.escrow.find(item.credential) is not None:
+            # another worker was given a new token and could not write it into the file
+            item = self._parsed(old.found, files.read(old.found.path), item.signature, now)
         self.items[account_id] = item
-        self._forget_owed(old, item)
+        self._note_owed(old, item)
         return item.credential
 
-    def write(self, account_id: str, updates: dict[str, Any]) -> str:
+    def recover(self, now: float) -> None:
+        """Finish the rewrites of files that a killed process left; before the folder is read for the first time."""
+        found = {file.path: file for file in scan(self.folder).found}
+        for path in leftovers.finish(found, _newer_login(found, now), newer=True):
+            log.warning("%s: a write that was broken off was finished", found[path].account)
+
+    def rescue(self, account_id: str, now: float) -> None:
+        """Before a sign-in counts as lost: is there a newer one that did not reach the file?"""
+        file = self.items[account_id].found
+        leftovers.finish([file.path], _newer_login({file.path: file}, now), newer=False)
+
+    def write(self, account_id: str, updates: dict[str, Any], stale: Credential | None = None) -> str:
         """Write owned fields, and what the file is owed, into the account's file (durable; blocks for the disk) and
-        return its new digest. Raises KeyError, OSError and Rejected."""
-        path = self.items[account_id].found.path
-        owed = self.owed.get(account_id)
-        digest = files.write_back(path, updates if owed is None else files.merged(owed.updates, updates))
-        if owed is not None and self.owed.get(account_id) is owed:
-            del self.owed[account_id]
+        return its new digest.
+
+        With `stale`, or when the file is owed something, the file is changed only while it still has the token that
+        is replaced. Raises KeyError, OSError, CredentialRejectedError and ReplacedError.
+        """
+        file, owed = self.items[account_id].found, self.owed.get(account_id)
+        expected = {owed.stale} if owed is not None else set()
+        if stale is not None:
+            expected.add(stale.fingerprint)
+
+        def check(data: dict[str, Any]) -> None:
+            there = provider_module(file.provider).parse(data, account_id, now=0.0)
+            if there.fingerprint not in expected:
+                raise ReplacedError(account_id)
+
+        wanted = updates if owed is None else files.merged(owed.updates, updates)
+        digest = files.write_back(file.path, wanted, check if expected else None)
+        if owed is not None:
+            if self.owed.get(account_id) is owed:
+                del self.owed[account_id]
+            self.escrow.drop(owed.spent)
         return digest
+
+    def rotate(self, account_id: str, updates: dict[str, Any], spent: Credential) -> str:
+        """`write` for what a token endpoint gave for `spent`: durable in the escrow before the file is touched."""
+        keys: tuple[str, ...] = ()
+        try:
+            keys = (self.escrow.keep(spent, updates),)
+        except OSError as exc:
+            log.error("%s: its rotated token could not be kept in %s: %s", account_id, self.escrow.folder, exc.strerror)
+        digest = self.write(account_id, updates, spent)
+        self.escrow.drop(keys)
+        return digest
+
+    def unwritable(self) -> str:
+        """Why new tokens cannot be written into the credential files, in words for people; "" when they can, or when
+        no account gets new ones."""
+        signed_in = sum(item.credential.can_refresh for item in self.items.values())
+        reason = unwritable(self.folder) if signed_in else ""
+        if not reason and not self.owed:
+            return ""
+        where = f"kept in {self.escrow.folder}/"
+        above = self.escrow.folder.absolute().parents
+        data = next(folder for folder in (self.escrow.folder, *above) if folder.is_dir())
+        if failure := unwritable(data):
+            where = f"lost at the next restart, {data}/ cannot be written either ({failure})"
+        if reason:
+            return f"cannot be written ({reason}): new tokens of {signed_in} sign-ins are {where}"
+        return f"has {len(self.owed)} files that cannot be written: their new tokens are {where}"
 
     def owe(self, account_id: str, updates: dict[str, Any], stale: Credential) -> None:
         """Remember fields that could not be written. Until they are, the file's old token counts as the new one."""
-        before = self.owed.get(account_id)
-        if before is None:
-            self.owed[account_id] = Owed(updates, stale.fingerprint)
-        else:
-            self.owed[account_id] = Owed(files.merged(before.updates, updates), before.stale)
+        before = self.owed.get(account_id) or Owed({}, stale.fingerprint)
+        self.owed[account_id] = before.also(updates, tuple(filter(None, (key_of(stale),))))
 
-    def _forget_owed(self, old: Item | None, new: Item) -> None:
-        """Somebody else brought another token: what the pool wanted to write is out of date."""
+    def forget_owed(self, account_id: str) -> None:
+        """The file has a sign-in of its own."""
+        self.owed.pop(account_id, None)
+
+    def _note_owed(self, old: Item | None, new: Item) -> None:
+        """Somebody else brought another token: what the pool wanted to write is out of date. Or the escrow knew what
+        came after the file's token."""
+        account_id = new.found.account
         if old is not None and old.credential.fingerprint != new.credential.fingerprint:
-            self.owed.pop(new.found.account, None)
+            self.owed.pop(account_id, None)
+        if new is not old and new.owed is not None:
+            self.owed[account_id] = new.owed
 
     def adopt(self, account_id: str, credential: Credential, digest: str) -> None:
         """Take a credential the pool itself has just written, so that its write is no reload."""
@@ -153,7 +229,9 @@ class CredentialStore:
         if old is None:
             return  # its file was removed meanwhile
         mark = signature_or_none(old.found.path) or old.signature
-        self.items[account_id] = msgspec.structs.replace(old, credential=credential, digest=digest, signature=mark)
+        self.items[account_id] = msgspec.structs.replace(
+            old, credential=credential, digest=digest, signature=mark, owed=self.owed.get(account_id)
+        )
 
     def facts(self, account_id: str, settings: Settings) -> AccountFacts:
         """What the choice has to know of an account's file."""
@@ -170,3 +248,15 @@ class CredentialStore:
             weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
             expires_at=cred.expires_at, can_refresh=refreshable,
         )  # fmt: skip
+
+
+def _newer_login(found: Mapping[Path, CredentialFile], now: float) -> leftovers.Judge:
+    """Does a leftover hold another refreshable sign-in than its file? Raises CredentialRejectedError."""
+
+    def judge(path: Path, left: dict[str, Any], there: dict[str, Any]) -> bool:
+        file = found[path]
+        parse = provider_module(file.provider).parse
+        before, after = parse(there, file.account, now=now), parse(left, file.account, now=now)
+        return after.can_refresh and key_of(after) != key_of(before)
+
+    return judge

@@ -1,7 +1,7 @@
 """What the pool has to write into credential files, and does not give up when it cannot.
 
-A rotated token exists nowhere else: while its file cannot be written (a full disk, a permission) it serves from
-memory, and the write is tried again until it succeeds.
+While a file cannot be written (a full disk, a permission) its new token serves from memory, the escrow has it for the
+next start, and the write is tried again until it succeeds.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from pool_server.accounts.credentials.store import ReplacedError
 from pool_server.accounts.registry import Registry
 from pool_server.core.timers import Timers
 from pool_server.providers import Credential, CredentialRejectedError
 
 log = logging.getLogger(__name__)
+
+_Write = Callable[[str, dict[str, Any], Credential], str]
 
 FIRST_S = 1.0  # the first wait, doubled with each failure …
 LONGEST_S = 60.0  # … up to this
@@ -33,12 +36,19 @@ class CredentialWriter:
         self.due = self._timers.due
 
     async def write(self, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
-        """Write `updates` (nested as in the file) in place of what `stale` had; returns the digest of the file as it
-        is now, written or not. Raises KeyError for an account that is gone."""
+        """Write `updates` (nested as in the file) while the file has the token of `stale`; returns the digest of the
+        file as it is now, written or not. Raises KeyError for an account that is gone, and ReplacedError."""
+        return await self._write(self._roster.vault.write, account_id, updates, stale)
+
+    async def rotate(self, account_id: str, updates: dict[str, Any], spent: Credential) -> str:
+        """The same for what a token endpoint gave for `spent`, which is made durable in the escrow first."""
+        return await self._write(self._roster.vault.rotate, account_id, updates, spent)
+
+    async def _write(self, write: _Write, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
         vault = self._roster.vault
         digest = vault.items[account_id].digest
         try:
-            return await asyncio.to_thread(vault.write, account_id, updates)
+            return await asyncio.to_thread(write, account_id, updates, stale)
         except (OSError, CredentialRejectedError) as exc:
             if account_id not in vault.owed:
                 log.error("%s: its file could not be written, it serves from memory until it can: %s", account_id, exc)
@@ -73,6 +83,10 @@ class CredentialWriter:
             return None
         try:
             digest = await asyncio.to_thread(vault.write, account_id, {})
+        except ReplacedError:
+            vault.forget_owed(account_id)
+            self._roster.reread(account_id)
+            return None
         except (OSError, CredentialRejectedError, KeyError) as exc:
             return exc
         item = vault.items.get(account_id)
@@ -88,4 +102,5 @@ class CredentialWriter:
         for account_id in list(self._roster.vault.owed):
             failure = await self._pay(account_id)
             if failure is not None:
-                log.error("%s: its file could not be written, the new sign-in is lost: %s", account_id, failure)
+                log.error("%s: its file could not be written (%s); the next start has the new token from %s",
+                          account_id, failure, self._roster.vault.escrow.folder)  # fmt: skip

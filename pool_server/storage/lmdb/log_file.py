@@ -24,6 +24,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pool_server.core.disk import sync_folder
+
 log = logging.getLogger(__name__)
 
 SIZE = 4 << 20  # bytes of a journal file
@@ -156,15 +158,6 @@ def places(folder: Path) -> list[Path]:
         except (OSError, RuntimeError):  # it was removed; there is none
             continue
     return list(dict.fromkeys(found))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _allocate(fd: int, size: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import jwt
 import msgspec
 
+from pool_server.core.disk import sync_folder
 from pool_server.core.settings import Settings
 
 ISSUER = "pool-server"
@@ -196,7 +197,7 @@ def _write(folder: Path, kept: _Kept, *, replace: bool) -> None:
             _link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _link(draft: Path, path: Path) -> None:
@@ -204,11 +205,3 @@ def _link(draft: Path, path: Path) -> None:
         os.link(draft, path)
     except FileExistsError:
         return  # another process was first; its secret is the pool's
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -29,7 +29,15 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
         rows = [{**row, **_shown(row, now)} for row in accounts.rows(self.ctx)]
         rows.sort(key=lambda row: (ORDER[row["tone"]], row["provider"], row["priority"], row["id"]))
         locked = [row["id"] for row in rows if row.get("locked")]
-        self.page("accounts.html", title="Accounts", rows=rows, rejected=self.ctx.accounts.rejected(), locked=locked)
+        pool = self.ctx.accounts
+        self.page(
+            "accounts.html",
+            title="Accounts",
+            rows=rows,
+            rejected=pool.rejected(),
+            trouble=pool.folder_trouble(),
+            locked=locked,
+        )
 
 
 def _shown(row: dict[str, Any], now: float) -> dict[str, Any]:

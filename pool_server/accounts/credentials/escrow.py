@@ -1,0 +1,117 @@
+"""Rotated tokens, durable in the data folder before their credential file is rewritten.
+
+A token endpoint gives a rotated token once and spends the one it was asked with: until the file holds the new one,
+this is its only durable copy. It is named after the spent refresh token, so that whichever file still holds that one,
+whatever its name, is told what came after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts.credentials import files
+from pool_server.core.disk import DRAFT, create_private, write_private
+from pool_server.providers import Credential
+
+log = logging.getLogger(__name__)
+
+FOLDER = "escrow"  # within the data folder
+KEPT_S = 90 * 86400.0  # an entry that no file asked for is given up after so long
+_SUFFIX = ".json"
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """What came after a spent refresh token: fields nested as in the credential file. `account` is for people."""
+
+    account: str
+    updates: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Rotation(account={self.account!r}, fields={sorted(self.updates)})"
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """Fields that could not be written into a file yet. `stale`: the fingerprint of the token they are to replace;
+    `spent`: the keys of the escrow's entries that the file makes needless once it is written."""
+
+    updates: dict[str, Any]
+    stale: str
+    spent: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Owed(fields={sorted(self.updates)}, stale={self.stale!r})"
+
+    def also(self, updates: dict[str, Any], spent: tuple[str, ...]) -> Owed:
+        """The same with what came later."""
+        return Owed(files.merged(self.updates, updates), self.stale, tuple(dict.fromkeys(self.spent + spent)))
+
+
+def key_of(credential: Credential) -> str:
+    """The name of a sign-in's refresh token, which tells nothing of the token; "" when it has none."""
+    if not credential.can_refresh:
+        return ""
+    return hashlib.sha256(credential.refresh_token.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Escrow:
+    """The entries in one folder, shared by all workers. All methods may run in any thread."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.folder = data_dir / FOLDER
+
+    def keep(self, spent: Credential, updates: dict[str, Any]) -> str:
+        """Make `updates` durable as what came after `spent`; returns the entry's key. Raises OSError."""
+        key = key_of(spent)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path, data = self._path(key), msgspec.json.encode(Rotation(spent.account, updates))
+        try:
+            create_private(path, data)  # at its name at once: one that was cut off is seen to be
+        except FileExistsError:
+            write_private(path, data)
+        return key
+
+    def find(self, credential: Credential) -> Rotation | None:
+        """What came after this sign-in's refresh token, where its file does not know."""
+        key = key_of(credential)
+        if not key:
+            return None
+        try:
+            return msgspec.json.decode(self._path(key).read_bytes(), type=Rotation)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            log.error("%s: what was kept of its rotated token cannot be read (%s)", credential.account, _why(exc))
+            return None
+
+    def drop(self, keys: tuple[str, ...]) -> None:
+        """The files have what these entries hold."""
+        for key in keys:
+            try:
+                self._path(key).unlink(missing_ok=True)
+            except OSError:
+                continue  # no file asks for it any more, and the sweep removes it
+
+    def sweep(self, before: float) -> None:
+        """Remove what nobody asked for since `before` (unix seconds), and half-written entries."""
+        try:
+            entries = list(self.folder.iterdir())
+        except OSError:
+            return
+        for path in entries:
+            try:
+                if path.suffix in (_SUFFIX, DRAFT) and path.lstat().st_mtime < before:
+                    path.unlink()
+            except OSError:
+                continue  # another process was faster
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+
+def _why(exc: Exception) -> str:
+    return exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else "not JSON"

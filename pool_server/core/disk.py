@@ -1,0 +1,64 @@
+"""Files that must outlive a crash."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+DRAFT = ".draft"  # ends the name of a file that was not finished
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(folder: Path) -> str:
+    """Why nothing can be written into a folder, "" when it can, as far as that is told without trying."""
+    try:
+        volume = os.statvfs(folder)
+        if volume.f_flag & os.ST_RDONLY:
+            return os.strerror(errno.EROFS)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return os.strerror(errno.EACCES)
+    except OSError as exc:
+        return exc.strerror or type(exc).__name__
+    return os.strerror(errno.ENOSPC) if volume.f_blocks and not volume.f_bavail else ""
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Make a file that only its owner may read; durable on return. A crash may leave it cut off.
+
+    Raises FileExistsError, or OSError; there is no file then.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Put `data` into a file that only its owner may read, in place of what was there; durable on return.
+
+    Whoever dies in between leaves the old content or the new one. Raises OSError; nothing has changed then.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}{DRAFT}")
+    create_private(draft, data)
+    try:
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
