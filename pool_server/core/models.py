@@ -40,7 +40,8 @@ class Usage(msgspec.Struct, omit_defaults=True):
     pool made the counts up from sizes.
 
     `parts` are the model runs the counts add up from where there was more than one (each priced by its own prompt);
-    `model` names the model of a part where it is another than the answer's.
+    `model` names the model of a part where it is another than the answer's; `calls` is how many model runs of about the
+    same prompt size a part stands for.
     """
 
     input: int = 0
@@ -64,6 +65,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
     other_kinds: int = 0
     parts: list[Usage] = []
     model: str = ""
+    calls: int = 1
 
     @property
     def total(self) -> int:
@@ -132,8 +134,10 @@ class UsageRecord(msgspec.Struct, omit_defaults=True):
 
     `cost` is the API-equivalent price in US dollars at the prices of its day, None when no price is known;
     `cost_basis` says what it rests on. `model` is the one asked for, `answered` the one that answered where it is
-    another; `tier`, `speed` and `geo` are how the answer says it was served. `partial` says that the client or the
-    upstream left before the final usage was known. `decision` is the record of the last choice. `session` is a short
+    another; `tier`, `speed` and `geo` are how the answer says it was served. `job` is the hashed id of a stored
+    response or a batch, whose usage counts once however often it is fetched; `reserved` is what the limits were
+    charged when such a job was made, before its usage was known. `partial` says that the client or the upstream left
+    before the final usage was known. `decision` is the record of the last choice. `session` is a short
     hash, never the client's own identifier.
     """
 
@@ -166,6 +170,8 @@ class UsageRecord(msgspec.Struct, omit_defaults=True):
     answered: str = ""
     speed: str = ""
     geo: str = ""
+    job: str = ""
+    reserved: Usage | None = None
 
 
 class Peek(msgspec.Struct):
@@ -173,7 +179,7 @@ class Peek(msgspec.Struct):
 
     `session` is the conversation id to pin by (already hashed when it was made from text), `session_source` says
     where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("response", "resp_…").
-    `usage_asked` says that a streamed completion is to tell its usage.
+    `usage_asked` says that a streamed completion is to tell its usage, `stored` that the answer can be fetched again.
     """
 
     model: str = ""
@@ -186,6 +192,7 @@ class Peek(msgspec.Struct):
     tier: str = ""
     tools: int = 0
     usage_asked: bool = False
+    stored: bool = False
 
 
 class ClientError(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entr
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.stream_usage import ask_usage, tells_unasked, without_usage
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
-from pool_server.dialects.usage import BYTES_A_TOKEN, Served, estimate, header_tier
+from pool_server.dialects.usage import BYTES_A_TOKEN, Served, batch_size, estimate, header_tier, identity, makes_batch
 from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.splice import splice, strip_encrypted
 from pool_server.dialects.wire.sse import Scanner, data_of
@@ -46,6 +46,7 @@ __all__ = [
     "Scanner",
     "Served",
     "ask_usage",
+    "batch_size",
     "data_of",
     "decode_body",
     "ends_stream",
@@ -55,7 +56,9 @@ __all__ = [
     "frame_meter",
     "header_safe",
     "header_tier",
+    "identity",
     "keepalive",
+    "makes_batch",
     "meter",
     "model_entry",
     "models_answer",

@@ -58,6 +58,7 @@ class _Response(msgspec.Struct, rename="camel"):
     prompt_feedback: _Feedback | None = None
     model_version: Any = ""
     response_id: Any = ""
+    name: Any = ""
     error: Any = None
 
 
@@ -124,7 +125,7 @@ class GeminiReader(AnswerFacts):
             response = chunk.response
             response.error = response.error or chunk.error
         self.model = text(response.model_version) or self.model
-        self.response_id = text(response.response_id) or self.response_id
+        self.response_id = text(response.response_id) or text(response.name) or self.response_id
         for candidate in response.candidates or ():
             if candidate.grounding_metadata is not None:
                 self._searches |= google.searches(candidate.grounding_metadata)

@@ -7,6 +7,7 @@ from pool_server.core.models import Usage
 from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.types import RENDERED, SIGNALS, Meter
 from pool_server.dialects.usage import Served
+from pool_server.dialects.usage.batch import BatchUsage
 from pool_server.dialects.wire.sse import Scanner
 
 JSON_CAP = 32 << 20  # bytes; a larger JSON answer passes, its usage stays unknown
@@ -51,6 +52,10 @@ class _Facts:
         return self._reader.complete
 
     @property
+    def pending(self) -> bool:
+        return self._reader.pending
+
+    @property
     def fault(self) -> tuple[int, bytes] | None:
         return self._reader.fault
 
@@ -85,7 +90,8 @@ class StreamMeter(_Facts):
 class JsonMeter(_Facts):
     """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole.
 
-    `any_body` says that the answer need not be JSON to be whole (images, audio, lists of another shape).
+    `any_body` says that the answer need not be JSON to be whole (images, audio, lists of another shape) and may be the
+    results of a batch, which are read line by line, however many there are.
     """
 
     at_boundary = False
@@ -95,27 +101,61 @@ class JsonMeter(_Facts):
         self._any_body = any_body
         self._parts: list[bytes] | None = []
         self._size = 0
+        self._lines: BatchUsage | None = None
+        self._asked = not any_body  # whether these are a batch's results has been looked at
 
     def feed(self, chunk: bytes) -> Signal:
         if not chunk:
             return Signal.NONE
+        if self._lines is not None:
+            self._lines.feed(chunk)
+            return _RENDERED
         self._size += len(chunk)
         if self._size > JSON_CAP:
             self._parts = None
         if self._parts is not None:
             self._parts.append(bytes(chunk))
+            if not self._asked and b"\n" in chunk:
+                self._ask(self._parts)
         return _RENDERED
+
+    def _ask(self, parts: list[bytes]) -> None:
+        """A line ended: if it is the first result of a batch, the rest is read as its other results."""
+        body = b"".join(parts)
+        line, end, _ = body.lstrip(b"\r\n").partition(b"\n")
+        if not end:
+            return
+        self._asked = True
+        if BatchUsage.begins(line):
+            self._lines, self._parts = BatchUsage(), []
+            self._lines.feed(body)
 
     def finish(self) -> Signal:
         if self._parts is None:
             self._reader.complete = True
             return Signal.TERMINAL
+        if self._lines is not None:
+            return self._results(self._lines)
         body, self._parts = b"".join(self._parts), []
+        if self._any_body:
+            lines = BatchUsage()
+            if lines.job(body):
+                return self._results(lines)
+            if BatchUsage.begins(body):
+                lines.feed(body)
+                return self._results(lines)
         found = self._reader.whole(body) if body else 0
         if not found and self._any_body:
             self._reader.complete = True
             return Signal.TERMINAL
         return SIGNALS[found]
+
+
+    def _results(self, lines: BatchUsage) -> Signal:
+        lines.finish()
+        self._reader.batch(lines)
+        self._reader.complete = True
+        return Signal.TERMINAL
 
 
 class OpaqueMeter(_Facts):

@@ -73,6 +73,7 @@ class _Body(msgspec.Struct):
     conversation_id: str | None = None
     service_tier: str | None = None
     stream_options: Any = None
+    store: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
@@ -175,6 +176,7 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
         tier=found.service_tier or "",
         tools=len(found.tools or ()),
         usage_asked=isinstance(found.stream_options, dict) and found.stream_options.get("include_usage") is True,
+        stored=found.store is True or (found.store is None and found.input is not None),
     )
 
 

@@ -221,6 +221,7 @@ class ResponsesReader(AnswerFacts):
         if response is None:
             return 0
         self._response(response)
+        self.pending = response.status in ("queued", "in_progress")
         if response.error is not None and response.status in ("failed", ""):
             self.fault = _fault(_Event(error=response.error))
             return FAULT

@@ -9,6 +9,7 @@ from msgspec.json import Decoder
 
 from pool_server.core.enums import Signal
 from pool_server.core.models import Usage
+from pool_server.dialects.usage.batch import BatchUsage
 from pool_server.dialects.usage.served import Served
 
 # Signals are combined as plain ints: `|` on an IntFlag member takes about a microsecond in CPython 3.11.
@@ -42,7 +43,8 @@ class Meter(Protocol):
     """Reads an answer as it passes and never changes it.
 
     `usage` is what the provider has reported so far, normalised; `served` is how it says the answer was served;
-    `complete` says that the answer ended as its dialect demands; `fault` is an in-stream error as (HTTP status, JSON
+    `complete` says that the answer ended as its dialect demands, `pending` that it is only the receipt of work still to
+    be done; `fault` is an in-stream error as (HTTP status, JSON
     error body); `limits` collects raw JSON of quota events until the caller drains it; `at_boundary` is True between
     two events, where a keep-alive may be put in.
     """
@@ -61,6 +63,9 @@ class Meter(Protocol):
 
     @property
     def complete(self) -> bool: ...
+
+    @property
+    def pending(self) -> bool: ...
 
     @property
     def fault(self) -> tuple[int, bytes] | None: ...
@@ -84,6 +89,7 @@ class AnswerFacts:
     model = ""
     response_id = ""
     complete = False
+    pending = False
     fault: tuple[int, bytes] | None = None
 
     def __init__(self) -> None:
@@ -103,6 +109,13 @@ class AnswerFacts:
 
     def _settle(self) -> None:
         """Read what was kept undecoded."""
+
+    def batch(self, results: BatchUsage) -> None:
+        """Take over what the results of a batch add up to."""
+        self._usage = results.usage()
+        self._served = Served(tier="batch")
+        models = results.models
+        self.model = models.pop() if len(models) == 1 else ""
 
 
 def loads(data: bytes | memoryview | msgspec.Raw, decoder: Decoder[T]) -> T | None:

@@ -20,6 +20,7 @@ from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Pee
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.body import MEMORY_LIMIT
+from pool_server.gateway.counting import REQUEST_OUTPUT, CallFacts, Counted, count, job_key
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
@@ -29,7 +30,6 @@ from pool_server.users import Denied, Principal, Reservation, Users
 
 log = logging.getLogger("pool_server.gateway")
 
-_OUTPUT_GUESS = 2_000  # tokens, when the request names no maximum
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 _GAUGE_S = 5.0
 _SILENT_HOSTS = 1024
@@ -102,6 +102,9 @@ class Exchange:
         self.request_bytes = 0
         self.response_bytes = 0
         self.answered_model = ""
+        self.response_id = ""
+        self.pending = False
+        self.requests = 1  # of a new batch
         self.served = dialects.Served()
         self.upstream_url = ""
         self.usage_added = False  # the pool asked for a stream's usage, the client did not
@@ -130,6 +133,8 @@ class Exchange:
         route = self.route
         self.peek = dialects.peek(route.operation, route.dialect, route.path, headers, body, credential=credential)
         self.upcall.model = self.peek.model
+        if dialects.makes_batch(self.upcall.method, route.path):
+            self.requests = dialects.batch_size(body)
         self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
         self.agent = headers.get("x-pool-agent", "")[:80]
         self.forced = headers.get("x-pool-account") or None
@@ -137,7 +142,7 @@ class Exchange:
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
         tokens_in = self.request_bytes // dialects.BYTES_A_TOKEN
-        tokens_out = min(self.peek.max_output or _OUTPUT_GUESS, _OUTPUT_CAP)
+        tokens_out = min(self.peek.max_output or REQUEST_OUTPUT, _OUTPUT_CAP) * self.requests
         cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
         provider = self.providers[0] if self.providers else None
         room = self.rooms.gauge.percent(provider) if provider is not None else None
@@ -318,6 +323,8 @@ class Exchange:
         """Takes over what the meter has learnt of the answer."""
         self.usage = meter.usage
         self.answered_model = meter.model
+        self.response_id = meter.response_id
+        self.pending = meter.pending
         told, header = meter.served, self.served.tier
         self.served = told
         told.tier = header or told.tier or self.peek.tier
@@ -363,13 +370,13 @@ class Exchange:
         self.recorded = True
         if self.attempts and not self.attempts[-1].ms:  # it is still under way
             self._time_attempt()
-        usage = self.usage = self._estimated()
+        job, counted = self._count(outcome)
+        usage = self.usage = counted.usage
         quote = self.rooms.ledger.price(self._model(), usage, self._price_facts()) if usage.counted else Quote(None)
-        cost = quote.dollars
         sheet = self._sheet(outcome, status, redact(message)[:300] if message else "", quote, partial)
+        sheet.job, sheet.reserved = job, counted.reserved
         saved = self.rooms.ledger.record(sheet)
-        if self._reservation is not None:  # settled while the disk is busy
-            self._settle(self._reservation, usage, cost)
+        self._settle(counted, quote)  # while the disk is busy
         metrics.exchange_ended(sheet.provider, self.route.dialect.value, outcome.value).inc()
         try:
             await saved  # cancelled, it is written all the same
@@ -428,27 +435,37 @@ class Exchange:
         found = _HOST.match(self.upstream_url)
         return found[1] if found else ""
 
-    def _settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
-        """Charges the user's limits what was counted; an exchange nobody answered costs nothing."""
-        if usage.counted:
-            self.rooms.users.settle(reservation, usage, cost)
-        else:
-            self.rooms.users.release(reservation)
+    def _settle(self, counted: Counted, quote: Quote) -> None:
+        """Charges the user's limits; an exchange nobody answered costs nothing."""
+        if self._reservation is None:
+            return
+        charged = counted.charged
+        if charged is None:
+            self.rooms.users.release(self._reservation)
+            return
+        cost = quote.dollars
+        if charged is not counted.usage:  # of a job, before or after its usage is known
+            cost = self.rooms.ledger.price(self._model(), charged, self._price_facts()).dollars
+        self.rooms.users.settle(self._reservation, charged, cost)
 
-    def _estimated(self) -> Usage:
-        """An answer whose usage never came counts by its size, or hanging up early would be free."""
-        if self.usage.known or self.first_byte_ms is None:
-            return self.usage
-        usage = dialects.estimate(
+    def _count(self, outcome: Outcome) -> tuple[str, Counted]:
+        """The job the exchange is about, if it is about one, and what is recorded and charged."""
+        method, path = "POST" if self.route.websocket else self.upcall.method, self.route.path
+        identity = dialects.identity(method, path, self.response_id, stored=self.peek.stored)
+        job = job_key(self.account, identity)
+        call = CallFacts(
             self.route.operation,
-            self.upcall.method,
-            self.route.path,
+            method,
+            path,
             self.request_bytes,
             self.response_bytes,
             streamed=self.transport is not Transport.BUFFERED,
+            answered=self.first_byte_ms is not None,
+            outcome=outcome,
+            pending=self.pending,
+            requests=self.requests,
         )
-        usage.web_searches = self.usage.web_searches
-        return usage
+        return job, count(self.usage, call, self.rooms.ledger.job(job) if job and method == "GET" else None)
 
     def _provider(self) -> str:
         if self.account:

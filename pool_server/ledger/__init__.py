@@ -8,7 +8,7 @@ from pool_server.ledger.records.keys import FORMAT, MIGRATIONS, TABLES
 from pool_server.ledger.request_log import EXPORT_COLUMNS, LogFilters, flat, tame
 from pool_server.ledger.rollups.reader import Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
-from pool_server.ledger.service import Ledger
+from pool_server.ledger.service import JobState, Ledger
 
 __all__ = [
     "EXPORT_COLUMNS",
@@ -21,6 +21,7 @@ __all__ = [
     "Field",
     "Filters",
     "Forecast",
+    "JobState",
     "Ledger",
     "LogFilters",
     "Metric",

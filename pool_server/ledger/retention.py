@@ -71,6 +71,10 @@ def _records(txn: Txn, before: float) -> int:
         except ValueError:
             continue  # its index entries lead nowhere, which readers bear
         txn.delete(keys.RECORD_IDS, rec.id.encode())
+        if rec.job:
+            for name in (keys.made_key(rec.job), keys.counted_key(rec.job)):
+                if txn.get(keys.RECORD_IDS, name) == key:
+                    txn.delete(keys.RECORD_IDS, name)
         for entry in keys.index_keys(rec, key):
             txn.delete(keys.RECORD_INDEX, entry)
     return len(old) * 5

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.ledger import quota_history, retention
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
+from pool_server.ledger.records import keys
 from pool_server.ledger.records.codec import unpack
 from pool_server.ledger.records.keys import Days
 from pool_server.ledger.records.sanitize import clean
@@ -33,6 +35,13 @@ PRUNE_PAUSE_S = 0.02
 LOAD_BATCH = 5_000
 _RETRY_BATCH = 2_000
 _TODAY = PriceFacts()
+
+
+class JobState(NamedTuple):
+    """`reserved` is what the limits were charged when the job was made, None when nothing was."""
+
+    counted: bool
+    reserved: Usage | None
 
 
 class Ledger:
@@ -168,6 +177,15 @@ class Ledger:
             quote = self.prices.quote(rec.model, rec.usage, facts)
             rec.cost, rec.cost_basis = quote.dollars, quote.basis.value
         return rec
+
+    def job(self, job: str) -> JobState:
+        """What is known of a stored response or a batch: whether its usage has been counted, and what was reserved."""
+        with self.store.read() as reader:
+            counted = reader.get(keys.RECORD_IDS, keys.counted_key(job)) is not None
+            made = reader.get(keys.RECORD_IDS, keys.made_key(job))
+            raw = None if made is None else reader.get(keys.RECORDS, made)
+        record = None if raw is None else _read(raw)
+        return JobState(counted, None if record is None else record.reserved)
 
     def changes(self) -> int:
         """A number that grows whenever anything, in any process, was written: for those who wait for news."""

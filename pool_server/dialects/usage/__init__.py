@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from pool_server.dialects.usage import anthropic, google, openai
 from pool_server.dialects.usage.estimate import BYTES_A_TOKEN, estimate
+from pool_server.dialects.usage.jobs import batch_size, identity, makes_batch
 from pool_server.dialects.usage.served import Served, header_tier
 from pool_server.dialects.usage.told import Told
 
-__all__ = ["BYTES_A_TOKEN", "Served", "Told", "anthropic", "estimate", "google", "header_tier", "openai"]
+__all__ = [
+    "BYTES_A_TOKEN",
+    "Served",
+    "Told",
+    "anthropic",
+    "batch_size",
+    "estimate",
+    "google",
+    "header_tier",
+    "identity",
+    "makes_batch",
+    "openai",
+]

@@ -25,7 +25,7 @@ class UnknownPriceError(Exception):
 
 def tokens_cost(price: Price, usage: Usage, tier: str) -> float:
     """US dollars of a usage's tokens at a service tier. Raises UnknownPriceError."""
-    prompt = usage.prompt
+    prompt = usage.prompt / max(1, usage.calls)
     if tier in price.short_only and price.tiers and prompt > price.tiers[0].above:
         tier = ""  # sold for short prompts only: this one was served as default
     rates: Rates = price

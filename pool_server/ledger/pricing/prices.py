@@ -99,11 +99,8 @@ class Prices:
         for, does where the answer names none, or where only the asked one has a price in the settings."""
         if facts.told is not None:
             return Quote(facts.told, CostBasis.TOLD)
-        entry = self._entry(model, facts)
-        if entry is None:
-            return _UNKNOWN
         try:
-            dollars, assumed = self._cost(entry, usage, facts)
+            dollars, assumed = self._cost(self._entry(model, facts), usage, facts)
         except UnknownPriceError:
             return _UNKNOWN
         return Quote(dollars, CostBasis.ASSUMED if assumed else CostBasis.LIST)
@@ -136,9 +133,9 @@ class Prices:
             self._known_hosts[host] = found
         return found
 
-    def _cost(self, entry: Entry, usage: Usage, facts: PriceFacts) -> tuple[float, bool]:
+    def _cost(self, entry: Entry | None, usage: Usage, facts: PriceFacts) -> tuple[float, bool]:
         """Dollars, and whether any price in them is assumed. Raises UnknownPriceError."""
-        total, assumed = 0.0, False
+        total, assumed, searches = 0.0, False, usage.web_searches
         place = facts.geo or self._host(facts.host)[1]
         for part in usage.parts or (usage,):
             own = self._at_host(part.model, facts.host) if part.model else entry
@@ -147,8 +144,12 @@ class Prices:
             price = own.at(facts.at)
             factor = multiplier(price, facts.speed, place, peak=price.peak != 1.0 and self._peak(own, facts.at))
             total += tokens_cost(price, part, facts.tier) * factor
+            total += searches_cost(price, part.web_searches)
+            searches -= part.web_searches
             assumed = assumed or price.assumed
-        return total + searches_cost(entry.at(facts.at), usage.web_searches), assumed
+        if searches > 0 and entry is None:
+            raise UnknownPriceError("web searches")
+        return total + (searches_cost(entry.at(facts.at), searches) if entry is not None else 0.0), assumed
 
     def _peak(self, entry: Entry, at: float | None) -> bool:
         hours = self._table.peak.get(entry.vendor)

@@ -1,7 +1,7 @@
 """How the ledger's tables are keyed.
 
 - `records`: time of the exchange (microseconds, 8 bytes) + 4 bytes of its id's hash → the record
-- `record_ids`: the id → the key in `records`; what makes recording exactly-once
+- `record_ids`: the id → the key in `records`; what makes recording exactly-once, of records and of jobs
 - `record_index`: kind + 4 bytes of the value's hash + the key in `records` → nothing
 - `rollups`: grain + dimension + start of the bucket (4 bytes) + names joined by NUL → sums; buckets first, so that
   what is being written lies together and a range of time is one scan
@@ -58,6 +58,16 @@ def account_key(rec: UsageRecord) -> str:
 
 def record_key(at: float, ident: str) -> bytes:
     return time_key(at) + _hash4(ident)
+
+
+def made_key(job: str) -> bytes:
+    """In `record_ids`: the record that made a job. No record's id begins so."""
+    return b"\xfe" + job.encode()
+
+
+def counted_key(job: str) -> bytes:
+    """In `record_ids`: the record in which a job's usage counts."""
+    return b"\xff" + job.encode()
 
 
 def time_key(at: float) -> bytes:

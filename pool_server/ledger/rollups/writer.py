@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TypeVar
 
-from pool_server.core.models import UsageRecord
+import msgspec
+
+from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.records.codec import pack
 from pool_server.ledger.records.keys import (
     RECENT,
@@ -22,7 +24,9 @@ from pool_server.ledger.records.keys import (
     Days,
     Grain,
     Name,
+    counted_key,
     index_keys,
+    made_key,
     names_of,
     record_key,
     seconds_key,
@@ -94,6 +98,9 @@ def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageR
         key = record_key(rec.at, rec.id)
         if not txn.put_new(RECORD_IDS, rec.id.encode(), key):
             continue
+        if rec.job and not _first(txn, rec, key):  # its usage is in another record already
+            rec = msgspec.structs.replace(rec, usage=Usage(), cost=None)
+            packed = pack(rec)
         while not txn.put_new(RECORDS, key, packed):  # same microsecond, same hash: the next place
             key = (int.from_bytes(key, "big") + 1).to_bytes(12, "big")
             txn.put(RECORD_IDS, rec.id.encode(), key)
@@ -102,6 +109,13 @@ def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageR
     index.sort()
     txn.put_many(RECORD_INDEX, [(key, b"") for key in index])
     return new
+
+
+def _first(txn: Txn, rec: UsageRecord, key: bytes) -> bool:
+    """Note a record that makes a job or counts one; False when the job has been counted."""
+    if rec.reserved is not None:
+        txn.put_new(RECORD_IDS, made_key(rec.job), key)
+    return not rec.usage.counted or txn.put_new(RECORD_IDS, counted_key(rec.job), key)
 
 
 def _roll_up(txn: Txn, increments: dict[bytes, Sums]) -> None:

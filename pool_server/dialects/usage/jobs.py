@@ -1,0 +1,34 @@
+"""Ids whose usage counts once, however often their results are fetched: stored responses and batch jobs."""
+
+from __future__ import annotations
+
+import re
+
+_FETCHED = re.compile(
+    r"/messages/batches/(?P<batch>[^/]+)/results"
+    r"|/v1(?:alpha|beta)\d*/(?P<job>batches/[^/:]+)"
+    r"|/(?P<file>files/[^/:]+)(?:/content|:download)"
+    r"|/(?:responses|chat/completions)/(?P<response>[^/]+)"
+)
+_MAKES = ("/messages/batches", ":batchGenerateContent", ":asyncBatchEmbedContent")
+_ONE_OF_MANY = tuple(map(re.compile, (rb'"custom_id"\s*:', rb'"request"\s*:')))
+
+
+def makes_batch(method: str, path: str) -> bool:
+    """Whether a call makes a batch job, whose usage comes with its results."""
+    return method == "POST" and path.endswith(_MAKES)
+
+
+def batch_size(body: bytes | memoryview) -> int:
+    """How many requests the body of a new batch holds, as far as can be told without reading it."""
+    return max(1, *(sum(1 for _ in mark.finditer(body)) for mark in _ONE_OF_MANY))
+
+
+def identity(method: str, path: str, response_id: str, *, stored: bool) -> str:
+    """The id that a call's usage counts for, "" where it counts for itself: a GET's from its path, a POST's from its
+    answer where that can be fetched again (`stored`) or is a batch's."""
+    if method == "GET":
+        found = _FETCHED.search(path)
+        whole = found is not None and found.end() == len(path)
+        return next((value for value in found.groups() if value), "") if found is not None and whole else ""
+    return response_id if method == "POST" and (stored or makes_batch(method, path)) else ""

@@ -1,0 +1,84 @@
+"""What an ended exchange is recorded with and what its user's limits are charged: they differ for jobs, whose usage
+comes with their results, and for answers whose usage never came."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from pool_server import dialects
+from pool_server.core.enums import Operation, Outcome
+from pool_server.core.models import Usage
+from pool_server.ledger import JobState
+
+REQUEST_OUTPUT = 2_000  # tokens an answer is taken to have where nothing says how many
+
+
+class CallFacts(NamedTuple):
+    """What is known of an ended call; sizes in bytes. `answered` says that anything of an answer came, `whole` that all
+    of it did, `pending` that it was the receipt of work still to be done; `requests` is the size of a new batch."""
+
+    operation: Operation
+    method: str
+    path: str
+    request_bytes: int
+    response_bytes: int
+    streamed: bool
+    answered: bool
+    outcome: Outcome
+    pending: bool
+    requests: int
+
+    @property
+    def whole(self) -> bool:
+        return self.outcome is Outcome.OK
+
+
+class Counted(NamedTuple):
+    """`usage` is recorded; `charged` goes to the limits, None = nothing was used; `reserved` is what they are charged
+    for a job whose usage is still to come."""
+
+    usage: Usage
+    charged: Usage | None
+    reserved: Usage | None = None
+
+
+def job_key(account: str, identity: str) -> str:
+    """A job's id as the ledger keeps it: hashed, as ids are the provider's and may be long."""
+    return hashlib.blake2b(f"{account}|{identity}".encode(), digest_size=16).hexdigest() if identity else ""
+
+
+def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
+    """`told` is what the provider said; `job` what the ledger knows of the job the call makes or fetches, None where it
+    is about none."""
+    if told.known:
+        if job is None:
+            return Counted(told, told)
+        if job.counted or (call.method == "GET" and not call.whole):
+            return Counted(Usage(), None)  # it counts elsewhere, or when it is fetched whole
+        return Counted(told, _beyond(told, job.reserved))
+    if not call.answered or not (call.whole or told.estimated or call.operation is not Operation.OTHER):
+        return Counted(told, None)
+    if call.pending or dialects.makes_batch(call.method, call.path):
+        output = REQUEST_OUTPUT * call.requests
+        reserved = Usage(input=call.request_bytes // dialects.BYTES_A_TOKEN, output=output, estimated=True)
+        return Counted(told, reserved, reserved) if call.method == "POST" else Counted(told, None)
+    usage = dialects.estimate(
+        call.operation, call.method, call.path, call.request_bytes, call.response_bytes, streamed=call.streamed
+    )
+    usage.web_searches = told.web_searches
+    return Counted(usage, usage if usage.counted else None)
+
+
+def _beyond(told: Usage, reserved: Usage | None) -> Usage:
+    """What was used beyond what the limits were charged already."""
+    if reserved is None:
+        return told
+    left = reserved.total
+    more = Usage(known=True)
+    for name in ("input", "cache_read", "cache_write", "output"):
+        used = getattr(told, name)
+        taken = min(used, left)
+        left -= taken
+        setattr(more, name, used - taken)
+    return more

@@ -1,0 +1,177 @@
+"""Stored responses and batches: their usage counts once, when it is fetched, whoever asks how often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.core.models import Usage
+from pool_server.core.settings import Upstreams
+from pool_server.gateway.counting import REQUEST_OUTPUT
+from tests.gateway.stack import Stack, run
+from tests.http1.wire import Talk, raw_server, read_request
+
+USAGE = {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200}
+
+
+class Vendor:
+    """Answers each (method, path) with what `answers` says for it; a list is used up one by one, the last stays."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str], Any] = {}
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, _ = await read_request(reader)
+            method, path = head.split(b" ", 2)[:2]
+            found = self.answers[method.decode(), path.decode().partition("?")[0]]
+            if isinstance(found, list):
+                found = found.pop(0) if len(found) > 1 else found[0]
+            body = found if isinstance(found, bytes) else json.dumps(found).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+
+
+@contextlib.asynccontextmanager
+async def pool(folder: Path, vendor: Talk, file: str) -> AsyncIterator[Stack]:
+    """A pool whose one account is asked at a raw server."""
+    async with raw_server(vendor) as port:
+        (folder / "pool").mkdir()
+        (folder / "pool" / file).write_text(json.dumps({"api_key": "sk-raw"}))
+        url = f"http://127.0.0.1:{port}"
+        async with Stack(folder, [], friend_code="c", upstreams=Upstreams(openai=url, claude=url)) as stack:
+            yield stack
+
+
+async def get(stack: Stack, path: str, token: str) -> int:
+    async with stack.client.get(stack.url + path, headers={"Authorization": f"Bearer {token}"}) as answer:
+        await answer.read()
+        return answer.status
+
+
+def used(stack: Stack) -> tuple[int, int]:
+    """Tokens by the ledger, and by the limits."""
+    record = stack.records()[0]
+    total = stack.ledger.total(record.at - 10, record.at + 60).describe()["total_tokens"]
+    return total, stack.users.limits(record.user)["used"]["tokens_day"]
+
+
+def response(status: str, usage: Any = None) -> dict[str, Any]:
+    return {"id": "resp_1", "object": "response", "status": status, "model": "gpt-4.1", "output": [], "usage": usage}
+
+
+ASKED = {"model": "gpt-4.1", "input": "hi"}
+
+
+def test_a_stored_response_counts_once_however_often_it_is_fetched(tmp_path: Path) -> None:
+    vendor = Vendor()
+    vendor.answers["POST", "/v1/responses"] = response("completed", USAGE)
+    vendor.answers["GET", "/v1/responses/resp_1"] = response("completed", USAGE)
+
+    async def test() -> None:
+        async with pool(tmp_path, vendor, "codex_key.json") as stack:
+            token = await stack.key()
+            status, _ = await stack.post("/v1/responses", ASKED, token=token)
+            assert status == 200
+            for _ in range(3):
+                assert await get(stack, "/v1/responses/resp_1", token) == 200
+            assert used(stack) == (1200, 1200)
+            assert [record.usage.total for record in stack.records()] == [1200, 0, 0, 0]
+            assert all(record.cost is None for record in stack.records()[1:])
+
+    run(test)
+
+
+def test_a_response_in_the_background_is_reserved_and_then_counted(tmp_path: Path) -> None:
+    vendor = Vendor()
+    vendor.answers["POST", "/v1/responses"] = response("queued")
+    states = [response("in_progress"), response("completed", USAGE)]
+    vendor.answers["GET", "/v1/responses/resp_1"] = states
+
+    async def test() -> None:
+        async with pool(tmp_path, vendor, "codex_key.json") as stack:
+            token = await stack.key()
+            await stack.post("/v1/responses", ASKED | {"background": True}, token=token)
+            (made,) = stack.records()
+            assert made.reserved is not None and made.reserved.estimated and not made.usage.counted
+            assert used(stack) == (0, made.reserved.total)
+            await get(stack, "/v1/responses/resp_1", token)
+            assert used(stack) == (0, made.reserved.total), "nothing is known yet"
+            for _ in range(2):
+                await get(stack, "/v1/responses/resp_1", token)
+            assert used(stack) == (1200, made.reserved.total), "less was used than reserved: nothing more is charged"
+
+    run(test)
+
+
+def result(output: int) -> dict[str, Any]:
+    usage = {"input_tokens": 50_000, "output_tokens": output, "service_tier": "batch"}
+    message = {"id": f"msg_{output}", "type": "message", "model": "claude-opus-5-5", "content": [], "usage": usage}
+    return {"custom_id": str(output), "result": {"type": "succeeded", "message": message}}
+
+
+def test_a_batch_is_reserved_when_made_and_counted_when_fetched(tmp_path: Path) -> None:
+    vendor = Vendor()
+    path = "/v1/messages/batches"
+    vendor.answers["POST", path] = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "in_progress"}
+    vendor.answers["GET", f"{path}/msgbatch_1"] = vendor.answers["POST", path]
+    vendor.answers["GET", f"{path}/msgbatch_1/results"] = b"".join(
+        json.dumps(result(output)).encode() + b"\n" for output in (1000, 3000)
+    )
+    asked = {
+        "requests": [{"custom_id": str(n), "params": {"model": "claude-opus-5-5", "max_tokens": 9}} for n in (1, 2)]
+    }
+
+    async def test() -> None:
+        async with pool(tmp_path, vendor, "claude_key.json") as stack:
+            token = await stack.key()
+            status, _ = await stack.post(path, asked, token=token, anthropic_version="2023-06-01")
+            assert status == 200
+            (made,) = stack.records()
+            assert made.reserved is not None and made.reserved.output == 2 * REQUEST_OUTPUT
+            assert used(stack) == (0, made.reserved.total)
+            await get(stack, f"{path}/msgbatch_1", token)
+            assert used(stack) == (0, made.reserved.total)
+            for _ in range(2):
+                await get(stack, f"{path}/msgbatch_1/results", token)
+            assert used(stack) == (104_000, 104_000), "what was reserved is part of it"
+            fetched = stack.records()[2]
+            assert (fetched.tier, fetched.model) == ("batch", "claude-opus-5-5")
+            assert fetched.cost == pytest.approx((100_000 * 4.0 + 4000 * 20.0) * 0.5 / 1e6)
+
+    run(test)
+
+
+def test_results_that_break_off_count_when_they_are_fetched_whole(tmp_path: Path) -> None:
+    whole = b"".join(json.dumps(result(output)).encode() + b"\n" for output in range(1, 400))
+    tries: list[bytes] = [whole[: len(whole) // 2], whole]
+
+    async def vendor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            body = tries.pop(0)
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-jsonl\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % len(whole) + body)
+            await writer.drain()
+            if body != whole:
+                return
+
+    async def test() -> None:
+        async with pool(tmp_path, vendor, "claude_key.json") as stack:
+            token = await stack.key()
+            path = "/v1/messages/batches/msgbatch_1/results"
+            with contextlib.suppress(Exception):
+                await get(stack, path, token)
+            await stack.idle()
+            assert [record.usage for record in stack.records()] == [Usage()]
+            assert await get(stack, path, token) == 200
+            assert used(stack)[0] == 399 * 50_000 + sum(range(1, 400))
+
+    run(test)
