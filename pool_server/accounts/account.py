@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.core.enums import AccountState, CredentialKind, Provider
+from pool_server.core.enums import AccountState, CredentialKind, Dialect, Provider
 
 
 class AccountFacts(msgspec.Struct, frozen=True):
     """What the credential file says, without anything secret.
 
     `cohort` holds everything a provider looks at to tell which models and operations an account serves: accounts
-    with equal cohorts are alike for that question. `reserve` (0–1) is the share of room kept for `owner`.
+    with equal cohorts are alike for that question. In the dialects `guessed` it is asked only where no other account
+    serves them. `reserve` (0–1) is the share of room kept for `owner`.
     `expires_at` (unix seconds) is the access token's end. `priority`: lower goes first. `weight` > 0.
     """
 
@@ -22,6 +23,7 @@ class AccountFacts(msgspec.Struct, frozen=True):
     provider: Provider
     kind: CredentialKind = CredentialKind.OAUTH
     cohort: tuple[Any, ...] = ()
+    guessed: tuple[Dialect, ...] = ()
     plan: str = ""
     label: str = ""
     owner: str = ""

@@ -71,17 +71,20 @@ def disable(account: str, config: str | None) -> None:
 @command.command("add-key", help="A new account from an API key, read from the prompt or from standard input.")
 @click.argument("provider", type=click.Choice([provider.value for provider in Provider]))
 @click.option("--name", help="The account's name; made up when left out.")
-@click.option("--base-url", help="Where the provider lives, if not where it usually does (openai, qwen).")
+@click.option("--base-url", help="Where the key is good, if not at the provider's own address.")
+@click.option(
+    "--dialect", "dialects", multiple=True, help="What the endpoint speaks: messages, chat, responses, gemini."
+)
+@click.option("--auth", help="How the key is shown: bearer, x-api-key or api-key.")
+@click.option("--model", "models", multiple=True, help="A model it serves, or a pattern; all when left out.")
 @click.option("--label", help="What the pages call it.")
 @config_option
-def add_key(provider: str, name: str | None, base_url: str | None, label: str | None, config: str | None) -> None:
+def add_key(provider: str, name: str | None, config: str | None, **said: Any) -> None:
     folder = Path(settings(config).pool_dir)
-    if base_url and provider not in (Provider.OPENAI, Provider.QWEN):
-        raise click.UsageError("--base-url is for openai and qwen")
     if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise click.UsageError("--name takes letters, digits, dots, dashes and underscores")
-    data = {"OPENAI_API_KEY" if provider == Provider.CODEX else "api_key": _read_key()}
-    data |= {field: value for field, value in (("base_url", base_url), ("label", label)) if value}
+    data: dict[str, Any] = {provider_module(Provider(provider)).key_spec.fields[0]: _read_key()}
+    data |= {field: list(value) if isinstance(value, tuple) else value for field, value in said.items() if value}
     path = folder / f"{provider}_{name or _free_name(folder, provider)}.json"
     account = f"{provider}:{path.stem.removeprefix(f'{provider}_')}"
     with one_line():

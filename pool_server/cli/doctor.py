@@ -23,7 +23,7 @@ from pool_server.cli.common import config_option, emit, json_option
 from pool_server.core.enums import CredentialKind, Provider
 from pool_server.core.settings import HIDDEN, ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings, config_path, load, rows
-from pool_server.providers import Credential, CredentialRejectedError, provider_module
+from pool_server.providers import Credential, CredentialRejectedError
 from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
@@ -178,9 +178,9 @@ def _look_whether_writable(settings: Settings, now: float) -> Iterator[Finding]:
 
 def _look_at_file(file: CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:
     try:
-        data = files.read(file.path).data
-        options = files.options(data)
-        credential = provider_module(file.provider).parse(data, file.account, now=now)
+        loaded = files.read(file.path)
+        options = files.options(loaded.data)
+        credential = files.parse(loaded, file, now=now)
     except files.UnreadFileError as error:
         yield Finding(file.account, WRONG, f"{file.name}: {error}", READABLE)
         return

@@ -38,7 +38,7 @@ def unserved(
 ) -> ClientError:
     """The error when no account is left to try. `now` in unix seconds decides how a return is worded."""
     provider = providers[0] if providers else None
-    name = " or ".join(one.value for one in providers) or "fitting"
+    name = " or ".join(_concerned(decision, providers)) or "fitting"
     refusals = {candidate.refusal for candidate in decision.candidates if candidate.refusal is not None}
     if decision.hard_lost:
         message = "The account that holds this conversation cannot serve now; send the conversation again in full."
@@ -60,6 +60,12 @@ def unserved(
         return exhausted(name, decision.retry_at, provider)
     message = f"{name} cannot answer now: {fault.message or fault.kind.value}."
     return ClientError(ErrorKind.UNREACHABLE, message, 503, fault.retry_at or now + _RETRY_S, fault.code, provider)
+
+
+def _concerned(decision: Decision, providers: tuple[Provider, ...]) -> list[str]:
+    """The vendors whose accounts could have served, else the one whose call this is."""
+    vendors = [candidate.account.partition(":")[0] for candidate in decision.candidates]
+    return list(dict.fromkeys(vendors)) or [one.value for one in providers[:1]]
 
 
 def exhausted(name: str, retry_at: float, provider: Provider | None) -> ClientError:

@@ -21,6 +21,7 @@ from pool_server.providers.codex.module import Codex
 from pool_server.providers.credential import Credential, CredentialRejectedError, fingerprint
 from pool_server.providers.faults import network_fault
 from pool_server.providers.gemini.module import Gemini
+from pool_server.providers.keys import base_for, refuse_unnamed
 from pool_server.providers.openai.module import OpenAI
 from pool_server.providers.qwen.module import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
@@ -60,6 +61,7 @@ __all__ = [
     "SetupStage",
     "SetupStep",
     "UsageAnswer",
+    "base_for",
     "catalogue_request",
     "client_headers",
     "fingerprint",
@@ -67,5 +69,6 @@ __all__ = [
     "provider_module",
     "providers_for",
     "redact",
+    "refuse_unnamed",
     "short",
 ]

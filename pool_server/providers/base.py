@@ -12,7 +12,8 @@ import msgspec
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
-from pool_server.providers.credential import Credential
+from pool_server.providers.credential import Credential, CredentialRejectedError, Fields
+from pool_server.providers.keys import KeySpec, belongs_to, read_key, refuse_addresses
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -103,13 +104,31 @@ class OnboardingRejectedError(Exception):
 
 
 class ProviderModule(ABC):
-    """One vendor. All methods are pure; only the documented errors leave them, whatever the provider sent."""
+    """One vendor. All methods are pure; only the documented errors leave them, whatever the provider sent.
+
+    `key_spec` describes its API keys, `missing` says what a file without a credential lacks.
+    """
 
     provider: ClassVar[Provider]
+    key_spec: ClassVar[KeySpec]
+    missing: ClassVar[str]
 
-    @abstractmethod
     def parse(self, data: object, account: str, *, now: float) -> Credential:
-        """The credential in a file's JSON `data`. Raises Rejected with one clear line."""
+        """The credential in a file's JSON `data`. Raises CredentialRejectedError with one clear line."""
+        fields = Fields(data)
+        cred = self.sign_in(fields, account)
+        if cred is not None:
+            refuse_addresses(fields)
+            return msgspec.structs.replace(cred, models=fields.texts("models"))
+        cred = read_key(self.provider, self.key_spec, fields, account)
+        if cred is None:
+            other = belongs_to(fields.data, account.partition(":")[2])
+            raise CredentialRejectedError(other or f"no usable credential: {self.missing} is missing")
+        return cred
+
+    def sign_in(self, fields: Fields, account: str) -> Credential | None:
+        """The sign-in or token in a file, None when it holds none. Raises CredentialRejectedError."""
+        return None
 
     @abstractmethod
     def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:

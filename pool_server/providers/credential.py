@@ -6,12 +6,14 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind, Provider
+from pool_server.core.enums import CredentialKind, Dialect, Provider
 from pool_server.providers.redact import HIDDEN
 from pool_server.providers.times import moment, number
 
@@ -23,13 +25,25 @@ class CredentialRejectedError(Exception):
     """A credential file that cannot be used. The text is one line without anything secret."""
 
 
+class KeyAuth(StrEnum):
+    """How an API key is shown to its endpoint: the header, or a bearer token in `Authorization`."""
+
+    X_API_KEY = "x-api-key"
+    BEARER = "bearer"
+    API_KEY = "api-key"
+    GOOGLE = "x-goog-api-key"
+    NONE = "none"
+
+
 class Credential(msgspec.Struct, frozen=True):
     """What is needed to speak for one account. Times are unix seconds; `repr` shows nothing secret.
 
     `account` is the id ("claude:work"). `account_id` is the ChatGPT account (workspace) id, `project` the Code
-    Assist project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns an
-    API key is limited to; empty = all. `expires_at` and `issued_at` speak of the access token; None = not known.
-    `last_refresh` is what the file says.
+    Assist project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns it is
+    limited to; empty = all. Of an API key: `base_url` is the endpoint of its own ("" = the vendor's; `exact_base` =
+    nothing but the operation is appended), `dialects` it is asked in, `guessed` those of them its file does not name
+    and which are asked for only where no other account serves them. `expires_at` and `issued_at` speak of the access
+    token; None = not known. `last_refresh` is what the file says.
     """
 
     provider: Provider
@@ -42,6 +56,10 @@ class Credential(msgspec.Struct, frozen=True):
     last_refresh: float | None = None
     api_key: str = ""
     base_url: str = ""
+    exact_base: bool = False
+    dialects: tuple[Dialect, ...] = ()
+    guessed: tuple[Dialect, ...] = ()
+    auth: KeyAuth = KeyAuth.BEARER
     models: tuple[str, ...] = ()
     plan: str = ""
     tier: str = ""
@@ -123,13 +141,13 @@ class Fields:
     def __init__(self, data: object, where: str = "") -> None:
         if not isinstance(data, Mapping):
             raise CredentialRejectedError(f"{where.rstrip('.') or 'the file'} is not a JSON object")
-        self._data = data
+        self.data = data
         self._where = where
 
     def text(self, *names: str) -> str:
         """The first of `names` that holds text, stripped; "" when none is there."""
         for name in names:
-            value = self._data.get(name)
+            value = self.data.get(name)
             if value is None:
                 continue
             if not isinstance(value, str):
@@ -150,7 +168,7 @@ class Fields:
 
     def when(self, name: str) -> float | None:
         """A moment (seconds, milliseconds or RFC 3339) as unix seconds; absent, null, 0 or "" = None."""
-        value = self._data.get(name)
+        value = self.data.get(name)
         if value is None or value == "" or (value == 0 and not isinstance(value, bool)):
             return None
         at = moment(value)
@@ -160,7 +178,7 @@ class Fields:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts; one text with spaces between, as OAuth writes scopes, is a list too."""
-        value = self._data.get(name)
+        value = self.data.get(name)
         if value is None:
             return ()
         if isinstance(value, str):
@@ -171,7 +189,7 @@ class Fields:
 
     def inner(self, name: str) -> Fields | None:
         """The object in `name`, None when absent or null."""
-        value = self._data.get(name)
+        value = self.data.get(name)
         return None if value is None else Fields(value, f"{self._where}{name}.")
 
     def url(self, *names: str, scheme: str = "") -> str:
@@ -186,7 +204,19 @@ class Fields:
         return value.rstrip("/")
 
     def has(self, name: str) -> bool:
-        return name in self._data
+        return name in self.data
+
+    def given(self, name: str) -> bool:
+        """Is there a value that says something?"""
+        return self.data.get(name) not in (None, "")
+
+    def names(self) -> list[str]:
+        return [name for name in self.data if isinstance(name, str)]
+
+
+def model_listed(cred: Credential, model: str) -> bool:
+    """Is the model among those the credential is limited to (names or fnmatch patterns)?"""
+    return not cred.models or not model or any(fnmatchcase(model.lower(), item.lower()) for item in cred.models)
 
 
 def google_login(provider: Provider, account: str, fields: Fields) -> Credential | None:

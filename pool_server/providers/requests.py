@@ -19,18 +19,27 @@ JSON_TYPE = ("Content-Type", "application/json")
 FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
 
 # What of a client's never goes up: credentials and what names an account, hop-by-hop names (RFC 9110 §7.6.1), what
-# the HTTP client sets itself, cookies, and what proxies in front of the pool add about the client.
+# the HTTP client sets itself, cookies, method overrides, and what proxies in front of the pool say of the client.
 _DROPPED = frozenset(
     (
-        "authorization", "x-api-key", "x-goog-api-key", "proxy-authorization", "proxy-authenticate", "cookie",
-        "cookie2", "host", "content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade", "expect", "accept-encoding", "forwarded", "via", "x-real-ip",
-        "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop", "x-original-uri",
-        "x-original-url", "x-envoy-external-address", "chatgpt-account-id", "x-openai-fedramp",
-        "openai-organization", "openai-project", "x-goog-user-project",
+        "authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "x-access-token",
+        "proxy-authorization", "proxy-authenticate", "cookie", "cookie2", "host", "content-length", "connection",
+        "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect", "accept-encoding",
+        "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop",
+        "x-original-uri", "x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method",
+        "x-method-override", "chatgpt-account-id", "x-openai-fedramp", "openai-organization", "openai-project",
+        "x-goog-user-project", "x-user-email", "x-user-id", "x-user-name", "x-remote-user", "x-webauth-user",
+        "x-goog-iap-jwt-assertion",
     )
 )  # fmt: skip
-_DROPPED_PREFIXES = ("x-forwarded-", "cf-", "x-pool-", "sec-websocket-")
+# The routing, tracing and identity headers of gateways and sign-in proxies: they name people, keys or other accounts.
+_DROPPED_PREFIXES = (
+    "x-forwarded-", "cf-", "x-pool-", "sec-websocket-", "x-envoy-", "x-amzn-", "x-kong-", "x-apisix-", "x-higress-",
+    "x-litellm-", "litellm-", "helicone-", "x-portkey-", "x-subrouter-", "subrouter-", "x-bf-", "x-bt-", "x-tfy-",
+    "x-cliproxy-", "x-ai-gateway-", "ai-gateway-", "x-langfuse-", "langfuse-", "x-langsmith-", "x-openwebui-",
+    "x-librechat-", "x-auth-request-", "x-authentik-", "x-pomerium-", "x-goog-authenticated-user-",
+    "x-ms-client-principal", "remote-user", "remote-name", "remote-email", "remote-groups", "tailscale-",
+)  # fmt: skip
 _USUAL_CONNECTIONS = ("keep-alive", "close", "upgrade")  # which list no name that is not dropped anyway
 _IDENTITY = ("Accept-Encoding", "identity")  # the answer must be readable for usage
 _KEY_PARAMETERS = frozenset(("key", "api_key", "access_token"))

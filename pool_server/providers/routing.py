@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pool_server.core.enums import Dialect, Operation, Provider
-from pool_server.providers.openai.module import qwen_model
+from pool_server.providers.qwen.names import qwen_model
 
+# The vendors whose accounts may speak a dialect, its own first: an API key in any vendor's file can be for any
+# endpoint.
 _BY_DIALECT = {
-    Dialect.RESPONSES: (Provider.CODEX,),
-    Dialect.MESSAGES: (Provider.CLAUDE,),
-    Dialect.GEMINI: (Provider.GEMINI,),
+    Dialect.RESPONSES: (Provider.CODEX, Provider.OPENAI, Provider.QWEN, Provider.CLAUDE, Provider.GEMINI),
+    Dialect.MESSAGES: (Provider.CLAUDE, Provider.OPENAI, Provider.QWEN, Provider.CODEX, Provider.GEMINI),
+    Dialect.CHAT: (Provider.OPENAI, Provider.QWEN, Provider.CODEX, Provider.CLAUDE, Provider.GEMINI),
+    Dialect.GEMINI: (Provider.GEMINI, Provider.OPENAI, Provider.QWEN, Provider.CODEX, Provider.CLAUDE),
     Dialect.CODE_ASSIST: (Provider.GEMINI,),
 }
+_QWEN_FIRST = tuple(sorted(_BY_DIALECT[Dialect.CHAT], key=lambda one: one is not Provider.QWEN))
 
 
 def providers_for(dialect: Dialect, operation: Operation, model: str, forced: Provider | None) -> tuple[Provider, ...]:
-    """The providers that may answer, the likelier first. A forced one (by the path's prefix) is never left; chat
-    calls go by model to Qwen or any OpenAI-compatible endpoint, and each account says whether it serves the
-    model."""
+    """The providers that may answer, the likelier first; each account says whether it speaks the dialect and serves the
+    model. A forced one (by the path's prefix) is never left."""
     if forced is not None:
         return (forced,)
-    if dialect is Dialect.CHAT:
-        return (Provider.QWEN, Provider.OPENAI) if qwen_model(model) else (Provider.OPENAI, Provider.QWEN)
-    return _BY_DIALECT[dialect]
+    return _QWEN_FIRST if dialect is Dialect.CHAT and qwen_model(model) else _BY_DIALECT[dialect]

@@ -68,7 +68,10 @@ def test_a_missing_folder_is_a_reason_not_a_crash(tmp_path: Path) -> None:
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"\xff\xfe{}", "not JSON"),
+        (b"\xff\xfe{}", "not JSON: it is UTF-16 text"),
+        ('{"api_key":"k"}'.encode("utf-16-le"), "not JSON: it is UTF-16 text"),
+        ('{"api_key":"k"}'.encode("utf-16-be"), "not JSON: it is UTF-16 text"),
+        (b"\xef\xbb\xbf{", "not JSON"),
         (b"[" * 200_000, "not JSON"),
         (b"[]", "not a JSON object"),
         (b'"text"', "not a JSON object"),
@@ -80,6 +83,35 @@ def test_broken_content_is_rejected(tmp_path: Path, content: bytes, reason: str)
     path.write_bytes(content)
     with pytest.raises(CredentialRejectedError, match=reason):
         files.read(path)
+
+
+def test_a_file_with_a_byte_order_mark_is_read_and_stays_readable(tmp_path: Path) -> None:
+    pool = Pool(tmp_path, {})
+    (pool.folder / "claude_a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(claude()).encode())
+    assert pool.reload().added == ["claude:a"]
+    files.write_back(pool.folder / "claude_a.json", {"label": "mine"})
+    assert json.loads((pool.folder / "claude_a.json").read_bytes())["label"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("kimi_work.json", {"api_key": "sk-1234567890"}, "its name says no provider"),
+        ("openrouter_me.json", {"api_key": "sk-or-v1-1234567890"}, "openai_openrouter_me.json"),
+        ("work.json", claude(), "name the file claude_work.json"),
+        ("anything.json", {"api_key": "k" * 30, "base_url": "https://ai.example.com"}, "its name says no provider"),
+    ],
+)
+def test_a_file_without_a_provider_in_its_name_is_nobodys_account(
+    tmp_path: Path, name: str, data: dict[str, Any], words: str
+) -> None:
+    pool = Pool(tmp_path, {name: data, "codex_key.json": {"api_key": "sk-1234567890"}})
+    assert [row["id"] for row in pool.accounts.describe_all()] == ["codex:key"]
+    (row,) = pool.accounts.rejected()
+    assert row["file"] == name and words in row["reason"]
+    (pool.folder / name).unlink()
+    pool.write("codex/" + name, {"api_key": "sk-1234567890"})
+    assert pool.reload().rejected == [] and len(pool.accounts.describe_all()) == 2
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -399,7 +399,8 @@ def test_a_test_is_one_small_call_and_says_what_came_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "data"), [("claude_a.json", claude()), ("claude_a.json", key()), ("qwen_a.json", key())]
+    ("name", "data"),
+    [("claude_a.json", claude()), ("claude_a.json", key()), ("qwen_a.json", {"api_key": "sk-1234567"})],
 )
 def test_an_endpoint_that_cannot_be_reached_is_called_so(tmp_path: Path, name: str, data: dict[str, Any]) -> None:
     pool = Pool(tmp_path, {name: data}, line=Line(lambda _: HttpAnswer(0, {}, error="connection refused")))

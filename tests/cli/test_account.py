@@ -29,6 +29,24 @@ def test_add_key_writes_a_private_file_and_shows_nothing(sh: Shell, folder: Path
     assert [row["id"] for row in sh("account", "list", "--json").json] == ["openai:key", "openai:key-2"]
 
 
+def test_add_key_takes_an_endpoint_of_its_own(sh: Shell, folder: Path) -> None:
+    endpoint = (
+        "--base-url",
+        "https://ai.example.com",
+        "--dialect",
+        "messages",
+        "--dialect",
+        "chat",
+        "--auth",
+        "bearer",
+    )
+    assert sh("account", "add-key", "claude", "--name", "glm", *endpoint, "--model", "glm-*", stdin=KEY).code == 0
+    assert json.loads((folder / "pool/claude_glm.json").read_text()) == {
+        "api_key": KEY, "base_url": "https://ai.example.com", "dialects": ["messages", "chat"], "auth": "bearer",
+        "models": ["glm-*"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("provider", ["codex", "claude", "gemini", "qwen", "openai"])
 def test_add_key_serves_every_provider(sh: Shell, provider: str) -> None:
     assert sh("account", "add-key", provider, "--name", "work", stdin=KEY).code == 0
@@ -38,7 +56,10 @@ def test_add_key_serves_every_provider(sh: Shell, provider: str) -> None:
 
 def test_add_key_refuses_in_one_line(sh: Shell, folder: Path) -> None:
     assert "no key" in sh("account", "add-key", "claude", stdin="\n").refused(2)
-    assert "--base-url" in sh("account", "add-key", "claude", "--base-url", "http://x", stdin=KEY).refused(2)
+    assert "base_url" in sh("account", "add-key", "claude", "--base-url", "ftp://x", stdin=KEY).refused(1)
+    assert "auth" in sh("account", "add-key", "claude", "--auth", "basic", stdin=KEY).refused(1)
+    assert "dialects" in sh("account", "add-key", "claude", "--dialect", "smoke", stdin=KEY).refused(1)
+    assert "Anthropic" in sh("account", "add-key", "openai", stdin="sk-ant-api03-abcdefgh").refused(1)
     sh("account", "add-key", "claude", "--name", "a", stdin=KEY)
     assert "there already" in sh("account", "add-key", "claude", "--name", "a", stdin="other").refused(1)
     assert json.loads((folder / "pool/claude_a.json").read_text())["api_key"] == KEY

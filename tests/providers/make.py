@@ -69,6 +69,15 @@ KEY_FILES: dict[Provider, dict[str, Any]] = {
 }
 
 
+_BY_PATH = {
+    "/messages": Dialect.MESSAGES,
+    "/v1internal": Dialect.CODE_ASSIST,
+    "/v1beta": Dialect.GEMINI,
+    "/chat/": Dialect.CHAT,
+    "/embeddings": Dialect.CHAT,
+}
+
+
 def cred(provider: Provider, data: object = None, *, key: bool = False) -> Credential:
     """The credential of a file of this provider: a usual sign-in, an API key, or `data`."""
     chosen = data if data is not None else (KEY_FILES if key else FILES)[provider]
@@ -78,13 +87,15 @@ def cred(provider: Provider, data: object = None, *, key: bool = False) -> Crede
 def call(
     path: str,
     *headers: tuple[str, str],
-    dialect: Dialect = Dialect.RESPONSES,
+    dialect: Dialect | None = None,
     operation: Operation = Operation.OTHER,
     query: str = "",
     model: str = "",
     websocket: bool = False,
 ) -> ClientCall:
-    """A client's call as the gateway makes it of a request with these headers."""
+    """A client's call as the gateway makes it of a request with these headers; its dialect by its path."""
+    if dialect is None:
+        dialect = next((one for part, one in _BY_PATH.items() if part in path), Dialect.RESPONSES)
     return ClientCall(operation, dialect, "POST", path, query, client_headers(headers), model, websocket)
 
 

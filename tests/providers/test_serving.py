@@ -17,24 +17,27 @@ CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "cla
 
 
 @pytest.mark.parametrize(
-    ("dialect", "model", "forced", "expected"),
+    ("dialect", "model", "first"),
     [
-        (D.RESPONSES, "gpt-6", None, (CODEX,)),
-        (D.RESPONSES, "", None, (CODEX,)),
-        (D.MESSAGES, "claude-opus-4-5", None, (CLAUDE,)),
-        (D.GEMINI, "gemini-2.5-pro", None, (GEMINI,)),
-        (D.CODE_ASSIST, "gemini-2.5-pro", None, (GEMINI,)),
-        (D.CHAT, "qwen3-coder-plus", None, (QWEN, OPENAI)),
-        (D.CHAT, "coder-model", None, (QWEN, OPENAI)),
-        (D.CHAT, "gpt-6", None, (OPENAI, QWEN)),
-        (D.CHAT, "qwen/qwen3-coder", None, (OPENAI, QWEN)),
-        (D.CHAT, "", None, (OPENAI, QWEN)),
-        (D.MESSAGES, "claude-opus-4-5", OPENAI, (OPENAI,)),
-        (D.CHAT, "qwen3", OPENAI, (OPENAI,)),
+        (D.RESPONSES, "gpt-6", CODEX),
+        (D.MESSAGES, "claude-opus-4-5", CLAUDE),
+        (D.GEMINI, "gemini-2.5-pro", GEMINI),
+        (D.CHAT, "qwen3-coder-plus", QWEN),
+        (D.CHAT, "coder-model", QWEN),
+        (D.CHAT, "gpt-6", OPENAI),
+        (D.CHAT, "qwen/qwen3-coder", OPENAI),
+        (D.CHAT, "", OPENAI),
     ],
 )
-def test_providers_for(dialect: D, model: str, forced: Provider | None, expected: tuple[Provider, ...]) -> None:
-    assert providers_for(dialect, O.OTHER, model, forced) == expected
+def test_a_key_of_any_vendors_file_may_answer_the_likelier_first(dialect: D, model: str, first: Provider) -> None:
+    asked = providers_for(dialect, O.OTHER, model, None)
+    assert asked[0] is first and set(asked) == {CODEX, CLAUDE, GEMINI, QWEN, OPENAI} and len(asked) == 5
+    for forced in Provider:
+        assert providers_for(dialect, O.OTHER, model, forced) == (forced,)
+
+
+def test_only_googles_sign_ins_speak_code_assist() -> None:
+    assert providers_for(D.CODE_ASSIST, O.GENERATE, "gemini-2.5-pro", None) == (GEMINI,)
 
 
 def test_every_dialect_has_a_provider() -> None:
@@ -58,8 +61,8 @@ def serves(provider: Provider, data: object, operation: O, dialect: D, model: st
             OPENAI,
             None,
             {
-                *((o, D.CHAT) for o in (O.CHAT, O.RESPONSES, O.RESPONSES_COMPACT, O.OTHER)),
-                *((o, D.RESPONSES) for o in (O.CHAT, O.RESPONSES, O.RESPONSES_COMPACT, O.OTHER)),
+                *((o, D.CHAT) for o in (O.CHAT, O.OTHER)),
+                *((o, D.RESPONSES) for o in (O.RESPONSES, O.RESPONSES_COMPACT, O.OTHER)),
             },
         ),
     ],

@@ -169,3 +169,7 @@ def test_a_cookie_set_over_tls_is_the_host_s_own_and_secure(friends: Site) -> No
         assert friends.get("/admin/accounts", Cookie=f"pool_session={value}").status == 401
     finally:
         friends.ctx.settings = settings
+
+
+def test_a_change_without_a_body_may_name_any_kind(local: Site) -> None:
+    assert local.request("POST", "/admin/reload", body=b"", Content_Type="application/octet-stream").status == 200

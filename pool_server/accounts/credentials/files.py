@@ -5,6 +5,7 @@ The files are the truth. The pool changes only the fields it owns and keeps ever
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 import json
@@ -20,8 +21,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pool_server.accounts.credentials.scan import because
-from pool_server.providers import CredentialRejectedError
+from pool_server.accounts.credentials.scan import CredentialFile, because
+from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 
 MAX_BYTES = 1 << 20
 TEMPORARY = ".pool-tmp"
@@ -63,12 +64,26 @@ def read(path: Path) -> LoadedCredential:
     UnreadFileError and BrokenFileError."""
     raw = _read_bytes(path)
     try:
-        data = msgspec.json.decode(raw)
+        data = msgspec.json.decode(raw.removeprefix(codecs.BOM_UTF8))  # which Windows editors and PowerShell write
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise BrokenFileError("not JSON") from None
+        raise BrokenFileError(_not_json(raw)) from None
     if not isinstance(data, dict):
         raise CredentialRejectedError("not a JSON object")
     return LoadedCredential(data, digest(raw))
+
+
+def _not_json(raw: bytes) -> str:
+    """Why `raw` is no JSON text: PowerShell's `>` writes UTF-16."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
+        return "not JSON: it is UTF-16 text; save it as UTF-8"
+    return "not JSON"
+
+
+def parse(loaded: LoadedCredential, file: CredentialFile, *, now: float) -> Credential:
+    """The credential of a file that was read. Raises CredentialRejectedError."""
+    if not file.named:
+        refuse_unnamed(loaded.data, file.account.partition(":")[2])
+    return provider_module(file.provider).parse(loaded.data, file.account, now=now)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -22,12 +22,14 @@ _FOLDERS = {p.value: p for p in Provider}
 
 
 class CredentialFile(msgspec.Struct, frozen=True):
-    """A file that may hold a credential. `name` is its path within the pool folder."""
+    """A file that may hold a credential. `name` is its path within the pool folder, `named` whether that says whose it
+    is: other files are Codex's or rejected."""
 
     account: str
     provider: Provider
     path: Path
     name: str
+    named: bool = True
 
 
 class RejectedFile(msgspec.Struct, frozen=True):
@@ -148,10 +150,10 @@ def identify(path: Path, name: str, provider: Provider | None) -> CredentialFile
         if stem.startswith(prefix) and provider in (None, owner):
             provider, stem = owner, stem[len(prefix) :]
             break
-    provider = provider or Provider.CODEX
+    named, provider = provider is not None, provider or Provider.CODEX
     if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
         return RejectedFile(shown(name), "the name is not usable: 1 to 120 printable characters without : / \\ ? # %")
-    return CredentialFile(f"{provider.value}:{stem}", provider, path, name)
+    return CredentialFile(f"{provider.value}:{stem}", provider, path, name, named)
 
 
 def shown(name: str) -> str:

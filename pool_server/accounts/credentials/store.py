@@ -113,7 +113,7 @@ class CredentialStore:
     def _parsed(self, found: CredentialFile, loaded: files.LoadedCredential, mark: Signature, now: float) -> Item:
         options = files.options(loaded.data)
         parse = provider_module(found.provider).parse
-        credential = parse(loaded.data, found.account, now=now)
+        credential = files.parse(loaded, found, now=now)
         stale, owed = credential.fingerprint, self.owed.get(found.account)
         if owed is not None and owed.stale != stale:
             owed = None
@@ -239,11 +239,11 @@ class CredentialStore:
         cred, options = item.credential, item.options
         refreshable = cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
         cohort = (
-            cred.kind, cred.base_url, cred.models, cred.plan, cred.tier, cred.resource_url,
-            cred.fedramp, cred.scopes, bool(cred.project),
+            cred.kind, cred.base_url, cred.exact_base, cred.dialects, cred.guessed, cred.auth, cred.models, cred.plan,
+            cred.tier, cred.resource_url, cred.fedramp, cred.scopes, bool(cred.project),
         )  # fmt: skip
         return AccountFacts(
-            id=account_id, provider=cred.provider, kind=cred.kind, cohort=cohort, plan=cred.plan,
+            id=account_id, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed, plan=cred.plan,
             label=options.label, owner=options.owner, reserve=options.reserve, priority=options.priority,
             weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
             expires_at=cred.expires_at, can_refresh=refreshable,

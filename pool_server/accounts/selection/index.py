@@ -18,7 +18,7 @@ from pool_server.accounts.health.state import next_change, settle
 from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
 from pool_server.accounts.selection.ranked import Key
 from pool_server.accounts.selection.score import Rating, rank
-from pool_server.core.enums import Provider, Refusal, Strategy
+from pool_server.core.enums import Dialect, Provider, Refusal, Strategy
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
 RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
@@ -31,12 +31,14 @@ Family = Callable[[Provider, str], str]
 
 
 class Cohort:
-    """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte."""
+    """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte; `guessed`: see
+    `AccountFacts`."""
 
-    __slots__ = ("fits", "lanes", "latency", "members", "provider", "scoped")
+    __slots__ = ("fits", "guessed", "lanes", "latency", "members", "provider", "scoped")
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, guessed: tuple[Dialect, ...] = ()) -> None:
         self.provider = provider
+        self.guessed = guessed
         self.members: dict[str, Account] = {}
         self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
@@ -102,7 +104,7 @@ class SelectionIndex:
         key = (account.facts.provider, *account.facts.cohort)
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = self._cohorts[key] = Cohort(account.facts.provider)
+            cohort = self._cohorts[key] = Cohort(account.facts.provider, account.facts.guessed)
             self.by_provider.setdefault(account.facts.provider, []).append(cohort)
         cohort.members[account_id] = account
         self._home[account_id] = cohort

@@ -135,13 +135,17 @@ class _Choice:
         self.need = Need(ask.operation, ask.dialect, ask.model, ask.websocket)
         self.refused: dict[Refusal, int] = {}
         self.stands: list[tuple[Cohort, Shortlist]] = []
+        guesses: list[tuple[Cohort, Shortlist]] = []
         for provider in ask.providers:
             for cohort in view.by_provider.get(provider, ()):
                 unfit = view.unfit(cohort, self.need)
                 if unfit is None:
-                    self.stands.append((cohort, view.stand(cohort, self.need, now)))
+                    kind = guesses if ask.dialect in cohort.guessed else self.stands
+                    kind.append((cohort, view.stand(cohort, self.need, now)))
                 else:
                     _add(self.refused, unfit, len(cohort.members))
+        if not self.stands or ask.forced is not None or held.hard is not None:
+            self.stands += guesses
 
     def decide(self) -> Decision:
         ask = self.ask

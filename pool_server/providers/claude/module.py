@@ -10,10 +10,19 @@ import msgspec
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError, UsageAnswer
 from pool_server.providers.claude import quota
-from pool_server.providers.codex.module import model_listed
-from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, lifetime_end
+from pool_server.providers.credential import (
+    Credential,
+    CredentialRejectedError,
+    Fields,
+    KeyAuth,
+    lifetime_end,
+    model_listed,
+)
+from pool_server.providers.keys import KeySpec
+from pool_server.providers.keys.endpoint import ANTHROPIC_VERSION
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.requests import bearer, join, own_get, own_post, upstream_headers
 from pool_server.providers.times import HOUR, MINUTE
@@ -22,7 +31,6 @@ from pool_server.providers.usage_endpoint import usage_object
 CLIENT_ID = "9d1c250a-e61b-44d9-88ed-5944d1962f5e"  # public, of the vendor's CLI
 SCOPES = "user:profile user:inference user:sessions:claude_code user:mcp_servers user:file_upload"
 OAUTH_BETA = "oauth-2025-04-20"
-VERSION = "2023-06-01"
 
 LEAD = HOUR  # tokens live about 8 hours
 LEAD_UNKNOWN = 30 * MINUTE
@@ -38,32 +46,31 @@ _OPERATIONS = frozenset((Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.O
 class Claude(ProviderModule):
     provider = Provider.CLAUDE
 
-    def parse(self, data: object, account: str, *, now: float) -> Credential:
-        fields = Fields(data)
-        plan = fields.text("plan_type").lower()
+    key_spec = KeySpec(
+        ("api_key", "ANTHROPIC_API_KEY"),
+        KeyAuth.X_API_KEY,
+        (Dialect.MESSAGES,),
+        lambda settings: settings.upstreams.claude,
+    )
+    missing = "claudeAiOauth.accessToken or api_key"
+
+    def sign_in(self, fields: Fields, account: str) -> Credential | None:
         login = fields.inner("claudeAiOauth")
-        if login is not None:
-            access, refresh = login.token("accessToken"), login.token("refreshToken")
-            if access or refresh:
-                return Credential(
-                    Provider.CLAUDE,
-                    account,
-                    CredentialKind.OAUTH if refresh else CredentialKind.SETUP_TOKEN,
-                    access_token=access,
-                    refresh_token=refresh,
-                    expires_at=login.when("expiresAt") if access else 0.0,
-                    scopes=login.texts("scopes"),
-                    plan=plan or login.text("subscriptionType").lower(),
-                    tier=login.text("rateLimitTier"),
-                )
-        key = fields.token("api_key", "ANTHROPIC_API_KEY")
-        if not key:
-            raise CredentialRejectedError("no usable credential: claudeAiOauth.accessToken or api_key is missing")
-        if key.startswith("sk-ant-oat"):
-            raise CredentialRejectedError("api_key holds an OAuth token; write it as claudeAiOauth.accessToken")
-        models = fields.texts("models")
+        access, refresh = (login.token("accessToken"), login.token("refreshToken")) if login is not None else ("", "")
+        if login is None or not (access or refresh):
+            if fields.token(*self.key_spec.fields).startswith("sk-ant-oat"):
+                raise CredentialRejectedError("api_key holds an OAuth token; write it as claudeAiOauth.accessToken")
+            return None
         return Credential(
-            Provider.CLAUDE, account, CredentialKind.API_KEY, api_key=key, plan=plan or "api", models=models
+            Provider.CLAUDE,
+            account,
+            CredentialKind.OAUTH if refresh else CredentialKind.SETUP_TOKEN,
+            access_token=access,
+            refresh_token=refresh,
+            expires_at=login.when("expiresAt") if access else 0.0,
+            scopes=login.texts("scopes"),
+            plan=fields.text("plan_type").lower() or login.text("subscriptionType").lower(),
+            tier=login.text("rateLimitTier"),
         )
 
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
@@ -101,24 +108,16 @@ class Claude(ProviderModule):
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD_UNKNOWN)
 
     def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+        if cred.kind is CredentialKind.API_KEY:
+            return keys.prepare(cred, upcall, settings.upstreams.claude)
         path = upcall.path if upcall.path.startswith(("/v1/", "/api/")) else "/v1" + upcall.path
         url = join(settings.upstreams.claude, path, upcall.query)
-        client = upcall.headers
-        names = [name.lower() for name, _ in client]
-        if cred.kind is not CredentialKind.API_KEY:
-            client = with_beta(client, names, OAUTH_BETA)
-        own = self._auth(cred)
+        names = [name.lower() for name, _ in upcall.headers]
+        client = with_beta(upcall.headers, names, OAUTH_BETA)
+        own = [bearer(cred.access_token)]
         if "anthropic-version" not in names:
-            own.append(("anthropic-version", VERSION))
+            own.append(ANTHROPIC_VERSION)
         return UpstreamRequest(upcall.method, url, upstream_headers(client, own))
-
-    def _auth(self, cred: Credential) -> list[tuple[str, str]]:
-        return [("x-api-key", cred.api_key)] if cred.kind is CredentialKind.API_KEY else [bearer(cred.access_token)]
-
-    def _own(self, cred: Credential) -> list[tuple[str, str]]:
-        """Headers of the pool's own calls."""
-        headers = [*self._auth(cred), ("anthropic-version", VERSION)]
-        return headers if cred.kind is CredentialKind.API_KEY else [*headers, ("anthropic-beta", OAUTH_BETA)]
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
         return quota.from_headers(headers, now=now, scope=self.model_family(model))
@@ -129,7 +128,7 @@ class Claude(ProviderModule):
     def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if cred.kind is not CredentialKind.OAUTH or (cred.scopes and "user:profile" not in cred.scopes):
             return None  # the endpoint answers 403 without the profile scope
-        return own_get(join(settings.upstreams.claude, "/api/oauth/usage"), *self._own(cred))
+        return own_get(join(settings.upstreams.claude, "/api/oauth/usage"), *_own_headers(cred))
 
     def usage_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> UsageAnswer:
         def classify(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
@@ -139,9 +138,13 @@ class Claude(ProviderModule):
         return data if isinstance(data, UsageAnswer) else quota.from_usage(data, now=now)
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
-        return own_get(join(settings.upstreams.claude, "/v1/models", "limit=1"), *self._own(cred))
+        if cred.kind is CredentialKind.API_KEY:
+            return keys.test_request(cred, settings.upstreams.claude)
+        return own_get(join(settings.upstreams.claude, "/v1/models", "limit=1"), *_own_headers(cred))
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
+        if cred.kind is CredentialKind.API_KEY:
+            return keys.serves(cred, operation, dialect, model)
         return dialect is Dialect.MESSAGES and operation in _OPERATIONS and model_listed(cred, model)
 
     def plan_fits(self, cred: Credential, model: str) -> bool:
@@ -149,6 +152,11 @@ class Claude(ProviderModule):
 
     def model_family(self, model: str) -> str:
         return quota.family(model)
+
+
+def _own_headers(cred: Credential) -> list[tuple[str, str]]:
+    """Headers of the pool's own calls with a sign-in."""
+    return [bearer(cred.access_token), ANTHROPIC_VERSION, ("anthropic-beta", OAUTH_BETA)]
 
 
 def with_beta(headers: list[tuple[str, str]], names: list[str], flag: str) -> list[tuple[str, str]]:

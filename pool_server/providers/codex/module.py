@@ -15,11 +15,21 @@ import msgspec
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError, UsageAnswer
 from pool_server.providers.codex import faults, quota
-from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, jwt_claims, lifetime_end
+from pool_server.providers.credential import (
+    Credential,
+    Fields,
+    KeyAuth,
+    jwt_claims,
+    lifetime_end,
+    model_listed,
+)
 from pool_server.providers.json_fields import as_object
+from pool_server.providers.keys import KeySpec
 from pool_server.providers.oauth import lead_seconds, token_answer
+from pool_server.providers.openai.serving import openai_serves
 from pool_server.providers.requests import (
     bearer,
     join,
@@ -27,7 +37,6 @@ from pool_server.providers.requests import (
     own_post,
     strip_prefixes,
     upstream_headers,
-    versioned,
     websocket_url,
 )
 from pool_server.providers.times import DAY, HOUR, MINUTE, moment, rfc3339
@@ -46,7 +55,6 @@ USAGE_LIMITED = 15 * MINUTE
 
 _BACKEND = "/backend-api"
 _CODEX_PREFIXES = ("/backend-api/codex", "/v1", "/api/codex")
-_KEY_PREFIXES = (*_CODEX_PREFIXES, _BACKEND)
 
 # (model pattern, plans that have it); a plan that is not known fits. The vendor opens and closes models at will:
 # only what was announced for certain plans stands here, everything else is learnt from faults.
@@ -59,26 +67,20 @@ _OPERATIONS = frozenset((Operation.RESPONSES, Operation.RESPONSES_COMPACT, Opera
 class Codex(ProviderModule):
     provider = Provider.CODEX
 
-    def parse(self, data: object, account: str, *, now: float) -> Credential:
-        fields = Fields(data)
-        key = fields.token("OPENAI_API_KEY", "api_key")
+    key_spec = KeySpec(
+        ("OPENAI_API_KEY", "api_key"),
+        KeyAuth.BEARER,
+        (Dialect.RESPONSES, Dialect.CHAT),
+        lambda settings: settings.upstreams.openai,
+    )
+    missing = "tokens.access_token or OPENAI_API_KEY"
+
+    def sign_in(self, fields: Fields, account: str) -> Credential | None:
         tokens = fields.inner("tokens")
         wants_key = fields.text("auth_mode").lower() in ("apikey", "api_key")
-        if tokens is not None and not (key and wants_key):
-            cred = _from_tokens(fields, tokens, account)
-            if cred is not None:
-                return cred
-        if key:
-            plan = fields.text("plan_type").lower() or "api"
-            return Credential(
-                Provider.CODEX,
-                account,
-                CredentialKind.API_KEY,
-                api_key=key,
-                plan=plan,
-                models=fields.texts("models"),
-            )
-        raise CredentialRejectedError(_missing(fields))
+        if tokens is None or (wants_key and fields.token(*self.key_spec.fields)):
+            return None
+        return _from_tokens(fields, tokens, account)
 
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if not cred.can_refresh:
@@ -120,21 +122,18 @@ class Codex(ProviderModule):
 
     def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
-            rest = strip_prefixes(upcall.path, _KEY_PREFIXES)
-            url = join(versioned(settings.upstreams.openai), rest, upcall.query)
-        else:
-            url = _chatgpt_url(upcall, settings)
+            return keys.prepare(cred, upcall, settings.upstreams.openai)
+        url = _chatgpt_url(upcall, settings)
         if upcall.websocket:
             url = websocket_url(url)
         return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, self._auth(cred)))
 
     def _auth(self, cred: Credential) -> list[tuple[str, str]]:
-        headers = [bearer(cred.secret)]
-        if cred.kind is not CredentialKind.API_KEY:
-            if cred.account_id:
-                headers.append(("ChatGPT-Account-ID", cred.account_id))
-            if cred.fedramp:
-                headers.append(("X-OpenAI-Fedramp", "true"))
+        headers = [bearer(cred.access_token)]
+        if cred.account_id:
+            headers.append(("ChatGPT-Account-ID", cred.account_id))
+        if cred.fedramp:
+            headers.append(("X-OpenAI-Fedramp", "true"))
         return headers
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
@@ -160,7 +159,7 @@ class Codex(ProviderModule):
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
         usage = self.usage_request(cred, settings)
-        return usage or own_get(join(versioned(settings.upstreams.openai), "/models"), *self._auth(cred))
+        return usage or keys.test_request(cred, settings.upstreams.openai)
 
     def catalogue_request(self, cred: Credential, settings: Settings, client_version: str) -> HttpRequest:
         """The model catalogue as the vendor's CLI of `client_version` would get it; an API key has the plain
@@ -171,6 +170,8 @@ class Codex(ProviderModule):
         return own_get(join(settings.upstreams.codex, "/models", version), *self._auth(cred))
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
+        if cred.kind is CredentialKind.API_KEY:
+            return openai_serves(cred, operation, dialect, model)
         return dialect is Dialect.RESPONSES and operation in _OPERATIONS and model_listed(cred, model)
 
     def plan_fits(self, cred: Credential, model: str) -> bool:
@@ -182,12 +183,7 @@ class Codex(ProviderModule):
         return quota.family(model)
 
     def websocket(self, cred: Credential) -> bool:
-        return True
-
-
-def model_listed(cred: Credential, model: str) -> bool:
-    """Is the model among those the credential is limited to (names or fnmatch patterns)?"""
-    return not cred.models or not model or any(fnmatchcase(model.lower(), item.lower()) for item in cred.models)
+        return cred.kind is not CredentialKind.API_KEY or (not cred.base_url and Dialect.RESPONSES in cred.dialects)
 
 
 def _chatgpt_url(upcall: ClientCall, settings: Settings) -> str:
@@ -250,11 +246,3 @@ def _from_tokens(fields: Fields, tokens: Fields, account: str) -> Credential | N
         email=identity.email,
         fedramp=identity.fedramp,
     )
-
-
-def _missing(fields: Fields) -> str:
-    if fields.has("claudeAiOauth"):
-        return "this is a Claude login; name the file claude_….json"
-    if fields.has("expiry_date") or (fields.has("access_token") and fields.has("refresh_token")):
-        return "this looks like a Gemini or Qwen login; name the file gemini_….json or qwen_….json"
-    return "no usable credential: tokens.access_token or OPENAI_API_KEY is missing"

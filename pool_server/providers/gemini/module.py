@@ -10,6 +10,7 @@ import msgspec
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.settings import Settings
+from pool_server.providers import keys
 from pool_server.providers.base import (
     ProviderModule,
     Refreshed,
@@ -18,11 +19,18 @@ from pool_server.providers.base import (
     SetupStep,
     UsageAnswer,
 )
-from pool_server.providers.codex.module import model_listed
-from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, google_login, lifetime_end
+from pool_server.providers.credential import (
+    Credential,
+    Fields,
+    KeyAuth,
+    google_login,
+    lifetime_end,
+    model_listed,
+)
 from pool_server.providers.gemini import faults, onboarding
+from pool_server.providers.keys import KeySpec
 from pool_server.providers.oauth import lead_seconds, token_answer
-from pool_server.providers.requests import bearer, join, own_get, own_post, upstream_headers
+from pool_server.providers.requests import bearer, join, own_post, upstream_headers
 from pool_server.providers.times import HOUR, MINUTE
 from pool_server.providers.usage_endpoint import usage_object
 
@@ -40,24 +48,21 @@ _INTERNAL = "/v1internal"
 class Gemini(ProviderModule):
     provider = Provider.GEMINI
 
-    def parse(self, data: object, account: str, *, now: float) -> Credential:
-        fields = Fields(data)
-        plan = fields.text("plan_type").lower()
+    key_spec = KeySpec(
+        ("api_key", "GEMINI_API_KEY"), KeyAuth.GOOGLE, (Dialect.GEMINI,), lambda settings: settings.upstreams.gemini
+    )
+    missing = "access_token or api_key"
+
+    def sign_in(self, fields: Fields, account: str) -> Credential | None:
         cred = google_login(Provider.GEMINI, account, fields)
-        if cred is not None:
-            return msgspec.structs.replace(
-                cred,
-                project=fields.token("project_id", "project"),
-                scopes=fields.texts("scope"),
-                plan=plan or fields.text("tier_id").lower(),
-                email=fields.text("email"),
-            )
-        key = fields.token("api_key", "GEMINI_API_KEY")
-        if not key:
-            raise CredentialRejectedError("no usable credential: access_token or api_key is missing")
-        models = fields.texts("models")
-        return Credential(
-            Provider.GEMINI, account, CredentialKind.API_KEY, api_key=key, plan=plan or "api", models=models
+        if cred is None:
+            return None
+        return msgspec.structs.replace(
+            cred,
+            project=fields.token("project_id", "project"),
+            scopes=fields.texts("scope"),
+            plan=fields.text("plan_type").lower() or fields.text("tier_id").lower(),
+            email=fields.text("email"),
         )
 
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
@@ -90,10 +95,7 @@ class Gemini(ProviderModule):
 
     def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
-            path = upcall.path if upcall.path.startswith("/v1") else "/v1beta" + upcall.path
-            url = join(settings.upstreams.gemini, path, upcall.query)
-            own = [("x-goog-api-key", cred.api_key)]
-            return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, own))
+            return keys.prepare(cred, upcall, settings.upstreams.gemini)
         url = join(settings.upstreams.code_assist, upcall.path, upcall.query)
         method = upcall.path.rpartition(":")[2] if upcall.path.startswith(_INTERNAL + ":") else ""
         # An empty project is what an account without one sends; the client's belongs to another account.
@@ -118,8 +120,7 @@ class Gemini(ProviderModule):
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
         if cred.kind is CredentialKind.API_KEY:
-            url = join(settings.upstreams.gemini, "/v1beta/models", "pageSize=1")
-            return own_get(url, ("x-goog-api-key", cred.api_key))
+            return keys.test_request(cred, settings.upstreams.gemini)
         return onboarding.load_request(cred, settings)
 
     def setup_request(self, cred: Credential, settings: Settings) -> SetupStep | None:
@@ -133,8 +134,10 @@ class Gemini(ProviderModule):
         return onboarding.answer(cred, step, answer, settings, now=now)
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
-        spoken = Dialect.GEMINI if cred.kind is CredentialKind.API_KEY else Dialect.CODE_ASSIST
-        return dialect is spoken and operation in _OPERATIONS and model_listed(cred, self.model_family(model))
+        name = self.model_family(model)
+        if cred.kind is CredentialKind.API_KEY:
+            return keys.serves(cred, operation, dialect, name)
+        return dialect is Dialect.CODE_ASSIST and operation in _OPERATIONS and model_listed(cred, name)
 
     def model_family(self, model: str) -> str:
         return model.lower().removeprefix("models/")

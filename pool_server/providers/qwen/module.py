@@ -10,14 +10,15 @@ import msgspec
 from pool_server.core.enums import CredentialKind, Dialect, FaultKind, FaultScope, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError
-from pool_server.providers.codex.module import model_listed
 from pool_server.providers.credential import (
     Credential,
-    CredentialRejectedError,
     Fields,
+    KeyAuth,
     google_login,
     lifetime_end,
+    model_listed,
     usable_url,
 )
 from pool_server.providers.faults import (
@@ -29,8 +30,9 @@ from pool_server.providers.faults import (
     is_challenge,
     read_error,
 )
+from pool_server.providers.keys import KeySpec
 from pool_server.providers.oauth import lead_seconds, token_answer
-from pool_server.providers.openai.module import qwen_model
+from pool_server.providers.qwen.names import qwen_model
 from pool_server.providers.requests import (
     bearer,
     join,
@@ -49,6 +51,7 @@ LEAD = 20 * MINUTE
 LIFE_UNKNOWN = 6 * HOUR
 
 _AUTH_TYPE = ("X-DashScope-AuthType", "qwen-oauth")  # tells the service what kind of token it is given
+_OPERATIONS = frozenset((Operation.CHAT, Operation.OTHER))
 _QUOTA_CODES = ("insufficient_quota", "quota_exceeded")
 _QUOTA_TEXTS = ("free allocated quota exceeded", "quota exceeded")
 _RATE_CODES = ("limit_requests", "limit_burst_rate", "limit_tokens")
@@ -58,26 +61,17 @@ _TOKEN_TEXTS = ("invalid access token", "token expired", "access token expired",
 class Qwen(ProviderModule):
     provider = Provider.QWEN
 
-    def parse(self, data: object, account: str, *, now: float) -> Credential:
-        fields = Fields(data)
-        plan = fields.text("plan_type").lower()
+    key_spec = KeySpec(
+        ("api_key", "DASHSCOPE_API_KEY"), KeyAuth.BEARER, (Dialect.CHAT,), lambda settings: settings.upstreams.qwen
+    )
+    missing = "access_token or api_key"
+
+    def sign_in(self, fields: Fields, account: str) -> Credential | None:
         cred = google_login(Provider.QWEN, account, fields)
-        if cred is not None:
-            resource = fields.url("resource_url", scheme="https")
-            return msgspec.structs.replace(cred, resource_url=resource, models=fields.texts("models"), plan=plan)
-        key = fields.token("api_key", "DASHSCOPE_API_KEY")
-        if not key:
-            raise CredentialRejectedError("no usable credential: access_token or api_key is missing")
-        base, models = fields.url("base_url", scheme="https"), fields.texts("models")
-        return Credential(
-            Provider.QWEN,
-            account,
-            CredentialKind.API_KEY,
-            api_key=key,
-            base_url=base,
-            models=models,
-            plan=plan or "api",
-        )
+        if cred is None:
+            return None
+        resource = fields.url("resource_url", scheme="https")
+        return msgspec.structs.replace(cred, resource_url=resource, plan=fields.text("plan_type").lower())
 
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if not cred.can_refresh:
@@ -104,16 +98,15 @@ class Qwen(ProviderModule):
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
 
     def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
-        url = join(self._base(cred, settings), strip_prefixes(upcall.path, ("/v1",)), upcall.query)
-        own = [bearer(cred.secret)]
-        if cred.kind is not CredentialKind.API_KEY:
-            own.append(_AUTH_TYPE)
         client = without(upcall.headers, _AUTH_TYPE[0].lower())
+        if cred.kind is CredentialKind.API_KEY:
+            call = msgspec.structs.replace(upcall, headers=client)
+            return keys.prepare(cred, call, settings.upstreams.qwen)
+        url = join(self._base(cred, settings), strip_prefixes(upcall.path, ("/v1",)), upcall.query)
+        own = [bearer(cred.access_token), _AUTH_TYPE]
         return UpstreamRequest(upcall.method, url, upstream_headers(client, own))
 
     def _base(self, cred: Credential, settings: Settings) -> str:
-        if cred.kind is CredentialKind.API_KEY:
-            return versioned(cred.base_url or settings.upstreams.qwen)
         return versioned(cred.resource_url or settings.upstreams.qwen)
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
@@ -128,14 +121,16 @@ class Qwen(ProviderModule):
         return special or common(status, headers, body, facts, now=now, model=model)
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
-        return own_get(join(self._base(cred, settings), "/models"), bearer(cred.secret))
+        if cred.kind is CredentialKind.API_KEY:
+            return keys.test_request(cred, settings.upstreams.qwen)
+        return own_get(join(self._base(cred, settings), "/models"), bearer(cred.access_token))
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
-        if dialect is not Dialect.CHAT or operation not in (Operation.CHAT, Operation.OTHER):
-            return False
         if model and not qwen_model(model) and not cred.models and not cred.base_url:
             return False  # other vendors' models are served only where the file says so
-        return model_listed(cred, model)
+        if cred.kind is CredentialKind.API_KEY:
+            return keys.serves(cred, operation, dialect, model)
+        return dialect is Dialect.CHAT and operation in _OPERATIONS and model_listed(cred, model)
 
 
 def _with_scheme(url: str) -> str:

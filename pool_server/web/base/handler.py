@@ -152,7 +152,8 @@ class BaseHandler(RequestHandler):
         if self.request.method in SAFE:
             return
         own_credential = self.caller.via in ("key", "password")
-        unnamed = kind is BodyKind.ABSENT and self.access is not Access.OPEN and not has_body(headers)
+        nothing = kind in (BodyKind.ABSENT, BodyKind.OTHER) and not has_body(headers)  # HTTP libraries name that too
+        unnamed = nothing and self.access is not Access.OPEN
         from_program = own_credential and kind in (BodyKind.FORM, BodyKind.ABSENT)  # curl names every body a form
         if kind not in self.takes and not unnamed and not from_program:
             raise ProblemError(415, "json_only", "send application/json")

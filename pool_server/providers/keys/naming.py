@@ -1,0 +1,70 @@
+"""The right name of a credential file whose name or place says another vendor than its content, or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pool_server.core.enums import Provider
+from pool_server.providers.credential import CredentialRejectedError
+from pool_server.providers.keys.reading import vendor_of
+
+_KEY_FIELDS = {
+    "ANTHROPIC_API_KEY": Provider.CLAUDE,
+    "GEMINI_API_KEY": Provider.GEMINI,
+    "GOOGLE_API_KEY": Provider.GEMINI,
+    "DASHSCOPE_API_KEY": Provider.QWEN,
+    "OPENAI_API_KEY": Provider.OPENAI,
+}
+_PREFIXES = ", ".join(f"{one}_…" for one in Provider if one is not Provider.OPENAI)
+
+
+def refuse_unnamed(data: Mapping[str, Any], stem: str) -> None:
+    """A file named `stem`.json, which says no vendor, is Codex's own or rejected with its right name: a vendor that is
+    guessed would be sent another one's key. Raises CredentialRejectedError."""
+    if "tokens" in data or "OPENAI_API_KEY" in data:
+        return
+    words = belongs_to(data, stem)
+    if not words and data.get("api_key"):
+        words = (
+            f"it holds an API key and its name says no provider: name it {_PREFIXES} or, with its base_url, openai_…; "
+            f"nothing is sent until then ({_called(Provider.OPENAI, stem)})"
+        )
+    raise CredentialRejectedError(
+        words or "no usable credential: neither tokens nor OPENAI_API_KEY, and no name of a provider"
+    )
+
+
+def belongs_to(data: Mapping[str, Any], stem: str) -> str:
+    """What a file's content is and how it is named; "" when it does not tell."""
+    if "claudeAiOauth" in data:
+        return f"this is a Claude sign-in; name the file {_called(Provider.CLAUDE, stem)}"
+    if "expiry_date" in data or ("access_token" in data and "refresh_token" in data):
+        if data.get("resource_url"):
+            return f"this is a Qwen sign-in; name the file {_called(Provider.QWEN, stem)}"
+        qwen = (
+            ""
+            if "google" in str(data.get("scope", ""))[:500]
+            else f", or {_called(Provider.QWEN, stem)} if it is Qwen's"
+        )
+        return f"this looks like a Gemini sign-in; name the file {_called(Provider.GEMINI, stem)}{qwen}"
+    if data.get("type") == "service_account":
+        return "this is a Google service account, which is no credential the pool can use"
+    for field, provider in _KEY_FIELDS.items():
+        if data.get(field):
+            return f"{field} is a key of {provider}; name the file {_called(provider, stem)}"
+    key = data.get("api_key")
+    found = vendor_of(key) if isinstance(key, str) else None
+    if found is None:
+        return ""
+    vendor, providers = found
+    if providers:
+        return f"this is a key of {vendor}; name the file {_called(providers[0], stem)}"
+    return f"this is a key of {vendor}; name the file {_called(Provider.OPENAI, stem)} and write its base_url"
+
+
+def _called(provider: Provider, stem: str) -> str:
+    """The file name for an account of `provider` called about as it is now."""
+    rest = re.sub(rf"^{provider.value}(?:[-_. ]+|$)", "", stem, flags=re.IGNORECASE)
+    return f"{provider.value}_{rest or 'work'}.json"

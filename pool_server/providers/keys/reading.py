@@ -1,0 +1,119 @@
+"""What a credential file says of an API key: the key, its address, how it is shown, the dialects and models.
+
+A field that would decide where a secret goes is honoured or the file is rejected; it is never passed over.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pool_server.core.enums import CredentialKind, Dialect, Provider
+from pool_server.providers.credential import Credential, CredentialRejectedError, Fields, KeyAuth
+from pool_server.providers.keys.endpoint import DIALECTS, KeySpec
+
+# Keys that tell their vendor by their looks. Sent to another vendor's host they would be given away.
+_FORMS: tuple[tuple[str, str, tuple[Provider, ...]], ...] = (
+    ("sk-ant-", "Anthropic", (Provider.CLAUDE,)),
+    ("AIza", "Google", (Provider.GEMINI,)),
+    ("sk-proj-", "OpenAI", (Provider.OPENAI, Provider.CODEX)),
+    ("sk-or-", "OpenRouter", ()),
+    ("sk-kimi-", "Kimi Code", ()),
+    ("gsk_", "Groq", ()),
+    ("xai-", "xAI", ()),
+    ("nvapi-", "NVIDIA", ()),
+    ("hf_", "Hugging Face", ()),
+    ("github_pat_", "GitHub", ()),
+    ("ghp_", "GitHub", ()),
+)
+
+# The operation's own path, which people paste along with the address: what is before it is the base, as written.
+_ENDPOINT = re.compile(
+    r"/(?:chat/completions|completions|responses(?:/compact)?|messages(?:/count_tokens|/batches)?|embeddings"
+    r"|models(?:/[^/]+(?::\w+)?)?)$"
+)
+_ADDRESS = re.compile(
+    r"(?:[a-z0-9]+_)*(?:base_?ur[il]|api_?base(?:_?ur[il])?|api_?(?:ur[il]|host|endpoint))"
+    r"|endpoint(?:_?ur[il])?|ur[il]|host(?:name)?|server",
+    re.IGNORECASE,
+)
+_READ = frozenset(("base_url", "resource_url", "proxy_url"))
+_KEYS_ALONE = ("base_url", "auth", "dialects", "region")
+
+
+def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) -> Credential | None:
+    """The API key of a file; None when it holds none. Raises CredentialRejectedError."""
+    key = fields.token(*spec.fields)
+    if not key:
+        return None
+    _refuse_unread(fields)
+    if fields.given("region"):
+        raise CredentialRejectedError("region cannot be honoured here; write the region's base_url")
+    address = fields.url("base_url", scheme="https")
+    base = _ENDPOINT.sub("", address)
+    if not base:
+        _refuse_foreign(provider, key)
+    said = _dialects(fields)
+    models = fields.texts("models")
+    spoken = said or spec.dialects
+    return Credential(
+        provider,
+        account,
+        CredentialKind.API_KEY,
+        api_key=key,
+        base_url=base,
+        exact_base=base != address,
+        dialects=spoken,
+        guessed=spoken[1:] if base and not said and not models else (),
+        auth=_auth(fields) or spec.auth,
+        models=models,
+        plan=fields.text("plan_type").lower() or "api",
+    )
+
+
+def refuse_addresses(fields: Fields) -> None:
+    """A sign-in goes to its vendor alone: fields that say otherwise reject the file."""
+    for name in _KEYS_ALONE:
+        if fields.given(name):
+            raise CredentialRejectedError(f"{name} is for API keys; a sign-in goes to its provider alone")
+    _refuse_unread(fields)
+
+
+def _refuse_unread(fields: Fields) -> None:
+    """An address under another name than ours would be passed over, and the secret go elsewhere."""
+    for name in fields.names():
+        if name not in _READ and _ADDRESS.fullmatch(name) and fields.given(name):
+            raise CredentialRejectedError(f"{name[:40]} is not read here; write the address as base_url")
+
+
+def vendor_of(key: str) -> tuple[str, tuple[Provider, ...]] | None:
+    """The vendor a key tells by its looks, and whose files it belongs into; None when it does not tell."""
+    return next(((vendor, own) for form, vendor, own in _FORMS if key.startswith(form)), None)
+
+
+def _refuse_foreign(provider: Provider, key: str) -> None:
+    if (found := vendor_of(key)) is not None:
+        vendor, own = found
+        if provider not in own:
+            raise CredentialRejectedError(
+                f"this is a key of {vendor} and would be sent to {provider}; name the file after its vendor, or write "
+                "the base_url it is for"
+            )
+
+
+def _dialects(fields: Fields) -> tuple[Dialect, ...]:
+    said = fields.texts("dialects")
+    known = {dialect.value: dialect for dialect in DIALECTS}
+    for name in said:
+        if name not in known:
+            raise CredentialRejectedError(f"dialects must be of {', '.join(known)}")
+    if fields.given("dialects") and not said:
+        raise CredentialRejectedError(f"dialects must name one of {', '.join(known)}")
+    return tuple(dict.fromkeys(known[name] for name in said))
+
+
+def _auth(fields: Fields) -> KeyAuth | None:
+    said = fields.text("auth")
+    allowed = (KeyAuth.X_API_KEY, KeyAuth.BEARER, KeyAuth.API_KEY)
+    if said and said not in allowed:
+        raise CredentialRejectedError(f"auth must be one of {', '.join(allowed)}")
+    return KeyAuth(said) if said else None

@@ -1,0 +1,83 @@
+"""API keys end to end: the call goes to the host its file names, shown as the file says, in any client's dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.core.enums import Provider
+from tests.fakes import account, key_account
+from tests.gateway.stack import Stack
+
+CALLS = {
+    "/v1/messages": {"model": "m-1", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]},
+    "/v1/responses": {"model": "m-1", "input": "q"},
+    "/v1/chat/completions": {"model": "m-1", "messages": [{"role": "user", "content": "q"}]},
+}
+
+
+@pytest.mark.parametrize("name", ["openai:a", "codex:a"])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+def test_one_key_serves_both_whichever_file(tmp_path: Path, name: str, path: str) -> None:
+    async def run() -> None:
+        async with Stack(tmp_path, [key_account(name)]) as stack:
+            status, raw = await stack.post(path, CALLS[path])
+            assert status == 200, raw
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_key_goes_to_the_host_its_file_names_and_nowhere_else(tmp_path: Path) -> None:
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.split("\r\n")
+        headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:]) if k}
+        seen.append((lines[0].split()[1], headers))
+        await reader.readexactly(int(headers.get("content-length", 0)))
+        body = json.dumps({"error": {"type": "invalid_request_error", "message": "seen"}}).encode()
+        writer.write(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        writer.write(body)
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        at = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/own"
+        more: dict[str, Any] = {"base_url": at, "auth": "api-key"}
+        files = [
+            key_account("claude:a", **more),
+            key_account("codex:b", **more, dialects=["responses"]),
+            key_account("gemini:c", **more, dialects=["chat"]),
+        ]
+        async with Stack(tmp_path, files) as stack:
+            for path, body in CALLS.items():
+                status, raw = await stack.post(path, body, X_LiteLLM_Tags="t")
+                assert (status, b"seen" in raw) == (400, True), (path, raw)
+            assert stack.fakes.calls == []
+        server.close()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert [path for path, _ in seen] == [f"/own{path}" for path in CALLS]
+    for _, headers in seen:
+        assert headers["api-key"] and not {"authorization", "x-api-key", "x-goog-api-key", "x-litellm-tags"} & set(
+            headers
+        )
+
+
+def test_nobody_speaks_the_dialect_is_said_of_its_own_vendor(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Stack(tmp_path, [account("gemini:a")]) as stack:
+            status, raw = await stack.post("/v1/messages", CALLS["/v1/messages"])
+            words = raw.decode()
+            assert status in (404, 503) and "claude" in words
+            assert not any(other.value in words for other in Provider if other is not Provider.CLAUDE)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
