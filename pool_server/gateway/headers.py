@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from urllib.parse import unquote_plus
 
 from pool_server.providers import client_headers
@@ -26,6 +27,7 @@ _HOP_BY_HOP = frozenset(
     }
 )
 _DOWN_DROPPED = _HOP_BY_HOP | {"set-cookie", "content-length", "alt-svc", "server", "date", "x-pool-request-id"}
+_MOST_KEYS = 4
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
 
 
@@ -55,12 +57,16 @@ def credentials(headers: Mapping[str, str], query: str) -> list[str]:
         if value and value not in found:
             found.append(value)
     if "key=" in query:
-        found.extend(
-            unquote_plus(value)
-            for name, _, value in (part.partition("=") for part in query.split("&"))
-            if name == "key" and value and unquote_plus(value) not in found
-        )
+        for value in _keys_in(query):
+            if value not in found:
+                found.append(value)
     return [value for value in found if value]
+
+
+def _keys_in(query: str) -> Iterable[str]:
+    """The first few values of `key`: whoever sends more guesses."""
+    fields = (part.partition("=") for part in query.split("&"))
+    return islice((unquote_plus(value) for name, _, value in fields if name == "key" and value), _MOST_KEYS)
 
 
 def query_without_key(query: str) -> str:

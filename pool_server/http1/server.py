@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from pool_server.http1.request import BODILESS, HEAD_CAP, Headers, Request, head_bytes
+from pool_server.http1.request import BODILESS, HEAD_CAP, MOST_FIELDS, Headers, Request, head_bytes
 
 if TYPE_CHECKING:
     from pool_server.http1.front import HttpServer
@@ -269,6 +269,9 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(431)
             return
         if end < 0:
+            return
+        if data.count(b"\n", 0, end) > MOST_FIELDS:
+            self._refuse(431)
             return
         head, self._next = data[: end + 4], data[end + 4 :]
         if b"pgrade" in head or b"PGRADE" in head:

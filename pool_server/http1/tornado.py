@@ -23,12 +23,13 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, StreamClosedError
 
-from pool_server.http1.request import Request
+from pool_server.http1.request import MOST_FIELDS, Request
 from pool_server.http1.server import ClientDisconnectedError, Response
 
 log = logging.getLogger(__name__)
 
 BODY_CAP = 1 << 20  # bytes of a request's body before its handler has said how many it takes
+_COOKIES_CAP = 16 << 10  # bytes
 _FRAMING = frozenset({"Content-Length", "Transfer-Encoding", "Connection"})
 
 
@@ -51,6 +52,10 @@ class TornadoRequestHandler:
     async def _run(self, request: Request, delegate: HTTPMessageDelegate) -> None:
         if self._done:
             return
+        cookies = request.headers.get("Cookie", "")
+        if max(request.query.count("&"), cookies.count(";")) > MOST_FIELDS or len(cookies) > _COOKIES_CAP:
+            self._end(431)  # Tornado would take each apart
+            return
         headers = HTTPHeaders()
         try:
             for name, value in request.headers.pairs:
@@ -58,6 +63,7 @@ class TornadoRequestHandler:
             line = RequestStartLine(request.method, request.target, f"HTTP/{request.version}")
             self._delegate = delegate
             await _settled(delegate.headers_received(line, headers))
+            self._bound()  # what came before the handler said how many bytes it takes
             while not self._done:
                 pieces, self._pieces = self._pieces, []
                 for piece in pieces:
@@ -87,7 +93,11 @@ class TornadoRequestHandler:
         if self._size <= self._connection.cap:
             self._pieces.append(chunk)
             self._news.set()
-        elif not self._done:
+        self._bound()
+
+    def _bound(self) -> None:
+        if self._size > self._connection.cap and not self._done:
+            self._pieces.clear()
             self._end(413)
             self.on_connection_close()
 

@@ -28,10 +28,11 @@ from pool_server.users import Principal, Users
 
 __all__ = ["LocalAnswer", "LocalAnswers", "LocalRequest"]
 
+_MOST_FIELDS = 32  # of a form
 _TOKEN_LIFE_S = 86_400  # what a refreshed "access token" says; the key itself ends when the pool says so
 _BACKEND = r"(?:/backend-api|/api/codex)"
 
-_OPEN: tuple[tuple[str, re.Pattern[str]], ...] = (
+OPEN: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("POST", re.compile(r"(?:/backend-api|/api/codex)?/ps/mcp")),
     ("HEAD", re.compile(r"/|/api/hello")),
     ("GET", re.compile(r"/api/hello")),
@@ -68,7 +69,7 @@ class LocalAnswers:
 
     def open_to_all(self, method: str, path: str) -> bool:
         """Is this one of the few calls that are answered without a key?"""
-        return any(method == wanted and pattern.fullmatch(path) for wanted, pattern in _OPEN)
+        return any(method == wanted and pattern.fullmatch(path) for wanted, pattern in OPEN)
 
     def handles(self, method: str, path: str) -> bool:
         """Is there an answer other than 404? `path` has no provider prefix."""
@@ -226,7 +227,13 @@ class LocalAnswers:
 
 
 def _form(body: bytes) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
+    """The fields of a form, {} when there are too many for any client's."""
+    try:
+        return {
+            name: values[0] for name, values in parse_qs(body.decode("latin-1"), max_num_fields=_MOST_FIELDS).items()
+        }
+    except ValueError:
+        return {}
 
 
 async def _swallow(request: LocalRequest) -> LocalAnswer:

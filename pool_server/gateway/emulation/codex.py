@@ -14,6 +14,9 @@ from pool_server.gateway.emulation.headroom import QuotaWindow, two_slots
 from pool_server.gateway.emulation.types import Json, LocalAnswer, LocalRequest, answer, empty
 
 _SHOWN_PLAN = "pro"  # what the set-up's login says; plans of the real accounts are nobody's business here
+_MOST_CALLS = 32  # of one JSON-RPC batch
+_LONGEST_ID = 128  # characters of a JSON-RPC id, which is part of the answer
+_LONGEST_VERSION = 32  # likewise, of the version of MCP that is asked for
 _EMPTY_LISTS: dict[str, Json] = {
     "tools/list": {"tools": []},
     "resources/list": {"resources": []},
@@ -101,6 +104,8 @@ def mcp(request: LocalRequest) -> LocalAnswer:
         return LocalAnswer(405, [("Allow", "POST")])  # no event stream is offered
     message = request.json()
     if isinstance(message, list):
+        if not 0 < len(message) <= _MOST_CALLS:
+            return answer(_rpc_error(None, -32600, f"a batch holds 1 to {_MOST_CALLS} calls"), 400)
         replies = [reply for one in message if (reply := _mcp_reply(one)) is not None]
         return answer(replies) if replies else empty(202)
     reply = _mcp_reply(message)
@@ -109,19 +114,26 @@ def mcp(request: LocalRequest) -> LocalAnswer:
 
 def _mcp_reply(message: Any) -> Json | None:
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-        return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "not a JSON-RPC request"}}
-    if message.get("id") is None:
+        return _rpc_error(None, -32600, "not a JSON-RPC request")
+    ident = message.get("id")
+    if ident is None:
         return None  # a notification
+    if not isinstance(ident, str | int | float) or len(str(ident)) > _LONGEST_ID:
+        return _rpc_error(None, -32600, "not a JSON-RPC id")
     method, params = message["method"], message.get("params")
     if method == "initialize":
         asked = params.get("protocolVersion") if isinstance(params, dict) else None
         result: Json = {
-            "protocolVersion": asked if isinstance(asked, str) else "2025-06-18",
+            "protocolVersion": asked if isinstance(asked, str) and len(asked) <= _LONGEST_VERSION else "2025-06-18",
             "capabilities": {"tools": {}},
             "serverInfo": {"name": "pool-server", "version": "1"},
         }
     elif method in _EMPTY_LISTS:
         result = _EMPTY_LISTS[method]
     else:
-        return {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "no such method"}}
-    return {"jsonrpc": "2.0", "id": message["id"], "result": result}
+        return _rpc_error(ident, -32601, "no such method")
+    return {"jsonrpc": "2.0", "id": ident, "result": result}
+
+
+def _rpc_error(ident: str | float | None, code: int, message: str) -> Json:
+    return {"jsonrpc": "2.0", "id": ident, "error": {"code": code, "message": message}}

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("pool_server.gateway")
 
 LOCAL_BODY_CAP = 4 << 20  # bytes of a call the pool answers itself (telemetry is swallowed, not kept)
+OPEN_BODY_CAP = 16 << 10  # bytes of a call that anybody may make
 _DECODED_CAP_FACTOR = 4  # a compressed body may unfold to this many times max_body_mb
 _TELLTALE_EXTRA = 64 << 20  # a body over the limit is read to its end when it is at most this much larger
+_STRANGERS_EXTRA = 1 << 20  # likewise, of somebody the pool does not know
 _PASSED_ON = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
 
 
@@ -43,7 +45,8 @@ class HttpExchange:
         self._route = route
         self._body = Body()
         self._size = 0
-        self._limit = LOCAL_BODY_CAP
+        self._limit = OPEN_BODY_CAP
+        self._most_read = OPEN_BODY_CAP + _STRANGERS_EXTRA
         self._principal: Principal | None = None
         self._error: ClientError | None = None
         self._stop: tuple[Outcome, ClientError] | None = None
@@ -70,21 +73,24 @@ class HttpExchange:
             self._principal = admitted
         if self._principal is None:
             response.shorten()
-        if self._route.model_call:
-            self._limit = gateway.rooms.settings.max_body_mb << 20
+        else:
+            self._limit = gateway.rooms.settings.max_body_mb << 20 if self._route.model_call else LOCAL_BODY_CAP
+            self._most_read = self._limit + _TELLTALE_EXTRA
         fields = self._request.headers.fields
         length = fields.get("content-length", "")
         announced = int(length) if length.isdigit() else 0
         if announced > self._limit:
             self._too_large()
         # Told at once, where the body is too much to be heard out or waits for leave to come.
-        if self._error is not None and (announced > self._limit + _TELLTALE_EXTRA or "expect" in fields):
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if self._error is not None and (announced > self._most_read or "expect" in fields):
+            self.finish()
 
     def data_received(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self._error is not None:
-            return  # read and dropped, so that the client gets to read the answer
+        if self._error is not None:  # read and dropped, so that the client gets to read the answer
+            if self._size > self._most_read:
+                self.finish()
+            return
         if self._size > self._limit:
             self._too_large()
             return
@@ -96,8 +102,9 @@ class HttpExchange:
             )
 
     def _too_large(self) -> None:
-        limit = self._limit >> 20
-        message = f"The request body is larger than {limit} MiB, the most this pool takes (max_body_mb)."
+        most = f"{self._limit >> 20} MiB" if self._limit >> 20 else f"{self._limit >> 10} KiB"
+        whose = "this pool takes (max_body_mb)" if self._route.model_call else "this call takes"
+        message = f"The request body is larger than {most}, the most {whose}."
         self._error = self._error or ClientError(ErrorKind.TOO_LARGE, message, 413)
         self._body.close()
 

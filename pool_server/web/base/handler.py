@@ -29,6 +29,7 @@ log = logging.getLogger("pool_server.web")
 T = TypeVar("T")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_BODY_CAP = 16 * 1024  # bytes
 VERBS = ("get", "post", "put", "patch", "delete")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -67,7 +68,7 @@ class BaseHandler(RequestHandler):
     """Access, local-mode guard, XSRF, body cap, security headers and errors, once for all."""
 
     access: ClassVar[Access]
-    body_cap: ClassVar[int] = 64 * 1024  # bytes
+    body_cap: ClassVar[int] = 64 * 1024  # bytes; a route that is open to all takes no more than `OPEN_BODY_CAP`
     takes: ClassVar[frozenset[BodyKind]] = frozenset({BodyKind.JSON})  # a form's token is checked in `form()`
     ctx: WebContext
     caller: auth.Caller
@@ -126,10 +127,11 @@ class BaseHandler(RequestHandler):
             announced = int(self.request.headers.get("Content-Length", "0"))
         except ValueError:
             announced = 0
-        if announced > self.body_cap:
+        cap = min(self.body_cap, OPEN_BODY_CAP) if self.access is Access.OPEN else self.body_cap
+        if announced > cap:
             self.set_header("Connection", "close")
-            raise ProblemError(413, "too_large", f"the body may hold at most {self.body_cap // 1024} KiB here")
-        cast(TornadoConnection, self.request.connection).set_max_body_size(self.body_cap)
+            raise ProblemError(413, "too_large", f"the body may hold at most {cap // 1024} KiB here")
+        cast(TornadoConnection, self.request.connection).set_max_body_size(cap)
 
     def _admit(self) -> None:
         if self.access is Access.OPEN:
