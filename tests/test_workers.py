@@ -279,3 +279,23 @@ def test_sums_are_exact_under_load_and_after_a_kill(pair: Pair) -> None:
     assert served - len(done) <= 8, "only what died on its way back is counted and not seen"
     for name, each in (("input", 7), ("cache_read", 30), ("output", 5)):
         assert tokens_after[name] - tokens_before[name] == each * served, name
+
+
+def counted(line: Line) -> float:
+    """Exchanges that ended well, by what one worker says to Prometheus."""
+    status, text = line.call("GET", "/metrics", token=ADMIN)
+    assert status == 200 and "process=" not in text
+    rows = [row for row in text.splitlines() if row.startswith("pool_exchanges_total{") and 'outcome="ok"' in row]
+    return sum(float(row.split()[-1]) for row in rows)
+
+
+def test_one_scrape_counts_for_both_and_for_a_worker_that_has_ended(pair: Pair) -> None:
+    before = counted(pair.a)
+    assert counted(pair.b) == before
+    for line in (pair.a, pair.b, pair.b):
+        assert pair.ask(line)[0] == 200
+    until(lambda: counted(pair.a) == counted(pair.b) == before + 3, "both workers' exchanges in either scrape")
+    os.kill(pair.b.worker(pair.pids), signal.SIGKILL)
+    pair.pids = until(lambda: len(found := pair.children()) == 2 and found != pair.pids and found, "a new worker")
+    pair.redial()
+    assert counted(pair.a) == counted(pair.b) == before + 3

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 _MOST_DESCRIPTORS = 1 << 20
 _EACH = 2  # descriptors an exchange needs: its client's connection and its upstream's
 
-_open = Gauge("pool_connections", "Client connections open")
-_most = Gauge("pool_connections_limit", "Client connections that may be open")
+_open = Gauge("pool_connections", "Client connections open", multiprocess_mode="livesum")
+_most = Gauge("pool_connections_limit", "Client connections that may be open", multiprocess_mode="livesum")
 _ended = Counter(
     "pool_connections_ended_total", "Client connections turned away or ended by the server", ["what", "why"]
 )

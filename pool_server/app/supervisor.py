@@ -20,6 +20,7 @@ from pool_server import __version__
 from pool_server.app import budgets, run_file
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import Server
+from pool_server.app.shared_metrics import worker_ended
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
 from pool_server.storage import StoreError, lock_folder
@@ -255,6 +256,7 @@ class Supervisor:
             if worker.pid:
                 pid, status = os.waitpid(worker.pid, os.WNOHANG)
                 if pid:
+                    worker_ended(pid)
                     self._ended(worker, os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: _Worker, code: int) -> None:

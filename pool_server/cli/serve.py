@@ -7,7 +7,8 @@ from functools import partial
 
 import click
 
-from pool_server.app import logs, supervisor
+from pool_server.app import logs
+from pool_server.app.shared_metrics import shared_metrics
 from pool_server.cli.common import config_option, given, one_line
 from pool_server.core.settings_file import config_path, load
 
@@ -21,4 +22,7 @@ def command(config: str | None, listen: str | None, workers: int | None) -> int:
     with one_line():
         loaded = reread()
         logs.setup(debug=loaded.settings.debug)
-        return supervisor.run(loaded, reread)
+        with shared_metrics(loaded.settings.workers):
+            from pool_server.app import supervisor  # imports what counts
+
+            return supervisor.run(loaded, reread)

@@ -150,7 +150,6 @@ class JsonMeter(_Facts):
             return Signal.TERMINAL
         return SIGNALS[found]
 
-
     def _results(self, lines: BatchUsage) -> Signal:
         lines.finish()
         self._reader.batch(lines)

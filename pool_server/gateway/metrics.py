@@ -12,7 +12,7 @@ refusals = Counter("pool_callers_refused_total", "Callers turned away at the doo
 # `labels` locks and builds a key each time; an exchange needs the same few children over and over.
 exchange_ended = lru_cache(maxsize=512)(exchanges.labels)
 caller_refused = lru_cache(maxsize=64)(refusals.labels)
-live = Gauge("pool_exchanges_live", "Exchanges under way")
+live = Gauge("pool_exchanges_live", "Exchanges in flight", multiprocess_mode="livesum")
 first_byte = Histogram(
     "pool_first_byte_seconds",
     "Time from the request's headers to the first byte the client got",

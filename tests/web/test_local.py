@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from html import unescape
 from pathlib import Path
@@ -113,7 +112,6 @@ def test_metrics_have_every_label_from_the_enums(local: Site) -> None:
     assert 'pool_accounts{provider="qwen",state="suspended"} 0.0' in text
     assert "pool_books_writable 1.0" in text
     assert f'python_info{{implementation="CPython",major="3",minor="{sys.version_info.minor}"' in text
-    assert f'process="{os.getpid()}"' in text
 
 
 @pytest.mark.parametrize(

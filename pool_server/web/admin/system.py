@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from pool_server.core.enums import AccountState, Provider
 from pool_server.web.base.context import WebContext
@@ -30,24 +31,18 @@ class Metrics(PageHandler, access=Access.ADMIN):
     """`GET /metrics`: the data plane's counters, and the accounts as they are at this moment."""
 
     def get(self) -> None:
-        body = generate_latest(Labelled(os.getpid())) + generate_latest(Snapshot(self.ctx))
+        body = generate_latest(counters()) + generate_latest(Snapshot(self.ctx))
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(body)
 
 
-class Labelled:
-    """This process's own counters, named after it: with several workers each scrape is answered by one of them, and
-    without the label its counters would seem to jump back and forth."""
-
-    def __init__(self, process: int) -> None:
-        self._process = str(process)
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in REGISTRY.collect():
-            metric.samples = [
-                sample._replace(labels={**sample.labels, "process": self._process}) for sample in metric.samples
-            ]
-            yield metric
+def counters() -> CollectorRegistry:
+    """The counters of the whole server: with several workers the sum over them, those that ended included."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
 
 
 class Snapshot:
