@@ -7,8 +7,12 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from pool_server.accounts.account import Account
-from pool_server.accounts.credentials.look import DOUBT_S, Look
+from pool_server.accounts.credentials.doubles import doubles
+from pool_server.accounts.credentials.look import DOUBT_S, Item, Look
+from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
@@ -71,6 +75,7 @@ class Registry:
 
     def take(self, look: Look) -> ReloadReport:
         """Bring the pool in line with what the folder held."""
+        look = self._single(look)
         report = self.vault.note(look)
         for _ in self._taking(look, report):
             pass
@@ -84,9 +89,30 @@ class Registry:
             if look.doubts:
                 await asyncio.sleep(DOUBT_S)
                 look = await asyncio.to_thread(self.vault.look, self.clock(), look.doubts)
+            look = self._single(look)
             report = self.vault.note(look)
             await gently(self._taking(look, report))
         return report
+
+    def _single(self, look: Look) -> Look:
+        """`look` without the files that hold another one's sign-in: those the pool knows, or wrote itself, keep it."""
+
+        def place(item: Item) -> tuple[bool, bool, int, str]:
+            account = item.found.account
+            return account not in self.vault.items, not self.shared.own_file(account), len(item.found.name), account
+
+        found = doubles(
+            ((item.found.account, item.found.name, item.credential) for item in sorted(look.items.values(), key=place)),
+            self.shared.spent_by,
+        )
+        if not found:
+            return look
+        rejected = [
+            RejectedFile(look.items[account].found.name, f"the same sign-in as {name}")
+            for account, name in found.items()
+        ]
+        items = {account: item for account, item in look.items.items() if account not in found}
+        return msgspec.structs.replace(look, items=items, rejected=look.rejected + rejected)
 
     def _taking(self, look: Look, report: ReloadReport) -> Iterator[None]:
         """`take` account by account, each whole when the next begins. What the pool wrote itself is no news, what
@@ -220,6 +246,9 @@ class Registry:
 
     def took(self, account_id: str, before: Credential, digest: str) -> None:
         """The pool wrote a new credential into an account's file and holds it."""
+        now = self.vault.items.get(account_id)
+        if now is not None and now.credential.refresh_token != before.refresh_token:
+            self.shared.note_spent(account_id, before)
         if digest:
             self.shared.note_own_file(account_id, digest)
         if account_id in self.vault.items:

@@ -15,7 +15,9 @@ from enum import Enum
 import msgspec
 
 from pool_server.accounts.account import Account
+from pool_server.accounts.credentials.escrow import key_of
 from pool_server.accounts.health.state import AccountHealth
+from pool_server.providers import Credential
 from pool_server.storage import StoreError, Txn
 from pool_server.storage.write_behind import WriteBehind
 
@@ -152,6 +154,16 @@ class Replication:
     def note_own_file(self, account_id: str, digest: str) -> None:
         self._store.put(META, b"file:" + account_id.encode(), digest.encode())
         self.announce(StateChange.FILE, account_id)
+
+    def spent_by(self, credential: Credential) -> str:
+        """The account that has traded this sign-in's refresh token for a new one, "" for none."""
+        key = key_of(credential)
+        return (self._store.get(META, b"spent:" + key.encode()) or b"").decode() if key else ""
+
+    def note_spent(self, account_id: str, credential: Credential) -> None:
+        """The account has traded this refresh token for a new one; an old copy of its file must not show it again."""
+        if key := key_of(credential):
+            self._store.put(META, b"spent:" + key.encode(), account_id.encode())
 
     def publish(self, counts: dict[str, int], now: float) -> None:
         """Tell the other workers what this one has under way; cheap when nothing changed."""

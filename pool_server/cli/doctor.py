@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.doubles import doubles
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
 from pool_server.accounts.credentials.store import CredentialStore
@@ -155,25 +156,29 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         yield Finding("accounts", WRONG, f"{folder}/ is not there", fix)
         return
     seen = scan(folder)
+    vault = CredentialStore(folder, Escrow(Path(settings.data_dir)))
+    vault.items = vault.look(now).items
+    copies = doubles((item.found.account, item.found.name, item.credential) for item in vault.items.values())
     for unusable in seen.rejected:
         yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
     for name, reason in seen.unread.items():
         yield Finding(f"{folder}/{shown(name)}", WRONG, reason, READABLE)
     for file in seen.found:
-        yield from _look_at_file(file, settings, now)
-    yield from _look_whether_writable(settings, now)
+        if file.account in copies:
+            yield Finding(file.account, WRONG, f"{file.name}: the same sign-in as {copies[file.account]}", "remove one")
+        else:
+            yield from _look_at_file(file, settings, now)
+    yield from _look_whether_writable(vault, folder)
     if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
 
 
-def _look_whether_writable(settings: Settings, now: float) -> Iterator[Finding]:
+def _look_whether_writable(vault: CredentialStore, folder: Path) -> Iterator[Finding]:
     """New tokens are written into the files of sign-ins; API keys need no such thing."""
-    vault = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
-    vault.items = vault.look(now).items
     if reason := vault.unwritable():
         fix = "mount it without :ro, or give the user who runs the pool the right to write there"
-        yield Finding(f"{settings.pool_dir}/", WARNING, reason, fix)
+        yield Finding(f"{folder}/", WARNING, reason, fix)
 
 
 def _look_at_file(file: CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:

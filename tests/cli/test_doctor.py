@@ -127,6 +127,17 @@ def test_what_cannot_be_read_is_named_beside_the_rest(folder: Path) -> None:
         assert found[name].state == WRONG and "symbolic links" in found[name].message and "read it" in found[name].fix
 
 
+def test_a_sign_in_in_two_files_is_named(folder: Path) -> None:
+    one = account("claude:a")
+    write_pool(folder / "pool", [one])
+    (folder / "pool" / "claude_b.json").write_bytes(one.write(folder / "pool").read_bytes())
+    found = look()
+    assert found["claude:a"].state == "ok"
+    assert (found["claude:b"].state, found["claude:b"].message) == (
+        WRONG, "claude_b.json: the same sign-in as claude_a.json",
+    )  # fmt: skip
+
+
 def test_an_empty_and_a_missing_pool(folder: Path) -> None:
     assert look()["accounts"].state == WARNING
     (folder / "pool").rmdir()
