@@ -10,6 +10,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Operation, Out
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
+from pool_server.gateway.answer import Transformer
 from pool_server.gateway.body import MEMORY_LIMIT
 from pool_server.gateway.counting import REQUEST_OUTPUT, CallFacts, Counted, count, job_key
 from pool_server.gateway.emulation.quota_headers import FriendView
@@ -51,6 +53,7 @@ class Services:
     upstream: Upstream
     gauge: HeadroomGauge
     view: FriendView
+    transformer: Callable[[Exchange, Credential], Transformer | None]
     silent_hosts: set[str] = field(default_factory=set)  # they refuse to be asked for a stream's usage
 
 
@@ -331,10 +334,15 @@ class Exchange:
 
     def committed(self, account: str, status: int) -> None:
         """The account really answers: pins the conversation to it and notes the first byte."""
-        self.first_byte_ms = self._since_start()
+        self.answered()
         self.attempts[-1].status = status
         if self._ask is not None:
             self.rooms.accounts.bind(self._ask, account)
+
+    def answered(self) -> None:
+        """The first byte of an answer is here, which may still turn out to be none."""
+        if self.first_byte_ms is None:
+            self.first_byte_ms = self._since_start()
 
     def progressed(self, usage: Usage) -> None:
         """Corrects the reservation by what the stream reported so far."""

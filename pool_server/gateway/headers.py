@@ -26,7 +26,15 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_DOWN_DROPPED = _HOP_BY_HOP | {"set-cookie", "content-length", "alt-svc", "server", "date", "x-pool-request-id"}
+_DOWN_DROPPED = _HOP_BY_HOP | {
+    "set-cookie",
+    "content-length",
+    "content-encoding",
+    "alt-svc",
+    "server",
+    "date",
+    "x-pool-request-id",
+}
 _MOST_KEYS = 4
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
 
@@ -42,7 +50,8 @@ def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def downward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The provider's headers that may reach the client; Content-Length is set anew by whoever writes."""
+    """The provider's headers that may reach the client; Content-Length is set anew by whoever writes, and bodies go
+    down decoded."""
     return [pair for pair in headers if _goes_down(pair[0])]
 
 

@@ -17,17 +17,20 @@ from pool_server.core.loopback import local_refusal
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
+from pool_server.gateway.answer import Transformer
 from pool_server.gateway.emulation.answers import LocalAnswers
 from pool_server.gateway.emulation.quota_headers import FriendView
-from pool_server.gateway.exchange import HeadroomGauge, Services
+from pool_server.gateway.exchange import Exchange, HeadroomGauge, Services
 from pool_server.gateway.headers import credentials
-from pool_server.gateway.held_conversations import HeldConversations
 from pool_server.gateway.http.handler import HttpExchange
+from pool_server.gateway.http.stream_usage import UsageQuestion
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.handler import CodexSocket, socket_application
+from pool_server.gateway.websocket.held_conversations import HeldConversations
 from pool_server.http1 import ClientDisconnectedError, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
+from pool_server.providers import Credential
 from pool_server.users import Denied, Principal, Users
 
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
@@ -40,8 +43,9 @@ class Gateway:
         self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
     ) -> None:
         view = FriendView(accounts, users)
-        self.rooms = Services(settings, accounts, users, ledger, upstream, HeadroomGauge(accounts), view)
         self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
+        gauge = HeadroomGauge(accounts)
+        self.rooms = Services(settings, accounts, users, ledger, upstream, gauge, view, self._transformer)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
@@ -52,6 +56,12 @@ class Gateway:
         self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
         metrics.live.set_function(lambda: self._working)
         users.on_end.append(self._ended)
+
+    def _transformer(self, x: Exchange, credential: Credential) -> Transformer | None:
+        """What changes one attempt's request and answer; nearly always nothing does."""
+        if x.wants_usage():
+            return UsageQuestion()
+        return self.held.transformer(x, credential)
 
     def take(self, request: Request, response: Response) -> RequestHandler | None:
         """Who answers a request of the data plane; None for all others."""
@@ -93,7 +103,7 @@ class Gateway:
 
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
-        for exchange in list(self.live):
+        for exchange in self._all():
             with suppress(ClientDisconnectedError):  # its own task learns of it too
                 exchange.tick(now)
 

@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pool_server.gateway.http.relay import Relay
+from pool_server.gateway.pipeline import Pipeline
+from pool_server.http1 import Answer
 from tests.gateway.stack import Stack, run
 from tests.http1.wire import Talk, raw_server, read_request
 
@@ -101,50 +102,53 @@ def test_streams_cut_anywhere_pass_whole_and_are_counted_right(tmp_path: Path) -
 
 
 @pytest.fixture
-def relays(monkeypatch: pytest.MonkeyPatch) -> list[Relay]:
-    """The relays that were made, for a test's upstream to look at."""
-    found: list[Relay] = []
-    made = Relay.__init__
+def pipelines(monkeypatch: pytest.MonkeyPatch) -> list[Pipeline]:
+    """The pipelines that were made, for a test's upstream to look at."""
+    found: list[Pipeline] = []
+    made = Pipeline.__init__
 
-    def remembered(self: Relay, *args: Any, **kwargs: Any) -> None:
+    def remembered(self: Pipeline, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
         found.append(self)
 
-    monkeypatch.setattr(Relay, "__init__", remembered)
+    monkeypatch.setattr(Pipeline, "__init__", remembered)
     return found
 
 
-async def hurried(relays: list[Relay]) -> Relay:
-    """The relay, once ordinary events may go the short way."""
-    while not relays or relays[0]._answer.at_once is None:
+async def hurried(pipelines: list[Pipeline]) -> Answer:
+    """The upstream's answer, once ordinary events may go the short way."""
+    while not pipelines or (source := pipelines[0]._source) is None or source.at_once is None:
         await asyncio.sleep(0.001)
-    return relays[0]
+    assert isinstance(source, Answer)
+    return source
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 USAGE = event({"model": "m", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}})
 
 
-def test_ordinary_events_go_the_short_way(tmp_path: Path, relays: list[Relay], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_events_go_the_short_way(
+    tmp_path: Path, pipelines: list[Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else nobody would notice that it was lost."""
     events = [delta(f"word {number}") for number in range(20)]
     passed = asyncio.Event()
     taken: list[bytes] = []
-    at_once = Relay._at_once
+    at_once = Pipeline._at_once
 
-    def counted(self: Relay, chunk: bytes) -> bool:
+    def counted(self: Pipeline, chunk: bytes) -> bool:
         took = at_once(self, chunk)
         if took:
             taken.append(chunk)
         passed.set()
         return took
 
-    monkeypatch.setattr(Relay, "_at_once", counted)
+    monkeypatch.setattr(Pipeline, "_at_once", counted)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(HEAD + events[0])
-        await hurried(relays)
+        await hurried(pipelines)
         for piece in events[1:]:
             passed.clear()
             writer.write(piece)
@@ -155,17 +159,17 @@ def test_ordinary_events_go_the_short_way(tmp_path: Path, relays: list[Relay], m
         async with stack_before(tmp_path, talk) as stack:
             _, body = await stack.post(PATH, ASKED)
             assert body == b"".join(events) + event(b"[DONE]")
-            relays.clear()
+            pipelines.clear()
 
     run(test)
     assert taken == events[1:]
 
 
-def test_what_comes_before_the_task_is_awake_is_read_too(tmp_path: Path, relays: list[Relay]) -> None:
+def test_what_comes_before_the_task_is_awake_is_read_too(tmp_path: Path, pipelines: list[Pipeline]) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(HEAD + delta("a"))
-        answer = (await hurried(relays))._answer
+        answer = await hurried(pipelines)
         for piece in (USAGE[:30], USAGE[30:], delta("b")):
             answer.feed(piece)
         writer.write(event(b"[DONE]"))
@@ -175,16 +179,18 @@ def test_what_comes_before_the_task_is_awake_is_read_too(tmp_path: Path, relays:
             _, body = await stack.post(PATH, ASKED)
             assert body == delta("a") + USAGE + delta("b") + event(b"[DONE]")
             assert [(r.outcome, r.usage.input, r.usage.output) for r in stack.records()] == [("ok", 7, 5)]
-            relays.clear()
+            pipelines.clear()
 
     run(test)
 
 
-def test_an_event_cut_in_two_on_the_short_way_leaves_no_half_at_the_client(tmp_path: Path, relays: list[Relay]) -> None:
+def test_an_event_cut_in_two_on_the_short_way_leaves_no_half_at_the_client(
+    tmp_path: Path, pipelines: list[Pipeline]
+) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(HEAD + delta("a"))
-        await hurried(relays)
+        await hurried(pipelines)
         writer.write(delta("b") + delta("half")[:40])
 
     async def test() -> None:
@@ -197,6 +203,6 @@ def test_an_event_cut_in_two_on_the_short_way_leaves_no_half_at_the_client(tmp_p
             assert got.startswith(delta("a") + delta("b") + b"data: ")
             assert b'"half' not in got
             assert all(json.loads(one.removeprefix(b"data: ")) for one in got.split(b"\n\n")[:-1])
-            relays.clear()
+            pipelines.clear()
 
     run(test)

@@ -19,8 +19,9 @@ from aiohttp.test_utils import TestServer
 
 from pool_server.core.enums import Outcome
 from pool_server.core.settings import Upstreams
-from pool_server.gateway import upstream
-from pool_server.gateway.websocket import handler, links, turn
+from pool_server.gateway import answer as answers
+from pool_server.gateway import service, upstream
+from pool_server.gateway.websocket import handler, links
 from tests.fakes import Gate, Surface, account, plays
 from tests.gateway.sockets import BY_PRIORITY, create, final_id, socket, two
 from tests.gateway.stack import ADMIN, Stack, run
@@ -320,8 +321,8 @@ def test_a_drain_lets_the_turn_finish_and_starts_no_other(tmp_path: Path) -> Non
 
 
 def test_a_silent_turn_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_TICK_S", 0.01)
-    monkeypatch.setattr(turn, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(service, "TICK_S", 0.01)
+    monkeypatch.setattr(answers, "KEEPALIVE_S", 0.05)
 
     async def test() -> None:
         gate = Gate()
@@ -336,7 +337,7 @@ def test_a_silent_turn_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_upstream_silent_for_too_long_is_left_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_TICK_S", 0.01)
+    monkeypatch.setattr(service, "TICK_S", 0.01)
 
     async def test() -> None:
         async with Stack(tmp_path, two(), **BY_PRIORITY, upstream_idle_s=0.2) as stack, socket(stack) as client:
@@ -349,8 +350,8 @@ def test_an_upstream_silent_for_too_long_is_left_for_another(tmp_path: Path, mon
 
 
 def test_what_was_held_for_long_is_released_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_TICK_S", 0.01)
-    monkeypatch.setattr(turn, "HOLD_S", 0.05)
+    monkeypatch.setattr(service, "TICK_S", 0.01)
+    monkeypatch.setattr(answers, "HOLD_S", 0.05)
 
     async def test() -> None:
         gate = Gate()

@@ -71,6 +71,16 @@ class Reply:
             self.finished = True
             self._response.finish()
 
+    async def tell(self, dialect: Dialect, error: ClientError) -> None:
+        """Tells the client in its own dialect, whichever stage the answer is in."""
+        if self.finished or self.closed:
+            return
+        if self.started:
+            await self.error_event(dialect, error)
+            return
+        status, headers, body = dialects.error(dialect, error, now=time.time(), request_id=self.request_id)
+        await self.whole(status, headers, body)
+
     async def error_event(self, dialect: Dialect, error: ClientError) -> None:
         """Ends a stream already begun with an error event the client shows or retries."""
         await self.send(dialects.stream_error(dialect, error, now=time.time()))

@@ -10,7 +10,7 @@ from pool_server.core.enums import CredentialKind
 from pool_server.core.models import Fault
 from pool_server.gateway.exchange import Exchange, Services
 from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError
-from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, LinkClosedError, SocketLink
+from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, SocketLink
 from pool_server.providers import Credential, network_fault, provider_module
 
 _HTTP_ONLY_S = 3600.0  # how long a refused upgrade is remembered
@@ -55,13 +55,3 @@ class Dialler:
         first_byte_s = settings.upstream_first_byte_s
         link = HttpLink(account, self._rooms.upstream, prepared, proxy_url=proxy_url, first_byte_s=first_byte_s)
         return link, None
-
-    def fault_of(self, x: Exchange, account: str, closed: LinkClosedError) -> Fault:
-        """What a link that closed within a turn means."""
-        if not closed.status:
-            return network_fault(closed.reason or f"the provider closed the socket ({closed.code})")
-        credential = self._rooms.accounts.credential(account)
-        x.observe(account, credential, closed.headers)
-        module = provider_module(credential.provider)
-        body = credential.hide(closed.body)
-        return module.classify(closed.status, closed.headers, body, now=time.time(), model=x.peek.model)

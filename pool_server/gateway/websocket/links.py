@@ -21,8 +21,11 @@ FRAME_CAP = 64 << 20  # bytes of one frame, both ways
 _REASON_CAP = 123
 
 
-class LinkClosedError(Exception):
-    """The upstream closed: its `code` and `reason`, or the `status`, `headers`, `body` of an HTTP refusal."""
+class LinkClosedError(UpstreamDisconnectedError):
+    """The upstream closed: its `code` and `reason`, or the `status`, `headers`, `body` of an HTTP refusal. `stale`: it
+    may have died before it was asked."""
+
+    stale = False
 
     def __init__(
         self,

@@ -6,8 +6,15 @@ Off unless `codex.hold_conversations_mb` is set: it keeps what people wrote, in 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
+from pool_server.core.enums import CredentialKind, Operation, Provider
+from pool_server.dialects import BadBodyError
 from pool_server.gateway.websocket.bridge import ContinuationLostError, Conversation
+from pool_server.providers import Credential
+
+if TYPE_CHECKING:
+    from pool_server.gateway.exchange import Exchange
 
 
 class HeldConversations:
@@ -51,3 +58,45 @@ class HeldConversations:
         while self._size > self._limit:
             old, _ = self._kept.popitem(last=False)
             self._size -= self._sizes.pop(old)
+
+    def transformer(self, exchange: Exchange, credential: Credential) -> HeldTurn | None:
+        """What goes on with a held conversation, or begins to hold one, where the account cannot continue a response
+        by its id."""
+        if not self._limit or exchange.route.operation is not Operation.RESPONSES or exchange.route.websocket:
+            return None
+        if credential.kind is CredentialKind.API_KEY or credential.provider is not Provider.CODEX:
+            return None
+        return HeldTurn(self, exchange.principal.user, exchange.peek.previous_response_id)
+
+
+class HeldTurn:
+    """Puts the whole conversation in the place of one that continues a response, and listens to the answer."""
+
+    reads_all = True
+
+    def __init__(self, held: HeldConversations, user: str, previous: str | None) -> None:
+        self._held = held
+        self._user = user
+        self._previous = previous
+        self._talk: Conversation | None = None
+
+    def request(self, body: bytes) -> bytes | None:
+        try:
+            found = self._held.resume(self._user, self._previous, body)
+        except BadBodyError:
+            return None
+        if found is None:
+            return None
+        self._talk, whole = found
+        return whole if self._previous else None
+
+    def feed(self, piece: bytes) -> bytes:
+        if self._talk is not None:
+            self._talk.feed(piece)
+            if self._talk.finished:
+                self._held.keep(self._user, self._talk)
+                self._talk = None
+        return piece
+
+    def finish(self) -> bytes:
+        return b""

@@ -1,0 +1,449 @@
+"""What becomes of an upstream's answer, without I/O: `feed(piece, now)` → Write, Withhold, Fault or End.
+
+Nothing is released until the answer shows something (`Signal.RENDERED`), so that a fault before that may still be
+cured by another account. After that commit point pieces pass as they come, except that an event cut in two is held
+until its end is here: a cut upstream then never leaves half an event at the client. What ends the answer is handed
+over as `End`, whose pieces are to be written once the record is durable.
+
+`now` is any monotonic clock in seconds. The pieces of a `StreamAnswer` and a `BufferedAnswer` are decoded bytes,
+those of a `FrameAnswer` WebSocket messages.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from pool_server import dialects
+from pool_server.core.enums import FaultKind, Outcome, Signal
+from pool_server.core.models import Fault
+from pool_server.providers import network_fault
+
+HOLD_EVENTS = 32
+HOLD_BYTES = 256 << 10
+HOLD_S = 10.0
+KEEPALIVE_S = 15.0
+EARLY_HEADERS_S = 25.0  # a streaming client gets headers by then, whatever the upstream does
+LINGER_S = 5.0  # how long an upstream may keep its stream open after the terminal event
+CLIENT_FAULTS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
+
+Piece = bytes | str
+
+
+class Ending(Enum):
+    """How an answer came to its end, for the transport to show."""
+
+    COMPLETE = "complete"
+    ERROR = "error"  # the provider's own error ends it
+    BROKEN = "broken"  # the upstream broke off
+
+
+class Withhold:
+    """Nothing is to be released yet."""
+
+
+class Write:
+    """Pieces to release now, in their order."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, pieces: list[Piece]) -> None:
+        self.pieces = pieces
+
+
+class End:
+    """The answer is over: `pieces` are released once the outcome is recorded. `fault` is None for a good end."""
+
+    __slots__ = ("fault", "message", "outcome", "pieces", "status")
+
+    def __init__(self, outcome: Outcome, status: int, fault: Fault | None, pieces: list[Piece]) -> None:
+        self.outcome = outcome
+        self.status = status
+        self.fault = fault
+        self.message = fault.message if fault is not None else ""
+        self.pieces = pieces
+
+
+WITHHOLD = Withhold()
+Step = Write | Withhold | Fault | End  # a bare Fault: nothing was released, another account may answer
+
+
+class AnsweringAccount(Protocol):
+    """The account that answers, as far as its answer must know it."""
+
+    def judge(self, status: int, body: bytes) -> Fault:
+        """What an error of this status and JSON body within the answer means."""
+
+    def limits(self, raw: bytes) -> bytes:
+        """Learns from a quota event (raw JSON) and returns what the client is shown in its place."""
+
+    def hide(self, piece: Piece) -> Piece:
+        """The piece without the account's secrets."""
+
+
+class Transformer(Protocol):
+    """Changes one attempt's request and its answer on their way; made anew for each attempt.
+
+    `request` gets the decoded body and returns what goes up in its place, None to leave it. `feed` gets the answer's
+    decoded bytes, which were metered before: whole events (one too large to hold comes in pieces) or pieces of a
+    body; it returns what the client is to get for them, b"" for nothing. `finish` returns what is still to come when
+    the upstream's bytes have ended. `reads_all` is False where ordinary events may pass by it.
+    """
+
+    reads_all: bool
+
+    def request(self, body: bytes) -> bytes | None: ...
+
+    def feed(self, piece: bytes) -> bytes: ...
+
+    def finish(self) -> bytes: ...
+
+
+class WaitTimers:
+    """How long either side of an exchange has waited. One for all its attempts."""
+
+    __slots__ = ("began", "waiting_since", "wrote_at")
+
+    def __init__(self, now: float) -> None:
+        self.began = self.wrote_at = now
+        self.waiting_since: float | None = None  # for the upstream; None while a slow client takes the time
+
+    def silent(self, now: float, limit_s: float) -> bool:
+        """Has the upstream said nothing for that long?"""
+        return self.waiting_since is not None and now - self.waiting_since >= limit_s
+
+    def headers_due(self, now: float) -> bool:
+        return now - self.began >= EARLY_HEADERS_S
+
+    def keep_alive_due(self, now: float) -> bool:
+        return now - self.wrote_at >= KEEPALIVE_S
+
+
+class RelayedAnswer:
+    """What the three kinds of answer share: the judgement of what the meter saw, and what is held.
+
+    `committed`: something was released. `over`: its `End` was handed out; what still comes is only passed on.
+    `done`: nothing more is wanted of the upstream. `mid_event`: what was released ends within an event.
+    """
+
+    mid_event = False
+    streams = True  # the client takes it event by event: it can be kept alive, and told an error at any time
+
+    def __init__(self, meter: dialects.Meter, account: AnsweringAccount, *, status: int, now: float) -> None:
+        self.meter = meter
+        self.committed = False
+        self.over = False
+        self.done = False
+        self.ending = Ending.BROKEN
+        self._account = account
+        self._status = status
+        self._held: list[Piece] = []
+        self._held_bytes = 0
+        self._opened = now
+
+    @property
+    def clean(self) -> bool:
+        """Between two events of a stream: a keep-alive may be written."""
+        return self.streams and not self.over and not self.mid_event
+
+    @property
+    def withheld(self) -> int:
+        """Bytes that are here and were not released."""
+        return self._held_bytes
+
+    @property
+    def flows(self) -> bool:
+        """Ordinary events may be offered to `ordinary` as they come."""
+        return False
+
+    def ordinary(self, piece: Piece) -> bool:
+        """Whether this is no more than plain events, to be released as it is. If not, `feed` is to have it, alone or
+        as the beginning of its next piece."""
+        return False
+
+    def feed(self, piece: Piece, now: float) -> Step:
+        """The next piece of the answer."""
+        raise NotImplementedError
+
+    def finish(self, now: float) -> Step:
+        """The upstream's pieces have ended."""
+        raise NotImplementedError
+
+    def tick(self, now: float) -> Write | None:
+        """What was held for too long, to be released now."""
+        if self.streams and not self.committed and not self.over and self._held and now - self._opened >= HOLD_S:
+            return self._release()
+        return None
+
+    def broken(self, fault: Fault) -> Step:
+        """The upstream broke off, and what that means."""
+        self.done = True
+        if self.over:
+            return WITHHOLD
+        if not self.committed and fault.kind not in CLIENT_FAULTS:
+            return fault
+        self.over = True
+        outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
+        return End(outcome, fault.status or self._status, fault, [b"\n\n"] if self.mid_event else [])
+
+    def _heed(self, signal: Signal) -> End | Fault | None:
+        """What the meter saw, if it ends the attempt."""
+        if signal & Signal.FAULT and self.meter.fault is not None:
+            status, body = self.meter.fault
+            fault = self._account.judge(status, body)
+            if not self.committed and fault.kind not in CLIENT_FAULTS:
+                return fault
+            self.over, self.ending = True, Ending.ERROR
+            outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
+            return End(outcome, fault.status or status, fault, [])
+        if signal & Signal.TERMINAL:
+            return self._complete()
+        return None
+
+    def _complete(self) -> End:
+        self.over, self.ending = True, Ending.COMPLETE
+        return End(Outcome.OK, self._status, None, [])
+
+    def _hold(self, piece: Piece, *, shows: bool) -> Write | Withhold:
+        """Keeps a piece until something shows or too much is held."""
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+        full = len(self._held) >= HOLD_EVENTS or self._held_bytes >= HOLD_BYTES
+        return self._release() if shows or full else WITHHOLD
+
+    def _release(self) -> Write:
+        self.committed = True
+        held, self._held = self._held, []
+        self._held_bytes = 0
+        return Write(held)
+
+    def _with_held(self, end: End, *pieces: Piece) -> End:
+        """The end, with everything that is to be released behind its record."""
+        end.pieces = [*self._release().pieces, *(piece for piece in pieces if piece)]
+        if end.fault is not None:
+            end.pieces = [self._account.hide(piece) for piece in end.pieces]  # the error's own words go to the client
+        return end
+
+
+class StreamAnswer(RelayedAnswer):
+    """Server-sent events."""
+
+    def __init__(
+        self,
+        meter: dialects.Meter,
+        account: AnsweringAccount,
+        *,
+        status: int,
+        now: float,
+        transformer: Transformer | None = None,
+    ) -> None:
+        super().__init__(meter, account, status=status, now=now)
+        self._transformer = transformer
+        self._limits: list[bytes] = []  # quota events of the account that are yet to be replaced
+        self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
+        self._tail_bytes = 0
+        self._known = 0  # bytes of the next piece that the meter has seen, …
+        self._said = Signal.NONE  # … and what it said of them
+
+    @property
+    def flows(self) -> bool:
+        if self._transformer is not None and self._transformer.reads_all:
+            return False
+        return self.committed and not (self.over or self._tail or self.mid_event)
+
+    @property
+    def withheld(self) -> int:
+        return self._held_bytes + self._tail_bytes
+
+    def ordinary(self, piece: Piece) -> bool:
+        signal = self.meter.feed(piece)  # type: ignore[arg-type]  # spelt out: this is each event's way
+        # `is` spares the flag arithmetic, which costs more than the rest of an ordinary event's way.
+        if (signal is Signal.RENDERED or signal is Signal.NONE) and self.meter.at_boundary:
+            return True
+        self._known, self._said = len(piece), signal
+        return False
+
+    def feed(self, piece: Piece, now: float) -> Step:
+        assert isinstance(piece, bytes)
+        signal = self.meter.feed(piece) if not self._known else self._feed_rest(piece)
+        end: End | None = None
+        if signal is not Signal.RENDERED and signal is not Signal.NONE and not self.over:
+            if signal & Signal.LIMITS:
+                self._limits += self.meter.limits
+                self.meter.limits.clear()
+            step = self._heed(signal)
+            if isinstance(step, Fault):
+                return step
+            end = step
+        out = self._whole_events(piece)
+        if self._limits and out:
+            out = self._with_limits_replaced(out)
+        if self._transformer is not None and out:
+            out = self._transformer.feed(out)
+        if end is not None:
+            return self._with_held(end, out)
+        if not out:
+            return WITHHOLD
+        if self.committed:
+            return Write([out])
+        return self._hold(out, shows=signal is Signal.RENDERED or bool(signal & Signal.RENDERED))
+
+    def _feed_rest(self, piece: bytes) -> Signal:
+        """What the meter says of a piece whose beginning `ordinary` has shown it."""
+        rest, said = piece[self._known :], self._said
+        self._known = 0
+        return said | self.meter.feed(rest) if rest else said
+
+    def _with_limits_replaced(self, out: bytes) -> bytes:
+        """The account's own limits are nobody's business: the user's stand in their place, as in the headers."""
+        for raw in self._limits:
+            out = out.replace(raw, self._account.limits(raw))
+        self._limits.clear()
+        return out
+
+    def _whole_events(self, piece: bytes) -> bytes:
+        """What may be released now; the beginning of an unfinished event is kept. A huge event is released in
+        pieces."""
+        if self.meter.at_boundary:
+            self.mid_event = False
+            if self._tail:
+                piece = b"".join((*self._tail, piece))
+                self._drop_tail()
+            return piece
+        before = b"".join(self._tail[-3:])[-3:]  # a boundary may straddle two pieces
+        end = last_boundary(before + piece) - len(before)
+        whole = b""
+        if end > 0:
+            whole = b"".join((*self._tail, piece[:end]))
+            self._tail, self._tail_bytes = [piece[end:]], len(piece) - end
+            self.mid_event = False
+        else:
+            self._tail.append(piece)
+            self._tail_bytes += len(piece)
+        if self._tail_bytes > HOLD_BYTES:
+            whole += b"".join(self._tail)
+            self._drop_tail()
+            self.mid_event = True
+        return whole
+
+    def _drop_tail(self) -> None:
+        self._tail.clear()
+        self._tail_bytes = 0
+
+    def finish(self, now: float) -> Step:
+        self.done = True
+        end: End | None = None
+        if not self.over:
+            signal = self.meter.finish()
+            step = self._heed(signal) if signal & Signal.FAULT else None
+            if isinstance(step, Fault):
+                return step
+            if step is None and not self.meter.complete:
+                return self.broken(network_fault("the answer ended before it was complete"))
+            end = step or self._complete()
+        rest = b"".join(self._tail)
+        self._drop_tail()
+        if self._transformer is not None:
+            rest = (self._transformer.feed(rest) if rest else b"") + self._transformer.finish()
+        if end is not None:
+            return self._with_held(end, rest)
+        return Write([rest]) if rest else WITHHOLD
+
+
+class BufferedAnswer(RelayedAnswer):
+    """One body. It runs one piece behind, so that its last bytes follow the durable record."""
+
+    streams = False
+
+    def __init__(
+        self,
+        meter: dialects.Meter,
+        account: AnsweringAccount,
+        *,
+        status: int,
+        now: float,
+        transformer: Transformer | None = None,
+    ) -> None:
+        super().__init__(meter, account, status=status, now=now)
+        self._transformer = transformer
+        self._last = b""
+
+    @property
+    def withheld(self) -> int:
+        return self._held_bytes + len(self._last)
+
+    def feed(self, piece: Piece, now: float) -> Step:
+        assert isinstance(piece, bytes)
+        self.meter.feed(piece)
+        if self._transformer is not None:
+            piece = self._transformer.feed(piece)
+        previous, self._last = self._last, piece
+        if not previous:
+            return WITHHOLD
+        self.committed = True
+        return Write([previous])
+
+    def finish(self, now: float) -> Step:
+        self.done = True
+        signal = self.meter.finish()
+        step = self._heed(signal) if signal & Signal.FAULT else None
+        if isinstance(step, Fault):
+            return step
+        if step is None and not self.meter.complete:
+            return self.broken(network_fault("the answer ended before it was complete"))
+        rest = self._transformer.finish() if self._transformer is not None else b""
+        end = step or self._complete()
+        self.ending = Ending.COMPLETE  # an error is a whole body too
+        last, self._last = self._last, b""
+        return self._with_held(end, last, rest)
+
+
+class FrameAnswer(RelayedAnswer):
+    """One turn of a Responses WebSocket: each piece is one whole event, the terminal one is the last."""
+
+    def __init__(self, meter: dialects.FrameMeter, account: AnsweringAccount, *, status: int, now: float) -> None:
+        super().__init__(meter, account, status=status, now=now)
+        self._frames = meter
+        self._said: Signal | None = None  # of the next piece, which the meter has seen
+
+    @property
+    def flows(self) -> bool:
+        return self.committed and not self.over
+
+    def ordinary(self, piece: Piece) -> bool:
+        signal = self._frames.feed(piece) if type(piece) is str else Signal.RENDERED
+        if signal is Signal.RENDERED or signal is Signal.NONE:
+            return True
+        self._said = signal
+        return False
+
+    def feed(self, piece: Piece, now: float) -> Step:
+        signal, self._said = self._said, None
+        if signal is None:
+            signal = self._frames.feed(piece) if isinstance(piece, str) else Signal.RENDERED
+        if signal is not Signal.RENDERED and signal is not Signal.NONE:
+            if signal & Signal.LIMITS:
+                for raw in self.meter.limits:
+                    piece = self._account.limits(raw).decode()
+                self.meter.limits.clear()
+            step = self._heed(signal)
+            if isinstance(step, Fault):
+                return step
+            if step is not None:
+                self.done = True
+                if step.outcome is Outcome.CUT:  # it is asked for again: its error would make the client give up
+                    self.ending = Ending.BROKEN
+                    return step
+                return self._with_held(step, piece)
+        if self.committed:
+            return Write([piece])
+        return self._hold(piece, shows=signal is Signal.RENDERED or bool(signal & Signal.RENDERED))
+
+    def finish(self, now: float) -> Step:
+        return self.broken(network_fault("the answer ended before it was complete"))
+
+
+def last_boundary(data: bytes) -> int:
+    """Where the last whole event of `data` ends, 0 when none does."""
+    bare, full = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+    return max(bare + 2 if bare >= 0 else 0, full + 4 if full >= 0 else 0)

@@ -1,0 +1,150 @@
+"""HTTP both ways: a request's body goes up to an account, its answer comes down."""
+
+from __future__ import annotations
+
+from asyncio import Future
+
+from pool_server import dialects
+from pool_server.core.enums import ErrorKind, Provider
+from pool_server.core.models import ClientError, Fault, UpstreamRequest
+from pool_server.gateway.answer import Ending, Piece
+from pool_server.gateway.body import Body
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.headers import downward
+from pool_server.gateway.http.reply import Reply
+from pool_server.gateway.transports import UpstreamRefusal
+from pool_server.gateway.upstream import UpstreamError, refusal_body
+from pool_server.http1 import Answer, UpstreamDisconnectedError
+from pool_server.providers import Credential, network_fault, provider_module
+
+_SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
+
+
+class HttpTransport:
+    """`decoded_cap` bounds what a compressed body may become, in bytes."""
+
+    framed = False
+    bound = None
+
+    def __init__(self, exchange: Exchange, body: Body, encoding: str, decoded_cap: int, reply: Reply) -> None:
+        self._x = exchange
+        self._body = body
+        self._encoding = encoding
+        self._decoded_cap = decoded_cap
+        self._reply = reply
+        self._answer: Answer | None = None
+        self._prepared: UpstreamRequest
+        self._shows_limits = False  # the account's own, in its answer's headers
+        self.write = reply.write
+
+    @property
+    def started(self) -> bool:
+        return self._reply.started
+
+    @property
+    def closed(self) -> bool:
+        return self._reply.closed or self._reply.finished
+
+    @property
+    def status(self) -> int:
+        return self._reply.status
+
+    @property
+    def sent(self) -> int:
+        return self._reply.bytes
+
+    # -- up
+
+    def plain(self) -> bytes:
+        body = self._body.view()
+        if self._encoding in ("", "identity"):
+            return bytes(body)
+        return dialects.decode_body(body, self._encoding, cap=self._decoded_cap)
+
+    def prepare(self, credential: Credential) -> str:
+        module = provider_module(credential.provider)
+        self._prepared = module.prepare(credential, self._x.upcall, self._x.rooms.settings)
+        return self._prepared.url
+
+    async def open(self, account: str, credential: Credential, body: bytes | None) -> Answer | UpstreamRefusal | Fault:
+        rooms, prepared = self._x.rooms, self._prepared
+        if prepared.patch:
+            body = dialects.splice(self.plain() if body is None else body, prepared.patch)
+        if body is not None:
+            _declare_plain(prepared)
+        try:
+            answer = await rooms.upstream.open(
+                prepared,
+                self._body.payload() if body is None else body,
+                size=self._body.size if body is None else len(body),
+                proxy_url=rooms.accounts.proxy_url(account),
+                first_byte_s=rooms.settings.upstream_first_byte_s,
+            )
+        except UpstreamError as error:
+            return network_fault(str(error))
+        if 200 <= answer.status < 300:
+            self._answer = answer
+            self._shows_limits = credential.provider is Provider.CODEX
+            return answer
+        try:
+            refusal = await refusal_body(answer)
+        finally:
+            answer.close()
+        return UpstreamRefusal(answer.status, answer.headers, answer.fields, _decoded(refusal, answer.fields))
+
+    def broke(self, error: UpstreamDisconnectedError) -> Fault:
+        return network_fault("the connection broke off")
+
+    def drop(self) -> None:
+        """Nothing of one request outlives its answer."""
+
+    # -- down
+
+    def begin(self, pieces: list[Piece], length: int | None) -> Future[None] | None:
+        chunk = b"".join(pieces)  # type: ignore[arg-type]  # of bytes they are made here
+        if self._reply.started:  # early headers are out already
+            return self._reply.write(chunk)
+        assert self._answer is not None
+        headers = downward(self._answer.headers)
+        if self._shows_limits:
+            headers = self._x.rooms.view.instead(headers, self._x.principal)
+        return self._reply.start(self._answer.status, headers, chunk, length=length)
+
+    def keep_alive(self) -> None:
+        if self._reply.started:
+            self._reply.write(dialects.keepalive(self._x.route.dialect))
+        else:
+            self._reply.start(200, _SSE_HEADERS)
+
+    async def end(self, ending: Ending, error: ClientError | None) -> None:
+        if error is not None:
+            await self._reply.error_event(self._x.route.dialect, error)
+        elif ending is Ending.COMPLETE:
+            self._reply.finish()
+        elif ending is Ending.BROKEN:
+            self._reply.abort()
+        else:
+            self._reply.break_off(self._x.route.dialect)
+
+    async def refuse(self, refusal: UpstreamRefusal, fault: Fault) -> None:
+        if self._reply.started:
+            await self.tell(ClientError(ErrorKind.BAD_REQUEST, fault.message, refusal.status, code=fault.code))
+        else:
+            await self._reply.whole(refusal.status, downward(refusal.headers), refusal.body)
+
+    async def tell(self, error: ClientError) -> None:
+        await self._reply.tell(self._x.route.dialect, error)
+
+
+def _decoded(body: bytes, fields: dict[str, str]) -> bytes:
+    """A refusal's body as it can be read, b"" where its coding is not known."""
+    encoding = fields.get("content-encoding", "").strip().lower()
+    try:
+        return dialects.Inflater(encoding).feed(body) if encoding not in ("", "identity") else body
+    except dialects.BadEncodingError:
+        return b""
+
+
+def _declare_plain(prepared: UpstreamRequest) -> None:
+    """The body goes up decoded, so its encoding header must not."""
+    prepared.headers = [pair for pair in prepared.headers if pair[0].lower() != "content-encoding"]

@@ -1,0 +1,477 @@
+"""One exchange from its admission to its record, whatever carries its bytes: choose, begin, attempt, cure once, fail
+over or commit, record.
+
+A transport only moves bytes (`Transport`); what becomes of an answer is decided in `gateway/answer.py`; the facts of
+an exchange and what is learnt from it are `Exchange`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+import msgspec
+
+from pool_server import dialects
+from pool_server.core.enums import ErrorKind, FaultKind, Outcome, Transport
+from pool_server.core.models import ClientError, Fault
+from pool_server.gateway import metrics
+from pool_server.gateway.answer import (
+    CLIENT_FAULTS,
+    LINGER_S,
+    WITHHOLD,
+    BufferedAnswer,
+    End,
+    Ending,
+    FrameAnswer,
+    Piece,
+    RelayedAnswer,
+    Step,
+    StreamAnswer,
+    Transformer,
+    WaitTimers,
+    Write,
+)
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.transports import LIVED_TOO_LONG, ClientTransport, UpstreamAnswer, UpstreamRefusal
+from pool_server.gateway.websocket.bridge import ContinuationLostError
+from pool_server.http1 import ClientDisconnectedError, UpstreamDisconnectedError
+from pool_server.providers import Credential, network_fault, provider_module, redact
+
+log = logging.getLogger("pool_server.gateway")
+
+_GONE = (asyncio.CancelledError, ClientDisconnectedError)
+
+# How an exchange that ended with an error of the pool's own is counted.
+OUTCOMES = {
+    ErrorKind.AUTH: Outcome.DENIED,
+    ErrorKind.FORBIDDEN: Outcome.DENIED,
+    ErrorKind.LIMIT: Outcome.DENIED,
+    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
+    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
+    ErrorKind.UNREACHABLE: Outcome.UPSTREAM,
+    ErrorKind.BAD_REQUEST: Outcome.REQUEST_FAULT,
+    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
+    ErrorKind.TOO_LARGE: Outcome.REQUEST_FAULT,
+    ErrorKind.UPGRADE: Outcome.REQUEST_FAULT,
+    ErrorKind.DRAINING: Outcome.CUT,
+    ErrorKind.CUT: Outcome.CUT,
+    ErrorKind.CONTINUATION: Outcome.UPSTREAM,
+}
+
+
+class Cure(Enum):
+    """What may be tried once on the same account, unseen by the client."""
+
+    REFRESH = "refresh"  # the token ended
+    UNSEAL = "unseal"  # reasoning that was sealed for another account is left out
+    RECONNECT = "reconnect"  # the connection lived too long or died between turns
+
+
+class Pipeline:
+    """Serves one exchange over one transport."""
+
+    def __init__(self, exchange: Exchange, transport: ClientTransport) -> None:
+        self._x = exchange
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._timers = WaitTimers(self._loop.time())
+        self._account = ""
+        self._credential: Credential
+        self._transformer: Transformer | None = None
+        self._unsealed = False
+        self._shown = False  # the client has something of an account's answer
+        self._source: UpstreamAnswer | None = None
+        self._answer: RelayedAnswer | None = None
+        self._ordinary: Callable[[Piece], bool] | None = None  # the answer's own; each event asks it
+        self._behind: Awaitable[None] | None = None  # done when the client has read what `_at_once` wrote
+        self._stop: tuple[Outcome, ClientError] | None = None
+
+    @property
+    def exchange(self) -> Exchange:
+        return self._x
+
+    # -- from admission to record
+
+    async def run(self, refused: ClientError | None = None) -> None:
+        """Serves the exchange, or only records and tells why it is `refused`. Never raises but for what the pool
+        itself did wrong while telling."""
+        try:
+            await (self._serve() if refused is None else self.refuse(refused))
+        except _GONE:
+            await self._interrupted()
+        except Exception:
+            log.exception("exchange %s failed inside the pool", self._x.id)
+            await self._give_up()
+
+    async def _serve(self) -> None:
+        refused = self._x.force_refused()
+        if refused is not None:
+            await self.refuse(refused)
+            return
+        refused = await self._x.reserve()
+        if refused is not None:
+            await self.refuse(refused, Outcome.DENIED)
+            return
+        try:
+            error = await self._attempts(self._ask)
+        except ContinuationLostError:
+            error = _resend()
+        except dialects.BadBodyError as wrong:
+            error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400)
+        if error is not None:
+            await self.refuse(error)
+
+    async def connect(self, tie: Callable[[str, Credential], Awaitable[Fault | None]]) -> ClientError | None:
+        """Ties a connection to an account before any request is there; the error when none can be had."""
+
+        async def attempt() -> Fault | None:
+            fault = await tie(self._account, self._credential)
+            if fault is None:
+                self._x.committed(self._account, 101)  # the first turn is to find the account it is tied to
+            return fault
+
+        return await self._attempts(attempt)
+
+    async def refuse(self, error: ClientError, outcome: Outcome | None = None) -> None:
+        """Records and tells an error of the pool's own."""
+        if outcome is None:
+            outcome = OUTCOMES[error.kind]
+            if error.kind is ErrorKind.CONTINUATION and not self._x.attempts:
+                outcome = Outcome.REQUEST_FAULT
+        await self._x.record(outcome, error.status, error.message)
+        await self._transport.tell(error)
+
+    def stop(self, outcome: Outcome, error: ClientError) -> None:
+        """Why the task that serves is about to be cancelled (revoked key, drained server); else the client left."""
+        self._stop = self._stop or (outcome, error)
+
+    async def _interrupted(self) -> None:
+        x = self._x
+        outcome, error = self._stop or (Outcome.CLIENT_GONE, None)
+        if not x.recorded:
+            if self._transport.started:
+                x.response_bytes = self._transport.sent
+            status = self._transport.status or (499 if error is None else error.status)
+            message = "" if error is None else error.message
+            await x.record(outcome, status, message, partial=True)
+        if error is not None:
+            await self._transport.tell(error)
+
+    async def _give_up(self) -> None:
+        error = ClientError(ErrorKind.UNREACHABLE, "The pool failed to serve this request.", 500)
+        try:
+            await self._x.record(Outcome.UPSTREAM, error.status, error.message, partial=True)
+            await self._transport.tell(error)
+        except OSError as failure:
+            log.warning("exchange %s: %s", self._x.id, redact(str(failure)))
+
+    # -- accounts, one after the other
+
+    async def _attempts(self, attempt: Callable[[], Awaitable[Fault | None]]) -> ClientError | None:
+        """Tries accounts until one answers; the error when none does. Raises `ContinuationLostError` when the client
+        has to send everything again."""
+        x, transport = self._x, self._transport
+        if transport.bound == "":
+            raise ContinuationLostError
+        while (account := await x.next_account()) is not None:
+            if transport.bound not in (None, account):
+                raise ContinuationLostError
+            self._account, self._credential = account, x.begin(account)
+            try:
+                fault = await self._cured(attempt)
+            finally:
+                x.end(account)
+            if fault is None:
+                return None
+            x.failed(account, self._credential, fault, x.usage)
+            bound = transport.bound is not None
+            transport.drop()
+            if bound:
+                raise ContinuationLostError
+        return x.unserved()
+
+    async def _cured(self, attempt: Callable[[], Awaitable[Fault | None]]) -> Fault | None:
+        """Tries one account; None when the client has its answer, else the fault that ended the attempt. What the
+        account can cure itself is cured, each ill once."""
+        ready = await self._x.completed(self._account, self._credential)
+        if isinstance(ready, Fault):
+            return ready
+        self._credential = ready
+        self._unsealed = self._x.foreign
+        cured: set[Cure] = set()
+        while True:
+            fault = await attempt()
+            if fault is None:
+                return None
+            cure = self._cure(fault)
+            if cure is None or cure in cured or not await self._apply(cure):
+                return fault
+            cured.add(cure)
+            bound = self._transport.bound is not None
+            self._transport.drop()
+            if bound:
+                raise ContinuationLostError
+
+    def _cure(self, fault: Fault) -> Cure | None:
+        if fault.kind is FaultKind.AUTH and self._credential.can_refresh:
+            return Cure.REFRESH
+        if fault.kind is FaultKind.ENCRYPTED_CONTENT and not self._unsealed:
+            return Cure.UNSEAL
+        return Cure.RECONNECT if fault.code == LIVED_TOO_LONG else None
+
+    async def _apply(self, cure: Cure) -> bool:
+        """Whether the cure could be applied."""
+        if cure is Cure.REFRESH:
+            renewed = await self._x.refreshed(self._account, self._credential)
+            self._credential = renewed or self._credential
+            return renewed is not None
+        if cure is Cure.UNSEAL:
+            self._unsealed = True
+            return self._without_sealed() is not None
+        return True
+
+    # -- one request to one account
+
+    async def _ask(self) -> Fault | None:
+        """One upstream request; None when the client has its answer."""
+        x, transport = self._x, self._transport
+        x.upstream_url = transport.prepare(self._credential)
+        opened = await transport.open(self._account, self._credential, self._body())
+        if isinstance(opened, Fault):
+            return opened
+        if opened.fields:
+            x.observe(self._account, self._credential, opened.fields)
+        if isinstance(opened, UpstreamRefusal):
+            refusal = msgspec.structs.replace(opened, body=self._credential.hide(opened.body))
+            # What the pool had added is left out, once: the host is not asked for it any more.
+            return await (self._ask() if x.usage_refused(refusal.body) else self._refused(refusal))
+        self._source = opened
+        try:
+            return await self._relay(opened)
+        finally:
+            opened.at_once = None
+            if not transport.framed:  # a link stays for the next turn
+                opened.close()
+            if self._answer is not None:
+                x.usage = self._answer.meter.usage
+            self._source = self._answer = self._ordinary = self._transformer = None
+            self._timers.waiting_since = None
+
+    def _body(self) -> bytes | None:
+        """What goes up in place of the client's own bytes, None where those may go as they are.
+
+        Every change of a request for the account that was chosen is made here: what only another account can read is
+        left out, then the attempt's transformer has its turn.
+        """
+        body = self._without_sealed() if self._unsealed else None
+        self._transformer = self._x.rooms.transformer(self._x, self._credential)
+        if self._transformer is not None:
+            body = self._transformer.request(self._plain() if body is None else body) or body
+        return body
+
+    def _plain(self) -> bytes:
+        try:
+            return self._transport.plain()
+        except (dialects.BadEncodingError, dialects.BodyTooLargeError) as wrong:
+            raise dialects.BadBodyError(str(wrong)) from None
+
+    def _without_sealed(self) -> bytes | None:
+        """The body without reasoning that was sealed for another account, None when there is none."""
+        try:
+            return dialects.strip_encrypted(self._plain())
+        except dialects.BadBodyError:
+            return None
+
+    async def _refused(self, refusal: UpstreamRefusal) -> Fault | None:
+        """A request fault is passed on in the provider's words, all else is a fault to act on."""
+        x = self._x
+        module = provider_module(self._credential.provider)
+        fault = module.classify(refusal.status, refusal.fields, refusal.body, now=time.time(), model=x.peek.model)
+        if fault.kind not in CLIENT_FAULTS:
+            return fault
+        x.failed(self._account, self._credential, fault)
+        x.first_byte_ms = None
+        await x.record(Outcome.REQUEST_FAULT, refusal.status, fault.message)
+        told = [(name, self._credential.hide_text(value)) for name, value in refusal.headers]
+        await self._transport.refuse(msgspec.structs.replace(refusal, headers=told), fault)
+        return None
+
+    # -- its answer
+
+    async def _relay(self, source: UpstreamAnswer) -> Fault | None:
+        """Carries the answer to the client; a fault when another account may still give one."""
+        try:
+            inflater = _inflater(source.fields)
+        except dialects.BadEncodingError:
+            return network_fault("the answer came in a content coding that was not asked for")
+        answer = self._answer = self._new_answer(source)
+        self._ordinary = answer.ordinary
+        while not answer.done:
+            step = await self._next(source, answer, inflater)
+            if isinstance(step, Fault):
+                self._x.first_byte_ms = None
+                return step
+            await self._act(step, answer)
+            if answer.flows and inflater is None:
+                source.at_once = self._at_once
+        broken = answer.streams and answer.ending is Ending.BROKEN
+        await self._transport.end(answer.ending, self._cut_error() if broken else None)
+        return None
+
+    async def _next(self, source: UpstreamAnswer, answer: RelayedAnswer, inflater: dialects.Inflater | None) -> Step:
+        """What the next piece means."""
+        timers = self._timers
+        timers.waiting_since = self._loop.time()
+        try:
+            piece = await source.read()
+        except UpstreamDisconnectedError as error:
+            return answer.broken(self._transport.broke(error))
+        finally:
+            timers.waiting_since = None
+        if self._behind is not None:
+            behind, self._behind = self._behind, None
+            await behind
+        if not piece:
+            return answer.finish(self._loop.time())
+        if inflater is not None:
+            assert isinstance(piece, bytes)
+            piece = inflater.feed(piece)
+            if inflater.broken:
+                return answer.broken(network_fault("the answer's content coding is broken"))
+        return answer.feed(piece, self._loop.time()) if piece else WITHHOLD
+
+    def _new_answer(self, source: UpstreamAnswer) -> RelayedAnswer:
+        x, now = self._x, self._loop.time()
+        if self._transport.framed:
+            x.transport = Transport.WEBSOCKET
+            return FrameAnswer(dialects.frame_meter(), self, status=200, now=now)
+        stream = "event-stream" in source.fields.get("content-type", "")
+        x.transport = Transport.SSE if stream else Transport.BUFFERED
+        meter = dialects.meter(x.route.dialect, x.route.operation, stream=stream)
+        if not stream:
+            return BufferedAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
+        return StreamAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
+
+    def _at_once(self, piece: Piece) -> bool:
+        """An ordinary event's short way, from socket to socket: waking the task would cost a quarter more. False for
+        all else: the task sees to the piece."""
+        if self._ordinary is None or not self._ordinary(piece):
+            assert self._source is not None
+            self._source.at_once = None
+            return False
+        self._timers.waiting_since = self._timers.wrote_at = self._loop.time()
+        try:
+            self._behind = self._transport.write(piece)
+        except ClientDisconnectedError:
+            return True  # the task is about to hear of it
+        if self._behind is not None:
+            assert self._source is not None
+            self._source.at_once = None  # the task waits for the client before it takes more
+        return True
+
+    async def _act(self, step: Step, answer: RelayedAnswer) -> None:
+        """Does what the answer wants."""
+        if isinstance(step, End):
+            await self._ended(step, answer)
+        if isinstance(step, Write | End):
+            behind = self._release(step.pieces, answer)
+            if behind is not None:
+                await behind
+        elif self._x.first_byte_ms is None and not answer.streams:
+            self._x.answered()
+
+    def _release(self, pieces: list[Piece], answer: RelayedAnswer) -> Awaitable[None] | None:
+        """Hands pieces to the client; with the first ones the answer is committed to."""
+        x = self._x
+        self._timers.wrote_at = self._loop.time()
+        if self._shown:
+            behind = None
+            for piece in pieces:
+                behind = self._transport.write(piece)
+            return behind
+        self._shown = True
+        if not x.recorded:
+            x.committed(self._account, self._source.status if self._source is not None else 200)
+            x.progressed(answer.meter.usage)
+        if x.first_byte_ms is not None:
+            metrics.first_byte_of(self._credential.provider.value).observe(x.first_byte_ms / 1000)
+        turn_state = self._source.fields.get("x-codex-turn-state") if self._source is not None else None
+        if turn_state:
+            x.own(self._account, "turn_state", turn_state)
+        length = None
+        if answer.over and not answer.streams:  # all of it is here
+            length = sum(map(len, pieces))
+        elif not answer.streams and self._transformer is None:
+            length = _content_length(self._source)
+        return self._transport.begin(pieces, length)
+
+    async def _ended(self, end: End, answer: RelayedAnswer) -> None:
+        """Makes the end's record durable, before its last bytes are released."""
+        x = self._x
+        if end.fault is None:
+            if not self._shown:
+                x.committed(self._account, end.status)
+            x.succeeded(self._account, answer.meter.response_id)
+        else:
+            x.failed(self._account, self._credential, end.fault)
+        x.heard(answer.meter)
+        x.response_bytes = self._transport.sent + sum(map(len, end.pieces)) + answer.withheld
+        await x.record(end.outcome, end.status, end.message, partial=end.fault is not None)
+
+    def _cut_error(self) -> ClientError:
+        provider = self._credential.provider
+        why = self._x.fault.message if self._x.fault is not None else ""
+        return ClientError(ErrorKind.CUT, f"{provider.value}: {why}.", 502, provider=provider)
+
+    # -- what the answer asks of its account
+
+    def judge(self, status: int, body: bytes) -> Fault:
+        return self._x.stream_fault(self._credential, status, body)
+
+    def limits(self, raw: bytes) -> bytes:
+        self._x.observe_event(self._account, self._credential, raw)
+        return self._x.rooms.view.event(self._x.principal)
+
+    def hide(self, piece: Piece) -> Piece:
+        return self._credential.hide(piece) if isinstance(piece, bytes) else self._credential.hide_text(piece)
+
+    # -- the clock
+
+    def tick(self, now: float) -> None:
+        """Called every few seconds with the loop's time: keeps the client's connection alive and the upstream
+        honest. Raises `ClientDisconnectedError`."""
+        answer, timers, transport = self._answer, self._timers, self._transport
+        if answer is not None and self._source is not None:
+            if timers.silent(now, LINGER_S if answer.over else self._x.rooms.settings.upstream_idle_s):
+                self._source.close()
+            elif (held := answer.tick(now)) is not None:
+                self._release(held.pieces, answer)
+        if transport.closed or not (transport.framed or self._x.peek.stream):
+            return
+        due = timers.keep_alive_due(now) if transport.started else timers.headers_due(now)
+        if due and (answer is None or answer.clean):
+            transport.keep_alive()
+            timers.wrote_at = now
+
+
+def _inflater(fields: dict[str, str]) -> dialects.Inflater | None:
+    """Decodes what an upstream has encoded unasked, so that it can be read. Raises `BadEncodingError`."""
+    encoding = fields.get("content-encoding", "").strip().lower()
+    return dialects.Inflater(encoding) if encoding not in ("", "identity") else None
+
+
+def _content_length(source: UpstreamAnswer | None) -> int | None:
+    """What an upstream that encoded nothing said of its body's length."""
+    if source is None or source.fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        return None
+    text = source.fields.get("content-length", "")
+    return int(text) if text.isdigit() else None
+
+
+def _resend() -> ClientError:
+    message = "This conversation must be sent again in full."
+    return ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found")

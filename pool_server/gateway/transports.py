@@ -1,0 +1,102 @@
+"""What carries an exchange's bytes, as the pipeline sees it: HTTP both ways, a WebSocket, the bridge between them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from pool_server.core.models import ClientError, Fault
+from pool_server.gateway.answer import Ending, Piece
+from pool_server.http1 import UpstreamDisconnectedError
+from pool_server.providers import Credential
+
+LIVED_TOO_LONG = "websocket_connection_limit_reached"  # the provider's word for: connect again
+
+
+class UpstreamRefusal(msgspec.Struct, frozen=True):
+    """An upstream's answer that is no success. `fields` are its headers by lower-case name."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    fields: dict[str, str]
+    body: bytes
+
+
+class UpstreamAnswer(Protocol):
+    """An upstream's answer as it comes in. `fields` are its headers by lower-case name. `at_once`, while it is set,
+    is offered each piece that nothing unread stands before, as it comes: True = taken, else `read` has it."""
+
+    status: int
+    fields: dict[str, str]
+    at_once: Callable[..., bool] | None
+
+    async def read(self) -> Piece:
+        """The next piece, b"" at the end. Raises `UpstreamDisconnectedError`."""
+
+    def close(self) -> None:
+        """What is still to come is not wanted; whoever reads gets `UpstreamDisconnectedError`."""
+
+
+class ClientTransport(Protocol):
+    """Moves the bytes of one exchange between a client and whichever upstream is asked; decides nothing.
+
+    `framed`: pieces are WebSocket messages. `bound` is the only account that can go on with what the request
+    continues ("" = there is none), None when any can. `started`: the client has something of an answer, if only
+    headers; `status` is the one it was told, 0 for none. `sent` counts the bytes handed to the client.
+    """
+
+    framed: bool
+
+    @property
+    def bound(self) -> str | None: ...
+
+    @property
+    def started(self) -> bool: ...
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def sent(self) -> int: ...
+
+    def plain(self) -> bytes:
+        """The request's body, decoded. Raises `BadEncodingError`, `BodyTooLargeError`."""
+
+    def prepare(self, credential: Credential) -> str:
+        """Makes ready to ask with this credential; the URL that is asked, "" where it is not known yet."""
+
+    async def open(
+        self, account: str, credential: Credential, body: bytes | None
+    ) -> UpstreamAnswer | UpstreamRefusal | Fault:
+        """Asks one account. `body` (decoded) stands in place of the client's own bytes where it had to be changed.
+        Raises `BadBodyError`, `ContinuationLostError`."""
+
+    def broke(self, error: UpstreamDisconnectedError) -> Fault:
+        """What it means that the upstream broke off."""
+
+    def drop(self) -> None:
+        """Lets go of the account that was asked."""
+
+    def begin(self, pieces: list[Piece], length: int | None) -> Awaitable[None] | None:
+        """Begins the answer, with its headers; `length` of the whole body in bytes, None when it is not known. Like
+        `write`, something to wait for while the client is behind; both raise `ClientDisconnectedError`."""
+
+    def write(self, piece: Any) -> Awaitable[None] | None:
+        """A further piece."""
+
+    def keep_alive(self) -> None:
+        """Shows the client that it is still being served, with early headers if nothing was started."""
+
+    async def end(self, ending: Ending, error: ClientError | None) -> None:
+        """The answer that was begun is over; `error` says why where a stream broke off."""
+
+    async def refuse(self, refusal: UpstreamRefusal, fault: Fault) -> None:
+        """Tells the client the provider's own refusal."""
+
+    async def tell(self, error: ClientError) -> None:
+        """Tells the client an error of the pool's own, whichever stage the answer is in."""

@@ -1,0 +1,172 @@
+"""One turn on a Responses socket: a frame goes up the link of an account, its events come down as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pool_server.core.enums import ErrorKind, FaultKind
+from pool_server.core.models import ClientError, Fault
+from pool_server.gateway.answer import Ending, Piece
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.transports import LIVED_TOO_LONG, UpstreamRefusal
+from pool_server.gateway.websocket.links import Link, LinkClosedError
+from pool_server.http1 import UpstreamDisconnectedError
+from pool_server.providers import Credential, network_fault
+
+if TYPE_CHECKING:
+    from pool_server.gateway.websocket.handler import CodexSocket
+
+RESTARTING = 1012
+_TOO_BIG = 1009
+_KEEPALIVE = '{"type":"keepalive"}'
+
+
+class TurnTransport:
+    """`continued`: the turn goes on with a response that only the socket's own link knows. Without a frame it only
+    ties the socket to an account."""
+
+    framed = True
+    started = True
+    status = 0
+
+    def __init__(self, socket: CodexSocket, exchange: Exchange, frame: Piece = "", *, continued: bool = False) -> None:
+        self._socket = socket
+        self._x = exchange
+        self._frame = frame
+        self._continued = continued
+        self._closed: LinkClosedError | None = None  # how the upstream ended the turn
+        self.sent = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.ws_connection is None
+
+    @property
+    def bound(self) -> str | None:
+        if not self._continued:
+            return None
+        link = self._socket.link
+        return link.account if link is not None and link.remembers else ""
+
+    # -- up
+
+    def plain(self) -> bytes:
+        return self._frame.encode() if isinstance(self._frame, str) else self._frame
+
+    def prepare(self, credential: Credential) -> str:
+        """A link that is there already is asked without more ado."""
+        return ""
+
+    async def open(self, account: str, credential: Credential, body: bytes | None) -> Turn | UpstreamRefusal | Fault:
+        frame: Piece = self._frame
+        if body is not None:
+            frame = body.decode() if isinstance(frame, str) else body
+        kept = self._socket.tied_to(account)
+        if not kept:
+            fault = await self._socket.tie(self._x, account, credential)
+            if fault is not None:
+                return fault
+        link = self._socket.link
+        assert link is not None
+        turn = Turn(self._socket, link, may_be_dead=kept and link.lasting)
+        try:
+            await link.send(frame)
+        except LinkClosedError as closed:
+            if closed.status:
+                return UpstreamRefusal(closed.status, list(closed.headers.items()), closed.headers, closed.body)
+            return self.broke(turn.failed(closed))
+        turn.fields = link.handshake if not link.lasting else turn.fields
+        return turn
+
+    def broke(self, error: UpstreamDisconnectedError) -> Fault:
+        assert isinstance(error, LinkClosedError)
+        self._closed = error
+        if error.code == _TOO_BIG:
+            message = "a frame was too large for the provider or the pool"
+            return Fault(FaultKind.REQUEST, code="message_too_big", message=message, status=413)
+        fault = network_fault(error.reason or f"the provider closed the socket ({error.code})")
+        return msgspec.structs.replace(fault, code=LIVED_TOO_LONG) if error.stale else fault
+
+    def drop(self) -> None:
+        self._socket.drop_link()
+
+    # -- down
+
+    def begin(self, pieces: list[Piece], length: int | None) -> Awaitable[None] | None:
+        behind = None
+        for piece in pieces:
+            behind = self.write(piece)
+        return behind
+
+    def write(self, piece: Piece) -> Awaitable[None] | None:
+        self.sent += len(piece)
+        return self._socket.send_frame(piece)
+
+    def keep_alive(self) -> None:
+        self._socket.send_frame(_KEEPALIVE)
+
+    async def end(self, ending: Ending, error: ClientError | None) -> None:
+        """Told an error in the middle of an answer, the CLI would give up; on a mere 1012 it sends the turn again
+        without a word to its user, and another account serves it."""
+        if ending is not Ending.BROKEN:
+            return
+        if self._closed is not None and self._closed.code == _TOO_BIG:
+            self._socket.mirror(self._closed)
+            return
+        self._socket.drop_link()
+        self._socket.close(RESTARTING, "the provider broke off; send the turn again")
+
+    async def refuse(self, refusal: UpstreamRefusal, fault: Fault) -> None:
+        """An HTTP refusal as the socket's error frame, the provider's own words untouched."""
+        error: Any = {"message": fault.message, "code": fault.code or None, "type": "invalid_request_error"}
+        try:
+            error = msgspec.json.decode(refusal.body, type=dict[str, Any]).get("error", error)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        frame = {"type": "error", "status": refusal.status, "error": error}
+        await _waited(self.write(msgspec.json.encode(frame).decode()))
+
+    async def tell(self, error: ClientError) -> None:
+        resend = error.kind is ErrorKind.CONTINUATION
+        if resend:
+            self._socket.drop_link()
+        await self._socket.say(error)
+        if resend:  # on a new socket, and to whichever account is best
+            self._socket.close(RESTARTING, "send the conversation again in full")
+
+
+class Turn:
+    """A link while it answers one frame. `may_be_dead`: the link may have died unnoticed before the frame was sent."""
+
+    status = 200
+
+    def __init__(self, socket: CodexSocket, link: Link, *, may_be_dead: bool) -> None:
+        self._socket = socket
+        self._link = link
+        self._may_be_dead = may_be_dead
+        self.fields: dict[str, str] = {}
+        self.at_once: Callable[..., bool] | None = None
+
+    async def read(self) -> Piece:
+        try:
+            piece = await self._link.receive()
+        except LinkClosedError as closed:
+            raise self.failed(closed) from None
+        self._may_be_dead = False
+        return piece
+
+    def failed(self, closed: LinkClosedError) -> LinkClosedError:
+        closed.stale = self._may_be_dead
+        return closed
+
+    def close(self) -> None:
+        self._may_be_dead = False
+        self._socket.in_background(self._link.close())
+
+
+async def _waited(behind: Awaitable[None] | None) -> None:
+    if behind is not None:
+        await behind

@@ -1,0 +1,296 @@
+"""Hold, commit, meter, keep-alive, limits, end: the answer's life by playbooks, without a socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.core.enums import Dialect, FaultKind, Outcome
+from pool_server.gateway import answer as answers
+from pool_server.gateway.answer import End, Ending, WaitTimers, Write
+from tests.gateway.playbook import SECRET, Playbook, body, delta, event, frame, frames, stream
+
+ROLE = event({"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}]})
+DONE = event(b"[DONE]")
+ERROR = event({"error": {"message": f"overloaded {SECRET}", "code": 503}})
+REFUSED = event({"error": {"message": f"your prompt {SECRET}", "code": 400}})
+CREATED = frame("response.created", response={"id": "resp_1"})
+WORD = frame("response.output_text.delta", delta="a")
+COMPLETED = frame("response.completed", response={"id": "resp_1", "status": "completed"})
+LIMITS = frame("codex.rate_limits", rate_limits={"primary": {"used_percent": 77}})
+MINE = '{"type":"codex.rate_limits","mine":true}'
+
+
+def failed(code: str) -> str:
+    return frame(
+        "response.failed", response={"id": "r", "status": "failed", "error": {"code": code, "message": SECRET}}
+    )
+
+
+def test_a_stream_is_held_until_it_shows_something_and_ends_behind_its_record() -> None:
+    play = stream()
+    play.feed(ROLE).nothing()
+    assert play.answer.clean and not play.answer.committed
+    play.feed(delta("a")).writes(ROLE, delta("a"))
+    play.offer(delta("b")).writes(delta("b"))
+    play.feed(DONE).ends(Outcome.OK, DONE)
+    play.feed(b": bye\n\n").writes(b": bye\n\n")
+    play.finish().nothing()
+    assert (play.answer.ending, play.answer.done) == (Ending.COMPLETE, True)
+
+
+def test_what_ends_at_once_is_released_whole() -> None:
+    stream().feed(ROLE + delta("a") + DONE).ends(Outcome.OK, ROLE + delta("a") + DONE)
+    play = stream()
+    play.feed(ROLE).nothing()
+    play.feed(DONE).ends(Outcome.OK, ROLE, DONE)
+
+
+@pytest.mark.parametrize("before", [[], [ROLE], [ROLE, b": comment\n\n"]])
+def test_a_fault_before_anything_was_shown_is_another_accounts_chance(before: list[bytes]) -> None:
+    for end in ("error", "broken", "finish"):
+        play = stream()
+        for piece in before:
+            play.feed(piece).nothing()
+        if end == "error":
+            play.feed(ERROR).fails(FaultKind.OVERLOAD)
+        else:
+            getattr(play, end)().fails(FaultKind.NETWORK)
+
+
+def test_the_requests_own_fault_is_told_in_the_providers_words_without_the_secret() -> None:
+    play = stream()
+    play.feed(ROLE).nothing()
+    play.feed(REFUSED).ends(Outcome.REQUEST_FAULT, ROLE, REFUSED.replace(SECRET.encode(), b"***"), status=400)
+    play.finish().nothing()
+    assert play.answer.ending is Ending.ERROR
+
+
+def test_a_fault_after_the_commit_point_is_a_cut() -> None:
+    play = stream()
+    play.feed(delta("a")).writes(delta("a"))
+    play.feed(ERROR).ends(Outcome.CUT, ERROR.replace(SECRET.encode(), b"***"), status=503)
+    assert play.answer.ending is Ending.ERROR
+
+
+@pytest.mark.parametrize("rest", [b"", delta("half")[:30], delta("half")[:-1]])
+def test_a_broken_stream_leaves_no_half_event(rest: bytes) -> None:
+    play = stream()
+    play.feed(delta("a")).writes(delta("a"))
+    if rest:
+        play.feed(rest).nothing()
+    play.broken().ends(Outcome.CUT)
+    assert (play.answer.ending, play.answer.done, play.answer.mid_event) == (Ending.BROKEN, True, False)
+
+
+def test_an_event_too_large_to_hold_is_passed_in_pieces_and_closed_when_it_breaks() -> None:
+    play = stream()
+    play.feed(delta("a")).writes(delta("a"))
+    head = b'data: {"choices":[{"delta":{"content":"' + b"x" * answers.HOLD_BYTES
+    play.feed(head).writes(head)
+    assert play.answer.mid_event and not play.answer.clean and not play.answer.flows
+    play.broken().ends(Outcome.CUT, b"\n\n")
+
+
+def test_what_breaks_after_its_end_is_whole() -> None:
+    play = stream()
+    play.feed(delta("a") + DONE).ends(Outcome.OK, delta("a") + DONE)
+    play.broken().nothing()
+    assert play.answer.ending is Ending.COMPLETE
+
+
+def test_too_much_or_too_long_is_not_held() -> None:
+    play = stream()
+    for _ in range(answers.HOLD_EVENTS - 1):
+        play.feed(ROLE).nothing()
+    play.feed(ROLE).writes(*[ROLE] * answers.HOLD_EVENTS)
+    play = stream()
+    play.tick(answers.HOLD_S * 2).nothing()  # nothing is here to show
+    play.feed(ROLE).nothing()
+    play.tick(answers.HOLD_S * 2).writes(ROLE)
+    assert play.answer.committed
+
+
+class Shout:
+    """Makes one event of each piece it is given, and one more at the end."""
+
+    reads_all = True
+
+    def request(self, sent: bytes) -> bytes:
+        return sent.upper()
+
+    def feed(self, piece: bytes) -> bytes:
+        return event(b"X") if piece.endswith((b"\n\n", b"}")) else b""
+
+    def finish(self) -> bytes:
+        return event(b"END")
+
+
+class Drop(Shout):
+    """Keeps what tells the usage."""
+
+    reads_all = False
+
+    def feed(self, piece: bytes) -> bytes:
+        return piece.replace(USAGE, b"")
+
+    def finish(self) -> bytes:
+        return b""
+
+
+USAGE = event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
+
+
+def test_a_transformer_takes_the_pieces_place_and_the_meter_reads_the_upstreams() -> None:
+    play = stream(transformer=Shout())
+    play.feed(delta("a")).writes(event(b"X"))
+    assert not play.answer.flows
+    play.feed(delta("b")[:20]).nothing()
+    play.feed(delta("b")[20:]).writes(event(b"X"))
+    play.feed(DONE).ends(Outcome.OK, event(b"X"))
+    play.finish().writes(event(b"END"))
+    whole = json.dumps({"choices": [{"message": {"content": "x"}}]}).encode()
+    body(transformer=Shout()).feed(whole).nothing().finish().ends(Outcome.OK, event(b"X"), event(b"END"))
+
+
+def test_ordinary_events_pass_by_a_transformer_that_need_not_see_them() -> None:
+    play = stream(transformer=Drop())
+    play.feed(delta("a")).writes(delta("a"))
+    assert play.answer.flows
+    play.offer(delta("b")).writes(delta("b"))
+    for cut in range(1, len(USAGE)):
+        play.offer(USAGE[:cut]).nothing()
+        play.offer(USAGE[cut:]).nothing()
+    play.offer(USAGE).nothing()
+    play.offer(DONE).ends(Outcome.OK, DONE)
+
+
+EVENTS = [ROLE, delta("a"), delta("Grüße\n\n"), b": comment\n\n", event({"unknown": True}), delta("x" * 300)]
+
+
+@given(
+    st.lists(st.sampled_from(EVENTS), max_size=12),
+    st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    st.sampled_from(["finish", "break"]),
+)
+def test_however_a_stream_is_cut_the_same_bytes_pass_and_never_half_an_event(
+    events: list[bytes], sizes: list[int], end: str
+) -> None:
+    whole = b"".join([*events, delta("last"), *([DONE] if end == "finish" else [delta("half")[:25]])])
+    play, rest, out, number = stream(), whole, b"", 0
+    ended = False
+    while rest:
+        size = sizes[number % len(sizes)]
+        number += 1
+        step = play.offer(rest[:size])._taken()
+        rest = rest[size:]
+        if isinstance(step, Write | End):
+            out += b"".join(step.pieces)  # type: ignore[arg-type]
+            ended = ended or isinstance(step, End)
+            assert out.endswith(b"\n\n")
+    if end == "finish":
+        play.finish().nothing()
+        assert ended and out == whole
+    else:
+        play.broken().ends(Outcome.CUT)
+        assert out == whole[: whole.rfind(b"\n\n") + 2]
+
+
+def test_a_body_runs_one_piece_behind() -> None:
+    whole = json.dumps({"id": "c", "choices": [{"message": {"content": "x"}}]}).encode()
+    body().feed(whole).nothing().finish().ends(Outcome.OK, whole)
+    play = body()
+    play.feed(whole[:9]).nothing()
+    play.feed(whole[9:]).writes(whole[:9])
+    play.finish().ends(Outcome.OK, whole[9:])
+    assert not play.answer.clean
+
+
+@pytest.mark.parametrize("cut", [b"", b"{", b'{"id": "c", "choices": [{'])
+def test_half_a_body_is_no_answer(cut: bytes) -> None:
+    for end in ("finish", "broken"):
+        play = body()
+        if cut:
+            play.feed(cut).nothing()
+        getattr(play, end)().fails(FaultKind.NETWORK)
+
+
+def test_an_error_for_a_body_is_judged_before_it_is_shown() -> None:
+    error = json.dumps({"error": {"message": SECRET, "code": 503}}).encode()
+    body().feed(error).nothing().finish().fails(FaultKind.OVERLOAD)
+    own = json.dumps({"error": {"message": SECRET, "code": 400}}).encode()
+    play = body().feed(own).nothing().finish()
+    play.ends(Outcome.REQUEST_FAULT, own.replace(SECRET.encode(), b"***"), status=400)
+    assert play.answer.ending is Ending.COMPLETE  # it is a whole body
+
+
+def test_a_turn_is_held_committed_and_ended_like_a_stream() -> None:
+    play = frames()
+    play.feed(CREATED).nothing()
+    assert not play.answer.flows
+    play.offer(WORD).writes(CREATED, WORD)
+    play.offer(WORD).writes(WORD)
+    play.offer(b"binary").writes(b"binary")
+    play.offer(COMPLETED).ends(Outcome.OK, COMPLETED)
+    assert (play.answer.ending, play.answer.done) == (Ending.COMPLETE, True)
+
+
+def test_a_turns_limits_are_learnt_and_the_users_are_shown() -> None:
+    play = frames()
+    play.feed(CREATED).nothing()
+    play.feed(LIMITS).nothing()
+    play.feed(WORD).writes(CREATED, MINE, WORD)
+    play.offer(LIMITS).writes(MINE)
+    assert play.account.learnt == [LIMITS.encode()] * 2
+
+
+def test_a_streams_limits_are_replaced_however_they_are_cut() -> None:
+    limits = b"event: codex.rate_limits\n" + event(LIMITS.encode())
+    word = b"event: response.output_text.delta\n" + event(WORD.encode())
+    for cut in range(1, len(limits)):
+        play = stream(Dialect.RESPONSES)
+        play.feed(word).writes(word)
+        play.offer(limits[:cut]).nothing()
+        play.offer(limits[cut:]).writes(limits.replace(LIMITS.encode(), MINE.encode()))
+        assert play.account.learnt == [LIMITS.encode()]
+
+
+def test_a_turn_that_fails_moves_on_is_told_or_is_asked_for_again() -> None:
+    frames().feed(CREATED).nothing().feed(failed("server_is_overloaded")).fails(FaultKind.OVERLOAD)
+    told = failed("invalid_prompt")
+    play = frames().feed(CREATED).nothing().feed(told)
+    play.ends(Outcome.REQUEST_FAULT, CREATED, told.replace(SECRET, "***"), status=400)
+    assert play.answer.ending is Ending.ERROR
+    play = frames().feed(WORD).writes(WORD).feed(failed("server_is_overloaded")).ends(Outcome.CUT, status=503)
+    assert play.answer.ending is Ending.BROKEN
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_refusal_by_close_code_is_the_requests_fault_whenever_it_comes(shown: bool) -> None:
+    play = frames()
+    if shown:
+        play.feed(WORD).writes(WORD)
+    play.broken(FaultKind.REQUEST).ends(Outcome.REQUEST_FAULT)
+    assert play.answer.ending is Ending.BROKEN
+
+
+def test_the_clock_knows_who_is_waited_for() -> None:
+    timers = WaitTimers(100.0)
+    assert not timers.silent(10_000.0, 5.0)  # nobody waits for the upstream
+    timers.waiting_since = 200.0
+    assert [timers.silent(now, 5.0) for now in (204.9, 205.0)] == [False, True]
+    early, alive = answers.EARLY_HEADERS_S, answers.KEEPALIVE_S
+    assert [timers.headers_due(100.0 + s) for s in (early - 0.1, early)] == [False, True]
+    timers.wrote_at = 300.0
+    assert [timers.keep_alive_due(300.0 + s) for s in (alive - 0.1, alive)] == [False, True]
+
+
+def test_a_playbook_notices_what_was_not_expected() -> None:
+    play: Playbook = stream()
+    with pytest.raises(AssertionError):
+        play.feed(delta("a")).nothing()
+    with pytest.raises(AssertionError, match="nothing was expected"):
+        stream().feed(delta("a")).feed(delta("b"))
