@@ -102,11 +102,14 @@ class SignIn:
             grant = await self._grant(code, attempt, peer) if code else None
             user = self._people.find(shown)
             if user is None and grant is not None:
-                return await self._welcome(shown, passphrase, grant, peer)
+                entry = await self._welcome(shown, passphrase, grant, peer)
+                attempt.passed()
+                return entry
             await self._prove(user, passphrase, attempt, peer, _TAKEN if grant is not None else _WRONG)
             assert user is not None
             if user.disabled:
                 raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
+            attempt.passed()
             return await self._let_in(user.id, user.name, peer)
 
     async def change_passphrase(self, principal: Principal, current: str, new: str, *, peer: str) -> SignedIn:
@@ -145,8 +148,9 @@ class SignIn:
         if not self.settings.pool_users.admin_password:
             return Denied(Denial.BAD_LOGIN, "no admin password is set", 401)
         try:
-            async with self._throttle.attempt("admin", peer) as attempt:
+            async with self._throttle.attempt("admin", peer, slow=self._takes_time(password)) as attempt:
                 if await self._is_admin(password):
+                    attempt.passed()
                     return ADMIN
                 await self._count(attempt, "admin", peer)
         except RefusedError as refused:
@@ -159,9 +163,10 @@ class SignIn:
         return fingerprint(password) if password else ""
 
     async def _by_key(self, key: str, peer: str) -> SignedIn:
-        async with self._throttle.attempt("friend", peer) as attempt:
+        async with self._throttle.attempt("friend", peer, slow=False) as attempt:
             found = self._ring.authenticate(key)
             if isinstance(found, Principal):
+                attempt.passed()
                 return await self._let_in(found.user, found.name, peer)
             if found.status == 401:
                 await self._count(attempt, "friend", peer)
@@ -213,14 +218,22 @@ class SignIn:
         cookie, expires = await self._sessions.open(user_id, actor=AuditActor("user", user_id, name, peer))
         return SignedIn(user_id, name, cookie, expires)
 
+    def _takes_time(self, password: str) -> bool:
+        """Whether this password has to be hashed before it can be judged."""
+        kept = self.settings.pool_users.admin_password
+        return is_bcrypt(kept) and not self._is_proven(_digest(kept, password))
+
+    def _is_proven(self, digest: bytes) -> bool:
+        known, until = self._proven
+        return self._clock() < until and same(digest.hex(), known.hex())
+
     async def _is_admin(self, password: str) -> bool:
         """Plain passwords are compared at once; a bcrypt check is remembered for five minutes, by digest."""
         kept = self.settings.pool_users.admin_password
         if not is_bcrypt(kept):
             return same(password, kept)
-        digest = hashlib.sha256((kept + "\0" + password).encode("utf-8", "surrogatepass")).digest()
-        known, until = self._proven
-        if self._clock() < until and same(digest.hex(), known.hex()):
+        digest = _digest(kept, password)
+        if self._is_proven(digest):
             return True
         if not await self._hasher.check_raw(password, kept):
             return False
@@ -236,3 +249,7 @@ class SignIn:
         detail = {"kind": kind, "until": until}
         actor = msgspec.structs.replace(SERVER, peer=peer)
         await commit(self._store, lambda txn: append_audit(txn, now, actor, "door.ban", peer, detail))
+
+
+def _digest(kept: str, password: str) -> bytes:
+    return hashlib.sha256((kept + "\0" + password).encode("utf-8", "surrogatepass")).digest()

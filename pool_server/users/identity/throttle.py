@@ -1,7 +1,12 @@
-"""Wrong tries are counted, in the store, by peer and by name; too many end in a ban that says how long.
+"""Wrong tries are counted, in the store, by network, by name and in all; too many end in a ban that says how long.
 
-Friends and admins are counted apart, and nothing right ever clears a peer's wrong tries: whoever has one good code
-could otherwise guess others for ever.
+A network is an IPv4 address or the /64 of an IPv6 address, which is one household's. Whoever holds many of them holds
+a wider one: /24, /56, /48 have allowances of their own, which grow more slowly than the number of networks within, and
+one budget covers all. A network from which somebody signed in lately is known: only its own wrong tries stop it.
+
+Friends and admins are counted apart, and nothing right ever clears a network's wrong tries: whoever has one good code
+could otherwise guess others for ever. A try that takes time is counted before it is judged, so that many at once, in
+any number of processes, are no more than the allowance.
 """
 
 from __future__ import annotations
@@ -9,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from pool_server.core.enums import Denial
-from pool_server.storage import Store, StoreError, Txn
+from pool_server.storage import Reader, Store, StoreError, Txn
 from pool_server.users.models import THROTTLE, RefusedError
 
 Kind = Literal["friend", "admin"]
@@ -34,14 +39,32 @@ class ThrottleRule(NamedTuple):
 
 PEER = ThrottleRule(5, 900.0, 900.0, DAY_S)
 NAME = ThrottleRule(15, 900.0, 300.0, 300.0)  # looser: a stranger's guesses must not lock a friend out for long
+WIDE = ThrottleRule(25, 900.0, 900.0, DAY_S)  # an IPv4 /24, an IPv6 /56
+WIDER = ThrottleRule(40, 900.0, 900.0, DAY_S)  # an IPv6 /48
+ALL = ThrottleRule(300, 900.0, 300.0, 300.0)
+KNOWN_S = 90 * DAY_S  # how long a network is known after a sign-in
+_NOTED_S = DAY_S / 4  # so often a sign-in from there is noted
+_JUDGED_S = 60.0  # a try that was not judged within this was its process's last
+_SOON_S = 5.0
+_LONGEST_KEY = 500  # bytes
 
 
 class Tries(msgspec.Struct, array_like=True):
-    """Wrong tries of one peer or at one name: when, the end of the ban, how many bans there were in a row."""
+    """Wrong tries of one network or at one name: when, the end of the ban, how many bans there were in a row, when
+    those began that are being judged, and the last sign-in from there."""
 
     wrong: list[float] = []
     until: float = 0.0
     bans: int = 0
+    pending: list[float] = []
+    good: float = 0.0
+
+
+class Scope(NamedTuple):
+    """One of the counters a try counts at."""
+
+    key: bytes
+    rule: ThrottleRule
 
 
 def wrong(tries: Tries, rule: ThrottleRule, now: float) -> Tries:
@@ -49,15 +72,35 @@ def wrong(tries: Tries, rule: ThrottleRule, now: float) -> Tries:
     recent = [at for at in tries.wrong if now - rule.window_s < at <= now]
     recent.append(now)
     if len(recent) < rule.tries:
-        return Tries(recent, tries.until, tries.bans)
+        return msgspec.structs.replace(tries, wrong=recent)
     calm = now - tries.until > DAY_S
     bans = 1 if calm else tries.bans + 1
-    return Tries([], now + min(rule.max_ban_s, rule.ban_s * 2 ** min(bans - 1, 16)), bans)
+    until = now + min(rule.max_ban_s, rule.ban_s * 2 ** min(bans - 1, 16))
+    return msgspec.structs.replace(tries, wrong=[], until=until, bans=bans)
 
 
 def banned_until(tries: Tries, now: float) -> float | None:
-    """The end of a ban that is on, else None."""
-    return tries.until if tries.until > now else None
+    """The end of a ban that is on, else None. One that is too far away was made by a clock that was ahead."""
+    return tries.until if now < tries.until <= now + DAY_S else None
+
+
+def stopped_until(tries: Tries, rule: ThrottleRule, now: float) -> float | None:
+    """When one more try may be judged, None = now: the end of a ban, or soon where those that are being judged might
+    use up what is left."""
+    until = banned_until(tries, now)
+    if until is not None:
+        return until
+    recent = sum(now - rule.window_s < at <= now for at in tries.wrong)
+    return now + _SOON_S if recent + len(_pending(tries, now)) >= rule.tries else None
+
+
+def is_known(tries: Tries, now: float) -> bool:
+    """Whether somebody signed in from this network lately."""
+    return now - KNOWN_S < tries.good <= now
+
+
+def _pending(tries: Tries, now: float) -> list[float]:
+    return [at for at in tries.pending if now - _JUDGED_S < at <= now]
 
 
 def network(peer: str) -> str:
@@ -66,15 +109,45 @@ def network(peer: str) -> str:
     >>> network("2001:db8:1:2:aaaa::1"), network("::ffff:192.0.2.7"), network("192.0.2.7")
     ('2001:db8:1:2::/64', '192.0.2.7', '192.0.2.7')
     """
+    address = _address(peer)
+    if isinstance(address, ipaddress.IPv6Address):
+        return _around(address, 64)
+    return str(address) if address is not None else peer
+
+
+def wider(peer: str) -> list[tuple[str, ThrottleRule]]:
+    """The networks around a peer's own, and what each allows.
+
+    >>> [name for name, _ in wider("2001:db8:1:2ff:aaaa::1") + wider("192.0.2.7")]
+    ['2001:db8:1:200::/56', '2001:db8:1::/48', '192.0.2.0/24']
+    """
+    match _address(peer):
+        case ipaddress.IPv6Address() as address:
+            return [(_around(address, 56), WIDE), (_around(address, 48), WIDER)]
+        case ipaddress.IPv4Address() as address:
+            return [(_around(address, 24), WIDE)]
+    return []
+
+
+def _address(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
-        return peer
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _around(address: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) -> str:
+    return str(ipaddress.ip_network((address, bits), strict=False))
+
+
+def scopes(kind: Kind, peer: str, name: str) -> list[Scope]:
+    """Where a try counts, the peer's own network first."""
+    counted = [(f"peer\0{network(peer)}", PEER)]
+    if name:
+        counted.append((f"name\0{name}", NAME))
+    counted += [(f"peer\0{net}", rule) for net, rule in wider(peer)]
+    return [Scope(f"{kind}\0{whom}".encode()[:_LONGEST_KEY], rule) for whom, rule in (*counted, ("all", ALL))]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -82,19 +155,36 @@ _decode = msgspec.msgpack.Decoder(Tries).decode
 
 
 class SignInAttempt:
-    """One try to get in; `failed` counts it."""
+    """One try to get in; `failed` counts it, `passed` makes its network known."""
 
-    def __init__(self, throttle: Throttle, keys: list[tuple[bytes, ThrottleRule]]) -> None:
+    def __init__(self, throttle: Throttle, where: list[Scope], began: float | None) -> None:
         self._throttle = throttle
-        self._keys = keys
+        self._where = where
+        self._began = began  # noted as being judged
+        self._over = False
 
     def failed(self) -> float | None:
         """Counts a wrong try; the end of the ban when it was one too many."""
-        return self._throttle.count(self._keys)
+        self._over = True
+        return self._throttle.count(self._where, self._began)
+
+    def passed(self) -> None:
+        """Somebody is in."""
+        self._over = True
+        self._throttle.forgive(self._where, self._began, signed_in=True)
+
+    def end(self, *, judged: bool) -> None:
+        """Nothing was wrong with the code or the passphrase, or nobody was there any more to hear."""
+        if not self._over and self._began is not None:
+            self._over = True
+            if judged:
+                self._throttle.forgive(self._where, self._began)
+            else:
+                self._throttle.count(self._where, self._began)
 
 
 class Throttle:
-    """The counters of all peers and names, shared by the workers."""
+    """The counters of all networks and names, shared by the workers."""
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
@@ -102,20 +192,29 @@ class Throttle:
         self._turns: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
-    async def attempt(self, kind: Kind, peer: str, name: str = "") -> AsyncIterator[SignInAttempt]:
+    async def attempt(
+        self, kind: Kind, peer: str, name: str = "", *, slow: bool = True
+    ) -> AsyncIterator[SignInAttempt]:
         """One try by `peer`, at `name` when there is one. Raises RefusedError (429 with `retry_at`) during a ban.
 
-        Tries of one peer take turns, so that many at once count one after another.
+        Tries of one network take turns, so that many at once count one after another. `slow` False: the block judges
+        the try without giving way to others.
         """
-        keys = [(f"{kind}\0peer\0{network(peer)}".encode(), PEER)]
-        if name:
-            keys.append((f"{kind}\0name\0{name}".encode()[:500], NAME))
-        async with self._turn(keys[0][0]):
-            self._refuse_banned(keys)
-            yield SignInAttempt(self, keys)
+        where = scopes(kind, peer, name)
+        async with self._turn(where[0].key):
+            attempt = SignInAttempt(self, where, self._begin(where, note=slow))
+            try:
+                yield attempt
+            except Exception:
+                attempt.end(judged=True)
+                raise
+            except BaseException:  # hanging up in time must not make a guess free
+                attempt.end(judged=False)
+                raise
+            attempt.end(judged=True)
 
-    def count(self, keys: list[tuple[bytes, ThrottleRule]]) -> float | None:
-        """Adds a wrong try to each of the keys; the latest end of a ban that is on now.
+    def count(self, where: list[Scope], began: float | None) -> float | None:
+        """Adds a wrong try everywhere; the latest end of a ban that is on now.
 
         Where it cannot be written the caller is told to wait: guessing must not be free because a disk is full.
         """
@@ -123,9 +222,8 @@ class Throttle:
 
         def add(txn: Txn) -> list[float]:
             bans = []
-            for key, rule in keys:
-                raw = txn.get(THROTTLE, key)
-                tries = wrong(_decode(raw) if raw is not None else Tries(), rule, now)
+            for key, rule in where:
+                tries = wrong(_without(_read(txn, key), began), rule, now)
                 txn.put(THROTTLE, key, _encode(tries))
                 bans.append(banned_until(tries, now) or 0.0)
             return bans
@@ -135,11 +233,49 @@ class Throttle:
         except StoreError as exc:
             raise RefusedError(Denial.STORE, "nobody can sign in just now; try again in a moment", 503) from exc
 
-    def _refuse_banned(self, keys: list[tuple[bytes, ThrottleRule]]) -> None:
+    def forgive(self, where: list[Scope], began: float | None, *, signed_in: bool = False) -> None:
+        """The try that began then was no wrong one."""
         now = self._clock()
-        for key, _ in keys:
-            raw = self._store.get(THROTTLE, key)
-            until = banned_until(_decode(raw), now) if raw is not None else None
+        own = where[0].key
+        known = _read(self._store, own) if signed_in else Tries()
+        fresh = not signed_in or 0 <= now - known.good < _NOTED_S
+        if began is None and fresh:
+            return
+
+        def end(txn: Txn) -> None:
+            for key, _ in where:
+                tries = _without(_read(txn, key), began)
+                if key == own and not fresh:
+                    tries.good = now
+                if tries == Tries():
+                    txn.delete(THROTTLE, key)
+                else:
+                    txn.put(THROTTLE, key, _encode(tries))
+
+        with suppress(StoreError):  # what is left as pending is dropped after a minute
+            self._store.write(end)
+
+    def _begin(self, where: list[Scope], *, note: bool) -> float | None:
+        """Refuses a try that may not be judged now; notes one that takes time, and says under which time."""
+        now = self._clock()
+
+        def begin(txn: Txn) -> None:
+            self._refuse_stopped(txn, where, now)
+            for key, _ in where:
+                tries = _read(txn, key)
+                txn.put(THROTTLE, key, _encode(msgspec.structs.replace(tries, pending=[*_pending(tries, now), now])))
+
+        if note:
+            with suppress(StoreError):  # whoever is right may come in while nothing can be written
+                self._store.write(begin)
+                return now
+        self._refuse_stopped(self._store, where, now)
+        return None
+
+    def _refuse_stopped(self, reader: Reader | Store, where: list[Scope], now: float) -> None:
+        own = _read(reader, where[0].key)
+        for key, rule in where[:1] if is_known(own, now) else where:
+            until = stopped_until(_read(reader, key), rule, now)
             if until is not None:
                 raise throttled(until)
 
@@ -168,5 +304,17 @@ def throttled(until: float) -> RefusedError:
 def stale(raw: bytes, now: float) -> bool:
     """Whether a stored record says nothing any more."""
     tries = _decode(raw)
-    fresh = any(now - at < max(PEER.window_s, NAME.window_s) for at in tries.wrong)
-    return not fresh and now - tries.until > DAY_S
+    fresh = any(now - at < max(PEER.window_s, NAME.window_s) for at in (*tries.wrong, *tries.pending))
+    return not fresh and now - tries.until > DAY_S and not is_known(tries, now)
+
+
+def _read(reader: Reader | Store, key: bytes) -> Tries:
+    raw = reader.get(THROTTLE, key)
+    return _decode(raw) if raw is not None else Tries()
+
+
+def _without(tries: Tries, began: float | None) -> Tries:
+    """The record without a try that was being judged."""
+    if began in tries.pending:
+        tries.pending.remove(began)
+    return tries
