@@ -1,7 +1,7 @@
 """Which account serves, and why: credential files, refresh, quota windows, states, choice and pins."""
 
 from pool_server.accounts import replication
-from pool_server.accounts.credentials import refresh
+from pool_server.accounts.credentials import back_off, refresh
 from pool_server.accounts.credentials.files import create as create_file
 from pool_server.accounts.credentials.onboarding import OnboardingError
 from pool_server.accounts.credentials.refresh import RefreshError
@@ -13,7 +13,7 @@ from pool_server.accounts.selection.candidates import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.service import Accounts
 
-STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES)
+STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES, back_off.TABLE)
 
 __all__ = [
     "STATE_TABLES",

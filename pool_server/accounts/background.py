@@ -14,11 +14,12 @@ from pathlib import Path
 from watchfiles import awatch
 
 from pool_server.accounts.credentials import escrow, files
+from pool_server.accounts.credentials.back_off import BackOff
 from pool_server.accounts.credentials.onboarding import Onboarding
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome, Send
 from pool_server.accounts.credentials.write_back import CredentialWriter
 from pool_server.accounts.health import learning
-from pool_server.accounts.health.polling import Poller
+from pool_server.accounts.health.polling import LONGEST_S, Poller
 from pool_server.accounts.health.state import move
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.accounts.registry import Registry
@@ -64,10 +65,18 @@ class Background:
         vault, clock, settings = roster.vault, roster.clock, roster.settings
         self.saver = CredentialWriter(roster, clock=clock)
         self.refresher = Refresher(
-            vault, store, settings, send=send, save=self.saver.rotate, clock=clock, done=self._refreshed
+            vault,
+            store,
+            settings,
+            send=send,
+            save=self.saver.rotate,
+            spent=lambda account_id, credential: roster.shared.note_spent(account_id, credential, clock()),
+            clock=clock,
+            done=self._refreshed,
         )
         self.poller = Poller(
             vault,
+            BackOff(store, "poll", LONGEST_S),
             settings,
             send=send,
             clock=clock,
@@ -187,7 +196,8 @@ class Background:
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        for account_id in self.roster.view.accounts:
+        for account_id, account in self.roster.view.accounts.items():
+            account.refresh_retry_at = self.refresher.paused_until(account_id)
             self.plan(account_id)
         if self._leader:
             files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
@@ -287,6 +297,7 @@ class Background:
                     self.look_whether_writable()
                 if self._leader and rounds % SWEEP_EVERY == 0:
                     self._pins.sweep(now)
+                    roster.shared.sweep_spent(now)
             except Exception:
                 log.exception("the upkeep of accounts failed")
 

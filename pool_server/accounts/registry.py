@@ -246,9 +246,6 @@ class Registry:
 
     def took(self, account_id: str, before: Credential, digest: str) -> None:
         """The pool wrote a new credential into an account's file and holds it."""
-        now = self.vault.items.get(account_id)
-        if now is not None and now.credential.refresh_token != before.refresh_token:
-            self.shared.note_spent(account_id, before)
         if digest:
             self.shared.note_own_file(account_id, digest)
         if account_id in self.vault.items:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 from collections.abc import Callable
 from enum import Enum
 
@@ -22,7 +23,11 @@ from pool_server.storage import StoreError, Txn
 from pool_server.storage.write_behind import WriteBehind
 
 LIVE, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
-TABLES = (LIVE, LOG, META, FLIGHT)
+SPENT = "spent_tokens"
+TABLES = (LIVE, LOG, META, FLIGHT, SPENT)
+SPENT_S = 180 * 86400.0  # so long a traded refresh token is remembered
+SWEEP_LIMIT = 500
+_spent_at = struct.Struct(">d")
 LOG_KEPT = 4096
 FLIGHT_BEAT_S = 5.0  # a worker says so often that it lives …
 FLIGHT_DEAD_S = 20.0  # … and is dead when it has not for so long
@@ -55,6 +60,7 @@ class Replication:
         self._seen = self._store.get(META, _SEQ) or b""
         self._published: dict[str, int] = {}
         self._published_at = 0.0
+        self._swept_to = b""
 
     def load(self, account: Account) -> bool:
         """Take an account's record from the store; False when there is none."""
@@ -158,12 +164,21 @@ class Replication:
     def spent_by(self, credential: Credential) -> str:
         """The account that has traded this sign-in's refresh token for a new one, "" for none."""
         key = key_of(credential)
-        return (self._store.get(META, b"spent:" + key.encode()) or b"").decode() if key else ""
+        raw = self._store.get(SPENT, key.encode()) if key else None
+        return "" if raw is None else raw[_spent_at.size :].decode()
 
-    def note_spent(self, account_id: str, credential: Credential) -> None:
+    def note_spent(self, account_id: str, credential: Credential, now: float) -> None:
         """The account has traded this refresh token for a new one; an old copy of its file must not show it again."""
         if key := key_of(credential):
-            self._store.put(META, b"spent:" + key.encode(), account_id.encode())
+            self._store.put(SPENT, key.encode(), _spent_at.pack(now) + account_id.encode())
+
+    def sweep_spent(self, now: float) -> None:
+        """Look at the next SWEEP_LIMIT traded tokens and forget those that are older than SPENT_S."""
+        seen = self._store.scan(SPENT, self._swept_to, limit=SWEEP_LIMIT) or []
+        self._swept_to = seen[-1][0] + b"\0" if len(seen) == SWEEP_LIMIT else b""
+        for key, raw in seen:
+            if abs(now - _spent_at.unpack_from(raw)[0]) > SPENT_S:
+                self._store.delete(SPENT, key)
 
     def publish(self, counts: dict[str, int], now: float) -> None:
         """Tell the other workers what this one has under way; cheap when nothing changed."""

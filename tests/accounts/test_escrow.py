@@ -230,7 +230,7 @@ def test_the_same_spent_token_twice_keeps_the_later_one(tmp_path: Path) -> None:
     p, place = pool(tmp_path), Escrow(tmp_path)
     spent = p.accounts.credential(ID)
     for token in (NEW, LAST):
-        place.keep(spent, {"claudeAiOauth": {"accessToken": token}})
+        place.keep(spent, token_updates(token))
     assert p.again().credential(ID).secret == LAST
     assert len(entries(tmp_path)) == 1
     assert "sk-ant" not in repr(place.find(spent)) + entries(tmp_path)[0].name + repr(p.accounts._roster.vault.owed)
@@ -392,6 +392,15 @@ def test_another_accounts_project_is_not_written_into_a_new_login(tmp_path: Path
     assert json.loads((p.folder / "gemini_g.json").read_text()) == login(
         "ya29.two", project_id="two", tier_id="free-tier"
     )
+
+
+@pytest.mark.parametrize(("kept_ends", "serves"), [(2 * HOUR, "ya29.kept"), (0.5 * HOUR, "ya29.file")])
+def test_of_a_token_that_does_not_rotate_the_later_one_serves(tmp_path: Path, kept_ends: float, serves: str) -> None:
+    login = {"access_token": "ya29.file", "refresh_token": "1//r", "expiry_date": int((NOW + HOUR) * 1000)}
+    p = Pool(tmp_path, {"gemini_g.json": login}, usage_polling=UsagePolling(0))
+    kept = {"access_token": "ya29.kept", "expiry_date": int((NOW + kept_ends) * 1000)}
+    Escrow(tmp_path).keep(p.accounts.credential("gemini:g"), kept)
+    assert p.again().credential("gemini:g").secret == serves
 
 
 def test_keys_tell_nothing_and_need_a_refresh_token(tmp_path: Path) -> None:

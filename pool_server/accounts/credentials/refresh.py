@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
-from pool_server.core import processes
+from pool_server.core import deadlines, processes
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
@@ -61,7 +62,8 @@ class RefreshOutcome(NamedTuple):
 
 
 class Refresher:
-    """Refreshes credentials. `done` is told of every outcome before any waiting caller is."""
+    """Refreshes credentials. `done` is told of every outcome before any waiting caller is, `spent` of each refresh
+    token that was traded, before the new one is written anywhere."""
 
     def __init__(
         self,
@@ -71,20 +73,22 @@ class Refresher:
         *,
         send: Send,
         save: Save,
+        spent: Callable[[str, Credential], None],
         clock: Callable[[], float],
         done: Callable[[RefreshOutcome], None],
     ) -> None:
         self.settings = settings
         self._vault = vault
         self._store = store
+        self._back_off = BackOff(store, "refresh", BACK_OFF_LONGEST_S)
         self._send = send
         self._save = save
+        self._spent = spent
         self._clock = clock
         self._done = done
         self._holder, self._boot = processes.name(), processes.epoch()
         self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
-        self._failures: dict[tuple[str, str], RefreshError] = {}
-        self._tries: dict[str, int] = {}
+        self._lost: dict[tuple[str, str], RefreshError] = {}  # sign-ins that were refused for good
 
     async def refresh(self, account_id: str, failed_token: str, *, force: bool = False) -> Credential:
         """A credential other than the one that failed.
@@ -106,20 +110,26 @@ class Refresher:
             task.add_done_callback(lambda t: self._landed(key, t))
         return await asyncio.shield(task)
 
+    def paused_until(self, account_id: str) -> float:
+        """Until when the account's token is not refreshed because the endpoint refused; 0.0: it may be."""
+        known = self._vault.items[account_id].credential
+        pause = self._back_off.get(account_id, self._clock(), known.fingerprint)
+        return 0.0 if pause is None else pause.until
+
     def _check_back_off(self, key: tuple[str, str]) -> None:
-        failure = self._failures.get(key)
-        if failure is None:
-            return
-        if failure.permanent or (failure.retry_at is not None and self._clock() < failure.retry_at):
-            raise RefreshError(failure.reason, permanent=failure.permanent, retry_at=failure.retry_at)
+        if (lost := self._lost.get(key)) is not None:
+            raise RefreshError(lost.reason, permanent=True, retry_at=lost.retry_at)
+        account_id, token = key
+        if (pause := self._back_off.get(account_id, self._clock(), token)) is not None:
+            raise RefreshError(pause.reason, permanent=False, retry_at=pause.until)
 
     def _landed(self, key: tuple[str, str], task: asyncio.Task[Credential]) -> None:
         del self._flights[key]
         failure = None if task.cancelled() else task.exception()
-        if isinstance(failure, RefreshError):
-            self._failures[key] = failure
+        if isinstance(failure, RefreshError) and failure.permanent:
+            self._lost[key] = failure
         else:
-            self._failures.pop(key, None)
+            self._lost.pop(key, None)
 
     async def _fly(self, account_id: str, tried: Credential) -> Credential:
         lease = f"refresh:{account_id}".encode()
@@ -185,6 +195,8 @@ class Refresher:
             if (fresh := self._reread(account_id, tried)) is not None:
                 return fresh
             raise self._failed(account_id, tried, exc) from None
+        if refreshed.credential.refresh_token != tried.refresh_token:
+            self._spent(account_id, tried)  # before anybody can find a copy of it beside the new file
         try:
             digest = await self._save(account_id, refreshed.updates, tried)
         except (ReplacedError, KeyError):  # somebody signed in anew meanwhile, or removed the file
@@ -192,17 +204,19 @@ class Refresher:
                 return fresh
             raise RefreshError("the credential file was replaced", permanent=False) from None
         self._vault.adopt(account_id, refreshed.credential, digest)
-        self._tries.pop(account_id, None)
+        self._back_off.clear(account_id)
         self._done(RefreshOutcome(account_id, tried, refreshed.credential, None, digest=digest))
         return refreshed.credential
 
     def _failed(self, account_id: str, tried: Credential, failure: RefreshRejectedError) -> RefreshError:
-        tries = self._tries.get(account_id, 0)
-        self._tries[account_id] = tries + 1
         retry_at: float | None = None
         if not failure.permanent:
+            now, before = self._clock(), self._back_off.last(account_id, tried.fingerprint)
+            tries = 0 if before is None else before.tries
             wait = min(BACK_OFF_LONGEST_S, BACK_OFF_S * 2.0 ** min(tries, 10))
-            retry_at = max(failure.retry_at or 0.0, self._clock() + (wait if failure.retry_at is None else 0.0))
+            retry_at = now + wait if failure.retry_at is None else max(failure.retry_at, now)
+            retry_at = deadlines.within(retry_at, now, BACK_OFF_LONGEST_S)
+            self._back_off.set(account_id, Pause(retry_at, tries + 1, tried.fingerprint, failure.reason))
         self._done(RefreshOutcome(account_id, tried, None, failure, retry_at))
         return RefreshError(failure.reason, permanent=failure.permanent, retry_at=retry_at)
 

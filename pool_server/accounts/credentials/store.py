@@ -124,10 +124,12 @@ class CredentialStore:
             seen.append(key)
             later = (owed or Owed({}, stale)).also(kept.updates, (key,))
             try:
-                credential = parse(files.merged(loaded.data, later.updates), found.account, now=now)
+                newer = parse(files.merged(loaded.data, later.updates), found.account, now=now)
             except CredentialRejectedError:
                 break  # whatever it holds is none of this account's
-            owed = later
+            if key_of(newer) == key and (newer.expires_at or 0.0) <= (credential.expires_at or 0.0):
+                break  # a provider that does not rotate: the file is as new
+            credential, owed = newer, later
         return Item(found, credential, options, loaded.digest, mark, owed)
 
     def reread(self, account_id: str, now: float) -> Credential:

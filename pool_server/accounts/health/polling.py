@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore
+from pool_server.core import deadlines
 from pool_server.core.enums import FaultKind, Provider
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, UsageAnswer, provider_module
@@ -21,6 +23,7 @@ BACK_OFF_S = 3600.0
 BACK_OFF_LONGEST_S = 6 * 3600.0
 FORBIDDEN_S = 24 * 3600.0  # a setup token may not ask
 JITTER = 0.1
+LONGEST_S = FORBIDDEN_S * (1 + JITTER)
 
 
 class Poller:
@@ -29,6 +32,7 @@ class Poller:
     def __init__(
         self,
         vault: CredentialStore,
+        back_off: BackOff,
         settings: Settings,
         *,
         send: Send,
@@ -39,18 +43,21 @@ class Poller:
     ) -> None:
         self.settings = settings
         self._vault = vault
+        self._back_off = back_off
         self._send = send
         self._clock = clock
         self._rng = rng
         self._refresh = refresh
         self._learn = learn
-        self._failed: dict[str, int] = {}
 
     def first(self, account_id: str) -> float | None:
-        """When to ask for the first time; None = never."""
+        """When to ask for the first time since the start, not before it would have been time without one; None =
+        never."""
         interval = self._interval(account_id)
         if interval is None:
             return None
+        if (pause := self._back_off.get(account_id, self._clock())) is not None:
+            return pause.until
         # a pool of hundreds must not ask for all at once
         spread = max(min(FIRST_WITHIN_S, interval), min(interval, 0.25 * len(self._vault.items)))
         return self._clock() + self._rng.uniform(0.0, spread)
@@ -58,7 +65,7 @@ class Poller:
     def soon(self, account_id: str) -> float | None:
         """When to look whether a refused account really has no room: sooner than the next round, not at once."""
         interval = self._interval(account_id)
-        if interval is None or account_id in self._failed:
+        if interval is None or self._tries(account_id):
             return None
         wait = 90.0 if self._vault.items[account_id].found.provider not in LEAST_S else interval
         return self._clock() + min(wait, interval) * self._rng.uniform(1 - JITTER, 1 + JITTER)
@@ -76,22 +83,35 @@ class Poller:
         interval = self._interval(account_id)
         if interval is None:
             return None
-        answer = await self.ask(account_id)
+        again = self._next(account_id, await self.ask(account_id), interval)
+        return deadlines.within(again, self._clock(), LONGEST_S)
+
+    def _next(self, account_id: str, answer: UsageAnswer | None, interval: float) -> float:
         now = self._clock()
         if answer is None:
             return now + interval
         if answer.fault is None:
-            self._failed.pop(account_id, None)
             self._learn(account_id, answer)
-            return now + interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
-        failed = self._failed[account_id] = self._failed.get(account_id, 0) + 1
-        limited = answer.fault.status == 429 or answer.fault.kind in (FaultKind.RATE, FaultKind.QUOTA)
-        wait = interval * 2.0 ** min(failed, 6)
-        if limited:
-            wait = BACK_OFF_S * 2.0 ** min(failed - 1, 6)
-        if answer.fault.kind is FaultKind.PERMISSION:
-            wait = FORBIDDEN_S
-        longest = max(BACK_OFF_LONGEST_S, wait if answer.fault.kind is FaultKind.PERMISSION else 0.0)
+            again, tries = now + interval * self._rng.uniform(1 - JITTER, 1 + JITTER), 0
+        else:
+            tries = self._tries(account_id) + 1
+            again = self._after(answer, interval, tries, now)
+        self._back_off.set(account_id, Pause(again, tries))
+        return again
+
+    def _tries(self, account_id: str) -> int:
+        last = self._back_off.last(account_id)
+        return 0 if last is None else last.tries
+
+    def _after(self, answer: UsageAnswer, interval: float, tries: int, now: float) -> float:
+        """When to ask again after so many faults in a row."""
+        fault = answer.fault
+        if fault is not None and fault.kind is FaultKind.PERMISSION:
+            wait = longest = FORBIDDEN_S
+        else:
+            limited = fault is not None and (fault.status == 429 or fault.kind in (FaultKind.RATE, FaultKind.QUOTA))
+            wait = BACK_OFF_S * 2.0 ** min(tries - 1, 6) if limited else interval * 2.0 ** min(tries, 6)
+            longest = BACK_OFF_LONGEST_S
         return max(now + min(wait, longest) * self._rng.uniform(1.0, 1 + JITTER), answer.retry_at or 0.0)
 
     async def ask(self, account_id: str) -> UsageAnswer | None:

@@ -1,0 +1,14 @@
+"""Absolute times that outlive the process, judged so that no step of the clock makes a wait longer than it was."""
+
+from __future__ import annotations
+
+
+def left(until: float, now: float, longest: float) -> float:
+    """Seconds until `until`, 0.0 when it is over. A time further away than `longest`, the most that anybody would have
+    waited, was written by a clock that was ahead: it is over."""
+    return until - now if 0.0 < until - now <= longest else 0.0
+
+
+def within(until: float, now: float, longest: float) -> float:
+    """`until`, and never further from `now` than `longest`."""
+    return min(until, now + longest)
