@@ -153,6 +153,7 @@ class Session(msgspec.Struct, array_like=True):
     epoch: int = 0
     guard: str = ""
     peer: str = ""
+    by_key: bool = False  # opened with a pool key instead of the passphrase
 
 
 class Ticket(msgspec.Struct, array_like=True):

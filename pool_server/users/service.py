@@ -142,6 +142,7 @@ class Users:
         self.check_admin = door.check_admin
         self.change_passphrase, self.reset_passphrase = door.change_passphrase, door.reset_passphrase
         self.session, self.logout = self._sessions.find, self._sessions.end
+        self.entered_by_key = self._sessions.entered_by_key
         self.create_ticket, self.redeem_ticket = self._tickets.create, self._tickets.redeem
         self.revoke_ticket = self._tickets.revoke
 

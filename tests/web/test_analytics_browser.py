@@ -170,7 +170,7 @@ def test_the_viewers_zone_is_told_once_and_named(
     visit(chrome, site, "/analytics", who["boss"])
     wait(chrome, lambda d: any(c["name"] == "tz" for c in d.get_cookies()))
     chrome.refresh()
-    assert "Times are Asia/Tokyo" in text(chrome, "#range")
+    assert "Times in Asia/Tokyo" in text(chrome, ".colophon")
 
 
 def test_filters_and_ranges_go_by_keyboard_and_stay_in_the_address(

@@ -159,7 +159,7 @@ def _switched_off_and_on(chrome: webdriver.Chrome, pool: Everywhere, cast: FakeP
     form.find_element("name", "name").send_keys("Ada")
     form.find_element("name", "passphrase").send_keys(WORDS)
     form.submit()
-    wait(chrome, lambda d: "Hello, Ada" in text(d))
+    wait(chrome, lambda d: "You can use the pool now" in text(d))
     gate.open()
 
 
@@ -333,5 +333,5 @@ def test_without_scripts_the_pages_are_complete(tmp_path: Path, chrome: webdrive
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
         shown = text(chrome)
-        for words in ("The pool is up", "Tokens a day", "irm ", "curl -fsSL", "no room left", "first key"):
+        for words in ("You can use the pool now", "Tokens a day", "irm ", "curl -fsSL", "no room left", "first key"):
             assert words in shown, words

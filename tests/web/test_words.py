@@ -64,7 +64,8 @@ def test_a_shortened_count_is_near_the_true_one(value: float) -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h"), (6700, "1 h 52 min"), (7200, "2 h"),
-     (47.9 * 3600, "47 h 54 min"), (200_000, "2 d 7 h"), (30 * 86_400, "30 d"), (-5, "0 s")],
+     (29_160, "8 h 6 min"), (86_376, "1 d"), (47.9 * 3600, "2 d"),
+     (200_000, "2 d 8 h"), (30 * 86_400, "30 d"), (-5, "0 s")],
 )  # fmt: skip
 def test_durations(seconds: float, shown: str) -> None:
     assert format.duration(seconds) == shown

@@ -15,6 +15,7 @@ from pool_server.users.models import ADMIN_USER, SESSIONS, AuditActor, Principal
 FRIEND_S = 30 * 86400.0
 ADMIN_S = 12 * 3600.0
 MAX_COOKIE = 512
+RESET_S = 600.0  # a session opened with a key may set a passphrase without the old one for so long
 
 
 class Sessions:
@@ -35,7 +36,7 @@ class Sessions:
         self._guard = guard  # fingerprint of the admin password, "" when there is none
         self.last_seen: dict[str, float] = {}  # user id → when, since the last flush
 
-    async def open(self, user_id: str, *, actor: AuditActor) -> tuple[str, float]:
+    async def open(self, user_id: str, *, actor: AuditActor, by_key: bool = False) -> tuple[str, float]:
         """A new session of a friend, or of the admin → the cookie's value and when it ends (unix seconds)."""
         now = self._clock()
         admin = user_id == ADMIN_USER
@@ -43,6 +44,7 @@ class Sessions:
         session = Session(user_id, admin, now, now + (ADMIN_S if admin else FRIEND_S), peer=actor.peer)
         session.epoch = view.epoch if view is not None else 0
         session.guard = self._guard() if admin else ""
+        session.by_key = by_key
         value = secrets.token_urlsafe(24)
 
         def keep(txn: Txn) -> None:
@@ -55,14 +57,9 @@ class Sessions:
     def find(self, cookie: str) -> Principal | None:
         """Whose session a cookie is, None when it is nobody's or has ended."""
         now = self._clock()
-        value = self._signer().opened(cookie, now) if len(cookie) <= MAX_COOKIE else None
-        raw = self._store.get(SESSIONS, _key(value)) if value else None
-        if value is None or raw is None:
+        mark, session = self._stored(cookie, now)
+        if session is None:
             return None
-        session = decode_session(raw)
-        if session.expires <= now:
-            return None
-        mark = _key(value).hex()[:12]
         if session.admin:
             current = bool(session.guard) and session.guard == self._guard()
             return Principal(ADMIN_USER, "admin", admin=True, session=mark) if current else None
@@ -71,6 +68,21 @@ class Sessions:
             return None
         self.last_seen[view.id] = now
         return Principal(view.id, view.name, session=mark)
+
+    def entered_by_key(self, cookie: str) -> bool:
+        """Whether this session was opened with a pool key a moment ago: its friend may have lost the passphrase."""
+        now = self._clock()
+        _, session = self._stored(cookie, now)
+        return session is not None and session.by_key and 0 <= now - session.created <= RESET_S
+
+    def _stored(self, cookie: str, now: float) -> tuple[str, Session | None]:
+        """A short name for the session and what is kept of it, None when there is none or it has run out."""
+        value = self._signer().opened(cookie, now) if 0 < len(cookie) <= MAX_COOKIE else None
+        raw = self._store.get(SESSIONS, _key(value)) if value else None
+        if value is None or raw is None:
+            return "", None
+        session = decode_session(raw)
+        return _key(value).hex()[:12], session if session.expires > now else None
 
     async def end(self, cookie: str, *, actor: AuditActor) -> None:
         """Ends the session of a cookie; nothing happens when there is none."""

@@ -112,8 +112,11 @@ class SignIn:
             attempt.passed()
             return await self._let_in(user.id, user.name, peer)
 
-    async def change_passphrase(self, principal: Principal, current: str, new: str, *, peer: str) -> SignedIn:
-        """A new passphrase for the caller, who proves the current one if there is one.
+    async def change_passphrase(
+        self, principal: Principal, current: str, new: str, *, peer: str, cookie: str = ""
+    ) -> SignedIn:
+        """A new passphrase for the caller, who proves the current one if there is one: by typing it, or for whoever
+        has lost it by the session `cookie`, opened with a key a moment ago.
 
         All sessions end but the new one that is returned. Raises RefusedError: 400, 401, 404, 429.
         """
@@ -121,7 +124,8 @@ class SignIn:
         if user is None:
             raise bad_value("only pool users have a passphrase")
         checked_passphrase(new)
-        if user.passphrase:
+        proven = self._sessions.entered_by_key(cookie) and self._sessions.find(cookie) == principal
+        if user.passphrase and not proven:
             async with self._throttle.attempt("friend", peer, names.skeleton(user.name)) as attempt:
                 await self._prove(user, current, attempt, peer, "the current passphrase is wrong")
         actor = AuditActor.of(principal, peer)
@@ -167,7 +171,7 @@ class SignIn:
             found = self._ring.authenticate(key)
             if isinstance(found, Principal):
                 attempt.passed()
-                return await self._let_in(found.user, found.name, peer)
+                return await self._let_in(found.user, found.name, peer, by_key=True)
             if found.status == 401:
                 await self._count(attempt, "friend", peer)
             raise RefusedError(found.denial, found.message, found.status, found.retry_at)
@@ -214,8 +218,9 @@ class SignIn:
             await self._count(attempt, "friend", peer)
             raise RefusedError(Denial.BAD_LOGIN, wrong, 401)
 
-    async def _let_in(self, user_id: str, name: str, peer: str) -> SignedIn:
-        cookie, expires = await self._sessions.open(user_id, actor=AuditActor("user", user_id, name, peer))
+    async def _let_in(self, user_id: str, name: str, peer: str, *, by_key: bool = False) -> SignedIn:
+        actor = AuditActor("user", user_id, name, peer)
+        cookie, expires = await self._sessions.open(user_id, actor=actor, by_key=by_key)
         return SignedIn(user_id, name, cookie, expires)
 
     def _takes_time(self, password: str) -> bool:

@@ -56,7 +56,8 @@ def money(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units: 6700 s → "1 h 51 min", 200000 s → "2 d 7 h", 42 s → "42 s"."""
+    """The two largest units: 42 s → "42 s", 29160 s → "8 h 6 min", 187200 s → "2 d 4 h". The one rule of pages, shell
+    and messages."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -64,9 +65,9 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(round(whole / 3600), 24)
     return f"{days} d {hours} h" if hours and days < 14 else f"{days} d"
 
 

@@ -5,7 +5,7 @@ Bars are inline SVG, because the pages allow no inline style.
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 
 from tornado.escape import xhtml_escape
 
@@ -16,7 +16,7 @@ from pool_server.web.base import format
 def bar(used: float | None, *, pace: float | None = None, label: str, kind: str = "") -> str:
     """A thin bar: how much is used (percent) and, as a mark, how much an even pace would have used by now.
 
-    `label` is what a screen reader says; `kind` is a provider's name for its colour, or "".
+    `label` is what a screen reader says; `kind` is a provider's name or a tone for its colour, or "".
     """
     filled = 0.0 if used is None else min(100.0, max(0.0, used))
     mark = ""
@@ -46,18 +46,18 @@ def moment(at: float | None, now: float, where: tzinfo, *, never: str = "never")
     if at is None:
         return never
     words = format.within(at, now) if at > now else format.ago(at, now)
-    clock = f"{format.clock(at, now, where)} {zone_name(at, where)}"
-    return f'<time datetime="{format.stamp(at)}" data-distance title="{clock}">{words}</time>'
+    return f'<time datetime="{format.stamp(at)}" data-distance title="{format.clock(at, now, where)}">{words}</time>'
 
 
 def clock(at: float, now: float, where: tzinfo) -> str:
-    """A clock time in the operator's zone, which the page's script moves into the viewer's."""
-    words = f"{format.clock(at, now, where)} {zone_name(at, where)}"
-    return f'<time datetime="{format.stamp(at)}" data-clock>{words}</time>'
+    """A clock time in the page's zone, which its foot names; the script moves both into the viewer's."""
+    return f'<time datetime="{format.stamp(at)}" data-clock>{format.clock(at, now, where)}</time>'
 
 
-def zone_name(at: float, where: tzinfo) -> str:
-    return datetime.fromtimestamp(at, where).tzname() or ""
+def until(at: float, now: float, where: tzinfo) -> str:
+    """When something still to come happens, both ways: "00:00 (in 8 h 6 min)"."""
+    words = f"{format.clock(at, now, where)} ({format.within(at, now)})"
+    return f'<time datetime="{format.stamp(at)}" data-clock data-until>{words}</time>'
 
 
 def setting(value: object) -> str:

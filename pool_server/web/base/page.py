@@ -9,7 +9,7 @@ from pool_server.web.assets.bundle import assets
 from pool_server.web.assets.paths import templates_folder
 from pool_server.web.base import format, html, labels
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
-from pool_server.web.dashboard import banner
+from pool_server.web.dashboard import banner, query_params
 from pool_server.web.onboarding import snippets
 
 
@@ -48,6 +48,7 @@ class PageHandler(BaseHandler, abstract=True):
         """What templates may name. Not the handler itself: a rendered template refers to its namespace and back, and
         would keep the request until the next collection."""
         theme, token = self.get_cookie("theme", ""), self.xsrf_token.decode()
+        zone = self.viewer_zone()
         return {
             "ctx": self.ctx,
             "caller": self.caller,
@@ -55,7 +56,8 @@ class PageHandler(BaseHandler, abstract=True):
             "fmt": format,
             "words": labels,
             "parts": html,
-            "zone": format.zone(self.ctx.settings.ledger.timezone),
+            "zone": format.zone(zone),
+            "zone_name": zone.replace("_", " "),
             "asset": assets().url,
             "first_account": snippets.first_account,
             "theme": theme if theme in THEMES else "",
@@ -66,6 +68,13 @@ class PageHandler(BaseHandler, abstract=True):
             "xsrf_token": token,
             "hidden": partial(html.hidden_fields, token=token, here=self.request.uri or "/"),
         }
+
+    def viewer_zone(self) -> str:
+        """The zone this page is written in: the one asked for, else the browser's own, else the operator's."""
+        try:
+            return query_params.zone_of(self)
+        except ProblemError:
+            return self.ctx.settings.ledger.timezone
 
     def form_done(self, value: Any) -> None:
         """A secret that is shown once, or an account's test, on a page of its own; else back to where the form was."""

@@ -10,7 +10,7 @@ from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
 from pool_server.web.dashboard import headline
-from pool_server.web.home import headroom, limits, own_requests
+from pool_server.web.home import headroom, limits, own_requests, standing
 from pool_server.web.onboarding import snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
@@ -41,11 +41,13 @@ class HomePage(PageHandler, abstract=True):
         ctx, base = self.ctx, self.base_url()
         key = LOCAL_KEY if principal.local else first_key or KEY_PLACE
         latest = ctx.ledger.latest(principal.user, LATEST)
+        bars = [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock())
+        providers = headroom.provider_rows(ctx)
         values: dict[str, Any] = {
             "first_key": first_key,
-            "providers": headroom.provider_rows(ctx),
-            "outlook": await headline.sentence(ctx),
-            "limits": [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock()),
+            "providers": providers,
+            "standing": standing.standing(bars, providers, await headline.sentence(ctx), draining=ctx.draining),
+            "limits": bars,
             "used": limits.used(ctx, principal.user),
             "notes": limits.price_notes_of(ctx, principal.user),
             "price_lines": principal.local,
@@ -59,6 +61,7 @@ class HomePage(PageHandler, abstract=True):
             "key_place": KEY_PLACE,
             "local": principal.local,
             "principal": principal,
+            "by_key": ctx.users.entered_by_key(self.session_cookie) and not first_key,
         }
         self.page("home.html", title="Home", **values)
 

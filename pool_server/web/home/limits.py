@@ -26,6 +26,20 @@ COUNTED = (
 DAY = 86_400.0
 
 
+# How a friend's own part is called where a sentence speaks of it, and what happens to it in the end.
+YOURS = {
+    "requests_per_minute": ("Your requests for this minute are", "They free up"),
+    "concurrent": ("Your requests at once are", "They free up"),
+    "tokens_5h": ("Your tokens for 5 hours are", "They free up"),
+    "tokens_day": ("Your tokens for today are", "They reset"),
+    "tokens_week": ("Your tokens for this week are", "They reset"),
+    "tokens_month": ("Your tokens for this month are", "They reset"),
+    "cost_day": ("Your budget for today is", "It resets"),
+    "cost_week": ("Your budget for this week is", "It resets"),
+    "cost_month": ("Your budget for this month is", "It resets"),
+}
+
+
 class LimitRow(NamedTuple):
     """One limit: `percent` of it used, the figures in words, and when some of it comes back (unix seconds)."""
 
@@ -33,6 +47,22 @@ class LimitRow(NamedTuple):
     percent: float
     words: str
     frees: float | None
+    yours: str = ""
+    returns: str = ""
+
+    @property
+    def used_up(self) -> bool:
+        return self.percent >= 100
+
+    @property
+    def state(self) -> str:
+        """ "Used up", or how much is used."""
+        return "Used up" if self.used_up else f"{format.percent(self.percent)} used"
+
+    @property
+    def tone(self) -> str:
+        """bad, warn or "" for what is fine and needs no colour."""
+        return "bad" if self.used_up else "warn" if self.percent >= 80 else ""
 
 
 def rows(standing: dict[str, Any], now: float) -> list[LimitRow]:
@@ -47,7 +77,8 @@ def rows(standing: dict[str, Any], now: float) -> list[LimitRow]:
         frees = standing["frees"].get(name)
         percent = 100.0 * used / limit if limit else 100.0
         words = f"{say(used)} of {say(limit)}"
-        found.append(LimitRow(label, percent, words, frees if used and frees and frees > now else None))
+        frees = frees if used and frees and frees > now else None
+        found.append(LimitRow(label, percent, words, frees, *YOURS[name]))
     return found
 
 

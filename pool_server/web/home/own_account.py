@@ -92,6 +92,8 @@ class Passphrase(OwnHandler, access=Access.FRIEND):
 
     async def post(self) -> None:
         asked = self.body_as(NewPassphrase)
-        entry = await self.ctx.users.change_passphrase(self.person, asked.current, asked.new, peer=self.peer)
+        entry = await self.ctx.users.change_passphrase(
+            self.person, asked.current, asked.new, peer=self.peer, cookie=self.session_cookie
+        )
         self.set_session(entry.cookie, entry.expires)
         self.answer({"changed": True})

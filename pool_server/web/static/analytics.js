@@ -3,13 +3,6 @@
 const charts = new Map();
 const DENSE = 60; // more bars than this have no line on top
 
-// The viewer's own zone, told once: from then on the server writes the page in it.
-function tellZone() {
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  if (!zone || document.cookie.includes("tz=")) return;
-  document.cookie = `tz=${zone}; path=/; max-age=31536000; samesite=strict`;
-}
-
 function number(text) {
   return text === "" ? null : Number(text.replaceAll(",", ""));
 }
@@ -169,7 +162,6 @@ function drawAll() {
   for (const figure of document.querySelectorAll("[data-chart]")) draw(figure);
 }
 
-tellZone();
 drawAll();
 document.addEventListener("refreshed", drawAll);
 document.addEventListener("themechange", drawAll);

@@ -9,9 +9,10 @@ export function duration(seconds) {
   if (minutes < 60) return `${minutes} min`;
   const hours = Math.floor(minutes / 60);
   const rest = minutes % 60;
-  if (hours < 48) return rest ? `${hours} h ${String(rest).padStart(2, "0")} min` : `${hours} h`;
-  const days = Math.floor(hours / 24);
-  return hours % 24 && days < 14 ? `${days} d ${hours % 24} h` : `${days} d`;
+  if (hours < 24) return rest ? `${hours} h ${rest} min` : `${hours} h`;
+  const rounded = Math.round(whole / HOUR);
+  const days = Math.floor(rounded / 24);
+  return rounded % 24 && days < 14 ? `${days} d ${rounded % 24} h` : `${days} d`;
 }
 
 function distance(seconds) {
@@ -40,18 +41,29 @@ export function refreshTimes(root = document) {
   for (const time of root.querySelectorAll("time[data-distance], time[data-clock]")) {
     const moment = new Date(time.dateTime);
     if ("clock" in time.dataset) {
-      say(time, clock(moment, now), moment.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" }));
+      const ahead = "until" in time.dataset && moment > now ? ` (in ${duration((moment - now) / 1000)})` : "";
+      say(time, clock(moment, now) + ahead, moment.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" }));
       continue;
     }
     // What was still to come when the page was written never turns into "ago" under the reader's eyes.
     const seconds = (moment - now) / 1000;
     time.dataset.ahead ??= String(seconds > 0);
     const passed = time.dataset.ahead === "true" && seconds <= 0;
-    say(time, passed ? "any moment" : distance(seconds), `${clock(moment, now)}, your time`);
+    say(time, passed ? "any moment" : distance(seconds), `${clock(moment, now)}`);
   }
 }
 
+// The viewer's own zone: named once on this page, and told to the server, which writes the next one in it.
+function tellZone() {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (!zone) return;
+  for (const named of document.querySelectorAll("[data-zone]")) named.textContent = zone.replaceAll("_", " ");
+  if (document.cookie.includes(`tz=${zone}`)) return;
+  document.cookie = `tz=${zone}; path=/; max-age=31536000; samesite=strict`;
+}
+
 export function startTimes() {
+  tellZone();
   refreshTimes();
   setInterval(() => refreshTimes(), 15000);
 }

@@ -1,0 +1,53 @@
+"""The focal line of a friend's home: may I go on, until when, and if not, when again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pool_server.web.base import format
+from pool_server.web.home.headroom import ProviderRow
+from pool_server.web.home.limits import LimitRow
+
+NEARLY = 80.0  # percent of a limit from which it is worth a word
+
+
+class Standing(NamedTuple):
+    """`headline` stands alone on its line. `at` (unix seconds) is when what `verb` says happens, None when that is
+    not known; `rest` follows. `tone` is good, warn or bad."""
+
+    headline: str
+    tone: str
+    verb: str = ""
+    at: float | None = None
+    rest: str = ""
+
+
+def standing(
+    limits: Sequence[LimitRow], providers: Sequence[ProviderRow], outlook: str, *, draining: bool = False
+) -> Standing:
+    """What matters most to this friend now. Their own used-up limit comes before anything said of the pool.
+
+    `outlook` is the pool's headroom as one sentence without its full stop, "" when there is none.
+    """
+    ready = [row for row in providers if row.ready]
+    said = f"{outlook}." if outlook else ""
+    used_up = [row for row in limits if row.used_up]
+    if used_up:
+        last = max(used_up, key=lambda row: row.frees or 0.0)
+        pool = "The pool itself has headroom." if ready else said
+        return Standing(f"{last.yours} used up.", "bad", last.returns, last.frees, pool)
+    if draining:
+        return Standing("The pool is restarting.", "warn", rest="It takes new requests again in a moment.")
+    if not providers:
+        return Standing("The pool has no accounts yet.", "bad")
+    if not ready:
+        returns = [row.next_return for row in providers if row.next_return]
+        if not returns:
+            return Standing("No account can serve you now.", "bad", rest="The operator has to sign in again.")
+        return Standing("The pool is used up.", "bad", "Headroom returns", min(returns), said)
+    nearly = [row for row in limits if row.percent >= NEARLY]
+    if nearly:
+        most = max(nearly, key=lambda row: row.percent)
+        return Standing(f"{most.yours} {format.percent(most.percent)} used.", "warn", most.returns, most.frees, said)
+    return Standing("You can use the pool now.", "good", rest=said)
