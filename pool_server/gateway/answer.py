@@ -17,7 +17,7 @@ from typing import Protocol
 from pool_server import dialects
 from pool_server.core.enums import FaultKind, Outcome, Signal
 from pool_server.core.models import Fault
-from pool_server.providers import network_fault
+from pool_server.providers import Shield, network_fault
 
 HOLD_EVENTS = 32
 HOLD_BYTES = 256 << 10
@@ -69,16 +69,16 @@ Step = Write | Withhold | Fault | End  # a bare Fault: nothing was released, ano
 
 
 class AnsweringAccount(Protocol):
-    """The account that answers, as far as its answer must know it."""
+    """The account that answers, as far as its answer must know it. All that goes down passes its `shield`."""
+
+    @property
+    def shield(self) -> Shield: ...
 
     def judge(self, status: int, body: bytes) -> Fault:
         """What an error of this status and JSON body within the answer means."""
 
     def limits(self, raw: bytes) -> bytes:
         """Learns from a quota event (raw JSON) and returns what the client is shown in its place."""
-
-    def hide(self, piece: Piece) -> Piece:
-        """The piece without the account's secrets."""
 
 
 class Transformer(Protocol):
@@ -136,6 +136,7 @@ class RelayedAnswer:
         self.done = False
         self.ending = Ending.BROKEN
         self._account = account
+        self._shield = account.shield
         self._status = status
         self._held: list[Piece] = []
         self._held_bytes = 0
@@ -220,8 +221,6 @@ class RelayedAnswer:
     def _with_held(self, end: End, *pieces: Piece) -> End:
         """The end, with everything that is to be released behind its record."""
         end.pieces = [*self._release().pieces, *(piece for piece in pieces if piece)]
-        if end.fault is not None:
-            end.pieces = [self._account.hide(piece) for piece in end.pieces]  # the error's own words go to the client
         return end
 
 
@@ -259,7 +258,11 @@ class StreamAnswer(RelayedAnswer):
         signal = self.meter.feed(piece)  # type: ignore[arg-type]  # spelt out: this is each event's way
         # `is` spares the flag arithmetic, which costs more than the rest of an ordinary event's way.
         if (signal is Signal.RENDERED or signal is Signal.NONE) and self.meter.at_boundary:
-            return True
+            for needle in self._shield.needles:
+                if needle in piece:
+                    break
+            else:
+                return True
         self._known, self._said = len(piece), signal
         return False
 
@@ -280,6 +283,7 @@ class StreamAnswer(RelayedAnswer):
             out = self._with_limits_replaced(out)
         if self._transformer is not None and out:
             out = self._transformer.feed(out)
+        out = self._shield.feed(out)
         if end is not None:
             return self._with_held(end, out)
         if not out:
@@ -345,6 +349,7 @@ class StreamAnswer(RelayedAnswer):
         self._drop_tail()
         if self._transformer is not None:
             rest = (self._transformer.feed(rest) if rest else b"") + self._transformer.finish()
+        rest = self._shield.feed(rest) + self._shield.rest()
         if end is not None:
             return self._with_held(end, rest)
         return Write([rest]) if rest else WITHHOLD
@@ -377,7 +382,7 @@ class BufferedAnswer(RelayedAnswer):
         self.meter.feed(piece)
         if self._transformer is not None:
             piece = self._transformer.feed(piece)
-        previous, self._last = self._last, piece
+        previous, self._last = self._last, self._shield.feed(piece)
         if not previous:
             return WITHHOLD
         self.committed = True
@@ -391,7 +396,8 @@ class BufferedAnswer(RelayedAnswer):
             return step
         if step is None and not self.meter.complete:
             return self.broken(network_fault("the answer ended before it was complete"))
-        rest = self._transformer.finish() if self._transformer is not None else b""
+        rest = self._shield.feed(self._transformer.finish()) if self._transformer is not None else b""
+        rest += self._shield.rest()
         end = step or self._complete()
         self.ending = Ending.COMPLETE  # an error is a whole body too
         last, self._last = self._last, b""
@@ -412,8 +418,12 @@ class FrameAnswer(RelayedAnswer):
 
     def ordinary(self, piece: Piece) -> bool:
         signal = self._frames.feed(piece) if type(piece) is str else Signal.RENDERED
-        if signal is Signal.RENDERED or signal is Signal.NONE:
-            return True
+        if (signal is Signal.RENDERED or signal is Signal.NONE) and type(piece) is str:
+            for word in self._shield.words:
+                if word in piece:
+                    break
+            else:
+                return True
         self._said = signal
         return False
 
@@ -421,6 +431,7 @@ class FrameAnswer(RelayedAnswer):
         signal, self._said = self._said, None
         if signal is None:
             signal = self._frames.feed(piece) if isinstance(piece, str) else Signal.RENDERED
+        piece = self._shield.text(piece) if isinstance(piece, str) else self._shield.whole(piece)
         if signal is not Signal.RENDERED and signal is not Signal.NONE:
             if signal & Signal.LIMITS:
                 for raw in self.meter.limits:

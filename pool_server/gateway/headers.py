@@ -1,7 +1,7 @@
 """Header rules of the data plane, both directions. Pure.
 
 Upwards goes what the client sent, minus our own credential, hop-by-hop, forwarding, cookie and X-Pool-* headers;
-downwards what the provider sent, minus hop-by-hop and cookies.
+downwards what clients are known to read.
 """
 
 from __future__ import annotations
@@ -11,37 +11,74 @@ from functools import lru_cache
 from itertools import islice
 from urllib.parse import unquote_plus
 
-from pool_server.providers import client_headers
+from pool_server.providers import Shield, client_headers
 
-_HOP_BY_HOP = frozenset(
+# What clients read of an answer; all else stays here: what a browser would act on (cookies, Clear-Site-Data, Refresh,
+# Access-Control-*, Content-Security-Policy, Location), what a proxy in front would (X-Accel-Redirect, X-Sendfile), what
+# speaks of the connection, and what names the account (…-Organization).
+_GOES_DOWN = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        "accept-ranges",
+        "age",
+        "cache-control",
+        "cf-ray",
+        "content-disposition",
+        "content-language",
+        "content-range",
+        "content-type",
+        "deprecation",
+        "etag",
+        "expires",
+        "last-modified",
+        "request-id",
+        "retry-after",
+        "retry-after-ms",
+        "server-timing",
+        "sunset",
+        "vary",
+        "warning",
+        "x-client-request-id",
+        "x-error-json",
+        "x-generation-id",
+        "x-models-etag",
+        "x-reasoning-included",
+        "x-request-id",
+        "x-should-retry",
     }
 )
-_DOWN_DROPPED = _HOP_BY_HOP | {
-    "set-cookie",
-    "content-length",
-    "content-encoding",
-    "alt-svc",
-    "server",
-    "date",
-    "x-pool-request-id",
-}
+_GO_DOWN = (
+    "anthropic-",
+    "openai-",
+    "ratelimit-",
+    "x-codex-",
+    "x-dashscope-",
+    "x-gemini-",
+    "x-goog-upload-",
+    "x-groq-",
+    "x-oai-",
+    "x-openai-",
+    "x-ratelimit-",
+)
+_NAME_THE_ACCOUNT = frozenset(
+    {"anthropic-organization-id", "openai-organization", "openai-project", "x-openai-organization", "x-openai-project"}
+)
+# An answer is data, whatever an upstream makes of it: on the origin that holds the pages' cookies nothing of it runs,
+# is framed, or is read by other sites.
+SAFE = (
+    ("Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+SAFE_STREAM = (*SAFE, ("X-Accel-Buffering", "no"))  # nginx in front would hold the events back
+_BROWSED = frozenset({"document", "iframe", "frame", "embed", "object", "fencedframe"})
 _MOST_KEYS = 4
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
 
 
 @lru_cache(maxsize=4096)
 def _goes_down(name: str) -> bool:
-    return name.lower() not in _DOWN_DROPPED
+    lower = name.lower()
+    return lower in _GOES_DOWN or (lower.startswith(_GO_DOWN) and lower not in _NAME_THE_ACCOUNT)
 
 
 def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -49,14 +86,25 @@ def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return client_headers(headers)
 
 
-def downward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The provider's headers that may reach the client; Content-Length is set anew by whoever writes, and bodies go
-    down decoded."""
-    return [pair for pair in headers if _goes_down(pair[0])]
+def downward(headers: Iterable[tuple[str, str]], shield: Shield) -> list[tuple[str, str]]:
+    """The provider's headers that may reach the client, without the account's secrets. Whoever writes sets
+    Content-Length; bodies go down decoded."""
+    return shield.headers([pair for pair in headers if _goes_down(pair[0])])
+
+
+def navigates(headers: Mapping[str, str]) -> bool:
+    """Would a browser show the answer, as a page or within one? Plain http to a name carries no Sec-Fetch-*."""
+    return headers.get("Sec-Fetch-Dest", "") in _BROWSED or headers.get("Accept", "").startswith("text/html")
+
+
+def _from_a_browser(headers: Mapping[str, str]) -> bool:
+    """Node's fetch sends Sec-Fetch-Mode and no other of these."""
+    return bool(headers.get("Sec-Fetch-Site") or headers.get("Sec-Fetch-Dest")) or navigates(headers)
 
 
 def credentials(headers: Mapping[str, str], query: str) -> list[str]:
-    """Every credential the client presented, likeliest first, without doubles."""
+    """Every credential the client presented, likeliest first, without doubles. Of a browser none in the query: any
+    page could have made it ask, and addresses are kept and passed on."""
     found: list[str] = []
     bearer = headers.get("Authorization", "")
     if bearer[:7].lower() == "bearer ":
@@ -65,7 +113,7 @@ def credentials(headers: Mapping[str, str], query: str) -> list[str]:
         value = headers.get(name, "").strip()
         if value and value not in found:
             found.append(value)
-    if "key=" in query:
+    if "key=" in query and not _from_a_browser(headers):
         for value in _keys_in(query):
             if value not in found:
                 found.append(value)

@@ -39,7 +39,7 @@ from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.transports import LIVED_TOO_LONG, ClientTransport, UpstreamAnswer, UpstreamRefusal
 from pool_server.gateway.websocket.bridge import ContinuationLostError
 from pool_server.http1 import ClientDisconnectedError, UpstreamDisconnectedError
-from pool_server.providers import Credential, network_fault, provider_module, redact
+from pool_server.providers import Credential, Shield, network_fault, provider_module, redact
 
 log = logging.getLogger("pool_server.gateway")
 
@@ -81,6 +81,7 @@ class Pipeline:
         self._timers = WaitTimers(self._loop.time())
         self._account = ""
         self._credential: Credential
+        self.shield: Shield  # of the credential that is asked with
         self._transformer: Transformer | None = None
         self._unsealed = False
         self._shown = False  # the client has something of an account's answer
@@ -239,6 +240,7 @@ class Pipeline:
     async def _ask(self) -> Fault | None:
         """One upstream request; None when the client has its answer."""
         x, transport = self._x, self._transport
+        self.shield = Shield(self._credential)
         x.upstream_url = transport.prepare(self._credential)
         opened = await transport.open(self._account, self._credential, self._body())
         if isinstance(opened, Fault):
@@ -246,7 +248,7 @@ class Pipeline:
         if opened.fields:
             x.observe(self._account, self._credential, opened.fields)
         if isinstance(opened, UpstreamRefusal):
-            refusal = msgspec.structs.replace(opened, body=self._credential.hide(opened.body))
+            refusal = msgspec.structs.replace(opened, body=self.shield.whole(opened.body))
             # What the pool had added is left out, once: the host is not asked for it any more.
             return await (self._ask() if x.usage_refused(refusal.body) else self._refused(refusal))
         self._source = opened
@@ -296,8 +298,7 @@ class Pipeline:
         x.failed(self._account, self._credential, fault)
         x.first_byte_ms = None
         await x.record(Outcome.REQUEST_FAULT, refusal.status, fault.message)
-        told = [(name, self._credential.hide_text(value)) for name, value in refusal.headers]
-        await self._transport.refuse(msgspec.structs.replace(refusal, headers=told), fault)
+        await self._transport.refuse(refusal, fault, self.shield)
         return None
 
     # -- its answer
@@ -407,7 +408,7 @@ class Pipeline:
             length = sum(map(len, pieces))
         elif not answer.streams and self._transformer is None:
             length = _content_length(self._source)
-        return self._transport.begin(pieces, length)
+        return self._transport.begin(pieces, length, self.shield)
 
     async def _ended(self, end: End, answer: RelayedAnswer) -> None:
         """Makes the end's record durable, before its last bytes are released."""
@@ -435,9 +436,6 @@ class Pipeline:
     def limits(self, raw: bytes) -> bytes:
         self._x.observe_event(self._account, self._credential, raw)
         return self._x.rooms.view.event(self._x.principal)
-
-    def hide(self, piece: Piece) -> Piece:
-        return self._credential.hide(piece) if isinstance(piece, bytes) else self._credential.hide_text(piece)
 
     # -- the clock
 

@@ -21,7 +21,7 @@ from pool_server.gateway.answer import Transformer
 from pool_server.gateway.emulation.answers import LocalAnswers
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.exchange import Exchange, HeadroomGauge, Services
-from pool_server.gateway.headers import credentials
+from pool_server.gateway.headers import credentials, navigates
 from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.http.stream_usage import UsageQuestion
 from pool_server.gateway.routes import Route, match
@@ -76,6 +76,9 @@ class Gateway:
         """Who calls: a principal, None for the few calls open to all, or the error that turns them away."""
         if self.draining:
             return ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
+        if navigates(request.headers):
+            message = "This address is for API clients; open the pool's own pages in a browser."
+            return ClientError(ErrorKind.FORBIDDEN, message, 403, code="not_a_page")
         users = self.rooms.users
         if not self.rooms.settings.friends_mode:
             refusal = local_refusal(request.remote_ip or "", request.headers)

@@ -10,7 +10,7 @@ import msgspec
 from pool_server.core.models import ClientError, Fault
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.http1 import UpstreamDisconnectedError
-from pool_server.providers import Credential
+from pool_server.providers import Credential, Shield
 
 LIVED_TOO_LONG = "websocket_connection_limit_reached"  # the provider's word for: connect again
 
@@ -82,9 +82,10 @@ class ClientTransport(Protocol):
     def drop(self) -> None:
         """Lets go of the account that was asked."""
 
-    def begin(self, pieces: list[Piece], length: int | None) -> Awaitable[None] | None:
-        """Begins the answer, with its headers; `length` of the whole body in bytes, None when it is not known. Like
-        `write`, something to wait for while the client is behind; both raise `ClientDisconnectedError`."""
+    def begin(self, pieces: list[Piece], length: int | None, shield: Shield) -> Awaitable[None] | None:
+        """Begins the answer, with its headers behind the account's shield; `length` of the whole body in bytes, None
+        when it is not known. Like `write`, something to wait for while the client is behind; both raise
+        `ClientDisconnectedError`."""
 
     def write(self, piece: Any) -> Awaitable[None] | None:
         """A further piece."""
@@ -95,7 +96,7 @@ class ClientTransport(Protocol):
     async def end(self, ending: Ending, error: ClientError | None) -> None:
         """The answer that was begun is over; `error` says why where a stream broke off."""
 
-    async def refuse(self, refusal: UpstreamRefusal, fault: Fault) -> None:
+    async def refuse(self, refusal: UpstreamRefusal, fault: Fault, shield: Shield) -> None:
         """Tells the client the provider's own refusal."""
 
     async def tell(self, error: ClientError) -> None:

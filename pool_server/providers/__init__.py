@@ -27,6 +27,7 @@ from pool_server.providers.qwen.module import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
 from pool_server.providers.requests import client_headers
 from pool_server.providers.routing import providers_for
+from pool_server.providers.shield import Shield
 
 _CODEX = Codex()
 _MODULES: dict[Provider, ProviderModule] = {
@@ -60,6 +61,7 @@ __all__ = [
     "SetupDone",
     "SetupStage",
     "SetupStep",
+    "Shield",
     "UsageAnswer",
     "base_for",
     "catalogue_request",

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pool_server import dialects
-from pool_server.core.enums import Dialect, FaultKind, Operation, Outcome
+from pool_server.core.enums import CredentialKind, Dialect, FaultKind, Operation, Outcome, Provider
 from pool_server.core.models import Fault
 from pool_server.gateway.answer import (
     BufferedAnswer,
@@ -20,8 +20,10 @@ from pool_server.gateway.answer import (
     Withhold,
     Write,
 )
+from pool_server.providers import Credential, Shield
 
 SECRET = "sk-secret-of-the-account"
+MASK = "[hidden]****************"
 
 
 class Someone:
@@ -29,6 +31,7 @@ class Someone:
 
     def __init__(self) -> None:
         self.learnt: list[bytes] = []
+        self.shield = Shield(Credential(Provider.OPENAI, "openai:a", CredentialKind.API_KEY, api_key=SECRET))
 
     def judge(self, status: int, body: bytes) -> Fault:
         kind = FaultKind.REQUEST if status == 400 else FaultKind.OVERLOAD
@@ -37,11 +40,6 @@ class Someone:
     def limits(self, raw: bytes) -> bytes:
         self.learnt.append(raw)
         return b'{"type":"codex.rate_limits","mine":true}'
-
-    def hide(self, piece: Piece) -> Piece:
-        if isinstance(piece, str):
-            return piece.replace(SECRET, "***")
-        return piece.replace(SECRET.encode(), b"***")
 
 
 class Playbook:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Dialect, FaultKind, Outcome
 from pool_server.gateway import answer as answers
 from pool_server.gateway.answer import End, Ending, WaitTimers, Write
-from tests.gateway.playbook import SECRET, Playbook, body, delta, event, frame, frames, stream
+from tests.gateway.playbook import MASK, SECRET, Playbook, body, delta, event, frame, frames, stream
 
 ROLE = event({"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}]})
 DONE = event(b"[DONE]")
@@ -64,7 +64,7 @@ def test_a_fault_before_anything_was_shown_is_another_accounts_chance(before: li
 def test_the_requests_own_fault_is_told_in_the_providers_words_without_the_secret() -> None:
     play = stream()
     play.feed(ROLE).nothing()
-    play.feed(REFUSED).ends(Outcome.REQUEST_FAULT, ROLE, REFUSED.replace(SECRET.encode(), b"***"), status=400)
+    play.feed(REFUSED).ends(Outcome.REQUEST_FAULT, ROLE, REFUSED.replace(SECRET.encode(), MASK.encode()), status=400)
     play.finish().nothing()
     assert play.answer.ending is Ending.ERROR
 
@@ -72,7 +72,7 @@ def test_the_requests_own_fault_is_told_in_the_providers_words_without_the_secre
 def test_a_fault_after_the_commit_point_is_a_cut() -> None:
     play = stream()
     play.feed(delta("a")).writes(delta("a"))
-    play.feed(ERROR).ends(Outcome.CUT, ERROR.replace(SECRET.encode(), b"***"), status=503)
+    play.feed(ERROR).ends(Outcome.CUT, ERROR.replace(SECRET.encode(), MASK.encode()), status=503)
     assert play.answer.ending is Ending.ERROR
 
 
@@ -223,7 +223,7 @@ def test_an_error_for_a_body_is_judged_before_it_is_shown() -> None:
     body().feed(error).nothing().finish().fails(FaultKind.OVERLOAD)
     own = json.dumps({"error": {"message": SECRET, "code": 400}}).encode()
     play = body().feed(own).nothing().finish()
-    play.ends(Outcome.REQUEST_FAULT, own.replace(SECRET.encode(), b"***"), status=400)
+    play.ends(Outcome.REQUEST_FAULT, own.replace(SECRET.encode(), MASK.encode()), status=400)
     assert play.answer.ending is Ending.COMPLETE  # it is a whole body
 
 
@@ -262,7 +262,7 @@ def test_a_turn_that_fails_moves_on_is_told_or_is_asked_for_again() -> None:
     frames().feed(CREATED).nothing().feed(failed("server_is_overloaded")).fails(FaultKind.OVERLOAD)
     told = failed("invalid_prompt")
     play = frames().feed(CREATED).nothing().feed(told)
-    play.ends(Outcome.REQUEST_FAULT, CREATED, told.replace(SECRET, "***"), status=400)
+    play.ends(Outcome.REQUEST_FAULT, CREATED, told.replace(SECRET, MASK), status=400)
     assert play.answer.ending is Ending.ERROR
     play = frames().feed(WORD).writes(WORD).feed(failed("server_is_overloaded")).ends(Outcome.CUT, status=503)
     assert play.answer.ending is Ending.BROKEN

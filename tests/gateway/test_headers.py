@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pool_server.core.enums import CredentialKind, Provider
 from pool_server.gateway.headers import credentials, downward, query_without_key, upward
+from pool_server.providers import Credential, Shield
+
+SHIELD = Shield(Credential(Provider.OPENAI, "openai:a", CredentialKind.API_KEY, api_key="sk-Secret/of=it"))
 
 
 def test_only_the_clients_own_headers_go_up_in_their_order() -> None:
@@ -42,7 +46,7 @@ def test_cookies_and_hop_by_hop_do_not_come_down() -> None:
         ("X-Codex-Turn-State", "t"),
         ("Content-Length", "1"),
     ]
-    assert downward(sent) == [("X-Codex-Turn-State", "t")]
+    assert downward(sent, SHIELD) == [("X-Codex-Turn-State", "t")]
 
 
 def test_a_credential_is_found_wherever_a_client_puts_it() -> None:

@@ -8,6 +8,7 @@ from asyncio import Future
 from pool_server import dialects
 from pool_server.core.enums import Dialect
 from pool_server.core.models import ClientError
+from pool_server.gateway.headers import SAFE, SAFE_STREAM
 from pool_server.http1 import ClientDisconnectedError, Response
 
 REQUEST_ID = "X-Pool-Request-Id"
@@ -34,7 +35,8 @@ class Reply:
         self, status: int, headers: list[tuple[str, str]], chunk: bytes = b"", *, length: int | None = None
     ) -> Future[None] | None:
         """Sends the headers and a first piece; without `length` the body is chunked."""
-        behind = self._response.start(status, [*headers, (REQUEST_ID, self.request_id)], chunk, length=length)
+        safe = SAFE if length is not None else SAFE_STREAM
+        behind = self._response.start(status, [*headers, *safe, (REQUEST_ID, self.request_id)], chunk, length=length)
         self.started, self.status = True, status
         self.bytes += len(chunk)
         return behind

@@ -15,7 +15,7 @@ from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.transports import UpstreamRefusal
 from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer, UpstreamDisconnectedError
-from pool_server.providers import Credential, network_fault, provider_module
+from pool_server.providers import Credential, Shield, network_fault, provider_module
 
 _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
 
@@ -100,12 +100,12 @@ class HttpTransport:
 
     # -- down
 
-    def begin(self, pieces: list[Piece], length: int | None) -> Future[None] | None:
+    def begin(self, pieces: list[Piece], length: int | None, shield: Shield) -> Future[None] | None:
         chunk = b"".join(pieces)  # type: ignore[arg-type]  # of bytes they are made here
         if self._reply.started:  # early headers are out already
             return self._reply.write(chunk)
         assert self._answer is not None
-        headers = downward(self._answer.headers)
+        headers = downward(self._answer.headers, shield)
         if self._shows_limits:
             headers = self._x.rooms.view.instead(headers, self._x.principal)
         return self._reply.start(self._answer.status, headers, chunk, length=length)
@@ -126,11 +126,11 @@ class HttpTransport:
         else:
             self._reply.break_off(self._x.route.dialect)
 
-    async def refuse(self, refusal: UpstreamRefusal, fault: Fault) -> None:
+    async def refuse(self, refusal: UpstreamRefusal, fault: Fault, shield: Shield) -> None:
         if self._reply.started:
             await self.tell(ClientError(ErrorKind.BAD_REQUEST, fault.message, refusal.status, code=fault.code))
         else:
-            await self._reply.whole(refusal.status, downward(refusal.headers), refusal.body)
+            await self._reply.whole(refusal.status, downward(refusal.headers, shield), refusal.body)
 
     async def tell(self, error: ClientError) -> None:
         await self._reply.tell(self._x.route.dialect, error)

@@ -22,7 +22,7 @@ from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome, Transport
 from pool_server.core.models import ClientCall, ClientError, Fault
 from pool_server.gateway.exchange import Exchange, new_request_id
-from pool_server.gateway.headers import downward, query_without_key, upward
+from pool_server.gateway.headers import SAFE, downward, query_without_key, upward
 from pool_server.gateway.http.reply import REQUEST_ID
 from pool_server.gateway.pipeline import Pipeline
 from pool_server.gateway.routes import Route, match
@@ -31,7 +31,7 @@ from pool_server.gateway.websocket.links import FRAME_CAP, Link, LinkClosedError
 from pool_server.gateway.websocket.protocol import RelayProtocol
 from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
 from pool_server.http1 import ClientDisconnectedError
-from pool_server.providers import Credential
+from pool_server.providers import Credential, Shield
 from pool_server.users import Principal
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class CodexSocket(WebSocketHandler):
         self._route: Route | None = None
         self.principal: Principal | None = None
         self.link: Link | None = None
+        self._shield: Shield | None = None  # of the credential the link was made with
         self._turn: asyncio.Task[None] | None = None
         self._idle: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None  # of the turn under way
@@ -80,7 +81,8 @@ class CodexSocket(WebSocketHandler):
         assert self._route is not None
         admitted = self._gateway.door(self.request, self._route)
         request_id = new_request_id(time.time())
-        self.set_header(REQUEST_ID, request_id)
+        for name, value in (*SAFE, (REQUEST_ID, request_id)):
+            self.set_header(name, value)
         if isinstance(admitted, ClientError):
             self._refuse(admitted)
             return
@@ -95,7 +97,8 @@ class CodexSocket(WebSocketHandler):
             self._refuse(refused)
             return
         assert self.link is not None
-        headers = x.rooms.view.instead(downward(self.link.handshake.items()), x.principal)
+        assert self._shield is not None
+        headers = x.rooms.view.instead(downward(self.link.handshake.items(), self._shield), x.principal)
         for name, value in headers:
             if name not in _UNSENT:
                 self.set_header(name, value)
@@ -121,6 +124,7 @@ class CodexSocket(WebSocketHandler):
     async def tie(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
         """Ties the socket to an account with a new link; the fault that stands against it."""
         self.drop_link()
+        self._shield = Shield(credential)
         self.link, fault = await self._dialler.dial(x, account, credential)
         if self.link is not None:
             turn_state = self.link.handshake.get("x-codex-turn-state")
@@ -287,7 +291,8 @@ class CodexSocket(WebSocketHandler):
     def mirror(self, closed: LinkClosedError) -> None:
         """The upstream hung up: the client gets the same code, so that it reconnects."""
         self.drop_link()
-        self.close(RESTARTING if closed.code in _SILENT_CODES else closed.code, closed.reason)
+        reason = self._shield.text(closed.reason) if self._shield is not None else closed.reason
+        self.close(RESTARTING if closed.code in _SILENT_CODES else closed.code, reason)
 
     def _watch_idle(self) -> None:
         """Between turns somebody must listen, or an upstream that hung up would go unnoticed."""
@@ -295,9 +300,13 @@ class CodexSocket(WebSocketHandler):
             self._idle = asyncio.get_running_loop().create_task(self._listen(self.link))
 
     async def _listen(self, link: Link) -> None:
+        shield = self._shield
         try:
             while True:
-                behind = self.send_frame(await link.receive())
+                frame = await link.receive()
+                if shield is not None:
+                    frame = shield.text(frame) if isinstance(frame, str) else shield.whole(frame)
+                behind = self.send_frame(frame)
                 if behind is not None:
                     await behind
         except LinkClosedError as closed:

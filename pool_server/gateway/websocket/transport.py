@@ -14,7 +14,7 @@ from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.transports import LIVED_TOO_LONG, UpstreamRefusal
 from pool_server.gateway.websocket.links import Link, LinkClosedError
 from pool_server.http1 import UpstreamDisconnectedError
-from pool_server.providers import Credential, network_fault
+from pool_server.providers import Credential, Shield, network_fault
 
 if TYPE_CHECKING:
     from pool_server.gateway.websocket.handler import CodexSocket
@@ -95,7 +95,7 @@ class TurnTransport:
 
     # -- down
 
-    def begin(self, pieces: list[Piece], length: int | None) -> Awaitable[None] | None:
+    def begin(self, pieces: list[Piece], length: int | None, shield: Shield) -> Awaitable[None] | None:
         behind = None
         for piece in pieces:
             behind = self.write(piece)
@@ -119,7 +119,7 @@ class TurnTransport:
         self._socket.drop_link()
         self._socket.close(RESTARTING, "the provider broke off; send the turn again")
 
-    async def refuse(self, refusal: UpstreamRefusal, fault: Fault) -> None:
+    async def refuse(self, refusal: UpstreamRefusal, fault: Fault, shield: Shield) -> None:
         """An HTTP refusal as the socket's error frame, the provider's own words untouched."""
         error: Any = {"message": fault.message, "code": fault.code or None, "type": "invalid_request_error"}
         try:
