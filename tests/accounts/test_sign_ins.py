@@ -8,6 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pool_server.accounts.credentials import files as files_module
 from pool_server.accounts.replication import SPENT, SPENT_S
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
@@ -89,3 +92,22 @@ def test_old_tokens_are_forgotten(tmp_path: Path) -> None:
     shared.sweep_spent(NOW + SPENT_S + 1)
     with p.store.read() as reader:
         assert reader.count(SPENT) == 0
+
+
+def test_a_copy_is_not_told_what_came_after_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the new token is kept for the original's file, the copy is looked at."""
+    p = pool(tmp_path, {"claude_work.json": claude(OLD), "claude_a-copy.json": claude(OLD)})
+    looks = []
+
+    def look_first(*_: Any) -> None:
+        looks.append(p.accounts._roster.vault.look(NOW))
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files_module, "_replace", look_first)
+    asyncio.run(p.accounts.refresh("claude:work", OLD))
+    assert len(looks) == 1
+    p.accounts._roster.take(looks[0])
+    assert accounts(p) == ["claude:work"] and p.accounts.credential("claude:work").secret == NEW
+    p.reload()
+    p.again()
+    assert accounts(p) == ["claude:work"] and p.accounts.credential("claude:work").secret == NEW

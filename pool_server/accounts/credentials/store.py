@@ -121,6 +121,8 @@ class CredentialStore:
             credential = parse(files.merged(loaded.data, owed.updates), found.account, now=now)
         seen: list[str] = []
         while (kept := self.escrow.find(credential)) is not None and (key := key_of(credential)) not in seen:
+            if kept.account != found.account and kept.account in self.items:
+                break  # a copy of that account's file, not the file under another name
             seen.append(key)
             later = (owed or Owed({}, stale)).also(kept.updates, (key,))
             try:
