@@ -109,8 +109,8 @@ class Accounts:
         return select(ask, self._view, now, self._held(ask, now))
 
     def _held(self, ask: SelectionRequest, now: float) -> Affinity:
-        pinned = hard = None
-        for kind, thing in ask.hard:
+        pinned, hard = None, ask.holder or None
+        for kind, thing in () if ask.holder else ask.hard:
             owner = self._pins.owner(ask.user, kind, thing, now)
             if owner is not None and owner.partition(":")[0] in ask.providers:
                 hard = owner
@@ -184,6 +184,15 @@ class Accounts:
     def owner(self, account_id: str) -> str:
         """The user the account belongs to, "" for the pool's own."""
         return self._roster.vault.items[account_id].options.owner
+
+    def knows(self, account_id: str) -> bool:
+        """Is this account in the pool?"""
+        return account_id in self._view.accounts
+
+    def owned(self, providers: Iterable[Provider]) -> list[tuple[str, str]]:
+        """(account, owner) of the accounts of these providers that have one."""
+        accounts = self._view.accounts.values()
+        return [(a.facts.id, a.facts.owner) for a in accounts if a.facts.owner and a.facts.provider in providers]
 
     async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
         """A credential other than the one whose token (or its fingerprint) was refused; see `Refresher.refresh`.

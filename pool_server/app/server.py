@@ -22,7 +22,7 @@ from pool_server.app.backup_schedule import BackupSchedule
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
-from pool_server.gateway import Gateway, Upstream
+from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.storage import LEDGER, STATE, Store
@@ -93,7 +93,7 @@ def open_durable(folder: Path) -> Store:
     """The store of what must last. Raises StoreError."""
     return Store.open(
         folder / LEDGER,
-        tables=(*ledger.TABLES, *users.LEDGER_TABLES),
+        tables=(*ledger.TABLES, *users.LEDGER_TABLES, *OBJECT_TABLES),
         durable=True,
         version=ledger.FORMAT,
         migrations=ledger.MIGRATIONS,

@@ -38,7 +38,71 @@ class Operation(StrEnum):
     COUNT_TOKENS = "count_tokens"  # POST /v1/messages/count_tokens, Gemini :countTokens
     CHAT = "chat"  # POST /v1/chat/completions
     GENERATE = "generate"  # Gemini :generateContent, :streamGenerateContent, plain or Code Assist
-    OTHER = "other"  # any other call that is passed on as it is (embeddings, images, search …)
+    COMPLETIONS = "completions"  # POST /v1/completions, /v1/complete: the calls before chats
+    EMBEDDINGS = "embeddings"  # POST /v1/embeddings, Gemini :embedContent, :batchEmbedContents
+    MODERATIONS = "moderations"  # POST /v1/moderations
+    RERANK = "rerank"  # POST /v1/rerank, of compatible servers
+    IMAGES = "images"  # POST /v1/images/…, Gemini :predict
+    AUDIO = "audio"  # POST /v1/audio/speech, transcriptions, translations
+    PROVENANCE = "provenance"  # POST /v1/content_provenance_checks
+    SIDE = "side"  # what a CLI asks beside its model calls (Codex: search, memories, calls)
+    STORED_RESPONSES = "stored_responses"  # …/responses/ID and below
+    STORED_COMPLETIONS = "stored_completions"  # /v1/chat/completions/ID and below, and their list
+    CONVERSATIONS = "conversations"  # /v1/conversations…
+    FILES = "files"  # /v1/files…, /v1beta/files…, /upload/…/files
+    UPLOADS = "uploads"  # /v1/uploads…
+    BATCHES = "batches"  # /v1/batches…, /v1/messages/batches…, Gemini :batchGenerateContent
+    VECTOR_STORES = "vector_stores"  # /v1/vector_stores…
+    CONTAINERS = "containers"  # /v1/containers…
+    VIDEOS = "videos"  # /v1/videos…, Gemini :predictLongRunning and its operations
+    CACHES = "caches"  # Gemini cachedContents
+    OTHER = "other"  # no call of a provider
+
+
+# What a model is asked directly; each of these is nothing without a JSON body.
+MODEL_CALLS = frozenset(
+    {
+        Operation.RESPONSES,
+        Operation.RESPONSES_COMPACT,
+        Operation.MESSAGES,
+        Operation.COUNT_TOKENS,
+        Operation.CHAT,
+        Operation.GENERATE,
+    }
+)
+
+
+class ObjectKind(StrEnum):
+    """What a provider keeps under an id until it is deleted or expires.
+
+    The last five are never made through the pool: they belong to the account as a whole.
+    """
+
+    FILE = "file"
+    UPLOAD = "upload"
+    BATCH = "batch"
+    RESPONSE = "response"
+    ITEM = "item"  # of a stored response or a conversation
+    COMPLETION = "completion"  # a stored chat completion
+    CONVERSATION = "conversation"
+    VECTOR_STORE = "vector_store"
+    CONTAINER = "container"
+    VIDEO = "video"
+    CACHE = "cache"
+    OPERATION = "operation"
+    PROMPT = "prompt"
+    SKILL = "skill"
+    VOICE = "voice"
+    CHARACTER = "character"
+    SEARCH_STORE = "search_store"
+
+
+class ApiFamily(StrEnum):
+    """Whose objects: ids of different vendors' APIs are never the same thing."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GOOGLE = "google"
 
 
 class Transport(StrEnum):

@@ -15,6 +15,7 @@ from pool_server.core.enums import (
     ErrorKind,
     FaultKind,
     FaultScope,
+    ObjectKind,
     Operation,
     Outcome,
     Provider,
@@ -178,8 +179,9 @@ class Peek(msgspec.Struct):
     """The few facts of a request the pool needs. Nothing of the prompt is kept.
 
     `session` is the conversation id to pin by (already hashed when it was made from text), `session_source` says
-    where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("response", "resp_…").
-    `usage_asked` says that a streamed completion is to tell its usage, `stored` that the answer can be fetched again.
+    where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("turn_state", "…"). `objects`
+    are the things kept by the provider that the body names. `usage_asked` says that a streamed completion is to tell
+    its usage, `stored` that the answer can be fetched again.
     """
 
     model: str = ""
@@ -192,6 +194,7 @@ class Peek(msgspec.Struct):
     tier: str = ""
     tools: int = 0
     usage_asked: bool = False
+    objects: tuple[tuple[ObjectKind, str], ...] = ()
     stored: bool = False
 
 

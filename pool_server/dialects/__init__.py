@@ -10,6 +10,7 @@ from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.errors import ends_stream, error, header_safe, stream_error, ws_error
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
+from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.stream_usage import ask_usage, tells_unasked, without_usage
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
@@ -58,12 +59,14 @@ __all__ = [
     "header_tier",
     "identity",
     "keepalive",
+    "made",
     "makes_batch",
     "meter",
     "model_entry",
     "models_answer",
     "models_shape",
     "peek",
+    "references",
     "splice",
     "stream_error",
     "strip_encrypted",

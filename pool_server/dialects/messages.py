@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
+from pool_server.core.enums import Dialect, ObjectKind
+from pool_server.dialects.references import references
 from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
 from pool_server.dialects.usage import anthropic
 from pool_server.dialects.wire.sse import closes, data_of
@@ -19,6 +21,8 @@ _EVENT_LINE = re.compile(rb"(?:^|\n)event: ?(\w+)")
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta"'
 _HELD = frozenset({b"message_start", b"ping", b"keepalive"})
 _READ = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
+_BLOCK = b"content_block_start"
+_CODE_RAN = b"code_execution"  # in the type of the blocks that name files a sandbox wrote
 
 # Anthropic's error types and the status each is sent with.
 STATUS = {
@@ -41,6 +45,7 @@ class _Message(msgspec.Struct):
     model: Any = ""
     usage: Any = None
     error: Any = None
+    container: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -48,6 +53,7 @@ class _Event(msgspec.Struct):
     message: Any = None
     usage: Any = None
     error: Any = None
+    delta: Any = None
 
 
 class _Start(msgspec.Struct):
@@ -78,6 +84,8 @@ class MessagesReader(AnswerFacts):
         match = _SSE_TYPE.match(event)
         if match is not None:
             kind = match[1]
+            if kind == _BLOCK and _CODE_RAN in event:
+                self.made += references(Dialect.MESSAGES, data_of(event))
             return self._read(kind, data_of(event)) if kind in _READ else self._plain(kind)
         data = data_of(event)
         if not data:
@@ -90,7 +98,7 @@ class MessagesReader(AnswerFacts):
 
     def wanted(self, head: bytes) -> bool:
         match = _SSE_TYPE.match(head)
-        return match is None or match[1] in _READ
+        return match is None or match[1] in _READ or (match[1] == _BLOCK and _CODE_RAN in head)
 
     def passed_over(self, head: bytes) -> int:
         match = _SSE_TYPE.match(head)
@@ -114,13 +122,21 @@ class MessagesReader(AnswerFacts):
         event = loads(data, _EVENT)
         if event is not None and event.usage is not None:
             self._count(event.usage, anthropic.DELTA)
+        if event is not None and isinstance(event.delta, dict):
+            self._contained(event.delta.get("container"))
         return RENDERED
+
+    def _contained(self, container: Any) -> None:
+        """The sandbox the vendor's tools ran in; a later request may name it."""
+        if isinstance(container, dict):
+            self.made.append((ObjectKind.CONTAINER, text(container.get("id"))))
 
     def _message(self, message: _Message) -> None:
         self.response_id = text(message.id) or self.response_id
         self.model = text(message.model) or self.model
         if message.usage is not None:
             self._count(message.usage, anthropic.START)
+        self._contained(message.container)
 
     def _count(self, raw: Any, stage: int) -> None:
         if self._told.take(raw, stage):
@@ -142,5 +158,7 @@ class MessagesReader(AnswerFacts):
             self._fault(body)
             return FAULT
         self._message(message)
+        if _CODE_RAN in body:
+            self.made += references(Dialect.MESSAGES, body)
         self.complete = True
         return TERMINAL

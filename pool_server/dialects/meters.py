@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pool_server.core.enums import Dialect, Operation, Signal
+from pool_server.core.enums import MODEL_CALLS, Dialect, ObjectKind, Operation, Signal
 from pool_server.core.models import Usage
 from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.types import RENDERED, SIGNALS, Meter
@@ -28,6 +28,8 @@ _READERS: dict[Dialect, type[_Reader]] = {
 class _Facts:
     """Hands out what the reader learnt."""
 
+    body = b""
+
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
 
@@ -38,6 +40,10 @@ class _Facts:
     @property
     def model(self) -> str:
         return self._reader.model
+
+    @property
+    def made(self) -> list[tuple[ObjectKind, str]]:
+        return self._reader.made
 
     @property
     def response_id(self) -> str:
@@ -137,6 +143,7 @@ class JsonMeter(_Facts):
         if self._lines is not None:
             return self._results(self._lines)
         body, self._parts = b"".join(self._parts), []
+        self.body = body
         if self._any_body:
             lines = BatchUsage()
             if lines.job(body):
@@ -191,7 +198,7 @@ def meter(dialect: Dialect, operation: Operation, *, stream: bool) -> Meter:
     reader = _READERS[dialect]()
     if operation is Operation.COUNT_TOKENS:
         return OpaqueMeter(reader)
-    return StreamMeter(reader) if stream else JsonMeter(reader, any_body=operation is Operation.OTHER)
+    return StreamMeter(reader) if stream else JsonMeter(reader, any_body=operation not in MODEL_CALLS)
 
 
 def frame_meter() -> FrameMeter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -11,10 +11,12 @@ from urllib.parse import unquote
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.core.enums import Dialect, Operation
+from pool_server.core.enums import MODEL_CALLS, Dialect, Operation
 from pool_server.core.models import Peek
+from pool_server.dialects.references import Reference, field_references, references
 from pool_server.dialects.session import find_session, opening_hash
 from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, text, whole
+from pool_server.dialects.wire.multipart import boundary, parts
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -23,12 +25,18 @@ RAW_NULL = msgspec.Raw(b"null")
 # Hard pins the pool can leave behind when their account is gone: the header is dropped, the reasoning stripped.
 SHEDDABLE = frozenset({"turn_state", "encrypted"})
 
-_FILE_ID = re.compile(rb'"(?:file_id|file_uri|fileUri|cachedContent)"\s*:\s*"([^"\\]{1,300})"')
-_GEMINI_MARKS = (b'"fileUri"', b'"file_uri"', b'"cachedContent"')
 _GEMINI_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)")
 _REMINDER, _REMINDER_END = b"<system-reminder>", b"</system-reminder>"
 _OPENING_ITEMS = 16
-_MOST_PINS = 16
+
+# Calls whose body may be anything. Of the others a body that is there is JSON, or a form where the API takes one.
+_ANY_BODY = frozenset((Operation.OTHER, Operation.SIDE))
+_FORMS = frozenset(
+    (
+        Operation.IMAGES, Operation.AUDIO, Operation.PROVENANCE, Operation.FILES, Operation.UPLOADS,
+        Operation.CONTAINERS, Operation.VIDEOS,
+    )
+)  # fmt: skip
 
 
 class _Item(msgspec.Struct):
@@ -73,10 +81,10 @@ class _Body(msgspec.Struct):
     conversation_id: str | None = None
     service_tier: str | None = None
     stream_options: Any = None
-    store: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    store: Any = None
 
 
 class _Contents(msgspec.Struct):
@@ -117,11 +125,43 @@ def peek(
     needs a JSON object and the body is none; other operations take any body. Fields of unexpected types are
     left to the provider to refuse.
     """
+    if operation in _FORMS and (mark := boundary(headers.get("content-type", ""))) is not None:
+        return _peek_form(body if isinstance(body, bytes | memoryview) else bytes(body), mark)
+    if operation is Operation.FILES and dialect is Dialect.GEMINI:
+        return Peek()  # the body is the file, or says how it is called
     data = body if isinstance(body, bytes) else bytes(body)
-    needed = operation is not Operation.OTHER
+    needed = operation in MODEL_CALLS or (bool(data) and operation not in _ANY_BODY)
     if dialect is Dialect.GEMINI or dialect is Dialect.CODE_ASSIST:
         return _peek_gemini(dialect, path, headers, data, credential, needed)
-    return _peek_openai(_decode(data, _BODY, needed), headers, data, credential)
+    found = _decode(data, _BODY, needed)
+    peeked = _peek_openai(found, headers, data, credential)
+    bare = dialect is Dialect.RESPONSES and _bare_items(found.input)
+    peeked.objects = tuple(references(dialect, data, bare_items=bare))
+    peeked.stored = found.store is True or (found.store is not False and operation is Operation.RESPONSES)
+    return peeked
+
+
+def _bare_items(items: Any) -> bool:
+    """Has an input an item that may be nothing but the id of a stored one?"""
+    return isinstance(items, list) and any(not (item.type or item.role) for item in items)
+
+
+def _peek_form(body: bytes | memoryview, mark: bytes) -> Peek:
+    """A form's model and the objects its fields name. Raises BadBody."""
+    models: set[str] = set()
+    objects: list[Reference] = []
+    stream = False
+    for part in parts(body, mark):
+        if part.value is None:
+            continue
+        if part.name == "model":
+            models.add(part.value.strip())
+        elif part.name == "stream":
+            stream = stream or part.value.strip().lower() == "true"
+        objects += field_references(part.name, part.value)
+    if len(models) > 1:
+        raise BadBodyError("the form names more than one model")
+    return Peek(model=models.pop() if models else "", stream=stream, objects=tuple(dict.fromkeys(objects)))
 
 
 def _decode(data: bytes, decoder: Decoder[B], needed: bool) -> B:
@@ -164,7 +204,7 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
             opening.append(found.input.encode("utf-8", "surrogatepass"))
         session, source = opening_hash(credential, opening), "opening"
     limit = found.max_output_tokens or found.max_completion_tokens or found.max_tokens
-    pins = _pins(found.previous_response_id, headers, data, (b'"file_id"',)) + _sealed(items)
+    pins = _pins(found.previous_response_id, headers) + _sealed(items)
     return Peek(
         model=found.model or "",
         stream=found.stream is True,
@@ -176,7 +216,6 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
         tier=found.service_tier or "",
         tools=len(found.tools or ()),
         usage_asked=isinstance(found.stream_options, dict) and found.stream_options.get("include_usage") is True,
-        stored=found.store is True or (found.store is None and found.input is not None),
     )
 
 
@@ -207,7 +246,8 @@ def _peek_gemini(
         stream=path.rpartition(":")[2].startswith("stream") if ":" in path else False,
         session=session,
         session_source=source if session else "",
-        hard=tuple(_pins(None, headers, data, _GEMINI_MARKS)),
+        hard=tuple(_pins(None, headers)),
+        objects=tuple(references(dialect, data)),
         max_output=whole(limit) or None,
         tools=len(request.tools or ()),
     )
@@ -274,18 +314,11 @@ def _without_reminders(value: bytes) -> bytes:
     return value[at:]
 
 
-def _pins(
-    previous: str | None, headers: Mapping[str, str], data: bytes, marks: Iterable[bytes]
-) -> list[tuple[str, str]]:
+def _pins(previous: str | None, headers: Mapping[str, str]) -> list[tuple[str, str]]:
     """Ids only the account that issued them can serve, as (kind, id)."""
     pins = [("response", previous)] if previous else []
     if state := headers.get("x-codex-turn-state"):
         pins.append(("turn_state", state))
-    for mark in marks:
-        # From the end: CPython searches long data backwards more than twice as fast, and nearly all have no mark.
-        if data.rfind(mark) >= 0:
-            ids = dict.fromkeys(match[1].decode("utf-8", "replace") for match in _FILE_ID.finditer(data))
-            return pins + [("file", name) for name in list(ids)[:_MOST_PINS]]
     return pins
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
+from pool_server.core.enums import ObjectKind
 from pool_server.dialects.types import FAULT, LIMITS, RENDERED, TERMINAL, AnswerFacts, dumps, loads, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
@@ -88,6 +89,8 @@ STATUS = {
 
 class _Item(msgspec.Struct):
     type: Any = ""
+    id: Any = ""
+    container_id: Any = ""
 
 
 class _Response(msgspec.Struct):
@@ -208,8 +211,10 @@ class ResponsesReader(AnswerFacts):
         self.response_id = text(response.id) or self.response_id
         self.model = text(response.model) or self.model
         self._served.tier = word(response.service_tier) or self._served.tier
-        items = [item for item in response.output or () if item.type == "web_search_call"]
-        self._searches = max(self._searches, len(items))
+        output = response.output or ()
+        self._searches = max(self._searches, sum(item.type == "web_search_call" for item in output))
+        for item in output:
+            self.made += [(ObjectKind.ITEM, text(item.id)), (ObjectKind.CONTAINER, text(item.container_id))]
         if response.usage is not None and openai.take(self._told, response.usage):
             self._served.read(response.usage)
             self._usage = openai.usage(self._told.figures)

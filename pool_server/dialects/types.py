@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.core.enums import Signal
+from pool_server.core.enums import ObjectKind, Signal
 from pool_server.core.models import Usage
 from pool_server.dialects.usage.batch import BatchUsage
 from pool_server.dialects.usage.served import Served
@@ -46,8 +46,15 @@ class Meter(Protocol):
     `complete` says that the answer ended as its dialect demands, `pending` that it is only the receipt of work still to
     be done; `fault` is an in-stream error as (HTTP status, JSON
     error body); `limits` collects raw JSON of quota events until the caller drains it; `at_boundary` is True between
-    two events, where a keep-alive may be put in.
+    two events, where a keep-alive may be put in. `made` are the objects the answer brings (see `references`), `body`
+    is a whole JSON answer once it ended, b"" for a stream.
     """
+
+    @property
+    def made(self) -> list[tuple[ObjectKind, str]]: ...
+
+    @property
+    def body(self) -> bytes: ...
 
     @property
     def usage(self) -> Usage: ...
@@ -94,6 +101,7 @@ class AnswerFacts:
 
     def __init__(self) -> None:
         self.limits: list[bytes] = []
+        self.made: list[tuple[ObjectKind, str]] = []
         self._usage = Usage()
         self._served = Served()
 

@@ -7,7 +7,7 @@ import hashlib
 from typing import NamedTuple
 
 from pool_server import dialects
-from pool_server.core.enums import Operation, Outcome
+from pool_server.core.enums import MODEL_CALLS, Operation, Outcome
 from pool_server.core.models import Usage
 from pool_server.ledger import JobState
 
@@ -57,7 +57,7 @@ def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
         if job.counted or (call.method == "GET" and not call.whole):
             return Counted(Usage(), None)  # it counts elsewhere, or when it is fetched whole
         return Counted(told, _beyond(told, job.reserved))
-    if not call.answered or not (call.whole or told.estimated or call.operation is not Operation.OTHER):
+    if not call.answered or not (call.whole or told.estimated or call.operation in MODEL_CALLS):
         return Counted(told, None)
     if call.pending or dialects.makes_batch(call.method, call.path):
         output = REQUEST_OUTPUT * call.requests

@@ -14,16 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from pool_server import dialects
 from pool_server.accounts import Accounts, Decision, OnboardingError, RefreshError, SelectionRequest
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Operation, Outcome, Provider, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Outcome, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.body import MEMORY_LIMIT
 from pool_server.gateway.counting import REQUEST_OUTPUT, CallFacts, Counted, count, job_key
+from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
+from pool_server.gateway.objects import ObjectAccess, Tracking
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger, PriceFacts, Quote
@@ -33,12 +37,11 @@ from pool_server.users import Denied, Principal, Reservation, Users
 log = logging.getLogger("pool_server.gateway")
 
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
-_GAUGE_S = 5.0
 _SILENT_HOSTS = 1024
 _HOST = re.compile(r"https?://([^/:?#@]+)")
 _TURN_STATE = "x-codex-turn-state"
-_OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0, "file": 30 * 86_400.0}
-_BELONGS = frozenset({"encrypted", "file"})  # hard pins an account proves to own by answering with them
+_OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0}
+_BELONGS = frozenset({"encrypted"})  # hard pins an account proves to own by answering with them
 _BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
 
 
@@ -54,24 +57,8 @@ class Services:
     gauge: HeadroomGauge
     view: FriendView
     transformer: Callable[[Exchange, Credential], Transformer | None]
+    access: ObjectAccess
     silent_hosts: set[str] = field(default_factory=set)  # they refuse to be asked for a stream's usage
-
-
-class HeadroomGauge:
-    """How much room a provider has left, in percent; read anew every few seconds, not on every request."""
-
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-        self._rooms: dict[Provider, tuple[float, float | None]] = {}
-
-    def percent(self, provider: Provider) -> float | None:
-        """0 to 100, None while the provider has not said."""
-        now = time.monotonic()
-        due, percent = self._rooms.get(provider, (0.0, None))
-        if now >= due:
-            percent, _ = self._accounts.glance(provider)
-            self._rooms[provider] = (now + _GAUGE_S, percent)
-        return percent
 
 
 def new_request_id(now: float) -> str:
@@ -114,6 +101,8 @@ class Exchange:
         self.forced: str | None = None
         self.agent = ""
         self.shed = False
+        self.resumed = False  # the pool holds the conversation that the request goes on with
+        self.objects = Tracking(rooms.access, principal, route)
         self.recorded = False
         self._ask: SelectionRequest | None = None
         self._reservation: Reservation | None = None
@@ -175,6 +164,18 @@ class Exchange:
         message = "X-Pool-Account names an account you may not force."
         return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_not_yours")
 
+    def claim(self) -> ClientError | None:
+        """Finds the account that holds what the call names; the error when an id is not the caller's."""
+        previous = self.peek.previous_response_id or ""
+        known = self.rooms.accounts.owner_of(self.principal.user, "response", previous) if previous else None
+        skip = [(ObjectKind.RESPONSE, previous)] if known is not None or self.resumed else []
+        error = self.objects.claim(self.peek, self.providers, skip=skip, forced=self.forced is not None)
+        if self.objects.holder:
+            self.providers = (Provider(self.objects.holder.partition(":")[0]),)
+        if error is not None and error.status == 404 and previous and not self.route.ids:
+            return final_error.no_previous_response()
+        return error
+
     # -- attempts
 
     async def next_account(self) -> str | None:
@@ -186,6 +187,8 @@ class Exchange:
         account = await self._next()
         if account is not None or self.decision is None or not self.decision.hard_lost or self.shed:
             return account
+        if self.objects.holder:
+            return None
         if not all(kind in dialects.SHEDDABLE for kind, _ in self.peek.hard):
             return None
         self.shed = True
@@ -216,6 +219,7 @@ class Exchange:
             user=self.principal.user,
             session=self.peek.session,
             hard=self.peek.hard,
+            holder=self.objects.holder,
             exclude=frozenset(self.tried),
             forced=self.forced,
             websocket=self.route.websocket,
@@ -369,7 +373,12 @@ class Exchange:
     def unserved(self) -> ClientError:
         """What the client is told when no account is left."""
         assert self.decision is not None
-        return final_error.unserved(self.decision, self.fault, self.providers, self.peek.model, time.time())
+        decision = self.decision
+        if self.objects.holder:
+            if self.fault is None:
+                return final_error.holder_out(decision)
+            decision = msgspec.structs.replace(decision, hard_lost=False)
+        return final_error.unserved(decision, self.fault, self.providers, self.peek.model, time.time())
 
     async def record(self, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:
         """Settles the reservation and makes the record durable; the second call does nothing."""

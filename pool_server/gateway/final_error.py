@@ -33,6 +33,27 @@ def denied(refusal: Denied) -> ClientError:
     return ClientError(kind, refusal.message, status, refusal.retry_at, code=refusal.denial.value)
 
 
+def whole_account() -> ClientError:
+    """A call of the families that no friend may make."""
+    message = "This call acts on the provider's whole account; ask the operator of this pool."
+    return ClientError(ErrorKind.FORBIDDEN, message, 403, code="acts_on_whole_account")
+
+
+def no_previous_response() -> ClientError:
+    """The response a request goes on from is not there, or is somebody else's."""
+    message = "The previous response was not found; send the conversation again in full."
+    return ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found")
+
+
+def holder_out(decision: Decision) -> ClientError:
+    """The one account that holds what the request names cannot be asked."""
+    if not decision.candidates:
+        message = "This was kept by an account that is no longer in the pool."
+        return ClientError(ErrorKind.NOT_FOUND, message, 404)
+    message = "The account that keeps this cannot be asked now."
+    return ClientError(ErrorKind.NO_ACCOUNT, message, 503, decision.retry_at)
+
+
 def unserved(
     decision: Decision, fault: Fault | None, providers: tuple[Provider, ...], model: str, now: float
 ) -> ClientError:

@@ -109,7 +109,7 @@ class Pipeline:
             await self._give_up()
 
     async def _serve(self) -> None:
-        refused = self._x.force_refused()
+        refused = self._x.force_refused() or self._x.claim()
         if refused is not None:
             await self.refuse(refused)
             return
@@ -316,6 +316,8 @@ class Pipeline:
             if isinstance(step, Fault):
                 self._x.first_byte_ms = None
                 return step
+            if not self._shown:
+                await self._x.objects.keep(self._account, answer.meter)
             await self._act(step, answer)
             if answer.flows and inflater is None:
                 source.at_once = self._at_once
@@ -414,6 +416,7 @@ class Pipeline:
         """Makes the end's record durable, before its last bytes are released."""
         x = self._x
         if end.fault is None:
+            await x.objects.ended(self._account, answer.meter)
             if not self._shown:
                 x.committed(self._account, end.status)
             x.succeeded(self._account, answer.meter.response_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,18 +12,20 @@ from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 
 from pool_server.accounts import Accounts
-from pool_server.core.enums import Denial, ErrorKind, Outcome
+from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider
 from pool_server.core.loopback import local_refusal
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.emulation.answers import LocalAnswers
+from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
-from pool_server.gateway.exchange import Exchange, HeadroomGauge, Services
+from pool_server.gateway.exchange import Exchange, Services
 from pool_server.gateway.headers import credentials, navigates
 from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.http.stream_usage import UsageQuestion
+from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.handler import CodexSocket, socket_application
@@ -31,8 +33,10 @@ from pool_server.gateway.websocket.held_conversations import HeldConversations
 from pool_server.http1 import ClientDisconnectedError, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
+from pool_server.storage import StoreError
 from pool_server.users import Denied, Principal, Users
 
+SWEEP_S = 60.0  # between two looks for objects whose time is over
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
 
 
@@ -45,7 +49,11 @@ class Gateway:
         view = FriendView(accounts, users)
         self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
         gauge = HeadroomGauge(accounts)
-        self.rooms = Services(settings, accounts, users, ledger, upstream, gauge, view, self._transformer)
+        self.owners = Owners(ledger.store)
+        access = ObjectAccess(self.owners, holds=self._holds, owned_by=self._owned_by)
+        self.rooms = Services(settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access)
+        self.lists = ListCalls(settings, accounts=accounts, upstream=upstream, access=access)
+        self._sweeper = PeriodicCallback(self._sweep, SWEEP_S * 1000)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
@@ -103,6 +111,24 @@ class Gateway:
     def start(self) -> None:
         """Begins to look after what is live; needs a running event loop."""
         self._ticker.start()
+        self._sweeper.start()
+
+    def _holds(self, principal: Principal, account: str) -> bool:
+        """Is the account the caller's, or open to them as every account is?"""
+        try:
+            owner = self.rooms.accounts.owner(account)
+        except KeyError:
+            owner = ""
+        return self.rooms.users.may_force(principal, owner)
+
+    def _owned_by(self, principal: Principal, providers: Iterable[Provider]) -> Iterator[str]:
+        for account, owner in self.rooms.accounts.owned(tuple(providers)):
+            if self.rooms.users.may_force(principal, owner):
+                yield account
+
+    async def _sweep(self) -> None:
+        with suppress(StoreError):  # told by the store; the next round finds them again
+            await self.owners.sweep()
 
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -112,7 +138,7 @@ class Gateway:
 
     def apply(self, settings: Settings) -> None:
         """New settings for exchanges that begin from now on."""
-        self.rooms.settings = settings
+        self.rooms.settings = self.lists.settings = settings
         self.local.apply(settings)
 
     async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
@@ -153,6 +179,7 @@ class Gateway:
 
     async def close(self) -> None:
         self._ticker.stop()
+        self._sweeper.stop()
         await self.rooms.upstream.close()
 
     def _ended(self, user: str | None, key: str | None) -> None:

@@ -15,6 +15,8 @@ _BY_DIALECT = {
     Dialect.CODE_ASSIST: (Provider.GEMINI,),
 }
 _QWEN_FIRST = tuple(sorted(_BY_DIALECT[Dialect.CHAT], key=lambda one: one is not Provider.QWEN))
+# A call that names no model stays with the vendor whose call it is.
+_WITHOUT_QWEN = tuple(one for one in _BY_DIALECT[Dialect.CHAT] if one is not Provider.QWEN)
 
 
 def providers_for(dialect: Dialect, operation: Operation, model: str, forced: Provider | None) -> tuple[Provider, ...]:
@@ -22,4 +24,6 @@ def providers_for(dialect: Dialect, operation: Operation, model: str, forced: Pr
     model. A forced one (by the path's prefix) is never left."""
     if forced is not None:
         return (forced,)
+    if dialect is Dialect.CHAT and not model:
+        return _WITHOUT_QWEN
     return _QWEN_FIRST if dialect is Dialect.CHAT and qwen_model(model) else _BY_DIALECT[dialect]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.core.enums import Dialect, Operation
+from pool_server.core.enums import Dialect, ObjectKind, Operation
 from pool_server.core.models import Peek
 from pool_server.dialects import SHEDDABLE, BadBodyError, decode_body, peek
 
@@ -243,18 +243,19 @@ def test_hard_pins() -> None:
     }
     headers = {"x-codex-turn-state": "ts-1"}
     found = peek(Operation.RESPONSES, Dialect.RESPONSES, "/", headers, json.dumps(body).encode())
-    assert found.hard[:3] == (("response", "resp_1"), ("turn_state", "ts-1"), ("file", "file-1"))
-    assert [kind for kind, _ in found.hard[3:]] == ["encrypted"]
+    assert found.hard[:2] == (("response", "resp_1"), ("turn_state", "ts-1"))
+    assert [kind for kind, _ in found.hard[2:]] == ["encrypted"]
+    assert set(found.objects) == {(ObjectKind.RESPONSE, "resp_1"), (ObjectKind.FILE, "file-1")}
     assert {kind for kind, _ in found.hard} >= SHEDDABLE
     body["input"] = body["input"][2:3]
     shorter = peek(Operation.RESPONSES, Dialect.RESPONSES, "/", {}, json.dumps(body).encode())
-    assert shorter.hard == (("response", "resp_1"), found.hard[3])
+    assert shorter.hard == (("response", "resp_1"), found.hard[2])
     gemini = {
-        "contents": [{"parts": [{"fileData": {"fileUri": "https://x/files/a"}}]}],
+        "contents": [{"parts": [{"fileData": {"fileUri": "https://x/v1beta/files/a"}}]}],
         "cachedContent": "cachedContents/b",
     }
-    pins = peek(Operation.GENERATE, Dialect.GEMINI, "/v1beta/models/g:x", {}, json.dumps(gemini).encode()).hard
-    assert pins == (("file", "https://x/files/a"), ("file", "cachedContents/b"))
+    peeked = peek(Operation.GENERATE, Dialect.GEMINI, "/v1beta/models/g:x", {}, json.dumps(gemini).encode())
+    assert set(peeked.objects) == {(ObjectKind.FILE, "a"), (ObjectKind.CACHE, "b")}
 
 
 def test_limits_tiers_and_paths() -> None:
@@ -277,7 +278,12 @@ def test_limits_tiers_and_paths() -> None:
         assert (found.model, found.stream, found.max_output, found.tools) == (model, stream, 9, 2)
 
 
-NEEDED = [operation for operation in Operation if operation is not Operation.OTHER]
+# Without a body, these are no call; a side call may have any body, and a Gemini upload is the file itself.
+NEEDED = [
+    *(Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.MESSAGES, Operation.COUNT_TOKENS),
+    *(Operation.CHAT, Operation.GENERATE),
+]
+ANY_BODY = (Operation.OTHER, Operation.SIDE)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +291,11 @@ NEEDED = [operation for operation in Operation if operation is not Operation.OTH
 )
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_json_where_json_is_needed(dialect: Dialect, body: bytes) -> None:
-    for operation in NEEDED:
+    for operation in Operation:
+        free = operation in ANY_BODY or (operation is Operation.FILES and dialect is Dialect.GEMINI)
+        if free or (not body and operation not in NEEDED):
+            peek(operation, dialect, "/v1beta/models/g:x", {}, body)
+            continue
         with pytest.raises(BadBodyError) as caught:
             peek(operation, dialect, "/v1beta/models/g:x", {}, body)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 100

@@ -18,6 +18,7 @@ from pool_server.demo import wire
 from pool_server.demo.fake_account import FakeAccount
 from pool_server.demo.surfaces import GENERATION, Surface, good
 from pool_server.demo.upstream import Call, FakeUpstream
+from tests.fakes.objects import Keeper
 from tests.fakes.plays import Play
 from tests.fakes.tools import offered, returns_result, tool_events, tool_frames
 
@@ -65,6 +66,7 @@ class FakeProviders(FakeUpstream):
         self.scripts: dict[str, Script] = collections.defaultdict(Script)
         self.default_usage = Usage(input=200, cache_read=1000, output=40, known=True)
         self.director: Director | None = None
+        self.keeper: Keeper | None = None
         self._plays: dict[int, Play] = {}
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -139,7 +141,7 @@ class FakeProviders(FakeUpstream):
             return await self._act_token(call)
         play = self._plays.get(id(call))
         if play is None:
-            return None
+            return self.keeper.answer(call) if self.keeper is not None else None
         if play.gate is not None and play.gate_at < 0:
             await play.gate.stop_here()
         if play.body is not None:

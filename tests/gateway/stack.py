@@ -19,11 +19,11 @@ from pool_server import users as users_room
 from pool_server.accounts import Accounts
 from pool_server.core.models import UsageRecord
 from pool_server.core.settings import Settings
-from pool_server.gateway import Gateway, Upstream
+from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
-from pool_server.users import AuditActor, Users
+from pool_server.users import AuditActor, Principal, Users
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
 
 Body = dict[str, Any]
@@ -43,7 +43,7 @@ class Stack:
         await self.fakes.start()
         self.settings = fake_settings(self._folder, self.fakes, **self._changes)
         data = Path(self.settings.data_dir)
-        tables = (*users_room.LEDGER_TABLES, *ledger_room.TABLES)
+        tables = (*users_room.LEDGER_TABLES, *ledger_room.TABLES, *OBJECT_TABLES)
         self.ledger_store = Store.open(data / "ledger", tables=tables, durable=True)
         state_tables = (*users_room.STATE_TABLES, *accounts_room.STATE_TABLES)
         self.state = Store.open(data / "state", tables=state_tables, durable=False)
@@ -93,6 +93,12 @@ class Stack:
         """A new user's pool key."""
         user = await self.users.create_user(name, actor=ADMIN)
         return str(user["key"])
+
+    def user(self, token: str) -> str:
+        """The id of a key's user."""
+        principal = self.users.authenticate(token)
+        assert isinstance(principal, Principal)
+        return principal.user
 
     async def post(self, path: str, body: Any = None, *, token: str = "", **headers: str) -> tuple[int, bytes]:
         """One call; header names with _ for -."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pool_server.core.enums import ApiFamily, ObjectKind
 from pool_server.core.models import Usage
 from pool_server.core.settings import Upstreams
 from pool_server.gateway.counting import REQUEST_OUTPUT
@@ -167,6 +168,8 @@ def test_results_that_break_off_count_when_they_are_fetched_whole(tmp_path: Path
         async with pool(tmp_path, vendor, "claude_key.json") as stack:
             token = await stack.key()
             path = "/v1/messages/batches/msgbatch_1/results"
+            made = [(ObjectKind.BATCH, "msgbatch_1")]
+            await stack.gateway.owners.keep(stack.user(token), ApiFamily.ANTHROPIC, made, "claude:key")
             with contextlib.suppress(Exception):
                 await get(stack, path, token)
             await stack.idle()

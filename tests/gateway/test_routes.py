@@ -17,12 +17,12 @@ UPGRADE = {"Upgrade": "websocket"}
         ("POST", "/responses", Dialect.RESPONSES, Operation.RESPONSES),
         ("POST", "/backend-api/codex/responses", Dialect.RESPONSES, Operation.RESPONSES),
         ("POST", "/backend-api/codex/responses/compact", Dialect.RESPONSES, Operation.RESPONSES_COMPACT),
-        ("GET", "/v1/responses/resp_1", Dialect.RESPONSES, Operation.OTHER),
+        ("GET", "/v1/responses/resp_1", Dialect.RESPONSES, Operation.STORED_RESPONSES),
         ("POST", "/v1/messages", Dialect.MESSAGES, Operation.MESSAGES),
         ("POST", "/v1/messages/count_tokens", Dialect.MESSAGES, Operation.COUNT_TOKENS),
         ("POST", "/v1/chat/completions", Dialect.CHAT, Operation.CHAT),
         ("POST", "/chat/completions", Dialect.CHAT, Operation.CHAT),
-        ("POST", "/v1/embeddings", Dialect.CHAT, Operation.OTHER),
+        ("POST", "/v1/embeddings", Dialect.CHAT, Operation.EMBEDDINGS),
         ("POST", "/v1internal:generateContent", Dialect.CODE_ASSIST, Operation.GENERATE),
         ("POST", "/v1internal:streamGenerateContent", Dialect.CODE_ASSIST, Operation.GENERATE),
         ("POST", "/v1beta/models/gemini-2.5-pro:streamGenerateContent", Dialect.GEMINI, Operation.GENERATE),
@@ -124,8 +124,12 @@ def test_a_path_that_climbs_is_no_call_of_any_provider(path: str) -> None:
 
 
 def test_dots_within_a_name_are_its_own() -> None:
-    for path in ("/v1beta/models/gemini-2.5-pro:generateContent", "/v1/responses/resp_1..2", "/v1/files/a...b"):
-        route = match("POST", path, {})
+    for method, path in (
+        ("POST", "/v1beta/models/gemini-2.5-pro:generateContent"),
+        ("GET", "/v1/responses/resp_1..2"),
+        ("DELETE", "/v1/files/a...b"),
+    ):
+        route = match(method, path, {})
         assert route is not None
         assert route.model_call
 
@@ -146,6 +150,23 @@ def test_a_get_under_a_prefix_is_a_socket_too() -> None:
     assert not plain.model_call and not plain.websocket
 
 
-def test_the_files_of_an_openai_endpoint_are_chats() -> None:
-    dialects = [route.dialect for base in ("", "/openai") if (route := match("POST", f"{base}/v1/files", {}))]
-    assert dialects == [Dialect.MESSAGES, Dialect.CHAT]
+@pytest.mark.parametrize(
+    ("prefix", "headers", "dialect"),
+    [
+        ("", {}, Dialect.CHAT),
+        ("", {"Anthropic-Version": "2023-06-01"}, Dialect.MESSAGES),
+        ("", {"X-Goog-Api-Key": "k"}, Dialect.GEMINI),
+        ("", {"X-Goog-Api-Client": "google-genai-sdk/1"}, Dialect.GEMINI),
+        ("/openai", {"Anthropic-Version": "2023-06-01"}, Dialect.CHAT),
+        ("/claude", {}, Dialect.MESSAGES),
+        ("/gemini", {}, Dialect.GEMINI),
+        ("/qwen", {"X-Goog-Api-Key": "k"}, Dialect.CHAT),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/files/file-1"])
+def test_a_path_that_vendors_share_goes_by_the_client(
+    prefix: str, headers: dict[str, str], dialect: Dialect, path: str
+) -> None:
+    route = match("GET", prefix + path, headers)
+    assert route is not None
+    assert (route.dialect, route.operation, route.model_call) == (dialect, Operation.FILES, True)

@@ -14,6 +14,7 @@ from pool_server.core.enums import Operation as O
 from pool_server.core.models import UpstreamRequest
 from pool_server.core.settings import Settings, Upstreams
 from pool_server.providers import Credential, CredentialRejectedError, client_headers, provider_module, refuse_unnamed
+from pool_server.providers.keys.operations import OPENAI_CHAT_API, OPENAI_RESPONSES_API
 from tests.providers.make import FILES, KEY, KEY_FILES, SENTINELS, SETTINGS, call, cred
 
 MESSAGES, CHAT, RESPONSES, GEMINI = Dialect.MESSAGES, Dialect.CHAT, Dialect.RESPONSES, Dialect.GEMINI
@@ -225,10 +226,7 @@ def test_one_key_has_one_set_of_abilities_whichever_file_it_came_in() -> None:
     for found in (codex, plain):
         module = provider_module(found.provider)
         able = {(o, d) for o in O for d in Dialect if module.serves(found, o, d, "gpt-6")}
-        assert able == {
-            (O.CHAT, CHAT), (O.OTHER, CHAT),
-            (O.RESPONSES, RESPONSES), (O.RESPONSES_COMPACT, RESPONSES), (O.OTHER, RESPONSES),
-        }  # fmt: skip
+        assert able == {(o, CHAT) for o in OPENAI_CHAT_API} | {(o, RESPONSES) for o in OPENAI_RESPONSES_API}
         assert module.websocket(found) and not module.serves(found, O.CHAT, CHAT, "qwen3-coder")
         assert asked(found, CHAT).url == "https://api.openai.com/v1/chat/completions"
         assert asked(found, CHAT, path="/v1/embeddings").url == "https://api.openai.com/v1/embeddings"

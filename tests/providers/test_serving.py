@@ -11,6 +11,15 @@ from pool_server.core.enums import Operation as O
 from pool_server.core.enums import Provider
 from pool_server.core.settings import Settings, Upstreams
 from pool_server.providers import catalogue_request, provider_module, providers_for
+from pool_server.providers.keys.operations import (
+    ANTHROPIC_API,
+    CHATGPT_BACKEND,
+    CODE_ASSIST,
+    DASHSCOPE,
+    GEMINI_API,
+    OPENAI_CHAT_API,
+    OPENAI_RESPONSES_API,
+)
 from tests.providers.make import ACCESS, KEY, SETTINGS, claude_file, codex_file, cred, google_file
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
@@ -26,7 +35,6 @@ CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "cla
         (D.CHAT, "coder-model", QWEN),
         (D.CHAT, "gpt-6", OPENAI),
         (D.CHAT, "qwen/qwen3-coder", OPENAI),
-        (D.CHAT, "", OPENAI),
     ],
 )
 def test_a_key_of_any_vendors_file_may_answer_the_likelier_first(dialect: D, model: str, first: Provider) -> None:
@@ -45,6 +53,14 @@ def test_every_dialect_has_a_provider() -> None:
         assert providers_for(dialect, O.OTHER, "m", None)
 
 
+OPENAI_CALLS = {(o, D.CHAT) for o in OPENAI_CHAT_API} | {(o, D.RESPONSES) for o in OPENAI_RESPONSES_API}
+
+
+def test_a_call_without_a_model_stays_with_its_vendor() -> None:
+    assert QWEN not in providers_for(D.CHAT, O.IMAGES, "", None)
+    assert providers_for(D.CHAT, O.FILES, "", QWEN) == (QWEN,)
+
+
 def serves(provider: Provider, data: object, operation: O, dialect: D, model: str = "") -> bool:
     return provider_module(provider).serves(cred(provider, data), operation, dialect, model)
 
@@ -52,19 +68,15 @@ def serves(provider: Provider, data: object, operation: O, dialect: D, model: st
 @pytest.mark.parametrize(
     ("provider", "data", "yes"),
     [
-        (CODEX, None, {(O.RESPONSES, D.RESPONSES), (O.RESPONSES_COMPACT, D.RESPONSES), (O.OTHER, D.RESPONSES)}),
-        (CLAUDE, None, {(O.MESSAGES, D.MESSAGES), (O.COUNT_TOKENS, D.MESSAGES), (O.OTHER, D.MESSAGES)}),
-        (GEMINI, None, {(O.GENERATE, D.CODE_ASSIST), (O.COUNT_TOKENS, D.CODE_ASSIST), (O.OTHER, D.CODE_ASSIST)}),
-        (GEMINI, {"api_key": KEY}, {(O.GENERATE, D.GEMINI), (O.COUNT_TOKENS, D.GEMINI), (O.OTHER, D.GEMINI)}),
-        (QWEN, None, {(O.CHAT, D.CHAT), (O.OTHER, D.CHAT)}),
-        (
-            OPENAI,
-            None,
-            {
-                *((o, D.CHAT) for o in (O.CHAT, O.OTHER)),
-                *((o, D.RESPONSES) for o in (O.RESPONSES, O.RESPONSES_COMPACT, O.OTHER)),
-            },
-        ),
+        (CODEX, None, {(o, D.RESPONSES) for o in CHATGPT_BACKEND}),
+        (CODEX, {"OPENAI_API_KEY": KEY}, OPENAI_CALLS),
+        (CLAUDE, None, {(o, D.MESSAGES) for o in ANTHROPIC_API}),
+        (CLAUDE, {"api_key": KEY}, {(o, D.MESSAGES) for o in ANTHROPIC_API}),
+        (GEMINI, None, {(o, D.CODE_ASSIST) for o in CODE_ASSIST}),
+        (GEMINI, {"api_key": KEY}, {(o, D.GEMINI) for o in GEMINI_API}),
+        (QWEN, None, {(o, D.CHAT) for o in DASHSCOPE}),
+        (QWEN, {"api_key": KEY}, {(o, D.CHAT) for o in DASHSCOPE}),
+        (OPENAI, None, OPENAI_CALLS),
     ],
 )
 def test_each_serves_its_own_dialect(provider: Provider, data: object, yes: set[tuple[O, D]]) -> None:

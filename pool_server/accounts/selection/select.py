@@ -31,7 +31,8 @@ NEVER_RETURN = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT})
 class SelectionRequest(msgspec.Struct):
     """What an exchange asks for. `hard` are ids only one account can serve, `session` the conversation to pin by.
 
-    `exclude` are the accounts that failed in this exchange; `forced` is an account id (X-Pool-Account).
+    `exclude` are the accounts that failed in this exchange; `forced` is an account id (X-Pool-Account); `holder` is the
+    account that holds what the request names, "" when any may serve it.
     """
 
     providers: tuple[Provider, ...]
@@ -44,6 +45,7 @@ class SelectionRequest(msgspec.Struct):
     exclude: frozenset[str] = frozenset()
     forced: str | None = None
     websocket: bool = False
+    holder: str = ""
 
 
 class Affinity(msgspec.Struct, frozen=True):

@@ -1,14 +1,18 @@
-"""How much room a friend has: the tighter of the own limits and what the pool has left. Pure."""
+"""How much headroom a friend has: the tighter of the own limits and what the pool has left."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from pool_server.accounts import Accounts
+from pool_server.core.enums import Provider
 from pool_server.core.settings import Limits
 
+_GAUGE_S = 5.0
 FIVE_HOURS, DAY, WEEK, MONTH = 18_000, 86_400, 604_800, 2_592_000
 
 # Which limit of a user counts in which window.
@@ -61,3 +65,20 @@ def tightest(rooms: Iterable[QuotaWindow]) -> list[QuotaWindow]:
         if room.seconds not in best or room.used_percent > best[room.seconds].used_percent:
             best[room.seconds] = room
     return [best[seconds] for seconds in sorted(best)]
+
+
+class HeadroomGauge:
+    """How much room a provider has left, in percent; read anew every few seconds, not on every request."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._rooms: dict[Provider, tuple[float, float | None]] = {}
+
+    def percent(self, provider: Provider) -> float | None:
+        """0 to 100, None while the provider has not said."""
+        now = time.monotonic()
+        due, percent = self._rooms.get(provider, (0.0, None))
+        if now >= due:
+            percent, _ = self._accounts.glance(provider)
+            self._rooms[provider] = (now + _GAUGE_S, percent)
+        return percent

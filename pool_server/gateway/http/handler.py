@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
 from pool_server.core.models import ClientCall, ClientError
+from pool_server.gateway import final_error
 from pool_server.gateway.body import Body
 from pool_server.gateway.emulation.answers import LocalRequest
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import query_without_key, upward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
-from pool_server.gateway.pipeline import Pipeline
+from pool_server.gateway.pipeline import OUTCOMES, Pipeline
 from pool_server.gateway.routes import Route
 from pool_server.http1 import ClientDisconnectedError, Request, Response
 from pool_server.users import Principal
@@ -152,6 +153,8 @@ class HttpExchange:
     async def _serve(self) -> None:
         if self._error is not None:
             await self._reply.tell(self._route.dialect, self._error)
+        elif self._route.refused:
+            await self._reply.tell(self._route.dialect, final_error.whole_account())
         elif not self._route.model_call:
             await self._answer_locally()
         else:
@@ -189,8 +192,22 @@ class HttpExchange:
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
         transport = HttpTransport(x, self._body, encoding, self._limit * _DECODED_CAP_FACTOR, self._reply)
         refused = self._look(x, transport)
+        if refused is None and self._route.lists is not None and not (principal.admin or principal.local or x.forced):
+            await self._list(x)
+            return
         self._pipeline = Pipeline(x, transport)
         await self._pipeline.run(refused)
+
+    async def _list(self, x: Exchange) -> None:
+        """Only the caller's own, from every account that keeps some."""
+        refused = await x.reserve()
+        answer = refused or await self._gateway.lists.answer(x.principal, self._route, x.upcall, x.providers)
+        if isinstance(answer, ClientError):
+            await x.record(Outcome.DENIED if refused else OUTCOMES[answer.kind], answer.status, answer.message)
+            await self._reply.tell(self._route.dialect, answer)
+            return
+        await x.record(Outcome.OK, 200)
+        await self._reply.whole(200, [("Content-Type", "application/json")], answer)
 
     def _look(self, x: Exchange, transport: HttpTransport) -> ClientError | None:
         """Peeks into the request; the error when it cannot be read."""
@@ -205,6 +222,7 @@ class HttpExchange:
             return ClientError(ErrorKind.NOT_FOUND, "No provider of this pool answers this call.", 404)
         if self._gateway.held.holds(x.principal.user, x.peek.previous_response_id):
             x.peek.hard = tuple(pin for pin in x.peek.hard if pin[0] != "response")  # any account can go on
+            x.resumed = True
         return None
 
     # -- endings

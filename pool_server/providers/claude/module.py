@@ -23,6 +23,7 @@ from pool_server.providers.credential import (
 )
 from pool_server.providers.keys import KeySpec
 from pool_server.providers.keys.endpoint import ANTHROPIC_VERSION
+from pool_server.providers.keys.operations import ANTHROPIC_API
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.requests import bearer, join, own_get, own_post, upstream_headers
 from pool_server.providers.times import HOUR, MINUTE
@@ -40,7 +41,6 @@ USAGE_BACK_OFF = 15 * MINUTE
 USAGE_LIMITED = 2 * HOUR  # the usage endpoint stays limited for hours once it is
 
 _REFUSED = frozenset((400, 401))
-_OPERATIONS = frozenset((Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.OTHER))
 
 
 class Claude(ProviderModule):
@@ -145,7 +145,7 @@ class Claude(ProviderModule):
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
         if cred.kind is CredentialKind.API_KEY:
             return keys.serves(cred, operation, dialect, model)
-        return dialect is Dialect.MESSAGES and operation in _OPERATIONS and model_listed(cred, model)
+        return dialect is Dialect.MESSAGES and operation in ANTHROPIC_API and model_listed(cred, model)
 
     def plan_fits(self, cred: Credential, model: str) -> bool:
         return cred.kind is CredentialKind.API_KEY or cred.plan != "free"  # Claude's free plan has no API

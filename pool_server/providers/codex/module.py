@@ -28,6 +28,7 @@ from pool_server.providers.credential import (
 )
 from pool_server.providers.json_fields import as_object
 from pool_server.providers.keys import KeySpec
+from pool_server.providers.keys.operations import CHATGPT_BACKEND
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.openai.serving import openai_serves
 from pool_server.providers.requests import (
@@ -61,7 +62,6 @@ _CODEX_PREFIXES = ("/backend-api/codex", "/v1", "/api/codex")
 _PLANS: tuple[tuple[str, frozenset[str]], ...] = (
     ("*-spark", frozenset(("pro", "prolite", "business", "enterprise", "hc", "enterprise_cbp_usage_based"))),
 )
-_OPERATIONS = frozenset((Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.OTHER))
 
 
 class Codex(ProviderModule):
@@ -172,7 +172,7 @@ class Codex(ProviderModule):
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
         if cred.kind is CredentialKind.API_KEY:
             return openai_serves(cred, operation, dialect, model)
-        return dialect is Dialect.RESPONSES and operation in _OPERATIONS and model_listed(cred, model)
+        return dialect is Dialect.RESPONSES and operation in CHATGPT_BACKEND and model_listed(cred, model)
 
     def plan_fits(self, cred: Credential, model: str) -> bool:
         if cred.kind is CredentialKind.API_KEY or not cred.plan:

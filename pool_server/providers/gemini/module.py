@@ -29,6 +29,7 @@ from pool_server.providers.credential import (
 )
 from pool_server.providers.gemini import faults, onboarding
 from pool_server.providers.keys import KeySpec
+from pool_server.providers.keys.operations import CODE_ASSIST
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.requests import bearer, join, own_post, upstream_headers
 from pool_server.providers.times import HOUR, MINUTE
@@ -41,7 +42,6 @@ USAGE_LIMITED = 15 * MINUTE
 
 # The methods whose body names the project; the others refuse a field they do not know.
 _PROJECT_METHODS = frozenset(("generateContent", "streamGenerateContent", "retrieveUserQuota", "listExperiments"))
-_OPERATIONS = frozenset((Operation.GENERATE, Operation.COUNT_TOKENS, Operation.OTHER))
 _INTERNAL = "/v1internal"
 
 
@@ -137,7 +137,7 @@ class Gemini(ProviderModule):
         name = self.model_family(model)
         if cred.kind is CredentialKind.API_KEY:
             return keys.serves(cred, operation, dialect, name)
-        return dialect is Dialect.CODE_ASSIST and operation in _OPERATIONS and model_listed(cred, name)
+        return dialect is Dialect.CODE_ASSIST and operation in CODE_ASSIST and model_listed(cred, name)
 
     def model_family(self, model: str) -> str:
         return model.lower().removeprefix("models/")

@@ -12,6 +12,7 @@ from pool_server.core.enums import Dialect, Operation
 from pool_server.core.models import ClientCall, HttpRequest, UpstreamRequest
 from pool_server.core.settings import Settings
 from pool_server.providers.credential import Credential, KeyAuth, model_listed
+from pool_server.providers.keys.operations import ANTHROPIC_API, GEMINI_API, OPENAI_CHAT_API, OPENAI_RESPONSES_API
 from pool_server.providers.requests import (
     bearer,
     join,
@@ -31,10 +32,10 @@ _PREFIXES: dict[Dialect, tuple[str, ...]] = {
     Dialect.RESPONSES: ("/backend-api/codex", "/v1", "/api/codex", "/backend-api"),
 }
 _OPERATIONS: dict[Dialect, frozenset[Operation]] = {
-    Dialect.MESSAGES: frozenset((Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.OTHER)),
-    Dialect.CHAT: frozenset((Operation.CHAT, Operation.OTHER)),
-    Dialect.RESPONSES: frozenset((Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.OTHER)),
-    Dialect.GEMINI: frozenset((Operation.GENERATE, Operation.COUNT_TOKENS, Operation.OTHER)),
+    Dialect.MESSAGES: ANTHROPIC_API,
+    Dialect.CHAT: OPENAI_CHAT_API,
+    Dialect.RESPONSES: OPENAI_RESPONSES_API,
+    Dialect.GEMINI: GEMINI_API,
 }
 DIALECTS = tuple(_OPERATIONS)  # those an API key can speak
 _GOOGLE_VERSION = re.compile(r"/v\d+[a-z0-9]*(?=/|$)")

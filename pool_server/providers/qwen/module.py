@@ -31,6 +31,7 @@ from pool_server.providers.faults import (
     read_error,
 )
 from pool_server.providers.keys import KeySpec
+from pool_server.providers.keys.operations import DASHSCOPE
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.qwen.names import qwen_model
 from pool_server.providers.requests import (
@@ -51,7 +52,6 @@ LEAD = 20 * MINUTE
 LIFE_UNKNOWN = 6 * HOUR
 
 _AUTH_TYPE = ("X-DashScope-AuthType", "qwen-oauth")  # tells the service what kind of token it is given
-_OPERATIONS = frozenset((Operation.CHAT, Operation.OTHER))
 _QUOTA_CODES = ("insufficient_quota", "quota_exceeded")
 _QUOTA_TEXTS = ("free allocated quota exceeded", "quota exceeded")
 _RATE_CODES = ("limit_requests", "limit_burst_rate", "limit_tokens")
@@ -128,9 +128,11 @@ class Qwen(ProviderModule):
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
         if model and not qwen_model(model) and not cred.models and not cred.base_url:
             return False  # other vendors' models are served only where the file says so
+        if operation not in DASHSCOPE and not cred.base_url:
+            return False
         if cred.kind is CredentialKind.API_KEY:
             return keys.serves(cred, operation, dialect, model)
-        return dialect is Dialect.CHAT and operation in _OPERATIONS and model_listed(cred, model)
+        return dialect is Dialect.CHAT and operation in DASHSCOPE and model_listed(cred, model)
 
 
 def _with_scheme(url: str) -> str:

@@ -1,0 +1,80 @@
+"""What one exchange does with objects: asks whose they are before, writes whose the new ones are after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pool_server import dialects
+from pool_server.core.enums import ObjectKind, Operation, Provider
+from pool_server.core.models import ClientError, Peek
+from pool_server.gateway.objects.access import Claim, ObjectAccess
+from pool_server.gateway.objects.owners import Reference
+from pool_server.gateway.routes import Route
+from pool_server.users import Principal
+
+_MODEL_CALLS = frozenset({Operation.RESPONSES, Operation.MESSAGES, Operation.CHAT})
+
+
+class Tracking:
+    """One exchange's objects. `holder` is the account that must serve it, "" when any may."""
+
+    def __init__(self, access: ObjectAccess, principal: Principal, route: Route) -> None:
+        self._access = access
+        self._principal = principal
+        self._route = route
+        self._stored = False
+        self._claim = Claim()
+        self._kept: set[Reference] = set()
+
+    @property
+    def holder(self) -> str:
+        return self._claim.account
+
+    def claim(
+        self, peek: Peek, providers: Iterable[Provider], *, skip: Iterable[Reference] = (), forced: bool = False
+    ) -> ClientError | None:
+        """Whether the caller may touch what the call names; the error when not.
+
+        `skip` are ids that are known to be the caller's otherwise; with `forced` the caller has chosen an account that
+        is theirs, where everything is.
+        """
+        self._stored = peek.stored
+        wanted = [one for one in (*self._route.ids, *peek.objects) if one not in skip]
+        if wanted and not forced:
+            self._claim = self._access.claim(self._principal, self._route.family, wanted, tuple(providers))
+        return self._claim.error
+
+    async def keep(self, account: str, meter: dialects.Meter) -> None:
+        """Writes whose the objects are that the answer has brought so far; returns when that is durable."""
+        brought = [one for one in self._brought(meter) if one[1] and one not in self._kept]
+        if brought:
+            self._kept.update(brought)
+            await self._access.owners.keep(self._principal.user, self._route.family, brought, account)
+
+    async def ended(self, account: str, meter: dialects.Meter) -> None:
+        """The answer came to its good end: writes what it made, moved or deleted, before its last byte goes out."""
+        owners, route = self._access.owners, self._route
+        await self.keep(account, meter)
+        if route.deletes and route.ids:
+            everybody = self._principal.admin or self._principal.local
+            await owners.forget(route.family, route.ids[-1], "" if everybody else self._principal.user)
+            return
+        for owned, reference in self._claim.mine:
+            await owners.used(owned, route.family, reference)
+
+    def _brought(self, meter: dialects.Meter) -> list[Reference]:
+        route = self._route
+        if route.operation in _MODEL_CALLS:
+            brought = list(meter.made)
+            if self._stored and route.operation is not Operation.MESSAGES:
+                kind = ObjectKind.RESPONSE if route.operation is Operation.RESPONSES else ObjectKind.COMPLETION
+                brought.append((kind, meter.response_id))
+            return brought + self._claim.unknown
+        if not meter.body or route.lists is not None or not (route.makes or self._own_path()):
+            return self._claim.unknown if meter.complete else []
+        return dialects.made(route.dialect, route.makes, meter.body) + self._claim.unknown
+
+    def _own_path(self) -> bool:
+        """Is what the answer names the caller's, because the object it is about is?"""
+        own = {reference for _, reference in self._claim.mine}
+        return bool(self._route.ids) and (self._principal.local or own.issuperset(self._route.ids))

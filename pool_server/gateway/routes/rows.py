@@ -1,0 +1,60 @@
+"""What one row of the route table declares: the call, and what it does with things the provider keeps."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pool_server.core.enums import ApiFamily, Dialect, ObjectKind, Operation, Provider
+
+Reference = tuple[ObjectKind, str]
+
+FAMILIES = {
+    Dialect.RESPONSES: ApiFamily.OPENAI,
+    Dialect.CHAT: ApiFamily.OPENAI,
+    Dialect.MESSAGES: ApiFamily.ANTHROPIC,
+    Dialect.GEMINI: ApiFamily.GOOGLE,
+    Dialect.CODE_ASSIST: ApiFamily.GOOGLE,
+}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One call. `path` is written without its version; `{file}`, `{batch}` … stand for one segment that names such an
+    object, `{_}` for one that is found below the object before it, `{model}` for a model.
+
+    `makes`: the kind of the object the answer brings. `lists`: the kind whose ids the answer lists. `deletes`: the
+    call ends the object its path names last. `works`: a model works for it, so that it has to name one.
+    """
+
+    method: str
+    path: str
+    operation: Operation
+    makes: ObjectKind | None = None
+    lists: ObjectKind | None = None
+    deletes: bool = False
+    works: bool = False
+    dialect: Dialect | None = None  # where it is not the one of the table
+
+
+class Route(msgspec.Struct, frozen=True):
+    """What a path means. `path` is in its normal form, without a provider prefix; `model_call` False = answered by
+    the pool itself, unless it is `refused`: a call that acts on the provider's whole account.
+
+    `ids` are the objects the path names. The other fields are those of `Row`.
+    """
+
+    dialect: Dialect
+    operation: Operation
+    path: str
+    forced: Provider | None = None
+    model_call: bool = True
+    websocket: bool = False
+    refused: bool = False
+    ids: tuple[Reference, ...] = ()
+    makes: ObjectKind | None = None
+    lists: ObjectKind | None = None
+    deletes: bool = False
+    works: bool = False
+
+    @property
+    def family(self) -> ApiFamily:
+        return FAMILIES[self.dialect]
