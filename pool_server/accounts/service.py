@@ -26,7 +26,8 @@ from pool_server.accounts.selection.candidates import Candidate, Need, judge
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.core.enums import AccountState, FaultKind, Provider, Refusal
-from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.models import Fault, HttpRequest, WindowObservation
+from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, UsageAnswer, network_fault, provider_module
 from pool_server.storage import Store
@@ -181,6 +182,11 @@ class Accounts:
         """The account's own proxy, None for a direct line."""
         return self._roster.vault.items[account_id].options.proxy_url
 
+    def bounded(self, account_id: str, request: HttpRequest) -> HttpRequest:
+        """A call of the pool's own on behalf of an account: over its proxy, and to its own hosts alone. Raises
+        KeyError."""
+        return self._roster.vault.bounded(account_id, request, self._roster.settings)
+
     def owner(self, account_id: str) -> str:
         """The user the account belongs to, "" for the pool's own."""
         return self._roster.vault.items[account_id].options.owner
@@ -292,6 +298,9 @@ class Accounts:
     def _row(self, account: Account, now: float) -> dict[str, Any]:
         account_id = account.facts.id
         row = describe.account_row(account, now, self._standing(account, (), now))
+        proxy = self._roster.vault.items[account_id].options.proxy_url
+        row["proxy"] = host_of(proxy) if proxy else ""
+        row["hosts"] = self._roster.vault.hosts(account_id, self._roster.settings)
         row["file"] = self._roster.vault.items[account_id].found.name
         row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id
@@ -429,12 +438,13 @@ class Accounts:
         usage = request is not None
         if request is None:
             request = module.test_request(cred, self._roster.settings)
-        request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
+        request = self.bounded(account_id, request)
         began = time.perf_counter()
         answer = await self._send(request)
         answer = msgspec.structs.replace(answer, body=cred.hide(answer.body))
         result: dict[str, Any] = {
             "account": account_id,
+            "host": self._roster.vault.hosts(account_id, self._roster.settings)[0],
             "call": "usage" if usage else "request",
             "status": answer.status or None,
             "ms": round((time.perf_counter() - began) * 1000, 1),

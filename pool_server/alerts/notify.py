@@ -16,6 +16,7 @@ import msgspec
 
 from pool_server.alerts.rules import AlertEvent
 from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.origins import origins
 from pool_server.core.settings import Alerts
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ async def webhook(event: AlertEvent, url: str, send: Send, *, sleep: Sleep = asy
     """Post one event as JSON; a failing network, 429 and 5xx are tried again. True when it was taken."""
     request = HttpRequest(
         "POST", url, (("Content-Type", "application/json"), ("User-Agent", "pool-server")),
-        msgspec.json.encode(event.payload()), timeout_s=TIMEOUT_S,
+        msgspec.json.encode(event.payload()), timeout_s=TIMEOUT_S, egress=origins(url),
     )  # fmt: skip
     status = 0
     for wait in (*RETRY_AFTER_S, None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -14,8 +13,19 @@ import click
 from pool_server.accounts import create_file
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
 from pool_server.cli.pool import open_pool
-from pool_server.core.enums import Provider
+from pool_server.core.enums import FaultKind, Provider
 from pool_server.providers import CredentialRejectedError, provider_module
+
+_STEPS = {
+    FaultKind.AUTH: "sign in again with its own client, or write a new key, and replace the file",
+    FaultKind.PAYMENT: "add credit where the key was made, or wait for its budget to begin anew",
+    FaultKind.SUSPENDED: "the provider stopped the account: only its owner can have that undone",
+    FaultKind.NEEDS_USER: "its owner has to sign in at the provider and confirm what it asks for",
+    FaultKind.QUOTA: "nothing: it is used again when its window begins anew",
+    FaultKind.RATE: "nothing: try again in a minute",
+    FaultKind.NETWORK: "check base_url and proxy_url in its file, and the way from this machine to that host",
+    FaultKind.CHALLENGE: "the host sends a bot check to this machine's address: give the account a proxy_url",
+}
 
 
 @click.group("account", help="Accounts of the pool: their state, and what to do about it.")
@@ -23,17 +33,21 @@ def command() -> None:
     pass
 
 
-@command.command("list", help="Every account: state, why, room in its windows.")
+@command.command("list", help="Every account: state, use, its secret's host; and files that cannot be used.")
 @config_option
 @json_option
 def list_(config: str | None, as_json: bool) -> None:
     with open_pool(settings(config)) as pool:
-        rows = pool.accounts()
+        rows, rejected = pool.listing()
     if as_json:
         emit(rows)
         return
-    cells = [(r["id"], r["plan"], r["state"], _used(r["windows"]), r["message"]) for r in rows]
-    table(("ID", "PLAN", "STATE", "USED", "WHY"), cells, "No accounts: put their files into the pool folder.")
+    cells = [(r["id"], r["plan"], r["state"], _used(r["windows"]), r["hosts"][0], r["message"]) for r in rows]
+    empty = "No accounts: put their files into the pool folder."
+    table(("ID", "PLAN", "STATE", "USED", "HOST", "WHY"), cells, empty)
+    if rejected:
+        click.echo()
+        table(("FILE", "CANNOT BE USED"), [(r["file"], r["reason"]) for r in rejected], "")
 
 
 @command.command("test", help="One minimal real call with the account, and what came back.")
@@ -46,7 +60,7 @@ def test(account: str, config: str | None, as_json: bool) -> int:
     if as_json:
         emit(result)
     else:
-        click.echo(f"{account}: {_sentence(result)}")
+        click.echo(f"{account} {_sentence(result)}")
     return 0 if result.get("ok") else 1
 
 
@@ -117,4 +131,10 @@ def _used(windows: list[dict[str, Any]]) -> str:
 
 
 def _sentence(result: dict[str, Any]) -> str:
-    return str(result.get("message") or json.dumps(result, ensure_ascii=False))
+    """What a test showed, and what to do about it."""
+    if result["ok"]:
+        return f"works: {result['host']} answered {result['status']} in {result['ms']:.0f} ms"
+    said = f" ({result['message']})" if result["message"] else ""
+    answered = f"answered {result['status']}" if result["status"] else "did not answer"
+    step = _STEPS.get(FaultKind(result["fault"]), "") if result["fault"] else ""
+    return f"does not work: {result['host']} {answered}{said}" + (f"\n→ {step}" if step else "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -21,16 +23,26 @@ from pool_server.app import run_file
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable
 from pool_server.cli.common import config_option, emit, json_option
-from pool_server.core.enums import CredentialKind, Provider
+from pool_server.cli.pool import running
+from pool_server.core.enums import AccountState, CredentialKind, Provider
+from pool_server.core.origins import host_of, origin
+from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import HIDDEN, ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings, config_path, load, rows
-from pool_server.providers import Credential, CredentialRejectedError
+from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
+TLS = "write the https address, if it has one"
 SIGN_IN = "sign in again with its CLI and copy the file anew"
 BUILT = 1_790_000_000  # 2026-09-21: a clock before it is wrong
+
+
+_LOST = {
+    AccountState.NEEDS_LOGIN: "the running server needs a new sign-in",
+    AccountState.SUSPENDED: "the provider stopped the account",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +161,7 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
-    """The pool folder and every credential file in it."""
+    """The pool folder, every credential file in it, and what the running server knows of their accounts."""
     folder = Path(settings.pool_dir)
     if not folder.is_dir():
         fix = f"mkdir {folder} and put credential files into it (pool/README.md says which)"
@@ -158,6 +170,7 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
     seen = scan(folder)
     vault = CredentialStore(folder, Escrow(Path(settings.data_dir)))
     vault.items = vault.look(now).items
+    lost = _lost(settings)
     copies = doubles((item.found.account, item.found.name, item.credential) for item in vault.items.values())
     for unusable in seen.rejected:
         yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
@@ -167,7 +180,7 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         if file.account in copies:
             yield Finding(file.account, WRONG, f"{file.name}: the same sign-in as {copies[file.account]}", "remove one")
         else:
-            yield from _look_at_file(file, settings, now)
+            yield from _look_at_file(file, settings, now, lost.get(file.account))
     yield from _look_whether_writable(vault, folder)
     if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
@@ -181,7 +194,29 @@ def _look_whether_writable(vault: CredentialStore, folder: Path) -> Iterator[Fin
         yield Finding(f"{folder}/", WARNING, reason, fix)
 
 
-def _look_at_file(file: CredentialFile, settings: Settings, now: float) -> Iterator[Finding]:
+def _far_away(host: str) -> bool:
+    """Is this a host beyond one's own machine and network?"""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan"))
+
+
+def _lost(settings: Settings) -> dict[str, str]:
+    """The accounts a running server knows to be of no use until somebody acts, and why; a file does not tell that."""
+    server = running(settings)
+    try:
+        rows = server.accounts() if server is not None else []
+    except click.ClickException:
+        return {}  # told by the look at the port, or by nobody: the files are judged alone
+    return {
+        row["id"]: f"{_LOST[row['state']]}{': ' + row['message'] if row['message'] else ''}"
+        for row in rows
+        if row["state"] in _LOST
+    }
+
+
+def _look_at_file(file: CredentialFile, settings: Settings, now: float, lost: str | None) -> Iterator[Finding]:
     try:
         loaded = files.read(file.path)
         options = files.options(loaded.data)
@@ -192,9 +227,17 @@ def _look_at_file(file: CredentialFile, settings: Settings, now: float) -> Itera
     except CredentialRejectedError as error:
         yield Finding(file.account, WRONG, f"{file.name}: {error}", SIGN_IN)
         return
-    state, message, fix = _judge(credential, settings, now)
+    state, message, fix = (WRONG, lost, SIGN_IN) if lost else _judge(credential, settings, now)
+    addresses = provider_module(file.provider).addresses(credential, settings)
+    hosts = list(dict.fromkeys(shown_origin(origin(address)) for address in addresses))
+    through = f" through {host_of(options.proxy_url)}" if options.proxy_url else ""
     note = " (disabled)" if options.disabled else ""
-    yield Finding(file.account, state, message + note, fix)
+    yield Finding(file.account, state, f"{message}; goes to {', '.join(hosts)}{through}{note}", fix)
+    for host in hosts:
+        if host.startswith("http://") and _far_away(urlsplit(host).hostname or ""):
+            yield Finding(
+                file.account, WARNING, f"{host} is reached in the clear: its secret can be read on the way", TLS
+            )
     if _open_to_others(file.path):
         yield _readable(file.path, "holds a credential")
 

@@ -32,6 +32,10 @@ class Pool(Protocol):
 
     def accounts(self) -> list[dict[str, Any]]: ...
 
+    def listing(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        """The accounts, and the files that cannot be used."""
+        ...
+
     def act(self, account: str, action: str) -> dict[str, Any]: ...
 
 
@@ -45,6 +49,15 @@ def open_pool(settings: Settings) -> Iterator[Pool]:
         return
     with one_line(), lock_folder(folder):
         yield Resting(settings)
+
+
+def running(settings: Settings) -> Running | None:
+    """The running server, where there is one and it can be asked without asking a person for the password."""
+    url = run_file.find(Path(settings.data_dir))
+    password = settings.pool_users.admin_password
+    if url is None or (settings.friends_mode and (not password or password.startswith("$2"))):
+        return None
+    return Running(url, _password(settings))
 
 
 def _password(settings: Settings) -> str:
@@ -72,8 +85,11 @@ class Running:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def accounts(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._call("GET", "/admin/accounts")["accounts"]
-        return rows
+        return self.listing()[0]
+
+    def listing(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        found = self._call("GET", "/admin/accounts")
+        return found["accounts"], found["rejected"]
 
     def act(self, account: str, action: str) -> dict[str, Any]:
         answer = self._call("POST", f"/admin/accounts/{quote(account, safe='')}/{action}")
@@ -114,11 +130,14 @@ class Resting:
         self._settings = settings
 
     def accounts(self) -> list[dict[str, Any]]:
-        async def describe(pool: Accounts) -> list[dict[str, Any]]:
-            return pool.describe_all()
+        return self.listing()[0]
 
-        rows: list[dict[str, Any]] = self._with_pool(describe)
-        return rows
+    def listing(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        async def describe(pool: Accounts) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+            return pool.describe_all(), pool.rejected()
+
+        found: tuple[list[dict[str, Any]], list[dict[str, str]]] = self._with_pool(describe)
+        return found
 
     def act(self, account: str, action: str) -> dict[str, Any]:
         async def work(pool: Accounts) -> dict[str, Any]:

@@ -211,7 +211,10 @@ class ClientError(msgspec.Struct, frozen=True):
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """A call of the pool's own (refresh, usage, test), described without doing it. Its repr shows no secret."""
+    """A call of the pool's own (refresh, usage, test), described without doing it. Its repr shows no secret.
+
+    `egress` are the origins it may be sent to; without its own among them it is not sent.
+    """
 
     method: str
     url: str
@@ -219,6 +222,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     body: bytes = b""
     proxy_url: str | None = None
     timeout_s: float = 30.0
+    egress: frozenset[str] = frozenset()
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("method", self.method), ("url", self.url.partition("?")[0])]
@@ -260,12 +264,16 @@ class ClientCall(msgspec.Struct):
 
 
 class UpstreamRequest(msgspec.Struct):
-    """The upstream request. `patch` sets top-level JSON fields of the body (Code Assist's `project`)."""
+    """The upstream request. `patch` sets top-level JSON fields of the body (Code Assist's `project`).
+
+    `egress` are the origins its account may reach; without its own among them it is not sent.
+    """
 
     method: str
     url: str
     headers: list[tuple[str, str]]
     patch: dict[str, Any] | None = None
+    egress: frozenset[str] = frozenset()
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         names = [name for name, _ in self.headers]

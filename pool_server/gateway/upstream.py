@@ -1,4 +1,4 @@
-"""The client toward the providers: no cookies, no redirects, bytes as they come.
+"""The client toward the providers: no cookies, no redirects, no host beyond the account's own, bytes as they come.
 
 Requests go over the data path's own connections (`http1`), WebSockets over aiohttp.
 """
@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pool_server.core.models import HttpAnswer, HttpRequest, UpstreamRequest
+from pool_server.core.origins import origin
 from pool_server.http1 import (
     CONNECT_S,
     Answer,
@@ -34,6 +35,10 @@ _REFUSAL_S = 30.0
 _CLOSE_S = 2.0  # for the other end to answer a close
 _PING_S = 30.0  # finds an upstream socket whose other end is gone
 _ORIGIN = re.compile(r"https?://[^/?#]+")
+_PLACE = re.compile(r"(?:https?|wss?)://[^/?#]+")
+_REDIRECTS = frozenset({301, 302, 303, 305, 307, 308})
+_REDIRECTED = "answered with a redirect, which is not followed"
+_UNWRITABLE = "the request cannot be written as HTTP"
 _BROKEN = "connection closed before the answer was complete"
 
 
@@ -64,6 +69,7 @@ class Upstream:
 
         `size` is the payload's length in bytes; `first_byte_s` bounds the wait for the answer's headers.
         """
+        _within_bounds(prepared)
         return await self._ask(
             prepared.method, prepared.url, prepared.headers, payload, size, proxy_url, within_s=first_byte_s
         )
@@ -72,6 +78,7 @@ class Upstream:
         """A call of the pool's own (refresh, usage, test). Never raises: status 0 and `error` say what failed."""
         body = request.body
         try:
+            _within_bounds(request)
             async with asyncio.timeout(request.timeout_s):
                 answer = await self._ask(
                     request.method,
@@ -111,18 +118,23 @@ class Upstream:
             line, host, target = _place(url, proxy_url)
             head = request_head(method, target, host, _with_proxy(line, headers), size)
         except ValueError:
-            raise UpstreamError("the request cannot be written as HTTP") from None
+            raise UpstreamError(_UNWRITABLE) from None
         again = isinstance(body, bytes)
         while True:
             kept = self._lines.kept(line) if again else None
             try:
                 connection = kept or await self._lines.dial(line)
-                return await connection.exchange(head, body, within_s=within_s, without_body=method == "HEAD")
+                answer = await connection.exchange(head, body, within_s=within_s, without_body=method == "HEAD")
             except (ConnectError, ResponseTimeoutError) as error:
                 raise UpstreamError(str(error)) from None
             except UpstreamDisconnectedError:
                 if kept is None or not kept.untouched:
                     raise UpstreamError(_BROKEN) from None
+            else:
+                if answer.status in _REDIRECTS:
+                    answer.close()
+                    raise UpstreamError(_REDIRECTED)
+                return answer
 
     def _sockets(self) -> aiohttp.ClientSession:
         """The session behind WebSockets."""
@@ -133,6 +145,7 @@ class Upstream:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 trust_env=False,
+                trace_configs=[_never_redirected()],
             )
         return self._session
 
@@ -143,6 +156,7 @@ class Upstream:
 
         Raises `HandshakeRefusedError` with the HTTP status, `UpstreamError` when nothing answered.
         """
+        _within_bounds(prepared)
         try:
             async with asyncio.timeout(timeout_s):
                 socket = await self._sockets().ws_connect(
@@ -191,6 +205,27 @@ async def refusal_body(answer: Answer) -> bytes:
             return await read_capped(answer, _ANSWER_CAP)
     except (TimeoutError, UpstreamDisconnectedError):
         return b""
+
+
+def _within_bounds(request: UpstreamRequest | HttpRequest) -> None:
+    """Refuses an address beyond those the account's file and vendor name. Raises `UpstreamError`."""
+    found = _PLACE.match(request.url)
+    place = origin(found[0]) if found is not None else ""
+    if not place:
+        raise UpstreamError(_UNWRITABLE)
+    if place not in request.egress:
+        raise UpstreamError("the address is none of the hosts this account may reach")
+
+
+def _never_redirected() -> aiohttp.TraceConfig:
+    """A handshake that is sent elsewhere ends there: the account's token and the client's headers do not go along."""
+
+    async def refuse(*_: object) -> None:
+        raise UpstreamError(_REDIRECTED)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(refuse)
+    return config
 
 
 def _with_proxy(line: Origin, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pool_server.core.enums import Dialect, Operation, Provider
+from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
+from pool_server.core.origins import origins
 from pool_server.core.settings import Settings
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields
 from pool_server.providers.keys import KeySpec, belongs_to, read_key, refuse_addresses
@@ -19,10 +20,11 @@ from pool_server.providers.keys import KeySpec, belongs_to, read_key, refuse_add
 class Refreshed(msgspec.Struct, frozen=True):
     """A refresh that went well. `updates` are the owned fields to write, nested as in the file; `credential` is
     the new one and knows more than a re-read of the file would (when the token was issued), so it is the one to
-    keep."""
+    keep. `warning` is one line for the log, "" for none."""
 
     updates: dict[str, Any]
     credential: Credential
+    warning: str = ""
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("fields", sorted(self.updates)), ("credential", self.credential)]
@@ -130,9 +132,30 @@ class ProviderModule(ABC):
         """The sign-in or token in a file, None when it holds none. Raises CredentialRejectedError."""
         return None
 
-    @abstractmethod
     def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
-        """The upstream request: address, authorization, the client's other headers in their order and case."""
+        """The upstream request: address, authorization, the client's other headers in their order and case; and where
+        it may go."""
+        request = self.build(cred, upcall, settings)
+        request.egress = self.egress(cred, settings)
+        return request
+
+    @abstractmethod
+    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+        """`prepare` without the bounds."""
+
+    def egress(self, cred: Credential, settings: Settings) -> frozenset[str]:
+        """The origins this account's secret may reach, by its file and the settings alone."""
+        return origins(*self.addresses(cred, settings))
+
+    def addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
+        """The addresses behind `egress`: where the account's calls go first, then where it is refreshed."""
+        if cred.kind is CredentialKind.API_KEY:
+            return (cred.base_url or self.key_spec.upstream(settings),)
+        return self.sign_in_addresses(cred, settings)
+
+    def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
+        """The addresses of a sign-in."""
+        return ()
 
     @abstractmethod
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:

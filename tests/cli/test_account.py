@@ -84,6 +84,17 @@ def test_without_a_server_the_files_are_the_pool(sh: Shell, folder: Path) -> Non
     assert "no such account" in sh("account", "disable", "claude:nobody").refused(1)
 
 
+def test_a_list_tells_each_host_and_the_files_that_cannot_be_used(sh: Shell, folder: Path) -> None:
+    write_pool(
+        folder / "pool", [key_account("claude:a"), key_account("openai:b", base_url="https://ai.example.com/v1")]
+    )
+    (folder / "pool/kimi_work.json").write_text('{"api_key": "sk-0123456789"}')
+    listed = sh("account", "list").out
+    assert "api.anthropic.com" in listed and "ai.example.com" in listed
+    assert "kimi_work.json" in listed and "its name says no provider" in listed
+    assert [row["hosts"] for row in sh("account", "list", "--json").json] == [["api.anthropic.com"], ["ai.example.com"]]
+
+
 def test_an_empty_pool_is_said(sh: Shell) -> None:
     assert "put their files" in sh("account", "list").out
     assert sh("account", "list", "--json").json == []
@@ -95,7 +106,12 @@ def test_a_test_is_one_real_call(sh: Shell, folder: Path) -> None:
         done = sh("account", "test", "claude:a", "--json")
         assert (done.code, done.json["ok"]) == (0, True)
         assert [call.account for call in fakes.calls] == ["claude:a"]
-        fakes.accounts["claude:a"].suspended = True
+        told = sh("account", "test", "claude:a")
+        assert told.code == 0 and told.out.startswith("claude:a works: http://127.0.0.1:") and "{" not in told.out
+        fakes.accounts["claude:a"].revoke()
+        told = sh("account", "test", "claude:a")
+        assert told.code == 1 and "claude:a does not work: " in told.out and "→ sign in again" in told.out
+        assert "{" not in told.out
         assert "no such account" in sh("account", "test", "claude:z").refused(1)
 
 

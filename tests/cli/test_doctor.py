@@ -13,7 +13,8 @@ import pytest
 from pool_server.accounts.credentials import store
 from pool_server.cli.doctor import WARNING, WRONG, Finding, examine
 from tests.cli.conftest import Shell
-from tests.fakes import account, key_account, write_pool
+from tests.fakes import FakeProviders, account, fake_settings, key_account, write_pool
+from tests.process import PoolProcess
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +137,35 @@ def test_a_sign_in_in_two_files_is_named(folder: Path) -> None:
     assert (found["claude:b"].state, found["claude:b"].message) == (
         WRONG, "claude_b.json: the same sign-in as claude_a.json",
     )  # fmt: skip
+
+
+def test_each_account_says_where_its_secret_goes(folder: Path) -> None:
+    write_pool(
+        folder / "pool",
+        [
+            account("claude:a"),
+            key_account("gemini:b", base_url="http://ai.example.com/v1beta", dialects=["gemini"]),
+            key_account("openai:c", base_url="http://192.168.0.7:8000", proxy_url="http://u:secret@proxy.example:3128"),
+        ],
+    )
+    env = {"PROXY_LISTEN_ADDR": "127.0.0.1:0"}
+    found = [finding for finding in examine(None, env, time.time()) if ":" in finding.check]
+    told = {finding.check: finding.message for finding in found if finding.state == "ok"}
+    assert told["claude:a"].endswith("goes to api.anthropic.com, platform.claude.com")
+    assert told["openai:c"] == "API key; goes to http://192.168.0.7:8000 through proxy.example:3128"
+    clear = [finding for finding in found if finding.state == WARNING]
+    assert [finding.check for finding in clear] == ["gemini:b"] and "in the clear" in clear[0].message
+
+
+def test_what_the_running_server_knows_to_be_lost_is_not_called_ok(folder: Path, sh: Shell) -> None:
+    fakes = FakeProviders([account("claude:a"), account("claude:b")])
+    with fakes, PoolProcess(folder, fake_settings(folder, fakes)) as pool:
+        assert look(path=folder / "config.toml")["claude:a"].state == "ok"
+        fakes.accounts["claude:a"].refresh = "another"  # the one in the file is worth nothing now
+        pool.call("POST", "/admin/accounts/claude:a/refresh", {})
+        found = look(path=folder / "config.toml")
+        assert (found["claude:a"].state, found["claude:b"].state) == (WRONG, "ok")
+        assert "needs a new sign-in" in found["claude:a"].message
 
 
 def test_an_empty_and_a_missing_pool(folder: Path) -> None:

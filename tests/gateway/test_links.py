@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pool_server.core.models import UpstreamRequest
+from pool_server.core.origins import origins
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.links import HttpLink, LinkClosedError
 from tests.http1.wire import raw_server, read_request, run
@@ -36,7 +37,7 @@ def test_whoever_gives_up_takes_the_connection_along(begin: bytes) -> None:
 
         async with raw_server(talk) as port:
             upstream = Upstream()
-            prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}/", [])
+            prepared = UpstreamRequest("POST", url := f"http://127.0.0.1:{port}/", [], egress=origins(url))
             link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
             task = asyncio.get_running_loop().create_task(link.send(FRAME))
             await asked.wait()
@@ -66,7 +67,7 @@ def test_a_turn_begun_anew_lets_go_of_the_one_before() -> None:
 
         async with raw_server(talk) as port:
             upstream = Upstream()
-            prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}/", [])
+            prepared = UpstreamRequest("POST", url := f"http://127.0.0.1:{port}/", [], egress=origins(url))
             link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
             for _ in range(2):
                 await link.send(FRAME)
@@ -87,7 +88,7 @@ def test_a_stream_that_breaks_off_closes_the_link() -> None:
 
         async with raw_server(talk) as port:
             upstream = Upstream()
-            prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}/", [])
+            prepared = UpstreamRequest("POST", url := f"http://127.0.0.1:{port}/", [], egress=origins(url))
             link = HttpLink("a", upstream, prepared, proxy_url=None, first_byte_s=9)
             await link.send(FRAME)
             await link.receive()

@@ -49,8 +49,8 @@ class FakeRooms:
     def credential(self, ident: str) -> Credential:
         return self.credentials[ident]
 
-    def proxy_url(self, ident: str) -> str | None:
-        return None
+    def bounded(self, ident: str, request: HttpRequest) -> HttpRequest:
+        return request
 
     def models(self) -> dict[Provider, list[str]]:
         declared: dict[Provider, list[str]] = {}

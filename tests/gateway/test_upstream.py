@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pool_server.core.models import HttpRequest, UpstreamRequest
+from pool_server.core.origins import origins
 from pool_server.gateway.upstream import Upstream, UpstreamError, refusal_body
 from pool_server.http1 import Body, UpstreamDisconnectedError
 from tests.http1.wire import LOOPS, raw_server, read_request, run
@@ -18,7 +19,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello"
 
 
 async def call(upstream: Upstream, url: str, body: Body = b"{}", *, proxy: str | None = None) -> bytes:
-    prepared = UpstreamRequest("POST", url, [("X-One", "1")])
+    prepared = UpstreamRequest("POST", url, [("X-One", "1")], egress=origins(url))
     size = len(body) if isinstance(body, bytes) else 2
     answer = await upstream.open(prepared, body, size=size, proxy_url=proxy, first_byte_s=5)
     return b"".join([piece async for piece in answer.pieces()])
@@ -132,7 +133,7 @@ def test_what_is_no_address_is_not_asked(url: str) -> None:
         upstream = Upstream()
         with pytest.raises(UpstreamError, match="cannot be written"):
             await call(upstream, url)
-        answer = await upstream.send(HttpRequest("GET", url))
+        answer = await upstream.send(HttpRequest("GET", url, egress=origins(url)))
         assert (answer.status, answer.error) == (0, "the request cannot be written as HTTP")
 
     run(test)
@@ -150,12 +151,14 @@ def test_an_own_call_says_what_failed_and_never_raises() -> None:
 
         async with raw_server(slow) as port:
             upstream, base = Upstream(), f"http://127.0.0.1:{port}"
-            whole = await upstream.send(HttpRequest("POST", base, (("A", "b"),), b"123456789"))
+            whole = await upstream.send(HttpRequest("POST", base, (("A", "b"),), b"123456789", egress=origins(base)))
             assert (whole.status, whole.body, whole.error) == (200, b"123456789", "")
-            cut = await upstream.send(HttpRequest("POST", base, (), b"123"))
+            cut = await upstream.send(HttpRequest("POST", base, (), b"123", egress=origins(base)))
             assert (cut.status, cut.error) == (0, "connection closed before the answer was complete")
             for path in ("/silent", "/stalls"):
-                late = await upstream.send(HttpRequest("POST", base + path, (), b"1", timeout_s=0.05))
+                late = await upstream.send(
+                    HttpRequest("POST", base + path, (), b"1", timeout_s=0.05, egress=origins(base))
+                )
                 assert (late.status, late.error) == (0, "no answer in time")
             await upstream.close()
 
@@ -178,7 +181,7 @@ def test_a_refusal_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
         async with raw_server(endless) as port:
             upstream = Upstream()
             for path, size in (("/much", 100_000), ("/never", 0)):
-                prepared = UpstreamRequest("POST", f"http://127.0.0.1:{port}{path}", [])
+                prepared = UpstreamRequest("POST", url := f"http://127.0.0.1:{port}{path}", [], egress=origins(url))
                 answer = await upstream.open(prepared, b"{}", size=2, proxy_url=None, first_byte_s=5)
                 assert (answer.status, len(await refusal_body(answer))) == (500, size)
                 answer.close()

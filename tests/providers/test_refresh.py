@@ -323,3 +323,34 @@ def test_any_answer_is_a_new_token_or_a_refresh_fault(provider: Provider, status
     else:
         assert done.credential.access_token
         assert done.credential.refresh_token
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "taken"),
+    [
+        ("portal.qwen.ai", "new.qwen.ai", True),
+        ("portal.qwen.ai", "https://portal.qwen.ai/v2", True),
+        ("portal.qwen.ai", "https://dashscope-intl.aliyuncs.com/compatible-mode", True),
+        ("https://api.relay.example/v1", "https://eu.relay.example/v1", True),
+        (None, "portal.qwen.ai", True),
+        ("portal.qwen.ai", "http://portal.qwen.ai", False),
+        ("portal.qwen.ai", "https://portal.qwen.ai.evil.example", False),
+        ("portal.qwen.ai", "https://evilqwen.ai", False),
+        ("portal.qwen.ai", "https://qwen.ai@evil.example", False),
+        ("portal.qwen.ai", "https://evil.oss-cn-hangzhou.aliyuncs.com", False),
+        ("https://dashscope.aliyuncs.com", "https://dashscope.evil.aliyuncs.com", False),
+        ("portal.qwen.ai", "https://127.0.0.1", False),
+        ("portal.qwen.ai", "https://portal.qwen.ai:99999", False),
+        ("https://api.relay.example/v1", "https://other.example", False),
+        ("https://me.github.io", "https://you.github.io", False),
+        (None, "https://evil.example", False),
+    ],
+)
+def test_an_address_from_the_wire_is_the_vendors_or_not_taken(before: str | None, told: str, taken: bool) -> None:
+    old = cred(Provider.QWEN, google_file(resource_url=before))
+    answer = answered(200, {"access_token": "a2", "refresh_token": "r2", "resource_url": told})
+    found = provider_module(Provider.QWEN).refresh_answer(old, answer, now=NOW)
+    assert found.credential.access_token == "a2"  # the token is good whatever the address
+    assert ("resource_url" in found.updates, bool(found.warning)) == (taken, not taken)
+    kept = found.credential.resource_url if taken else old.resource_url
+    assert found.credential.resource_url == kept and "evil" not in found.warning + found.credential.resource_url

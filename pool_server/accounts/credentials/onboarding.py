@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import msgspec
-
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Save, Send
 from pool_server.accounts.credentials.store import ReplacedError
 from pool_server.accounts.health import learning
@@ -141,7 +139,7 @@ class Onboarding:
         for _ in range(MAX_STEPS):
             if step.wait_s:
                 await asyncio.sleep(step.wait_s)
-            answer = await self._send(msgspec.structs.replace(step.request, proxy_url=item.options.proxy_url))
+            answer = await self._send(roster.vault.bounded(account_id, step.request, settings))
             outcome = module.setup_answer(item.credential, step, answer, settings, now=roster.clock())
             if isinstance(outcome, SetupDone):
                 digest = item.digest

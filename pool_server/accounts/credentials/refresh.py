@@ -7,6 +7,7 @@ holder lives; the file is read again first, because whoever came earlier may hav
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
 from pool_server.storage import StoreError, Txn
 from pool_server.storage.write_behind import WriteBehind
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see CredentialWriter.rotate
@@ -179,14 +182,12 @@ class Refresher:
             txn.delete(TABLE, key)
 
     async def _ask(self, account_id: str, tried: Credential) -> Credential:
-        item = self._vault.items[account_id]
         module = provider_module(tried.provider)
         request = module.refresh_request(tried, self.settings)
         if request is None:
             failure = RefreshRejectedError("this credential cannot be refreshed", permanent=not tried.can_refresh)
             raise self._failed(account_id, tried, failure)
-        request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
-        answer = await self._send(request)
+        answer = await self._send(self._vault.bounded(account_id, request, self.settings))
         try:
             refreshed = module.refresh_answer(tried, answer, now=self._clock())
         except RefreshRejectedError as exc:
@@ -197,6 +198,8 @@ class Refresher:
             raise self._failed(account_id, tried, exc) from None
         if refreshed.credential.refresh_token != tried.refresh_token:
             self._spent(account_id, tried)  # before anybody can find a copy of it beside the new file
+        if refreshed.warning:
+            log.warning("%s: %s", account_id, refreshed.warning)
         try:
             digest = await self._save(account_id, refreshed.updates, tried)
         except (ReplacedError, KeyError):  # somebody signed in anew meanwhile, or removed the file

@@ -16,6 +16,9 @@ from pool_server.accounts.credentials.escrow import Escrow, Owed, key_of
 from pool_server.accounts.credentials.look import Doubts, Item, Look, Signature, look, signature, signature_or_none
 from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, scan, shown
 from pool_server.core.disk import unwritable
+from pool_server.core.models import HttpRequest
+from pool_server.core.origins import origin
+from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
@@ -236,6 +239,19 @@ class CredentialStore:
         self.items[account_id] = msgspec.structs.replace(
             old, credential=credential, digest=digest, signature=mark, owed=self.owed.get(account_id)
         )
+
+    def bounded(self, account_id: str, request: HttpRequest, settings: Settings) -> HttpRequest:
+        """A call of the pool's own on behalf of an account: over its proxy, and to its own hosts alone. Raises
+        KeyError."""
+        item = self.items[account_id]
+        egress = provider_module(item.found.provider).egress(item.credential, settings)
+        return msgspec.structs.replace(request, proxy_url=item.options.proxy_url, egress=egress)
+
+    def hosts(self, account_id: str, settings: Settings) -> list[str]:
+        """Where the account's secret goes, for people: the host of its calls first. Raises KeyError."""
+        item = self.items[account_id]
+        addresses = provider_module(item.found.provider).addresses(item.credential, settings)
+        return list(dict.fromkeys(shown_origin(origin(address)) for address in addresses))
 
     def facts(self, account_id: str, settings: Settings) -> AccountFacts:
         """What the choice has to know of an account's file."""

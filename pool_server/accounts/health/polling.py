@@ -6,8 +6,6 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore
@@ -124,7 +122,7 @@ class Poller:
             request = module.usage_request(item.credential, self.settings)
             if request is None:
                 return None
-            request = msgspec.structs.replace(request, proxy_url=item.options.proxy_url)
+            request = self._vault.bounded(account_id, request, self.settings)
             answer = module.usage_answer(item.credential, await self._send(request), now=self._clock())
             if answer.fault is None or answer.fault.kind is not FaultKind.AUTH or last:
                 return answer

@@ -190,7 +190,7 @@ class Catalogue:
             upcall = ClientCall(Operation.OTHER, dialect, "GET", path, headers=headers)
             prepared = provider_module(provider).prepare(cred, upcall, self.settings)
             request = HttpRequest("GET", prepared.url, tuple(prepared.headers))
-        return msgspec.structs.replace(request, proxy_url=self._accounts.proxy_url(account), timeout_s=20.0)
+        return msgspec.structs.replace(self._accounts.bounded(account, request), timeout_s=20.0)
 
 
 def _group(cred: Credential) -> str:

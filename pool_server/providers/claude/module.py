@@ -73,6 +73,9 @@ class Claude(ProviderModule):
             tier=login.text("rateLimitTier"),
         )
 
+    def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
+        return (settings.upstreams.claude, settings.token_urls.claude)
+
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if not cred.can_refresh:
             return None
@@ -107,7 +110,7 @@ class Claude(ProviderModule):
             return None
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD_UNKNOWN)
 
-    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
             return keys.prepare(cred, upcall, settings.upstreams.claude)
         path = upcall.path if upcall.path.startswith(("/v1/", "/api/")) else "/v1" + upcall.path

@@ -82,6 +82,9 @@ class Codex(ProviderModule):
             return None
         return _from_tokens(fields, tokens, account)
 
+    def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
+        return (settings.upstreams.codex, settings.upstreams.chatgpt, settings.token_urls.codex)
+
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if not cred.can_refresh:
             return None
@@ -120,7 +123,7 @@ class Codex(ProviderModule):
         issued = cred.issued_at or cred.last_refresh
         return cred.expires_at - lead_seconds(cred.expires_at, issued, longest=LEAD, unknown=LEAD_UNKNOWN)
 
-    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
             return keys.prepare(cred, upcall, settings.upstreams.openai)
         url = _chatgpt_url(upcall, settings)

@@ -65,6 +65,9 @@ class Gemini(ProviderModule):
             email=fields.text("email"),
         )
 
+    def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
+        return (settings.upstreams.code_assist, settings.token_urls.gemini)
+
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         client, secret = settings.gemini_client_id, settings.gemini_client_secret
         if not (cred.can_refresh and client and secret):
@@ -93,7 +96,7 @@ class Gemini(ProviderModule):
             return None
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
 
-    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
             return keys.prepare(cred, upcall, settings.upstreams.gemini)
         url = join(settings.upstreams.code_assist, upcall.path, upcall.query)

@@ -29,7 +29,7 @@ class OpenAI(ProviderModule):
     )
     missing = "api_key"
 
-    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         return keys.prepare(cred, upcall, settings.upstreams.openai)
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:

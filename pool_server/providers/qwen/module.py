@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from pool_server.core.enums import CredentialKind, Dialect, FaultKind, FaultScope, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
+from pool_server.core.origins import registrable
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError
@@ -51,6 +53,10 @@ CLIENT_ID = "f0304373b74a44d2b584a3fb70ca9e56"  # public, of the vendor's CLI
 LEAD = 20 * MINUTE
 LIFE_UNKNOWN = 6 * HOUR
 
+# Where the vendor says an account's endpoint is. On aliyuncs.com customers have names too.
+_OWN_DOMAINS = ("qwen.ai",)
+_OWN_HOST = re.compile(r"(?:[a-z0-9-]+\.)?dashscope(?:-[a-z]+)?\.aliyuncs\.com")
+
 _AUTH_TYPE = ("X-DashScope-AuthType", "qwen-oauth")  # tells the service what kind of token it is given
 _QUOTA_CODES = ("insufficient_quota", "quota_exceeded")
 _QUOTA_TEXTS = ("free allocated quota exceeded", "quota exceeded")
@@ -73,6 +79,9 @@ class Qwen(ProviderModule):
         resource = fields.url("resource_url", scheme="https")
         return msgspec.structs.replace(cred, resource_url=resource, plan=fields.text("plan_type").lower())
 
+    def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
+        return (cred.resource_url or settings.upstreams.qwen, settings.token_urls.qwen)
+
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if not cred.can_refresh:
             return None
@@ -85,19 +94,23 @@ class Qwen(ProviderModule):
             raise RefreshRejectedError("the token endpoint answered no token")
         expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN)
         fresh = {name: data[name] for name in ("access_token", "refresh_token") if data.get(name)}
-        resource = _with_scheme(data.get("resource_url") or "")
         updates = {**fresh, "expiry_date": int(expires_at * 1000)}
-        if usable_url(resource):
-            updates["resource_url"] = data["resource_url"]
-            fresh["resource_url"] = resource.rstrip("/")
-        return Refreshed(updates, msgspec.structs.replace(cred, expires_at=expires_at, issued_at=now, **fresh))
+        resource, warning = _with_scheme(data.get("resource_url") or "").rstrip("/"), ""
+        if resource and resource != cred.resource_url:
+            if _vendors_own(resource, cred.resource_url):
+                updates["resource_url"] = data["resource_url"]
+                fresh["resource_url"] = resource
+            else:
+                warning = "the refresh answered another host than the provider's as its address; the old one is kept"
+        credential = msgspec.structs.replace(cred, expires_at=expires_at, issued_at=now, **fresh)
+        return Refreshed(updates, credential, warning)
 
     def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
         if not cred.can_refresh or cred.expires_at is None:
             return None
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
 
-    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         client = without(upcall.headers, _AUTH_TYPE[0].lower())
         if cred.kind is CredentialKind.API_KEY:
             call = msgspec.structs.replace(upcall, headers=client)
@@ -133,6 +146,16 @@ class Qwen(ProviderModule):
         if cred.kind is CredentialKind.API_KEY:
             return keys.serves(cred, operation, dialect, model)
         return dialect is Dialect.CHAT and operation in DASHSCOPE and model_listed(cred, model)
+
+
+def _vendors_own(resource: str, before: str) -> bool:
+    """May the token go to this address from the wire? Over TLS, to the vendor or whoever owns the present address."""
+    if not usable_url(resource) or not resource.startswith("https://"):
+        return False
+    host = urlsplit(resource).hostname or ""
+    if any(host == own or host.endswith(f".{own}") for own in _OWN_DOMAINS) or _OWN_HOST.fullmatch(host):
+        return True
+    return bool(before) and registrable(host) == registrable(urlsplit(before).hostname or "")
 
 
 def _with_scheme(url: str) -> str:
