@@ -330,7 +330,7 @@ class Pipeline:
         timers = self._timers
         timers.waiting_since = self._loop.time()
         try:
-            piece = await source.read()
+            piece = await (self._flow(source, answer) if self._transport.framed and answer.flows else source.read())
         except UpstreamDisconnectedError as error:
             return answer.broken(self._transport.broke(error))
         finally:
@@ -346,6 +346,20 @@ class Pipeline:
             if inflater.broken:
                 return answer.broken(network_fault("the answer's content coding is broken"))
         return answer.feed(piece, self._loop.time()) if piece else WITHHOLD
+
+    async def _flow(self, source: UpstreamAnswer, answer: RelayedAnswer) -> Piece:
+        """The short way of frames, which no source offers as they come: passes on what is ordinary, returns the first
+        piece that is not."""
+        read, ordinary, write = source.read, answer.ordinary, self._transport.write
+        timers, now = self._timers, self._loop.time
+        while ordinary(piece := await read()):
+            timers.waiting_since = timers.wrote_at = now()
+            behind = write(piece)
+            if behind is not None:
+                timers.waiting_since = None
+                await behind
+                timers.waiting_since = now()
+        return piece
 
     def _new_answer(self, source: UpstreamAnswer) -> RelayedAnswer:
         x, now = self._x, self._loop.time()

@@ -32,7 +32,8 @@ class UpstreamAnswer(Protocol):
     fields: dict[str, str]
     at_once: Callable[..., bool] | None
 
-    async def read(self) -> Piece:
+    @property
+    def read(self) -> Callable[[], Awaitable[Piece]]:
         """The next piece, b"" at the end. Raises `UpstreamDisconnectedError`."""
 
     def close(self) -> None:

@@ -33,7 +33,6 @@ from pool_server.http1 import (
 _ANSWER_CAP = 4 << 20  # bytes kept of a refusal, or of the answer to a call of our own
 _REFUSAL_S = 30.0
 _CLOSE_S = 2.0  # for the other end to answer a close
-_PING_S = 30.0  # finds an upstream socket whose other end is gone
 _ORIGIN = re.compile(r"https?://[^/?#]+")
 _PLACE = re.compile(r"(?:https?|wss?)://[^/?#]+")
 _REDIRECTS = frozenset({301, 302, 303, 305, 307, 308})
@@ -163,7 +162,7 @@ class Upstream:
                     URL(prepared.url, encoded=True),
                     headers=CIMultiDict(prepared.headers),
                     max_msg_size=frame_cap,
-                    heartbeat=_PING_S,
+                    autoping=False,
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                     compress=15,
                     proxy=proxy_url,

@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestServer
 from pool_server.core.enums import Outcome
 from pool_server.core.settings import Upstreams
 from pool_server.gateway import answer as answers
-from pool_server.gateway import service, upstream
+from pool_server.gateway import service
 from pool_server.gateway.websocket import handler, links
 from tests.fakes import Gate, Surface, account, plays
 from tests.gateway.sockets import BY_PRIORITY, create, final_id, socket, two
@@ -240,7 +240,7 @@ def test_a_client_that_never_reads_holds_bounded_memory(tmp_path: Path, monkeypa
 
 def test_an_upstream_that_is_half_open_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing comes any more, not even a pong: the client is told to reconnect."""
-    monkeypatch.setattr(upstream, "_PING_S", 0.2)
+    monkeypatch.setattr(links, "PING_S", 0.2)
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -266,6 +266,33 @@ def test_an_upstream_that_is_half_open_is_noticed(tmp_path: Path, monkeypatch: p
         leads = Upstreams(codex=f"http://127.0.0.1:{port}")
         async with server, Stack(tmp_path, [account("codex:one")], upstreams=leads) as stack, socket(stack) as client:
             assert await client.closed() == 1012
+
+    run(test)
+
+
+def test_an_upstream_that_only_answers_pings_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "PING_S", 0.05)
+
+    async def answer(request: web.Request) -> web.WebSocketResponse:
+        up = web.WebSocketResponse(autoping=False)
+        await up.prepare(request)
+        pings = 0
+        while pings < 5:
+            message = await up.receive()
+            pings += message.type is aiohttp.WSMsgType.PING
+            await up.pong(message.data)
+        await up.ping(b"and you?")
+        assert await up.receive() == (aiohttp.WSMsgType.PONG, bytearray(b"and you?"), "")
+        await up.close(code=4000)
+        return up
+
+    async def test() -> None:
+        app = web.Application()
+        app.router.add_get("/responses", answer)
+        async with TestServer(app) as provider:
+            leads = Upstreams(codex=str(provider.make_url("")).rstrip("/"))
+            async with Stack(tmp_path, [account("codex:one")], upstreams=leads) as stack, socket(stack) as client:
+                assert await client.closed() == 4000
 
     run(test)
 

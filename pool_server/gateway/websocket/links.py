@@ -7,7 +7,8 @@ Both speak frames (the JSON text of one event). A link belongs to one account fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
 import aiohttp
@@ -18,6 +19,7 @@ from pool_server.gateway.websocket.bridge import Conversation
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 
 FRAME_CAP = 64 << 20  # bytes of one frame, both ways
+PING_S = 30.0  # finds an upstream whose other end is gone
 _REASON_CAP = 123
 
 
@@ -69,7 +71,7 @@ class Link(Protocol):
 
 
 class SocketLink:
-    """An upstream WebSocket."""
+    """An upstream WebSocket. It sees to pings itself: aiohttp's heartbeat would set its timer anew with every frame."""
 
     lasting = True
 
@@ -78,6 +80,13 @@ class SocketLink:
         self.handshake = handshake
         self._socket = socket
         self._used = False  # responses live as long as their connection: a fresh one knows none
+        self._heard = 0  # messages that came
+        self._known = 0  # of them at the last tick
+        self._pinged = False  # and nothing has come since
+        self._receiving = False  # else a pong would not be seen
+        self._background: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(PING_S / 2, self._tick)
 
     @property
     def remembers(self) -> bool:
@@ -99,15 +108,47 @@ class SocketLink:
             raise LinkClosedError(self._socket.close_code or 1006) from None
 
     async def receive(self) -> str | bytes:
-        message = await self._socket.receive()
-        if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-            data = message.data
-            assert isinstance(data, str | bytes)
-            return data
+        self._receiving = True
+        try:
+            while True:
+                message = await self._socket.receive()
+                self._heard += 1
+                kind = message.type
+                if kind is aiohttp.WSMsgType.TEXT or kind is aiohttp.WSMsgType.BINARY:
+                    data: str | bytes = message.data
+                    return data
+                if kind is aiohttp.WSMsgType.PING:
+                    with contextlib.suppress(aiohttp.ClientError, OSError):  # the next receive tells
+                        await self._socket.pong(message.data)
+                elif kind is not aiohttp.WSMsgType.PONG:
+                    break
+        finally:
+            self._receiving = False
+        self._timer.cancel()
         reason = message.extra if isinstance(message.extra, str) else ""
         raise LinkClosedError(self._socket.close_code or 1006, reason)
 
+    def _tick(self) -> None:
+        """Asks an upstream that says nothing whether it is there, and gives it up when it does not answer."""
+        self._timer = self._loop.call_later(PING_S / 2, self._tick)
+        if self._heard != self._known or not self._receiving:
+            self._known, self._pinged = self._heard, False
+        elif self._pinged:
+            self._timer.cancel()
+            self._background = self._loop.create_task(
+                self._quietly(self._socket.close(code=aiohttp.WSCloseCode.GOING_AWAY))
+            )
+        else:
+            self._pinged = True
+            self._background = self._loop.create_task(self._quietly(self._socket.ping()))
+
+    @staticmethod
+    async def _quietly(work: Awaitable[object]) -> None:
+        with contextlib.suppress(aiohttp.ClientError, OSError):  # whoever receives notices
+            await work
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
+        self._timer.cancel()
         await self._socket.close(code=code, message=reason_bytes(reason))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
-_TEXT, _BINARY = 0x1, 0x2
+_FIN, _TEXT, _BINARY = 0x80, 0x1, 0x2
+_SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")  # RFC 6455 §5.2
 _PIECE = 64 << 10  # bytes
 
 
@@ -32,9 +34,15 @@ class RelayProtocol(WebSocketProtocol13):
 
     def send_frame(self, frame: str | bytes) -> asyncio.Future[None]:
         """Sends a message without the task Tornado's own method makes for each. Raises StreamClosedError."""
-        if isinstance(frame, str):
-            return self._write_frame(True, _TEXT, frame.encode())
-        return self._write_frame(True, _BINARY, frame)
+        data = frame.encode() if isinstance(frame, str) else frame
+        kind, size = (_FIN | _TEXT if data is not frame else _FIN | _BINARY), len(data)
+        if size < 126:
+            head = _SHORT.pack(kind, size)
+        elif size <= 0xFFFF:
+            head = _LONG.pack(kind, 126, size)
+        else:
+            head = _HUGE.pack(kind, 127, size)
+        return self.stream.write(head + data)
 
     def _abort(self) -> None:
         # Within a task it is the frame loop that gives up; the closing timer, which has none, means it.

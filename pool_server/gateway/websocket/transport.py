@@ -149,13 +149,15 @@ class Turn:
         self._may_be_dead = may_be_dead
         self.fields: dict[str, str] = {}
         self.at_once: Callable[..., bool] | None = None
+        self.read: Callable[[], Awaitable[Piece]] = self._first
 
-    async def read(self) -> Piece:
+    async def _first(self) -> Piece:
         try:
             piece = await self._link.receive()
         except LinkClosedError as closed:
             raise self.failed(closed) from None
         self._may_be_dead = False
+        self.read = self._link.receive
         return piece
 
     def failed(self, closed: LinkClosedError) -> LinkClosedError:
