@@ -90,7 +90,8 @@ if (Test-PoolLogin) {
 }
 elseif (-not (Test-Path -LiteralPath $Auth) -and (Test-Path -LiteralPath $authBefore)) { Restore-PoolOriginal $Auth $authBefore }
 Write-Host 'Codex is as it was before the pool.'
-foreach ($name in 'config.toml.before', 'config.toml.absent', 'auth.json.absent', 'undo.ps1') {
+{% if key_ends %}Write-Host {{ ps(key_ends) }}
+{% end %}foreach ($name in 'config.toml.before', 'config.toml.absent', 'auth.json.absent', 'undo.ps1') {
     $path = Join-Path $State $name
     if (Test-Path -LiteralPath $path) { Remove-Item -LiteralPath $path }
 }

@@ -108,7 +108,8 @@ elif ! [ -e "$CODEX/auth.json" ] && [ -e "$STATE/auth.json.before" ]; then
     put_back "$CODEX/auth.json" "$STATE/auth.json.before"
 fi
 say "Codex is as it was before the pool."
-rm -f "$STATE/work" "$STATE/config.toml.before" "$STATE/config.toml.absent" "$STATE/auth.json.absent" "$STATE/undo.sh"
+{% if key_ends %}say {{ sh(key_ends) }}
+{% end %}rm -f "$STATE/work" "$STATE/config.toml.before" "$STATE/config.toml.absent" "$STATE/auth.json.absent" "$STATE/undo.sh"
 for kept in "$STATE/auth.json.before" "$STATE/auth.json.older"; do
     if [ -e "$kept" ]; then say "A sign-in that was here earlier is kept in $kept"; fi
 done

@@ -53,7 +53,8 @@ fi
 {% end %}
 rm -rf "$STATE"
 say {{ sh(label + " is as it was before the pool.") }}
-POOL_SERVER_UNDO
+{% if key_ends %}say {{ sh(key_ends) }}
+{% end %}POOL_SERVER_UNDO
     } | put "$STATE/undo.sh"
 }
 

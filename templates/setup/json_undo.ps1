@@ -15,4 +15,5 @@ else { Restore-PoolOriginal $File $before }
 }
 {% end %}Remove-Item -LiteralPath $State -Recurse -Force
 Write-Host {{ ps(label + " is as it was before the pool.") }}
-}
+{% if key_ends %}Write-Host {{ ps(key_ends) }}
+{% end %}}

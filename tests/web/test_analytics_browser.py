@@ -53,12 +53,6 @@ def _possible() -> None:
 
 
 @pytest.fixture
-def chrome(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path / "profile") as driver:
-        yield driver
-
-
-@pytest.fixture
 def filled(tmp_path: Path) -> Iterator[tuple[Site, dict[str, usage.Looker]]]:
     """Ada's, Bo's and the operator's browsers over some weeks of history."""
     with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:

@@ -61,12 +61,6 @@ def cast() -> Iterator[FakeProviders]:
         yield fakes
 
 
-@pytest.fixture
-def chrome(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path / "profile") as driver:
-        yield driver
-
-
 def enter(driver: webdriver.Chrome, url: str, name: str = "Ada") -> str:
     """Through the door by code; returns the first key."""
     driver.get(url)

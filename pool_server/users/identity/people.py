@@ -165,9 +165,18 @@ class People:
         self._poll()
 
     async def create_key(
-        self, user_id: str, label: str = "", *, actor: AuditActor, expires: float | None = None
+        self,
+        user_id: str,
+        label: str = "",
+        *,
+        actor: AuditActor,
+        expires: float | None = None,
+        replaces: bool = False,
     ) -> dict[str, Any]:
-        """A new key → {"id", "key", "label", "expires"}; the key is shown this once. `expires` in unix seconds."""
+        """A new key → {"id", "key", "label", "expires"}; the key is shown this once. `expires` in unix seconds.
+
+        `replaces` ends the user's earlier keys of the same label: a set-up that is run again leaves one key.
+        """
         now = self._clock()
         if expires is not None and expires <= now:
             raise bad_value("the key would have expired already")
@@ -175,12 +184,17 @@ class People:
 
         def make(txn: Txn) -> None:
             living(txn, user_id)
+            for old in keys_of(txn, user_id) if replaces else []:
+                if old.label == key.label:
+                    _end_key(txn, old, now, actor)
             if len(keys_of(txn, user_id)) >= MAX_KEYS:
                 raise RefusedError(Denial.BAD_VALUE, f"a user has at most {MAX_KEYS} keys; revoke some first", 409)
             _put_key(txn, key)
             append_audit(txn, now, actor, "key.create", key.id, {"user": user_id, "label": key.label})
 
         await commit(self._store, make)
+        if replaces:
+            self._poll()
         return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
 
     async def revoke_key(self, user_id: str, key_id: str, *, actor: AuditActor) -> None:
@@ -191,9 +205,7 @@ class People:
             key = _key(txn, key_id)
             if key is None or key.user != user_id:
                 raise not_found("key")
-            _drop_key(txn, key)
-            append_change(txn, UserChange("end", now, user_id, key_id))
-            append_audit(txn, now, actor, "key.revoke", key_id, {"user": user_id, "label": key.label})
+            _end_key(txn, key, now, actor)
 
         await commit(self._store, change)
         self._poll()
@@ -395,6 +407,13 @@ def _key(txn: Reader, key_id: str) -> Key | None:
 def _put_key(txn: Txn, key: Key) -> None:
     txn.put(KEYS, key.id.encode(), encode(key))
     txn.put(USER_KEYS, user_key_index(key.user, key.id), b"")
+
+
+def _end_key(txn: Txn, key: Key, now: float, actor: AuditActor) -> None:
+    """One key ends, with what runs on it, and the audit log says so."""
+    _drop_key(txn, key)
+    append_change(txn, UserChange("end", now, key.user, key.id))
+    append_audit(txn, now, actor, "key.revoke", key.id, {"user": key.user, "label": key.label})
 
 
 def _drop_key(txn: Txn, key: Key) -> None:

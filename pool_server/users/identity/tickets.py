@@ -49,8 +49,9 @@ class Tickets:
         self._state.write(lambda txn: txn.put(TICKETS, _key(value), encode(ticket)))
         return {"ticket": value, "expires_in": int(TICKET_S)}
 
-    async def redeem(self, value: str, *, peer: str, label: str = "") -> dict[str, Any]:
-        """Uses a ticket up → {"user": {"id", "name"}, "key", "key_id"}; `label` names a new key, if one is made.
+    async def redeem(self, value: str, *, peer: str, label: str = "", replaces: bool = False) -> dict[str, Any]:
+        """Uses a ticket up → {"user": {"id", "name"}, "key", "key_id"}; `label` names a new key, if one is made, and
+        with `replaces` earlier keys of that label end.
 
         Raises RefusedError 404, the same for a ticket that is used, too old, revoked or was never made.
         """
@@ -71,7 +72,8 @@ class Tickets:
         key_id = ticket.key
         if token is None:
             actor = AuditActor("user", view.id, view.name, peer)
-            made = await self._people.create_key(view.id, label or ticket.label or "set-up", actor=actor)
+            shown = label or ticket.label or "set-up"
+            made = await self._people.create_key(view.id, shown, actor=actor, replaces=replaces)
             token, key_id = made["key"], made["id"]
         return {"user": {"id": view.id, "name": view.name}, "key": token, "key_id": key_id}
 

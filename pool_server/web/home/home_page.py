@@ -10,7 +10,7 @@ from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
 from pool_server.web.dashboard import headline
-from pool_server.web.home import headroom, limits, own_requests, standing
+from pool_server.web.home import headroom, limits, operator_home, own_requests, standing
 from pool_server.web.onboarding import snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
@@ -28,15 +28,15 @@ class HomePage(PageHandler, abstract=True):
         """The page for whoever is not in; `problem` says what was wrong with the form just sent."""
         self.page("door.html", title="Come in", status=status, problem=problem, name=name, returning=returning)
 
-    async def enter(self, cookie: str, *, first_key: str, key_id: str) -> None:
+    async def enter(self, cookie: str, *, first_key: str) -> None:
         """The home of somebody who has just come in for the first time, with the key that is shown this once."""
         principal = self.ctx.users.session(cookie)
         if principal is None:
             raise ProblemError(401, "sign_in", "sign in first")
         self.caller = Caller(Access.FRIEND, "session", principal)
-        await self.home(principal, first_key=first_key, key_id=key_id)
+        await self.home(principal, first_key=first_key)
 
-    async def home(self, principal: Principal, *, first_key: str = "", key_id: str = "") -> None:
+    async def home(self, principal: Principal, *, first_key: str = "") -> None:
         """The friend's home, or in local mode the set-up page: the same page without keys and limits."""
         ctx, base = self.ctx, self.base_url()
         key = LOCAL_KEY if principal.local else first_key or KEY_PLACE
@@ -54,24 +54,36 @@ class HomePage(PageHandler, abstract=True):
             "floor_cost": FLOOR_COST,
             "keys": [] if principal.local else ctx.users.list_keys(principal.user),
             "latest": [own_requests.row(record) for record in latest],
-            "base": base,
-            "clients": snippets.clients(base, key),
-            "one_line": snippets.one_line,
-            "tickets": {cli: self.ticket(principal, key_id, cli) for cli in snippets.CLIS},
-            "key_place": KEY_PLACE,
+            **self._setup(base, key, {cli: self.ticket(principal, cli) for cli in snippets.CLIS}),
             "local": principal.local,
             "principal": principal,
             "by_key": ctx.users.entered_by_key(self.session_cookie) and not first_key,
         }
         self.page("home.html", title="Home", **values)
 
-    def ticket(self, principal: Principal, key_id: str, cli: str) -> str:
+    async def operator(self) -> None:
+        """The operator's home; they are no friend of their own, so their lines wait for a key."""
+        base = self.base_url()
+        found = await operator_home.values(self)
+        self.page("operator.html", title="Home", **found, **self._setup(base, KEY_PLACE, {}), first_key="", local=False)
+
+    def _setup(self, base: str, key: str, tickets: dict[str, str]) -> dict[str, Any]:
+        """What the set-up tabs show; without tickets there is no one-line command."""
+        return {
+            "base": base,
+            "clients": snippets.clients(base, key),
+            "one_line": snippets.one_line,
+            "tickets": tickets,
+            "key_place": KEY_PLACE,
+        }
+
+    def ticket(self, principal: Principal, cli: str) -> str:
         """A set-up ticket for one client's command; none for a page that only refreshes what changed."""
         if principal.local:
             return LOCAL_TICKET
         if self.get_query_argument("part", ""):
             return ""
-        return str(self.ctx.users.create_ticket(principal, key_id=key_id, label="" if key_id else cli)["ticket"])
+        return str(self.ctx.users.create_ticket(principal, label=snippets.LABELS[cli])["ticket"])
 
     def base_url(self) -> str:
         """How this visitor reaches the pool."""
@@ -87,6 +99,6 @@ class Home(HomePage, access=Access.OPEN):
         if principal is None or self.caller.via == "key":
             self.door()
         elif principal.admin and not principal.local:
-            self.redirect("/accounts", status=303)
+            await self.operator()
         else:
             await self.home(principal)

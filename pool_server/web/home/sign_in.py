@@ -55,7 +55,7 @@ class Login(HomePage, access=Access.OPEN):
             self.xsrf_token  # noqa: B018 - sets its cookie, which the next change will need
             self.answer(answer)
         elif entry.key:
-            await self.enter(entry.cookie, first_key=entry.key, key_id=entry.key_id)
+            await self.enter(entry.cookie, first_key=entry.key)
         else:
             self.redirect("/", status=303)
 
@@ -96,7 +96,7 @@ class Admin(HomePage, access=Access.OPEN):
 
     def get(self) -> None:
         if self.caller.rank >= Access.ADMIN:
-            self.redirect("/accounts", status=303)
+            self.redirect("/", status=303)
         else:
             self.page("admin.html", title="Operator", problem=None)
 
@@ -115,7 +115,7 @@ class Admin(HomePage, access=Access.OPEN):
             return
         self.set_session(entry.cookie, entry.expires)
         if form:
-            self.redirect("/accounts", status=303)
+            self.redirect("/", status=303)
         else:
             self.xsrf_token  # noqa: B018 - sets its cookie, which the next change will need
             self.answer({"user": {"id": entry.user, "name": entry.name}, "admin": True})

@@ -116,16 +116,18 @@ def _render(name: str, values: dict[str, Any]) -> str:
     return _loader().load(name).generate(**helpers, **values).decode()
 
 
-def script(cli: str, *, powershell: bool, base: str, key: str, pool: str) -> str:
+def script(cli: str, *, powershell: bool, base: str, key: str, pool: str, named: str = "") -> str:
     """The set-up script of `cli` for one shell.
 
-    `pool` is what the operator calls the pool. Raises ValueError when a value cannot be quoted.
+    `pool` is what the operator calls the pool, `named` what its key is called ("" = none was made). Raises ValueError
+    when a value cannot be quoted.
     """
     client = next(client for client in snippets.clients(base, key) if client.name == cli)
     # The name stands in a comment line too: letters, digits and a little punctuation are enough there.
     shown = "".join(char for char in pool if char.isalnum() or char in " .-_'") or "the pool"
     values: dict[str, Any] = {"cli": cli, "label": client.label, "pool": shown, "then": client.then}
     values |= {"program": cli, "install": snippets.INSTALL[cli], "base": base, "key": key}
+    values["key_ends"] = f"Its key, {named}, still works. To end it, open {base}/#keys" if named else ""
     suffix = "ps1" if powershell else "sh"
     if cli == "codex":
         urls = snippets.codex_urls(base)

@@ -7,6 +7,11 @@ from pool_server.web.base.handler import Access
 from pool_server.web.home.home_page import LOCAL_KEY, LOCAL_TICKET, HomePage
 from pool_server.web.onboarding import scripts, snippets
 
+MOST_NAME = 40
+_SHARED_NAMES = frozenset(
+    {"", "localhost", "ubuntu", "debian", "raspberrypi", "macbook-pro", "macbook-air", "docker-desktop"}
+)
+
 
 class Setup(HomePage, access=Access.OPEN):
     """A used, old or foreign ticket answers a script that says so and fails: what a shell reads from `curl -f` after a
@@ -19,16 +24,28 @@ class Setup(HomePage, access=Access.OPEN):
         base = self.base_url()  # before the ticket is spent: a forged Host must not cost it
         powershell = self.get_query_argument("shell", "") == "powershell"
         self.set_header("Content-Type", "text/plain; charset=utf-8")
+        machine = machine_name(self.request.headers.get("X-Pool-Machine", ""))
+        label = f"{snippets.LABELS[cli]} on {machine}" if machine else snippets.LABELS[cli]
         try:
-            key = await self._key(ticket, cli)
+            key = await self._key(ticket, label, replaces=bool(machine))
         except RefusedError:
             self.finish(scripts.refusal(base, powershell=powershell))
             return
-        text = scripts.script(cli, powershell=powershell, base=base, key=key, pool=self.ctx.pool_name)
+        named = "" if key == LOCAL_KEY else label
+        text = scripts.script(cli, powershell=powershell, base=base, key=key, pool=self.ctx.pool_name, named=named)
         self.finish(text)
 
-    async def _key(self, ticket: str, cli: str) -> str:
+    async def _key(self, ticket: str, label: str, *, replaces: bool) -> str:
         if self.ctx.local and ticket == LOCAL_TICKET:
             return LOCAL_KEY
-        redeemed = await self.ctx.users.redeem_ticket(ticket, peer=self.peer, label=cli)
+        redeemed = await self.ctx.users.redeem_ticket(ticket, peer=self.peer, label=label, replaces=replaces)
         return str(redeemed["key"])
+
+
+def machine_name(said: str) -> str:
+    """What the set-up line says its machine is called, as a key's label can hold it: the first part of a host name.
+
+    "" for a name that many machines share: two of them must not replace each other's key.
+    """
+    name = "".join(char for char in said.partition(".")[0] if char.isascii() and (char.isalnum() or char in "-_"))
+    return "" if name.lower() in _SHARED_NAMES else name[:MOST_NAME]

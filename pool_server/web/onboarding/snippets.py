@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pool_server.web.onboarding.quoting import ps, sh, toml
 
 QWEN_MODEL = "qwen3-coder-plus"
 CLIS = ("codex", "claude", "gemini", "qwen", "opencode")
+LABELS = {
+    "codex": "Codex",
+    "claude": "Claude Code",
+    "gemini": "Gemini CLI",
+    "qwen": "Qwen Code",
+    "opencode": "opencode",
+}
 INSTALL = {
     "codex": "npm install -g @openai/codex",
     "claude": "npm install -g @anthropic-ai/claude-code",
@@ -249,23 +258,59 @@ def _curl(base: str, key: str) -> tuple[Step, ...]:
     return Step("In a shell:", posix, "posix"), Step("In PowerShell:", shell, "powershell")
 
 
+_SIGN_INS = {
+    "codex": ("codex login", "~/.codex/auth.json"),
+    "claude": ("claude /login", "~/.claude/.credentials.json"),
+    "gemini": ("gemini", "~/.gemini/oauth_creds.json"),
+    "qwen": ("qwen", "~/.qwen/oauth_creds.json"),
+}
+
+
+def program() -> str:
+    """The pool's own command as a shell finds it from anywhere, with no folder of ours on its PATH."""
+    beside = Path(sys.executable).with_name("pool-server")
+    return sh(str(beside)) if beside.is_file() else f"{sh(sys.executable)} -m pool_server"
+
+
+def _put(there: str, file: Path) -> str:
+    """The copy of a sign-in, readable by the operator alone."""
+    return f"install -m 600 {there} {sh(str(file))}"
+
+
 def first_account(folder: str) -> tuple[Step, ...]:
-    """What puts a first account into an empty pool: the sign-in of a CLI that is there already, or a key."""
-    kept = (
-        ("Codex", "~/.codex/auth.json", "codex_work.json"),
-        ("Claude Code", "~/.claude/.credentials.json", "claude_work.json"),
-        ("Gemini CLI", "~/.gemini/oauth_creds.json", "gemini_work.json"),
-        ("Qwen Code", "~/.qwen/oauth_creds.json", "qwen_work.json"),
+    """What puts a first account into an empty pool: the sign-in of a CLI that is there already, or a key. The lines
+    work from any folder."""
+    place = Path(folder).absolute()
+    copies = (
+        Step(f"{LABELS[name]}, signed in on this machine", _put(there, place / f"{name}_work.json"))
+        for name, (_, there) in _SIGN_INS.items()
     )
-    copies = (Step(f"{name}, signed in on this machine", f"cp {there} {sh(f'{folder}/{file}')}")
-              for name, there, file in kept)  # fmt: skip
-    return (*copies, Step("An API key of any OpenAI-compatible service", "pool-server account add-key openai"))
+    key = f"cd {sh(str(Path.cwd()))} && {program()} account add-key openai"
+    return (*copies, Step("An API key of any OpenAI-compatible service", key))
+
+
+def sign_in_again(provider: str, file: str, folder: str) -> tuple[Step, ...]:
+    """How an account that has lost its sign-in gets a new one: sign in with its own client, put the file in its
+    place. () for a provider whose accounts have no sign-in."""
+    if provider not in _SIGN_INS:
+        return ()
+    command, there = _SIGN_INS[provider]
+    place = Path(folder).absolute() / file
+    return (
+        Step(f"1. Sign in with {LABELS[provider]}:", command),
+        Step("2. Put the new sign-in in its place; it is used at once:", _put(there, place)),
+    )
 
 
 def one_line(base: str, ticket: str, cli: str) -> tuple[Step, Step]:
-    """The command that fetches and runs the set-up script, for both kinds of shell."""
+    """The command that fetches and runs the set-up script, for both kinds of shell. It says what the machine is called,
+    so that its key has a name one knows again."""
     url = f"{base}/setup/{ticket}/{cli}"
     return (
-        Step("", f"curl -fsSL {sh(url)} | sh", "posix"),
-        Step("", f"irm {ps(url + '?shell=powershell')} | iex", "powershell"),
+        Step("", f'curl -fsSL -H "X-Pool-Machine: $(uname -n)" {sh(url)} | sh', "posix"),
+        Step(
+            "",
+            f"irm {ps(url + '?shell=powershell')} -Headers @{{ 'X-Pool-Machine' = \"$env:COMPUTERNAME\" }} | iex",
+            "powershell",
+        ),
     )

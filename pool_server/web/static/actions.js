@@ -1,9 +1,11 @@
 // Buttons and forms that change something. The HTML says what to call; this asks once, calls, and shows what came back.
+// data-refreshes="ids of the parts that show what was changed".
 //   <form method="post" action="/admin/…" data-call="PATCH /admin/…" data-ask="What will happen." data-label="Do it">
 // with named fields; data-type="number|limit|limit-list", data-optional on a field. Without this script the form itself is
 // sent, with what its hidden fields say. For what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
 // data-shows-key="id of the place where a new key or code is shown".
 import { call } from "./http.js";
+import { refreshParts } from "./live.js";
 
 function ask(words, label) {
   return new Promise((resolve) => {
@@ -18,7 +20,7 @@ function ask(words, label) {
       Object.assign(button, { value, textContent: name, className: look, autofocus: value === "no" });
       row.append(button);
     }
-      dialog.append(text, row);
+    dialog.append(text, row);
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes");
@@ -94,6 +96,7 @@ function after(element, value) {
   if (showsKey) showKey(document.getElementById(showsKey), value.key ?? value.code);
   if (tells === "test") say(element, testWords(value.result), value.result.ok ? "good" : "bad");
   if (done) say(element, done, "good");
+  if (element.dataset.refreshes) refreshParts(element.dataset.refreshes.split(" "));
   const next = element.dataset.after;
   if (next === "reload") location.reload();
   else if (next) location.assign(next);

@@ -17,12 +17,29 @@ function catchUp() {
   missed.clear();
 }
 
-async function refresh(what) {
+// This page as the server writes it now, null when it cannot be had.
+async function written() {
   const url = new URL(location.href);
   url.searchParams.set("part", "1");
   const answer = await fetch(url, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+}
+
+// Parts that an action of this page has changed: they show it at once.
+export async function refreshParts(ids) {
+  const fresh = await written();
+  for (const id of fresh ? ids : []) {
+    const next = fresh.getElementById(id);
+    if (!next) continue;
+    const part = document.getElementById(id);
+    part.replaceChildren(...next.childNodes);
+    refreshTimes(part);
+  }
+}
+
+async function refresh(what) {
+  const fresh = await written();
+  if (!fresh) return;
   for (const part of document.querySelectorAll(`[data-live~="${what}"]`)) {
     const next = fresh.getElementById(part.id);
     if (!next) continue;

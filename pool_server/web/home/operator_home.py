@@ -1,0 +1,60 @@
+"""The operator's home in friends mode: what needs attention, headroom as time, what is in flight, own set-up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pool_server.web.base.page import PageHandler
+from pool_server.web.dashboard import banner, headline
+from pool_server.web.dashboard import overview as first
+from pool_server.web.dashboard import query_params as asking
+from pool_server.web.dashboard.names import Names, account
+from pool_server.web.home import headroom
+from pool_server.web.request_log import log_pages
+
+LATEST = 8
+
+
+async def values(handler: PageHandler) -> dict[str, Any]:
+    """What `operator.html` shows, apart from the set-up."""
+    ctx, now = handler.ctx, handler.ctx.clock()
+    who, ask = asking.viewer(handler), asking.read(handler)
+    providers = headroom.provider_rows(ctx)
+    told = await headline.foretold(ctx, now)
+
+    def read() -> tuple[Any, ...]:
+        records, _ = ctx.ledger.requests(LATEST)
+        return first.today(ctx.ledger, ask, now), first.hour(ctx.ledger, ask, now), records
+
+    today, hours, records = await asyncio.to_thread(read)
+    names = Names(ctx, who)
+    hands = first.hands(ctx.accounts.describe_all(), ctx.accounts.rejected(), now)
+    hands += [first.AttentionItem("warn", words, "") for words in banner.others(ctx)]
+    in_flight = sum(row.in_flight for row in providers)
+    return {
+        "who": who,
+        "ask": ask,
+        "names": names,
+        "mine": False,
+        "hands": hands,
+        "rooms": first.rooms(providers, told["providers"], hours, now),
+        "resets": first.resets(told["resets"], now),
+        "today": today,
+        "burning": first.burning(list(hours.values()), in_flight),
+        "focal": focal(len(hands), providers),
+        "latest": [log_pages.row(record, names, admin=True) for record in records],
+        "account_name": account,
+    }
+
+
+def focal(hands: int, providers: list[headroom.ProviderRow]) -> tuple[str, str]:
+    """The first line and its tone."""
+    if not providers:
+        return "The pool has no accounts yet", "bad"
+    if hands:
+        return f"{hands} {'thing needs' if hands == 1 else 'things need'} attention", "bad"
+    ready, total = sum(row.ready for row in providers), sum(row.total for row in providers)
+    if ready == total:
+        return f"All {total} accounts are ready" if total > 1 else "The account is ready", "good"
+    return f"{ready} of {total} accounts are ready", "warn" if ready else "bad"
