@@ -19,6 +19,7 @@ from pool_server.alerts import AlertMonitor
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.app.upkeep import Upkeep
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
@@ -141,6 +142,8 @@ class Server:
         self._send = upstream.send
         stores = {LEDGER: rooms.durable, STATE: rooms.state}
         self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
+        copies = [Path(settings.backup.folder)] if settings.backup.folder else []
+        self._upkeep = Upkeep(stores, [Path(settings.data_dir), *copies])
         self.gateway = Gateway(
             settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=upstream
         )
@@ -177,12 +180,12 @@ class Server:
         self._stack.push_async_callback(self.http.close)
         await self.http.listen(sockets)
 
-    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:
-        """What one worker does for all: scheduled copies, and a look at what people should be told."""
+    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor, Upkeep]:
+        """What one worker does for all: scheduled copies, a look at what people should be told, upkeep."""
         gathering = AlertFactsSource(self.accounts, self.users, self.ledger, clock=time.time)
         await asyncio.to_thread(gathering.prime)
         self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
-        return self._backups, self.watch
+        return self._backups, self.watch, self._upkeep
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""

@@ -1,6 +1,16 @@
 """A handful of primitives over an embedded engine. Knows tables of bytes, not what they mean."""
 
-from pool_server.storage.backup import ENVIRONMENTS, LEDGER, STATE, Manifest, Restored, backup, backup_folder, restore
+from pool_server.storage.backup import (
+    ENVIRONMENTS,
+    LEDGER,
+    STATE,
+    Manifest,
+    Restored,
+    backup,
+    backup_folder,
+    restore,
+    sweep_scratch,
+)
 from pool_server.storage.errors import (
     StoreDamagedError,
     StoreError,
@@ -37,5 +47,6 @@ __all__ = [
     "backup_folder",
     "lock_folder",
     "restore",
+    "sweep_scratch",
     "verify",
 ]

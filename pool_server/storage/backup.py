@@ -1,7 +1,8 @@
 """A copy of the data folder in one file, taken while the server runs, and the way back.
 
-The file is a tar (compressed when its name ends in .zst): `manifest.json` first, then each environment's data file
-and the folder's own small files (the signing secret among them: the copy is as secret as the folder, mode 0600).
+The file is a tar (compressed when its name ends in .zst): `manifest.json` first, then each environment's data file,
+what its write-ahead logs hold besides, and the folder's own small files (the signing secret among them: the copy is as
+secret as the folder, mode 0600).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import io
 import os
 import stat
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -24,13 +24,17 @@ import zstandard
 from pool_server.core.disk import sync_folder
 from pool_server.storage.errors import StoreError, StoreFullError
 from pool_server.storage.folder_lock import LOCK_FILE, lock_folder
+from pool_server.storage.lmdb import log_file
 from pool_server.storage.lmdb.engine import Engine
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
 from pool_server.storage.lmdb.store import MAP_SIZE, MAX_SIZE, Store
+from pool_server.storage.scratch import scratch_folder, sweep
 
 LEDGER, STATE = "ledger", "state"
 ENVIRONMENTS = (LEDGER, STATE)
 MANIFEST = "manifest.json"
+SCRATCH = ".backup-"
+LOGGED = f"{log_file.PREFIX}backup"  # a member beside an environment: what its write-ahead logs held
 BACKUP_FORMAT = 1
 MAX_SMALL_FILE = 1 << 20
 _MAX_MANIFEST = 1 << 20
@@ -87,14 +91,20 @@ def _copier(engine: Engine) -> Callable[[Path], None]:
 def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callable[[Path], None]]) -> Manifest:
     if not dest.parent.is_dir():
         raise StoreError(f"the folder {dest.parent} does not exist")
+    sweep_scratch(dest.parent)
     try:
-        with tempfile.TemporaryDirectory(prefix=".backup-", dir=dest.parent) as scratch:
+        with scratch_folder(dest.parent, SCRATCH) as scratch:
             members = dict(_small_files(data_dir))
             for name, copy in copiers.items():
-                copy(Path(scratch) / name)
-                members[f"{name}/{DATA_FILE}"] = Path(scratch) / name / DATA_FILE
+                # The log first: what it loses meanwhile to the environment is copied with that.
+                logged = log_file.pending(data_dir / name)
+                copy(scratch / name)
+                members[f"{name}/{DATA_FILE}"] = scratch / name / DATA_FILE
+                if logged:
+                    log_file.write_for_copy(scratch / name / LOGGED, logged)
+                    members[f"{name}/{LOGGED}"] = scratch / name / LOGGED
             manifest = Manifest(BACKUP_FORMAT, now, {name: _digest(path) for name, path in members.items()})
-            unfinished = Path(scratch) / "backup"
+            unfinished = scratch / "backup"
             with _writer(unfinished, compressed=dest.suffix == ".zst") as tar:
                 _add_bytes(tar, MANIFEST, msgspec.json.encode(manifest), now)
                 for name, path in members.items():
@@ -106,14 +116,18 @@ def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callabl
     return manifest
 
 
+def sweep_scratch(folder: Path) -> int:
+    """Remove from `folder` what killed backups left there; returns how many."""
+    return sweep(folder, SCRATCH, (*ENVIRONMENTS, "backup"))
+
+
 def restore(source: Path, data_dir: Path) -> Restored:
     """Put a backup in the place of what `data_dir` holds, after checking all of it.
 
     What was there is moved into a folder `before-restore-…` beside it. Raises StoreLocked while a server holds the
     folder, StoreDamaged or StoreError when the file is not a whole backup; nothing is changed then.
     """
-    with lock_folder(data_dir), tempfile.TemporaryDirectory(prefix=".restore-", dir=data_dir) as scratch:
-        fresh = Path(scratch)
+    with lock_folder(data_dir), scratch_folder(data_dir, ".restore-") as fresh:
         manifest = _unpack(source, fresh)
         keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
         tops = sorted({name.partition("/")[0] for name in manifest.files})

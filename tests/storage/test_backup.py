@@ -26,6 +26,8 @@ from pool_server.storage import (
     restore,
     verify,
 )
+from pool_server.storage.lmdb import log_file
+from pool_server.storage.lmdb.log_file import LogFile, orphans
 
 NOW = 1_790_000_000.0
 
@@ -227,3 +229,54 @@ def test_the_schedule_runs_and_says_what_is_wrong(data_dir: Path, tmp_path: Path
     assert len(backup_schedule.list_backups(tmp_path / "copies")) == 1
     (tmp_path / "file").write_text("")
     assert "file" in asyncio.run(run(tmp_path / "file"))
+
+
+def crashed(folder: Path, count: int) -> list[bytes]:
+    """A server that was killed with records in its write-ahead log alone; what those are."""
+    script = (
+        "import sys, os, pathlib; from pool_server.storage.lmdb.log_file import LogFile\n"
+        "log = LogFile(pathlib.Path(sys.argv[1]), size=1 << 16)\n"
+        "log.append([b'old']); log.begin_anew()\n"
+        "log.append([b'record %d' % n for n in range(int(sys.argv[2]))]); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder), str(count)], check=False, timeout=60)
+    return [b"record %d" % number for number in range(count)]
+
+
+@pytest.mark.parametrize("name", ["b.tar", "b.tar.zst"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_a_crashed_server_had_logged_is_in_a_backup(
+    data_dir: Path, tmp_path: Path, name: str, workers: int
+) -> None:
+    wanted = [record for _ in range(workers) for record in crashed(data_dir / "ledger", 40)]
+    done = backup_folder(data_dir, tmp_path / name, now=NOW)
+    assert "ledger/journal-backup" in done.files
+    assert len(list((data_dir / "ledger").glob("journal-*"))) == workers, "the server that starts next needs them"
+    restore(tmp_path / name, tmp_path / "fresh")
+    (taken,) = list(orphans(tmp_path / "fresh" / "ledger"))
+    assert sorted(taken) == sorted(wanted)
+
+
+def test_what_a_running_server_has_logged_and_not_stored_is_too(
+    data_dir: Path, tmp_path: Path, stores: dict[str, Store]
+) -> None:
+    log = LogFile(data_dir / "ledger", size=1 << 16)
+    log.append([b"not stored yet"])
+    backup(stores, data_dir, tmp_path / "b.tar", now=NOW)
+    log.close()
+    restore(tmp_path / "b.tar", tmp_path / "fresh")
+    assert list(orphans(tmp_path / "fresh" / "ledger")) == [[b"not stored yet"]]
+
+
+def test_what_was_left_elsewhere_is_too(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "places", lambda folder: [tmp_path / "none", tmp_path])
+    log_file.leave(data_dir / "ledger", [b"no room in data"])
+    backup_folder(data_dir, tmp_path / "b.tar", now=NOW)
+    monkeypatch.setattr(log_file, "places", lambda folder: [folder])
+    restore(tmp_path / "b.tar", tmp_path / "fresh")
+    assert list(orphans(tmp_path / "fresh" / "ledger")) == [[b"no room in data"]]
+
+
+def test_without_logged_records_there_is_no_log_in_a_backup(data_dir: Path, tmp_path: Path) -> None:
+    LogFile(data_dir / "ledger", size=1 << 16).close(keep=True)
+    assert "ledger/journal-backup" not in backup_folder(data_dir, tmp_path / "b.tar", now=NOW).files

@@ -207,6 +207,17 @@ class Engine:
         finally:
             self._leave()
 
+    def free_readers(self) -> int:
+        """Free the places of readers whose processes died: each would keep all pages since then from being used again.
+        Returns how many there were."""
+        self._enter()
+        try:
+            return int(self._env.reader_check())
+        except lmdb.Error as exc:
+            raise translate(exc, self.folder) from exc
+        finally:
+            self._leave()
+
     def size(self) -> int:
         """Bytes of the data file on disk."""
         return (self.folder / DATA_FILE).stat().st_size

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pool_server.core.disk import sync_folder
+from pool_server.core.disk import create_private, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +102,35 @@ def read(path: Path) -> list[bytes]:
     return _frames(path.read_bytes())[0]
 
 
+def pending(folder: Path) -> list[bytes]:
+    """What the logs of a folder hold, of living processes too, those that lie elsewhere included: for a copy of the
+    folder, which whoever opens it looks at once more. Raises OSError."""
+    found: list[bytes] = []
+    for path in _paths(folder, everywhere=True):
+        try:
+            found += read(path)
+        except FileNotFoundError:
+            continue  # its process ended well meanwhile, or another one has taken it in
+    return found
+
+
+def write_for_copy(path: Path, contents: Sequence[bytes]) -> None:
+    """Make a log that `orphans` finds in the folder in which `path` will lie. Raises OSError."""
+    create_private(path, b"".join(_frame(content, 0) for content in contents))
+
+
+def _paths(folder: Path, *, everywhere: bool) -> list[Path]:
+    found = sorted(folder.glob(f"{PREFIX}*"))
+    for place in places(folder)[1:] if everywhere else ():
+        found += [path for path in _listed(place, f"{_name_elsewhere(folder)}*") if _is_mine(path)]
+    return found
+
+
 def orphans(folder: Path, *, everywhere: bool = False) -> Iterator[list[bytes]]:
     """What the journals of dead processes hold, `everywhere`: also those that `leave` wrote outside of the folder.
     Each is held while it is looked at, so that one process alone makes up for it, and removed when the next one is
     asked for."""
-    found = sorted(folder.glob(f"{PREFIX}*"))
-    for place in places(folder)[1:] if everywhere else ():
-        found += [path for path in _listed(place, f"{_name_elsewhere(folder)}*") if _is_mine(path)]
-    for path in found:
+    for path in _paths(folder, everywhere=everywhere):
         fd = _take_over(path)
         if fd is None:
             continue
@@ -125,26 +146,15 @@ def leave(folder: Path, contents: Sequence[bytes]) -> Path:
 
     Raises OSError when no place does.
     """
-    data = b"".join(_frame(content, 0) for content in contents)
     last = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     for place in places(folder):
         name = PREFIX if place == folder else _name_elsewhere(folder)
         path = place / f"{name}{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            last = exc
-            continue
-        try:
-            _write(fd, data, 0)
-            os.fsync(fd)
-            sync_folder(place)
+            write_for_copy(path, contents)
             return path
         except OSError as exc:
             last = exc
-            path.unlink(missing_ok=True)
-        finally:
-            os.close(fd)
     raise last
 
 

@@ -135,6 +135,10 @@ class Store:
         dest.mkdir(parents=True, mode=0o700)
         self._engine.copy(dest)
 
+    def free_readers(self) -> int:
+        """Free what readers of dead processes hold; returns how many there were. Raises StoreError."""
+        return self._engine.free_readers()
+
     def size(self) -> int:
         """Bytes on disk."""
         return self._engine.size()
