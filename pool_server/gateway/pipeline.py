@@ -232,7 +232,7 @@ class Pipeline:
             return renewed is not None
         if cure is Cure.UNSEAL:
             self._unsealed = True
-            return self._without_sealed() is not None
+            return await self._without_sealed() is not None
         return True
 
     # -- one request to one account
@@ -242,7 +242,7 @@ class Pipeline:
         x, transport = self._x, self._transport
         self.shield = Shield(self._credential)
         x.upstream_url = transport.prepare(self._credential)
-        opened = await transport.open(self._account, self._credential, self._body())
+        opened = await transport.open(self._account, self._credential, await self._body())
         if isinstance(opened, Fault):
             return opened
         if opened.fields:
@@ -263,28 +263,28 @@ class Pipeline:
             self._source = self._answer = self._ordinary = self._transformer = None
             self._timers.waiting_since = None
 
-    def _body(self) -> bytes | None:
+    async def _body(self) -> bytes | None:
         """What goes up in place of the client's own bytes, None where those may go as they are.
 
         Every change of a request for the account that was chosen is made here: what only another account can read is
         left out, then the attempt's transformer has its turn.
         """
-        body = self._without_sealed() if self._unsealed else None
+        body = await self._without_sealed() if self._unsealed else None
         self._transformer = self._x.rooms.transformer(self._x, self._credential)
         if self._transformer is not None:
-            body = self._transformer.request(self._plain() if body is None else body) or body
+            body = self._transformer.request(await self._plain() if body is None else body) or body
         return body
 
-    def _plain(self) -> bytes:
+    async def _plain(self) -> bytes:
         try:
-            return self._transport.plain()
+            return await self._transport.plain()
         except (dialects.BadEncodingError, dialects.BodyTooLargeError) as wrong:
             raise dialects.BadBodyError(str(wrong)) from None
 
-    def _without_sealed(self) -> bytes | None:
+    async def _without_sealed(self) -> bytes | None:
         """The body without reasoning that was sealed for another account, None when there is none."""
         try:
-            return dialects.strip_encrypted(self._plain())
+            return dialects.strip_encrypted(await self._plain())
         except dialects.BadBodyError:
             return None
 
@@ -327,6 +327,9 @@ class Pipeline:
 
     async def _next(self, source: UpstreamAnswer, answer: RelayedAnswer, inflater: dialects.Inflater | None) -> Step:
         """What the next piece means."""
+        if inflater is not None and inflater.more:
+            await asyncio.sleep(0)  # others have their turn
+            return self._inflated(b"", answer, inflater)
         timers = self._timers
         timers.waiting_since = self._loop.time()
         try:
@@ -342,9 +345,13 @@ class Pipeline:
             return answer.finish(self._loop.time())
         if inflater is not None:
             assert isinstance(piece, bytes)
-            piece = inflater.feed(piece)
-            if inflater.broken:
-                return answer.broken(network_fault("the answer's content coding is broken"))
+            return self._inflated(piece, answer, inflater)
+        return answer.feed(piece, self._loop.time())
+
+    def _inflated(self, piece: bytes, answer: RelayedAnswer, inflater: dialects.Inflater) -> Step:
+        piece = inflater.feed(piece)
+        if inflater.broken:
+            return answer.broken(network_fault("the answer's content coding is broken"))
         return answer.feed(piece, self._loop.time()) if piece else WITHHOLD
 
     async def _flow(self, source: UpstreamAnswer, answer: RelayedAnswer) -> Piece:

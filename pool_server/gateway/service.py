@@ -23,6 +23,7 @@ from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.exchange import Exchange, Services
 from pool_server.gateway.headers import credentials, navigates
+from pool_server.gateway.http.decoding import BodyDecoder
 from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.http.stream_usage import UsageQuestion
 from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners
@@ -55,6 +56,7 @@ class Gateway:
         self.lists = ListCalls(settings, accounts=accounts, upstream=upstream, access=access)
         self._sweeper = PeriodicCallback(self._sweep, SWEEP_S * 1000)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
+        self.decoder = BodyDecoder()
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
         self.http_only: dict[str, float] = {}
@@ -180,6 +182,7 @@ class Gateway:
     async def close(self) -> None:
         self._ticker.stop()
         self._sweeper.stop()
+        self.decoder.close()
         await self.rooms.upstream.close()
 
     def _ended(self, user: str | None, key: str | None) -> None:

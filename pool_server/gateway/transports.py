@@ -65,7 +65,7 @@ class ClientTransport(Protocol):
     @property
     def sent(self) -> int: ...
 
-    def plain(self) -> bytes:
+    async def plain(self) -> bytes:
         """The request's body, decoded. Raises `BadEncodingError`, `BodyTooLargeError`."""
 
     def prepare(self, credential: Credential) -> str:

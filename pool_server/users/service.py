@@ -224,6 +224,21 @@ class Users:
             return view
         return self._book.reserve(view.id, provider, view.limits, tokens, cost)
 
+    def stopped(self, principal: Principal) -> Denied | None:
+        """What stops any request of this caller now, before anything of it is looked into: their access has ended, or
+        a limit is used up that does not free in a moment."""
+        if principal.local:
+            return None
+        try:
+            view = self._directory.view(principal.user)
+            if view is None or not view.active:
+                return _GONE
+            denied = self._book.stopped(view.id, view.limits)
+        except StoreError as exc:
+            log.warning("limits could not be read: %s", exc)
+            return _STORE
+        return None if denied is None or self._passes_soon(denied) else denied
+
     def _view(self, principal: Principal, provider: str, model: str, room: Room) -> UserFacts | Denied:
         """The user behind a caller, or what is in the way other than their counters."""
         try:

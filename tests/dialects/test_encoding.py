@@ -107,3 +107,49 @@ def test_a_broken_answer_only_loses_its_count() -> None:
     for name in ("br", "gzip, zstd"):
         with pytest.raises(BadEncodingError):
             Inflater(name)
+
+
+@given(st.binary(max_size=4000), st.integers(0, 3_000_000), st.sampled_from(PACKED))
+def test_a_body_is_decoded_unless_it_is_packed_as_no_honest_one_is(
+    noise: bytes, blanks: int, coding: tuple[str, Callable[[bytes], bytes]]
+) -> None:
+    body = noise + b" " * blanks
+    raw = coding[1](body)
+    if len(body) > max(1 << 20, 200 * len(raw)):
+        with pytest.raises(BodyTooLargeError):
+            decode_body(raw, coding[0], cap=64 << 20)
+    else:
+        assert decode_body(raw, coding[0], cap=64 << 20) == body
+
+
+@pytest.mark.parametrize(("name", "pack"), PACKED[:2])
+def test_thousands_of_empty_frames_are_not_gone_through(name: str, pack: Callable[[bytes], bytes]) -> None:
+    assert decode_body(pack(b"") * 1024, name, cap=1000) == b""
+    with pytest.raises(BadEncodingError):
+        decode_body(pack(b"") * 1025, name, cap=1000)
+
+
+@pytest.mark.parametrize(("name", "pack"), PACKED)
+@given(noise=st.binary(max_size=20_000), blanks=st.integers(0, 1_000_000), cuts=st.lists(st.integers(0, 5000)))
+def test_an_answer_is_inflated_a_little_at_a_time(
+    name: str, pack: Callable[[bytes], bytes], noise: bytes, blanks: int, cuts: list[int]
+) -> None:
+    body = noise + b" " * blanks
+    raw = pack(body)
+    inflater, out = Inflater(name), b""
+    places = sorted({min(cut, len(raw)) for cut in (*cuts, 0)})
+    for start, end in zip(places, [*places[1:], len(raw)], strict=True):
+        out += inflater.feed(raw[start:end])
+        while inflater.more:
+            piece = inflater.feed(b"")
+            assert len(piece) < 4 << 20
+            out += piece
+    assert out == body and not inflater.broken
+
+
+def test_an_answer_that_is_a_bomb_is_broken_early() -> None:
+    inflater = Inflater("gzip")
+    made = len(inflater.feed(gzip.compress(bytes(300 << 20))))
+    while inflater.more:
+        made += len(inflater.feed(b""))
+    assert inflater.broken and made < 100 << 20

@@ -15,6 +15,7 @@ from pool_server.gateway.body import Body
 from pool_server.gateway.emulation.answers import LocalRequest
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import query_without_key, upward
+from pool_server.gateway.http.decoding import DECODED_CAP
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
 from pool_server.gateway.pipeline import OUTCOMES, Pipeline
@@ -29,7 +30,7 @@ log = logging.getLogger("pool_server.gateway")
 
 LOCAL_BODY_CAP = 4 << 20  # bytes of a call the pool answers itself (telemetry is swallowed, not kept)
 OPEN_BODY_CAP = 16 << 10  # bytes of a call that anybody may make
-_DECODED_CAP_FACTOR = 4  # a compressed body may unfold to this many times max_body_mb
+_LOOKED_AT_ONCE = 1 << 20  # bytes of a body that are looked into before the user's limits are asked
 _TELLTALE_EXTRA = 64 << 20  # a body over the limit is read to its end when it is at most this much larger
 _STRANGERS_EXTRA = 1 << 20  # likewise, of somebody the pool does not know
 
@@ -190,8 +191,9 @@ class HttpExchange:
         x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
         x.request_bytes = self._size
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
-        transport = HttpTransport(x, self._body, encoding, self._limit * _DECODED_CAP_FACTOR, self._reply)
-        refused = self._look(x, transport)
+        cap = min(self._limit, DECODED_CAP)
+        transport = HttpTransport(x, self._body, encoding, self._gateway.decoder, cap, self._reply)
+        refused = await self._look(x, transport)
         if refused is None and self._route.lists is not None and not (principal.admin or principal.local or x.forced):
             await self._list(x)
             return
@@ -209,11 +211,19 @@ class HttpExchange:
         await x.record(Outcome.OK, 200)
         await self._reply.whole(200, [("Content-Type", "application/json")], answer)
 
-    def _look(self, x: Exchange, transport: HttpTransport) -> ClientError | None:
-        """Peeks into the request; the error when it cannot be read."""
+    async def _look(self, x: Exchange, transport: HttpTransport) -> ClientError | None:
+        """Peeks into the request; the error when it cannot be read, or not now."""
         try:
-            body = transport.plain() if "content-encoding" in self._request.headers.fields else self._body.view()
-            x.look(self._request.headers.fields, body, x.principal.key or x.principal.user)
+            body = transport.plain_at_once()
+            if body is None or len(body) > _LOOKED_AT_ONCE:
+                stopped = self._gateway.rooms.users.stopped(x.principal)
+                if stopped is not None:
+                    return final_error.denied(stopped)
+            x.look(
+                self._request.headers.fields,
+                await transport.plain() if body is None else body,
+                x.principal.key or x.principal.user,
+            )
         except dialects.BodyTooLargeError as error:
             return ClientError(ErrorKind.TOO_LARGE, str(error), 413)
         except (dialects.BadEncodingError, dialects.BadBodyError) as error:

@@ -11,6 +11,7 @@ from pool_server.gateway.answer import Ending, Piece
 from pool_server.gateway.body import Body
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.headers import downward
+from pool_server.gateway.http.decoding import BodyDecoder
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.transports import UpstreamRefusal
 from pool_server.gateway.upstream import UpstreamError, refusal_body
@@ -20,17 +21,24 @@ from pool_server.providers import Credential, Shield, network_fault, provider_mo
 _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
 
 
+_KEPT = 1 << 20  # bytes of a decoded body that are not decoded again
+
+
 class HttpTransport:
     """`decoded_cap` bounds what a compressed body may become, in bytes."""
 
     framed = False
     bound = None
 
-    def __init__(self, exchange: Exchange, body: Body, encoding: str, decoded_cap: int, reply: Reply) -> None:
+    def __init__(
+        self, exchange: Exchange, body: Body, encoding: str, decoder: BodyDecoder, decoded_cap: int, reply: Reply
+    ) -> None:
         self._x = exchange
         self._body = body
         self._encoding = encoding
+        self._decoder = decoder
         self._decoded_cap = decoded_cap
+        self._decoded: bytes | None = None
         self._reply = reply
         self._answer: Answer | None = None
         self._prepared: UpstreamRequest
@@ -55,11 +63,27 @@ class HttpTransport:
 
     # -- up
 
-    def plain(self) -> bytes:
+    @property
+    def compressed(self) -> bool:
+        return self._encoding not in ("", "identity")
+
+    def plain_at_once(self) -> bytes | memoryview | None:
+        """The body, decoded, None where that takes time. Raises as `plain` does."""
         body = self._body.view()
-        if self._encoding in ("", "identity"):
-            return bytes(body)
-        return dialects.decode_body(body, self._encoding, cap=self._decoded_cap)
+        if not self.compressed:
+            return body
+        if self._decoded is None:
+            self._decoded = self._decoder.at_once(body, self._encoding, cap=self._decoded_cap)
+        return self._decoded
+
+    async def plain(self) -> bytes:
+        body = self.plain_at_once()
+        if body is None:
+            body = await self._decoder.decode(
+                self._x.principal.user, self._body.view(), self._encoding, cap=self._decoded_cap
+            )
+            self._decoded = body if len(body) <= _KEPT else None
+        return bytes(body)
 
     def prepare(self, credential: Credential) -> str:
         module = provider_module(credential.provider)
@@ -69,7 +93,7 @@ class HttpTransport:
     async def open(self, account: str, credential: Credential, body: bytes | None) -> Answer | UpstreamRefusal | Fault:
         rooms, prepared = self._x.rooms, self._prepared
         if prepared.patch:
-            body = dialects.splice(self.plain() if body is None else body, prepared.patch)
+            body = dialects.splice(await self.plain() if body is None else body, prepared.patch)
         if body is not None:
             _declare_plain(prepared)
         try:

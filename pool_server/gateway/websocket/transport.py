@@ -53,7 +53,7 @@ class TurnTransport:
 
     # -- up
 
-    def plain(self) -> bytes:
+    async def plain(self) -> bytes:
         return self._frame.encode() if isinstance(self._frame, str) else self._frame
 
     def prepare(self, credential: Credential) -> str:

@@ -185,7 +185,7 @@ class Reservations:
 
     def _answer(self, made: Reservation, stop: Stop | None) -> Reservation | Denied:
         if stop is not None:
-            return Denied(stop.denial, limit_message(stop.denial, stop.limit), 429, stop.retry_at)
+            return _denied(stop)
         self._running[made.user] = self._running.get(made.user, 0) + 1
         return made
 
@@ -214,6 +214,14 @@ class Reservations:
     def release(self, reservation: Reservation) -> None:
         """Nothing was used. The request still counts toward requests a minute."""
         self._end(_Final(reservation, 0, 0.0, 0.0))
+
+    def stopped(self, user: str, limits: Limits) -> Denied | None:
+        """The limit in the way of one more request, whatever it asks for. Takes nothing."""
+        if counters.limitless(limits):
+            return None
+        use, marks = self.read(user)
+        stop = counters.stopped(use, limits, self._clock(), marks)
+        return None if stop is None else _denied(stop)
 
     def read(self, user: str) -> tuple[Use, Bounds]:
         """The counters of a user of the pool now. Those that are missing are made and kept."""
@@ -433,6 +441,10 @@ class Reservations:
             return made
         log.warning("limits cannot be kept, turning requests away: %s", exc)
         return Denied(Denial.STORE, "limits cannot be checked just now; try again in a moment", 503, None)
+
+
+def _denied(stop: Stop) -> Denied:
+    return Denied(stop.denial, limit_message(stop.denial, stop.limit), 429, stop.retry_at)
 
 
 def _renewed(fresh: Use, old: Use | None, now: float) -> Use:
