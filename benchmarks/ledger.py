@@ -41,6 +41,8 @@ MODELS = {
     "qwen": ["qwen3-coder-plus"],
 }
 ACCOUNTS = [f"{provider}:acc{i:02}" for i in range(50) for provider in [random.Random(i).choice(list(MODELS))]]
+PROGRAMS = ["Claude Code 2.1.332", "Codex 0.169.0", "Gemini CLI 0.24.4", "opencode 1.18.33"]
+PROJECTS = ["", "", "pool-server", "website"]
 BATCH = 5_000
 
 
@@ -50,6 +52,13 @@ class Source:
     def __init__(self, seed: int = 1) -> None:
         self.rng = random.Random(seed)
         self.homes = {user: self.rng.sample(ACCOUNTS, 4) for user in USERS}
+        self.sessions: dict[str, str] = {}
+
+    def _session(self, user: str) -> str:
+        """A conversation goes on for some 30 requests."""
+        if user not in self.sessions or self.rng.random() < 1 / 30:
+            self.sessions[user] = f"{self.rng.getrandbits(48):012x}"
+        return self.sessions[user]
 
     def one(self, number: int, at: float) -> UsageRecord:
         rng = self.rng
@@ -81,8 +90,8 @@ class Source:
             usage=Usage() if failed else usage,
             attempts=[Attempt(account, 503 if failed else 200, "overload" if failed else "", "", 0.4, first * 4)],
             first_byte_ms=first, total_ms=first * 4, request_bytes=rng.randrange(2_000, 300_000),
-            response_bytes=output * 40, key=f"key_{user}", agent="claude-cli/2.0.1 (external, cli)",
-            session=f"{rng.getrandbits(48):012x}",
+            response_bytes=output * 40, key=f"key_{user}", agent=rng.choice(PROGRAMS), project=rng.choice(PROJECTS),
+            session=self._session(user),
             decision={"account": account, "reason": "pinned", "strategy": "balanced", "candidates": candidates},
         )  # fmt: skip
 
@@ -251,6 +260,10 @@ def ask(store: Store, base: sqlite3.Connection) -> None:
     )
     question("7-day series by hour and model", lambda: ledger.series("model", "hour", NOW - 7 * DAY, NOW))
     question("top users, 30 days", lambda: ledger.top("user", month, NOW))
+    question("top programs, a year", lambda: ledger.top("program", NOW - YEAR, NOW))
+    question("30-day series by program", lambda: ledger.series("program", "day", month, NOW))
+    question("conversations of a user, 7 days",
+             lambda: ledger.top("conversation", NOW - 7 * DAY, NOW, Filters(user=user)))  # fmt: skip
     question("who uses which account, 30 days", lambda: ledger.matrix(month, NOW))
     question("heat map, 30 days", lambda: ledger.heatmap(month, NOW))
     question("request log, newest page", lambda: ledger.requests())

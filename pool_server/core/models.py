@@ -173,6 +173,7 @@ class UsageRecord(msgspec.Struct, omit_defaults=True):
     geo: str = ""
     job: str = ""
     reserved: Usage | None = None
+    project: str = ""
 
 
 class Peek(msgspec.Struct):

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from pool_server.ledger.records.keys import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
-from pool_server.ledger.rollups.reader import Field, Filters, RollupRow, rows
+from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly, rows
 from pool_server.ledger.rollups.sums import NANO, Sums, counts_of, percentiles
 from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, kept, widen
 from pool_server.storage import Reader, Store
@@ -102,6 +102,8 @@ class Queries:
         with self._store.read() as reader:
             have = kept(reader)
             local = Days((tz if frm >= have.hours else "") or self._timezone)
+            if by in LABELS and (step == "minute" or (step == "hour" and not hourly(by, filters))):
+                raise ValueError(f"use by {by} is not kept by the {step}")
             frm = max(frm, {"minute": have.minutes, "hour": have.hours, "day": 0}[step])
             start, stop = widen(frm, to, _KEPT_FOR[step], local)
             slices = self._chart_slices(step, start, stop, local)
@@ -129,7 +131,7 @@ class Queries:
         Not `timed`, percentiles and endings are left out, which halves the time; then `metric` must not be one.
         """
         with self._store.read() as reader:
-            slices, _, _ = self._slices(reader, frm, to)
+            slices, _, _ = self._slices(reader, frm, to, by, filters)
             groups = _groups(rows(reader, slices, filters, (by,)), full=timed)
         value = _VALUES[metric]
         ranked = sorted(groups.items(), key=lambda item: (-(value(item[1]) or 0), item[0]))
@@ -169,9 +171,15 @@ class Queries:
             "cells": [[value(sums) for sums in day] for day in cells],
         }  # fmt: skip
 
-    def _slices(self, reader: Reader, frm: float, to: float) -> tuple[list[Slice], int, int]:
+    def _slices(
+        self, reader: Reader, frm: float, to: float, by: Field | None = None, filters: Filters = _DEFAULT
+    ) -> tuple[list[Slice], int, int]:
+        """Slices of a range; of labels there are hours at most, of a user's only days."""
         days = Days(self._timezone)
-        start, stop = widen(frm, to, kept(reader), days)
+        have = kept(reader)
+        if by in LABELS:
+            have = Kept(minutes=_NEVER, hours=have.hours if hourly(by, filters) else _NEVER)
+        start, stop = widen(frm, to, have, days)
         end = days.after(stop) if start < stop and _nothing_since(reader, stop) else stop
         return cover(start, end, days), start, stop
 

@@ -1,6 +1,7 @@
 """Forgets what is old, a little at a time, so that recording never waits behind it.
 
-Minute rows stay 2 days, hour rows 90, day rows for ever, single exchanges and quota sightings as the settings say.
+Minute rows stay 2 days, hour rows 90, day rows for ever; single exchanges, the days of conversations and quota
+sightings as the settings say.
 A clock that jumps ahead must not empty the ledger: what counts as "now" moves on by at most a day a run.
 """
 
@@ -53,8 +54,10 @@ def begin(txn: Txn, now: float, retention_days: int, days: Days) -> Cut:
 def step(txn: Txn, cut: Cut) -> bool:
     """Delete up to about STEP rows; True while there is more."""
     gone = _records(txn, cut.records)
+    head = b"d" + keys.CONVERSATION
+    gone += txn.delete_range(keys.ROLLUPS, head, head + keys.seconds_key(cut.records), limit=STEP)
     for grain, before in ((b"m", cut.minutes), (b"h", cut.hours)):
-        for dimension in keys.DIMENSIONS:
+        for dimension in keys.DIMENSIONS + keys.LABELS:
             if gone >= STEP:
                 return True
             head = grain + dimension

@@ -21,7 +21,7 @@ from pool_server.ledger import Ledger
 from pool_server.ledger.query import METRICS
 from pool_server.ledger.records.keys import Days
 from pool_server.ledger.rollups import pending
-from pool_server.ledger.rollups.pending import cell_of, starts_of
+from pool_server.ledger.rollups.pending import cell_of, labels_of, starts_of
 from pool_server.ledger.rollups.reader import Field, Filters
 from pool_server.ledger.rollups.sums import Sums, bucket_edges, bucket_of, percentiles
 from pool_server.ledger.rollups.writer import merge
@@ -193,13 +193,16 @@ def test_what_is_recent_moves_into_the_rollups_and_no_answer_changes(
 def test_a_batch_merged_at_once_equals_one_by_one() -> None:
     records = [exchange(f"r{i}", at=NOW + i * 40, user=USERS[i % 2], fault="rate" * (i % 2)) for i in range(50)]
     days = Days("Europe/Berlin")
-    parts = [(starts_of(rec, days), cell_of(rec), Sums.of(rec)) for rec in records]
-    together = merge(parts)
-    apart: dict[bytes, Sums] = {}
-    for part in parts:
-        for key, sums in merge([part]).items():
-            apart.setdefault(key, Sums()).add(sums)
-    assert {k: v.encode() for k, v in together.items()} == {k: v.encode() for k, v in apart.items()}
+    for i, rec in enumerate(records):
+        rec.agent, rec.session = f"program {i % 3}", f"s{i % 7}"
+    parts = [(starts_of(rec, days), cell_of(rec), Sums.of(rec), labels_of(rec)) for rec in records]
+    for which in (0, 1):
+        together = merge(parts)[which]
+        apart: dict[bytes, Sums] = {}
+        for part in parts:
+            for key, sums in merge([part])[which].items():
+                apart.setdefault(key, Sums()).add(sums)
+        assert together and {k: v.encode() for k, v in together.items()} == {k: v.encode() for k, v in apart.items()}
 
 
 @given(st.builds(exchange, st.just("r"), input=st.integers(0, 2**40), output=st.integers(0, 2**40)))

@@ -42,9 +42,20 @@ POOL, PROVIDER, ACCOUNT, USER, MODEL = b"-", b"p", b"a", b"u", b"m"
 USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, CUBE = b"M", b"A", b"c", b"C"
 DIMENSIONS = (POOL, PROVIDER, ACCOUNT, USER, MODEL, USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, CUBE)
 
+# What exchanges are labelled with. Programs and projects have hours and days of the whole pool (name: the label), and
+# like keys and conversations days of each user (names: user + NUL + label). There are no minute rows of labels, and
+# only so many names a bucket, or a bucket and user: the rest is OTHER.
+PROGRAM, PROJECT = b"g", b"j"
+USER_PROGRAM, KEY, USER_PROJECT, CONVERSATION = b"G", b"k", b"J", b"s"
+LABELS = (PROGRAM, PROJECT, USER_PROGRAM, KEY, USER_PROJECT, CONVERSATION)
+HOURLY = frozenset({PROGRAM, PROJECT})
+MOST_LABELS = {PROGRAM: 200, PROJECT: 200, USER_PROGRAM: 50, KEY: 100, USER_PROJECT: 50, CONVERSATION: 200}
+OTHER = "other"
+
 BY_USER, BY_ACCOUNT, BY_MODEL, BY_OUTCOME, FAILED = b"u", b"a", b"m", b"o", b"f"
 
 Cell = tuple[str, str, str]  # user, account key, model
+Labels = tuple[str, str, str, str]  # program, key, project, conversation; "" = none
 Name = tuple[bytes, bytes]  # a dimension and the name part of a key in it
 _LAST_SECOND = 0xFFFFFFFF
 
@@ -116,6 +127,21 @@ def names_of(cell: Cell) -> tuple[Name, ...]:
         (ACCOUNT_MODEL, account + b"\0" + model),
         (CUBE, user + b"\0" + account + b"\0" + model),
     )
+
+
+def label_names(user: str, labels: Labels) -> list[Name]:
+    """For each label an exchange has, the dimensions it is summed in and the name parts of their keys."""
+    program, key, project, conversation = (label.encode() for label in labels)
+    head = user.encode() + b"\0"
+    names = (
+        (PROGRAM, program),
+        (PROJECT, project),
+        (USER_PROGRAM, program and head + program),
+        (KEY, key and head + key),
+        (USER_PROJECT, project and head + project),
+        (CONVERSATION, conversation and head + conversation),
+    )
+    return [name for name in names if name[1]]
 
 
 class Days:

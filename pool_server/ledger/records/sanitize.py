@@ -46,6 +46,8 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
     rec.agent = _text(rec.agent, MAX_LABEL)
     rec.tier = _text(rec.tier, MAX_LABEL)
     rec.session = _text(rec.session, MAX_LABEL)
+    rec.project = _text(rec.project, MAX_LABEL)
+    rec.key = _text(rec.key, MAX_LABEL)
     if len(rec.attempts) > MAX_ATTEMPTS:
         rec.attempts = rec.attempts[-MAX_ATTEMPTS:]
     rec.id = _identity(rec.id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records.keys import RECENT, Cell, Days, account_key
+from pool_server.ledger.records.keys import RECENT, Cell, Days, Labels, account_key
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.storage import Reader
 
@@ -26,7 +26,10 @@ class Share(msgspec.Struct, frozen=True, array_like=True):
     starts: tuple[int, int, int]
     cell: Cell
     sums: bytes
+    labels: Labels = ("", "", "", "")
 
+
+_LABEL = 64  # characters
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Share).decode
@@ -42,9 +45,18 @@ def cell_of(rec: UsageRecord) -> Cell:
     return rec.user, account_key(rec), rec.model
 
 
+def labels_of(rec: UsageRecord) -> Labels:
+    """Program, key, project and conversation as they stand in keys."""
+    return _label(rec.agent), _label(rec.key), _label(rec.project), _label(rec.session)
+
+
+def _label(text: str) -> str:
+    return text[:_LABEL].replace("\0", " ").strip() if text else ""
+
+
 def encode(rec: UsageRecord, days: Days) -> bytes:
     """The row of a cleaned and priced record."""
-    return _encode((starts_of(rec, days), cell_of(rec), Sums.of(rec).encode()))
+    return _encode((starts_of(rec, days), cell_of(rec), Sums.of(rec).encode(), labels_of(rec)))
 
 
 def shares(reader: Reader) -> list[Share]:

@@ -1,8 +1,8 @@
 """Reads rollup rows for any filter and grouping.
 
-Nine dimensions are kept; a question is answered from the smallest that knows all the names it filters or groups
-by. An account's name begins with its provider, so a provider beside another name is read from the account's. What
-is not in the rollups yet is read beside them, as rows of its own.
+Nine dimensions are kept, and one a label. A question is answered from the smallest that knows all the names it filters
+or groups by. An account's name begins with its provider, so a provider beside another name is read from the account's.
+What is not in the rollups yet is read beside them, as rows of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from pool_server.ledger.rollups.pending import Share
 from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.storage import Reader
 
-Field = Literal["provider", "account", "user", "model"]
+Field = Literal["provider", "account", "user", "model", "program", "key", "project", "conversation"]
+# A label's dimension of the whole pool, if there is one, and of each user; its place among an exchange's labels.
+LABELS: dict[Field, tuple[bytes | None, bytes, int]] = {
+    "program": (keys.PROGRAM, keys.USER_PROGRAM, 0),
+    "key": (None, keys.KEY, 1),
+    "project": (keys.PROJECT, keys.USER_PROJECT, 2),
+    "conversation": (None, keys.CONVERSATION, 3),
+}
 _ORDER: dict[frozenset[str], tuple[bytes, tuple[Field, ...]]] = {
     frozenset(): (keys.POOL, ()),
     frozenset({"provider"}): (keys.PROVIDER, ("provider",)),
@@ -31,6 +38,9 @@ _ORDER: dict[frozenset[str], tuple[bytes, tuple[Field, ...]]] = {
     frozenset({"account", "model"}): (keys.ACCOUNT_MODEL, ("account", "model")),
     frozenset({"user", "account", "model"}): (keys.CUBE, ("user", "account", "model")),
 }
+for _label, (_of_pool, _of_user, _) in LABELS.items():
+    _ORDER[frozenset({"user", _label})] = _of_user, ("user", _label)
+    _ORDER[frozenset({_label})] = (_of_pool, (_label,)) if _of_pool else (_of_user, ("user", _label))
 _END = b"\xff"  # greater than any byte of UTF-8 text
 
 
@@ -41,6 +51,11 @@ class Filters(msgspec.Struct, frozen=True):
     account: str | None = None
     user: str | None = None
     model: str | None = None
+
+
+def hourly(by: Field, filters: Filters) -> bool:
+    """Whether there are hours of a label, not only days."""
+    return LABELS[by][0] is not None and filters.user is None
 
 
 class RollupRow(msgspec.Struct, frozen=True):
@@ -84,7 +99,7 @@ def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
     needed = set(known) | set(by)
     if "provider" in needed and len(needed) > 1:
         needed = (needed - {"provider"}) | {"account"}
-    dimension, order = _ORDER[frozenset(needed)]
+    dimension, order = _order(needed)
     wanted: list[tuple[int, str, bool]] = []
     prefix, open_end = b"", False
     leading = True
@@ -106,6 +121,16 @@ def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
     if wanted and wanted[-1][0] == len(order) - 1 and not wanted[-1][2]:
         tail = b"\0" + wanted[-1][1].encode()
     return _Plan(dimension, order, prefix, exact, tail, tuple(wanted))
+
+
+def _order(needed: set[str]) -> tuple[bytes, tuple[Field, ...]]:
+    """The dimension that knows these fields. Raises ValueError where none does: labels are kept by user alone."""
+    found = _ORDER.get(frozenset(needed))
+    if found is None:
+        label = next((field for field in sorted(needed) if field in LABELS), "")
+        others = ", ".join(sorted(needed - {label, "user"}))
+        raise ValueError(f"use by {label} is known by user only, not by {others}")
+    return found
 
 
 def _condition(field: Field, known: dict[str, str]) -> tuple[str | None, bool]:
@@ -140,13 +165,19 @@ def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple
     for share in shares:
         start = share.starts[grain]
         if part.start <= start < part.stop:
-            name = _name(share.cell, plan.order)
+            name = _name(share, plan.order)
+            if name is None:
+                continue
             if name == plan.prefix if plan.exact else name.startswith(plan.prefix):
                 yield start, name, share.sums
 
 
-def _name(cell: keys.Cell, order: tuple[Field, ...]) -> bytes:
-    user, account, model = cell
+def _name(share: Share, order: tuple[Field, ...]) -> bytes | None:
+    """The name part of the row an exchange would add to; None where it has no such label."""
+    user, account, model = share.cell
+    if order and order[-1] in LABELS:
+        label = share.labels[LABELS[order[-1]][2]]
+        return (f"{user}\0{label}" if len(order) > 1 else label).encode() if label else None
     parts = {"user": user, "account": account, "model": model, "provider": account.partition(":")[0]}
     return "\0".join([parts[field] for field in order]).encode()
 

@@ -130,6 +130,13 @@ class Sums:
             found = _decode_spread(values[N])
             _merge(self.spread, {key: n for key, n in found.items() if type(key) is str and key.startswith(_EXTRA)})
 
+    def slim(self) -> Sums:
+        """The counts without the histograms; nobody changes either in place."""
+        slim = Sums.__new__(Sums)
+        slim.n = self.n
+        slim.spread = {key: n for key, n in self.spread.items() if type(key) is str and key.startswith(_EXTRA)}
+        return slim
+
     def encode(self) -> bytes:
         return _encode((*self.n, self.spread))
 

@@ -15,6 +15,9 @@ import msgspec
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.records.codec import pack
 from pool_server.ledger.records.keys import (
+    HOURLY,
+    MOST_LABELS,
+    OTHER,
     RECENT,
     RECORD_IDS,
     RECORD_INDEX,
@@ -23,9 +26,11 @@ from pool_server.ledger.records.keys import (
     Cell,
     Days,
     Grain,
+    Labels,
     Name,
     counted_key,
     index_keys,
+    label_names,
     made_key,
     names_of,
     record_key,
@@ -39,8 +44,10 @@ from pool_server.storage import Txn
 P = TypeVar("P")
 S = TypeVar("S", tuple[int, int, int], tuple[int, int], tuple[int])
 
-Part = tuple[tuple[int, int, int], Cell, Sums]  # where minute, hour and day begin; who and what; what it adds
+# Where minute, hour and day begin; who and what; what it adds; its labels.
+Part = tuple[tuple[int, int, int], Cell, Sums, Labels]
 _ALL = Kept()
+_NAMES = 6  # bytes of a rollup key before its names
 
 
 class PendingRecord:
@@ -77,7 +84,8 @@ class RollupWriter:
         txn.put_many(RECENT, [(key, pending.encode(rec, self._days)) for key, rec in new])
         if txn.count(RECENT) >= pending.MOST:
             found = pending.shares(txn)
-            _roll_up(txn, merge((share.starts, share.cell, Sums.decode(share.sums)) for share in found))
+            parts = ((share.starts, share.cell, Sums.decode(share.sums), share.labels) for share in found)
+            _roll_up(txn, *merge(parts))
             txn.delete_range(RECENT, b"", b"\xff", limit=len(found))
         return [True] * len(entries)
 
@@ -85,8 +93,10 @@ class RollupWriter:
         """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
         days = self._days
         new = _add(txn, [PendingRecord(rec) for rec in records])
-        shares = ((pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec)) for _, rec in new)
-        _roll_up(txn, merge(shares, have))
+        parts = (
+            (pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec)) for _, rec in new
+        )
+        _roll_up(txn, *merge(parts, have))
 
 
 def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageRecord]]:
@@ -118,34 +128,67 @@ def _first(txn: Txn, rec: UsageRecord, key: bytes) -> bool:
     return not rec.usage.counted or txn.put_new(RECORD_IDS, counted_key(rec.job), key)
 
 
-def _roll_up(txn: Txn, increments: dict[bytes, Sums]) -> None:
+def _roll_up(txn: Txn, increments: dict[bytes, Sums], labelled: dict[bytes, Sums]) -> None:
     changed: list[tuple[bytes, bytes]] = []
     for key, row in sorted(increments.items(), key=itemgetter(0)):
-        raw = txn.get(ROLLUPS, key)
-        if raw is not None:
-            there = Sums.decode(raw)
-            there.add(row)
-            row = there
-        changed.append((key, row.encode()))
+        changed.append((key, _added(txn, key, row)))
     txn.put_many(ROLLUPS, changed)
+    for key, row in sorted(labelled.items(), key=itemgetter(0)):
+        there = _bounded(txn, key)
+        txn.put(ROLLUPS, there, _added(txn, there, row))
 
 
-def merge(parts: Iterable[Part], have: Kept = _ALL) -> dict[bytes, Sums]:
-    """The rollup rows that `parts` add to, with what they add. `have` says from when on minute and hour rows are
-    kept: a history that is loaded makes none that would be pruned at once.
+def _added(txn: Txn, key: bytes, row: Sums) -> bytes:
+    """A row with what is added to it, encoded."""
+    raw = txn.get(ROLLUPS, key)
+    if raw is not None:
+        there = Sums.decode(raw)
+        there.add(row)
+        row = there
+    return row.encode()
+
+
+def _bounded(txn: Txn, key: bytes) -> bytes:
+    """The key of a label's row; that of the user's other labels where there are too many already in its bucket."""
+    if txn.get(ROLLUPS, key) is not None:
+        return key
+    dimension = key[1:2]
+    head = key[:_NAMES] if dimension in HOURLY else key[: key.index(b"\0", _NAMES) + 1]
+    most = MOST_LABELS[dimension]
+    many = sum(1 for _ in txn.scan(ROLLUPS, head, head + b"\xff", limit=most))
+    return key if many < most else head + OTHER.encode()
+
+
+def merge(parts: Iterable[Part], have: Kept = _ALL) -> tuple[dict[bytes, Sums], dict[bytes, Sums]]:
+    """The rollup rows that `parts` add to, with what they add, and those of their labels. `have` says from when on
+    minute and hour rows are kept: a history that is loaded makes none that would be pruned at once.
 
     What lies in one minute is summed before it is spread over the dimensions, minutes before hours, hours before
     days. Rows may share one object: nobody changes them in place.
     """
-    cells = _gather(((starts, cell), sums) for starts, cell, sums in parts)
+    found = list(parts)
+    cells = _gather(((starts, cell), sums) for starts, cell, sums, _ in found)
     minutes = _gather(((starts, name), sums) for (starts, cell), sums in cells.items() for name in names_of(cell))
     hours = _gather((((hour, day), name), sums) for ((_, hour, day), name), sums in minutes.items())
     days = _gather((((day,), name), sums) for ((_, day), name), sums in hours.items())
-    return {
+    rows = {
         **_keyed(b"m", minutes, have.minutes),
         **_keyed(b"h", hours, have.hours),
         **_keyed(b"d", days, 0),
     }
+    return rows, _labelled(found, have)
+
+
+def _labelled(parts: Iterable[Part], have: Kept) -> dict[bytes, Sums]:
+    """The rows of labels: counts alone, no histograms."""
+    hours = _gather(
+        (((hour, day), name), sums.slim())
+        for (_, hour, day), cell, sums, labels in parts
+        for name in label_names(cell[0], labels)
+    )
+    days = _gather((((day,), name), sums) for ((_, day), name), sums in hours.items())
+    kept = {place: sums for place, sums in hours.items() if place[1][0] in HOURLY}
+    return {**_keyed(b"h", kept, have.hours), **_keyed(b"d", days, 0)}
 
 
 def _gather(parts: Iterable[tuple[P, Sums]]) -> dict[P, Sums]:
