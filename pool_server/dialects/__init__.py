@@ -12,7 +12,7 @@ from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
-from pool_server.dialects.stream_usage import ask_usage, tells_unasked, without_usage
+from pool_server.dialects.stream_usage import StreamUsagePolicy, ask_usage, host_of, without_usage
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
 from pool_server.dialects.usage import BYTES_A_TOKEN, Served, batch_size, estimate, header_tier, identity, makes_batch
 from pool_server.dialects.wire.encoding import Inflater, decode_body
@@ -46,6 +46,7 @@ __all__ = [
     "ModelsShape",
     "Scanner",
     "Served",
+    "StreamUsagePolicy",
     "ask_usage",
     "batch_size",
     "data_of",
@@ -57,6 +58,7 @@ __all__ = [
     "frame_meter",
     "header_safe",
     "header_tier",
+    "host_of",
     "identity",
     "keepalive",
     "made",
@@ -70,7 +72,6 @@ __all__ = [
     "splice",
     "stream_error",
     "strip_encrypted",
-    "tells_unasked",
     "without_usage",
     "ws_error",
 ]

@@ -13,12 +13,16 @@ from typing import Any
 
 from msgspec.json import Decoder
 
+from pool_server.core.enums import Operation
+from pool_server.core.models import Peek
 from pool_server.dialects.types import BadBodyError, loads
 from pool_server.dialects.wire.splice import splice
 
 # These tell it unasked, and some of them refuse fields they do not know.
 _TELLING = ("api.mistral.ai", "codestral.mistral.ai", "api.x.ai", "us.api.x.ai", "openrouter.ai", "api.fireworks.ai")
 
+_MOST_HOSTS = 1024
+_HOST = re.compile(r"https?://([^/:?#@]+)")
 _FIELD = b'"stream_options"'
 _ADDED = b',"stream_options":{"include_usage":true}'
 _OBJECT: Decoder[dict[str, Any]] = Decoder(dict[str, Any])
@@ -27,9 +31,29 @@ _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _BETWEEN = re.compile(rb"(\r?\n\r?\n)")
 
 
-def tells_unasked(host: str) -> bool:
-    """Whether the servers at a host tell the usage of every stream."""
-    return host.lower() in _TELLING
+def host_of(url: str) -> str:
+    """The host of an http address, lower case, "" for anything else."""
+    found = _HOST.match(url)
+    return found[1].lower() if found else ""
+
+
+class StreamUsagePolicy:
+    """Decides whom to ask, and remembers the hosts that refuse to be asked."""
+
+    def __init__(self) -> None:
+        self._silent: set[str] = set()
+
+    def wanted(self, operation: Operation, peek: Peek, host: str) -> bool:
+        """Whether a streamed completion's usage has to be asked for, as its client did not."""
+        asks = operation is Operation.CHAT and peek.stream and not peek.usage_asked
+        return asks and host not in _TELLING and host not in self._silent
+
+    def refused(self, host: str, body: bytes) -> bool:
+        """Whether a host's refusal is of the question; it is not asked any more then."""
+        if b"stream_options" not in body or len(self._silent) >= _MOST_HOSTS:
+            return False
+        self._silent.add(host)
+        return True
 
 
 def ask_usage(body: bytes) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Accounts, Decision, OnboardingError, RefreshError, SelectionRequest
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Outcome, Provider, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Outcome, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
@@ -28,6 +27,7 @@ from pool_server.gateway.counting import REQUEST_OUTPUT, CallFacts, Counted, cou
 from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.objects import ObjectAccess, Tracking
+from pool_server.gateway.programs import program
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger, PriceFacts, Quote
@@ -37,8 +37,6 @@ from pool_server.users import Denied, Principal, Reservation, Users
 log = logging.getLogger("pool_server.gateway")
 
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
-_SILENT_HOSTS = 1024
-_HOST = re.compile(r"https?://([^/:?#@]+)")
 _TURN_STATE = "x-codex-turn-state"
 _OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0}
 _BELONGS = frozenset({"encrypted"})  # hard pins an account proves to own by answering with them
@@ -58,7 +56,7 @@ class Services:
     view: FriendView
     transformer: Callable[[Exchange, Credential], Transformer | None]
     access: ObjectAccess
-    silent_hosts: set[str] = field(default_factory=set)  # they refuse to be asked for a stream's usage
+    stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
 
 
 def new_request_id(now: float) -> str:
@@ -100,6 +98,7 @@ class Exchange:
         self.usage_added = False  # the pool asked for a stream's usage, the client did not
         self.forced: str | None = None
         self.agent = ""
+        self.project = ""
         self.shed = False
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(rooms.access, principal, route)
@@ -128,7 +127,8 @@ class Exchange:
         if dialects.makes_batch(self.upcall.method, route.path):
             self.requests = dialects.batch_size(body)
         self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
-        self.agent = headers.get("x-pool-agent", "")[:80]
+        self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
+        self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]
         self.forced = headers.get("x-pool-account") or None
 
     async def reserve(self) -> ClientError | None:
@@ -303,23 +303,15 @@ class Exchange:
             self.rooms.accounts.observe(account, seen)
 
     def wants_usage(self) -> bool:
-        """Whether the pool has to ask for the usage of a streamed completion, as its client did not."""
-        self.usage_added = (
-            self.route.operation is Operation.CHAT
-            and self.peek.stream
-            and not self.peek.usage_asked
-            and self.request_bytes <= MEMORY_LIMIT
-            and not dialects.tells_unasked(host := self._host())
-            and host not in self.rooms.silent_hosts
-        )
+        """Whether the pool asks for the usage of a streamed completion; large bodies are not rewritten for it."""
+        small = self.request_bytes <= MEMORY_LIMIT
+        host = dialects.host_of(self.upstream_url)
+        self.usage_added = small and self.rooms.stream_usage.wanted(self.route.operation, self.peek, host)
         return self.usage_added
 
     def usage_refused(self, body: bytes) -> bool:
-        """Whether an upstream's refusal is of the question for usage: its host is not asked any more."""
-        if not self.usage_added or b"stream_options" not in body or len(self.rooms.silent_hosts) >= _SILENT_HOSTS:
-            return False
-        self.rooms.silent_hosts.add(self._host())
-        return True
+        """Whether an upstream's refusal is of the question for usage."""
+        return self.usage_added and self.rooms.stream_usage.refused(dialects.host_of(self.upstream_url), body)
 
     def stream_fault(self, credential: Credential, status: int, body: bytes) -> Fault:
         """What an error event within an answer means."""
@@ -425,6 +417,7 @@ class Exchange:
             request_bytes=self.request_bytes,
             response_bytes=self.response_bytes,
             agent=self.agent,
+            project=self.project,
             session=self._session_hash(),
             tier=self.served.tier or self.peek.tier,
             speed=self.served.speed,
@@ -440,17 +433,13 @@ class Exchange:
         served = self.served
         return PriceFacts(
             at=self.at,
-            host=self._host(),
+            host=dialects.host_of(self.upstream_url),
             tier=served.tier or self.peek.tier,
             speed=served.speed,
             geo=served.geo,
             answered=self.answered_model,
             told=served.cost,
         )
-
-    def _host(self) -> str:
-        found = _HOST.match(self.upstream_url)
-        return found[1] if found else ""
 
     def _settle(self, counted: Counted, quote: Quote) -> None:
         """Charges the user's limits; an exchange nobody answered costs nothing."""

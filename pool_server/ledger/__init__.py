@@ -6,13 +6,14 @@ from pool_server.ledger.query import METRICS, Metric
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.records.keys import FORMAT, MIGRATIONS, TABLES
 from pool_server.ledger.request_log import EXPORT_COLUMNS, LogFilters, flat, tame
-from pool_server.ledger.rollups.reader import Field, Filters
+from pool_server.ledger.rollups.reader import LABELS, Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
 from pool_server.ledger.service import JobState, Ledger
 
 __all__ = [
     "EXPORT_COLUMNS",
     "FORMAT",
+    "LABELS",
     "METRICS",
     "MIGRATIONS",
     "OLD_AFTER_DAYS",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.core.enums import Dialect, Operation
-from pool_server.core.models import Usage
-from pool_server.dialects import BadBodyError, ask_usage, estimate, peek, tells_unasked, without_usage
+from pool_server.core.models import Peek, Usage
+from pool_server.dialects import BadBodyError, StreamUsagePolicy, ask_usage, estimate, host_of, peek, without_usage
 
 BODY = '{ "model":"m", "stream":true,\n  "messages":[{"role":"user","content":"\\u00e9 } \\" {"}]%s}\r\n'
 
@@ -62,9 +62,34 @@ def test_a_client_asks_or_does_not(options: Any, asked: bool) -> None:
     assert peek(Operation.CHAT, Dialect.CHAT, "/", {}, body).usage_asked is asked
 
 
-def test_hosts_that_tell_it_unasked() -> None:
-    assert tells_unasked("API.mistral.ai") and not tells_unasked("api.mistral.ai.example")
-    assert not tells_unasked("") and not tells_unasked("api.openai.com")
+def test_who_is_asked() -> None:
+    question, peek_ = StreamUsagePolicy(), Peek(stream=True)
+    assert question.wanted(Operation.CHAT, peek_, "api.openai.com")
+    assert not question.wanted(Operation.CHAT, peek_, "api.mistral.ai"), "tells it unasked"
+    assert question.wanted(Operation.CHAT, peek_, "api.mistral.ai.example")
+    assert not question.wanted(Operation.CHAT, Peek(), "api.openai.com"), "a whole answer tells it"
+    assert not question.wanted(Operation.CHAT, Peek(stream=True, usage_asked=True), "api.openai.com")
+    assert not question.wanted(Operation.RESPONSES, peek_, "api.openai.com")
+    assert not question.refused("old.example", b"no such model")
+    assert question.refused("old.example", b"unknown field stream_options")
+    assert not question.wanted(Operation.CHAT, peek_, "old.example")
+    for number in range(2000):
+        question.refused(f"{number}.example", b"stream_options")
+    assert not question.refused("one-more.example", b"stream_options"), "the memory of them is bounded"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://API.openai.com/v1/x?y=1", "api.openai.com"),
+        ("http://127.0.0.1:8080", "127.0.0.1"),
+        ("ftp://x", ""),
+        ("", ""),
+        ("https://", ""),
+    ],
+)
+def test_the_host_of_an_address(url: str, host: str) -> None:
+    assert host_of(url) == host
 
 
 ONLY_USAGE = [

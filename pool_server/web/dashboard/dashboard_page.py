@@ -62,7 +62,7 @@ def gather(
         today=first.today(ledger, ask, now),
         hours=first.hour(ledger, ask, now),
         summary=ledger.summary(frm, to, filters),
-        use=sums.series(ledger, who, ask, field, step, metric),
+        use=sums.series(ledger, who, ask, field, asking.step_for(ask, field), metric),
         cache=line("cache_share"),
         times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
         heat=ledger.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
@@ -81,6 +81,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         who, ask = asking.viewer(self), asking.read(self)
         several = ask.filters.user is None and not self.ctx.local
         field = asking.by(self, "user" if several else "model")
+        asking.own_label(who, ask, field)
         metric: Metric = "cost" if asking.word(self, "metric", ("tokens", "cost"), "tokens") == "cost" else "tokens"
         now, ctx = self.ctx.clock(), self.ctx
         accounts = ctx.accounts.describe_all() if who.admin else []

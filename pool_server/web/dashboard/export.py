@@ -54,8 +54,9 @@ class Export(BaseHandler, access=Access.FRIEND):
         """What a chart shows, as a table: a line a step of time, a column a name."""
         ask, who = asking.read(self), asking.viewer(self)
         field, metric, ledger = asking.by(self, "none"), asking.metric(self), self.ctx.ledger
+        asking.own_label(who, ask, field)
         try:
-            chart = await asyncio.to_thread(sums.series, ledger, who, ask, field, ask.step, metric)
+            chart = await asyncio.to_thread(sums.series, ledger, who, ask, field, asking.step_for(ask, field), metric)
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         names, where = Names(self.ctx, who), ZoneInfo(chart["tz"])

@@ -36,7 +36,17 @@ class Names:
                 return account(key)
             case "model":
                 return key or "no model named"
+            case "program" | "project" | "conversation":
+                return key
+            case "key":
+                return self._keys().get(key, key)
         return "all together"
+
+    def _keys(self) -> dict[str, str]:
+        """The viewer's own keys by what they are for; others' keep their id."""
+        if self._who.admin:
+            return {}
+        return {key["id"]: key["label"] for key in self._ctx.users.list_keys(self._who.user)}
 
     def user(self, key: str) -> str:
         """A person's name; a friend is "you" to themselves."""

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pool_server.core.enums import Provider
-from pool_server.ledger import METRICS, Field, Filters, Metric, Step
+from pool_server.ledger import LABELS, METRICS, Field, Filters, Metric, Step
 from pool_server.web.base.handler import BaseHandler, ProblemError
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -83,6 +83,20 @@ def by(handler: BaseHandler, usual: str) -> Field | None:
     if asked == "account" and not viewer(handler).admin:
         raise ProblemError(403, "forbidden", "accounts are the operator's to see")
     return None if asked == "none" else cast(Field, asked)
+
+
+def own_label(who: Viewer, ask: UsageQuery, field: Field | None) -> None:
+    """Raises Problem 403 where a friend asks for keys, projects or conversations that are not all their own."""
+    if field in ("key", "project", "conversation") and not who.admin and ask.filters.user != who.user:
+        raise ProblemError(403, "forbidden", f"only your own use can be told by {field}")
+
+
+def step_for(ask: UsageQuery, field: Field | None) -> Step:
+    """The step of a chart of this range: of a program or a project hours at least, of a user's only days."""
+    if field not in LABELS:
+        return ask.step
+    hours = field in ("program", "project") and ask.filters.user is None
+    return "hour" if hours and ask.step != "day" else "day"
 
 
 def metric(handler: BaseHandler) -> Metric:

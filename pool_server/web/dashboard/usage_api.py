@@ -8,9 +8,9 @@ what is still kept; `from` and `to` of an answer say what was taken. Without `us
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from pool_server.ledger import Filters, Step
+from pool_server.ledger import Field, Filters, Step
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.dashboard import headline, sums
 from pool_server.web.dashboard import query_params as asking
@@ -41,7 +41,8 @@ class SeriesHandler(BaseHandler, access=Access.FRIEND):
     async def get(self) -> None:
         who, ask = asking.viewer(self), asking.read(self)
         field, metric = asking.by(self, "none"), asking.metric(self)
-        step = cast(Step, asking.word(self, "bucket", STEPS, ask.step))
+        asking.own_label(who, ask, field)
+        step = cast(Step, asking.word(self, "bucket", STEPS, asking.step_for(ask, field)))
         top = asking.whole(self, "top", 12, most=100) or 12
         ledger = self.ctx.ledger
         try:
@@ -60,10 +61,14 @@ class Top(BaseHandler, access=Access.FRIEND):
         who, ask = asking.viewer(self), asking.read(self)
         field = asking.by(self, "model")
         if field is None:
-            raise ProblemError(400, "bad_request", "by must be one of provider, account, user, model")
+            raise ProblemError(400, "bad_request", f"by must be one of {', '.join(get_args(Field))}")
+        asking.own_label(who, ask, field)
         limit = asking.whole(self, "limit", 50) or 50
         ledger, metric = self.ctx.ledger, asking.metric(self)
-        rows = await asyncio.to_thread(sums.top, ledger, who, ask, field, metric, limit)
+        try:
+            rows = await asyncio.to_thread(sums.top, ledger, who, ask, field, metric, limit)
+        except ValueError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong)) from None
         names = Names(self.ctx, who)
         named = [{**row, "name": names(field, row["key"])} for row in rows]
         self.answer({"from": ask.frm, "to": ask.to, "by": field, "top": named})

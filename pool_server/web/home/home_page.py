@@ -49,6 +49,7 @@ class HomePage(PageHandler, abstract=True):
             "standing": standing.standing(bars, providers, await headline.sentence(ctx), draining=ctx.draining),
             "limits": bars,
             "used": limits.used(ctx, principal.user),
+            "labelled": limits.labelled(ctx, principal.user),
             "notes": limits.price_notes_of(ctx, principal.user),
             "price_lines": principal.local,
             "floor_cost": FLOOR_COST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pool_server.core.settings import Limits
-from pool_server.ledger import Filters
+from pool_server.ledger import Field, Filters
 from pool_server.web.base import format
 from pool_server.web.base.context import WebContext
 from pool_server.web.dashboard import price_notes
@@ -24,6 +24,7 @@ COUNTED = (
     ("cost_month", "Cost a month", True),
 )
 DAY = 86_400.0
+LISTED = 5  # programs and conversations on a home page
 
 
 # How a friend's own part is called where a sentence speaks of it, and what happens to it in the end.
@@ -95,6 +96,14 @@ def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
         (label, ctx.ledger.total(now - span, now + 1, Filters(user=user)).describe())
         for label, span in (("last 24 hours", DAY), ("last 7 days", 7 * DAY))
     ]
+
+
+def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """What a user has used most in the last 7 days, by program and by conversation."""
+    now, mine = ctx.clock(), Filters(user=user)
+    kinds: tuple[tuple[str, Field], ...] = (("Program", "program"), ("Conversation", "conversation"))
+    found = [(label, ctx.ledger.top(field, now - 6 * DAY, now + 1, mine, limit=LISTED)) for label, field in kinds]
+    return [(label, rows) for label, rows in found if rows]
 
 
 def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
