@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.core.enums import Provider
+from pool_server.core.enums import Dialect, Provider
 from pool_server.core.settings import PoolUsers
 from pool_server.gateway.emulation import answers, codex
 from pool_server.gateway.emulation.types import LocalRequest
@@ -144,7 +144,8 @@ def test_few_keys_of_a_query_are_tried() -> None:
 
 
 def mcp(message: Any) -> Any:
-    request = LocalRequest("POST", "/ps/mcp", "", {}, json.dumps(message).encode(), None, None, "http://x")
+    body = json.dumps(message).encode()
+    request = LocalRequest("POST", "/ps/mcp", "", {}, body, None, None, "http://x", Dialect.RESPONSES)
     said = codex.mcp(request)
     assert len(said.body) <= len(request.body) + 32 * 256
     return json.loads(said.body) if said.body else None

@@ -41,10 +41,12 @@ def models_shape(path: str, query: Mapping[str, str], headers: Mapping[str, str]
     """The shape a `GET …/models` asks for; `headers` have lower-case names, `query` the decoded parameters."""
     if "client_version" in query:
         return ModelsShape.CODEX
-    if "/v1beta" in path:
+    if path.startswith(("/v1beta", "/v1alpha")):
         return ModelsShape.GEMINI
     if "anthropic-version" in headers:
         return ModelsShape.ANTHROPIC
+    if "x-goog-api-key" in headers or "x-goog-api-client" in headers:
+        return ModelsShape.GEMINI
     return ModelsShape.OPENAI
 
 

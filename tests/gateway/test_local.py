@@ -7,11 +7,13 @@ import json
 from typing import Any
 
 import pytest
+from tornado.httputil import HTTPHeaders
 
 from pool_server.core.enums import AccountState, CredentialKind, Denial, Provider
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Limits, Settings
 from pool_server.gateway.emulation.answers import LocalAnswer, LocalAnswers, LocalRequest
+from pool_server.gateway.routes import match
 from pool_server.providers import Credential
 from pool_server.users import Denied, Principal
 
@@ -94,20 +96,20 @@ class Desk:
         self, method: str, path: str, body: Any = None, *, principal: Principal | None = ANN, **headers: str
     ) -> LocalAnswer:
         path, _, query = path.partition("?")
-        forced = None
-        if path.split("/")[1] in list(Provider):
-            forced = Provider(path.split("/")[1])
-            path = path.removeprefix(f"/{forced.value}")
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        route = match(method, path, HTTPHeaders(sent))
+        assert route is not None
         return await self.local.answer(
             LocalRequest(
                 method,
-                path,
+                route.path,
                 query,
-                {name.replace("_", "-"): value for name, value in headers.items()},
+                sent,
                 body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode(),
                 principal,
-                forced,
+                route.forced,
                 "http://127.0.0.1:8989",
+                route.dialect,
             )
         )
 
@@ -338,127 +340,3 @@ def test_code_assist_quota_is_the_pools() -> None:
     assert {"remainingFraction": 0.75, "resetTime": "2027-01-15T08:00:00Z"}.items() <= buckets[0].items()
     assert "gemini-2.5-pro" in {bucket["modelId"] for bucket in buckets}
     assert rooms.sent == []
-
-
-# ---------------------------------------------------------------- models
-
-
-def test_the_codex_catalogue_is_the_union_of_the_plans() -> None:
-    rooms = FakeRooms()
-    rooms.add("codex:a", plan="plus")
-    rooms.add("codex:b", plan="pro")
-    rooms.add("codex:c", plan="pro")
-    rooms.answers = {"token-codex:a": catalogue("one", "two"), "token-codex:b": catalogue("two", "three")}
-    status, body = ask("GET", "/backend-api/codex/models?client_version=0.169.0", rooms=rooms)
-    assert status == 200 and [row["slug"] for row in body["models"]] == ["one", "two", "three"]
-    assert len(rooms.sent) == 2 and all("client_version=0.169.0" in one.url for one in rooms.sent)
-
-
-def test_the_codex_catalogue_is_kept_and_survives_a_failing_provider() -> None:
-    async def run() -> None:
-        rooms = FakeRooms()
-        rooms.add("codex:a", plan="plus")
-        rooms.answers = {"token-codex:a": catalogue("one", etag='"v1"')}
-        desk = Desk(rooms)
-        path = "/backend-api/codex/models?client_version=1.0"
-        first = await desk.ask("GET", path)
-        assert dict(first.headers)["ETag"] == '"v1"'
-        assert (await desk.ask("GET", path, if_none_match='"v1"')).status == 304
-        assert len(rooms.sent) == 1
-        desk.now += 3600
-        rooms.answers = {}
-        stale = await desk.ask("GET", path)
-        assert stale.body == first.body
-        await asyncio.sleep(0)
-        assert len(rooms.sent) == 2
-        assert (await desk.ask("GET", path)).body == first.body
-        await asyncio.sleep(0)
-        assert len(rooms.sent) == 2, "a source that failed is left alone for a while"
-
-    asyncio.run(run())
-
-
-def test_without_a_catalogue_codex_gets_an_empty_one_and_uses_its_own() -> None:
-    rooms = FakeRooms()
-    rooms.add("codex:a", plan="plus")
-    rooms.add("codex:k", kind=CredentialKind.API_KEY)
-    assert ask("GET", "/backend-api/codex/models?client_version=1", rooms=rooms) == (200, {"models": []})
-    assert len(rooms.sent) == 1, "an API key has no such catalogue and is not asked"
-    assert ask("GET", "/backend-api/codex/models?client_version=1") == (200, {"models": []})
-
-
-def test_accounts_that_are_out_are_not_asked() -> None:
-    rooms = FakeRooms()
-    rooms.add("codex:a", plan="plus")
-    rooms.states["codex:a"] = "needs_login"
-    assert ask("GET", "/v1/models?client_version=1", rooms=rooms) == (200, {"models": []}) and rooms.sent == []
-
-
-def mixed() -> FakeRooms:
-    rooms = FakeRooms()
-    rooms.add("claude:a")
-    rooms.add("openai:a", kind=CredentialKind.API_KEY, models=("local-model",))
-    rooms.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
-    return rooms
-
-
-def test_models_are_the_union_in_openai_shape() -> None:
-    body = ask("GET", "/v1/models", rooms=mixed())[1]
-    assert body["object"] == "list"
-    assert {row["id"]: row["owned_by"] for row in body["data"]} == {
-        "claude-next": "claude",
-        "local-model": "openai",
-    }
-
-
-def test_models_in_anthropic_shape_and_by_prefix() -> None:
-    body = ask("GET", "/claude/v1/models?limit=1000", rooms=mixed(), anthropic_version="2023-06-01")[1]
-    assert body["has_more"] is False and body["first_id"] == body["last_id"] == "claude-next"
-    assert body["data"][0]["type"] == "model"
-    only = ask("GET", "/openai/v1/models", rooms=mixed())[1]["data"]
-    assert [row["id"] for row in only] == ["local-model"]
-
-
-def test_a_users_limits_hold_for_the_lists() -> None:
-    rooms = mixed()
-    rooms.limits = Limits(providers=["claude"])
-    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["claude-next"]
-    rooms.limits = Limits(models=["Local-*"])
-    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["local-model"]
-    assert ask("GET", "/v1/models/claude-next", rooms=rooms)[0] == 404
-
-
-def test_one_model() -> None:
-    assert ask("GET", "/v1/models/local-model", rooms=mixed())[1]["object"] == "model"
-    assert ask("GET", "/v1/models/claude-next", rooms=mixed(), anthropic_version="x")[1]["type"] == "model"
-    assert ask("GET", "/v1/models/other", rooms=mixed())[0] == 404
-
-
-def test_gemini_models_have_a_shipped_fallback() -> None:
-    rooms = FakeRooms()
-    rooms.add("gemini:a")
-    names = [row["name"] for row in ask("GET", "/v1beta/models", rooms=rooms)[1]["models"]]
-    assert "models/gemini-2.5-pro" in names
-    assert ask("GET", "/v1beta/models/gemini-2.5-pro", rooms=rooms)[1]["name"] == "models/gemini-2.5-pro"
-    assert ask("GET", "/v1beta/models", rooms=FakeRooms())[1] == {"models": []}
-
-
-def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.gateway.emulation.catalogue.WAIT_S", 0.02)
-
-    async def run() -> None:
-        rooms = mixed()
-        never = asyncio.Event()
-
-        async def hang(request: HttpRequest) -> HttpAnswer:
-            await never.wait()
-            return HttpAnswer(0, {})
-
-        desk = Desk(rooms)
-        desk.local.catalogue._send = hang
-        body = json.loads((await desk.ask("GET", "/v1/models")).body)
-        assert "claude-sonnet-4-5" in {row["id"] for row in body["data"]}
-        never.set()
-        await asyncio.sleep(0.01)
-
-    asyncio.run(run())

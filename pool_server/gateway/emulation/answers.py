@@ -10,19 +10,19 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from pool_server import dialects
 from pool_server.accounts import Accounts
-from pool_server.core.enums import Dialect, ErrorKind, Provider
+from pool_server.core.enums import Provider
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.gateway.emulation import claude, codex, google
 from pool_server.gateway.emulation.catalogue import Catalogue, Send
 from pool_server.gateway.emulation.headroom import QuotaWindow, own, pooled, tightest
+from pool_server.gateway.emulation.not_found import no_such_model, not_served
 from pool_server.gateway.emulation.types import LocalAnswer, LocalRequest, answer, empty
-from pool_server.gateway.routes import match
 from pool_server.ledger import Ledger
 from pool_server.users import Principal, Users
 
@@ -88,15 +88,11 @@ class LocalAnswers:
         return None
 
     def _unknown(self, request: LocalRequest) -> LocalAnswer:
-        prefix = f"/{request.forced.value}" if request.forced is not None else ""
-        route = match(request.method, prefix + request.path, request.headers)
-        dialect = route.dialect if route is not None else Dialect.CHAT
-        message = f"The pool does not serve {request.method} {request.path[:200]}."
-        return self._error(dialect, ErrorKind.NOT_FOUND, message, 404)
+        origin = self._settings.public_url.rstrip("/") or request.base_url
+        return self._told(request, not_served(request.method, request.path, request.dialect, request.forced, origin))
 
-    def _error(self, dialect: Dialect, kind: ErrorKind, message: str, status: int) -> LocalAnswer:
-        error = ClientError(kind, message, status)
-        return LocalAnswer(*dialects.error(dialect, error, now=self._clock()))
+    def _told(self, request: LocalRequest, error: ClientError) -> LocalAnswer:
+        return LocalAnswer(*dialects.error(request.dialect, error, now=self._clock()))
 
     # ------------------------------------------------------------ the table
 
@@ -106,7 +102,7 @@ class LocalAnswers:
             ("GET", rf"{_BACKEND}/(?:codex/)?models", self._codex_models),
             ("GET", r"(?:/v1)?/models", self._models),
             ("GET", r"/v1(?:beta1?|alpha)/models", self._models),
-            ("GET", r"/v1(?:beta1?|alpha)?/models/[^:]+", self._model),
+            ("GET", r"(?:/v1(?:beta1?|alpha)?)?/models/.+", self._model),
             ("GET", rf"{_BACKEND}/(?:wham/|codex/)?usage", self._codex_usage),
             ("GET", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits", _reset_credits),
             ("POST", rf"{_BACKEND}/(?:wham/)?rate-limit-reset-credits/consume", _consume_credit),
@@ -134,6 +130,8 @@ class LocalAnswers:
 
     async def _codex_models(self, request: LocalRequest) -> LocalAnswer:
         version = parse_qs(request.query).get("client_version", [""])[0]
+        if not version:  # another client than the CLI, at its base URL
+            return self._list(request, ModelsShape.OPENAI, await self._served(request, (Provider.CODEX,)))
         models, etag = await self.catalogue.codex(version)
         # Nobody could say: of an empty list the CLI uses the one it brings along; a 404 it would show as an error.
         return self._list(request, ModelsShape.CODEX, models, etag)
@@ -145,10 +143,10 @@ class LocalAnswers:
         return self._list(request, shape, await self._served(request))
 
     async def _model(self, request: LocalRequest) -> LocalAnswer:
-        wanted = request.path.partition("/models/")[2]
+        wanted = unquote(request.path.partition("/models/")[2])
         models = await self._served(request)
         entry = next((dialects.model_entry(self._shape(request), one) for one in models if one.id == wanted), None)
-        return answer(entry) if entry is not None else self._unknown(request)
+        return answer(entry) if entry is not None else self._told(request, no_such_model(wanted))
 
     def _shape(self, request: LocalRequest) -> ModelsShape:
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
@@ -164,8 +162,9 @@ class LocalAnswers:
             return LocalAnswer(304, [("ETag", etag)])
         return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
 
-    async def _served(self, request: LocalRequest) -> list[ModelInfo]:
-        return self._allowed(request.principal, await self.catalogue.models(self._asked(request)))
+    async def _served(self, request: LocalRequest, providers: Sequence[Provider] = ()) -> list[ModelInfo]:
+        asked = providers or self._asked(request)
+        return self._allowed(request.principal, await self.catalogue.models(asked))
 
     def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
         """The models the user's limits let them use."""

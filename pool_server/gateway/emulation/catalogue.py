@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -98,7 +99,7 @@ class Catalogue:
         answers = await self._ask(
             [
                 ((Provider.CODEX, group, client_version[:40]), account)
-                for group, account in sources.items()
+                for group, (account, _) in sources.items()
                 if group.startswith(_PLAN)
             ]
         )
@@ -113,18 +114,20 @@ class Catalogue:
         sources = self._sources(provider)
         if sources is None:
             return []
-        answers = await self._ask([((provider, group, ""), account) for group, account in sources.items()])
-        known = _merged(answers)
-        declared = self._accounts.models().get(provider, ())
+        answers = await self._ask([((provider, group, ""), account) for group, (account, _) in sources.items()])
+        limits = [patterns for _, patterns in sources.values()]
+        known = _merged([_limited(answer, patterns) for answer, patterns in zip(answers, limits, strict=True)])
+        declared = [name for name in self._accounts.models().get(provider, ()) if not _is_pattern(name)]
         shipped = SHIPPED[provider] if sources and not known else ()
         return [*known, *(ModelInfo(name, provider.value) for name in (*declared, *shipped))]
 
-    def _sources(self, provider: Provider) -> dict[str, str] | None:
-        """One account id for each kind of account to ask; accounts that declare their models need no asking.
+    def _sources(self, provider: Provider) -> dict[str, tuple[str, set[str] | None]] | None:
+        """One account id for each kind of account to ask, and the patterns its models are limited to (None = all);
+        accounts that declare their models by name need no asking.
 
         None when the provider has no account that could serve.
         """
-        groups: dict[str, str] = {}
+        groups: dict[str, tuple[str, set[str] | None]] = {}
         any_account = False
         for account, state in self._accounts.samples(provider):
             if state in _OUT:
@@ -134,8 +137,10 @@ class Catalogue:
             except KeyError:
                 continue  # taken away just now
             any_account = True
-            if not cred.models:
-                groups.setdefault(_group(cred), account)
+            patterns = {name for name in cred.models if _is_pattern(name)}
+            if not cred.models or patterns:
+                asked, limit = groups.setdefault(_group(cred), (account, patterns if cred.models else None))
+                groups[_group(cred)] = (asked, limit | patterns if limit is not None and cred.models else None)
             if len(groups) == MOST_SOURCES:
                 break
         return groups if any_account else None
@@ -191,6 +196,19 @@ class Catalogue:
             prepared = provider_module(provider).prepare(cred, upcall, self.settings)
             request = HttpRequest("GET", prepared.url, tuple(prepared.headers))
         return msgspec.structs.replace(self._accounts.bounded(account, request), timeout_s=20.0)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
+
+
+def _limited(kept: _Kept, patterns: set[str] | None) -> _Kept:
+    """What of a source's models accounts that are limited to `patterns` serve."""
+    if patterns is None or kept.models is None:
+        return kept
+    wanted = [pattern.lower() for pattern in patterns]
+    models = [pair for pair in kept.models if any(fnmatchcase(pair[1].id.lower(), pattern) for pattern in wanted)]
+    return msgspec.structs.replace(kept, models=models)
 
 
 def _group(cred: Credential) -> str:

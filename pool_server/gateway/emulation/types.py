@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import Provider
+from pool_server.core.enums import Dialect, Provider
 from pool_server.users import Principal
 
 Json = dict[str, Any]
@@ -17,7 +17,8 @@ Headers = list[tuple[str, str]]
 class LocalRequest(msgspec.Struct):
     """A call the pool answers itself. `path` has no provider prefix, `headers` lower-case names, `query` no key.
 
-    `base_url` is the pool's own origin as the client sees it. `principal` is None for a call open to all.
+    `base_url` is the pool's own origin as the client sees it, `dialect` the one errors are told in. `principal` is None
+    for a call open to all.
     """
 
     method: str
@@ -28,6 +29,7 @@ class LocalRequest(msgspec.Struct):
     principal: Principal | None
     forced: Provider | None
     base_url: str
+    dialect: Dialect
 
     def json(self) -> Any:
         """The body as JSON; {} when it is none."""

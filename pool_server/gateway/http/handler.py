@@ -174,6 +174,7 @@ class HttpExchange:
                 principal=self._principal,
                 forced=self._route.forced,
                 base_url=f"http://{request.headers.get('Host', '127.0.0.1')}",
+                dialect=self._route.dialect,
             )
         )
         await self._reply.whole(answer.status, list(answer.headers), answer.body)

@@ -123,7 +123,7 @@ _REFUSED: tuple[tuple[ApiFamily, Dialect, re.Pattern[str]], ...] = (
     (ApiFamily.GOOGLE, Dialect.GEMINI, _refusing(google.REFUSED)),
 )
 _VERSIONED = re.compile(r"/(?:v\d|backend-api/|api/codex/)")
-_MODEL = re.compile(r"(?:/v\d+)?/models/[^/:]+")
+_MODEL = re.compile(r"(?:/v\d+)?/models/.+")
 
 # Paths that belong to the data plane even where no call above matches: answered locally or with a 404 in the
 # client's dialect, never by the pages.

@@ -1,0 +1,45 @@
+"""What a client is told of a call nobody serves: in its own shape, with the base URL it should have used. Pure."""
+
+from __future__ import annotations
+
+from pool_server.core.enums import Dialect, ErrorKind, Provider
+from pool_server.core.models import ClientError
+
+_SHOWN = 200  # characters of a path
+_CLIENTS = {
+    Dialect.CHAT: "an OpenAI client",
+    Dialect.RESPONSES: "an OpenAI client",
+    Dialect.MESSAGES: "an Anthropic client",
+    Dialect.GEMINI: "a Gemini client",
+    Dialect.CODE_ASSIST: "Gemini CLI",
+}
+
+
+def not_served(method: str, path: str, dialect: Dialect, forced: Provider | None, origin: str) -> ClientError:
+    """`origin` is the pool's address as the client sees it, `forced` the provider prefix of the path."""
+    shown = "".join(c for c in path[:_SHOWN] if c.isprintable())
+    base, client = base_url(path, dialect, forced, origin)
+    message = f"The pool does not serve {method} {shown}. The base URL of {client} is {base} here."
+    return ClientError(ErrorKind.NOT_FOUND, message, 404)
+
+
+def no_such_model(model: str) -> ClientError:
+    """A model that is not in the list this client gets."""
+    shown = "".join(c for c in model[:_SHOWN] if c.isprintable())
+    return ClientError(
+        ErrorKind.NOT_FOUND,
+        f"No account here serves '{shown}'; /v1/models lists what does.",
+        404,
+        code="model_not_found",
+    )
+
+
+def base_url(path: str, dialect: Dialect, forced: Provider | None, origin: str) -> tuple[str, str]:
+    """The base URL for the client that asked for `path`, and what kind of client that is."""
+    if forced is not None:
+        origin = f"{origin}/{forced.value}"
+    if path.startswith(("/backend-api", "/api/codex", "/ps/")):
+        return f"{origin}/backend-api/codex", "Codex"
+    if dialect in (Dialect.CHAT, Dialect.RESPONSES):
+        return f"{origin}/v1", _CLIENTS[dialect]
+    return origin, _CLIENTS[dialect]

@@ -1,0 +1,183 @@
+"""Model lists: what can be called here, in each client's own shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from pool_server.core.enums import CredentialKind
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.settings import Limits
+from tests.gateway.test_local import Desk, FakeRooms, ask, catalogue
+
+
+def test_the_codex_catalogue_is_the_union_of_the_plans() -> None:
+    rooms = FakeRooms()
+    rooms.add("codex:a", plan="plus")
+    rooms.add("codex:b", plan="pro")
+    rooms.add("codex:c", plan="pro")
+    rooms.answers = {"token-codex:a": catalogue("one", "two"), "token-codex:b": catalogue("two", "three")}
+    status, body = ask("GET", "/backend-api/codex/models?client_version=0.169.0", rooms=rooms)
+    assert status == 200 and [row["slug"] for row in body["models"]] == ["one", "two", "three"]
+    assert len(rooms.sent) == 2 and all("client_version=0.169.0" in one.url for one in rooms.sent)
+
+
+def test_the_codex_catalogue_is_kept_and_survives_a_failing_provider() -> None:
+    async def run() -> None:
+        rooms = FakeRooms()
+        rooms.add("codex:a", plan="plus")
+        rooms.answers = {"token-codex:a": catalogue("one", etag='"v1"')}
+        desk = Desk(rooms)
+        path = "/backend-api/codex/models?client_version=1.0"
+        first = await desk.ask("GET", path)
+        assert dict(first.headers)["ETag"] == '"v1"'
+        assert (await desk.ask("GET", path, if_none_match='"v1"')).status == 304
+        assert len(rooms.sent) == 1
+        desk.now += 3600
+        rooms.answers = {}
+        stale = await desk.ask("GET", path)
+        assert stale.body == first.body
+        await asyncio.sleep(0)
+        assert len(rooms.sent) == 2
+        assert (await desk.ask("GET", path)).body == first.body
+        await asyncio.sleep(0)
+        assert len(rooms.sent) == 2, "a source that failed is left alone for a while"
+
+    asyncio.run(run())
+
+
+def test_without_a_catalogue_codex_gets_an_empty_one_and_uses_its_own() -> None:
+    rooms = FakeRooms()
+    rooms.add("codex:a", plan="plus")
+    rooms.add("codex:k", kind=CredentialKind.API_KEY)
+    assert ask("GET", "/backend-api/codex/models?client_version=1", rooms=rooms) == (200, {"models": []})
+    assert len(rooms.sent) == 1, "an API key has no such catalogue and is not asked"
+    assert ask("GET", "/backend-api/codex/models?client_version=1") == (200, {"models": []})
+
+
+def test_accounts_that_are_out_are_not_asked() -> None:
+    rooms = FakeRooms()
+    rooms.add("codex:a", plan="plus")
+    rooms.states["codex:a"] = "needs_login"
+    assert ask("GET", "/v1/models?client_version=1", rooms=rooms) == (200, {"models": []}) and rooms.sent == []
+
+
+def mixed() -> FakeRooms:
+    rooms = FakeRooms()
+    rooms.add("claude:a")
+    rooms.add("openai:a", kind=CredentialKind.API_KEY, models=("local-model",))
+    rooms.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
+    return rooms
+
+
+def test_models_are_the_union_in_openai_shape() -> None:
+    body = ask("GET", "/v1/models", rooms=mixed())[1]
+    assert body["object"] == "list"
+    assert {row["id"]: row["owned_by"] for row in body["data"]} == {
+        "claude-next": "claude",
+        "local-model": "openai",
+    }
+
+
+def test_models_in_anthropic_shape_and_by_prefix() -> None:
+    body = ask("GET", "/claude/v1/models?limit=1000", rooms=mixed(), anthropic_version="2023-06-01")[1]
+    assert body["has_more"] is False and body["first_id"] == body["last_id"] == "claude-next"
+    assert body["data"][0]["type"] == "model"
+    only = ask("GET", "/openai/v1/models", rooms=mixed())[1]["data"]
+    assert [row["id"] for row in only] == ["local-model"]
+
+
+def test_a_users_limits_hold_for_the_lists() -> None:
+    rooms = mixed()
+    rooms.limits = Limits(providers=["claude"])
+    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["claude-next"]
+    rooms.limits = Limits(models=["Local-*"])
+    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["local-model"]
+    assert ask("GET", "/v1/models/claude-next", rooms=rooms)[0] == 404
+
+
+def test_one_model() -> None:
+    assert ask("GET", "/v1/models/local-model", rooms=mixed())[1]["object"] == "model"
+    assert ask("GET", "/v1/models/claude-next", rooms=mixed(), anthropic_version="x")[1]["type"] == "model"
+    assert ask("GET", "/v1/models/other", rooms=mixed())[0] == 404
+
+
+def test_patterns_are_no_models_but_choose_among_the_endpoints_own() -> None:
+    rooms = mixed()
+    rooms.add("openai:p", kind=CredentialKind.API_KEY, base_url="https://p.example/v1", models=("GLM-*", "kimi-k2"))
+    rows = [{"id": name} for name in ("glm-5", "glm-4.5:free", "vendor/qwen3:8b", "kimi-k2")]
+    rooms.answers["sk-x"] = HttpAnswer(200, {}, json.dumps({"data": rows}).encode())
+    ids = [row["id"] for row in ask("GET", "/openai/v1/models", rooms=rooms)[1]["data"]]
+    assert sorted(ids) == ["glm-4.5:free", "glm-5", "kimi-k2", "local-model"]
+    rooms.add("openai:q", kind=CredentialKind.API_KEY, base_url="https://p.example/v1", models=("vendor/*",))
+    ids = [row["id"] for row in ask("GET", "/openai/v1/models", rooms=rooms)[1]["data"]]
+    assert sorted(ids) == ["glm-4.5:free", "glm-5", "kimi-k2", "local-model", "vendor/qwen3:8b"]
+    for path in ("vendor/qwen3:8b", "vendor%2Fqwen3%3A8b", "vendor/qwen3%3a8b", "glm-4.5:free"):
+        status, body = ask("GET", f"/openai/v1/models/{path}", rooms=rooms)
+        assert status == 200 and body["id"] in ("vendor/qwen3:8b", "glm-4.5:free")
+    status, body = ask("GET", "/openai/v1/models/glm-*", rooms=rooms)
+    assert status == 404 and "/v1/models lists what does" in body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1beta/models", "/v1alpha/models"])
+def test_googles_clients_get_googles_list(path: str) -> None:
+    rooms = FakeRooms()
+    rooms.add("gemini:k", kind=CredentialKind.API_KEY)
+    for headers in ({"x_goog_api_key": "k"}, {"x_goog_api_client": "google-genai-sdk/3"}):
+        names = [row["name"] for row in ask("GET", path, rooms=rooms, **headers)[1]["models"]]
+        assert "models/gemini-2.5-pro" in names
+
+
+def test_codexs_base_url_without_the_cli_is_an_openai_list() -> None:
+    body = ask("GET", "/backend-api/codex/models", rooms=mixed())[1]
+    assert body["object"] == "list" and all("id" in row for row in body["data"])
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "base"),
+    [
+        ("/v1/nonsense", {}, "http://127.0.0.1:8989/v1 "),
+        ("/v1/nonsense", {"anthropic_version": "x"}, "http://127.0.0.1:8989 "),
+        ("/v1/nonsense", {"x_goog_api_key": "x"}, "http://127.0.0.1:8989 "),
+        ("/v1/messages/nonsense", {}, "http://127.0.0.1:8989 "),
+        ("/backend-api/codex/nonsense", {}, "http://127.0.0.1:8989/backend-api/codex "),
+        ("/claude/nonsense", {}, "http://127.0.0.1:8989/claude "),
+        ("/openai/nonsense", {}, "http://127.0.0.1:8989/openai/v1 "),
+        ("/v1beta/nonsense", {}, "http://127.0.0.1:8989 "),
+    ],
+)
+def test_an_unknown_call_is_told_its_base_url(path: str, headers: dict[str, str], base: str) -> None:
+    status, body = ask("GET", path, **headers)
+    assert status == 404 and base in body["error"]["message"]
+
+
+def test_gemini_models_have_a_shipped_fallback() -> None:
+    rooms = FakeRooms()
+    rooms.add("gemini:a")
+    names = [row["name"] for row in ask("GET", "/v1beta/models", rooms=rooms)[1]["models"]]
+    assert "models/gemini-2.5-pro" in names
+    assert ask("GET", "/v1beta/models/gemini-2.5-pro", rooms=rooms)[1]["name"] == "models/gemini-2.5-pro"
+    assert ask("GET", "/v1beta/models", rooms=FakeRooms())[1] == {"models": []}
+
+
+def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool_server.gateway.emulation.catalogue.WAIT_S", 0.02)
+
+    async def run() -> None:
+        rooms = mixed()
+        never = asyncio.Event()
+
+        async def hang(request: HttpRequest) -> HttpAnswer:
+            await never.wait()
+            return HttpAnswer(0, {})
+
+        desk = Desk(rooms)
+        desk.local.catalogue._send = hang
+        body = json.loads((await desk.ask("GET", "/v1/models")).body)
+        assert "claude-sonnet-4-5" in {row["id"] for row in body["data"]}
+        never.set()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
