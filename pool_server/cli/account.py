@@ -97,7 +97,7 @@ def add_key(provider: str, name: str | None, config: str | None, **said: Any) ->
     folder = Path(settings(config).pool_dir)
     if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise click.UsageError("--name takes letters, digits, dots, dashes and underscores")
-    data: dict[str, Any] = {provider_module(Provider(provider)).key_spec.fields[0]: _read_key()}
+    data: dict[str, Any] = {provider_module(Provider(provider)).spec.keys.fields[0]: _read_key()}
     data |= {field: list(value) if isinstance(value, tuple) else value for field, value in said.items() if value}
     path = folder / f"{provider}_{name or _free_name(folder, provider)}.json"
     account = f"{provider}:{path.stem.removeprefix(f'{provider}_')}"

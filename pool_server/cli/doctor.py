@@ -29,7 +29,7 @@ from pool_server.core.origins import host_of, origin
 from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import HIDDEN, ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings, config_path, load, rows
-from pool_server.providers import Credential, CredentialRejectedError, provider_module
+from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
@@ -182,6 +182,12 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         else:
             yield from _look_at_file(file, settings, now, lost.get(file.account))
     yield from _look_whether_writable(vault, folder)
+    signed_in = {
+        item.found.provider for item in vault.items.values() if item.credential.kind is not CredentialKind.API_KEY
+    }
+    for provider in sorted(signed_in):
+        if notice := SPECS[provider].notice:
+            yield Finding(f"{SPECS[provider].label} sign-ins", WARNING, notice)
     if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
@@ -251,9 +257,8 @@ def _judge(credential: Credential, settings: Settings, now: float) -> tuple[str,
     until = "valid, no end known" if ends is None else f"{'valid until' if valid else 'ended at'} {_date(ends)}"
     if credential.kind is CredentialKind.SETUP_TOKEN or not credential.can_refresh:
         return OK if valid else WRONG, f"token {until}, cannot be refreshed", "" if valid else SIGN_IN
-    gemini_client = settings.gemini_client_id and settings.gemini_client_secret
-    if credential.provider is Provider.GEMINI and not gemini_client:
-        fix = "set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET (Google's installed-app client)"
+    if provider_module(credential.provider).refresh_request(credential, settings) is None:
+        fix = f"set {' and '.join(SPECS[credential.provider].refresh_needs)} (the vendor's installed-app client)"
         return WARNING if valid else WRONG, f"token {until}; the pool cannot refresh it", fix
     return OK, f"token {until}, refreshable", ""
 

@@ -9,6 +9,7 @@ from pool_server.providers.base import (
     Credits,
     OnboardingRejectedError,
     ProviderModule,
+    ProviderSpec,
     Refreshed,
     RefreshRejectedError,
     SetupDone,
@@ -31,12 +32,9 @@ from pool_server.providers.shield import Shield
 
 _CODEX = Codex()
 _MODULES: dict[Provider, ProviderModule] = {
-    Provider.CODEX: _CODEX,
-    Provider.CLAUDE: Claude(),
-    Provider.GEMINI: Gemini(),
-    Provider.QWEN: Qwen(),
-    Provider.OPENAI: OpenAI(),
+    module.spec.provider: module for module in (_CODEX, Claude(), Gemini(), Qwen(), OpenAI())
 }
+SPECS: dict[Provider, ProviderSpec] = {provider: module.spec for provider, module in _MODULES.items()}
 
 
 def provider_module(provider: Provider) -> ProviderModule:
@@ -51,11 +49,13 @@ def catalogue_request(cred: Credential, settings: Settings, client_version: str)
 
 __all__ = [
     "HIDDEN",
+    "SPECS",
     "Credential",
     "CredentialRejectedError",
     "Credits",
     "OnboardingRejectedError",
     "ProviderModule",
+    "ProviderSpec",
     "RefreshRejectedError",
     "Refreshed",
     "SetupDone",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.origins import origins
 from pool_server.core.settings import Settings
@@ -105,15 +105,36 @@ class OnboardingRejectedError(Exception):
         self.fault = fault
 
 
-class ProviderModule(ABC):
-    """One vendor. All methods are pure; only the documented errors leave them, whatever the provider sent.
+class ProviderSpec(msgspec.Struct, frozen=True):
+    """What the rest of the pool has to know of a vendor; tables of vendors are made from these.
 
-    `key_spec` describes its API keys, `missing` says what a file without a credential lacks.
+    `label` is its name for people, `home` the dialect of its own clients, `models_path` where it lists its models (and
+    in whose shape), `shipped` models that are generally offered where it cannot be asked. `missing` says what a
+    credential file without a credential lacks, `owned` are the fields the pool writes into its files (dotted).
+    `usage_least_s` is the shortest interval its usage endpoint bears, `refresh_needs` the environment variables
+    without which its sign-ins cannot be refreshed, `notice` what people should know of its sign-in today. `unnamed`:
+    files whose names say no vendor are this one's. `family` is whose API its paths belong to where vendors share one.
     """
 
-    provider: ClassVar[Provider]
-    key_spec: ClassVar[KeySpec]
-    missing: ClassVar[str]
+    provider: Provider
+    label: str
+    home: Dialect
+    keys: KeySpec
+    missing: str
+    family: ApiFamily = ApiFamily.OPENAI
+    models_path: str = "/v1/models"
+    shipped: tuple[str, ...] = ()
+    owned: tuple[str, ...] = ()
+    usage_least_s: float = 0.0
+    refresh_needs: tuple[str, ...] = ()
+    notice: str = ""
+    unnamed: bool = False
+
+
+class ProviderModule(ABC):
+    """One vendor. All methods are pure; only the documented errors leave them, whatever the provider sent."""
+
+    spec: ProviderSpec
 
     def parse(self, data: object, account: str, *, now: float) -> Credential:
         """The credential in a file's JSON `data`. Raises CredentialRejectedError with one clear line."""
@@ -122,10 +143,10 @@ class ProviderModule(ABC):
         if cred is not None:
             refuse_addresses(fields)
             return msgspec.structs.replace(cred, models=fields.texts("models"))
-        cred = read_key(self.provider, self.key_spec, fields, account)
+        cred = read_key(self.spec.provider, self.spec.keys, fields, account)
         if cred is None:
             other = belongs_to(fields.data, account.partition(":")[2])
-            raise CredentialRejectedError(other or f"no usable credential: {self.missing} is missing")
+            raise CredentialRejectedError(other or f"no usable credential: {self.spec.missing} is missing")
         return cred
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
@@ -150,7 +171,7 @@ class ProviderModule(ABC):
     def addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         """The addresses behind `egress`: where the account's calls go first, then where it is refreshed."""
         if cred.kind is CredentialKind.API_KEY:
-            return (cred.base_url or self.key_spec.upstream(settings),)
+            return (cred.base_url or self.spec.keys.upstream(settings),)
         return self.sign_in_addresses(cred, settings)
 
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:

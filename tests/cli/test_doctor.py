@@ -168,6 +168,13 @@ def test_what_the_running_server_knows_to_be_lost_is_not_called_ok(folder: Path,
         assert "needs a new sign-in" in found["claude:a"].message
 
 
+@pytest.mark.parametrize(("name", "words"), [("gemini:a", "2026-06-18"), ("qwen:a", "2026-04-15")])
+def test_a_sign_in_that_its_vendor_has_ended_is_told(folder: Path, name: str, words: str) -> None:
+    write_pool(folder / "pool", [account(name), key_account(name.replace(":a", ":b"))])
+    told = [finding for finding in look().values() if finding.check.endswith(" sign-ins")]
+    assert len(told) == 1 and told[0].state == WARNING and words in told[0].message
+
+
 def test_an_empty_and_a_missing_pool(folder: Path) -> None:
     assert look()["accounts"].state == WARNING
     (folder / "pool").rmdir()

@@ -14,16 +14,18 @@ from pathlib import Path
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.providers import SPECS
 
 MAX_NAME = 120
 ROOT = ""  # the pool folder among the folders of a scan; a sub-folder is "name/"
 _PREFIXES = {f"{p.value}_": p for p in Provider}
 _FOLDERS = {p.value: p for p in Provider}
+_UNNAMED = next(provider for provider, spec in SPECS.items() if spec.unnamed)
 
 
 class CredentialFile(msgspec.Struct, frozen=True):
     """A file that may hold a credential. `name` is its path within the pool folder, `named` whether that says whose it
-    is: other files are Codex's or rejected."""
+    is: other files are of the one vendor whose files need no name, or rejected."""
 
     account: str
     provider: Provider
@@ -150,7 +152,7 @@ def identify(path: Path, name: str, provider: Provider | None) -> CredentialFile
         if stem.startswith(prefix) and provider in (None, owner):
             provider, stem = owner, stem[len(prefix) :]
             break
-    named, provider = provider is not None, provider or Provider.CODEX
+    named, provider = provider is not None, provider or _UNNAMED
     if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
         return RejectedFile(shown(name), "the name is not usable: 1 to 120 printable characters without : / \\ ? # %")
     return CredentialFile(f"{provider.value}:{stem}", provider, path, name, named)

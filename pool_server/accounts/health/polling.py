@@ -10,12 +10,11 @@ from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.core import deadlines
-from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.enums import FaultKind
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, UsageAnswer, provider_module
+from pool_server.providers import SPECS, Credential, UsageAnswer, provider_module
 
-# the shortest interval a usage endpoint bears, seconds; Anthropic's answers 429 for hours when asked more often
-LEAST_S = {Provider.CLAUDE: 900.0}
+LEAST_S = {provider: spec.usage_least_s for provider, spec in SPECS.items() if spec.usage_least_s}
 FIRST_WITHIN_S = 30.0  # a new account is asked soon, so that its windows are known
 BACK_OFF_S = 3600.0
 BACK_OFF_LONGEST_S = 6 * 3600.0

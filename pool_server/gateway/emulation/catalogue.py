@@ -15,11 +15,11 @@ import msgspec
 
 from pool_server import __version__
 from pool_server.accounts import Accounts
-from pool_server.core.enums import AccountState, CredentialKind, Dialect, Operation, Provider
+from pool_server.core.enums import AccountState, ApiFamily, CredentialKind, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
-from pool_server.providers import Credential, catalogue_request, provider_module
+from pool_server.providers import SPECS, Credential, catalogue_request, provider_module
 
 log = logging.getLogger("pool_server.gateway")
 
@@ -34,23 +34,7 @@ MOST_KEPT = 64  # answers in memory: kinds of account × client versions
 _PLAN = "plan "
 _OUT = frozenset({AccountState.NEEDS_LOGIN, AccountState.SUSPENDED, AccountState.DISABLED})
 
-# Where no provider can be asked: models that are generally offered, so that a client's picker is not empty.
-SHIPPED: dict[Provider, tuple[str, ...]] = {
-    Provider.CODEX: ("gpt-5.1-codex", "gpt-5.1-codex-mini", "gpt-5.1"),
-    Provider.CLAUDE: ("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"),
-    Provider.GEMINI: ("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"),
-    Provider.QWEN: ("qwen3-coder-plus", "qwen3-coder-flash"),
-    Provider.OPENAI: (),
-}
-_PATHS: dict[Provider, tuple[Dialect, str]] = {
-    Provider.CLAUDE: (Dialect.MESSAGES, "/v1/models"),
-    Provider.GEMINI: (Dialect.GEMINI, "/v1beta/models"),
-    Provider.QWEN: (Dialect.CHAT, "/v1/models"),
-    Provider.OPENAI: (Dialect.CHAT, "/v1/models"),
-}
-
-
-_SHAPES = {Provider.CLAUDE: ModelsShape.ANTHROPIC, Provider.GEMINI: ModelsShape.GEMINI}
+_SHAPES = {ApiFamily.ANTHROPIC: ModelsShape.ANTHROPIC, ApiFamily.GOOGLE: ModelsShape.GEMINI}
 
 Ranked = tuple[float, ModelInfo]
 
@@ -118,7 +102,7 @@ class Catalogue:
         limits = [patterns for _, patterns in sources.values()]
         known = _merged([_limited(answer, patterns) for answer, patterns in zip(answers, limits, strict=True)])
         declared = [name for name in self._accounts.models().get(provider, ()) if not _is_pattern(name)]
-        shipped = SHIPPED[provider] if sources and not known else ()
+        shipped = SPECS[provider].shipped if sources and not known else ()
         return [*known, *(ModelInfo(name, provider.value) for name in (*declared, *shipped))]
 
     def _sources(self, provider: Provider) -> dict[str, tuple[str, set[str] | None]] | None:
@@ -188,7 +172,7 @@ class Catalogue:
         elif provider is Provider.GEMINI and cred.kind is not CredentialKind.API_KEY:
             return None
         else:
-            dialect, path = _PATHS[provider]
+            dialect, path = SPECS[provider].home, SPECS[provider].models_path
             headers = [("User-Agent", f"pool-server/{__version__}"), ("Accept", "application/json")]
             if provider is Provider.CLAUDE:
                 headers.append(("anthropic-version", "2023-06-01"))
@@ -223,7 +207,7 @@ def _read(key: Key, body: bytes) -> list[Ranked] | None:
     Entries keep the vendor's own words where the list came in a client's shape that holds nothing of the account.
     """
     provider, group, _ = key
-    shape = ModelsShape.CODEX if group.startswith(_PLAN) else _SHAPES.get(provider)
+    shape = ModelsShape.CODEX if group.startswith(_PLAN) else _SHAPES.get(SPECS[provider].family)
     found: list[Ranked] = []
     try:
         rows = msgspec.json.decode(body, type=_List)

@@ -16,19 +16,9 @@ from pool_server.core.enums import ApiFamily, Dialect, ObjectKind, Operation, Pr
 from pool_server.gateway.routes import anthropic, google, openai
 from pool_server.gateway.routes.normal import climbs, normal, tails
 from pool_server.gateway.routes.rows import Route, Row
+from pool_server.providers import SPECS
 
 _FORCED = {f"/{provider.value}": provider for provider in Provider}
-_HOME: dict[Provider, Dialect] = {
-    Provider.CODEX: Dialect.RESPONSES,
-    Provider.CLAUDE: Dialect.MESSAGES,
-    Provider.GEMINI: Dialect.GEMINI,
-    Provider.QWEN: Dialect.CHAT,
-    Provider.OPENAI: Dialect.CHAT,
-}
-_FORCED_FAMILY = {
-    Provider.CLAUDE: ApiFamily.ANTHROPIC,
-    Provider.GEMINI: ApiFamily.GOOGLE,
-}
 
 _PLACE = re.compile(r"\{(\w+)\}")
 # Words of the API itself are no ids: a base URL written one segment too long must not name an object.
@@ -160,7 +150,7 @@ def match(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
     if found is not None:
         return found
     forced, inner = _strip_prefix(path)
-    family = _FORCED_FAMILY.get(forced, ApiFamily.OPENAI) if forced is not None else _family(headers)
+    family = SPECS[forced].family if forced is not None else _family(headers)
     if not climbs(inner):
         inner = normal(inner)
         if forced is None:
@@ -169,7 +159,7 @@ def match(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
     if found is not None:
         return found if forced is None else msgspec.structs.replace(found, forced=forced)
     if forced is not None:
-        dialect = _dialect(inner, headers) or _HOME[forced]
+        dialect = _dialect(inner, headers) or SPECS[forced].home
         return Route(dialect, Operation.OTHER, inner, forced, model_call=False)
     dialect_of = _dialect(inner, headers)
     if dialect_of is None:

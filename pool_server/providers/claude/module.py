@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError, UsageAnswer
+from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
 from pool_server.providers.claude import quota
 from pool_server.providers.credential import (
     Credential,
@@ -44,21 +44,33 @@ _REFUSED = frozenset((400, 401))
 
 
 class Claude(ProviderModule):
-    provider = Provider.CLAUDE
-
-    key_spec = KeySpec(
-        ("api_key", "ANTHROPIC_API_KEY"),
-        KeyAuth.X_API_KEY,
-        (Dialect.MESSAGES,),
-        lambda settings: settings.upstreams.claude,
+    spec = ProviderSpec(
+        Provider.CLAUDE,
+        "Claude",
+        Dialect.MESSAGES,
+        KeySpec(
+            ("api_key", "ANTHROPIC_API_KEY"),
+            KeyAuth.X_API_KEY,
+            (Dialect.MESSAGES,),
+            lambda settings: settings.upstreams.claude,
+        ),
+        missing="claudeAiOauth.accessToken or api_key",
+        family=ApiFamily.ANTHROPIC,
+        shipped=("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"),
+        owned=(
+            "claudeAiOauth.accessToken",
+            "claudeAiOauth.refreshToken",
+            "claudeAiOauth.expiresAt",
+            "claudeAiOauth.scopes",
+        ),
+        usage_least_s=15 * MINUTE,  # it answers 429 for hours when it is asked more often
     )
-    missing = "claudeAiOauth.accessToken or api_key"
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
         login = fields.inner("claudeAiOauth")
         access, refresh = (login.token("accessToken"), login.token("refreshToken")) if login is not None else ("", "")
         if login is None or not (access or refresh):
-            if fields.token(*self.key_spec.fields).startswith("sk-ant-oat"):
+            if fields.token(*self.spec.keys.fields).startswith("sk-ant-oat"):
                 raise CredentialRejectedError("api_key holds an OAuth token; write it as claudeAiOauth.accessToken")
             return None
         return Credential(

@@ -16,7 +16,7 @@ from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError, UsageAnswer
+from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
 from pool_server.providers.codex import faults, quota
 from pool_server.providers.credential import (
     Credential,
@@ -65,20 +65,26 @@ _PLANS: tuple[tuple[str, frozenset[str]], ...] = (
 
 
 class Codex(ProviderModule):
-    provider = Provider.CODEX
-
-    key_spec = KeySpec(
-        ("OPENAI_API_KEY", "api_key"),
-        KeyAuth.BEARER,
-        (Dialect.RESPONSES, Dialect.CHAT),
-        lambda settings: settings.upstreams.openai,
+    spec = ProviderSpec(
+        Provider.CODEX,
+        "Codex",
+        Dialect.RESPONSES,
+        KeySpec(
+            ("OPENAI_API_KEY", "api_key"),
+            KeyAuth.BEARER,
+            (Dialect.RESPONSES, Dialect.CHAT),
+            lambda settings: settings.upstreams.openai,
+        ),
+        missing="tokens.access_token or OPENAI_API_KEY",
+        shipped=("gpt-5.1-codex", "gpt-5.1-codex-mini", "gpt-5.1"),
+        owned=("tokens.id_token", "tokens.access_token", "tokens.refresh_token", "last_refresh"),
+        unnamed=True,
     )
-    missing = "tokens.access_token or OPENAI_API_KEY"
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
         tokens = fields.inner("tokens")
         wants_key = fields.text("auth_mode").lower() in ("apikey", "api_key")
-        if tokens is None or (wants_key and fields.token(*self.key_spec.fields)):
+        if tokens is None or (wants_key and fields.token(*self.spec.keys.fields)):
             return None
         return _from_tokens(fields, tokens, account)
 

@@ -7,12 +7,13 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
 from pool_server.providers.base import (
     ProviderModule,
+    ProviderSpec,
     Refreshed,
     RefreshRejectedError,
     SetupDone,
@@ -46,12 +47,22 @@ _INTERNAL = "/v1internal"
 
 
 class Gemini(ProviderModule):
-    provider = Provider.GEMINI
-
-    key_spec = KeySpec(
-        ("api_key", "GEMINI_API_KEY"), KeyAuth.GOOGLE, (Dialect.GEMINI,), lambda settings: settings.upstreams.gemini
+    spec = ProviderSpec(
+        Provider.GEMINI,
+        "Gemini",
+        Dialect.GEMINI,
+        KeySpec(
+            ("api_key", "GEMINI_API_KEY"), KeyAuth.GOOGLE, (Dialect.GEMINI,), lambda settings: settings.upstreams.gemini
+        ),
+        missing="access_token or api_key",
+        family=ApiFamily.GOOGLE,
+        models_path="/v1beta/models",
+        shipped=("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"),
+        owned=("access_token", "expiry_date", "project_id", "tier_id"),
+        refresh_needs=("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET"),
+        notice="Google ended this sign-in on 2026-06-18 for free accounts, AI Pro and AI Ultra; Code Assist Standard "
+        "and Enterprise licences go on",
     )
-    missing = "access_token or api_key"
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
         cred = google_login(Provider.GEMINI, account, fields)

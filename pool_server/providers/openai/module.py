@@ -10,7 +10,7 @@ from pool_server.core.enums import Dialect, FaultKind, FaultScope, Operation, Pr
 from pool_server.core.models import ClientCall, Fault, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule
+from pool_server.providers.base import ProviderModule, ProviderSpec
 from pool_server.providers.codex import faults
 from pool_server.providers.credential import Credential, KeyAuth
 from pool_server.providers.keys import KeySpec
@@ -19,15 +19,18 @@ from pool_server.providers.windows import rate_windows
 
 
 class OpenAI(ProviderModule):
-    provider = Provider.OPENAI
-
-    key_spec = KeySpec(
-        ("api_key", "OPENAI_API_KEY"),
-        KeyAuth.BEARER,
-        (Dialect.CHAT, Dialect.RESPONSES),
-        lambda settings: settings.upstreams.openai,
+    spec = ProviderSpec(
+        Provider.OPENAI,
+        "OpenAI-compatible",
+        Dialect.CHAT,
+        KeySpec(
+            ("api_key", "OPENAI_API_KEY"),
+            KeyAuth.BEARER,
+            (Dialect.CHAT, Dialect.RESPONSES),
+            lambda settings: settings.upstreams.openai,
+        ),
+        missing="api_key",
     )
-    missing = "api_key"
 
     def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
         return keys.prepare(cred, upcall, settings.upstreams.openai)

@@ -13,7 +13,7 @@ from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, 
 from pool_server.core.origins import registrable
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule, Refreshed, RefreshRejectedError
+from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError
 from pool_server.providers.credential import (
     Credential,
     Fields,
@@ -65,12 +65,18 @@ _TOKEN_TEXTS = ("invalid access token", "token expired", "access token expired",
 
 
 class Qwen(ProviderModule):
-    provider = Provider.QWEN
-
-    key_spec = KeySpec(
-        ("api_key", "DASHSCOPE_API_KEY"), KeyAuth.BEARER, (Dialect.CHAT,), lambda settings: settings.upstreams.qwen
+    spec = ProviderSpec(
+        Provider.QWEN,
+        "Qwen",
+        Dialect.CHAT,
+        KeySpec(
+            ("api_key", "DASHSCOPE_API_KEY"), KeyAuth.BEARER, (Dialect.CHAT,), lambda settings: settings.upstreams.qwen
+        ),
+        missing="access_token or api_key",
+        shipped=("qwen3-coder-plus", "qwen3-coder-flash"),
+        owned=("access_token", "refresh_token", "expiry_date", "resource_url"),
+        notice="Qwen ended its free sign-in on 2026-04-15; use an API key or a coding plan's key",
     )
-    missing = "access_token or api_key"
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
         cred = google_login(Provider.QWEN, account, fields)

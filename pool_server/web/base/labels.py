@@ -11,19 +11,13 @@ from pool_server.core.enums import (
     Denial,
     FaultKind,
     Outcome,
-    Provider,
     Refusal,
     Source,
 )
+from pool_server.providers import SPECS
 from pool_server.web.base import format
 
-PROVIDERS = {
-    Provider.CODEX: "Codex",
-    Provider.CLAUDE: "Claude",
-    Provider.GEMINI: "Gemini",
-    Provider.QWEN: "Qwen",
-    Provider.OPENAI: "OpenAI-compatible",
-}
+PROVIDERS = {provider: spec.label for provider, spec in SPECS.items()}
 
 STATES = {
     AccountState.READY: "ready",

@@ -1,0 +1,116 @@
+"""A vendor is one folder and one line in a list: its parts are complete, and nobody else says its name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pool_server
+from pool_server.core.enums import CredentialKind, Operation, Provider
+from pool_server.core.settings import Settings
+from pool_server.providers import SPECS, provider_module
+from pool_server.web.base import labels
+from tests.providers.make import KEY, cred
+
+PACKAGE = Path(pool_server.__file__).parent
+ROOT = PACKAGE.parent
+
+
+def missing(provider: Provider) -> list[str]:
+    """The parts a vendor lacks, in words for whoever adds one."""
+    spec = SPECS.get(provider)
+    if spec is None:
+        return [f"a module in providers/{provider}/ and its line in providers/__init__.py"]
+    found = []
+    if not spec.label:
+        found.append("a label for people")
+    if not spec.keys.fields or not spec.keys.dialects:
+        found.append("its API keys: fields and dialects")
+    elif spec.keys.dialects[0] is not spec.home:
+        found.append("the dialect of its home first among those its keys speak")
+    if not spec.keys.upstream(Settings()).startswith(("https://", "http://127.0.0.1")):
+        found.append("an address in [upstreams]")
+    if not spec.missing:
+        found.append("what a file without a credential lacks")
+    sample = cred(provider, {spec.keys.fields[0]: KEY})
+    module = provider_module(provider)
+    if not module.egress(sample, Settings()):
+        found.append("the hosts an account may reach")
+    if not any(module.serves(sample, operation, spec.home, "") for operation in Operation):
+        found.append("a call it serves in its own dialect")
+    if f"`{provider}_" not in (ROOT / "docs/accounts.md").read_text():
+        found.append("its file in docs/accounts.md")
+    return found
+
+
+@pytest.mark.parametrize("provider", list(Provider))
+def test_every_vendor_has_all_its_parts(provider: Provider) -> None:
+    assert missing(provider) == []
+
+
+def test_a_member_without_its_parts_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SPECS, Provider.QWEN)
+    assert missing(Provider.QWEN) == ["a module in providers/qwen/ and its line in providers/__init__.py"]
+
+
+def test_names_are_told_apart() -> None:
+    spoken = [spec.label for spec in SPECS.values()]
+    assert len(set(spoken)) == len(spoken) and {*labels.PROVIDERS} == {*Provider}
+    assert sum(spec.unnamed for spec in SPECS.values()) == 1
+
+
+@pytest.mark.parametrize("provider", [one for one in Provider if cred(one).kind is CredentialKind.OAUTH])
+def test_what_a_refresh_writes_is_owned(provider: Provider) -> None:
+    assert SPECS[provider].owned
+
+
+# Vendors' names stand in their folders, in the emulation of what their clients ask and the paths they use, in the
+# set-up of their clients, in the dialects that are named after them, and in the demo and simulation.
+ALLOWED = (
+    "providers/", "gateway/emulation/", "gateway/routes/", "gateway/objects/", "web/onboarding/", "dialects/", "demo/",
+    "simulation/",
+)  # fmt: skip
+NAMES = re.compile(r"(?i:codex|claude|gemini|qwen|openai|anthropic)|Provider\.[A-Z]{3,}\b")
+
+# Beyond that they stand in these files alone. A file may leave this list, none may come in.
+EXCEPTIONS = {
+    "cli/account.py": "a dialect in a help text",
+    "cli/doctor.py": "an example of a command",
+    "core/enums.py": "the closed vocabularies themselves",
+    "core/settings.py": "the settings' names, which are a contract",
+    "core/settings_file.py": "the same",
+    "gateway/exchange.py": "a header of Codex's protocol",
+    "gateway/headers.py": "headers of the vendors",
+    "gateway/http/transport.py": "whether quota headers are shown",
+    "gateway/pipeline.py": "a header of Codex's protocol",
+    "gateway/programs.py": "what client programs are called",
+    "gateway/service.py": "the class of its WebSocket",
+    "gateway/websocket/handler.py": "Codex's WebSocket",
+    "gateway/websocket/held_conversations.py": "the same",
+    "gateway/websocket/transport.py": "the same",
+    "ledger/pricing/names.py": "spellings of model names",
+    "ledger/records/codec.py": "a sample for the compressor",
+    "users/identity/importer.py": "another program's name",
+    "web/request_log/story.py": "what the dialects are called",
+}
+
+
+def test_no_vendors_name_stands_elsewhere() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix(): line
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not path.relative_to(PACKAGE).as_posix().startswith(ALLOWED)
+        for line in _code(path)
+        if NAMES.search(line)
+    }
+    more = {name: line.strip() for name, line in found.items() if name not in EXCEPTIONS}
+    assert not more, f"take what is needed from the vendor's ProviderSpec: {more}"
+    assert found.keys() == EXCEPTIONS.keys(), "these files are clean now: take them off the list"
+
+
+def _code(path: Path) -> list[str]:
+    """The lines of a file without comments and docstrings, which may give examples."""
+    text = re.sub(r'"""(?:[^"\\]|\\.|"(?!""))*"""', "", path.read_text(encoding="utf-8"))
+    return [re.sub(r"(?:^|\s)#.*", "", line) for line in text.splitlines()]
