@@ -16,7 +16,8 @@ from pool_server.dialects.stream_usage import StreamUsagePolicy, ask_usage, host
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
 from pool_server.dialects.usage import BYTES_A_TOKEN, Served, batch_size, estimate, header_tier, identity, makes_batch
 from pool_server.dialects.wire.encoding import Inflater, decode_body
-from pool_server.dialects.wire.splice import splice, strip_encrypted
+from pool_server.dialects.wire.sealed import strip_sealed
+from pool_server.dialects.wire.splice import splice
 from pool_server.dialects.wire.sse import Scanner, data_of
 
 _KEEPALIVE = {
@@ -71,7 +72,7 @@ __all__ = [
     "references",
     "splice",
     "stream_error",
-    "strip_encrypted",
+    "strip_sealed",
     "without_usage",
     "ws_error",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -17,6 +16,7 @@ from pool_server.dialects.references import Reference, field_references, referen
 from pool_server.dialects.session import find_session, opening_hash
 from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, text, whole
 from pool_server.dialects.wire.multipart import boundary, parts
+from pool_server.dialects.wire.sealed import first_signature, seal_id
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -134,7 +134,7 @@ def peek(
     if dialect is Dialect.GEMINI or dialect is Dialect.CODE_ASSIST:
         return _peek_gemini(dialect, path, headers, data, credential, needed)
     found = _decode(data, _BODY, needed)
-    peeked = _peek_openai(found, headers, data, credential)
+    peeked = _peek_openai(dialect, found, headers, data, credential)
     bare = dialect is Dialect.RESPONSES and _bare_items(found.input)
     peeked.objects = tuple(references(dialect, data, bare_items=bare))
     peeked.stored = found.store is True or (found.store is not False and operation is Operation.RESPONSES)
@@ -193,7 +193,7 @@ def _whole_or_piecewise(data: bytes, decoder: Decoder[B]) -> B:
     return found
 
 
-def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credential: str) -> Peek:
+def _peek_openai(dialect: Dialect, found: _Body, headers: Mapping[str, str], data: bytes, credential: str) -> Peek:
     """Responses, Messages and Chat."""
     items = found.input if isinstance(found.input, list) else found.messages or []
     user_id = _string(found.metadata, "user_id") if found.metadata else ""
@@ -204,7 +204,7 @@ def _peek_openai(found: _Body, headers: Mapping[str, str], data: bytes, credenti
             opening.append(found.input.encode("utf-8", "surrogatepass"))
         session, source = opening_hash(credential, opening), "opening"
     limit = found.max_output_tokens or found.max_completion_tokens or found.max_tokens
-    pins = _pins(found.previous_response_id, headers) + _sealed(items)
+    pins = _pins(found.previous_response_id, headers) + (_sealed(items) or _signed(dialect, data))
     return Peek(
         model=found.model or "",
         stream=found.stream is True,
@@ -246,7 +246,7 @@ def _peek_gemini(
         stream=path.rpartition(":")[2].startswith("stream") if ":" in path else False,
         session=session,
         session_source=source if session else "",
-        hard=tuple(_pins(None, headers)),
+        hard=(*_pins(None, headers), *_signed(dialect, data)),
         objects=tuple(references(dialect, data)),
         max_output=whole(limit) or None,
         tools=len(request.tools or ()),
@@ -329,5 +329,11 @@ def _sealed(items: Sequence[_Item]) -> list[tuple[str, str]]:
         if sealed is RAW_NULL or item.type not in ("reasoning", "compaction", "compaction_summary"):
             continue
         if sealed != RAW_NULL:
-            return [("encrypted", blake2b(bytes(sealed), digest_size=12).hexdigest())]
+            return [("encrypted", seal_id(bytes(sealed)))]
     return []
+
+
+def _signed(dialect: Dialect, data: bytes) -> list[tuple[str, str]]:
+    """The same of a conversation with Gemini."""
+    found = first_signature(dialect, data)
+    return [("encrypted", found)] if found is not None else []

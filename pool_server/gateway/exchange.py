@@ -17,7 +17,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Accounts, Decision, OnboardingError, RefreshError, SelectionRequest
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Outcome, Provider, Transport
+from pool_server.core.enums import ErrorKind, FaultKind, ObjectKind, Outcome, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
@@ -27,6 +27,7 @@ from pool_server.gateway.counting import REQUEST_OUTPUT, CallFacts, Counted, cou
 from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.objects import ObjectAccess, Tracking
+from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
 from pool_server.gateway.programs import program
 from pool_server.gateway.routes import Route
 from pool_server.gateway.upstream import Upstream
@@ -37,9 +38,6 @@ from pool_server.users import Denied, Principal, Reservation, Users
 log = logging.getLogger("pool_server.gateway")
 
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
-_TURN_STATE = "x-codex-turn-state"
-_OWNED_S = {"response": 7 * 86_400.0, "turn_state": 3_600.0, "encrypted": 7 * 86_400.0}
-_BELONGS = frozenset({"encrypted"})  # hard pins an account proves to own by answering with them
 _BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
 
 
@@ -99,7 +97,7 @@ class Exchange:
         self.forced: str | None = None
         self.agent = ""
         self.project = ""
-        self.shed = False
+        self.continuity = Continuity(rooms.accounts, principal.user, route.dialect)
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(rooms.access, principal, route)
         self.recorded = False
@@ -110,12 +108,8 @@ class Exchange:
 
     @property
     def foreign(self) -> bool:
-        """Was the conversation so far had with another account? Its sealed reasoning and item ids mean nothing
-        to the one that is asked now."""
-        if self.route.dialect is not Dialect.RESPONSES:
-            return False
-        decision = self.decision
-        return self.shed or (decision is not None and decision.pinned not in (None, self.account))
+        """Was the conversation so far had with another account than the one that is asked now?"""
+        return self.continuity.foreign(self.account, self.decision.pinned if self.decision is not None else None)
 
     # -- before the first attempt
 
@@ -123,6 +117,7 @@ class Exchange:
         """Reads the few facts of the request. Raises `dialects.BadBody`. Header names lower case."""
         route = self.route
         self.peek = dialects.peek(route.operation, route.dialect, route.path, headers, body, credential=credential)
+        self.continuity.look(self.peek)
         self.upcall.model = self.peek.model
         if dialects.makes_batch(self.upcall.method, route.path):
             self.requests = dialects.batch_size(body)
@@ -182,18 +177,18 @@ class Exchange:
         """Chooses the next account to try, None when nothing is left (then `unserved` tells why).
 
         Where the account that a turn state or sealed reasoning belongs to is gone, the exchange goes on without
-        them (`shed` is set: the body must be stripped); a lost response id or file is the client's to know.
+        them (`shed`: the body must be stripped); a lost response id or file is the client's to know.
         """
         account = await self._next()
-        if account is not None or self.decision is None or not self.decision.hard_lost or self.shed:
+        if account is not None or self.decision is None or not self.decision.hard_lost or self.continuity.shed:
             return account
         if self.objects.holder:
             return None
         if not all(kind in dialects.SHEDDABLE for kind, _ in self.peek.hard):
             return None
-        self.shed = True
+        self.continuity.shed = True
         self.peek.hard = ()
-        self._drop_turn_state()
+        drop_turn_state(self.upcall)
         return await self._next()
 
     async def _next(self) -> str | None:
@@ -230,22 +225,11 @@ class Exchange:
         credential = self.rooms.accounts.credential(account)
         self.rooms.accounts.begin(account, self.peek.model)
         self.account = account
-        if self.route.dialect is Dialect.RESPONSES:
-            self._leave_turn_state(account)
+        self.continuity.leave_turn_state(self.upcall, account)
         self.tried.add(account)
         self._attempt_started = time.monotonic()
         self.attempts.append(Attempt(account, started_ms=self._since_start()))
         return credential
-
-    def _leave_turn_state(self, account: str) -> None:
-        """The echo of a turn state goes to the account that issued it and to no other."""
-        echoed = [value for name, value in self.upcall.headers if name.lower() == _TURN_STATE]
-        owner = self.rooms.accounts.owner_of
-        if any(owner(self.principal.user, "turn_state", value) != account for value in echoed):
-            self._drop_turn_state()
-
-    def _drop_turn_state(self) -> None:
-        self.upcall.headers = [pair for pair in self.upcall.headers if pair[0].lower() != _TURN_STATE]
 
     def end(self, account: str) -> None:
         self.rooms.accounts.end(account, self.peek.model)
@@ -346,19 +330,12 @@ class Exchange:
             cost = self.rooms.ledger.price(self.peek.model, usage, self._price_facts())
             self.rooms.users.progress(self._reservation, usage.total, cost.dollars)
 
-    def succeeded(self, account: str, response_id: str) -> None:
-        """The answer came to its good end."""
+    def succeeded(self, account: str, response_id: str, *, unsealed: bool = False) -> None:
+        """The answer came to its good end. `unsealed`: the account was not shown what is sealed in the request, and is
+        not to be the next time."""
         first = (self.first_byte_ms or 0.0) / 1000 - self.attempts[-1].started_ms / 1000
         self.rooms.accounts.succeed(account, self.peek.model, max(0.0, first))
-        if response_id and self.route.dialect is Dialect.RESPONSES:  # the others continue nothing by id
-            self.own(account, "response", response_id)
-        for kind, identifier in self.peek.hard:
-            if kind in _BELONGS:
-                self.own(account, kind, identifier)
-
-    def own(self, account: str, kind: str, identifier: str) -> None:
-        """Remembers that only this account can serve an id (response, turn state)."""
-        self.rooms.accounts.own(self.principal.user, kind, identifier, account, _OWNED_S[kind])
+        self.continuity.answered(account, self.peek, response_id, unsealed=unsealed)
 
     # -- the end
 

@@ -282,9 +282,9 @@ class Pipeline:
             raise dialects.BadBodyError(str(wrong)) from None
 
     async def _without_sealed(self) -> bytes | None:
-        """The body without reasoning that was sealed for another account, None when there is none."""
+        """The body without reasoning that was sealed by another account, None when there is none."""
         try:
-            return dialects.strip_encrypted(await self._plain())
+            return dialects.strip_sealed(self._x.route.dialect, await self._plain())
         except dialects.BadBodyError:
             return None
 
@@ -425,7 +425,7 @@ class Pipeline:
             metrics.first_byte_of(self._credential.provider.value).observe(x.first_byte_ms / 1000)
         turn_state = self._source.fields.get("x-codex-turn-state") if self._source is not None else None
         if turn_state:
-            x.own(self._account, "turn_state", turn_state)
+            x.continuity.own(self._account, "turn_state", turn_state)
         length = None
         if answer.over and not answer.streams:  # all of it is here
             length = sum(map(len, pieces))
@@ -440,7 +440,7 @@ class Pipeline:
             await x.objects.ended(self._account, answer.meter)
             if not self._shown:
                 x.committed(self._account, end.status)
-            x.succeeded(self._account, answer.meter.response_id)
+            x.succeeded(self._account, answer.meter.response_id, unsealed=self._unsealed)
         else:
             x.failed(self._account, self._credential, end.fault)
         x.heard(answer.meter)

@@ -31,7 +31,15 @@ _SUSPENDED = re.compile(
     r"(?:disabled|suspended|deactivated|banned|terminated)",
     re.I,
 )
-_ENCRYPTED = re.compile(r"encrypted[ _]content.{0,200}(?:could not be|cannot be|failed to)", re.I | re.S)
+# Reasoning that another account has sealed: OpenAI's, Gemini's ("Corrupted thought signature."), Claude's ("Invalid
+# `signature` in `thinking` block").
+_ENCRYPTED = re.compile(
+    r"encrypted[ _]content.{0,200}(?:could not be|cannot be|failed to)"
+    r"|(?:corrupted|invalid|malformed|unknown|expired) `?thought[ _]?signature"
+    r"|thought[ _]?signature\S{0,2} (?:is|was) (?:corrupted|invalid|not valid|malformed|expired)"
+    r"|invalid `?signature`? in `?(?:redacted_)?thinking`? block",
+    re.I | re.S,
+)
 _MODEL_UNSUPPORTED = re.compile(
     r"model\b.{0,120}\bnot (?:supported|available|included|enabled|allowed)\b.{0,80}"
     r"\b(?:account|plan|tier|subscription|organization|project)"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.dialects import BadBodyError, splice, strip_encrypted
+from pool_server.dialects import BadBodyError, splice
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -54,35 +54,3 @@ def test_raw_json_is_put_in_as_it_is() -> None:
 def test_other_bodies_are_refused(body: bytes) -> None:
     with pytest.raises(BadBodyError):
         splice(body, {"a": 1})
-
-
-def test_what_only_another_account_can_read_is_taken_out() -> None:
-    items = [
-        {"type": "message", "id": "msg_1", "role": "user", "content": [{"type": "input_text", "text": "é"}]},
-        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"},
-        {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "n", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "c1", "output": "o"},
-        {"type": "item_reference", "id": "msg_0"},
-        {"type": "compaction", "encrypted_content": "history"},
-        {"type": "web_search_call", "id": "ws_1"},
-        {"role": "assistant", "id": "msg_2", "content": "no type"},
-    ]
-    body = json.dumps({"model": "m", "input": items, "store": False}, ensure_ascii=False).encode()
-    stripped = strip_encrypted(body)
-    assert stripped is not None
-    assert stripped.startswith(b'{"model": "m", "input": [') and stripped.endswith(b', "store": false}')
-    kept = json.loads(stripped)["input"]
-    assert kept == [
-        {k: v for k, v in items[0].items() if k != "id"},
-        {k: v for k, v in items[2].items() if k != "id"},
-        items[3],
-        items[5],
-        items[6],
-        {"role": "assistant", "content": "no type"},
-    ]
-    assert strip_encrypted(stripped) is None
-
-
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"input":"words"}', b'{"input":[]}', b'{"input":[1]}', b"{}"])
-def test_nothing_to_take_out(body: bytes) -> None:
-    assert strip_encrypted(body) is None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pool_server.core.enums import Outcome
-from tests.fakes import Surface, account, faults, key_account, plays
+from tests.fakes import FakeAccount, Surface, account, faults, key_account, plays
 from tests.gateway.sockets import BY_PRIORITY, COUNTED, create, final_id, socket, two
-from tests.gateway.stack import Stack, responses, run
+from tests.gateway.stack import Stack, messages, responses, run
 
 LIMIT = {"type": "invalid_request_error", "code": "websocket_connection_limit_reached", "message": "60 minutes"}
 SEALED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed-by-one"}
@@ -228,5 +229,88 @@ def test_an_in_turn_compaction_passes_over_the_socket_and_the_bridge(tmp_path: P
             first = final_id(await client.turn(create()))
             final_id(await client.turn(create(previous_response_id=first, input=[trigger])))
             assert stack.fakes.made(surface=Surface.RESPONSES)[-1].json["input"][-1] == trigger
+
+    run(test)
+
+
+SIGNED = [
+    {"role": "user", "parts": [{"text": "list files"}]},
+    {"role": "model", "parts": [{"functionCall": {"name": "ls", "args": {}}, "thoughtSignature": "sealed-by-one"}]},
+    {"role": "user", "parts": [{"functionResponse": {"name": "ls", "response": {"output": "a"}}}]},
+]
+CORRUPTED = {"error": {"code": 400, "message": "Corrupted thought signature.", "status": "INVALID_ARGUMENT"}}
+GEMINI_CALLS = [
+    ("/v1internal:generateContent", lambda said: {"model": "gemini-3-pro", "request": {"contents": said}}),
+    (
+        "/v1internal:streamGenerateContent?alt=sse",
+        lambda said: {"model": "gemini-3-pro", "request": {"contents": said}},
+    ),
+    ("/v1beta/models/gemini-3-pro:generateContent", lambda said: {"contents": said}),
+]
+
+
+def signatures(stack: Stack, name: str) -> list[bool]:
+    """Whether each call to an account showed it what was sealed."""
+    return [b"sealed-by-one" in call.body for call in stack.fakes.made(name)]
+
+
+def pair(path: str) -> list[FakeAccount]:
+    make = key_account if path.startswith("/v1beta") else account
+    return [make("gemini:one", priority=1), make("gemini:two", priority=2)]
+
+
+@pytest.mark.parametrize(("path", "body"), GEMINI_CALLS, ids=[call[0] for call in GEMINI_CALLS])
+def test_a_thought_signature_stays_with_its_account_and_is_left_behind_on_a_move(
+    tmp_path: Path, path: str, body: Callable[[list[Any]], dict[str, Any]]
+) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, pair(path), **BY_PRIORITY) as stack:
+            for said in (SIGNED[:1], SIGNED, SIGNED):
+                assert (await stack.post(path, body(said)))[0] == 200
+            assert signatures(stack, "gemini:one") == [False, True, True]
+            stack.fakes.always("gemini:one", faults.gemini_exhausted())
+            for _ in range(3):
+                assert (await stack.post(path, body(SIGNED)))[0] == 200
+            assert signatures(stack, "gemini:two") == [False] * 3
+            assert b"skip_thought_signature_validator" in stack.fakes.made("gemini:two")[-1].body
+
+    run(test)
+
+
+@pytest.mark.parametrize(("path", "body"), GEMINI_CALLS[::2], ids=[call[0] for call in GEMINI_CALLS[::2]])
+def test_a_signature_the_account_refuses_is_left_out_once_and_from_then_on(
+    tmp_path: Path, path: str, body: Callable[[list[Any]], dict[str, Any]]
+) -> None:
+    """A conversation that was begun elsewhere: nobody knows whose it is."""
+
+    async def test() -> None:
+        async with Stack(tmp_path, pair(path)[:1]) as stack:
+            stack.fakes.then("gemini:one", plays.status(400, CORRUPTED))
+            for _ in range(3):
+                assert (await stack.post(path, body(SIGNED)))[0] == 200
+            assert signatures(stack, "gemini:one") == [True, False, False, False]
+            assert {record.outcome for record in stack.records()} == {Outcome.OK}
+
+    run(test)
+
+
+def test_thinking_another_vendor_has_signed_is_left_out_once(tmp_path: Path) -> None:
+    error = {
+        "type": "invalid_request_error",
+        "message": "messages.1.content.0: Invalid `signature` in `thinking` block",
+    }
+    thought = {"type": "thinking", "thinking": "hm", "signature": "of-another-vendor"}
+    said = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "a"}]},
+        {"role": "user", "content": "and?"},
+    ]
+
+    async def test() -> None:
+        async with Stack(tmp_path, [account("claude:one")]) as stack:
+            stack.fakes.then("claude:one", plays.status(400, {"type": "error", "error": error}))
+            status, _ = await stack.post("/v1/messages", messages(messages=said))
+            assert status == 200
+            assert [b"of-another-vendor" in call.body for call in stack.fakes.made()] == [True, False]
 
     run(test)

@@ -6,11 +6,9 @@ import re
 from typing import Any
 
 import msgspec
-from msgspec.json import Decoder
 
 from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, dumps, loads
 
-_ITEMS = Decoder(list[dict[str, msgspec.Raw]])
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|[^\s{}\[\]",:]+', re.DOTALL)
 
@@ -78,31 +76,3 @@ def _value_end(body: bytes, at: int) -> int:
         if depth == 0:
             return token.end()
     raise BadBodyError("the request body is not a JSON object")
-
-
-_SERVER_IDS = frozenset({"message", "function_call", "custom_tool_call", "function_call_output"})
-
-
-def strip_encrypted(body: bytes) -> bytes | None:
-    """A Responses body without what only another account's backend can read; None when there is nothing of it.
-
-    Reasoning items go (they are sealed for the account that wrote them), references to stored items go, and
-    messages and calls lose the id a foreign backend gave them: with `store` false an unknown id is refused.
-    Compaction items stay: they hold the conversation, and without them the model would answer a lost one.
-    """
-    found = loads(body, RAW_FIELDS)
-    items = loads(found["input"], _ITEMS) if found and "input" in found else None
-    if not items:
-        return None
-    kept: list[dict[str, msgspec.Raw]] = []
-    changed = False
-    for item in items:
-        kind = loads(item["type"], TEXT) if "type" in item else "message"
-        if kind in ("reasoning", "item_reference"):
-            changed = True
-            continue
-        if kind in _SERVER_IDS and "id" in item:
-            item = {name: value for name, value in item.items() if name != "id"}
-            changed = True
-        kept.append(item)
-    return splice(body, {"input": kept}) if changed else None

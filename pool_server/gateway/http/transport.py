@@ -21,7 +21,7 @@ from pool_server.providers import Credential, Shield, network_fault, provider_mo
 _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
 
 
-_KEPT = 1 << 20  # bytes of a decoded body that are not decoded again
+_KEPT = 1 << 20  # bytes of a decoded body that are kept
 
 
 class HttpTransport:
@@ -161,12 +161,18 @@ class HttpTransport:
 
 
 def _decoded(body: bytes, fields: dict[str, str]) -> bytes:
-    """A refusal's body as it can be read, b"" where its coding is not known."""
+    """A refusal's body as it can be read, b"" where its coding is not known. No error is as long as `_KEPT`."""
     encoding = fields.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return body
     try:
-        return dialects.Inflater(encoding).feed(body) if encoding not in ("", "identity") else body
+        inflater = dialects.Inflater(encoding)
     except dialects.BadEncodingError:
         return b""
+    decoded = inflater.feed(body)
+    while inflater.more and len(decoded) < _KEPT:
+        decoded += inflater.feed(b"")
+    return decoded[:_KEPT]
 
 
 def _declare_plain(prepared: UpstreamRequest) -> None:

@@ -129,7 +129,7 @@ class CodexSocket(WebSocketHandler):
         if self.link is not None:
             turn_state = self.link.handshake.get("x-codex-turn-state")
             if turn_state:
-                x.own(account, "turn_state", turn_state)
+                x.continuity.own(account, "turn_state", turn_state)
         return fault
 
     def check_origin(self, origin: str) -> bool:

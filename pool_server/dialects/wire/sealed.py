@@ -1,0 +1,94 @@
+"""Reasoning that only the account which wrote it can read, within requests: found, and left out on a move.
+
+Responses: `encrypted_content` of reasoning items, and the ids a backend gives. Gemini, and OpenAI-compatible servers of
+it: `thoughtSignature`, for which Google documents a placeholder that its check lets pass
+(https://ai.google.dev/gemini-api/docs/thought-signatures); a function call without any is refused. Messages: signed
+`thinking` blocks, which another vendor behind the same dialect cannot have signed.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+import msgspec
+from msgspec.json import Decoder
+
+from pool_server.core.enums import Dialect
+from pool_server.dialects.types import RAW_FIELDS, TEXT, loads
+from pool_server.dialects.wire.splice import splice
+
+_ITEMS = Decoder(list[dict[str, msgspec.Raw]])
+_SERVER_IDS = frozenset({"message", "function_call", "custom_tool_call", "function_call_output"})
+_THINKING = frozenset({b'"thinking"', b'"redacted_thinking"'})
+PLACEHOLDER = b"skip_thought_signature_validator"
+# Quotes within JSON strings are escaped, so that a text that speaks of signatures is none.
+_SIGNATURE = re.compile(rb'("thought(?:S|_s)ignature"\s*:\s*")([^"\\]*(?:\\.[^"\\]*)*)(?=")')
+_MARKS = (b'"thoughtSignature"', b'"thought_signature"')
+_SIGNED = frozenset({Dialect.GEMINI, Dialect.CODE_ASSIST, Dialect.CHAT})
+
+
+def seal_id(seal: bytes) -> str:
+    """A short name of a seal; it tells nothing of it."""
+    return blake2b(seal, digest_size=12).hexdigest()
+
+
+def first_signature(dialect: Dialect, body: bytes) -> str | None:
+    """The id of a conversation's first thought signature, which stays in place as the conversation grows."""
+    if dialect not in _SIGNED or not any(mark in body for mark in _MARKS):
+        return None
+    for found in _SIGNATURE.finditer(body):
+        if found[2] not in (b"", PLACEHOLDER):
+            return seal_id(found[2])
+    return None
+
+
+def strip_sealed(dialect: Dialect, body: bytes) -> bytes | None:
+    """A request's body without what only another account can read; None when there is nothing of it. Raises
+    BadBodyError when the body is no JSON object."""
+    if dialect is Dialect.RESPONSES:
+        return _strip_responses(body)
+    if dialect is Dialect.MESSAGES:
+        return _strip_messages(body)
+    stripped = _SIGNATURE.sub(rb"\g<1>" + PLACEHOLDER, body)
+    return stripped if stripped != body else None
+
+
+def _strip_responses(body: bytes) -> bytes | None:
+    """Reasoning items go, references to stored items go, and messages and calls lose the id a foreign backend gave
+    them: with `store` false an unknown id is refused. Compaction items stay: they hold the conversation, and without
+    them the model would answer a lost one."""
+    found = loads(body, RAW_FIELDS)
+    items = loads(found["input"], _ITEMS) if found and "input" in found else None
+    if not items:
+        return None
+    kept: list[dict[str, msgspec.Raw]] = []
+    changed = False
+    for item in items:
+        kind = loads(item["type"], TEXT) if "type" in item else "message"
+        if kind in ("reasoning", "item_reference"):
+            changed = True
+            continue
+        if kind in _SERVER_IDS and "id" in item:
+            item = {name: value for name, value in item.items() if name != "id"}
+            changed = True
+        kept.append(item)
+    return splice(body, {"input": kept}) if changed else None
+
+
+def _strip_messages(body: bytes) -> bytes | None:
+    """The assistant's thinking goes; a message that was nothing else goes with it."""
+    found = loads(body, RAW_FIELDS)
+    messages = loads(found["messages"], _ITEMS) if found and "messages" in found else None
+    kept: list[dict[str, msgspec.Raw]] = []
+    changed = False
+    for message in messages or ():
+        blocks = loads(message["content"], _ITEMS) if "content" in message else None
+        shown = [block for block in blocks or () if not ("type" in block and bytes(block["type"]) in _THINKING)]
+        if blocks is not None and len(shown) < len(blocks):
+            changed = True
+            if not shown:
+                continue
+            message = message | {"content": msgspec.Raw(msgspec.json.encode(shown))}
+        kept.append(message)
+    return splice(body, {"messages": kept}) if changed else None

@@ -1,0 +1,63 @@
+"""What binds a conversation to an account: response ids, turn states, and reasoning that one account has sealed."""
+
+from __future__ import annotations
+
+from pool_server.accounts import Accounts
+from pool_server.core.enums import Dialect
+from pool_server.core.models import ClientCall, Peek
+
+_TURN_STATE = "x-codex-turn-state"
+_WEEK = 7 * 86_400.0
+# How long it is remembered which account an id belongs to, in seconds. "unsealed": the account was not shown what is
+# sealed in the conversation, and is not to be.
+_OWNED_S = {"response": _WEEK, "turn_state": 3_600.0, "encrypted": _WEEK, "unsealed": _WEEK}
+
+
+class Continuity:
+    """One exchange's bonds. `shed`: it goes on without what only a lost account could read."""
+
+    def __init__(self, accounts: Accounts, user: str, dialect: Dialect) -> None:
+        self._accounts = accounts
+        self._user = user
+        self._dialect = dialect
+        self._seals: tuple[str, ...] = ()
+        self.shed = False
+
+    def look(self, peek: Peek) -> None:
+        self._seals = tuple(thing for kind, thing in peek.hard if kind == "encrypted")
+
+    def foreign(self, account: str, pinned: str | None) -> bool:
+        """Was the conversation so far had with another account than this? Its sealed reasoning and item ids mean
+        nothing to this one, on this turn and on those that follow. `pinned`: whom the conversation was bound to."""
+        if self._dialect is not Dialect.RESPONSES and not self._seals:
+            return False
+        return self.shed or pinned not in (None, account) or any(self._owns("unsealed", account, self._seals))
+
+    def _owns(self, kind: str, account: str, things: tuple[str, ...]) -> list[bool]:
+        return [self._accounts.owner_of(self._user, kind, thing) == account for thing in things]
+
+    def own(self, account: str, kind: str, identifier: str) -> None:
+        """Remembers that only this account can serve an id (response, turn state)."""
+        self._accounts.own(self._user, kind, identifier, account, _OWNED_S[kind])
+
+    def answered(self, account: str, peek: Peek, response_id: str, *, unsealed: bool) -> None:
+        """The account has served the request, and so proved what is its own. `unsealed`: without being shown what is
+        sealed."""
+        if response_id and self._dialect is Dialect.RESPONSES:  # the others continue nothing by id
+            self.own(account, "response", response_id)
+        for kind, identifier in peek.hard:
+            if kind == "encrypted":
+                self.own(account, kind, identifier)
+        for seal in self._seals if unsealed else ():
+            self.own(account, "unsealed", seal)
+
+    def leave_turn_state(self, call: ClientCall, account: str) -> None:
+        """The echo of a turn state goes to the account that issued it and to no other."""
+        if self._dialect is Dialect.RESPONSES:
+            echoed = tuple(value for name, value in call.headers if name.lower() == _TURN_STATE)
+            if not all(self._owns("turn_state", account, echoed)):
+                drop_turn_state(call)
+
+
+def drop_turn_state(call: ClientCall) -> None:
+    call.headers = [pair for pair in call.headers if pair[0].lower() != _TURN_STATE]
