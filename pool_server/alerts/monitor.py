@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -88,7 +89,7 @@ class AlertMonitor:
             lasts_until={
                 name: provider["lasts_until"] for name, provider in ledger.outlook.all(now)["providers"].items()
             },
-            disk_free=shutil.disk_usage(ledger.store.folder).free,
+            disk_free=_free(ledger.store.folder),
             ledger_healthy=ledger.healthy,
         )
 
@@ -97,3 +98,10 @@ class AlertMonitor:
             await remember(self._ledger.store, self._open)
         except StoreError:
             log.warning("open incidents could not be noted; they may be told again after a restart")
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None  # the folder is gone, which is told by itself

@@ -30,6 +30,7 @@ class AlertRule(StrEnum):
     ROOM = "room"  # a provider's room ends soon
     ERROR_RATE = "error_rate"
     DISK = "disk"
+    DATA_FOLDER = "data_folder"  # it was removed or replaced under the server
     LEDGER = "ledger"  # usage records wait in memory
     POOL_FOLDER = "pool_folder"  # credential files that are known cannot be read, or a folder of them was emptied
 
@@ -47,7 +48,7 @@ class AlertFacts(msgspec.Struct, frozen=True):
 
     `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors
     and requests are of the last while, without those the clients caused. `pool_folder` maps a file or folder to what is
-    wrong with it.
+    wrong with it, `data_folder` says what is wrong with the data folder ("": nothing).
     """
 
     budgets: tuple[Budget, ...] | None = None
@@ -58,6 +59,7 @@ class AlertFacts(msgspec.Struct, frozen=True):
     disk_free: int | None = None
     ledger_healthy: bool | None = None
     pool_folder: Mapping[str, str] | None = None
+    data_folder: str | None = None
 
 
 class Incident(msgspec.Struct):
@@ -127,6 +129,7 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
         AlertRule.BUDGET: facts.budgets, AlertRule.NEEDS_LOGIN: facts.accounts, AlertRule.SUSPENDED: facts.accounts,
         AlertRule.ROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
         AlertRule.LEDGER: facts.ledger_healthy, AlertRule.POOL_FOLDER: facts.pool_folder,
+        AlertRule.DATA_FOLDER: facts.data_folder,
     }  # fmt: skip
     return {rule for rule, value in seen.items() if value is not None}
 
@@ -150,6 +153,9 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
         yield Incident(AlertRule.DISK, "data", f"only {facts.disk_free // _MIB} MiB are free for the data folder", now)
     if facts.ledger_healthy is False:
         yield Incident(AlertRule.LEDGER, "ledger", "usage records wait in memory: the store cannot be written", now)
+    if facts.data_folder:
+        text = f"{facts.data_folder}: nothing is recorded any more, the server ends"
+        yield Incident(AlertRule.DATA_FOLDER, "data", text, now)
     for name, wrong in (facts.pool_folder or {}).items():
         yield Incident(AlertRule.POOL_FOLDER, name, f"{name} {wrong}", now)
 

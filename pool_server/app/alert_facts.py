@@ -21,11 +21,21 @@ _BUDGETS = tuple(name for name in Limits.__struct_fields__ if name.startswith(("
 class AlertFactsSource:
     """Called before each look at the facts. It follows what changed instead of walking everything."""
 
-    def __init__(self, accounts: Accounts, users: Users, ledger: Ledger, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        users: Users,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        data_folder: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`data_folder` tells what is wrong with the data folder, "" for nothing."""
         self._accounts = accounts
         self._users = users
         self._ledger = ledger
         self._clock = clock
+        self._data_folder = data_folder
         self._changed = {row["id"] for row in accounts.describe_all()}
         self._close: set[str] = set()  # users who were near a limit when last looked at
         accounts.on_change.append(self._changed.add)
@@ -36,7 +46,10 @@ class AlertFactsSource:
 
     def __call__(self) -> AlertFacts:
         return AlertFacts(
-            budgets=self._budgets(), accounts=self._troubled(), pool_folder=self._accounts.folder_trouble()
+            budgets=self._budgets(),
+            accounts=self._troubled(),
+            pool_folder=self._accounts.folder_trouble(),
+            data_folder=self._data_folder(),
         )
 
     def _troubled(self) -> dict[str, AccountState]:

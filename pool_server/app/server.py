@@ -26,7 +26,7 @@ from pool_server.core.settings_file import LoadedSettings
 from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
-from pool_server.storage import LEDGER, STATE, Store
+from pool_server.storage import LEDGER, STATE, FolderIdentity, Store
 from pool_server.users import Users
 from pool_server.web import WebContext
 
@@ -113,15 +113,18 @@ class Server:
         tell_others: Callable[[], None] | None = None,
         worker: int = 0,
         leader: bool = True,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         """`sources` says where each setting came from; `reread` reads them again for a reload, after which
-        `tell_others` is called when the reload was asked of this worker alone."""
+        `tell_others` is called when the reload was asked of this worker alone. `leave` is called when serving makes no
+        sense any more."""
         self.settings = settings
         self.worker = worker
         self.leader = leader
         self._sources = sources or {}
         self._reread = reread
         self._tell_others = tell_others
+        self._leave = leave
         self._stack = AsyncExitStack()
         self._reloading = asyncio.Lock()
 
@@ -143,7 +146,15 @@ class Server:
         stores = {LEDGER: rooms.durable, STATE: rooms.state}
         self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
         copies = [Path(settings.backup.folder)] if settings.backup.folder else []
-        self._upkeep = Upkeep(stores, [Path(settings.data_dir), *copies])
+        self._upkeep = Upkeep(
+            stores,
+            FolderIdentity(Path(settings.data_dir)),
+            [Path(settings.data_dir), *copies],
+            leader=self.leader,
+            on_lost=self._data_lost,
+            gone=self._leave,
+        )
+        self._stack.push_async_callback(self._rescue)
         self.gateway = Gateway(
             settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=upstream
         )
@@ -166,7 +177,7 @@ class Server:
         self.users.load()
         self._stack.push_async_callback(self.ledger.close)
         await self.ledger.start(leader=self.leader)
-        for part in (self.users, self.accounts, *(await self._for_the_leader() if self.leader else ())):
+        for part in (self.users, self.accounts, self._upkeep, *(await self._for_the_leader() if self.leader else ())):
             self._stack.push_async_callback(part.close)
             await part.start()
         self.gateway.start()
@@ -180,12 +191,28 @@ class Server:
         self._stack.push_async_callback(self.http.close)
         await self.http.listen(sockets)
 
-    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor, Upkeep]:
-        """What one worker does for all: scheduled copies, a look at what people should be told, upkeep."""
-        gathering = AlertFactsSource(self.accounts, self.users, self.ledger, clock=time.time)
+    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:
+        """What one worker does for all: scheduled copies, a look at what people should be told."""
+        gathering = AlertFactsSource(
+            self.accounts, self.users, self.ledger, clock=time.time, data_folder=lambda: self._upkeep.lost
+        )
         await asyncio.to_thread(gathering.prime)
         self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
-        return self._backups, self.watch, self._upkeep
+        return self._backups, self.watch
+
+    @property
+    def lost(self) -> str:
+        """Why the data folder is not the one that was opened, "" while it is."""
+        return self._upkeep.lost
+
+    def _data_lost(self) -> None:
+        self.web.data_lost = self._upkeep.lost
+        if self.leader:
+            self._looking = asyncio.get_running_loop().create_task(self.watch.look())
+
+    async def _rescue(self) -> None:
+        if self.leader and self._upkeep.lost:
+            await self._upkeep.rescue()
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""

@@ -97,6 +97,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(
     loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, first: bool, parent: int | None
 ) -> int:
+    leave = _Leaving(alone=parent is None)
     server = Server(
         loaded.settings,
         sources=loaded.origins,
@@ -104,8 +105,8 @@ async def _serve(
         tell_others=None if parent is None else lambda: os.kill(os.getppid(), signal.SIGHUP),
         worker=number,
         leader=number == 0,
+        leave=leave.once,
     )
-    leave = _Leaving(alone=parent is None)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave.ask)
     loop.add_signal_handler(signal.SIGINT, leave.ask if parent is None else _nothing)
@@ -120,7 +121,7 @@ async def _serve(
         print(banner(loaded.settings, sockets, server.accounts.ready(), server.accounts.rejected()), flush=True)
     await leave.asked.wait()
     await server.drain()
-    return 0
+    return HOPELESS if server.lost else 0
 
 
 class _Leaving:
@@ -138,10 +139,14 @@ class _Leaving:
         if self._alone:
             log.info("leaving: running answers may finish, a second signal ends at once")
 
-    def orphaned(self, pipe: int) -> None:
-        asyncio.get_running_loop().remove_reader(pipe)
+    def once(self) -> None:
+        """The same, however often it is asked."""
         if not self.asked.is_set():
             self.ask()
+
+    def orphaned(self, pipe: int) -> None:
+        asyncio.get_running_loop().remove_reader(pipe)
+        self.once()
 
     def keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

@@ -1,29 +1,55 @@
-"""What the stores need again and again: places of dead readers freed, what killed processes left removed."""
+"""What the stores need again and again: a look whether they are still there, places of dead readers freed, what killed
+processes left removed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import Counter
 
-from pool_server.storage import Store, StoreError, sweep_scratch
+from pool_server.storage import FolderIdentity, Store, StoreError, rescue, sweep_scratch
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
+SURE_S = 2.0  # between the look that finds the data folder lost and the one that is believed
 SWEEP_EVERY = 60  # rounds
 stale_readers = Counter("pool_store_stale_readers_total", "Readers of dead processes that were freed", ["store"])
 
 
-class Upkeep:
-    """Looks after the stores of a data folder in one worker. `folders`: where backups are made."""
+def _nothing() -> None:
+    """Nobody listens."""
 
-    def __init__(self, stores: Mapping[str, Store], folders: Sequence[Path]) -> None:
+
+class Upkeep:
+    """Looks after the stores of a data folder in one worker; only the `leader` frees and removes. `folders`: where
+    backups are made.
+
+    `lost` is what is wrong with the data folder, "" when it is the one that was opened; `on_lost` is called when that
+    changes, `gone` when the second look in a row found it wrong.
+    """
+
+    def __init__(
+        self,
+        stores: Mapping[str, Store],
+        identity: FolderIdentity,
+        folders: Sequence[Path],
+        *,
+        leader: bool,
+        on_lost: Callable[[], None] = _nothing,
+        gone: Callable[[], None] = _nothing,
+    ) -> None:
         self._stores = stores
+        self._identity = identity
         self._folders = folders
+        self._leader = leader
+        self._on_lost = on_lost
+        self._gone = gone
+        self.lost = ""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -39,13 +65,39 @@ class Upkeep:
         rounds = 0
         while True:
             try:
-                self.free_readers()
-                if rounds % SWEEP_EVERY == 0:
-                    await asyncio.to_thread(self.sweep)
+                self.look()
+                if self._leader and not self.lost:
+                    self.free_readers()
+                    if rounds % SWEEP_EVERY == 0:
+                        await asyncio.to_thread(self.sweep)
             except Exception:
                 log.exception("the upkeep of the stores failed")
             rounds += 1
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(SURE_S if self.lost else EVERY_S)
+
+    def look(self) -> None:
+        """Is the data folder still the one that was opened? Nothing that is written into another one's place, or into
+        files without a name, is ever found again."""
+        before, self.lost = self.lost, self._identity.changed()
+        if self.lost != before:
+            if self.lost:
+                log.critical("%s: what is recorded from now on would be lost", self.lost)
+            else:
+                log.warning("%s is as it was again", self._identity.folder)
+            self._on_lost()
+        if self.lost and before:
+            self._gone()
+
+    async def rescue(self) -> None:
+        """Copy the stores of a folder that is gone to where they can be restored from."""
+        try:
+            kept = await asyncio.to_thread(
+                rescue, self._stores, self._identity.small, self._identity.folder, now=time.time()
+            )
+        except StoreError as exc:
+            log.critical("%s, and no copy of it could be made: %s", self.lost, exc)
+        else:
+            log.critical("%s; all it held is in %s: `pool-server restore %s` brings it back", self.lost, kept, kept)
 
     def free_readers(self) -> None:
         """A process killed within a read (a backup) keeps every page since then from being used again."""

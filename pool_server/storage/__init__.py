@@ -8,6 +8,7 @@ from pool_server.storage.backup import (
     Restored,
     backup,
     backup_folder,
+    rescue,
     restore,
     sweep_scratch,
 )
@@ -18,6 +19,7 @@ from pool_server.storage.errors import (
     StoreLockedError,
     StoreVersionError,
 )
+from pool_server.storage.folder_identity import FolderIdentity
 from pool_server.storage.folder_lock import FolderLock, lock_folder
 from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
@@ -31,6 +33,7 @@ __all__ = [
     "LEDGER",
     "STATE",
     "Channel",
+    "FolderIdentity",
     "FolderLock",
     "Leftover",
     "Manifest",
@@ -46,6 +49,7 @@ __all__ = [
     "backup",
     "backup_folder",
     "lock_folder",
+    "rescue",
     "restore",
     "sweep_scratch",
     "verify",

@@ -21,7 +21,7 @@ from typing import IO
 import msgspec
 import zstandard
 
-from pool_server.core.disk import sync_folder
+from pool_server.core.disk import create_private, sync_folder
 from pool_server.storage.errors import StoreError, StoreFullError
 from pool_server.storage.folder_lock import LOCK_FILE, lock_folder
 from pool_server.storage.lmdb import log_file
@@ -64,6 +64,27 @@ def backup(stores: Mapping[str, Store], data_dir: Path, dest: Path, *, now: floa
     return _write(data_dir, dest, now, {name: store.copy for name, store in stores.items()})
 
 
+def rescue(stores: Mapping[str, Store], small: Mapping[str, bytes], data_dir: Path, *, now: float) -> Path:
+    """Copy open stores whose folder is gone, and its small files (name → content), into a new file in the first place
+    that takes it; returns that. Blocks: use a thread. Raises StoreError when no place does."""
+    name = time.strftime("pool-server-rescued-%Y%m%d-%H%M%S.tar.zst", time.gmtime(now))
+    copiers = {name: store.copy for name, store in stores.items()}
+    last = StoreError("there is no place for it")
+    for place in log_file.places(data_dir)[1:]:
+        try:
+            with scratch_folder(place, SCRATCH) as scratch:
+                members = {}
+                for inner, content in small.items():
+                    members[inner] = scratch / "small" / inner
+                    members[inner].parent.mkdir(mode=0o700, exist_ok=True)
+                    create_private(members[inner], content)
+                _pack(scratch, members, place / name, now, copiers)
+            return place / name
+        except (OSError, StoreError) as exc:
+            last = exc if isinstance(exc, StoreError) else StoreError(str(exc.strerror))
+    raise last
+
+
 def backup_folder(data_dir: Path, dest: Path, *, now: float) -> Manifest:
     """`backup` from another process than the server's: opens whatever environments the folder has."""
     engines = {
@@ -94,31 +115,37 @@ def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callabl
     sweep_scratch(dest.parent)
     try:
         with scratch_folder(dest.parent, SCRATCH) as scratch:
-            members = dict(_small_files(data_dir))
-            for name, copy in copiers.items():
-                # The log first: what it loses meanwhile to the environment is copied with that.
-                logged = log_file.pending(data_dir / name)
-                copy(scratch / name)
-                members[f"{name}/{DATA_FILE}"] = scratch / name / DATA_FILE
-                if logged:
-                    log_file.write_for_copy(scratch / name / LOGGED, logged)
-                    members[f"{name}/{LOGGED}"] = scratch / name / LOGGED
-            manifest = Manifest(BACKUP_FORMAT, now, {name: _digest(path) for name, path in members.items()})
-            unfinished = scratch / "backup"
-            with _writer(unfinished, compressed=dest.suffix == ".zst") as tar:
-                _add_bytes(tar, MANIFEST, msgspec.json.encode(manifest), now)
-                for name, path in members.items():
-                    tar.add(path, arcname=name, recursive=False, filter=_private)
-            os.replace(unfinished, dest)
-            sync_folder(dest.parent)
+            members = dict(small_files(data_dir))
+            # The logs first: what they lose meanwhile to the environments is copied with those.
+            for name in copiers:
+                if logged := log_file.pending(data_dir / name):
+                    members[f"{name}/{LOGGED}"] = scratch / f"{name}.log"
+                    log_file.write_for_copy(scratch / f"{name}.log", logged)
+            return _pack(scratch, members, dest, now, copiers)
     except OSError as exc:
         raise StoreFullError(f"the backup {dest} could not be written: {exc.strerror}") from exc
+
+
+def _pack(
+    scratch: Path, members: dict[str, Path], dest: Path, now: float, copiers: Mapping[str, Callable[[Path], None]]
+) -> Manifest:
+    for name, copy in copiers.items():
+        copy(scratch / name)
+        members[f"{name}/{DATA_FILE}"] = scratch / name / DATA_FILE
+    manifest = Manifest(BACKUP_FORMAT, now, {name: _digest(path) for name, path in members.items()})
+    unfinished = scratch / "backup"
+    with _writer(unfinished, compressed=dest.suffix == ".zst") as tar:
+        _add_bytes(tar, MANIFEST, msgspec.json.encode(manifest), now)
+        for name, path in members.items():
+            tar.add(path, arcname=name, recursive=False, filter=_private)
+    os.replace(unfinished, dest)
+    sync_folder(dest.parent)
     return manifest
 
 
 def sweep_scratch(folder: Path) -> int:
     """Remove from `folder` what killed backups left there; returns how many."""
-    return sweep(folder, SCRATCH, (*ENVIRONMENTS, "backup"))
+    return sweep(folder, SCRATCH, (*ENVIRONMENTS, *(f"{name}.log" for name in ENVIRONMENTS), "small", "backup"))
 
 
 def restore(source: Path, data_dir: Path) -> Restored:
@@ -202,8 +229,8 @@ def _move_aside(data_dir: Path, names: list[str]) -> Path | None:
     return aside
 
 
-def _small_files(data_dir: Path) -> Iterator[tuple[str, Path]]:
-    """The folder's own plain files; no locks, no leftovers of unfinished writes."""
+def small_files(data_dir: Path) -> Iterator[tuple[str, Path]]:
+    """The folder's own plain files, none of them large; no locks, no leftovers of unfinished writes."""
     for path in sorted(data_dir.iterdir()):
         info = path.lstat()
         if not stat.S_ISREG(info.st_mode) or path.name == LOCK_FILE or path.name.startswith("."):

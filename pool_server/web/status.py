@@ -11,12 +11,12 @@ from pool_server.web.home import headroom
 
 
 class Healthz(BaseHandler, access=Access.OPEN):
-    """200 while the pool takes work; 503 when its books cannot be written or it is leaving."""
+    """200 while the pool takes work; 503 when its books cannot be written or are gone, or it is leaving."""
 
     def get(self) -> None:
         ctx = self.ctx
         total, ready = ctx.accounts.ready()
-        status = "draining" if ctx.draining else "ok" if ctx.ledger.healthy else "store_failed"
+        status = _word(ctx)
         body: dict[str, Any] = {
             "status": status,
             "version": ctx.version,
@@ -41,11 +41,19 @@ class Status(PageHandler, access=Access.KEY):
         self.page("status.html", title="Status", providers=headroom.provider_rows(self.ctx))
 
 
+def _word(ctx: WebContext) -> str:
+    if ctx.draining:
+        return "draining"
+    if ctx.data_lost:
+        return "data_folder_lost"
+    return "ok" if ctx.ledger.healthy else "store_failed"
+
+
 def status(ctx: WebContext) -> dict[str, Any]:
     """The JSON of `/status`: `providers` as the accounts' room sums them up, and whether the pool takes work."""
     total, ready = ctx.accounts.ready()
     return {
-        "status": "draining" if ctx.draining else "ok" if ctx.ledger.healthy else "store_failed",
+        "status": _word(ctx),
         "version": ctx.version,
         "accounts": {"total": total, "ready": ready},
         "providers": ctx.accounts.summary(),

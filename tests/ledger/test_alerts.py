@@ -27,12 +27,13 @@ WRONG = {
     AlertRule.ERROR_RATE: AlertFacts(requests=100, errors=30),
     AlertRule.DISK: AlertFacts(disk_free=100 << 20),
     AlertRule.LEDGER: AlertFacts(ledger_healthy=False),
+    AlertRule.DATA_FOLDER: AlertFacts(data_folder="data was removed"),
     AlertRule.POOL_FOLDER: AlertFacts(pool_folder={"pool/": "cannot be read: Too many open files"}),
 }
 RIGHT = AlertFacts(
     budgets=(Budget("ada", "cost_day", 0.5),), accounts={"claude:a": AccountState.READY},
     lasts_until={"claude": None, "codex": NOW + 1e6}, requests=100, errors=1, disk_free=1 << 40,
-    ledger_healthy=True, pool_folder={},
+    ledger_healthy=True, pool_folder={}, data_folder="",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pool_server.app.upkeep import Upkeep
-from pool_server.storage import Store, backup_folder, sweep_scratch
+from pool_server.storage import FolderIdentity, Store, backup_folder, sweep_scratch
 from pool_server.storage.backup import SCRATCH
 from pool_server.storage.scratch import YOUNG_S, scratch_folder, sweep
 
@@ -115,7 +115,7 @@ def test_a_killed_reader_does_not_make_the_store_grow(tmp_path: Path, durable: b
         child.wait()
         kept = rounds(30)
         assert kept > usual, "the dead reader's pages are not used again"
-        upkeep = Upkeep({"state": store}, [])
+        upkeep = Upkeep({"state": store}, FolderIdentity(tmp_path), [], leader=True)
         upkeep.free_readers()
         upkeep.free_readers()
     assert rounds(60) == kept
@@ -128,5 +128,5 @@ def test_a_living_reader_keeps_what_it_sees(tmp_path: Path) -> None:
         assert store.free_readers() == 0
     assert store.free_readers() == 1
     store.close()
-    Upkeep({"state": store}, [tmp_path]).free_readers()  # closed: told, not raised
+    Upkeep({"state": store}, FolderIdentity(tmp_path), [tmp_path], leader=True).free_readers()
     assert sweep_scratch(tmp_path) == 0

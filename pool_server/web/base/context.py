@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class WebContext:
     """Built once by the server and shared by every handler.
 
-    `reload` rereads settings and credential files and answers the report of what changed. `draining` and
-    `settings` are set by the server while it runs. `sources` says where a setting came from ("file",
+    `reload` rereads settings and credential files and answers the report of what changed. `draining`,
+    `data_lost` (why the data folder is not the one that was opened, "" while it is) and `settings` are set by the
+    server while it runs. `sources` says where a setting came from ("file",
     "environment"), by its dotted name; what is not in it is a default. Times are unix seconds.
     """
 
@@ -35,6 +36,7 @@ class WebContext:
     started_at: float
     reload: Callable[[], Awaitable[Any]]
     draining: bool = False
+    data_lost: str = ""
     sources: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
     digest: tuple[float, Any] = (0.0, None)  # when the accounts were last looked at for open pages, and how they were

@@ -1,0 +1,176 @@
+"""A data folder that is removed or replaced under the running server is seen, told, and what it held is kept."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pool_server.app import upkeep as upkeep_module
+from pool_server.app.server import open_durable
+from pool_server.app.supervisor import HOPELESS
+from pool_server.app.upkeep import Upkeep
+from pool_server.core.settings import Settings
+from pool_server.ledger import Ledger
+from pool_server.storage import FolderIdentity, Store, StoreError, folder_identity, lock_folder, rescue, restore
+from pool_server.storage.lmdb import log_file
+from tests.fakes import FakeProviders, account, fake_settings, plays
+from tests.gateway.stack import messages
+from tests.process import PoolProcess, until
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "data"
+    lock = lock_folder(folder)
+    stores = [Store.open(folder / name, tables=("a",), durable=name == "ledger") for name in ("ledger", "state")]
+    (folder / "jwt_secret").write_text("hush")
+    yield folder
+    for store in stores:
+        store.close()
+    lock.close()
+
+
+def move_and_copy(data: Path) -> None:
+    data.rename(data.with_name("away"))
+    shutil.copytree(data.with_name("away"), data)
+
+
+def replace_file(name: str) -> Callable[[Path], None]:
+    def replace(data: Path) -> None:
+        (data / name).rename(data / "old")
+        shutil.copy(data / "old", data / name)
+
+    return replace
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "removed": shutil.rmtree,
+    "emptied": lambda data: [shutil.rmtree(path) if path.is_dir() else path.unlink() for path in data.iterdir()],
+    "replaced": move_and_copy,
+    "a file in its place": lambda data: (data.rename(data.with_name("away")), data.write_text("")),
+    "its ledger removed": lambda data: shutil.rmtree(data / "ledger"),
+    "its state replaced": replace_file("state/data.mdb"),
+    "its lock removed": lambda data: (data / "server.lock").unlink(),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_it_is_seen(data: Path, how: str) -> None:
+    identity = FolderIdentity(data)
+    assert identity.changed() == ""
+    CHANGES[how](data)
+    assert re.search(r"was removed|in the place of", identity.changed())
+    assert identity.small == {"jwt_secret": b"hush"}, "as it was while all was well"
+
+
+def test_what_belongs_to_its_life_is_no_change(data: Path) -> None:
+    identity = FolderIdentity(data)
+    (data / "jwt_secret").write_text("rotated")
+    (data / "new").write_text("x")
+    (data / "ledger" / "journal-1").write_text("x")
+    assert identity.changed() == "" and identity.small["jwt_secret"] == b"rotated"
+
+
+def test_what_cannot_be_looked_at_is_no_change(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = FolderIdentity(data)
+
+    def stale(path: Path) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(folder_identity, "_id", stale)
+    assert identity.changed() == ""
+
+
+def test_the_second_look_ends_the_server_and_a_folder_that_comes_back_does_not(data: Path) -> None:
+    told: list[str] = []
+    gone: list[str] = []
+    upkeep = Upkeep(
+        {},
+        FolderIdentity(data),
+        [],
+        leader=False,
+        on_lost=lambda: told.append(upkeep.lost),
+        gone=lambda: gone.append(upkeep.lost),
+    )
+    upkeep.look()
+    away = data.rename(data.with_name("away"))
+    upkeep.look()
+    assert told == [f"{data} was removed"] and gone == []
+    away.rename(data)
+    upkeep.look()
+    upkeep.look()
+    assert told == [f"{data} was removed", ""] and gone == []
+    data.rename(away)
+    upkeep.look()
+    upkeep.look()
+    assert gone == [f"{data} was removed"]
+    away.rename(data)
+
+
+def test_what_it_held_is_kept_where_there_is_a_place(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "other" / "ledger", tables=("a",), durable=True)
+    store.write(lambda t: t.put("a", b"k", b"v"))
+    shutil.rmtree(tmp_path / "other")
+    (tmp_path / "far").mkdir()
+    monkeypatch.setattr(log_file, "places", lambda folder: [folder, tmp_path / "none", tmp_path / "far"])
+    kept = rescue({"ledger": store}, {"jwt_secret": b"hush"}, tmp_path / "other", now=0.0)
+    store.close()
+    assert kept == tmp_path / "far" / "pool-server-rescued-19700101-000000.tar.zst"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    restore(kept, tmp_path / "fresh")
+    again = Store.open(tmp_path / "fresh" / "ledger", tables=("a",), durable=True)
+    assert again.get("a", b"k") == b"v"
+    again.close()
+    assert (tmp_path / "fresh" / "jwt_secret").read_bytes() == b"hush"
+    monkeypatch.setattr(log_file, "places", lambda folder: [folder, tmp_path / "none"])
+    with pytest.raises(StoreError, match="No such file"):
+        rescue({}, {}, tmp_path / "other", now=0.0)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_whose_data_folder_is_removed_says_so_and_loses_nothing(tmp_path: Path, workers: str) -> None:
+    with FakeProviders([account("claude:one")]) as fakes:
+        fakes.always("claude:one", plays.ok())
+        settings = fake_settings(tmp_path, fakes, drain_s=1)
+        with PoolProcess(tmp_path, settings, "--workers", workers) as pool:
+            for number in range(10):
+                ask(pool, number)
+            shutil.rmtree(settings.data_dir)
+            ask(pool, 10)
+            health = until(lambda: lost(pool), "the health says it", within_s=upkeep_module.EVERY_S * 2)
+            assert health["status"] == "data_folder_lost"
+            assert pool.wait() == (HOPELESS if workers == "1" else 1)
+        kept = re.search(r"restore (\S+)`", pool.log())
+        assert kept is not None, pool.log()
+        restore(Path(kept[1]), Path(settings.data_dir))
+        Path(kept[1]).unlink()
+        assert recorded(settings) == 11
+        with PoolProcess(tmp_path, settings, "--workers", workers) as pool:
+            ask(pool, 11)
+            pool.signal(signal.SIGTERM)
+            pool.wait()
+        assert recorded(settings) == 12
+
+
+def ask(pool: PoolProcess, number: int) -> None:
+    assert pool.call("POST", "/v1/messages", messages(stream=False, session=f"s-{number}"))[0] == 200
+
+
+def lost(pool: PoolProcess) -> dict[str, str] | None:
+    status, body = pool.call("GET", "/healthz")
+    return body if status == 503 else None
+
+
+def recorded(settings: Settings) -> int:
+    store = open_durable(Path(settings.data_dir))
+    try:
+        return int(Ledger(store, settings).total(0, 1e11)["requests"])
+    finally:
+        store.close()
