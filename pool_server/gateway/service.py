@@ -12,7 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 
 from pool_server.accounts import Accounts
-from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider
+from pool_server.core.enums import Denial, ErrorKind, ObjectKind, Outcome, Provider
 from pool_server.core.loopback import local_refusal
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
@@ -26,7 +26,7 @@ from pool_server.gateway.headers import credentials, navigates
 from pool_server.gateway.http.decoding import BodyDecoder
 from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.http.stream_usage import UsageQuestion
-from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners
+from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners, uploads
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.handler import CodexSocket, socket_application
@@ -105,7 +105,9 @@ class Gateway:
             if isinstance(answer, Principal):
                 return answer
         if answer is None:
-            answer = users.authenticate(None)
+            answer = self._uploader(request, route) or users.authenticate(None)
+            if isinstance(answer, Principal):
+                return answer
         assert isinstance(answer, Denied)
         metrics.caller_refused(answer.denial.value).inc()
         return final_error.denied(answer)
@@ -114,6 +116,17 @@ class Gateway:
         """Begins to look after what is live; needs a running event loop."""
         self._ticker.start()
         self._sweeper.start()
+
+    def _uploader(self, request: Request | HTTPServerRequest, route: Route) -> Principal | Denied | None:
+        """Who started the upload that goes on here without a key; None when it is none."""
+        ticket = uploads.ticket_in(request.query) if route.path.startswith("/upload/") else ""
+        if not ticket:
+            return None
+        try:
+            found = self.owners.everybodys(route.family, (ObjectKind.UPLOAD, ticket))
+        except StoreError:
+            return None
+        return self.rooms.users.resume(found[0].user, found[0].key) if found else None
 
     def _holds(self, principal: Principal, account: str) -> bool:
         """Is the account the caller's, or open to them as every account is?"""

@@ -197,6 +197,14 @@ class Users:
             log.warning("a key could not be checked: %s", exc)
             return _STORE
 
+    def resume(self, user: str, key: str) -> Principal | Denied:
+        """The caller who began something with a key that is not shown again (401, 403; 503 when the store fails)."""
+        try:
+            return self._ring.resume(user, key)
+        except StoreError as exc:
+            log.warning("a key could not be checked: %s", exc)
+            return _STORE
+
     def local_principal(self) -> Principal:
         """The caller in local mode: whoever sits at this machine, with every right and no limits."""
         return _LOCAL

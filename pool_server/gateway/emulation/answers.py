@@ -88,7 +88,7 @@ class LocalAnswers:
         return None
 
     def _unknown(self, request: LocalRequest) -> LocalAnswer:
-        origin = self._settings.public_url.rstrip("/") or request.base_url
+        origin = request.base_url
         return self._told(request, not_served(request.method, request.path, request.dialect, request.forced, origin))
 
     def _told(self, request: LocalRequest, error: ClientError) -> LocalAnswer:

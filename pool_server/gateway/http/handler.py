@@ -18,6 +18,7 @@ from pool_server.gateway.headers import query_without_key, upward
 from pool_server.gateway.http.decoding import DECODED_CAP
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
+from pool_server.gateway.objects import uploads
 from pool_server.gateway.pipeline import OUTCOMES, Pipeline
 from pool_server.gateway.routes import Route
 from pool_server.http1 import ClientDisconnectedError, Request, Response
@@ -173,7 +174,7 @@ class HttpExchange:
                 body=bytes(self._body.view()) if self._size else b"",
                 principal=self._principal,
                 forced=self._route.forced,
-                base_url=f"http://{request.headers.get('Host', '127.0.0.1')}",
+                base_url=self._origin(),
                 dialect=self._route.dialect,
             )
         )
@@ -186,11 +187,12 @@ class HttpExchange:
             dialect=self._route.dialect,
             method=request.method,
             path=self._route.path,
-            query=query_without_key(request.query),
+            query=uploads.without_ticket(query_without_key(request.query)),
             headers=upward(request.headers.pairs),
         )
         x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
         x.request_bytes = self._size
+        x.objects.upload = self._upload()
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
         cap = min(self._limit, DECODED_CAP)
         transport = HttpTransport(x, self._body, encoding, self._gateway.decoder, cap, self._reply)
@@ -200,6 +202,18 @@ class HttpExchange:
             return
         self._pipeline = Pipeline(x, transport)
         await self._pipeline.run(refused)
+
+    def _upload(self) -> uploads.Upload | None:
+        """The upload this call begins or goes on with."""
+        protocol = self._request.headers.fields.get("x-goog-upload-protocol", "")
+        prefix = f"/{self._route.forced.value}" if self._route.forced is not None else ""
+        address = f"{self._origin()}{prefix}{self._route.path}"
+        return uploads.upload_of(self._route.path, self._request.query, protocol, address)
+
+    def _origin(self) -> str:
+        """The pool's address as the client sees it."""
+        told = self._gateway.rooms.settings.public_url.rstrip("/")
+        return told or f"http://{self._request.headers.get('Host', '127.0.0.1')}"
 
     async def _list(self, x: Exchange) -> None:
         """Only the caller's own, from every account that keeps some."""

@@ -13,6 +13,7 @@ from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.headers import downward
 from pool_server.gateway.http.decoding import BodyDecoder
 from pool_server.gateway.http.reply import Reply
+from pool_server.gateway.objects import uploads
 from pool_server.gateway.transports import UpstreamRefusal
 from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer, UpstreamDisconnectedError
@@ -130,6 +131,8 @@ class HttpTransport:
             return self._reply.write(chunk)
         assert self._answer is not None
         headers = downward(self._answer.headers, shield)
+        if self._x.objects.upload is not None:
+            headers = uploads.brought_back(headers, self._x.objects.upload)
         if self._shows_limits:
             headers = self._x.rooms.view.instead(headers, self._x.principal)
         return self._reply.start(self._answer.status, headers, chunk, length=length)

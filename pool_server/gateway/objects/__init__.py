@@ -4,9 +4,21 @@ An id that a provider minted through the pool belongs to the person whose call m
 Everybody else meets it as one that is not there.
 """
 
-from pool_server.gateway.objects.access import Claim, ObjectAccess, missing
+from pool_server.gateway.objects import uploads
+from pool_server.gateway.objects.access import Claim, ObjectAccess
 from pool_server.gateway.objects.asking import ListCalls
 from pool_server.gateway.objects.owners import TABLES, Owned, Owners, digest
 from pool_server.gateway.objects.tracking import Tracking
 
-__all__ = ["TABLES", "Claim", "ListCalls", "ObjectAccess", "Owned", "Owners", "Tracking", "digest", "missing"]
+__all__ = [
+    "TABLES",
+    "Claim",
+    "ListCalls",
+    "ObjectAccess",
+    "Owned",
+    "Owners",
+    "Tracking",
+    "digest",
+    "missing",
+    "uploads",
+]

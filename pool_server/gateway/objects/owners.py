@@ -38,12 +38,14 @@ Reference = tuple[ObjectKind, str]
 
 class Owned(msgspec.Struct, omit_defaults=True):
     """One object of one person. `account` holds it; times are unix seconds. `models` are the models a batch names, each
-    with the most tokens its requests may use; `user` is filled in when it is read."""
+    with the most tokens its requests may use; `key` is the pool key an upload was started with; `user` is filled in
+    when it is read."""
 
     account: str
     made_at: float
     until: float
     models: dict[str, int] = {}
+    key: str = ""
     user: str = ""
 
 
@@ -98,6 +100,7 @@ class Owners:
         account: str,
         *,
         models: dict[str, int] | None = None,
+        key: str = "",
     ) -> bool:
         """Makes objects the caller's, or their end later when they are already. Durable when it returns True; False
         (told to the log) when the store cannot be written."""
@@ -109,7 +112,7 @@ class Owners:
         def write(txn: Txn) -> None:
             for reference in wanted:
                 until = now + lifetime(family, reference[0])
-                self._put(txn, user, family, reference, Owned(account, now, until, models or {}))
+                self._put(txn, user, family, reference, Owned(account, now, until, models or {}, key))
 
         return await self._written(write)
 
@@ -155,7 +158,11 @@ class Owners:
         if known is not None:
             before = _DECODER.decode(known)
             txn.delete(BY_USER, head + b"\0" + _until.pack(before.until) + digest(reference[1]))
-            owned.made_at, owned.models = before.made_at, owned.models or before.models
+            owned.made_at, owned.models, owned.key = (
+                before.made_at,
+                owned.models or before.models,
+                owned.key or before.key,
+            )
         else:
             self._make_room(txn, head)
         txn.put(OBJECTS, key, msgspec.msgpack.encode(owned))

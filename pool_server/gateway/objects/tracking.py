@@ -9,6 +9,7 @@ from pool_server.core.enums import ObjectKind, Operation, Provider
 from pool_server.core.models import ClientError, Peek
 from pool_server.gateway.objects.access import Claim, ObjectAccess
 from pool_server.gateway.objects.owners import Reference
+from pool_server.gateway.objects.uploads import Upload
 from pool_server.gateway.routes import Route
 from pool_server.users import Principal
 
@@ -25,6 +26,7 @@ class Tracking:
         self._stored = False
         self._claim = Claim()
         self._kept: set[Reference] = set()
+        self.upload: Upload | None = None
 
     @property
     def holder(self) -> str:
@@ -40,6 +42,8 @@ class Tracking:
         """
         self._stored = peek.stored
         wanted = [one for one in (*self._route.ids, *peek.objects) if one not in skip]
+        if self.upload is not None and not self.upload.started:
+            wanted.append((ObjectKind.UPLOAD, self.upload.ticket))
         if wanted and not forced:
             self._claim = self._access.claim(self._principal, self._route.family, wanted, tuple(providers))
         return self._claim.error
@@ -49,7 +53,8 @@ class Tracking:
         brought = [one for one in self._brought(meter) if one[1] and one not in self._kept]
         if brought:
             self._kept.update(brought)
-            await self._access.owners.keep(self._principal.user, self._route.family, brought, account)
+            key = self._principal.key if self.upload is not None else ""
+            await self._access.owners.keep(self._principal.user, self._route.family, brought, account, key=key)
 
     async def ended(self, account: str, meter: dialects.Meter) -> None:
         """The answer came to its good end: writes what it made, moved or deleted, before its last byte goes out."""
@@ -64,6 +69,8 @@ class Tracking:
 
     def _brought(self, meter: dialects.Meter) -> list[Reference]:
         route = self._route
+        if self.upload is not None and self.upload.started:
+            return [(ObjectKind.UPLOAD, self.upload.ticket)]
         if route.operation in _MODEL_CALLS:
             brought = list(meter.made)
             if self._stored and route.operation is not Operation.MESSAGES:

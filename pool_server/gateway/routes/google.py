@@ -40,7 +40,7 @@ ROWS = (
     Row("PATCH", "/cachedContents/{cache}", Operation.CACHES),
     Row("DELETE", "/cachedContents/{cache}", Operation.CACHES, deletes=True),
 )
-UPLOAD_ROWS = (Row("POST", "/files", Operation.FILES, makes=Kind.FILE),)
+UPLOAD_ROWS = tuple(Row(method, "/files", Operation.FILES, makes=Kind.FILE) for method in ("POST", "PUT"))
 
 _GENERATING = ("generateContent", "GenerateContent", "streamGenerateContent", "streamgenerateContent")
 CODE_ASSIST_ROWS = (

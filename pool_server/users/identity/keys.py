@@ -80,6 +80,13 @@ class KeyRing:
             return USER_DISABLED
         return None if view.active else REVOKED_KEY
 
+    def resume(self, user: str, key: str) -> Principal | Denied:
+        """The caller behind a key that was checked before and is not shown now. Reads the store."""
+        denied, view = self.stands(user, key), self._directory.view(user)
+        if denied is not None or view is None:
+            return denied or REVOKED_KEY
+        return Principal(user, view.name, key)
+
     def _verify(self, token: str, now: float) -> Principal | Denied:
         claims = self._signer.claims(token, now)
         if claims is None:
