@@ -260,6 +260,7 @@ class ErrorKind(StrEnum):
     TOO_LARGE = "too_large"  # 413
     UPGRADE = "upgrade"  # 426
     DRAINING = "draining"  # 503
+    BUSY = "busy"  # 503, no room for it just now
     CUT = "cut"  # the upstream broke off within a stream
     CONTINUATION = "continuation"  # resend the conversation in full
 

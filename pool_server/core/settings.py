@@ -154,6 +154,9 @@ class Budgets(Section, frozen=True):
     connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 8192  # of clients; fewer where descriptors are few
     connections_per_address: Annotated[int, Meta(ge=4, le=1_000_000)] = 256
     first_byte_s: Timeout = 10.0  # a new connection may say nothing for so long
+    body_memory_mb: Annotated[int, Meta(ge=8, le=65536)] = 128  # of all request bodies; more goes to files
+    spool_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024  # of all bodies in files
+    spool_user_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 512  # of one user's
     reserved_files: Annotated[int, Meta(ge=32, le=65536)] = 128  # descriptors no connection may take
 
 

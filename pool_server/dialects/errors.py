@@ -23,7 +23,7 @@ _SOON_S = 5  # Retry-After where the cause passes by itself
 
 _QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
 # A retry may help by itself, so the client's own is welcome.
-_PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING})
+_PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING, ErrorKind.BUSY})
 
 # Within a stream: the client is to send its request again.
 _RETRIED = _PASSING | {ErrorKind.UNREACHABLE, ErrorKind.CONTINUATION}
@@ -40,6 +40,7 @@ _OPENAI_TYPE = {
     ErrorKind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
     ErrorKind.UPGRADE: ("invalid_request_error", "upgrade_required"),
     ErrorKind.DRAINING: ("server_error", "draining"),
+    ErrorKind.BUSY: ("server_error", "overloaded"),
     ErrorKind.CUT: ("server_error", "stream_cut"),
     ErrorKind.CONTINUATION: ("invalid_request_error", "previous_response_not_found"),
 }
@@ -55,6 +56,7 @@ _ANTHROPIC_TYPE = {
     ErrorKind.TOO_LARGE: "request_too_large",
     ErrorKind.CUT: "overloaded_error",
     ErrorKind.DRAINING: "overloaded_error",
+    ErrorKind.BUSY: "overloaded_error",
 }
 _GOOGLE_STATUS = {
     400: "INVALID_ARGUMENT",

@@ -1,46 +1,134 @@
-"""A request body that can be sent more than once: in memory while small, in an unlinked file beyond."""
+"""Request bodies that can be sent more than once: in memory while small, in unlinked files in the data folder beyond,
+under budgets of one worker."""
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from enum import StrEnum
+from pathlib import Path
 
-MEMORY_LIMIT = 8 << 20  # bytes kept in memory before spooling
+MEMORY_LIMIT = 8 << 20  # bytes of a body kept in memory …
+CROWDED_LIMIT = 1 << 20  # … while all bodies together take more than half of their budget …
+FULL_LIMIT = 64 << 10  # … and while they take all of it
 _PIECE = 256 << 10
+_LACKING = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class SpoolFullReason(StrEnum):
+    """Which budget has no room for more of a body."""
+
+    USER = "user"
+    TOTAL = "total"
+    DISK = "disk"
+    DESCRIPTORS = "descriptors"
+
+
+class SpoolFullError(Exception):
+    """A body cannot be kept; `reason` says what stands in the way."""
+
+    def __init__(self, reason: SpoolFullReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Spool:
+    """What the bodies of one worker take in memory and on disk. `memory`, `total`, `per_user` are caps in bytes."""
+
+    def __init__(self, folder: Path, *, memory: int, total: int, per_user: int) -> None:
+        self.folder = folder
+        self.memory = memory
+        self.total = total
+        self.per_user = per_user
+        self.held = 0  # bytes in memory
+        self.spooled = 0  # bytes in files
+        self._of: dict[str, int] = {}  # user → bytes in files
+
+    @property
+    def memory_limit(self) -> int:
+        """How much of a body may stay in memory now."""
+        if self.held * 2 < self.memory:
+            return MEMORY_LIMIT
+        return CROWDED_LIMIT if self.held < self.memory else FULL_LIMIT
+
+    def take(self, owner: str, size: int) -> None:
+        """Room in a file. Raises SpoolFullError."""
+        mine = self._of.get(owner, 0) + size
+        if mine > self.per_user:
+            raise SpoolFullError(SpoolFullReason.USER)
+        if self.spooled + size > self.total:
+            raise SpoolFullError(SpoolFullReason.TOTAL)
+        self._of[owner] = mine
+        self.spooled += size
+
+    def give_back(self, owner: str, size: int) -> None:
+        """A file is gone."""
+        left = self._of.get(owner, 0) - size
+        self.spooled -= size
+        if left > 0:
+            self._of[owner] = left
+        else:
+            self._of.pop(owner, None)
+
+    def open(self) -> int:
+        """A new file without a name: gone with the process, whatever happens. Raises SpoolFullError."""
+        try:
+            return _nameless(self.folder)
+        except OSError as error:
+            raise _full(error) from None
 
 
 class Body:
-    """Grows by `append`, then is read whole (`view`) and sent as often as needed (`payload`)."""
+    """Grows by `append`, then is read whole (`view`) and sent as often as needed (`payload`). `owner` is the user it
+    counts against."""
 
-    __slots__ = ("_chunks", "_fd", "_map", "_mapped", "_whole", "size")
+    __slots__ = ("_chunks", "_fd", "_held", "_map", "_mapped", "_spool", "_spooled", "_whole", "owner", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool, owner: str = "") -> None:
+        self._spool = spool
+        self.owner = owner
         self._chunks: list[bytes] = []
         self._whole: bytes | None = None
+        self._held = self._spooled = 0
         self._fd = -1
         self._map: mmap.mmap | None = None
         self._mapped = memoryview(b"")
         self.size = 0
 
     def append(self, chunk: bytes) -> None:
-        """Adds a piece; raises OSError when the spool file cannot be written (disk full)."""
+        """Adds a piece. Raises SpoolFullError; then the body is to be closed."""
         self.size += len(chunk)
         if self._fd >= 0:
-            _write_all(self._fd, chunk)
+            self._write(chunk)
             return
         self._chunks.append(chunk)
-        if self.size > MEMORY_LIMIT:
-            self._spool()
+        self._held += len(chunk)
+        self._spool.held += len(chunk)
+        if self.size > FULL_LIMIT and self.size > self._spool.memory_limit:
+            self._move()
 
-    def _spool(self) -> None:
-        fd, path = tempfile.mkstemp(prefix="pool-body-")
-        os.unlink(path)  # gone with the process, whatever happens
-        self._fd = fd
-        for chunk in self._chunks:
-            _write_all(fd, chunk)
-        self._chunks = []
+    def _move(self) -> None:
+        self._fd = self._spool.open()
+        chunks, self._chunks = self._chunks, []
+        self._spool.held -= self._held
+        self._held = 0
+        for chunk in chunks:
+            self._write(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        self._spool.take(self.owner, len(chunk))
+        self._spooled += len(chunk)
+        try:
+            _write_all(self._fd, chunk)
+        except OSError as error:
+            raise _full(error) from None
+
+    @property
+    def in_file(self) -> bool:
+        return self._fd >= 0
 
     def view(self) -> bytes | memoryview:
         """The whole body; a spooled one is mapped, not read into memory."""
@@ -73,6 +161,8 @@ class Body:
         """Frees memory, map and file; safe to call twice."""
         self._chunks = []
         self._whole = None
+        self._spool.held -= self._held
+        self._held = 0
         if self._map is not None:
             self._mapped.release()
             self._map.close()
@@ -80,6 +170,25 @@ class Body:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            self._spool.give_back(self.owner, self._spooled)
+            self._spooled = 0
+
+
+def _nameless(folder: Path) -> int:
+    nameless = getattr(os, "O_TMPFILE", 0)
+    if nameless:
+        try:
+            return os.open(folder, nameless | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:  # some filesystems know no files without a name
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT) or not folder.is_dir():
+                raise
+    fd, path = tempfile.mkstemp(prefix=".body-", dir=folder)
+    os.unlink(path)
+    return fd
+
+
+def _full(error: OSError) -> SpoolFullError:
+    return SpoolFullError(SpoolFullReason.DESCRIPTORS if error.errno in _LACKING else SpoolFullReason.DISK)
 
 
 def _write_all(fd: int, chunk: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pool_server.accounts import Decision
 from pool_server.core.enums import Denial, ErrorKind, FaultKind, Provider, Refusal
 from pool_server.core.models import ClientError, Fault
+from pool_server.gateway.body import SpoolFullReason
 from pool_server.users import Denied
 
 _OPERATOR = frozenset({Refusal.NEEDS_LOGIN, Refusal.SUSPENDED, Refusal.DISABLED, Refusal.EXPIRED})
@@ -31,6 +32,22 @@ def denied(refusal: Denied) -> ClientError:
     status = _REFUSED_STATUS.get(refusal.denial, 429)
     kind = {401: ErrorKind.AUTH, 403: ErrorKind.FORBIDDEN, 503: ErrorKind.NO_ACCOUNT}.get(status, ErrorKind.LIMIT)
     return ClientError(kind, refusal.message, status, refusal.retry_at, code=refusal.denial.value)
+
+
+_SPOOL_FULL = {
+    SpoolFullReason.USER: (ErrorKind.LIMIT, 429, "Your uploads under way take all the room one user has"),
+    SpoolFullReason.TOTAL: (ErrorKind.BUSY, 503, "Uploads under way take all the room this pool has for them"),
+    SpoolFullReason.DESCRIPTORS: (ErrorKind.BUSY, 503, "This pool has no file left to hold the request"),
+    SpoolFullReason.DISK: (ErrorKind.NO_ACCOUNT, 507, "The pool has no disk space left to hold this request"),
+}
+
+
+def spool_full(reason: SpoolFullReason, now: float) -> ClientError:
+    """The error for a body that cannot be kept; `now` in unix seconds."""
+    kind, status, message = _SPOOL_FULL[reason]
+    if reason is SpoolFullReason.DISK:
+        return ClientError(kind, f"{message}.", status)
+    return ClientError(kind, f"{message}; try again in a moment.", status, now + _RETRY_S, code=f"spool_{reason.value}")
 
 
 def whole_account() -> ClientError:

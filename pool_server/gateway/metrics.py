@@ -12,6 +12,9 @@ refusals = Counter("pool_callers_refused_total", "Callers turned away at the doo
 # `labels` locks and builds a key each time; an exchange needs the same few children over and over.
 exchange_ended = lru_cache(maxsize=512)(exchanges.labels)
 caller_refused = lru_cache(maxsize=64)(refusals.labels)
+body_bytes = Gauge("pool_body_bytes", "Bytes of request bodies that are held", ["where"])
+bodies_refused = Counter("pool_bodies_refused_total", "Request bodies there was no room for", ["why"])
+body_refused = lru_cache(maxsize=8)(bodies_refused.labels)
 live = Gauge("pool_exchanges_live", "Exchanges in flight", multiprocess_mode="livesum")
 first_byte = Histogram(
     "pool_first_byte_seconds",

@@ -58,6 +58,7 @@ OUTCOMES = {
     ErrorKind.TOO_LARGE: Outcome.REQUEST_FAULT,
     ErrorKind.UPGRADE: Outcome.REQUEST_FAULT,
     ErrorKind.DRAINING: Outcome.CUT,
+    ErrorKind.BUSY: Outcome.DENIED,
     ErrorKind.CUT: Outcome.CUT,
     ErrorKind.CONTINUATION: Outcome.UPSTREAM,
 }

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 
 from pool_server.accounts import Accounts
+from pool_server.core import memory
 from pool_server.core.enums import Denial, ErrorKind, ObjectKind, Outcome, Provider
 from pool_server.core.loopback import local_refusal
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
+from pool_server.gateway.body import Spool
 from pool_server.gateway.emulation.answers import LocalAnswers
 from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
@@ -38,6 +41,8 @@ from pool_server.storage import StoreError
 from pool_server.users import Denied, Principal, Users
 
 SWEEP_S = 60.0  # between two looks for objects whose time is over
+_BURST_BYTES = 32 << 20
+_BURST_EXCHANGES = 64
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
 
 
@@ -57,6 +62,8 @@ class Gateway:
         self._sweeper = PeriodicCallback(self._sweep, SWEEP_S * 1000)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.decoder = BodyDecoder()
+        self.spool = Spool(Path(settings.data_dir), **_spool_caps(settings))
+        self._busiest = (0, 0)  # bytes of bodies in memory and exchanges, at most, since memory was given back
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
         self.http_only: dict[str, float] = {}
@@ -65,6 +72,8 @@ class Gateway:
         self.draining = False
         self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
         metrics.live.set_function(lambda: self._working)
+        metrics.body_bytes.labels("memory").set_function(lambda: self.spool.held)
+        metrics.body_bytes.labels("file").set_function(lambda: self.spool.spooled)
         users.on_end.append(self._ended)
 
     def _transformer(self, x: Exchange, credential: Credential) -> Transformer | None:
@@ -150,11 +159,23 @@ class Gateway:
         for exchange in self._all():
             with suppress(ClientDisconnectedError):  # its own task learns of it too
                 exchange.tick(now)
+        self._give_memory_back()
+
+    def _give_memory_back(self) -> None:
+        """After a burst, when most of it is over."""
+        held, live = max(self.spool.held, self._busiest[0]), max(len(self.live), self._busiest[1])
+        burst = held > _BURST_BYTES or live > _BURST_EXCHANGES
+        self._busiest = (held, live)
+        if burst and self.spool.held <= held // 4 and len(self.live) <= live // 4:
+            self._busiest = (self.spool.held, len(self.live))
+            self.in_background(_trim())
 
     def apply(self, settings: Settings) -> None:
         """New settings for exchanges that begin from now on."""
         self.rooms.settings = self.lists.settings = settings
         self.local.apply(settings)
+        for name, cap in _spool_caps(settings).items():
+            setattr(self.spool, name, cap)
 
     async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
         """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
@@ -205,3 +226,17 @@ class Gateway:
             who = exchange.principal
             if who is not None and (who.user == user or (key and who.key == key)):
                 exchange.stop(Outcome.REVOKED, error)
+
+
+def _spool_caps(settings: Settings) -> dict[str, int]:
+    """Bytes, by the names of `Spool`. The largest body that is taken fits, whatever the budgets say."""
+    budgets, least = settings.budgets, settings.max_body_mb
+    return {
+        "memory": budgets.body_memory_mb << 20,
+        "total": max(budgets.spool_mb, least) << 20,
+        "per_user": max(budgets.spool_user_mb, least) << 20,
+    }
+
+
+async def _trim() -> None:
+    await asyncio.to_thread(memory.trim)

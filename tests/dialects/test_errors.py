@@ -27,6 +27,7 @@ STATUS = {
     ErrorKind.TOO_LARGE: 413,
     ErrorKind.UPGRADE: 426,
     ErrorKind.DRAINING: 503,
+    ErrorKind.BUSY: 503,
     ErrorKind.CUT: 502,
     ErrorKind.CONTINUATION: 400,
 }
@@ -52,7 +53,7 @@ def test_every_error_tells_its_reason_once(dialect: Dialect, kind: ErrorKind) ->
     status, headers, body = told(dialect, kind)
     assert status == STATUS[kind] and headers["content-type"] == "application/json"
     assert body["error"]["message"].startswith("Every account is used up.")
-    passing = kind in (ErrorKind.CUT, ErrorKind.DRAINING)
+    passing = kind in (ErrorKind.CUT, ErrorKind.DRAINING, ErrorKind.BUSY)
     assert ("x-should-retry" in headers) is not passing
     assert ("retry-after" in headers) is passing
     assert told(dialect, kind, 90.2)[1]["retry-after"] == "91"
@@ -185,7 +186,13 @@ def test_codex_shows_final_errors_and_retries_passing_ones() -> None:
     for kind in ErrorKind:
         plain, failed = events(stream_error(Dialect.RESPONSES, fault(kind, 60), now=NOW))
         assert (plain["type"], failed["type"]) == ("error", "response.failed")
-        passing = kind in (ErrorKind.CUT, ErrorKind.DRAINING, ErrorKind.UNREACHABLE, ErrorKind.CONTINUATION)
+        passing = kind in (
+            ErrorKind.CUT,
+            ErrorKind.DRAINING,
+            ErrorKind.BUSY,
+            ErrorKind.UNREACHABLE,
+            ErrorKind.CONTINUATION,
+        )
         assert (failed["response"]["error"]["code"] == "invalid_prompt") is not passing
         assert failed["response"]["error"]["message"].startswith("Every account is used up.")
     assert [dialect for dialect in Dialect if ends_stream(dialect)] == [Dialect.RESPONSES]

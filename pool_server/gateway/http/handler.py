@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
 from pool_server.core.models import ClientCall, ClientError
-from pool_server.gateway import final_error
-from pool_server.gateway.body import Body
+from pool_server.gateway import final_error, metrics
+from pool_server.gateway.body import Body, SpoolFullError
 from pool_server.gateway.emulation.answers import LocalRequest
 from pool_server.gateway.exchange import Exchange, new_request_id
 from pool_server.gateway.headers import query_without_key, upward
@@ -43,12 +43,14 @@ class HttpExchange:
         self._gateway = gateway
         self._request = request
         self._route = route
-        self._body = Body()
+        self._body = Body(gateway.spool)
         self._size = 0
         self._limit = OPEN_BODY_CAP
         self._most_read = OPEN_BODY_CAP + _STRANGERS_EXTRA
         self._principal: Principal | None = None
         self._error: ClientError | None = None
+        self._denied: ClientError | None = None  # by the user's limits, which a large body asks early; is recorded
+        self._asked = False
         self._stop: tuple[Outcome, ClientError] | None = None
         self._task: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
@@ -74,6 +76,7 @@ class HttpExchange:
         else:
             self._limit = gateway.rooms.settings.max_body_mb << 20 if self._route.model_call else LOCAL_BODY_CAP
             self._most_read = self._limit + _TELLTALE_EXTRA
+            self._body.owner = self._principal.user
         fields = self._request.headers.fields
         length = fields.get("content-length", "")
         announced = int(length) if length.isdigit() else 0
@@ -85,19 +88,35 @@ class HttpExchange:
 
     def data_received(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self._error is not None:  # read and dropped, so that the client gets to read the answer
+        if (
+            self._error is not None or self._denied is not None
+        ):  # read and dropped, so that the client gets to read the answer
             if self._size > self._most_read:
                 self.finish()
             return
         if self._size > self._limit:
             self._too_large()
             return
+        if self._size > _LOOKED_AT_ONCE and not self._asked:
+            self._ask_limits()
+        if self._denied is None:
+            self._keep(chunk)
+
+    def _ask_limits(self) -> None:
+        """Whoever is over a limit need not upload more."""
+        self._asked = True
+        stopped = None if self._principal is None else self._gateway.rooms.users.stopped(self._principal)
+        if stopped is not None:
+            self._denied = final_error.denied(stopped)
+            self._body.close()
+
+    def _keep(self, chunk: bytes) -> None:
         try:
             self._body.append(chunk)
-        except OSError:
-            self._error = ClientError(
-                ErrorKind.NO_ACCOUNT, "The pool has no disk space left to hold this request.", 507
-            )
+        except SpoolFullError as full:
+            metrics.body_refused(full.reason.value).inc()
+            self._error = final_error.spool_full(full.reason, time.time())
+            self._body.close()
 
     def _too_large(self) -> None:
         most = f"{self._limit >> 20} MiB" if self._limit >> 20 else f"{self._limit >> 10} KiB"
@@ -196,7 +215,7 @@ class HttpExchange:
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
         cap = min(self._limit, DECODED_CAP)
         transport = HttpTransport(x, self._body, encoding, self._gateway.decoder, cap, self._reply)
-        refused = await self._look(x, transport)
+        refused = self._denied or await self._look(x, transport)
         if refused is None and self._route.lists is not None and not (principal.admin or principal.local or x.forced):
             await self._list(x)
             return
