@@ -10,7 +10,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+_MEMORY = Path("/dev/shm")
+_ROOM = 16 << 20  # bytes
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the client library's own variable
 
 
@@ -23,13 +26,24 @@ def shared_metrics(workers: int) -> Iterator[None]:
     if workers == 1:
         yield
         return
-    folder = tempfile.mkdtemp(prefix="pool-server-metrics-")
+    folder = tempfile.mkdtemp(prefix="pool-server-metrics-", dir=_in_memory())
     os.environ[_FOLDER] = folder
     try:
         yield
     finally:
         del os.environ[_FOLDER]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_memory() -> Path | None:
+    """A file system in memory, where there is one with room. The files are mapped: on a disk that is full the kernel
+    kills whoever touches a new page of one."""
+    try:
+        if os.access(_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
+            return _MEMORY
+    except OSError:
+        pass
+    return None
 
 
 def worker_ended(pid: int) -> None:

@@ -52,6 +52,13 @@ def translate(exc: lmdb.Error, folder: Path) -> StoreError:
     return StoreError(f"the store in {folder} failed: {exc}")
 
 
+def translate_os(exc: OSError, folder: Path) -> StoreError:
+    """The same for what the system says of the store's files."""
+    if exc.errno in _NO_SPACE:
+        return StoreFullError(f"the store in {folder} cannot be written, no space left: free disk space on that volume")
+    return StoreError(f"the store in {folder} cannot be used: {exc.strerror or type(exc).__name__}")
+
+
 def _no_space_in(folder: Path) -> bool:
     try:
         return shutil.disk_usage(folder).free < _HARDLY_ANY

@@ -25,6 +25,7 @@ from pool_server.storage import (
     folder_lock,
     lock_folder,
 )
+from pool_server.storage.lmdb import engine
 
 TABLES = ("a", "b")
 
@@ -295,7 +296,7 @@ def test_a_copy_is_consistent_and_opens(store: Store, tmp_path: Path) -> None:
     copied.close()
 
 
-@pytest.mark.parametrize("what", ["cut", "stub", "noise"])
+@pytest.mark.parametrize("what", ["cut", "stub", "empty", "noise"])
 def test_damage_is_refused_with_the_way_back(tmp_path: Path, what: str) -> None:
     folder = tmp_path / "s"
     _damage(folder, what)
@@ -323,7 +324,7 @@ def _damage(folder: Path, what: str) -> None:
         with data.open("r+b") as f:
             f.write(os.urandom(8192))
     else:
-        os.truncate(data, 100 if what == "stub" else data.stat().st_size // 2)
+        os.truncate(data, {"stub": 100, "empty": 0, "cut": data.stat().st_size // 2}[what])
 
 
 def test_formats_go_forward_and_never_back(tmp_path: Path) -> None:
@@ -402,6 +403,61 @@ def test_a_write_that_ended_early_on_a_full_disk_is_said_to_be_that(
     broken = lmdb.Error("mdb_txn_commit: Input/output error")
     broken.code = code
     assert isinstance(errors.translate(broken, tmp_path), StoreFullError) is full
+
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "replace"])
+def test_a_store_that_cannot_be_made_on_a_full_disk_can_be_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> None:
+        raise NO_SPACE
+
+    with monkeypatch.context() as patch, pytest.raises(StoreFullError, match="free disk space"):
+        patch.setattr(engine.os, call, full)
+        Store.open(tmp_path / "s", tables=TABLES, durable=True)
+    Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
+
+
+def test_the_engines_lock_file_has_its_room_before_it_is_mapped(tmp_path: Path) -> None:
+    """On a full disk the kernel kills whoever touches a page of it that has none."""
+    Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
+    lock = tmp_path / "s" / "lock.mdb"
+    assert lock.stat().st_blocks * 512 >= lock.stat().st_size
+    lock.unlink()
+    size = 128 + 64 * 512
+    lock.touch()
+    os.truncate(lock, size)
+    Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
+    assert lock.stat().st_blocks * 512 >= size
+
+
+def test_a_lock_file_of_before_is_good_enough_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise NO_SPACE
+
+    Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
+    lock = tmp_path / "s" / "lock.mdb"
+    first = lock.read_bytes()[:4096]
+    with lock.open("wb") as file:
+        file.write(first)
+        file.truncate(128 + 64 * 512)
+    monkeypatch.setattr(engine.os, "posix_fallocate", full)
+    Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
+    assert "no room for more than a few readers" in caplog.text
+
+
+def test_a_store_that_was_being_made_when_its_process_died_is_made_anew(tmp_path: Path) -> None:
+    left = tmp_path / "s" / ".new-killed"
+    left.mkdir(parents=True)
+    (left / "data.mdb").write_bytes(b"half")
+    os.utime(left, (1, 1))
+    Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
+    assert not left.exists()
 
 
 def test_private_files(tmp_path: Path) -> None:

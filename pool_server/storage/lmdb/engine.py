@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from pool_server.storage.errors import StoreDamagedError, StoreError, StoreFullError, damaged, translate
+from pool_server.core.disk import sync_folder
+from pool_server.storage.errors import StoreDamagedError, StoreError, StoreFullError, damaged, translate, translate_os
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
 from pool_server.storage.lmdb.transaction import Reader, Txn
+from pool_server.storage.scratch import scratch_folder, sweep
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,10 @@ T = TypeVar("T")
 META = "_meta"
 GROW_WAIT_S = 1.0  # how long growing waits for this process's other transactions
 KEEP_FREE_BYTES = 16 << 20  # the map does not grow into the last of the disk
+LOCK_FILE = "lock.mdb"
 _MAX_READERS = 512
+_PAGE = 4096  # bytes, the least a page of the engine has
+_LOCK_BYTES = 128 + 64 * _MAX_READERS
 
 
 class Engine:
@@ -48,7 +53,12 @@ class Engine:
         self._env, self._tables = self._open_env()
 
     def _open_env(self) -> tuple[lmdb.Environment, dict[str, Any]]:
-        _check_size(self.folder)
+        try:
+            _prepare(self.folder)
+        except OSError as exc:
+            raise translate_os(exc, self.folder) from exc
+        except lmdb.Error as exc:
+            raise translate(exc, self.folder) from exc
         try:
             env = lmdb.open(
                 str(self.folder),
@@ -232,15 +242,39 @@ class Engine:
             self._env.close()
 
 
-def _check_size(folder: Path) -> None:
-    """An empty or cut-off first page is refused before the engine maps it."""
-    data = folder / DATA_FILE
+def _prepare(folder: Path) -> None:
+    """Make the environment's files where there are none, each whole or not at all. An empty or cut-off first page is
+    refused before the engine maps it. Raises OSError, lmdb.Error and StoreDamagedError."""
     try:
-        size = data.stat().st_size
+        size = (folder / DATA_FILE).stat().st_size
     except FileNotFoundError:
+        sweep(folder, ".new-", (DATA_FILE,))
+        with scratch_folder(folder, ".new-") as scratch:
+            lmdb.open(str(scratch), map_size=1 << 20, mode=0o600, lock=False).close()
+            os.replace(scratch / DATA_FILE, folder / DATA_FILE)
+            sync_folder(folder)
+    else:
+        if size < 2 * _PAGE:
+            raise damaged(folder, f"{DATA_FILE} has only {size} bytes")
+    _take_room_for_locks(folder)
+
+
+def _take_room_for_locks(folder: Path) -> None:
+    """The engine maps its lock file and touches a page of it when a reader needs one: where the disk has no room for
+    that page then, the kernel kills the process. Raises OSError."""
+    if not hasattr(os, "posix_fallocate"):
         return
-    if 0 < size < 2 * 4096:
-        raise damaged(folder, f"{DATA_FILE} has only {size} bytes")
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        seen = os.fstat(descriptor)
+        if seen.st_size < _LOCK_BYTES or seen.st_blocks * 512 < _LOCK_BYTES:
+            os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+    except OSError:
+        if seen.st_size < _LOCK_BYTES or seen.st_blocks * 512 < _PAGE:
+            raise
+        log.warning("the store in %s has no room for more than a few readers: free disk space on that volume", folder)
+    finally:
+        os.close(descriptor)
 
 
 def _check_length(env: lmdb.Environment, folder: Path) -> None:
