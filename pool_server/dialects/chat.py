@@ -38,6 +38,7 @@ _ERROR = re.compile(rb'"error"\s*:')
 
 class _Choice(msgspec.Struct):
     delta: dict[str, Any] | None = None
+    text: Any = ""
     finish_reason: Any = None
     usage: Any = None
 
@@ -154,7 +155,7 @@ class ChatReader(AnswerFacts):
         for choice in chunk.choices or ():
             self._finished = self._finished or bool(text(choice.finish_reason))
             shown = (value for name, value in (choice.delta or {}).items() if name != "role")
-            self._rendered = self._rendered or self._finished or any(shown)
+            self._rendered = self._rendered or self._finished or any(shown) or bool(text(choice.text))
         return RENDERED if self._rendered else 0
 
     def whole(self, body: bytes) -> int:

@@ -21,6 +21,7 @@ from pool_server.dialects.wire.splice import splice
 # These tell it unasked, and some of them refuse fields they do not know.
 _TELLING = ("api.mistral.ai", "codestral.mistral.ai", "api.x.ai", "us.api.x.ai", "openrouter.ai", "api.fireworks.ai")
 
+_ASKED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 _MOST_HOSTS = 1024
 _HOST = re.compile(r"https?://([^/:?#@]+)")
 _FIELD = b'"stream_options"'
@@ -45,7 +46,7 @@ class StreamUsagePolicy:
 
     def wanted(self, operation: Operation, peek: Peek, host: str) -> bool:
         """Whether a streamed completion's usage has to be asked for, as its client did not."""
-        asks = operation is Operation.CHAT and peek.stream and not peek.usage_asked
+        asks = operation in _ASKED and peek.stream and not peek.usage_asked
         return asks and host not in _TELLING and host not in self._silent
 
     def refused(self, host: str, body: bytes) -> bool:

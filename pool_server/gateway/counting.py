@@ -7,7 +7,7 @@ import hashlib
 from typing import NamedTuple
 
 from pool_server import dialects
-from pool_server.core.enums import MODEL_CALLS, Operation, Outcome
+from pool_server.core.enums import Operation, Outcome
 from pool_server.core.models import Usage
 from pool_server.ledger import JobState
 
@@ -57,15 +57,13 @@ def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
         if job.counted or (call.method == "GET" and not call.whole):
             return Counted(Usage(), None)  # it counts elsewhere, or when it is fetched whole
         return Counted(told, _beyond(told, job.reserved))
-    if not call.answered or not (call.whole or told.estimated or call.operation in MODEL_CALLS):
+    if not call.answered:
         return Counted(told, None)
     if call.pending or dialects.makes_batch(call.method, call.path):
         output = REQUEST_OUTPUT * call.requests
         reserved = Usage(input=call.request_bytes // dialects.BYTES_A_TOKEN, output=output, estimated=True)
         return Counted(told, reserved, reserved) if call.method == "POST" else Counted(told, None)
-    usage = dialects.estimate(
-        call.operation, call.method, call.path, call.request_bytes, call.response_bytes, streamed=call.streamed
-    )
+    usage = dialects.estimate(call.operation, call.request_bytes, call.response_bytes, streamed=call.streamed)
     usage.web_searches = told.web_searches
     return Counted(usage, usage if usage.counted else None)
 

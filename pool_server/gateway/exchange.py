@@ -17,7 +17,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Accounts, Decision, OnboardingError, RefreshError, SelectionRequest
-from pool_server.core.enums import ErrorKind, FaultKind, ObjectKind, Outcome, Provider, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Outcome, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
@@ -288,7 +288,7 @@ class Exchange:
 
     def wants_usage(self) -> bool:
         """Whether the pool asks for the usage of a streamed completion; large bodies are not rewritten for it."""
-        small = self.request_bytes <= MEMORY_LIMIT
+        small = self.request_bytes <= MEMORY_LIMIT and self.route.dialect is Dialect.CHAT
         host = dialects.host_of(self.upstream_url)
         self.usage_added = small and self.rooms.stream_usage.wanted(self.route.operation, self.peek, host)
         return self.usage_added

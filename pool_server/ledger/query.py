@@ -23,6 +23,7 @@ Metric = Literal[
 ]  # fmt: skip
 STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
 MAX_POINTS = 3_000
+LABEL_RANGE_S = 8 * 86_400  # of keys and conversations of everybody
 OTHER = "other"
 _DEFAULT = Filters()
 
@@ -99,6 +100,7 @@ class Queries:
         rows are kept, the ledger's own zone before that. Raises ValueError for more than MAX_POINTS buckets.
         """
         names: tuple[Field, ...] = (by,) if by else ()
+        _bounded(by, frm, to, filters)
         with self._store.read() as reader:
             have = kept(reader)
             local = Days((tz if frm >= have.hours else "") or self._timezone)
@@ -130,6 +132,7 @@ class Queries:
 
         Not `timed`, percentiles and endings are left out, which halves the time; then `metric` must not be one.
         """
+        _bounded(by, frm, to, filters)
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to, by, filters)
             groups = _groups(rows(reader, slices, filters, (by,)), full=timed)
@@ -189,6 +192,12 @@ class Queries:
         if step != "minute" and local.zone is not days.zone:
             return [Slice(b"h", start, stop)]
         return cover_at(step, start, stop, days)
+
+
+def _bounded(by: Field | None, frm: float, to: float, filters: Filters) -> None:
+    """Raises ValueError for everybody's keys or conversations over more time than can be read at once."""
+    if by in LABELS and LABELS[by][0] is None and filters.user is None and to - frm > LABEL_RANGE_S:
+        raise ValueError(f"use by {by} is told of one user, or of at most {LABEL_RANGE_S // 86_400} days")
 
 
 def _nothing_since(reader: Reader, at: int) -> bool:

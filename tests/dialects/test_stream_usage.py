@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.core.enums import Dialect, Operation
+from pool_server.core.enums import Dialect, Operation, Signal
 from pool_server.core.models import Peek, Usage
-from pool_server.dialects import BadBodyError, StreamUsagePolicy, ask_usage, estimate, host_of, peek, without_usage
+from pool_server.dialects import (
+    BadBodyError,
+    StreamUsagePolicy,
+    ask_usage,
+    estimate,
+    host_of,
+    meter,
+    peek,
+    without_usage,
+)
 
 BODY = '{ "model":"m", "stream":true,\n  "messages":[{"role":"user","content":"\\u00e9 } \\" {"}]%s}\r\n'
 
@@ -124,23 +133,34 @@ def test_other_bytes_stay(data: bytes) -> None:
     assert without_usage(data) == data
 
 
-@pytest.mark.parametrize(
-    ("operation", "method", "path", "usage"),
-    [
-        (Operation.CHAT, "POST", "/v1/chat/completions", Usage(input=100, output=10, estimated=True)),
-        (Operation.MESSAGES, "POST", "/v1/messages", Usage(input=100, output=10, estimated=True)),
-        (Operation.OTHER, "POST", "/v1/embeddings", Usage(input=100, estimated=True)),
-        (Operation.OTHER, "POST", "/v1beta/models/m:embedContent", Usage(input=100, estimated=True)),
-        (Operation.OTHER, "POST", "/v1beta/models/m:batchEmbedContents", Usage(input=100, estimated=True)),
-        (Operation.OTHER, "POST", "/v1/completions", Usage(input=100, output=10, estimated=True)),
-        (Operation.OTHER, "GET", "/v1/embeddings", Usage()),
-        (Operation.OTHER, "POST", "/v1/files", Usage()),
-        (Operation.OTHER, "POST", "/v1/audio/transcriptions", Usage()),
-        (Operation.OTHER, "GET", "/v1/responses/resp_1", Usage()),
-        (Operation.COUNT_TOKENS, "POST", "/v1/messages/count_tokens", Usage()),
-    ],
-)
-def test_what_sizes_say_where_nothing_was_told(operation: Operation, method: str, path: str, usage: Usage) -> None:
-    assert estimate(operation, method, path, 400, 1200, streamed=True) == usage
-    whole = estimate(operation, method, path, 400, 40, streamed=False)
-    assert whole == usage, "a whole answer has no events around its words"
+@pytest.mark.parametrize("operation", list(Operation))
+def test_what_sizes_say_where_nothing_was_told(operation: Operation) -> None:
+    reads = {Operation.EMBEDDINGS, Operation.RERANK}
+    writes = {Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.MESSAGES, Operation.CHAT}
+    writes |= {Operation.GENERATE, Operation.COMPLETIONS}
+    usage = Usage()
+    if operation in reads | writes:
+        usage = Usage(input=100, output=10 if operation in writes else 0, estimated=True)
+    assert estimate(operation, 400, 1200, streamed=True) == usage
+    assert estimate(operation, 400, 40, streamed=False) == usage, "a whole answer has no events around its words"
+
+
+def test_the_calls_before_chats_stream_and_tell_usage_too() -> None:
+    chunks = [
+        {"id": "cmpl-1", "choices": [{"text": "Hel", "finish_reason": None}]},
+        {"id": "cmpl-1", "choices": [{"text": "", "finish_reason": "stop"}]},
+        {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "choices": [],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+        },
+    ]
+    reading = meter(Dialect.CHAT, Operation.COMPLETIONS, stream=True)
+    first = reading.feed(b"data: " + json.dumps(chunks[0]).encode() + b"\n\n")
+    assert first == Signal.RENDERED, "it is shown at once"
+    for chunk in chunks[1:]:
+        reading.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    reading.feed(b"data: [DONE]\n\n")
+    assert reading.usage == Usage(input=5, output=2, known=True) and reading.complete
+    assert StreamUsagePolicy().wanted(Operation.COMPLETIONS, Peek(stream=True), "api.openai.com")

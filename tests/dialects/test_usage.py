@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pool_server.core.enums import Dialect, Operation
 from pool_server.core.models import Usage
-from pool_server.dialects import Meter, meter
+from pool_server.dialects import Meter, header_tier, meter
 from tests.dialects.streams import OPERATION, named, sse
 from tests.dialects.vendor_usage import CHAT, GEMINI, MESSAGES, RESPONSES, TOLD
 
@@ -280,6 +280,15 @@ def test_how_an_answer_was_served(
         served = reading.served
         assert (served.tier, served.speed, served.geo) == meant[:3]
         assert served.cost == (None if meant[3] is None else pytest.approx(meant[3]))
+
+
+@pytest.mark.parametrize(
+    ("value", "tier"),
+    [("flex", "flex"), ("PRIORITY", "priority"), ("SERVICE_TIER_STANDARD", "standard"), ("", ""), ("x" * 99, "")],
+)
+def test_the_service_tier_of_a_gemini_answer_is_in_its_header(value: str, tier: str) -> None:
+    assert header_tier({"x-gemini-service-tier": value}) == tier
+    assert header_tier({}) == ""
 
 
 def test_searches_of_gemini_are_counted_once_each() -> None:

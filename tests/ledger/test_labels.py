@@ -72,6 +72,9 @@ def test_series_by_label_and_what_is_not_kept(tmp_path: Path) -> None:
                 book.series(field, step, NOW - HOUR, NOW + 60)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="known by user only, not by model"):
             book.top("program", NOW - HOUR, NOW + 60, Filters(model="m"))
+        with pytest.raises(ValueError, match="of one user, or of at most 8 days"):
+            book.top("conversation", NOW - 30 * DAY, NOW)
+        assert book.top("conversation", NOW - 30 * DAY, NOW, Filters(user="ada"))
         with pytest.raises(ValueError, match="not by account"):
             book.top("key", NOW - HOUR, NOW + 60, Filters(provider="claude"))
 
@@ -112,7 +115,7 @@ def test_conversations_are_forgotten_with_their_exchanges(tmp_path: Path) -> Non
             clock.now += DAY
             asyncio.run(book.prune())
         later = clock.now
-        assert not book.top("conversation", NOW - 6 * DAY, later)
+        assert not book.top("conversation", NOW - 6 * DAY, later, Filters(user="ada"))
         assert book.top("program", NOW - 6 * DAY, later)[0]["requests"] == 1
 
 

@@ -14,21 +14,19 @@ _GENERATES = frozenset(
         Operation.MESSAGES,
         Operation.CHAT,
         Operation.GENERATE,
+        Operation.COMPLETIONS,
     }
 )
-# The other calls that read text a model is paid for; their answers are numbers, not output.
-_READS = ("/embeddings", "/rerank", ":embedContent", ":batchEmbedContents")
-_WRITES = ("/completions",)
+# Calls that read text a model is paid for; their answers are numbers, not output.
+_READS = frozenset({Operation.EMBEDDINGS, Operation.RERANK})
 
 
-def estimate(
-    operation: Operation, method: str, path: str, request_bytes: int, response_bytes: int, *, streamed: bool
-) -> Usage:
+def estimate(operation: Operation, request_bytes: int, response_bytes: int, *, streamed: bool) -> Usage:
     """What an answered call may have used, judged by its sizes in bytes; nothing for calls no model reads (files,
     lists, counts of tokens) or whose bytes are no text (images, audio)."""
-    if operation not in _GENERATES and (method != "POST" or not path.endswith(_READS + _WRITES)):
+    if operation in _READS:
+        return Usage(input=request_bytes // BYTES_A_TOKEN, estimated=True)
+    if operation not in _GENERATES:
         return Usage()
-    output = 0
-    if not path.endswith(_READS):
-        output = response_bytes // (BYTES_AN_EVENT_TOKEN if streamed else BYTES_A_TOKEN)
+    output = response_bytes // (BYTES_AN_EVENT_TOKEN if streamed else BYTES_A_TOKEN)
     return Usage(input=request_bytes // BYTES_A_TOKEN, output=output, estimated=True)
