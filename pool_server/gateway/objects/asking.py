@@ -76,9 +76,9 @@ class ListCalls:
             return HttpAnswer(0, {}, error="the account is gone")
         asked = msgspec.structs.replace(call, query=query)
         request = provider_module(credential.provider).prepare(credential, asked, self.settings)
-        answer = await self._upstream.send(
-            HttpRequest(
-                request.method, request.url, tuple(request.headers), proxy_url=self._accounts.proxy_url(account)
-            )
-        )
+        own = HttpRequest(request.method, request.url, tuple(request.headers))
+        try:
+            answer = await self._upstream.send(self._accounts.bounded(account, own))
+        except KeyError:
+            return HttpAnswer(0, {}, error="the account is gone")
         return msgspec.structs.replace(answer, body=credential.hide(answer.body))
