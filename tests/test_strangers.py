@@ -17,7 +17,7 @@ from pool_server.core.enums import Dialect, Provider
 from pool_server.core.settings import PoolUsers
 from pool_server.gateway.emulation import answers, codex
 from pool_server.gateway.emulation.types import LocalRequest
-from pool_server.gateway.headers import credentials
+from pool_server.gateway.http.headers import credentials
 from pool_server.http1.request import MOST_FIELDS, Headers
 from pool_server.web import TABLE, Access
 from tests.fakes import FakeProviders, account, fake_settings

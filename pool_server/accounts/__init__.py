@@ -12,6 +12,7 @@ from pool_server.accounts.selection import affinity
 from pool_server.accounts.selection.candidates import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.service import Accounts
+from pool_server.accounts.translated import serves_natively, upstream_kind
 
 STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES, back_off.TABLE)
 
@@ -29,4 +30,6 @@ __all__ = [
     "StateActor",
     "create_file",
     "select",
+    "serves_natively",
+    "upstream_kind",
 ]

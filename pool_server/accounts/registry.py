@@ -19,6 +19,7 @@ from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.replication import Replication, StateChange
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.accounts.translated import serves_natively, upstream_kind
 from pool_server.core.enums import AccountState, Provider, Refusal
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
@@ -53,7 +54,9 @@ class Registry:
         self.settings = settings
         self.clock = clock
         self.on_change: list[Callable[[str], None]] = []
-        self.view = SelectionIndex(strategy=settings.choosing.strategy, fit=self._fit, family=_family)
+        self.view = SelectionIndex(
+            strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family
+        )
         self.view.on_settled = lambda account: self.changed(account.facts.id)
         self._rng = rng
         self._busy_elsewhere: set[str] = set()
@@ -258,10 +261,22 @@ class Registry:
         module = provider_module(cred.provider)
         if need.websocket and not module.websocket(cred):
             return Refusal.TRANSPORT
-        if not module.serves(cred, need.operation, need.dialect, need.model):
+        if not self._natively(cred, need) and not self._translated(account, need):
             general = module.serves(cred, need.operation, need.dialect, "")
             return Refusal.MODEL_NOT_SERVED if general else Refusal.TRANSPORT
         return None if module.plan_fits(cred, need.model) else Refusal.PLAN_UNFIT
+
+    def _natively(self, cred: Credential, need: Need) -> bool:
+        if self.settings.models.translate:
+            return serves_natively(cred, need.operation, need.dialect, need.model, own_dialect=need.own_dialect)
+        return provider_module(cred.provider).serves(cred, need.operation, need.dialect, need.model)
+
+    def _translated(self, account: Account, need: Need) -> bool:
+        """Whether this kind of account serves the need in another dialect only."""
+        cred = self.vault.items[account.facts.id].credential
+        if not self.settings.models.translate or need.websocket or self._natively(cred, need):
+            return False
+        return upstream_kind(cred, need.operation, need.dialect, need.model) is not None
 
 
 def _family(provider: Provider, model: str) -> str:

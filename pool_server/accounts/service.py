@@ -349,7 +349,7 @@ class Accounts:
         if ask.forced is not None and ask.forced != account.facts.id:
             return Refusal.NOT_FORCED
         cohort = self._view.cohort_of(account.facts.id)
-        return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket))
+        return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect))
 
     def _standing(self, account: Account, scopes: tuple[str, ...], now: float) -> Candidate:
         return judge(account, scopes, now, self._view.cohort_of(account.facts.id).latency).candidate

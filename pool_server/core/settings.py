@@ -148,6 +148,32 @@ class CodexSettings(Section, frozen=True):
     hold_conversations_mb: Count = 0  # 0 = off: nothing of a conversation is kept for replay
 
 
+class Fallback(Section, frozen=True):
+    """A model to serve instead, once the one asked for cannot be had for one of these reasons."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    on: tuple[Literal["quota", "overload"], ...] = ("quota", "overload")
+
+
+class Models(Section, frozen=True):
+    """Which model is served for which. `translate` False: each dialect serves accounts that speak it alone."""
+
+    aliases: dict[str, str] = {}
+    fallbacks: dict[str, list[Fallback]] = {}
+    translate: bool = True
+
+    def following(self, asked: str, served: str, *, quota: bool, overload: bool) -> str:
+        """The next model of the chain for `asked` after `served` that may be tried for one of these reasons, ""
+        where the chain ends."""
+        chain = self.fallbacks.get(asked, [])
+        names = [one.model for one in chain]
+        start = names.index(served) + 1 if served in names else 0
+        for one in chain[start:]:
+            if one.model != served and ((quota and "quota" in one.on) or (overload and "overload" in one.on)):
+                return one.model
+        return ""
+
+
 class Budgets(Section, frozen=True):
     """What one worker holds at most, whoever asks for it."""
 
@@ -191,6 +217,7 @@ class Settings(Section, frozen=True):
     alerts: Alerts = Alerts()
     backup: Backup = Backup()
     codex: CodexSettings = CodexSettings()
+    models: Models = Models()
     budgets: Budgets = Budgets()
     gemini_client_id: str = ""  # only from GEMINI_OAUTH_CLIENT_ID
     gemini_client_secret: str = ""  # only from GEMINI_OAUTH_CLIENT_SECRET

@@ -22,8 +22,6 @@ from pool_server.providers import Shield, network_fault
 HOLD_EVENTS = 32
 HOLD_BYTES = 256 << 10
 HOLD_S = 10.0
-KEEPALIVE_S = 15.0
-EARLY_HEADERS_S = 25.0  # a streaming client gets headers by then, whatever the upstream does
 LINGER_S = 5.0  # how long an upstream may keep its stream open after the terminal event
 CLIENT_FAULTS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
 
@@ -87,7 +85,8 @@ class Transformer(Protocol):
     `request` gets the decoded body and returns what goes up in its place, None to leave it. `feed` gets the answer's
     decoded bytes, which were metered before: whole events (one too large to hold comes in pieces) or pieces of a
     body; it returns what the client is to get for them, b"" for nothing. `finish` returns what is still to come when
-    the upstream's bytes have ended. `reads_all` is False where ordinary events may pass by it.
+    the upstream's bytes have ended, and raises `UnusableAnswerError` where nothing was returned and nothing can be.
+    `reads_all` is False where ordinary events may pass by it.
     """
 
     reads_all: bool
@@ -99,24 +98,8 @@ class Transformer(Protocol):
     def finish(self) -> bytes: ...
 
 
-class WaitTimers:
-    """How long either side of an exchange has waited. One for all its attempts."""
-
-    __slots__ = ("began", "waiting_since", "wrote_at")
-
-    def __init__(self, now: float) -> None:
-        self.began = self.wrote_at = now
-        self.waiting_since: float | None = None  # for the upstream; None while a slow client takes the time
-
-    def silent(self, now: float, limit_s: float) -> bool:
-        """Has the upstream said nothing for that long?"""
-        return self.waiting_since is not None and now - self.waiting_since >= limit_s
-
-    def headers_due(self, now: float) -> bool:
-        return now - self.began >= EARLY_HEADERS_S
-
-    def keep_alive_due(self, now: float) -> bool:
-        return now - self.wrote_at >= KEEPALIVE_S
+class UnusableAnswerError(Exception):
+    """A transformer can make nothing of the answer; the text says why."""
 
 
 class RelayedAnswer:
@@ -348,7 +331,11 @@ class StreamAnswer(RelayedAnswer):
         rest = b"".join(self._tail)
         self._drop_tail()
         if self._transformer is not None:
-            rest = (self._transformer.feed(rest) if rest else b"") + self._transformer.finish()
+            try:
+                rest = (self._transformer.feed(rest) if rest else b"") + self._transformer.finish()
+            except UnusableAnswerError as why:
+                self.over = False
+                return self.broken(network_fault(str(why)))
         rest = self._shield.feed(rest) + self._shield.rest()
         if end is not None:
             return self._with_held(end, rest)
@@ -396,12 +383,54 @@ class BufferedAnswer(RelayedAnswer):
             return step
         if step is None and not self.meter.complete:
             return self.broken(network_fault("the answer ended before it was complete"))
-        rest = self._shield.feed(self._transformer.finish()) if self._transformer is not None else b""
+        try:
+            rest = self._shield.feed(self._transformer.finish()) if self._transformer is not None else b""
+        except UnusableAnswerError as why:
+            return self.broken(network_fault(str(why)))
         rest += self._shield.rest()
         end = step or self._complete()
         self.ending = Ending.COMPLETE  # an error is a whole body too
         last, self._last = self._last, b""
         return self._with_held(end, last, rest)
+
+
+class FoldedAnswer(BufferedAnswer):
+    """Events that the client gets as one body, made by the transformer once they have ended."""
+
+    def feed(self, piece: Piece, now: float) -> Step:
+        assert isinstance(piece, bytes) and self._transformer is not None
+        signal = self.meter.feed(piece)
+        if signal is not Signal.RENDERED and signal is not Signal.NONE:
+            self.meter.limits.clear()
+        step = self._heed(signal & ~Signal.TERMINAL)
+        if isinstance(step, Fault):
+            return step
+        self._transformer.feed(piece)
+        if step is None and not signal & Signal.TERMINAL:
+            return WITHHOLD
+        self.done = True
+        return self._folded(step)
+
+    def finish(self, now: float) -> Step:
+        self.done = True
+        signal = self.meter.finish()
+        step = self._heed(signal) if signal & Signal.FAULT else None
+        if isinstance(step, Fault):
+            return step
+        if step is None and not self.meter.complete:
+            return self.broken(network_fault("the answer ended before it was complete"))
+        return self._folded(step)
+
+    def _folded(self, end: End | None) -> Step:
+        assert self._transformer is not None
+        try:
+            body = self._shield.feed(self._transformer.finish()) + self._shield.rest()
+        except UnusableAnswerError as why:
+            self.over = False
+            return self.broken(network_fault(str(why)))
+        end = end or self._complete()
+        self.ending = Ending.COMPLETE  # an error is a whole body too
+        return self._with_held(end, body)
 
 
 class FrameAnswer(RelayedAnswer):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pool_server import dialects
 from pool_server.core.enums import Operation, Outcome
 from pool_server.core.models import Usage
-from pool_server.ledger import JobState
+from pool_server.ledger import JobState, PriceFacts
 
 REQUEST_OUTPUT = 2_000  # tokens an answer is taken to have where nothing says how many
 
@@ -80,3 +80,16 @@ def _beyond(told: Usage, reserved: Usage | None) -> Usage:
         left -= taken
         setattr(more, name, used - taken)
     return more
+
+
+def price_facts(at: float, url: str, served: dialects.Served, tier: str, answered: str) -> PriceFacts:
+    """What of an answer sets its price; `tier` is the one asked for, `at` unix seconds."""
+    return PriceFacts(
+        at=at,
+        host=dialects.host_of(url),
+        tier=served.tier or tier,
+        speed=served.speed,
+        geo=served.geo,
+        answered=answered,
+        told=served.cost,
+    )

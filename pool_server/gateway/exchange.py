@@ -7,59 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from pool_server import dialects
-from pool_server.accounts import Accounts, Decision, OnboardingError, RefreshError, SelectionRequest
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Outcome, Provider, Transport
-from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage, UsageRecord
-from pool_server.core.settings import Settings
+from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Provider, Refusal, Transport
+from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage
 from pool_server.gateway import final_error, metrics
-from pool_server.gateway.answer import Transformer
-from pool_server.gateway.body import MEMORY_LIMIT
-from pool_server.gateway.counting import REQUEST_OUTPUT, CallFacts, Counted, count, job_key
-from pool_server.gateway.emulation.headroom import HeadroomGauge
-from pool_server.gateway.emulation.quota_headers import FriendView
-from pool_server.gateway.objects import ObjectAccess, Tracking
+from pool_server.gateway.counting import REQUEST_OUTPUT, price_facts
+from pool_server.gateway.http.body import MEMORY_LIMIT
+from pool_server.gateway.http.programs import program
+from pool_server.gateway.objects import Tracking
 from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
-from pool_server.gateway.programs import program
 from pool_server.gateway.routes import Route
-from pool_server.gateway.upstream import Upstream
-from pool_server.ledger import Ledger, PriceFacts, Quote
-from pool_server.providers import Credential, provider_module, providers_for, redact
-from pool_server.users import Denied, Principal, Reservation, Users
+from pool_server.gateway.services import Services
+from pool_server.gateway.translation import AttemptTranslation, CallTerms, translate
+from pool_server.providers import Credential, provider_module, providers_for
+from pool_server.users import Denied, Principal, Reservation
 
 log = logging.getLogger("pool_server.gateway")
 
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
+_SPENT = frozenset({Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.COOLING, Refusal.MODEL_COOLING})
 _BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
-
-
-@dataclass(slots=True)
-class Services:
-    """What the data plane works with; built once by the server."""
-
-    settings: Settings
-    accounts: Accounts
-    users: Users
-    ledger: Ledger
-    upstream: Upstream
-    gauge: HeadroomGauge
-    view: FriendView
-    transformer: Callable[[Exchange, Credential], Transformer | None]
-    access: ObjectAccess
-    stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
-
-
-def new_request_id(now: float) -> str:
-    """A sortable id: 11 hex digits of milliseconds, then 13 random ones."""
-    return f"{int(now * 1000):011x}{random.getrandbits(52):013x}"
 
 
 class Exchange:
@@ -100,9 +74,11 @@ class Exchange:
         self.continuity = Continuity(rooms.accounts, principal.user, route.dialect)
         self.resumed = False  # the pool holds the conversation that the request goes on with
         self.objects = Tracking(rooms.access, principal, route)
+        self.translation: AttemptTranslation | None = None  # of the attempt under way
+        self.asked = ""  # the model that the client named
         self.recorded = False
         self._ask: SelectionRequest | None = None
-        self._reservation: Reservation | None = None
+        self.reservation: Reservation | None = None
         self._attempt_started = 0.0
         self._judged: set[str] = set()
 
@@ -111,6 +87,39 @@ class Exchange:
         """Was the conversation so far had with another account than the one that is asked now?"""
         return self.continuity.foreign(self.account, self.decision.pinned if self.decision is not None else None)
 
+    @property
+    def call(self) -> ClientCall:
+        """What the account is asked."""
+        return self.upcall if self.translation is None else self.translation.call
+
+    def told(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """An answer's headers, with the model that served it where it is another than the one asked for."""
+        return headers if self.peek.model == self.asked else [*headers, ("X-Pool-Model", self.peek.model)]
+
+    async def translated(
+        self, credential: Credential, plain: Callable[[], Awaitable[bytes]], *, sealed: bool
+    ) -> AttemptTranslation | None:
+        """How this attempt's account is asked, None where the call goes up as it came. Raises `TranslationError`,
+        `BadBodyError`."""
+        route, peek, decision = self.route, self.peek, self.decision
+        own = route.forced is not None
+        native = not self.rooms.settings.models.translate or serves_natively(
+            credential, route.operation, route.dialect, peek.model, own_dialect=own
+        )
+        if native and credential.provider is not Provider.CODEX:
+            return None
+        terms = CallTerms(
+            dialect=route.dialect,
+            operation=route.operation,
+            model=peek.model,
+            stream=peek.stream,
+            exchange=self.id,
+            session=self.session_hash(),
+            seals=sealed and (decision is None or decision.pinned in (None, self.account)),
+            now=self.at,
+        )
+        return await translate(terms, credential, self.upcall, plain, native=native)
+
     # -- before the first attempt
 
     def look(self, headers: dict[str, str], body: Any, credential: str) -> None:
@@ -118,7 +127,8 @@ class Exchange:
         route = self.route
         self.peek = dialects.peek(route.operation, route.dialect, route.path, headers, body, credential=credential)
         self.continuity.look(self.peek)
-        self.upcall.model = self.peek.model
+        self.asked = self.peek.model
+        self._serve(self.rooms.settings.models.aliases.get(self.asked, self.asked))
         if dialects.makes_batch(self.upcall.method, route.path):
             self.requests = dialects.batch_size(body)
         self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
@@ -143,7 +153,7 @@ class Exchange:
         )
         if isinstance(answer, Denied):
             return final_error.denied(answer)
-        self._reservation = answer
+        self.reservation = answer
         return None
 
     def force_refused(self) -> ClientError | None:
@@ -180,6 +190,10 @@ class Exchange:
         them (`shed`: the body must be stripped); a lost response id or file is the client's to know.
         """
         account = await self._next()
+        while account is None and len(self.attempts) < self.rooms.settings.max_attempts and (other := self._fallback()):
+            self._serve(other)
+            self.tried.clear()
+            account = await self._next()
         if account is not None or self.decision is None or not self.decision.hard_lost or self.continuity.shed:
             return account
         if self.objects.holder:
@@ -190,6 +204,20 @@ class Exchange:
         self.peek.hard = ()
         drop_turn_state(self.upcall)
         return await self._next()
+
+    def _serve(self, model: str) -> None:
+        """Lets another model than the one asked for serve."""
+        self.peek.model = self.upcall.model = model
+        if model != self.asked and self.route.dialect is Dialect.GEMINI:  # its clients name the model in the path
+            self.upcall.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
+
+    def _fallback(self) -> str:
+        """The model to serve instead, "" for none: the operator's chain for the one asked for, for these reasons."""
+        refused = self.decision.refused if self.decision is not None else {}
+        kind = self.fault.kind if self.fault is not None else None
+        quota = kind in (FaultKind.QUOTA, FaultKind.RATE) or not _SPENT.isdisjoint(refused)
+        overload = kind in (FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK)
+        return self.rooms.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.rooms.settings.max_attempts and self.decision is not None:
@@ -218,6 +246,7 @@ class Exchange:
             exclude=frozenset(self.tried),
             forced=self.forced,
             websocket=self.route.websocket,
+            own_dialect=self.route.forced is not None,
         )
 
     def begin(self, account: str) -> Credential:
@@ -228,15 +257,15 @@ class Exchange:
         self.continuity.leave_turn_state(self.upcall, account)
         self.tried.add(account)
         self._attempt_started = time.monotonic()
-        self.attempts.append(Attempt(account, started_ms=self._since_start()))
+        self.attempts.append(Attempt(account, started_ms=self.since_start()))
         return credential
 
     def end(self, account: str) -> None:
         self.rooms.accounts.end(account, self.peek.model)
         if self.attempts and not self.recorded:  # a record that is on its way to the disk must not change
-            self._time_attempt()
+            self.time_attempt()
 
-    def _time_attempt(self) -> None:
+    def time_attempt(self) -> None:
         self.attempts[-1].ms = round((time.monotonic() - self._attempt_started) * 1000, 1)
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
@@ -322,13 +351,14 @@ class Exchange:
     def answered(self) -> None:
         """The first byte of an answer is here, which may still turn out to be none."""
         if self.first_byte_ms is None:
-            self.first_byte_ms = self._since_start()
+            self.first_byte_ms = self.since_start()
 
     def progressed(self, usage: Usage) -> None:
         """Corrects the reservation by what the stream reported so far."""
-        if self._reservation is not None and usage.known:
-            cost = self.rooms.ledger.price(self.peek.model, usage, self._price_facts())
-            self.rooms.users.progress(self._reservation, usage.total, cost.dollars)
+        if self.reservation is not None and usage.known:
+            facts = price_facts(self.at, self.upstream_url, self.served, self.peek.tier, self.answered_model)
+            cost = self.rooms.ledger.price(self.peek.model, usage, facts)
+            self.rooms.users.progress(self.reservation, usage.total, cost.dollars)
 
     def succeeded(self, account: str, response_id: str, *, unsealed: bool = False) -> None:
         """The answer came to its good end. `unsealed`: the account was not shown what is sealed in the request, and is
@@ -349,117 +379,11 @@ class Exchange:
             decision = msgspec.structs.replace(decision, hard_lost=False)
         return final_error.unserved(decision, self.fault, self.providers, self.peek.model, time.time())
 
-    async def record(self, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:
-        """Settles the reservation and makes the record durable; the second call does nothing."""
-        if self.recorded:
-            return
-        self.recorded = True
-        if self.attempts and not self.attempts[-1].ms:  # it is still under way
-            self._time_attempt()
-        job, counted = self._count(outcome)
-        usage = self.usage = counted.usage
-        quote = self.rooms.ledger.price(self._model(), usage, self._price_facts()) if usage.counted else Quote(None)
-        sheet = self._sheet(outcome, status, redact(message)[:300] if message else "", quote, partial)
-        sheet.job, sheet.reserved = job, counted.reserved
-        saved = self.rooms.ledger.record(sheet)
-        self._settle(counted, quote)  # while the disk is busy
-        metrics.exchange_ended(sheet.provider, self.route.dialect.value, outcome.value).inc()
-        try:
-            await saved  # cancelled, it is written all the same
-        except Exception as error:  # a full disk must not take the answer away from the client
-            log.warning("exchange %s is not recorded: %s", self.id, redact(str(error)))
-
-    def _sheet(self, outcome: Outcome, status: int, message: str, quote: Quote, partial: bool) -> UsageRecord:
-        return UsageRecord(
-            id=self.id,
-            at=self.at,
-            user=self.principal.user,
-            key=self.principal.key,
-            provider=self._provider(),
-            account=self.account,
-            model=self._model(),
-            dialect=self.route.dialect.value,
-            transport=self.transport.value,
-            operation=self.route.operation.value,
-            status=status,
-            outcome=outcome.value,
-            message=message,
-            usage=self.usage,
-            cost=quote.dollars,
-            cost_basis=quote.basis.value,
-            partial=partial,
-            attempts=self.attempts,
-            first_byte_ms=self.first_byte_ms,
-            total_ms=self._since_start(),
-            request_bytes=self.request_bytes,
-            response_bytes=self.response_bytes,
-            agent=self.agent,
-            project=self.project,
-            session=self._session_hash(),
-            tier=self.served.tier or self.peek.tier,
-            speed=self.served.speed,
-            geo=self.served.geo,
-            answered=self.answered_model if self.answered_model != self._model() else "",
-            decision=self.decision.record() if self.decision is not None else {},
-        )
-
-    def _model(self) -> str:
-        return self.peek.model or self.answered_model
-
-    def _price_facts(self) -> PriceFacts:
-        served = self.served
-        return PriceFacts(
-            at=self.at,
-            host=dialects.host_of(self.upstream_url),
-            tier=served.tier or self.peek.tier,
-            speed=served.speed,
-            geo=served.geo,
-            answered=self.answered_model,
-            told=served.cost,
-        )
-
-    def _settle(self, counted: Counted, quote: Quote) -> None:
-        """Charges the user's limits; an exchange nobody answered costs nothing."""
-        if self._reservation is None:
-            return
-        charged = counted.charged
-        if charged is None:
-            self.rooms.users.release(self._reservation)
-            return
-        cost = quote.dollars
-        if charged is not counted.usage:  # of a job, before or after its usage is known
-            cost = self.rooms.ledger.price(self._model(), charged, self._price_facts()).dollars
-        self.rooms.users.settle(self._reservation, charged, cost)
-
-    def _count(self, outcome: Outcome) -> tuple[str, Counted]:
-        """The job the exchange is about, if it is about one, and what is recorded and charged."""
-        method, path = "POST" if self.route.websocket else self.upcall.method, self.route.path
-        identity = dialects.identity(method, path, self.response_id, stored=self.peek.stored)
-        job = job_key(self.account, identity)
-        call = CallFacts(
-            self.route.operation,
-            method,
-            path,
-            self.request_bytes,
-            self.response_bytes,
-            streamed=self.transport is not Transport.BUFFERED,
-            answered=self.first_byte_ms is not None,
-            outcome=outcome,
-            pending=self.pending,
-            requests=self.requests,
-        )
-        return job, count(self.usage, call, self.rooms.ledger.job(job) if job and method == "GET" else None)
-
-    def _provider(self) -> str:
-        if self.account:
-            return self.account.partition(":")[0]
-        return self.providers[0].value if self.providers else ""
-
-    def _session_hash(self) -> str:
+    def session_hash(self) -> str:
         if not self.peek.session:
             return ""
         text = f"{self.principal.user}|{self.peek.session}".encode()
         return hashlib.blake2b(text, digest_size=6).hexdigest()
 
-    def _since_start(self) -> float:
+    def since_start(self) -> float:
         return round((time.monotonic() - self.started) * 1000, 1)

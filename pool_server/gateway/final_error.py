@@ -5,7 +5,7 @@ from __future__ import annotations
 from pool_server.accounts import Decision
 from pool_server.core.enums import Denial, ErrorKind, FaultKind, Provider, Refusal
 from pool_server.core.models import ClientError, Fault
-from pool_server.gateway.body import SpoolFullReason
+from pool_server.gateway.http.body import SpoolFullReason
 from pool_server.users import Denied
 
 _OPERATOR = frozenset({Refusal.NEEDS_LOGIN, Refusal.SUSPENDED, Refusal.DISABLED, Refusal.EXPIRED})
@@ -127,3 +127,9 @@ def _no_account(name: str, refusals: set[Refusal], fault: Fault | None, provider
     else:
         message = f"The pool has no {name} account; the operator must put a credential file into its pool folder."
     return ClientError(ErrorKind.NO_ACCOUNT, message, 503, provider=provider)
+
+
+def resend() -> ClientError:
+    """A conversation that nobody can go on with by an id."""
+    message = "This conversation must be sent again in full."
+    return ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found")

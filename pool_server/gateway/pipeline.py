@@ -16,9 +16,10 @@ from enum import Enum
 import msgspec
 
 from pool_server import dialects
-from pool_server.core.enums import ErrorKind, FaultKind, Outcome, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Outcome, Transport
 from pool_server.core.models import ClientError, Fault
-from pool_server.gateway import metrics
+from pool_server.dialects.translation import TranslationError
+from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import (
     CLIENT_FAULTS,
     LINGER_S,
@@ -26,17 +27,27 @@ from pool_server.gateway.answer import (
     BufferedAnswer,
     End,
     Ending,
+    FoldedAnswer,
     FrameAnswer,
     Piece,
     RelayedAnswer,
     Step,
     StreamAnswer,
     Transformer,
-    WaitTimers,
     Write,
 )
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.transports import LIVED_TOO_LONG, ClientTransport, UpstreamAnswer, UpstreamRefusal
+from pool_server.gateway.recording import OUTCOMES, record
+from pool_server.gateway.translation import NoAnswer
+from pool_server.gateway.transports import (
+    LIVED_TOO_LONG,
+    ClientTransport,
+    UpstreamAnswer,
+    UpstreamRefusal,
+    WaitTimers,
+    content_length,
+    inflater_of,
+)
 from pool_server.gateway.websocket.bridge import ContinuationLostError
 from pool_server.http1 import ClientDisconnectedError, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module, redact
@@ -44,24 +55,6 @@ from pool_server.providers import Credential, Shield, network_fault, provider_mo
 log = logging.getLogger("pool_server.gateway")
 
 _GONE = (asyncio.CancelledError, ClientDisconnectedError)
-
-# How an exchange that ended with an error of the pool's own is counted.
-OUTCOMES = {
-    ErrorKind.AUTH: Outcome.DENIED,
-    ErrorKind.FORBIDDEN: Outcome.DENIED,
-    ErrorKind.LIMIT: Outcome.DENIED,
-    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
-    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
-    ErrorKind.UNREACHABLE: Outcome.UPSTREAM,
-    ErrorKind.BAD_REQUEST: Outcome.REQUEST_FAULT,
-    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
-    ErrorKind.TOO_LARGE: Outcome.REQUEST_FAULT,
-    ErrorKind.UPGRADE: Outcome.REQUEST_FAULT,
-    ErrorKind.DRAINING: Outcome.CUT,
-    ErrorKind.BUSY: Outcome.DENIED,
-    ErrorKind.CUT: Outcome.CUT,
-    ErrorKind.CONTINUATION: Outcome.UPSTREAM,
-}
 
 
 class Cure(Enum):
@@ -121,9 +114,11 @@ class Pipeline:
         try:
             error = await self._attempts(self._ask)
         except ContinuationLostError:
-            error = _resend()
+            error = final_error.resend()
         except dialects.BadBodyError as wrong:
             error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400)
+        except TranslationError as wrong:
+            error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400, code="unsupported_value")
         if error is not None:
             await self.refuse(error)
 
@@ -144,7 +139,7 @@ class Pipeline:
             outcome = OUTCOMES[error.kind]
             if error.kind is ErrorKind.CONTINUATION and not self._x.attempts:
                 outcome = Outcome.REQUEST_FAULT
-        await self._x.record(outcome, error.status, error.message)
+        await record(self._x, outcome, error.status, error.message)
         await self._transport.tell(error)
 
     def stop(self, outcome: Outcome, error: ClientError) -> None:
@@ -159,14 +154,14 @@ class Pipeline:
                 x.response_bytes = self._transport.sent
             status = self._transport.status or (499 if error is None else error.status)
             message = "" if error is None else error.message
-            await x.record(outcome, status, message, partial=True)
+            await record(x, outcome, status, message, partial=True)
         if error is not None:
             await self._transport.tell(error)
 
     async def _give_up(self) -> None:
         error = ClientError(ErrorKind.UNREACHABLE, "The pool failed to serve this request.", 500)
         try:
-            await self._x.record(Outcome.UPSTREAM, error.status, error.message, partial=True)
+            await record(self._x, Outcome.UPSTREAM, error.status, error.message, partial=True)
             await self._transport.tell(error)
         except OSError as failure:
             log.warning("exchange %s: %s", self._x.id, redact(str(failure)))
@@ -187,6 +182,8 @@ class Pipeline:
                 fault = await self._cured(attempt)
             finally:
                 x.end(account)
+                if x.translation is not None:
+                    x.translation.close()
             if fault is None:
                 return None
             x.failed(account, self._credential, fault, x.usage)
@@ -241,9 +238,16 @@ class Pipeline:
     async def _ask(self) -> Fault | None:
         """One upstream request; None when the client has its answer."""
         x, transport = self._x, self._transport
+        if x.translation is not None:
+            x.translation.close()
+        x.translation = await x.translated(self._credential, self._plain, sealed=not self._unsealed)
         self.shield = Shield(self._credential)
-        x.upstream_url = transport.prepare(self._credential)
-        opened = await transport.open(self._account, self._credential, await self._body())
+        opened: UpstreamAnswer | UpstreamRefusal | Fault
+        if x.translation is not None and x.translation.estimated:
+            self._transformer, opened = x.translation, NoAnswer()
+        else:
+            x.upstream_url = transport.prepare(self._credential)
+            opened = await transport.open(self._account, self._credential, await self._body())
         if isinstance(opened, Fault):
             return opened
         if opened.fields:
@@ -270,7 +274,12 @@ class Pipeline:
         Every change of a request for the account that was chosen is made here: what only another account can read is
         left out, then the attempt's transformer has its turn.
         """
+        if self._x.translation is not None:
+            self._transformer = self._x.translation
+            return self._x.translation.body
         body = await self._without_sealed() if self._unsealed else None
+        if self._x.asked != self._x.peek.model and self._x.route.dialect is not Dialect.GEMINI:
+            body = dialects.splice(await self._plain() if body is None else body, {"model": self._x.peek.model})
         self._transformer = self._x.rooms.transformer(self._x, self._credential)
         if self._transformer is not None:
             body = self._transformer.request(await self._plain() if body is None else body) or body
@@ -298,7 +307,9 @@ class Pipeline:
             return fault
         x.failed(self._account, self._credential, fault)
         x.first_byte_ms = None
-        await x.record(Outcome.REQUEST_FAULT, refusal.status, fault.message)
+        await record(x, Outcome.REQUEST_FAULT, refusal.status, fault.message)
+        if x.translation is not None:
+            refusal = x.translation.refusal(refusal)
         await self._transport.refuse(refusal, fault, self.shield)
         return None
 
@@ -307,7 +318,7 @@ class Pipeline:
     async def _relay(self, source: UpstreamAnswer) -> Fault | None:
         """Carries the answer to the client; a fault when another account may still give one."""
         try:
-            inflater = _inflater(source.fields)
+            inflater = inflater_of(source.fields)
         except dialects.BadEncodingError:
             return network_fault("the answer came in a content coding that was not asked for")
         answer = self._answer = self._new_answer(source)
@@ -376,7 +387,14 @@ class Pipeline:
             return FrameAnswer(dialects.frame_meter(), self, status=200, now=now)
         stream = "event-stream" in source.fields.get("content-type", "")
         x.transport = Transport.SSE if stream else Transport.BUFFERED
-        meter = dialects.meter(x.route.dialect, x.route.operation, stream=stream)
+        dialect, operation = x.route.dialect, x.route.operation
+        if (translation := x.translation) is not None:
+            dialect, operation = translation.dialect, translation.operation
+            translation.events = stream
+            x.transport = Transport.SSE if translation.stream else Transport.BUFFERED
+        meter = dialects.meter(dialect, operation, stream=stream)
+        if stream and translation is not None and not translation.stream:
+            return FoldedAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
         if not stream:
             return BufferedAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
         return StreamAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
@@ -431,7 +449,7 @@ class Pipeline:
         if answer.over and not answer.streams:  # all of it is here
             length = sum(map(len, pieces))
         elif not answer.streams and self._transformer is None:
-            length = _content_length(self._source)
+            length = content_length(self._source)
         return self._transport.begin(pieces, length, self.shield)
 
     async def _ended(self, end: End, answer: RelayedAnswer) -> None:
@@ -446,7 +464,7 @@ class Pipeline:
             x.failed(self._account, self._credential, end.fault)
         x.heard(answer.meter)
         x.response_bytes = self._transport.sent + sum(map(len, end.pieces)) + answer.withheld
-        await x.record(end.outcome, end.status, end.message, partial=end.fault is not None)
+        await record(x, end.outcome, end.status, end.message, partial=end.fault is not None)
 
     def _cut_error(self) -> ClientError:
         provider = self._credential.provider
@@ -479,22 +497,3 @@ class Pipeline:
         if due and (answer is None or answer.clean):
             transport.keep_alive()
             timers.wrote_at = now
-
-
-def _inflater(fields: dict[str, str]) -> dialects.Inflater | None:
-    """Decodes what an upstream has encoded unasked, so that it can be read. Raises `BadEncodingError`."""
-    encoding = fields.get("content-encoding", "").strip().lower()
-    return dialects.Inflater(encoding) if encoding not in ("", "identity") else None
-
-
-def _content_length(source: UpstreamAnswer | None) -> int | None:
-    """What an upstream that encoded nothing said of its body's length."""
-    if source is None or source.fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return None
-    text = source.fields.get("content-length", "")
-    return int(text) if text.isdigit() else None
-
-
-def _resend() -> ClientError:
-    message = "This conversation must be sent again in full."
-    return ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found")

@@ -20,17 +20,18 @@ from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
-from pool_server.gateway.body import Spool
 from pool_server.gateway.emulation.answers import LocalAnswers
 from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
-from pool_server.gateway.exchange import Exchange, Services
-from pool_server.gateway.headers import credentials, navigates
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.http.body import Spool
 from pool_server.gateway.http.decoding import BodyDecoder
 from pool_server.gateway.http.handler import HttpExchange
+from pool_server.gateway.http.headers import credentials, navigates
 from pool_server.gateway.http.stream_usage import UsageQuestion
 from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners, uploads
 from pool_server.gateway.routes import Route, match
+from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.handler import CodexSocket, socket_application
 from pool_server.gateway.websocket.held_conversations import HeldConversations

@@ -7,12 +7,37 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pool_server import dialects
 from pool_server.core.models import ClientError, Fault
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.http1 import UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield
 
 LIVED_TOO_LONG = "websocket_connection_limit_reached"  # the provider's word for: connect again
+
+
+KEEPALIVE_S = 15.0
+EARLY_HEADERS_S = 25.0  # a streaming client gets headers by then, whatever the upstream does
+
+
+class WaitTimers:
+    """How long either side of an exchange has waited. One for all its attempts."""
+
+    __slots__ = ("began", "waiting_since", "wrote_at")
+
+    def __init__(self, now: float) -> None:
+        self.began = self.wrote_at = now
+        self.waiting_since: float | None = None  # for the upstream; None while a slow client takes the time
+
+    def silent(self, now: float, limit_s: float) -> bool:
+        """Has the upstream said nothing for that long?"""
+        return self.waiting_since is not None and now - self.waiting_since >= limit_s
+
+    def headers_due(self, now: float) -> bool:
+        return now - self.began >= EARLY_HEADERS_S
+
+    def keep_alive_due(self, now: float) -> bool:
+        return now - self.wrote_at >= KEEPALIVE_S
 
 
 class UpstreamRefusal(msgspec.Struct, frozen=True):
@@ -102,3 +127,17 @@ class ClientTransport(Protocol):
 
     async def tell(self, error: ClientError) -> None:
         """Tells the client an error of the pool's own, whichever stage the answer is in."""
+
+
+def inflater_of(fields: dict[str, str]) -> dialects.Inflater | None:
+    """Decodes what an upstream has encoded unasked, so that it can be read. Raises `BadEncodingError`."""
+    encoding = fields.get("content-encoding", "").strip().lower()
+    return dialects.Inflater(encoding) if encoding not in ("", "identity") else None
+
+
+def content_length(source: UpstreamAnswer | None) -> int | None:
+    """What an upstream that encoded nothing said of its body's length."""
+    if source is None or source.fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        return None
+    text = source.fields.get("content-length", "")
+    return int(text) if text.isdigit() else None

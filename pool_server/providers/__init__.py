@@ -27,7 +27,7 @@ from pool_server.providers.openai.module import OpenAI
 from pool_server.providers.qwen.module import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
 from pool_server.providers.requests import client_headers
-from pool_server.providers.routing import providers_for
+from pool_server.providers.routing import family_of, has_model, providers_for, surely_has_model
 from pool_server.providers.shield import Shield
 
 _CODEX = Codex()
@@ -66,11 +66,14 @@ __all__ = [
     "base_for",
     "catalogue_request",
     "client_headers",
+    "family_of",
     "fingerprint",
+    "has_model",
     "network_fault",
     "provider_module",
     "providers_for",
     "redact",
     "refuse_unnamed",
     "short",
+    "surely_has_model",
 ]

@@ -1,8 +1,11 @@
-"""Which providers may answer a call."""
+"""Which providers may answer a call, and whose model a name is as far as the name tells (the vendors' lists)."""
 
 from __future__ import annotations
 
+import re
+
 from pool_server.core.enums import Dialect, Operation, Provider
+from pool_server.providers.credential import Credential
 from pool_server.providers.qwen.names import qwen_model
 
 # The vendors whose accounts may speak a dialect, its own first: an API key in any vendor's file can be for any
@@ -27,3 +30,46 @@ def providers_for(dialect: Dialect, operation: Operation, model: str, forced: Pr
     if dialect is Dialect.CHAT and not model:
         return _WITHOUT_QWEN
     return _QWEN_FIRST if dialect is Dialect.CHAT and qwen_model(model) else _BY_DIALECT[dialect]
+
+
+_OPENAI = re.compile(
+    r"(gpt-|chatgpt|codex-|computer-use|o[134](-|$)|text-embedding-|dall-e|whisper|tts-|omni-moderation)"
+)
+_OWN = {
+    Provider.CODEX: Provider.CODEX,
+    Provider.OPENAI: Provider.CODEX,
+    Provider.CLAUDE: Provider.CLAUDE,
+    Provider.GEMINI: Provider.GEMINI,
+    Provider.QWEN: Provider.QWEN,
+}
+
+
+def family_of(model: str) -> Provider | None:
+    """The vendor whose model this is (CODEX for all of OpenAI's), None where the name does not tell."""
+    name = model.lower().rpartition("/")[2]
+    if name.startswith("claude"):
+        return Provider.CLAUDE
+    if name.startswith(("gemini", "learnlm")):
+        return Provider.GEMINI
+    if _OPENAI.match(name):
+        return Provider.CODEX
+    return Provider.QWEN if qwen_model(name) else None
+
+
+def has_model(cred: Credential, model: str) -> bool:
+    """Whether the account's vendor has this model, as far as names tell: a list in the file is the last word, an
+    endpoint of somebody's own may have any."""
+    if cred.models or cred.base_url:
+        return True
+    family = family_of(model)
+    return family is None or family is _OWN.get(cred.provider, family)
+
+
+def surely_has_model(cred: Credential, model: str) -> bool:
+    """Whether it is known to have it: listed in the file, or of the vendor's own name."""
+    if cred.models:
+        return True  # whether it is in the list is asked elsewhere
+    family = family_of(model)
+    if cred.base_url:
+        return family is None
+    return family is not None and family is _OWN.get(cred.provider)

@@ -43,7 +43,8 @@ def test_a_declared_dialect_is_served_whatever_the_file_is_called(
 ) -> None:
     pool = Pool(tmp_path, {f"{vendor}_a.json": {"api_key": KEY, "base_url": AT, "dialects": [dialect.value]}})
     for asked in OPERATIONS:
-        assert (pool.accounts.select(call(asked)).account is not None) is (asked is dialect)
+        decision = pool.accounts.select(call(asked))
+        assert (decision.account is not None and not decision.translated) is (asked is dialect)
 
 
 def test_an_endpoint_that_says_nothing_is_asked_where_nobody_else_serves(tmp_path: Path) -> None:

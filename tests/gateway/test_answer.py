@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from pool_server.core.enums import Dialect, FaultKind, Outcome
 from pool_server.gateway import answer as answers
-from pool_server.gateway.answer import End, Ending, WaitTimers, Write
+from pool_server.gateway import transports
+from pool_server.gateway.answer import End, Ending, Write
+from pool_server.gateway.transports import WaitTimers
 from tests.gateway.playbook import MASK, SECRET, Playbook, body, delta, event, frame, frames, stream
 
 ROLE = event({"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}]})
@@ -282,7 +284,7 @@ def test_the_clock_knows_who_is_waited_for() -> None:
     assert not timers.silent(10_000.0, 5.0)  # nobody waits for the upstream
     timers.waiting_since = 200.0
     assert [timers.silent(now, 5.0) for now in (204.9, 205.0)] == [False, True]
-    early, alive = answers.EARLY_HEADERS_S, answers.KEEPALIVE_S
+    early, alive = transports.EARLY_HEADERS_S, transports.KEEPALIVE_S
     assert [timers.headers_due(100.0 + s) for s in (early - 0.1, early)] == [False, True]
     timers.wrote_at = 300.0
     assert [timers.keep_alive_due(300.0 + s) for s in (alive - 0.1, alive)] == [False, True]

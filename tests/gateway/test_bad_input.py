@@ -12,8 +12,7 @@ import pytest
 from pool_server.core.enums import Outcome, Strategy
 from pool_server.core.models import Usage
 from pool_server.core.settings import Choosing
-from pool_server.gateway import answer as answers
-from pool_server.gateway import service
+from pool_server.gateway import service, transports
 from tests.fakes import Gate, account, faults, plays
 from tests.gateway.stack import Stack, chat, messages, responses, run
 
@@ -119,8 +118,8 @@ def test_an_upstream_silent_within_its_answer_is_cut_off(tmp_path: Path, monkeyp
 
 def test_silence_is_bridged_with_what_each_client_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "TICK_S", 0.01)
-    monkeypatch.setattr(answers, "KEEPALIVE_S", 0.05)
-    monkeypatch.setattr(answers, "EARLY_HEADERS_S", 0.05)
+    monkeypatch.setattr(transports, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(transports, "EARLY_HEADERS_S", 0.05)
     gemini = {"model": "gemini-2.5-pro", "request": {}}
     calls = [
         ("codex:one", "/v1/responses", responses(), b"keepalive"),
@@ -155,7 +154,7 @@ def test_silence_is_bridged_with_what_each_client_survives(tmp_path: Path, monke
 
 def test_a_fault_after_early_headers_still_moves_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "TICK_S", 0.01)
-    monkeypatch.setattr(answers, "EARLY_HEADERS_S", 0.03)
+    monkeypatch.setattr(transports, "EARLY_HEADERS_S", 0.03)
 
     async def test() -> None:
         two = [account("claude:one", priority=1), account("claude:two", priority=2)]

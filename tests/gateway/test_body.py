@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from pool_server.core import memory
 from pool_server.core.settings import Budgets, Limits
-from pool_server.gateway import body as module
-from pool_server.gateway.body import CROWDED_LIMIT, FULL_LIMIT, MEMORY_LIMIT, Body, Spool, SpoolFullError
+from pool_server.gateway.http import body as module
+from pool_server.gateway.http.body import CROWDED_LIMIT, FULL_LIMIT, MEMORY_LIMIT, Body, Spool, SpoolFullError
 from tests.fakes import account
 from tests.gateway.stack import Stack, messages, run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pool_server.core.enums import CredentialKind, Provider
-from pool_server.gateway.headers import credentials, downward, query_without_key, upward
+from pool_server.gateway.http.headers import credentials, downward, query_without_key, upward
 from pool_server.providers import Credential, Shield
 
 SHIELD = Shield(Credential(Provider.OPENAI, "openai:a", CredentialKind.API_KEY, api_key="sk-Secret/of=it"))

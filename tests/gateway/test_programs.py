@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.gateway.programs import program
+from pool_server.gateway.http.programs import program
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestServer
 from pool_server.core.enums import Outcome
 from pool_server.core.settings import Upstreams
 from pool_server.gateway import answer as answers
-from pool_server.gateway import service
+from pool_server.gateway import service, transports
 from pool_server.gateway.websocket import handler, links
 from tests.fakes import Gate, Surface, account, plays
 from tests.gateway.sockets import BY_PRIORITY, create, final_id, socket, two
@@ -349,7 +349,7 @@ def test_a_drain_lets_the_turn_finish_and_starts_no_other(tmp_path: Path) -> Non
 
 def test_a_silent_turn_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "TICK_S", 0.01)
-    monkeypatch.setattr(answers, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(transports, "KEEPALIVE_S", 0.05)
 
     async def test() -> None:
         gate = Gate()

@@ -29,6 +29,7 @@ class Need(msgspec.Struct, frozen=True):
     dialect: Dialect
     model: str
     websocket: bool = False
+    own_dialect: bool = False  # whoever asks wants the vendor's own dialect spoken upstream
 
 
 Fit = Callable[[Account, Need], Refusal | None]

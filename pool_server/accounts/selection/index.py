@@ -34,7 +34,7 @@ class Cohort:
     """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte; `guessed`: see
     `AccountFacts`."""
 
-    __slots__ = ("fits", "guessed", "lanes", "latency", "members", "provider", "scoped")
+    __slots__ = ("fits", "guessed", "lanes", "latency", "members", "provider", "scoped", "translated")
 
     def __init__(self, provider: Provider, guessed: tuple[Dialect, ...] = ()) -> None:
         self.provider = provider
@@ -43,6 +43,7 @@ class Cohort:
         self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
         self.fits: dict[Need, Refusal | None] = {}
+        self.translated: dict[Need, bool] = {}
         self.latency: float | None = None
 
     def concerned(self, scopes: tuple[str, ...]) -> set[str]:
@@ -74,13 +75,21 @@ class SelectionIndex:
     through `put`, `remove` and `touch`; `advance` brings everything up to a moment and precedes each choice.
     """
 
-    def __init__(self, *, strategy: Strategy, fit: Fit, family: Family) -> None:
+    def __init__(
+        self,
+        *,
+        strategy: Strategy,
+        fit: Fit,
+        family: Family,
+        translated: Callable[[Account, Need], bool] = lambda account, need: False,
+    ) -> None:
         self.strategy = strategy
         self.locked = ""
         self.accounts: dict[str, Account] = {}
         self.by_provider: dict[Provider, list[Cohort]] = {}
         self.on_settled: Callable[[Account], None] | None = None
         self._fit = fit
+        self._translated = translated
         self._family = family
         self._cohorts: dict[tuple[object, ...], Cohort] = {}
         self._home: dict[str, Cohort] = {}
@@ -147,6 +156,7 @@ class SelectionIndex:
         """Forget what kinds of accounts serve (the settings may have changed it)."""
         for cohort in self._cohorts.values():
             cohort.fits.clear()
+            cohort.translated.clear()
 
     def advance(self, now: float) -> None:
         """Bring the order up to `now` (unix seconds). Costs by what changed, not by how many accounts there
@@ -216,6 +226,17 @@ class SelectionIndex:
         if len(cohort.fits) >= FITS_KEPT:
             cohort.fits.clear()
         found = cohort.fits[need] = self._fit(next(iter(cohort.members.values())), need)
+        return found
+
+    def translated(self, cohort: Cohort, need: Need) -> bool:
+        """Whether accounts of this kind, which serve the need, do so in another dialect."""
+        try:
+            return cohort.translated[need]
+        except KeyError:
+            pass
+        if len(cohort.translated) >= FITS_KEPT:
+            cohort.translated.clear()
+        found = cohort.translated[need] = self._translated(next(iter(cohort.members.values())), need)
         return found
 
     def cohort_of(self, account_id: str) -> Cohort:

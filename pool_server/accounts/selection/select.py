@@ -46,6 +46,7 @@ class SelectionRequest(msgspec.Struct):
     forced: str | None = None
     websocket: bool = False
     holder: str = ""
+    own_dialect: bool = False
 
 
 class Affinity(msgspec.Struct, frozen=True):
@@ -62,8 +63,9 @@ class Decision(msgspec.Struct):
     """Who serves, and why.
 
     `retry_at`: the nearest return (unix seconds) when `account` is None and one is known. `probe`: the request
-    tests a resting account. `hard_lost`: a hard pin exists, but its account cannot serve. `refused` counts all
-    refusals, `eligible` all accounts that could have served; `candidates` names some of both, the winner first.
+    tests a resting account. `translated`: the account speaks another dialect than the client. `hard_lost`: a hard
+    pin exists, but its account cannot serve. `refused` counts all refusals, `eligible` all accounts that could have
+    served; `candidates` names some of both, the winner first.
     """
 
     account: str | None
@@ -74,6 +76,7 @@ class Decision(msgspec.Struct):
     probe: bool = False
     hard_lost: bool = False
     pinned: str | None = None
+    translated: bool = False
     eligible: int = 0
     refused: dict[Refusal, int] = {}
 
@@ -86,6 +89,7 @@ class Decision(msgspec.Struct):
             "pinned": self.pinned,
             "probe": self.probe,
             "hard_lost": self.hard_lost,
+            **({"translated": True} if self.translated else {}),
             "retry_at": self.retry_at,
             "eligible": self.eligible,
             "refused": {str(refusal): n for refusal, n in self.refused.items()},
@@ -126,7 +130,7 @@ def temporary(live: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
 class _Choice:
     """One choice being made: the lanes that can serve, and what was found in them."""
 
-    __slots__ = ("ask", "explain", "held", "need", "now", "refused", "stands", "view")
+    __slots__ = ("ask", "explain", "held", "later", "need", "now", "refused", "stands", "view")
 
     def __init__(self, ask: SelectionRequest, view: SelectionIndex, now: float, held: Affinity, explain: bool) -> None:
         self.ask = ask
@@ -134,20 +138,35 @@ class _Choice:
         self.view = view
         self.now = now
         self.held = held
-        self.need = Need(ask.operation, ask.dialect, ask.model, ask.websocket)
+        self.need = Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect)
         self.refused: dict[Refusal, int] = {}
         self.stands: list[tuple[Cohort, Shortlist]] = []
+        self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
         for provider in ask.providers:
             for cohort in view.by_provider.get(provider, ()):
                 unfit = view.unfit(cohort, self.need)
-                if unfit is None:
+                if unfit is None and view.translated(cohort, self.need):
+                    self.later.append(cohort)
+                elif unfit is None:
                     kind = guesses if ask.dialect in cohort.guessed else self.stands
                     kind.append((cohort, view.stand(cohort, self.need, now)))
                 else:
                     _add(self.refused, unfit, len(cohort.members))
         if not self.stands or ask.forced is not None or held.hard is not None:
             self.stands += guesses
+        if ask.forced is not None or held.hard is not None or not self.stands or self._pinned_later():
+            self._widen()
+
+    def _pinned_later(self) -> bool:
+        """Does the conversation live on an account that serves it in another dialect?"""
+        pinned = self.held.pinned or self.view.locked
+        return bool(self.later) and pinned in self.view.accounts and self.view.cohort_of(pinned) in self.later
+
+    def _widen(self) -> None:
+        """Takes in the accounts that serve this in another dialect."""
+        self.stands += [(cohort, self.view.stand(cohort, self.need, self.now)) for cohort in self.later]
+        self.later = []
 
     def decide(self) -> Decision:
         ask = self.ask
@@ -166,6 +185,9 @@ class _Choice:
         if not ask.exclude and pinned is None and (probe := self._probe()) is not None:
             return self._won(probe, ChoiceReason.PROBE)
         best = self._best()
+        if best is None and self.later:
+            self._widen()
+            best = self._best()
         if best is not None:
             return self._won(best, ChoiceReason.BORROWED if self._borrows(pinned) else ChoiceReason.BEST)
         if not ask.exclude and (resort := self._last_resort()) is not None:
@@ -285,12 +307,16 @@ class _Choice:
             return Refusal.PROVIDER
         return self.view.unfit(cohort, self.need) or Refusal.PROVIDER
 
+    def _translated(self, account_id: str) -> bool:
+        return self.view.translated(self.view.cohort_of(account_id), self.need)
+
     def _won(self, account_id: str, reason: ChoiceReason) -> Decision:
         if self.explain:
             decision = self._decision(account_id, reason)
         else:
             decision = Decision(account_id, reason, self.view.strategy, [], pinned=self.held.pinned)
         decision.probe = reason is ChoiceReason.PROBE
+        decision.translated = self._translated(account_id)
         return decision
 
     def _nobody(self) -> Decision:

@@ -409,6 +409,10 @@ class ResponseTranslator:
         answer = self._fold.answer if self._fold is not None else None
         return msgspec.json.encode(_write_whole(self._client, answer, self._created, self._echo)) if answer else b""
 
+    def close(self) -> None:
+        """Nothing more is fed: what refers to itself is undone."""
+        self.__dict__.pop("_scanner", None)
+
     # What the scanner asks
 
     def event(self, event: bytes) -> int:

@@ -11,16 +11,18 @@ from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
 from pool_server.core.models import ClientCall, ClientError
 from pool_server.gateway import final_error, metrics
-from pool_server.gateway.body import Body, SpoolFullError
 from pool_server.gateway.emulation.answers import LocalRequest
-from pool_server.gateway.exchange import Exchange, new_request_id
-from pool_server.gateway.headers import query_without_key, upward
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.http.body import Body, SpoolFullError
 from pool_server.gateway.http.decoding import DECODED_CAP
+from pool_server.gateway.http.headers import query_without_key, upward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
 from pool_server.gateway.objects import uploads
-from pool_server.gateway.pipeline import OUTCOMES, Pipeline
+from pool_server.gateway.pipeline import Pipeline
+from pool_server.gateway.recording import OUTCOMES, record
 from pool_server.gateway.routes import Route
+from pool_server.gateway.services import new_request_id
 from pool_server.http1 import ClientDisconnectedError, Request, Response
 from pool_server.users import Principal
 
@@ -239,10 +241,10 @@ class HttpExchange:
         refused = await x.reserve()
         answer = refused or await self._gateway.lists.answer(x.principal, self._route, x.upcall, x.providers)
         if isinstance(answer, ClientError):
-            await x.record(Outcome.DENIED if refused else OUTCOMES[answer.kind], answer.status, answer.message)
+            await record(x, Outcome.DENIED if refused else OUTCOMES[answer.kind], answer.status, answer.message)
             await self._reply.tell(self._route.dialect, answer)
             return
-        await x.record(Outcome.OK, 200)
+        await record(x, Outcome.OK, 200)
         await self._reply.whole(200, [("Content-Type", "application/json")], answer)
 
     async def _look(self, x: Exchange, transport: HttpTransport) -> ClientError | None:

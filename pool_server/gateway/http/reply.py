@@ -8,7 +8,7 @@ from asyncio import Future
 from pool_server import dialects
 from pool_server.core.enums import Dialect
 from pool_server.core.models import ClientError
-from pool_server.gateway.headers import SAFE, SAFE_STREAM
+from pool_server.gateway.http.headers import SAFE, SAFE_STREAM
 from pool_server.http1 import ClientDisconnectedError, Response
 
 REQUEST_ID = "X-Pool-Request-Id"

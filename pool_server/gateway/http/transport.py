@@ -8,10 +8,10 @@ from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Provider
 from pool_server.core.models import ClientError, Fault, UpstreamRequest
 from pool_server.gateway.answer import Ending, Piece
-from pool_server.gateway.body import Body
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.headers import downward
+from pool_server.gateway.http.body import Body
 from pool_server.gateway.http.decoding import BodyDecoder
+from pool_server.gateway.http.headers import downward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.objects import uploads
 from pool_server.gateway.transports import UpstreamRefusal
@@ -88,7 +88,7 @@ class HttpTransport:
 
     def prepare(self, credential: Credential) -> str:
         module = provider_module(credential.provider)
-        self._prepared = module.prepare(credential, self._x.upcall, self._x.rooms.settings)
+        self._prepared = module.prepare(credential, self._x.call, self._x.rooms.settings)
         return self._prepared.url
 
     async def open(self, account: str, credential: Credential, body: bytes | None) -> Answer | UpstreamRefusal | Fault:
@@ -129,8 +129,10 @@ class HttpTransport:
         chunk = b"".join(pieces)  # type: ignore[arg-type]  # of bytes they are made here
         if self._reply.started:  # early headers are out already
             return self._reply.write(chunk)
+        if (translation := self._x.translation) is not None:
+            return self._reply.start(translation.status, self._x.told(translation.headers()), chunk, length=length)
         assert self._answer is not None
-        headers = downward(self._answer.headers, shield)
+        headers = self._x.told(downward(self._answer.headers, shield))
         if self._x.objects.upload is not None:
             headers = uploads.brought_back(headers, self._x.objects.upload)
         if self._shows_limits:

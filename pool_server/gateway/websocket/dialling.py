@@ -8,7 +8,8 @@ import msgspec
 
 from pool_server.core.enums import CredentialKind
 from pool_server.core.models import Fault
-from pool_server.gateway.exchange import Exchange, Services
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError
 from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, SocketLink
 from pool_server.providers import Credential, network_fault, provider_module

@@ -21,11 +21,12 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketP
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome, Transport
 from pool_server.core.models import ClientCall, ClientError, Fault
-from pool_server.gateway.exchange import Exchange, new_request_id
-from pool_server.gateway.headers import SAFE, downward, query_without_key, upward
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.http.headers import SAFE, downward, query_without_key, upward
 from pool_server.gateway.http.reply import REQUEST_ID
 from pool_server.gateway.pipeline import Pipeline
 from pool_server.gateway.routes import Route, match
+from pool_server.gateway.services import new_request_id
 from pool_server.gateway.websocket.dialling import Dialler
 from pool_server.gateway.websocket.links import FRAME_CAP, Link, LinkClosedError, reason_bytes
 from pool_server.gateway.websocket.protocol import RelayProtocol

@@ -150,6 +150,10 @@ class ResponseFold:
             self._response["output"] = msgspec.Raw(msgspec.json.encode(output))
         return msgspec.json.encode(self._response)
 
+    def close(self) -> None:
+        """Nothing more is fed: the scanner and this refer to each other no longer."""
+        self.__dict__.pop("_scanner", None)
+
     # What the scanner asks
 
     def event(self, event: bytes) -> int:

@@ -1,0 +1,59 @@
+"""Whether an account can serve a call in another dialect than the client's, and in which. Pure."""
+
+from __future__ import annotations
+
+from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.dialects.translation import DIALECT, UpstreamKind
+from pool_server.providers import Credential, has_model, provider_module, surely_has_model
+
+_MODEL_CALL = {
+    UpstreamKind.CODEX: Operation.RESPONSES,
+    UpstreamKind.RESPONSES: Operation.RESPONSES,
+    UpstreamKind.CHAT: Operation.CHAT,
+    UpstreamKind.MESSAGES: Operation.MESSAGES,
+    UpstreamKind.GEMINI: Operation.GENERATE,
+    UpstreamKind.CODE_ASSIST: Operation.GENERATE,
+}
+_TRANSLATED = frozenset({*_MODEL_CALL.values(), Operation.COUNT_TOKENS})
+# The dialect nearest to all others comes first: it carries the most of what a client may say.
+_BY_DIALECT = {
+    Dialect.RESPONSES: UpstreamKind.RESPONSES,
+    Dialect.MESSAGES: UpstreamKind.MESSAGES,
+    Dialect.CHAT: UpstreamKind.CHAT,
+    Dialect.GEMINI: UpstreamKind.GEMINI,
+}
+
+
+_HOME = {Provider.CODEX: Dialect.RESPONSES}
+
+
+def spoken(cred: Credential) -> tuple[UpstreamKind, ...]:
+    """What the account speaks."""
+    if cred.kind is CredentialKind.API_KEY:
+        return tuple(kind for dialect, kind in _BY_DIALECT.items() if dialect in cred.dialects)
+    if cred.provider is Provider.CODEX:
+        return (UpstreamKind.CODEX,)
+    if cred.provider is Provider.GEMINI:
+        return (UpstreamKind.CODE_ASSIST,)
+    return (UpstreamKind.MESSAGES,) if cred.provider is Provider.CLAUDE else (UpstreamKind.CHAT,)
+
+
+def serves_natively(
+    cred: Credential, operation: Operation, dialect: Dialect, model: str, *, own_dialect: bool = False
+) -> bool:
+    """Whether the call may go up as it came. `own_dialect`: only if that is how the vendor itself is spoken to."""
+    if own_dialect and operation in _TRANSLATED and dialect is not _HOME.get(cred.provider, dialect):
+        return False
+    served = provider_module(cred.provider).serves(cred, operation, dialect, model)
+    return served and (operation not in _TRANSLATED or has_model(cred, model))
+
+
+def upstream_kind(cred: Credential, operation: Operation, dialect: Dialect, model: str) -> UpstreamKind | None:
+    """The dialect in which the account can serve a call that does not go up as it came; None when it cannot."""
+    if operation not in _TRANSLATED or not model or not surely_has_model(cred, model):
+        return None
+    serves = provider_module(cred.provider).serves
+    for kind in spoken(cred):
+        if DIALECT[kind] is not dialect and serves(cred, _MODEL_CALL[kind], DIALECT[kind], model):
+            return kind
+    return None

@@ -1,0 +1,146 @@
+"""The end of an exchange: its record, made durable before the last byte is released, and what its user is charged."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pool_server import dialects
+from pool_server.core.enums import ErrorKind, Outcome, Transport
+from pool_server.core.models import UsageRecord
+from pool_server.gateway import metrics
+from pool_server.gateway.counting import CallFacts, Counted, count, job_key, price_facts
+from pool_server.gateway.exchange import Exchange
+from pool_server.ledger import PriceFacts, Quote
+from pool_server.providers import redact
+
+log = logging.getLogger("pool_server.gateway")
+
+# How an exchange that ended with an error of the pool's own is counted.
+OUTCOMES = {
+    ErrorKind.AUTH: Outcome.DENIED,
+    ErrorKind.FORBIDDEN: Outcome.DENIED,
+    ErrorKind.LIMIT: Outcome.DENIED,
+    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
+    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
+    ErrorKind.UNREACHABLE: Outcome.UPSTREAM,
+    ErrorKind.BAD_REQUEST: Outcome.REQUEST_FAULT,
+    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
+    ErrorKind.TOO_LARGE: Outcome.REQUEST_FAULT,
+    ErrorKind.UPGRADE: Outcome.REQUEST_FAULT,
+    ErrorKind.DRAINING: Outcome.CUT,
+    ErrorKind.BUSY: Outcome.DENIED,
+    ErrorKind.CUT: Outcome.CUT,
+    ErrorKind.CONTINUATION: Outcome.UPSTREAM,
+}
+
+
+async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:
+    """Settles the exchange's reservation and makes its record durable; the second call does nothing."""
+    if x.recorded:
+        return
+    x.recorded = True
+    if x.attempts and not x.attempts[-1].ms:  # it is still under way
+        x.time_attempt()
+    job, counted = _count(x, outcome)
+    usage = x.usage = counted.usage
+    quote = x.rooms.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else Quote(None)
+    sheet = _sheet(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
+    sheet.job, sheet.reserved = job, counted.reserved
+    saved = x.rooms.ledger.record(sheet)
+    _settle(x, counted, quote)  # while the disk is busy
+    metrics.exchange_ended(sheet.provider, x.route.dialect.value, outcome.value).inc()
+    try:
+        await saved  # cancelled, it is written all the same
+    except Exception as error:  # a full disk must not take the answer away from the client
+        log.warning("exchange %s is not recorded: %s", x.id, redact(str(error)))
+
+
+def _sheet(x: Exchange, outcome: Outcome, status: int, message: str, quote: Quote, partial: bool) -> UsageRecord:
+    return UsageRecord(
+        id=x.id,
+        at=x.at,
+        user=x.principal.user,
+        key=x.principal.key,
+        provider=_provider(x),
+        account=x.account,
+        model=_model(x),
+        dialect=x.route.dialect.value,
+        transport=x.transport.value,
+        operation=x.route.operation.value,
+        status=status,
+        outcome=outcome.value,
+        message=message,
+        usage=x.usage,
+        cost=quote.dollars,
+        cost_basis=quote.basis.value,
+        partial=partial,
+        attempts=x.attempts,
+        first_byte_ms=x.first_byte_ms,
+        total_ms=x.since_start(),
+        request_bytes=x.request_bytes,
+        response_bytes=x.response_bytes,
+        agent=x.agent,
+        project=x.project,
+        session=x.session_hash(),
+        tier=x.served.tier or x.peek.tier,
+        speed=x.served.speed,
+        geo=x.served.geo,
+        answered=x.answered_model if x.answered_model != _model(x) else "",
+        decision=_decision_record(x),
+    )
+
+
+def _decision_record(x: Exchange) -> dict[str, Any]:
+    record = x.decision.record() if x.decision is not None else {}
+    if x.asked != x.peek.model:
+        record["asked"] = x.asked
+    return record | x.translation.record() if x.translation is not None else record
+
+
+def _model(x: Exchange) -> str:
+    return x.peek.model or x.answered_model
+
+
+def _price_facts(x: Exchange) -> PriceFacts:
+    return price_facts(x.at, x.upstream_url, x.served, x.peek.tier, x.answered_model)
+
+
+def _settle(x: Exchange, counted: Counted, quote: Quote) -> None:
+    """Charges the user's limits; an exchange nobody answered costs nothing."""
+    if x.reservation is None:
+        return
+    charged = counted.charged
+    if charged is None:
+        x.rooms.users.release(x.reservation)
+        return
+    cost = quote.dollars
+    if charged is not counted.usage:  # of a job, before or after its usage is known
+        cost = x.rooms.ledger.price(_model(x), charged, _price_facts(x)).dollars
+    x.rooms.users.settle(x.reservation, charged, cost)
+
+
+def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
+    """The job the exchange is about, if it is about one, and what is recorded and charged."""
+    method, path = "POST" if x.route.websocket else x.upcall.method, x.route.path
+    identity = dialects.identity(method, path, x.response_id, stored=x.peek.stored)
+    job = job_key(x.account, identity)
+    call = CallFacts(
+        x.route.operation,
+        method,
+        path,
+        x.request_bytes,
+        x.response_bytes,
+        streamed=x.transport is not Transport.BUFFERED,
+        answered=x.first_byte_ms is not None,
+        outcome=outcome,
+        pending=x.pending,
+        requests=x.requests,
+    )
+    return job, count(x.usage, call, x.rooms.ledger.job(job) if job and method == "GET" else None)
+
+
+def _provider(x: Exchange) -> str:
+    if x.account:
+        return x.account.partition(":")[0]
+    return x.providers[0].value if x.providers else ""

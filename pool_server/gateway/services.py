@@ -1,0 +1,41 @@
+"""What the data plane works with, built once by the server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pool_server import dialects
+from pool_server.accounts import Accounts
+from pool_server.core.settings import Settings
+from pool_server.gateway.answer import Transformer
+from pool_server.gateway.emulation.headroom import HeadroomGauge
+from pool_server.gateway.emulation.quota_headers import FriendView
+from pool_server.gateway.objects import ObjectAccess
+from pool_server.gateway.upstream import Upstream
+from pool_server.ledger import Ledger
+from pool_server.providers import Credential
+from pool_server.users import Users
+
+
+@dataclass(slots=True)
+class Services:
+    """What the data plane works with; built once by the server."""
+
+    settings: Settings
+    accounts: Accounts
+    users: Users
+    ledger: Ledger
+    upstream: Upstream
+    gauge: HeadroomGauge
+    view: FriendView
+    transformer: Callable[[Any, Credential], Transformer | None]  # of an exchange and its attempt's account
+    access: ObjectAccess
+    stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
+
+
+def new_request_id(now: float) -> str:
+    """A sortable id: 11 hex digits of milliseconds, then 13 random ones."""
+    return f"{int(now * 1000):011x}{random.getrandbits(52):013x}"

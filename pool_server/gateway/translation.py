@@ -1,0 +1,264 @@
+"""One attempt of a call whose account speaks another dialect than its client, or the same one by rules of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from pool_server import __version__
+from pool_server.accounts import upstream_kind
+from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
+from pool_server.core.models import ClientCall
+from pool_server.dialects import translation
+from pool_server.dialects.translation import DIALECT, Target, TranslationContext, UpstreamKind
+from pool_server.gateway.answer import Piece, UnusableAnswerError
+from pool_server.gateway.transports import UpstreamRefusal
+from pool_server.providers import Credential
+
+_IN_THREAD = 128 << 10  # bytes of a request whose translation would hold the event loop for more than a millisecond
+_JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
+_OBEYS = (b'"store":false', b'"stream":true')  # as Codex and opencode write them: nothing is to be changed
+_CODEX_OWN = frozenset({"originator", "content-encoding"})  # Codex names itself; no plain client compresses
+
+
+class CallTerms(msgspec.Struct, frozen=True):
+    """What is known of a client's call apart from its body. `session` says nothing of a person."""
+
+    dialect: Dialect
+    operation: Operation
+    model: str
+    stream: bool
+    exchange: str
+    session: str
+    seals: bool
+    now: float
+
+
+class AttemptTranslation:
+    """A request as the account takes it, and its answer as the client does; the attempt's transformer.
+
+    `dialect` and `operation` are the upstream's, `stream` is what the client wants. `status` is the answer's where the
+    upstream's 200 was none.
+    """
+
+    reads_all = True
+
+    def __init__(self, name: str, kind: UpstreamKind, call: ClientCall, body: bytes, *, stream: bool) -> None:
+        self.name = name
+        self.dialect = DIALECT[kind]
+        self.operation = call.operation
+        self.call = call
+        self.body = body
+        self.stream = stream
+        self.status = 200
+        self.dropped: list[str] = []
+        self.approximated: dict[str, str] = {}
+        self.estimated = False
+        self.events = False  # the upstream answers with events
+
+    def request(self, body: bytes) -> bytes:
+        """The body that goes up, whatever the client's was."""
+        return self.body
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The answer's headers, as the client gets them."""
+        found = [("Content-Type", _SSE if self.stream else _JSON), ("X-Pool-Translation", self.name)]
+        if self.stream:
+            found.append(("Cache-Control", "no-cache"))
+        if self.dropped:
+            found.append(("X-Pool-Dropped", ",".join(self.dropped)))
+        if self.estimated:
+            found.append(("X-Pool-Estimated", "input_tokens"))
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """What became of the request, for its record."""
+        return {"translation": self.name, "dropped": self.dropped, "approximated": self.approximated}
+
+    def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
+        """An upstream's refusal in the client's dialect."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Undoes what refers to itself: the collector is to have nothing to do."""
+
+    def feed(self, piece: bytes) -> bytes:
+        raise NotImplementedError
+
+    def finish(self) -> bytes:
+        raise NotImplementedError
+
+
+class Translation(AttemptTranslation):
+    """Another dialect."""
+
+    def __init__(self, terms: CallTerms, kind: UpstreamKind, translated: translation.Translated) -> None:
+        path, _, query = translated.path.partition("?")
+        call = ClientCall(
+            operation=translated.operation,
+            dialect=DIALECT[kind],
+            method="POST",
+            path=path,
+            query=query,
+            headers=_headers(translated.headers, stream=translated.stream),
+            model=translated.model,
+        )
+        name = f"{terms.dialect.value}>{kind.value}"
+        super().__init__(name, kind, call, translated.body, stream=translated.response.stream)
+        self.dropped, self.approximated = translated.dropped, translated.approximated
+        self._response = translated.response
+        self._whole: list[bytes] = []
+
+    def feed(self, piece: bytes) -> bytes:
+        if self.events:
+            return self._response.feed(piece)
+        self._whole.append(piece)
+        return b""
+
+    def finish(self) -> bytes:
+        told = self._response.finish() if self.events else self._response.whole(b"".join(self._whole))
+        if self._response.complete or self._response.begun:
+            return told
+        fault = self._response.fault
+        self.status, body = self._response.fault_answer()
+        if fault is None or fault.status >= 500:
+            raise UnusableAnswerError(fault.message if fault is not None else "the answer is of no known form")
+        return body
+
+    def close(self) -> None:
+        self._response.close()
+
+    def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
+        status, _, body = self._response.error(refusal.status, refusal.body)
+        return UpstreamRefusal(status, [("Content-Type", _JSON)], refusal.fields, body)
+
+
+class PlainClient(AttemptTranslation):
+    """A plain Responses client on the ChatGPT backend, which streams only and refuses some fields."""
+
+    def __init__(self, call: ClientCall, body: bytes, dropped: list[str], *, stream: bool) -> None:
+        super().__init__("responses>codex", UpstreamKind.CODEX, call, body, stream=stream)
+        self.dropped = dropped
+        self._fold = None if stream else translation.ResponseFold()
+
+    def feed(self, piece: bytes) -> bytes:
+        if self._fold is None:
+            return piece
+        self._fold.feed(piece)
+        return b""
+
+    def close(self) -> None:
+        if self._fold is not None:
+            self._fold.close()
+
+    def finish(self) -> bytes:
+        if self._fold is None:
+            return b""
+        whole = self._fold.finish()
+        if whole is None:
+            raise UnusableAnswerError(self._fold.fault.message if self._fold.fault else "the answer broke off")
+        return whole
+
+    def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
+        info = translation.read_error(refusal.status, refusal.body)
+        body = msgspec.json.encode(translation.error_body(Dialect.RESPONSES, info))
+        return UpstreamRefusal(refusal.status, [("Content-Type", _JSON)], refusal.fields, body)
+
+
+class NoAnswer:
+    """In the place of an upstream's answer where no account is asked."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str] = {}
+        self.at_once: Callable[..., bool] | None = None
+
+    async def read(self) -> Piece:
+        return b""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class CountTranslation(AttemptTranslation):
+    """A count of tokens by another dialect's counter; `estimate` where the account has none."""
+
+    def __init__(self, terms: CallTerms, kind: UpstreamKind, count: translation.Count) -> None:
+        path, _, query = count.path.partition("?")
+        call = ClientCall(
+            operation=Operation.COUNT_TOKENS if kind is not UpstreamKind.RESPONSES else Operation.OTHER,
+            dialect=DIALECT[kind],
+            method="POST",
+            path=path,
+            query=query,
+            headers=_headers(count.headers, stream=False),
+            model=terms.model,
+        )
+        super().__init__(f"{terms.dialect.value}>{kind.value}", kind, call, count.body, stream=False)
+        self.estimate = count.estimate
+        self.estimated = count.estimate is not None
+        self._client = terms.dialect
+        self._whole: list[bytes] = []
+
+    def feed(self, piece: bytes) -> bytes:
+        self._whole.append(piece)
+        return b""
+
+    def finish(self) -> bytes:
+        return translation.count_answer(self._client, b"".join(self._whole) if self.estimate is None else self.estimate)
+
+    def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
+        info = translation.read_error(refusal.status, refusal.body)
+        body = msgspec.json.encode(translation.error_body(self._client, info))
+        return UpstreamRefusal(refusal.status, [("Content-Type", _JSON)], refusal.fields, body)
+
+
+async def translate(
+    terms: CallTerms, cred: Credential, call: ClientCall, plain: Callable[[], Awaitable[bytes]], *, native: bool
+) -> AttemptTranslation | None:
+    """How the call goes to this account; None where it goes up as it came. Raises `TranslationError` for what cannot
+    be carried, `BadBodyError` for what cannot be read."""
+    if native:
+        return await _by_the_rules(terms, cred, call, plain)
+    kind = upstream_kind(cred, terms.operation, terms.dialect, terms.model)
+    if kind is None:
+        return None
+    body = await plain()
+    if len(body) < _IN_THREAD:
+        return _translated(terms, kind, body)
+    return await asyncio.to_thread(_translated, terms, kind, body)
+
+
+def _translated(terms: CallTerms, kind: UpstreamKind, body: bytes) -> AttemptTranslation:
+    target = Target(kind, model=terms.model, seals=terms.seals)
+    context = TranslationContext(
+        ident=terms.exchange, now=terms.now, session=terms.session, model=terms.model, stream=terms.stream
+    )
+    if terms.operation is Operation.COUNT_TOKENS:
+        return CountTranslation(terms, kind, translation.translate_count(terms.dialect, target, body, context))
+    return Translation(terms, kind, translation.translate_request(terms.dialect, target, body, context))
+
+
+async def _by_the_rules(
+    terms: CallTerms, cred: Credential, call: ClientCall, plain: Callable[[], Awaitable[bytes]]
+) -> AttemptTranslation | None:
+    backend = cred.provider is Provider.CODEX and cred.kind is not CredentialKind.API_KEY
+    if not backend or terms.operation is not Operation.RESPONSES or call.websocket:
+        return None
+    if any(name.lower() in _CODEX_OWN for name, _ in call.headers):
+        return None
+    body = await plain()
+    if terms.stream and all(mark in body for mark in _OBEYS):
+        return None
+    changed, dropped = translation.apply_rules(body)
+    return PlainClient(call, changed, dropped, stream=terms.stream) if changed is not body else None
+
+
+def _headers(own: dict[str, str], *, stream: bool) -> list[tuple[str, str]]:
+    """A translated request names the pool as its client."""
+    accept = "text/event-stream" if stream else _JSON
+    return [*own.items(), ("accept", accept), ("user-agent", f"pool-server/{__version__}")]
