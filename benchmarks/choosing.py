@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pool_server.accounts import STATE_TABLES, Accounts, SelectionRequest
-from pool_server.core.enums import Dialect, FaultKind, FaultScope, Operation, Provider, Source
-from pool_server.core.models import Fault, HttpAnswer, HttpRequest, WindowObservation
+from pool_server.core.enums import Dialect, FaultKind, Operation, Provider, Source
+from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, WindowObservation
 from pool_server.core.settings import Settings, UsagePolling
 from pool_server.storage import Store
 
@@ -59,7 +59,7 @@ def pool(folder: Path, size: int) -> tuple[Accounts, float]:
         ]
         accounts.observe(f"claude:{n}", seen)
         if n % 5 == 4:
-            accounts.fail(f"claude:{n}", Fault(FaultKind.QUOTA, FaultScope.ACCOUNT, now + 3000), MODEL)
+            accounts.fail(f"claude:{n}", Fault(FaultKind.QUOTA, OF_ACCOUNT, now + 3000), MODEL, Operation.MESSAGES)
     return accounts, took
 
 
@@ -69,12 +69,12 @@ def exchange(accounts: Accounts, n: int) -> None:
     account = accounts.select(asked).account
     if account is None:
         raise SystemExit("nobody could serve")
-    accounts.begin(account, MODEL)
+    accounts.begin(account, MODEL, Operation.MESSAGES)
     now = time.time()
     accounts.observe(account, [WindowObservation("5h", 18000, n % 50, now + 9000, Source.HEADERS, now)])
     accounts.bind(asked, account)
-    accounts.succeed(account, MODEL, 1.0)
-    accounts.end(account, MODEL)
+    accounts.succeed(account, MODEL, Operation.MESSAGES, 1.0)
+    accounts.end(account)
 
 
 def ask(session: str | None) -> SelectionRequest:

@@ -9,8 +9,8 @@ from pathlib import Path
 from pool_server.alerts import Budget
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.server import CoreServices, open_services
-from pool_server.core.enums import AccountState, FaultKind, FaultScope
-from pool_server.core.models import Fault, HttpAnswer, HttpRequest, Usage, UsageRecord
+from pool_server.core.enums import AccountState, FaultKind, Operation
+from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Usage, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.users import AuditActor
 from tests.fakes import account, write_pool
@@ -38,8 +38,8 @@ def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Pa
     async def work(rooms: CoreServices) -> None:
         gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: 2e9)
         assert gather().accounts == {}
-        suspended = Fault(FaultKind.SUSPENDED, FaultScope.ACCOUNT, message="organization disabled")
-        rooms.accounts.fail("claude:a", suspended, "m")
+        suspended = Fault(FaultKind.SUSPENDED, OF_ACCOUNT, message="organization disabled")
+        rooms.accounts.fail("claude:a", suspended, "m", Operation.MESSAGES)
         for _ in range(2):
             assert gather().accounts == {"claude:a": AccountState.SUSPENDED}
         (tmp_path / "pool/claude_a.json").unlink()

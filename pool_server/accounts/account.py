@@ -41,11 +41,12 @@ class Account:
 
     `turn` is the account's place in a weighted round (the lower the sooner), `refresh_retry_at` until when its
     token cannot be refreshed, `refused_until` until when it serves nobody because its token was refused and there is
-    no other one yet, `rated_at` when it was last placed in the view.
+    no other one yet, `rated_at` when it was last placed in the view, `served_at` when it last answered here.
     """
 
     __slots__ = (
-        "elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "refused_until", "turn", "version",
+        "elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "refused_until", "served_at", "turn",
+        "version",
     )  # fmt: skip
 
     def __init__(self, facts: AccountFacts, live: AccountHealth | None = None) -> None:
@@ -58,6 +59,7 @@ class Account:
         self.refresh_retry_at = 0.0
         self.refused_until = 0.0
         self.rated_at = 0.0
+        self.served_at = 0.0
 
     @property
     def in_flight(self) -> int:

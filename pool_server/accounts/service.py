@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pool_server.accounts import describe, headroom
 from pool_server.accounts.account import Account, AccountFacts
 from pool_server.accounts.background import Background
@@ -19,17 +17,18 @@ from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
+from pool_server.accounts.health.verifying import CallVerdict, Verifier
 from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.accounts.selection.candidates import Candidate, Need, judge
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary
 from pool_server.accounts.selection.wait_queue import WaitQueue
-from pool_server.core.enums import AccountState, FaultKind, Provider, Refusal
+from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import Fault, HttpRequest, WindowObservation
 from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, UsageAnswer, network_fault, provider_module
+from pool_server.providers import Credential, UsageAnswer
 from pool_server.storage import Store
 from pool_server.storage.write_behind import WriteBehind
 
@@ -74,6 +73,11 @@ class Accounts:
         self._roster.on_change.append(lambda _: self._waiting.wake())
         self.on_observation: list[Observer] = []
         self.on_change = self._roster.on_change
+        self._verifier = Verifier(
+            self._roster.vault, lambda: self._roster.settings, send=send, clock=clock, served_at=self._served_at,
+            learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
+            usage=self._keeper.learn_usage,
+        )  # fmt: skip
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,7 @@ class Accounts:
     async def close(self) -> None:
         """Stop all that; refreshes under way finish first."""
         self._waiting.close()
+        await self._verifier.close()
         await self._keeper.close()
 
     # -- choosing ---------------------------------------------------------------------------------------------
@@ -142,12 +147,12 @@ class Accounts:
         account = self._view.accounts.get(account_id)
         if account is None:
             return False
-        scopes = self._view.scopes(account.facts.provider, ask.model)
+        scopes = self._view.scopes(account.facts.provider, ask.model, ask.operation)
         if temporary(account.live, scopes, now):
             return True
         return account_id in ask.exclude and self._standing(account, scopes, now).refusal is None
 
-    def begin(self, account_id: str, model: str) -> None:
+    def begin(self, account_id: str, model: str, operation: Operation) -> None:
         """An exchange with this account began; it counts as under way until `end`."""
         account = self._view.accounts.get(account_id)
         if account is None:
@@ -157,11 +162,12 @@ class Accounts:
         self._view.chosen(account)
         if not account.live.rests:
             return
-        found = probing.resting(account.live, self._view.scopes(account.facts.provider, model), now)
+        scopes = self._view.scopes(account.facts.provider, model, operation)
+        found = probing.resting(account.live, scopes, now)
         if found is not None:
             self._roster.update(account_id, lambda known: state.probe_begun(known, found[0], now))
 
-    def end(self, account_id: str, model: str) -> None:
+    def end(self, account_id: str) -> None:
         """The exchange is over, to the last byte."""
         account = self._roster.ended(account_id)
         if account is None or account.local:
@@ -186,6 +192,10 @@ class Accounts:
         """A call of the pool's own on behalf of an account: over its proxy, and to its own hosts alone. Raises
         KeyError."""
         return self._roster.vault.bounded(account_id, request, self._roster.settings)
+
+    def has(self, provider: Provider) -> bool:
+        """Is there any account of this provider, whatever its state?"""
+        return any(cohort.members for cohort in self._view.by_provider.get(provider, ()))
 
     def owner(self, account_id: str) -> str:
         """The user the account belongs to, "" for the pool's own."""
@@ -241,34 +251,76 @@ class Accounts:
         self._roster.update(account_id, lambda known: learning.absorb(known, seen, now))
         self._tell(account_id, seen)
 
-    def succeed(self, account_id: str, model: str, first_byte_s: float | None = None) -> None:
-        """A real request was answered, after `first_byte_s` seconds."""
+    def succeed(self, account_id: str, model: str, operation: Operation, first_byte_s: float | None = None) -> None:
+        """A real request was answered, after `first_byte_s` seconds (None: not known)."""
         account = self._view.accounts.get(account_id)
         if account is None:
             return
         now, provider = self._clock(), account.facts.provider
+        account.served_at = now
 
         def learnt(known: state.AccountHealth) -> bool:
-            scopes = self._view.scopes(provider, model) if known.rests else ()  # rests alone go by scopes
+            known_scopes = known.rests or known.doubts  # these alone go by scopes
+            scopes = self._view.scopes(provider, model, operation) if known_scopes else ()
             return learning.succeed(known, scopes, first_byte_s, now)
 
         self._roster.update(account_id, learnt)
         if first_byte_s is not None:
             self._view.note_latency(account, first_byte_s)
 
-    def fail(self, account_id: str, fault: Fault, model: str, token_fingerprint: str = "") -> None:
-        """A real request met a fault. `token_fingerprint` names the credential it went out with."""
+    def fail(
+        self, account_id: str, fault: Fault, model: str, operation: Operation, token_fingerprint: str = ""
+    ) -> None:
+        """A real request met a fault that is evidence by itself, or was confirmed. `token_fingerprint` names the
+        credential it went out with."""
+        self._learn(learning.fail, account_id, fault, model, operation, token_fingerprint)
+        self._tell(account_id, fault.windows)
+        if fault.kind in (FaultKind.QUOTA, FaultKind.RATE):
+            self._keeper.poll_soon(account_id)
+
+    def _learn(
+        self, learn: learning.LearnStep, account_id: str, fault: Fault, model: str, operation: Operation, token: str
+    ) -> None:
         item = self._roster.vault.items.get(account_id)
         if item is None:
             return
         now, current = self._clock(), item.credential.fingerprint
         self._roster.update(
             account_id,
-            lambda known: learning.fail(known, fault, now, model=model, token=token_fingerprint, current=current),
+            lambda known: learn(known, fault, now, model=model, operation=operation, token=token, current=current),
         )
-        self._tell(account_id, fault.windows)
-        if fault.kind in (FaultKind.QUOTA, FaultKind.RATE):
-            self._keeper.poll_soon(account_id)
+
+    def doubt(self, account_id: str, fault: Fault, token_fingerprint: str) -> None:
+        """A refusal that may speak of the request alone: the account's own call decides, in the background."""
+        self._verifier.doubt(account_id, fault, token_fingerprint)
+
+    async def settled(self, within_s: float) -> None:
+        """Wait until what `doubt` began is decided, at most so many seconds."""
+        await self._verifier.settled(within_s)
+
+    async def valid(self, account_id: str, kind: FaultKind) -> bool:
+        """Does the account's own call succeed, although a request was refused with this kind of fault?"""
+        said, _ = await self._verifier.verdict(account_id, kind)
+        return said is CallVerdict.VALID
+
+    def contrast(self, account_id: str, fault: Fault, model: str, operation: Operation, token: str) -> None:
+        """Another account served what this one refused."""
+        self._learn(learning.contrast, account_id, fault, model, operation, token)
+
+    def acquit(self, account_id: str, kind: FaultKind, since: float) -> None:
+        """A refusal of this kind, met since then, was the request's: another account refused it in the same way."""
+        self._verifier.drop(account_id)
+        now = self._clock()
+        self._roster.update(account_id, lambda known: learning.acquit(known, kind, since, now))
+
+    def withdraw(self, account_id: str, model: str, operation: Operation) -> None:
+        """What was learnt of a model turned out to be the request's mistake."""
+        scope = learning.scope_key(operation, model)
+        self._roster.update(account_id, lambda known: known.rests.pop(scope, None) is not None)
+
+    def _served_at(self, account_id: str) -> float:
+        account = self._view.accounts.get(account_id)
+        return account.served_at if account is not None else 0.0
 
     def _heard_usage(self, account_id: str, answer: UsageAnswer) -> None:
         self._tell(account_id, answer.windows)
@@ -334,7 +386,7 @@ class Accounts:
         rows: list[tuple[Refusal | None, AccountFacts, Candidate]] = []
         for account in self._view.accounts.values():
             provider = account.facts.provider
-            scopes = self._view.scopes(provider, ask.model) if ask is not None else ()
+            scopes = self._view.scopes(provider, ask.model, ask.operation) if ask is not None else ()
             standing = self._standing(account, scopes, now)
             refusal = standing.refusal
             if ask is not None:
@@ -431,38 +483,6 @@ class Accounts:
         return await self._keeper.refresher.refresh(account_id, token, force=True)
 
     async def test(self, account_id: str) -> dict[str, Any]:
-        """One minimal real call with the account's credential, and what came back; `status` None: nothing did."""
-        item = self._roster.vault.items[account_id]
-        module, cred = provider_module(item.found.provider), item.credential
-        request = module.usage_request(cred, self._roster.settings)
-        usage = request is not None
-        if request is None:
-            request = module.test_request(cred, self._roster.settings)
-        request = self.bounded(account_id, request)
-        began = time.perf_counter()
-        answer = await self._send(request)
-        answer = msgspec.structs.replace(answer, body=cred.hide(answer.body))
-        result: dict[str, Any] = {
-            "account": account_id,
-            "host": self._roster.vault.hosts(account_id, self._roster.settings)[0],
-            "call": "usage" if usage else "request",
-            "status": answer.status or None,
-            "ms": round((time.perf_counter() - began) * 1000, 1),
-            "ok": 200 <= answer.status < 300,
-            "fault": None,
-            "message": "",
-        }
-        now = self._clock()
-        fault: Fault | None = None
-        if not answer.status:
-            fault = network_fault(answer.error)
-        elif usage:
-            said = module.usage_answer(cred, answer, now=now)
-            fault = said.fault
-            if fault is None:
-                self._keeper.learn_usage(account_id, said)
-        elif not result["ok"]:
-            fault = module.classify(answer.status, answer.headers, answer.body, now=now, model="")
-        if fault is not None:
-            result.update(ok=False, fault=fault.kind.value, message=fault.message)
-        return result
+        """One minimal real call with the account's credential, and what came back; `status` None: nothing did. Raises
+        KeyError."""
+        return await self._verifier.test(account_id)

@@ -158,19 +158,13 @@ class FaultKind(StrEnum):
     CHALLENGE = "challenge"  # a Cloudflare page instead of an answer
     NOT_FOUND = "not_found"  # 404 for the model
     MODEL_UNSUPPORTED = "model_unsupported"  # this plan does not offer the model
+    PLAN = "plan"  # this account's plan or key does not cover the request; another account's may
+    CLIENT = "client"  # the provider refuses the caller's program; the account is well
     ENCRYPTED_CONTENT = "encrypted_content"  # reasoning sealed for another account
     CONTINUATION = "continuation"  # previous_response_id is not known upstream
     SUSPENDED = "suspended"  # the provider stopped the account
     NEEDS_USER = "needs_user"  # the account's owner must act (verification, licence)
     CLIENT_GONE = "client_gone"  # nobody is blamed
-
-
-class FaultScope(StrEnum):
-    """What a fault makes unusable."""
-
-    NONE = "none"
-    MODEL = "model"  # the account for this model or model family
-    ACCOUNT = "account"  # the whole account
 
 
 class Refusal(StrEnum):
@@ -184,6 +178,8 @@ class Refusal(StrEnum):
     EXPIRED = "expired"  # the access token ended and cannot be refreshed now
     COOLING = "cooling"
     EXHAUSTED = "exhausted"
+    RATE_LIMITED = "rate_limited"  # as a whole or for this model
+    RETURNING = "returning"  # back from a cooldown, it takes a few requests at first
     MODEL_COOLING = "model_cooling"
     MODEL_EXHAUSTED = "model_exhausted"
     MODEL_NOT_SERVED = "model_not_served"
@@ -252,7 +248,8 @@ class ErrorKind(StrEnum):
     AUTH = "auth"  # 401
     FORBIDDEN = "forbidden"  # 403
     LIMIT = "limit"  # 429, the user's own limit
-    EXHAUSTED = "exhausted"  # 429, every account is out
+    EXHAUSTED = "exhausted"  # 429, every account is out of quota
+    RATE = "rate"  # 429, every account is rate limited or cools down for a moment
     NO_ACCOUNT = "no_account"  # 503, nothing to serve with
     UNREACHABLE = "unreachable"  # 502
     BAD_REQUEST = "bad_request"  # 400

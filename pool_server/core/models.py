@@ -14,7 +14,6 @@ from pool_server.core.enums import (
     Dialect,
     ErrorKind,
     FaultKind,
-    FaultScope,
     ObjectKind,
     Operation,
     Outcome,
@@ -100,22 +99,57 @@ class WindowObservation(msgspec.Struct, frozen=True):
     scope: str = ""
 
 
+class RequestScope(msgspec.Struct, frozen=True):
+    """The request alone: nothing is cooled."""
+
+
+class ModelScope(msgspec.Struct, frozen=True):
+    """The account for this model, in the operation the request asked for."""
+
+    model: str
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("a fault of a model names the model")
+
+
+class FamilyScope(msgspec.Struct, frozen=True):
+    """The account for all models that one of the provider's own limits binds, whatever is asked of them."""
+
+    family: str
+
+    def __post_init__(self) -> None:
+        if not self.family:
+            raise ValueError("a fault of a model family names the family")
+
+
+class AccountScope(msgspec.Struct, frozen=True):
+    """The whole account."""
+
+
+class ProviderScope(msgspec.Struct, frozen=True):
+    """The way to the provider: its host, through the account's proxy."""
+
+
+FaultScope = RequestScope | ModelScope | FamilyScope | AccountScope | ProviderScope
+OF_REQUEST, OF_ACCOUNT, OF_PROVIDER = RequestScope(), AccountScope(), ProviderScope()
+
+
 class Fault(msgspec.Struct, frozen=True):
     """What went wrong upstream. `message` is short, has been redacted and may be shown to people.
 
-    `retry_at` is when the provider says it may be tried again, already capped to what is plausible.
-    `family` names the model family a MODEL-scoped fault binds ("" = just `model`).
+    `scope` is what the fault speaks of. `retry_at` is when the provider says it may be tried again, already capped
+    to what is plausible. `bare`: the status alone says so, no code or sentence of the provider's.
     """
 
     kind: FaultKind
-    scope: FaultScope = FaultScope.NONE
+    scope: FaultScope = OF_REQUEST
     retry_at: float | None = None
     code: str = ""
     message: str = ""
-    model: str = ""
-    family: str = ""
     status: int = 0
     windows: tuple[WindowObservation, ...] = ()
+    bare: bool = False
 
 
 class Attempt(msgspec.Struct, omit_defaults=True):
@@ -200,7 +234,10 @@ class Peek(msgspec.Struct):
 
 
 class ClientError(msgspec.Struct, frozen=True):
-    """Something the pool itself has to tell a client, before a dialect gave it its shape."""
+    """Something the pool itself has to tell a client, before a dialect gave it its shape.
+
+    `own_words`: the message is the provider's.
+    """
 
     kind: ErrorKind
     message: str
@@ -209,6 +246,7 @@ class ClientError(msgspec.Struct, frozen=True):
     code: str = ""
     provider: Provider | None = None
     plan: str = ""
+    own_words: bool = False
 
 
 class HttpRequest(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from pool_server.app.listening import listen
 from pool_server.app.server import Server, open_stores
-from pool_server.core.enums import FaultKind, FaultScope, Provider, Source
-from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.enums import FaultKind, Operation, Provider, Source
+from pool_server.core.models import OF_ACCOUNT, Fault, WindowObservation
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import PoolUsers, Settings, UsagePolling, bind_address
 from pool_server.demo.cast import FRIENDS, RESTING, accounts
@@ -181,13 +181,13 @@ def _present(server: Server, cast: list[FakeAccount], now: float) -> None:
         )
     fault = Fault(
         FaultKind.RATE,
-        FaultScope.ACCOUNT,
+        OF_ACCOUNT,
         retry_at=now + _REST_S,
         code="rate_limit_error",
         message="This request would exceed your account's rate limit.",
         status=429,
     )
-    server.accounts.fail(RESTING, fault, "claude-sonnet-5")
+    server.accounts.fail(RESTING, fault, "claude-sonnet-5", Operation.MESSAGES)
 
 
 def _facts(settings: Settings, bound: socket.socket, friend: _Friend) -> Demo:

@@ -10,7 +10,7 @@ from msgspec.json import Decoder
 
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
 from pool_server.dialects.stream_usage import only_usage
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, loads, status_of, text
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, dumps, loads, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
@@ -66,8 +66,11 @@ class _Answer(msgspec.Struct):
     usage: Any = None
     x_groq: _XGroq | None = None
     error: Any = None
+    choices: Any = None
+    base_resp: Any = None
 
 
+_NO_ANSWER = dumps({"error": {"type": "server_error", "code": "no_answer", "message": "the answer holds no choices"}})
 _CHUNK, _ANSWER = Decoder(_Chunk), Decoder(_Answer)
 
 
@@ -83,6 +86,7 @@ class ChatReader(AnswerFacts):
         self._told = openai.told()
         self._rendered = False
         self._finished = False
+        self.answers = False  # a whole answer is a completion, which has choices
 
     def glance(self, chunk: bytes) -> bool:
         """Whether this is one whole event that `event` would find to be `RENDERED` and no more."""
@@ -167,9 +171,15 @@ class ChatReader(AnswerFacts):
             label = answer.error if isinstance(answer.error, dict) else {}
             self.fault = status_of(STATUS, label.get("code"), label.get("type"), default=500), body
             return FAULT
+        if isinstance(answer.base_resp, dict) and answer.base_resp.get("status_code"):  # MiniMax's error in a 200
+            self.fault = 200, body
+            return FAULT
         self.response_id, self.model = text(answer.id), text(answer.model)
         self._count(answer)
         if not self._usage.known and _USAGE.search(body) is not None and (within := loads(body, _CHUNK)) is not None:
             self._count(within)
+        if self.answers and not answer.choices and not self._usage.known:
+            self.fault = 500, _NO_ANSWER
+            return FAULT
         self.complete = True
         return TERMINAL

@@ -21,7 +21,10 @@ Answer = tuple[int, Headers, bytes]
 _LONGEST_HEADER = 400  # characters of a message in a header
 _SOON_S = 5  # Retry-After where the cause passes by itself
 
+_PATIENCE_S = 60  # a client is left to wait so long by itself, as every one of them does for a Retry-After
+
 _QUOTA = frozenset({ErrorKind.EXHAUSTED, ErrorKind.LIMIT})
+_TIMED = _QUOTA | {ErrorKind.RATE}  # their messages say when to come back
 # A retry may help by itself, so the client's own is welcome.
 _PASSING = frozenset({ErrorKind.CUT, ErrorKind.DRAINING, ErrorKind.BUSY})
 
@@ -33,6 +36,7 @@ _OPENAI_TYPE = {
     ErrorKind.FORBIDDEN: ("permission_error", "forbidden"),
     ErrorKind.LIMIT: ("insufficient_quota", "insufficient_quota"),
     ErrorKind.EXHAUSTED: ("insufficient_quota", "insufficient_quota"),
+    ErrorKind.RATE: ("rate_limit_error", "rate_limit_exceeded"),
     ErrorKind.NO_ACCOUNT: ("service_unavailable_error", "no_account"),
     ErrorKind.UNREACHABLE: ("server_error", "upstream_unreachable"),
     ErrorKind.BAD_REQUEST: ("invalid_request_error", "invalid_request"),
@@ -49,6 +53,7 @@ _ANTHROPIC_TYPE = {
     ErrorKind.FORBIDDEN: "permission_error",
     ErrorKind.LIMIT: "rate_limit_error",
     ErrorKind.EXHAUSTED: "rate_limit_error",
+    ErrorKind.RATE: "rate_limit_error",
     ErrorKind.BAD_REQUEST: "invalid_request_error",
     ErrorKind.CONTINUATION: "invalid_request_error",
     ErrorKind.UPGRADE: "invalid_request_error",
@@ -75,12 +80,10 @@ _GOOGLE_STATUS = {
 def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "") -> Answer:
     """(status, headers, body) of a whole error answer. `err.message` need not say when to come back: this does."""
     headers = [("Content-Type", "application/json")]
-    seconds = _wait(err, now)
-    if seconds:
-        headers.append(("Retry-After", str(seconds)))
-    elif err.kind in _PASSING:
-        headers.append(("Retry-After", str(_SOON_S)))
-    if err.kind not in _PASSING:
+    seconds, passing = _wait(err, now), _passes(err, now)
+    if seconds or passing:
+        headers.append(("Retry-After", str(seconds or _SOON_S)))
+    if not passing:
         headers.append(("x-should-retry", "false"))
     if dialect is Dialect.MESSAGES:
         return err.status, headers + _anthropic_headers(err), dumps(_anthropic(err, now, request_id))
@@ -90,7 +93,9 @@ def error(dialect: Dialect, err: ClientError, *, now: float, request_id: str = "
         if err.kind in _QUOTA:
             # Codex goes on behind it: ", or try again at 10:49 PM."
             headers.append(("x-codex-promo-message", header_safe(err.message).rstrip(". ")))
-        return err.status, headers, dumps({"error": _codex(err, now)})
+        # A 429 of another shape Codex waits for in silence and then hides; a 400 it shows at once.
+        status = 400 if err.kind is ErrorKind.RATE and not passing else err.status
+        return status, headers, dumps({"error": _codex(err, now)})
     return err.status, headers, dumps({"error": _openai(err, now)})
 
 
@@ -123,9 +128,9 @@ def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
 
 def ws_error(err: ClientError, *, now: float) -> str:
     """A Responses WebSocket error frame (JSON text): `{"type":"error","status","error":{…},"headers":{…}}`."""
-    _, headers, _ = error(Dialect.RESPONSES, err, now=now)
+    status, headers, _ = error(Dialect.RESPONSES, err, now=now)
     shown = {name.lower(): value for name, value in headers if name != "Content-Type"}
-    frame = {"type": "error", "status": err.status, "error": _codex(err, now), "headers": shown}
+    frame = {"type": "error", "status": status, "error": _codex(err, now), "headers": shown}
     return dumps(frame).decode()
 
 
@@ -137,6 +142,11 @@ def header_safe(value: str) -> str:
     )
     safe = plain.encode("latin-1", "replace").decode("latin-1")
     return "".join(c for c in safe if c.isprintable())[:_LONGEST_HEADER]
+
+
+def _passes(err: ClientError, now: float) -> bool:
+    """May the client try again by itself, soon enough for somebody who waits?"""
+    return err.kind in _PASSING or (err.kind is ErrorKind.RATE and _wait(err, now) <= _PATIENCE_S)
 
 
 def _wait(err: ClientError, now: float) -> int:
@@ -156,11 +166,17 @@ def _duration(seconds: int) -> str:
 
 
 def _message(err: ClientError, now: float) -> str:
-    """The reason and, for quotas, the time of return."""
+    """The reason and, for quotas and rate limits, the time of return."""
     seconds = _wait(err, now)
-    if err.kind not in _QUOTA or not seconds:
+    if err.kind not in _TIMED or not seconds:
         return err.message
-    return f"{err.message.rstrip()} Try again in {_duration(seconds)}."
+    return f"{_sentence(err.message)} Try again in {_duration(seconds)}."
+
+
+def _sentence(text: str) -> str:
+    """The text with an end."""
+    text = text.rstrip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _codex(err: ClientError, now: float) -> dict[str, Any]:
@@ -178,12 +194,13 @@ def _codex(err: ClientError, now: float) -> dict[str, Any]:
 def _openai(err: ClientError, now: float) -> dict[str, Any]:
     kind, code = _OPENAI_TYPE[err.kind]
     param = "previous_response_id" if err.kind is ErrorKind.CONTINUATION else None
-    message = err.message
-    if err.kind in _QUOTA:
+    message = _message(err, now) if err.kind is ErrorKind.RATE else err.message
+    if err.kind in _QUOTA or (err.kind is ErrorKind.RATE and not _passes(err, now)):
         # Qwen Code stops at a 429 only if its text says quota, exhausted and "will reset"; else it asks 28 times.
         when = f"will reset in {_duration(_wait(err, now))}" if err.retry_at is not None else "will reset later"
-        message = f"{err.message.rstrip()} The quota is exhausted and {when}."
-    own = err.code if err.kind is not ErrorKind.EXHAUSTED else ""
+        quota = "The request quota" if err.kind is ErrorKind.RATE else "The quota"
+        message = f"{_sentence(err.message)} {quota} is exhausted and {when}."
+    own = err.code if err.kind not in (ErrorKind.EXHAUSTED, ErrorKind.RATE) else ""
     return {"message": message, "type": kind, "param": param, "code": own or code}
 
 
@@ -209,7 +226,7 @@ def _google(err: ClientError, now: float) -> dict[str, Any]:
         "message": _message(err, now),
         "status": _GOOGLE_STATUS.get(status, "INTERNAL" if status >= 500 else "UNKNOWN"),
     }
-    if err.kind in _QUOTA or err.kind is ErrorKind.NO_ACCOUNT:
+    if err.kind in _TIMED or err.kind is ErrorKind.NO_ACCOUNT:
         shape["details"] = _google_quota(err, now)
     return {"error": shape}
 
@@ -220,7 +237,7 @@ def _google_quota(err: ClientError, now: float) -> list[dict[str, Any]]:
     details: list[dict[str, Any]] = [
         {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": "QUOTA_EXHAUSTED",
+            "reason": "RATE_LIMIT_EXCEEDED" if err.kind is ErrorKind.RATE else "QUOTA_EXHAUSTED",
             "domain": "cloudcode-pa.googleapis.com",
             "metadata": metadata,
         }
@@ -237,7 +254,7 @@ def _responses_end(err: ClientError, now: float) -> bytes:
     """Codex ignores `event: error`; of `response.failed` it shows the message of `invalid_prompt` as it is and
     stops, and retries a code it does not know. Other clients of the Responses API read `error`."""
     shape = _openai(err, now)
-    retry = err.kind in _RETRIED
+    retry = err.kind in _RETRIED or _passes(err, now)
     failed = {
         "type": "response.failed",
         "response": {

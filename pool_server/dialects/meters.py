@@ -5,7 +5,7 @@ from __future__ import annotations
 from pool_server.core.enums import MODEL_CALLS, Dialect, ObjectKind, Operation, Signal
 from pool_server.core.models import Usage
 from pool_server.dialects import chat, gemini, messages, responses
-from pool_server.dialects.types import RENDERED, SIGNALS, Meter
+from pool_server.dialects.types import FAULT, RENDERED, SIGNALS, TERMINAL, Meter
 from pool_server.dialects.usage import Served
 from pool_server.dialects.usage.batch import BatchUsage
 from pool_server.dialects.wire.sse import Scanner
@@ -30,8 +30,17 @@ class _Facts:
 
     body = b""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: _Reader, *, retrieved: bool = False) -> None:
         self._reader = reader
+        self._retrieved = retrieved
+
+    def _judged(self, found: int) -> int:
+        """What was found in the answer; an error within an object that was only looked up is no error of this call."""
+        if found & FAULT and self._retrieved:
+            self._reader.fault = None
+            self._reader.complete = True
+            return (found & ~FAULT) | RENDERED | TERMINAL
+        return found
 
     @property
     def usage(self) -> Usage:
@@ -73,8 +82,8 @@ class _Facts:
 class StreamMeter(_Facts):
     """Reads server-sent events."""
 
-    def __init__(self, reader: _Reader) -> None:
-        super().__init__(reader)
+    def __init__(self, reader: _Reader, *, retrieved: bool = False) -> None:
+        super().__init__(reader, retrieved=retrieved)
         self._scanner = Scanner(reader)
         self._glance = reader.glance
         self.at_boundary = True
@@ -82,12 +91,12 @@ class StreamMeter(_Facts):
     def feed(self, chunk: bytes) -> Signal:
         if self.at_boundary and self._glance(chunk):  # nearly every chunk is one plain event: it is not taken apart
             return _RENDERED
-        found = self._scanner.feed(chunk)
+        found = self._judged(self._scanner.feed(chunk))
         self.at_boundary = self._scanner.at_boundary
         return SIGNALS[found]
 
     def finish(self) -> Signal:
-        found = self._scanner.finish()
+        found = self._judged(self._scanner.finish())
         if isinstance(self._reader, chat.ChatReader):
             self._reader.end()
         return SIGNALS[found]
@@ -102,8 +111,8 @@ class JsonMeter(_Facts):
 
     at_boundary = False
 
-    def __init__(self, reader: _Reader, *, any_body: bool = False) -> None:
-        super().__init__(reader)
+    def __init__(self, reader: _Reader, *, any_body: bool = False, retrieved: bool = False) -> None:
+        super().__init__(reader, retrieved=retrieved)
         self._any_body = any_body
         self._parts: list[bytes] | None = []
         self._size = 0
@@ -151,7 +160,7 @@ class JsonMeter(_Facts):
             if BatchUsage.begins(body):
                 lines.feed(body)
                 return self._results(lines)
-        found = self._reader.whole(body) if body else 0
+        found = self._judged(self._reader.whole(body)) if body else 0
         if not found and self._any_body:
             self._reader.complete = True
             return Signal.TERMINAL
@@ -193,12 +202,17 @@ class FrameMeter(_Facts):
         return Signal.NONE
 
 
-def meter(dialect: Dialect, operation: Operation, *, stream: bool) -> Meter:
-    """A meter for one answer; `stream` says that it comes as server-sent events (its Content-Type tells)."""
+def meter(dialect: Dialect, operation: Operation, *, stream: bool, retrieved: bool = False) -> Meter:
+    """A meter for one answer; `stream` says that it comes as server-sent events (its Content-Type tells), `retrieved`
+    that the call only looks something up: what failed earlier is no fault of it."""
     reader = _READERS[dialect]()
+    if isinstance(reader, chat.ChatReader):
+        reader.answers = operation is Operation.CHAT
     if operation is Operation.COUNT_TOKENS:
         return OpaqueMeter(reader)
-    return StreamMeter(reader) if stream else JsonMeter(reader, any_body=operation not in MODEL_CALLS)
+    if stream:
+        return StreamMeter(reader, retrieved=retrieved)
+    return JsonMeter(reader, any_body=operation not in MODEL_CALLS, retrieved=retrieved)
 
 
 def frame_meter() -> FrameMeter:

@@ -249,5 +249,9 @@ def _fault(event: _Event) -> tuple[int, bytes]:
         error = {"message": error}
     if not isinstance(error, dict):
         error = {"code": event.code, "message": text(event.message), "param": event.param}
+    for told in (event.status, event.status_code):
+        if isinstance(told, int):
+            error = {"status_code": told, **error}
+            break
     status = status_of(STATUS, event.status, event.status_code, error.get("code"), error.get("type"))
     return status, dumps({"error": error})

@@ -15,15 +15,15 @@ from enum import Enum
 from typing import Protocol
 
 from pool_server import dialects
-from pool_server.core.enums import FaultKind, Outcome, Signal
+from pool_server.core.enums import Outcome, Signal
 from pool_server.core.models import Fault
 from pool_server.providers import Shield, network_fault
+from pool_server.providers.evidence.table import PASSED_ON
 
 HOLD_EVENTS = 32
 HOLD_BYTES = 256 << 10
 HOLD_S = 10.0
 LINGER_S = 5.0  # how long an upstream may keep its stream open after the terminal event
-CLIENT_FAULTS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION})
 
 Piece = bytes | str
 
@@ -164,10 +164,10 @@ class RelayedAnswer:
         self.done = True
         if self.over:
             return WITHHOLD
-        if not self.committed and fault.kind not in CLIENT_FAULTS:
+        if not self.committed and fault.kind not in PASSED_ON:
             return fault
         self.over = True
-        outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
+        outcome = Outcome.REQUEST_FAULT if fault.kind in PASSED_ON else Outcome.CUT
         return End(outcome, fault.status or self._status, fault, [b"\n\n"] if self.mid_event else [])
 
     def _heed(self, signal: Signal) -> End | Fault | None:
@@ -175,10 +175,10 @@ class RelayedAnswer:
         if signal & Signal.FAULT and self.meter.fault is not None:
             status, body = self.meter.fault
             fault = self._account.judge(status, body)
-            if not self.committed and fault.kind not in CLIENT_FAULTS:
+            if not self.committed and fault.kind not in PASSED_ON:
                 return fault
             self.over, self.ending = True, Ending.ERROR
-            outcome = Outcome.REQUEST_FAULT if fault.kind in CLIENT_FAULTS else Outcome.CUT
+            outcome = Outcome.REQUEST_FAULT if fault.kind in PASSED_ON else Outcome.CUT
             return End(outcome, fault.status or status, fault, [])
         if signal & Signal.TERMINAL:
             return self._complete()

@@ -18,6 +18,7 @@ from pool_server.accounts import Decision, OnboardingError, RefreshError, Select
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Provider, Refusal, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage
 from pool_server.gateway import final_error, metrics
+from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.counting import REQUEST_OUTPUT, price_facts
 from pool_server.gateway.http.body import MEMORY_LIMIT
 from pool_server.gateway.http.programs import program
@@ -32,8 +33,9 @@ from pool_server.users import Denied, Principal, Reservation
 log = logging.getLogger("pool_server.gateway")
 
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
-_SPENT = frozenset({Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.COOLING, Refusal.MODEL_COOLING})
-_BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
+_SPENT = frozenset(
+    {Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.COOLING, Refusal.MODEL_COOLING, Refusal.RATE_LIMITED}
+)
 
 
 class Exchange:
@@ -55,7 +57,7 @@ class Exchange:
         self.account = ""
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
-        self.fault: Fault | None = None
+        self.refusals = Refusals(rooms.accounts, route.operation)
         self.usage = Usage()
         self.transport = Transport.BUFFERED
         self.first_byte_ms: float | None = None
@@ -214,7 +216,8 @@ class Exchange:
     def _fallback(self) -> str:
         """The model to serve instead, "" for none: the operator's chain for the one asked for, for these reasons."""
         refused = self.decision.refused if self.decision is not None else {}
-        kind = self.fault.kind if self.fault is not None else None
+        faults = self.refusals.faults
+        kind = faults[-1].kind if faults else None
         quota = kind in (FaultKind.QUOTA, FaultKind.RATE) or not _SPENT.isdisjoint(refused)
         overload = kind in (FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK)
         return self.rooms.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
@@ -252,7 +255,7 @@ class Exchange:
     def begin(self, account: str) -> Credential:
         """Counts the account as in use and returns its credential. Pair with `end`."""
         credential = self.rooms.accounts.credential(account)
-        self.rooms.accounts.begin(account, self.peek.model)
+        self.rooms.accounts.begin(account, self.peek.model, self.route.operation)
         self.account = account
         self.continuity.leave_turn_state(self.upcall, account)
         self.tried.add(account)
@@ -261,7 +264,7 @@ class Exchange:
         return credential
 
     def end(self, account: str) -> None:
-        self.rooms.accounts.end(account, self.peek.model)
+        self.rooms.accounts.end(account)
         if self.attempts and not self.recorded:  # a record that is on its way to the disk must not change
             self.time_attempt()
 
@@ -269,7 +272,9 @@ class Exchange:
         self.attempts[-1].ms = round((time.monotonic() - self._attempt_started) * 1000, 1)
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
-        """After a 401: the account's new credential, None when it cannot be refreshed."""
+        """After a 401: the account's new credential, None when it cannot be refreshed or is not what was refused."""
+        if await self.rooms.accounts.valid(account, FaultKind.AUTH):
+            return None
         try:
             return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")
         except RefreshError:
@@ -289,7 +294,7 @@ class Exchange:
 
     def failed(self, account: str, credential: Credential, fault: Fault, usage: Usage | None = None) -> None:
         """Blames the account for a fault, if it is to blame, and notes it on the attempt."""
-        self.fault = fault
+        self.refusals.faults.append(fault)
         attempt = self.attempts[-1]
         attempt.status = fault.status
         attempt.fault = fault.kind.value
@@ -297,8 +302,8 @@ class Exchange:
         if usage is not None and usage.known:
             attempt.usage = usage
         metrics.upstream_faults.labels(credential.provider.value, fault.kind.value).inc()
-        if fault.kind not in _BLAMELESS and account not in self._judged:
-            self.rooms.accounts.fail(account, fault, self.peek.model, credential.fingerprint)
+        if account not in self._judged:
+            self.refusals.weigh(account, credential.fingerprint, fault, self.peek.model)
 
     def observe(self, account: str, credential: Credential, headers: dict[str, str]) -> None:
         """Learns quota windows and how it is served from an answer's headers (lower-case names)."""
@@ -326,10 +331,10 @@ class Exchange:
         """Whether an upstream's refusal is of the question for usage."""
         return self.usage_added and self.rooms.stream_usage.refused(dialects.host_of(self.upstream_url), body)
 
-    def stream_fault(self, credential: Credential, status: int, body: bytes) -> Fault:
+    def stream_fault(self, credential: Credential, body: bytes) -> Fault:
         """What an error event within an answer means."""
-        body = credential.hide(body)
-        return provider_module(credential.provider).classify(status, {}, body, now=time.time(), model=self.peek.model)
+        module, body = provider_module(credential.provider), credential.hide(body)
+        return module.classify(200, {}, body, now=time.time(), model=self.peek.model)
 
     def heard(self, meter: dialects.Meter) -> None:
         """Takes over what the meter has learnt of the answer."""
@@ -347,6 +352,7 @@ class Exchange:
         self.attempts[-1].status = status
         if self._ask is not None:
             self.rooms.accounts.bind(self._ask, account)
+        self.refusals.served_by(account, self.peek.model)
 
     def answered(self) -> None:
         """The first byte of an answer is here, which may still turn out to be none."""
@@ -363,27 +369,30 @@ class Exchange:
     def succeeded(self, account: str, response_id: str, *, unsealed: bool = False) -> None:
         """The answer came to its good end. `unsealed`: the account was not shown what is sealed in the request, and is
         not to be the next time."""
-        first = (self.first_byte_ms or 0.0) / 1000 - self.attempts[-1].started_ms / 1000
-        self.rooms.accounts.succeed(account, self.peek.model, max(0.0, first))
+        self.rooms.accounts.succeed(account, self.peek.model, self.route.operation, self._first_byte_s())
         self.continuity.answered(account, self.peek, response_id, unsealed=unsealed)
+
+    def _first_byte_s(self) -> float | None:
+        """The account's latency; None where it was not seen, or is the time a whole body took."""
+        seen = self.first_byte_ms if self.transport is not Transport.BUFFERED else None
+        return None if seen is None else max(0.0, seen - self.attempts[-1].started_ms) / 1000
 
     # -- the end
 
-    def unserved(self) -> ClientError:
+    async def unserved(self) -> ClientError:
         """What the client is told when no account is left."""
+        if await self.refusals.settled():
+            self.decision = self.rooms.accounts.select(self._new_ask())
         assert self.decision is not None
-        decision = self.decision
         if self.objects.holder:
-            if self.fault is None:
-                return final_error.holder_out(decision)
-            decision = msgspec.structs.replace(decision, hard_lost=False)
-        return final_error.unserved(decision, self.fault, self.providers, self.peek.model, time.time())
+            if not self.refusals.faults:
+                return final_error.holder_out(self.decision)
+            self.decision = msgspec.structs.replace(self.decision, hard_lost=False)
+        return self.refusals.last_word(self.decision, self.providers, self.peek.model, self.upcall.headers)
 
     def session_hash(self) -> str:
-        if not self.peek.session:
-            return ""
         text = f"{self.principal.user}|{self.peek.session}".encode()
-        return hashlib.blake2b(text, digest_size=6).hexdigest()
+        return hashlib.blake2b(text, digest_size=6).hexdigest() if self.peek.session else ""
 
     def since_start(self) -> float:
         return round((time.monotonic() - self.started) * 1000, 1)

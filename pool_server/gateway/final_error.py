@@ -1,18 +1,20 @@
-"""What the client is told when the pool cannot serve: one honest error. Pure."""
+"""What the client is told when the pool cannot serve: one honest error, worded from the decision's own record. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pool_server.accounts import Decision
-from pool_server.core.enums import Denial, ErrorKind, FaultKind, Provider, Refusal
+from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal
 from pool_server.core.models import ClientError, Fault
 from pool_server.gateway.http.body import SpoolFullReason
+from pool_server.providers.evidence.table import EVIDENCE, ToldAs
 from pool_server.users import Denied
 
-_OPERATOR = frozenset({Refusal.NEEDS_LOGIN, Refusal.SUSPENDED, Refusal.DISABLED, Refusal.EXPIRED})
-_UNFIT = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT})
-_OUT = frozenset({FaultKind.QUOTA, FaultKind.RATE, FaultKind.PAYMENT, FaultKind.CAPACITY})
-_ACCOUNT = frozenset({FaultKind.AUTH, FaultKind.PERMISSION, FaultKind.SUSPENDED, FaultKind.NEEDS_USER})
-_MODEL = frozenset({FaultKind.NOT_FOUND, FaultKind.MODEL_UNSUPPORTED})
+_OPERATOR = frozenset({Refusal.SUSPENDED, Refusal.DISABLED, Refusal.EXPIRED})
+_UNFIT = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT, Refusal.PROVIDER})
+_SPENT = frozenset({Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.RESERVED})
+_LIMITED = frozenset({Refusal.RATE_LIMITED, Refusal.RETURNING})
 _RETRY_S = 5.0  # a 5xx asks for a pause of this length when nobody said better
 _REFUSED_STATUS = {
     Denial.NO_KEY: 401,
@@ -25,6 +27,36 @@ _REFUSED_STATUS = {
     Denial.MODEL: 403,
     Denial.STORE: 503,
 }
+_ITSELF_KIND = {400: ErrorKind.BAD_REQUEST, 401: ErrorKind.AUTH, 403: ErrorKind.FORBIDDEN, 404: ErrorKind.NOT_FOUND,
+                413: ErrorKind.TOO_LARGE}  # fmt: skip
+
+_OUTCOMES = {
+    ErrorKind.BAD_REQUEST: Outcome.REQUEST_FAULT,
+    ErrorKind.TOO_LARGE: Outcome.REQUEST_FAULT,
+    ErrorKind.CONTINUATION: Outcome.REQUEST_FAULT,
+    ErrorKind.RATE: Outcome.EXHAUSTED,
+    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
+    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
+    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
+    ErrorKind.UNREACHABLE: Outcome.UPSTREAM,
+    ErrorKind.AUTH: Outcome.DENIED,
+    ErrorKind.FORBIDDEN: Outcome.DENIED,
+    ErrorKind.LIMIT: Outcome.DENIED,
+    ErrorKind.BUSY: Outcome.DENIED,
+    ErrorKind.UPGRADE: Outcome.REQUEST_FAULT,
+    ErrorKind.DRAINING: Outcome.CUT,
+    ErrorKind.CUT: Outcome.CUT,
+}
+
+
+def outcome_of(error: ClientError, *, attempted: bool) -> Outcome:
+    """How an exchange that ended with this error is recorded, over whichever transport. `attempted`: an account was
+    asked."""
+    if attempted and (error.own_words or error.kind is ErrorKind.NOT_FOUND):
+        return Outcome.REQUEST_FAULT
+    if attempted and error.kind is ErrorKind.CONTINUATION:
+        return Outcome.UPSTREAM
+    return _OUTCOMES[error.kind]
 
 
 def denied(refusal: Denied) -> ClientError:
@@ -72,32 +104,56 @@ def holder_out(decision: Decision) -> ClientError:
 
 
 def unserved(
-    decision: Decision, fault: Fault | None, providers: tuple[Provider, ...], model: str, now: float
+    decision: Decision,
+    faults: Sequence[Fault],
+    providers: tuple[Provider, ...],
+    model: str,
+    now: float,
+    *,
+    refusal: Fault | None = None,
+    repeats: bool = False,
+    home: bool = True,
 ) -> ClientError:
-    """The error when no account is left to try. `now` in unix seconds decides how a return is worded."""
+    """The error when no account is left to try. `faults` are those met, in their order, `refusal` one of them that is
+    the request's and no account's; `now` in unix seconds; `repeats`: the client asks a 503 again and again; `home`: the
+    vendor whose call this is has accounts here."""
     provider = providers[0] if providers else None
     name = " or ".join(_concerned(decision, providers)) or "fitting"
-    refusals = {candidate.refusal for candidate in decision.candidates if candidate.refusal is not None}
     if decision.hard_lost:
         message = "The account that holds this conversation cannot serve now; send the conversation again in full."
         return ClientError(ErrorKind.CONTINUATION, message, 400, code="previous_response_not_found", provider=provider)
-    if fault is not None and fault.kind in _MODEL:
-        return _no_model(name, model, provider)
-    if fault is None or fault.kind in _OUT | _ACCOUNT:
-        if decision.retry_at is not None:
-            return exhausted(name, decision.retry_at, provider)
-        if fault is not None and fault.kind in _OUT:
-            return exhausted(name, fault.retry_at or now + _RETRY_S, provider)
-        if refusals and refusals <= _UNFIT | {Refusal.PROVIDER}:
-            return _no_model(name, model, provider)
-        return _no_account(name, refusals, fault, provider)
-    if fault.kind is FaultKind.NETWORK:
-        message = f"{name} could not be reached: {fault.message or 'no answer'}."
-        return ClientError(ErrorKind.UNREACHABLE, message, 502, now + _RETRY_S, provider=provider)
-    if decision.retry_at is not None and Refusal.COOLING in refusals and fault.kind is not FaultKind.OVERLOAD:
-        return exhausted(name, decision.retry_at, provider)
-    message = f"{name} cannot answer now: {fault.message or fault.kind.value}."
-    return ClientError(ErrorKind.UNREACHABLE, message, 503, fault.retry_at or now + _RETRY_S, fault.code, provider)
+    own = refusal or next((fault for fault in reversed(faults) if EVIDENCE[fault.kind].told is ToldAs.ITSELF), None)
+    if own is not None:
+        return itself(own, provider)
+    if decision.retry_at is not None and decision.refused.keys() & (_SPENT | _LIMITED | {Refusal.COOLING}):
+        error = _returns(decision, faults, name, provider)
+        if error is not None:
+            return error
+    if faults:
+        return _after(faults, decision, name, model, repeats, provider, now)
+    return _nobody(decision, name, model, repeats, provider, home=home)
+
+
+def itself(fault: Fault, provider: Provider | None) -> ClientError:
+    """A refusal that is the request's, in the provider's own words."""
+    status = fault.status if 400 <= fault.status < 500 else 400
+    kind = _ITSELF_KIND.get(status, ErrorKind.BAD_REQUEST)
+    return ClientError(kind, fault.message, status, code=fault.code, provider=provider, own_words=True)
+
+
+def _returns(decision: Decision, faults: Sequence[Fault], name: str, provider: Provider | None) -> ClientError | None:
+    """Accounts come back by themselves: out of quota or rate limited in words of their own; None where what they rest
+    from says more."""
+    refused, at = decision.refused, decision.retry_at
+    assert at is not None
+    told = {EVIDENCE[fault.kind].told for fault in faults}
+    if refused.keys() & _SPENT or ToldAs.QUOTA in told:
+        return exhausted(name, at, provider)
+    if refused.keys() & _LIMITED or ToldAs.RATE in told:
+        return limited(name, at, provider)
+    if told & {ToldAs.UNREACHABLE, ToldAs.UNAVAILABLE, ToldAs.MODEL}:
+        return None
+    return _cooling(name, at, provider)
 
 
 def _concerned(decision: Decision, providers: tuple[Provider, ...]) -> list[str]:
@@ -107,26 +163,96 @@ def _concerned(decision: Decision, providers: tuple[Provider, ...]) -> list[str]
 
 
 def exhausted(name: str, retry_at: float, provider: Provider | None) -> ClientError:
-    """Every account is out until `retry_at` (unix seconds); each dialect says when that is in its own way."""
+    """Every account is out of quota until `retry_at` (unix seconds); each dialect says when that is in its own way."""
     message = f"Every {name} account of the pool is out of room."
     return ClientError(ErrorKind.EXHAUSTED, message, 429, retry_at, "usage_limit_reached", provider)
 
 
-def _no_model(name: str, model: str, provider: Provider | None) -> ClientError:
-    message = f"No {name} account of the pool offers the model {model[:80]!r}."
-    return ClientError(ErrorKind.NOT_FOUND, message, 404, code="model_not_found", provider=provider)
+def limited(name: str, retry_at: float, provider: Provider | None) -> ClientError:
+    """Every account is rate limited until `retry_at` (unix seconds)."""
+    message = f"Every {name} account of the pool is rate limited."
+    return ClientError(ErrorKind.RATE, message, 429, retry_at, "rate_limit_exceeded", provider)
 
 
-def _no_account(name: str, refusals: set[Refusal], fault: Fault | None, provider: Provider | None) -> ClientError:
-    if Refusal.NOT_FORCED in refusals:
+def _cooling(name: str, retry_at: float, provider: Provider | None) -> ClientError:
+    message = f"Every {name} account of the pool is cooling down after a fault."
+    return ClientError(ErrorKind.RATE, message, 429, retry_at, "rate_limit_exceeded", provider)
+
+
+def _after(
+    faults: Sequence[Fault],
+    decision: Decision,
+    name: str,
+    model: str,
+    repeats: bool,
+    provider: Provider | None,
+    now: float,
+) -> ClientError:
+    """The error after attempts that all failed: by the last fault."""
+    fault = faults[-1]
+    told = EVIDENCE[fault.kind].told
+    retry_at = fault.retry_at or now + _RETRY_S
+    if told is ToldAs.QUOTA:
+        return exhausted(name, retry_at, provider)
+    if told is ToldAs.RATE:
+        return limited(name, retry_at, provider)
+    if told is ToldAs.MODEL:
+        return itself(fault, provider)
+    if told is ToldAs.ACCOUNT:
+        return _nobody(decision, name, model, repeats, provider, fault)
+    if told is ToldAs.UNREACHABLE:
+        message = f"{name} could not be reached: {sentence(fault.message or 'no answer')}"
+        return ClientError(ErrorKind.UNREACHABLE, message, 502, now + _RETRY_S, provider=provider)
+    message = f"{name} cannot answer now: {sentence(fault.message or fault.kind.value)}"
+    return ClientError(ErrorKind.UNREACHABLE, message, 503, retry_at, fault.code, provider)
+
+
+def _nobody(
+    decision: Decision,
+    name: str,
+    model: str,
+    repeats: bool,
+    provider: Provider | None,
+    fault: Fault | None = None,
+    home: bool = True,
+) -> ClientError:
+    """No account can serve, and none returns by itself: what stands in the way of each, from the decision's record."""
+    refused = decision.refused.keys() - {Refusal.TRIED}
+    if Refusal.NOT_FORCED in refused:
         message = "The account asked for by X-Pool-Account cannot serve this request."
-    elif Refusal.NEEDS_LOGIN in refusals or (fault is not None and fault.kind in _ACCOUNT):
+        return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_unfit", provider=provider)
+    elsewhere = not home and not refused & {Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT}
+    if refused and refused <= _UNFIT and not elsewhere:
+        return _unfit(refused, model, provider)
+    if Refusal.NEEDS_LOGIN in refused or (fault is not None and not refused & _OPERATOR):
         message = f"No {name} account of the pool is signed in; the operator must sign one in again."
-    elif refusals & _OPERATOR:
+    elif refused & _OPERATOR:
         message = f"Every {name} account of the pool is switched off or stopped; the operator must enable one."
+    elif refused and not elsewhere:
+        message = f"No {name} account of the pool can serve this now; the operator's page says why."
     else:
         message = f"The pool has no {name} account; the operator must put a credential file into its pool folder."
-    return ClientError(ErrorKind.NO_ACCOUNT, message, 503, provider=provider)
+    status = 400 if repeats else 503  # a 400 is shown at once
+    return ClientError(ErrorKind.NO_ACCOUNT, message, status, provider=provider)
+
+
+def _unfit(refused: set[Refusal], model: str, provider: Provider | None) -> ClientError:
+    if model and refused & {Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT}:
+        message = f"No account here serves {model[:80]!r}; /v1/models lists what does."
+        return ClientError(ErrorKind.NOT_FOUND, message, 404, code="model_not_found", provider=provider)
+    message = "No account here answers this kind of call."
+    return ClientError(ErrorKind.NOT_FOUND, message, 404, code="not_served", provider=provider)
+
+
+def cut(provider: Provider, faults: Sequence[Fault]) -> ClientError:
+    """An answer that broke off after the client had seen some of it."""
+    why = sentence(faults[-1].message) if faults else "the answer broke off."
+    return ClientError(ErrorKind.CUT, f"{provider.value}: {why}", 502, provider=provider)
+
+
+def sentence(text: str) -> str:
+    """The text with an end."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def resend() -> ClientError:

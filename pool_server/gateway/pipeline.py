@@ -21,7 +21,6 @@ from pool_server.core.models import ClientError, Fault
 from pool_server.dialects.translation import TranslationError
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import (
-    CLIENT_FAULTS,
     LINGER_S,
     WITHHOLD,
     BufferedAnswer,
@@ -37,7 +36,7 @@ from pool_server.gateway.answer import (
     Write,
 )
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.recording import OUTCOMES, record
+from pool_server.gateway.recording import record
 from pool_server.gateway.translation import NoAnswer
 from pool_server.gateway.transports import (
     LIVED_TOO_LONG,
@@ -54,6 +53,7 @@ from pool_server.providers import Credential, Shield, network_fault, provider_mo
 
 log = logging.getLogger("pool_server.gateway")
 
+_LOOKS_UP = frozenset({"GET", "HEAD", "DELETE"})
 _GONE = (asyncio.CancelledError, ClientDisconnectedError)
 
 
@@ -78,6 +78,7 @@ class Pipeline:
         self.shield: Shield  # of the credential that is asked with
         self._transformer: Transformer | None = None
         self._unsealed = False
+        self._kept: tuple[UpstreamRefusal, Fault, Shield] | None = None  # the last one that was not passed on
         self._shown = False  # the client has something of an account's answer
         self._source: UpstreamAnswer | None = None
         self._answer: RelayedAnswer | None = None
@@ -136,11 +137,13 @@ class Pipeline:
     async def refuse(self, error: ClientError, outcome: Outcome | None = None) -> None:
         """Records and tells an error of the pool's own."""
         if outcome is None:
-            outcome = OUTCOMES[error.kind]
-            if error.kind is ErrorKind.CONTINUATION and not self._x.attempts:
-                outcome = Outcome.REQUEST_FAULT
+            outcome = final_error.outcome_of(error, attempted=bool(self._x.attempts))
         await record(self._x, outcome, error.status, error.message)
-        await self._transport.tell(error)
+        kept = self._kept
+        if kept is not None and error.own_words and kept[1].message == error.message:
+            await self._transport.refuse(*kept)
+        else:
+            await self._transport.tell(error)
 
     def stop(self, outcome: Outcome, error: ClientError) -> None:
         """Why the task that serves is about to be cancelled (revoked key, drained server); else the client left."""
@@ -191,7 +194,7 @@ class Pipeline:
             transport.drop()
             if bound:
                 raise ContinuationLostError
-        return x.unserved()
+        return await x.unserved()
 
     async def _cured(self, attempt: Callable[[], Awaitable[Fault | None]]) -> Fault | None:
         """Tries one account; None when the client has its answer, else the fault that ended the attempt. What the
@@ -299,11 +302,13 @@ class Pipeline:
             return None
 
     async def _refused(self, refusal: UpstreamRefusal) -> Fault | None:
-        """A request fault is passed on in the provider's words, all else is a fault to act on."""
+        """What is the request's is passed on in the provider's words, all else is a fault to act on."""
         x = self._x
         module = provider_module(self._credential.provider)
         fault = module.classify(refusal.status, refusal.fields, refusal.body, now=time.time(), model=x.peek.model)
-        if fault.kind not in CLIENT_FAULTS:
+        if not x.refusals.passes_on(self._account, fault):
+            told = refusal if x.translation is None else x.translation.refusal(refusal)
+            self._kept = told, fault, self.shield
             return fault
         x.failed(self._account, self._credential, fault)
         x.first_byte_ms = None
@@ -334,7 +339,8 @@ class Pipeline:
             if answer.flows and inflater is None:
                 source.at_once = self._at_once
         broken = answer.streams and answer.ending is Ending.BROKEN
-        await self._transport.end(answer.ending, self._cut_error() if broken else None)
+        error = final_error.cut(self._credential.provider, self._x.refusals.faults) if broken else None
+        await self._transport.end(answer.ending, error)
         return None
 
     async def _next(self, source: UpstreamAnswer, answer: RelayedAnswer, inflater: dialects.Inflater | None) -> Step:
@@ -392,7 +398,7 @@ class Pipeline:
             dialect, operation = translation.dialect, translation.operation
             translation.events = stream
             x.transport = Transport.SSE if translation.stream else Transport.BUFFERED
-        meter = dialects.meter(dialect, operation, stream=stream)
+        meter = dialects.meter(dialect, operation, stream=stream, retrieved=x.upcall.method in _LOOKS_UP)
         if stream and translation is not None and not translation.stream:
             return FoldedAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
         if not stream:
@@ -466,15 +472,10 @@ class Pipeline:
         x.response_bytes = self._transport.sent + sum(map(len, end.pieces)) + answer.withheld
         await record(x, end.outcome, end.status, end.message, partial=end.fault is not None)
 
-    def _cut_error(self) -> ClientError:
-        provider = self._credential.provider
-        why = self._x.fault.message if self._x.fault is not None else ""
-        return ClientError(ErrorKind.CUT, f"{provider.value}: {why}.", 502, provider=provider)
-
     # -- what the answer asks of its account
 
     def judge(self, status: int, body: bytes) -> Fault:
-        return self._x.stream_fault(self._credential, status, body)
+        return self._x.stream_fault(self._credential, body)
 
     def limits(self, raw: bytes) -> bytes:
         self._x.observe_event(self._account, self._credential, raw)

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from pool_server import dialects
-from pool_server.core.enums import ErrorKind, Outcome, Transport
+from pool_server.core.enums import Outcome, Transport
 from pool_server.core.models import UsageRecord
 from pool_server.gateway import metrics
 from pool_server.gateway.counting import CallFacts, Counted, count, job_key, price_facts
@@ -15,24 +15,6 @@ from pool_server.ledger import PriceFacts, Quote
 from pool_server.providers import redact
 
 log = logging.getLogger("pool_server.gateway")
-
-# How an exchange that ended with an error of the pool's own is counted.
-OUTCOMES = {
-    ErrorKind.AUTH: Outcome.DENIED,
-    ErrorKind.FORBIDDEN: Outcome.DENIED,
-    ErrorKind.LIMIT: Outcome.DENIED,
-    ErrorKind.EXHAUSTED: Outcome.EXHAUSTED,
-    ErrorKind.NO_ACCOUNT: Outcome.NO_ACCOUNT,
-    ErrorKind.UNREACHABLE: Outcome.UPSTREAM,
-    ErrorKind.BAD_REQUEST: Outcome.REQUEST_FAULT,
-    ErrorKind.NOT_FOUND: Outcome.NO_ACCOUNT,
-    ErrorKind.TOO_LARGE: Outcome.REQUEST_FAULT,
-    ErrorKind.UPGRADE: Outcome.REQUEST_FAULT,
-    ErrorKind.DRAINING: Outcome.CUT,
-    ErrorKind.BUSY: Outcome.DENIED,
-    ErrorKind.CUT: Outcome.CUT,
-    ErrorKind.CONTINUATION: Outcome.UPSTREAM,
-}
 
 
 async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:

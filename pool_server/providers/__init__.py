@@ -20,7 +20,7 @@ from pool_server.providers.base import (
 from pool_server.providers.claude.module import Claude
 from pool_server.providers.codex.module import Codex
 from pool_server.providers.credential import Credential, CredentialRejectedError, fingerprint
-from pool_server.providers.faults import network_fault
+from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.gemini.module import Gemini
 from pool_server.providers.keys import base_for, refuse_unnamed
 from pool_server.providers.openai.module import OpenAI

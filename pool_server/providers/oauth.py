@@ -9,7 +9,9 @@ import msgspec
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import HttpAnswer
 from pool_server.providers.base import RefreshRejectedError
-from pool_server.providers.faults import ErrorFacts, common, is_challenge, message_of, read_error
+from pool_server.providers.evidence.reading import ErrorFacts, is_challenge, message_of, read_error
+from pool_server.providers.evidence.rules import FaultTable, classify
+from pool_server.providers.evidence.shared import SHARED
 from pool_server.providers.times import HOUR, MINUTE, retry_after
 
 RATE_DEFAULT = MINUTE  # a 429 without a word of when
@@ -24,6 +26,7 @@ _DEAD = frozenset(
 )  # fmt: skip
 _CLIENT = frozenset(("invalid_client", "deleted_client", "unsupported_grant_type"))
 _GEO = "unsupported_country_region_territory"
+_SHARED = FaultTable("token endpoint")
 
 
 def token_answer(
@@ -72,7 +75,8 @@ def refresh_fault(
         )
     if status >= 500 or status in (408, 425):
         return RefreshRejectedError(f"the token endpoint fails ({status}): {words}")
-    if common(status, answer.headers, answer.body, facts, now=now, model="").kind is FaultKind.SUSPENDED:
+    fault = classify(_SHARED, SHARED, status, answer.headers, answer.body, now=now, model="")
+    if fault.kind is FaultKind.SUSPENDED:
         return RefreshRejectedError(f"the provider stopped the account: {words}", permanent=True, suspended=True)
     if facts.says(_GEO):
         return RefreshRejectedError(

@@ -96,6 +96,33 @@ def wait_in_text(text: str) -> float | None:
     return duration(found.group(1).strip().removesuffix("and").strip()) if found else None
 
 
+_DATED = re.compile(
+    r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\.\d{1,9})?"
+    r"\s*(Z\b|UTC|GMT|[+-]\d{2}:?\d{2})?",
+    re.I,
+)
+
+
+def dated_reset(text: str, *, zone_h: int = 0) -> float | None:
+    """The moment a message names ("… will reset at 2026-09-23 23:59:59 +0800 CST", "… resets at 2026-05-15T15:00:00Z");
+    without a zone of its own it is read `zone_h` hours east of UTC."""
+    found = _DATED.search(text[:4000])
+    if found is None:
+        return None
+    *parts, zone = found.groups()
+    year, month, day, hour, minute, second = (int(part or 0) for part in parts)
+    offset = timedelta(hours=zone_h)
+    if zone is not None:
+        plain = zone.replace(":", "")
+        sign = -1 if plain[0] == "-" else 1
+        offset = sign * timedelta(hours=int(plain[1:3]), minutes=int(plain[3:5])) if plain[0] in "+-" else timedelta()
+    try:
+        stamp = datetime(year, month, day, hour, minute, second, tzinfo=timezone(offset)).timestamp()
+    except ValueError:
+        return None
+    return stamp if 0 < stamp < _LATEST else None
+
+
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     """Seconds to wait by `retry-after-ms` or `retry-after` (seconds, float or HTTP-date); None when not said or
     past."""

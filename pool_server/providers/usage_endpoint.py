@@ -8,7 +8,7 @@ from typing import Any
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import Fault, HttpAnswer
 from pool_server.providers.base import UsageAnswer
-from pool_server.providers.faults import network_fault
+from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.json_fields import decode
 from pool_server.providers.times import retry_after
 
@@ -26,7 +26,8 @@ def usage_object(
     data = decode(answer.body) if 200 <= answer.status < 300 else {}
     if data:
         return data
-    fault = classify(answer.status, answer.headers, answer.body)
+    # A success that is no JSON object is a broken endpoint, no error within an answer.
+    fault = classify(answer.status if answer.status >= 300 else 502, answer.headers, answer.body)
     limited = answer.status == 429 or fault.kind in (FaultKind.RATE, FaultKind.QUOTA)
     wait = max(limited_back_off if limited else back_off, min(retry_after(answer.headers, now=now) or 0.0, 86400.0))
     return UsageAnswer(fault=fault, retry_at=now + wait)

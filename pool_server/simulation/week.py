@@ -136,7 +136,7 @@ class _Week:
             if fault.kind is FaultKind.AUTH:
                 learning.login_lost(live, now, "", "", StateActor.REFRESH)
             else:
-                learning.fail(live, fault, now, model=talk.model, token="", current="")
+                learning.fail(live, fault, now, model=talk.model, operation=Operation.MESSAGES, token="", current="")
             self.view.touch(self.view.accounts[account])
             tried |= {account}
             ask.exclude = tried
@@ -167,7 +167,7 @@ class _Week:
         entry.local += 1
         self.view.chosen(entry)
         if decision.probe:
-            found = resting(entry.live, self.view.scopes(Provider.CLAUDE, conversation.talk.model), now)
+            found = resting(entry.live, _scopes(self.view, conversation.talk.model), now)
             if found is not None:
                 probe_begun(entry.live, found[0], now)
         self._bind(conversation, account, now)
@@ -182,7 +182,7 @@ class _Week:
         if self.world.room(before, scope, now) > ROOM_THAT_COUNTS:
             self.moved.add(conversation.number)
         live = self.view.accounts[before].live
-        if not temporary(live, self.view.scopes(Provider.CLAUDE, conversation.talk.model), now):
+        if not temporary(live, _scopes(self.view, conversation.talk.model), now):
             conversation.account = account
 
     def _answered(self, conversation: _Conversation, account: str, now: float) -> None:
@@ -193,7 +193,7 @@ class _Week:
         if self.world.alive(account, now):
             self.world.serve(account, scope, talk.turns[conversation.at][2], now)
             learning.absorb(entry.live, self.world.observations(account, scope, now, Source.HEADERS), now)
-            learning.succeed(entry.live, self.view.scopes(Provider.CLAUDE, talk.model), None, now)
+            learning.succeed(entry.live, _scopes(self.view, talk.model), None, now)
         self.view.touch(entry)
         self._next(conversation, now)
 
@@ -213,6 +213,10 @@ class _Week:
         result.spread = round(max(shares) / (sum(shares) / len(shares)), 3) if any(shares) else 1.0
         result.requests_per_s = round(result.requests / seconds)
         return result
+
+
+def _scopes(view: SelectionIndex, model: str) -> tuple[str, ...]:
+    return view.scopes(Provider.CLAUDE, model, Operation.MESSAGES)
 
 
 def _family(provider: Provider, model: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pool_server.core.enums import FaultKind, FaultScope, Source
-from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.enums import FaultKind, Source
+from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, WindowObservation
 from pool_server.simulation.scenario import HOUR, OPUS, WEEK, Scenario, Seat
 
 FIVE_HOURS = 5 * HOUR
@@ -96,15 +96,14 @@ class World:
     def ask(self, account: str, scope: str, now: float) -> Fault | None:
         """The provider's answer to a request: None = it is served."""
         if not self.alive(account, now):
-            return Fault(FaultKind.AUTH, FaultScope.ACCOUNT, status=401)
+            return Fault(FaultKind.AUTH, OF_ACCOUNT, status=401)
         full = [w for w in self.roll(account, now) if w.used >= w.capacity and (not w.scope or w.scope == scope)]
         if not full:
             return None
         retry_at = max(w.resets_at or now + w.seconds for w in full)
         wide = any(not w.scope for w in full)
-        kind = FaultScope.ACCOUNT if wide else FaultScope.MODEL
         seen = tuple(self.observations(account, scope, now, Source.ERROR))
-        return Fault(FaultKind.QUOTA, kind, retry_at, family="" if wide else scope, status=429, windows=seen)
+        return Fault(FaultKind.QUOTA, OF_ACCOUNT if wide else FamilyScope(scope), retry_at, status=429, windows=seen)
 
     def serve(self, account: str, scope: str, units: float, now: float) -> None:
         """A request ended; its cost is known now."""

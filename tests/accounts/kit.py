@@ -11,6 +11,7 @@ from typing import Any
 
 from pool_server.accounts import STATE_TABLES, Accounts, ReloadReport, SelectionRequest
 from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
@@ -18,14 +19,13 @@ from pool_server.core.enums import (
     CredentialKind,
     Dialect,
     FaultKind,
-    FaultScope,
     Operation,
     Provider,
     Refusal,
     Source,
     Strategy,
 )
-from pool_server.core.models import Fault, HttpAnswer, HttpRequest, WindowObservation
+from pool_server.core.models import OF_ACCOUNT, Fault, FaultScope, HttpAnswer, HttpRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.storage import Store
 
@@ -57,11 +57,16 @@ def week(used: float, left: float | None = 3 * DAY, **more: Any) -> WindowObserv
 
 
 def quota(after: float | None = HOUR, *, at: float = NOW, **more: Any) -> Fault:
-    return Fault(FaultKind.QUOTA, FaultScope.ACCOUNT, None if after is None else at + after, status=429, **more)
+    return Fault(FaultKind.QUOTA, OF_ACCOUNT, None if after is None else at + after, status=429, **more)
 
 
-def fault(kind: FaultKind, scope: FaultScope = FaultScope.ACCOUNT, **more: Any) -> Fault:
+def fault(kind: FaultKind, scope: FaultScope = OF_ACCOUNT, **more: Any) -> Fault:
     return Fault(kind, scope, **more)
+
+
+def blame(live: AccountHealth, what: Fault, *, now: float = NOW, model: str = "") -> None:
+    """The account learns from a fault of a message."""
+    learning.fail(live, what, now, model=model, operation=Operation.MESSAGES, token="", current="")
 
 
 def ask(user: str = "ann", session: str | None = None, model: str = SONNET, **more: Any) -> SelectionRequest:
@@ -144,10 +149,10 @@ class Pool:
         decision = self.accounts.select(asked)
         if decision.account is None:
             return None
-        self.accounts.begin(decision.account, asked.model)
+        self.accounts.begin(decision.account, asked.model, Operation.MESSAGES)
         self.accounts.bind(asked, decision.account)
-        self.accounts.succeed(decision.account, asked.model, seconds)
-        self.accounts.end(decision.account, asked.model)
+        self.accounts.succeed(decision.account, asked.model, Operation.MESSAGES, seconds)
+        self.accounts.end(decision.account)
         return decision.account
 
     def state(self, account: str) -> str:

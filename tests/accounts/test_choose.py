@@ -10,8 +10,8 @@ from pool_server.accounts.health.state import AccountHealth, Cooldown
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.select import NO_AFFINITY, Affinity, Decision, SelectionRequest, select
-from pool_server.core.enums import ChoiceReason, CredentialKind, FaultKind, FaultScope, Provider, Refusal, Strategy
-from pool_server.core.models import Fault
+from pool_server.core.enums import ChoiceReason, CredentialKind, FaultKind, Provider, Refusal, Strategy
+from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, ModelScope
 from tests.accounts.kit import (
     DAY,
     HOUR,
@@ -19,6 +19,7 @@ from tests.accounts.kit import (
     OPUS,
     SONNET,
     ask,
+    blame,
     entry,
     fault,
     quota,
@@ -37,7 +38,7 @@ def pick(
 
 def rested(name: str, seconds: float, kind: FaultKind = FaultKind.QUOTA, **facts: object) -> Account:
     account = entry(name, **facts)  # type: ignore[arg-type]
-    learning.fail(account.live, Fault(kind, FaultScope.ACCOUNT, NOW + seconds), NOW, model="", token="", current="")
+    blame(account.live, Fault(kind, OF_ACCOUNT, NOW + seconds))
     return account
 
 
@@ -64,7 +65,7 @@ def test_a_short_window_near_its_end_is_spared() -> None:
 def test_each_refused_account_says_why() -> None:
     dead, stopped = entry("dead"), entry("stopped")
     learning.login_lost(dead.live, NOW, "invalid_grant", "t", StateActor.REFRESH)
-    learning.fail(stopped.live, fault(FaultKind.SUSPENDED), NOW, model="", token="", current="")
+    blame(stopped.live, fault(FaultKind.SUSPENDED))
     view = view_of(
         entry("off", disabled=True),
         dead,
@@ -111,14 +112,7 @@ def test_without_a_return_there_is_none() -> None:
 
 def test_a_family_that_rests_leaves_the_others_served() -> None:
     account = entry("one")
-    learning.fail(
-        account.live,
-        Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus"),
-        NOW,
-        model=OPUS,
-        token="",
-        current="",
-    )
+    blame(account.live, Fault(FaultKind.QUOTA, FamilyScope("opus"), NOW + HOUR), model=OPUS)
     view = view_of(account)
     assert pick(view).account == "claude:one"
     decision = pick(view, ask(model=OPUS))
@@ -130,15 +124,15 @@ def test_a_family_that_rests_leaves_the_others_served() -> None:
     [
         (FaultKind.NOT_FOUND, Refusal.MODEL_NOT_SERVED),
         (FaultKind.MODEL_UNSUPPORTED, Refusal.PLAN_UNFIT),
-        (FaultKind.RATE, Refusal.MODEL_COOLING),
+        (FaultKind.RATE, Refusal.RATE_LIMITED),
     ],
 )
 def test_model_faults_have_their_own_reasons(kind: FaultKind, refusal: Refusal) -> None:
     account = entry("one")
-    learning.fail(account.live, fault(kind, FaultScope.MODEL, model=SONNET), NOW, model=SONNET, token="", current="")
+    blame(account.live, fault(kind, ModelScope(SONNET)), model=SONNET)
     decision = pick(view_of(account))
     assert decision.refused == {refusal: 1}
-    assert (decision.retry_at is None) == (refusal is not Refusal.MODEL_COOLING)
+    assert (decision.retry_at is None) == (refusal is not Refusal.RATE_LIMITED)
 
 
 def test_tried_accounts_are_left_alone() -> None:
@@ -398,7 +392,7 @@ def test_an_unconfirmed_rest_is_no_secret() -> None:
 
 def test_quota_rest_is_over_at_its_reset() -> None:
     view = view_of(entry("a", week(10.0)))
-    learning.fail(view.accounts["claude:a"].live, quota(HOUR), NOW, model="", token="", current="")
+    blame(view.accounts["claude:a"].live, quota(HOUR))
     view.touch(view.accounts["claude:a"])
     assert pick(view).account is None
     assert pick(view, now=NOW + HOUR).account == "claude:a"

@@ -55,7 +55,7 @@ def test_an_endpoint_that_says_nothing_is_asked_where_nobody_else_serves(tmp_pat
     for _ in range(8):
         decision = pool.accounts.select(call(Dialect.RESPONSES))
         assert decision.account == "codex:a"
-        pool.accounts.begin("codex:a", "some-model")  # however busy it is
+        pool.accounts.begin("codex:a", "some-model", Operation.MESSAGES)  # however busy it is
     assert pool.accounts.select(call(Dialect.RESPONSES, exclude=frozenset({"codex:a"}))).account is None
     assert pool.accounts.select(call(Dialect.RESPONSES, forced="openai:vllm")).account == "openai:vllm"
     pool.write("openai_vllm.json", {"api_key": KEY, "base_url": AT, "dialects": ["chat", "responses"]})

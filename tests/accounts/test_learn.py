@@ -12,15 +12,23 @@ from pool_server.accounts.health.state import AccountHealth, probe_begun, probe_
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.core.enums import AccountState as S
 from pool_server.core.enums import FaultKind as K
-from pool_server.core.enums import FaultScope, Source
-from pool_server.core.models import Fault, WindowObservation
-from tests.accounts.kit import DAY, HOUR, NOW, OPUS, SONNET, fault, quota, week, window
+from pool_server.core.enums import Operation, Source
+from pool_server.core.models import (
+    OF_ACCOUNT,
+    OF_PROVIDER,
+    OF_REQUEST,
+    FamilyScope,
+    Fault,
+    ModelScope,
+    WindowObservation,
+)
+from tests.accounts.kit import DAY, HOUR, NOW, SONNET, fault, quota, week, window
 
 ROOMY = window(12.0, source=Source.USAGE_ENDPOINT)
 
 
 def fail(live: AccountHealth, what: Fault, now: float = NOW, *, token: str = "t1", current: str = "t1") -> bool:
-    return learning.fail(live, what, now, model=SONNET, token=token, current=current)
+    return learning.fail(live, what, now, model=SONNET, operation=Operation.MESSAGES, token=token, current=current)
 
 
 def until(live: AccountHealth, scope: str = "") -> float:
@@ -90,7 +98,7 @@ def test_overload_rests_nobody() -> None:
 
 def test_the_pools_own_dead_line_rests_nobody() -> None:
     live = AccountHealth()
-    fail(live, fault(K.NETWORK, FaultScope.NONE))
+    fail(live, fault(K.NETWORK, OF_PROVIDER))
     assert live.state is S.READY and live.trouble == 1.0
 
 
@@ -133,7 +141,7 @@ def test_what_the_owner_must_do_needs_a_login() -> None:
 
 def test_a_model_fault_leaves_the_account_ready() -> None:
     live = AccountHealth()
-    fail(live, Fault(K.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus", model=OPUS))
+    fail(live, Fault(K.QUOTA, FamilyScope("opus"), NOW + HOUR))
     assert live.state is S.READY and until(live, "opus") == HOUR
     learning.succeed(live, ("sonnet", SONNET), 1.0, NOW + 1)
     assert "opus" in live.rests
@@ -141,8 +149,8 @@ def test_a_model_fault_leaves_the_account_ready() -> None:
 
 def test_an_unknown_model_rests_that_model_for_half_a_day() -> None:
     live = AccountHealth()
-    fail(live, Fault(K.NOT_FOUND, FaultScope.MODEL, model="gpt-9"))
-    assert until(live, "gpt-9") == 12 * HOUR
+    fail(live, Fault(K.NOT_FOUND, ModelScope("gpt-9")))
+    assert until(live, "messages:gpt-9") == 12 * HOUR
 
 
 def test_a_lie_of_eighteen_days_is_cut_and_room_ends_the_rest() -> None:
@@ -272,7 +280,7 @@ def test_paid_extra_use_goes_on_past_a_full_window() -> None:
 def test_the_operator_frees_everything() -> None:
     live = AccountHealth()
     learning.absorb(live, [window(100.0)], NOW)
-    fail(live, Fault(K.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus"))
+    fail(live, Fault(K.QUOTA, FamilyScope("opus"), NOW + HOUR))
     learning.reset(live, NOW)
     assert live.state is S.READY and not live.rests and live.actor is StateActor.OPERATOR
 
@@ -303,10 +311,8 @@ def test_latency_is_a_moving_average() -> None:
 FAULTS = st.builds(
     Fault,
     st.sampled_from(list(K)),
-    st.sampled_from(list(FaultScope)),
+    st.sampled_from([OF_REQUEST, OF_ACCOUNT, OF_PROVIDER, ModelScope(SONNET), FamilyScope("opus")]),
     st.none() | st.floats(NOW - DAY, NOW + 40 * DAY),
-    family=st.sampled_from(["", "opus"]),
-    model=st.sampled_from(["", OPUS]),
 )
 STEPS = st.lists(
     st.tuples(
@@ -363,3 +369,87 @@ def test_an_account_drains_while_its_own_lasting_windows_leave_a_percent(
     room = windows.room(own, NOW + later)
     wanted = S.DRAINING if room is not None and room <= 1.0 else S.READY
     assert settle(live, NOW + later) is (wanted is not state) and live.state is wanted
+
+
+def contrast(live: AccountHealth, what: Fault, now: float = NOW) -> bool:
+    return learning.contrast(live, what, now, model=SONNET, operation=Operation.MESSAGES, token="t1", current="t1")
+
+
+SCOPE = f"messages:{SONNET}"
+
+
+def test_what_others_serve_is_held_against_a_model_after_three_times() -> None:
+    live = AccountHealth()
+    for _ in range(2):
+        contrast(live, fault(K.PERMISSION))
+    assert not live.rests and live.state is S.READY
+    contrast(live, fault(K.PERMISSION))
+    assert (live.state, until(live, SCOPE)) == (S.READY, 1800.0)
+    assert not live.doubts
+
+
+def test_an_answer_in_between_disproves_the_doubt() -> None:
+    live = AccountHealth()
+    for _ in range(5):
+        contrast(live, fault(K.PERMISSION))
+        contrast(live, fault(K.PERMISSION))
+        learning.succeed(live, (SCOPE,), 1.0, NOW)
+    assert not live.rests and not live.doubts
+
+
+def test_doubts_of_another_hour_do_not_add_up() -> None:
+    live = AccountHealth()
+    for n in range(8):
+        contrast(live, fault(K.PERMISSION), NOW + n * 2000)
+    assert not live.rests
+
+
+def test_a_server_error_counts_once_another_account_served_the_same() -> None:
+    live = AccountHealth()
+    contrast(live, fault(K.TRANSIENT, OF_REQUEST))
+    assert until(live, SCOPE) == 2.0
+
+
+def test_a_fault_without_a_name_cools_nothing() -> None:
+    live = AccountHealth()
+    for kind in (K.RATE, K.TRANSIENT, K.NOT_FOUND, K.MODEL_UNSUPPORTED, K.PLAN, K.CLIENT):
+        fail(live, fault(kind, OF_REQUEST))
+    assert (live.state, live.rests, live.trouble) == (S.READY, {}, 0.0)
+    for name in ("",):
+        with pytest.raises(ValueError, match="names the model"):
+            ModelScope(name)
+
+
+def test_a_model_rests_in_the_operation_that_was_refused() -> None:
+    live = AccountHealth()
+    learning.fail(
+        live,
+        fault(K.RATE, ModelScope("claude-opus-4-1")),
+        NOW,
+        model="claude-opus-4-1",
+        operation=Operation.COUNT_TOKENS,
+        token="",
+        current="",
+    )
+    assert list(live.rests) == ["count_tokens:claude-opus-4-1"]
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), max_size=200))
+def test_invented_models_fill_no_memory(names: list[str]) -> None:
+    live = AccountHealth()
+    for name in names:
+        fail(live, fault(K.NOT_FOUND, ModelScope(name)))
+        learning.contrast(live, fault(K.PERMISSION), NOW, model=name, operation=Operation.CHAT, token="", current="")
+    assert len(live.rests) <= learning.SCOPES_KEPT
+    assert len(live.doubts) <= learning.DOUBTS_KEPT
+
+
+def test_a_refusal_that_a_second_account_shares_is_taken_back() -> None:
+    live = AccountHealth()
+    fail(live, fault(K.AUTH, bare=True), NOW + 5)
+    assert live.state is S.COOLING
+    assert not learning.acquit(live, K.AUTH, NOW + 6, NOW + 7), "an older one stays"
+    assert learning.acquit(live, K.AUTH, NOW, NOW + 7)
+    assert (live.state, live.rests) == (S.READY, {})
+    fail(live, fault(K.AUTH), NOW + 8)
+    assert not learning.acquit(live, K.AUTH, NOW, NOW + 9), "the provider named the credential"

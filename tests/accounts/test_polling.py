@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pool_server.core.enums import Operation
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
 from tests.accounts.kit import DAY, HOUR, NOW, Line, Pool, claude, key, quota, token_answer, week
@@ -84,7 +85,7 @@ def test_a_quota_that_was_reset_ends_the_rest_at_the_next_poll(tmp_path: Path) -
         tmp_path, {"claude_a.json": claude()}, line=Line(lambda _: HttpAnswer(200, {}, json.dumps(body).encode()))
     )
     pool.accounts.observe("claude:a", [week(99.0, 6 * DAY)])
-    pool.accounts.fail("claude:a", quota(6 * DAY), "m", "")
+    pool.accounts.fail("claude:a", quota(6 * DAY), "m", Operation.MESSAGES, "")
     assert pool.state("claude:a") == "exhausted"
     pool.clock.now += 900
     poll(pool)
@@ -97,7 +98,7 @@ def test_a_refusal_brings_the_next_poll_forward(tmp_path: Path) -> None:
                 usage_polling=UsagePolling(3000))  # fmt: skip
     keeper = pool.accounts._keeper
     keeper.polls.set("codex:a", NOW + 2500)
-    pool.accounts.fail("codex:a", quota(6 * DAY), "m", "")
+    pool.accounts.fail("codex:a", quota(6 * DAY), "m", Operation.MESSAGES, "")
     due = keeper.polls.due("codex:a")
     assert due is not None and NOW + 60 < due < NOW + 120
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pool_server.accounts import RefreshError, SelectionRequest
-from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, FaultScope, Operation, Provider, Refusal, Strategy
-from pool_server.core.models import Fault, HttpAnswer, WindowObservation
+from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
+from pool_server.core.models import FamilyScope, Fault, HttpAnswer, WindowObservation
 from pool_server.core.settings import Choosing
 from tests.accounts.kit import (
     DAY,
@@ -35,7 +35,7 @@ THREE = {f"claude_{name}.json": claude(f"sk-ant-oat01-{name}") for name in "abc"
 
 
 def fail(pool: Pool, account: str, what: Fault, model: str = SONNET) -> None:
-    pool.accounts.fail(account, what, model, pool.accounts.credential(account).fingerprint)
+    pool.accounts.fail(account, what, model, Operation.MESSAGES, pool.accounts.credential(account).fingerprint)
 
 
 # -- pins
@@ -148,7 +148,7 @@ def test_reload_keeps_windows_cooldowns_in_flight_and_pins(tmp_path: Path) -> No
     pool.serve(ask(session="talk"))
     pool.accounts.observe("claude:b", [window(42.0), week(17.0)])
     fail(pool, "claude:c", quota(HOUR))
-    pool.accounts.begin("claude:b", SONNET)
+    pool.accounts.begin("claude:b", SONNET, Operation.MESSAGES)
     pinned = pool.accounts.select(ask(session="talk")).account
     pool.write("claude_b.json", claude("sk-ant-oat01-b", label="Bee"))
     assert pool.reload().changed == ["claude:b"]
@@ -172,28 +172,28 @@ def test_a_restart_keeps_what_was_learnt(tmp_path: Path) -> None:
 
 def test_in_flight_lasts_as_long_as_the_stream(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
-    pool.accounts.begin("claude:a", SONNET)
+    pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
     for _ in range(10):
         pool.clock.now += 60
         assert pool.accounts.describe("claude:a")["in_flight"] == 1
-    pool.accounts.end("claude:a", SONNET)
+    pool.accounts.end("claude:a")
     assert pool.accounts.describe("claude:a")["in_flight"] == 0
 
 
 def test_an_account_removed_under_way_hurts_nobody_and_may_come_back(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     for _ in range(2):
-        pool.accounts.begin("claude:a", SONNET)
+        pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
     (pool.folder / "claude_a.json").unlink()
     assert pool.reload().removed == ["claude:a"]
-    pool.accounts.end("claude:a", SONNET)
+    pool.accounts.end("claude:a")
     pool.accounts.observe("claude:a", [window(1.0)])
-    pool.accounts.succeed("claude:a", SONNET, 1.0)
-    pool.accounts.fail("claude:a", quota(), SONNET, "")
+    pool.accounts.succeed("claude:a", SONNET, Operation.MESSAGES, 1.0)
+    pool.accounts.fail("claude:a", quota(), SONNET, Operation.MESSAGES, "")
     pool.write("claude_a.json", THREE["claude_a.json"])
     pool.reload()
     assert pool.accounts.describe("claude:a")["in_flight"] == 1
-    pool.accounts.end("claude:a", SONNET)
+    pool.accounts.end("claude:a")
     assert pool.accounts.describe("claude:a")["in_flight"] == 0
 
 
@@ -232,7 +232,7 @@ def test_in_flight_is_summed_over_living_workers(tmp_path: Path) -> None:
         pool = Pool(tmp_path, THREE, workers=2)
         other = pool.worker(leader=False)
         for _ in range(3):
-            other.begin("claude:a", SONNET)
+            other.begin("claude:a", SONNET, Operation.MESSAGES)
         await other.start()
         await pool.accounts.start()
         while pool.accounts.describe("claude:a")["in_flight"] != 3:
@@ -301,7 +301,7 @@ def test_the_summary_counts_and_names_the_next_return(tmp_path: Path) -> None:
     pool.accounts.observe("claude:a", [window(40.0)])
     pool.accounts.observe("claude:b", [window(80.0, 2 * HOUR)])
     fail(pool, "claude:c", quota(HOUR))
-    pool.accounts.begin("claude:a", SONNET)
+    pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
     rows = {row["provider"]: row for row in pool.accounts.summary()}
     assert set(rows) == {"claude", "qwen"}
     assert rows["claude"] == {
@@ -426,29 +426,29 @@ def test_one_half_open_request_and_its_end(tmp_path: Path) -> None:
     pool.clock.now += HOUR
     decision = pool.accounts.select(ask())
     assert decision.probe and decision.account == "claude:a"
-    pool.accounts.begin("claude:a", SONNET)
+    pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
     assert pool.state("claude:a") == "probing"
     second = pool.accounts.select(ask())
     assert second.account is None and [c.refusal for c in second.candidates] == ["probing"]
     assert second.retry_at == pool.clock() + 10
-    pool.accounts.end("claude:a", SONNET)
+    pool.accounts.end("claude:a")
     assert pool.state("claude:a") == "exhausted"
     pool.clock.now += 1200
-    pool.accounts.begin("claude:a", SONNET)
-    pool.accounts.succeed("claude:a", SONNET, 1.0)
-    pool.accounts.end("claude:a", SONNET)
+    pool.accounts.begin("claude:a", SONNET, Operation.MESSAGES)
+    pool.accounts.succeed("claude:a", SONNET, Operation.MESSAGES, 1.0)
+    pool.accounts.end("claude:a")
     assert pool.state("claude:a") == "ready"
 
 
 def test_a_family_is_probed_by_its_own_requests(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": claude()})
-    fail(pool, "claude:a", Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + 6 * DAY, family="opus"), OPUS)
+    fail(pool, "claude:a", Fault(FaultKind.QUOTA, FamilyScope("opus"), NOW + 6 * DAY), OPUS)
     pool.clock.now += HOUR
     asked: SelectionRequest = ask(model=OPUS)
     assert pool.accounts.select(asked).probe and not pool.accounts.select(ask()).probe
-    pool.accounts.begin("claude:a", OPUS)
+    pool.accounts.begin("claude:a", OPUS, Operation.MESSAGES)
     assert pool.accounts.select(asked).account is None
-    pool.accounts.succeed("claude:a", OPUS, 1.0)
+    pool.accounts.succeed("claude:a", OPUS, Operation.MESSAGES, 1.0)
     assert pool.accounts.select(asked).reason is ChoiceReason.BEST
 
 

@@ -16,8 +16,8 @@ import pytest
 from pool_server.accounts import RefreshError, service
 from pool_server.accounts.credentials.refresh import LEASE_S, TABLE
 from pool_server.core import processes
-from pool_server.core.enums import FaultKind, FaultScope
-from pool_server.core.models import Fault, HttpAnswer, HttpRequest
+from pool_server.core.enums import FaultKind, Operation
+from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
 from pool_server.core.timers import Timers
 from tests.accounts.kit import DAY, HOUR, NOW, Clock, Line, Pool, ask, claude, key, quota, token_answer, window
@@ -189,7 +189,7 @@ def test_an_expired_token_that_cannot_be_refreshed_now_is_refused_until_then(tmp
 
 def test_its_own_write_is_no_reload_and_no_new_login(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW))
-    p.accounts.fail("claude:a", quota(), "m", "")
+    p.accounts.fail("claude:a", quota(), "m", Operation.MESSAGES, "")
     asyncio.run(p.accounts.refresh("claude:a", OLD))
     report = p.reload()
     assert (report.unchanged, report.changed) == (1, [])
@@ -199,7 +199,7 @@ def test_its_own_write_is_no_reload_and_no_new_login(tmp_path: Path) -> None:
 def test_another_workers_write_is_no_new_login_either(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW), workers=2)
     other = p.worker(leader=False)
-    p.accounts.fail("claude:a", quota(), "m", "")
+    p.accounts.fail("claude:a", quota(), "m", Operation.MESSAGES, "")
     asyncio.run(p.accounts.refresh("claude:a", OLD))
     assert other.describe("claude:a")["state"] == "exhausted"
     assert other.credential("claude:a").secret == NEW
@@ -222,10 +222,10 @@ def test_a_401_that_stays_rests_only_if_the_token_is_still_the_one(tmp_path: Pat
     p = pool(tmp_path, token_answer(NEW))
     late = p.accounts.credential("claude:a").fingerprint
     asyncio.run(p.accounts.refresh("claude:a", OLD))
-    p.accounts.fail("claude:a", Fault(FaultKind.AUTH, FaultScope.ACCOUNT), "m", late)
+    p.accounts.fail("claude:a", Fault(FaultKind.AUTH, OF_ACCOUNT), "m", Operation.MESSAGES, late)
     assert p.state("claude:a") == "ready"
     now = p.accounts.credential("claude:a").fingerprint
-    p.accounts.fail("claude:a", Fault(FaultKind.AUTH, FaultScope.ACCOUNT), "m", now)
+    p.accounts.fail("claude:a", Fault(FaultKind.AUTH, OF_ACCOUNT), "m", Operation.MESSAGES, now)
     assert p.state("claude:a") == "cooling"
     assert p.accounts.describe("claude:a")["cooldown_until"] == NOW + 1800
 
@@ -237,7 +237,7 @@ def test_cooling_accounts_are_refreshed_on_time_disabled_ones_not(tmp_path: Path
          "claude_key.json": key()},
         line=Line(lambda _: token_answer(NEW)), usage_polling=UsagePolling(0),
     )  # fmt: skip
-    p.accounts.fail("claude:a", quota(6 * DAY), "m", "")
+    p.accounts.fail("claude:a", quota(6 * DAY), "m", Operation.MESSAGES, "")
     rows = {row["id"]: row["next_refresh"] for row in p.accounts.describe_all()}
     assert rows["claude:off"] is None and rows["claude:key"] is None
     assert NOW < rows["claude:a"] < NOW + 5 * DAY

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pool_server.core.enums import FaultKind, FaultScope, Strategy
+from pool_server.core.enums import FaultKind, Strategy
+from pool_server.core.models import OF_ACCOUNT, FamilyScope
 from pool_server.simulation.scenario import MAX_5, OPUS, PRO, START, WEEK, Scenario, Seat, Talk, standard_week
 from pool_server.simulation.week import run, simulate
 from pool_server.simulation.world import World, reachable
@@ -82,7 +83,7 @@ def test_the_world_counts_windows_as_providers_do() -> None:
     assert world.room("claude:m", "", START) == pytest.approx(1.0)
     world.serve("claude:m", "", 10.0, START + 1)
     fault = world.ask("claude:m", "", START + 2)
-    assert fault is not None and (fault.kind, fault.scope) == (FaultKind.QUOTA, FaultScope.ACCOUNT)
+    assert fault is not None and (fault.kind, fault.scope) == (FaultKind.QUOTA, OF_ACCOUNT)
     assert fault.retry_at == START + 5 * HOUR
     assert world.ask("claude:m", "", START + 5 * HOUR) is None
     assert [round(c.used) for c in world.closed] == [2755]
@@ -94,7 +95,7 @@ def test_the_large_model_has_a_window_of_its_own() -> None:
     for hour in range(0, 30, 5):
         world.serve("claude:m", OPUS, 450.0, START + hour * HOUR)
     fault = world.ask("claude:m", OPUS, START + 30 * HOUR)
-    assert fault is not None and (fault.scope, fault.family) == (FaultScope.MODEL, OPUS)
+    assert fault is not None and fault.scope == FamilyScope(OPUS)
     assert world.ask("claude:m", "", START + 30 * HOUR) is None
     assert world.room("claude:p", OPUS, START) == 0.0
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pool_server.accounts import Accounts
+from pool_server.core.enums import Operation
 from pool_server.storage import Store, StoreError, StoreFullError
 from pool_server.storage.write_behind import MOST_OWED, RETRY_S, WriteBehind
 from tests.accounts.kit import HOUR, SONNET, Clock, Line, Pool, ask, claude, quota, token_answer
@@ -58,7 +59,9 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Poo
 
 def rest(pool: Pool, account: str, accounts: Accounts | None = None) -> None:
     accounts = accounts or pool.accounts
-    accounts.fail(account, quota(HOUR, at=pool.clock.now), SONNET, accounts.credential(account).fingerprint)
+    accounts.fail(
+        account, quota(HOUR, at=pool.clock.now), SONNET, Operation.MESSAGES, accounts.credential(account).fingerprint
+    )
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -13,9 +13,9 @@ from pool_server.accounts.health import learning
 from pool_server.accounts.selection.candidates import judge
 from pool_server.accounts.selection.index import SPARSE, SelectionIndex
 from pool_server.accounts.selection.select import select
-from pool_server.core.enums import FaultKind, FaultScope, Refusal, Strategy
-from pool_server.core.models import Fault
-from tests.accounts.kit import DAY, HOUR, NOW, OPUS, SONNET, ask, entry, view_of, week, window
+from pool_server.core.enums import FaultKind, Operation, Refusal, Strategy
+from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, ModelScope
+from tests.accounts.kit import DAY, HOUR, NOW, OPUS, SONNET, ask, blame, entry, view_of, week, window
 
 NAMES = st.integers(0, 7)
 STEPS = st.lists(
@@ -46,9 +46,9 @@ def change(view: SelectionIndex, name: int, step: tuple[str, float, float], now:
     elif what == "opus":
         learning.absorb(account.live, [week(first, second, at=now, scope="opus")], now)
     elif what == "quota":
-        scope = FaultScope.MODEL if second else FaultScope.ACCOUNT
-        what_ = Fault(FaultKind.QUOTA, scope, now + first, family="opus")
-        learning.fail(account.live, what_, now, model=OPUS, token="", current="")
+        scope = FamilyScope("opus") if second else OF_ACCOUNT
+        what_ = Fault(FaultKind.QUOTA, scope, now + first)
+        learning.fail(account.live, what_, now, model=OPUS, operation=Operation.MESSAGES, token="", current="")
     elif what == "begin":
         account.local += 1
         view.chosen(account)
@@ -68,7 +68,7 @@ def test_the_lanes_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[s
         view.advance(now)
         for model in (SONNET, OPUS):
             decision = select(ask(model=model), view, now)
-            scopes = view.scopes(ask().providers[0], model)
+            scopes = view.scopes(ask().providers[0], model, ask().operation)
             cards = [judge(a, scopes, now, None) for a in view.accounts.values()]
             eligible = [c for c in cards if c.rating is not None]
             assert decision.eligible == len(eligible)
@@ -108,8 +108,8 @@ def test_few_of_many_with_a_family_of_their_own_are_judged_apart() -> None:
     view = view_of(*(entry(f"a{n}", week(50.0)) for n in range(5 * SPARSE)))
     for n in range(3):
         account = view.accounts[f"claude:a{n}"]
-        what = Fault(FaultKind.QUOTA, FaultScope.MODEL, NOW + HOUR, family="opus")
-        learning.fail(account.live, what, NOW, model=OPUS, token="", current="")
+        what = Fault(FaultKind.QUOTA, FamilyScope("opus"), NOW + HOUR)
+        learning.fail(account.live, what, NOW, model=OPUS, operation=Operation.MESSAGES, token="", current="")
         view.touch(account)
     view.advance(NOW)
     decision = select(ask(model=OPUS), view, NOW)
@@ -123,8 +123,8 @@ def test_names_of_models_that_clients_invent_make_no_lanes() -> None:
     for n in range(100):
         model = f"invented-{n}"
         account = view.accounts["claude:a0"]
-        fault = Fault(FaultKind.NOT_FOUND, FaultScope.MODEL, model=model)
-        learning.fail(account.live, fault, NOW, model=model, token="", current="")
+        fault = Fault(FaultKind.NOT_FOUND, ModelScope(model))
+        learning.fail(account.live, fault, NOW, model=model, operation=Operation.MESSAGES, token="", current="")
         view.touch(account)
         view.advance(NOW)
         assert select(ask(model=model), view, NOW).account != "claude:a0"
@@ -161,8 +161,7 @@ def test_ten_thousand_cost_hardly_more_than_ten(resting: int) -> None:
     def made(n: int) -> SelectionIndex:
         view = view_of(*(entry(f"a{i}", window(i % 60), week(i % 97, (i % 7 + 1) * 80_000)) for i in range(n)))
         for account in list(view.accounts.values())[: n // 2 * resting]:
-            learning.fail(account.live, Fault(FaultKind.QUOTA, FaultScope.ACCOUNT, NOW + DAY), NOW, model="", token="",
-                       current="")  # fmt: skip
+            blame(account.live, Fault(FaultKind.QUOTA, OF_ACCOUNT, NOW + DAY))
             view.touch(account)
         return view
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pool_server.accounts.selection.select import Decision, SelectionRequest
 from pool_server.accounts.selection.wait_queue import LIMIT, WaitQueue
-from pool_server.core.enums import ChoiceReason, FaultKind, Strategy
+from pool_server.core.enums import ChoiceReason, FaultKind, Operation, Strategy
 from tests.accounts.kit import HOUR, SONNET, Pool, ask, fault, key, quota
 
 
@@ -155,13 +155,13 @@ def test_a_short_rest_is_waited_for(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": key()})
 
     async def run_() -> None:
-        pool.accounts.fail("claude:a", fault(FaultKind.TRANSIENT), SONNET, "")
+        pool.accounts.fail("claude:a", fault(FaultKind.TRANSIENT), SONNET, Operation.MESSAGES, "")
         waiting = asyncio.create_task(pool.accounts.wait_turn(ask(), deadline=pool.clock() + 10))
         await asyncio.sleep(0.02)
         assert not waiting.done()
         pool.clock.now += 2.0
         assert (await waiting).account == "claude:a"
-        pool.accounts.fail("claude:a", quota(HOUR), SONNET, "")
+        pool.accounts.fail("claude:a", quota(HOUR), SONNET, Operation.MESSAGES, "")
         assert (await pool.accounts.wait_turn(ask(), deadline=pool.clock() + 10)).account is None
 
     asyncio.run(asyncio.wait_for(run_(), 10))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts import RefreshError
-from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.enums import FaultKind, Operation, Provider
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.providers import provider_module
 from tests.accounts.kit import DAY, HOUR, NOW, SONNET, Clock, Line, Pool, ask, claude
@@ -152,12 +152,12 @@ class Week:
             account = accounts.select(asked).account
             if account is None:
                 break
-            accounts.begin(account, SONNET)
+            accounts.begin(account, SONNET, Operation.MESSAGES)
             status = await self.attempt(account)
             if status == 200:
                 accounts.bind(asked, account)
-                accounts.succeed(account, SONNET, 40.0 if account == "claude:d" else 1.0)
-            accounts.end(account, SONNET)
+                accounts.succeed(account, SONNET, Operation.MESSAGES, 40.0 if account == "claude:d" else 1.0)
+            accounts.end(account)
             if status == 200:
                 self.served += 1
                 return
@@ -181,7 +181,7 @@ class Week:
                     continue
                 except RefreshError:
                     pass
-            accounts.fail(account, fault, SONNET, credential.fingerprint)
+            accounts.fail(account, fault, SONNET, Operation.MESSAGES, credential.fingerprint)
             return status
         return 401
 

@@ -20,6 +20,7 @@ STATUS = {
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.LIMIT: 429,
     ErrorKind.EXHAUSTED: 429,
+    ErrorKind.RATE: 429,
     ErrorKind.NO_ACCOUNT: 503,
     ErrorKind.UNREACHABLE: 502,
     ErrorKind.BAD_REQUEST: 400,
@@ -53,10 +54,10 @@ def test_every_error_tells_its_reason_once(dialect: Dialect, kind: ErrorKind) ->
     status, headers, body = told(dialect, kind)
     assert status == STATUS[kind] and headers["content-type"] == "application/json"
     assert body["error"]["message"].startswith("Every account is used up.")
-    passing = kind in (ErrorKind.CUT, ErrorKind.DRAINING, ErrorKind.BUSY)
+    passing = kind in (ErrorKind.CUT, ErrorKind.DRAINING, ErrorKind.BUSY, ErrorKind.RATE)
     assert ("x-should-retry" in headers) is not passing
     assert ("retry-after" in headers) is passing
-    assert told(dialect, kind, 90.2)[1]["retry-after"] == "91"
+    assert told(dialect, kind, 50.2)[1]["retry-after"] == "51"
     assert told(dialect, kind, -5)[1]["retry-after"] == "1"
 
 
@@ -190,6 +191,7 @@ def test_codex_shows_final_errors_and_retries_passing_ones() -> None:
             ErrorKind.CUT,
             ErrorKind.DRAINING,
             ErrorKind.BUSY,
+            ErrorKind.RATE,
             ErrorKind.UNREACHABLE,
             ErrorKind.CONTINUATION,
         )

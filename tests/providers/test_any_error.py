@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.core.enums import FaultKind, FaultScope, Provider
+from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.models import OF_PROVIDER, OF_REQUEST, ModelScope
 from pool_server.providers import network_fault, provider_module
 from tests.providers.make import NOW, SENTINELS, jwt
 
@@ -55,9 +56,10 @@ def check(provider: Provider, status: int, headers: dict[str, str], body: bytes,
     assert fault.message and len(fault.message) <= 300
     assert "\n" not in fault.message
     assert fault.retry_at is None or NOW < fault.retry_at <= NOW + 31 * 86400
-    assert (fault.scope is FaultScope.MODEL) <= bool(fault.model or fault.family)
+    if isinstance(fault.scope, ModelScope):
+        assert fault.scope.model == model
     if fault.kind is FaultKind.REQUEST:
-        assert (fault.scope, fault.retry_at) == (FaultScope.NONE, None)
+        assert (fault.scope, fault.retry_at) == (OF_REQUEST, None)
 
 
 @given(st.sampled_from(list(Provider)), STATUS, HEADERS, BODY, st.sampled_from(["", "claude-opus-4", "gpt-6"]))
@@ -111,6 +113,6 @@ def test_no_secret_leaves_in_a_message(provider: Provider) -> None:
 
 def test_network_faults_blame_nobody() -> None:
     fault = network_fault("Cannot connect to host api.example:443\nproxy http://joe:pw@10.0.0.1:1")
-    assert (fault.kind, fault.scope, fault.retry_at) == (FaultKind.NETWORK, FaultScope.NONE, None)
+    assert (fault.kind, fault.scope, fault.retry_at) == (FaultKind.NETWORK, OF_PROVIDER, None)
     assert fault.message == "Cannot connect to host api.example:443 proxy http://[hidden]@10.0.0.1:1"
     assert network_fault("").message == "no connection"

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
+
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Save, Send
 from pool_server.accounts.credentials.store import ReplacedError
 from pool_server.accounts.health import learning
 from pool_server.accounts.registry import Registry
-from pool_server.core.enums import FaultKind, FaultScope
-from pool_server.core.models import Fault
+from pool_server.core.enums import FaultKind, Operation
+from pool_server.core.models import OF_ACCOUNT, Fault, RequestScope
 from pool_server.providers import Credential, OnboardingRejectedError, SetupDone, provider_module
+from pool_server.providers.evidence.table import EVIDENCE
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ class Onboarding:
         except OnboardingRejectedError as exc:
             raise self._failed(account_id, exc.fault) from None
         except RefreshError as exc:  # the refresh has set the account's state
-            fault = Fault(FaultKind.AUTH, FaultScope.ACCOUNT, message=exc.reason)
+            fault = Fault(FaultKind.AUTH, OF_ACCOUNT, message=exc.reason)
             raise OnboardingError(fault, roster.clock() + RETRY_S) from None
         except (OnboardingUnfinishedError, ReplacedError, KeyError) as exc:
             log.warning("%s: its set-up did not finish: %s", account_id, exc)
@@ -121,8 +124,16 @@ class Onboarding:
         roster, now = self._roster, self._roster.clock()
         item = roster.vault.items.get(account_id)
         if item is not None:
+            known = fault
+            if isinstance(fault.scope, RequestScope) and EVIDENCE[fault.kind].account is not None:
+                known = msgspec.structs.replace(fault, scope=OF_ACCOUNT)  # the account's own call, not a friend's
             current = item.credential.fingerprint
-            roster.update(account_id, lambda live: learning.fail(live, fault, now, model="", token="", current=current))
+            roster.update(
+                account_id,
+                lambda live: learning.fail(
+                    live, known, now, model="", operation=Operation.OTHER, token="", current=current
+                ),
+            )
         return OnboardingError(fault, max(now + RETRY_S, fault.retry_at or 0.0))
 
     async def _run(self, account_id: str) -> str | None:
@@ -160,4 +171,4 @@ class Onboarding:
 
 
 def _broken(message: str) -> Fault:
-    return Fault(FaultKind.TRANSIENT, FaultScope.ACCOUNT, code="setup", message=message)
+    return Fault(FaultKind.TRANSIENT, OF_ACCOUNT, code="setup", message=message)

@@ -5,12 +5,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
 
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.state import AccountHealth, Cooldown, FaultNote, counts_until, move, settle
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
-from pool_server.core.enums import AccountState, FaultKind, FaultScope, Source
-from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.enums import AccountState, FaultKind, Operation, Source
+from pool_server.core.models import (
+    AccountScope,
+    FamilyScope,
+    Fault,
+    FaultScope,
+    ModelScope,
+    RequestScope,
+    WindowObservation,
+)
+from pool_server.providers.evidence.table import EARNED, EVIDENCE, METERED, NextStep
 
 HALF_LIFE_S = 600.0  # of `trouble`
 LATENCY_WEIGHT = 0.2  # of the newest first byte in the moving average
@@ -18,55 +30,100 @@ CLEAR_ROOM_USED = 90.0  # percent: at or below it a window ends a quota rest at 
 LAGGING_S = 60.0  # … above it only so long after the refusal, since usage endpoints lag behind
 WEEK = 7 * win.DAY
 
-# first rest and longest rest in seconds when the provider gave no hint; doubled with each level
-LADDERS: dict[FaultKind, tuple[float, float]] = {
-    FaultKind.QUOTA: (1.0, 1800.0),
-    FaultKind.RATE: (1.0, 1800.0),
-    FaultKind.TRANSIENT: (2.0, 60.0),
-    FaultKind.NETWORK: (2.0, 60.0),
-    FaultKind.CAPACITY: (5.0, 60.0),
-    FaultKind.CHALLENGE: (10.0, 1800.0),
-    FaultKind.AUTH: (1800.0, 1800.0),
-    FaultKind.PAYMENT: (1800.0, 1800.0),
-    FaultKind.PERMISSION: (1800.0, 1800.0),
-    FaultKind.NOT_FOUND: (12 * 3600.0, 12 * 3600.0),
-    FaultKind.MODEL_UNSUPPORTED: (12 * 3600.0, 12 * 3600.0),
-}
-# a hint may lengthen the rest of these kinds to at most this many seconds; QUOTA and RATE go by the windows
-HINT_CAPS: dict[FaultKind, float] = {FaultKind.CAPACITY: 60.0, FaultKind.TRANSIENT: 300.0, FaultKind.NETWORK: 60.0}
-BLAMELESS = frozenset({FaultKind.REQUEST, FaultKind.ENCRYPTED_CONTENT, FaultKind.CONTINUATION, FaultKind.CLIENT_GONE})
-METERED = frozenset({FaultKind.QUOTA, FaultKind.RATE})  # ended by room, or by a half-open request, not by luck
-EARNED = METERED | {FaultKind.PAYMENT, FaultKind.AUTH, FaultKind.PERMISSION}
+SCOPES_KEPT = 64  # cooldowns of models an account keeps; a client may invent names without end
+DOUBTS_KEPT = 32
+DOUBT_S = 3600.0  # a refusal that another account did not share counts for so long
 
 
-def fail(live: AccountHealth, fault: Fault, now: float, *, model: str, token: str, current: str) -> bool:
-    """Learn from a fault of a real request; True when anything changed.
+def scope_key(operation: Operation, model: str) -> str:
+    """The name of a cooldown of one model in one operation."""
+    return f"{operation.value}:{model}"
+
+
+def cooled(scope: FaultScope, operation: Operation) -> str | None:
+    """The name under which a fault's cooldown is kept: "" the account, else a family or an operation's model; None when
+    the fault cools nothing."""
+    if isinstance(scope, AccountScope):
+        return ""
+    if isinstance(scope, FamilyScope):
+        return scope.family
+    return scope_key(operation, scope.model) if isinstance(scope, ModelScope) else None
+
+
+def fail(
+    live: AccountHealth, fault: Fault, now: float, *, model: str, operation: Operation, token: str, current: str
+) -> bool:
+    """Learn from a fault whose evidence is confirmed; True when anything changed.
 
     `token` is the fingerprint of the credential the request went out with, `current` that of the account's
     credential now: a refused login speaks of its own token only.
     """
-    if fault.kind in BLAMELESS:
+    evidence = EVIDENCE[fault.kind]
+    if evidence.next is NextStep.PASS_ON or fault.kind in _BLAMELESS:
         return False
     if fault.kind is FaultKind.AUTH and token and token != current:
         return False
     if fault.windows:
         absorb(live, fault.windows, now)
-    live.last_fault = FaultNote(now, fault.kind, fault.code, fault.message, fault.status, fault.model or model)
+    live.last_fault = FaultNote(now, fault.kind, fault.code, fault.message, fault.status, model)
     if fault.kind is FaultKind.SUSPENDED:
         move(live, AccountEvent.STOPPED, StateActor.PROVIDER, now, fault.message)
         return True
     if fault.kind is FaultKind.NEEDS_USER:
         return login_lost(live, now, fault.message, current, StateActor.PROVIDER)
-    if fault.kind is not FaultKind.OVERLOAD:
+    if evidence.counts and not isinstance(fault.scope, RequestScope):
         live.trouble, live.trouble_at = trouble(live, now) + 1.0, now
-    if fault.kind in LADDERS and fault.scope is not FaultScope.NONE:
-        _rest(live, fault, now, model, current)
+    scope = cooled(fault.scope, operation)
+    if scope is not None and evidence.longest_s:
+        _rest(live, fault, scope, now, current)
     settle(live, now)
     return True
 
 
-def _rest(live: AccountHealth, fault: Fault, now: float, model: str, current: str) -> None:
-    scope = "" if fault.scope is FaultScope.ACCOUNT else (fault.family or fault.model or model)
+_BLAMELESS = frozenset({FaultKind.ENCRYPTED_CONTENT, FaultKind.CLIENT_GONE})
+
+
+def contrast(
+    live: AccountHealth, fault: Fault, now: float, *, model: str, operation: Operation, token: str, current: str
+) -> bool:
+    """Another account served what this one refused: learnt for the model once that happened often enough in an hour
+    without an answer of this account's in between. True when anything changed."""
+    if not model:
+        return False
+    scope = scope_key(operation, model)
+    times, since = live.doubts.pop(scope, (0, now))
+    if not 0 <= now - since <= DOUBT_S:
+        times, since = 0, now
+    if times + 1 < EVIDENCE[fault.kind].times:
+        live.doubts[scope] = (times + 1, since)
+        if len(live.doubts) > DOUBTS_KEPT:
+            del live.doubts[next(iter(live.doubts))]
+        return True
+    own = msgspec.structs.replace(fault, scope=ModelScope(model))
+    return fail(live, own, now, model=model, operation=operation, token=token, current=current)
+
+
+def acquit(live: AccountHealth, kind: FaultKind, since: float, now: float) -> bool:
+    """A second account refused the same: what a bare refusal taught of this one since then is taken back."""
+    rest = live.rests.get("")
+    if rest is None or rest.kind is not kind or not rest.bare or rest.since < since:
+        return False
+    del live.rests[""]
+    move(live, AccountEvent.ANSWERED, StateActor.PROVIDER, now)
+    settle(live, now)
+    return True
+
+
+class LearnStep(Protocol):
+    """`fail` or `contrast`."""
+
+    def __call__(
+        self, live: AccountHealth, fault: Fault, now: float, /, *, model: str, operation: Operation, token: str,
+        current: str,
+    ) -> bool: ...  # fmt: skip
+
+
+def _rest(live: AccountHealth, fault: Fault, scope: str, now: float, current: str) -> None:
     old = live.rests.get(scope)
     if fault.kind is FaultKind.QUOTA and scope in live.overage:
         live.overage.remove(scope)
@@ -78,11 +135,12 @@ def _rest(live: AccountHealth, fault: Fault, now: float, model: str, current: st
         if not tested:
             until = max(until, old.until)
         since = old.since
-    rest = Cooldown(fault.kind, since, until, level, fault.code, fault.message)
+    rest = Cooldown(fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare)
     if old is not None:
         rest.probed_at = now if old.probing else old.probed_at
     live.rests[scope] = rest
     if scope:
+        _forget_surplus(live)
         return
     if fault.kind is FaultKind.AUTH and level:
         login_lost(live, now, fault.message, current, StateActor.PROVIDER)
@@ -90,6 +148,14 @@ def _rest(live: AccountHealth, fault: Fault, now: float, model: str, current: st
     event = AccountEvent.QUOTA if fault.kind in (FaultKind.QUOTA, FaultKind.PAYMENT) else AccountEvent.FAULT
     if not move(live, event, StateActor.PROVIDER, now, fault.message):
         live.reason = fault.message
+
+
+def _forget_surplus(live: AccountHealth) -> None:
+    """Of too many models' cooldowns the ones that end soonest go."""
+    surplus = len(live.rests) - SCOPES_KEPT
+    if surplus > 0:
+        for scope in sorted((s for s in live.rests if s), key=lambda s: live.rests[s].until)[:surplus]:
+            del live.rests[scope]
 
 
 def _level(old: Cooldown | None, now: float) -> int:
@@ -102,17 +168,17 @@ def _level(old: Cooldown | None, now: float) -> int:
 
 
 def _until(live: AccountHealth, fault: Fault, scope: str, level: int, now: float) -> float:
-    first, longest = LADDERS[fault.kind]
-    ladder = now + min(longest, first * 2.0 ** min(level, 20))
-    bound = win.binding(live.windows, (scope,) if scope else ())
+    evidence = EVIDENCE[fault.kind]
+    ladder = now + min(evidence.longest_s, evidence.first_s * 2.0 ** min(level, 20))
+    bound = win.binding(live.windows, (scope, scope.partition(":")[2]) if scope else ())
     if fault.retry_at is None or fault.retry_at <= now:
         full = [at for w in bound if fault.kind is FaultKind.QUOTA and (at := win.full_until(w, now)) is not None]
-        return max([ladder, *full])
+        return max(full) if full else ladder
     if fault.kind in METERED:
         longest_window = max((w.seconds for w in bound), default=0) or WEEK
         return win.believable(fault.retry_at, bound, now, longest=max(longest_window, 60.0))
-    if fault.kind in HINT_CAPS:
-        return min(fault.retry_at, now + HINT_CAPS[fault.kind])
+    if evidence.told_s is not None and evidence.told_s < WEEK:
+        return min(fault.retry_at, now + evidence.told_s)
     return max(ladder, min(fault.retry_at, now + WEEK))
 
 
@@ -131,6 +197,7 @@ def succeed(live: AccountHealth, scopes: tuple[str, ...], first_byte_s: float | 
     """
     changed = first_byte_s is not None and _note_latency(live, first_byte_s)
     for scope in ("", *scopes):
+        changed |= live.doubts.pop(scope, None) is not None
         rest = live.rests.get(scope)
         if rest is None or not (rest.probing or rest.kind not in EARNED or now >= rest.until):
             continue

@@ -35,6 +35,7 @@ class Cooldown(msgspec.Struct):
     confirmed: bool = True
     probed_at: float = 0.0  # the last time a half-open request, or the usage endpoint, tested it
     probing: float = 0.0  # since when a half-open request is under way; 0 = none
+    bare: bool = False  # a status alone said so
 
 
 class FaultNote(msgspec.Struct, frozen=True):
@@ -53,7 +54,8 @@ class AccountHealth(msgspec.Struct):
 
     `jitter` (0–1) is drawn once an account, so that accounts that reset together do not come back together.
     `token` names (by fingerprint) the credential a NEEDS_LOGIN speaks of. `trouble` counts recent faults and
-    halves every ten minutes; `latency` is a moving average of seconds to the first byte.
+    halves every ten minutes; `latency` is a moving average of seconds to the first byte. `doubts` counts, for an
+    operation's model, the requests refused here and served elsewhere, and since when.
     """
 
     state: AccountState = AccountState.READY
@@ -71,6 +73,7 @@ class AccountHealth(msgspec.Struct):
     trouble_at: float = 0.0
     latency: float | None = None
     jitter: float = 0.0
+    doubts: dict[str, tuple[int, float]] = {}
 
     @property
     def rest(self) -> Cooldown | None:

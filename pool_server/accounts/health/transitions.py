@@ -74,6 +74,7 @@ STATE_REFUSALS: dict[State, Refusal] = {
 }
 
 SCOPED_REFUSALS: dict[FaultKind, Refusal] = {
+    FaultKind.RATE: Refusal.RATE_LIMITED,
     FaultKind.QUOTA: Refusal.MODEL_EXHAUSTED,
     FaultKind.PAYMENT: Refusal.MODEL_EXHAUSTED,
     FaultKind.NOT_FOUND: Refusal.MODEL_NOT_SERVED,

@@ -12,13 +12,13 @@ from pool_server.accounts.health.state import Cooldown
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
 from pool_server.accounts.selection.ranked import Key, Ranked
 from pool_server.accounts.selection.score import Rating, rank, rate
-from pool_server.core.enums import AccountState, Dialect, Operation, Provider, Refusal, Strategy
+from pool_server.core.enums import AccountState, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 
 PROBE_TELLS_S = 10.0
 
 RETURNING = frozenset(
-    {Refusal.COOLING, Refusal.EXHAUSTED, Refusal.MODEL_COOLING, Refusal.MODEL_EXHAUSTED, Refusal.PROBING,
-     Refusal.EXPIRED, Refusal.RESERVED}
+    {Refusal.COOLING, Refusal.EXHAUSTED, Refusal.RATE_LIMITED, Refusal.RETURNING, Refusal.MODEL_COOLING,
+     Refusal.MODEL_EXHAUSTED, Refusal.PROBING, Refusal.EXPIRED, Refusal.RESERVED}
 )  # fmt: skip
 
 
@@ -158,7 +158,10 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
     rest = account.live.rests.get("")
     if state in STATE_REFUSALS:
         resting = state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
-        return STATE_REFUSALS[state], _back_at(rest, now) if resting and rest is not None else None
+        if not resting or rest is None:
+            return STATE_REFUSALS[state], None
+        limited = state is AccountState.COOLING and rest.kind is FaultKind.RATE
+        return Refusal.RATE_LIMITED if limited else STATE_REFUSALS[state], _back_at(rest, now)
     facts = account.facts
     if facts.expires_at is not None and now >= facts.expires_at:
         if not facts.can_refresh:

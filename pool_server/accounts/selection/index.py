@@ -14,11 +14,12 @@ from collections.abc import Callable
 from math import inf
 
 from pool_server.accounts.account import Account
+from pool_server.accounts.health.learning import scope_key
 from pool_server.accounts.health.state import next_change, settle
 from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
 from pool_server.accounts.selection.ranked import Key
 from pool_server.accounts.selection.score import Rating, rank
-from pool_server.core.enums import Dialect, Provider, Refusal, Strategy
+from pool_server.core.enums import Dialect, Operation, Provider, Refusal, Strategy
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
 RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
@@ -191,7 +192,9 @@ class SelectionIndex:
     def stand(self, cohort: Cohort, need: Need, now: float) -> Shortlist:
         """The cohort's lane for a need, made when it is needed first."""
         known = cohort.scoped
-        scopes = tuple(s for s in self.scopes(cohort.provider, need.model) if s in known) if known else ()
+        scopes: tuple[str, ...] = ()
+        if known:
+            scopes = tuple(s for s in self.scopes(cohort.provider, need.model, need.operation) if s in known)
         lane = cohort.lanes.get(scopes)
         if lane is not None:
             return Shortlist(lane, scopes, {})
@@ -210,12 +213,12 @@ class SelectionIndex:
         """An account's place in the order, for those judged apart from their lane."""
         return rank(account, rating, self.strategy)
 
-    def scopes(self, provider: Provider, model: str) -> tuple[str, ...]:
-        """The scopes of rests and windows that concern a model, beside the account's own."""
+    def scopes(self, provider: Provider, model: str, operation: Operation) -> tuple[str, ...]:
+        """The scopes of rests and windows that concern a model in an operation, beside the account's own."""
         if not model:
             return ()
-        family = self._family(provider, model)
-        return (family, model) if family and family != model else (model,)
+        family, own = self._family(provider, model), scope_key(operation, model)
+        return (family, model, own) if family and family != model else (model, own)
 
     def unfit(self, cohort: Cohort, need: Need) -> Refusal | None:
         """Why no account of this kind serves the need, None when it does."""

@@ -225,7 +225,9 @@ class _Choice:
         account = self.view.accounts[pinned]
         if pinned in self.ask.exclude and self._eligible_but_tried(pinned):
             return True
-        return temporary(account.live, self.view.scopes(account.facts.provider, self.ask.model), self.now)
+        return temporary(
+            account.live, self.view.scopes(account.facts.provider, self.ask.model, self.ask.operation), self.now
+        )
 
     def _eligible_but_tried(self, account_id: str) -> bool:
         card = self._card(account_id)
@@ -299,7 +301,7 @@ class _Choice:
         return decision
 
     def _scopes(self, card: Placement) -> tuple[str, ...]:
-        return self.view.scopes(card.account.facts.provider, self.ask.model)
+        return self.view.scopes(card.account.facts.provider, self.ask.model, self.ask.operation)
 
     def _unfit(self, account_id: str) -> Refusal:
         cohort = self.view.cohort_of(account_id)

@@ -20,7 +20,7 @@ from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
 from pool_server.gateway.objects import uploads
 from pool_server.gateway.pipeline import Pipeline
-from pool_server.gateway.recording import OUTCOMES, record
+from pool_server.gateway.recording import record
 from pool_server.gateway.routes import Route
 from pool_server.gateway.services import new_request_id
 from pool_server.http1 import ClientDisconnectedError, Request, Response
@@ -241,7 +241,8 @@ class HttpExchange:
         refused = await x.reserve()
         answer = refused or await self._gateway.lists.answer(x.principal, self._route, x.upcall, x.providers)
         if isinstance(answer, ClientError):
-            await record(x, Outcome.DENIED if refused else OUTCOMES[answer.kind], answer.status, answer.message)
+            outcome = Outcome.DENIED if refused else final_error.outcome_of(answer, attempted=False)
+            await record(x, outcome, answer.status, answer.message)
             await self._reply.tell(self._route.dialect, answer)
             return
         await record(x, Outcome.OK, 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 _MOST = 48  # characters of a program's name and version
@@ -56,3 +57,8 @@ def program(user_agent: str) -> str:
     product, version = found[1].strip(), found[2] or ""
     name = _NAMES.get(product.lower(), product)
     return f"{name} {version}".strip()[:_MOST]
+
+
+def repeats_unavailable(headers: Iterable[tuple[str, str]]) -> bool:
+    """Does the program that sent these ask again and again what was answered 503? Codex does, thirty times."""
+    return any(name.lower() == "originator" and value.lower().startswith("codex") for name, value in headers)

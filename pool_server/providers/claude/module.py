@@ -13,6 +13,7 @@ from pool_server.core.settings import Settings
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
 from pool_server.providers.claude import quota
+from pool_server.providers.claude.faults import of_claude
 from pool_server.providers.credential import (
     Credential,
     CredentialRejectedError,
@@ -138,7 +139,7 @@ class Claude(ProviderModule):
         return quota.from_headers(headers, now=now, scope=self.model_family(model))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-        return quota.classify(status, headers, body, now=now, model=model)
+        return of_claude(status, headers, body, now=now, model=model)
 
     def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if cred.kind is not CredentialKind.OAUTH or (cred.scopes and "user:profile" not in cred.scopes):

@@ -1,4 +1,4 @@
-"""Anthropic's quota and faults: unified headers, the usage endpoint, error answers. Source: observed answers."""
+"""Anthropic's quota: unified headers and the usage endpoint. Source: observed answers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pool_server.core.enums import FaultKind, FaultScope, Source
-from pool_server.core.models import Fault, WindowObservation
+from pool_server.core.enums import Source
+from pool_server.core.models import WindowObservation
 from pool_server.providers.base import Credits, UsageAnswer
-from pool_server.providers.faults import (
-    ErrorFacts,
-    build,
-    common,
-    effective_status,
-    hint,
-    is_challenge,
-    read_error,
-)
 from pool_server.providers.json_fields import as_object
-from pool_server.providers.times import DAY, HOUR, MINUTE, moment, number, retry_after, until
+from pool_server.providers.times import DAY, HOUR, MINUTE, moment, number
 from pool_server.providers.windows import credits_window, observe, rate_windows
 
 _UNIFIED = re.compile(
@@ -46,11 +37,6 @@ _UNITS = {
 _FAMILIES = (("opus", "opus"), ("sonnet", "sonnet"), ("haiku", "haiku"), ("fable", "oi"))
 _PREFIX = "anthropic-ratelimit-unified-"
 _OVERAGE = _PREFIX + "overage-utilization"
-SHORT_CAP = 5 * HOUR  # a 429 that names no window is believed for the shortest window at most (18 days were seen)
-
-_SPENT_TEXTS = ("credit balance is too low",)
-_EXTRA_TEXTS = ("extra usage is required", "usage credits are required", "out of extra usage")
-_TOKEN_TEXTS = ("token has been revoked", "token has expired", "token revoked", "invalid bearer token")
 
 
 def family(model: str) -> str:
@@ -147,61 +133,11 @@ def from_usage(data: Mapping[str, Any], *, now: float) -> UsageAnswer:
     return UsageAnswer(windows=tuple(windows), credits=Credits(has_credits=enabled) if extra else None)
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-    """What an error of the Messages API means."""
-    facts = read_error(headers, body)
-    status = effective_status(status, facts)
-    if is_challenge(status, headers, body, facts):
-        return common(status, headers, body, facts, now=now, model=model)
-    text = facts.message[:1000].lower()
-    if status == 429 and "fast mode" in text:  # asks for what the request may leave out; no window is used up
-        return build(FaultKind.REQUEST, FaultScope.NONE, facts, status)
-    if status in (400, 402, 403, 429) and any(words in text for words in _EXTRA_TEXTS):
-        return build(FaultKind.PAYMENT, FaultScope.NONE, facts, status)
-    if status == 429:
-        return _limited(status, headers, facts, now=now, model=model)
-    if status in (400, 402, 403) and any(words in text for words in _SPENT_TEXTS):
-        return build(FaultKind.PAYMENT, FaultScope.ACCOUNT, facts, status)
-    if status == 403 and any(words in text for words in _TOKEN_TEXTS):
-        return build(FaultKind.AUTH, FaultScope.ACCOUNT, facts, status)
-    if status == 403 and "not allowed for this organization" in text:
-        return build(FaultKind.NEEDS_USER, FaultScope.ACCOUNT, facts, status)
-    return common(status, headers, body, facts, now=now, model=model)
-
-
-def _limited(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now: float, model: str) -> Fault:
-    """429: a rejected account-wide window stops the account, a rejected model window the family, none of them is a
-    short limit of this model."""
-    windows = tuple(from_headers(headers, now=now, scope=family(model)))
-    refused = _refused(headers, now)
-    wide = [window for window in refused if not window.scope]
-    if not refused:
-        at = hint(headers, facts, now=now, cap=SHORT_CAP)
-        return build(FaultKind.RATE, FaultScope.MODEL, facts, status, retry_at=at, model=model, windows=windows)
-    binding = wide or refused
-    longest = max(window.seconds for window in binding)
-    ends = [until(window.resets_at, now=now, cap=window.seconds) for window in binding]
-    told = retry_after(headers, now=now)
-    if told is not None:
-        ends.append(now + min(told, longest))
-    scope = FaultScope.ACCOUNT if wide else FaultScope.MODEL
-    return build(
-        FaultKind.QUOTA,
-        scope,
-        facts,
-        status,
-        retry_at=max((end for end in ends if end is not None), default=None),
-        model=model,
-        family="" if wide else binding[0].scope,
-        windows=windows if all(window in windows for window in refused) else (*windows, *refused),
-    )
-
-
-def _refused(headers: Mapping[str, str], now: float) -> list[WindowObservation]:
+def refused(headers: Mapping[str, str], now: float) -> list[WindowObservation]:
     """The windows that refused this request; where only the summary says so, the one it names."""
-    refused = [window for window, rejected in _unified(headers, now) if rejected]
-    if refused or headers.get(f"{_PREFIX}status", "").lower() != "rejected":
-        return refused
+    found = [window for window, rejected in _unified(headers, now) if rejected]
+    if found or headers.get(f"{_PREFIX}status", "").lower() != "rejected":
+        return found
     claim = headers.get(f"{_PREFIX}representative-claim", "").lower()
     entry = {"utilization": 100, "resets_at": moment(headers.get(f"{_PREFIX}reset"))}
     windows = from_usage({claim: entry}, now=now).windows

@@ -1,76 +1,37 @@
-"""Fault classes of Codex and of OpenAI-shaped endpoints. Source: observed answers."""
+"""The fault rules of Codex's backend and of the OpenAI API. Source: observed answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pool_server.core.enums import FaultKind, FaultScope
+from pool_server.core.enums import FaultKind
 from pool_server.core.models import Fault, WindowObservation
 from pool_server.providers.codex import quota
-from pool_server.providers.faults import (
-    TEXT_WAIT_CAP,
-    ErrorFacts,
-    build,
-    by_code,
-    common,
-    effective_status,
-    hint,
-    is_challenge,
-    read_error,
-)
-from pool_server.providers.times import HOUR, MONTH, WEEK, moment, number, retry_after, until
+from pool_server.providers.evidence.reading import ErrorFacts
+from pool_server.providers.evidence.rules import FaultRule, FaultTable, Of, QuotaLimit, Refused, ResetTime, classify
+from pool_server.providers.evidence.shared import SHARED
+from pool_server.providers.times import MONTH, WEEK, moment, number, retry_after, until
 
-RATE_CAP = HOUR  # a short-term limit that asks for more is not one
+_K = FaultKind
 _MONTHLY_PLANS = frozenset(("free", "go", "guest", "free_workspace", "business", "self_serve_business_usage_based"))
-_SPENT = "_credits_depleted"
-_LIMIT_TYPES = ("usage_limit_reached", "usage_limit_exceeded", "workspace_owner_usage_limit_reached",
-                "workspace_member_usage_limit_reached")  # fmt: skip
+_LIMIT_TYPES = (
+    "usage_limit_reached|usage_limit_exceeded|workspace_owner_usage_limit_reached|workspace_member_usage_limit_reached"
+)
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-    """What an error of the ChatGPT backend or the OpenAI API means."""
-    facts = read_error(headers, body)
-    status = effective_status(status, facts)
-    if is_challenge(status, headers, body, facts):
-        return common(status, headers, body, facts, now=now, model=model)
-    if facts.says(*_LIMIT_TYPES):
-        return _limit_reached(status, headers, facts, now=now, model=model)
-    if facts.code.endswith(_SPENT) or facts.kind.endswith(_SPENT):
-        return build(FaultKind.PAYMENT, FaultScope.ACCOUNT, facts, status)
-    if facts.says("usage_not_included"):
-        return build(FaultKind.MODEL_UNSUPPORTED, FaultScope.ACCOUNT, facts, status)
-    if facts.says("deactivated_workspace"):
-        return build(FaultKind.NEEDS_USER, FaultScope.ACCOUNT, facts, status)
-    if facts.says("websocket_connection_limit_reached"):
-        return build(FaultKind.TRANSIENT, FaultScope.NONE, facts, status)
-    if "at capacity" in facts.message[:500].lower():
-        at = hint(headers, facts, now=now, cap=TEXT_WAIT_CAP)
-        return build(FaultKind.CAPACITY, FaultScope.MODEL, facts, status, retry_at=at, model=model)
-    if facts.says("rate_limit_exceeded"):
-        return _rate(status, headers, facts, now=now, model=model)
-    if status == 429 and by_code(status, facts, model) is None:
-        if any(window.used_percent >= 100 for window in quota.from_headers(headers, now=now) if not window.scope):
-            return _limit_reached(status, headers, facts, now=now, model=model)
-        return _rate(status, headers, facts, now=now, model=model)
-    return common(status, headers, body, facts, now=now, model=model)
-
-
-def _limit_reached(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now: float, model: str) -> Fault:
-    windows = quota.from_headers(headers, now=now)
-    scope = quota.limit_scope(headers.get("x-codex-active-limit", ""))
+def limit(refused: Refused) -> QuotaLimit:
+    """A used-up window of the account or of a separately metered limit; a short rate limit where none is used up."""
+    windows = quota.from_headers(refused.headers, now=refused.now)
+    full = any(window.used_percent >= 100 for window in windows if not window.scope)
+    if refused.kind is not _K.QUOTA and (refused.facts.says("rate_limit_exceeded") or not full):
+        scope = quota.family(refused.model) if refused.model else ""
+        return QuotaLimit(windows=tuple(quota.from_headers(refused.headers, now=refused.now, scope=scope)))
+    scope = quota.limit_scope(refused.headers.get("x-codex-active-limit", ""))
     if scope:  # the header names a limit by its id, its windows may go by a name
-        active = headers.get("x-codex-active-limit", "").lower().replace("_", "-")
-        scope = quota.limit_scope(active, headers.get(f"x-{active}-limit-name", ""))
-    return build(
-        FaultKind.QUOTA,
-        FaultScope.MODEL if scope else FaultScope.ACCOUNT,
-        facts,
-        status,
-        retry_at=_limit_end(headers, facts, windows, scope, now),
-        model=model,
-        family=scope,
-        windows=tuple(windows),
-    )
+        active = refused.headers.get("x-codex-active-limit", "").lower().replace("_", "-")
+        scope = quota.limit_scope(active, refused.headers.get(f"x-{active}-limit-name", ""))
+    end = _limit_end(refused.headers, refused.facts, windows, scope, refused.now)
+    return QuotaLimit(_K.QUOTA, end, scope, wide=not scope, windows=tuple(windows))
 
 
 def _limit_end(
@@ -91,7 +52,22 @@ def _limit_end(
     return max(ends, default=None)
 
 
-def _rate(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now: float, model: str) -> Fault:
-    windows = quota.from_headers(headers, now=now, scope=quota.family(model) if model else "")
-    at = hint(headers, facts, now=now, cap=RATE_CAP)
-    return build(FaultKind.RATE, FaultScope.ACCOUNT, facts, status, retry_at=at, model=model, windows=tuple(windows))
+CODEX = FaultTable(
+    "codex",
+    (
+        FaultRule(_K.QUOTA, Of.ACCOUNT, name=_LIMIT_TYPES, reset=ResetTime.LIMIT),
+        FaultRule(_K.PAYMENT, Of.ACCOUNT, name=r"\w+_credits_depleted"),
+        FaultRule(_K.MODEL_UNSUPPORTED, Of.ACCOUNT, name="usage_not_included"),
+        FaultRule(_K.NEEDS_USER, Of.ACCOUNT, name="deactivated_workspace"),
+        FaultRule(_K.TRANSIENT, name="websocket_connection_limit_reached"),
+        FaultRule(_K.CAPACITY, Of.MODEL, status=(429, 500, 503), says=r"(?:the )?(?:selected )?model is at capacity"),
+        FaultRule(_K.RATE, Of.ACCOUNT, name="rate_limit_exceeded", reset=ResetTime.LIMIT),
+    ),
+    limit,
+    rate_of=Of.ACCOUNT,
+)
+
+
+def of_codex(status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
+    """What an error of the ChatGPT backend or the OpenAI API means to a Codex account."""
+    return classify(CODEX, SHARED, status, headers, body, now=now, model=model)

@@ -17,7 +17,8 @@ from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, 
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
-from pool_server.providers.codex import faults, quota
+from pool_server.providers.codex import quota
+from pool_server.providers.codex.faults import of_codex
 from pool_server.providers.credential import (
     Credential,
     Fields,
@@ -152,7 +153,7 @@ class Codex(ProviderModule):
         return quota.from_event(raw, now=now)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-        return faults.classify(status, headers, body, now=now, model=model)
+        return of_codex(status, headers, body, now=now, model=model)
 
     def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if cred.kind is CredentialKind.API_KEY:

@@ -1,18 +1,18 @@
-"""Google's error details and quota buckets (google.rpc.Status; Code Assist's own reasons)."""
+"""Google's fault rules, error details and quota buckets (google.rpc.Status; Code Assist's own reasons)."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import FaultKind, FaultScope, Source
+from pool_server.core.enums import FaultKind, Source
 from pool_server.core.models import Fault, WindowObservation
 from pool_server.providers.base import UsageAnswer
-from pool_server.providers.faults import ErrorFacts, build, common, effective_status, is_challenge, read_error
+from pool_server.providers.evidence.rules import FaultRule, FaultTable, Of, QuotaLimit, Refused, ResetTime, classify
+from pool_server.providers.evidence.shared import SHARED
 from pool_server.providers.json_fields import as_list, as_object, as_text
 from pool_server.providers.times import (
     DAY,
@@ -29,23 +29,7 @@ from pool_server.providers.windows import percent
 
 HINT_CAP = DAY
 SHORT_WAIT = 5 * MINUTE  # the vendor's client waits so long itself; longer is a used-up quota
-_NO_LIMIT = re.compile(r"\blimit: 0(?![\d.])", re.I)  # the tier does not have the model at all
-
-# ErrorInfo reasons (google.api.ErrorReason and Code Assist's own) → what they mean.
-_REASONS: dict[str, tuple[FaultKind, FaultScope]] = {
-    "TOS_VIOLATION": (FaultKind.SUSPENDED, FaultScope.ACCOUNT),
-    "CONSUMER_SUSPENDED": (FaultKind.SUSPENDED, FaultScope.ACCOUNT),
-    "VALIDATION_REQUIRED": (FaultKind.NEEDS_USER, FaultScope.ACCOUNT),
-    "SERVICE_DISABLED": (FaultKind.NEEDS_USER, FaultScope.ACCOUNT),
-    "BILLING_DISABLED": (FaultKind.PAYMENT, FaultScope.ACCOUNT),
-    "API_KEY_INVALID": (FaultKind.AUTH, FaultScope.ACCOUNT),
-    "ACCESS_TOKEN_EXPIRED": (FaultKind.AUTH, FaultScope.ACCOUNT),
-    "ACCESS_TOKEN_TYPE_UNSUPPORTED": (FaultKind.AUTH, FaultScope.ACCOUNT),
-    "CREDENTIALS_MISSING": (FaultKind.AUTH, FaultScope.ACCOUNT),
-    "SECURITY_POLICY_VIOLATED": (FaultKind.PERMISSION, FaultScope.ACCOUNT),
-    "MODEL_CAPACITY_EXHAUSTED": (FaultKind.CAPACITY, FaultScope.MODEL),
-    "INSUFFICIENT_G1_CREDITS_BALANCE": (FaultKind.PAYMENT, FaultScope.MODEL),
-}
+_K = FaultKind
 
 
 class GoogleErrorDetails(msgspec.Struct, frozen=True):
@@ -93,25 +77,24 @@ def _reset(metadata: Mapping[str, Any], now: float) -> float | None:
     return delay
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-    """What an error of the Gemini API or Code Assist means."""
-    facts = read_error(headers, body)
-    status = effective_status(status, facts)
-    if is_challenge(status, headers, body, facts):
-        return common(status, headers, body, facts, now=now, model=model)
-    details = read_details(facts.error, facts.message, headers, now=now)
-    known = _REASONS.get(details.reason)
-    if known is not None and known[0] is not FaultKind.CAPACITY:
-        return build(*known, facts, status, model=model, family=details.model, code=details.reason)
-    text = facts.message[:1000].lower()
-    if known is not None or (status in (429, 503) and "no capacity" in text):
-        at = _at(details.delay, now, SHORT_WAIT)
-        return build(FaultKind.CAPACITY, FaultScope.MODEL, facts, status, retry_at=at, model=model, code=details.reason)
-    if status == 429:
-        return _limited(status, facts, details, now=now, model=model)
-    return _refusal(status, facts, text, model) or common(
-        status, headers, body, facts, now=now, model=model, cap=HINT_CAP
-    )
+def limit(refused: Refused) -> QuotaLimit:
+    """Which quota of Google's refused, and when it begins anew: each is counted for one model."""
+    facts, now = refused.facts, refused.now
+    details = read_details(facts.error, facts.message, refused.headers, now=now)
+    if refused.kind is _K.CAPACITY:
+        return QuotaLimit(retry_at=_at(details.delay, now, SHORT_WAIT))
+    if refused.kind is not _K.RATE:
+        return QuotaLimit(family=details.model)
+    daily = any(word in details.quotas for word in ("perday", "per_day", "daily"))
+    long = details.delay is not None and details.delay > SHORT_WAIT
+    if daily or long or details.reason == "QUOTA_EXHAUSTED":
+        # a day's quota often comes with a delay of seconds, which only invites the next refusal
+        at = _at(details.reset if daily else details.delay, now, HINT_CAP) or pacific_midnight(now)
+        return QuotaLimit(_K.QUOTA, at, details.model)
+    wait = _at(details.delay, now, SHORT_WAIT)
+    if wait is None and ("perminute" in details.quotas or "per_minute" in details.quotas):
+        wait = now + MINUTE
+    return QuotaLimit(retry_at=wait, family=details.model)
 
 
 def _at(delay: float | None, now: float, cap: float) -> float | None:
@@ -119,40 +102,66 @@ def _at(delay: float | None, now: float, cap: float) -> float | None:
     return None if delay is None or delay <= 0 else now + min(math.ceil(delay), cap)
 
 
-def _limited(status: int, facts: ErrorFacts, details: GoogleErrorDetails, *, now: float, model: str) -> Fault:
-    scope = FaultScope.MODEL  # every quota of Google's is counted per model
-    family, code = details.model, details.reason
-    if _NO_LIMIT.search(facts.message[:4000]):
-        return build(
-            FaultKind.MODEL_UNSUPPORTED, scope, facts, status, model=model, family=family, code=code or "limit_0"
-        )
-    daily = any(word in details.quotas for word in ("perday", "per_day", "daily"))
-    long = details.delay is not None and details.delay > SHORT_WAIT
-    if daily or long or details.reason == "QUOTA_EXHAUSTED":
-        # a day's quota often comes with a delay of seconds, which only invites the next refusal
-        at = _at(details.reset if daily else details.delay, now, HINT_CAP) or pacific_midnight(now)
-        return build(FaultKind.QUOTA, scope, facts, status, retry_at=at, model=model, family=family, code=code)
-    wait = _at(details.delay, now, SHORT_WAIT)
-    if wait is None and ("perminute" in details.quotas or "per_minute" in details.quotas):
-        wait = now + MINUTE
-    return build(FaultKind.RATE, scope, facts, status, retry_at=wait, model=model, family=family, code=code)
+_USER_MUST_ACT = (
+    r"you are currently configured to use a google cloud project but lack a gemini code assist license"
+    r"|you must be a named user on your organization"
+    r"|(?:your|this) (?:current )?account is not eligible for gemini code assist"
+    r"|your api key was reported as leaked"
+)
+
+GEMINI = FaultTable(
+    "gemini",
+    (
+        # ErrorInfo reasons: google.api.ErrorReason and Code Assist's own.
+        FaultRule(_K.SUSPENDED, Of.ACCOUNT, reason="tos_violation|consumer_suspended"),
+        FaultRule(
+            _K.NEEDS_USER,
+            Of.ACCOUNT,
+            reason="validation_required|service_disabled|subscription_required|license_required|account_not_eligible",
+        ),
+        FaultRule(_K.PAYMENT, Of.ACCOUNT, reason="billing_disabled"),
+        FaultRule(
+            _K.AUTH,
+            Of.ACCOUNT,
+            reason="api_key_invalid|access_token_expired|access_token_type_unsupported|credentials_missing",
+        ),
+        FaultRule(_K.PERMISSION, Of.ACCOUNT, reason="security_policy_violated"),
+        FaultRule(_K.CAPACITY, Of.MODEL, reason="model_capacity_exhausted", reset=ResetTime.LIMIT),
+        FaultRule(_K.PAYMENT, Of.MODEL, reason="insufficient_g1_credits_balance", reset=ResetTime.LIMIT),
+        FaultRule(_K.CAPACITY, Of.MODEL, status=(429, 503), says=r".{0,200}\bno capacity", reset=ResetTime.LIMIT),
+        # The tier does not have the model at all.
+        FaultRule(
+            _K.MODEL_UNSUPPORTED, Of.MODEL, status=(429,), says=r".{0,3900}\blimit: 0(?![\d.])", reset=ResetTime.LIMIT
+        ),
+        FaultRule(_K.RATE, Of.MODEL, status=(429,), reset=ResetTime.LIMIT),
+        # Sentences.
+        FaultRule(_K.AUTH, Of.ACCOUNT, status=(400, 401, 403), says=r"api key (?:not valid|expired)"),
+        FaultRule(_K.NEEDS_USER, Of.ACCOUNT, status=(403,), says=_USER_MUST_ACT),
+        FaultRule(_K.PERMISSION, Of.ACCOUNT, status=(400, 403), says=r"user location is not supported"),
+        FaultRule(
+            _K.SUSPENDED,
+            Of.ACCOUNT,
+            status=(403,),
+            says=r"[^.]{0,200}\b(?:disabled|suspended|denied)\b[^.]{0,80}\bviolation of (?:\w+ ){0,3}terms of service",
+        ),
+        FaultRule(
+            _K.NOT_FOUND,
+            Of.MODEL,
+            status=(404,),
+            says=r"models/\S{1,200} is not found for api version",
+            reset=ResetTime.NONE,
+        ),
+        FaultRule(_K.TRANSIENT, status=(499,)),  # Google cancelled it; the vendor's client tries again
+    ),
+    limit,
+    rate_cap=HINT_CAP,
+    cap=HINT_CAP,
+)
 
 
-def _refusal(status: int, facts: ErrorFacts, text: str, model: str) -> Fault | None:
-    """Refusals that only their words tell apart."""
-    if status in (400, 401, 403) and ("api key not valid" in text or "api key expired" in text):
-        return build(FaultKind.AUTH, FaultScope.ACCOUNT, facts, status)
-    if status == 403 and "reported as leaked" in text:
-        return build(FaultKind.NEEDS_USER, FaultScope.ACCOUNT, facts, status)
-    if status in (400, 403) and "user location is not supported" in text:
-        return build(FaultKind.PERMISSION, FaultScope.ACCOUNT, facts, status)
-    if status == 403 and ("violation of" in text and "terms of service" in text):
-        return build(FaultKind.SUSPENDED, FaultScope.ACCOUNT, facts, status)
-    if status == 404 and "requested entity was not found" in text and model:
-        return build(FaultKind.NOT_FOUND, FaultScope.MODEL, facts, status, model=model)
-    if status == 499:  # Google cancelled it; the vendor's client tries again
-        return build(FaultKind.TRANSIENT, FaultScope.NONE, facts, status)
-    return None
+def of_gemini(status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
+    """What an error of the Gemini API or Code Assist means."""
+    return classify(GEMINI, SHARED, status, headers, body, now=now, model=model)
 
 
 def from_usage(data: Mapping[str, Any], *, now: float) -> UsageAnswer:

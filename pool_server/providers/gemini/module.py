@@ -117,7 +117,7 @@ class Gemini(ProviderModule):
         return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, [bearer(cred.access_token)]), patch)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-        return faults.classify(status, headers, body, now=now, model=model)
+        return faults.of_gemini(status, headers, body, now=now, model=model)
 
     def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         if cred.kind is CredentialKind.API_KEY or not cred.project:

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import FaultKind, FaultScope
-from pool_server.core.models import Fault, HttpAnswer, HttpRequest
+from pool_server.core.enums import FaultKind
+from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.providers.base import OnboardingRejectedError, SetupDone, SetupStage, SetupStep
 from pool_server.providers.credential import Credential
-from pool_server.providers.faults import network_fault
+from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.gemini import faults
 from pool_server.providers.json_fields import as_list, as_object, as_text, decode
 from pool_server.providers.redact import short
@@ -41,7 +41,7 @@ def answer(
     if answer.status == 0:
         raise OnboardingRejectedError(network_fault(answer.error))
     if not 200 <= answer.status < 300:
-        fault = faults.classify(answer.status, answer.headers, answer.body, now=now, model="")
+        fault = faults.of_gemini(answer.status, answer.headers, answer.body, now=now, model="")
         raise OnboardingRejectedError(_needs_project() if fault.code == _POLICY else fault)
     data = decode(answer.body)
     if step.stage is SetupStage.LOAD:
@@ -84,7 +84,7 @@ def _onboarded(cred: Credential, step: SetupStep, data: dict[str, Any], settings
         return _done(cred, project, step.tier)
     if step.tries >= MOST_POLLS:
         raise OnboardingRejectedError(
-            Fault(FaultKind.TRANSIENT, FaultScope.ACCOUNT, message="the account's set-up takes too long")
+            Fault(FaultKind.TRANSIENT, OF_ACCOUNT, message="the account's set-up takes too long")
         )
     name = as_text(data.get("name"))
     request = own_get(join(settings.upstreams.code_assist, f"/v1internal/{name}"), bearer(cred.access_token))
@@ -109,7 +109,7 @@ def _done(cred: Credential, project: str, tier: str) -> SetupDone:
 
 
 def _needs_user(message: str) -> Fault:
-    return Fault(FaultKind.NEEDS_USER, FaultScope.ACCOUNT, code="setup", message=short(message))
+    return Fault(FaultKind.NEEDS_USER, OF_ACCOUNT, code="setup", message=short(message))
 
 
 def _needs_project() -> Fault:
@@ -120,4 +120,4 @@ def _ineligible(data: dict[str, Any]) -> Fault:
     tier = as_object(as_list(data.get("ineligibleTiers"))[0])
     reason = as_text(tier.get("reasonCode"))
     message = as_text(tier.get("reasonMessage")) or "this account may not use Code Assist"
-    return Fault(FaultKind.NEEDS_USER, FaultScope.ACCOUNT, code=short(reason, 80), message=short(message))
+    return Fault(FaultKind.NEEDS_USER, OF_ACCOUNT, code=short(reason, 80), message=short(message))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
-from pool_server.core.enums import Dialect, FaultKind, FaultScope, Operation, Provider
+from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec
-from pool_server.providers.codex import faults
 from pool_server.providers.credential import Credential, KeyAuth
 from pool_server.providers.keys import KeySpec
+from pool_server.providers.openai.faults import of_key
 from pool_server.providers.openai.serving import openai_serves
 from pool_server.providers.windows import rate_windows
 
@@ -39,11 +37,7 @@ class OpenAI(ProviderModule):
         return rate_windows(headers, now=now, scope=self.model_family(model))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-        fault = faults.classify(status, headers, body, now=now, model=model)
-        if fault.kind is FaultKind.RATE and model:  # a key's rate limits are per model
-            windows = tuple(self.quota_headers(headers, now=now, model=model))
-            return msgspec.structs.replace(fault, scope=FaultScope.MODEL, model=model, windows=windows)
-        return fault
+        return of_key(status, headers, body, now=now, model=model)
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
         return keys.test_request(cred, settings.upstreams.openai)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind, Dialect, FaultKind, FaultScope, Operation, Provider
+from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.origins import registrable
 from pool_server.core.settings import Settings
@@ -23,18 +23,10 @@ from pool_server.providers.credential import (
     model_listed,
     usable_url,
 )
-from pool_server.providers.faults import (
-    ErrorFacts,
-    build,
-    common,
-    effective_status,
-    hint,
-    is_challenge,
-    read_error,
-)
 from pool_server.providers.keys import KeySpec
 from pool_server.providers.keys.operations import DASHSCOPE
 from pool_server.providers.oauth import lead_seconds, token_answer
+from pool_server.providers.qwen.faults import of_qwen
 from pool_server.providers.qwen.names import qwen_model
 from pool_server.providers.requests import (
     bearer,
@@ -46,7 +38,7 @@ from pool_server.providers.requests import (
     versioned,
     without,
 )
-from pool_server.providers.times import DAY, HOUR, MINUTE, shanghai_midnight
+from pool_server.providers.times import HOUR, MINUTE
 from pool_server.providers.windows import rate_windows
 
 CLIENT_ID = "f0304373b74a44d2b584a3fb70ca9e56"  # public, of the vendor's CLI
@@ -58,10 +50,6 @@ _OWN_DOMAINS = ("qwen.ai",)
 _OWN_HOST = re.compile(r"(?:[a-z0-9-]+\.)?dashscope(?:-[a-z]+)?\.aliyuncs\.com")
 
 _AUTH_TYPE = ("X-DashScope-AuthType", "qwen-oauth")  # tells the service what kind of token it is given
-_QUOTA_CODES = ("insufficient_quota", "quota_exceeded")
-_QUOTA_TEXTS = ("free allocated quota exceeded", "quota exceeded")
-_RATE_CODES = ("limit_requests", "limit_burst_rate", "limit_tokens")
-_TOKEN_TEXTS = ("invalid access token", "token expired", "access token expired", "token is expired")
 
 
 class Qwen(ProviderModule):
@@ -132,12 +120,7 @@ class Qwen(ProviderModule):
         return rate_windows(headers, now=now, scope=self.model_family(model))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-        facts = read_error(headers, body)
-        status = effective_status(status, facts)
-        if is_challenge(status, headers, body, facts):
-            return common(status, headers, body, facts, now=now, model=model)
-        special = _special(status, headers, facts, now=now, model=model)
-        return special or common(status, headers, body, facts, now=now, model=model)
+        return of_qwen(status, headers, body, now=now, model=model)
 
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
         if cred.kind is CredentialKind.API_KEY:
@@ -166,25 +149,3 @@ def _vendors_own(resource: str, before: str) -> bool:
 
 def _with_scheme(url: str) -> str:
     return url if not url or "://" in url else f"https://{url}"
-
-
-def _special(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, now: float, model: str) -> Fault | None:
-    text = facts.message[:1000].lower()
-    at = hint(headers, facts, now=now, cap=DAY)
-    if facts.code == "arrearage" or "overdue-payment" in text or "arrearage" in text:
-        return build(FaultKind.PAYMENT, FaultScope.ACCOUNT, facts, status)
-    if facts.code == "allocationquota.freetieronly":
-        return build(FaultKind.QUOTA, FaultScope.MODEL, facts, status, model=model)
-    if facts.says(*_RATE_CODES) or facts.code.startswith("throttling"):
-        windows = tuple(rate_windows(headers, now=now, scope=model.lower()))
-        return build(FaultKind.RATE, FaultScope.MODEL, facts, status, retry_at=at, model=model, windows=windows)
-    spent = any(words in text for words in _QUOTA_TEXTS)
-    if status in (403, 429) and (spent or facts.says(*_QUOTA_CODES)):
-        daily = status == 403 or "free allocated" in text
-        end = at or (shanghai_midnight(now) if daily else None)
-        return build(FaultKind.QUOTA, FaultScope.ACCOUNT, facts, status, retry_at=end)
-    if status in (401, 403) and any(words in text for words in _TOKEN_TEXTS):
-        return build(FaultKind.AUTH, FaultScope.ACCOUNT, facts, status)
-    if facts.code in ("model.accessdenied", "accessdenied.unpurchased", "model_not_supported"):
-        return build(FaultKind.MODEL_UNSUPPORTED, FaultScope.MODEL, facts, status, model=model)
-    return None

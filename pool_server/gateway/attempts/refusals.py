@@ -1,0 +1,106 @@
+"""The refusals one exchange met: what they prove of the accounts, and which of them is the request's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from pool_server.accounts import Accounts, Decision
+from pool_server.core.enums import Operation, Provider
+from pool_server.core.models import AccountScope, ClientError, Fault, ModelScope, RequestScope
+from pool_server.gateway import final_error
+from pool_server.gateway.http.programs import repeats_unavailable
+from pool_server.providers.evidence.table import EVIDENCE, Confirm, NextStep, ToldAs
+
+_SETTLED_S = 5.0  # how long the last word waits for what the accounts' own calls say
+
+
+class Refusals:
+    """`faults` are all that were met, in their order. What proves nothing yet waits here for its confirmation."""
+
+    def __init__(self, accounts: Accounts, operation: Operation) -> None:
+        self._accounts = accounts
+        self._operation = operation
+        self.faults: list[Fault] = []
+        self._blamed: list[tuple[str, Fault]] = []
+        self._doubts: dict[str, tuple[Fault, str]] = {}  # account → fault, fingerprint of its credential
+        self._since = time.time()
+        self._passed: Fault | None = None
+        self._own: Fault | None = None
+
+    def weigh(self, account: str, token: str, fault: Fault, model: str) -> None:
+        """Has the account's health learn what the fault proves. `token` is its credential's fingerprint."""
+        if fault is self._passed:
+            return
+        evidence = EVIDENCE[fault.kind]
+        needed = evidence.account if isinstance(fault.scope, AccountScope) else evidence.model
+        asks_on = evidence.next is NextStep.SECOND_OPINION and isinstance(fault.scope, RequestScope)
+        if not asks_on and (needed is Confirm.ANSWER or not (evidence.account or evidence.model)):
+            self._blamed.append((account, fault))
+            self._accounts.fail(account, fault, model, self._operation, token)
+            return
+        self._doubts[account] = (fault, token)
+        if evidence.account is Confirm.OWN_CALL:
+            self._accounts.doubt(account, fault, token)
+
+    def passes_on(self, account: str, fault: Fault) -> bool:
+        """Is the refusal the request's, so that the client gets it as it is? The client's own mistakes are, and what
+        another account refused in the same way."""
+        evidence = EVIDENCE[fault.kind]
+        if evidence.next is not NextStep.SECOND_OPINION or isinstance(fault.scope, ModelScope):
+            return evidence.next is NextStep.PASS_ON
+        alike = [other for other, (known, _) in self._doubts.items() if other != account and _alike(fault, known)]
+        for other in alike:
+            self._accounts.acquit(other, fault.kind, self._since)
+        self._passed = fault if alike else None
+        return bool(alike)
+
+    def served_by(self, account: str, model: str) -> None:
+        """This account serves what others refused: that is evidence against them."""
+        for other, (fault, token) in self._doubts.items():
+            if other != account and EVIDENCE[fault.kind].model is Confirm.OTHER_ACCOUNT:
+                self._accounts.contrast(other, fault, model, self._operation, token)
+        self._doubts.clear()
+
+    async def settled(self) -> bool:
+        """Settles which refusal was the request's: its account's own call succeeds, or it says nothing of an account.
+        True when an account's standing may have changed by that."""
+        asked = any(EVIDENCE[fault.kind].account is Confirm.OWN_CALL for fault, _ in self._doubts.values())
+        if asked:
+            await self._accounts.settled(_SETTLED_S)
+        for account, (fault, _) in self._doubts.items():
+            evidence = EVIDENCE[fault.kind]
+            if evidence.next is not NextStep.SECOND_OPINION:
+                continue
+            if evidence.account is not Confirm.OWN_CALL or await self._accounts.valid(account, fault.kind):
+                self._own = fault
+        return asked
+
+    def last_word(
+        self, decision: Decision, providers: tuple[Provider, ...], model: str, headers: Iterable[tuple[str, str]]
+    ) -> ClientError:
+        """What the client (with these headers) is told when no account is left."""
+        self._withdraw(decision)
+        return final_error.unserved(
+            decision,
+            self.faults,
+            providers,
+            model,
+            time.time(),
+            refusal=self._own,
+            repeats=repeats_unavailable(headers),
+            home=bool(providers) and self._accounts.has(providers[0]),
+        )
+
+    def _withdraw(self, decision: Decision) -> None:
+        """A model that every account there is refuses is the request's mistake: none of them rests for it."""
+        if decision.account is not None or decision.retry_at is not None:
+            return
+        for account, fault in self._blamed:
+            if isinstance(fault.scope, ModelScope) and EVIDENCE[fault.kind].told is ToldAs.MODEL:
+                self._accounts.withdraw(account, fault.scope.model, self._operation)
+
+
+def _alike(fault: Fault, other: Fault) -> bool:
+    """Did two accounts refuse the same way? The words may name the account, so kind, status and code decide."""
+    return (fault.kind, fault.status, fault.code) == (other.kind, other.status, other.code)
