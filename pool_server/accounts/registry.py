@@ -106,6 +106,7 @@ class Registry:
 
         found = doubles(
             ((item.found.account, item.found.name, item.credential) for item in sorted(look.items.values(), key=place)),
+            self.clock(),
             self.shared.spent_by,
         )
         if not found:

@@ -171,7 +171,8 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
     vault = CredentialStore(folder, Escrow(Path(settings.data_dir)))
     vault.items = vault.look(now).items
     lost = _lost(settings)
-    copies = doubles((item.found.account, item.found.name, item.credential) for item in vault.items.values())
+    rows = ((item.found.account, item.found.name, item.credential) for item in vault.items.values())
+    copies = doubles(rows, now)
     for unusable in seen.rejected:
         yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
     for name, reason in seen.unread.items():

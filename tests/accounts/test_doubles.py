@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from pool_server.accounts.credentials.doubles import doubles
+from pool_server.core.enums import CredentialKind, Provider
+from pool_server.providers import Credential
 from tests.accounts.kit import HOUR, NOW, Line, Pool, claude, key, token_answer
 
 OLD, NEW = "sk-ant-oat01-old11", "sk-ant-oat01-new22"
@@ -78,3 +81,29 @@ def test_a_new_sign_in_in_the_copy_is_an_account_of_its_own(tmp_path: Path) -> N
 def test_one_api_key_in_two_files_is_no_sign_in(tmp_path: Path) -> None:
     p = Pool(tmp_path, {"claude_a.json": key(), "claude_b.json": key(label="for the night")})
     assert len(accounts(p)) == 2 and rejected(p) == {}
+
+
+@pytest.mark.parametrize(
+    ("lives", "apart"),
+    [((86_400.0, 86_400.0), True), ((30.0, 30.0), False), ((86_400.0, 30.0), False), ((-1.0, 86_400.0), False)],
+)
+def test_two_live_tokens_of_one_sign_in_are_both_used_until_one_must_be_refreshed(
+    lives: tuple[float, float], apart: bool
+) -> None:
+    now = 1_790_000_000.0
+    files = [
+        (
+            f"claude:{name}",
+            f"claude_{name}.json",
+            Credential(
+                Provider.CLAUDE,
+                f"claude:{name}",
+                CredentialKind.OAUTH,
+                access_token=f"token-{name}",
+                refresh_token="the-same",
+                expires_at=now + life,
+            ),
+        )
+        for name, life in zip("ab", lives, strict=True)
+    ]
+    assert doubles(files, now) == ({} if apart else {"claude:b": "claude_a.json"})
