@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pool_server.accounts import create_file
+from pool_server.cli import reconcile
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
 from pool_server.cli.pool import open_pool
 from pool_server.core.enums import FaultKind, Provider
@@ -62,6 +63,9 @@ def test(account: str, config: str | None, as_json: bool) -> int:
     else:
         click.echo(f"{account} {_sentence(result)}")
     return 0 if result.get("ok") else 1
+
+
+command.add_command(reconcile.command)
 
 
 @command.command("enable", help="Let new requests go to a disabled account again.")

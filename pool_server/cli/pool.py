@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -21,6 +21,7 @@ from pool_server.app.server import open_services
 from pool_server.cli.common import one_line
 from pool_server.core.settings import Settings
 from pool_server.gateway import Upstream
+from pool_server.ledger import Filters
 from pool_server.storage import lock_folder
 
 TIMEOUT_S = 90.0
@@ -37,6 +38,10 @@ class Pool(Protocol):
         ...
 
     def act(self, account: str, action: str) -> dict[str, Any]: ...
+
+    def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
+        """What an account was used for in a range of unix seconds, as `Sums.describe` tells it."""
+        ...
 
 
 @contextlib.contextmanager
@@ -96,6 +101,13 @@ class Running:
         result: dict[str, Any] = answer.get("result") or {}
         return result
 
+    def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
+        if account not in {row["id"] for row in self.accounts()}:
+            raise click.ClickException(UNKNOWN)
+        query = urlencode({"account": account, "from": frm, "to": to, "user": "all"})
+        total: dict[str, Any] = self._call("GET", f"/api/usage/summary?{query}")["total"]
+        return total
+
     def _call(self, method: str, path: str) -> dict[str, Any]:
         request = urllib.request.Request(self._url + path, method=method, data=b"{}" if method == "POST" else None)
         request.add_header("Content-Type", "application/json")
@@ -148,6 +160,17 @@ class Resting:
 
         result: dict[str, Any] = self._with_pool(work)
         return result
+
+    def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
+        with one_line():
+            services = open_services(self._settings, Upstream().send)
+            try:
+                services.accounts.load()
+                if not services.accounts.knows(account):
+                    raise click.ClickException(UNKNOWN)
+                return services.ledger.total(frm, to, Filters(account=account)).describe()
+            finally:
+                services.close_stores()
 
     def _with_pool(self, work: Callable[[Accounts], Awaitable[Any]]) -> Any:
         async def opened() -> Any:

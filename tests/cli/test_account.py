@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pool_server.core.settings import PoolUsers
+from pool_server.app.server import open_services
+from pool_server.core.models import HttpAnswer, HttpRequest, Usage, UsageRecord
+from pool_server.core.settings import PoolUsers, Settings
+from pool_server.gateway import Upstream
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, fake_settings, key_account, write_pool
 from tests.fakes import account as sign_in
@@ -133,6 +138,8 @@ def test_a_running_server_is_asked(sh: Shell, folder: Path, password: str) -> No
             done = sh("account", "test", "claude:a", "--json")
             assert (done.code, done.json["ok"]) == (0, True)
             assert "no account claude:z" in sh("account", "test", "claude:z").refused(1)
+            assert "They agree." in sh("account", "reconcile", "claude:b", "--input", "0").out
+            assert "no such account" in sh("account", "reconcile", "claude:z", "--input", "0").refused(1)
 
 
 def test_a_hash_opens_nothing_and_a_wrong_password_is_told(
@@ -145,3 +152,67 @@ def test_a_hash_opens_nothing_and_a_wrong_password_is_told(
             assert "POOL_ADMIN_PASSWORD" in sh("account", "list").refused(1)
             monkeypatch.setenv("POOL_ADMIN_PASSWORD", "wrong")
             assert "401" in sh("account", "list").refused(1)
+
+
+def _day_of_use(folder: Path) -> None:
+    """One exchange of yesterday (1,000 in, 200 out) in the ledger of a pool with one account."""
+    (folder / "pool/openai_a.json").write_text(json.dumps({"api_key": KEY}))
+    services = open_services(Settings(), Upstream().send)
+    record = UsageRecord(
+        "r1", YESTERDAY + 3600.0, "local", provider="openai", account="openai:a", model="m",
+        usage=Usage(input=1000, output=200, known=True),
+    )  # fmt: skip
+    services.ledger.load([record])
+    services.close_stores()
+
+
+YESTERDAY = int(time.time()) // 86_400 * 86_400 - 86_400
+
+
+def test_reconcile_compares_a_day_with_the_vendors_page(sh: Shell, folder: Path) -> None:
+    _day_of_use(folder)
+    agreed = sh("account", "reconcile", "openai:a", "--input", "1000", "--output", "200")
+    assert (agreed.code, agreed.err) == (0, "") and "They agree." in agreed.out
+    more = sh("account", "reconcile", "openai:a", "--input", "5000", "--output", "200", "--json")
+    assert more.code == 1 and not more.json["agrees"]
+    assert more.json["kinds"][0] == {"kind": "input", "ours": 1000, "theirs": 5000, "difference": 4000}
+    assert "beside the pool" in more.json["reasons"][0]
+    day = datetime.fromtimestamp(YESTERDAY - 5 * 86_400, UTC).strftime("%Y-%m-%d")
+    assert sh("account", "reconcile", "openai:a", "--day", day, "--input", "0").code == 0
+
+
+def test_reconcile_refuses_in_one_line(sh: Shell, folder: Path) -> None:
+    _day_of_use(folder)
+    assert "POOL_VENDOR_ADMIN_KEY" in sh("account", "reconcile", "openai:a").refused(2)
+    assert "--day" in sh("account", "reconcile", "openai:a", "--day", "soon").refused(2)
+    assert "no such account" in sh("account", "reconcile", "openai:b", "--input", "1").refused(1)
+
+
+def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
+    sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _day_of_use(folder)
+    pages = [
+        {"data": [{"results": [{"input_tokens": 400, "output_tokens": 200, "num_model_requests": 1}]}],
+         "has_more": True, "next_page": "p2"},
+        {"data": [{"results": [{"input_tokens": 600, "output_tokens": 0, "num_model_requests": 0}]}]},
+    ]  # fmt: skip
+    asked: list[HttpRequest] = []
+
+    async def send(self: Upstream, request: HttpRequest) -> HttpAnswer:
+        asked.append(request)
+        return HttpAnswer(200, {}, json.dumps(pages[len(asked) - 1]).encode())
+
+    monkeypatch.setattr(Upstream, "send", send)
+    monkeypatch.setenv("POOL_VENDOR_ADMIN_KEY", "sk-admin-secret")
+    done = sh("account", "reconcile", "openai:a", "--key-id", "key_1")
+    assert done.code == 0 and "They agree." in done.out and "sk-admin-secret" not in done.out
+    assert "page=p2" in asked[1].url and "api_key_ids=key_1" in asked[0].url
+    kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"sk-admin-secret" not in kept
+
+    async def refused(self: Upstream, request: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(401, {}, b"no sk-admin-secret")
+
+    monkeypatch.setattr(Upstream, "send", refused)
+    assert "answered 401" in sh("account", "reconcile", "openai:a").refused(1)
