@@ -196,7 +196,7 @@ class Replication:
             if worker == self._worker:
                 continue
             flight = msgspec.msgpack.decode(raw, type=_Flight)
-            if now - flight.at > FLIGHT_DEAD_S:
+            if abs(now - flight.at) > FLIGHT_DEAD_S:
                 self._store.delete(FLIGHT, worker)
                 continue
             for account_id, n in flight.counts.items():

@@ -1,5 +1,5 @@
-"""What the stores need again and again: a look whether they are still there, places of dead readers freed, what killed
-processes left removed."""
+"""What the stores need again and again: a look whether they are still there and whether the clock was set, places of
+dead readers freed, what killed processes left removed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pool_server.storage import FolderIdentity, Store, StoreError, rescue, sweep
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
+STEP_S = 5.0  # a clock that is corrected smoothly moves by far less between two looks
 SURE_S = 2.0  # between the look that finds the data folder lost and the one that is believed
 SWEEP_EVERY = 60  # rounds
 stale_readers = Counter("pool_store_stale_readers_total", "Readers of dead processes that were freed", ["store"])
@@ -50,6 +51,7 @@ class Upkeep:
         self._on_lost = on_lost
         self._gone = gone
         self.lost = ""
+        self._clock_ahead: float | None = None  # of the monotonic one, at the last look
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -66,6 +68,7 @@ class Upkeep:
         while True:
             try:
                 self.look()
+                self.watch_clock()
                 if self._leader and not self.lost:
                     self.free_readers()
                     if rounds % SWEEP_EVERY == 0:
@@ -87,6 +90,13 @@ class Upkeep:
             self._on_lost()
         if self.lost and before:
             self._gone()
+
+    def watch_clock(self) -> None:
+        """Tell when the clock was set, or the machine slept: times that were written before it are judged anew."""
+        before, self._clock_ahead = self._clock_ahead, time.time() - time.monotonic()
+        step = 0.0 if before is None else self._clock_ahead - before
+        if abs(step) >= STEP_S and self._leader:
+            log.warning("the clock went %s by %.0f s", "ahead" if step > 0 else "back", abs(step))
 
     async def rescue(self) -> None:
         """Copy the stores of a folder that is gone to where they can be restored from."""

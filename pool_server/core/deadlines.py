@@ -1,4 +1,8 @@
-"""Absolute times that outlive the process, judged so that no step of the clock makes a wait longer than it was."""
+"""Absolute times that outlive the process, judged so that no step of the clock makes a wait longer than it was.
+
+Nothing that is known came from the future: what claims to was written by a clock that has been set back since, and
+counts as of now.
+"""
 
 from __future__ import annotations
 

@@ -387,7 +387,9 @@ def test_an_unconfirmed_rest_is_no_secret() -> None:
     account = entry("full", window(100.0))
     decision = pick(view_of(account))
     assert decision.probe and decision.account == "claude:full"
-    assert account.live.rests[""] == Cooldown(FaultKind.QUOTA, NOW, NOW + HOUR, code="5h", confirmed=False)
+    assert account.live.rests[""] == Cooldown(
+        FaultKind.QUOTA, NOW, NOW + HOUR, code="5h", confirmed=False, length_s=HOUR
+    )
 
 
 def test_quota_rest_is_over_at_its_reset() -> None:

@@ -130,3 +130,16 @@ def test_a_living_reader_keeps_what_it_sees(tmp_path: Path) -> None:
     store.close()
     Upkeep({"state": store}, FolderIdentity(tmp_path), [tmp_path], leader=True).free_readers()
     assert sweep_scratch(tmp_path) == 0
+
+
+@pytest.mark.parametrize(("step", "told"), [(-172_800.0, "back by 172800"), (3600.0, "ahead by 3600"), (0.5, "")])
+def test_a_step_of_the_clock_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: float, told: str
+) -> None:
+    upkeep = Upkeep({}, FolderIdentity(tmp_path), [], leader=True)
+    upkeep.watch_clock()
+    real = time.time
+    monkeypatch.setattr("pool_server.app.upkeep.time.time", lambda: real() + step)
+    upkeep.watch_clock()
+    upkeep.watch_clock()
+    assert caplog.text.count("the clock went") == bool(told) and told in caplog.text

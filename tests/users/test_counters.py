@@ -188,3 +188,41 @@ def test_counters_are_raised_to_what_another_source_knows() -> None:
     assert now["cost_day"] == now["cost_week"] == now["cost_month"] == 0.5
     assert use.rolling[0] == ((NOON - 3600) // 300 * 300, 100)  # what was known keeps its age
     assert len(use.rolling) == 2
+
+
+steps = st.lists(st.one_of(st.floats(-5e7, 5e7), st.floats(-100, 100)), min_size=1, max_size=8)
+LONGEST = {"requests_per_minute": 61, "tokens_5h": 300 + 5 * 3600, "tokens_day": 86_400, "cost_week": 7 * 86_400}
+
+
+@given(path=steps, limit=st.sampled_from(sorted(LONGEST)))
+def test_no_path_of_the_clock_makes_a_limit_wait_longer_than_its_window(path: list[float], limit: str) -> None:
+    use, now = Use(), NOON
+    limits = Limits(**{limit: 1})
+    for step in path:
+        now += step
+        marks = bounds(now, UTC)
+        counters.advance(use, now, marks)
+        counters.hold(use, "w1", 0, 0.0, now)
+        counters.count(use, 10, 10.0, now)
+        counters.unhold(use, "w1", Hold(1))
+        stop = counters.stopped(use, limits, now, marks)
+        assert stop is not None and stop.retry_at is not None
+        assert 0 < stop.retry_at - now <= LONGEST[limit] + 1e-3
+        after = stop.retry_at + 0.01
+        counters.advance(use, after, bounds(after, UTC))
+        assert counters.stopped(use, limits, after, bounds(after, UTC)) is None, "and it frees when it was said to"
+        now = after
+
+
+def test_a_clock_set_back_frees_nothing() -> None:
+    use, limits = use_with(), Limits(requests_per_minute=2, tokens_5h=100, tokens_day=100)
+    later = NOON + 400 * 86_400
+    counters.advance(use, later, bounds(later, UTC))
+    for _ in range(2):
+        counters.hold(use, "w1", 0, 0.0, later)
+        counters.unhold(use, "w1", Hold(1))
+    counters.count(use, 100, 0.0, later)
+    counters.advance(use, NOON, MARKS)
+    used = counters.used_now(use)
+    assert (used["requests_per_minute"], used["tokens_5h"], used["tokens_day"]) == (2, 100, 100)
+    assert counters.stopped(use, limits, NOON, MARKS) is not None

@@ -119,3 +119,14 @@ def test_room_nobody_else_wants_is_not_kept_from_the_greedy() -> None:
         for _ in range(60):
             provider.ask("greedy", 2.0, minute * 60.0)
     assert provider.served["greedy"] == pytest.approx(10_000.0)
+
+
+@given(path=st.lists(st.floats(-5e7, 5e7), min_size=1, max_size=6))
+def test_no_path_of_the_clock_makes_anybody_wait_longer_than_the_window(path: list[float]) -> None:
+    buckets: fair_share.Buckets = []
+    now, window_s = 1.79e9, 5 * 3600.0
+    for step in path:
+        now += step
+        buckets = fair_share.add(buckets, 10.0, now, window_s)
+        assert fair_share.frees_at(buckets, 5.0, now, window_s) - now <= window_s + fair_share.BUCKET
+        assert [at for at, _ in buckets] == sorted(at for at, _ in buckets)

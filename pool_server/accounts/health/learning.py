@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from pool_server.accounts.health import windows as win
-from pool_server.accounts.health.state import AccountHealth, Cooldown, FaultNote, counts_until, move, settle
+from pool_server.accounts.health.state import AccountHealth, Cooldown, FaultNote, counts_until, move, rebase, settle
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.core.enums import AccountState, FaultKind, Operation, Source
 from pool_server.core.models import (
@@ -124,6 +124,7 @@ class LearnStep(Protocol):
 
 
 def _rest(live: AccountHealth, fault: Fault, scope: str, now: float, current: str) -> None:
+    rebase(live, now)
     old = live.rests.get(scope)
     if fault.kind is FaultKind.QUOTA and scope in live.overage:
         live.overage.remove(scope)
@@ -135,7 +136,9 @@ def _rest(live: AccountHealth, fault: Fault, scope: str, now: float, current: st
         if not tested:
             until = max(until, old.until)
         since = old.since
-    rest = Cooldown(fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare)
+    rest = Cooldown(
+        fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare, length_s=until - now
+    )
     if old is not None:
         rest.probed_at = now if old.probing else old.probed_at
     live.rests[scope] = rest
@@ -221,7 +224,7 @@ def _note_latency(live: AccountHealth, seconds: float) -> bool:
 
 def absorb(live: AccountHealth, observations: Iterable[WindowObservation], now: float) -> bool:
     """Take in sightings of windows; True when one of them, or the state, changed."""
-    changed = False
+    changed = rebase(live, now)
     scopes: dict[str, WindowObservation] = {}
     for new in observations:
         name = win.key(new.window, new.scope)

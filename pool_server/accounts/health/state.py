@@ -13,6 +13,7 @@ import msgspec
 
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.transitions import AccountEvent, StateActor, after
+from pool_server.core import deadlines
 from pool_server.core.enums import AccountState, FaultKind
 from pool_server.core.models import WindowObservation
 
@@ -20,6 +21,7 @@ LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conve
 PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
 EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
 LONG_REST_S = 300.0
+SKEW_S = 1.0  # between two readings of the clock that are one moment
 LEVEL_KEPT_S = 600.0  # so long after its end, or twice its own length, a rest counts for the level of the next
 
 
@@ -36,6 +38,7 @@ class Cooldown(msgspec.Struct):
     probed_at: float = 0.0  # the last time a half-open request, or the usage endpoint, tested it
     probing: float = 0.0  # since when a half-open request is under way; 0 = none
     bare: bool = False  # a status alone said so
+    length_s: float = 0.0  # how long it was to last from when `until` was set; 0 = from `since`
 
 
 class FaultNote(msgspec.Struct, frozen=True):
@@ -98,7 +101,8 @@ def settle(live: AccountHealth, now: float) -> bool:
 
     Ends rests whose time is over, begins a rest where a window reads full, and drains or frees by room.
     """
-    changed = bool(live.rests or live.state in _RESTING) and _end_rests(live, now)
+    changed = rebase(live, now)
+    changed |= bool(live.rests or live.state in _RESTING) and _end_rests(live, now)
     tight = [w for w in live.windows.values() if w.used_percent >= win.FULL - LOW_ROOM]
     if tight:
         changed |= _rest_full_windows(live, tight, now)
@@ -107,6 +111,27 @@ def settle(live: AccountHealth, now: float) -> bool:
             changed |= move(live, AccountEvent.LOW, StateActor.CLOCK, now)
     elif live.state is AccountState.DRAINING and not _low(live, tight, now):
         changed |= move(live, AccountEvent.ROOM, StateActor.CLOCK, now)
+    return changed
+
+
+def rebase(live: AccountHealth, now: float) -> bool:
+    """Bring back what was written by a clock that has been set back since; True when there was any."""
+    changed = False
+    for rest in live.rests.values():
+        until = deadlines.within(rest.until, now, rest.length_s or rest.until - rest.since)
+        if until < rest.until - 0.001 or max(rest.since, rest.probing, rest.probed_at) > now:
+            rest.until, rest.since = until, min(rest.since, now)
+            rest.probing, rest.probed_at = min(rest.probing, now), min(rest.probed_at, now)
+            changed = True
+    for name, w in live.windows.items():
+        if w.observed_at > now + SKEW_S:
+            at = w.resets_at
+            resets_at = None if at is None else deadlines.within(at, now, max(0.0, at - w.observed_at))
+            live.windows[name] = msgspec.structs.replace(w, observed_at=now, resets_at=resets_at)
+            changed = True
+    if live.easing_until > now + EASE_LONGEST_S + 1:
+        live.easing_until = now + EASE_LONGEST_S
+        changed = True
     return changed
 
 
@@ -152,7 +177,9 @@ def _rest_full_windows(live: AccountHealth, tight: list[WindowObservation], now:
             continue
         if not w.scope and live.state not in (AccountState.READY, AccountState.DRAINING):
             continue
-        live.rests[w.scope] = Cooldown(FaultKind.QUOTA, now, until, code=w.window, confirmed=False)
+        live.rests[w.scope] = Cooldown(
+            FaultKind.QUOTA, now, until, code=w.window, confirmed=False, length_s=until - now
+        )
         changed = True
         if not w.scope:
             move(live, AccountEvent.FULL, StateActor.PROVIDER, now)

@@ -68,7 +68,7 @@ class Pins:
         if raw is not None:
             (before,), holder = _head.unpack_from(raw), raw[8:].decode()
             if holder == account_id:
-                if until - before < ttl_s * SLIDE:
+                if 0.0 <= until - before < ttl_s * SLIDE:
                     return
             elif before > now and keeps(holder):
                 return

@@ -95,17 +95,30 @@ class Stop(NamedTuple):
 
 
 def advance(use: Use, now: float, marks: Bounds) -> None:
-    """Drops what has left its window. A clock that went back drops nothing."""
+    """Drops what has left its window. A clock that went back drops nothing; what it counted in the future counts as of
+    now."""
+    if use.minute and use.minute[-1][0] > now:
+        use.minute = _not_later(use.minute, int(now))
+    if use.rolling and use.rolling[-1][0] > now:
+        use.rolling = _not_later(use.rolling, int(now) // BUCKET * BUCKET)
     if use.minute and use.minute[0][0] + MINUTE + 1 <= now:
         use.minute = [pair for pair in use.minute if pair[0] + MINUTE + 1 > now]
     if use.rolling and use.rolling[0][0] + BUCKET + ROLLING <= now:
         use.rolling = [pair for pair in use.rolling if pair[0] + BUCKET + ROLLING > now]
     if marks.day > use.day:
-        use.day, use.day_tokens, use.day_cost = marks.day, 0, 0.0
+        use.day_tokens, use.day_cost = 0, 0.0
+    use.day = marks.day
     if marks.week > use.week:
-        use.week, use.week_tokens, use.week_cost = marks.week, 0, 0.0
+        use.week_tokens, use.week_cost = 0, 0.0
+    use.week = marks.week
     if marks.month > use.month:
-        use.month, use.month_tokens, use.month_cost = marks.month, 0, 0.0
+        use.month_tokens, use.month_cost = 0, 0.0
+    use.month = marks.month
+
+
+def _not_later(buckets: list[tuple[int, int]], start: int) -> list[tuple[int, int]]:
+    early = [pair for pair in buckets if pair[0] < start]
+    return [*early, (start, sum(n for at, n in buckets if at >= start))]
 
 
 def hold(use: Use, worker: str, tokens: int, cost: float, now: float) -> None:

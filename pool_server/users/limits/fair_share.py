@@ -29,8 +29,8 @@ def weigh(usage: Usage) -> float:
 
 def add(buckets: Buckets, amount: float, now: float, window_s: float) -> Buckets:
     """The buckets with `amount` added at `now` and everything older than the window dropped."""
-    kept = [pair for pair in buckets if pair[0] + BUCKET + window_s > now]
     start = int(now) // BUCKET * BUCKET
+    kept = [(min(at, start), had) for at, had in buckets if at + BUCKET + window_s > now]
     if kept and kept[-1][0] >= start:
         kept[-1] = (kept[-1][0], kept[-1][1] + amount)
     else:
@@ -84,5 +84,5 @@ def frees_at(buckets: Sequence[tuple[int, float]], limit: float, now: float, win
         if start + BUCKET + window_s > now:
             left -= amount
             if left <= limit:
-                return start + BUCKET + window_s
+                return min(start, now) + BUCKET + window_s  # counted in the future by a clock that was set back
     return now
