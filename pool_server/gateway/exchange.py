@@ -78,6 +78,7 @@ class Exchange:
         self.objects = Tracking(rooms.access, principal, route)
         self.translation: AttemptTranslation | None = None  # of the attempt under way
         self.asked = ""  # the model that the client named
+        self.ruled = False  # the upstream's own rules are applied to the request, which it refused as it came
         self.recorded = False
         self._ask: SelectionRequest | None = None
         self.reservation: Reservation | None = None
@@ -108,7 +109,7 @@ class Exchange:
         native = not self.rooms.settings.models.translate or serves_natively(
             credential, route.operation, route.dialect, peek.model, own_dialect=own
         )
-        if native and credential.provider is not Provider.CODEX:
+        if native and (credential.provider is not Provider.CODEX or self.resumed):
             return None
         terms = CallTerms(
             dialect=route.dialect,
@@ -118,6 +119,7 @@ class Exchange:
             exchange=self.id,
             session=self.session_hash(),
             seals=sealed and (decision is None or decision.pinned in (None, self.account)),
+            refused=self.ruled,
             now=self.at,
         )
         return await translate(terms, credential, self.upcall, plain, native=native)
@@ -327,9 +329,14 @@ class Exchange:
         self.usage_added = small and self.rooms.stream_usage.wanted(self.route.operation, self.peek, host)
         return self.usage_added
 
-    def usage_refused(self, body: bytes) -> bool:
-        """Whether an upstream's refusal is of the question for usage."""
-        return self.usage_added and self.rooms.stream_usage.refused(dialects.host_of(self.upstream_url), body)
+    def asks_again(self, credential: Credential, status: int, body: bytes) -> bool:
+        """Whether the account that refused is asked once more, in another form: without the pool's own question for
+        usage, or by the rules of a backend that names a broken one in `detail`."""
+        if self.usage_added and self.rooms.stream_usage.refused(dialects.host_of(self.upstream_url), body):
+            return True
+        plain = self.translation is None and not self.route.websocket and not self.ruled
+        self.ruled = plain and status == 400 and credential.provider is Provider.CODEX and b'"detail"' in body
+        return self.ruled
 
     def stream_fault(self, credential: Credential, body: bytes) -> Fault:
         """What an error event within an answer means."""

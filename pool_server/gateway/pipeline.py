@@ -257,8 +257,8 @@ class Pipeline:
             x.observe(self._account, self._credential, opened.fields)
         if isinstance(opened, UpstreamRefusal):
             refusal = msgspec.structs.replace(opened, body=self.shield.whole(opened.body))
-            # What the pool had added is left out, once: the host is not asked for it any more.
-            return await (self._ask() if x.usage_refused(refusal.body) else self._refused(refusal))
+            again = x.asks_again(self._credential, refusal.status, refusal.body)
+            return await (self._ask() if again else self._refused(refusal))
         self._source = opened
         try:
             return await self._relay(opened)

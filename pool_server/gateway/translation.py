@@ -20,12 +20,11 @@ from pool_server.providers import Credential
 
 _IN_THREAD = 128 << 10  # bytes of a request whose translation would hold the event loop for more than a millisecond
 _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
-_OBEYS = (b'"store":false', b'"stream":true')  # as Codex and opencode write them: nothing is to be changed
-_CODEX_OWN = frozenset({"originator", "content-encoding"})  # Codex names itself; no plain client compresses
 
 
 class CallTerms(msgspec.Struct, frozen=True):
-    """What is known of a client's call apart from its body. `session` says nothing of a person."""
+    """What is known of a client's call apart from its body. `session` says nothing of a person, `refused` that the
+    upstream took the call as it came for a mistake."""
 
     dialect: Dialect
     operation: Operation
@@ -34,6 +33,7 @@ class CallTerms(msgspec.Struct, frozen=True):
     exchange: str
     session: str
     seals: bool
+    refused: bool
     now: float
 
 
@@ -249,11 +249,9 @@ async def _by_the_rules(
     backend = cred.provider is Provider.CODEX and cred.kind is not CredentialKind.API_KEY
     if not backend or terms.operation is not Operation.RESPONSES or call.websocket:
         return None
-    if any(name.lower() in _CODEX_OWN for name, _ in call.headers):
-        return None
+    if terms.stream and not terms.refused:
+        return None  # most that stream know the rules: bytes pass as they come until they are refused
     body = await plain()
-    if terms.stream and all(mark in body for mark in _OBEYS):
-        return None
     changed, dropped = translation.apply_rules(body)
     return PlainClient(call, changed, dropped, stream=terms.stream) if changed is not body else None
 

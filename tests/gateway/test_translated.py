@@ -224,3 +224,21 @@ def test_tokens_are_estimated_where_the_account_has_no_counter(tmp_path: Path) -
             assert stack.fakes.calls == []
 
     run(main)
+
+
+def test_a_plain_client_s_stream_is_asked_again_by_the_backend_s_rules(tmp_path: Path) -> None:
+    path, body = ask("responses", GPT, stream=True, temperature=0.5)
+
+    async def main() -> None:
+        async with Stack(tmp_path, [account("codex:a")], friend_code="swim") as stack:
+            stack.fakes.then("codex:a", plays.status(400, {"detail": "Instructions are required"}))
+            stack.fakes.always("codex:a", plays.ok(USAGE, ["Hello."]))
+            status, raw = await stack.post(path, body, token=await stack.key())
+            assert status == 200 and said("responses", raw, stream=True) == "Hello."
+            first, second = (json.loads(call.body) for call in stack.fakes.calls)
+            assert first == body
+            assert second["store"] is False and "temperature" not in second
+            await stack.idle()
+            assert stack.records()[-1].decision["dropped"] == ["temperature"]
+
+    run(main)

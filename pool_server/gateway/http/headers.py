@@ -37,28 +37,14 @@ _GOES_DOWN = frozenset(
         "sunset",
         "vary",
         "warning",
-        "x-client-request-id",
-        "x-error-json",
-        "x-generation-id",
-        "x-models-etag",
-        "x-reasoning-included",
-        "x-request-id",
-        "x-should-retry",
     }
 )
-_GO_DOWN = (
-    "anthropic-",
-    "openai-",
-    "ratelimit-",
-    "x-codex-",
-    "x-dashscope-",
-    "x-gemini-",
-    "x-goog-upload-",
-    "x-groq-",
-    "x-oai-",
-    "x-openai-",
-    "x-ratelimit-",
-)
+_GO_DOWN = ("anthropic-", "openai-", "ratelimit-", "x-")  # vendors name their own as they like
+# What a server in front would obey, or a browser; and what the pool itself says.
+_COMMANDS = (
+    "x-accel-", "x-sendfile", "x-lighttpd-", "x-litespeed-", "x-reproxy-", "x-frame-", "x-content-", "x-xss-",
+    "x-permitted-", "x-dns-prefetch-", "x-forwarded-", "x-pool-", "x-robots-", "x-ua-",
+)  # fmt: skip
 _NAME_THE_ACCOUNT = frozenset(
     {"anthropic-organization-id", "openai-organization", "openai-project", "x-openai-organization", "x-openai-project"}
 )
@@ -78,7 +64,9 @@ FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwa
 @lru_cache(maxsize=4096)
 def _goes_down(name: str) -> bool:
     lower = name.lower()
-    return lower in _GOES_DOWN or (lower.startswith(_GO_DOWN) and lower not in _NAME_THE_ACCOUNT)
+    if lower in _NAME_THE_ACCOUNT or lower.startswith(_COMMANDS):
+        return False
+    return lower in _GOES_DOWN or lower.startswith(_GO_DOWN)
 
 
 def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
