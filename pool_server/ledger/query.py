@@ -92,12 +92,14 @@ class Queries:
         tz: str = "",
         metric: Metric = "tokens",
         top: int = 12,
+        every: int = 1,
     ) -> dict[str, Any]:
         """A chart: {"from","to","step","tz","metric","buckets":[…],"series":[{"key","values":[…]}]}.
 
         One value a bucket, None where a share or percentile has nothing to say. Beyond the `top` largest groups
         the rest is one series "other". A chart begins where rows of its step begin. Days follow `tz` while hour
-        rows are kept, the ledger's own zone before that. Raises ValueError for more than MAX_POINTS buckets.
+        rows are kept, the ledger's own zone before that. `every` steps are one bucket, by the clock: 6 hours from
+        midnight on, 7 days from Monday on. Raises ValueError for more than MAX_POINTS steps.
         """
         names: tuple[Field, ...] = (by,) if by else ()
         _bounded(by, frm, to, filters)
@@ -110,11 +112,14 @@ class Queries:
             start, stop = widen(frm, to, _KEPT_FOR[step], local)
             slices = self._chart_slices(step, start, stop, local)
             buckets = _buckets(step, start, stop, local)
+            heads = _heads(step, every, buckets, local)
+            buckets = list(dict.fromkeys(heads.values()))
+            place = _placer(step, local)
             found = rows(reader, slices, filters, names)
-            lines = _drawn(found, _placer(step, local), buckets, metric, top)
+            lines = _drawn(found, lambda at: heads.get(place(at), at), buckets, metric, top)
         return {
-            "from": start, "to": stop, "step": step, "tz": str(local.zone), "metric": metric, "buckets": buckets,
-            "series": lines,
+            "from": start, "to": stop, "step": step, "every": every, "tz": str(local.zone), "metric": metric,
+            "buckets": buckets, "series": lines,
         }  # fmt: skip
 
     def top(
@@ -219,6 +224,22 @@ def _buckets(step: Step, start: int, stop: int, days: Days) -> list[int]:
         buckets.append(at)
         at = days.after(at) if step == "day" else at + STEP_SECONDS[step]
     return buckets
+
+
+def _heads(step: Step, every: int, buckets: Sequence[int], days: Days) -> dict[int, int]:
+    """Step → the first step of the bucket it is drawn in, by the clock and not by where the range begins."""
+    heads: dict[int, int] = {}
+    first: dict[tuple[int, int], int] = {}
+    for at in buckets:
+        midnight = days.start(at)
+        if every <= 1:
+            group = (at, 0)
+        elif step == "day":
+            group = (datetime.fromtimestamp(at, days.zone).toordinal() + 6) // every, 0
+        else:
+            group = (midnight, (at - midnight) // STEP_SECONDS[step] // every)
+        heads[at] = first.setdefault(group, at)
+    return heads
 
 
 def _placer(step: Step, days: Days) -> Callable[[int], int]:

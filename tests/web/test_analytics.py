@@ -67,7 +67,7 @@ def test_every_range_split_and_filter_has_a_page(tmp_path: Path) -> None:
         for query in asked:
             for who in (boss, ada):
                 assert "Internal" not in who.page(f"/analytics?{query}"), query
-        assert "somebody no longer known" in boss.page("/analytics?range=30d")
+        assert "deleted user" in boss.page("/analytics?range=30d")
         assert "by=account" in boss.page("/analytics?by=account&account=claude:work")
         assert ada.get("/analytics?by=account", Accept="text/html").status == 403
         for wrong in ("range=2d", "by=colour", "metric=love", "from=2026-02-31"):
@@ -77,12 +77,12 @@ def test_every_range_split_and_filter_has_a_page(tmp_path: Path) -> None:
 def test_a_pool_without_any_past_says_so(local: Site) -> None:
     text = words_of(local.get("/analytics", Accept="text/html").text)
     for mark in (
-        "Nothing was used in the last hour, and no requests are under way now.",
+        "Nothing used in the last hour; no requests in flight.",
         "Nothing was used in the last 7 days.",
         "No answer in this range, so there is nothing to time.",
         "No request in this range, so none has failed.",
         "Nobody used it in this range.",
-        "no limit known",
+        "No known limit",
         "gemini_broken.json cannot be used",
     ):
         assert mark in text, mark
@@ -121,13 +121,13 @@ def test_room_is_told_as_time() -> None:
         room = first.rooms([of], {"claude": found} if found else {}, {}, NOW)[0]
         return room.lasts, room.tone
 
-    assert lasts(told) == ("4 h", "good")
-    assert lasts({**told, "lasts_until": NOW + 1800}) == ("30 min", "bad")
-    assert lasts({**told, "lasts_until": None}) == ("over 2 weeks", "good")
+    assert lasts(told) == ("About 4 h", "good")
+    assert lasts({**told, "lasts_until": NOW + 1800}) == ("About 30 min", "bad")
+    assert lasts({**told, "lasts_until": None}) == ("Over 2 weeks", "good")
     assert lasts({**told, "confidence": "none"}) == ("40 % left", "quiet")
-    assert lasts(None) == ("no limit known", "quiet")
-    assert lasts(told, of=row._replace(ready=0, next_return=NOW + 600)) == ("none now", "bad")
-    assert lasts(told, of=row._replace(ready=0)) == ("none", "bad")
+    assert lasts(None) == ("No known limit", "quiet")
+    assert lasts(told, of=row._replace(ready=0, next_return=NOW + 600)) == ("Used up", "bad")
+    assert lasts(told, of=row._replace(ready=0)) == ("None", "bad")
 
 
 def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
@@ -153,7 +153,7 @@ def test_today_is_compared_with_the_same_time_a_week_ago(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("have", "had", "said"),
-    [(10, 10, "the same"), (5, 0, "nothing then"), (11, 10, "10 % more"), (5, 10, "50 % less"),
+    [(10, 10, "the same"), (5, 0, "none then"), (11, 10, "10 % more"), (5, 10, "50 % less"),
      (1000, 10, "100 times as much"), (1001, 1000, "about the same")],
 )  # fmt: skip
 def test_changes_in_words(have: float, had: float, said: str) -> None:
@@ -174,30 +174,42 @@ def test_what_needs_a_hand() -> None:
     out = {**row, "id": "codex:old", "provider": "codex", "state": "needs_login", "message": "signed out"}
     found = first.hands([row, ends, out], [{"file": "x.json", "reason": "not JSON"}], NOW)
     assert [hand.words for hand in found] == [
-        "Codex old needs its owner to sign in again (signed out)",
-        "Claude token: its access ends in 2 h and cannot be renewed",
+        "Codex old is signed out: its owner has to sign in again (signed out)",
+        "Claude token: its sign-in expires in 2 h and cannot be refreshed",
         "x.json cannot be used: not JSON",
     ]
 
 
-@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=9, unique=True))
-def test_a_name_keeps_its_colour_and_none_is_given_twice(people: list[str]) -> None:
-    found = names.colours("user", people)
-    shown = [colour for name, colour in found.items() if name not in ("other", "others")]
-    assert len(set(shown)) == len(shown)
-    assert names.colours("user", reversed(people)) == found
-    alone = names.colours("user", people[:1])
-    assert names.colours("user", people[:1]) == alone
+def test_a_name_keeps_its_colour_in_any_company_range_and_process(tmp_path: Path) -> None:
+    book, people = names.ColourBook(tmp_path / "colours.json"), [f"u_{n}" for n in range(8)]
+    alone = names.colours("user", people[3:4], book)
+    found = names.colours("user", people, book)
+    assert found[people[3]] == alone[people[3]]
+    assert len(set(found.values())) == len(people)
+    assert names.colours("user", list(reversed(people)), book) == found
+    assert names.colours("user", people, names.ColourBook(tmp_path / "colours.json")) == found
+    assert names.colours("user", ["other", "others"], book) == {"other": "", "others": ""}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"user/a": 99}'])
+def test_a_spoilt_colour_file_is_written_again(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "colours.json"
+    path.write_bytes(content)
+    assert names.colours("user", ["a"], names.ColourBook(path)) == {"a": "line-0"}
 
 
 def test_colours_of_providers_are_their_own_and_the_sheet_has_all() -> None:
-    assert names.colours("provider", ["claude", "codex"]) == {"claude": "claude", "codex": "codex"}
+    book = names.ColourBook(Path("/nowhere/colours.json"))
+    assert names.colours("provider", ["claude", "codex"], book) == {
+        "claude": "claude",
+        "codex": "codex",
+    }
     sheet = assets().files["app.css"].body.decode()
     swatches = assets().files["analytics.css"].body.decode()
     for slot in range(names.COLOURS):
         assert f"--line-{slot}: light-dark(" in sheet
         assert f".swatch.line-{slot} " in swatches
-    assert not re.search(r"#[0-9a-f]{3,8}\b|rgb\(", swatches)
+    assert not re.search(r"#[0-9a-f]{3,8}\b|rgb\(|oklch\(", swatches)
 
 
 def chart(step: str, buckets: list[int], *values: float) -> dict[str, Any]:
@@ -227,7 +239,7 @@ def test_failures_in_words() -> None:
     total = {"requests": 200, "failures": 6, "attempts": 210, "faults": {"network": 4, "quota": 9},
              "outcomes": {"ok": 190, "client_gone": 4, "upstream": 6}}  # fmt: skip
     found = tables.causes(total, own=False)
-    assert [(cause.words, cause.number) for cause in found] == [("provider failed", 6), ("stopped by the client", 4)]
+    assert [(cause.words, cause.number) for cause in found] == [("provider failed", 6), ("canceled by the client", 4)]
     assert tables.causes_sentence(total, found) == "6 of 200 requests failed (3 %), mostly: provider failed."
     assert [cause.key for cause in tables.faults(total)] == ["quota", "network"]
     assert {*Outcome} >= {Outcome(cause.key) for cause in found}

@@ -109,7 +109,7 @@ def test_the_smaller_groups_are_one_line_and_nothing_is_lost(
     every, few = (
         site.get(f"/api/usage/series?by=account&metric={metric}&range=30d&top={top}").json()["series"] for top in (9, 1)
     )
-    assert [line["name"] for line in few][1:] == ["all the rest"]
+    assert [line["name"] for line in few][1:] == ["everything else"]
     assert few[0] == every[0]
     rest = [sum(values) for values in zip(*(line["values"] for line in every[1:]), strict=True)]
     assert few[1]["values"] == pytest.approx(rest)

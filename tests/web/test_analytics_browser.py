@@ -172,7 +172,7 @@ def test_filters_and_ranges_go_by_keyboard_and_stay_in_the_address(
 ) -> None:
     site, who = filled
     visit(chrome, site, "/analytics", who["boss"])
-    link = next(a for a in all_of(chrome, "#range nav a") if a.text == "30 d")
+    link = next(a for a in all_of(chrome, ".sections nav a") if a.text == "30 d")
     link.send_keys(Keys.ENTER)
     wait(chrome, lambda d: "range=30d" in d.current_url)
     find(chrome, "#range summary").send_keys(Keys.ENTER)

@@ -149,7 +149,8 @@ def _switched_off_and_on(chrome: webdriver.Chrome, pool: Everywhere, cast: FakeP
     assert stream.ended.wait(2), "the open stream ends within a second or so"
     wait(chrome, lambda d: "Friend code" in text(d))
     operator(pool.url, f"/admin/pool-users/{user}/enable")
-    form = all_of(chrome, "form")[1]
+    find(chrome, "main nav a[href*=back]").click()
+    form = wait(chrome, lambda d: find(d, "main form") if "Sign in" in text(d) else None)
     form.find_element("name", "name").send_keys("Ada")
     form.find_element("name", "passphrase").send_keys(WORDS)
     form.submit()
@@ -270,21 +271,21 @@ def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.C
     with Site(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/accounts", who["admin"])
-        find(chrome, "details summary").click()
-        off = next(b for b in all_of(chrome, "details[open] button") if b.text == "Switch off")
+        find(chrome, ".item summary").click()
+        off = next(b for b in all_of(chrome, "details[open] button") if b.text == "Turn off")
         off.click()
         assert "New requests go elsewhere" in text(chrome, "dialog")
         all_of(chrome, "dialog button")[1].click()
         assert site.ctx.accounts.ready()[1] == 2
         off.click()
         all_of(chrome, "dialog button")[0].click()
-        wait(chrome, lambda d: "switched off" in text(d))
+        wait(chrome, lambda d: "Off" in text(d, ".item .state.quiet"))
         visit(chrome, f"{site.url}/people/{who['user']}", who["admin"])
         field = find(chrome, "[name='limits.tokens_week']")
         field.send_keys("1234")
         find(chrome, "[data-none='limits.cost_week']").click()
         find(chrome, "form[data-limits] button").click()
-        wait(chrome, lambda d: "Kept." in text(d))
+        wait(chrome, lambda d: "Saved." in text(d))
         override = site.run(lambda: site.ctx.users.get_user(who["user"]))["limits"]
         assert override == {"tokens_week": 1234, "cost_week": None}
         assert complaints(chrome) == []
@@ -327,5 +328,12 @@ def test_without_scripts_the_pages_are_complete(tmp_path: Path, chrome: webdrive
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
         shown = text(chrome)
-        for words in ("You can use the pool now", "Tokens a day", "irm ", "curl -fsSL", "no room left", "first key"):
+        for words in (
+            "You can use the pool now",
+            "Tokens a day",
+            "irm ",
+            "curl -fsSL",
+            "no headroom left",
+            "first key",
+        ):
             assert words in shown, words

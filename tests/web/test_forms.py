@@ -114,7 +114,7 @@ def test_a_friend_makes_a_key_sees_it_once_and_revokes_it(ada: Browser) -> None:
 
 def test_the_operator_adds_limits_switches_off_and_deletes_somebody(boss: Browser) -> None:
     made = boss.send("/people", "/admin/pool-users", name="Bo")
-    assert made.status == 200 and "Shown this once" in made.text
+    assert made.status == 200 and "Shown once" in made.text
     page = next(link for link in re.findall(r'href="(/people/[^"]+)"', boss.see("/people")))
     person = page.replace("/people/", "/admin/pool-users/")
     kept = boss.send(page, person, "PATCH", limits__tokens_day="500", limits__models="opus, haiku")
@@ -131,7 +131,7 @@ def test_the_operator_adds_limits_switches_off_and_deletes_somebody(boss: Browse
 
 def test_the_operator_makes_and_revokes_a_code(boss: Browser) -> None:
     made = boss.send("/people", "/admin/codes", label="Cy")
-    assert "Shown this once" in made.text
+    assert "Shown once" in made.text
     revoke = next(place for _, place, _ in boss.forms("/people") if place.startswith("/admin/codes/"))
     assert boss.send("/people", revoke, "DELETE").status == 303
 

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said_plainly_and_throttled(friends: Site) -> None:
     door = friends.request("POST", "/api/friend/login", body=form, Accept="text/html", **headers)
     assert door.status == 429
     assert 'role="alert"' in door.text
-    assert "The door opens again" in door.text
+    assert "You can try again" in door.text
 
 
 def test_a_code_in_the_query_is_ignored(friends: Site) -> None:
@@ -186,7 +186,7 @@ def test_own_requests_come_with_what_to_do(friends: Site) -> None:
         friends.run(lambda n=number, c=changes: friends.ctx.ledger.record(exchange(user, n, **c)))
     friends.run(lambda: friends.ctx.ledger.record(exchange("somebody-else")))
     rows = ada.get("/api/me/requests").json()["requests"]
-    assert [row["words"] for row in rows] == ["no room left", "answered"]
+    assert [row["words"] for row in rows] == ["no headroom left", "answered"]
     assert "account" not in rows[0]
     home = ada.get("/", Accept="text/html").text
     assert message in home

@@ -89,6 +89,7 @@ def test_what_is_made_is_in_its_list_at_once(friends: Site, chrome: webdriver.Ch
     chrome.get(friends.url + "/healthz")
     chrome.add_cookie({"name": "pool_session", "value": admin, "path": "/"})
     chrome.get(friends.url + "/people")
+    find(chrome, "#add summary").click()
     for call, field, words, part in (
         ("POST /admin/pool-users", "name", "Grace", "#people"),
         ("POST /admin/codes", "label", "for Linus", "#codes"),

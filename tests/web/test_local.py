@@ -164,9 +164,9 @@ def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(
             for line in snippets.first_account(str(tmp_path / "pool")):
                 assert line.text in page, path
         analytics = site.get("/analytics", Accept="text/html").text
-        assert "holds no account yet" in analytics
+        assert "has no accounts yet" in analytics
         assert "Nothing needs a hand" not in analytics, "it does: there is no account"
-        assert "Nothing used in the last 7 days." in site.get("/", Accept="text/html").text
+        assert "No usage in the last 7 days." in site.get("/", Accept="text/html").text
 
 
 def test_a_friend_of_an_empty_pool_is_not_shown_the_operators_folders(tmp_path: Path) -> None:
@@ -177,5 +177,5 @@ def test_a_friend_of_an_empty_pool_is_not_shown_the_operators_folders(tmp_path: 
         entered = site.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": "a long passphrase"})
         cookie = f"pool_session={entered.cookies()['pool_session']}"
         page = site.get("/", Accept="text/html", Cookie=cookie).text
-        assert "That is the operator's to mend" in unescape(page)
+        assert "The operator has to add one" in unescape(page)
         assert str(tmp_path) not in page

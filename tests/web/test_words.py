@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from datetime import UTC
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from pool_server.core import enums
 from pool_server.core.settings import HIDDEN, Limits
 from pool_server.web.assets.bundle import assets
+from pool_server.web.assets.paths import templates_folder
 from pool_server.web.base import format, html, labels
 from pool_server.web.dashboard import headline
 from pool_server.web.home import headroom, limits, own_requests
@@ -48,7 +51,7 @@ def test_every_member_has_words(table: dict[StrEnum, str], vocabulary: type[StrE
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(0, "0"), (9_999, "9,999"), (10_000, "10.0 k"), (12_345_678, "12.3 M"), (999_999, "1.0 M"), (4e9, "4.0 B"),
-     (123_456, "123 k"), (2.5e12, "2.5 T"), (None, "not known")],
+     (123_456, "123 k"), (2.5e12, "2.5 T"), (None, "unknown")],
 )  # fmt: skip
 def test_counts(value: float | None, shown: str) -> None:
     assert format.count(value) == shown
@@ -132,7 +135,7 @@ def test_pace_is_the_share_of_the_window_that_is_gone() -> None:
 def test_credits_nobody_bought_are_not_shown_as_used_up() -> None:
     words = [headroom.gauge({"window": "credits", "used_percent": used}, NOW).words for used in (0.0, 40.0, 100.0)]
     assert words == [
-        "extra credits: there are some", "extra credits: 40 % used", "extra credits: none left or none bought",
+        "extra credits: available", "extra credits: 40 % used", "extra credits: none",
     ]  # fmt: skip
 
 
@@ -162,19 +165,19 @@ def test_the_first_sentence_says_how_long_it_lasts() -> None:
         headline.clause(provider("openai"), None, NOW),
     ]
     assert headline.joined(clauses) == (
-        "Claude has about 3 h 10 min of room at the present pace; Codex lasts all day; "
-        "Gemini has no room and comes back in 1 h 50 min; Qwen and OpenAI-compatible are ready"
+        "Claude lasts for about 3 h 10 min at this pace; Codex lasts all day; "
+        "Gemini has no headroom (back in 1 h 50 min); Qwen and OpenAI-compatible are ready"
     )
     assert headline.clause(provider("qwen", ready=0), None, NOW).one == "needs the operator"
-    assert headline.clause(provider("qwen", room_percent=40.0), None, NOW).one == "has 40 % of its room left"
+    assert headline.clause(provider("qwen", room_percent=40.0), None, NOW).one == "has 40 % headroom left"
 
 
 def test_provider_words_name_every_state_but_ready() -> None:
     row = provider("codex", accounts={"ready": 1, "needs_login": 2}, total=3)
-    assert headroom.state_words(row, NOW) == "1 of 3 accounts ready, 2 waiting for sign-in"
+    assert headroom.state_words(row, NOW) == "1 of 3 accounts ready, 2 signed out"
     out = provider("codex", accounts={"exhausted": 1}, ready=0, next_return=NOW + 60)
     assert headroom.provider_row(out, NOW).tone == "bad"
-    assert headroom.state_words(out, NOW) == "0 of 1 account ready, 1 used up; comes back in 1 min"
+    assert headroom.state_words(out, NOW) == "0 of 1 account ready, 1 used up; back in 1 min"
 
 
 def test_limits_are_shown_where_they_are_set() -> None:
@@ -214,33 +217,65 @@ def test_audit_details_are_words() -> None:
 # -- the token sheet ----------------------------------------------------------------------------------------------
 
 
-def tokens() -> dict[str, tuple[str, str]]:
-    sheet = assets().files["app.css"].body.decode()
-    return {name: (light, dark) for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", sheet)}
+Oklab = tuple[float, float, float]
 
 
-def luminance(colour: str) -> float:
-    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+def oklab(text: str, others: dict[str, Oklab]) -> Oklab:
+    """A colour of the sheet: `oklch(L% C H)`, another token, or a mix of two of them."""
+    mix = re.fullmatch(r"color-mix\(in oklab, (.+?) (\d+)%, (.+)\)", text)
+    if mix:
+        one, other, part = oklab(mix[1], others), oklab(mix[3], others), int(mix[2]) / 100
+        return tuple(part * x + (1 - part) * y for x, y in zip(one, other, strict=True))  # type: ignore[return-value]
+    if text.startswith("var("):
+        return others[text[6:-1]]
+    light, chroma, hue = (float(part) for part in re.findall(r"[\d.]+", text))
+    return light / 100, chroma * math.cos(math.radians(hue)), chroma * math.sin(math.radians(hue))
+
+
+def tokens(scheme: int) -> dict[str, Oklab]:
+    sheet = assets().files["app.css"].body.decode().partition(":root {")[2].partition("\n}")[0]
+    found: dict[str, Oklab] = {}
+    for name, value in re.findall(r"--([\w-]+): ((?:light-dark|var|color-mix)\(.*\));", sheet):
+        both = re.fullmatch(r"light-dark\((.+\)), ([\w-]+\(.+\))\)", value)
+        text = both[1 + scheme] if both else value
+        if "/" not in text:
+            found[name] = oklab(text, found)
+    return found
+
+
+def luminance(colour: Oklab) -> float:
+    """Relative luminance of a colour, as WCAG has it; what a screen cannot show is cut off."""
+    light, a, b = colour
+    lms = [
+        (light + 0.3963377774 * a + 0.2158037573 * b) ** 3,
+        (light - 0.1055613458 * a - 0.0638541728 * b) ** 3,
+        (light - 0.0894841775 * a - 1.2914855480 * b) ** 3,
+    ]
+    rows = (
+        (4.0767416621, -3.3077115913, 0.2309699292),
+        (-1.2684380046, 2.6097574011, -0.3413193965),
+        (-0.0041960863, -0.7034186147, 1.7076147010),
+    )
+    linear = [min(1.0, max(0.0, sum(x * y for x, y in zip(row, lms, strict=True)))) for row in rows]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(one: Oklab, other: Oklab) -> float:
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
-@pytest.mark.parametrize("ground", ["paper", "surface", "sunken"])
+@pytest.mark.parametrize("ground", ["page", "raised", "sunken"])
 def test_text_has_the_contrast_of_aa(ground: str, scheme: int) -> None:
-    colours = {name: pair[scheme] for name, pair in tokens().items()}
-    for name in ("ink", "muted", "accent", "good", "warn", "bad"):
+    colours = tokens(scheme)
+    for name in ("ink", "ink-2", "ink-3", "accent", "good", "warn", "bad"):
         assert contrast(colours[name], colours[ground]) >= 4.5, name
     for name in ("codex", "claude", "gemini", "qwen", "openai", "rule-strong"):
         assert contrast(colours[name], colours[ground]) >= 3.0, name
-    for name in ("codex", "claude", "gemini", "qwen", "openai", "muted"):
+    for name in ("codex", "claude", "gemini", "qwen", "openai", "ink-3", "bad", "warn"):
         assert contrast(colours[name], colours["rule"]) >= 3.0, f"a bar of {name} on its track"
-    for name in (f"line-{number}" for number in range(10)):
+    for name in (f"line-{number}" for number in range(8)):
         assert contrast(colours[name], colours[ground]) >= 3.0, name
     assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
 
@@ -251,4 +286,35 @@ def test_only_the_token_sheet_names_a_colour() -> None:
             body = asset.body.decode()
             if name == "app.css":
                 body = re.sub(r"(?s)^.*?:root \{.*?\n\}", "", body, count=1)
-            assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?=[;,) ])|\brgba?\(|\bhsla?\(", body), name
+            assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?=[;,) ])|\brgba?\(|\bhsla?\(|\boklch\(", body), name
+
+
+# -- one word for one thing ---------------------------------------------------------------------------------------
+
+OLD = (
+    "needs a hand", "under way", "come in", "begins anew", "anew", "not let in", "of it reasoning", "resting",
+    "room left", "no room", "room lasts", "make the code", "make a new key", "switched off", "switch off",
+    "needs sign-in", "in force now", "looked at again", "cannot write its books", "shown this once", "a hand",
+)  # fmt: skip
+
+
+def told() -> Iterator[tuple[str, str]]:
+    """Every text people read: the words of the pages without their code, and the labels."""
+    for path in sorted((templates_folder() / "pages").glob("*.html")):
+        text = re.sub(r"{[%{].*?[%}]}", " ", path.read_text())
+        shown = re.findall(r'(?:placeholder|data-ask|data-label|data-done|title|aria-label)="([^"]*)"', text)
+        yield path.name, " ".join([re.sub(r"<[^>]*>", " ", text), *shown]).lower()
+    for name in dir(labels):
+        table = getattr(labels, name)
+        if isinstance(table, dict):
+            yield f"labels.{name}", " · ".join(str(words) for words in table.values()).lower()
+
+
+def test_pages_speak_as_the_glossary_does() -> None:
+    listed = (templates_folder().parent / "docs/glossary.md").read_text()
+    for name, text in told():
+        for old in OLD:
+            assert not re.search(rf"\b{old}\b", text), f"{name} says {old!r}"
+    for word in ("headroom", "in flight", "cooling down", "signed out", "used up", "next resets"):
+        assert word in listed.lower(), f"{word} is missing in the glossary"
+        assert any(word in text for _, text in told()), f"no page says {word}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
 from typing import Any
 
 import msgspec
@@ -29,6 +30,14 @@ def rows(ctx: WebContext) -> list[dict[str, Any]]:
     found = ctx.ledger.top("account", now - USAGE_S, now + 1, limit=MOST)
     used = {row["key"]: {name: row[name] for name in NO_USAGE} for row in found}
     return [{**row, "usage": used.get(row["id"], NO_USAGE)} for row in ctx.accounts.describe_all()]
+
+
+def used_today(ctx: WebContext, zone: tzinfo) -> dict[str, int]:
+    """Account → its tokens since midnight of that zone."""
+    now = ctx.clock()
+    midnight = datetime.fromtimestamp(now, zone).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    found = ctx.ledger.top("account", midnight, now + 1, limit=MOST, timed=False)
+    return {row["key"]: row["total_tokens"] for row in found}
 
 
 class AccountList(PageHandler, access=Access.ADMIN):

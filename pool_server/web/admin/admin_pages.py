@@ -3,74 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import tzinfo
 from typing import Any
 from urllib.parse import urlencode
 
-from pool_server.core.enums import AccountState
+from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import Section, Settings
 from pool_server.core.settings_file import LoadedSettings
 from pool_server.core.settings_file import rows as setting_rows
 from pool_server.users import RefusedError
-from pool_server.web.admin import accounts, people
-from pool_server.web.base import labels
+from pool_server.web.admin import accounts, people, score
+from pool_server.web.base import format, labels
 from pool_server.web.base.handler import Access
+from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
+from pool_server.web.dashboard import query_params as asking
+from pool_server.web.dashboard.query_params import DAY
 from pool_server.web.home import headroom, limits
 
 SELF_TOLD = frozenset({"session.open", "session.end"})
+INLINE = 20  # accounts whose particulars are part of the page; of more they are fetched when a row is opened
 ORDER = {"bad": 0, "warn": 1, "quiet": 3, "good": 2}
 
 
 class AccountsPage(PageHandler, access=Access.ADMIN):
-    """A row an account; those that need a hand come first."""
+    """A slim row an account, those that need attention first; `?q=&state=&provider=&page=`, and `?id=` opens one."""
 
     def get(self) -> None:
-        now = self.ctx.clock()
-        rows = [{**row, **_shown(row, now)} for row in accounts.rows(self.ctx)]
-        rows.sort(key=lambda row: (ORDER[row["tone"]], row["provider"], row["priority"], row["id"]))
-        locked = [row["id"] for row in rows if row.get("locked")]
-        pool = self.ctx.accounts
+        now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
+        chosen = {name: asking.text(self, name) for name in ("q", "state", "provider", "page", "id")}
+        rows = accounts.rows(self.ctx)
+        today = accounts.used_today(self.ctx, zone)
+        listing = page_of(
+            ({**row, **_shown(row, now, zone), "today": today.get(row["id"], 0)} for row in rows),
+            chosen,
+            path="/accounts",
+            keep=lambda row: _wanted(row, chosen),
+            key=lambda row: (ORDER[row["tone"]], row["provider"], row["priority"], row["id"]),
+        )
+        ready = sum(row["state"] == AccountState.READY for row in rows)
         self.page(
             "accounts.html",
             title="Accounts",
-            rows=rows,
-            rejected=pool.rejected(),
-            trouble=pool.folder_trouble(),
-            locked=locked,
+            listing=listing,
+            ready=ready,
+            chosen=chosen,
+            inline=len(listing.rows) <= INLINE,
+            states=[(one.value, labels.STATES[one]) for one in AccountState],
+            providers=[(one, labels.PROVIDERS[one]) for one in sorted({Provider(row["provider"]) for row in rows})],
+            rejected=self.ctx.accounts.rejected(),
+            trouble=self.ctx.accounts.folder_trouble(),
+            locked=[row["id"] for row in rows if row.get("locked")],
         )
 
 
-def _shown(row: dict[str, Any], now: float) -> dict[str, Any]:
-    """What the page adds to a row of `Accounts.describe()`: words, tone and bars."""
+def _wanted(row: dict[str, Any], chosen: dict[str, str]) -> bool:
+    if chosen["id"]:
+        return bool(row["id"] == chosen["id"])
+    same = all(chosen[name] in ("", row[name]) for name in ("state", "provider"))
+    return same and matches(row, chosen["q"], ("id", "label", "owner", "plan", "provider_name"))
+
+
+def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
+    """What the page adds to a row of `Accounts.describe()`: words, tone, bars and the score in sentences."""
     state = AccountState(row["state"])
+    back = format.clock(row["until"], now, zone) if row.get("until") else ""
     return {
         "words": labels.STATES[state],
         "tone": labels.TONES[state],
         "gauges": [headroom.gauge(window, now) for window in row["windows"]],
-        "why": labels.standing(row, now),
+        "why": score.standing(row, back),
+        "score_terms": score.terms(row, now),
+        "provider_name": labels.PROVIDERS[Provider(row["provider"])],
     }
 
 
+SORTS = {
+    "seen": ("Last seen", lambda row: (-(row["last_seen"] or 0.0), row["name"].casefold())),
+    "name": ("Name", lambda row: row["name"].casefold()),
+    "tokens": ("Tokens, 7 days", lambda row: (-row["tokens"], row["name"].casefold())),
+    "joined": ("Joined", lambda row: -(row["created"] or 0.0)),
+}
+PERSON_STATES = (("active", "Active"), ("disabled", "Off"))
+EVERYBODY = 100_000
+
+
 class PeoplePage(PageHandler, access=Access.ADMIN):
-    """Everybody, with their limits and use, and the personal codes."""
+    """Everybody, with their limits and usage, and the personal codes; `?q=&state=&sort=&page=`."""
 
     def get(self) -> None:
-        users = self.ctx.users
-        rows, following = users.list_users(cursor=self.get_query_argument("cursor", None), limit=100)
-        now = self.ctx.clock()
-        for row in rows:
+        users, now = self.ctx.users, self.ctx.clock()
+        chosen = {name: asking.text(self, name) for name in ("q", "state", "page")}
+        chosen["sort"] = asking.word(self, "sort", tuple(SORTS), "seen")
+        everybody, _ = users.list_users(limit=EVERYBODY)
+        used = {row["key"]: row for row in self.ctx.ledger.top("user", now - 7 * DAY, now + 1, limit=EVERYBODY)}
+        for row in everybody:
+            row["week"] = used.get(row["id"])
+            row["tokens"] = row["week"]["total_tokens"] if row["week"] else 0
+        listing = page_of(
+            everybody,
+            chosen,
+            path="/people",
+            keep=lambda row: chosen["state"] in ("", row["state"]) and matches(row, chosen["q"], ("name", "note")),
+            key=SORTS[chosen["sort"]][1],
+        )
+        for row in listing.rows:
             row["bars"] = limits.rows(users.limits(row["id"]), now)
-            row["week"] = limits.used(self.ctx, row["id"])[1][1]
-        rows.sort(key=lambda row: (-(row["last_seen"] or 0.0), row["name"].casefold()))
-        names = {row["id"]: row["name"] for row in rows}
         self.page(
             "people.html",
             title="People",
-            rows=rows,
-            following=following,
+            listing=listing,
+            chosen=chosen,
+            sorts=[(name, label) for name, (label, _) in SORTS.items()],
+            states=PERSON_STATES,
             codes=users.list_codes(),
             counted=limits.COUNTED,
-            names=names,
+            names={row["id"]: row["name"] for row in everybody},
         )
 
 

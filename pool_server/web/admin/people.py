@@ -79,7 +79,7 @@ class UserHandler(AdminHandler, access=Access.ADMIN):
 
 
 class UserKeysHandler(PageHandler, access=Access.ADMIN):
-    """A user's keys: `GET`, and `POST {"label"?,"expires"?}` → the new key, shown this once."""
+    """A user's keys: `GET`, and `POST {"label"?,"expires"?}` → the new key, shown once."""
 
     def get(self, user: str) -> None:
         self.ctx.users.get_user(user)
@@ -118,7 +118,7 @@ class UserActionHandler(PageHandler, access=Access.ADMIN):
 
 
 class CodesHandler(PageHandler, access=Access.ADMIN):
-    """`GET /admin/codes` and `POST {"label"?,"uses"?,"expires_in"?,"limits"?}` → the code, shown this once."""
+    """`GET /admin/codes` and `POST {"label"?,"uses"?,"expires_in"?,"limits"?}` → the code, shown once."""
 
     def get(self) -> None:
         self.answer({"codes": self.ctx.users.list_codes()})

@@ -54,8 +54,8 @@ class Snapshot:
     def collect(self) -> Iterator[Metric]:
         by_provider = {row["provider"]: row for row in self.ctx.accounts.summary()}
         accounts = GaugeMetricFamily("pool_accounts", "Accounts by state", labels=["provider", "state"])
-        room = GaugeMetricFamily("pool_room_percent", "Room left, where it is known", labels=["provider"])
-        in_flight = GaugeMetricFamily("pool_account_exchanges", "Exchanges under way", labels=["provider"])
+        room = GaugeMetricFamily("pool_room_percent", "Headroom left, where it is known", labels=["provider"])
+        in_flight = GaugeMetricFamily("pool_account_exchanges", "Exchanges in flight", labels=["provider"])
         for provider in Provider:
             row = by_provider.get(provider, {})
             for state in AccountState:

@@ -44,6 +44,14 @@ class WebContext:
     streams: Counter[str] = field(default_factory=Counter)  # live streams open in this process, by session
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
+    _colours: Any = None
+
+    def colour_book(self, make: Callable[[], Any]) -> Any:
+        """The one book of colours of this process, made when first asked for."""
+        if self._colours is None:
+            self._colours = make()
+        return self._colours
+
     @property
     def local(self) -> bool:
         """Local mode: no keys, no door, loopback peers only."""

@@ -18,9 +18,9 @@ UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def count(value: float | None) -> str:
-    """12345678 → "12.3 M"; below ten thousand all digits; None → "not known"."""
+    """12345678 → "12.3 M"; below ten thousand all digits; None → "unknown"."""
     if value is None:
-        return "not known"
+        return "unknown"
     if abs(value) < 10_000:
         return f"{value:,.0f}"
     for size, letter in UNITS:
@@ -32,13 +32,13 @@ def count(value: float | None) -> str:
 
 def exact(value: float | None) -> str:
     """Every digit, for hovering and for screen readers."""
-    return "not known" if value is None else f"{value:,.0f}"
+    return "unknown" if value is None else f"{value:,.0f}"
 
 
 def percent(value: float | None) -> str:
     """Whole percents, but never a rounded 0 or 100 where something is used or left."""
     if value is None:
-        return "not known"
+        return "unknown"
     if 0 < value < 1:
         return "<1 %"
     if 99 < value < 100:
@@ -49,7 +49,7 @@ def percent(value: float | None) -> str:
 def money(value: float | None) -> str:
     """US dollars; None means that the model's price is not known."""
     if value is None:
-        return "not known"
+        return "unknown"
     if 0 < value < 0.01:
         return "<$0.01"
     return f"${value:,.2f}" if value < 1000 else f"${value:,.0f}"
@@ -81,7 +81,7 @@ def ago(at: float | None, now: float) -> str:
 def within(at: float | None, now: float) -> str:
     """When something will happen, as a distance; a time that has passed is "any moment"."""
     if at is None:
-        return "not known when"
+        return "unknown"
     return "any moment" if at <= now else f"in {duration(at - now)}"
 
 

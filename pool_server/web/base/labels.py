@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pool_server.core.enums import (
@@ -20,21 +21,18 @@ from pool_server.web.base import format
 PROVIDERS = {provider: spec.label for provider, spec in SPECS.items()}
 
 STATES = {
-    AccountState.READY: "ready",
-    AccountState.DRAINING: "finishing what it has, takes nothing new",
-    AccountState.COOLING: "resting",
-    AccountState.EXHAUSTED: "used up",
-    AccountState.NEEDS_LOGIN: "needs sign-in",
-    AccountState.SUSPENDED: "stopped by the provider",
-    AccountState.DISABLED: "switched off",
-    AccountState.PROBING: "being tried again",
+    AccountState.READY: "Ready",
+    AccountState.DRAINING: "Draining",
+    AccountState.COOLING: "Cooling down",
+    AccountState.EXHAUSTED: "Used up",
+    AccountState.NEEDS_LOGIN: "Signed out",
+    AccountState.SUSPENDED: "Suspended",
+    AccountState.DISABLED: "Off",
+    AccountState.PROBING: "Being probed",
 }
 
-# The same of any number of accounts: "2 resting".
-OF_SEVERAL = STATES | {
-    AccountState.DRAINING: "finishing",
-    AccountState.NEEDS_LOGIN: "waiting for sign-in",
-}
+# The same within a sentence, of any number of accounts: "2 cooling down".
+OF_SEVERAL = {state: words[:1].lower() + words[1:] for state, words in STATES.items()}
 
 # The three colours of state, and "quiet" for what is neither good nor bad.
 TONES = {
@@ -50,16 +48,16 @@ TONES = {
 
 REFUSALS = {
     Refusal.PROVIDER: "belongs to another provider",
-    Refusal.DISABLED: "switched off by the operator",
-    Refusal.NEEDS_LOGIN: "needs sign-in",
-    Refusal.SUSPENDED: "stopped by the provider",
-    Refusal.DRAINING: "takes nothing new",
-    Refusal.EXPIRED: "its access has ended and cannot be renewed now",
-    Refusal.COOLING: "rests after a fault",
+    Refusal.DISABLED: "turned off by the operator",
+    Refusal.NEEDS_LOGIN: "signed out",
+    Refusal.SUSPENDED: "suspended by the provider",
+    Refusal.DRAINING: "draining, takes no new requests",
+    Refusal.EXPIRED: "its sign-in has expired and cannot be refreshed now",
+    Refusal.COOLING: "cooling down after a fault",
     Refusal.EXHAUSTED: "a usage window is used up",
-    Refusal.RATE_LIMITED: "is rate limited",
-    Refusal.RETURNING: "is just back and takes a few requests at first",
-    Refusal.MODEL_COOLING: "rests for this model",
+    Refusal.RATE_LIMITED: "rate limited",
+    Refusal.RETURNING: "just back, takes a few requests at first",
+    Refusal.MODEL_COOLING: "cooling down for this model",
     Refusal.MODEL_EXHAUSTED: "used up for this model",
     Refusal.MODEL_NOT_SERVED: "does not offer this model",
     Refusal.PLAN_UNFIT: "its plan does not include this model",
@@ -69,17 +67,17 @@ REFUSALS = {
     Refusal.NOT_OWNER: "the conversation belongs to another account",
     Refusal.RESERVED: "what is left is kept for its owner",
     Refusal.LOCKED: "the pool is locked to another account",
-    Refusal.PROBING: "one request is trying it out",
+    Refusal.PROBING: "one request is probing it",
 }
 
 CHOICES = {
-    ChoiceReason.BEST: "had the most useful room",
+    ChoiceReason.BEST: "had the most useful headroom",
     ChoiceReason.PINNED: "the conversation was already there",
     ChoiceReason.HARD_PIN: "only this account knows the conversation",
     ChoiceReason.FORCED: "was asked for by name",
     ChoiceReason.LOCKED: "the pool is locked to it",
-    ChoiceReason.BORROWED: "stood in while the conversation's own account rests",
-    ChoiceReason.PROBE: "was tried to see whether it works again",
+    ChoiceReason.BORROWED: "stood in while the conversation's own account cools down",
+    ChoiceReason.PROBE: "was probed to see whether it works again",
 }
 
 DENIALS = {
@@ -87,7 +85,7 @@ DENIALS = {
     Denial.BAD_KEY: "the key is not one of this pool's",
     Denial.EXPIRED_KEY: "the key has expired",
     Denial.REVOKED_KEY: "the key was revoked",
-    Denial.USER_DISABLED: "the operator has switched this user off",
+    Denial.USER_DISABLED: "the operator has turned this user off",
     Denial.NOT_LOCAL: "the pool answers only its own machine",
     Denial.REQUESTS_PER_MINUTE: "requests a minute",
     Denial.CONCURRENT: "requests at the same time",
@@ -100,10 +98,10 @@ DENIALS = {
     Denial.COST_MONTH: "cost a month",
     Denial.PROVIDER: "this provider is not open to this user",
     Denial.MODEL: "this model is not open to this user",
-    Denial.FAIR_SHARE: "room is short and others have had less",
-    Denial.STORE: "the pool cannot write its books just now",
+    Denial.FAIR_SHARE: "headroom is short and others have had less",
+    Denial.STORE: "the pool cannot record usage right now",
     Denial.BAD_LOGIN: "name, code or passphrase is wrong",
-    Denial.THROTTLED: "too many tries",
+    Denial.THROTTLED: "too many attempts",
     Denial.BAD_VALUE: "this cannot be accepted",
     Denial.NAME_TAKEN: "the name is taken",
     Denial.NOT_FOUND: "there is no such thing",
@@ -134,13 +132,13 @@ FAULTS = {
 
 OUTCOMES = {
     Outcome.OK: "answered",
-    Outcome.CLIENT_GONE: "stopped by you",
+    Outcome.CLIENT_GONE: "canceled by you",
     Outcome.REQUEST_FAULT: "refused by the provider",
-    Outcome.DENIED: "not let in",
-    Outcome.EXHAUSTED: "no room left",
-    Outcome.NO_ACCOUNT: "no account for it",
+    Outcome.DENIED: "denied",
+    Outcome.EXHAUSTED: "no headroom left",
+    Outcome.NO_ACCOUNT: "no account",
     Outcome.UPSTREAM: "provider failed",
-    Outcome.CUT: "broken off",
+    Outcome.CUT: "cut off",
     Outcome.REVOKED: "ended by the operator",
 }
 
@@ -150,19 +148,19 @@ ADVICE = {
     Outcome.CLIENT_GONE: "Nothing to do: your program hung up before the answer was complete.",
     Outcome.REQUEST_FAULT: "Change the request: the provider did not accept it; another account would not help.",
     Outcome.DENIED: "Check your key and your limits: your home page shows both.",
-    Outcome.EXHAUSTED: "Wait until room comes back, or use another provider.",
+    Outcome.EXHAUSTED: "Wait until headroom returns, or use another provider.",
     Outcome.NO_ACCOUNT: "Tell the operator: the pool holds no working account for this provider.",
     Outcome.UPSTREAM: "Try again in a minute; the pool tried every account it could.",
-    Outcome.CUT: "Send it again: the connection to the provider broke off.",
-    Outcome.REVOKED: "Ask the operator: your key or your access was taken away.",
+    Outcome.CUT: "Send it again: the connection to the provider was lost.",
+    Outcome.REVOKED: "Ask the operator: your key or your access was revoked.",
 }
 
 SOURCES = {
-    Source.HEADERS: "said with an answer",
-    Source.STREAM: "said within a stream",
+    Source.HEADERS: "reported with an answer",
+    Source.STREAM: "reported in a stream",
     Source.USAGE_ENDPOINT: "asked from the provider",
-    Source.ERROR: "said with a refusal",
-    Source.LOCAL: "reckoned by the pool",
+    Source.ERROR: "reported with an error",
+    Source.LOCAL: "counted by the pool",
 }
 
 CREDENTIALS = {
@@ -182,39 +180,39 @@ def window(name: str, scope: str = "") -> str:
 
 # The terms of an account's score; a higher sum is chosen first.
 TERMS = {
-    "pace": "room that would be lost at the reset, or must last until it",
-    "room": "little room left in a window",
-    "in_flight": "requests under way",
-    "faults": "faults of late",
-    "latency": "answers more slowly than others of its kind",
-    "api_key": "paid by use, so it comes after subscriptions",
-    "expired": "its access must be renewed first",
+    "pace": "pace of its windows",
+    "room": "little headroom left",
+    "in_flight": "requests in flight",
+    "faults": "recent faults",
+    "latency": "slower than others of its kind",
+    "api_key": "billed by use, so after subscriptions",
+    "expired": "needs a refresh first",
 }
 
 ACTIONS = {
     "user.create": "added",
-    "user.disable": "switched the person off",
-    "user.enable": "switched the person on again",
+    "user.disable": "turned off",
+    "user.enable": "turned on again",
     "user.change": "changed the person",
     "user.delete": "deleted the person",
     "user.passphrase": "changed the passphrase of",
-    "key.create": "made the key",
+    "key.create": "created the key",
     "key.revoke": "revoked the key",
     "key.rotate": "replaced all keys of",
-    "code.create": "made the code",
+    "code.create": "created the code",
     "code.revoke": "revoked the code",
     "session.open": "signed in",
     "session.end": "signed out",
     "session.end_all": "signed out every browser of",
-    "door.ban": "turned away after too many wrong tries",
+    "door.ban": "locked out after too many wrong attempts",
     "import.users": "took over the people of an older server",
     "import.skip": "could not take over",
     "secret.rotate": "replaced the secret that signs keys",
-    "account.enable": "switched the account on",
-    "account.disable": "switched the account off",
-    "account.refresh": "renewed the sign-in of",
+    "account.enable": "turned on the account",
+    "account.disable": "turned off the account",
+    "account.refresh": "refreshed the sign-in of",
     "account.test": "tested the account",
-    "account.reset": "forgot the faults and rests of",
+    "account.reset": "cleared faults and cooldowns of",
     "account.priority": "changed the priority of",
     "account.lock": "locked the pool to",
     "account.unlock": "ended the lock to",
@@ -230,15 +228,12 @@ def action(row: dict[str, Any]) -> str:
     return ACTIONS.get(name, name)
 
 
-def standing(row: dict[str, Any], now: float) -> str:
-    """Why an account is or is not chosen now, in one sentence, from a row of `Accounts.describe()`."""
+def standing(row: Mapping[str, Any]) -> str:
+    """Why an account is or is not selected now, from a row of `Accounts.describe()`."""
     refusal = row.get("refusal")
     if refusal is None:
-        return "Takes new conversations now."
-    words = f"Not chosen now: {REFUSALS[Refusal(refusal)]}"
-    if row.get("until"):
-        words += f"; looked at again {format.within(row['until'], now)}"
-    return words + "."
+        return "Taking new conversations"
+    return f"Not selected: {REFUSALS[Refusal(refusal)]}"
 
 
 _LIMITS = frozenset(

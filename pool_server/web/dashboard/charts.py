@@ -64,29 +64,33 @@ PLAIN: dict[str, Callable[[float], str]] = {
 SHORT: dict[str, Callable[[float | None], str]] = {
     "count": format.count,
     "money": format.money,
-    "percent": lambda v: "not known" if v is None else format.percent(100 * v),
-    "ms": lambda v: "not known" if v is None else format.took(v),
+    "percent": lambda v: "unknown" if v is None else format.percent(100 * v),
+    "ms": lambda v: "unknown" if v is None else format.took(v),
 }
 
 
 def points(chart: dict[str, Any], where: tzinfo) -> tuple[Point, ...]:
     """The time axis of an answer of the ledger, in the viewer's zone."""
     step, buckets = chart["step"], chart["buckets"]
-    long = step == "day" and len(buckets) > LONG_DAYS
-    return tuple(_point(datetime.fromtimestamp(at, where), step, len(buckets), long=long) for at in buckets)
+    every = chart.get("every", 1)
+    long = step == "day" and len(buckets) * every > LONG_DAYS
+    return tuple(_point(datetime.fromtimestamp(at, where), step, len(buckets), every, long=long) for at in buckets)
 
 
-def _point(at: datetime, step: str, count: int, *, long: bool) -> Point:
+def _point(at: datetime, step: str, count: int, every: int, *, long: bool) -> Point:
     day = f"{at:%a} {at.day} {at:%b}"
     if step == "day":
         if long:
             month = f"{at:%b} {at.year}" if at.month == 1 else f"{at:%b}"
-            return Point(f"{day} {at.year}", month if at.day == 1 else "")
+            week = "week of " if every == 7 else ""
+            return Point(f"{week}{day} {at.year}", month if at.day <= every else "")
         return Point(day, f"{at.day} {at:%b}" if at.weekday() == 0 or count <= 10 else "")
     clock = f"{at:%H:%M}"
     if step == "minute":
-        return Point(clock, clock if at.minute % 15 == 0 else "")
-    if count <= 50:
+        if every < 30:
+            return Point(clock, clock if at.minute % 15 == 0 else "")
+        return Point(f"{at:%a} {clock}", clock if at.hour % 3 == 0 and at.minute == 0 else "")
+    if count <= 50 and every == 1:
         return Point(f"{at:%a} {clock}", clock if at.hour % 3 == 0 else "")
     return Point(f"{day} {clock}", f"{at:%a} {at.day}" if at.hour == 0 else "")
 
@@ -112,7 +116,7 @@ def use(
     kind = "money" if chart["metric"] == "cost" else "count"
     unit = "US dollars at API prices" if kind == "money" else "tokens"
     lines = [line for line in chart["series"] if any(line["values"])]
-    classes = colours(field, (line["key"] for line in lines))
+    classes = colours(field, [line["key"] for line in lines], names.book)
     drawn = tuple(
         ChartLine(line["key"], names(field, line["key"]), classes[line["key"]], line["values"],
              SHORT[kind](sum(value or 0 for value in line["values"])))
@@ -144,7 +148,8 @@ def _use_sentence(
 
 
 def _when(chart: dict[str, Any], axis: Sequence[Point], i: int) -> str:
-    return f"{'on' if chart['step'] == 'day' else 'at'} {axis[i].label}"
+    label = axis[i].label
+    return f"{'in the' if label.startswith('week') else 'on' if chart['step'] == 'day' else 'at'} {label}"
 
 
 def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
@@ -161,7 +166,7 @@ def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
             sentence += f", the least {_when(chart, axis, at)} ({format.percent(100 * low)})"
         sentence += "."
     line = ChartLine("all", "from a cache", "", values, SHORT["percent"](share))
-    return Chart("cache", "From a cache", sentence, "percent of input tokens", "percent", False, axis, (line,))
+    return Chart("cache", "Cache reads", sentence, "percent of input tokens", "percent", False, axis, (line,))
 
 
 def latency(
@@ -175,8 +180,8 @@ def latency(
         p50, p95 = format.took(spread["p50"]), format.took(spread["p95"])
         sentence = f"Half of all answers {verb} within {p50}, 95 of 100 within {p95}."
     lines = (
-        ChartLine("p50", "half of all within", "", _only(half), SHORT["ms"](spread["p50"] if spread else None)),
-        ChartLine("p95", "95 of 100 within", "strong", _only(most), SHORT["ms"](spread["p95"] if spread else None)),
+        ChartLine("p50", "p50", "line-0", _only(half), SHORT["ms"](spread["p50"] if spread else None)),
+        ChartLine("p95", "p95", "band", _only(most), SHORT["ms"](spread["p95"] if spread else None)),
     )
     title = "Until the first byte" if first else "Until the answer was complete"
     return Chart(ident, title, sentence, "milliseconds", "ms", False, points(half, where), lines)

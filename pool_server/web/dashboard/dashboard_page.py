@@ -53,16 +53,18 @@ def gather(
     """Reads the ledger: for a thread. `plans` maps account ids to their plans, and is empty for friends.
 
     Raises ValueError when the range has too many steps for a chart."""
-    frm, to, filters, step = ask.frm, ask.to, ask.filters, ask.step
+    frm, to, filters = ask.frm, ask.to, ask.filters
+    step, every = ask.drawn(now)
+    own, wide = asking.drawn_by(ask, field, now)
 
     def line(name: Metric) -> dict[str, Any]:
-        return ledger.series(None, step, frm, to, filters, tz=ask.zone, metric=name)
+        return ledger.series(None, step, frm, to, filters, tz=ask.zone, metric=name, every=every)
 
     return Gathered(
         today=first.today(ledger, ask, now),
         hours=first.hour(ledger, ask, now),
         summary=ledger.summary(frm, to, filters),
-        use=sums.series(ledger, who, ask, field, asking.step_for(ask, field), metric),
+        use=sums.series(ledger, who, ask, field, own, metric, every=wide),
         cache=line("cache_share"),
         times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
         heat=ledger.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
@@ -148,7 +150,8 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         """What follows the range and filters."""
         total, where = found.summary["total"], ZoneInfo(ask.zone)
         began = charts.begins(found.use)
-        times = {name: charts.cut(chart, began) for name, chart in found.times.items()}
+        first_shown = began if found.use["step"] == found.cache["step"] else 0
+        times = {name: charts.cut(chart, first_shown) for name, chart in found.times.items()}
         mine = _own(who, ask)
         causes = tables.causes(total, own=mine)
         return {
@@ -160,7 +163,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "floor_cost": FLOOR_COST,
             "use": charts.use(charts.cut(found.use, began), field, names, where, SPANS[ask.span], quiet=began > 0),
             "small": (
-                charts.cache(charts.cut(found.cache, began), total, where),
+                charts.cache(charts.cut(found.cache, first_shown), total, where),
                 charts.latency(
                     "first_byte", times["first_byte_p50"], times["first_byte_p95"], total["first_byte_ms"], where
                 ),

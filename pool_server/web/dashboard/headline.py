@@ -53,16 +53,16 @@ def clause(row: Mapping[str, Any], foretold: Mapping[str, Any] | None, now: floa
         back = row.get("next_return")
         if back is None:
             return Clause(name, "needs the operator", "need the operator")
-        words = f"no room and comes back {format.within(back, now)}"
+        words = f"no headroom (back {format.within(back, now)})"
         return Clause(name, f"has {words}", f"have {words}")
     if foretold is not None and foretold["confidence"] != Confidence.NONE:
         ends = foretold["lasts_until"]
         if ends is None or ends - now > LONG_S:
             return Clause(name, "lasts all day", "last all day")
-        words = f"about {format.duration(ends - now)} of room at the present pace"
-        return Clause(name, f"has {words}", f"have {words}")
+        words = f"for about {format.duration(ends - now)} at this pace"
+        return Clause(name, f"lasts {words}", f"last {words}")
     if row.get("room_percent") is not None:
-        words = f"{format.percent(row['room_percent'])} of its room left"
+        words = f"{format.percent(row['room_percent'])} headroom left"
         return Clause(name, f"has {words}", f"have {words}")
     return Clause(name, "is ready", "are ready")
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
 
 from pool_server.core.enums import Provider
 from pool_server.users import RefusedError
@@ -11,7 +16,8 @@ from pool_server.web.base import labels
 from pool_server.web.base.context import WebContext
 from pool_server.web.dashboard.query_params import Viewer
 
-COLOURS = 10  # --line-0 … of the token sheet
+COLOURS = 8  # --line-0 … of the token sheet
+MOST_COLOURED = 10_000  # names whose colour is kept
 OTHER = "other"  # the ledger's word for all groups beyond the largest
 OTHERS = "others"  # everybody but the viewer
 
@@ -22,11 +28,12 @@ class Names:
     def __init__(self, ctx: WebContext, who: Viewer) -> None:
         self._ctx = ctx
         self._who = who
+        self.book = ctx.colour_book(lambda: ColourBook(Path(ctx.settings.data_dir) / "colours.json"))
 
     def __call__(self, field: str | None, key: str) -> str:
         """`field` is what the key is a name of: provider, account, user, model, or None for all together."""
         if key == OTHER:
-            return "all the rest"
+            return "everything else"
         match field:
             case "user":
                 return self.user(key)
@@ -35,7 +42,7 @@ class Names:
             case "account":
                 return account(key)
             case "model":
-                return key or "no model named"
+                return key or "no model"
             case "program" | "project" | "conversation":
                 return key
             case "key":
@@ -57,11 +64,11 @@ class Names:
         if key in ("local", "admin"):
             return "this machine" if key == "local" else "the operator"
         if not key:
-            return "not known who"
+            return "unknown"
         try:
             return str(self._ctx.users.get_user(key)["name"])
         except RefusedError:
-            return "somebody no longer known"
+            return "deleted user"
 
 
 def provider(key: str) -> str:
@@ -77,20 +84,47 @@ def account(key: str) -> str:
     return stem or (f"{provider(name)}, no account" if name else "no account")
 
 
-def colours(field: str | None, keys: Iterable[str]) -> dict[str, str]:
-    """A CSS class a key, by its name and not by its place: the same name has the same colour on every chart, unless
-    two that stand side by side would share one. What stands for many ("other") stays without colour."""
-    found: dict[str, str] = {}
-    taken: set[int] = set()
-    for key in sorted(keys):
-        if key in (OTHER, OTHERS):
-            found[key] = ""
-        elif field == "provider":
-            found[key] = key
-        else:
-            slot = zlib.crc32(key.encode()) % COLOURS
-            while slot in taken and len(taken) < COLOURS:
-                slot = (slot + 1) % COLOURS
-            taken.add(slot)
-            found[key] = f"line-{slot}"
-    return found
+class ColourBook:
+    """Which of the COLOURS a name has: the next one at its first appearance, and the same ever after. Kept in a small
+    file beside the stores, which several workers share; a name that is not in it when it cannot be written keeps its
+    colour as long as this process runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._slots: dict[str, int] = {}
+
+    def slots(self, keys: Iterable[str]) -> dict[str, int]:
+        """Name → colour, 0 to COLOURS - 1."""
+        wanted = sorted(set(keys))
+        if any(key not in self._slots for key in wanted):
+            self._slots = self._read() | self._slots
+            fresh = [key for key in wanted if key not in self._slots]
+            for key in fresh[: MOST_COLOURED - len(self._slots)]:
+                self._slots[key] = len(self._slots) % COLOURS
+            if fresh:
+                self._write()
+        return {key: self._slots.get(key, zlib.crc32(key.encode()) % COLOURS) for key in wanted}
+
+    def _read(self) -> dict[str, int]:
+        try:
+            found = msgspec.json.decode(self._path.read_bytes(), type=dict[str, int])
+        except (OSError, msgspec.DecodeError):
+            return {}
+        return {key: slot for key, slot in found.items() if 0 <= slot < COLOURS}
+
+    def _write(self) -> None:
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        with suppress(OSError):
+            temporary.write_bytes(msgspec.json.encode(self._slots))
+            temporary.replace(self._path)
+
+
+def colours(field: str | None, keys: Sequence[str], book: ColourBook) -> dict[str, str]:
+    """A CSS class a key: the same name has the same colour on every chart, in every range and company. What stands
+    for many ("other") stays without colour."""
+    several = [key for key in keys if key in (OTHER, OTHERS)]
+    single = [key for key in keys if key not in (OTHER, OTHERS)]
+    if field == "provider":
+        return dict.fromkeys(several, "") | {key: key for key in single}
+    slots = book.slots(f"{field}/{key}" for key in single)
+    return dict.fromkeys(several, "") | {key: f"line-{slots[f'{field}/{key}']}" for key in single}

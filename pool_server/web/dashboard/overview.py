@@ -19,13 +19,13 @@ EXPIRES_SOON_S = 3 * DAY
 WEEK_S = 7 * DAY
 TRUST = {
     Confidence.NONE: "",
-    Confidence.LOW: "a rough guess so far",
-    Confidence.MEDIUM: "fairly sure",
-    Confidence.HIGH: "sure",
+    Confidence.LOW: "rough estimate",
+    Confidence.MEDIUM: "fair estimate",
+    Confidence.HIGH: "good estimate",
 }
 TROUBLE = {
-    AccountState.NEEDS_LOGIN: "needs its owner to sign in again",
-    AccountState.SUSPENDED: "was stopped by its provider",
+    AccountState.NEEDS_LOGIN: "is signed out: its owner has to sign in again",
+    AccountState.SUSPENDED: "was suspended by its provider",
 }
 
 
@@ -84,24 +84,24 @@ def rooms(
 def _lasts(row: headroom.ProviderRow, told: Mapping[str, Any] | None, now: float) -> tuple[str, str, str]:
     if not row.ready:
         if row.next_return is None:
-            return "none", "no account can serve", "bad"
-        return "none now", f"comes back {format.within(row.next_return, now)}", "bad"
+            return "None", "no account can serve", "bad"
+        return "Used up", f"back {format.within(row.next_return, now)}", "bad"
     if told is None:
         if row.gauges:
-            return "not known yet", "too little was seen to foretell", "quiet"
-        return "no limit known", "the provider has not named one", "quiet"
+            return "Unknown", "not enough data for a forecast yet", "quiet"
+        return "No known limit", "the provider reports none", "quiet"
     trust = Confidence(told["confidence"])
     if trust is Confidence.NONE:
         left = min((window["room_percent"] for window in told["windows"]), default=None)
-        return f"{format.percent(left)} left", "too little was seen to foretell how long", "quiet"
+        return f"{format.percent(left)} left", "not enough data for a forecast yet", "quiet"
     ends = told["lasts_until"]
     if ends is None:
         if any(window["burn_per_h"] for window in told["windows"]):
-            return "over 2 weeks", "at the present pace it resets before it is used up", "good"
-        return "over 2 weeks", "nothing of it is being used now", "good"
+            return "Over 2 weeks", "resets before it is used up at this pace", "good"
+        return "Over 2 weeks", "idle right now", "good"
     left = ends - now
     tone = "bad" if left < HOUR else "warn" if left < 3 * HOUR else "good"
-    return format.duration(max(0.0, left)), f"at the present pace; {TRUST[trust]}", tone
+    return f"About {format.duration(max(0.0, left))}", f"at this pace; {TRUST[trust]}", tone
 
 
 def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
@@ -142,8 +142,8 @@ def hands(
             said = f" ({row['message']})" if row.get("message") else ""
             bad.append(AttentionItem("bad", f"{name} {TROUBLE[state]}{said}", "/accounts"))
         elif expires and not row.get("can_refresh") and expires - now < EXPIRES_SOON_S and not row.get("disabled"):
-            when = "has ended" if expires <= now else f"ends {format.within(expires, now)}"
-            soon.append(AttentionItem("warn", f"{name}: its access {when} and cannot be renewed", "/accounts"))
+            when = "has expired" if expires <= now else f"expires {format.within(expires, now)}"
+            soon.append(AttentionItem("warn", f"{name}: its sign-in {when} and cannot be refreshed", "/accounts"))
     files = [
         AttentionItem("warn", f"{row['file']} cannot be used: {row['reason']}", "/accounts#rejected")
         for row in rejected
@@ -194,7 +194,7 @@ def change(have: float, had: float) -> str:
     if round(have, 2) == round(had, 2):
         return "the same"
     if had <= 0:
-        return "nothing then"
+        return "none then"
     percent = 100 * (have - had) / had
     if percent >= 900:
         return f"{have / had:.0f} times as much"
@@ -205,10 +205,10 @@ def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = 
     """What is being used now, as a sentence, from the last hour's sums. `mine` = they are the reader's own, while
     what is under way is everybody's."""
     tokens = sum(row["total_tokens"] for row in hours)
-    under_way = f"{in_flight or 'no'} {'request is' if in_flight == 1 else 'requests are'} under way"
-    under_way += " in the pool now" if mine else " now"
+    under_way = f"{in_flight or 'no'} {'request' if in_flight == 1 else 'requests'} in flight"
+    under_way += " in the pool" if mine else ""
     if not tokens:
-        return f"{'You used nothing' if mine else 'Nothing was used'} in the last hour, and {under_way}."
+        return f"{'You used nothing' if mine else 'Nothing used'} in the last hour; {under_way}."
     price = format.price({name: sum(row[name] for row in hours) for name in ("cost_usd", "unpriced", "estimated")})
     worth = "" if price == format.NO_PRICE else f", worth {price} at API prices"
     return f"{'You used ' if mine else ''}{format.count(tokens)} tokens in the last hour{worth}; {under_way}."

@@ -15,6 +15,7 @@ from pool_server.web.base.handler import BaseHandler, ProblemError
 
 HOUR, DAY = 3600.0, 86_400.0
 RANGES = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "1y": 365 * DAY}
+STEPS: tuple[Step, ...] = ("minute", "hour", "day")
 LONG = ("30d", "1y")  # drawn by day
 USUAL = "7d"
 LONGEST = 20 * 366 * DAY
@@ -51,6 +52,18 @@ class UsageQuery(NamedTuple):
         if self.to - self.frm <= 3 * HOUR:
             return "minute"
         return "hour" if self.to - self.frm <= 8.5 * DAY else "day"
+
+    def drawn(self, now: float) -> tuple[Step, int]:
+        """The step of a drawn chart, and how many are one bar, so that a bar has 8 px: 30 minutes of a day, 6 hours of
+        a week, a day of a month, a week of a year. Minutes are kept for two days."""
+        span = self.to - self.frm
+        if span <= 26 * HOUR and self.frm > now - 47 * HOUR:
+            return "minute", 1 if span <= HOUR else 5 if span <= 6 * HOUR else 30
+        if span <= 2 * DAY:
+            return "hour", 1
+        if span <= 15 * DAY:
+            return "hour", 6
+        return "day", 1 if span <= 120 * DAY else 7
 
 
 def viewer(handler: BaseHandler) -> Viewer:
@@ -97,6 +110,14 @@ def step_for(ask: UsageQuery, field: Field | None) -> Step:
         return ask.step
     hours = field in ("program", "project") and ask.filters.user is None
     return "hour" if hours and ask.step != "day" else "day"
+
+
+def drawn_by(ask: UsageQuery, field: Field | None, now: float) -> tuple[Step, int]:
+    """`UsageQuery.drawn`, no finer than what is kept of `field`."""
+    step, every = ask.drawn(now)
+    least = step_for(ask, field) if field in LABELS else step
+    coarser = STEPS.index(least) > STEPS.index(step)
+    return (least, 1) if coarser else (step, every)
 
 
 def metric(handler: BaseHandler) -> Metric:

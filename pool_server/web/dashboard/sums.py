@@ -25,16 +25,26 @@ def nameless(who: Viewer, ask: UsageQuery, field: str | None) -> bool:
 
 
 def series(
-    ledger: Ledger, who: Viewer, ask: UsageQuery, field: Field | None, step: Step, metric: Metric, top: int = 8
+    ledger: Ledger,
+    who: Viewer,
+    ask: UsageQuery,
+    field: Field | None,
+    step: Step,
+    metric: Metric,
+    top: int = 8,
+    *,
+    every: int = 1,
 ) -> dict[str, Any]:
     """`Queries.series` for this viewer. Raises ValueError for too many steps, Problem 400 for shares of others."""
     if not nameless(who, ask, field):
-        return ledger.series(field, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, top=top)
+        return ledger.series(
+            field, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, top=top, every=every
+        )
     if metric not in SUMMED:
         raise ProblemError(400, "bad_request", f"{metric} cannot be split by person here")
     mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
-    pool = ledger.series(None, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric)
-    own = ledger.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric)
+    pool = ledger.series(None, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, every=every)
+    own = ledger.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric, every=every)
     everyone, me = _values(pool), _values(own)
     others = [all_ - part for all_, part in zip(everyone, me, strict=True)]
     return {**pool, "series": [{"key": who.user, "values": me}, {"key": OTHERS, "values": others}]}

@@ -13,7 +13,7 @@ from pool_server.web.home import headroom
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 DAY_S = 86_400.0
-LEVELS = 6  # shades of the heat map, beside "nothing"
+LEVELS = 5  # shades of the heat map, beside "nothing"
 NAMED = 4  # people named beside an account
 ORDER = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
 
@@ -40,6 +40,7 @@ class Heat(NamedTuple):
     sentence: str
     since: str
     days: tuple[tuple[str, tuple[Cell, ...]], ...]
+    most: str = ""  # the fullest hour in words, for the legend
 
 
 class PersonUsage(NamedTuple):
@@ -72,7 +73,7 @@ def causes(total: Mapping[str, Any], *, own: bool) -> list[Cause]:
             continue
         words = labels.OUTCOMES[Outcome(key)]
         if key == Outcome.CLIENT_GONE and not own:
-            words = "stopped by the client"
+            words = "canceled by the client"
         found.append(Cause(key, words, count, 100 * count / total["requests"]))
     return found
 
@@ -115,7 +116,7 @@ def heat(found: Mapping[str, Any], frm: float, where: tzinfo) -> Heat:
     quiet = [hour for hour in range(24) if not any(day[hour] for day in cells)]
     words = f"Busiest on {DAYS[weekday]}s from {at:02d}:00 to {(at + 1) % 24:02d}:00"
     words += f"; nothing at all in {len(quiet)} of the 24 hours." if quiet else "; no hour of the day is always quiet."
-    return Heat(words, since, days)
+    return Heat(words, since, days, say(most))
 
 
 def _level(value: float, most: float) -> int:

@@ -17,6 +17,7 @@ class Gauge(NamedTuple):
     pace: float | None
     resets_at: float | None
     bare: str = ""  # what is said instead, without a bar
+    short: str = ""  # the window's own name, as "5h"
 
     @property
     def words(self) -> str:
@@ -50,14 +51,14 @@ def gauge(window: dict[str, Any], now: float) -> Gauge:
     resets_at = window.get("resets_at")
     used = window.get("used_percent")
     bare = extra_credits(used) if window["window"] == "credits" else ""
-    return Gauge(name, used, pace(window.get("seconds") or 0, resets_at, now), resets_at, bare)
+    return Gauge(name, used, pace(window.get("seconds") or 0, resets_at, now), resets_at, bare, window["window"])
 
 
 def extra_credits(used: float | None) -> str:
     """Credits that nobody ever bought look "100 % used"; most providers only say whether there are any."""
     if used is None or 0 < used < 100:
         return ""
-    return "extra credits: none left or none bought" if used else "extra credits: there are some"
+    return "extra credits: none" if used else "extra credits: available"
 
 
 def provider_rows(ctx: WebContext) -> list[ProviderRow]:
@@ -96,5 +97,5 @@ def state_words(row: dict[str, Any], now: float) -> str:
     head = f"{total} {accounts} ready" if ready == total else f"{ready} of {total} {accounts} ready"
     words = ", ".join([head, *others])
     if not ready and row.get("next_return"):
-        words += f"; comes back {format.within(row['next_return'], now)}"
+        words += f"; back {format.within(row['next_return'], now)}"
     return words

@@ -17,19 +17,28 @@ LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the client
 LOCAL_TICKET = "local"  # nothing is handed out that would need a secret
 KEY_PLACE = "YOUR-POOL-KEY"  # where the page's script puts a new key
 LATEST = 8
+MOST_CODE = 128  # characters of a code that an invitation link fills in
 
 
 class HomePage(PageHandler, abstract=True):
     """What the door, the friend's home and the local set-up page are made of."""
 
     def door(
-        self, *, status: int = 200, problem: ProblemError | None = None, name: str = "", returning: bool = False
+        self,
+        *,
+        status: int = 200,
+        problem: ProblemError | None = None,
+        name: str = "",
+        returning: bool = False,
+        code: str = "",
     ) -> None:
         """The page for whoever is not in; `problem` says what was wrong with the form just sent."""
-        self.page("door.html", title="Come in", status=status, problem=problem, name=name, returning=returning)
+        self.page(
+            "door.html", title="Sign in", status=status, problem=problem, name=name, returning=returning, code=code
+        )
 
     async def enter(self, cookie: str, *, first_key: str) -> None:
-        """The home of somebody who has just come in for the first time, with the key that is shown this once."""
+        """The home of somebody who has just come in for the first time, with the key that is shown once."""
         principal = self.ctx.users.session(cookie)
         if principal is None:
             raise ProblemError(401, "sign_in", "sign in first")
@@ -98,7 +107,8 @@ class Home(HomePage, access=Access.OPEN):
     async def get(self) -> None:
         principal = self.caller.principal
         if principal is None or self.caller.via == "key":
-            self.door()
+            back = bool(self.get_query_argument("back", ""))
+            self.door(returning=back, code=self.get_query_argument("code", "")[:MOST_CODE])
         elif principal.admin and not principal.local:
             await self.operator()
         else:

@@ -51,7 +51,7 @@ class Me(OwnHandler, access=Access.FRIEND):
 
 
 class Keys(OwnHandler, access=Access.FRIEND):
-    """`POST /api/keys` → `{"id","key","label"}`, the key shown this once."""
+    """`POST /api/keys` → `{"id","key","label"}`, the key shown once."""
 
     async def post(self) -> None:
         asked = self.body_as(NewKey)

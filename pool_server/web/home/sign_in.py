@@ -12,7 +12,7 @@ import msgspec
 from pool_server.users import RefusedError
 from pool_server.web.base.cross_site import JSON_OR_FORM
 from pool_server.web.base.handler import Access, ProblemError, denial
-from pool_server.web.home.home_page import HomePage
+from pool_server.web.home.home_page import MOST_CODE, HomePage
 
 
 class FriendLogin(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,7 +69,13 @@ class Login(HomePage, access=Access.OPEN):
     def _again(self, asked: FriendLogin, problem: ProblemError) -> None:
         if problem.retry_after is not None:
             self.set_header("Retry-After", str(max(1, round(problem.retry_after))))
-        self.door(status=problem.status_code, problem=problem, name=asked.name, returning=not asked.code)
+        self.door(
+            status=problem.status_code,
+            problem=problem,
+            name=asked.name,
+            returning=not asked.code,
+            code=asked.code[:MOST_CODE],
+        )
 
 
 class Logout(HomePage, access=Access.FRIEND):

@@ -14,7 +14,7 @@ import msgspec
 from pool_server.core.enums import Outcome, Provider
 from pool_server.core.models import Attempt, UsageRecord
 from pool_server.ledger import LogFilters
-from pool_server.web.base import labels
+from pool_server.web.base import format, labels
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.dashboard import query_params as asking
@@ -172,7 +172,7 @@ class RequestPage(PageHandler, access=Access.FRIEND):
             counts=story.counts(record.usage),
             row=row(record, Names(self.ctx, who), admin=who.admin),
             attempts=story.attempts(record, named=who.admin),
-            story=story.story(record) if who.admin else None,
+            story=story.story(record, format.zone(self.viewer_zone())) if who.admin else None,
             asked_for=story.asked_for(record),
             account_name=account,
             provider_name=provider,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, tzinfo
 from typing import Any, NamedTuple, TypeVar
 
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
@@ -13,7 +14,7 @@ from pool_server.web.dashboard.names import account
 W = TypeVar("W", bound=str)
 
 STRATEGIES = {
-    Strategy.BALANCED: "the one with the most useful room goes first",
+    Strategy.BALANCED: "the account with the most useful headroom goes first",
     Strategy.FILL_FIRST: "one account is filled before the next is begun",
     Strategy.ROUND_ROBIN: "everyone in turn",
     Strategy.PRIORITY: "the lowest priority number goes first",
@@ -146,29 +147,29 @@ def _line(attempt: Attempt, name: str, ms: float, *, named: bool) -> AttemptLine
     )
 
 
-def story(record: UsageRecord) -> Story:
-    """The last decision of an exchange."""
+def story(record: UsageRecord, where: tzinfo = UTC) -> Story:
+    """The last decision of an exchange. Its times are past ones and stand as clock times in the zone `where`."""
     decision = record.decision
     if not decision:
-        why = "How its account was chosen was not recorded." if record.account else "No account had to be chosen."
+        why = "How its account was selected was not recorded." if record.account else "No account had to be selected."
         return Story((why,), ())
     if "left_out" in decision:
         return Story((f"The decision was not kept: {decision['left_out']}.",), ())
-    sentences = [_outcome(decision, record.at), *_around(decision)]
+    sentences = [_outcome(decision, record.at, where), *_around(decision)]
     chosen = decision.get("account")
-    considered = tuple(_considered(row, chosen, record.at) for row in decision.get("candidates", ()))
+    considered = tuple(_considered(row, chosen, record.at, where) for row in decision.get("candidates", ()))
     return Story(tuple(sentences), considered)
 
 
-def _outcome(decision: dict[str, Any], at: float) -> str:
+def _outcome(decision: dict[str, Any], at: float, where: tzinfo) -> str:
     chosen = decision.get("account")
     if chosen:
         reason = decision.get("reason")
         why = worded(ChoiceReason, labels.CHOICES, reason) if reason else ""
-        return f"{account(chosen)} was chosen: {why}." if reason else f"{account(chosen)} was chosen."
+        return f"{account(chosen)} was selected: {why}." if reason else f"{account(chosen)} was selected."
     back = decision.get("retry_at")
     if back:
-        return f"No account could serve it; the nearest return was {format.within(back, at)}."
+        return f"No account could serve it; the nearest return was {format.clock(back, at, where)}."
     return "No account could serve it, and none was about to return."
 
 
@@ -176,7 +177,7 @@ def _around(decision: dict[str, Any]) -> list[str]:
     said = []
     pinned = decision.get("pinned")
     if pinned and pinned != decision.get("account"):
-        said.append(f"The conversation lives at {account(pinned)}.")
+        said.append(f"The conversation was with {account(pinned)}.")
     if decision.get("hard_lost"):
         said.append("Only one account knows the conversation, and it could not serve.")
     eligible = decision.get("eligible") or 0
@@ -184,21 +185,21 @@ def _around(decision: dict[str, Any]) -> list[str]:
     refused = decision.get("refused") or {}
     if refused:
         listed = "; ".join(f"{worded(Refusal, labels.REFUSALS, why)}: {count}" for why, count in refused.items())
-        said.append(f"Not taken into account — {listed}.")
+        said.append(f"Left out: {listed}.")
     strategy = decision.get("strategy")
     if strategy:
-        said.append(f"The rule in force: {worded(Strategy, STRATEGIES, strategy)}.")
+        said.append(f"Strategy: {worded(Strategy, STRATEGIES, strategy)}.")
     return said
 
 
-def _considered(row: dict[str, Any], chosen: str | None, at: float) -> Considered:
+def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinfo) -> Considered:
     refusal, score = row.get("refusal"), row.get("score")
     is_chosen = row["account"] == chosen
-    words = "chosen" if is_chosen else "could have served"
+    words = "selected" if is_chosen else "could have served"
     if refusal:
         words = worded(Refusal, labels.REFUSALS, refusal)
         if row.get("until"):
-            words += f", looked at again {format.within(row['until'], at)}"
+            words += f", back at {format.clock(row['until'], at, where)}"
     terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.get("terms", {}).items())
     return Considered(account(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
 

@@ -15,7 +15,7 @@ function ask(words, label) {
     const row = document.createElement("form");
     row.method = "dialog";
     row.className = "actions";
-    for (const [value, name, look] of [["yes", label, "primary"], ["no", "Leave it", ""]]) {
+    for (const [value, name, look] of [["yes", label, "primary"], ["no", "Cancel", ""]]) {
       const button = document.createElement("button");
       Object.assign(button, { value, textContent: name, className: look, autofocus: value === "no" });
       row.append(button);

@@ -7,15 +7,24 @@ function number(text) {
   return text === "" ? null : Number(text.replaceAll(",", ""));
 }
 
+// Any colour of the sheet as red, green and blue: a canvas is what turns it into them.
+const paint = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
+function rgb(colour) {
+  paint.clearRect(0, 0, 1, 1);
+  paint.fillStyle = colour;
+  paint.fillRect(0, 0, 1, 1);
+  return `rgb(${[...paint.getImageData(0, 0, 1, 1).data].slice(0, 3).join(", ")})`;
+}
+
 function colours(root) {
   const style = (selector) => getComputedStyle(selector);
   const probe = document.createElement("span");
   root.append(probe);
   const of = (name) => {
     probe.className = `swatch ${name}`;
-    return style(probe).backgroundColor;
+    return rgb(style(probe).backgroundColor);
   };
-  const found = { of, muted: of(""), ink: of("strong"), rule: style(root.querySelector(".plot")).borderColor };
+  const found = { of, muted: of(""), ink: of("strong"), rule: rgb(style(root.querySelector(".plot")).borderColor) };
   return { ...found, done: () => probe.remove() };
 }
 
@@ -43,7 +52,8 @@ function read(box, figure) {
         borderDash: (part) => (bridge(part) ? [2, 3] : undefined),
         borderColor: (part) => (bridge(part) ? faint(colour, 0.45) : undefined),
       },
-      backgroundColor: faint(colour, rows.length > DENSE ? 0.75 : 0.55),
+      backgroundColor: faint(colour, rows.length > DENSE ? 0.85 : 0.7),
+      ...(head.dataset.colour === "band" ? { fill: "-1", borderWidth: 0, backgroundColor: colour, order: 1 } : {}),
     };
   });
   look.done();
@@ -66,7 +76,7 @@ function short(value, kind) {
 }
 
 function said(value, kind) {
-  if (value === null) return "nothing to say";
+  if (value === null) return "no data";
   if (kind === "money") return `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
   if (kind === "percent") return `${value} %`;
   if (kind === "ms") return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;

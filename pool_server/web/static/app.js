@@ -5,11 +5,35 @@ import { startCopy } from "./copy.js";
 import { startLive } from "./live.js";
 import { startSetup } from "./setup.js";
 import { startTheme } from "./theme.js";
-import { startTimes } from "./times.js";
+import { refreshTimes, startTimes } from "./times.js";
 
 // A page that answers a form stands under the form's address; reloading it must not send the form again.
 const place = document.querySelector("[data-location]");
 if (place) history.replaceState(null, "", place.dataset.location);
+
+for (const box of document.querySelectorAll("[data-show]")) {
+  const field = box.form.elements[box.dataset.show];
+  box.closest("label").hidden = false;
+  box.addEventListener("change", () => {
+    field.type = box.checked ? "text" : "password";
+  });
+}
+
+// A row of a long list brings its particulars when it is opened.
+document.addEventListener(
+  "toggle",
+  async (event) => {
+    const body = event.target.open ? event.target.querySelector(":scope > [data-fetch]") : null;
+    if (!body) return;
+    const answer = await fetch(body.dataset.fetch, { headers: { Accept: "text/html" } }).catch(() => null);
+    if (!answer?.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    body.removeAttribute("data-fetch");
+    body.replaceChildren(...page.getElementById(event.target.id).querySelector(".body").childNodes);
+    refreshTimes(body);
+  },
+  true,
+);
 
 startTheme();
 startTimes();

@@ -6,7 +6,7 @@ export async function call(method, path, body) {
   try {
     answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch {
-    throw new Error("The pool cannot be reached just now.");
+    throw new Error("The pool cannot be reached right now.");
   }
   const value = await answer.json().catch(() => null);
   if (!answer.ok) throw new Error(value?.error?.message ?? `The pool answered ${answer.status}.`);

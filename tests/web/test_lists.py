@@ -1,0 +1,100 @@
+"""Long lists: searched, filtered, sorted and cut in the query, and small however long they are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.users.models import SERVER
+from pool_server.web.base.listing import PER_PAGE, matches, page_of
+from tests.web.pool import ADMIN, friends_settings, open_context
+from tests.web.site import Site
+
+ROWS = [{"id": f"u{n}", "name": f"Friend {n:03}", "note": "night owl" if n % 7 == 0 else ""} for n in range(120)]
+
+
+def cut(rows: list[dict[str, Any]], **chosen: str) -> Any:
+    asked = {"q": "", "page": "", **chosen}
+    return page_of(
+        rows,
+        asked,
+        path="/people",
+        keep=lambda row: matches(row, asked["q"], ("name", "note")),
+        key=lambda r: r["name"],
+    )
+
+
+@given(st.integers(0, 200), st.text(max_size=8))
+def test_every_row_is_on_one_page_whatever_page_is_asked_for(count: int, page: str) -> None:
+    rows = [{"name": f"{n:03}", "note": ""} for n in range(count)]
+    found = cut(rows, page=page)
+    assert len(found.rows) <= PER_PAGE
+    assert bool(found.rows) == bool(count)
+    seen, number = [], 1
+    while True:
+        part = cut(rows, page=str(number))
+        seen += part.rows
+        if not part.later:
+            break
+        number += 1
+    assert seen == rows
+
+
+def test_words_are_searched_in_every_field_and_kept_in_the_links() -> None:
+    found = cut(ROWS, q="OWL friend")
+    assert found.found == len([row for row in ROWS if row["note"]])
+    assert cut(ROWS, q="friend").later == "/people?q=friend&page=2"
+    assert not cut(ROWS, q="nobody").rows
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """200 accounts and 500 people."""
+    folder: Path = tmp_path_factory.mktemp("crowd")
+    (folder / "pool").mkdir()
+    for number in range(200):
+        path = folder / "pool" / f"openai_key-{number:03}.json"
+        path.write_text(json.dumps({"api_key": f"sk-FAKE-{number}", "base_url": "http://127.0.0.1:9/v1"}))
+        path.chmod(0o600)
+    with Site(lambda: open_context(folder, friends_settings())) as site:
+        for number in range(500):
+            site.run(lambda n=number: site.ctx.users.create_user(f"Friend {n:03}", actor=SERVER))
+        yield site, site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/people"])
+def test_a_crowd_is_a_small_page(crowded: tuple[Site, str], path: str) -> None:
+    site, session = crowded
+    page = site.get(path, Accept="text/html", Cookie=f"pool_session={session}")
+    assert page.status == 200
+    assert len(page.body) <= 100_000
+    assert "Next</a>" in page.text
+    assert page.text.index('id="add"') < page.text.index("key-000" if path == "/accounts" else "Friend 0")
+
+
+def test_lists_are_searched_filtered_and_sorted_by_the_address(crowded: tuple[Site, str]) -> None:
+    site, session = crowded
+
+    def named(path: str) -> list[str]:
+        page = site.get(path, Accept="text/html", Cookie=f"pool_session={session}").text
+        return re.findall(r'id="account-([^"]+)"|<a href="/people/u_\w+">([^<]+)</a>', page)
+
+    assert [one for one, _ in named("/accounts?q=key-042")] == ["openai:key-042"]
+    assert [one for one, _ in named("/accounts?provider=claude")] == ["claude:work"]
+    assert named("/accounts?state=needs_login") == []
+    assert [name for _, name in named("/people?q=friend+499")] == ["Friend 499"]
+    assert next(name for _, name in named("/people?sort=name&page=2")) == "Friend 050"
+    assert named("/people?state=disabled") == []
+
+
+def test_a_row_of_many_is_opened_by_its_address(crowded: tuple[Site, str]) -> None:
+    site, session = crowded
+    page = site.get("/accounts?id=openai%3Akey-007", Accept="text/html", Cookie=f"pool_session={session}").text
+    assert page.count('class="item"') == 1
+    assert "/admin/accounts/openai:key-007/test" in page
