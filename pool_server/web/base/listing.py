@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 PER_PAGE = 50
 
 
-class Listing(NamedTuple):
+class PageOfRows(NamedTuple):
     """One page of a list: its rows, how many there are in all and how many were asked for, links to its neighbours
     ("" = none)."""
 
@@ -34,7 +34,7 @@ def page_of(
     path: str,
     keep: Callable[[dict[str, Any]], bool],
     key: Callable[[dict[str, Any]], Any],
-) -> Listing:
+) -> PageOfRows:
     """`chosen` is what the address says; its "page" counts from 1, anything else in it is the first page."""
     every = list(rows)
     found = sorted((row for row in every if keep(row)), key=key)
@@ -47,7 +47,7 @@ def page_of(
         left = {name: value for name, value in chosen.items() if value and name != "page"}
         return f"{path}?{urlencode({**left, 'page': str(to)})}"
 
-    return Listing(
+    return PageOfRows(
         found[first : first + PER_PAGE],
         len(every),
         len(found),
