@@ -30,7 +30,7 @@ STATUS = RESPONSES_STATUS | {
 }
 
 # What makes a chunk more than a piece of text. Within JSON strings quotes are escaped, so a text never looks like it.
-_TELLING = re.compile(rb'"(?:usage"\s*:\s*\{|error"\s*:|finish_reason"\s*:\s*"[a-z])')
+_TELLING = re.compile(rb'"(?:usage"\s*+:\s*+\{|error"\s*+:|finish_reason"\s*+:\s*+"[a-z])')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"[a-z]')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _ERROR = re.compile(rb'"error"\s*:')
