@@ -216,7 +216,8 @@ class Peek(msgspec.Struct):
     `session` is the conversation id to pin by (already hashed when it was made from text), `session_source` says
     where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("turn_state", "…"). `objects`
     are the things kept by the provider that the body names. `usage_asked` says that a streamed completion is to tell
-    its usage, `stored` that the answer can be fetched again.
+    its usage, `stored` that the answer can be fetched again. `batch` are the models a batch's requests name, each with
+    the most tokens they may use; `batch_by_file`: its requests are in a file.
     """
 
     model: str = ""
@@ -231,6 +232,8 @@ class Peek(msgspec.Struct):
     usage_asked: bool = False
     objects: tuple[tuple[ObjectKind, str], ...] = ()
     stored: bool = False
+    batch: dict[str, int] = {}
+    batch_by_file: bool = False
 
 
 class ClientError(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from pool_server.core.models import Peek
 from pool_server.dialects.references import Reference, field_references, references
 from pool_server.dialects.session import find_session, opening_hash
 from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, text, whole
+from pool_server.dialects.wire.batches import google_batch, lines_of, message_batch
 from pool_server.dialects.wire.multipart import boundary, parts
 from pool_server.dialects.wire.sealed import first_signature, seal_id
 
@@ -98,6 +99,7 @@ class _Contents(msgspec.Struct):
     generation_config: _Generation | None = None
     session_id: Any = None
     sessionId: Any = None
+    model: Any = None
 
 
 class _CodeAssist(msgspec.Struct):
@@ -132,11 +134,17 @@ def peek(
     data = body if isinstance(body, bytes) else bytes(body)
     needed = operation in MODEL_CALLS or (bool(data) and operation not in _ANY_BODY)
     if dialect is Dialect.GEMINI or dialect is Dialect.CODE_ASSIST:
-        return _peek_gemini(dialect, path, headers, data, credential, needed)
+        peeked = _peek_gemini(dialect, path, headers, data, credential, needed)
+        if operation is Operation.BATCHES and data:
+            requests = google_batch(peeked.model, data)
+            peeked.batch, peeked.batch_by_file = requests.models, requests.by_file
+        return peeked
     found = _decode(data, _BODY, needed)
     peeked = _peek_openai(dialect, found, headers, data, credential)
     bare = dialect is Dialect.RESPONSES and _bare_items(found.input)
     peeked.objects = tuple(references(dialect, data, bare_items=bare))
+    if operation is Operation.BATCHES and dialect is Dialect.MESSAGES and data:
+        peeked.batch = message_batch(data).models
     peeked.stored = found.store is True or (found.store is not False and operation is Operation.RESPONSES)
     return peeked
 
@@ -150,10 +158,12 @@ def _peek_form(body: bytes | memoryview, mark: bytes) -> Peek:
     """A form's model and the objects its fields name. Raises BadBody."""
     models: set[str] = set()
     objects: list[Reference] = []
-    stream = False
-    for part in parts(body, mark):
+    stream = batch = False
+    found = parts(body, mark)
+    for part in found:
         if part.value is None:
             continue
+        batch = batch or (part.name, part.value.strip()) == ("purpose", "batch")
         if part.name == "model":
             models.add(part.value.strip())
         elif part.name == "stream":
@@ -161,7 +171,19 @@ def _peek_form(body: bytes | memoryview, mark: bytes) -> Peek:
         objects += field_references(part.name, part.value)
     if len(models) > 1:
         raise BadBodyError("the form names more than one model")
-    return Peek(model=models.pop() if models else "", stream=stream, objects=tuple(dict.fromkeys(objects)))
+    peeked = Peek(model=models.pop() if models else "", stream=stream)
+    if batch:
+        for part in found:
+            if part.name == "file":
+                requests = lines_of(body[part.start : part.end])
+                peeked.batch = _merged(peeked.batch, requests.models)
+                objects += requests.references
+    peeked.objects = tuple(dict.fromkeys(objects))
+    return peeked
+
+
+def _merged(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {model: one.get(model, 0) + other.get(model, 0) for model in (*one, *other)}
 
 
 def _decode(data: bytes, decoder: Decoder[B], needed: bool) -> B:
@@ -228,7 +250,8 @@ def _peek_gemini(
         request, model, outer = envelope.request or _Contents(), envelope.model or "", envelope.session_id or ""
     else:
         match = _GEMINI_PATH.search(path)
-        request, model, outer = _decode(data, _CONTENTS, needed), unquote(match[1]) if match else "", ""
+        request, outer = _decode(data, _CONTENTS, needed), ""
+        model = unquote(match[1]) if match else text(request.model)
     names = (
         ("session_id", text(request.session_id) or text(request.sessionId) or outer),
         ("x-client-request-id", headers.get("x-client-request-id", "")),

@@ -183,7 +183,10 @@ class Exchange:
             self.providers = (Provider(self.objects.holder.partition(":")[0]),)
         if error is not None and error.status == 404 and previous and not self.route.ids:
             return final_error.no_previous_response()
-        return error
+        ledger, users = self.rooms.ledger, self.rooms.users
+        return error or self.objects.spending_refused(
+            self.peek, lambda: users.standing(self.principal.user), lambda model, most: ledger.estimate(model, 0, most)
+        )
 
     # -- attempts
 

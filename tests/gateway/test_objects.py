@@ -55,7 +55,6 @@ def claude(block: dict[str, Any]) -> dict[str, Any]:
 KINDS: list[tuple[str, dict[str, str], str, Any, list[tuple[str, str, Any]]]] = [
     ("openai", {}, "/v1/files", "form", [
         ("GET", "/v1/files/{}", None), ("GET", "/v1/files/{}/content", None),
-        ("POST", "/v1/batches", {"input_file_id": "{}", "endpoint": "/v1/responses", "completion_window": "24h"}),
         ("POST", "/v1/vector_stores", {"file_ids": ["{}"]}),
         ("POST", "/v1/chat/completions", {"model": "gpt-6", "messages": [
             {"role": "user", "content": [{"type": "file", "file": {"file_id": "{}"}}]}]}),
@@ -281,6 +280,19 @@ def test_a_stored_completion_is_its_askers_alone(tmp_path: Path) -> None:
                 assert (status, len(stack.fakes.calls)) == (404, before)
             await send(stack, anna, "GET", path)
             assert len(stack.fakes.calls) == before + 1
+
+    run(test)
+
+
+def test_a_foreign_file_is_no_batch(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, accounts_of("openai"), **FRIENDS) as stack:
+            stack.fakes.keeper = Keeper()
+            anna, bert = await stack.key("anna"), await stack.key("bert")
+            ident = ident_of((await send(stack, anna, "POST", "/v1/files", form(purpose="batch")))[1])
+            before = len(stack.fakes.calls)
+            status, _ = await send(stack, bert, "POST", "/v1/batches", {"input_file_id": ident})
+            assert (status, len(stack.fakes.calls)) == (404, before)
 
     run(test)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pool_server import dialects
@@ -256,11 +257,12 @@ class HttpExchange:
                 stopped = self._gateway.rooms.users.stopped(x.principal)
                 if stopped is not None:
                     return final_error.denied(stopped)
-            x.look(
-                self._request.headers.fields,
-                await transport.plain() if body is None else body,
-                x.principal.key or x.principal.user,
-            )
+            data = await transport.plain() if body is None else body
+            look = partial(x.look, self._request.headers.fields, data, x.principal.key or x.principal.user)
+            if len(data) > _LOOKED_AT_ONCE:  # beside the loop, which would stand still
+                await asyncio.to_thread(look)
+            else:
+                look()
         except dialects.BodyTooLargeError as error:
             return ClientError(ErrorKind.TOO_LARGE, str(error), 413)
         except (dialects.BadEncodingError, dialects.BadBodyError) as error:

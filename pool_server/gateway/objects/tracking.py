@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pool_server import dialects
-from pool_server.core.enums import ObjectKind, Operation, Provider
+from pool_server.core.enums import ApiFamily, ObjectKind, Operation, Provider
 from pool_server.core.models import ClientError, Peek
+from pool_server.gateway.objects import spending
 from pool_server.gateway.objects.access import Claim, ObjectAccess
 from pool_server.gateway.objects.owners import Reference
 from pool_server.gateway.objects.uploads import Upload
@@ -24,6 +25,7 @@ class Tracking:
         self._principal = principal
         self._route = route
         self._stored = False
+        self._batch: dict[str, int] = {}  # what the requests of a batch may use, by model
         self._claim = Claim()
         self._kept: set[Reference] = set()
         self.upload: Upload | None = None
@@ -40,7 +42,7 @@ class Tracking:
         `skip` are ids that are known to be the caller's otherwise; with `forced` the caller has chosen an account that
         is theirs, where everything is.
         """
-        self._stored = peek.stored
+        self._stored, self._batch = peek.stored, peek.batch
         wanted = [one for one in (*self._route.ids, *peek.objects) if one not in skip]
         if self.upload is not None and not self.upload.started:
             wanted.append((ObjectKind.UPLOAD, self.upload.ticket))
@@ -48,13 +50,33 @@ class Tracking:
             self._claim = self._access.claim(self._principal, self._route.family, wanted, tuple(providers))
         return self._claim.error
 
+    def spending_refused(
+        self, peek: Peek, standing: Callable[[], spending.Standing], price: Callable[[str, int], float | None]
+    ) -> ClientError | None:
+        """What the caller's limits forbid of a call that has no single model in view; asked after `claim`."""
+        route = self._route
+        if self._principal.admin or self._principal.local:
+            return None
+        if route.operation is Operation.BATCHES and route.makes is not None:
+            by_file = peek.batch_by_file
+            if route.family is ApiFamily.OPENAI:
+                files = [owned for owned, (kind, _) in self._claim.mine if kind is ObjectKind.FILE]
+                by_file = not all(owned.models for owned in files)
+                self._batch = {model: most for owned in files for model, most in owned.models.items()}
+            return spending.file_not_read() if by_file else spending.batch_refused(self._batch, *standing(), price)
+        if route.works and not peek.model:
+            return spending.unnamed_model(standing()[0])
+        return None
+
     async def keep(self, account: str, meter: dialects.Meter) -> None:
         """Writes whose the objects are that the answer has brought so far; returns when that is durable."""
         brought = [one for one in self._brought(meter) if one[1] and one not in self._kept]
         if brought:
             self._kept.update(brought)
             key = self._principal.key if self.upload is not None else ""
-            await self._access.owners.keep(self._principal.user, self._route.family, brought, account, key=key)
+            await self._access.owners.keep(
+                self._principal.user, self._route.family, brought, account, models=self._batch, key=key
+            )
 
     async def ended(self, account: str, meter: dialects.Meter) -> None:
         """The answer came to its good end: writes what it made, moved or deleted, before its last byte goes out."""

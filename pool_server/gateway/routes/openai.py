@@ -109,9 +109,9 @@ VIDEOS = (
     Row("GET", "/videos/{video}", Operation.VIDEOS),
     Row("DELETE", "/videos/{video}", Operation.VIDEOS, deletes=True),
     Row("GET", "/videos/{video}/content", Operation.VIDEOS),
-    Row("POST", "/videos/{video}/remix", Operation.VIDEOS, makes=Kind.VIDEO),
-    Row("POST", "/videos/edits", Operation.VIDEOS, makes=Kind.VIDEO),
-    Row("POST", "/videos/extensions", Operation.VIDEOS, makes=Kind.VIDEO),
+    Row("POST", "/videos/{video}/remix", Operation.VIDEOS, makes=Kind.VIDEO, works=True),
+    Row("POST", "/videos/edits", Operation.VIDEOS, makes=Kind.VIDEO, works=True),
+    Row("POST", "/videos/extensions", Operation.VIDEOS, makes=Kind.VIDEO, works=True),
 )
 ROWS = (
     *RESPONSES,

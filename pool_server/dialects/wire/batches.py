@@ -1,0 +1,143 @@
+"""What the requests of a new batch ask for: their models and the most tokens they may use, and the objects they name.
+
+Sources: platform.claude.com "Batch processing" (`requests[].params`), OpenAI's API reference, "Batch" (a file of lines
+with `body`), ai.google.dev "Batch API" (`batch.inputConfig`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec.json import Decoder
+
+from pool_server.core.enums import Dialect
+from pool_server.dialects.references import Reference, TooManyReferencesError, references
+from pool_server.dialects.types import BadBodyError, text, whole
+
+USUAL_OUTPUT = 2_000  # tokens a request is taken to use that says no maximum
+MOST_MODELS = 64
+_BYTES_A_TOKEN = 4
+
+
+class BatchRequests(msgspec.Struct):
+    """`models`: each with the most tokens its requests may use, prompts by their size. `by_file`: the requests are in a
+    file that is not here."""
+
+    models: dict[str, int]
+    references: list[Reference] = []
+    by_file: bool = False
+
+
+class _Params(msgspec.Struct):
+    model: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+
+
+class _Message(msgspec.Struct):
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Messages(msgspec.Struct):
+    requests: list[_Message] = []
+
+
+class _Line(msgspec.Struct):
+    body: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_MESSAGES, _PARAMS, _LINE = Decoder(_Messages), Decoder(_Params), Decoder(_Line)
+
+
+def message_batch(body: bytes) -> BatchRequests:
+    """A message batch. Raises `BadBodyError`."""
+    return BatchRequests(_summed(_params(message.params) for message in _decoded(_MESSAGES, body).requests))
+
+
+def lines_of(body: bytes | memoryview) -> BatchRequests:
+    """A file of requests, one a line; no models where a line is none. Raises `TooManyReferencesError`."""
+    found = BatchRequests({})
+
+    def each() -> Iterator[tuple[str, int]]:
+        for line in bytes(body).splitlines():
+            if not line.strip():
+                continue
+            request = _decoded(_LINE, line).body
+            found.references += references(Dialect.RESPONSES, line, bare_items=True)
+            yield _params(request)
+
+    try:
+        found.models = _summed(each())
+    except TooManyReferencesError:
+        raise
+    except BadBodyError:
+        found.models = {}  # a file like any other, which no batch can be made of
+    found.references = list(dict.fromkeys(found.references))
+    return found
+
+
+def google_batch(model: str, body: bytes) -> BatchRequests:
+    """A Gemini batch of `model`, with its requests in it or in a file. Raises `BadBodyError`."""
+    try:
+        tree = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadBodyError("the batch is not valid JSON") from None
+    found = BatchRequests({})
+
+    def each() -> Iterator[tuple[str, int]]:
+        yield model, len(body) // _BYTES_A_TOKEN
+        for key, value in _fields(tree):
+            if key in ("fileName", "file_name"):
+                found.by_file = True
+            elif key == "model":
+                yield text(value).removeprefix("models/"), 0
+            elif key == "request":
+                config = _either(value, "generationConfig", "generation_config")
+                yield model, whole(_either(config, "maxOutputTokens", "max_output_tokens")) or USUAL_OUTPUT
+
+    found.models = _summed(each())
+    return found
+
+
+def _fields(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Every field of the tree but those of a request's own content."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                yield key, value
+                if key not in ("contents", "metadata", "tools", "systemInstruction", "system_instruction"):
+                    waiting.append(value)
+
+
+def _either(node: Any, *names: str) -> Any:
+    return next((node[name] for name in names if name in node), None) if isinstance(node, dict) else None
+
+
+def _params(raw: msgspec.Raw) -> tuple[str, int]:
+    """A request's model and the most tokens it may use."""
+    params = _decoded(_PARAMS, raw)
+    most = whole(params.max_output_tokens) or whole(params.max_completion_tokens) or whole(params.max_tokens)
+    return text(params.model), len(bytes(raw)) // _BYTES_A_TOKEN + (most or USUAL_OUTPUT)
+
+
+def _summed(requests: Iterable[tuple[str, int]]) -> dict[str, int]:
+    models: dict[str, int] = {}
+    for model, tokens in requests:
+        models[model] = models.get(model, 0) + tokens
+        if len(models) > MOST_MODELS:
+            raise BadBodyError(f"the batch names more than {MOST_MODELS} models")
+    return models
+
+
+def _decoded(decoder: Decoder[Any], raw: bytes | msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadBodyError("a request of the batch is not a JSON object") from None

@@ -1,0 +1,73 @@
+"""Do a user's limits let in what has no single model in view: batches, and calls that name no model? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+from pool_server.core.enums import Denial, ErrorKind
+from pool_server.core.models import ClientError
+from pool_server.core.settings import Limits
+
+# The limits in effect, and for each that is counted what is used and when it frees.
+Standing = tuple[Limits, Mapping[str, float], Mapping[str, float | None]]
+
+_TOKENS = ("tokens_5h", "tokens_day", "tokens_week", "tokens_month")
+_COSTS = ("cost_day", "cost_week", "cost_month")
+
+
+def unnamed_model(limits: Limits) -> ClientError | None:
+    """What is told of a call that names no model although one is to work for it."""
+    if limits.models is None:
+        return None
+    message = "Your access is limited to certain models, and this call names none; name the model."
+    return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.MODEL.value)
+
+
+def batch_refused(
+    models: Mapping[str, int],
+    limits: Limits,
+    used: Mapping[str, float],
+    frees: Mapping[str, float | None],
+    price: Callable[[str, int], float | None],
+) -> ClientError | None:
+    """What is told of a batch that goes beyond the limits. `models`: each with the most tokens its requests may use;
+    `used` and `frees` by the limits' names; `price` is what so many tokens of a model may cost, None = not known."""
+    for model in models:
+        if limits.models is not None and not _matches(model, limits.models):
+            named = f"the model {model[:100]}" if model else "a request that names no model"
+            return ClientError(
+                ErrorKind.FORBIDDEN, f"Your access does not include {named}.", 403, code=Denial.MODEL.value
+            )
+    tokens = sum(models.values())
+    costs = [price(model, most) for model, most in models.items()]
+    cost = sum(one for one in costs if one is not None)
+    for name in (*_TOKENS, *_COSTS):
+        most = getattr(limits, name)
+        asked = tokens if name in _TOKENS else cost
+        if most is not None and used.get(name, 0) + asked > most:
+            return _too_much(name, asked, most, used.get(name, 0), frees.get(name))
+    return None
+
+
+def _too_much(name: str, asked: float, most: float, used: float, frees: float | None) -> ClientError:
+    kind, _, window = name.partition("_")
+    unit = "tokens" if kind == "tokens" else "dollars"
+    message = (
+        f"This batch may use {asked:,.0f} {unit}; of your {most:,.0f} a {window} {max(0.0, most - used):,.0f} are left."
+    )
+    later = frees if asked <= most else None  # what never fits need not wait
+    return ClientError(ErrorKind.LIMIT, message, 429, later, code=name)
+
+
+def file_not_read() -> ClientError:
+    """What is told of a batch whose requests are in a file the pool has not read."""
+    message = (
+        "The pool has not read this file as a batch's input. Send the requests with the call, or upload the file "
+        "with purpose=batch in one piece."
+    )
+    return ClientError(ErrorKind.BAD_REQUEST, message, 400)
+
+
+def _matches(model: str, patterns: list[str]) -> bool:
+    return bool(model) and any(fnmatchcase(model.lower(), pattern.lower()) for pattern in patterns)
