@@ -109,6 +109,7 @@ class Exchange:
         native = not self.rooms.settings.models.translate or serves_natively(
             credential, route.operation, route.dialect, peek.model, own_dialect=own
         )
+        self.objects.translated = False
         if native and (credential.provider is not Provider.CODEX or self.resumed):
             return None
         terms = CallTerms(
@@ -122,7 +123,9 @@ class Exchange:
             refused=self.ruled,
             now=self.at,
         )
-        return await translate(terms, credential, self.upcall, plain, native=native)
+        made = await translate(terms, credential, self.upcall, plain, native=native)
+        self.objects.translated = made is not None
+        return made
 
     # -- before the first attempt
 

@@ -29,6 +29,7 @@ class Tracking:
         self._claim = Claim()
         self._kept: set[Reference] = set()
         self.upload: Upload | None = None
+        self.translated = False  # the answer is of another API: its ids mean nothing to the client
 
     @property
     def holder(self) -> str:
@@ -91,6 +92,8 @@ class Tracking:
 
     def _brought(self, meter: dialects.Meter) -> list[Reference]:
         route = self._route
+        if self.translated:
+            return []
         if self.upload is not None and self.upload.started:
             return [(ObjectKind.UPLOAD, self.upload.ticket)]
         if route.operation in _MODEL_CALLS:
