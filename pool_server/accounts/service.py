@@ -28,7 +28,7 @@ from pool_server.core.enums import AccountState, FaultKind, Operation, Provider,
 from pool_server.core.models import Fault, HttpRequest, WindowObservation
 from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, UsageAnswer
+from pool_server.providers import SPECS, Credential, UsageAnswer
 from pool_server.storage import Store
 from pool_server.storage.write_behind import WriteBehind
 
@@ -411,6 +411,14 @@ class Accounts:
         self._roster.follow()
         self._view.advance(now)
         return now
+
+    def offered(self) -> list[Provider]:
+        """The providers with accounts here, and those that every pool is about: not each preset nobody uses."""
+        return [one for one, spec in SPECS.items() if not spec.preset or self.present(one)]
+
+    def present(self, provider: Provider) -> bool:
+        """Does the pool have an account of this provider?"""
+        return bool(self._view.by_provider.get(provider))
 
     def summary(self) -> list[dict[str, Any]]:
         """Per provider: accounts by state, room, windows, nearest return."""

@@ -95,6 +95,8 @@ def disable(account: str, config: str | None) -> None:
 )
 @click.option("--auth", help="How the key is shown: bearer, x-api-key or api-key.")
 @click.option("--model", "models", multiple=True, help="A model it serves, or a pattern; all when left out.")
+@click.option("--region", help="Where the vendor has several: which.")
+@click.option("--resource", help="Azure's name for what was made there.")
 @click.option("--label", help="What the pages call it.")
 @config_option
 def add_key(provider: str, name: str | None, config: str | None, **said: Any) -> None:

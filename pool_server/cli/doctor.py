@@ -183,12 +183,11 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         else:
             yield from _look_at_file(file, settings, now, lost.get(file.account))
     yield from _look_whether_writable(vault, folder)
-    signed_in = {
-        item.found.provider for item in vault.items.values() if item.credential.kind is not CredentialKind.API_KEY
-    }
-    for provider in sorted(signed_in):
-        if notice := SPECS[provider].notice:
-            yield Finding(f"{SPECS[provider].label} sign-ins", WARNING, notice)
+    there = {(item.found.provider, item.credential.kind is CredentialKind.API_KEY) for item in vault.items.values()}
+    for provider, is_key in sorted(there):
+        spec = SPECS[provider]
+        if spec.notice and is_key is spec.preset:
+            yield Finding(f"{spec.label} {'keys' if is_key else 'sign-ins'}", WARNING, spec.notice)
     if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)

@@ -63,6 +63,7 @@ class Upstreams(Section, frozen=True):
     code_assist: str = "https://cloudcode-pa.googleapis.com"
     gemini: str = "https://generativelanguage.googleapis.com"
     qwen: str = "https://dashscope.aliyuncs.com/compatible-mode"
+    presets: dict[str, str] = {}  # preset → the origin that stands for its hosts
 
 
 class TokenUrls(Section, frozen=True):

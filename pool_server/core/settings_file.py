@@ -235,6 +235,12 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _preset_origins(table: dict[str, str]) -> dict[str, str]:
+    for name in table:
+        Provider(name)
+    return {name: _url(text) for name, text in table.items()}
+
+
 def _optional_url(text: str) -> str:
     return _url(text) if text else text
 
@@ -285,6 +291,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "listen_addr": (_listen, "host:port, [v6]:port, :port or a port (0 to 65535)"),
     "public_url": (_optional_url, f"{_URL}, or empty"),
     "upstreams": (_url, _URL),
+    "upstreams.presets": (_preset_origins, f"a table of presets, each {_URL}"),
     "token_urls": (_url, _URL),
     "trusted_proxies": (_networks, 'addresses or networks, as in ["127.0.0.1", "10.0.0.0/8"]'),
     "friend_code": (_password, "text of at most 72 bytes that is not blank"),

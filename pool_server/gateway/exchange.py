@@ -148,6 +148,11 @@ class Exchange:
         tokens_in = self.request_bytes // dialects.BYTES_A_TOKEN
         tokens_out = min(self.peek.max_output or REQUEST_OUTPUT, _OUTPUT_CAP) * self.requests
         cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
+        allowed = self.rooms.users.providers(self.principal)
+        if allowed is not None:  # where none is left, the first one's refusal says why
+            present = self.rooms.accounts.present
+            kept = tuple(one for one in self.providers if one in allowed and present(one))
+            self.providers = kept or self.providers[:1]
         provider = self.providers[0] if self.providers else None
         room = self.rooms.gauge.percent(provider) if provider is not None else None
         answer = await self.rooms.users.reserve_or_wait(

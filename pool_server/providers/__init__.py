@@ -24,6 +24,8 @@ from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.gemini.module import Gemini
 from pool_server.providers.keys import base_for, refuse_unnamed
 from pool_server.providers.openai.module import OpenAI
+from pool_server.providers.presets.data import PRESETS
+from pool_server.providers.presets.module import PresetModule
 from pool_server.providers.qwen.module import Qwen
 from pool_server.providers.redact import HIDDEN, redact, short
 from pool_server.providers.requests import client_headers
@@ -34,6 +36,7 @@ _CODEX = Codex()
 _MODULES: dict[Provider, ProviderModule] = {
     module.spec.provider: module for module in (_CODEX, Claude(), Gemini(), Qwen(), OpenAI())
 }
+_MODULES |= {provider: PresetModule(provider, preset) for provider, preset in PRESETS.items()}
 SPECS: dict[Provider, ProviderSpec] = {provider: module.spec for provider, module in _MODULES.items()}
 
 

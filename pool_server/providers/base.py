@@ -113,7 +113,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     credential file without a credential lacks, `owned` are the fields the pool writes into its files (dotted).
     `usage_least_s` is the shortest interval its usage endpoint bears, `refresh_needs` the environment variables
     without which its sign-ins cannot be refreshed, `notice` what people should know of its sign-in today. `unnamed`:
-    files whose names say no vendor are this one's. `family` is whose API its paths belong to where vendors share one.
+    files whose names say no vendor are this one's. `preset`: it is data of presets.toml.
+    `family` is whose API its paths belong to where vendors share one.
     """
 
     provider: Provider
@@ -129,6 +130,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     refresh_needs: tuple[str, ...] = ()
     notice: str = ""
     unnamed: bool = False
+    preset: bool = False
 
 
 class ProviderModule(ABC):

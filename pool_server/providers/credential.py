@@ -42,7 +42,8 @@ class Credential(msgspec.Struct, frozen=True):
     Assist project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns it is
     limited to; empty = all. Of an API key: `base_url` is the endpoint of its own ("" = the vendor's; `exact_base` =
     nothing but the operation is appended), `dialects` it is asked in, `guessed` those of them its file does not name
-    and which are asked for only where no other account serves them. `expires_at` and `issued_at` speak of the access
+    and which are asked for only where no other account serves them, `places` what stands for the variable parts of
+    its vendor's hosts. `expires_at` and `issued_at` speak of the access
     token; None = not known. `last_refresh` is what the file says.
     """
 
@@ -60,6 +61,7 @@ class Credential(msgspec.Struct, frozen=True):
     dialects: tuple[Dialect, ...] = ()
     guessed: tuple[Dialect, ...] = ()
     auth: KeyAuth = KeyAuth.BEARER
+    places: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
     plan: str = ""
     tier: str = ""

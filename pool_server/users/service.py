@@ -350,6 +350,11 @@ class Users:
         use, marks = self._book.read(user_id)
         return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
 
+    def providers(self, principal: Principal) -> list[str] | None:
+        """The providers the caller may use at all, None = every one."""
+        view = self._directory.view(principal.user)
+        return view.limits.providers if view is not None else None
+
     def page_token(self, cookie: str) -> str:
         """What a form of the browser session with this cookie must carry."""
         return self._signer.page_token(cookie)

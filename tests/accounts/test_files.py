@@ -96,8 +96,8 @@ def test_a_file_with_a_byte_order_mark_is_read_and_stays_readable(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("kimi_work.json", {"api_key": "sk-1234567890"}, "its name says no provider"),
-        ("openrouter_me.json", {"api_key": "sk-or-v1-1234567890"}, "openai_openrouter_me.json"),
+        ("mystery_work.json", {"api_key": "sk-1234567890"}, "its name says no provider"),
+        ("router.json", {"api_key": "sk-or-v1-1234567890"}, "openrouter_router.json"),
         ("work.json", claude(), "name the file claude_work.json"),
         ("anything.json", {"api_key": "k" * 30, "base_url": "https://ai.example.com"}, "its name says no provider"),
     ],

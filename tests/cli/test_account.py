@@ -93,10 +93,10 @@ def test_a_list_tells_each_host_and_the_files_that_cannot_be_used(sh: Shell, fol
     write_pool(
         folder / "pool", [key_account("claude:a"), key_account("openai:b", base_url="https://ai.example.com/v1")]
     )
-    (folder / "pool/kimi_work.json").write_text('{"api_key": "sk-0123456789"}')
+    (folder / "pool/mystery_work.json").write_text('{"api_key": "sk-0123456789"}')
     listed = sh("account", "list").out
     assert "api.anthropic.com" in listed and "ai.example.com" in listed
-    assert "kimi_work.json" in listed and "its name says no provider" in listed
+    assert "mystery_work.json" in listed and "its name says no provider" in listed
     assert [row["hosts"] for row in sh("account", "list", "--json").json] == [["api.anthropic.com"], ["ai.example.com"]]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, client_headers, provider_module
+from pool_server.providers import SPECS, Credential, client_headers, provider_module
+from pool_server.providers.presets.data import PRESETS
 
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 SENTINELS = ("S3NTINEL-access-0001", "S3NTINEL-refresh-0002", "S3NTINEL-apikey-0003", "S3NTINEL-client-0004")
@@ -57,6 +58,8 @@ def google_file(**changes: Any) -> dict[str, Any]:
     }
 
 
+OWN = [provider for provider, spec in SPECS.items() if not spec.preset]  # the vendors with a module of their own
+
 FILES: dict[Provider, dict[str, Any]] = {
     Provider.CODEX: codex_file(),
     Provider.CLAUDE: claude_file(),
@@ -65,7 +68,7 @@ FILES: dict[Provider, dict[str, Any]] = {
     Provider.OPENAI: {"api_key": KEY},
 }
 KEY_FILES: dict[Provider, dict[str, Any]] = {
-    provider: {"OPENAI_API_KEY" if provider is Provider.CODEX else "api_key": KEY} for provider in Provider
+    provider: {"OPENAI_API_KEY" if provider is Provider.CODEX else "api_key": KEY} for provider in OWN
 }
 
 
@@ -78,9 +81,27 @@ _BY_PATH = {
 }
 
 
+PRESET_KEYS = {
+    Provider.KIMI: f"sk-kimi-{KEY}", Provider.OPENROUTER: f"sk-or-v1-{KEY}", Provider.GROQ: f"gsk_{KEY}",
+    Provider.XAI: f"xai-{KEY}", Provider.FIREWORKS: f"fw_{KEY}", Provider.CEREBRAS: f"csk-{KEY}",
+    Provider.NVIDIA: f"nvapi-{KEY}", Provider.HUGGINGFACE: f"hf_{KEY}", Provider.GITHUB: f"ghp_{KEY}",
+    Provider.ALIBABA: f"sk-sp-{KEY}",
+}  # fmt: skip
+
+
+def preset_file(provider: Provider, **more: object) -> dict[str, Any]:
+    """The file of a preset's account, with what its hosts need."""
+    places = {
+        name: f"{name}-1" for name in PRESETS[provider].places if not (name == "region" and PRESETS[provider].regions)
+    }
+    return {"api_key": PRESET_KEYS.get(provider, f"sk-{KEY}"), **places, **more}
+
+
 def cred(provider: Provider, data: object = None, *, key: bool = False) -> Credential:
     """The credential of a file of this provider: a usual sign-in, an API key, or `data`."""
-    chosen = data if data is not None else (KEY_FILES if key else FILES)[provider]
+    if data is None:
+        data = preset_file(provider) if provider in PRESETS else (KEY_FILES if key else FILES)[provider]
+    chosen = data
     return provider_module(provider).parse(chosen, f"{provider}:joe", now=NOW)
 
 

@@ -283,7 +283,9 @@ def test_no_agent_is_invented_for_a_client_and_ours_is_named(provider: Provider,
 @given(st.sampled_from(list(Provider)), st.booleans(), st.text(max_size=60), st.text(max_size=60))
 def test_no_path_leaves_the_base(provider: Provider, key: bool, path: str, query: str) -> None:
     found = cred(provider, key=key)
-    settings = Settings(upstreams=Upstreams(**dict.fromkeys(Upstreams.__struct_fields__, "http://127.0.0.1:9/base")))
+    base = "http://127.0.0.1:9/base"
+    moved = {**dict.fromkeys(Upstreams.__struct_fields__, base), "presets": {provider.value: base}}
+    settings = Settings(upstreams=Upstreams(**moved))
     found = msgspec.structs.replace(found, resource_url="")
     upcall = call("/" + path.partition("?")[0], query=query, dialect=Dialect.RESPONSES)
     url = provider_module(provider).prepare(found, upcall, settings).url

@@ -13,7 +13,7 @@ from pool_server.core.enums import FaultKind, Provider, Source
 from pool_server.core.models import HttpAnswer, WindowObservation
 from pool_server.providers import Credits, UsageAnswer, provider_module
 from pool_server.providers.windows import snap, window_name
-from tests.providers.make import ACCESS, KEY, NOW, SETTINGS, answered, claude_file, cred, google_file
+from tests.providers.make import ACCESS, KEY, NOW, OWN, SETTINGS, answered, claude_file, cred, google_file
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
 DAY = 86400
@@ -307,7 +307,7 @@ def test_usage_requests() -> None:
     gemini = provider_module(GEMINI).usage_request(cred(GEMINI), SETTINGS)
     assert gemini is not None and json.loads(gemini.body) == {"project": "proj-1"}
     assert gemini.url == "https://cloudcode-pa.googleapis.com/v1internal:retrieveUserQuota"
-    for provider in Provider:
+    for provider in OWN:
         assert provider_module(provider).usage_request(cred(provider, key=True), SETTINGS) is None
     silent = [
         (CLAUDE, {"claudeAiOauth": {"accessToken": ACCESS}}),

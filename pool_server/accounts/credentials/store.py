@@ -259,8 +259,8 @@ class CredentialStore:
         cred, options = item.credential, item.options
         refreshable = cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
         cohort = (
-            cred.kind, cred.base_url, cred.exact_base, cred.dialects, cred.guessed, cred.auth, cred.models, cred.plan,
-            cred.tier, cred.resource_url, cred.fedramp, cred.scopes, bool(cred.project),
+            cred.kind, cred.base_url, cred.exact_base, cred.dialects, cred.guessed, cred.auth, cred.places,
+            cred.models, cred.plan, cred.tier, cred.resource_url, cred.fedramp, cred.scopes, bool(cred.project),
         )  # fmt: skip
         return AccountFacts(
             id=account_id, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed, plan=cred.plan,

@@ -136,9 +136,7 @@ def _rest(live: AccountHealth, fault: Fault, scope: str, now: float, current: st
         if not tested:
             until = max(until, old.until)
         since = old.since
-    rest = Cooldown(
-        fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare, length_s=until - now
-    )
+    rest = Cooldown(fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare, length_s=until - now)
     if old is not None:
         rest.probed_at = now if old.probing else old.probed_at
     live.rests[scope] = rest

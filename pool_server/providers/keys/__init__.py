@@ -3,7 +3,15 @@ file it came in."""
 
 from __future__ import annotations
 
-from pool_server.providers.keys.endpoint import KeySpec, base_for, key_headers, prepare, serves, test_request
+from pool_server.providers.keys.endpoint import (
+    KeySpec,
+    base_for,
+    key_headers,
+    prepare,
+    prepare_at,
+    serves,
+    test_request,
+)
 from pool_server.providers.keys.naming import belongs_to, refuse_unnamed
 from pool_server.providers.keys.reading import read_key, refuse_addresses
 
@@ -13,6 +21,7 @@ __all__ = [
     "belongs_to",
     "key_headers",
     "prepare",
+    "prepare_at",
     "read_key",
     "refuse_addresses",
     "refuse_unnamed",

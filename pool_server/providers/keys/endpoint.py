@@ -60,7 +60,11 @@ def base_for(cred: Credential, dialect: Dialect, upstream: str) -> str:
 
 def prepare(cred: Credential, call: ClientCall, upstream: str) -> UpstreamRequest:
     """The upstream request of a client's call with an API key."""
-    base = base_for(cred, call.dialect, upstream)
+    return prepare_at(base_for(cred, call.dialect, upstream), call, key_headers(cred))
+
+
+def prepare_at(base: str, call: ClientCall, own: list[tuple[str, str]]) -> UpstreamRequest:
+    """The upstream request of a client's call at `base`, with the headers that show the key."""
     if call.dialect is Dialect.GEMINI:
         path = _google_path(base, call.path)
     else:
@@ -68,7 +72,6 @@ def prepare(cred: Credential, call: ClientCall, upstream: str) -> UpstreamReques
     url = join(base, path, call.query)
     if call.websocket:
         url = websocket_url(url)
-    own = key_headers(cred)
     if call.dialect is Dialect.MESSAGES and not any(name.lower() == ANTHROPIC_VERSION[0] for name, _ in call.headers):
         own.append(ANTHROPIC_VERSION)
     return UpstreamRequest(call.method, url, upstream_headers(call.headers, own))
@@ -83,11 +86,12 @@ def _google_path(base: str, path: str) -> str:
     return path if named or path.startswith("/upload/") else f"/v1beta{path}"
 
 
-def key_headers(cred: Credential) -> list[tuple[str, str]]:
-    """The header that shows the key."""
-    if cred.auth is KeyAuth.NONE:
+def key_headers(cred: Credential, auth: KeyAuth | None = None) -> list[tuple[str, str]]:
+    """The header that shows the key, as its file says unless `auth` does."""
+    auth = auth or cred.auth
+    if auth is KeyAuth.NONE or not cred.api_key:
         return []
-    return [bearer(cred.api_key)] if cred.auth is KeyAuth.BEARER else [(cred.auth.value, cred.api_key)]
+    return [bearer(cred.api_key)] if auth is KeyAuth.BEARER else [(auth.value, cred.api_key)]
 
 
 def serves(cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:

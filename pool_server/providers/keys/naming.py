@@ -17,7 +17,7 @@ _KEY_FIELDS = {
     "DASHSCOPE_API_KEY": Provider.QWEN,
     "OPENAI_API_KEY": Provider.OPENAI,
 }
-_PREFIXES = ", ".join(f"{one}_…" for one in Provider if one is not Provider.OPENAI)
+_PREFIXES = "claude_…, codex_…, gemini_…, qwen_…, a vendor's of docs/accounts.md"
 
 
 def refuse_unnamed(data: Mapping[str, Any], stem: str) -> None:
@@ -59,9 +59,7 @@ def belongs_to(data: Mapping[str, Any], stem: str) -> str:
     if found is None:
         return ""
     vendor, providers = found
-    if providers:
-        return f"this is a key of {vendor}; name the file {_called(providers[0], stem)}"
-    return f"this is a key of {vendor}; name the file {_called(Provider.OPENAI, stem)} and write its base_url"
+    return f"this is a key of {vendor}; name the file {_called(providers[0], stem)}"
 
 
 def _called(provider: Provider, stem: str) -> str:

@@ -16,14 +16,15 @@ _FORMS: tuple[tuple[str, str, tuple[Provider, ...]], ...] = (
     ("sk-ant-", "Anthropic", (Provider.CLAUDE,)),
     ("AIza", "Google", (Provider.GEMINI,)),
     ("sk-proj-", "OpenAI", (Provider.OPENAI, Provider.CODEX)),
-    ("sk-or-", "OpenRouter", ()),
-    ("sk-kimi-", "Kimi Code", ()),
-    ("gsk_", "Groq", ()),
-    ("xai-", "xAI", ()),
-    ("nvapi-", "NVIDIA", ()),
-    ("hf_", "Hugging Face", ()),
-    ("github_pat_", "GitHub", ()),
-    ("ghp_", "GitHub", ()),
+    ("sk-or-", "OpenRouter", (Provider.OPENROUTER,)),
+    ("sk-kimi-", "Kimi Code", (Provider.KIMI,)),
+    ("sk-sp-", "Alibaba's Coding Plan", (Provider.ALIBABA,)),
+    ("gsk_", "Groq", (Provider.GROQ,)),
+    ("xai-", "xAI", (Provider.XAI,)),
+    ("nvapi-", "NVIDIA", (Provider.NVIDIA,)),
+    ("hf_", "Hugging Face", (Provider.HUGGINGFACE,)),
+    ("github_pat_", "GitHub", (Provider.GITHUB,)),
+    ("ghp_", "GitHub", (Provider.GITHUB,)),
 )
 
 # The operation's own path, which people paste along with the address: what is before it is the base, as written.
@@ -45,13 +46,13 @@ def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) ->
     key = fields.token(*spec.fields)
     if not key:
         return None
-    _refuse_unread(fields)
+    refuse_unread(fields)
     if fields.given("region"):
         raise CredentialRejectedError("region cannot be honoured here; write the region's base_url")
     address = fields.url("base_url", scheme="https")
     base = _ENDPOINT.sub("", address)
     if not base:
-        _refuse_foreign(provider, key)
+        refuse_foreign(provider, key)
     said = _dialects(fields)
     models = fields.texts("models")
     spoken = said or spec.dialects
@@ -75,10 +76,10 @@ def refuse_addresses(fields: Fields) -> None:
     for name in _KEYS_ALONE:
         if fields.given(name):
             raise CredentialRejectedError(f"{name} is for API keys; a sign-in goes to its provider alone")
-    _refuse_unread(fields)
+    refuse_unread(fields)
 
 
-def _refuse_unread(fields: Fields) -> None:
+def refuse_unread(fields: Fields) -> None:
     """An address under another name than ours would be passed over, and the secret go elsewhere."""
     for name in fields.names():
         if name not in _READ and _ADDRESS.fullmatch(name) and fields.given(name):
@@ -90,7 +91,7 @@ def vendor_of(key: str) -> tuple[str, tuple[Provider, ...]] | None:
     return next(((vendor, own) for form, vendor, own in _FORMS if key.startswith(form)), None)
 
 
-def _refuse_foreign(provider: Provider, key: str) -> None:
+def refuse_foreign(provider: Provider, key: str) -> None:
     if (found := vendor_of(key)) is not None:
         vendor, own = found
         if provider not in own:

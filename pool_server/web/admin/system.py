@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from pool_server.core.enums import AccountState, Provider
+from pool_server.core.enums import AccountState
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access
 from pool_server.web.base.page import PageHandler
@@ -56,7 +56,7 @@ class Snapshot:
         accounts = GaugeMetricFamily("pool_accounts", "Accounts by state", labels=["provider", "state"])
         room = GaugeMetricFamily("pool_room_percent", "Headroom left, where it is known", labels=["provider"])
         in_flight = GaugeMetricFamily("pool_account_exchanges", "Exchanges in flight", labels=["provider"])
-        for provider in Provider:
+        for provider in self.ctx.accounts.offered():
             row = by_provider.get(provider, {})
             for state in AccountState:
                 accounts.add_metric([provider, state], row.get("accounts", {}).get(state, 0))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from pool_server.core.enums import AccountState, Provider
+from pool_server.core.enums import AccountState
 from pool_server.ledger import Field, Ledger, Metric
 from pool_server.users import FLOOR_COST
 from pool_server.web.base import labels
@@ -193,7 +193,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             "dates": dates,
             "choices": {
                 "user": _choices([row["key"] for row in found.people if row["key"]], picked.user, names.user),
-                "provider": [(one.value, labels.PROVIDERS[one]) for one in Provider],
+                "provider": [(one.value, labels.PROVIDERS[one]) for one in self.ctx.accounts.offered()],
                 "model": _choices([row["key"] for row in found.models if row["key"]], picked.model, str),
                 "account": _choices([row["key"] for row in found.accounts if row["key"]], picked.account, str),
             },

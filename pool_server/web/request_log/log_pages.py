@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from pool_server.core.enums import Outcome, Provider
+from pool_server.core.enums import Outcome
 from pool_server.core.models import Attempt, UsageRecord
 from pool_server.ledger import LogFilters
 from pool_server.web.base import format, labels
@@ -151,7 +151,7 @@ class RequestsPage(PageHandler, access=Access.FRIEND):
             first=not asking.text(self, "cursor"),
             admin=who.admin,
             outcomes=[(one.value, labels.OUTCOMES[one]) for one in Outcome],
-            providers=[(one.value, labels.PROVIDERS[one]) for one in Provider],
+            providers=[(one.value, labels.PROVIDERS[one]) for one in self.ctx.accounts.offered()],
             account_name=account,
             quote=quote,
         )

@@ -1,0 +1,1 @@
+"""Vendors that are data: API keys of `presets.toml`, one module for all of them."""
