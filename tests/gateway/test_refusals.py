@@ -45,7 +45,7 @@ CASES: list[tuple[str, str, Any, int, Any]] = [
     ("openai", "/v1/chat/completions", chat, 401, openai("You have insufficient permissions for this operation.")),
     ("openai", "/v1/chat/completions", chat, 403, openai("Blocked", code="blocked_by_guardrail")),
     ("openai", "/v1/chat/completions", chat, 404, openai("No such model file: file-m", code="not_found")),
-    ("codex", "/v1/responses", responses, 403, openai("This prompt may not be answered.", code="policy")),
+    ("openai", "/v1/responses", responses, 403, openai("This prompt may not be answered.", code="policy")),
 ]
 
 
@@ -192,12 +192,12 @@ def test_an_error_within_an_answer_is_the_requests_unless_it_speaks_of_the_accou
     failed = {"id": "resp_1", "object": "response", "status": "failed", "output": [], "error": {"code": code}}
 
     async def test() -> None:
-        async with Stack(tmp_path, two("codex"), **BY_PRIORITY) as stack:
+        async with Stack(tmp_path, two("openai"), **BY_PRIORITY) as stack:
             stack.fakes.director = lambda _, call: status(200, failed) if marked(call) else None
             told = await stack.post("/v1/responses", responses(text="flagged", stream=False), x_note="refuse")
             assert (told[0], json.loads(told[1])) == (200, failed)
             assert len(stack.fakes.made()) == 1
-            assert (await stack.post("/v1/responses", responses(text="plain")))[0] == 200
+            assert (await stack.post("/v1/responses", responses(text="plain", stream=False)))[0] == 200
             assert not [row["rests"] for row in stack.accounts.describe_all() if row["rests"]]
 
     run(test)
