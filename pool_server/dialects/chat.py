@@ -85,6 +85,7 @@ class ChatReader(AnswerFacts):
         super().__init__()
         self._told = openai.told()
         self._rendered = False
+        self._chosen = False  # there was a choice; a stream without any is no answer
         self._finished = False
         self.answers = False  # a whole answer is a completion, which has choices
 
@@ -102,8 +103,8 @@ class ChatReader(AnswerFacts):
         if not data:
             return 0
         if data == b"[DONE]":
-            self.complete = True
-            return RENDERED | TERMINAL
+            self.complete = self._rendered or self._chosen
+            return RENDERED | TERMINAL if self.complete else 0
         if _USAGE.search(data) is not None:
             if self._finished:  # a relay may send an empty one after the last: each is looked at
                 self._settle()
@@ -157,6 +158,7 @@ class ChatReader(AnswerFacts):
         self.model = self.model or text(chunk.model)
         self._served.tier = word(chunk.service_tier) or self._served.tier
         for choice in chunk.choices or ():
+            self._chosen = True
             self._finished = self._finished or bool(text(choice.finish_reason))
             shown = (value for name, value in (choice.delta or {}).items() if name != "role")
             self._rendered = self._rendered or self._finished or any(shown) or bool(text(choice.text))

@@ -159,7 +159,8 @@ class GeminiReader(AnswerFacts):
         return any(text(c.finish_reason) not in _NOT_ENDED for c in response.candidates or ())
 
     def whole(self, body: bytes) -> int:
-        """Read a JSON answer, or the JSON array `streamGenerateContent` sends without `alt=sse`."""
+        """Read a JSON answer, or the JSON array `streamGenerateContent` sends without `alt=sse`; without a candidate
+        or a reason for that it is none."""
         parts = loads(body, _PARTS) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
         if not parts:
             return 0
@@ -171,5 +172,6 @@ class GeminiReader(AnswerFacts):
                 error = response.error if isinstance(response.error, dict) else {}
                 self.fault = status_of(STATUS, error.get("code"), error.get("status"), default=500), bytes(part)
                 return FAULT
-        self.complete = True
-        return TERMINAL
+            blocked = response.prompt_feedback is not None and bool(response.prompt_feedback.block_reason)
+            self.complete = self.complete or bool(response.candidates) or blocked
+        return TERMINAL if self.complete else 0

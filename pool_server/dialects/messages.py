@@ -46,6 +46,7 @@ class _Message(msgspec.Struct):
     usage: Any = None
     error: Any = None
     container: Any = None
+    content: Any = ""
 
 
 class _Event(msgspec.Struct):
@@ -150,7 +151,7 @@ class MessagesReader(AnswerFacts):
         self.fault = status_of(STATUS, label, default=500), data
 
     def whole(self, body: bytes) -> int:
-        """Read a JSON message."""
+        """Read a JSON message; one without content is none."""
         message = loads(body, _MESSAGE)
         if message is None:
             return 0
@@ -160,5 +161,5 @@ class MessagesReader(AnswerFacts):
         self._message(message)
         if _CODE_RAN in body:
             self.made += references(Dialect.MESSAGES, body)
-        self.complete = True
-        return TERMINAL
+        self.complete = message.content is not None and (bool(self.response_id) or message.type == "message")
+        return TERMINAL if self.complete else 0

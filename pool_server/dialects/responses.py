@@ -230,8 +230,8 @@ class ResponsesReader(AnswerFacts):
         if response.error is not None and response.status in ("failed", ""):
             self.fault = _fault(_Event(error=response.error))
             return FAULT
-        self.complete = True
-        return TERMINAL
+        self.complete = bool(self.response_id) or response.output is not None  # else it is none
+        return TERMINAL if self.complete else 0
 
 
 def _fault(event: _Event) -> tuple[int, bytes]:

@@ -5,8 +5,8 @@ cured by another account. After that commit point pieces pass as they come, exce
 until its end is here: a cut upstream then never leaves half an event at the client. What ends the answer is handed
 over as `End`, whose pieces are to be written once the record is durable.
 
-`now` is any monotonic clock in seconds. The pieces of a `StreamAnswer` and a `BufferedAnswer` are decoded bytes,
-those of a `FrameAnswer` WebSocket messages.
+`now` is any monotonic clock in seconds. The pieces of a `StreamAnswer` are decoded bytes, those of a `FrameAnswer`
+WebSocket messages; answers that are one body stand in `attempts/bodies.py`.
 """
 
 from __future__ import annotations
@@ -106,9 +106,11 @@ class RelayedAnswer:
     """What the three kinds of answer share: the judgement of what the meter saw, and what is held.
 
     `committed`: something was released. `over`: its `End` was handed out; what still comes is only passed on.
-    `done`: nothing more is wanted of the upstream. `mid_event`: what was released ends within an event.
+    `done`: nothing more is wanted of the upstream. `mid_event`: what was released ends within an event. `settled`: what
+    an answer of unknown kind has turned out to be.
     """
 
+    settled: RelayedAnswer | None = None
     mid_event = False
     streams = True  # the client takes it event by event: it can be kept alive, and told an error at any time
 
@@ -155,7 +157,7 @@ class RelayedAnswer:
 
     def tick(self, now: float) -> Write | None:
         """What was held for too long, to be released now."""
-        if self.streams and not self.committed and not self.over and self._held and now - self._opened >= HOLD_S:
+        if self._held and not self.over and now - self._opened >= HOLD_S:
             return self._release()
         return None
 
@@ -340,97 +342,6 @@ class StreamAnswer(RelayedAnswer):
         if end is not None:
             return self._with_held(end, rest)
         return Write([rest]) if rest else WITHHOLD
-
-
-class BufferedAnswer(RelayedAnswer):
-    """One body. It runs one piece behind, so that its last bytes follow the durable record."""
-
-    streams = False
-
-    def __init__(
-        self,
-        meter: dialects.Meter,
-        account: AnsweringAccount,
-        *,
-        status: int,
-        now: float,
-        transformer: Transformer | None = None,
-    ) -> None:
-        super().__init__(meter, account, status=status, now=now)
-        self._transformer = transformer
-        self._last = b""
-
-    @property
-    def withheld(self) -> int:
-        return self._held_bytes + len(self._last)
-
-    def feed(self, piece: Piece, now: float) -> Step:
-        assert isinstance(piece, bytes)
-        self.meter.feed(piece)
-        if self._transformer is not None:
-            piece = self._transformer.feed(piece)
-        previous, self._last = self._last, self._shield.feed(piece)
-        if not previous:
-            return WITHHOLD
-        self.committed = True
-        return Write([previous])
-
-    def finish(self, now: float) -> Step:
-        self.done = True
-        signal = self.meter.finish()
-        step = self._heed(signal) if signal & Signal.FAULT else None
-        if isinstance(step, Fault):
-            return step
-        if step is None and not self.meter.complete:
-            return self.broken(network_fault("the answer ended before it was complete"))
-        try:
-            rest = self._shield.feed(self._transformer.finish()) if self._transformer is not None else b""
-        except UnusableAnswerError as why:
-            return self.broken(network_fault(str(why)))
-        rest += self._shield.rest()
-        end = step or self._complete()
-        self.ending = Ending.COMPLETE  # an error is a whole body too
-        last, self._last = self._last, b""
-        return self._with_held(end, last, rest)
-
-
-class FoldedAnswer(BufferedAnswer):
-    """Events that the client gets as one body, made by the transformer once they have ended."""
-
-    def feed(self, piece: Piece, now: float) -> Step:
-        assert isinstance(piece, bytes) and self._transformer is not None
-        signal = self.meter.feed(piece)
-        if signal is not Signal.RENDERED and signal is not Signal.NONE:
-            self.meter.limits.clear()
-        step = self._heed(signal & ~Signal.TERMINAL)
-        if isinstance(step, Fault):
-            return step
-        self._transformer.feed(piece)
-        if step is None and not signal & Signal.TERMINAL:
-            return WITHHOLD
-        self.done = True
-        return self._folded(step)
-
-    def finish(self, now: float) -> Step:
-        self.done = True
-        signal = self.meter.finish()
-        step = self._heed(signal) if signal & Signal.FAULT else None
-        if isinstance(step, Fault):
-            return step
-        if step is None and not self.meter.complete:
-            return self.broken(network_fault("the answer ended before it was complete"))
-        return self._folded(step)
-
-    def _folded(self, end: End | None) -> Step:
-        assert self._transformer is not None
-        try:
-            body = self._shield.feed(self._transformer.finish()) + self._shield.rest()
-        except UnusableAnswerError as why:
-            self.over = False
-            return self.broken(network_fault(str(why)))
-        end = end or self._complete()
-        self.ending = Ending.COMPLETE  # an error is a whole body too
-        return self._with_held(end, body)
 
 
 class FrameAnswer(RelayedAnswer):

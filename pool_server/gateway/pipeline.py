@@ -16,25 +16,21 @@ from enum import Enum
 import msgspec
 
 from pool_server import dialects
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Outcome, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Outcome
 from pool_server.core.models import ClientError, Fault
 from pool_server.dialects.translation import TranslationError
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import (
     LINGER_S,
-    WITHHOLD,
-    BufferedAnswer,
     End,
     Ending,
-    FoldedAnswer,
-    FrameAnswer,
     Piece,
     RelayedAnswer,
     Step,
-    StreamAnswer,
     Transformer,
     Write,
 )
+from pool_server.gateway.attempts.kinds import answer_of
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.recording import record
 from pool_server.gateway.translation import NoAnswer
@@ -45,11 +41,10 @@ from pool_server.gateway.transports import (
     UpstreamRefusal,
     WaitTimers,
     content_length,
-    inflater_of,
 )
 from pool_server.gateway.websocket.bridge import ContinuationLostError
 from pool_server.http1 import ClientDisconnectedError, UpstreamDisconnectedError
-from pool_server.providers import Credential, Shield, network_fault, provider_module, redact
+from pool_server.providers import Credential, Shield, provider_module, redact
 
 log = logging.getLogger("pool_server.gateway")
 
@@ -322,32 +317,29 @@ class Pipeline:
 
     async def _relay(self, source: UpstreamAnswer) -> Fault | None:
         """Carries the answer to the client; a fault when another account may still give one."""
-        try:
-            inflater = inflater_of(source.fields)
-        except dialects.BadEncodingError:
-            return network_fault("the answer came in a content coding that was not asked for")
-        answer = self._answer = self._new_answer(source)
+        now, framed = self._loop.time(), self._transport.framed
+        answer = self._answer = answer_of(self._x, source, self, self._transformer, framed=framed, now=now)
         self._ordinary = answer.ordinary
         while not answer.done:
-            step = await self._next(source, answer, inflater)
+            step = await self._next(source, answer)
+            if answer.settled is not None:
+                answer = self._answer = answer.settled
+                self._ordinary = answer.ordinary
             if isinstance(step, Fault):
                 self._x.first_byte_ms = None
                 return step
             if not self._shown:
                 await self._x.objects.keep(self._account, answer.meter)
             await self._act(step, answer)
-            if answer.flows and inflater is None:
+            if answer.flows:
                 source.at_once = self._at_once
         broken = answer.streams and answer.ending is Ending.BROKEN
         error = final_error.cut(self._credential.provider, self._x.refusals.faults) if broken else None
         await self._transport.end(answer.ending, error)
         return None
 
-    async def _next(self, source: UpstreamAnswer, answer: RelayedAnswer, inflater: dialects.Inflater | None) -> Step:
+    async def _next(self, source: UpstreamAnswer, answer: RelayedAnswer) -> Step:
         """What the next piece means."""
-        if inflater is not None and inflater.more:
-            await asyncio.sleep(0)  # others have their turn
-            return self._inflated(b"", answer, inflater)
         timers = self._timers
         timers.waiting_since = self._loop.time()
         try:
@@ -359,18 +351,8 @@ class Pipeline:
         if self._behind is not None:
             behind, self._behind = self._behind, None
             await behind
-        if not piece:
-            return answer.finish(self._loop.time())
-        if inflater is not None:
-            assert isinstance(piece, bytes)
-            return self._inflated(piece, answer, inflater)
-        return answer.feed(piece, self._loop.time())
-
-    def _inflated(self, piece: bytes, answer: RelayedAnswer, inflater: dialects.Inflater) -> Step:
-        piece = inflater.feed(piece)
-        if inflater.broken:
-            return answer.broken(network_fault("the answer's content coding is broken"))
-        return answer.feed(piece, self._loop.time()) if piece else WITHHOLD
+        now = self._loop.time()
+        return answer.feed(piece, now) if piece else answer.finish(now)
 
     async def _flow(self, source: UpstreamAnswer, answer: RelayedAnswer) -> Piece:
         """The short way of frames, which no source offers as they come: passes on what is ordinary, returns the first
@@ -385,25 +367,6 @@ class Pipeline:
                 await behind
                 timers.waiting_since = now()
         return piece
-
-    def _new_answer(self, source: UpstreamAnswer) -> RelayedAnswer:
-        x, now = self._x, self._loop.time()
-        if self._transport.framed:
-            x.transport = Transport.WEBSOCKET
-            return FrameAnswer(dialects.frame_meter(), self, status=200, now=now)
-        stream = "event-stream" in source.fields.get("content-type", "")
-        x.transport = Transport.SSE if stream else Transport.BUFFERED
-        dialect, operation = x.route.dialect, x.route.operation
-        if (translation := x.translation) is not None:
-            dialect, operation = translation.dialect, translation.operation
-            translation.events = stream
-            x.transport = Transport.SSE if translation.stream else Transport.BUFFERED
-        meter = dialects.meter(dialect, operation, stream=stream, retrieved=x.upcall.method in _LOOKS_UP)
-        if stream and translation is not None and not translation.stream:
-            return FoldedAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
-        if not stream:
-            return BufferedAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
-        return StreamAnswer(meter, self, status=source.status, now=now, transformer=self._transformer)
 
     def _at_once(self, piece: Piece) -> bool:
         """An ordinary event's short way, from socket to socket: waking the task would cost a quarter more. False for

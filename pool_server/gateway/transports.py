@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from pool_server import dialects
 from pool_server.core.models import ClientError, Fault
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.http1 import UpstreamDisconnectedError
@@ -129,15 +128,7 @@ class ClientTransport(Protocol):
         """Tells the client an error of the pool's own, whichever stage the answer is in."""
 
 
-def inflater_of(fields: dict[str, str]) -> dialects.Inflater | None:
-    """Decodes what an upstream has encoded unasked, so that it can be read. Raises `BadEncodingError`."""
-    encoding = fields.get("content-encoding", "").strip().lower()
-    return dialects.Inflater(encoding) if encoding not in ("", "identity") else None
-
-
 def content_length(source: UpstreamAnswer | None) -> int | None:
-    """What an upstream that encoded nothing said of its body's length."""
-    if source is None or source.fields.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return None
-    text = source.fields.get("content-length", "")
+    """What the upstream said of its body's length."""
+    text = source.fields.get("content-length", "") if source is not None else ""
     return int(text) if text.isdigit() else None

@@ -9,7 +9,6 @@ from pool_server import dialects
 from pool_server.core.enums import CredentialKind, Dialect, FaultKind, Operation, Outcome, Provider
 from pool_server.core.models import Fault
 from pool_server.gateway.answer import (
-    BufferedAnswer,
     End,
     FrameAnswer,
     Piece,
@@ -20,6 +19,7 @@ from pool_server.gateway.answer import (
     Withhold,
     Write,
 )
+from pool_server.gateway.attempts.bodies import BufferedAnswer, UndecidedAnswer
 from pool_server.providers import Credential, Shield
 
 SECRET = "sk-secret-of-the-account"
@@ -63,7 +63,9 @@ class Playbook:
         return self._step
 
     def feed(self, piece: Piece) -> Playbook:
-        return self._play(self.answer.feed(piece, self.now))
+        step = self.answer.feed(piece, self.now)
+        self.answer = self.answer.settled or self.answer
+        return self._play(step)
 
     def offer(self, piece: Piece) -> Playbook:
         """As the short way does: what is ordinary is written, all else is fed."""
@@ -114,10 +116,37 @@ def stream(dialect: Dialect = Dialect.CHAT, transformer: Transformer | None = No
     return Playbook(StreamAnswer(meter, account, status=200, now=0.0, transformer=transformer), account)
 
 
-def body(dialect: Dialect = Dialect.CHAT, transformer: Transformer | None = None) -> Playbook:
+def body(
+    dialect: Dialect = Dialect.CHAT,
+    transformer: Transformer | None = None,
+    *,
+    operation: Operation | None = None,
+    eager: bool = False,
+    length: int | None = None,
+) -> Playbook:
     account = Someone()
-    meter = dialects.meter(dialect, _OPERATION[dialect], stream=False)
-    return Playbook(BufferedAnswer(meter, account, status=200, now=0.0, transformer=transformer), account)
+    meter = dialects.meter(dialect, operation or _OPERATION[dialect], stream=False)
+    answer = BufferedAnswer(
+        meter,
+        account,
+        status=200,
+        now=0.0,
+        transformer=transformer,
+        eager=eager,
+        any_body=operation is not None,
+        length=length,
+    )
+    return Playbook(answer, account)
+
+
+def undecided(*, labelled: bool) -> Playbook:
+    """An answer to a request for a stream, with or without the label of one."""
+    account = Someone()
+
+    def make(as_stream: bool) -> RelayedAnswer:
+        return (stream() if as_stream else body()).answer
+
+    return Playbook(UndecidedAnswer(make, account, labelled=labelled, now=0.0), account)
 
 
 def frames() -> Playbook:

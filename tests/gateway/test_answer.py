@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.core.enums import Dialect, FaultKind, Outcome
+from pool_server.core.enums import Dialect, FaultKind, Operation, Outcome
 from pool_server.gateway import answer as answers
 from pool_server.gateway import transports
 from pool_server.gateway.answer import End, Ending, Write
 from pool_server.gateway.transports import WaitTimers
-from tests.gateway.playbook import MASK, SECRET, Playbook, body, delta, event, frame, frames, stream
+from tests.gateway.playbook import MASK, SECRET, Playbook, body, delta, event, frame, frames, stream, undecided
 
 ROLE = event({"choices": [{"delta": {"role": "assistant"}, "finish_reason": None}]})
 DONE = event(b"[DONE]")
@@ -201,14 +201,115 @@ def test_however_a_stream_is_cut_the_same_bytes_pass_and_never_half_an_event(
         assert out == whole[: whole.rfind(b"\n\n") + 2]
 
 
-def test_a_body_runs_one_piece_behind() -> None:
-    whole = json.dumps({"id": "c", "choices": [{"message": {"content": "x"}}]}).encode()
-    body().feed(whole).nothing().finish().ends(Outcome.OK, whole)
+WHOLE = json.dumps({"id": "c", "choices": [{"message": {"content": "x"}}]}).encode()
+
+
+def test_a_body_is_held_until_it_is_whole_and_judged_then() -> None:
     play = body()
-    play.feed(whole[:9]).nothing()
-    play.feed(whole[9:]).writes(whole[:9])
-    play.finish().ends(Outcome.OK, whole[9:])
+    play.feed(WHOLE[:9]).nothing()
+    play.feed(WHOLE[9:21]).nothing()
+    play.feed(WHOLE[21:]).nothing()
+    play.finish().ends(Outcome.OK, WHOLE[:9], WHOLE[9:21], WHOLE[21:])
     assert not play.answer.clean
+    error = json.dumps({"error": {"message": "no", "code": 503}}).encode()
+    body().feed(error[:9]).nothing().feed(error[9:]).nothing().finish().fails(FaultKind.OVERLOAD)
+
+
+def test_too_long_a_body_runs_one_piece_behind() -> None:
+    piece = b"{" + b" " * (answers.HOLD_BYTES // 2)
+    play = body()
+    play.feed(piece).nothing()
+    play.feed(piece).nothing()
+    play.feed(piece).writes(piece, piece)
+    play.feed(WHOLE).writes(piece)
+    play = body()
+    play.feed(b"{").nothing()
+    play.feed(b" ").nothing()
+    play.tick(answers.HOLD_S).writes(b"{")
+    play.feed(b" ").writes(b" ")
+
+
+def test_a_body_of_a_stream_is_released_from_its_second_piece_on() -> None:
+    """Gemini's array of chunks."""
+    play = body(Dialect.GEMINI, eager=True)
+    chunk = {"candidates": [{"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}]}
+    first, second = f"[{json.dumps(chunk)}".encode(), f",{json.dumps(chunk)}]".encode()
+    play.feed(first).nothing()
+    play.feed(second).writes(first)
+    play.finish().ends(Outcome.OK, second)
+
+
+def test_what_is_no_json_passes_as_it_comes_but_for_its_end() -> None:
+    for length, last in ((None, False), (9, True)):
+        play = body(operation=Operation.AUDIO, length=length)
+        play.feed(b"ID3").writes(b"ID3")
+        play.feed(b"abc").writes(b"abc")
+        if last:
+            play.feed(b"def").nothing()
+            play.finish().ends(Outcome.OK, b"def")
+        else:
+            play.feed(b"def").writes(b"def")
+            play.finish().ends(Outcome.OK)
+    body(operation=Operation.AUDIO).feed(b' {"text"').nothing()
+
+
+NO_ANSWERS = [
+    (Dialect.CHAT, {"id": None, "object": "chat.completion", "choices": None, "usage": None}),
+    (Dialect.CHAT, {"id": "c", "choices": []}),
+    (Dialect.CHAT, {}),
+    (Dialect.MESSAGES, {"type": "message", "content": None}),
+    (Dialect.MESSAGES, {}),
+    (Dialect.GEMINI, {"candidates": None, "usageMetadata": {"promptTokenCount": 3}}),
+    (Dialect.GEMINI, [{"candidates": []}]),
+    (Dialect.RESPONSES, {"id": None, "output": None}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "said"), NO_ANSWERS)
+def test_a_body_that_answers_nothing_is_no_answer(dialect: Dialect, said: object) -> None:
+    kind = FaultKind.OVERLOAD if dialect is Dialect.CHAT else FaultKind.NETWORK  # a fault with words of its own
+    body(dialect).feed(json.dumps(said).encode()).nothing().finish().fails(kind)
+
+
+def test_a_stream_that_answers_nothing_is_no_answer() -> None:
+    for events in ((DONE,), (event({"choices": None}), DONE), (event({"choices": []}), USAGE, DONE)):
+        play = stream()
+        for one in events:
+            play.feed(one).nothing()
+        play.finish().fails(FaultKind.NETWORK)
+
+
+STREAM = ROLE + delta("a") + DONE
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("before", [b"", b"\n\n", b"\xef\xbb\xbf", b" \r\n"])
+def test_a_stream_is_told_by_its_first_bytes_whatever_its_label(labelled: bool, before: bytes) -> None:
+    for size in (1, 3, 1000):
+        play, out, said = undecided(labelled=labelled), b"", before + STREAM
+        for at in range(0, len(said), size):
+            step = play.feed(said[at : at + size])._taken()
+            out += b"".join(step.pieces) if isinstance(step, Write | End) else b""  # type: ignore[arg-type]
+        assert out == said and isinstance(play.answer, answers.StreamAnswer)
+        assert play.finish() and play.answer.ending is Ending.COMPLETE
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_body_is_told_by_its_first_bytes_whatever_its_label(labelled: bool) -> None:
+    play = undecided(labelled=labelled)
+    play.feed(b"\n ").nothing()
+    play.feed(WHOLE).nothing()
+    play.finish().ends(Outcome.OK, b"\n " + WHOLE)
+    error = json.dumps({"error": {"message": "no", "code": 503}}).encode()
+    undecided(labelled=labelled).feed(error).nothing().finish().fails(FaultKind.OVERLOAD)
+
+
+def test_nothing_but_blanks_is_no_answer() -> None:
+    for end in ("finish", "broken"):
+        play = undecided(labelled=False)
+        play.feed(b"\n").nothing()
+        assert play.answer.clean
+        getattr(play, end)().fails(FaultKind.NETWORK)
 
 
 @pytest.mark.parametrize("cut", [b"", b"{", b'{"id": "c", "choices": [{'])

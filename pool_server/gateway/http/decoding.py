@@ -1,13 +1,16 @@
-"""Decodes compressed request bodies: small ones at once, others beside the event loop, few at a time."""
+"""Decodes compressed bodies: a client's, small ones at once, others beside the event loop, few at a time; and an
+upstream's, which was not asked to compress its answer, as it comes."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
-from pool_server.dialects import BodyTooLargeError, decode_body
+from pool_server.dialects import BadEncodingError, BodyTooLargeError, Inflater, decode_body
+from pool_server.http1 import Answer, UpstreamDisconnectedError
 
 DECODED_CAP = 64 << 20  # bytes a compressed body may become, also where plain ones may be larger
 AT_ONCE = 64 << 10  # bytes of a compressed body that are decoded where they are …
@@ -55,3 +58,58 @@ class BodyDecoder:
     def close(self) -> None:
         """Waits for nobody."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class CodingError(UpstreamDisconnectedError):
+    """An answer's content coding is broken."""
+
+
+class DecodedAnswer:
+    """An upstream's answer without its content coding. It offers nothing at once."""
+
+    def __init__(self, answer: Answer, encoding: str) -> None:
+        """Raises `BadEncodingError` where the coding is not known."""
+        self._answer = answer
+        self._inflater = Inflater(encoding)
+        self.status = answer.status
+        self.fields = {name: value for name, value in answer.fields.items() if name != "content-length"}
+        self.at_once: Callable[..., bool] | None = None
+
+    async def read(self) -> bytes:
+        """The next decoded bytes, b"" at the end. Raises `UpstreamDisconnectedError`."""
+        while True:
+            if self._inflater.more:
+                await asyncio.sleep(0)  # others have their turn
+                piece = self._inflater.feed(b"")
+            elif coded := await self._answer.read():
+                piece = self._inflater.feed(coded)
+            else:
+                return b""
+            if self._inflater.broken:
+                raise CodingError("the answer's content coding is broken")
+            if piece:
+                return piece
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+def coding(fields: dict[str, str]) -> str:
+    """The content coding of an answer, "" for none."""
+    encoding = fields.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def decoded_refusal(body: bytes, fields: dict[str, str], cap: int) -> bytes:
+    """A refusal's body as it can be read, at most `cap` bytes of it; b"" where its coding is not known."""
+    encoding = coding(fields)
+    if not encoding:
+        return body
+    try:
+        inflater = Inflater(encoding)
+    except BadEncodingError:
+        return b""
+    decoded = inflater.feed(body)
+    while inflater.more and len(decoded) < cap:
+        decoded += inflater.feed(b"")
+    return decoded[:cap]

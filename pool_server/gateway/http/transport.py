@@ -10,11 +10,11 @@ from pool_server.core.models import ClientError, Fault, UpstreamRequest
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Body
-from pool_server.gateway.http.decoding import BodyDecoder
+from pool_server.gateway.http.decoding import BodyDecoder, CodingError, DecodedAnswer, coding, decoded_refusal
 from pool_server.gateway.http.headers import downward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.objects import uploads
-from pool_server.gateway.transports import UpstreamRefusal
+from pool_server.gateway.transports import UpstreamAnswer, UpstreamRefusal
 from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module
@@ -91,7 +91,9 @@ class HttpTransport:
         self._prepared = module.prepare(credential, self._x.call, self._x.rooms.settings)
         return self._prepared.url
 
-    async def open(self, account: str, credential: Credential, body: bytes | None) -> Answer | UpstreamRefusal | Fault:
+    async def open(
+        self, account: str, credential: Credential, body: bytes | None
+    ) -> UpstreamAnswer | UpstreamRefusal | Fault:
         rooms, prepared = self._x.rooms, self._prepared
         if prepared.patch:
             body = dialects.splice(await self.plain() if body is None else body, prepared.patch)
@@ -110,15 +112,21 @@ class HttpTransport:
         if 200 <= answer.status < 300:
             self._answer = answer
             self._shows_limits = credential.provider is Provider.CODEX
-            return answer
+            encoding = coding(answer.fields)
+            try:
+                return DecodedAnswer(answer, encoding) if encoding else answer
+            except dialects.BadEncodingError:
+                answer.close()
+                return network_fault("the answer came in a content coding that was not asked for")
         try:
             refusal = await refusal_body(answer)
         finally:
             answer.close()
-        return UpstreamRefusal(answer.status, answer.headers, answer.fields, _decoded(refusal, answer.fields))
+        refusal = decoded_refusal(refusal, answer.fields, _KEPT)
+        return UpstreamRefusal(answer.status, answer.headers, answer.fields, refusal)
 
     def broke(self, error: UpstreamDisconnectedError) -> Fault:
-        return network_fault("the connection broke off")
+        return network_fault(str(error) if isinstance(error, CodingError) else "the connection broke off")
 
     def drop(self) -> None:
         """Nothing of one request outlives its answer."""
@@ -163,21 +171,6 @@ class HttpTransport:
 
     async def tell(self, error: ClientError) -> None:
         await self._reply.tell(self._x.route.dialect, error)
-
-
-def _decoded(body: bytes, fields: dict[str, str]) -> bytes:
-    """A refusal's body as it can be read, b"" where its coding is not known. No error is as long as `_KEPT`."""
-    encoding = fields.get("content-encoding", "").strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    try:
-        inflater = dialects.Inflater(encoding)
-    except dialects.BadEncodingError:
-        return b""
-    decoded = inflater.feed(body)
-    while inflater.more and len(decoded) < _KEPT:
-        decoded += inflater.feed(b"")
-    return decoded[:_KEPT]
 
 
 def _declare_plain(prepared: UpstreamRequest) -> None:

@@ -1,0 +1,58 @@
+"""Which kind of answer an upstream gives."""
+
+from __future__ import annotations
+
+from pool_server import dialects
+from pool_server.core.enums import MODEL_CALLS, Transport
+from pool_server.gateway.answer import AnsweringAccount, FrameAnswer, RelayedAnswer, StreamAnswer, Transformer
+from pool_server.gateway.attempts.bodies import BufferedAnswer, FoldedAnswer, UndecidedAnswer
+from pool_server.gateway.exchange import Exchange
+from pool_server.gateway.transports import UpstreamAnswer, content_length
+
+_LOOKS_UP = frozenset({"GET", "HEAD"})
+
+
+def answer_of(
+    x: Exchange,
+    source: UpstreamAnswer,
+    account: AnsweringAccount,
+    transformer: Transformer | None,
+    *,
+    framed: bool,
+    now: float,
+) -> RelayedAnswer:
+    """The answer that is about to come from `source`, at `now`. Where events were asked for its first bytes decide
+    what it is, elsewhere its label."""
+    if framed:
+        x.transport = Transport.WEBSOCKET
+        return FrameAnswer(dialects.frame_meter(), account, status=200, now=now)
+    translation, status = x.translation, source.status
+    dialect, operation = x.route.dialect, x.route.operation
+    if translation is not None:
+        dialect, operation = translation.dialect, translation.operation
+
+    def make(stream: bool) -> RelayedAnswer:
+        x.transport = Transport.SSE if stream else Transport.BUFFERED
+        meter = dialects.meter(dialect, operation, stream=stream, retrieved=x.upcall.method in _LOOKS_UP)
+        if translation is not None:
+            translation.events = stream
+            x.transport = Transport.SSE if translation.stream else Transport.BUFFERED
+            if stream and not translation.stream:
+                return FoldedAnswer(meter, account, status=status, now=now, transformer=transformer)
+        if stream:
+            return StreamAnswer(meter, account, status=status, now=now, transformer=transformer)
+        return BufferedAnswer(
+            meter,
+            account,
+            status=status,
+            now=now,
+            transformer=transformer,
+            eager=x.peek.stream,
+            any_body=operation not in MODEL_CALLS,
+            length=content_length(source),
+        )
+
+    labelled = "event-stream" in source.fields.get("content-type", "")
+    if x.peek.stream or (translation is not None and operation in MODEL_CALLS):
+        return UndecidedAnswer(make, account, labelled=labelled, now=now)
+    return make(labelled)
