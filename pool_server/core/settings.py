@@ -184,6 +184,8 @@ class Budgets(Section, frozen=True):
     body_memory_mb: Annotated[int, Meta(ge=8, le=65536)] = 128  # of all request bodies; more goes to files
     spool_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024  # of all bodies in files
     spool_user_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 512  # of one user's
+    sockets_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 16  # WebSockets
+    frames_mb: Annotated[int, Meta(ge=64, le=65536)] = 128  # of large WebSocket messages, arriving or being served
     reserved_files: Annotated[int, Meta(ge=32, le=65536)] = 128  # descriptors no connection may take
 
 

@@ -82,6 +82,18 @@ def spool_full(reason: SpoolFullReason, now: float) -> ClientError:
     return ClientError(kind, f"{message}; try again in a moment.", status, now + _RETRY_S, code=f"spool_{reason.value}")
 
 
+def sockets_full(most: int, now: float) -> ClientError:
+    """One WebSocket more than a user may have."""
+    message = f"You have {most} WebSockets open, the most of one user; close one and try again."
+    return ClientError(ErrorKind.LIMIT, message, 429, now + _RETRY_S, code="sockets")
+
+
+def frames_full(now: float) -> ClientError:
+    """A WebSocket message that there is no room for."""
+    message = "There is no room for a message of this size just now; try again in a moment."
+    return ClientError(ErrorKind.BUSY, message, 503, now + _RETRY_S, code="messages")
+
+
 def whole_account() -> ClientError:
     """A call of the families that no friend may make."""
     message = "This call acts on the provider's whole account; ask the operator of this pool."

@@ -15,6 +15,10 @@ caller_refused = lru_cache(maxsize=64)(refusals.labels)
 body_bytes = Gauge("pool_body_bytes", "Bytes of request bodies that are held", ["where"])
 bodies_refused = Counter("pool_bodies_refused_total", "Request bodies there was no room for", ["why"])
 body_refused = lru_cache(maxsize=8)(bodies_refused.labels)
+sockets = Gauge("pool_sockets", "Client WebSockets open")
+frame_bytes = Gauge("pool_frame_bytes", "Bytes of large WebSocket messages that are arriving or being served")
+sockets_refused = Counter("pool_sockets_refused_total", "WebSockets and messages there was no room for", ["why"])
+socket_refused = lru_cache(maxsize=8)(sockets_refused.labels)
 live = Gauge("pool_exchanges_live", "Exchanges in flight", multiprocess_mode="livesum")
 first_byte = Histogram(
     "pool_first_byte_seconds",

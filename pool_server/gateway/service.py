@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from tornado.ioloop import PeriodicCallback
 
 from pool_server.accounts import Accounts
 from pool_server.core import memory
+from pool_server.core.budget import ByteBudget
 from pool_server.core.enums import Denial, ErrorKind, ObjectKind, Outcome, Provider
 from pool_server.core.loopback import local_refusal
 from pool_server.core.models import ClientError
@@ -35,6 +37,7 @@ from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.handler import CodexSocket, socket_application
 from pool_server.gateway.websocket.held_conversations import HeldConversations
+from pool_server.gateway.websocket.links import FRAME_CAP
 from pool_server.http1 import ClientDisconnectedError, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
@@ -64,6 +67,8 @@ class Gateway:
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.decoder = BodyDecoder()
         self.spool = Spool(Path(settings.data_dir), **_spool_caps(settings))
+        self.frames = ByteBudget(*_frame_caps(settings))
+        self.seats: Counter[str] = Counter()  # user → sockets, from the handshake on
         self._busiest = (0, 0)  # bytes of bodies in memory and exchanges, at most, since memory was given back
         self.live: set[HttpExchange] = set()
         self.sockets: set[CodexSocket] = set()
@@ -74,7 +79,9 @@ class Gateway:
         self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
         metrics.live.set_function(lambda: self._working)
         metrics.body_bytes.labels("memory").set_function(lambda: self.spool.held)
-        metrics.body_bytes.labels("file").set_function(lambda: self.spool.spooled)
+        metrics.body_bytes.labels("file").set_function(lambda: self.spool.files.used)
+        metrics.frame_bytes.set_function(lambda: self.frames.used)
+        metrics.sockets.set_function(lambda: len(self.sockets))
         users.on_end.append(self._ended)
 
     def _transformer(self, x: Exchange, credential: Credential) -> Transformer | None:
@@ -175,8 +182,10 @@ class Gateway:
         """New settings for exchanges that begin from now on."""
         self.rooms.settings = self.lists.settings = settings
         self.local.apply(settings)
-        for name, cap in _spool_caps(settings).items():
-            setattr(self.spool, name, cap)
+        spool = _spool_caps(settings)
+        self.spool.memory = spool["memory"]
+        self.spool.files.total, self.spool.files.per_owner = spool["total"], spool["per_user"]
+        self.frames.total, self.frames.per_owner = _frame_caps(settings)
 
     async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
         """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
@@ -237,6 +246,12 @@ def _spool_caps(settings: Settings) -> dict[str, int]:
         "total": max(budgets.spool_mb, least) << 20,
         "per_user": max(budgets.spool_user_mb, least) << 20,
     }
+
+
+def _frame_caps(settings: Settings) -> tuple[int, int]:
+    """Bytes of WebSocket messages in all, and of one user's: at least the largest that is taken."""
+    total = settings.budgets.frames_mb << 20
+    return total, max(total // 2, FRAME_CAP)
 
 
 async def _trim() -> None:

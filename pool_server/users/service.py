@@ -232,15 +232,17 @@ class Users:
             return view
         return self._book.reserve(view.id, provider, view.limits, tokens, cost)
 
-    def stopped(self, principal: Principal) -> Denied | None:
-        """What stops any request of this caller now, before anything of it is looked into: their access has ended, or
-        a limit is used up that does not free in a moment."""
+    def stopped(self, principal: Principal, *, provider: str = "") -> Denied | None:
+        """What stops any request of this caller now (to `provider` if it is told), before anything of it is looked
+        into: their access has ended, or a limit is used up that does not free in a moment."""
         if principal.local:
             return None
         try:
             view = self._directory.view(principal.user)
             if view is None or not view.active:
                 return _GONE
+            if provider and not counters.provider_allowed(view.limits, provider):
+                return _forbidden(view, provider, "")
             denied = self._book.stopped(view.id, view.limits)
         except StoreError as exc:
             log.warning("limits could not be read: %s", exc)

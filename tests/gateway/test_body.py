@@ -61,7 +61,7 @@ def test_any_pieces_come_back_whole_and_twice(pieces: list[bytes], limit: int) -
         assert asyncio.run(_collect(body)) == whole
         body.close()
         body.close()
-        assert (place.held, place.spooled) == (0, 0)
+        assert (place.held, place.files.used) == (0, 0)
     finally:
         module.MEMORY_LIMIT, module.FULL_LIMIT = originals
 
@@ -114,7 +114,7 @@ def test_a_user_and_all_have_their_share_of_the_disk(tmp_path: Path) -> None:
     assert full.value.reason == "total"
     for body in (kept, other):
         body.close()
-    assert place.spooled > 0, "the two that were refused are not closed yet"
+    assert place.files.used > 0, "the two that were refused are not closed yet"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 400), st.booleans())))
@@ -134,11 +134,11 @@ def test_budgets_hold_and_come_back(steps: list[tuple[str, int, bool]]) -> None:
             if close and bodies:
                 bodies.pop(0).close()
             assert 0 <= place.held <= 400 + 200
-            assert 0 <= place.spooled <= 1000
-            assert place.spooled + place.held == sum(one.size for one in bodies)
+            assert 0 <= place.files.used <= 1000
+            assert place.files.used + place.held == sum(one.size for one in bodies)
         for body in bodies:
             body.close()
-        assert (place.held, place.spooled, vars(place)["_of"]) == (0, 0, {})
+        assert (place.held, place.files.used, vars(place.files)["_of"]) == (0, 0, {})
     finally:
         module.MEMORY_LIMIT, module.CROWDED_LIMIT, module.FULL_LIMIT = originals
 
@@ -189,7 +189,7 @@ def test_uploads_at_once_are_counted_together(tmp_path: Path, budgets: Budgets, 
                     return answer.status
 
             first = asyncio.ensure_future(uploading())
-            while stack.gateway.spool.spooled < 9 * MB:
+            while stack.gateway.spool.files.used < 9 * MB:
                 await asyncio.sleep(0.005)
             told, answer = await stack.post("/v1/messages", upload(9 * MB))
             assert told == status
@@ -198,7 +198,7 @@ def test_uploads_at_once_are_counted_together(tmp_path: Path, budgets: Budgets, 
             open_.set()
             await first
             await stack.idle()
-            assert (stack.gateway.spool.spooled, stack.gateway.spool.held) == (0, 0)
+            assert (stack.gateway.spool.files.used, stack.gateway.spool.held) == (0, 0)
             assert (await stack.post("/v1/messages", upload(9 * MB)))[0] == 200
 
     run(test)
@@ -223,7 +223,7 @@ def test_whoever_is_over_a_limit_uploads_a_mebibyte_and_no_more(tmp_path: Path) 
                 Body.append = real  # type: ignore[method-assign]
             assert max(taken) <= MB
             await stack.idle()
-            assert stack.gateway.spool.spooled == 0
+            assert stack.gateway.spool.files.used == 0
 
     run(test)
 

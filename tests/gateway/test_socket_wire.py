@@ -63,12 +63,11 @@ def test_the_clients_close_reaches_the_upstream(tmp_path: Path) -> None:
     run(test)
 
 
-def test_a_binary_frame_is_a_turn_and_stays_binary(tmp_path: Path) -> None:
+def test_a_providers_binary_frame_stays_binary(tmp_path: Path) -> None:
     async def answer(request: web.Request) -> web.WebSocketResponse:
         up = web.WebSocketResponse()
         await up.prepare(request)
-        frame = await up.receive_bytes()
-        assert json.loads(frame) == create()
+        assert await up.receive_json() == create()
         await up.send_bytes(b'{"type":"response.completed","response":{"id":"resp_1"}}')
         await up.send_str('{"type":"response.completed","response":{"id":"resp_1"}}')
         return up
@@ -79,7 +78,7 @@ def test_a_binary_frame_is_a_turn_and_stays_binary(tmp_path: Path) -> None:
         async with TestServer(app) as provider:
             leads = Upstreams(codex=str(provider.make_url("")).rstrip("/"))
             async with Stack(tmp_path, [account("codex:one")], upstreams=leads) as stack, socket(stack) as client:
-                await client.connection.send_bytes(json.dumps(create()).encode())
+                await client.connection.send_json(create())
                 told = await client.connection.receive()
                 assert (told.type, json.loads(told.data)["type"]) == (aiohttp.WSMsgType.BINARY, "response.completed")
                 final_id(await client.rest())

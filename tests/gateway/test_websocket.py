@@ -148,8 +148,8 @@ def test_wrong_frames_are_told_and_harm_nothing(tmp_path: Path) -> None:
         gate = Gate()
         async with Stack(tmp_path, [account("codex:one")]) as stack:
             async with socket(stack) as client:
-                for wrong in ({"type": "response.append", "input": []}, {"type": "nonsense"}, {}):
-                    events = await client.turn(wrong)
+                for early in ({"type": "response.append", "input": []}, {"type": "response.processed"}):
+                    events = await client.turn(early)
                     assert (events[-1]["type"], events[-1]["status"]) == ("error", 400)
                 no_model = create()
                 del no_model["model"]

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from enum import StrEnum
 from pathlib import Path
 
+from pool_server.core.budget import BudgetFullError, ByteBudget
+
 MEMORY_LIMIT = 8 << 20  # bytes of a body kept in memory …
 CROWDED_LIMIT = 1 << 20  # … while all bodies together take more than half of their budget …
 FULL_LIMIT = 64 << 10  # … and while they take all of it
@@ -36,16 +38,14 @@ class SpoolFullError(Exception):
 
 
 class Spool:
-    """What the bodies of one worker take in memory and on disk. `memory`, `total`, `per_user` are caps in bytes."""
+    """What the bodies of one worker take in memory and on disk. `memory` is a cap in bytes, `files` the budget of the
+    files."""
 
     def __init__(self, folder: Path, *, memory: int, total: int, per_user: int) -> None:
         self.folder = folder
         self.memory = memory
-        self.total = total
-        self.per_user = per_user
+        self.files = ByteBudget(total, per_user)
         self.held = 0  # bytes in memory
-        self.spooled = 0  # bytes in files
-        self._of: dict[str, int] = {}  # user → bytes in files
 
     @property
     def memory_limit(self) -> int:
@@ -56,22 +56,10 @@ class Spool:
 
     def take(self, owner: str, size: int) -> None:
         """Room in a file. Raises SpoolFullError."""
-        mine = self._of.get(owner, 0) + size
-        if mine > self.per_user:
-            raise SpoolFullError(SpoolFullReason.USER)
-        if self.spooled + size > self.total:
-            raise SpoolFullError(SpoolFullReason.TOTAL)
-        self._of[owner] = mine
-        self.spooled += size
-
-    def give_back(self, owner: str, size: int) -> None:
-        """A file is gone."""
-        left = self._of.get(owner, 0) - size
-        self.spooled -= size
-        if left > 0:
-            self._of[owner] = left
-        else:
-            self._of.pop(owner, None)
+        try:
+            self.files.take(owner, size)
+        except BudgetFullError as full:
+            raise SpoolFullError(SpoolFullReason.USER if full.owners else SpoolFullReason.TOTAL) from None
 
     def open(self) -> int:
         """A new file without a name: gone with the process, whatever happens. Raises SpoolFullError."""
@@ -170,7 +158,7 @@ class Body:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._spool.give_back(self.owner, self._spooled)
+            self._spool.files.give_back(self.owner, self._spooled)
             self._spooled = 0
 
 

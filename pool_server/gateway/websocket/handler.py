@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, Finish
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from pool_server import dialects
+from pool_server.core.budget import BudgetFullError, BudgetShare
 from pool_server.core.enums import ErrorKind, Outcome, Transport
 from pool_server.core.models import ClientCall, ClientError, Fault
+from pool_server.gateway import final_error, metrics
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.headers import SAFE, downward, query_without_key, upward
 from pool_server.gateway.http.reply import REQUEST_ID
@@ -28,6 +30,7 @@ from pool_server.gateway.pipeline import Pipeline
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.services import new_request_id
 from pool_server.gateway.websocket.dialling import Dialler
+from pool_server.gateway.websocket.frames import BadFrameError, FrameKind, judge
 from pool_server.gateway.websocket.links import FRAME_CAP, Link, LinkClosedError, reason_bytes
 from pool_server.gateway.websocket.protocol import RelayProtocol
 from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
@@ -45,12 +48,10 @@ _SILENT_CODES = frozenset({0, 1005, 1006, 1015})  # close codes that must not be
 _UNSENT = ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-protocol")
 
 
-_APPEND = "response.append"
-_STARTS_TURN = frozenset({"response.create", _APPEND})
-
-
-class _Frame(msgspec.Struct):
-    type: str = ""
+_INVALID = 1007
+_KNOWN_VERSION = "13"  # of the WebSocket protocol (RFC 6455 §4.1)
+_LARGE = 64 << 10  # bytes; what is shorter is not counted
+_LOOKED_AT_ONCE = 1 << 20  # bytes of a frame that are looked into before the user's limits are asked
 
 
 class CodexSocket(WebSocketHandler):
@@ -68,6 +69,9 @@ class CodexSocket(WebSocketHandler):
         self._begun = False
         self._left = False
         self._model = ""  # of the last turn: an append names none
+        self._seated = False  # counts as one of the user's sockets
+        self._arriving: BudgetShare | None = None  # what has come of a frame
+        self._held: BudgetShare | None = None  # what the frame of the turn under way takes
         self._sent = {name.lower(): value for name, value in self.request.headers.get_all()}
         self._dialler = Dialler(gateway.rooms, gateway.http_only)
 
@@ -90,8 +94,9 @@ class CodexSocket(WebSocketHandler):
         self.principal = admitted
         x = self._exchange(request_id)
         x.look(self._sent, b"{}", x.principal.key or x.principal.user)
-        refused = x.force_refused() or await self._first_link(x)
+        refused = self._no_seat(x) or x.force_refused() or await self._first_link(x)
         if self._left:
+            self._leave_seat()
             self.drop_link(_GOING_AWAY)
             raise Finish
         if refused is not None:
@@ -103,6 +108,34 @@ class CodexSocket(WebSocketHandler):
         for name, value in headers:
             if name not in _UNSENT:
                 self.set_header(name, value)
+
+    def _no_seat(self, x: Exchange) -> ClientError | None:
+        """Takes one of the user's seats; the error when there is none, or nothing is to be had on it."""
+        if self.request.headers.get("Sec-WebSocket-Version") != _KNOWN_VERSION:
+            return ClientError(ErrorKind.UPGRADE, "This pool speaks version 13 of the WebSocket protocol.", 426)
+        user, most = x.principal.user, x.rooms.settings.budgets.sockets_per_user
+        provider = x.providers[0].value if x.providers else ""
+        stopped = x.rooms.users.stopped(x.principal, provider=provider)
+        if stopped is not None:
+            return final_error.denied(stopped)
+        if self._gateway.seats[user] >= most:
+            metrics.socket_refused("seats").inc()
+            return final_error.sockets_full(most, time.time())
+        self._gateway.seats[user] += 1
+        self._seated = True
+        return None
+
+    def _leave_seat(self) -> None:
+        if self._seated:
+            self._seated = False
+            assert self.principal is not None
+            self._gateway.seats[self.principal.user] -= 1
+            self._gateway.seats += Counter()  # drops those at nothing
+
+    def on_finish(self) -> None:
+        if self.get_status() != 101:  # nothing comes of it, also where Tornado found the handshake wanting
+            self._leave_seat()
+            self.drop_link(_GOING_AWAY)
 
     def _refuse(self, error: ClientError) -> None:
         assert self._route is not None
@@ -142,7 +175,12 @@ class CodexSocket(WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         protocol = super().get_websocket_protocol()
         if isinstance(protocol, WebSocketProtocol13):
-            return RelayProtocol(self, False, protocol.params)
+            assert self.principal is not None
+            relay = RelayProtocol(self, False, protocol.params)
+            relay.arriving = self._arriving = BudgetShare(self._gateway.frames, self.principal.user)
+            relay.on_busy = self.on_busy
+            self._held = BudgetShare(self._gateway.frames, self.principal.user)
+            return relay
         return protocol
 
     def open(self, *args: str, **kwargs: str) -> None:
@@ -153,17 +191,55 @@ class CodexSocket(WebSocketHandler):
     # -- frames from the client
 
     async def on_message(self, message: str | bytes) -> None:
-        kind = _kind(message)
-        if not self._begun and kind != "response.create":
+        try:
+            await self._take(message)
+        finally:
+            self._arrived()
+
+    async def _take(self, message: str | bytes) -> None:
+        assert self.principal is not None
+        if len(message) > _LOOKED_AT_ONCE:
+            stopped = self._gateway.rooms.users.stopped(self.principal)
+            if stopped is not None:
+                await self.say(final_error.denied(stopped))
+                return
+        try:
+            kind = judge(message)
+        except BadFrameError as error:
+            await self.say(_bad(f"{str(error).capitalize()}."))
+            self.close(_INVALID, str(error))
+            return
+        if not self._begun and kind is not FrameKind.CREATE:
             await self.say(_bad("the first frame must be a response.create"))
-        elif kind not in _STARTS_TURN:
+        elif not kind.starts_turn:
             await self._pass_on(message)
         elif self._turn is not None:
             await self.say(_bad("a turn is under way on this socket; wait for its end"))
-        elif self._still_admitted():
-            self._begun = True
+        elif self._still_admitted() and await self._hold(message):
             await self._stop_idle()
             self._turn = asyncio.get_running_loop().create_task(self._run(message, kind))
+
+    def _arrived(self) -> None:
+        """The frame that came is with its turn, or gone."""
+        if self._arriving is not None:
+            self._arriving.resize(0)
+
+    async def _hold(self, message: str | bytes) -> bool:
+        """Counts a large frame for as long as its turn lasts; False, told, when there is no room for it."""
+        self._arrived()
+        assert self._held is not None
+        try:
+            self._held.resize(len(message) if len(message) > _LARGE else 0)
+        except BudgetFullError:
+            self.on_busy()
+            return False
+        return True
+
+    def on_busy(self) -> None:
+        """There is no room for a message."""
+        metrics.socket_refused("messages").inc()
+        with contextlib.suppress(ClientDisconnectedError):
+            self.send_frame(dialects.ws_error(final_error.frames_full(time.time()), now=time.time()))
 
     def _still_admitted(self) -> bool:
         """A turn is let in like a request: the key may have ended since, the server may be about to."""
@@ -187,6 +263,10 @@ class CodexSocket(WebSocketHandler):
     def on_close(self) -> None:
         self._left = True
         self._gateway.sockets.discard(self)
+        self._leave_seat()
+        self._arrived()
+        if self._held is not None:
+            self._held.resize(0)
         for task in (self._turn, self._idle):
             if task is not None:
                 task.cancel()
@@ -210,27 +290,30 @@ class CodexSocket(WebSocketHandler):
 
     # -- one turn
 
-    async def _run(self, frame: str | bytes, kind: str) -> None:
+    async def _run(self, frame: str | bytes, kind: FrameKind) -> None:
         x = self._exchange(new_request_id(time.time()))
         x.transport = Transport.WEBSOCKET
         x.request_bytes = len(frame)
         refused = self._look(x, frame, kind)
-        continued = kind == _APPEND or x.peek.previous_response_id is not None
+        continued = kind is FrameKind.APPEND or x.peek.previous_response_id is not None
         self._pipeline = Pipeline(x, TurnTransport(self, x, frame, continued=continued))
         try:
             await self._pipeline.run(refused)
         finally:
+            self._begun = self._begun or bool(x.attempts)  # a turn that was let in
             self._pipeline = None
             self._turn = None
+            assert self._held is not None
+            self._held.resize(0)
             self._watch_idle()
 
-    def _look(self, x: Exchange, frame: str | bytes, kind: str) -> ClientError | None:
+    def _look(self, x: Exchange, frame: str | bytes, kind: FrameKind) -> ClientError | None:
         try:
             data = frame.encode() if isinstance(frame, str) else frame
             x.look(self._sent, data, x.principal.key or x.principal.user)
         except dialects.BadBodyError as error:
             return _bad(str(error))
-        if kind == _APPEND:
+        if kind is FrameKind.APPEND:
             x.peek.model = x.peek.model or self._model
         if not x.peek.model:
             return _bad("missing model in response.create request")
@@ -325,14 +408,6 @@ class CodexSocket(WebSocketHandler):
 
 def _bad(message: str) -> ClientError:
     return ClientError(ErrorKind.BAD_REQUEST, message, 400)
-
-
-def _kind(message: str | bytes) -> str:
-    """The frame's type, "" when it has none."""
-    try:
-        return msgspec.json.decode(message, type=_Frame).type
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
 
 
 async def _read_by_client(sent: Awaitable[None]) -> None:

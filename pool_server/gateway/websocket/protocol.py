@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 from tornado.iostream import StreamClosedError
-from tornado.websocket import WebSocketProtocol13
+from tornado.websocket import WebSocketProtocol13, _DecompressTooLargeError, _PerMessageDeflateDecompressor
+
+from pool_server.core.budget import BudgetFullError, BudgetShare
+from pool_server.dialects import BodyTooLargeError
 
 _FIN, _TEXT, _BINARY = 0x80, 0x1, 0x2
 _SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")  # RFC 6455 §5.2
 _PIECE = 64 << 10  # bytes
+_RATIO = 200  # a message is at most so many times as long as what came over the wire …
+_SMALL = 4 << 20  # … or so many bytes long
+_INVALID, _TOO_BIG, _BUSY = 1007, 1009, 1013
 
 
 class RelayProtocol(WebSocketProtocol13):
@@ -19,9 +27,64 @@ class RelayProtocol(WebSocketProtocol13):
 
     Tornado ends the connection at once when a frame is too large; a client still sending that frame then sees a
     reset instead of 1009. Here what is still coming is read and dropped until Tornado's closing time is over.
+
+    What has come of a message counts in `arriving` as soon as it is more than 64 KiB; whoever handles the message
+    sets that back.
     """
 
     _discarding: asyncio.Task[None] | None = None
+    arriving: BudgetShare
+    on_busy: Callable[[], None]  # tells that there is no room
+
+    async def _read_bytes(self, n: int) -> bytes:
+        before = len(self._fragmented_message_buffer or b"")
+        if before + n <= _PIECE:
+            return await super()._read_bytes(n)
+        parts, size = [], 0
+        while size < n:
+            parts.append(await self.stream.read_bytes(min(n - size, _PIECE), partial=True))
+            size += len(parts[-1])
+            self._count(before + size)
+        self._wire_bytes_in += n
+        return b"".join(parts)
+
+    def _count(self, size: int) -> None:
+        try:
+            self.arriving.resize(size)
+        except BudgetFullError:
+            self.arriving.resize(0)
+            self.on_busy()
+            self.close(_BUSY, "no room for a message of this size just now")
+            raise StreamClosedError from None
+
+    def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        """Tornado's, but for text that is not what it should be: that closes with 1007 (RFC 6455 §8.1)."""
+        if opcode != _TEXT or self.client_terminated:
+            return super()._handle_message(opcode, data)
+        try:
+            text = self._inflated(data).decode()
+        except BodyTooLargeError:
+            self._refuse(_TOO_BIG, "message too big after decompression")
+            return None
+        except (UnicodeDecodeError, zlib.error):
+            self._refuse(_INVALID, "the message is not UTF-8 text")
+            return None
+        self._message_bytes_in += len(text)
+        return self._run_callback(self.handler.on_message, text)
+
+    def _inflated(self, data: bytes) -> bytes:
+        if not self._frame_compressed:
+            return data
+        assert isinstance(self._decompressor, _PerMessageDeflateDecompressor)
+        self._decompressor._max_message_size = min(self.params.max_message_size, max(_SMALL, _RATIO * len(data)))
+        try:
+            return self._decompressor.decompress(data)
+        except _DecompressTooLargeError:
+            raise BodyTooLargeError from None
+
+    def _refuse(self, code: int, reason: str) -> None:
+        self.close(code, reason)
+        self._abort()
 
     def _create_compressors(
         self, side: str, agreed_parameters: dict[str, Any], compression_options: dict[str, Any] | None = None
