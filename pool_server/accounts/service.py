@@ -414,11 +414,7 @@ class Accounts:
 
     def offered(self) -> list[Provider]:
         """The providers with accounts here, and those that every pool is about: not each preset nobody uses."""
-        return [one for one, spec in SPECS.items() if not spec.preset or self.present(one)]
-
-    def present(self, provider: Provider) -> bool:
-        """Does the pool have an account of this provider?"""
-        return bool(self._view.by_provider.get(provider))
+        return [one for one, spec in SPECS.items() if not spec.preset or self.has(one)]
 
     def summary(self) -> list[dict[str, Any]]:
         """Per provider: accounts by state, room, windows, nearest return."""

@@ -150,8 +150,8 @@ class Exchange:
         cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
         allowed = self.rooms.users.providers(self.principal)
         if allowed is not None:  # where none is left, the first one's refusal says why
-            present = self.rooms.accounts.present
-            kept = tuple(one for one in self.providers if one in allowed and present(one))
+            has = self.rooms.accounts.has
+            kept = tuple(one for one in self.providers if one in allowed and has(one))
             self.providers = kept or self.providers[:1]
         provider = self.providers[0] if self.providers else None
         room = self.rooms.gauge.percent(provider) if provider is not None else None

@@ -13,7 +13,7 @@ from pool_server.accounts.health import learning
 from pool_server.accounts.selection.candidates import judge
 from pool_server.accounts.selection.index import SPARSE, SelectionIndex
 from pool_server.accounts.selection.select import select
-from pool_server.core.enums import FaultKind, Operation, Refusal, Strategy
+from pool_server.core.enums import FaultKind, Operation, Provider, Refusal, Strategy
 from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, ModelScope
 from tests.accounts.kit import DAY, HOUR, NOW, OPUS, SONNET, ask, blame, entry, view_of, week, window
 
@@ -168,3 +168,16 @@ def test_ten_thousand_cost_hardly_more_than_ten(resting: int) -> None:
     few, many = made(10), made(10_000)
     many.advance(NOW)
     assert cost(many) < 6 * cost(few) + 50e-6
+
+
+def test_the_cohorts_of_the_same_providers_follow_every_change() -> None:
+    asked = (Provider.CLAUDE, Provider.CODEX)
+    view = view_of(entry("a"))
+    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CLAUDE]
+    view.put(entry("b", provider=Provider.CODEX))
+    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CLAUDE, Provider.CODEX]
+    view.remove("claude:a")
+    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CODEX]
+    for number in range(40):  # others' tuples push it out, which changes nothing
+        view.cohorts(tuple([Provider.CODEX] * (number + 2)))
+    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CODEX]

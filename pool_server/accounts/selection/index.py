@@ -26,6 +26,7 @@ RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
 LARGE = 64  # … all at once in a pool of so many, else a few accounts with each choice
 LANES_KEPT = 16
 FITS_KEPT = 512
+ASKED_KEPT = 16
 
 Fit = Callable[[Account, Need], Refusal | None]
 Family = Callable[[Provider, str], str]
@@ -88,6 +89,7 @@ class SelectionIndex:
         self.locked = ""
         self.accounts: dict[str, Account] = {}
         self.by_provider: dict[Provider, list[Cohort]] = {}
+        self._asked: list[tuple[tuple[Provider, ...], list[Cohort]]] = []
         self.on_settled: Callable[[Account], None] | None = None
         self._fit = fit
         self._translated = translated
@@ -116,6 +118,7 @@ class SelectionIndex:
         if cohort is None:
             cohort = self._cohorts[key] = Cohort(account.facts.provider, account.facts.guessed)
             self.by_provider.setdefault(account.facts.provider, []).append(cohort)
+            self._asked.clear()
         cohort.members[account_id] = account
         self._home[account_id] = cohort
         self._dirty[account_id] = account
@@ -242,6 +245,17 @@ class SelectionIndex:
         found = cohort.translated[need] = self._translated(next(iter(cohort.members.values())), need)
         return found
 
+    def cohorts(self, providers: tuple[Provider, ...]) -> list[Cohort]:
+        """The cohorts of these providers, in their order. Requests ask with the same few tuples: those are remembered
+        by identity, since most of their members have no account here."""
+        for known, found in self._asked:
+            if known is providers:
+                return found
+        found = [cohort for provider in providers for cohort in self.by_provider.get(provider, ())]
+        if len(providers) > 1:
+            self._asked = [*self._asked[1 - ASKED_KEPT :], (providers, found)]
+        return found
+
     def cohort_of(self, account_id: str) -> Cohort:
         """Raises KeyError for an unknown account."""
         return self._home[account_id]
@@ -256,6 +270,7 @@ class SelectionIndex:
         if not cohort.members:
             self._cohorts = {key: c for key, c in self._cohorts.items() if c is not cohort}
             self.by_provider[cohort.provider].remove(cohort)
+            self._asked.clear()
 
     def _place(self, account: Account, now: float) -> None:
         account_id = account.facts.id

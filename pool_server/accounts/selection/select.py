@@ -143,16 +143,15 @@ class _Choice:
         self.stands: list[tuple[Cohort, Shortlist]] = []
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
-        for provider in ask.providers:
-            for cohort in view.by_provider.get(provider, ()):
-                unfit = view.unfit(cohort, self.need)
-                if unfit is None and view.translated(cohort, self.need):
-                    self.later.append(cohort)
-                elif unfit is None:
-                    kind = guesses if ask.dialect in cohort.guessed else self.stands
-                    kind.append((cohort, view.stand(cohort, self.need, now)))
-                else:
-                    _add(self.refused, unfit, len(cohort.members))
+        for cohort in view.cohorts(ask.providers):
+            unfit = view.unfit(cohort, self.need)
+            if unfit is None and view.translated(cohort, self.need):
+                self.later.append(cohort)
+            elif unfit is None:
+                kind = guesses if ask.dialect in cohort.guessed else self.stands
+                kind.append((cohort, view.stand(cohort, self.need, now)))
+            else:
+                _add(self.refused, unfit, len(cohort.members))
         if not self.stands or ask.forced is not None or held.hard is not None:
             self.stands += guesses
         if ask.forced is not None or held.hard is not None or not self.stands or self._pinned_later():
