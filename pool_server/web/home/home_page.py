@@ -81,11 +81,16 @@ class HomePage(PageHandler, abstract=True):
         """What the set-up tabs show; without tickets there is no one-line command."""
         return {
             "base": base,
-            "clients": snippets.clients(base, key),
+            "clients": snippets.usable_first(snippets.clients(base, key), self._serving()),
+            "endpoints": snippets.endpoints(base),
             "one_line": snippets.one_line,
             "tickets": tickets,
             "key_place": KEY_PLACE,
         }
+
+    def _serving(self) -> frozenset[str]:
+        """The providers that can serve now."""
+        return frozenset(row["provider"] for row in self.ctx.accounts.summary() if row["ready"])
 
     def ticket(self, principal: Principal, cli: str) -> str:
         """A set-up ticket for one client's command; none for a page that only refreshes what changed."""

@@ -302,6 +302,52 @@ def sign_in_again(provider: str, file: str, folder: str) -> tuple[Step, ...]:
     )
 
 
+class Endpoint(NamedTuple):
+    """Where one dialect is spoken, and what each known client calls that address."""
+
+    dialect: str
+    url: str
+    clients: tuple[tuple[str, str], ...]
+
+
+def endpoints(base: str) -> tuple[Endpoint, ...]:
+    """The base URL by dialect; the key is the same everywhere. Settings have the names their clients give them."""
+    v1 = f"{base}/v1"
+    return (
+        Endpoint(
+            "Chat Completions",
+            v1,
+            (
+                ("aider", "OPENAI_API_BASE"),
+                ("Cline", "API Provider “OpenAI Compatible”, Base URL"),
+                ("Continue", "provider: openai, apiBase"),
+                ("Copilot", "OpenAI-compatible model, endpoint URL"),
+                ("pi", "models.json, baseUrl"),
+                ("OpenAI SDK, Python and Node", "OPENAI_BASE_URL"),
+            ),
+        ),
+        Endpoint("Responses", v1, (("Codex", "openai_base_url"), ("OpenAI SDK, Python and Node", "OPENAI_BASE_URL"))),
+        Endpoint(
+            "Messages",
+            base,
+            (("Claude Code", "ANTHROPIC_BASE_URL"), ("Anthropic SDK, Python and Node", "ANTHROPIC_BASE_URL")),
+        ),
+        Endpoint(
+            "Gemini",
+            base,
+            (("Gemini CLI", "CODE_ASSIST_ENDPOINT"), ("Google Gen AI SDK, Python and Node", "GOOGLE_GEMINI_BASE_URL")),
+        ),
+    )
+
+
+def usable_first(clients: tuple[Client, ...], ready: frozenset[str]) -> tuple[Client, ...]:
+    """The clients whose own provider can serve now come first; the order is kept otherwise."""
+    return tuple(sorted(clients, key=lambda client: _OWN.get(client.name, client.name) not in ready))
+
+
+_OWN = {"openai-sdk": "openai", "anthropic-sdk": "claude", "genai-sdk": "gemini", "curl": "", "opencode": "qwen"}
+
+
 def one_line(base: str, ticket: str, cli: str) -> tuple[Step, Step]:
     """The command that fetches and runs the set-up script, for both kinds of shell. It says what the machine is called,
     so that its key has a name one knows again."""
