@@ -19,7 +19,11 @@ COMMANDS = {
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
     "simulate": "A week of demand through the real choice.",
+    "status": "Accounts, headroom and requests in flight of the running pool.",
+    "top": "The same, live in the terminal.",
+    "completion": "Print the completion script of bash, zsh or fish.",
 }
+ELSEWHERE = {"top": "status"}  # a command beside another in its module
 
 
 class Commands(click.Group):
@@ -35,7 +39,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"pool_server.cli.{cmd_name}").command
+        module = importlib.import_module(f"pool_server.cli.{ELSEWHERE.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name if cmd_name in ELSEWHERE else "command")
         return command
 
 

@@ -96,6 +96,10 @@ class Running:
         found = self._call("GET", "/admin/accounts")
         return found["accounts"], found["rejected"]
 
+    def status(self) -> dict[str, Any]:
+        """The JSON of `/status`."""
+        return self._call("GET", "/status")
+
     def act(self, account: str, action: str) -> dict[str, Any]:
         answer = self._call("POST", f"/admin/accounts/{quote(account, safe='')}/{action}")
         result: dict[str, Any] = answer.get("result") or {}

@@ -1,0 +1,58 @@
+"""`pool-server status`, `top` and `completion`: the running pool in a few lines, and what completes them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.cli import status
+from tests.cli.conftest import Shell
+from tests.fakes import FakeProviders, account, fake_settings
+from tests.process import PoolProcess
+
+NOW = 1_790_000_000.0
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    usual = {"provider": "claude", "accounts": {"ready": 1}, "ready": 1, "total": 1, "room_percent": 40.0,
+             "windows": [{"resets_at": NOW + 29_160}], "next_return": None, "in_flight": 1}  # fmt: skip
+    return usual | changes
+
+
+def test_the_pool_in_words() -> None:
+    found = {"status": "ok", "accounts": {"ready": 8, "total": 11}, "providers": [row(), row(in_flight=1)]}
+    assert status.headline(found) == "The pool is up: 8 of 11 accounts are ready, 2 requests in flight."
+    none = {"status": "draining", "accounts": {"ready": 0, "total": 1}, "providers": []}
+    assert status.headline(none) == "The pool is restarting: 0 of 1 account is ready, no requests in flight."
+    assert status.lines({"providers": [row(), row(total=0)]}, NOW) == [
+        ("Claude", "1 account ready", "40 % left", "in 8 h 6 min", "1")
+    ]
+    unknown = row(room_percent=None, windows=[], ready=0, accounts={"needs_login": 1})
+    assert status.lines({"providers": [unknown]}, NOW)[0][1:4] == (
+        "0 of 1 account ready, 1 signed out", "unknown", "unknown",
+    )  # fmt: skip
+
+
+def test_a_running_pool_is_asked_and_none_is_said_so(sh: Shell, folder: Path) -> None:
+    assert "no running pool" in sh("status").refused(1)
+    assert "no running pool" in sh("top").refused(1)
+    with FakeProviders([account("claude:a")]) as fakes:
+        settings = fake_settings(folder, fakes)
+        with PoolProcess(folder, settings):
+            shown = sh("status")
+            assert shown.code == 0
+            assert "The pool is up: 1 of 1 account is ready" in shown.out
+            assert sh("status", "--json").json["accounts"] == {"total": 1, "ready": 1}
+            assert "IN FLIGHT" in sh("top", "--once").out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_names_the_program(sh: Shell, folder: Path, shell: str) -> None:
+    done = sh("completion", shell)
+    assert done.code == 0
+    assert "_POOL_SERVER_COMPLETE" in done.out
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=done.out, text=True, check=False).returncode == 0
