@@ -88,9 +88,9 @@ def test_any_bytes(provider: Provider, status: int, headers: dict[str, str], bod
     ids=["html", "lists", "objects", "text", "mails", "details", "bytes"],
 )
 def test_huge_and_broken_bodies_cost_little(provider: Provider, status: int, body: bytes) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     check(provider, status, {}, body, "m")
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 5  # seconds of this process: what is quadratic takes minutes
 
 
 @pytest.mark.parametrize("provider", list(Provider))
