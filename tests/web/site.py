@@ -61,6 +61,7 @@ class Site:
         self.port = sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
+        self.ctx.draining = True
         await front.close()
         await close_context(self.ctx)
 

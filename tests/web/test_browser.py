@@ -311,11 +311,11 @@ def test_tabs_go_by_keyboard_and_the_colours_are_remembered(tmp_path: Path, chro
     with Site(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
-        first = find(chrome, "#tab-codex")
-        first.send_keys("\ue014")  # the right arrow
-        assert find(chrome, "#client-claude").is_displayed()
-        assert not find(chrome, "#client-codex").is_displayed()
-        assert chrome.switch_to.active_element.get_attribute("id") == "tab-claude"
+        first, second = (str(tab.get_attribute("id"))[4:] for tab in all_of(chrome, "[role=tab]")[:2])
+        find(chrome, f"#tab-{first}").send_keys("\ue014")  # the right arrow
+        assert find(chrome, f"#client-{second}").is_displayed()
+        assert not find(chrome, f"#client-{first}").is_displayed()
+        assert chrome.switch_to.active_element.get_attribute("id") == f"tab-{second}"
         find(chrome, "[data-theme-switch]").click()
         chrome.refresh()
         assert find(chrome, "html").get_attribute("data-theme") == "light"

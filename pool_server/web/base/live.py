@@ -112,11 +112,13 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
 
     async def _follow(self, watch: PageWatch) -> None:
         silent = 0
-        while not self._gone.is_set() and not self.ctx.draining:
+        while True:
             try:
                 await asyncio.wait_for(self._gone.wait(), TICK_S)
             except TimeoutError:
                 pass
+            if self._gone.is_set() or self.ctx.draining:  # the stores may be closed by now
+                return
             if not self._still_in():
                 await self._send("bye", {})
                 return
