@@ -37,6 +37,7 @@ POLLS_AT_ONCE = 4
 UPKEEP_S = 0.25  # how stale other workers' exchanges under way may be
 RERATED_AT_ONCE = 100
 SWEEP_EVERY = 240  # upkeeps
+REOWN_EVERY = 8
 WRITABLE_EVERY = 40  # upkeeps
 WATCH_MS = 1000
 UNWATCHED_S = 5  # between looks at a folder that cannot be watched
@@ -293,6 +294,8 @@ class Background:
                 roster.share_flight(now)
                 roster.view.rerate(now, RERATED_AT_ONCE)
                 roster.view.advance(now)
+                if rounds % REOWN_EVERY == 0:
+                    roster.reown()
                 if rounds % WRITABLE_EVERY == 0:
                     self.look_whether_writable()
                 if self._leader and rounds % SWEEP_EVERY == 0:

@@ -185,6 +185,14 @@ class Registry:
                 self.view.touch(account)
                 self.changed(account_id)
 
+    def reown(self) -> None:
+        """Bring the owners of accounts in line with who is in the pool now."""
+        for account_id, item in self.vault.items.items():
+            account = self.view.accounts.get(account_id) if item.options.owner else None
+            if account is not None and account.facts.owner != self.vault.owner_of(account_id):
+                account.facts = self.vault.facts(account_id, self.settings)
+                self.view.put(account)
+
     def update(self, account_id: str, change: Callable[[AccountHealth], bool]) -> bool:
         """Change what is known of an account, for all workers; True when that changed anything."""
         account = self.under_way(account_id)

@@ -198,8 +198,17 @@ class Accounts:
         return any(cohort.members for cohort in self._view.by_provider.get(provider, ()))
 
     def owner(self, account_id: str) -> str:
-        """The user the account belongs to, "" for the pool's own."""
-        return self._roster.vault.items[account_id].options.owner
+        """The id of the user the account belongs to, "" for the pool's own. Raises KeyError."""
+        return self._roster.vault.owner_of(account_id)
+
+    def owners(self) -> set[str]:
+        """Who the files name as owners, ids and names as they are written."""
+        return {item.options.owner for item in self._roster.vault.items.values() if item.options.owner}
+
+    def follow_owners(self, owner_id: Callable[[str], str]) -> None:
+        """From now on `owner_id` tells which user id a file's owner stands for, "" for nobody."""
+        self._roster.vault.owner_id = owner_id
+        self._roster.reown()
 
     def knows(self, account_id: str) -> bool:
         """Is this account in the pool?"""
@@ -353,6 +362,8 @@ class Accounts:
         proxy = self._roster.vault.items[account_id].options.proxy_url
         row["proxy"] = host_of(proxy) if proxy else ""
         row["hosts"] = self._roster.vault.hosts(account_id, self._roster.settings)
+        owner = self._roster.vault.items[account_id].options.owner
+        row["owner"], row["owner_id"] = owner, self._roster.vault.owner_id(owner.strip()) if owner else ""
         row["file"] = self._roster.vault.items[account_id].found.name
         row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id

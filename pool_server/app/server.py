@@ -64,6 +64,8 @@ def open_services(
         books = Ledger(durable, settings, promise=True)
         people = Users(settings, durable, state, used=books.used_by_user)
         pool = Accounts(settings, state, send=send, leader=leader)
+        pool.follow_owners(people.owner_id)
+        people.keep_names(pool.owners)
         undo.pop_all()
         return CoreServices(pool, people, books, state, durable)
 

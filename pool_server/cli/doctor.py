@@ -21,7 +21,7 @@ from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.app import run_file
 from pool_server.app.listening import StartError, listen
-from pool_server.app.server import open_durable
+from pool_server.app.server import open_durable, open_people
 from pool_server.cli.common import config_option, emit, json_option
 from pool_server.cli.pool import running
 from pool_server.core.enums import AccountState, CredentialKind, Provider
@@ -34,6 +34,7 @@ from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
+OWNER = "pool-server user list shows the ids; pool-server user add NAME makes somebody"
 TLS = "write the https address, if it has one"
 SIGN_IN = "sign in again with its CLI and copy the file anew"
 BUILT = 1_790_000_000  # 2026-09-21: a clock before it is wrong
@@ -183,6 +184,7 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         else:
             yield from _look_at_file(file, settings, now, lost.get(file.account))
     yield from _look_whether_writable(vault, folder)
+    yield from _look_at_owners(vault, settings)
     there = {(item.found.provider, item.credential.kind is CredentialKind.API_KEY) for item in vault.items.values()}
     for provider, is_key in sorted(there):
         spec = SPECS[provider]
@@ -191,6 +193,23 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
     if not (seen.found or seen.rejected or seen.unread):
         fix = f"put credential files into it, or try: pool-server account add-key {Provider.OPENAI}"
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
+
+
+def _look_at_owners(vault: CredentialStore, settings: Settings) -> Iterator[Finding]:
+    """Whom the files name as owners, and who is in the pool."""
+    named = {item.found.account: item.options.owner for item in vault.items.values() if item.options.owner}
+    if not named or not (Path(settings.data_dir) / "ledger").exists():
+        return
+    try:
+        with open_people(settings) as people:
+            nobody = {account: said for account, said in named.items() if not people.owner_id(said.strip())}
+            known = {said: people.find_user(said) for said in nobody.values()}
+    except (StoreError, ValueError):
+        return  # told by the look at the store
+    for account, said in nobody.items():
+        user = known[said]
+        why = f"who came by a code; write the id {user['id']} instead, if it is them" if user else "who is nobody here"
+        yield Finding(account, WARNING, f"its owner is {said!r}, {why}", OWNER)
 
 
 def _look_whether_writable(vault: CredentialStore, folder: Path) -> Iterator[Finding]:

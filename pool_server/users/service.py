@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pool_server.core.settings import Limits, Settings
 from pool_server.storage import Store, StoreError
 from pool_server.users import cleanup
 from pool_server.users.changes import ChangeFeed, append_audit, append_change, audit_page, commit
-from pool_server.users.identity import names, sessions, throttle, tickets
+from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, UserFacts
 from pool_server.users.identity.importer import import_once
@@ -64,6 +64,7 @@ TURN_S = 0.5  # how often somebody who waits for their turn looks again
 EndListener = Callable[[str | None, str | None], None]
 Room = float | None | Callable[[], float | None]
 
+BY_ADMIN = ("admin", "import")  # how somebody came whom an admin knows
 _LOCAL = Principal(LOCAL_USER, "you", admin=True, local=True)
 _GONE = Denied(Denial.REVOKED_KEY, "this user is no longer part of the pool", 401)
 _STORE = Denied(Denial.STORE, "keys cannot be checked just now; try again in a moment", 503)
@@ -317,11 +318,23 @@ class Users:
         self._wake()
 
     def may_force(self, principal: Principal, account_owner: str) -> bool:
-        """Whether the caller may choose this account: admins, and the account's owner by user id or name."""
-        if principal.admin or principal.local:
-            return True
-        owner = account_owner.strip()
-        return bool(owner) and (owner == principal.user or names.skeleton(owner) == names.skeleton(principal.name))
+        """Whether the caller may choose this account: admins, and its owner, who is a user id (see `owner_id`)."""
+        return principal.admin or principal.local or (bool(account_owner) and account_owner == principal.user)
+
+    def owner_id(self, said: str) -> str:
+        """The user id that the owner written in an account's file stands for, "" for nobody.
+
+        A name counts only for somebody whom an admin brought in: anybody at the door can call themselves anything.
+        """
+        user = self._directory.user(said)
+        if user is not None and user.deleted is None:
+            return said
+        found = self._people.find(said)
+        return found.id if found is not None and found.via in BY_ADMIN else ""
+
+    def keep_names(self, owners: Callable[[], Iterable[str]]) -> None:
+        """Names among `owners` cannot be taken at the door."""
+        self._door.kept_names = owners
 
     # What people see of themselves, and admins of everybody
 

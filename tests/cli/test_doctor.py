@@ -190,3 +190,12 @@ def test_a_folder_in_which_new_tokens_cannot_be_kept(folder: Path, monkeypatch: 
     found = look()["pool/"]
     assert found.state == WARNING and "new tokens of 1 sign-ins are kept in data/escrow/" in found.message
     assert ":ro" in found.fix
+
+
+def test_an_owner_who_is_nobody_is_named(sh: Shell, folder: Path) -> None:
+    write_pool(folder / "pool", [key_account("claude:a", owner="Anna"), key_account("claude:b", owner="Nobody")])
+    made = sh("user", "add", "Anna", "--json").json
+    assert [finding for finding in look().values() if "owner" in finding.message] == [look()["claude:b"]]
+    assert look()["claude:b"].state == WARNING and "nobody" in look()["claude:b"].message
+    write_pool(folder / "pool", [key_account("claude:b", owner=made["id"])])
+    assert not [finding for finding in look().values() if "owner" in finding.message]

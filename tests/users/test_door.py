@@ -402,3 +402,31 @@ def test_a_bcrypt_password_is_not_hashed_at_every_call(
         assert len(checks) == 3
 
     site.run(main)
+
+
+@pytest.mark.parametrize("name", ["Berta", "berta", "B e r t a", "Вerta"])
+def test_a_name_that_stands_in_an_accounts_file_is_not_taken_at_the_door(site: Site, name: str) -> None:
+    async def main() -> None:
+        site.users.keep_names(lambda: {"Berta", "u_0123456789abcdef"})
+        call = site.users.friend_login(peer=HOME, code=CODE, name=name, passphrase=PASSPHRASE)
+        denied = await turned_away(call, 409)
+        assert denied.denial is Denial.NAME_TAKEN and "operator" in denied.message
+        made = await site.users.create_user("Berta", actor=ADMIN)  # whom the operator adds is who is meant
+        assert site.users.owner_id("berta") == made["id"] == site.users.owner_id(made["id"])
+
+    site.run(main)
+
+
+def test_whom_a_files_owner_stands_for(site: Site) -> None:
+    async def main() -> None:
+        door = await site.users.friend_login(peer=HOME, code=CODE, name="Anna", passphrase=PASSPHRASE)
+        assert site.users.owner_id("Anna") == "", "at the door anybody can call themselves anything"
+        assert site.users.owner_id(door.user) == door.user
+        made = await site.users.create_user("Carla", actor=ADMIN)
+        assert site.users.owner_id("CARLA") == made["id"]
+        await site.users.delete_user(made["id"], actor=ADMIN)
+        assert site.users.owner_id("Carla") == site.users.owner_id(made["id"]) == ""
+        for odd in ("", "nobody", "\0", "x" * 2000, "u_", "admin", "local", "\udcff"):
+            assert site.users.owner_id(odd) == ""
+
+    site.run(main)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,6 +54,7 @@ class CredentialStore:
         self.rejected: list[RejectedFile] = []
         self.wrong: dict[str, str] = {}  # folders and files that are known and could not be read, or were emptied
         self.owed: dict[str, Owed] = {}
+        self.owner_id: Callable[[str], str] = lambda said: said  # a file's owner → user id, "" for nobody
         self._folders: dict[str, FolderId] = {}
         self._emptied: dict[str, str] = {}
 
@@ -253,6 +254,12 @@ class CredentialStore:
         addresses = provider_module(item.found.provider).addresses(item.credential, settings)
         return list(dict.fromkeys(shown_origin(origin(address)) for address in addresses))
 
+    def owner_of(self, account_id: str) -> str:
+        """The user id the file's owner stands for; what the file says where it stands for nobody, "" where it says
+        nothing. Raises KeyError."""
+        said = self.items[account_id].options.owner.strip()
+        return self.owner_id(said) or said if said else ""
+
     def facts(self, account_id: str, settings: Settings) -> AccountFacts:
         """What the choice has to know of an account's file."""
         item = self.items[account_id]
@@ -264,7 +271,7 @@ class CredentialStore:
         )  # fmt: skip
         return AccountFacts(
             id=account_id, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed, plan=cred.plan,
-            label=options.label, owner=options.owner, reserve=options.reserve, priority=options.priority,
+            label=options.label, owner=self.owner_of(account_id), reserve=options.reserve, priority=options.priority,
             weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
             expires_at=cred.expires_at, can_refresh=refreshable,
         )  # fmt: skip

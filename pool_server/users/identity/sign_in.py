@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -35,6 +35,7 @@ _PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by 
 
 ADMIN = Principal(ADMIN_USER, "admin", admin=True)
 _WRONG = "the code, the name or the passphrase is wrong"
+_KEPT = "this name is kept for the owner of an account; ask the operator to let you in"
 _TAKEN = "this name is taken; if it is yours, the passphrase is wrong"
 
 
@@ -85,6 +86,7 @@ class SignIn:
         self._throttle = throttle
         self._hasher = hasher
         self._clock = clock
+        self.kept_names: Callable[[], Iterable[str]] = tuple
         self._proven: tuple[bytes, float] = (b"", 0.0)
 
     async def friend_login(
@@ -195,6 +197,9 @@ class SignIn:
         why = self._codes.usable(grant) if grant.prefix else None
         if why is not None:
             raise RefusedError(Denial.BAD_LOGIN, why, 401)
+        mine = names.skeleton(name)
+        if any(names.skeleton(kept) == mine for kept in self.kept_names()):
+            raise RefusedError(Denial.NAME_TAKEN, _KEPT, 409)
         hashed = await self._hasher.hash(checked_passphrase(passphrase))
 
         def spend(txn: Txn, user: User) -> None:
