@@ -163,6 +163,7 @@ def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(
             page = unescape(site.get(path, Accept="text/html").text)
             for line in snippets.first_account(str(tmp_path / "pool")):
                 assert line.text in page, path
+            assert "2026-06-18" in page and "2026-04-15" in page, "sign-ins that their vendors have ended"
         analytics = site.get("/analytics", Accept="text/html").text
         assert "has no accounts yet" in analytics
         assert "Nothing needs a hand" not in analytics, "it does: there is no account"

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pool_server.core.enums import Provider
+from pool_server.providers import SPECS
 from pool_server.web.onboarding.quoting import ps, sh, toml
 
 QWEN_MODEL = "qwen3-coder-plus"
@@ -282,11 +284,24 @@ def first_account(folder: str) -> tuple[Step, ...]:
     work from any folder."""
     place = Path(folder).absolute()
     copies = (
-        Step(f"{LABELS[name]}, signed in on this machine", _put(there, place / f"{name}_work.json"))
+        Step(f"{LABELS[name]}, signed in on this machine{_ended(name)}", _put(there, place / f"{name}_work.json"))
         for name, (_, there) in _SIGN_INS.items()
     )
-    key = f"cd {sh(str(Path.cwd()))} && {program()} account add-key openai"
-    return (*copies, Step("An API key of any OpenAI-compatible service", key))
+    key = f"cd {sh(str(Path.cwd()))} && {program()} account add-key"
+    return (
+        *copies,
+        Step(
+            "An API key of a vendor (kimi, zai, openrouter, deepseek, groq, … as docs/accounts.md lists them)",
+            f"{key} kimi",
+        ),
+        Step("An API key of any other compatible service; --base-url says where it is", f"{key} openai"),
+    )
+
+
+def _ended(name: str) -> str:
+    """What is to be known of a sign-in that its vendor has ended."""
+    notice = SPECS[Provider(name)].notice
+    return f" ({notice})" if notice else ""
 
 
 def sign_in_again(provider: str, file: str, folder: str) -> tuple[Step, ...]:
@@ -297,7 +312,7 @@ def sign_in_again(provider: str, file: str, folder: str) -> tuple[Step, ...]:
     command, there = _SIGN_INS[provider]
     place = Path(folder).absolute() / file
     return (
-        Step(f"1. Sign in with {LABELS[provider]}:", command),
+        Step(f"1. Sign in with {LABELS[provider]}{_ended(provider)}:", command),
         Step("2. Put the new sign-in in its place; it is used at once:", _put(there, place)),
     )
 
