@@ -12,6 +12,7 @@ from typing import Any
 
 from pool_server.accounts import describe, headroom
 from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError, Send
@@ -78,6 +79,13 @@ class Accounts:
             learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
             usage=self._keeper.learn_usage,
         )  # fmt: skip
+        self._publish()
+
+    def _publish(self) -> None:
+        """What the operator's pages and commands call, as `Administration` offers it."""
+        hand = Administration(self._roster, self._keeper.refresher, self._verifier)
+        self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
+        self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -468,36 +476,3 @@ class Accounts:
                 if first is not None:
                     found.setdefault(provider, set()).update(self.credential(first[-1]).models)
         return {provider: sorted(models) for provider, models in found.items()}
-
-    # -- the operator's hand ----------------------------------------------------------------------------------
-
-    def set_disabled(self, account_id: str, disabled: bool) -> None:
-        """Enable or disable an account, in its file. Raises KeyError, OSError or Rejected."""
-        self._roster.write(account_id, {"disabled": disabled})
-
-    def set_priority(self, account_id: str, priority: int) -> None:
-        """Lower goes first; written into the account's file. Raises KeyError, OSError or Rejected."""
-        self._roster.write(account_id, {"priority": priority})
-
-    def reset(self, account_id: str) -> None:
-        """Forget rests, faults and full windows of an account."""
-        self._roster.account(account_id)
-        now = self._clock()
-        self._roster.update(account_id, lambda known: learning.reset(known, now))
-
-    def lock(self, account_id: str | None) -> None:
-        """Send everything of its provider to this account alone; None ends that."""
-        if account_id is not None:
-            self._roster.account(account_id)
-        self._roster.shared.lock(account_id or "")
-        self._roster.relock()
-
-    async def refresh_now(self, account_id: str) -> Credential:
-        """Refresh at once. Raises KeyError and RefreshFailed."""
-        token = self.credential(account_id).secret
-        return await self._keeper.refresher.refresh(account_id, token, force=True)
-
-    async def test(self, account_id: str) -> dict[str, Any]:
-        """One minimal real call with the account's credential, and what came back; `status` None: nothing did. Raises
-        KeyError."""
-        return await self._verifier.test(account_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,6 @@ TURN_S = 0.5  # how often somebody who waits for their turn looks again
 EndListener = Callable[[str | None, str | None], None]
 Room = float | None | Callable[[], float | None]
 
-BY_ADMIN = ("admin", "import")  # how somebody came whom an admin knows
 _LOCAL = Principal(LOCAL_USER, "you", admin=True, local=True)
 _GONE = Denied(Denial.REVOKED_KEY, "this user is no longer part of the pool", 401)
 _STORE = Denied(Denial.STORE, "keys cannot be checked just now; try again in a moment", 503)
@@ -138,6 +137,7 @@ class Users:
         self.get_user, self.list_users, self.find_user = people.get, people.list_users, people.named
         self.create_key, self.revoke_key = people.create_key, people.revoke_key
         self.list_keys, self.end_sessions = people.list_keys, people.end_sessions
+        self.owner_id, self.keep_names = people.owner_id, door.keep_names
         self.create_code, self.list_codes, self.revoke_code = codes.create, codes.rows, codes.revoke
         self.friend_login, self.admin_login = door.friend_login, door.admin_login
         self.check_admin = door.check_admin
@@ -320,21 +320,6 @@ class Users:
     def may_force(self, principal: Principal, account_owner: str) -> bool:
         """Whether the caller may choose this account: admins, and its owner, who is a user id (see `owner_id`)."""
         return principal.admin or principal.local or (bool(account_owner) and account_owner == principal.user)
-
-    def owner_id(self, said: str) -> str:
-        """The user id that the owner written in an account's file stands for, "" for nobody.
-
-        A name counts only for somebody whom an admin brought in: anybody at the door can call themselves anything.
-        """
-        user = self._directory.user(said)
-        if user is not None and user.deleted is None:
-            return said
-        found = self._people.find(said)
-        return found.id if found is not None and found.via in BY_ADMIN else ""
-
-    def keep_names(self, owners: Callable[[], Iterable[str]]) -> None:
-        """Names among `owners` cannot be taken at the door."""
-        self._door.kept_names = owners
 
     # What people see of themselves, and admins of everybody
 

@@ -33,6 +33,7 @@ from pool_server.users.models import (
 )
 
 MAX_LABEL = 64
+BY_ADMIN = ("admin", "import")  # how somebody came whom an admin knows
 MAX_NOTE = 2000
 MAX_KEYS = 100  # keys a user; a runaway script must not fill the store
 
@@ -265,6 +266,17 @@ class People:
         """The living person of that name."""
         raw = self._store.get(NAMES, id_key(names.skeleton(name)))
         return self._directory.user(raw.decode()) if raw is not None else None
+
+    def owner_id(self, said: str) -> str:
+        """The user id that the owner written in an account's file stands for, "" for nobody.
+
+        A name counts only for somebody whom an admin brought in: anybody at the door can call themselves anything.
+        """
+        user = self._directory.user(said)
+        if user is not None and user.deleted is None:
+            return said
+        found = self.find(said)
+        return found.id if found is not None and found.via in BY_ADMIN else ""
 
     def named(self, name: str) -> dict[str, Any] | None:
         """The row of the living person of that name, None when there is nobody."""

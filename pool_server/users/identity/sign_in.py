@@ -86,8 +86,12 @@ class SignIn:
         self._throttle = throttle
         self._hasher = hasher
         self._clock = clock
-        self.kept_names: Callable[[], Iterable[str]] = tuple
+        self._kept_names: Callable[[], Iterable[str]] = tuple
         self._proven: tuple[bytes, float] = (b"", 0.0)
+
+    def keep_names(self, owners: Callable[[], Iterable[str]]) -> None:
+        """Names among `owners` cannot be taken at the door."""
+        self._kept_names = owners
 
     async def friend_login(
         self, *, peer: str, code: str = "", name: str = "", passphrase: str = "", key: str = ""
@@ -198,7 +202,7 @@ class SignIn:
         if why is not None:
             raise RefusedError(Denial.BAD_LOGIN, why, 401)
         mine = names.skeleton(name)
-        if any(names.skeleton(kept) == mine for kept in self.kept_names()):
+        if any(names.skeleton(kept) == mine for kept in self._kept_names()):
             raise RefusedError(Denial.NAME_TAKEN, _KEPT, 409)
         hashed = await self._hasher.hash(checked_passphrase(passphrase))
 
