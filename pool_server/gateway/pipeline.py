@@ -32,7 +32,7 @@ from pool_server.gateway.answer import (
 )
 from pool_server.gateway.attempts.kinds import answer_of
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.recording import record
+from pool_server.gateway.recording import begun, record
 from pool_server.gateway.translation import NoAnswer
 from pool_server.gateway.transports import (
     LIVED_TOO_LONG,
@@ -245,6 +245,7 @@ class Pipeline:
             self._transformer, opened = x.translation, NoAnswer()
         else:
             x.upstream_url = transport.prepare(self._credential)
+            begun(x)
             opened = await transport.open(self._account, self._credential, await self._body())
         if isinstance(opened, Fault):
             return opened
@@ -409,6 +410,8 @@ class Pipeline:
         if not x.recorded:
             x.committed(self._account, self._source.status if self._source is not None else 200)
             x.progressed(answer.meter.usage)
+            if answer.meter.usage.known:
+                begun(x, answer.meter.usage)
         if x.first_byte_ms is not None:
             metrics.first_byte_of(self._credential.provider.value).observe(x.first_byte_ms / 1000)
         turn_state = self._source.fields.get("x-codex-turn-state") if self._source is not None else None
@@ -450,6 +453,8 @@ class Pipeline:
         """Called every few seconds with the loop's time: keeps the client's connection alive and the upstream
         honest. Raises `ClientDisconnectedError`."""
         answer, timers, transport = self._answer, self._timers, self._transport
+        if answer is not None and self._shown:
+            begun(self._x, answer.meter.usage, transport.sent)
         if answer is not None and self._source is not None:
             if timers.silent(now, LINGER_S if answer.over else self._x.rooms.settings.upstream_idle_s):
                 self._source.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 from pool_server import dialects
 from pool_server.core.enums import Outcome, Transport
-from pool_server.core.models import UsageRecord
+from pool_server.core.models import Usage, UsageRecord
 from pool_server.gateway import metrics
 from pool_server.gateway.counting import CallFacts, Counted, count, job_key, price_facts
 from pool_server.gateway.exchange import Exchange
@@ -36,6 +36,41 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
         await saved  # cancelled, it is written all the same
     except Exception as error:  # a full disk must not take the answer away from the client
         log.warning("exchange %s is not recorded: %s", x.id, redact(str(error)))
+
+
+def begun(x: Exchange, told: Usage | None = None, sent: int = 0) -> None:
+    """Notes what is under way: should the process be killed, the next start records it as cut, with the usage that was
+    `told`, else with an estimate by the size of the request and the `sent` bytes of the answer."""
+    if x.recorded:
+        return
+    streamed = x.transport is not Transport.BUFFERED
+    usage = told if told is not None and told.known else None
+    x.rooms.ledger.begin(
+        UsageRecord(
+            id=x.id,
+            at=x.at,
+            user=x.principal.user,
+            key=x.principal.key,
+            provider=_provider(x),
+            account=x.account,
+            model=_model(x),
+            dialect=x.route.dialect.value,
+            transport=x.transport.value,
+            operation=x.route.operation.value,
+            outcome=Outcome.CUT.value,
+            message="the server was killed while it was under way",
+            usage=usage or dialects.estimate(x.route.operation, x.request_bytes, sent, streamed=streamed),
+            partial=True,
+            first_byte_ms=x.first_byte_ms,
+            total_ms=x.since_start(),
+            request_bytes=x.request_bytes,
+            response_bytes=sent,
+            agent=x.agent,
+            project=x.project,
+            session=x.session_hash(),
+            tier=x.served.tier or x.peek.tier,
+        )
+    )
 
 
 def _sheet(x: Exchange, outcome: Outcome, status: int, message: str, quote: Quote, partial: bool) -> UsageRecord:

@@ -11,6 +11,8 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
+
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.ledger import quota_history, retention
@@ -26,6 +28,7 @@ from pool_server.ledger.rollups.time_slices import Kept
 from pool_server.ledger.rollups.writer import PendingRecord, RollupWriter
 from pool_server.ledger.runway import Runway
 from pool_server.storage import Leftover, Store, StoreDamagedError, StoreError, Txn
+from pool_server.storage.slots import Slots, left_under_way
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ MAX_WAITING = 100_000  # records kept in memory while the store cannot be writte
 RETRY_S = 2.0
 PRUNE_PAUSE_S = 0.02
 LOAD_BATCH = 5_000
+_encode = msgspec.msgpack.Encoder().encode  # of what is under way: small, and not compressed
+_decode = msgspec.msgpack.Decoder(UsageRecord).decode
 _RETRY_BATCH = 2_000
 _TODAY = PriceFacts()
 
@@ -81,6 +86,7 @@ class Ledger:
         self._promises = (
             store.promises(self._channel, PendingRecord.packed, self._owing, self._adopt) if promise else None
         )
+        self._under_way = Slots(store.folder) if promise else None
         self._waiting: deque[PendingRecord] = deque()
         self._retry: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -96,6 +102,11 @@ class Ledger:
                 entries = _entries(contents)
                 self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
                 log.info("%d usage records of a process that ended badly were looked at again", len(entries))
+            for contents in left_under_way(self.store.folder):
+                entries = [PendingRecord(self._finish(entry.record)) for entry in _entries(contents, _unpacked)]
+                self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
+                if entries:
+                    log.warning("%d exchanges were under way in a process that was killed", len(entries))
         except StoreDamagedError:
             raise
         except StoreError as exc:
@@ -132,6 +143,16 @@ class Ledger:
         usage = Usage(input=input_tokens, output=output_tokens)
         return self.prices.cost(model, usage, PriceFacts(at=self._clock()))
 
+    def begin(self, rec: UsageRecord) -> None:
+        """Note an exchange that is under way, or what is known of it by now: should this process be killed, whoever
+        opens the ledger next records it as `rec` says. `record` with the same id ends that. Costs microseconds."""
+        if self._under_way is not None:
+            self._under_way.put(rec.id, _encode(rec))
+
+    def _ended(self, ident: str, saved: asyncio.Future[bool]) -> None:
+        if self._under_way is not None and not saved.cancelled() and saved.result():
+            self._under_way.drop(ident)
+
     def record(self, rec: UsageRecord) -> asyncio.Future[bool]:
         """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards.
 
@@ -143,9 +164,13 @@ class Ledger:
         entry = PendingRecord(rec)
         if self._promises is not None or self.healthy:
             try:
-                return (self._promises or self._channel).send(entry)
+                saved = (self._promises or self._channel).send(entry)
             except StoreError:
                 pass  # closed already
+            else:
+                if self._under_way is not None and rec.id in self._under_way:
+                    saved.add_done_callback(partial(self._ended, rec.id))
+                return saved
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         done.set_result(self._wait(entry))
         return done
@@ -237,6 +262,9 @@ class Ledger:
             batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
             written = await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
             pause = not all(written)
+            for entry, kept in zip(batch, written, strict=True):
+                if kept and self._under_way is not None:
+                    self._under_way.drop(entry.record.id)
             if self._behind and not pause:
                 pause = not await asyncio.to_thread(partial(self._make_up, everywhere=True))
             if last_try and pause:
@@ -264,7 +292,9 @@ class Ledger:
                 await task
         if self._promises is not None:
             _tell(await self._promises.close(self._owed))
-        elif self._waiting:
+        if self._under_way is not None:
+            self._under_way.close()
+        if self._promises is None and self._waiting:
             log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
 
     def _owed(self) -> list[bytes]:
@@ -308,13 +338,20 @@ def _tell(left: Leftover) -> None:
         log.error("%d usage records are lost, no place on this machine takes them: %s", left.lost, left.why)
 
 
-def _entries(contents: Iterable[bytes]) -> list[PendingRecord]:
-    return [PendingRecord(rec) for raw in contents if (rec := _read(raw)) is not None]
+def _entries(contents: Iterable[bytes], decode: Callable[[bytes], UsageRecord] = unpack) -> list[PendingRecord]:
+    return [PendingRecord(rec) for raw in contents if (rec := _read(raw, decode)) is not None]
 
 
-def _read(raw: bytes) -> UsageRecord | None:
+def _unpacked(raw: bytes) -> UsageRecord:
     try:
-        return unpack(raw)
+        return _decode(raw)
+    except msgspec.MsgspecError as exc:
+        raise ValueError(f"an exchange under way that cannot be read: {exc}") from None
+
+
+def _read(raw: bytes, decode: Callable[[bytes], UsageRecord] = unpack) -> UsageRecord | None:
+    try:
+        return decode(raw)
     except ValueError as exc:
         log.error("a promised usage record cannot be read: %s", exc)
         return None

@@ -59,7 +59,7 @@ class LogFile:
         """Go on with the journal of a process that died, whose place on the disk is taken already: it, and what it
         holds, which is this process's to keep from now on. None when there is none."""
         for path in sorted(folder.glob(f"{PREFIX}*")):
-            fd = _take_over(path)
+            fd = take_over(path)
             if fd is None:
                 continue
             contents, at, generation = _frames(path.read_bytes())
@@ -131,7 +131,7 @@ def orphans(folder: Path, *, everywhere: bool = False) -> Iterator[list[bytes]]:
     Each is held while it is looked at, so that one process alone makes up for it, and removed when the next one is
     asked for."""
     for path in _paths(folder, everywhere=everywhere):
-        fd = _take_over(path)
+        fd = take_over(path)
         if fd is None:
             continue
         try:
@@ -214,14 +214,14 @@ def _frames(data: bytes) -> tuple[list[bytes], int, int | None]:
     return found, at, first
 
 
-def _take_over(path: Path) -> int | None:
-    """Hold a journal whose process has died; None when it lives, or the journal is gone or not to be opened."""
+def take_over(path: Path) -> int | None:
+    """Hold a file that its process held while it lived; None when it lives, or the file is gone or cannot be opened."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     except OSError as exc:
-        log.error("what the journal %s holds is not counted: %s", path, exc.strerror)
+        log.error("what %s holds is not counted: %s", path, exc.strerror)
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
