@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import signal
@@ -134,7 +135,23 @@ def test_what_it_held_is_kept_where_there_is_a_place(
         rescue({}, {}, tmp_path / "other", now=0.0)
 
 
-@pytest.mark.parametrize("workers", ["1"])
+def test_the_end_of_the_server_looks_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another worker may have seen it first, and ended all before this one looked."""
+    store = Store.open(tmp_path / "data" / "ledger", tables=("a",), durable=True)
+    monkeypatch.setattr(log_file, "places", lambda folder: [folder, tmp_path])
+    upkeep = Upkeep({"ledger": store}, FolderIdentity(tmp_path / "data"), [], leader=True)
+    asyncio.run(upkeep.rescue())
+    assert list(tmp_path.glob("pool-server-rescued-*")) == [], "it is there"
+    shutil.rmtree(tmp_path / "data")
+    asyncio.run(upkeep.rescue())
+    store.close()
+    assert len(list(tmp_path.glob("pool-server-rescued-*"))) == 1
+    assert upkeep.lost and "pool-server restore" in caplog.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_whose_data_folder_is_removed_says_so_and_loses_nothing(tmp_path: Path, workers: str) -> None:
     with FakeProviders([account("claude:one")]) as fakes:
         fakes.always("claude:one", plays.ok())

@@ -213,7 +213,7 @@ class Server:
             self._looking = asyncio.get_running_loop().create_task(self.watch.look())
 
     async def _rescue(self) -> None:
-        if self.leader and self._upkeep.lost:
+        if self.leader:
             await self._upkeep.rescue()
 
     async def drain(self) -> None:

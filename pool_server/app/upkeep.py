@@ -99,7 +99,11 @@ class Upkeep:
             log.warning("the clock went %s by %.0f s", "ahead" if step > 0 else "back", abs(step))
 
     async def rescue(self) -> None:
-        """Copy the stores of a folder that is gone to where they can be restored from."""
+        """Copy the stores of a folder that is gone to where they can be restored from; nothing, where it is there. At
+        the end of the server: another worker may have seen it first, and ended all before this one looked."""
+        self.lost = self.lost or self._identity.changed()
+        if not self.lost:
+            return
         try:
             kept = await asyncio.to_thread(
                 rescue, self._stores, self._identity.small, self._identity.folder, now=time.time()
