@@ -86,7 +86,7 @@ class Owners:
         """The hashes (`digest`) of all ids a person has of a kind, by account."""
         head = _user_key(user, family, kind) + b"\0"
         found: dict[str, set[bytes]] = {}
-        start = head + _until.pack(self._clock())
+        start = head + _until.pack(self._clock()) + b"\xff" * (_HASH + 1)  # behind all that end now
         with self._store.read() as txn:
             for key, account in txn.scan(BY_USER, start, head[:-1] + b"\1"):
                 found.setdefault(account.decode(), set()).add(key[-_HASH:])

@@ -1,0 +1,232 @@
+"""The route table as a whole: every call is named, every id in a path is asked for, and nothing else passes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.core.enums import ApiFamily, Dialect, ObjectKind, Operation, Provider
+from pool_server.gateway.routes import FAMILIES, TABLES, Route, anthropic, google, match, openai
+from pool_server.gateway.routes.normal import normal
+from tests.fakes import key_account
+from tests.gateway.stack import Stack, run
+from tests.gateway.test_objects import ANTHROPIC, FRIENDS, GOOGLE, send
+
+HEADERS: dict[ApiFamily, dict[str, str]] = {
+    ApiFamily.OPENAI: {},
+    ApiFamily.ANTHROPIC: {"Anthropic-Version": "2023-06-01"},
+    ApiFamily.GOOGLE: {"X-Goog-Api-Client": "google-genai-sdk/3"},
+}
+ROWS = [
+    (family, base, row)
+    for family, parts in (
+        (ApiFamily.OPENAI, ((openai.BASES, openai.ROWS), (openai.CODEX_BASES, openai.CODEX_ROWS))),
+        (ApiFamily.ANTHROPIC, ((anthropic.BASES, anthropic.ROWS),)),
+        (
+            ApiFamily.GOOGLE,
+            ((google.BASES, google.ROWS), (google.UPLOAD_BASES, google.UPLOAD_ROWS), (("",), google.CODE_ASSIST_ROWS)),
+        ),
+    )
+    for bases, rows in parts
+    for base in bases
+    for row in rows
+]
+WITH_IDS = [(family, base, row) for family, base, row in ROWS if "{" in row.path.replace("{model}", "")]
+PLACE = re.compile(r"\{(\w+)\}")
+
+
+def filled(path: str, ident: str) -> str:
+    return PLACE.sub(lambda found: "m-1" if found[1] == "model" else ident, path)
+
+
+def told(method: str, path: str, headers: dict[str, str]) -> Route:
+    route = match(method, path, headers)
+    assert route is not None
+    return route
+
+
+@pytest.mark.parametrize(("family", "base", "row"), ROWS, ids=lambda value: getattr(value, "path", str(value)))
+def test_every_row_is_found_and_says_what_it_does(family: ApiFamily, base: str, row: openai.Row) -> None:
+    headers = HEADERS[family] | ({"Upgrade": "websocket"} if row.method == "GET" and row.works else {})
+    route = told(row.method, base + filled(row.path, "id-1"), headers)
+    assert route.model_call and not route.refused
+    assert (route.operation, route.makes, route.lists, route.deletes, route.works) == (
+        row.operation,
+        row.makes,
+        row.lists,
+        row.deletes,
+        row.works,
+    )
+    assert FAMILIES[route.dialect] is family
+    names = [name for name in PLACE.findall(row.path) if name not in ("model", "_")]
+    assert [kind.value for kind, _ in route.ids] == names and all(ident == "id-1" for _, ident in route.ids)
+
+
+def test_what_is_made_can_be_fetched_and_ended() -> None:
+    """What makes an object is served only together with what reads it; what can be listed can be fetched."""
+    for table_family in ApiFamily:
+        rows = [row for family, _, row in ROWS if family is table_family]
+        named = {name for row in rows if row.method == "GET" for name in PLACE.findall(row.path)}
+        made = {row.makes for row in rows if row.makes} | {row.lists for row in rows if row.lists}
+        assert {kind.value for kind in made} - {ObjectKind.UPLOAD.value} <= named
+
+
+@pytest.mark.parametrize("family", list(ApiFamily))
+def test_no_route_with_an_id_lets_a_foreign_one_pass(tmp_path: Path, family: ApiFamily) -> None:
+    provider = {ApiFamily.OPENAI: "openai", ApiFamily.ANTHROPIC: "claude", ApiFamily.GOOGLE: "gemini"}[family]
+
+    async def test() -> None:
+        async with Stack(tmp_path, [key_account(f"{provider}:a")], **FRIENDS) as stack:
+            anna, bert = await stack.key("anna"), await stack.key("bert")
+            every = [(kind, "foreign-1") for kind in ObjectKind]
+            await stack.gateway.owners.keep(stack.user(anna), family, every, f"{provider}:a")
+            headers = {ApiFamily.ANTHROPIC: ANTHROPIC, ApiFamily.GOOGLE: GOOGLE}.get(family, {})
+            asked = 0
+            for one, base, row in WITH_IDS:
+                if one is family:
+                    for ident in ("foreign-1", "foreign%2D1", "nobody-has-it"):
+                        body = None if row.method in ("GET", "DELETE") else {}
+                        status, answer = await send(
+                            stack, bert, row.method, base + filled(row.path, ident), body, headers
+                        )
+                        assert status == 404 and "error" in json.dumps(answer), (row, status, answer)
+                        asked += 1
+            assert asked >= 12 and not stack.fakes.calls
+
+    run(test)
+
+
+KNOWN_VERBS = {row.path.rpartition(":")[2] for _, _, row in ROWS if ":" in row.path}
+
+
+@given(st.sampled_from(["/v1beta", "/v1", "/v1alpha"]), st.from_regex(r"[a-zA-Z]{3,24}", fullmatch=True))
+def test_a_method_nobody_named_does_not_pass(base: str, verb: str) -> None:
+    for collection in ("models/gemini-3", "files/f", "cachedContents/c", "batches/b", "tunedModels/t"):
+        route = match("POST", f"{base}/{collection}:{verb}", HEADERS[ApiFamily.GOOGLE])
+        assert route is not None
+        assert not route.model_call or verb in KNOWN_VERBS
+
+
+@given(
+    st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]),
+    st.text(alphabet=st.sampled_from("/abv1.:%2eF?{}\\-_~é"), max_size=40).map(lambda text: "/" + text),
+    st.sampled_from(list(ApiFamily)),
+)
+def test_any_path_is_a_row_of_the_table_or_no_call(method: str, path: str, family: ApiFamily) -> None:
+    route = match(method, path, HEADERS[family])
+    if route is not None and route.model_call:
+        assert TABLES[FAMILIES[route.dialect]].find(method, route.path) is not None
+        assert normal(route.path) == route.path
+
+
+OPEN_FAMILIES = ("images", "audio", "responses", "files", "videos", "realtime", "conversations", "backend-api/codex")
+
+
+@given(st.sampled_from(OPEN_FAMILIES), st.from_regex(r"[a-z_]{3,20}(/[a-z_]{3,20}){1,3}", fullmatch=True))
+def test_what_stands_below_a_family_passes_only_as_a_row(family: str, rest: str) -> None:
+    base = "" if family.startswith("backend") else "/v1"
+    route = match("POST", f"{base}/{family}/{rest}", {})
+    assert route is not None
+    if route.model_call:
+        assert TABLES[FAMILIES[route.dialect]].find("POST", route.path) is not None
+
+
+ALL_REFUSED = [
+    *((ApiFamily.OPENAI, words) for words in openai.REFUSED),
+    *((ApiFamily.ANTHROPIC, words) for words in anthropic.REFUSED),
+    *((ApiFamily.GOOGLE, words) for words in google.REFUSED),
+]
+
+
+@pytest.mark.parametrize(("family", "words"), ALL_REFUSED)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH", "PUT"])
+def test_what_acts_on_the_whole_account_is_refused(family: ApiFamily, words: str, method: str) -> None:
+    prefix = {ApiFamily.OPENAI: "/openai", ApiFamily.ANTHROPIC: "/claude", ApiFamily.GOOGLE: "/gemini"}[family]
+    version = "/v1beta" if family is ApiFamily.GOOGLE else "/v1"
+    for path in (
+        f"{version}/{words}",
+        f"{version}/{words}/x/y",
+        f"/{version}//{words}",
+        f"{prefix}{version}/{words}/x",
+    ):
+        route = told(method, path, HEADERS[family])
+        assert route.refused and not route.model_call, path
+        assert FAMILIES[route.dialect] is family
+
+
+@pytest.mark.parametrize("words", ["tunedModels/t:generateContent", "tunedModels/t:transferOwnership", "corpora/c/x"])
+def test_a_method_does_not_hide_a_refused_family(words: str) -> None:
+    assert told("POST", f"/v1beta/{words}", {}).refused
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/backend-api/codex/realtime/client_secrets", "/api/codex/realtime/client_secrets", "/v1/realtime/sessions"],
+)
+def test_calls_that_hand_out_credentials_never_pass(base: str) -> None:
+    path = f"{base}/realtime/client_secrets"
+    for variant in (path, path + "/", "/" + path, path.replace("/realtime", "//realtime"), f"/codex{path}"):
+        assert told("POST", variant, {}).refused, variant
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PATCH"])
+@pytest.mark.parametrize("model", ["m", "ft:gpt-6:org::id", "vendor%2Fm", "vendor/m"])
+def test_models_are_not_changed(method: str, model: str) -> None:
+    assert told(method, f"/v1/models/{model}", {}).refused
+
+
+def test_refusals_are_told_in_the_callers_shape(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, [key_account("openai:a")], **FRIENDS) as stack:
+            anna = await stack.key("anna")
+            for path, headers, field in (
+                ("/v1/organization/users", {}, "code"),
+                ("/v1/skills", ANTHROPIC, "type"),
+                ("/v1beta/tunedModels", GOOGLE, "status"),
+                ("/backend-api/codex/realtime/client_secrets", {}, "code"),
+            ):
+                status, answer = await send(stack, anna, "POST", path, {}, headers)
+                assert status == 403 and field in answer["error"]
+                assert "ask the operator" in answer["error"]["message"]
+                assert (await send(stack, "", "POST", path, {}, headers))[0] == 401
+            assert not stack.fakes.calls
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "path"),
+    [
+        ("/v1/chat/completions/chat/completions", "/chat/completions"),
+        ("/v1/messages/v1/messages", "/v1/messages"),
+        ("/v1/messages/v1/messages/count_tokens", "/v1/messages/count_tokens"),
+        ("/v1/responses/responses", "/responses"),
+        ("/v1/v1/responses", "/v1/responses"),
+        ("//v1//chat///completions/", "/v1/chat/completions"),
+        ("/v1beta/v1beta/models/g:generateContent", "/v1beta/models/g:generateContent"),
+        ("/v1/v1beta/models/g:generateContent", "/v1beta/models/g:generateContent"),
+        ("/v1beta/upload/v1beta/files", "/upload/v1beta/files"),
+        ("/v1beta/openai/chat/completions", "/chat/completions"),
+        ("/openai/v1/v1/embeddings", "/v1/embeddings"),
+        ("/claude//v1/messages", "/v1/messages"),
+    ],
+)
+def test_a_base_url_that_is_one_part_too_long_is_understood(pasted: str, path: str) -> None:
+    route = told("POST", pasted, {})
+    assert route.model_call and route.path == path
+
+
+def test_a_pasted_base_is_no_way_around_a_refusal() -> None:
+    for path in ("/v1/chat/completions/v1/organization/users", "/v1/v1/fine_tuning/jobs", "/v1/messages/v1/skills"):
+        assert not told("POST", path, {}).model_call
+
+
+def test_a_forced_vendor_keeps_its_own_calls() -> None:
+    assert told("GET", "/gemini/v1/files", {}).dialect is Dialect.GEMINI
+    assert told("GET", "/openai/v1/files", {"X-Goog-Api-Key": "k"}).forced is Provider.OPENAI
+    assert told("POST", "/v1/images/edits", {}).operation is Operation.IMAGES
