@@ -23,19 +23,21 @@ Pairs = list[tuple[str, Any]]
 MOST = 1000  # references of one body; beyond, it is refused
 _LONGEST = 500  # characters of an id
 
-# Names to search for, written so that a search may skip far: without the quote that begins them.
-_OPENAI_MARKS = (
-    b"file_id", b"vector_store_id", b"response_id", b"item_reference", b'container"', b"container_id", b"skill_id",
-    b'conversation"', b'prompt"', b'voice"', b'video"', b'characters"',
+# Names to search for: without the quote that begins them, so that a search may skip far, with the one that ends them,
+# so that words in a text do not count. OpenAI's many names in `_id` and `_ids` are found in one pass.
+_IDS = re.compile(rb'_ids?"(?<=file_id"|ile_ids"|tore_id"|ore_ids"|onse_id"|iner_id"|kill_id")')
+_RESPONSES_MARKS = (b'item_reference"', b'container"', b'conversation"', b'prompt"')
+_GOOGLE_MARKS = (
+    b'ri"', b'achedContent"', b'ached_content"', b'ileName"', b'ile_name"', b'earchStoreNames"', b'earch_store_names"',
 )  # fmt: skip
-_GOOGLE_MARKS = (b'ri"', b"achedContent", b"ached_content", b"ileName", b"ile_name", b"earchStore", b"earch_store")
 _MARKS: dict[Dialect, tuple[bytes, ...]] = {
-    Dialect.RESPONSES: _OPENAI_MARKS[:9],
-    Dialect.CHAT: _OPENAI_MARKS,
-    Dialect.MESSAGES: (b"file_id", b'container"', b"skill_id"),
+    Dialect.RESPONSES: _RESPONSES_MARKS,
+    Dialect.CHAT: (*_RESPONSES_MARKS, b'voice"', b'video"', b'characters"'),
+    Dialect.MESSAGES: (b'file_id"', b'container"', b'skill_id"'),
     Dialect.GEMINI: _GOOGLE_MARKS,
     Dialect.CODE_ASSIST: _GOOGLE_MARKS,
 }
+_OPENAI = (Dialect.RESPONSES, Dialect.CHAT)
 # A letter, digit, underscore or hyphen written as an escape: no JSON writer does that, who hides a name may.
 _ESCAPED = re.compile(rb"\\u00(?:2[dD]|3\d|[46][1-9a-fA-F]|5[0-9aAfF]|7[0-9aA])")
 
@@ -102,7 +104,10 @@ def references(dialect: Dialect, data: bytes, *, bare_items: bool = False) -> li
 
 def _marked(dialect: Dialect, data: bytes) -> bool:
     # From the end: CPython searches long data backwards more than twice as fast, and nearly all have no mark.
-    if any(data.rfind(mark) >= 0 for mark in _MARKS[dialect]):
+    for mark in _MARKS[dialect]:
+        if data.rfind(mark) >= 0:
+            return True
+    if dialect in _OPENAI and _IDS.search(data) is not None:
         return True
     return data.rfind(rb"\u00") >= 0 and _ESCAPED.search(data) is not None
 
