@@ -37,6 +37,7 @@ ROWS = [
     for row in rows
 ]
 WITH_IDS = [(family, base, row) for family, base, row in ROWS if "{" in row.path.replace("{model}", "")]
+ROOT = Path(__file__).resolve().parents[2]
 PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -157,6 +158,14 @@ def test_what_acts_on_the_whole_account_is_refused(family: ApiFamily, words: str
         route = told(method, path, HEADERS[family])
         assert route.refused and not route.model_call, path
         assert FAMILIES[route.dialect] is family
+
+
+def test_the_page_about_calls_names_what_is_refused_and_what_is_owned() -> None:
+    page = (ROOT / "docs/calls.md").read_text(encoding="utf-8")
+    for _, words in ALL_REFUSED:
+        assert all(word in page for word in words.split("/")), words
+    for _, _, row in ROWS:
+        assert not row.makes or row.makes.value.replace("_", " ").split()[0] in page.lower()
 
 
 @pytest.mark.parametrize("words", ["tunedModels/t:generateContent", "tunedModels/t:transferOwnership", "corpora/c/x"])
