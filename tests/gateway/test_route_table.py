@@ -173,10 +173,7 @@ def test_a_method_does_not_hide_a_refused_family(words: str) -> None:
     assert told("POST", f"/v1beta/{words}", {}).refused
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/backend-api/codex/realtime/client_secrets", "/api/codex/realtime/client_secrets", "/v1/realtime/sessions"],
-)
+@pytest.mark.parametrize("base", ["/backend-api/codex", "/api/codex", "/v1"])
 def test_calls_that_hand_out_credentials_never_pass(base: str) -> None:
     path = f"{base}/realtime/client_secrets"
     for variant in (path, path + "/", "/" + path, path.replace("/realtime", "//realtime"), f"/codex{path}"):
@@ -187,6 +184,15 @@ def test_calls_that_hand_out_credentials_never_pass(base: str) -> None:
 @pytest.mark.parametrize("model", ["m", "ft:gpt-6:org::id", "vendor%2Fm", "vendor/m"])
 def test_models_are_not_changed(method: str, model: str) -> None:
     assert told(method, f"/v1/models/{model}", {}).refused
+
+
+@pytest.mark.parametrize("hidden", ["%2F", "%2f", "%5C", "%3A", "%00"])
+def test_an_id_has_no_second_reading(hidden: str) -> None:
+    for family, base, row in WITH_IDS:
+        route = match(row.method, base + filled(row.path, f"own{hidden}foreign"), HEADERS[family])
+        assert route is None or not route.model_call, row
+    for path in (f"/v1beta/models/tunedModels{hidden}t:generateContent", f"/v1beta/files/f{hidden}download"):
+        assert not told("POST", path, {}).model_call
 
 
 def test_refusals_are_told_in_the_callers_shape(tmp_path: Path) -> None:

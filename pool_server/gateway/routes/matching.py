@@ -21,8 +21,12 @@ from pool_server.providers import SPECS
 _FORCED = {f"/{provider.value}": provider for provider in Provider}
 
 _PLACE = re.compile(r"\{(\w+)\}")
-# Words of the API itself are no ids: a base URL written one segment too long must not name an object.
-_ID = r"(?!(?:models|responses|messages|chat|completions|files|batches|search)(?:[/:]|$))[^/:]+"
+# Words of the API itself are no ids: a base URL written one segment too long must not name an object. Nor is one what
+# its reader may take apart: an encoded slash, backslash, colon or NUL.
+_ID = (
+    r"(?![^/]*%(?:2[fF]|5[cC]|3[aA]|00))"
+    r"(?!(?:models|responses|messages|chat|completions|files|batches|search)(?:[/:]|$))[^/:]+"
+)
 _NO_OBJECT = frozenset({"model", "_"})
 
 
