@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 
-from pool_server.core.enums import CredentialKind
+from pool_server.core.enums import CredentialKind, Dialect
 from pool_server.core.models import HttpAnswer, HttpRequest
-from pool_server.core.settings import Limits
+from pool_server.core.settings import Limits, Models
 from tests.gateway.test_local import Desk, FakeRooms, ask, catalogue
 
 
@@ -181,3 +182,27 @@ def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pyt
         await asyncio.sleep(0.01)
 
     asyncio.run(run())
+
+
+def listed(path: str, rooms: FakeRooms, *, translate: bool, **headers: str) -> set[str]:
+    desk = Desk(rooms, models=Models(translate=translate))
+    body = json.loads(asyncio.run(desk.ask("GET", path, **headers)).body)
+    return {row.get("id") or row["name"].removeprefix("models/") for row in body.get("data", body.get("models"))}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "alone"),
+    [
+        ("/v1/models", {}, {"local-model"}),
+        ("/v1/models", {"anthropic_version": "x"}, {"claude-next"}),
+        ("/v1beta/models", {}, {"gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"}),
+        ("/claude/v1/models", {}, {"claude-next"}),
+    ],
+)
+def test_a_list_holds_what_its_client_can_call(path: str, headers: dict[str, str], alone: set[str]) -> None:
+    rooms = mixed()
+    rooms.add("gemini:a", kind=CredentialKind.API_KEY, dialects=(Dialect.GEMINI,))
+    rooms.credentials["openai:a"] = msgspec.structs.replace(rooms.credentials["openai:a"], dialects=(Dialect.CHAT,))
+    assert listed(path, rooms, translate=False, **headers) == alone
+    every = listed(path, rooms, translate=True, **headers)
+    assert every == alone if path.startswith("/claude") else every > {"local-model", "claude-next"}

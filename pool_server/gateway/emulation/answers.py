@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote
 
 from pool_server import dialects
 from pool_server.accounts import Accounts
-from pool_server.core.enums import Provider
+from pool_server.core.enums import Dialect, Provider
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
@@ -31,6 +31,14 @@ __all__ = ["LocalAnswer", "LocalAnswers", "LocalRequest"]
 _MOST_FIELDS = 32  # of a form
 _TOKEN_LIFE_S = 86_400  # what a refreshed "access token" says; the key itself ends when the pool says so
 _BACKEND = r"(?:/backend-api|/api/codex)"
+
+# What clients of a list's shape speak.
+_SPOKEN = {
+    ModelsShape.OPENAI: (Dialect.CHAT, Dialect.RESPONSES),
+    ModelsShape.CODEX: (Dialect.RESPONSES,),
+    ModelsShape.ANTHROPIC: (Dialect.MESSAGES,),
+    ModelsShape.GEMINI: (Dialect.GEMINI, Dialect.CODE_ASSIST),
+}
 
 OPEN: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("POST", re.compile(r"(?:/backend-api|/api/codex)?/ps/mcp")),
@@ -163,8 +171,11 @@ class LocalAnswers:
         return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
 
     async def _served(self, request: LocalRequest, providers: Sequence[Provider] = ()) -> list[ModelInfo]:
-        asked = providers or self._asked(request)
-        return self._allowed(request.principal, await self.catalogue.models(asked))
+        asked = providers or ([request.forced] if request.forced is not None else list(Provider))
+        # Without translation a client's own dialect is all it can use; a prefix leads to the vendor's in any case.
+        alone = request.forced is None and not providers and not self._settings.models.translate
+        spoken = _SPOKEN[self._shape(request)] if alone else ()
+        return self._allowed(request.principal, await self.catalogue.models(asked, spoken))
 
     def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
         """The models the user's limits let them use."""
@@ -177,11 +188,6 @@ class LocalAnswers:
             patterns = [pattern.lower() for pattern in limits.models]
             models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
         return models
-
-    def _asked(self, request: LocalRequest) -> list[Provider]:
-        if request.forced is not None:
-            return [request.forced]
-        return [Provider.GEMINI] if self._shape(request) is ModelsShape.GEMINI else list(Provider)
 
     # ------------------------------------------------------------ room
 

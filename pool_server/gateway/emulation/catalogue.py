@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from pool_server import __version__
 from pool_server.accounts import Accounts
-from pool_server.core.enums import AccountState, ApiFamily, CredentialKind, Operation, Provider
+from pool_server.core.enums import AccountState, ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
@@ -89,30 +89,32 @@ class Catalogue:
         )
         return _merged(answers), answers[0].etag if len(answers) == 1 else ""
 
-    async def models(self, providers: Iterable[Provider]) -> list[ModelInfo]:
-        """The models these providers serve here, provider by provider."""
-        wanted = list(providers)
-        return [model for models in await asyncio.gather(*map(self._models, wanted)) for model in models]
+    async def models(self, providers: Iterable[Provider], spoken: Iterable[Dialect] = ()) -> list[ModelInfo]:
+        """The models these providers serve here, provider by provider; with `spoken` only those of accounts that speak
+        one of these dialects."""
+        asked = [self._models(provider, tuple(spoken)) for provider in providers]
+        return [model for models in await asyncio.gather(*asked) for model in models]
 
-    async def _models(self, provider: Provider) -> list[ModelInfo]:
-        sources = self._sources(provider)
+    async def _models(self, provider: Provider, spoken: tuple[Dialect, ...]) -> list[ModelInfo]:
+        sources = self._sources(provider, spoken)
         if sources is None:
             return []
         answers = await self._ask([((provider, group, ""), account) for group, (account, _) in sources.items()])
         limits = [patterns for _, patterns in sources.values()]
         known = _merged([_limited(answer, patterns) for answer, patterns in zip(answers, limits, strict=True)])
-        declared = [name for name in self._accounts.models().get(provider, ()) if not _is_pattern(name)]
+        declared = [name for name in self._declared(provider, spoken) if not _is_pattern(name)]
         shipped = SPECS[provider].shipped if sources and not known else ()
         return [*known, *(ModelInfo(name, provider.value) for name in (*declared, *shipped))]
 
-    def _sources(self, provider: Provider) -> dict[str, tuple[str, set[str] | None]] | None:
-        """One account id for each kind of account to ask, and the patterns its models are limited to (None = all);
-        accounts that declare their models by name need no asking.
+    def _declared(self, provider: Provider, spoken: tuple[Dialect, ...]) -> Iterable[str]:
+        """What the files of accounts name."""
+        if not spoken:
+            return self._accounts.models().get(provider, ())
+        names = {name for _, cred in self._alive(provider, spoken) for name in cred.models}
+        return sorted(names)
 
-        None when the provider has no account that could serve.
-        """
-        groups: dict[str, tuple[str, set[str] | None]] = {}
-        any_account = False
+    def _alive(self, provider: Provider, spoken: tuple[Dialect, ...]) -> Iterator[tuple[str, Credential]]:
+        """Accounts that could serve, of every kind one or more."""
         for account, state in self._accounts.samples(provider):
             if state in _OUT:
                 continue
@@ -120,6 +122,20 @@ class Catalogue:
                 cred = self._accounts.credential(account)
             except KeyError:
                 continue  # taken away just now
+            if not spoken or any(_speaks(cred, dialect) for dialect in spoken):
+                yield account, cred
+
+    def _sources(
+        self, provider: Provider, spoken: tuple[Dialect, ...] = ()
+    ) -> dict[str, tuple[str, set[str] | None]] | None:
+        """One account id for each kind of account to ask, and the patterns its models are limited to (None = all);
+        accounts that declare their models by name need no asking.
+
+        None when the provider has no account that could serve.
+        """
+        groups: dict[str, tuple[str, set[str] | None]] = {}
+        any_account = False
+        for account, cred in self._alive(provider, spoken):
             any_account = True
             patterns = {name for name in cred.models if _is_pattern(name)}
             if not cred.models or patterns:
@@ -180,6 +196,19 @@ class Catalogue:
             prepared = provider_module(provider).prepare(cred, upcall, self.settings)
             request = HttpRequest("GET", prepared.url, tuple(prepared.headers))
         return msgspec.structs.replace(self._accounts.bounded(account, request), timeout_s=20.0)
+
+
+_ASKED_WITH = {
+    Dialect.RESPONSES: Operation.RESPONSES,
+    Dialect.MESSAGES: Operation.MESSAGES,
+    Dialect.CHAT: Operation.CHAT,
+    Dialect.GEMINI: Operation.GENERATE,
+    Dialect.CODE_ASSIST: Operation.GENERATE,
+}
+
+
+def _speaks(cred: Credential, dialect: Dialect) -> bool:
+    return provider_module(cred.provider).serves(cred, _ASKED_WITH[dialect], dialect, "")
 
 
 def _is_pattern(name: str) -> bool:
