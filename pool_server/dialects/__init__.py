@@ -12,6 +12,7 @@ from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
+from pool_server.dialects.responses import next_sequence, response_object
 from pool_server.dialects.stream_usage import StreamUsagePolicy, ask_usage, host_of, without_usage
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
 from pool_server.dialects.usage import BYTES_A_TOKEN, Served, batch_size, estimate, header_tier, identity, makes_batch
@@ -68,8 +69,10 @@ __all__ = [
     "model_entry",
     "models_answer",
     "models_shape",
+    "next_sequence",
     "peek",
     "references",
+    "response_object",
     "splice",
     "stream_error",
     "strip_sealed",

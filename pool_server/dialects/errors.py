@@ -13,6 +13,7 @@ from typing import Any
 
 from pool_server.core.enums import Dialect, ErrorKind
 from pool_server.core.models import ClientError
+from pool_server.dialects import responses
 from pool_server.dialects.types import dumps
 
 Headers = list[tuple[str, str]]
@@ -108,17 +109,18 @@ def ends_stream(dialect: Dialect) -> bool:
     return dialect is Dialect.RESPONSES
 
 
-def stream_error(dialect: Dialect, err: ClientError, *, now: float) -> bytes:
+def stream_error(dialect: Dialect, err: ClientError, *, now: float, sequence: int = 0) -> bytes:
     """The event that ends a stream already begun; then the body ends (`ends_stream`) or the connection is aborted.
 
-    Write a blank line before it where the stream stands within an event (`Meter.at_boundary` is False).
+    Write a blank line before it where the stream stands within an event (`Meter.at_boundary` is False). `sequence` is
+    the number of the next event where the dialect counts them.
     """
     if dialect is Dialect.MESSAGES:
         return b"event: error\ndata: " + dumps(_anthropic(err, now, "")) + b"\n\n"
     if dialect in (Dialect.GEMINI, Dialect.CODE_ASSIST):
         return b"data: " + dumps(_google(err, now)) + b"\n\n"
     if dialect is Dialect.RESPONSES:
-        return _responses_end(err, now)
+        return _responses_end(err, now, sequence)
     shape = _openai(err, now)
     if err.kind in _RETRIED:
         # Of the errors within a stream this is the type after which Qwen Code tries again.
@@ -250,20 +252,13 @@ def _google_quota(err: ClientError, now: float) -> list[dict[str, Any]]:
     return details
 
 
-def _responses_end(err: ClientError, now: float) -> bytes:
+def _responses_end(err: ClientError, now: float, sequence: int) -> bytes:
     """Codex ignores `event: error`; of `response.failed` it shows the message of `invalid_prompt` as it is and
-    stops, and retries a code it does not know. Other clients of the Responses API read `error`."""
+    stops, and retries after `server_error`. Other clients of the Responses API read `error`."""
     shape = _openai(err, now)
-    retry = err.kind in _RETRIED or _passes(err, now)
-    failed = {
-        "type": "response.failed",
-        "response": {
-            "id": "",
-            "object": "response",
-            "status": "failed",
-            "output": [],
-            "error": {"code": shape["code"] if retry else "invalid_prompt", "message": shape["message"]},
-        },
-    }
-    plain = {"type": "error", "code": shape["code"], "message": shape["message"], "param": shape["param"]}
+    code = "server_error" if err.kind in _RETRIED or _passes(err, now) else "invalid_prompt"
+    response = responses.response_object(now, "failed", error={"code": code, "message": shape["message"]})
+    failed = {"type": "response.failed", "sequence_number": sequence + 1, "response": response}
+    plain = {"type": "error", "sequence_number": sequence}
+    plain |= {name: shape[name] for name in ("code", "message", "param")}
     return b"event: error\ndata: " + dumps(plain) + b"\n\nevent: response.failed\ndata: " + dumps(failed) + b"\n\n"

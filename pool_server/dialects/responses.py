@@ -87,6 +87,37 @@ STATUS = {
 }
 
 
+_SEQUENCE = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
+
+
+def next_sequence(piece: bytes) -> int:
+    """The number of the event after those in `piece`, 0 where they have none."""
+    numbers = _SEQUENCE.findall(piece)
+    return int(numbers[-1]) + 1 if numbers else 0
+
+
+def response_object(now: float, status: str, ident: str = "", model: str = "", **more: Any) -> dict[str, Any]:
+    """A response of the pool's own, with every field its type has (OpenAI's API reference, "The response object");
+    `now` in unix seconds."""
+    return {
+        "id": ident,
+        "object": "response",
+        "created_at": int(now),
+        "status": status,
+        "model": model,
+        "output": [],
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "parallel_tool_calls": True,
+        "temperature": None,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+    } | more
+
+
 class _Item(msgspec.Struct):
     type: Any = ""
     id: Any = ""

@@ -107,7 +107,7 @@ class RelayedAnswer:
 
     `committed`: something was released. `over`: its `End` was handed out; what still comes is only passed on.
     `done`: nothing more is wanted of the upstream. `mid_event`: what was released ends within an event. `settled`: what
-    an answer of unknown kind has turned out to be.
+    an answer of unknown kind has turned out to be. `latest`: what was released last of a stream.
     """
 
     settled: RelayedAnswer | None = None
@@ -120,6 +120,7 @@ class RelayedAnswer:
         self.over = False
         self.done = False
         self.ending = Ending.BROKEN
+        self.latest: Piece = b""
         self._account = account
         self._shield = account.shield
         self._status = status
@@ -247,6 +248,7 @@ class StreamAnswer(RelayedAnswer):
                 if needle in piece:
                     break
             else:
+                self.latest = piece
                 return True
         self._known, self._said = len(piece), signal
         return False
@@ -273,6 +275,7 @@ class StreamAnswer(RelayedAnswer):
             return self._with_held(end, out)
         if not out:
             return WITHHOLD
+        self.latest = out
         if self.committed:
             return Write([out])
         return self._hold(out, shows=signal is Signal.RENDERED or bool(signal & Signal.RENDERED))

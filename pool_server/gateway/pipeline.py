@@ -336,7 +336,7 @@ class Pipeline:
                 source.at_once = self._at_once
         broken = answer.streams and answer.ending is Ending.BROKEN
         error = final_error.cut(self._credential.provider, self._x.refusals.faults) if broken else None
-        await self._transport.end(answer.ending, error)
+        await self._transport.end(answer.ending, error, answer.latest)
         return None
 
     async def _next(self, source: UpstreamAnswer, answer: RelayedAnswer) -> Step:

@@ -118,8 +118,8 @@ class ClientTransport(Protocol):
     def keep_alive(self) -> None:
         """Shows the client that it is still being served, with early headers if nothing was started."""
 
-    async def end(self, ending: Ending, error: ClientError | None) -> None:
-        """The answer that was begun is over; `error` says why where a stream broke off."""
+    async def end(self, ending: Ending, error: ClientError | None, latest: Piece) -> None:
+        """The answer that was begun is over; `error` says why where a stream broke off, behind its `latest` piece."""
 
     async def refuse(self, refusal: UpstreamRefusal, fault: Fault, shield: Shield) -> None:
         """Tells the client the provider's own refusal."""

@@ -6,12 +6,24 @@ import json
 from typing import Any
 
 import pytest
+from anthropic.types import ErrorResponse
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from pool_server.core.enums import Dialect, ErrorKind, Operation, Signal
 from pool_server.core.models import ClientError
-from pool_server.dialects import ends_stream, error, header_safe, keepalive, meter, stream_error, ws_error
+from pool_server.dialects import (
+    ends_stream,
+    error,
+    header_safe,
+    keepalive,
+    meter,
+    next_sequence,
+    stream_error,
+    ws_error,
+)
 from tests.dialects.streams import OPERATION, stream
 
 NOW = 1_800_000_000.0
@@ -198,6 +210,36 @@ def test_codex_shows_final_errors_and_retries_passing_ones() -> None:
         assert (failed["response"]["error"]["code"] == "invalid_prompt") is not passing
         assert failed["response"]["error"]["message"].startswith("Every account is used up.")
     assert [dialect for dialect in Dialect if ends_stream(dialect)] == [Dialect.RESPONSES]
+
+
+RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+
+@pytest.mark.parametrize("kind", list(ErrorKind))
+def test_the_pools_own_events_are_what_the_vendors_types_ask_for(kind: ErrorKind) -> None:
+    told = events(stream_error(Dialect.RESPONSES, fault(kind, 60), now=NOW, sequence=7))
+    assert [event["sequence_number"] for event in told] == [7, 8]
+    for event in told:
+        RESPONSE_EVENT.validate_python(event)
+    Response.model_validate(told[1]["response"])
+    (message,) = events(stream_error(Dialect.MESSAGES, fault(kind, 60), now=NOW))
+    if kind is not ErrorKind.TOO_LARGE:  # documented with its 413, and not among the SDK's types
+        ErrorResponse.model_validate(message)
+    (google,) = events(stream_error(Dialect.GEMINI, fault(kind, 60), now=NOW))
+    assert {"code", "message", "status"} <= google["error"].keys() and isinstance(google["error"]["code"], int)
+
+
+@pytest.mark.parametrize(
+    ("piece", "number"),
+    [
+        (b'data: {"type":"x","sequence_number":4}\n\ndata: {"sequence_number" : 5}\n\n', 6),
+        (b'data: {"type":"x"}\n\n', 0),
+        (b"", 0),
+        (b'data: {"text":"\\"sequence_number\\":9"}\n\n', 0),
+    ],
+)
+def test_the_next_event_goes_on_counting(piece: bytes, number: int) -> None:
+    assert next_sequence(piece) == number
 
 
 def test_cut_streams_are_tried_again() -> None:

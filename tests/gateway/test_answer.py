@@ -97,6 +97,16 @@ def test_an_event_too_large_to_hold_is_passed_in_pieces_and_closed_when_it_break
     play.broken().ends(Outcome.CUT, b"\n\n")
 
 
+def test_the_latest_event_that_was_released_is_known_for_who_goes_on_counting() -> None:
+    words = [b"event: response.output_text.delta\n" + event({**json.loads(WORD), "sequence_number": n}) for n in (3, 4)]
+    play = stream(Dialect.RESPONSES)
+    for word in words:
+        play.offer(word).writes(word)
+        assert play.answer.latest == word
+    play.feed(words[0][:30]).nothing()
+    assert play.answer.latest == words[1]
+
+
 def test_what_breaks_after_its_end_is_whole() -> None:
     play = stream()
     play.feed(delta("a") + DONE).ends(Outcome.OK, delta("a") + DONE)

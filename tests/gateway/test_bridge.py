@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from pool_server.dialects import BadBodyError
 from pool_server.gateway.websocket.bridge import ContinuationLostError, Conversation
@@ -132,3 +134,12 @@ def test_a_stream_that_breaks_off_leaves_nothing_to_continue() -> None:
     answer(talk, stream(ANSWER).rpartition(b"event: ")[0])
     assert not talk.known
     assert not talk.finished
+
+
+def test_a_prewarm_is_answered_with_events_of_the_vendors_types() -> None:
+    _, told = Conversation().request(create(generate=False))
+    for number, text in enumerate(told):
+        event = json.loads(text)
+        TypeAdapter(ResponseStreamEvent).validate_python(event)
+        Response.model_validate(event["response"])
+        assert (event["sequence_number"], event["response"]["model"]) == (number, "gpt-x")

@@ -83,9 +83,10 @@ class Reply:
         status, headers, body = dialects.error(dialect, error, now=time.time(), request_id=self.request_id)
         await self.whole(status, headers, body)
 
-    async def error_event(self, dialect: Dialect, error: ClientError) -> None:
-        """Ends a stream already begun with an error event the client shows or retries."""
-        await self.send(dialects.stream_error(dialect, error, now=time.time()))
+    async def error_event(self, dialect: Dialect, error: ClientError, sequence: int = 0) -> None:
+        """Ends a stream already begun with an error event the client shows or retries; `sequence` is its number where
+        the dialect counts events."""
+        await self.send(dialects.stream_error(dialect, error, now=time.time(), sequence=sequence))
         self.break_off(dialect)
 
     def break_off(self, dialect: Dialect) -> None:

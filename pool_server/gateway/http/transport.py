@@ -153,9 +153,10 @@ class HttpTransport:
         else:
             self._reply.start(200, _SSE_HEADERS)
 
-    async def end(self, ending: Ending, error: ClientError | None) -> None:
+    async def end(self, ending: Ending, error: ClientError | None, latest: Piece) -> None:
         if error is not None:
-            await self._reply.error_event(self._x.route.dialect, error)
+            sequence = dialects.next_sequence(latest) if isinstance(latest, bytes) else 0
+            await self._reply.error_event(self._x.route.dialect, error, sequence)
         elif ending is Ending.COMPLETE:
             self._reply.finish()
         elif ending is Ending.BROKEN:

@@ -8,6 +8,7 @@ items replace what came before, a call without its output (or the reverse) is le
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.dialects import BadBodyError, Scanner, data_of
+from pool_server.dialects import BadBodyError, Scanner, data_of, response_object
 
 KEEP_BYTES = 64 << 20  # of one socket's conversation; beyond it the client is asked to resend
 _EVENT_CAP = 64 << 20
@@ -136,8 +137,13 @@ class Conversation:
     def _prewarmed(self) -> list[str]:
         self._last_id = f"resp_prewarm_{uuid.uuid4().hex}"
         self.finished = True
-        response = {"id": self._last_id, "object": "response", "status": "in_progress", "output": []}
-        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        model = msgspec.json.decode(self._base["model"]) if "model" in self._base else ""
+        response = response_object(time.time(), "in_progress", self._last_id, model)
+        details = {
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 0},
+        }
+        usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0} | details
         done = response | {"status": "completed", "usage": usage}
         events = (
             {"type": "response.created", "sequence_number": 0, "response": response},

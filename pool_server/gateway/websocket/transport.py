@@ -108,7 +108,7 @@ class TurnTransport:
     def keep_alive(self) -> None:
         self._socket.send_frame(_KEEPALIVE)
 
-    async def end(self, ending: Ending, error: ClientError | None) -> None:
+    async def end(self, ending: Ending, error: ClientError | None, latest: Piece) -> None:
         """Told an error in the middle of an answer, the CLI would give up; on a mere 1012 it sends the turn again
         without a word to its user, and another account serves it."""
         if ending is not Ending.BROKEN:
