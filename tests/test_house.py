@@ -33,6 +33,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LINES = 500
 FUNCTION_LINES = 50
 MODULES = 12  # in one folder, beside its __init__.py
+PART_ARROWS = {"accounts": 40, "web": 60, "users": 15, "gateway": 40}  # imports between the parts of a room
+HTTP1_CIRCLE = {"pool_server.http1.front", "pool_server.http1.server"}
 
 
 def tracked() -> list[Path]:
@@ -67,6 +69,92 @@ def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
         for name in names:
             if name.startswith("pool_server."):
                 yield node.lineno, name.split(".")[1]
+
+
+def module_name(path: Path) -> str:
+    """`pool_server/users/__init__.py` → pool_server.users."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """Module → the modules of the package that it imports, wherever in the file, for types only included."""
+    names = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        targets: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                targets.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= {target if target in names else str(node.module) for target in inner}
+        found[name] = {target for target in targets if target in names} - {name}
+    return found
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of names that reach each other (Tarjan's strongly connected components of two and more)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for target in sorted(arrows.get(name, ())):
+            if target not in order:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], order[target])
+        if low[name] == order[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in sorted(arrows):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def part(name: str) -> str:
+    """`pool_server.users.identity.keys` → identity; "" for a module that stands in the room itself."""
+    path = ROOT.joinpath(*name.split("."))
+    steps = (path if path.is_dir() else path.parent).relative_to(PACKAGE).parts
+    return steps[1] if len(steps) > 1 else ""
+
+
+def part_arrows(room_name: str) -> set[tuple[str, str]]:
+    """(module, part) for each other part of its room that a module imports from; the room itself is one part."""
+    inside = f"pool_server.{room_name}"
+    return {
+        (name, part(target))
+        for name, targets in imported_modules().items()
+        if name == inside or name.startswith(f"{inside}.")
+        for target in targets
+        if (target == inside or target.startswith(f"{inside}.")) and part(target) != part(name)
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    arrows = imported_modules()
+    for name in HTTP1_CIRCLE:
+        arrows[name] -= HTTP1_CIRCLE
+    assert circles(arrows) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize(("room_name", "most"), PART_ARROWS.items())
+def test_parts_of_a_room_lean_on_few_others(room_name: str, most: int) -> None:
+    found = part_arrows(room_name)
+    assert len(found) <= most, sorted(found)
 
 
 def test_every_room_has_its_floor() -> None:

@@ -1,7 +1,7 @@
 """The data plane: route table, one exchange's life, upstream client, relay, WebSocket."""
 
+from pool_server.gateway.entry import Gateway
 from pool_server.gateway.objects import TABLES as OBJECT_TABLES
-from pool_server.gateway.service import Gateway
 from pool_server.gateway.upstream import Upstream
 
 __all__ = ["OBJECT_TABLES", "Gateway", "Upstream"]

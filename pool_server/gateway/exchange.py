@@ -18,8 +18,8 @@ from pool_server.accounts import Decision, OnboardingError, RefreshError, Select
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Provider, Refusal, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage
 from pool_server.gateway import final_error, metrics
+from pool_server.gateway.attempts.counting import REQUEST_OUTPUT, price_facts
 from pool_server.gateway.attempts.refusals import Refusals
-from pool_server.gateway.counting import REQUEST_OUTPUT, price_facts
 from pool_server.gateway.http.body import MEMORY_LIMIT
 from pool_server.gateway.http.programs import program
 from pool_server.gateway.objects import Tracking

@@ -1,4 +1,4 @@
-"""The data plane's front: picks what belongs to it out of the server's traffic and keeps count of what is live."""
+"""The state of the data plane: what is live, who may call, drain and shutdown. The transports work on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
@@ -28,17 +28,15 @@ from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Spool
 from pool_server.gateway.http.decoding import BodyDecoder
-from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.http.headers import credentials, navigates
 from pool_server.gateway.http.stream_usage import UsageQuestion
 from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners, uploads
-from pool_server.gateway.routes import Route, match
+from pool_server.gateway.routes import Route
 from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import Upstream
-from pool_server.gateway.websocket.handler import CodexSocket, socket_application
 from pool_server.gateway.websocket.held_conversations import HeldConversations
 from pool_server.gateway.websocket.links import FRAME_CAP
-from pool_server.http1 import ClientDisconnectedError, Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.http1 import ClientDisconnectedError, Request
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
 from pool_server.storage import StoreError
@@ -50,8 +48,26 @@ _BURST_EXCHANGES = 64
 TICK_S = 2.5  # how often keep-alives and silence limits of the live exchanges are looked at
 
 
-class Gateway:
-    """Ask it first of each request: paths it does not know go on to the pages."""
+class LiveExchange(Protocol):
+    """What the data plane does with a client's exchange or socket while it lasts."""
+
+    @property
+    def principal(self) -> Principal | None: ...
+
+    def tick(self, now: float) -> None: ...
+
+    def stop(self, outcome: Outcome, error: ClientError) -> None: ...
+
+
+class LiveSocket(LiveExchange, Protocol):
+    """A WebSocket; `busy` while a turn is under way on it."""
+
+    @property
+    def busy(self) -> bool: ...
+
+
+class DataPlane:
+    """What all exchanges share: budgets, who is live, the caller's admission, drain and shutdown."""
 
     def __init__(
         self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
@@ -70,11 +86,10 @@ class Gateway:
         self.frames = ByteBudget(*_frame_caps(settings))
         self.seats: Counter[str] = Counter()  # user → sockets, from the handshake on
         self._busiest = (0, 0)  # bytes of bodies in memory and exchanges, at most, since memory was given back
-        self.live: set[HttpExchange] = set()
-        self.sockets: set[CodexSocket] = set()
+        self.live: set[LiveExchange] = set()
+        self.sockets: set[LiveSocket] = set()
         self.http_only: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._socket_app = socket_application(self)
         self.draining = False
         self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
         metrics.live.set_function(lambda: self._working)
@@ -89,15 +104,6 @@ class Gateway:
         if x.wants_usage():
             return UsageQuestion()
         return self.held.transformer(x, credential)
-
-    def take(self, request: Request, response: Response) -> RequestHandler | None:
-        """Who answers a request of the data plane; None for all others."""
-        route = match(request.method, request.path, request.headers)
-        if route is None:
-            return None
-        if route.websocket:
-            return TornadoRequestHandler(self._socket_app, request, response)
-        return HttpExchange(self, request, response, route)
 
     def door(self, request: Request | HTTPServerRequest, route: Route) -> Principal | ClientError | None:
         """Who calls: a principal, None for the few calls open to all, or the error that turns them away."""
@@ -216,7 +222,7 @@ class Gateway:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _all(self) -> list[HttpExchange | CodexSocket]:
+    def _all(self) -> list[LiveExchange]:
         return [*self.live, *self.sockets]
 
     @property

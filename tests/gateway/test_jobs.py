@@ -14,7 +14,7 @@ import pytest
 from pool_server.core.enums import ApiFamily, ObjectKind
 from pool_server.core.models import Usage
 from pool_server.core.settings import Upstreams
-from pool_server.gateway.counting import REQUEST_OUTPUT
+from pool_server.gateway.attempts.counting import REQUEST_OUTPUT
 from tests.gateway.stack import Stack, run
 from tests.http1.wire import Talk, raw_server, read_request
 

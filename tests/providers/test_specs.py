@@ -88,7 +88,7 @@ EXCEPTIONS = {
     "gateway/held_conversations.py": "Codex's WebSocket",
     "gateway/pipeline.py": "a header of Codex's protocol",
     "gateway/programs.py": "what client programs are called",
-    "gateway/service.py": "the class of Codex's WebSocket",
+    "gateway/service.py": "the setting of Codex's WebSocket",
     "gateway/translation.py": "headers of Codex's own client",
     "gateway/transport.py": "whether quota headers are shown; Codex's WebSocket",
     "ledger/codec.py": "a sample for the compressor",

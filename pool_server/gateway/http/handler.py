@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
@@ -23,12 +22,10 @@ from pool_server.gateway.objects import uploads
 from pool_server.gateway.pipeline import Pipeline
 from pool_server.gateway.recording import record
 from pool_server.gateway.routes import Route
+from pool_server.gateway.service import DataPlane
 from pool_server.gateway.services import new_request_id
 from pool_server.http1 import ClientDisconnectedError, Request, Response
 from pool_server.users import Principal
-
-if TYPE_CHECKING:
-    from pool_server.gateway.service import Gateway
 
 log = logging.getLogger("pool_server.gateway")
 
@@ -42,7 +39,7 @@ _STRANGERS_EXTRA = 1 << 20  # likewise, of somebody the pool does not know
 class HttpExchange:
     """Reads the request, then runs the exchange as a task that the client's hang-up cancels."""
 
-    def __init__(self, gateway: Gateway, request: Request, response: Response, route: Route) -> None:
+    def __init__(self, gateway: DataPlane, request: Request, response: Response, route: Route) -> None:
         self._gateway = gateway
         self._request = request
         self._route = route

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, Finish
@@ -28,6 +28,7 @@ from pool_server.gateway.http.headers import SAFE, downward, query_without_key, 
 from pool_server.gateway.http.reply import REQUEST_ID
 from pool_server.gateway.pipeline import Pipeline
 from pool_server.gateway.routes import Route, match
+from pool_server.gateway.service import DataPlane
 from pool_server.gateway.services import new_request_id
 from pool_server.gateway.websocket.dialling import Dialler
 from pool_server.gateway.websocket.frames import BadFrameError, FrameKind, judge
@@ -37,9 +38,6 @@ from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
 from pool_server.http1 import ClientDisconnectedError
 from pool_server.providers import Credential, Shield
 from pool_server.users import Principal
-
-if TYPE_CHECKING:
-    from pool_server.gateway.service import Gateway
 
 _PING_S = 30.0
 _GOING_AWAY = 1001
@@ -57,7 +55,7 @@ _LOOKED_AT_ONCE = 1 << 20  # bytes of a frame that are looked into before the us
 class CodexSocket(WebSocketHandler):
     """A client's socket. `busy` while a turn is under way."""
 
-    def initialize(self, gateway: Gateway) -> None:
+    def initialize(self, gateway: DataPlane) -> None:
         self._gateway = gateway
         self._route: Route | None = None
         self.principal: Principal | None = None
@@ -78,6 +76,10 @@ class CodexSocket(WebSocketHandler):
     @property
     def busy(self) -> bool:
         return self._turn is not None
+
+    @property
+    def connected(self) -> bool:
+        return self.ws_connection is not None
 
     # -- the handshake
 
@@ -417,7 +419,7 @@ async def _read_by_client(sent: Awaitable[None]) -> None:
         raise ClientDisconnectedError from None
 
 
-def socket_application(gateway: Gateway) -> Application:
+def socket_application(gateway: DataPlane) -> Application:
     """The Tornado application behind the data plane's socket paths."""
     return Application(
         [(r".*", CodexSocket, {"gateway": gateway})],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,12 +16,34 @@ from pool_server.gateway.websocket.links import Link, LinkClosedError
 from pool_server.http1 import UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault
 
-if TYPE_CHECKING:
-    from pool_server.gateway.websocket.handler import CodexSocket
-
 RESTARTING = 1012
 _TOO_BIG = 1009
 _KEEPALIVE = '{"type":"keepalive"}'
+
+
+class ClientSocket(Protocol):
+    """The client's side of a turn, and the upstream link it is tied to."""
+
+    link: Link | None
+
+    @property
+    def connected(self) -> bool: ...
+
+    def tied_to(self, account: str) -> bool: ...
+
+    async def tie(self, x: Exchange, account: str, credential: Credential) -> Fault | None: ...
+
+    def drop_link(self) -> None: ...
+
+    def send_frame(self, frame: Piece) -> Awaitable[None] | None: ...
+
+    async def say(self, error: ClientError) -> None: ...
+
+    def mirror(self, closed: LinkClosedError) -> None: ...
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None: ...
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None: ...
 
 
 class TurnTransport:
@@ -32,7 +54,7 @@ class TurnTransport:
     started = True
     status = 0
 
-    def __init__(self, socket: CodexSocket, exchange: Exchange, frame: Piece = "", *, continued: bool = False) -> None:
+    def __init__(self, socket: ClientSocket, exchange: Exchange, frame: Piece = "", *, continued: bool = False) -> None:
         self._socket = socket
         self._x = exchange
         self._frame = frame
@@ -42,7 +64,7 @@ class TurnTransport:
 
     @property
     def closed(self) -> bool:
-        return self._socket.ws_connection is None
+        return not self._socket.connected
 
     @property
     def bound(self) -> str | None:
@@ -143,7 +165,7 @@ class Turn:
 
     status = 200
 
-    def __init__(self, socket: CodexSocket, link: Link, *, may_be_dead: bool) -> None:
+    def __init__(self, socket: ClientSocket, link: Link, *, may_be_dead: bool) -> None:
         self._socket = socket
         self._link = link
         self._may_be_dead = may_be_dead

@@ -1,0 +1,33 @@
+"""The data plane's entry: picks the requests that are its own out of the server's traffic."""
+
+from __future__ import annotations
+
+from pool_server.accounts import Accounts
+from pool_server.core.settings import Settings
+from pool_server.gateway.http.handler import HttpExchange
+from pool_server.gateway.routes import match
+from pool_server.gateway.service import DataPlane
+from pool_server.gateway.upstream import Upstream
+from pool_server.gateway.websocket.handler import socket_application
+from pool_server.http1 import Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.ledger import Ledger
+from pool_server.users import Users
+
+
+class Gateway(DataPlane):
+    """The data plane with its transports. Each request is offered to it first; other paths belong to the pages."""
+
+    def __init__(
+        self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
+    ) -> None:
+        super().__init__(settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream)
+        self._socket_app = socket_application(self)
+
+    def take(self, request: Request, response: Response) -> RequestHandler | None:
+        """Who answers a request of the data plane; None for all others."""
+        route = match(request.method, request.path, request.headers)
+        if route is None:
+            return None
+        if route.websocket:
+            return TornadoRequestHandler(self._socket_app, request, response)
+        return HttpExchange(self, request, response, route)
