@@ -1,10 +1,14 @@
 """The ledger's speed and size, against its goals, in one command:
 
     python -m benchmarks.ledger [--records 200000] [--seconds 10] [--rate 2000] [--folder F]
+    python -m benchmarks.ledger --year F [--records 10000000]
 
 1. CPU of `Ledger.record` on the event loop. 2. A steady load and the loop's longest pause meanwhile. 3. A seeded
 year, written by the same code that records, and how long the pages' questions take; the same questions put to
 SQLite over raw rows (indexed by time) in the same run. On a busy machine pauses measure the neighbours too.
+
+`--year` asks the year in a folder, and seeds it first where there is none: it stays there, unpruned and without its
+rival, so that a large one is made once.
 """
 
 from __future__ import annotations
@@ -173,8 +177,26 @@ def year(records: int) -> Iterator[UsageRecord]:
         yield source.one(number, at + (13 - hour) * 1800 * source.rng.random())  # crowded around midday
 
 
+def opened(folder: Path) -> Store:
+    return Store.open(folder / "year", tables=TABLES, durable=False, map_size=1 << 35)
+
+
+def seed_alone(folder: Path, records: int) -> Store:
+    """The year in a folder, made where there is none, and gone on with where it was left."""
+    store = opened(folder)
+    with store.read() as reader:
+        found = reader.count("records")
+    ledger = Ledger(store, Settings(ledger=LedgerSettings(retention_days=400)), clock=lambda: NOW)
+    began = time.perf_counter()
+    made = islice(year(records), found, None)
+    while batch := list(islice(made, BATCH)):
+        ledger.load(batch)
+    line(f"{found:,} records found, all {records:,} seeded after", f"{time.perf_counter() - began:.0f} s")
+    return store
+
+
 def seed(folder: Path, records: int) -> tuple[Store, sqlite3.Connection]:
-    store = Store.open(folder / "year", tables=TABLES, durable=False, map_size=1 << 34)
+    store = opened(folder)
     ledger = Ledger(store, Settings(ledger=LedgerSettings(retention_days=400)), clock=lambda: NOW)
     base = sqlite3.connect(folder / "year.sqlite")
     base.executescript(
@@ -223,13 +245,13 @@ def best(fn: Callable[[], Any], times: int = 5) -> float:
 TOTALS = "count(*), sum(input), sum(cache_read), sum(cache_write), sum(output), sum(reasoning), sum(cost)"
 
 
-def ask(store: Store, base: sqlite3.Connection) -> None:
+def ask(store: Store, base: sqlite3.Connection | None) -> None:
     ledger = Ledger(store, Settings(), clock=lambda: NOW)
     month, whole = NOW - 30 * DAY, NOW - YEAR
     user, account, model = USERS[7], ACCOUNTS[3], "gpt-5.2"
 
-    def sql(text: str, *values: object) -> Callable[[], Any]:
-        return lambda: base.execute(text, values).fetchall()
+    def sql(text: str, *values: object) -> Callable[[], Any] | None:
+        return None if base is None else lambda: base.execute(text, values).fetchall()
 
     def question(what: str, fn: Callable[[], Any], rival: Callable[[], Any] | None = None) -> None:
         mine = best(fn)
@@ -277,15 +299,21 @@ def ask(store: Store, base: sqlite3.Connection) -> None:
     question("one exchange by id", lambda: ledger.get(ident), sql("select * from r where id=?", ident))
 
 
+def record_sizes(store: Store) -> None:
+    print()
+    with store.read() as reader:
+        records = reader.count("records")
+        raw = sum(reader.bytes_of(table) for table in ("records", "record_ids", "record_index"))
+        sample = [len(value) for _, value in reader.scan("records", limit=10_000)]
+        rollups, rows = reader.bytes_of("rollups"), reader.count("rollups")
+    line("bytes a record with its id and indexes", f"{raw / records:.0f}", "goal 800")
+    line("  of it the record itself, compressed", f"{sum(sample) / len(sample):.0f}")
+    line(f"rollups ({rows:,} rows)", f"{rollups / 2**20:.0f} MiB")
+
+
 def sizes(store: Store, folder: Path, records: int) -> None:
     """Sizes as a server has them: pruned of minutes, old hours and old raw records."""
-    print()
     rival = (folder / "year.sqlite").stat().st_size
-    with store.read() as reader:
-        raw = sum(reader.bytes_of(table) for table in ("records", "record_ids", "record_index"))
-        stored = sum(len(value) for _, value in reader.scan("records", limit=10_000)) / min(records, 10_000)
-    line("bytes a record with its id and indexes", f"{raw / records:.0f}")
-    line("  of it the record itself, compressed", f"{stored:.0f}")
     line("bytes a row in SQLite, with id and two indexes", f"{rival / records:.0f}")
     ledger = Ledger(store, Settings(), clock=lambda: NOW)
     began = time.perf_counter()
@@ -306,14 +334,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="how long the steady load lasts")
     parser.add_argument("--rate", type=int, default=2_000, help="exchanges a second of the steady load")
     parser.add_argument("--folder", type=Path, help="where to put the files (default: a temporary folder)")
+    parser.add_argument("--year", type=Path, help="a folder that holds, or is to keep, a seeded year: ask that alone")
     args = parser.parse_args()
     sys.setswitchinterval(0.0005)  # as the server runs
+    if args.year is not None:
+        args.year.mkdir(parents=True, exist_ok=True)
+        store = seed_alone(args.year, args.records)
+        ask(store, None)
+        record_sizes(store)
+        store.close()
+        return
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         asyncio.run(cost_on_the_loop(folder))
         asyncio.run(steady_load(folder, args.rate, args.seconds))
         store, base = seed(folder, args.records)
         ask(store, base)
+        record_sizes(store)
         sizes(store, folder, args.records)
         base.close()
         store.close()

@@ -1,8 +1,8 @@
 """Every exchange counted once: usage records, rollups, prices, and what can be asked of them."""
 
+from pool_server.ledger.chart import METRICS, Metric
 from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
-from pool_server.ledger.query import METRICS, Metric
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.records.keys import FORMAT, MIGRATIONS, TABLES
 from pool_server.ledger.request_log import EXPORT_COLUMNS, LogFilters, flat, tame

@@ -8,45 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
+from pool_server.ledger.chart import Metric, gathered, lines, measure
 from pool_server.ledger.records.keys import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly, rows
-from pool_server.ledger.rollups.sums import NANO, Sums, counts_of, percentiles
+from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, kept, widen
 from pool_server.storage import Reader, Store
 
-Metric = Literal[
-    "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
-    "cache_share", "error_share", "first_byte_p50", "first_byte_p95", "total_p50", "total_p95",
-]  # fmt: skip
 STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
 MAX_POINTS = 3_000
 LABEL_RANGE_S = 8 * 86_400  # of keys and conversations of everybody
-OTHER = "other"
 _DEFAULT = Filters()
 
-_VALUES: dict[str, Callable[[Sums], float | int | None]] = {
-    "tokens": lambda s: s["input"] + s["cache_read"] + s["cache_write"] + s["output"],
-    "cost": lambda s: s["cost_nano"] / NANO,
-    "requests": itemgetter("requests"),
-    "failures": itemgetter("failures"),
-    "input": itemgetter("input"),
-    "cache_read": itemgetter("cache_read"),
-    "cache_write": itemgetter("cache_write"),
-    "output": itemgetter("output"),
-    "reasoning": itemgetter("reasoning"),
-    "cache_share": lambda s: _share(s["cache_read"], s["input"] + s["cache_read"] + s["cache_write"]),
-    "error_share": lambda s: _share(s["failures"], s["requests"]),
-    "first_byte_p50": lambda s: _percentile(s.first, 50),
-    "first_byte_p95": lambda s: _percentile(s.first, 95),
-    "total_p50": lambda s: _percentile(s.total, 50),
-    "total_p95": lambda s: _percentile(s.total, 95),
-}
-METRICS = tuple(_VALUES)
-_ADDITIVE = frozenset(METRICS[:9])  # the rest are shares and percentiles, which need more than a sum
-_PERCENTILE = ("_p50", "_p95")
 _NEVER = 1 << 40
 # What `widen` is to take as kept, so that a chart's bounds fall on its own steps.
 _KEPT_FOR: dict[Step, Kept] = {
@@ -67,13 +42,13 @@ class Queries:
         """Everything in a range as one sum."""
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            return _sum(rows(reader, slices, filters))
+            return _sum(reader, slices, filters)
 
     def summary(self, frm: float, to: float, filters: Filters = _DEFAULT) -> dict[str, Any]:
         """{"from","to","total":{…},"providers":{name:{…}},"models":{name:{…}}}; the sums as in `Sums.describe`."""
         with self._store.read() as reader:
             slices, start, stop = self._slices(reader, frm, to)
-            total = _sum(rows(reader, slices, filters))
+            total = _sum(reader, slices, filters)
             providers = _groups(rows(reader, slices, filters, ("provider",)))
             models = _groups(rows(reader, slices, filters, ("model",)))
         return {
@@ -116,10 +91,10 @@ class Queries:
             buckets = list(dict.fromkeys(heads.values()))
             place = _placer(step, local)
             found = rows(reader, slices, filters, names)
-            lines = _drawn(found, lambda at: heads.get(place(at), at), buckets, metric, top)
+            drawn = lines(found, lambda at: heads.get(place(at), at), buckets, metric, top)
         return {
             "from": start, "to": stop, "step": step, "every": every, "tz": str(local.zone), "metric": metric,
-            "buckets": buckets, "series": lines,
+            "buckets": buckets, "series": drawn,
         }  # fmt: skip
 
     def top(
@@ -135,25 +110,23 @@ class Queries:
     ) -> list[dict[str, Any]]:
         """The groups with most of `metric`, largest first, each {"key": name, …} with its sums.
 
-        Not `timed`, percentiles and endings are left out, which halves the time; then `metric` must not be one.
+        Not `timed`, percentiles and endings are left out, which halves the time.
         """
         _bounded(by, frm, to, filters)
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to, by, filters)
-            groups = _groups(rows(reader, slices, filters, (by,)), full=timed)
-        value = _VALUES[metric]
-        ranked = sorted(groups.items(), key=lambda item: (-(value(item[1]) or 0), item[0]))
-        return [{"key": names[0], **sums.describe()} for names, sums in ranked[:limit]]
+            found = gathered(rows(reader, slices, filters, (by,)))
+        ranked = sorted(found, key=lambda names: (-(measure(metric, found[names]) or 0), names))[:limit]
+        return [{"key": names[0], **Sums.together(found[names], full=timed).describe()} for names in ranked]
 
     def matrix(self, frm: float, to: float, filters: Filters = _DEFAULT, *, limit: int = 2_000) -> list[dict[str, Any]]:
         """Who uses which account: {"user","account", tokens…, "total_tokens"}, most tokens first."""
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            groups = _groups(rows(reader, slices, filters, ("user", "account")))
-        tokens = _VALUES["tokens"]
-        ranked = sorted(groups.items(), key=lambda item: (-(tokens(item[1]) or 0), item[0]))
+            found = _groups(rows(reader, slices, filters, ("user", "account")))
+        ranked = sorted(found.items(), key=lambda item: (-item[1].all_tokens, item[0]))
         return [
-            {"user": user, "account": account, **sums.tokens(), "total_tokens": tokens(sums)}
+            {"user": user, "account": account, **sums.tokens(), "total_tokens": sums.all_tokens}
             for (user, account), sums in ranked[:limit]
         ]
 
@@ -166,17 +139,13 @@ class Queries:
             days = Days(self._timezone)
             have = kept(reader)
             start, stop = widen(max(frm, have.hours), to, _KEPT_FOR["hour"], days)
-            hours: dict[int, Sums] = {}
-            for row in rows(reader, [Slice(b"h", start, stop)], filters):
-                hours.setdefault(row.bucket, Sums()).add(Sums.decode(row.raw))
-        cells = [[Sums() for _ in range(24)] for _ in range(7)]
-        for bucket, sums in hours.items():
-            moment = datetime.fromtimestamp(bucket, where)
-            cells[moment.weekday()][moment.hour].add(sums)
-        value = _VALUES[metric]
+            cells: list[list[list[bytes]]] = [[[] for _ in range(24)] for _ in range(7)]
+            for bucket, _, raw in rows(reader, [Slice(b"h", start, stop)], filters):
+                moment = datetime.fromtimestamp(bucket, where)
+                cells[moment.weekday()][moment.hour].append(raw)
         return {
             "from": start, "to": stop, "tz": str(where), "metric": metric,
-            "cells": [[value(sums) for sums in day] for day in cells],
+            "cells": [[measure(metric, raws) for raws in day] for day in cells],
         }  # fmt: skip
 
     def _slices(
@@ -249,95 +218,14 @@ def _placer(step: Step, days: Days) -> Callable[[int], int]:
     return days.hour if step == "hour" else int
 
 
-def _drawn(
-    found: Iterable[RollupRow], place: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
-) -> list[dict[str, Any]]:
-    """The lines of a chart."""
-    if metric in _ADDITIVE:
-        return _summed(found, place, buckets, metric, top)
-    return _lines(_cells(found, place, full=metric.endswith(_PERCENTILE)), buckets, metric, top)
+def _sum(reader: Reader, slices: Sequence[Slice], filters: Filters) -> Sums:
+    return Sums.together([raw for _, _, raw in rows(reader, slices, filters)], full=True)
 
 
-def _summed(
-    found: Iterable[RollupRow], place: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
-) -> list[dict[str, Any]]:
-    """`_lines` of what can simply be added up: no row is kept, so that a year of days stays quick."""
-    value, row_sums = _VALUES[metric], Sums()
-    lines: dict[tuple[str, ...], dict[int, float]] = {}
-    for row in found:
-        line = lines.get(row.names)
-        if line is None:
-            line = lines[row.names] = {}
-        row_sums.n = list(counts_of(row.raw))
-        at = place(row.bucket)
-        line[at] = line.get(at, 0) + (value(row_sums) or 0)
-    ranked = sorted(lines, key=lambda names: (-sum(lines[names].values()), names))
-    drawn = [(names[0] if names else "all", lines[names]) for names in ranked[:top]]
-    if len(ranked) > top:
-        rest: dict[int, float] = {}
-        for names in ranked[top:]:
-            for at, number in lines[names].items():
-                rest[at] = rest.get(at, 0) + number
-        drawn.append((OTHER, rest))
-    return [{"key": key, "values": [line.get(bucket, 0) for bucket in buckets]} for key, line in drawn]
+def _groups(found: Iterable[RollupRow]) -> dict[tuple[str, ...], Sums]:
+    """The counts of each group of rows."""
+    return {names: Sums.together(raws, full=False) for names, raws in gathered(found).items()}
 
 
-def _cells(
-    found: Iterable[RollupRow], place: Callable[[int], int], *, full: bool
-) -> dict[tuple[str, ...], dict[int, Sums]]:
-    cells: dict[tuple[str, ...], dict[int, Sums]] = {}
-    for row in found:
-        line = cells.setdefault(row.names, {})
-        _add(line.setdefault(place(row.bucket), Sums()), row.raw, full=full)
-    return cells
-
-
-def _lines(
-    cells: dict[tuple[str, ...], dict[int, Sums]], buckets: Sequence[int], metric: Metric, top: int
-) -> list[dict[str, Any]]:
-    """The groups with most requests each as a line, the rest as one more."""
-    value, weight = _VALUES[metric], _VALUES["requests"]
-    ranked = sorted(cells, key=lambda names: (-sum(weight(s) or 0 for s in cells[names].values()), names))
-    lines = [(names[0] if names else "all", cells[names]) for names in ranked[:top]]
-    if len(ranked) > top:
-        rest: dict[int, Sums] = {}
-        for names in ranked[top:]:
-            for bucket, sums in cells[names].items():
-                rest.setdefault(bucket, Sums()).add(sums)
-        lines.append((OTHER, rest))
-    nothing = Sums()
-    return [{"key": key, "values": [value(line.get(bucket, nothing)) for bucket in buckets]} for key, line in lines]
-
-
-def _groups(found: Iterable[RollupRow], *, full: bool = False) -> dict[tuple[str, ...], Sums]:
-    groups: dict[tuple[str, ...], Sums] = {}
-    for row in found:
-        sums = groups.get(row.names)
-        if sums is None:
-            sums = groups[row.names] = Sums()
-        _add(sums, row.raw, full=full)
-    return groups
-
-
-def _sum(found: Iterable[RollupRow]) -> Sums:
-    return _groups(found, full=True).get((), Sums())
-
-
-def _add(sums: Sums, raw: bytes, *, full: bool) -> None:
-    if full:
-        sums.add(Sums.decode(raw))
-    else:
-        sums.add_counts(raw)
-
-
-def _described(groups: dict[tuple[str, ...], Sums]) -> dict[str, Any]:
-    return {names[0]: sums.describe() for names, sums in sorted(groups.items())}
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _percentile(spread: dict[int, int], point: int) -> float | None:
-    found = percentiles(spread, (point,))
-    return None if found is None else found[f"p{point}"]
+def _described(found: dict[tuple[str, ...], Sums]) -> dict[str, Any]:
+    return {names[0]: sums.describe() for names, sums in sorted(found.items())}

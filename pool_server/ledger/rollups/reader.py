@@ -58,12 +58,8 @@ def hourly(by: Field, filters: Filters) -> bool:
     return LABELS[by][0] is not None and filters.user is None
 
 
-class RollupRow(msgspec.Struct, frozen=True):
-    """One rollup row: start of its bucket, the names asked for, its encoded sums. More than one may have both."""
-
-    bucket: int
-    names: tuple[str, ...]
-    raw: bytes
+# The start of a rollup row's bucket, the names asked for, its encoded sums. More than one row may have both.
+RollupRow = tuple[int, tuple[str, ...], bytes]
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -71,23 +67,33 @@ class _Plan(msgspec.Struct, frozen=True):
     order: tuple[Field, ...]
     prefix: bytes  # what the names of every wanted row begin with
     exact: bool  # `prefix` is the whole name: one row a bucket
-    tail: bytes  # what the names of every wanted row end with
+    second: bytes  # of two parts of a name only the second is wanted: what it is
     wanted: tuple[tuple[int, str, bool], ...]  # position, text, whether the text is only the name's beginning
 
 
 def rows(reader: Reader, slices: Iterable[Slice], filters: Filters, by: tuple[Field, ...] = ()) -> Iterator[RollupRow]:
-    """Every row of the slices that passes the filters, named by the fields of `by`."""
+    """Every row of the slices that passes the filters, named by the fields of `by`; bucket by bucket, the newest
+    exchanges of a slice after its others."""
     plan = _plan(filters, by)
     pick = [_picker(field, plan.order) for field in by]
     newest = pending.shares(reader)
+    named: dict[bytes, tuple[str, ...] | None] = {}  # a name is told apart once, not in each of its buckets
     for part in slices:
         for bucket, name, raw in chain(_scan(reader, part, plan), _newest(newest, part, plan)):
-            if not name.endswith(plan.tail):
-                continue  # most rows of a scan for a name that comes last: told apart without taking them apart
-            names = name.decode().split("\0") if name else [""]
-            if plan.wanted and not _passes(names, plan.wanted):
-                continue
-            yield RollupRow(bucket, tuple(_pick(names, p) for p in pick), raw)
+            if name in named:
+                names = named[name]
+            else:
+                names = named[name] = _named(name, plan, pick)
+            if names is not None:
+                yield bucket, names, raw
+
+
+def _named(name: bytes, plan: _Plan, pick: Sequence[tuple[int, bool]]) -> tuple[str, ...] | None:
+    """What a row of this name is called; None where it does not pass the filters."""
+    names = name.decode().split("\0") if name else [""]
+    if plan.wanted and not _passes(names, plan.wanted):
+        return None
+    return tuple([_pick(names, p) for p in pick])
 
 
 def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
@@ -117,10 +123,9 @@ def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
     if "provider" in known and "account" in known:
         wanted.append((order.index("account"), known["provider"] + ":", True))
     exact = leading and not open_end
-    tail = b""
-    if wanted and wanted[-1][0] == len(order) - 1 and not wanted[-1][2]:
-        tail = b"\0" + wanted[-1][1].encode()
-    return _Plan(dimension, order, prefix, exact, tail, tuple(wanted))
+    only_second = not prefix and len(order) == 2 and len(wanted) == 1 and not wanted[0][2]
+    second = wanted[0][1].encode() if only_second else b""
+    return _Plan(dimension, order, prefix, exact, second, tuple(wanted))
 
 
 def _order(needed: set[str]) -> tuple[bytes, tuple[Field, ...]]:
@@ -142,6 +147,9 @@ def _condition(field: Field, known: dict[str, str]) -> tuple[str | None, bool]:
 
 def _scan(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
     base = part.grain + plan.dimension
+    if plan.second:
+        yield from _by_second(reader, part, plan)
+        return
     if not plan.order or not (plan.prefix or plan.exact):
         start, stop = base + keys.seconds_key(part.start), base + keys.seconds_key(part.stop)
         for key, raw in reader.scan(keys.ROLLUPS, start, stop):
@@ -157,6 +165,18 @@ def _scan(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes
             continue
         for key, raw in reader.scan(keys.ROLLUPS, head, head + _END):
             yield at, key[6:], raw
+
+
+def _by_second(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
+    """Rows of two names of which the second is given: the first ones come from their own rows, which are fewer than
+    all pairs."""
+    leading, base = _ORDER[frozenset(plan.order[:1])][0], part.grain + plan.dimension
+    head = part.grain + leading
+    for key, _ in reader.scan(keys.ROLLUPS, head + keys.seconds_key(part.start), head + keys.seconds_key(part.stop)):
+        name = key[6:] + b"\0" + plan.second
+        raw = reader.get(keys.ROLLUPS, base + key[2:6] + name)
+        if raw is not None:
+            yield int.from_bytes(key[2:6], "big"), name, raw
 
 
 def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:

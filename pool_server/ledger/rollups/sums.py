@@ -7,7 +7,9 @@ them is within 10 % of the true one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from operator import add
 from typing import Any
 
@@ -122,13 +124,20 @@ class Sums:
         _merge(both.spread, other.spread)
         return both
 
-    def add_counts(self, raw: bytes) -> None:
-        """Add an encoded row's counts, leaving its histograms alone."""
-        values = _decode(raw)
-        self.n = list(map(add, self.n, values))
-        if _EXTRA_BYTES in raw:
-            found = _decode_spread(values[N])
-            _merge(self.spread, {key: n for key, n in found.items() if type(key) is str and key.startswith(_EXTRA)})
+    @classmethod
+    def together(cls, raws: Sequence[bytes], *, full: bool) -> Sums:
+        """Encoded rows added up. Not `full`, their histograms are left out, which takes a fifth of the time."""
+        sums = cls()
+        if not raws:
+            return sums
+        decoded = list(map(_decode, raws))
+        sums.n = [sum(column) for column in islice(zip(*decoded, strict=True), N)]
+        if full:
+            sums.spread = _merged(row[N] for row in decoded)
+        else:
+            noted = _merged(row[N] for raw, row in zip(raws, decoded, strict=True) if _EXTRA_BYTES in raw)
+            sums.spread = {key: n for key, n in noted.items() if type(key) is str and key.startswith(_EXTRA)}
+        return sums
 
     def slim(self) -> Sums:
         """The counts without the histograms; nobody changes either in place."""
@@ -148,6 +157,11 @@ class Sums:
         sums.spread = _decode_spread(values[N])
         return sums
 
+    @property
+    def all_tokens(self) -> int:
+        n = self.n
+        return n[3] + n[4] + n[5] + n[7]
+
     def tokens(self) -> dict[str, int | float]:
         """The shape in which every answer carries use: tokens, requests and dollars."""
         n = self.n
@@ -162,7 +176,7 @@ class Sums:
         prompt = n[3] + n[4] + n[5]
         return {
             **self.tokens(),
-            "total_tokens": prompt + n[7],
+            "total_tokens": self.all_tokens,
             "failures": n[1], "partial": n[2], "cache_write_1h": n[6], "web_searches": n[9], "unpriced": n[11],
             "attempts": n[12], "request_bytes": n[17], "response_bytes": n[18],
             "estimated": self.extra(ESTIMATED), "estimated_cost_usd": self.extra(ESTIMATED_NANO) / NANO,
@@ -177,6 +191,21 @@ class Sums:
 def counts_of(raw: bytes) -> tuple[Any, ...]:
     """The counts of an encoded row without decoding its histograms; the last member is to be ignored."""
     return _decode(raw)
+
+
+def latencies(raws: Iterable[bytes], kind: str) -> dict[int, int]:
+    """One histogram of encoded rows added up: "first" byte or "total", as `Sums.first` and `Sums.total`."""
+    sums = Sums()
+    sums.spread = _merged(_decode(raw)[N] for raw in raws)
+    return sums.first if kind == "first" else sums.total
+
+
+def _merged(packed: Iterable[msgspec.Raw]) -> _Spread:
+    into: defaultdict[int | str, int] = defaultdict(int)
+    for spread in map(_decode_spread, packed):
+        for key, count in spread.items():
+            into[key] += count
+    return dict(into)
 
 
 def cost_nano(cost: float | None) -> int:

@@ -166,7 +166,7 @@ def merge(parts: Iterable[Part], have: Kept = _ALL) -> tuple[dict[bytes, Sums], 
     What lies in one minute is summed before it is spread over the dimensions, minutes before hours, hours before
     days. Rows may share one object: nobody changes them in place.
     """
-    found = list(parts)
+    found = [(_kept_starts(starts, have), cell, sums, labels) for starts, cell, sums, labels in parts]
     cells = _gather(((starts, cell), sums) for starts, cell, sums, _ in found)
     minutes = _gather(((starts, name), sums) for (starts, cell), sums in cells.items() for name in names_of(cell))
     hours = _gather((((hour, day), name), sums) for ((_, hour, day), name), sums in minutes.items())
@@ -179,11 +179,21 @@ def merge(parts: Iterable[Part], have: Kept = _ALL) -> tuple[dict[bytes, Sums], 
     return rows, _labelled(found, have)
 
 
+def _kept_starts(starts: tuple[int, int, int], have: Kept) -> tuple[int, int, int]:
+    """The same with a coarser bucket's start where the finer rows are not kept: what is older than both is summed by
+    the day from the first."""
+    minute, hour, day = starts
+    if minute >= have.minutes:
+        return starts
+    return (hour, hour, day) if hour >= have.hours else (day, day, day)
+
+
 def _labelled(parts: Iterable[Part], have: Kept) -> dict[bytes, Sums]:
     """The rows of labels: counts alone, no histograms."""
     hours = _gather(
-        (((hour, day), name), sums.slim())
+        (((hour, day), name), slim)
         for (_, hour, day), cell, sums, labels in parts
+        for slim in (sums.slim(),)
         for name in label_names(cell[0], labels)
     )
     days = _gather((((day,), name), sums) for ((_, day), name), sums in hours.items())
@@ -192,10 +202,18 @@ def _labelled(parts: Iterable[Part], have: Kept) -> dict[bytes, Sums]:
 
 
 def _gather(parts: Iterable[tuple[P, Sums]]) -> dict[P, Sums]:
+    """The sums of each place; the given ones do not change."""
     gathered: dict[P, Sums] = {}
+    own: set[P] = set()  # places whose sums were made here
     for place, sums in parts:
         there = gathered.get(place)
-        gathered[place] = sums if there is None else there.plus(sums)
+        if there is None:
+            gathered[place] = sums
+        elif place in own:
+            there.add(sums)
+        else:
+            gathered[place] = there.plus(sums)
+            own.add(place)
     return gathered
 
 

@@ -1,0 +1,147 @@
+"""Rollup rows put together as a page shows them: groups with their sums, lines of a chart, single values.
+
+Rows stay encoded until it is known what is asked of them: a year of days has tens of thousands, most of which give one
+number each. Nothing here reads the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, Literal
+
+from pool_server.ledger.rollups.reader import RollupRow
+from pool_server.ledger.rollups.sums import AT, NANO, Sums, counts_of, latencies, percentiles
+
+Metric = Literal[
+    "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
+    "cache_share", "error_share", "first_byte_p50", "first_byte_p95", "total_p50", "total_p95",
+]  # fmt: skip
+OTHER = "other"
+# What can simply be added up: the counts it is the sum of.
+_ADDED: dict[str, tuple[str, ...]] = {
+    "tokens": ("input", "cache_read", "cache_write", "output"),
+    "cost": ("cost_nano",),
+    "requests": ("requests",),
+    "failures": ("failures",),
+    "input": ("input",),
+    "cache_read": ("cache_read",),
+    "cache_write": ("cache_write",),
+    "output": ("output",),
+    "reasoning": ("reasoning",),
+}
+_SHARES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cache_share": ("cache_read", ("input", "cache_read", "cache_write")),
+    "error_share": ("failures", ("requests",)),
+}
+_PERCENTILES: dict[str, tuple[str, int]] = {
+    "first_byte_p50": ("first", 50),
+    "first_byte_p95": ("first", 95),
+    "total_p50": ("total", 50),
+    "total_p95": ("total", 95),
+}
+METRICS = (*_ADDED, *_SHARES, *_PERCENTILES)
+
+_Counts = Sequence[Any]
+
+
+def _adder(names: Sequence[str]) -> Callable[[_Counts], int]:
+    """The sum of some counts of a row."""
+    places = [AT[name] for name in names]
+    pick = itemgetter(*places)
+    return pick if len(places) == 1 else lambda counts: sum(pick(counts))
+
+
+_ADDERS = {metric: _adder(names) for metric, names in _ADDED.items()}
+_REQUESTS = _ADDERS["requests"]
+
+
+def measure(metric: str, raws: Sequence[bytes]) -> float | int | None:
+    """A metric of encoded rows, of which no more is read than it needs; None where a share or a percentile has nothing
+    to say."""
+    if metric in _ADDED:
+        number_of = _ADDERS[metric]
+        return _scaled(metric, sum(number_of(counts_of(raw)) for raw in raws))
+    if metric in _SHARES:
+        part, whole = _SHARES[metric]
+        sums = Sums.together(raws, full=False)
+        total = sum(sums[name] for name in whole)
+        return sums[part] / total if total else None
+    kind, point = _PERCENTILES[metric]
+    found = percentiles(latencies(raws, kind), (point,))
+    return None if found is None else found[f"p{point}"]
+
+
+def _scaled(metric: str, number: int) -> float | int:
+    return number / NANO if metric == "cost" else number
+
+
+def gathered(found: Iterable[RollupRow]) -> dict[tuple[str, ...], list[bytes]]:
+    """The encoded rows of each group."""
+    raws: dict[tuple[str, ...], list[bytes]] = {}
+    for _, names, raw in found:
+        raws.setdefault(names, []).append(raw)
+    return raws
+
+
+def lines(
+    found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
+) -> list[dict[str, Any]]:
+    """The lines of a chart, [{"key", "values"}], largest first; beyond `top` of them the rest is one line more.
+
+    `drawn_at` says in which of `buckets` a row's bucket is drawn. Metrics that add up rank by themselves, the rest by
+    requests.
+    """
+    draw = _added_lines if metric in _ADDED else _measured_lines
+    return draw(_placed(found, drawn_at), buckets, metric, top)
+
+
+def _placed(found: Iterable[RollupRow], drawn_at: Callable[[int], int]) -> Iterable[RollupRow]:
+    """Rows with the bucket they are drawn in; they come bucket by bucket."""
+    last, at = -1, -1
+    for bucket, names, raw in found:
+        if bucket != last:
+            last, at = bucket, drawn_at(bucket)
+        yield at, names, raw
+
+
+def _added_lines(found: Iterable[RollupRow], buckets: Sequence[int], metric: str, top: int) -> list[dict[str, Any]]:
+    number_of = _ADDERS[metric]
+    numbers: dict[tuple[str, ...], dict[int, int]] = {}
+    for at, names, raw in found:
+        line = numbers.get(names)
+        if line is None:
+            line = numbers[names] = {}
+        line[at] = line.get(at, 0) + number_of(counts_of(raw))
+    ranked = sorted(numbers, key=lambda names: (-sum(numbers[names].values()), names))
+    drawn = [(_title(names), numbers[names]) for names in ranked[:top]]
+    if len(ranked) > top:
+        rest: dict[int, int] = {}
+        for names in ranked[top:]:
+            for at, number in numbers[names].items():
+                rest[at] = rest.get(at, 0) + number
+        drawn.append((OTHER, rest))
+    return [{"key": key, "values": [_scaled(metric, line.get(bucket, 0)) for bucket in buckets]} for key, line in drawn]
+
+
+def _measured_lines(found: Iterable[RollupRow], buckets: Sequence[int], metric: str, top: int) -> list[dict[str, Any]]:
+    cells: dict[tuple[str, ...], dict[int, list[bytes]]] = {}
+    weights: dict[tuple[str, ...], int] = {}
+    for at, names, raw in found:
+        cells.setdefault(names, {}).setdefault(at, []).append(raw)
+        weights[names] = weights.get(names, 0) + _REQUESTS(counts_of(raw))
+    ranked = sorted(cells, key=lambda names: (-weights[names], names))
+    drawn = [(_title(names), cells[names]) for names in ranked[:top]]
+    if len(ranked) > top:
+        rest: dict[int, list[bytes]] = {}
+        for names in ranked[top:]:
+            for at, raws in cells[names].items():
+                rest.setdefault(at, []).extend(raws)
+        drawn.append((OTHER, rest))
+    return [
+        {"key": key, "values": [measure(metric, line.get(bucket, ())) for bucket in buckets]} for key, line in drawn
+    ]
+
+
+def _title(names: tuple[str, ...]) -> str:
+    return names[0] if names else "all"
