@@ -20,6 +20,7 @@ from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.sealed import strip_sealed
 from pool_server.dialects.wire.splice import splice
 from pool_server.dialects.wire.sse import Scanner, data_of
+from pool_server.dialects.wire.unique import keys_once
 
 _KEEPALIVE = {
     Dialect.RESPONSES: responses.KEEPALIVE,
@@ -63,6 +64,7 @@ __all__ = [
     "host_of",
     "identity",
     "keepalive",
+    "keys_once",
     "made",
     "makes_batch",
     "meter",

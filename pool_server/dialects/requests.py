@@ -18,6 +18,7 @@ from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, te
 from pool_server.dialects.wire.batches import google_batch, lines_of, message_batch
 from pool_server.dialects.wire.multipart import boundary, parts
 from pool_server.dialects.wire.sealed import first_signature, seal_id
+from pool_server.dialects.wire.unique import keys_once
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -119,13 +120,15 @@ def peek(
     body: bytes | bytearray | memoryview,
     *,
     credential: str = "",
+    strict: bool = False,
 ) -> Peek:
     """Read model, conversation and pins from a decoded request body or a WebSocket `response.create` frame.
 
     `headers` have lower-case names; `path` is the URL path; `credential` names the caller (never a secret that
     must not be hashed) and separates equal openings of different callers. Raises BadBody when the operation
     needs a JSON object and the body is none; other operations take any body. Fields of unexpected types are
-    left to the provider to refuse.
+    left to the provider to refuse. `strict`: also where a key of the object stands there twice, so that the provider
+    may read another request than the one that is let in.
     """
     if operation in _FORMS and (mark := boundary(headers.get("content-type", ""))) is not None:
         return _peek_form(body if isinstance(body, bytes | memoryview) else bytes(body), mark)
@@ -134,12 +137,12 @@ def peek(
     data = body if isinstance(body, bytes) else bytes(body)
     needed = operation in MODEL_CALLS or (bool(data) and operation not in _ANY_BODY)
     if dialect is Dialect.GEMINI or dialect is Dialect.CODE_ASSIST:
-        peeked = _peek_gemini(dialect, path, headers, data, credential, needed)
+        peeked = _peek_gemini(dialect, path, headers, data, credential, needed, strict and bool(data))
         if operation is Operation.BATCHES and data:
             requests = google_batch(peeked.model, data)
             peeked.batch, peeked.batch_by_file = requests.models, requests.by_file
         return peeked
-    found = _decode(data, _BODY, needed)
+    found = _decode(data, _BODY, needed, strict and bool(data))
     peeked = _peek_openai(dialect, found, headers, data, credential)
     bare = dialect is Dialect.RESPONSES and _bare_items(found.input)
     peeked.objects = tuple(references(dialect, data, bare_items=bare))
@@ -186,10 +189,13 @@ def _merged(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {model: one.get(model, 0) + other.get(model, 0) for model in (*one, *other)}
 
 
-def _decode(data: bytes, decoder: Decoder[B], needed: bool) -> B:
-    """The body; a field of an unexpected type counts as absent."""
+def _decode(data: bytes, decoder: Decoder[B], needed: bool, strict: bool = False) -> B:
+    """The body; a field of an unexpected type counts as absent. `strict`: no key of it may stand there twice."""
     try:
-        return _whole_or_piecewise(data, decoder)
+        found = _whole_or_piecewise(data, decoder)
+        if not strict or keys_once(data, RAW_FIELDS.decode(data)):
+            return found
+        problem, needed = "the request body has a key twice", True
     except msgspec.ValidationError:
         problem = "the request body is not a JSON object"
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -242,15 +248,15 @@ def _peek_openai(dialect: Dialect, found: _Body, headers: Mapping[str, str], dat
 
 
 def _peek_gemini(
-    dialect: Dialect, path: str, headers: Mapping[str, str], data: bytes, credential: str, needed: bool
+    dialect: Dialect, path: str, headers: Mapping[str, str], data: bytes, credential: str, needed: bool, strict: bool
 ) -> Peek:
     """Gemini keeps the model in the path; Code Assist wraps the same request in an envelope that names it."""
     if dialect is Dialect.CODE_ASSIST:
-        envelope = _decode(data, _CODE_ASSIST, needed)
+        envelope = _decode(data, _CODE_ASSIST, needed, strict)
         request, model, outer = envelope.request or _Contents(), envelope.model or "", envelope.session_id or ""
     else:
         match = _GEMINI_PATH.search(path)
-        request, outer = _decode(data, _CONTENTS, needed), ""
+        request, outer = _decode(data, _CONTENTS, needed, strict), ""
         model = unquote(match[1]) if match else text(request.model)
     names = (
         ("session_id", text(request.session_id) or text(request.sessionId) or outer),

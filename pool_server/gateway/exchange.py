@@ -132,7 +132,13 @@ class Exchange:
     def look(self, headers: dict[str, str], body: Any, credential: str) -> None:
         """Reads the few facts of the request. Raises `dialects.BadBody`. Header names lower case."""
         route = self.route
-        self.peek = dialects.peek(route.operation, route.dialect, route.path, headers, body, credential=credential)
+        # What lets a request in must be what the provider reads; a frame was judged when it came.
+        strict = not route.websocket and (
+            route.dialect is Dialect.RESPONSES or self.rooms.users.allowed(self.principal) != (None, None)
+        )
+        self.peek = dialects.peek(
+            route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
+        )
         self.continuity.look(self.peek)
         self.asked = self.peek.model
         self._serve(self.rooms.settings.models.aliases.get(self.asked, self.asked))
@@ -148,7 +154,7 @@ class Exchange:
         tokens_in = self.request_bytes // dialects.BYTES_A_TOKEN
         tokens_out = min(self.peek.max_output or REQUEST_OUTPUT, _OUTPUT_CAP) * self.requests
         cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
-        allowed = self.rooms.users.providers(self.principal)
+        allowed, _ = self.rooms.users.allowed(self.principal)
         if allowed is not None:  # where none is left, the first one's refusal says why
             has = self.rooms.accounts.has
             kept = tuple(one for one in self.providers if one in allowed and has(one))

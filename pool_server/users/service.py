@@ -350,10 +350,10 @@ class Users:
         use, marks = self._book.read(user_id)
         return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
 
-    def providers(self, principal: Principal) -> list[str] | None:
-        """The providers the caller may use at all, None = every one."""
+    def allowed(self, principal: Principal) -> tuple[list[str] | None, list[str] | None]:
+        """The providers and the models the caller may use at all, None = every one."""
         view = self._directory.view(principal.user)
-        return view.limits.providers if view is not None else None
+        return (view.limits.providers, view.limits.models) if view is not None else (None, None)
 
     def page_token(self, cookie: str) -> str:
         """What a form of the browser session with this cookie must carry."""

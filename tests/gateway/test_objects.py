@@ -329,7 +329,8 @@ def test_an_id_cannot_be_hidden_from_the_pool(tmp_path: Path, body: bytes) -> No
             ident = ident_of((await send(stack, anna, "POST", "/v1/files", form()))[1])
             before = len(stack.fakes.calls)
             status, _ = await send(stack, bert, "POST", "/v1/responses", body.replace(b"%b", ident.encode()))
-            assert (status, len(stack.fakes.calls)) == (404, before)
+            twice = body.count(b'"input":') == 2  # of its own keys one stands there twice: no request at all
+            assert (status, len(stack.fakes.calls)) == (400 if twice else 404, before)
 
     run(test)
 
