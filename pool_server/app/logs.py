@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from pool_server.core.models import UsageRecord
 from pool_server.providers import redact
@@ -10,11 +11,33 @@ from pool_server.providers import redact
 log = logging.getLogger("pool_server.exchanges")
 
 
+# Characters that a terminal acts on or that begin another line: C0, DEL, C1, line and paragraph separators, marks that
+# turn text around.
+_UNSHOWN = (*range(0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _UNSHOWN}
+_WITHIN_TRACES = {code: text for code, text in _ESCAPES.items() if code != ord("\n")}
+
+
 class Redacting(logging.Formatter):
-    """Every line, tracebacks too, passes the pool's one redaction helper."""
+    """Every line, tracebacks too, passes the pool's one redaction helper. What a client or an upstream said can begin
+    no line of its own: a message is one line, and those of a traceback are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = record.message.translate(_ESCAPES)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(trace: str) -> str:
+    return "\n".join(f"    {line}" for line in trace.translate(_WITHIN_TRACES).split("\n"))
 
 
 def setup(*, debug: bool) -> None:
