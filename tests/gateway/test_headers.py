@@ -62,3 +62,26 @@ def test_the_key_leaves_the_query_and_nothing_else_does() -> None:
     assert query_without_key("alt=sse&key=abc&x=%20") == "alt=sse&x=%20"
     assert query_without_key("beta=true") == "beta=true"
     assert query_without_key("monkey=1&key=") == "monkey=1"
+
+
+KEY = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.c2lnbmF0dXJl"
+
+
+def test_no_header_and_no_parameter_takes_the_shown_key_along() -> None:
+    sent = [
+        ("X-Own", "1"),
+        ("Referer", f"https://pool.example/v1/x?key={KEY}&a=1"),
+        ("X-Something", KEY),
+        ("X-Else", f"Token {KEY};q=1"),
+        ("X-Part", KEY[:-1]),
+    ]
+    keys = credentials({"Authorization": f"Bearer {KEY}", "X-Api-Key": "pool"}, "")
+    assert upward(sent, keys) == [("X-Own", "1"), ("X-Part", KEY[:-1])]
+    assert upward([("User-Agent", "my pool tool")], keys) == [("User-Agent", "my pool tool")], "too short to be told"
+    assert query_without_key(f"a=1&token={KEY}&b={KEY.replace('.', '%2E')}&{KEY}&c=2", keys) == "a=1&c=2"
+    assert query_without_key("", keys) == ""
+
+
+def test_a_method_is_not_overridden() -> None:
+    names = ("X-HTTP-Method-Override", "X-Http-Method", "X-METHOD-OVERRIDE")
+    assert upward([(name, "DELETE") for name in names]) == []

@@ -15,7 +15,7 @@ from pool_server.gateway.emulation.answers import LocalRequest
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Body, SpoolFullError
 from pool_server.gateway.http.decoding import DECODED_CAP
-from pool_server.gateway.http.headers import query_without_key, upward
+from pool_server.gateway.http.headers import credentials, query_without_key, upward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
 from pool_server.gateway.objects import uploads
@@ -201,13 +201,14 @@ class HttpExchange:
 
     async def _exchange(self, principal: Principal) -> None:
         request = self._request
+        keys = credentials(request.headers, request.query)
         upcall = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,
             method=request.method,
             path=self._route.path,
-            query=uploads.without_ticket(query_without_key(request.query)),
-            headers=upward(request.headers.pairs),
+            query=uploads.without_ticket(query_without_key(request.query, keys)),
+            headers=upward(request.headers.pairs, keys),
         )
         x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
         x.request_bytes = self._size

@@ -6,7 +6,7 @@ downwards what clients are known to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from urllib.parse import unquote_plus
@@ -58,6 +58,7 @@ SAFE = (
 SAFE_STREAM = (*SAFE, ("X-Accel-Buffering", "no"))  # nginx in front would hold the events back
 _BROWSED = frozenset({"document", "iframe", "frame", "embed", "object", "fencedframe"})
 _MOST_KEYS = 4
+_SECRET_LENGTH = 16  # characters; what is shorter may stand anywhere by chance
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
 
 
@@ -69,9 +70,12 @@ def _goes_down(name: str) -> bool:
     return lower in _GOES_DOWN or lower.startswith(_GO_DOWN)
 
 
-def upward(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The client's headers that may reach a provider, in their order; the vendors' room knows which."""
-    return client_headers(headers)
+def upward(headers: Iterable[tuple[str, str]], keys: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The client's headers that may reach a provider, in their order; the vendors' room knows which. None of them
+    holds one of the `keys` that the client showed."""
+    kept = client_headers(headers)
+    secret = [key for key in keys if len(key) >= _SECRET_LENGTH]
+    return [pair for pair in kept if not any(key in pair[1] for key in secret)] if secret else kept
 
 
 def downward(headers: Iterable[tuple[str, str]], shield: Shield) -> list[tuple[str, str]]:
@@ -114,8 +118,14 @@ def _keys_in(query: str) -> Iterable[str]:
     return islice((unquote_plus(value) for name, _, value in fields if name == "key" and value), _MOST_KEYS)
 
 
-def query_without_key(query: str) -> str:
-    """The query string as it came, without `key=…`."""
-    if "key=" not in query:
+def query_without_key(query: str, keys: Sequence[str] = ()) -> str:
+    """The query string as it came, without `key=…` and without what holds one of the `keys` that the client showed."""
+    if not query:
         return query
-    return "&".join(part for part in query.split("&") if part.partition("=")[0] != "key")
+    secret = [key for key in keys if len(key) >= _SECRET_LENGTH]
+    return "&".join(part for part in query.split("&") if not _holds_key(part, secret))
+
+
+def _holds_key(part: str, secret: Sequence[str]) -> bool:
+    name, _, value = part.partition("=")
+    return name == "key" or any(key in unquote_plus(value) or key in unquote_plus(name) for key in secret)

@@ -24,7 +24,7 @@ from pool_server.core.enums import ErrorKind, Outcome, Transport
 from pool_server.core.models import ClientCall, ClientError, Fault
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.http.headers import SAFE, downward, query_without_key, upward
+from pool_server.gateway.http.headers import SAFE, credentials, downward, query_without_key, upward
 from pool_server.gateway.http.reply import REQUEST_ID
 from pool_server.gateway.pipeline import Pipeline
 from pool_server.gateway.routes import Route, match
@@ -332,13 +332,14 @@ class CodexSocket(WebSocketHandler):
     def _exchange(self, request_id: str) -> Exchange:
         assert self._route is not None
         assert self.principal is not None
+        keys = credentials(self.request.headers, self.request.query)
         upcall = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,
             method="GET",
             path=self._route.path,
-            query=query_without_key(self.request.query),
-            headers=upward(self.request.headers.get_all()),
+            query=query_without_key(self.request.query, keys),
+            headers=upward(self.request.headers.get_all(), keys),
             websocket=True,
         )
         return Exchange(self._gateway.rooms, self._route, self.principal, upcall, request_id)
