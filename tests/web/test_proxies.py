@@ -52,3 +52,30 @@ def test_anything_else_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="public_url"):
         base_url("", "http", host)
     assert base_url("https://pool.example/", "http", host) == "https://pool.example"
+
+
+@pytest.mark.parametrize(
+    ("told", "peer"),
+    [
+        ("1.1.1.1:443", "1.1.1.1"),
+        ("1.1.1.1", "1.1.1.1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ('"[2001:db8::1]:443"', "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("9.9.9.9, 1.1.1.1:443 , 10.0.0.9:80", "1.1.1.1"),
+        ("::ffff:1.1.1.1", "1.1.1.1"),
+        ("[::ffff:1.1.1.1]:8", "1.1.1.1"),
+        ("1.1.1.1:", "10.0.0.1"),
+        ("1.1.1.1:x", "10.0.0.1"),
+        ("1.1.1.1:4:5", "10.0.0.1"),
+        ("[2001:db8::1", "10.0.0.1"),
+        ("[2001:db8::1]x", "10.0.0.1"),
+        ("unknown", "10.0.0.1"),
+        ("_hidden:80", "10.0.0.1"),
+        ("", "10.0.0.1"),
+        (":443", "10.0.0.1"),
+    ],
+)
+def test_balancers_write_ports_too(told: str, peer: str) -> None:
+    assert real_peer("10.0.0.1", {"X-Forwarded-For": told}, networks(["10.0.0.0/8"])) == peer

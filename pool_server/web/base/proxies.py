@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_PORT = re.compile(r":[0-9]{1,5}")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:]{2,39}\])(?::[0-9]{1,5})?")
 
 
@@ -28,6 +29,19 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
+def _hop(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address of one X-Forwarded-For entry. Some balancers add a port, and put an IPv6 address in brackets then;
+    RFC 7239's form has quotes around that."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        return _address(host) if closed and (not port or _PORT.fullmatch(port)) else None
+    host, colon, _ = text.partition(":")
+    if colon and text.count(":") == 1:
+        return _address(host) if _PORT.fullmatch(text[len(host) :]) else None
+    return _address(text)
+
+
 def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
     """Is the connection's peer in one of the networks?"""
     address = _address(peer)
@@ -42,7 +56,7 @@ def real_peer(peer: str, headers: Mapping[str, str], trusted: Sequence[Network])
     if not is_trusted(peer, trusted):
         return peer
     for hop in reversed(headers.get("X-Forwarded-For", "").split(",")):
-        address = _address(hop)
+        address = _hop(hop)
         if address is None:
             break
         peer = str(address)
