@@ -53,6 +53,8 @@ class PoolUsers(Section, frozen=True):
     jwt_secret: str = ""  # empty = made once, kept in data_dir
     jwt_secret_previous: str = ""  # still accepted after a rotation
     storage_path: str = ""  # codex-pool's users file: imported once
+    new_people_per_network: Count = 5  # a day, by a code that anybody may use; twice as many of a wider network
+    new_people_per_day: Count = 50
 
 
 class Upstreams(Section, frozen=True):

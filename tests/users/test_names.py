@@ -60,3 +60,31 @@ def test_a_clean_name_stays_clean_and_keeps_its_skeleton(text: str) -> None:
 @pytest.mark.parametrize("char", ["한", "𐐨", "İ", "é"])
 def test_the_longest_names_fit_a_key_of_the_store(char: str) -> None:
     assert len(names.skeleton(names.clean(char * names.MAX_NAME)).encode()) <= 4 * names.MAX_NAME
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["Ann\u3164a", "\u3164\u3164Anna", "Anna\u2800", "a\u115fb", "x\u034fy", "a\ufe0fb", "\ufffcAnna", "Аnna", "Ωmega",
+     "Annа", "Anna李Иван", "Anna שלום", "김Иван", "o\u0301\u0302\u0303\u0304\u0305", "ⲁnna"],
+)  # fmt: skip
+def test_a_new_name_is_seen_as_it_is(bad: str) -> None:
+    with pytest.raises(ValueError):
+        names.fit(bad)
+
+
+@pytest.mark.parametrize(
+    "good",
+    ["Anna", "Zoë", "Nguyễn Văn", "李雷", "山田 Taro", "カタカナ ー", "김철수 Kim", "Иван Петров", "Ελένη",
+     "שלום", "مرحبا", "अनिल कुमार", "ʻOkina", "O'Neil-Smith 2", "Dr. Who 👩", "ㄅㄆ 李 B"],
+)  # fmt: skip
+def test_names_of_every_script_are_taken(good: str) -> None:
+    assert names.fit(good) == names.clean(good)
+
+
+@given(st.text(max_size=80))
+def test_a_fit_name_is_a_clean_one(text: str) -> None:
+    try:
+        shown = names.fit(text)
+    except ValueError:
+        return
+    assert names.clean(text) == shown == names.fit(shown)

@@ -33,7 +33,7 @@ def test_an_admin_makes_a_user_with_a_first_key(site: Site) -> None:
     site.run(main)
 
 
-@pytest.mark.parametrize("name", ["Anna", "ANNA", "  anna", "Аnna", "Ánna", "A-n-n-a"])
+@pytest.mark.parametrize("name", ["Anna", "ANNA", "  anna", "ANNA\u200a", "Ánna", "A-n-n-a"])
 def test_a_name_belongs_to_one_person(site: Site, name: str) -> None:
     async def main() -> None:
         await site.friend("Anna")
@@ -41,6 +41,15 @@ def test_a_name_belongs_to_one_person(site: Site, name: str) -> None:
         await refused(site.users.create_user(name, actor=ADMIN), 409)
         await refused(site.users.patch_user(berta.user, {"name": name}, actor=ADMIN), 409)
         assert len(site.users.list_users()[0]) == 2
+
+    site.run(main)
+
+
+def test_a_name_in_two_scripts_is_nobodys(site: Site) -> None:
+    async def main() -> None:
+        berta, _ = await site.friend("Berta")
+        await refused(site.users.create_user("Аnna", actor=ADMIN), 400)  # a Cyrillic А
+        await refused(site.users.patch_user(berta.user, {"name": "Аnna"}, actor=ADMIN), 400)
 
     site.run(main)
 

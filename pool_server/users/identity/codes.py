@@ -2,6 +2,9 @@
 
 A code reads `K7QF2-9XM4P-…`: its first group names the record, so that checking one is one bcrypt however many
 there are; the rest (75 bits) is the secret.
+
+Whoever knows the shared code could be many people, each with limits of their own: new people are counted by network
+and in all. A personal code says itself how many it lets in.
 """
 
 from __future__ import annotations
@@ -9,14 +12,19 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.core.loopback import is_loopback
+from pool_server.core.settings import PoolUsers
 from pool_server.storage import Store, Txn
 from pool_server.users.changes import append_audit, commit
 from pool_server.users.identity.directory import checked_limits
 from pool_server.users.identity.passwords import Hasher
 from pool_server.users.identity.people import checked_label
+from pool_server.users.identity.throttle import DAY_S, network, wider
 from pool_server.users.models import (
     CODES,
     AuditActor,
@@ -33,6 +41,7 @@ from pool_server.users.models import (
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: nothing that reads like something else
 GROUP, GROUPS = 5, 4
 MAX_USES = 10_000
+_WIDER = 2  # so many times a network's share, for a wider one around it
 _MISREAD = str.maketrans("OIL", "011")
 
 
@@ -145,3 +154,49 @@ def _row(code: Code, now: float) -> dict[str, Any]:
         "used_by": code.used_by,
         "state": "used up" if code.uses_left == 0 else "expired" if expired else "open",
     }
+
+
+class NewPerson(msgspec.Struct, array_like=True):
+    """Somebody came at `at` (unix seconds), from these networks, the own one first."""
+
+    at: float
+    networks: list[str]
+
+
+class TooManyNewPeople(NamedTuple):
+    """Why nobody new may come, for the one who tries, and when it may be tried again (unix seconds)."""
+
+    why: str
+    retry_at: float | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[NewPerson]).decode
+
+
+def networks_of(peer: str) -> list[str]:
+    """Where somebody comes from. Nowhere in particular, where a proxy on this machine has not said."""
+    return [] if is_loopback(peer) else [network(peer), *(name for name, _ in wider(peer))]
+
+
+def refused(came: list[NewPerson], peer: str, settings: PoolUsers, now: float) -> TooManyNewPeople | None:
+    """Why nobody new may come from `peer`; `came` are those of the last day."""
+    if len(came) >= settings.new_people_per_day:
+        return _too_many("the pool has taken in as many new people as it does in a day", came, now)
+    for name in networks_of(peer):
+        from_here = [one for one in came if name in one.networks]
+        own = name == network(peer)
+        if len(from_here) >= settings.new_people_per_network * (1 if own else _WIDER):
+            return _too_many("as many new people have come from your network as may in a day", from_here, now)
+    return None
+
+
+def _too_many(why: str, came: list[NewPerson], now: float) -> TooManyNewPeople:
+    retry_at = min(now, min(one.at for one in came)) + DAY_S if came else None
+    return TooManyNewPeople(f"{why}; ask whoever runs it for a code of your own, or come back tomorrow", retry_at)
+
+
+def taken_in(kept: bytes | None, peer: str, settings: PoolUsers, now: float) -> bytes | TooManyNewPeople:
+    """Somebody new comes: what is to be kept instead of `kept` (None: nothing was), or why they may not."""
+    came = [one for one in (_decode(kept) if kept is not None else []) if one.at > now - DAY_S]
+    return refused(came, peer, settings, now) or _encode([*came, NewPerson(now, networks_of(peer))])

@@ -16,6 +16,18 @@ _LOOKALIKES = str.maketrans(
     "".join(pair[0] for pair in (_CYRILLIC, _GREEK, _LATIN)),
     "".join(pair[1] for pair in (_CYRILLIC, _GREEK, _LATIN)),
 ) | {0xE6: "ae", 0x153: "oe"}
+_BLANK = frozenset("\u1160\u3164\uffa0\u2800\u115f\u17b4\u17b5\ufffc\ufffd")
+_IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_MARKS = re.compile("m{4}")
+# First words of letters' names that are no script's: modifiers, ordinals, symbols of mathematics.
+_SCRIPTS = {"MODIFIER": "", "FEMININE": "", "MASCULINE": "", "MICRO": "", "DOUBLE-STRUCK": "", "SCRIPT": ""} | {
+    "IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA"
+}  # fmt: skip
+_TOGETHER = (
+    frozenset({"LATIN", "CJK", "HIRAGANA", "KATAKANA"}),
+    frozenset({"LATIN", "CJK", "BOPOMOFO"}),
+    frozenset({"LATIN", "CJK", "HANGUL"}),
+)
 _SPACES = re.compile(r"\s+")
 _JOINTS = re.compile(r"[\s._\-'’·]+")
 
@@ -36,6 +48,29 @@ def clean(name: str) -> str:
     if not any(char.isalnum() for char in shown):
         raise ValueError("a name needs at least one letter or digit")
     return shown
+
+
+def fit(name: str) -> str:
+    """`clean`, for a name that somebody is to get. Raises ValueError also for letters that cannot be seen, heaps of
+    marks, and scripts that no language writes together (UTS #39 §5.2, highly restrictive)."""
+    shown = clean(name)
+    decomposed = unicodedata.normalize("NFD", shown)
+    if any(char in _BLANK or _IGNORABLE.match(char) for char in shown):
+        raise ValueError("the name holds characters that cannot be seen")
+    if _MARKS.search("".join("m" if unicodedata.combining(char) else " " for char in decomposed)):
+        raise ValueError("the name has too many marks over one letter")
+    scripts = {script for char in shown if (script := _script(char))}
+    if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
+        raise ValueError("the name mixes letters of scripts that are not written together")
+    return shown
+
+
+def _script(char: str) -> str:
+    """The script of a letter by the first word of its Unicode name, "" for what any script uses."""
+    if not unicodedata.category(char).startswith("L"):
+        return ""
+    first = unicodedata.name(char, "").partition(" ")[0]
+    return _SCRIPTS.get(first, first)
 
 
 def skeleton(name: str) -> str:

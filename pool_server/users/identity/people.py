@@ -74,7 +74,7 @@ class People:
         `first` runs in the same transaction (a friend code's use). Raises RefusedError: 400 for a name or limit that
         will not do, 409 when the name, or one that looks like it, is taken.
         """
-        shown = clean_name(name)
+        shown = fit_name(name)
         override = checked_limits(dict(limits or {}))
         now = self._clock()
         user = User("u_" + secrets.token_hex(8), shown, now, passphrase_hash, limits=override, via=via)
@@ -349,6 +349,14 @@ def clean_name(name: str) -> str:
         raise bad_value(str(exc)) from exc
 
 
+def fit_name(name: str) -> str:
+    """`names.fit`, refusing with 400."""
+    try:
+        return names.fit(name)
+    except ValueError as exc:
+        raise bad_value(str(exc)) from exc
+
+
 def checked_label(label: str) -> str:
     """A key's label: at most 64 visible characters. Raises RefusedError 400."""
     shown = " ".join(label.split())
@@ -367,7 +375,7 @@ def checked_note(note: str) -> str:
 def _checked_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
     checks: dict[str, tuple[type | tuple[type, ...], Callable[[Any], Any]]] = {
         "disabled": (bool, bool),
-        "name": (str, clean_name),
+        "name": (str, fit_name),
         "limits": (dict, checked_limits),
         "note": (str, checked_note),
         "weight": ((int, float), _checked_weight),

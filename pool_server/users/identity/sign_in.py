@@ -12,7 +12,7 @@ from pool_server.core.settings import Settings
 from pool_server.storage import Store, Txn
 from pool_server.users.changes import append_audit, commit
 from pool_server.users.identity import names
-from pool_server.users.identity.codes import Codes
+from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.keys import USER_DISABLED, KeyRing
 from pool_server.users.identity.passwords import Hasher, checked_passphrase, is_bcrypt, same
@@ -21,6 +21,7 @@ from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.throttle import Kind, SignInAttempt, Throttle
 from pool_server.users.models import (
     ADMIN_USER,
+    META,
     SERVER,
     AuditActor,
     Code,
@@ -34,6 +35,7 @@ from pool_server.users.models import (
 _PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by digest
 
 ADMIN = Principal(ADMIN_USER, "admin", admin=True)
+_NEW_PEOPLE = b"new people"
 _WRONG = "the code, the name or the passphrase is wrong"
 _KEPT = "this name is kept for the owner of an account; ask the operator to let you in"
 _TAKEN = "this name is taken; if it is yours, the passphrase is wrong"
@@ -209,6 +211,8 @@ class SignIn:
         def spend(txn: Txn, user: User) -> None:
             if grant.prefix:
                 self._codes.spend(txn, grant, user)
+            if not grant.prefix or grant.uses_left is None:
+                self._note_new(txn, peer)
 
         made = await self._people.create_user(
             name,
@@ -220,6 +224,13 @@ class SignIn:
         )
         entry = await self._let_in(made["id"], made["name"], peer)
         return msgspec.structs.replace(entry, is_new=True, key=made["key"], key_id=made["key_id"])
+
+    def _note_new(self, txn: Txn, peer: str) -> None:
+        """Somebody new comes without a code for a number of people. Raises RefusedError 429 for one too many."""
+        kept = taken_in(txn.get(META, _NEW_PEOPLE), peer, self.settings.pool_users, self._clock())
+        if isinstance(kept, TooManyNewPeople):
+            raise RefusedError(Denial.THROTTLED, kept.why, 429, kept.retry_at)
+        txn.put(META, _NEW_PEOPLE, kept)
 
     async def _prove(self, user: User | None, passphrase: str, attempt: SignInAttempt, peer: str, wrong: str) -> None:
         """Raises RefusedError 401, counted, unless the passphrase is the user's; having no user costs the same."""
