@@ -23,6 +23,8 @@ ID = r"([^/]+)"
 TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/", home_page.Home),
     (r"/healthz", status.Healthz),
+    (r"/health", status.Healthz),
+    (r"/readyz", status.Readyz),
     (r"/status", status.Status),
     (r"/metrics", system.Metrics),
     (r"/setup/([A-Za-z0-9_-]+)/([a-z]+)", setup_script.Setup),

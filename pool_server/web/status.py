@@ -30,6 +30,17 @@ class Healthz(BaseHandler, access=Access.OPEN):
         self.answer(body, 200 if status == "ok" else 503)
 
 
+class Readyz(BaseHandler, access=Access.OPEN):
+    """200 while a request would be served: the pool takes work and an account is ready; else 503 and why."""
+
+    def get(self) -> None:
+        total, ready = self.ctx.accounts.ready()
+        status = _word(self.ctx)
+        if status == "ok" and not ready:
+            status = "no_account_ready" if total else "no_accounts"
+        self.answer({"status": status, "accounts": {"total": total, "ready": ready}}, 200 if status == "ok" else 503)
+
+
 class Status(PageHandler, access=Access.KEY):
     """Room for each provider. No account is named: what friends see is the pool, not whose account it is."""
 

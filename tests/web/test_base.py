@@ -19,6 +19,8 @@ from tests.web.site import Site
 PUBLIC = {
     "/",
     "/healthz",
+    "/health",
+    "/readyz",
     "/admin",
     r"/favicon\.ico",
     "/api/friend/login",

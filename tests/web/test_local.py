@@ -33,6 +33,19 @@ def test_healthz_fails_while_leaving_and_when_the_books_cannot_be_written(local:
     local.ctx.ledger.healthy = True
 
 
+def test_readyz_says_whether_a_request_would_be_served(local: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (local.get("/readyz").status, local.get("/health").status) == (200, 200)
+    for ready, status in (((2, 0), "no_account_ready"), ((0, 0), "no_accounts")):
+        monkeypatch.setattr(local.ctx.accounts, "ready", lambda ready=ready: ready)
+        answer = local.get("/readyz")
+        assert (answer.status, answer.json()["status"], local.get("/healthz").status) == (503, status, 200)
+    monkeypatch.setattr(local.ctx.accounts, "ready", lambda: (2, 1))
+    local.ctx.draining = True
+    assert (local.get("/readyz").status, local.get("/readyz").json()["status"]) == (503, "draining")
+    local.ctx.draining = False
+    assert local.get("/readyz").json() == {"status": "ok", "accounts": {"total": 2, "ready": 1}}
+
+
 def test_a_pool_folder_that_cannot_be_written_is_told(local: Site) -> None:
     local.ctx.accounts._keeper.unwritable = "cannot be written (Read-only file system): …"
     answer = local.get("/healthz")
