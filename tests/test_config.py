@@ -296,7 +296,7 @@ def test_the_example_file_is_the_default_and_names_every_setting() -> None:
 def test_what_the_example_suggests_is_valid(tmp_path: Path) -> None:
     text = (ROOT / "config.example.toml").read_text(encoding="utf-8")
     settings = read(tmp_path, SUGGESTED.sub("", text))
-    assert settings.limits.concurrent == 4
+    assert (settings.limits.concurrent, settings.limits.requests_per_minute) == (64, 60)
     assert settings.prices["my-model"].cache_write_1h == 2.0
     assert settings.subscriptions == {"claude:work": 100.0, "pro": 20.0}
 

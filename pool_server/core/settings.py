@@ -213,7 +213,7 @@ class Settings(Section, frozen=True):
     upstreams: Upstreams = Upstreams()
     token_urls: TokenUrls = TokenUrls()
     usage_polling: UsagePolling = UsagePolling()
-    limits: Limits = Limits()
+    limits: Limits = Limits(concurrent=64)
     choosing: Choosing = Choosing()
     fair_share: FairShare = FairShare()
     ledger: LedgerSettings = LedgerSettings()

@@ -150,9 +150,9 @@ class _Reading:
 
     def settings(self) -> Settings:
         top: dict[str, Any] = {}
-        for section, kind in _SECTIONS.items():
+        for section in _SECTIONS:
             inner = {k.partition(".")[2]: v for k, (v, _) in self._values.items() if k.startswith(f"{section}.")}
-            top[section] = kind(**inner)
+            top[section] = msgspec.structs.replace(getattr(_DEFAULTS, section), **inner)
         top |= {key: value for key, (value, _) in self._values.items() if "." not in key}
         return Settings(**top)
 
@@ -169,6 +169,7 @@ def _sections(kind: type[Section], prefix: str = "") -> dict[str, type[Section]]
 
 
 _SECTIONS = _sections(Settings)
+_DEFAULTS = Settings()
 _TYPES: dict[str, Any] = {}  # every setting's type by its dotted key, in the order of the sections
 for _field in msgspec.structs.fields(Settings):
     if _field.name in _SECTIONS:

@@ -41,6 +41,7 @@ from pool_server.ledger import Ledger
 from pool_server.providers import Credential
 from pool_server.storage import StoreError
 from pool_server.users import Denied, Principal, Users
+from pool_server.users.limits.turns import Turns
 
 SWEEP_S = 60.0  # between two looks for objects whose time is over
 _BURST_BYTES = 32 << 20
@@ -82,6 +83,7 @@ class DataPlane:
         self._sweeper = PeriodicCallback(self._sweep, SWEEP_S * 1000)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.decoder = BodyDecoder()
+        self.turns = Turns()
         self.spool = Spool(Path(settings.data_dir), **_spool_caps(settings))
         self.frames = ByteBudget(*_frame_caps(settings))
         self.seats: Counter[str] = Counter()  # user → sockets, from the handshake on
@@ -174,6 +176,7 @@ class DataPlane:
             with suppress(ClientDisconnectedError):  # its own task learns of it too
                 exchange.tick(now)
         self._give_memory_back()
+        self.turns.about.clear()
 
     def _give_memory_back(self) -> None:
         """After a burst, when most of it is over."""

@@ -180,6 +180,9 @@ class HttpExchange:
             await self._answer_locally()
         else:
             assert self._principal is not None
+            waits = self._gateway.turns.take(self._principal.user)
+            if waits is not None:
+                await waits
             await self._exchange(self._principal)
 
     async def _answer_locally(self) -> None:
