@@ -69,7 +69,7 @@ def _password(settings: Settings) -> str:
     """What opens the admin API; local mode needs nothing. Where only a hash is set, people are asked."""
     password = settings.pool_users.admin_password
     if not settings.friends_mode:
-        return ""
+        return settings.local_token
     if password and not password.startswith("$2"):
         return password
     if not password:

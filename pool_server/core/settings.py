@@ -30,6 +30,7 @@ SECRET = frozenset(
         "gemini_client_secret",
         "jwt_secret",
         "jwt_secret_previous",
+        "local_token",
         "smtp_password",
         "webhook_url",
     }
@@ -206,6 +207,7 @@ class Settings(Section, frozen=True):
     upstream_first_byte_s: Timeout = 300.0
     upstream_idle_s: Timeout = 300.0
     drain_s: Wait = 30.0
+    local_token: str = ""  # local mode asks for it when set; else whoever is on this machine may do all
     friend_code: str = ""
     friend_name: str = ""
     friend_tagline: str = ""
@@ -231,6 +233,11 @@ class Settings(Section, frozen=True):
     def friends_mode(self) -> bool:
         """Every data-plane call needs a key; otherwise local mode, loopback peers only."""
         return bool(self.friend_code or self.pool_users.admin_password)
+
+    @property
+    def operator_password(self) -> str:
+        """What the operator signs in with; in local mode the token, "" where nothing is asked for."""
+        return self.pool_users.admin_password or ("" if self.friends_mode else self.local_token)
 
 
 class ConfigError(Exception):

@@ -46,6 +46,7 @@ VARIABLES = {
     "POOL_DATA_DIR": "data_dir",
     "PROXY_MAX_ATTEMPTS": "max_attempts",
     "PROXY_DEBUG": "debug",
+    "POOL_LOCAL_TOKEN": "local_token",
     "FRIEND_CODE": "friend_code",
     "FRIEND_NAME": "friend_name",
     "FRIEND_TAGLINE": "friend_tagline",
@@ -268,6 +269,12 @@ def _password(text: str) -> str:
     return text
 
 
+def _local_token(text: str) -> str:
+    if text and (not re.fullmatch(r"[!-~]{1,200}", text) or text.startswith("$2")):
+        raise ValueError
+    return text
+
+
 def _signing_secret(text: str) -> str:
     if 0 < len(text) < 16:
         raise ValueError
@@ -295,6 +302,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "upstreams.presets": (_preset_origins, f"a table of presets, each {_URL}"),
     "token_urls": (_url, _URL),
     "trusted_proxies": (_networks, 'addresses or networks, as in ["127.0.0.1", "10.0.0.0/8"]'),
+    "local_token": (_local_token, "visible ASCII characters without blanks, as a header can carry them, or empty"),
     "friend_code": (_password, "text of at most 72 bytes that is not blank"),
     "pool_users.admin_password": (_password, "a password of at most 72 bytes, or a whole bcrypt hash"),
     "pool_users.jwt_secret": (_signing_secret, "text of at least 16 characters, or empty"),

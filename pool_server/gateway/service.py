@@ -41,6 +41,7 @@ from pool_server.ledger import Ledger
 from pool_server.providers import Credential
 from pool_server.storage import StoreError
 from pool_server.users import Denied, Principal, Users
+from pool_server.users.identity.passwords import same
 from pool_server.users.limits.turns import Turns
 
 SWEEP_S = 60.0  # between two looks for objects whose time is over
@@ -121,9 +122,12 @@ class DataPlane:
                 metrics.caller_refused(Denial.NOT_LOCAL.value).inc()
                 message = f"{refusal[0].upper()}{refusal[1:]}."
                 return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.NOT_LOCAL.value)
-            return users.local_principal()
+            if not self.rooms.settings.local_token:
+                return users.local_principal()
         if not route.model_call and self.local.open_to_all(request.method or "", route.path):
             return None
+        if not self.rooms.settings.friends_mode:
+            return self._local_caller(request)
         answer: Principal | Denied | None = None
         for token in credentials(request.headers, request.query):
             answer = users.authenticate(token)
@@ -136,6 +140,15 @@ class DataPlane:
         assert isinstance(answer, Denied)
         metrics.caller_refused(answer.denial.value).inc()
         return final_error.denied(answer)
+
+    def _local_caller(self, request: Request | HTTPServerRequest) -> Principal | ClientError:
+        """Whoever shows the token of local mode, of all who may use this machine."""
+        token = self.rooms.settings.local_token
+        if any(same(shown, token) for shown in credentials(request.headers, request.query)):
+            return self.rooms.users.local_principal()
+        metrics.caller_refused(Denial.BAD_KEY.value).inc()
+        message = "This pool asks for its local_token as the API key; the set-up lines on its page carry it."
+        return ClientError(ErrorKind.AUTH, message, 401, code=Denial.BAD_KEY.value)
 
     def start(self) -> None:
         """Begins to look after what is live; needs a running event loop."""

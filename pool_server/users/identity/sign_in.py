@@ -157,7 +157,7 @@ class SignIn:
         """The admin behind a password, or why not (401, 429); a pool key is turned away with 403, uncounted."""
         if isinstance(self._ring.authenticate(password), Principal):
             return Denied(Denial.BAD_LOGIN, "a pool key does not open what is the admin's", 403)
-        if not self.settings.pool_users.admin_password:
+        if not self.settings.operator_password:
             return Denied(Denial.BAD_LOGIN, "no admin password is set", 401)
         try:
             async with self._throttle.attempt("admin", peer, slow=self._takes_time(password)) as attempt:
@@ -171,7 +171,7 @@ class SignIn:
 
     def guard(self, fingerprint: Callable[[str], str]) -> str:
         """Names the present admin password for sessions to compare, "" when none is set."""
-        password = self.settings.pool_users.admin_password
+        password = self.settings.operator_password
         return fingerprint(password) if password else ""
 
     async def _by_key(self, key: str, peer: str) -> SignedIn:
@@ -245,7 +245,7 @@ class SignIn:
 
     def _takes_time(self, password: str) -> bool:
         """Whether this password has to be hashed before it can be judged."""
-        kept = self.settings.pool_users.admin_password
+        kept = self.settings.operator_password
         return is_bcrypt(kept) and not self._is_proven(_digest(kept, password))
 
     def _is_proven(self, digest: bytes) -> bool:
@@ -254,7 +254,7 @@ class SignIn:
 
     async def _is_admin(self, password: str) -> bool:
         """Plain passwords are compared at once; a bcrypt check is remembered for five minutes, by digest."""
-        kept = self.settings.pool_users.admin_password
+        kept = self.settings.operator_password
         if not is_bcrypt(kept):
             return same(password, kept)
         digest = _digest(kept, password)

@@ -8,6 +8,7 @@ import msgspec
 from tornado.web import RequestHandler
 
 from pool_server.users import Denied, Principal
+from pool_server.users.identity.passwords import same
 from pool_server.web.base.context import WebContext
 
 COOKIE = "pool_session"
@@ -41,6 +42,17 @@ def shown(headers: Mapping[str, str]) -> str:
     return headers.get("X-Api-Key", "") or headers.get("X-Goog-Api-Key", "")
 
 
+def _local(ctx: WebContext, token: str, cookie: str) -> Caller:
+    """Whoever is at this machine; where a token is asked for, whoever shows it or signed in with it."""
+    wanted, here = ctx.settings.local_token, ctx.users.local_principal()
+    if not wanted:
+        return Caller(3, "local", here)
+    if token:
+        return Caller(3, "password", here) if same(token, wanted) else NOBODY
+    session = ctx.users.session(cookie) if cookie else None
+    return Caller(3, "session", here) if session is not None and session.admin else NOBODY
+
+
 async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cookie: str, wanted: int) -> Caller:
     """Who this request comes from, as far as a route that wants `wanted` must know.
 
@@ -48,7 +60,7 @@ async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cooki
     key or the admin password; what has a key's shape is never tried as the password, so that an old key bans nobody.
     """
     if ctx.local:
-        return Caller(3, "local", ctx.users.local_principal())
+        return _local(ctx, shown(handler.request.headers), cookie)
     token = shown(handler.request.headers) if wanted else ""
     if token:
         found = ctx.users.authenticate(token)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pool_server.users import FLOOR_COST, Principal
 from pool_server.web.base.auth import Caller
+from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
@@ -17,7 +18,22 @@ LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the client
 LOCAL_TICKET = "local"  # nothing is handed out that would need a secret
 KEY_PLACE = "YOUR-POOL-KEY"  # where the page's script puts a new key
 LATEST = 8
+_TICKET_S = 600
 MOST_CODE = 128  # characters of a code that an invitation link fills in
+
+
+def local_key(ctx: WebContext) -> str:
+    """What local mode's set-up lines carry as the key."""
+    return ctx.settings.local_token or LOCAL_KEY
+
+
+def local_tickets(ctx: WebContext) -> list[str]:
+    """The tickets that local mode's scripts are had by, the newest first. Where a token is asked for, the script holds
+    it: such a ticket is good for ten to twenty minutes."""
+    if not ctx.settings.local_token:
+        return [LOCAL_TICKET]
+    slot = int(ctx.clock() // _TICKET_S)
+    return [ctx.users.page_token(f"local set-up {one}") for one in (slot, slot - 1)]
 
 
 class HomePage(PageHandler, abstract=True):
@@ -48,7 +64,7 @@ class HomePage(PageHandler, abstract=True):
     async def home(self, principal: Principal, *, first_key: str = "") -> None:
         """The friend's home, or in local mode the set-up page: the same page without keys and limits."""
         ctx, base = self.ctx, self.base_url()
-        key = LOCAL_KEY if principal.local else first_key or KEY_PLACE
+        key = local_key(ctx) if principal.local else first_key or KEY_PLACE
         latest = ctx.ledger.latest(principal.user, LATEST)
         bars = [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock())
         providers = headroom.provider_rows(ctx)
@@ -95,7 +111,7 @@ class HomePage(PageHandler, abstract=True):
     def ticket(self, principal: Principal, cli: str) -> str:
         """A set-up ticket for one client's command; none for a page that only refreshes what changed."""
         if principal.local:
-            return LOCAL_TICKET
+            return local_tickets(self.ctx)[0]
         if self.get_query_argument("part", ""):
             return ""
         return str(self.ctx.users.create_ticket(principal, label=snippets.LABELS[cli])["ticket"])
@@ -111,7 +127,9 @@ class HomePage(PageHandler, abstract=True):
 class Home(HomePage, access=Access.OPEN):
     async def get(self) -> None:
         principal = self.caller.principal
-        if principal is None or self.caller.via == "key":
+        if principal is None and self.ctx.local:
+            self.redirect("/admin", status=303)
+        elif principal is None or self.caller.via == "key":
             back = bool(self.get_query_argument("back", ""))
             self.door(returning=back, code=self.get_query_argument("code", "")[:MOST_CODE])
         elif principal.admin and not principal.local:

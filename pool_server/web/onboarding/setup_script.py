@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pool_server.users import RefusedError
+from pool_server.users.identity.passwords import same
 from pool_server.web.base.handler import Access
-from pool_server.web.home.home_page import LOCAL_KEY, LOCAL_TICKET, HomePage
+from pool_server.web.home.home_page import HomePage, local_key, local_tickets
 from pool_server.web.onboarding import scripts, snippets
 
 MOST_NAME = 40
@@ -31,13 +32,13 @@ class Setup(HomePage, access=Access.OPEN):
         except RefusedError:
             self.finish(scripts.refusal(base, powershell=powershell))
             return
-        named = "" if key == LOCAL_KEY else label
+        named = "" if self.ctx.local else label
         text = scripts.script(cli, powershell=powershell, base=base, key=key, pool=self.ctx.pool_name, named=named)
         self.finish(text)
 
     async def _key(self, ticket: str, label: str, *, replaces: bool) -> str:
-        if self.ctx.local and ticket == LOCAL_TICKET:
-            return LOCAL_KEY
+        if self.ctx.local and any(same(ticket, known) for known in local_tickets(self.ctx)):
+            return local_key(self.ctx)
         redeemed = await self.ctx.users.redeem_ticket(ticket, peer=self.peer, label=label, replaces=replaces)
         return str(redeemed["key"])
 
