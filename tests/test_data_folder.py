@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -19,9 +20,10 @@ from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
 from pool_server.storage import FolderIdentity, Store, StoreError, folder_identity, lock_folder, rescue, restore
 from pool_server.storage.lmdb import log_file
-from tests.fakes import FakeProviders, account, fake_settings, plays
+from tests.fakes import FakeProviders, Gate, account, fake_settings, plays
 from tests.gateway.stack import messages
 from tests.process import PoolProcess, until
+from tests.test_workers import Line
 
 
 @pytest.fixture
@@ -174,6 +176,58 @@ def test_a_server_whose_data_folder_is_removed_says_so_and_loses_nothing(tmp_pat
             pool.signal(signal.SIGTERM)
             pool.wait()
         assert recorded(settings) == 12
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="tells workers apart by what /proc says")
+@pytest.mark.parametrize("played", ["stalls", "is slow to begin"])
+def test_the_copy_has_what_another_worker_was_answering(tmp_path: Path, played: str) -> None:
+    """The leader has nothing to drain and is done at once."""
+    with FakeProviders([account("claude:one")]) as fakes:
+        settings = fake_settings(tmp_path, fakes, drain_s=3)
+        with PoolProcess(tmp_path, settings, "--workers", "2") as pool:
+            pids = until(lambda: len(found := pool.children()) == 2 and found, "two workers")
+            line = until(lambda: line_to(pids[1], pool), "a line to the one that is no leader")
+            fakes.always("claude:one", PLAYS[played](gate := Gate()))
+            line.begin("POST", "/v1/messages", messages(session="s-0"))
+            assert gate.wait_reached()
+            shutil.rmtree(settings.data_dir)
+            assert pool.wait(60) == 1
+            line.http.close()
+        kept = re.search(r"restore (\S+)`", pool.log())
+        assert kept is not None, pool.log()
+        restore(Path(kept[1]), Path(settings.data_dir))
+        Path(kept[1]).unlink()
+        assert recorded(settings) == 1
+
+
+def test_the_copy_does_not_wait_for_ever_for_another_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(tmp_path / "data" / "ledger", tables=("a",), durable=True)
+    monkeypatch.setattr(log_file, "places", lambda folder: [folder, tmp_path])
+    upkeep = Upkeep({"ledger": store}, FolderIdentity(tmp_path / "data"), [], leader=True)
+    shutil.rmtree(tmp_path / "data")
+    read, write = os.pipe()
+    asyncio.run(upkeep.rescue(read, within_s=0.05))
+    assert "another worker has not ended" in caplog.text and "pool-server restore" in caplog.text
+    caplog.clear()
+    os.close(write)
+    asyncio.run(upkeep.rescue(read, within_s=60))
+    assert "another worker has not ended" not in caplog.text and "pool-server restore" in caplog.text
+    os.close(read)
+    store.close()
+
+
+PLAYS = {"stalls": plays.stall, "is slow to begin": plays.slow_headers}
+
+
+def line_to(pid: int, pool: PoolProcess) -> Line | None:
+    line = Line(int(pool.url.rpartition(":")[2]))
+    line.call("GET", "/healthz")
+    if line.worker([pid]) == pid:
+        return line
+    line.http.close()
+    return None
 
 
 def ask(pool: PoolProcess, number: int) -> None:

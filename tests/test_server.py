@@ -234,11 +234,6 @@ def test_reload_cannot_open_an_unlocked_pool_to_the_world(tmp_path: Path, plain:
         assert pool.call("GET", "/admin/accounts")[0] == 401
 
 
-def children(pool: PoolProcess) -> list[int]:
-    found = Path(f"/proc/{pool.process.pid}/task/{pool.process.pid}/children").read_text(encoding="ascii")
-    return [int(pid) for pid in found.split()]
-
-
 def alive(pid: int) -> bool:
     try:
         return not Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].startswith(" Z")
@@ -252,9 +247,9 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks f
 @linux
 def test_a_dead_worker_is_started_again(tmp_path: Path, plain: Settings) -> None:
     with PoolProcess(tmp_path, plain, "--workers", "2") as pool:
-        first, second = until(lambda: len(found := children(pool)) == 2 and found, "two workers")
+        first, second = until(lambda: len(found := pool.children()) == 2 and found, "two workers")
         os.kill(first, signal.SIGKILL)
-        fresh = until(lambda: len(found := children(pool)) == 2 and first not in found and found, "a new worker")
+        fresh = until(lambda: len(found := pool.children()) == 2 and first not in found and found, "a new worker")
         assert second in fresh
         until(lambda: pool.call("GET", "/healthz")[0] == 200, "it serves")
         pool.signal(signal.SIGTERM)
@@ -265,16 +260,35 @@ def test_a_dead_worker_is_started_again(tmp_path: Path, plain: Settings) -> None
 @linux
 def test_workers_do_not_outlive_their_supervisor(tmp_path: Path, plain: Settings) -> None:
     with PoolProcess(tmp_path, plain, "--workers", "2") as pool:
-        workers = until(lambda: len(found := children(pool)) == 2 and found, "two workers")
+        workers = until(lambda: len(found := pool.children()) == 2 and found, "two workers")
         pool.signal(signal.SIGKILL)
         pool.wait()
         until(lambda: not any(alive(pid) for pid in workers), "the workers have left")
 
 
 @linux
+@pytest.mark.parametrize("workers_first", [True, False])
+def test_workers_that_are_told_several_times_let_answers_finish(tmp_path: Path, workers_first: bool) -> None:
+    """A service manager tells every process of the service, and the supervisor tells its workers too."""
+    gate = Gate()
+    with FakeProviders([key_account("claude:a")]) as fakes:
+        fakes.then("claude:a", Play(gate=gate, gate_at=4))
+        with PoolProcess(tmp_path, fake_settings(tmp_path, fakes), "--workers", "2") as pool:
+            workers = until(lambda: len(found := pool.children()) == 2 and found, "two workers")
+            stream = Stream(pool).started()
+            assert gate.wait_reached()
+            for pid in [*workers, pool.process.pid] if workers_first else [pool.process.pid, *workers]:
+                os.kill(pid, signal.SIGTERM)
+            until(pool.refuses, "the listener is closed")
+            gate.open()
+            assert "message_stop" in stream.rest()
+            assert pool.wait() == 0
+
+
+@linux
 def test_a_reload_reaches_every_worker(tmp_path: Path, plain: Settings) -> None:
     with PoolProcess(tmp_path, plain, "--workers", "2") as pool:
-        until(lambda: len(children(pool)) == 2, "two workers")
+        until(lambda: len(pool.children()) == 2, "two workers")
         pool.config.write_text(to_toml(msgspec.structs.replace(plain, friend_name="Anna")), encoding="utf-8")
         pool.call("POST", "/admin/reload", {})
 

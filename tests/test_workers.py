@@ -79,16 +79,12 @@ class Pair:
     def __init__(self, pool: PoolProcess, fakes: FakeProviders) -> None:
         self.pool, self.fakes = pool, fakes
         self.port = int(pool.url.rpartition(":")[2])
-        self.pids = until(lambda: len(found := self.children()) == 2 and found, "two workers")
+        self.pids = until(lambda: len(found := self.pool.children()) == 2 and found, "two workers")
         self.a, self.b = until(self._lines, "a line to each worker")
         self.admin("POST", "/admin/pool-users", {"name": "Ada"})
         _, users = self.admin("GET", "/admin/pool-users")
         self.user = users["users"][0]["id"]
         self.key = self.new_key()
-
-    def children(self) -> list[int]:
-        pid = self.pool.process.pid
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
     def _lines(self) -> tuple[Line, Line] | None:
         found: dict[int, Line] = {}
@@ -270,7 +266,9 @@ def test_sums_are_exact_under_load_and_after_a_kill(pair: Pair) -> None:
     os.kill(pair.b.worker(pair.pids), signal.SIGKILL)
     for thread in threads:
         thread.join()
-    fresh = until(lambda: len(found := pair.children()) == 2 and set(found) != set(pair.pids) and found, "two again")
+    fresh = until(
+        lambda: len(found := pair.pool.children()) == 2 and set(found) != set(pair.pids) and found, "two again"
+    )
     pair.pids = fresh
     pair.redial()
     after, tokens_after = sums(pair)
@@ -296,6 +294,6 @@ def test_one_scrape_counts_for_both_and_for_a_worker_that_has_ended(pair: Pair) 
         assert pair.ask(line)[0] == 200
     until(lambda: counted(pair.a) == counted(pair.b) == before + 3, "both workers' exchanges in either scrape")
     os.kill(pair.b.worker(pair.pids), signal.SIGKILL)
-    pair.pids = until(lambda: len(found := pair.children()) == 2 and found != pair.pids and found, "a new worker")
+    pair.pids = until(lambda: len(found := pair.pool.children()) == 2 and found != pair.pids and found, "a new worker")
     pair.redial()
     assert counted(pair.a) == counted(pair.b) == before + 3

@@ -19,7 +19,7 @@ from pool_server.alerts import AlertMonitor
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
-from pool_server.app.upkeep import Upkeep
+from pool_server.app.upkeep import OTHERS_S, Upkeep
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
@@ -116,10 +116,11 @@ class Server:
         worker: int = 0,
         leader: bool = True,
         leave: Callable[[], None] = lambda: None,
+        others: int | None = None,
     ) -> None:
         """`sources` says where each setting came from; `reread` reads them again for a reload, after which
         `tell_others` is called when the reload was asked of this worker alone. `leave` is called when serving makes no
-        sense any more."""
+        sense any more. `others`: a pipe that ends when the other workers have."""
         self.settings = settings
         self.worker = worker
         self.leader = leader
@@ -127,6 +128,7 @@ class Server:
         self._reread = reread
         self._tell_others = tell_others
         self._leave = leave
+        self._others = others
         self._stack = AsyncExitStack()
         self._reloading = asyncio.Lock()
 
@@ -214,7 +216,7 @@ class Server:
 
     async def _rescue(self) -> None:
         if self.leader:
-            await self._upkeep.rescue()
+            await self._upkeep.rescue(self._others, within_s=OTHERS_S + self.settings.drain_s)
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""

@@ -78,12 +78,11 @@ def work(
     sockets: list[socket.socket],
     *,
     number: int = 0,
-    first: bool = True,
-    parent: int | None = None,
+    life: Life | None = None,
 ) -> int:
-    """One worker from start to end, in this process. `parent` is a pipe that ends when the supervisor does."""
+    """One worker from start to end, in this process; `life` is None where it has no supervisor."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(loaded, reread, sockets, number, first, parent))
+        return runner.run(_serve(loaded, reread, sockets, number, life))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -95,29 +94,30 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(
-    loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, first: bool, parent: int | None
+    loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, life: Life | None
 ) -> int:
-    leave = _Leaving(alone=parent is None)
+    leave = _Leaving(alone=life is None)
     server = Server(
         loaded.settings,
         sources=loaded.origins,
         reread=reread,
-        tell_others=None if parent is None else lambda: os.kill(os.getppid(), signal.SIGHUP),
+        tell_others=None if life is None else lambda: os.kill(os.getppid(), signal.SIGHUP),
         worker=number,
         leader=number == 0,
-        leave=leave.once,
+        leave=leave.ask,
+        others=None if life is None else life.others,
     )
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, leave.ask)
-    loop.add_signal_handler(signal.SIGINT, leave.ask if parent is None else _nothing)
+    loop.add_signal_handler(signal.SIGTERM, leave.signal)
+    loop.add_signal_handler(signal.SIGINT, leave.signal if life is None else _nothing)
     loop.add_signal_handler(signal.SIGHUP, lambda: leave.keep(loop.create_task(server.reload_quietly())))
-    if parent is not None:
-        loop.add_reader(parent, leave.orphaned, parent)
+    if life is not None:
+        loop.add_reader(life.parent, leave.orphaned, life.parent)
     await server.start(sockets)
     gc.collect()
     gc.freeze()  # what was built at the start stays: full collections need not walk it
     sys.setswitchinterval(_SWITCH_S)
-    if number == 0 and first:
+    if number == 0 and (life is None or life.first):
         print(banner(loaded.settings, sockets, server.accounts.ready(), server.accounts.rejected()), flush=True)
     await leave.asked.wait()
     await server.drain()
@@ -125,28 +125,34 @@ async def _serve(
 
 
 class _Leaving:
-    """First request to stop: leave well. Second: at once."""
+    """First signal to stop: leave well. Second: at once, unless there is a supervisor, who kills when it means that.
+
+    A worker may be told several times over: by the supervisor, by a service manager that tells every process of the
+    service, by what it finds itself.
+    """
 
     def __init__(self, *, alone: bool) -> None:
         self.asked = asyncio.Event()
         self._alone = alone
+        self._signals = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ask(self) -> None:
-        if self.asked.is_set():
+    def signal(self) -> None:
+        """SIGTERM has come, or SIGINT."""
+        self._signals += 1
+        if self._alone and self._signals > 1:
             os._exit(1)
-        self.asked.set()
-        if self._alone:
-            log.info("leaving: running answers may finish, a second signal ends at once")
+        self.ask()
 
-    def once(self) -> None:
-        """The same, however often it is asked."""
-        if not self.asked.is_set():
-            self.ask()
+    def ask(self) -> None:
+        """Leave, however often it is asked."""
+        if self._alone and not self.asked.is_set():
+            log.info("leaving: running answers may finish, a second signal ends at once")
+        self.asked.set()
 
     def orphaned(self, pipe: int) -> None:
         asyncio.get_running_loop().remove_reader(pipe)
-        self.once()
+        self.ask()
 
     def keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -159,7 +165,7 @@ def _nothing() -> None:
 
 def _child(loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, life: Life) -> int:
     try:
-        return work(loaded, reread, sockets, number=number, first=life.first, parent=life.pipe)
+        return work(loaded, reread, sockets, number=number, life=life)
     except (ConfigError, StartError, StoreError, ValueError) as error:
         print(f"pool-server: {error}", file=sys.stderr, flush=True)
         return HOPELESS
@@ -167,10 +173,12 @@ def _child(loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket],
 
 @dataclass
 class Life:
-    """What a worker is born with."""
+    """What a worker is born with. `parent` is a pipe that ends when the supervisor does; `others`, which the leader
+    alone has, one that ends when the supervisor starts nothing any more and all other workers have ended."""
 
     first: bool
-    pipe: int
+    parent: int
+    others: int | None = None
 
 
 @dataclass
@@ -201,18 +209,20 @@ class Supervisor:
         self._leaving = leaving
         self._clock = clock
         self._pipe: tuple[int, int] = (-1, -1)
+        self._others: tuple[int, int] = (-1, -1)  # whoever writes is no leader, and lives
         self._stops = 0
         self._code = 0
 
     def run(self) -> int:
         """Until every worker has ended; the exit code."""
-        self._pipe = os.pipe()
+        self._pipe, self._others = os.pipe(), os.pipe()
         with _signals() as wake:
             try:
                 self._loop(wake)
             finally:
-                for end in self._pipe:
+                for end in (*self._pipe, self._others[0]):
                     os.close(end)
+                self._start_nothing()
         return self._code
 
     def _loop(self, wake: socket.socket) -> None:
@@ -243,12 +253,14 @@ class Supervisor:
             worker.pid = pid
             return
         code = 70
+        leader = worker.number == 0
         try:
             os.close(self._pipe[1])
+            os.close(self._others[leader])
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
-            code = self._child(worker.number, Life(first, self._pipe[0]))
+            code = self._child(worker.number, Life(first, self._pipe[0], self._others[0] if leader else None))
         except BaseException:
             log.exception("worker %d failed", worker.number)
         finally:
@@ -288,8 +300,16 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stops += 1
+        self._start_nothing()
         self._leaving()
         self._tell(signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
+
+    def _start_nothing(self) -> None:
+        """No worker is started any more: the pipe to the leader ends with those that live."""
+        read, write = self._others
+        if write >= 0:
+            os.close(write)
+        self._others = (read, -1)
 
     def _tell(self, number: int) -> None:
         for worker in self._workers:

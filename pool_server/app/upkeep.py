@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 10.0
 STEP_S = 5.0  # a clock that is corrected smoothly moves by far less between two looks
 SURE_S = 2.0  # between the look that finds the data folder lost and the one that is believed
+OTHERS_S = EVERY_S + SURE_S + 5.0  # and their drain: within which every worker has seen it too and has ended
 SWEEP_EVERY = 60  # rounds
 stale_readers = Counter("pool_store_stale_readers_total", "Readers of dead processes that were freed", ["store"])
 
@@ -98,12 +100,18 @@ class Upkeep:
         if abs(step) >= STEP_S and self._leader:
             log.warning("the clock went %s by %.0f s", "ahead" if step > 0 else "back", abs(step))
 
-    async def rescue(self) -> None:
+    async def rescue(self, others: int | None = None, *, within_s: float = 0.0) -> None:
         """Copy the stores of a folder that is gone to where they can be restored from; nothing, where it is there. At
-        the end of the server: another worker may have seen it first, and ended all before this one looked."""
+        the end of the server: another worker may have seen it first, and ended all before this one looked.
+
+        What the other workers had under way is recorded by their end, which the pipe `others` tells by its own; it is
+        waited for, for at most `within_s` seconds.
+        """
         self.lost = self.lost or self._identity.changed()
         if not self.lost:
             return
+        if others is not None and not (await asyncio.to_thread(select.select, [others], [], [], within_s))[0]:
+            log.critical("another worker has not ended: what it has under way will not be in the copy")
         try:
             kept = await asyncio.to_thread(
                 rescue, self._stores, self._identity.small, self._identity.folder, now=time.time()
