@@ -242,17 +242,27 @@ def flood(pair: Pair, each: int, done: list[int]) -> None:
             continue
 
 
+KINDS = {"input": 7, "cache_read": 30, "output": 5}
+
+
 def sums(pair: Pair) -> tuple[int, dict[str, int]]:
-    """What the ledger counts of answered exchanges: by its raw records and by its rollups. Each worker is asked, since
-    each brings what it promised to the store before it answers."""
+    """How many exchanges were answered, and their tokens, by the raw records, after a look whether the rollups say the
+    same of all, those that were cut and estimated too. Each worker is asked, since each brings what it promised to the
+    store before it answers."""
     pair.admin("GET", "/admin/requests?limit=1", by=pair.b)
     total = pair.admin("GET", f"/api/usage/summary?from={int(time.time()) - 86400}")[1]["total"]
-    ok, cursor = 0, ""
+    rows, cursor = [], ""
     while cursor is not None:
         told = pair.admin("GET", f"/admin/requests?limit=200&cursor={cursor}")[1]
-        ok += sum(row["outcome"] == "ok" for row in told["requests"])
+        rows += told["requests"]
         cursor = told["cursor"]
-    return ok, {name: total[name] for name in ("input", "cache_read", "output")}
+    assert {name: total[name] for name in KINDS} == tokens(rows)
+    ok = [row for row in rows if row["outcome"] == "ok"]
+    return len(ok), tokens(ok)
+
+
+def tokens(rows: list[dict[str, Any]]) -> dict[str, int]:
+    return {name: sum(row["usage"][name] for row in rows) for name in KINDS}
 
 
 def test_sums_are_exact_under_load_and_after_a_kill(pair: Pair) -> None:
@@ -275,7 +285,7 @@ def test_sums_are_exact_under_load_and_after_a_kill(pair: Pair) -> None:
     served, made = after - before, len([call for call in pair.fakes.made() if call.done])
     assert len(done) <= served <= made, "every whole answer is counted, and nothing that never was"
     assert served - len(done) <= 8, "only what died on its way back is counted and not seen"
-    for name, each in (("input", 7), ("cache_read", 30), ("output", 5)):
+    for name, each in KINDS.items():
         assert tokens_after[name] - tokens_before[name] == each * served, name
 
 
