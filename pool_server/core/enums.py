@@ -306,6 +306,15 @@ class Outcome(StrEnum):
     REVOKED = "revoked"  # ended because the key or the user was
 
 
+class SpoolFullReason(StrEnum):
+    """Which budget has no room for more of a body."""
+
+    USER = "user"
+    TOTAL = "total"
+    DISK = "disk"
+    DESCRIPTORS = "descriptors"
+
+
 class CostBasis(StrEnum):
     """What a cost rests on."""
 

@@ -21,7 +21,7 @@ from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts.counting import REQUEST_OUTPUT, price_facts
 from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.http.body import MEMORY_LIMIT
-from pool_server.gateway.http.programs import program
+from pool_server.gateway.http.programs import program, repeats_unavailable
 from pool_server.gateway.objects import Tracking
 from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
 from pool_server.gateway.routes import Route
@@ -412,7 +412,9 @@ class Exchange:
             if not self.refusals.faults:
                 return final_error.holder_out(self.decision)
             self.decision = msgspec.structs.replace(self.decision, hard_lost=False)
-        return self.refusals.last_word(self.decision, self.providers, self.peek.model, self.upcall.headers)
+        return self.refusals.last_word(
+            self.decision, self.providers, self.peek.model, repeats=repeats_unavailable(self.upcall.headers)
+        )
 
     def session_hash(self) -> str:
         text = f"{self.principal.user}|{self.peek.session}".encode()

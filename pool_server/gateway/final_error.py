@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pool_server.accounts import Decision
-from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal
+from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal, SpoolFullReason
 from pool_server.core.models import ClientError, Fault
-from pool_server.gateway.http.body import SpoolFullReason
 from pool_server.providers.evidence.table import EVIDENCE, ToldAs
 from pool_server.users import Denied
 

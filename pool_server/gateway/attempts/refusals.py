@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 from pool_server.accounts import Accounts, Decision
 from pool_server.core.enums import Operation, Provider
 from pool_server.core.models import AccountScope, ClientError, Fault, ModelScope, RequestScope
 from pool_server.gateway import final_error
-from pool_server.gateway.http.programs import repeats_unavailable
 from pool_server.providers.evidence.table import EVIDENCE, Confirm, NextStep, ToldAs
 
 _SETTLED_S = 5.0  # how long the last word waits for what the accounts' own calls say
@@ -77,9 +75,9 @@ class Refusals:
         return asked
 
     def last_word(
-        self, decision: Decision, providers: tuple[Provider, ...], model: str, headers: Iterable[tuple[str, str]]
+        self, decision: Decision, providers: tuple[Provider, ...], model: str, *, repeats: bool
     ) -> ClientError:
-        """What the client (with these headers) is told when no account is left."""
+        """What the client is told when no account is left. `repeats`: it asks again and again after a 503."""
         self._withdraw(decision)
         return final_error.unserved(
             decision,
@@ -88,7 +86,7 @@ class Refusals:
             model,
             time.time(),
             refusal=self._own,
-            repeats=repeats_unavailable(headers),
+            repeats=repeats,
             home=bool(providers) and self._accounts.has(providers[0]),
         )
 

@@ -8,25 +8,16 @@ import mmap
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from enum import StrEnum
 from pathlib import Path
 
 from pool_server.core.budget import BudgetFullError, ByteBudget
+from pool_server.core.enums import SpoolFullReason
 
 MEMORY_LIMIT = 8 << 20  # bytes of a body kept in memory …
 CROWDED_LIMIT = 1 << 20  # … while all bodies together take more than half of their budget …
 FULL_LIMIT = 64 << 10  # … and while they take all of it
 _PIECE = 256 << 10
 _LACKING = frozenset({errno.EMFILE, errno.ENFILE})
-
-
-class SpoolFullReason(StrEnum):
-    """Which budget has no room for more of a body."""
-
-    USER = "user"
-    TOTAL = "total"
-    DISK = "disk"
-    DESCRIPTORS = "descriptors"
 
 
 class SpoolFullError(Exception):
