@@ -21,9 +21,10 @@ from pool_server.accounts.health import learning, probing, state
 from pool_server.accounts.health.verifying import CallVerdict, Verifier
 from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import Replication
+from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.affinity import Pins
-from pool_server.accounts.selection.candidates import Candidate, Need, judge
-from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary
+from pool_server.accounts.selection.candidates import Candidate, Need
+from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import Fault, HttpRequest, WindowObservation
@@ -138,27 +139,33 @@ class Accounts:
 
     async def wait_turn(self, ask: SelectionRequest, *, deadline: float) -> Decision:
         """Like `select`, but when the nearest account returns before `deadline` (unix seconds) the request
-        waits for it, first in first out and fair between users. `begin` must follow without another await."""
-        return await self._waiting.wait(ask, deadline)
+        waits for it, first in first out and fair between users. `begin` must follow without another await.
+
+        Accounts this request was tried on are asked anew when their cooldown is over: a wait ends in a fresh look."""
+        return await self._waiting.wait(returns.fresh(self._view, ask, self._now()), deadline)
 
     def bind(self, ask: SelectionRequest, account_id: str) -> None:
         """An account answered: pin the conversation to it, unless it only stood in for a moment."""
+        now = self._clock()
+        account = self._view.accounts.get(account_id)
+        if account is not None and account.live.rests and returns.just_back(account, now):
+            self._return_answered(account, ask, now)
         if ask.session is None:
             return
-        now = self._clock()
         provider = Provider(account_id.partition(":")[0])
         self._pins.pin(
-            provider, ask.user, ask.session, account_id, now, lambda pinned: self._comes_back(pinned, ask, now)
+            provider,
+            ask.user,
+            ask.session,
+            account_id,
+            now,
+            lambda pinned: returns.comes_back(self._view, pinned, ask, now),
         )
 
-    def _comes_back(self, account_id: str, ask: SelectionRequest, now: float) -> bool:
-        account = self._view.accounts.get(account_id)
-        if account is None:
-            return False
+    def _return_answered(self, account: Account, ask: SelectionRequest, now: float) -> None:
         scopes = self._view.scopes(account.facts.provider, ask.model, ask.operation)
-        if temporary(account.live, scopes, now):
-            return True
-        return account_id in ask.exclude and self._standing(account, scopes, now).refusal is None
+        self._roster.update(account.facts.id, lambda known: state.return_answered(known, scopes, now))
+        self._waiting.wake()
 
     def begin(self, account_id: str, model: str, operation: Operation) -> None:
         """An exchange with this account began; it counts as under way until `end`."""
@@ -171,6 +178,8 @@ class Accounts:
         if not account.live.rests:
             return
         scopes = self._view.scopes(account.facts.provider, model, operation)
+        if returns.just_back(account, now):
+            self._roster.update(account_id, lambda known: state.return_begun(known, scopes, now))
         found = probing.resting(account.live, scopes, now)
         if found is not None:
             self._roster.update(account_id, lambda known: state.probe_begun(known, found[0], now))
@@ -366,7 +375,7 @@ class Accounts:
 
     def _row(self, account: Account, now: float) -> dict[str, Any]:
         account_id = account.facts.id
-        row = describe.account_row(account, now, self._standing(account, (), now))
+        row = describe.account_row(account, now, returns.standing(self._view, account, (), now))
         proxy = self._roster.vault.items[account_id].options.proxy_url
         row["proxy"] = host_of(proxy) if proxy else ""
         row["hosts"] = self._roster.vault.hosts(account_id, self._roster.settings)
@@ -406,7 +415,7 @@ class Accounts:
         for account in self._view.accounts.values():
             provider = account.facts.provider
             scopes = self._view.scopes(provider, ask.model, ask.operation) if ask is not None else ()
-            standing = self._standing(account, scopes, now)
+            standing = returns.standing(self._view, account, scopes, now)
             refusal = standing.refusal
             if ask is not None:
                 refusal = self._unfit(account, ask) or refusal
@@ -421,9 +430,6 @@ class Accounts:
             return Refusal.NOT_FORCED
         cohort = self._view.cohort_of(account.facts.id)
         return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect))
-
-    def _standing(self, account: Account, scopes: tuple[str, ...], now: float) -> Candidate:
-        return judge(account, scopes, now, self._view.cohort_of(account.facts.id).latency).candidate
 
     def _now(self) -> float:
         now = self._clock()

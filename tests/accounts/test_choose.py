@@ -9,6 +9,7 @@ from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth, Cooldown
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.accounts.selection.score import IN_FLIGHT_WEIGHT, LATENCY_LIMIT, rate
 from pool_server.accounts.selection.select import NO_AFFINITY, Affinity, Decision, SelectionRequest, select
 from pool_server.core.enums import ChoiceReason, CredentialKind, FaultKind, Provider, Refusal, Strategy
 from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, ModelScope
@@ -233,6 +234,7 @@ def test_api_keys_come_after_subscriptions() -> None:
 def test_a_slow_account_loses_new_conversations() -> None:
     slow, quick = entry("slow", week(50.0)), entry("quick", week(55.0))
     slow.live.latency, quick.live.latency = 20.0, 1.0
+    slow.live.latency_at = NOW
     view = view_of(slow, quick)
     for _ in range(20):
         view.note_latency(quick, 1.0)
@@ -241,6 +243,48 @@ def test_a_slow_account_loses_new_conversations() -> None:
     assert decision.account == "claude:quick"
     assert next(c for c in decision.candidates if c.account == "claude:slow").terms["latency"] < 0
     assert pick(view, held=Affinity("claude:slow")).account == "claude:slow"
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.0, 0.1), (0.102, 0.1), (0.9, 0.1), (1.0, 1.9)])
+def test_a_difference_nobody_notices_counts_nothing(one: float, other: float) -> None:
+    view = view_of(entry("one", week(50.0)), entry("other", week(50.0)))
+    for name, seconds in (("one", one), ("other", other)):
+        account = view.accounts[f"claude:{name}"]
+        account.live.latency, account.live.latency_at = seconds, NOW
+        for _ in range(20):
+            view.note_latency(account, seconds)
+    assert spread(view) == {"claude:one": 4, "claude:other": 4}
+
+
+def test_one_late_answer_shuts_no_account_out() -> None:
+    view = view_of(entry("one", week(50.0)), entry("other", week(50.0)))
+    for name in ("one", "other"):
+        account = view.accounts[f"claude:{name}"]
+        for seconds in (0.1, 0.1, 30.0 if name == "one" else 0.1, 0.1):
+            learning.succeed(account.live, (), seconds, NOW)
+            view.note_latency(account, seconds)
+        view.touch(account)
+    assert spread(view) == {"claude:one": 4, "claude:other": 4}
+
+
+def test_slowness_is_bounded_and_fades() -> None:
+    account = entry("slow", week(50.0))
+    account.live.latency, account.live.latency_at = 300.0, NOW
+    malus = -rate(account, (), NOW, usual_latency=0.1).terms["latency"]
+    assert malus == pytest.approx(LATENCY_LIMIT) and malus < 3 * IN_FLIGHT_WEIGHT
+    assert -rate(account, (), NOW + 1200, usual_latency=0.1).terms["latency"] == pytest.approx(malus / 4)
+
+
+def spread(view: SelectionIndex, n: int = 8) -> dict[str, int]:
+    """Who gets the next conversations, one after the other."""
+    got: dict[str, int] = {}
+    for _ in range(n):
+        view.advance(NOW)
+        account = pick(view).account
+        assert account is not None
+        view.chosen(view.accounts[account])
+        got[account] = got.get(account, 0) + 1
+    return got
 
 
 def test_recent_faults_cost() -> None:

@@ -301,11 +301,23 @@ def test_trouble_halves_every_ten_minutes() -> None:
     assert learning.trouble(live, NOW + 1200) == pytest.approx(1.0)
 
 
-def test_latency_is_a_moving_average() -> None:
+def test_latency_is_the_median_of_what_was_seen_lately() -> None:
     live = AccountHealth()
-    for seconds in (1.0, 1.0, 6.0):
+    for seconds in (0.1, 0.1):
         learning.succeed(live, (), seconds, NOW)
-    assert live.latency == pytest.approx(2.0)
+    assert live.latency is None, "two answers are no habit"
+    learning.succeed(live, (), 60.0, NOW)
+    assert live.latency == pytest.approx(0.1), "one late answer is none"
+    for _ in range(3):
+        learning.succeed(live, (), 6.0, NOW)
+    assert live.latency == pytest.approx(6.0)
+
+
+def test_an_unknown_first_byte_teaches_nothing() -> None:
+    live = AccountHealth()
+    for _ in range(9):
+        assert not learning.succeed(live, (), None, NOW)
+    assert live == AccountHealth()
 
 
 FAULTS = st.builds(
@@ -453,3 +465,11 @@ def test_a_refusal_that_a_second_account_shares_is_taken_back() -> None:
     assert (live.state, live.rests) == (S.READY, {})
     fail(live, fault(K.AUTH), NOW + 8)
     assert not learning.acquit(live, K.AUTH, NOW, NOW + 9), "the provider named the credential"
+
+
+@pytest.mark.parametrize("told", [77.0, 61.0, 400.0])
+def test_a_given_wait_beats_a_window_whose_length_is_assumed(told: float) -> None:
+    live = AccountHealth()
+    minute = window(100.0, 60.0, name="requests", seconds=60.0, scope=SONNET, source=Source.ERROR)
+    fail(live, Fault(K.RATE, ModelScope(SONNET), NOW + told, status=429, windows=(minute,)))
+    assert until(live, SCOPE) == told

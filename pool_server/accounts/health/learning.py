@@ -10,7 +10,16 @@ from typing import Protocol
 import msgspec
 
 from pool_server.accounts.health import windows as win
-from pool_server.accounts.health.state import AccountHealth, Cooldown, FaultNote, counts_until, move, rebase, settle
+from pool_server.accounts.health.state import (
+    AccountHealth,
+    Cooldown,
+    FaultNote,
+    counts_until,
+    move,
+    rebase,
+    returning,
+    settle,
+)
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.core.enums import AccountState, FaultKind, Operation, Source
 from pool_server.core.models import (
@@ -25,7 +34,8 @@ from pool_server.core.models import (
 from pool_server.providers.evidence.table import EARNED, EVIDENCE, METERED, NextStep
 
 HALF_LIFE_S = 600.0  # of `trouble`
-LATENCY_WEIGHT = 0.2  # of the newest first byte in the moving average
+LATENCIES_KEPT = 5  # first bytes whose median is an account's latency: one late answer moves it by nothing
+LATENCIES_LEAST = 3
 CLEAR_ROOM_USED = 90.0  # percent: at or below it a window ends a quota rest at once …
 LAGGING_S = 60.0  # … above it only so long after the refusal, since usage endpoints lag behind
 WEEK = 7 * win.DAY
@@ -176,8 +186,9 @@ def _until(live: AccountHealth, fault: Fault, scope: str, level: int, now: float
         full = [at for w in bound if fault.kind is FaultKind.QUOTA and (at := win.full_until(w, now)) is not None]
         return max(full) if full else ladder
     if fault.kind in METERED:
-        longest_window = max((w.seconds for w in bound), default=0) or WEEK
-        return win.believable(fault.retry_at, bound, now, longest=max(longest_window, 60.0))
+        lasting = [w for w in bound if not 0 < w.seconds < win.SHORTEST_PACED]  # the length of others is assumed
+        longest_window = max((w.seconds for w in lasting), default=0) or WEEK
+        return win.believable(fault.retry_at, lasting, now, longest=longest_window)
     if evidence.told_s is not None and evidence.told_s < WEEK:
         return min(fault.retry_at, now + evidence.told_s)
     return max(ladder, min(fault.retry_at, now + WEEK))
@@ -196,12 +207,14 @@ def succeed(live: AccountHealth, scopes: tuple[str, ...], first_byte_s: float | 
     An answer ends the rests it disproves. A quota rest is disproved by a half-open request only: other answers
     may belong to streams that began before the account ran out.
     """
-    changed = first_byte_s is not None and _note_latency(live, first_byte_s)
+    changed = first_byte_s is not None and _note_latency(live, first_byte_s, now)
     for scope in ("", *scopes):
         changed |= live.doubts.pop(scope, None) is not None
         rest = live.rests.get(scope)
         if rest is None or not (rest.probing or rest.kind not in EARNED or now >= rest.until):
             continue
+        if returning(rest, now) is not None:
+            continue  # others wait for the account to prove itself
         if rest.probing and not rest.confirmed and scope not in live.overage:
             live.overage.append(scope)  # it reads full, yet it answers: extra usage is being sold
         if not scope and live.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING):
@@ -213,10 +226,16 @@ def succeed(live: AccountHealth, scopes: tuple[str, ...], first_byte_s: float | 
     return changed
 
 
-def _note_latency(live: AccountHealth, seconds: float) -> bool:
-    """Average another first byte in; True when the average moved by more than a tenth."""
-    old = live.latency
-    live.latency = seconds if old is None else old + LATENCY_WEIGHT * (seconds - old)
+def _note_latency(live: AccountHealth, seconds: float, now: float) -> bool:
+    """Take another first byte in; True when the median moved by more than a tenth."""
+    seen, old = live.first_bytes, live.latency
+    seen.append(round(seconds, 3))
+    if len(seen) > LATENCIES_KEPT:
+        del seen[0]
+    live.latency_at = now
+    if len(seen) < LATENCIES_LEAST:
+        return True
+    live.latency = sorted(seen)[len(seen) // 2]
     return old is None or abs(live.latency - old) > 0.1 * old
 
 

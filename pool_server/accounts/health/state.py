@@ -16,12 +16,15 @@ from pool_server.accounts.health.transitions import AccountEvent, StateActor, af
 from pool_server.core import deadlines
 from pool_server.core.enums import AccountState, FaultKind
 from pool_server.core.models import WindowObservation
+from pool_server.providers.evidence.table import METERED
 
 LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conversations while others can
 PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
 EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
 LONG_REST_S = 300.0
 SKEW_S = 1.0  # between two readings of the clock that are one moment
+RETURN_STEP_S = 2.0  # after a limit an account takes 1, 2, 4 … requests, doubled by time and by what is answered …
+RETURN_STEPS = 6  # … for so many steps
 LEVEL_KEPT_S = 600.0  # so long after its end, or twice its own length, a rest counts for the level of the next
 
 
@@ -38,6 +41,8 @@ class Cooldown(msgspec.Struct):
     probed_at: float = 0.0  # the last time a half-open request, or the usage endpoint, tested it
     probing: float = 0.0  # since when a half-open request is under way; 0 = none
     bare: bool = False  # a status alone said so
+    begun: int = 0  # requests begun since the account is back, …
+    answered: int = 0  # … and how many of them were answered
     length_s: float = 0.0  # how long it was to last from when `until` was set; 0 = from `since`
 
 
@@ -57,7 +62,8 @@ class AccountHealth(msgspec.Struct):
 
     `jitter` (0–1) is drawn once an account, so that accounts that reset together do not come back together.
     `token` names (by fingerprint) the credential a NEEDS_LOGIN speaks of. `trouble` counts recent faults and
-    halves every ten minutes; `latency` is a moving average of seconds to the first byte. `doubts` counts, for an
+    halves every ten minutes; `latency` is the median of the last seconds to the first byte
+    (`first_bytes`), None until enough are known, as seen at `latency_at`. `doubts` counts, for an
     operation's model, the requests refused here and served elsewhere, and since when.
     """
 
@@ -75,6 +81,8 @@ class AccountHealth(msgspec.Struct):
     trouble: float = 0.0
     trouble_at: float = 0.0
     latency: float | None = None
+    latency_at: float = 0.0
+    first_bytes: list[float] = []
     jitter: float = 0.0
     doubts: dict[str, tuple[int, float]] = {}
 
@@ -133,6 +141,30 @@ def rebase(live: AccountHealth, now: float) -> bool:
         live.easing_until = now + EASE_LONGEST_S
         changed = True
     return changed
+
+
+def returning(rest: Cooldown, now: float) -> int | None:
+    """How many requests more an account may take that is just back from a limit; None when it takes all."""
+    if rest.kind not in METERED or not rest.confirmed or not 0 <= now - rest.until < RETURN_STEPS * RETURN_STEP_S:
+        return None
+    allowed = (1 + rest.answered) << int((now - rest.until) / RETURN_STEP_S)
+    return max(0, allowed - (rest.begun - rest.answered))
+
+
+def return_begun(live: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
+    """A request to an account that is just back began; True when that was worth counting."""
+    found = [r for s in ("", *scopes) if (r := live.rests.get(s)) is not None and returning(r, now) is not None]
+    for rest in found:
+        rest.begun += 1
+    return bool(found)
+
+
+def return_answered(live: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
+    """An account that is just back answers: it may take two more for this one."""
+    found = [r for s in ("", *scopes) if (r := live.rests.get(s)) is not None and returning(r, now) is not None]
+    for rest in found:
+        rest.answered = min(rest.answered + 1, rest.begun)
+    return bool(found)
 
 
 def counts_until(rest: Cooldown) -> float:
@@ -210,12 +242,19 @@ def probe_lost(live: AccountHealth, scope: str, now: float) -> bool:
     return True
 
 
+def next_step(rest: Cooldown, now: float) -> float:
+    """When an account that is just back may take more by the clock alone."""
+    return rest.until + RETURN_STEP_S * (int((now - rest.until) / RETURN_STEP_S) + 1)
+
+
 def next_change(live: AccountHealth, now: float) -> float:
     """When the clock alone will next change what this account is worth; infinity for never."""
     nearest = inf
     for rest in live.rests.values():
         if now < rest.until < nearest:
             nearest = rest.until
+        elif returning(rest, now) is not None:
+            nearest = min(nearest, next_step(rest, now))
     if now < live.easing_until < nearest:
         nearest = live.easing_until
     for w in live.windows.values():

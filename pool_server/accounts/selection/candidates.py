@@ -8,7 +8,7 @@ import msgspec
 
 from pool_server.accounts.account import Account
 from pool_server.accounts.health.probing import probe_due
-from pool_server.accounts.health.state import Cooldown
+from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
 from pool_server.accounts.selection.ranked import Key, Ranked
 from pool_server.accounts.selection.score import Rating, rank, rate
@@ -170,14 +170,27 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
             return Refusal.EXPIRED, account.refresh_retry_at
     if account.refused_until > now:
         return Refusal.EXPIRED, account.refused_until
+    return _cooldown(account.live, scopes, now) if account.live.rests else (None, None)
+
+
+def _cooldown(live: AccountHealth, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
+    """The cooldown of one of these scopes that ends last, or the return from one that has ended."""
     found: tuple[Refusal | None, float | None] = (None, None)
-    if len(account.live.rests) > (rest is not None):
-        for scope in scopes:
-            rest = account.live.rests.get(scope)
-            if rest is None or now >= rest.until or (found[1] is not None and rest.until <= found[1]):
+    for scope in ("", *scopes):
+        rest = live.rests.get(scope)
+        if rest is None:
+            continue
+        if now >= rest.until:
+            if returning(rest, now) != 0:
                 continue
+            why, until = Refusal.RETURNING, next_step(rest, now)
+        elif scope:
             why = Refusal.PROBING if rest.probing else SCOPED_REFUSALS.get(rest.kind, Refusal.MODEL_COOLING)
-            found = (why, _back_at(rest, now))
+            until = _back_at(rest, now)
+        else:
+            continue  # the account's state has said so
+        if found[1] is None or until > found[1]:
+            found = (why, until)
     return found
 
 

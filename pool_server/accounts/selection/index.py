@@ -148,7 +148,10 @@ class SelectionIndex:
         """One more first byte, for comparing an account with its like."""
         cohort = self._home[account.facts.id]
         old = cohort.latency
-        cohort.latency = seconds if old is None else old + 0.05 * (seconds - old)
+        if old is None:
+            cohort.latency = seconds
+        else:
+            cohort.latency = old + 0.05 * (min(seconds, 2 * old + 1.0) - old)  # one late answer is not the usual
 
     def set_strategy(self, strategy: Strategy) -> None:
         """Order by another strategy; all places are made anew at once, since their keys do not compare."""

@@ -6,7 +6,7 @@ lost at the reset goes first, one whose room must last goes later.
 
 from __future__ import annotations
 
-from math import inf, log2
+from math import exp2, inf, log2
 
 import msgspec
 
@@ -24,8 +24,11 @@ LONG_LOW = 3.0  # the same for a window of a day or more
 LONG_WEIGHT = 2.0
 IN_FLIGHT_WEIGHT = 0.12
 TROUBLE_WEIGHT = 0.5
-LATENCY_WEIGHT = 0.5
-LATENCY_LIMIT = 2.0
+TROUBLE_LIMIT = 4.0  # faults; more of them make an account look no worse
+LATENCY_WEIGHT = 0.06
+LATENCY_LIMIT = 0.25  # of two requests in flight: slowness never outweighs what an account has left
+LATENCY_NOTICED_S = 1.0  # nobody notices a smaller difference
+LATENCY_HALF_LIFE_S = 600.0  # an account that is not asked any more is given another chance
 API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
 EXPIRED_COST = 0.5  # the first request has to wait for the refresh
 
@@ -56,9 +59,10 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     if account.local or account.elsewhere:
         terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / facts.weight
     if live.trouble and (recent := trouble(live, now)) > 0.05:
-        terms["faults"] = -TROUBLE_WEIGHT * recent
-    if live.latency and usual_latency and live.latency > 1.5 * usual_latency:
-        terms["latency"] = -min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
+        terms["faults"] = -TROUBLE_WEIGHT * min(TROUBLE_LIMIT, recent)
+    if live.latency and usual_latency and live.latency > usual_latency + LATENCY_NOTICED_S:
+        slow = min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
+        terms["latency"] = -slow * exp2(-max(0.0, now - live.latency_at) / LATENCY_HALF_LIFE_S)
     if facts.kind is CredentialKind.API_KEY:
         terms["api_key"] = -API_KEY_COST
     if facts.expires_at is not None and now >= facts.expires_at:

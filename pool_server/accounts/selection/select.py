@@ -222,6 +222,9 @@ class _Choice:
         if pinned is None or pinned not in self.view.accounts:
             return False
         account = self.view.accounts[pinned]
+        card = self._card(pinned)
+        if card is not None and card.candidate.refusal is Refusal.RETURNING:
+            return True
         if pinned in self.ask.exclude and self._eligible_but_tried(pinned):
             return True
         return temporary(
@@ -289,6 +292,9 @@ class _Choice:
             candidate = Candidate(account_id, Refusal.TRIED)
         elif card.rating is not None and (reason is ChoiceReason.FORCED or self._open(card)):
             candidate = Candidate(account_id, None, None, candidate.score, candidate.terms)
+            decision.account, decision.reason, decision.eligible = account_id, reason, 1
+        elif candidate.refusal is Refusal.RETURNING:  # nobody else can serve it: it need not wait for its turn
+            candidate = Candidate(account_id)
             decision.account, decision.reason, decision.eligible = account_id, reason, 1
         elif reason is ChoiceReason.FORCED and last_resort(card.account.live, self._scopes(card), self.now):
             decision.account, decision.reason, decision.probe = account_id, reason, True
