@@ -14,9 +14,10 @@ class AccountFacts(msgspec.Struct, frozen=True):
     """What the credential file says, without anything secret.
 
     `cohort` holds everything a provider looks at to tell which models and operations an account serves: accounts
-    with equal cohorts are alike for that question. In the dialects `guessed` it is asked only where no other account
-    serves them. `reserve` (0–1) is the share of room kept for `owner`.
-    `expires_at` (unix seconds) is the access token's end. `priority`: lower goes first. `weight` > 0.
+    with equal cohorts are alike for that question. In the dialects `guessed` it is asked only where no other
+    account serves them. `reserve` (0–1) is the share of room kept for `owner`. `way` is the host its calls go to
+    and the proxy they go over. `expires_at` (unix seconds) is the access token's end. `priority`: lower goes first.
+    `weight` > 0.
     """
 
     id: str
@@ -32,6 +33,7 @@ class AccountFacts(msgspec.Struct, frozen=True):
     weight: float = 1.0
     disabled: bool = False
     proxy_url: str | None = None
+    way: str = ""
     expires_at: float | None = None
     can_refresh: bool = False
 
@@ -41,12 +43,13 @@ class Account:
 
     `turn` is the account's place in a weighted round (the lower the sooner), `refresh_retry_at` until when its
     token cannot be refreshed, `refused_until` until when it serves nobody because its token was refused and there is
-    no other one yet, `rated_at` when it was last placed in the view, `served_at` when it last answered here.
+    no other one yet, `rated_at` when it was last placed in the view, `served_at` when it last answered here,
+    `unreachable_until` until when the way to its provider is set aside.
     """
 
     __slots__ = (
         "elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "refused_until", "served_at", "turn",
-        "version",
+        "unreachable_until", "version",
     )  # fmt: skip
 
     def __init__(self, facts: AccountFacts, live: AccountHealth | None = None) -> None:
@@ -60,6 +63,7 @@ class Account:
         self.refused_until = 0.0
         self.rated_at = 0.0
         self.served_at = 0.0
+        self.unreachable_until = 0.0
 
     @property
     def in_flight(self) -> int:

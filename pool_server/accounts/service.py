@@ -18,12 +18,13 @@ from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError, Send
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
-from pool_server.accounts.health.verifying import CallVerdict, Verifier
+from pool_server.accounts.health.verifying import Verifier
 from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.accounts.selection.candidates import Candidate, Need
+from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
@@ -71,11 +72,12 @@ class Accounts:
         self._pins = Pins(steady, ttl_s=settings.choosing.pin_ttl_h * 3600)
         self._keeper = Background(self._roster, self._pins, steady, send=send, rng=rng, leader=leader)
         self._keeper.on_usage.append(self._heard_usage)
+        self.hosts = Hosts(self._view, clock)
         self._waiting = WaitQueue(self.select, clock)
         self._roster.on_change.append(lambda _: self._waiting.wake())
         self.on_observation: list[Observer] = []
         self.on_change = self._roster.on_change
-        self._verifier = Verifier(
+        self.own_calls = Verifier(
             self._roster.vault, lambda: self._roster.settings, send=send, clock=clock, served_at=self._served_at,
             learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
             usage=self._keeper.learn_usage,
@@ -84,7 +86,7 @@ class Accounts:
 
     def _publish(self) -> None:
         """What the operator's pages and commands call, as `Administration` offers it."""
-        hand = Administration(self._roster, self._keeper.refresher, self._verifier)
+        hand = Administration(self._roster, self._keeper.refresher, self.own_calls)
         self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
         self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
 
@@ -110,7 +112,7 @@ class Accounts:
     async def close(self) -> None:
         """Stop all that; refreshes under way finish first."""
         self._waiting.close()
-        await self._verifier.close()
+        await self.own_calls.close()
         await self._keeper.close()
 
     # -- choosing ---------------------------------------------------------------------------------------------
@@ -175,6 +177,7 @@ class Accounts:
         now = self._clock()
         account.local += 1
         self._view.chosen(account)
+        self.hosts.begun(account)
         if not account.live.rests:
             return
         scopes = self._view.scopes(account.facts.provider, model, operation)
@@ -316,26 +319,13 @@ class Accounts:
             lambda known: learn(known, fault, now, model=model, operation=operation, token=token, current=current),
         )
 
-    def doubt(self, account_id: str, fault: Fault, token_fingerprint: str) -> None:
-        """A refusal that may speak of the request alone: the account's own call decides, in the background."""
-        self._verifier.doubt(account_id, fault, token_fingerprint)
-
-    async def settled(self, within_s: float) -> None:
-        """Wait until what `doubt` began is decided, at most so many seconds."""
-        await self._verifier.settled(within_s)
-
-    async def valid(self, account_id: str, kind: FaultKind) -> bool:
-        """Does the account's own call succeed, although a request was refused with this kind of fault?"""
-        said, _ = await self._verifier.verdict(account_id, kind)
-        return said is CallVerdict.VALID
-
     def contrast(self, account_id: str, fault: Fault, model: str, operation: Operation, token: str) -> None:
         """Another account served what this one refused."""
         self._learn(learning.contrast, account_id, fault, model, operation, token)
 
     def acquit(self, account_id: str, kind: FaultKind, since: float) -> None:
         """A refusal of this kind, met since then, was the request's: another account refused it in the same way."""
-        self._verifier.drop(account_id)
+        self.own_calls.drop(account_id)
         now = self._clock()
         self._roster.update(account_id, lambda known: learning.acquit(known, kind, since, now))
 

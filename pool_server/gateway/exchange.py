@@ -246,13 +246,12 @@ class Exchange:
             self.decision = self.rooms.accounts.select(self._new_ask())
             return None
         ask = self._new_ask()
-        decision = self.rooms.accounts.select(ask)
-        now = time.time()
-        wait_s = self.rooms.settings.choosing.wait_s
-        if decision.account is None and decision.retry_at is not None and decision.retry_at - now <= wait_s:
-            decision = await self.rooms.accounts.wait_turn(ask, deadline=now + wait_s)
-        self.decision = decision
-        self._ask = ask
+        self.decision = decision = self.rooms.accounts.select(ask)
+        self._ask, now = ask, time.time()
+        deadline = now + self.rooms.settings.choosing.wait_s
+        # Another model that may serve at once is not waited for.
+        if decision.account is None and (decision.retry_at or deadline + 1) <= deadline and not self._fallback():
+            self.decision = decision = await self.rooms.accounts.wait_turn(ask, deadline=deadline)
         return decision.account
 
     def _new_ask(self) -> SelectionRequest:
@@ -270,6 +269,12 @@ class Exchange:
             websocket=self.route.websocket,
             own_dialect=self.route.forced is not None,
         )
+
+    def another(self) -> str | None:
+        """An account that could serve in place of the one that is asked, None when there is none."""
+        if len(self.attempts) >= self.rooms.settings.max_attempts:
+            return None
+        return self.rooms.accounts.select(self._new_ask()).account
 
     def begin(self, account: str) -> Credential:
         """Counts the account as in use and returns its credential. Pair with `end`."""
@@ -292,7 +297,7 @@ class Exchange:
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
         """After a 401: the account's new credential, None when it cannot be refreshed or is not what was refused."""
-        if await self.rooms.accounts.valid(account, FaultKind.AUTH):
+        if await self.rooms.accounts.own_calls.valid(account, FaultKind.AUTH):
             return None
         try:
             return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")

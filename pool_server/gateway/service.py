@@ -22,6 +22,7 @@ from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
+from pool_server.gateway.attempts.openings import Openings
 from pool_server.gateway.emulation.answers import LocalAnswers
 from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
@@ -79,7 +80,10 @@ class DataPlane:
         gauge = HeadroomGauge(accounts)
         self.owners = Owners(ledger.store)
         access = ObjectAccess(self.owners, holds=self._holds, owned_by=self._owned_by)
-        self.rooms = Services(settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access)
+        openings = Openings(accounts)
+        self.rooms = Services(
+            settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings
+        )
         self.lists = ListCalls(settings, accounts=accounts, upstream=upstream, access=access)
         self._sweeper = PeriodicCallback(self._sweep, SWEEP_S * 1000)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
@@ -249,6 +253,7 @@ class DataPlane:
         self._ticker.stop()
         self._sweeper.stop()
         self.decoder.close()
+        await self.rooms.openings.close()
         await self.rooms.upstream.close()
 
     def _ended(self, user: str | None, key: str | None) -> None:

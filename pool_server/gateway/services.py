@@ -11,6 +11,7 @@ from pool_server import dialects
 from pool_server.accounts import Accounts
 from pool_server.core.settings import Settings
 from pool_server.gateway.answer import Transformer
+from pool_server.gateway.attempts.openings import Openings
 from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.objects import ObjectAccess
@@ -33,6 +34,7 @@ class Services:
     view: FriendView
     transformer: Callable[[Any, Credential], Transformer | None]  # of an exchange and its attempt's account
     access: ObjectAccess
+    openings: Openings
     stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
 
 

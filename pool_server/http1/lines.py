@@ -16,7 +16,7 @@ import aiohappyeyeballs
 
 from pool_server.http1.client import Connection
 
-CONNECT_S = 15.0  # for the name, the connection, a proxy's consent and TLS together
+CONNECT_S = 5.0  # for the name, the connection, a proxy's consent and TLS together
 KEPT_S = 60.0  # how long an idle connection is kept
 _SECOND_FAMILY_S = 0.25  # after so long IPv4 is tried beside IPv6 (RFC 8305)
 _PROXY_HEAD_CAP = 64 << 10

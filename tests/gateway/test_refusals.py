@@ -91,7 +91,7 @@ def test_an_account_whose_own_call_is_refused_too_rests(tmp_path: Path, code: in
             stack.fakes.always(one.id, refusal)
             stack.fakes.always(one.id, refusal, on="models")
             assert (await stack.post("/v1/chat/completions", chat(model="m")))[0] == 200
-            await stack.accounts.settled(5.0)
+            await stack.accounts.own_calls.settled(5.0)
             assert stack.accounts.describe(one.id)["state"] == "cooling"
             stack.fakes.calls.clear()
             assert (await stack.post("/v1/chat/completions", chat(model="m")))[0] == 200

@@ -269,10 +269,12 @@ class CredentialStore:
             cred.kind, cred.base_url, cred.exact_base, cred.dialects, cred.guessed, cred.auth, cred.places,
             cred.models, cred.plan, cred.tier, cred.resource_url, cred.fedramp, cred.scopes, bool(cred.project),
         )  # fmt: skip
+        addresses = provider_module(cred.provider).addresses(cred, settings)
+        way = f"{origin(addresses[0]) if addresses else cred.provider.value} {options.proxy_url or ''}"
         return AccountFacts(
-            id=account_id, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed, plan=cred.plan,
-            label=options.label, owner=self.owner_of(account_id), reserve=options.reserve, priority=options.priority,
-            weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
+            id=account_id, way=way, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed,
+            plan=cred.plan, label=options.label, owner=self.owner_of(account_id), reserve=options.reserve,
+            priority=options.priority, weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
             expires_at=cred.expires_at, can_refresh=refreshable,
         )  # fmt: skip
 

@@ -85,6 +85,21 @@ class Verifier:
             return CallVerdict.VALID, None
         return (CallVerdict.REFUSED if fault.kind in _ALIKE.get(kind, ()) else CallVerdict.UNKNOWN), fault
 
+    async def valid(self, account_id: str, kind: FaultKind) -> bool:
+        """Does the account's own call succeed, although a request was refused with this kind of fault?"""
+        said, _ = await self.verdict(account_id, kind)
+        return said is CallVerdict.VALID
+
+    async def answers(self, account_id: str, within_s: float) -> bool:
+        """Does anything come back from the account's host within so many seconds, whatever it says?"""
+        item, settings = self._vault.items.get(account_id), self._settings()
+        if item is None:
+            return True
+        request = provider_module(item.found.provider).test_request(item.credential, settings)
+        request = self._vault.bounded(account_id, request, settings)
+        answer = await self._send(msgspec.structs.replace(request, timeout_s=within_s))
+        return answer.status != 0
+
     async def _call(self, account_id: str) -> Fault | None:
         """The fault of the account's own call; None when it was answered."""
         item = self._vault.items[account_id]

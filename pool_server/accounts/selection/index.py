@@ -294,7 +294,7 @@ class SelectionIndex:
 
     def _schedule(self, account: Account, now: float) -> None:
         at, facts = next_change(account.live, now), account.facts
-        for other in (facts.expires_at, account.refresh_retry_at, account.refused_until):
+        for other in (account.unreachable_until, facts.expires_at, account.refresh_retry_at, account.refused_until):
             if other is not None and now < other < at:
                 at = other
         if at == inf:

@@ -34,7 +34,7 @@ EXPIRED_COST = 0.5  # the first request has to wait for the refresh
 
 _LEAST_SURPLUS = 2.0**-PACE_LIMIT
 
-READY, EASING, DRAINING = 0, 1, 2  # tiers: a later one is chosen only when no earlier one can serve
+READY, EASING, DRAINING, UNREACHABLE = 0, 1, 2, 3  # tiers: a later one is chosen only when no earlier one can serve
 
 
 class Rating(msgspec.Struct, frozen=True, gc=False):
@@ -68,7 +68,9 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     if facts.expires_at is not None and now >= facts.expires_at:
         terms["expired"] = -EXPIRED_COST
     tier = READY
-    if live.state is AccountState.DRAINING or family_drained:
+    if now < account.unreachable_until:
+        tier = UNREACHABLE
+    elif live.state is AccountState.DRAINING or family_drained:
         tier = DRAINING
     elif now < live.easing_until:
         tier = EASING

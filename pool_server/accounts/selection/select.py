@@ -18,7 +18,7 @@ from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Candidate, Need, Placement
 from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist
 from pool_server.accounts.selection.ranked import Key, Ranked
-from pool_server.accounts.selection.score import DRAINING
+from pool_server.accounts.selection.score import DRAINING, UNREACHABLE
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
 
 SHORTLIST = 8  # eligible accounts looked at in each lane, beside those already tried
@@ -179,7 +179,7 @@ class _Choice:
         if locked and locked in self.view.accounts and self._asked(locked):
             return self._only(locked, ChoiceReason.LOCKED, Refusal.LOCKED)
         pinned = self.held.pinned
-        if pinned is not None and self._eligible(pinned):
+        if pinned is not None and self._eligible(pinned) and not self._unreachable(pinned):
             return self._won(pinned, ChoiceReason.PINNED)
         if not ask.exclude and pinned is None and (probe := self._probe()) is not None:
             return self._won(probe, ChoiceReason.PROBE)
@@ -217,13 +217,18 @@ class _Choice:
         card = self._card(account_id)
         return card is not None and account_id not in self.ask.exclude and self._open(card)
 
+    def _unreachable(self, account_id: str) -> bool:
+        """Is the way to the account's provider set aside?"""
+        card = self._card(account_id)
+        return card is not None and card.rating is not None and card.rating.tier == UNREACHABLE
+
     def _borrows(self, pinned: str | None) -> bool:
         """Does the pin stay although another account serves this time?"""
         if pinned is None or pinned not in self.view.accounts:
             return False
         account = self.view.accounts[pinned]
         card = self._card(pinned)
-        if card is not None and card.candidate.refusal is Refusal.RETURNING:
+        if (card is not None and card.candidate.refusal is Refusal.RETURNING) or self._unreachable(pinned):
             return True
         if pinned in self.ask.exclude and self._eligible_but_tried(pinned):
             return True
@@ -352,7 +357,7 @@ class _Choice:
 
     def _winner_drains(self, account_id: str | None) -> bool:
         card = self._card(account_id) if account_id is not None else None
-        return card is None or card.rating is None or card.rating.tier == DRAINING
+        return card is None or card.rating is None or card.rating.tier >= DRAINING
 
     def _list(
         self, stand: Shortlist, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]

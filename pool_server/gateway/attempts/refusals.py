@@ -39,7 +39,7 @@ class Refusals:
             return
         self._doubts[account] = (fault, token)
         if evidence.account is Confirm.OWN_CALL:
-            self._accounts.doubt(account, fault, token)
+            self._accounts.own_calls.doubt(account, fault, token)
 
     def passes_on(self, account: str, fault: Fault) -> bool:
         """Is the refusal the request's, so that the client gets it as it is? The client's own mistakes are, and what
@@ -65,12 +65,12 @@ class Refusals:
         True when an account's standing may have changed by that."""
         asked = any(EVIDENCE[fault.kind].account is Confirm.OWN_CALL for fault, _ in self._doubts.values())
         if asked:
-            await self._accounts.settled(_SETTLED_S)
+            await self._accounts.own_calls.settled(_SETTLED_S)
         for account, (fault, _) in self._doubts.items():
             evidence = EVIDENCE[fault.kind]
             if evidence.next is not NextStep.SECOND_OPINION:
                 continue
-            if evidence.account is not Confirm.OWN_CALL or await self._accounts.valid(account, fault.kind):
+            if evidence.account is not Confirm.OWN_CALL or await self._accounts.own_calls.valid(account, fault.kind):
                 self._own = fault
         return asked
 

@@ -23,6 +23,7 @@ _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Co
 
 
 _KEPT = 1 << 20  # bytes of a decoded body that are kept
+_SOON_SENT = 1 << 20  # bytes; a larger body takes its time on the way up
 
 
 class HttpTransport:
@@ -100,13 +101,16 @@ class HttpTransport:
         if body is not None:
             _declare_plain(prepared)
         try:
-            answer = await rooms.upstream.open(
+            size = self._body.size if body is None else len(body)
+            opening = rooms.upstream.open(
                 prepared,
                 self._body.payload() if body is None else body,
-                size=self._body.size if body is None else len(body),
+                size=size,
                 proxy_url=rooms.accounts.proxy_url(account),
                 first_byte_s=rooms.settings.upstream_first_byte_s,
             )
+            hedged = self._x.peek.stream and size <= _SOON_SENT
+            answer = await rooms.openings.watched(account, opening, self._x.another, hedged=hedged)
         except UpstreamError as error:
             return network_fault(str(error))
         if 200 <= answer.status < 300:

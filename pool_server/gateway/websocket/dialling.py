@@ -33,12 +33,13 @@ class Dialler:
         module = provider_module(credential.provider)
         if credential.kind is not CredentialKind.API_KEY and self._http_only.get(account, 0.0) < time.time():
             try:
-                socket, headers = await self._rooms.upstream.dial(
+                opening = self._rooms.upstream.dial(
                     module.prepare(credential, x.upcall, settings),
                     proxy_url=proxy_url,
                     frame_cap=FRAME_CAP,
                     timeout_s=_HANDSHAKE_S,
                 )
+                socket, headers = await self._rooms.openings.watched(account, opening, x.another, hedged=True)
             except UpstreamError as error:
                 return None, network_fault(str(error))
             except HandshakeRefusedError as refused:
@@ -53,6 +54,12 @@ class Dialler:
         upcall = msgspec.structs.replace(x.upcall, websocket=False, method="POST")
         upcall.headers = [*upcall.headers, ("Content-Type", "application/json"), ("Accept", "text/event-stream")]
         prepared = module.prepare(credential, upcall, settings)
-        first_byte_s = settings.upstream_first_byte_s
-        link = HttpLink(account, self._rooms.upstream, prepared, proxy_url=proxy_url, first_byte_s=first_byte_s)
+        link = HttpLink(
+            account,
+            self._rooms.upstream,
+            prepared,
+            proxy_url=proxy_url,
+            first_byte_s=settings.upstream_first_byte_s,
+            watched=lambda opening: self._rooms.openings.watched(account, opening, x.another, hedged=True),
+        )
         return link, None

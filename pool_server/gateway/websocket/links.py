@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import aiohttp
@@ -158,7 +158,14 @@ class HttpLink:
     lasting = False
 
     def __init__(
-        self, account: str, upstream: Upstream, prepared: UpstreamRequest, *, proxy_url: str | None, first_byte_s: float
+        self,
+        account: str,
+        upstream: Upstream,
+        prepared: UpstreamRequest,
+        *,
+        proxy_url: str | None,
+        first_byte_s: float,
+        watched: Callable[[Awaitable[Answer]], Awaitable[Answer]] = lambda opening: opening,
     ) -> None:
         self.account = account
         self.handshake: dict[str, str] = {}
@@ -166,6 +173,7 @@ class HttpLink:
         self._prepared = prepared
         self._proxy_url = proxy_url
         self._first_byte_s = first_byte_s
+        self._watched = watched
         self._talk = Conversation()
         self._events: AsyncIterator[str] | None = None
         self._answer: Answer | None = None
@@ -183,9 +191,10 @@ class HttpLink:
         if body is None:
             return
         try:
-            answer = await self._upstream.open(
+            opening = self._upstream.open(
                 self._prepared, body, size=len(body), proxy_url=self._proxy_url, first_byte_s=self._first_byte_s
             )
+            answer = await self._watched(opening)
         except UpstreamError as error:
             raise LinkClosedError(reason=str(error)) from None
         self.handshake = headers = answer.fields
