@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import socket
 import subprocess
 import sys
@@ -235,9 +236,12 @@ def test_every_exception_says_that_it_is_an_error() -> None:
     assert not raised
 
 
-def test_the_picture_of_the_architecture_is_the_code_s() -> None:
-    import runpy
+def test_the_page_of_evidence_is_the_tables() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "evidence"), run_name="evidence")
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run scripts/evidence"
 
+
+def test_the_picture_of_the_architecture_is_the_code_s() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "architecture"), run_name="architecture")
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run scripts/architecture"
 

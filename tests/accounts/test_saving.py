@@ -86,11 +86,12 @@ def test_the_background_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     async def run() -> None:
         await p.accounts.start()
         await p.accounts.refresh(ID, OLD)
-        while on_disk(p)[0] != NEW:
+        while p.accounts.describe(ID)["unsaved"]:
             await asyncio.sleep(0.005)
         await p.accounts.close()
 
     asyncio.run(asyncio.wait_for(run(), 10))
+    assert on_disk(p)[0] == NEW
     assert disk.tried == 4
 
 

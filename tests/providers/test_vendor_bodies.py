@@ -217,9 +217,19 @@ def test_whatever_stands_in_quotes_stops_no_account(said: str, mark: str, status
     assert fault.kind in (K.REQUEST, K.PERMISSION, K.NOT_FOUND)
 
 
+@pytest.mark.parametrize(
+    ("vendor", "kind"),
+    [(Provider.XAI, K.PAYMENT), (Provider.ZAI, K.RATE), (Provider.ZHIPU, K.RATE), (Provider.OPENAI, K.RATE)],
+)
+def test_a_vendor_s_own_rules_come_before_those_of_others(vendor: Provider, kind: K) -> None:
+    said = "Your team 1b2c has used all available credits or reached its monthly spending limit."
+    body = json.dumps(err(said, code="1302")).encode()
+    assert provider_module(vendor).classify(429, {}, body, now=NOW, model=MODEL).kind is kind
+
+
 def test_every_rule_has_a_vendor_and_can_be_reached() -> None:
     seen = []
-    for rules in VENDORS.values():
+    for rules in dict.fromkeys(VENDORS.values()):
         for rule in rules:
             assert any((rule.status, rule.name, rule.code, rule.type, rule.says, rule.has, rule.header)), rule
             assert rule not in seen

@@ -180,15 +180,7 @@ EVIDENCE: dict[FaultKind, Evidence] = {
         ends=(CooldownEnd.TIME, CooldownEnd.ANSWER),
         counts=True,
     ),
-    FaultKind.NETWORK: Evidence(
-        NextStep.OTHERS,
-        ToldAs.UNREACHABLE,
-        first_s=2.0,
-        longest_s=MINUTE,
-        told_s=MINUTE,
-        ends=(CooldownEnd.TIME, CooldownEnd.ANSWER),
-        counts=True,
-    ),
+    FaultKind.NETWORK: Evidence(NextStep.OTHERS, ToldAs.UNREACHABLE, counts=True),
     FaultKind.CHALLENGE: Evidence(
         NextStep.OTHERS,
         ToldAs.UNAVAILABLE,

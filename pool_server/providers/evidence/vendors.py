@@ -130,6 +130,7 @@ QUOTAS = (
 
 VENDORS: dict[str, tuple[FaultRule, ...]] = {
     "zai": ZAI,
+    "zhipu": ZAI,
     "kimi": KIMI,
     "moonshot": MOONSHOT,
     "minimax": MINIMAX,
@@ -145,4 +146,4 @@ VENDORS: dict[str, tuple[FaultRule, ...]] = {
     "local": LOCAL,
 }
 WORDS = (*QUOTAS, *MONEY)
-COMPATIBLE: tuple[FaultRule, ...] = (*(rule for rules in VENDORS.values() for rule in rules), *WORDS)
+COMPATIBLE: tuple[FaultRule, ...] = (*dict.fromkeys(rule for rules in VENDORS.values() for rule in rules), *WORDS)

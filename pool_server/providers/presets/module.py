@@ -14,7 +14,7 @@ from pool_server.providers.credential import Credential, CredentialRejectedError
 from pool_server.providers.keys import KeySpec
 from pool_server.providers.keys.endpoint import ANTHROPIC_VERSION
 from pool_server.providers.keys.reading import refuse_foreign, refuse_unread
-from pool_server.providers.openai.module import OpenAI
+from pool_server.providers.openai.faults import of_vendor
 from pool_server.providers.presets.data import PLACE_VALUE, PLACES, Preset, filled
 from pool_server.providers.presets.quota import READERS
 from pool_server.providers.requests import own_get, own_post
@@ -32,11 +32,10 @@ _SHARING = {
     "personal": "this plan is sold to one person: sharing it may break its terms; a pay-as-you-go key is the safe kind",
     "trial": "this key draws on a personal or trial allowance",
 }
-_OPENAI = OpenAI()
 
 
 class PresetModule(ProviderModule):
-    """One preset. Its faults are read as those of any OpenAI-compatible endpoint."""
+    """One preset. Its faults are read by the vendor's own rules, then as those of any OpenAI-compatible endpoint."""
 
     def __init__(self, provider: Provider, preset: Preset) -> None:
         self.preset = preset
@@ -130,7 +129,7 @@ class PresetModule(ProviderModule):
         return rate_windows(headers, now=now, scope=self.model_family(model))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
-        return _OPENAI.classify(status, headers, body, now=now, model=model)
+        return of_vendor(self.spec.provider.value, status, headers, body, now=now, model=model)
 
     def usage_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         quota = self.preset.quota

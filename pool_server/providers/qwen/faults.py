@@ -34,28 +34,18 @@ def limit(refused: Refused) -> QuotaLimit:
     return QuotaLimit(retry_at=at or (shanghai_midnight(refused.now) if daily else None))
 
 
-QWEN = FaultTable(
-    "qwen",
-    (
-        *DASHSCOPE,
-        FaultRule(
-            _K.PAYMENT, Of.ACCOUNT, status=(400, 402, 403), says=r"[^.\n]{0,120}\b(?:overdue-payment|arrearage)\b"
-        ),
-        FaultRule(
-            _K.QUOTA, Of.ACCOUNT, status=(403, 429), name="insufficient_quota|quota_exceeded", reset=ResetTime.LIMIT
-        ),
-        FaultRule(_K.QUOTA, Of.ACCOUNT, status=(403, 429), says=_SPENT, reset=ResetTime.LIMIT),
-        FaultRule(
-            _K.AUTH,
-            Of.ACCOUNT,
-            status=(401, 403),
-            says=r"(?:the |your )?(?:invalid access token|(?:access )?token (?:is |has )?expired)",
-        ),
-        *COMPATIBLE,
+QWEN_OWN = (
+    FaultRule(_K.PAYMENT, Of.ACCOUNT, status=(400, 402, 403), says=r"[^.\n]{0,120}\b(?:overdue-payment|arrearage)\b"),
+    FaultRule(_K.QUOTA, Of.ACCOUNT, status=(403, 429), name="insufficient_quota|quota_exceeded", reset=ResetTime.LIMIT),
+    FaultRule(_K.QUOTA, Of.ACCOUNT, status=(403, 429), says=_SPENT, reset=ResetTime.LIMIT),
+    FaultRule(
+        _K.AUTH,
+        Of.ACCOUNT,
+        status=(401, 403),
+        says=r"(?:the |your )?(?:invalid access token|(?:access )?token (?:is |has )?expired)",
     ),
-    limit,
-    rate_cap=DAY,
 )
+QWEN = FaultTable("qwen", (*DASHSCOPE, *QWEN_OWN, *COMPATIBLE), limit, rate_cap=DAY)
 
 
 def of_qwen(status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
