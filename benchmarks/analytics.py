@@ -22,8 +22,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from pool_server.web.base.assets import CHARTS, assets
-
 from benchmarks import ledger as books
 from benchmarks.ledger import ACCOUNTS, BATCH, DAY, YEAR, Source
 from pool_server.core.enums import Source as Seen
@@ -31,6 +29,7 @@ from pool_server.core.models import UsageRecord, WindowObservation
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.web import WebContext
+from pool_server.web.assets.bundle import CHARTS, assets
 from tests.web.pool import open_context
 from tests.web.site import Site
 

@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pool_server.accounts import STATE_TABLES, Accounts, SelectionRequest
@@ -36,6 +37,10 @@ def cpu(act: Callable[[int], object], rounds: int = 2000) -> float:
             act(n)
         means.append((time.process_time() - began) / rounds * 1e6)
     return min(means)
+
+
+def choose(accounts: Accounts, asked: SelectionRequest, _: int) -> object:
+    return accounts.select(asked)
 
 
 def pool(folder: Path, size: int) -> tuple[Accounts, float]:
@@ -98,9 +103,9 @@ def main() -> None:
                 for n in range(pins):
                     accounts.bind(ask(f"pin-{n}"), chosen)
             costs = (
-                cpu(lambda _, a=accounts, q=free: a.select(q)),
-                cpu(lambda _, a=accounts, q=pinned: a.select(q)),
-                cpu(lambda n, a=accounts: exchange(a, n), 500),
+                cpu(partial(choose, accounts, free)),
+                cpu(partial(choose, accounts, pinned)),
+                cpu(partial(exchange, accounts), 500),
             )
             print(f"{size:>9} {took:>8.2f} {costs[0]:>8.1f} {costs[1]:>8.1f} {costs[2]:>9.1f}")
     print(f"(the last row beside {pins} pins)")

@@ -6,6 +6,7 @@ python benchmarks/dialects.py
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ import zstandard
 
 from pool_server.core.enums import Dialect, Operation
 from pool_server.dialects import decode_body, frame_meter, meter, peek
-from pool_server.dialects.wire import splice
+from pool_server.dialects.wire.splice import splice
 
 DELTA: dict[str, tuple[Dialect, Operation, dict[str, Any], str]] = {
     "responses": (
@@ -102,10 +103,11 @@ def bodies() -> None:
             print(f"{name:10} peek into {len(body):9,} bytes {cost:8.1f} µs")
         cost = microseconds(partial(splice, chat, {"model": "other"}), 50)
         print(f"{'splice':10} a field of {len(chat):8,} bytes {cost:8.1f} µs")
+    body = json.dumps({"model": "m", "input": random.Random(0).randbytes(500_000).hex()}).encode()
     packer = zstandard.ZstdCompressor().compressobj()
-    packed = packer.compress(responses) + packer.flush()
+    packed = packer.compress(body) + packer.flush()
     cost = microseconds(partial(decode_body, packed, "zstd", cap=1 << 24), 20)
-    print(f"{'zstd':10} {len(packed):,} to {len(responses):,} bytes {cost:8.1f} µs")
+    print(f"{'zstd':10} {len(packed):,} to {len(body):,} bytes {cost:8.1f} µs")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import rig
-import users as people
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import rig
+from benchmarks import users as people
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.app.server import open_stores
 from pool_server.core.enums import Provider

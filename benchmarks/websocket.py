@@ -17,12 +17,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-import rig
-from proxy import PASSWORD, make_key
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import rig
+from benchmarks.proxy import PASSWORD, make_key
 from pool_server.core.enums import Provider
 from pool_server.demo.fake_account import FakeAccount
 

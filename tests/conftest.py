@@ -7,13 +7,16 @@ import os
 import socket
 import sys
 from collections.abc import Generator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from pool_server.core.loopback import is_loopback
 
 pytest_plugins = ["pytester"]
+
+
+Report = TypeVar("Report", pytest.CollectReport, pytest.TestReport)
 
 
 def _stay_on_loopback(event: str, args: tuple[Any, ...]) -> None:
@@ -39,7 +42,7 @@ def _reason(report: pytest.CollectReport | pytest.TestReport) -> str:
     return text.removeprefix("Skipped: ").strip()
 
 
-def _judge(report: Any) -> Any:
+def _judge(report: Report) -> Report:
     """A skip needs a reason; with POOL_REQUIRE_ALL=1 it is a failure."""
     if report.skipped and not hasattr(report, "wasxfail"):
         reason = _reason(report)

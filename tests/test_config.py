@@ -12,8 +12,17 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.core.settings import ConfigError, Listen, PoolUsers, Section, Settings, bind_address, parse_listen
-from pool_server.core.settings_file import HIDDEN, VARIABLES, config_path, load, rows
+from pool_server.core.settings import (
+    HIDDEN,
+    ConfigError,
+    Listen,
+    PoolUsers,
+    Section,
+    Settings,
+    bind_address,
+    parse_listen,
+)
+from pool_server.core.settings_file import VARIABLES, config_path, load, rows
 
 ROOT = Path(__file__).resolve().parent.parent
 # A setting that stands in the example as a comment.

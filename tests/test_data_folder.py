@@ -43,6 +43,14 @@ def move_and_copy(data: Path) -> None:
     shutil.copytree(data.with_name("away"), data)
 
 
+def empty(data: Path) -> None:
+    for path in data.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def replace_file(name: str) -> Callable[[Path], None]:
     def replace(data: Path) -> None:
         (data / name).rename(data / "old")
@@ -53,7 +61,7 @@ def replace_file(name: str) -> Callable[[Path], None]:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "removed": shutil.rmtree,
-    "emptied": lambda data: [shutil.rmtree(path) if path.is_dir() else path.unlink() for path in data.iterdir()],
+    "emptied": empty,
     "replaced": move_and_copy,
     "a file in its place": lambda data: (data.rename(data.with_name("away")), data.write_text("")),
     "its ledger removed": lambda data: shutil.rmtree(data / "ledger"),

@@ -60,13 +60,14 @@ def modules() -> list[Path]:
 def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
     """(line, room) of every import of the package, wherever in the file it stands."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             module = node.module or ""
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "pool_server" else [module]
+        else:
+            continue
         for name in names:
             if name.startswith("pool_server."):
                 yield node.lineno, name.split(".")[1]

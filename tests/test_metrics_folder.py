@@ -17,7 +17,7 @@ def test_they_lie_in_memory_where_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, inside: bool
 ) -> None:
     monkeypatch.setattr(module, "_MEMORY", tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
     with shared_metrics(2):
         folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
         assert folder.is_dir() and (folder.parent == tmp_path) is inside

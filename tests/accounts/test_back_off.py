@@ -27,7 +27,7 @@ SLOW_DOWN = HttpAnswer(429, {"retry-after": "1800"}, b"{}")
 
 
 def pool(folder: Path, answer: HttpAnswer, *, poll_s: float = 0, workers: int = 1) -> Pool:
-    polling = UsagePolling(poll_s)  # type: ignore[arg-type]
+    polling = UsagePolling(poll_s)
     return Pool(
         folder, {"claude_a.json": claude(OLD)}, line=Line(lambda _: answer), usage_polling=polling, workers=workers
     )

@@ -38,7 +38,7 @@ def pick(
 
 
 def rested(name: str, seconds: float, kind: FaultKind = FaultKind.QUOTA, **facts: object) -> Account:
-    account = entry(name, **facts)  # type: ignore[arg-type]
+    account = entry(name, **facts)
     blame(account.live, Fault(kind, OF_ACCOUNT, NOW + seconds))
     return account
 

@@ -460,14 +460,14 @@ def test_a_file_that_cannot_be_written_in_a_folder_that_can_is_told_too(
 def test_what_keeps_a_folder_from_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert disk.unwritable(tmp_path) == ""
     assert disk.unwritable(tmp_path / "none") == "No such file or directory"
-    monkeypatch.setattr(disk.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     assert disk.unwritable(tmp_path) == "Permission denied"
 
     class Volume:
         f_flag, f_blocks, f_bavail = os.ST_RDONLY, 10, 10
 
-    monkeypatch.setattr(disk.os, "statvfs", lambda _: Volume)
+    monkeypatch.setattr(os, "statvfs", lambda _: Volume)
     assert disk.unwritable(tmp_path) == "Read-only file system"
-    monkeypatch.setattr(disk.os, "access", lambda *_: True)
+    monkeypatch.setattr(os, "access", lambda *_: True)
     Volume.f_flag, Volume.f_bavail = 0, 0
     assert disk.unwritable(tmp_path) == "No space left on device"

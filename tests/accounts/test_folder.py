@@ -200,7 +200,7 @@ def test_a_folder_that_was_empty_for_a_moment_lost_nothing(tmp_path: Path, monke
         if away.exists():
             away.rename(p.folder / TWO)
 
-    monkeypatch.setattr(registry.asyncio, "sleep", moment)
+    monkeypatch.setattr(asyncio, "sleep", moment)
     assert p.reload().unchanged == 2
 
 
@@ -215,9 +215,9 @@ def test_a_file_that_somebody_is_writing_is_asked_twice(tmp_path: Path, monkeypa
         (p.folder / ONE).write_text(whole)
         await sleep(seconds)
 
-    monkeypatch.setattr(registry.asyncio, "sleep", moment)
+    monkeypatch.setattr(asyncio, "sleep", moment)
     assert p.reload().unchanged == 2
-    monkeypatch.setattr(registry.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     (p.folder / ONE).write_text("")
     report = p.reload()
     assert report.removed == ["claude:one"]

@@ -31,6 +31,10 @@ def fail(live: AccountHealth, what: Fault, now: float = NOW, *, token: str = "t1
     return learning.fail(live, what, now, model=SONNET, operation=Operation.MESSAGES, token=token, current=current)
 
 
+def state(live: AccountHealth) -> S:
+    return live.state
+
+
 def until(live: AccountHealth, scope: str = "") -> float:
     return live.rests[scope].until - NOW
 
@@ -40,9 +44,9 @@ def test_used_up_cools_as_long_as_told_for_the_whole_account() -> None:
     fail(live, quota(9876.0))
     assert (live.state, until(live)) == (S.EXHAUSTED, 9876.0)
     settle(live, NOW + 9875)
-    assert live.state is S.EXHAUSTED
+    assert state(live) is S.EXHAUSTED
     settle(live, NOW + 9876)
-    assert live.state is S.READY
+    assert state(live) is S.READY
 
 
 def test_after_a_long_rest_accounts_ease_back_apart() -> None:
@@ -70,7 +74,7 @@ def test_an_answer_ends_the_escalation() -> None:
     fail(live, fault(K.TRANSIENT), NOW + 3)
     assert live.rests[""].level == 1
     learning.succeed(live, (SONNET,), 1.0, NOW + 8)
-    assert live.state is S.READY and not live.rests
+    assert state(live) is S.READY and not live.rests
 
 
 @given(st.integers(0, 60))
@@ -93,13 +97,13 @@ def test_nobody_is_blamed_for_the_clients_own(kind: K) -> None:
 def test_overload_rests_nobody() -> None:
     live = AccountHealth()
     fail(live, fault(K.OVERLOAD))
-    assert live.state is S.READY and not live.rests and live.last_fault is not None
+    assert state(live) is S.READY and not live.rests and live.last_fault is not None
 
 
 def test_the_pools_own_dead_line_rests_nobody() -> None:
     live = AccountHealth()
     fail(live, fault(K.NETWORK, OF_PROVIDER))
-    assert live.state is S.READY and live.trouble == 1.0
+    assert state(live) is S.READY and live.trouble == 1.0
 
 
 def test_a_challenge_rests_ten_seconds_then_twice_as_long() -> None:
@@ -123,14 +127,14 @@ def test_a_refused_login_rests_half_an_hour_then_needs_a_sign_in() -> None:
 def test_a_late_failure_of_an_old_token_cannot_kill_a_new_one() -> None:
     live = AccountHealth()
     assert not fail(live, fault(K.AUTH), token="old", current="new")
-    assert live.state is S.READY
+    assert state(live) is S.READY
 
 
 def test_a_suspension_stops_the_account_at_once_and_for_good() -> None:
     live = AccountHealth()
     fail(live, fault(K.SUSPENDED, message="This organization has been disabled."))
     settle(live, NOW + 90 * DAY)
-    assert live.state is S.SUSPENDED and "disabled" in live.reason
+    assert state(live) is S.SUSPENDED and "disabled" in live.reason
 
 
 def test_what_the_owner_must_do_needs_a_login() -> None:
@@ -142,7 +146,7 @@ def test_what_the_owner_must_do_needs_a_login() -> None:
 def test_a_model_fault_leaves_the_account_ready() -> None:
     live = AccountHealth()
     fail(live, Fault(K.QUOTA, FamilyScope("opus"), NOW + HOUR))
-    assert live.state is S.READY and until(live, "opus") == HOUR
+    assert state(live) is S.READY and until(live, "opus") == HOUR
     learning.succeed(live, ("sonnet", SONNET), 1.0, NOW + 1)
     assert "opus" in live.rests
 
@@ -170,22 +174,22 @@ def test_a_cooldown_clears_when_the_usage_endpoint_shows_room() -> None:
     live = AccountHealth()
     fail(live, quota(9876.0))
     learning.absorb(live, [ROOMY], NOW)
-    assert live.state is S.READY and not live.rests
+    assert state(live) is S.READY and not live.rests
 
 
 def test_a_lagging_usage_endpoint_does_not_clear_a_fresh_refusal() -> None:
     live = AccountHealth()
     fail(live, quota(9876.0))
     learning.absorb(live, [window(96.0, source=Source.USAGE_ENDPOINT, at=NOW + 5)], NOW + 5)
-    assert live.state is S.EXHAUSTED
+    assert state(live) is S.EXHAUSTED
     learning.absorb(live, [window(96.0, source=Source.USAGE_ENDPOINT, at=NOW + 65)], NOW + 65)
-    assert live.state is S.READY
+    assert state(live) is S.READY
 
 
 def test_a_full_poll_stops_no_working_account() -> None:
     live = AccountHealth()
     learning.absorb(live, [window(100.0, source=Source.USAGE_ENDPOINT)], NOW)
-    assert live.state is S.DRAINING and not live.rests
+    assert state(live) is S.DRAINING and not live.rests
 
 
 def test_a_full_window_in_real_traffic_does_and_its_reset_frees() -> None:
@@ -193,38 +197,38 @@ def test_a_full_window_in_real_traffic_does_and_its_reset_frees() -> None:
     learning.absorb(live, [window(100.0), week(30.0)], NOW)
     assert (live.state, until(live)) == (S.EXHAUSTED, HOUR)
     settle(live, NOW + HOUR)
-    assert live.state is S.READY
+    assert state(live) is S.READY
 
 
 def test_an_early_reset_seen_in_traffic_frees_too() -> None:
     live = AccountHealth()
     learning.absorb(live, [window(100.0)], NOW)
     learning.absorb(live, [window(2.0, 5 * HOUR, at=NOW + 60)], NOW + 60)
-    assert live.state is S.READY
+    assert state(live) is S.READY
 
 
 def test_hardly_any_room_drains_and_a_reset_frees() -> None:
     live = AccountHealth()
     learning.absorb(live, [window(99.5)], NOW)
-    assert live.state is S.DRAINING
+    assert state(live) is S.DRAINING
     settle(live, NOW + HOUR)
-    assert live.state is S.READY
+    assert state(live) is S.READY
 
 
 def test_an_answer_of_an_older_stream_does_not_end_a_quota_rest() -> None:
     live = AccountHealth()
     fail(live, quota(9876.0))
     learning.succeed(live, (SONNET,), 1.0, NOW + 5)
-    assert live.state is S.EXHAUSTED
+    assert state(live) is S.EXHAUSTED
 
 
 def test_a_long_rest_is_probed_after_an_hour_then_every_twenty_minutes() -> None:
     live = AccountHealth()
     fail(live, quota(6 * DAY))
     assert probe_due(live, (), NOW) == NOW + HOUR
-    assert probe_begun(live, "", NOW + HOUR) and live.state is S.PROBING
+    assert probe_begun(live, "", NOW + HOUR) and state(live) is S.PROBING
     fail(live, quota(6 * DAY), NOW + HOUR + 2)
-    assert live.state is S.EXHAUSTED
+    assert state(live) is S.EXHAUSTED
     assert probe_due(live, (), NOW + HOUR + 2) == NOW + HOUR + 2 + 1200
 
 
@@ -233,7 +237,7 @@ def test_a_probe_that_is_answered_ends_the_rest() -> None:
     fail(live, quota(6 * DAY))
     probe_begun(live, "", NOW + HOUR)
     learning.succeed(live, (SONNET,), 1.0, NOW + HOUR + 1)
-    assert live.state is S.READY and not live.rests
+    assert state(live) is S.READY and not live.rests
 
 
 def test_a_probe_whose_client_left_goes_back_to_rest() -> None:
@@ -241,7 +245,7 @@ def test_a_probe_whose_client_left_goes_back_to_rest() -> None:
     fail(live, quota(6 * DAY))
     probe_begun(live, "", NOW + HOUR)
     assert probe_lost(live, "", NOW + HOUR + 1)
-    assert live.state is S.EXHAUSTED and not probe_lost(live, "", NOW + HOUR + 1)
+    assert state(live) is S.EXHAUSTED and not probe_lost(live, "", NOW + HOUR + 1)
 
 
 def test_a_probe_whose_worker_died_goes_back_to_rest() -> None:
@@ -249,7 +253,7 @@ def test_a_probe_whose_worker_died_goes_back_to_rest() -> None:
     fail(live, quota(6 * DAY))
     probe_begun(live, "", NOW + HOUR)
     settle(live, NOW + HOUR + 601)
-    assert live.state is S.EXHAUSTED
+    assert state(live) is S.EXHAUSTED
 
 
 def test_a_short_rest_is_waited_out() -> None:
@@ -262,19 +266,19 @@ def test_the_usage_endpoint_counts_as_a_probe_when_it_confirms() -> None:
     live = AccountHealth()
     fail(live, quota(6 * DAY))
     learning.absorb(live, [week(100.0, 6 * DAY, source=Source.USAGE_ENDPOINT, at=NOW + 3500)], NOW + 3500)
-    assert live.state is S.EXHAUSTED and probe_due(live, (), NOW + HOUR) == NOW + 3500 + 1200
+    assert state(live) is S.EXHAUSTED and probe_due(live, (), NOW + HOUR) == NOW + 3500 + 1200
 
 
 def test_paid_extra_use_goes_on_past_a_full_window() -> None:
     live = AccountHealth()
     learning.absorb(live, [window(102.0)], NOW)
-    assert live.state is S.EXHAUSTED and last_resort(live, (), NOW + 1)
+    assert state(live) is S.EXHAUSTED and last_resort(live, (), NOW + 1)
     probe_begun(live, "", NOW + 1)
     learning.succeed(live, (SONNET,), 1.0, NOW + 2)
     learning.absorb(live, [window(103.0, HOUR - 3, at=NOW + 3)], NOW + 3)
-    assert live.state is S.READY
+    assert state(live) is S.READY
     fail(live, quota(HOUR - 10), NOW + 10)
-    assert live.state is S.EXHAUSTED
+    assert state(live) is S.EXHAUSTED
 
 
 def test_the_operator_frees_everything() -> None:
@@ -282,15 +286,15 @@ def test_the_operator_frees_everything() -> None:
     learning.absorb(live, [window(100.0)], NOW)
     fail(live, Fault(K.QUOTA, FamilyScope("opus"), NOW + HOUR))
     learning.reset(live, NOW)
-    assert live.state is S.READY and not live.rests and live.actor is StateActor.OPERATOR
+    assert state(live) is S.READY and not live.rests and live.actor is StateActor.OPERATOR
 
 
 def test_a_new_login_frees_a_dead_account() -> None:
     live = AccountHealth()
     learning.login_lost(live, NOW, "invalid_grant", "t1", StateActor.REFRESH)
-    assert live.state is S.NEEDS_LOGIN
+    assert state(live) is S.NEEDS_LOGIN
     learning.new_login(live, NOW + 5)
-    assert live.state is S.READY and live.token == ""
+    assert state(live) is S.READY and live.token == ""
 
 
 def test_trouble_halves_every_ten_minutes() -> None:
@@ -374,13 +378,13 @@ WINDOWS = st.lists(
 
 @given(WINDOWS, st.sampled_from([0.0, 2 * HOUR, 8 * DAY]), st.sampled_from([S.READY, S.DRAINING]))
 def test_an_account_drains_while_its_own_lasting_windows_leave_a_percent(
-    seen: list[WindowObservation], later: float, state: S
+    seen: list[WindowObservation], later: float, first: S
 ) -> None:
-    live = AccountHealth(state=state, windows={f"{w.window}/{w.scope}": w for w in seen})
+    live = AccountHealth(state=first, windows={f"{w.window}/{w.scope}": w for w in seen})
     own = [w for w in live.windows.values() if not w.scope and w.window != "credits" and w.seconds != 60]
     room = windows.room(own, NOW + later)
     wanted = S.DRAINING if room is not None and room <= 1.0 else S.READY
-    assert settle(live, NOW + later) is (wanted is not state) and live.state is wanted
+    assert settle(live, NOW + later) is (wanted is not first) and state(live) is wanted
 
 
 def contrast(live: AccountHealth, what: Fault, now: float = NOW) -> bool:
@@ -394,7 +398,7 @@ def test_what_others_serve_is_held_against_a_model_after_three_times() -> None:
     live = AccountHealth()
     for _ in range(2):
         contrast(live, fault(K.PERMISSION))
-    assert not live.rests and live.state is S.READY
+    assert not live.rests and state(live) is S.READY
     contrast(live, fault(K.PERMISSION))
     assert (live.state, until(live, SCOPE)) == (S.READY, 1800.0)
     assert not live.doubts
@@ -459,7 +463,7 @@ def test_invented_models_fill_no_memory(names: list[str]) -> None:
 def test_a_refusal_that_a_second_account_shares_is_taken_back() -> None:
     live = AccountHealth()
     fail(live, fault(K.AUTH, bare=True), NOW + 5)
-    assert live.state is S.COOLING
+    assert state(live) is S.COOLING
     assert not learning.acquit(live, K.AUTH, NOW + 6, NOW + 7), "an older one stays"
     assert learning.acquit(live, K.AUTH, NOW, NOW + 7)
     assert (live.state, live.rests) == (S.READY, {})

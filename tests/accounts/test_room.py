@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from pool_server.accounts.headroom import MOST_LOOKED_AT, sample
 
 @given(st.integers(0, 5 * MOST_LOOKED_AT))
 def test_a_sample_is_all_of_a_small_pool_and_spread_over_a_large_one(count: int) -> None:
-    accounts = list(range(count))
-    seen = sample(accounts)  # type: ignore[arg-type]
+    accounts: list[Any] = list(range(count))
+    seen: list[Any] = sample(accounts)
     assert len(seen) <= MOST_LOOKED_AT
     if count <= MOST_LOOKED_AT:
         assert seen == accounts

@@ -31,7 +31,7 @@ class Terminal:
         self._master = master
         self._running = running
         self._screen = pyte.Screen(COLUMNS, ROWS)
-        self._screen.write_process_input = self.type  # type: ignore[method-assign]
+        self._screen.write_process_input = self.type  # type: ignore[method-assign, assignment]
         self._stream = pyte.ByteStream(self._screen)
         self.seen: dict[str, None] = {}
 

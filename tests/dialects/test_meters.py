@@ -64,7 +64,7 @@ def test_bookkeeping_is_held_until_something_is_shown() -> None:
     empty = {"candidates": [{"content": {"role": "model", "parts": []}}], "usageMetadata": {"promptTokenCount": 1}}
     found = signals(Dialect.GEMINI, [sse(event) for event in [empty, *streams.gemini()]])
     assert found == [N, R, R, R | T]
-    held = [
+    held: list[dict[str, Any]] = [
         {"type": "response.queued"},
         {"type": "response.metadata", "metadata": {"type": "safety_buffering"}},
         {"type": "codex.response.metadata"},

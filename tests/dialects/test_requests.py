@@ -219,12 +219,13 @@ def test_responses_and_gemini_open_too() -> None:
     ]
     assert found[0] == found[1] and len(set(found)) == 3
     path = "/v1beta/models/g:generateContent"
-    turn = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+    turn: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+    bare: dict[str, Any] = {"contents": []}
     more = {"contents": [*turn["contents"], {"role": "model", "parts": []}, {"role": "user", "parts": []}]}
     system = {"system_instruction": {"parts": [{"text": "be good"}]}} | turn
     found = [
         peek(Operation.GENERATE, Dialect.GEMINI, path, {}, json.dumps(body).encode()).session
-        for body in (turn, more, system, {"contents": []})
+        for body in (turn, more, system, bare)
     ]
     assert found[0] == found[1] and found[3] is None and len(set(found)) == 3
 

@@ -17,7 +17,7 @@ PLACEHOLDER = "skip_thought_signature_validator"
 
 
 def test_what_only_another_account_can_read_is_taken_out() -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"type": "message", "id": "msg_1", "role": "user", "content": [{"type": "input_text", "text": "é"}]},
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"},
         {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "n", "arguments": "{}"},

@@ -220,7 +220,7 @@ def test_whoever_is_over_a_limit_uploads_a_mebibyte_and_no_more(tmp_path: Path) 
             try:
                 assert (await stack.post("/v1/messages", upload(20 * MB), token=key))[0] == 429
             finally:
-                Body.append = real  # type: ignore[method-assign]
+                Body.append = real  # type: ignore[method-assign, assignment]
             assert max(taken) <= MB
             await stack.idle()
             assert stack.gateway.spool.files.used == 0

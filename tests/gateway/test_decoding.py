@@ -18,6 +18,7 @@ import pytest
 import zstandard
 
 from pool_server.core.settings import Limits
+from pool_server.dialects import decode_body
 from pool_server.gateway.http import decoding, handler
 from tests.fakes import account
 from tests.gateway.stack import Stack, messages, responses, run
@@ -78,12 +79,11 @@ def test_over_a_limit_nothing_is_decoded(
     tmp_path: Path, limits: Limits, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[int] = []
-    real = decoding.decode_body
 
     def counted(raw: bytes, encoding: str, *, cap: int) -> bytes:
         if cap > decoding.AT_ONCE_DECODED:
             decoded.append(cap)
-        return real(raw, encoding, cap=cap)
+        return decode_body(raw, encoding, cap=cap)
 
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")], friend_code="swim", limits=limits) as stack:
@@ -139,7 +139,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    found = Gate(decoding.decode_body)
+    found = Gate(decode_body)
     monkeypatch.setattr(decoding, "decode_body", found)
     return found
 

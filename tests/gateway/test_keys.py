@@ -14,7 +14,7 @@ from pool_server.core.enums import Provider
 from tests.fakes import account, key_account
 from tests.gateway.stack import ADMIN, Stack
 
-CALLS = {
+CALLS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"model": "m-1", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]},
     "/v1/responses": {"model": "m-1", "input": "q"},
     "/v1/chat/completions": {"model": "m-1", "messages": [{"role": "user", "content": "q"}]},

@@ -36,8 +36,8 @@ class FakeRooms:
 
     def add(self, ident: str, plan: str = "", kind: CredentialKind = CredentialKind.OAUTH, **fields: Any) -> None:
         provider = Provider(ident.split(":")[0])
-        secret = {"api_key": "sk-x"} if kind is CredentialKind.API_KEY else {"access_token": f"token-{ident}"}
-        self.credentials[ident] = Credential(provider, ident, kind, plan=plan, **secret, **fields)
+        fields |= {"api_key": "sk-x"} if kind is CredentialKind.API_KEY else {"access_token": f"token-{ident}"}
+        self.credentials[ident] = Credential(provider, ident, kind, plan=plan, **fields)
         self.states[ident] = "ready"
 
     # accounts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -149,7 +150,7 @@ def test_codexs_base_url_without_the_cli_is_an_openai_list() -> None:
         ("/v1beta/nonsense", {}, "http://127.0.0.1:8989 "),
     ],
 )
-def test_an_unknown_call_is_told_its_base_url(path: str, headers: dict[str, str], base: str) -> None:
+def test_an_unknown_call_is_told_its_base_url(path: str, headers: dict[str, Any], base: str) -> None:
     status, body = ask("GET", path, **headers)
     assert status == 404 and base in body["error"]["message"]
 
@@ -184,7 +185,7 @@ def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pyt
     asyncio.run(run())
 
 
-def listed(path: str, rooms: FakeRooms, *, translate: bool, **headers: str) -> set[str]:
+def listed(path: str, rooms: FakeRooms, *, translate: bool, **headers: Any) -> set[str]:
     desk = Desk(rooms, models=Models(translate=translate))
     body = json.loads(asyncio.run(desk.ask("GET", path, **headers)).body)
     return {row.get("id") or row["name"].removeprefix("models/") for row in body.get("data", body.get("models"))}

@@ -33,7 +33,7 @@ IDS = [f"{one[0]} {one[2]}" for one in LISTS]
 def rows(provider: str, answer: Json) -> list[str]:
     if provider != "gemini":
         return [row["id"] for row in answer["data"]]
-    found = next((answer[key] for key in ("files", "cachedContents", "operations") if key in answer), [])
+    found: list[Json] = next((answer[key] for key in ("files", "cachedContents", "operations") if key in answer), [])
     return [row["name"].rpartition("/")[2] for row in found]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import ApiFamily, ObjectKind
 from pool_server.gateway.objects import TABLES, Owners, digest
 from pool_server.gateway.objects.lifetimes import DAY, lifetime
+from pool_server.gateway.routes import Reference
 from pool_server.storage import Store
 
 FILE, BATCH = ObjectKind.FILE, ObjectKind.BATCH
@@ -145,6 +146,7 @@ def test_a_sweep_goes_round_and_leaves_what_lives(store: Store) -> None:
     asyncio.run(test())
 
 
+Step = tuple[str, str, Reference, str]  # action, user, reference, account
 actions = st.lists(
     st.tuples(
         st.sampled_from(["keep", "forget", "forget_all", "wait", "sweep", "use"]),
@@ -158,13 +160,14 @@ actions = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions)
-def test_it_is_as_a_plain_dictionary_would_be(tmp_path_factory: pytest.TempPathFactory, steps: list[object]) -> None:
+def test_it_is_as_a_plain_dictionary_would_be(tmp_path_factory: pytest.TempPathFactory, steps: list[Step]) -> None:
     store = Store.open(tmp_path_factory.mktemp("owners"), tables=TABLES, durable=False, map_size=1 << 22)
 
     async def test() -> None:
-        clock, model = Clock(), {}  # type: ignore[var-annotated]
+        clock = Clock()
+        model: dict[tuple[str, Reference], tuple[str, float]] = {}
         owners = Owners(store, clock=clock)
-        for action, user, reference, account in steps:  # type: ignore[misc]
+        for action, user, reference, account in steps:
             life = lifetime(GOOGLE, reference[0])
             if action == "keep":
                 await owners.keep(user, GOOGLE, [reference], account)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.core.enums import ApiFamily, Dialect, ObjectKind, Operation, Provider
-from pool_server.gateway.routes import FAMILIES, TABLES, Route, anthropic, google, match, openai
+from pool_server.gateway.routes import FAMILIES, TABLES, Route, Row, anthropic, google, match, openai
 from pool_server.gateway.routes.normal import normal
 from tests.fakes import key_account
 from tests.gateway.stack import Stack, run
@@ -52,7 +53,7 @@ def told(method: str, path: str, headers: dict[str, str]) -> Route:
 
 
 @pytest.mark.parametrize(("family", "base", "row"), ROWS, ids=lambda value: getattr(value, "path", str(value)))
-def test_every_row_is_found_and_says_what_it_does(family: ApiFamily, base: str, row: openai.Row) -> None:
+def test_every_row_is_found_and_says_what_it_does(family: ApiFamily, base: str, row: Row) -> None:
     headers = HEADERS[family] | ({"Upgrade": "websocket"} if row.method == "GET" and row.works else {})
     route = told(row.method, base + filled(row.path, "id-1"), headers)
     assert route.model_call and not route.refused
@@ -91,7 +92,7 @@ def test_no_route_with_an_id_lets_a_foreign_one_pass(tmp_path: Path, family: Api
             for one, base, row in WITH_IDS:
                 if one is family:
                     for ident in ("foreign-1", "foreign%2D1", "nobody-has-it"):
-                        body = None if row.method in ("GET", "DELETE") else {}
+                        body: dict[str, Any] | None = None if row.method in ("GET", "DELETE") else {}
                         status, answer = await send(
                             stack, bert, row.method, base + filled(row.path, ident), body, headers
                         )

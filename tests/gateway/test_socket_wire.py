@@ -11,6 +11,7 @@ import os
 import socket as sockets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -201,7 +202,7 @@ def test_a_client_that_is_half_open_is_let_go(tmp_path: Path, monkeypatch: pytes
         async with Stack(tmp_path, [account("codex:one")]) as stack:
             raw = await _raw(stack)
             (up,) = stack.fakes.sockets
-            (here,) = stack.gateway.sockets
+            (here,) = cast(set[Any], stack.gateway.sockets)
             await until(lambda: not stack.gateway.sockets and up.closed)
             assert here.ws_connection is None
             raw.close()
@@ -219,7 +220,7 @@ def test_a_client_that_never_reads_holds_bounded_memory(tmp_path: Path, monkeypa
             try:
                 await asyncio.get_running_loop().sock_sendall(raw, _frame(json.dumps(create()).encode()))
                 await until(lambda: stack.gateway.sockets and next(iter(stack.gateway.sockets)).busy)
-                (here,) = stack.gateway.sockets
+                (here,) = cast(set[Any], stack.gateway.sockets)
                 most = 0
                 while stack.gateway.sockets:
                     stream = here.ws_connection.stream if here.ws_connection is not None else None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.core.settings import Limits
@@ -211,7 +212,7 @@ def test_a_forms_model_counts_and_leads_to_its_vendor(
             told, _ = await send(stack, anna, "POST", path, form(**fields))
             assert [call.account for call in stack.fakes.calls] == (["openai:a"] if status == 200 else [])
             assert told == (404 if status == 200 else status)  # the fake provider has no such call
-            assert Limits(**HAIKU_ONLY).models
+            assert msgspec.convert(HAIKU_ONLY, Limits).models
 
     run(test)
 

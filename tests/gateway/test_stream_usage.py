@@ -25,7 +25,7 @@ def asked(body: bytes) -> Any:
 
 @pytest.mark.parametrize("options", [None, {"include_usage": False}])
 def test_usage_is_asked_for_and_its_chunk_kept_back(tmp_path: Path, options: dict[str, bool] | None) -> None:
-    more = {} if options is None else {"stream_options": options}
+    more: dict[str, Any] = {} if options is None else {"stream_options": options}
 
     async def test() -> None:
         async with Stack(tmp_path, [ONE]) as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.gateway.stack import Stack, run
 
 USAGE = Usage(input=70, cache_read=30, output=9, known=True)
 CLAUDE, GPT, GEMINI, QWEN = "claude-sonnet-5-5", "gpt-6.1-sol", "gemini-3.8-flash", "qwen3-coder-plus"
-ACCOUNTS = {
+ACCOUNTS: dict[str, tuple[Callable[[], FakeAccount], str]] = {
     "claude": (lambda: account("claude:a"), CLAUDE),
     "codex": (lambda: account("codex:a"), GPT),
     "code_assist": (lambda: account("gemini:a"), GEMINI),
@@ -72,7 +73,7 @@ def test_every_client_is_served_by_every_account(tmp_path: Path, kind: str, clie
     path, body = ask(client, model, stream=stream)
 
     async def main() -> None:
-        one: FakeAccount = make()
+        one = make()
         async with Stack(tmp_path, [one], friend_code="swim") as stack:
             stack.fakes.always(one.id, plays.ok(USAGE, ["Hel", "lo", "."]))
             key = await stack.key()

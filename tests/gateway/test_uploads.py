@@ -19,10 +19,10 @@ GO_ON = {"X-Goog-Upload-Command": "upload, finalize", "X-Goog-Upload-Offset": "0
 def started(stack: Stack) -> Play:
     there = f"{stack.fakes.origin}/upload/v1beta/files?upload_id=AbC-1&upload_protocol=resumable"
     told = {"X-Goog-Upload-URL": there, "X-Goog-Upload-Control-URL": there, "X-Goog-Upload-Status": "active"}
-    return Play(body=b"{}", headers=told)
+    return Play(body=b"{}", headers=tuple(told.items()))
 
 
-FINISHED = Play(body={"file": {"name": "files/f-1"}}, headers={"X-Goog-Upload-Status": "final"})
+FINISHED = Play(body={"file": {"name": "files/f-1"}}, headers=(("X-Goog-Upload-Status", "final"),))
 
 
 async def begin(stack: Stack, token: str, prefix: str = "") -> tuple[str, str]:
@@ -34,9 +34,9 @@ async def begin(stack: Stack, token: str, prefix: str = "") -> tuple[str, str]:
         assert answer.status == 200
         assert "X-Goog-Upload-Control-URL" not in answer.headers
         address = answer.headers["X-Goog-Upload-URL"]
-    account = stack.fakes.calls[-1].account
-    assert account is not None
-    return address, account
+    asked = stack.fakes.calls[-1].account
+    assert asked is not None
+    return address, asked
 
 
 @pytest.mark.parametrize("prefix", ["", "/gemini"])

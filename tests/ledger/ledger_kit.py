@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pool_server.core.models import Attempt, Usage, UsageRecord
 from pool_server.core.settings import Settings
@@ -29,7 +30,13 @@ def exchange(
     ident: str, *, at: float = NOW, user: str = "ada", account: str = "claude:work",
     model: str = "claude-sonnet-4-5", outcome: str = "ok", status: int = 200, fault: str = "", **usage: int,
 ) -> UsageRecord:  # fmt: skip
-    counts = usage or {"input": 100, "cache_read": 1000, "cache_write": 50, "output": 20, "reasoning": 5}
+    counts: dict[str, Any] = usage or {
+        "input": 100,
+        "cache_read": 1000,
+        "cache_write": 50,
+        "output": 20,
+        "reasoning": 5,
+    }
     return UsageRecord(
         id=ident, at=at, user=user, provider=account.partition(":")[0], account=account, model=model,
         dialect="messages", transport="sse", operation="messages", status=status, outcome=outcome,

@@ -11,11 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from ledger_kit import NOW, Clock, exchange
-
 from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger
 from pool_server.storage import Store
+from tests.ledger.ledger_kit import NOW, Clock, exchange
 
 LANES = 16
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 from pool_server.alerts import AlertEvent, AlertFacts, AlertMonitor, AlertRule, Budget, Incident
 from pool_server.alerts.notify import RETRY_AFTER_S, deliver, mail
@@ -17,6 +16,7 @@ from pool_server.alerts.rules import CALM_S, LEAST_REQUESTS, step
 from pool_server.core.enums import AccountState
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Alerts, Settings
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 SETTINGS = Alerts()
 WRONG = {

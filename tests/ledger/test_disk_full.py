@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ledger_kit import NOW, Clock, exchange, ledger_in
 
 from pool_server.app.server import open_durable
 from pool_server.core.settings import Settings
@@ -22,6 +21,7 @@ from pool_server.storage import Store, verify
 from pool_server.storage.lmdb import log_file, write_ahead_log
 from tests.fakes import FakeProviders, account, fake_settings, plays
 from tests.gateway.stack import messages
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in
 from tests.process import PoolProcess, until
 
 LIMIT = 250_000  # bytes a file may have: the kernel refuses more, as a full disk or a quota does
@@ -264,7 +264,7 @@ def test_a_file_of_somebody_else_is_not_taken_for_records(tmp_path: Path, monkey
     (tmp_path / "secret").write_text("hush")
     (tmp_path / "far" / f"{name}link").symlink_to(tmp_path / "secret")
     os.mkfifo(tmp_path / "far" / f"{name}pipe")
-    monkeypatch.setattr(log_file.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     (tmp_path / "far" / f"{name}theirs").write_bytes(b"")
     assert list(log_file.orphans(tmp_path / "ledger", everywhere=True)) == []
     assert len(list((tmp_path / "far").iterdir())) == 3

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_kit import NOW, exchange, ledger_in, record_all
 
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
 from pool_server.ledger import Ledger, Prices
 from pool_server.ledger.forecast import HORIZON_S, Confidence, Why, WindowHeadroom, foretell, lasts_until
 from pool_server.ledger.quota_history import Series, Sighting
+from tests.ledger.ledger_kit import NOW, exchange, ledger_in, record_all
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -51,9 +51,9 @@ def test_a_steady_burn_is_foretold() -> None:
     seen = sightings((2, 20.0), (1, 40.0), (0.5, 50.0), (0, 60.0), resets_at=NOW + 3 * HOUR)
     found = foretell(seen, NOW)
     assert found.burn_per_h == pytest.approx(20.0)
+    assert found.empties_from is not None and found.empties_at is not None and found.empties_to is not None
     assert found.empties_at == pytest.approx(NOW + 2 * HOUR)
-    assert found.empties_from is not None and found.empties_from < found.empties_at
-    assert found.empties_to is not None and found.empties_to > found.empties_at
+    assert found.empties_from < found.empties_at < found.empties_to
     assert found.confidence is Confidence.HIGH
     assert found.why is None
 

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from ledger_kit import NOW, Clock
 
 from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger
 from pool_server.storage import Store
+from tests.ledger.ledger_kit import NOW, Clock
 
 KILLS = int(os.environ.get("POOL_KILLS", "4"))
 VICTIMS = 2  # at once, as workers of one server

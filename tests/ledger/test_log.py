@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_kit import NOW, exchange, ledger_in, record_all
 
 from pool_server.core.models import UsageRecord
 from pool_server.ledger import EXPORT_COLUMNS, Ledger, LogFilters, request_log
 from pool_server.ledger.request_log import matches
+from tests.ledger.ledger_kit import NOW, exchange, ledger_in, record_all
 
 USERS, ACCOUNTS, MODELS = ["ada", "bob"], ["claude:work", "codex:x"], ["gpt-5", "claude-sonnet-4-5"]
 ENDINGS = [("ok", 200), ("upstream", 502), ("denied", 429), ("client_gone", 200)]

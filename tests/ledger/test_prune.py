@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
 from pool_server.ledger import Ledger, retention, service
-from pool_server.ledger.records.keys import TABLES
+from pool_server.ledger.records.keys import TABLES, Days
 from pool_server.ledger.rollups import pending
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 DAY = 86_400.0
 
@@ -110,7 +110,7 @@ def test_a_clock_that_jumps_ahead_does_not_empty_the_ledger(tmp_path: Path) -> N
 def test_many_rows_go_in_small_steps(tmp_path: Path) -> None:
     with ledger_in(tmp_path, durable=False) as book:
         record_all(book, [exchange(f"r{i}", at=NOW - 100 * DAY + i) for i in range(300)])
-        cut = book.store.write(lambda txn: retention.begin(txn, NOW, 90, retention.Days("UTC")))
+        cut = book.store.write(lambda txn: retention.begin(txn, NOW, 90, Days("UTC")))
         steps = 1
         while book.store.write(lambda txn: retention.step(txn, cut)):
             with book.store.read() as reader:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.core.settings import ModelPrice, Settings
@@ -14,6 +13,7 @@ from pool_server.ledger import TABLES, Ledger, service
 from pool_server.ledger.records.codec import MAX_DECISION_BYTES, pack, unpack
 from pool_server.ledger.records.sanitize import clean
 from pool_server.storage import Store
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 HOUR = 3600.0
 
@@ -134,7 +134,8 @@ def test_impossible_durations_are_dropped(ms: float) -> None:
     rec = exchange("r1")
     rec.total_ms = rec.first_byte_ms = ms
     clean(rec, NOW)
-    assert (rec.total_ms, rec.first_byte_ms) == (0.0, None)
+    assert rec.total_ms == 0.0
+    assert [rec.first_byte_ms] == [None]
 
 
 @pytest.mark.parametrize("name", ["x" * 1000, "nul\0in it", "\ud800 lone", "é" * 100, "", "🦆" * 300])

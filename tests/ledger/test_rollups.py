@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 from pool_server.core.enums import CostBasis
 from pool_server.core.models import Usage, UsageRecord
@@ -25,6 +24,7 @@ from pool_server.ledger.rollups.pending import cell_of, labels_of, starts_of
 from pool_server.ledger.rollups.reader import Field, Filters
 from pool_server.ledger.rollups.sums import Sums, bucket_edges, bucket_of, percentiles
 from pool_server.ledger.rollups.writer import merge
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 DAY = 86_400
 USERS = ["ada", "bob", ""]

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from ledger_kit import exchange, ledger_in, record_all
 
 from pool_server.core.models import Usage
 from pool_server.ledger.records import codec
 from pool_server.ledger.records.codec import pack, unpack
+from tests.ledger.ledger_kit import exchange, ledger_in, record_all
 
 # One record as version 0.1 wrote it.
 FIRST_RELEASE = (

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from ledger_kit import NOW, Clock, exchange, ledger_in
 
 from pool_server.app.server import open_durable
 from pool_server.core.models import Usage, UsageRecord
@@ -22,6 +21,7 @@ from pool_server.storage import Store
 from pool_server.storage.slots import MOST_BYTES, PREFIX
 from tests.fakes import FakeProviders, Gate, Play, account, fake_settings, plays
 from tests.gateway.stack import messages
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in
 from tests.process import PATIENCE_S, PoolProcess
 
 STARTED = Usage(input=700, cache_read=30, output=5, known=True)

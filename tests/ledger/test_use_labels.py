@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 from pool_server.core.models import UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.ledger import Field, Filters, Ledger
 from pool_server.ledger.records import keys
 from pool_server.ledger.rollups import pending
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -243,9 +243,8 @@ def test_what_a_file_does_not_say_is_a_guess() -> None:
 
 
 def test_moved_upstreams_hold_for_keys() -> None:
-    moved = Settings(
-        upstreams=Upstreams(**{name: f"http://127.0.0.1:9/{name}" for name in Upstreams.__struct_fields__})
-    )
+    hosts: dict[str, Any] = {name: f"http://127.0.0.1:9/{name}" for name in Upstreams.__struct_fields__}
+    moved = Settings(upstreams=Upstreams(**hosts))
     for provider, tail in (
         (Provider.CLAUDE, "claude/v1/messages"),
         (Provider.CODEX, "openai/v1/responses"),

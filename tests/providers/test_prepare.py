@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -252,7 +254,7 @@ def test_websocket_is_the_same_call_under_another_scheme(provider: Provider, key
 
 
 def test_every_base_can_be_moved() -> None:
-    moved = {name: f"http://127.0.0.1:9/{name}" for name in Upstreams.__struct_fields__}
+    moved: dict[str, Any] = {name: f"http://127.0.0.1:9/{name}" for name in Upstreams.__struct_fields__}
     settings = Settings(upstreams=Upstreams(**moved))
     cases = [
         (cred(Provider.CODEX), "/v1/responses", "codex/responses"),
@@ -284,7 +286,7 @@ def test_no_agent_is_invented_for_a_client_and_ours_is_named(provider: Provider,
 def test_no_path_leaves_the_base(provider: Provider, key: bool, path: str, query: str) -> None:
     found = cred(provider, key=key)
     base = "http://127.0.0.1:9/base"
-    moved = {**dict.fromkeys(Upstreams.__struct_fields__, base), "presets": {provider.value: base}}
+    moved: dict[str, Any] = {**dict.fromkeys(Upstreams.__struct_fields__, base), "presets": {provider.value: base}}
     settings = Settings(upstreams=Upstreams(**moved))
     found = msgspec.structs.replace(found, resource_url="")
     upcall = call("/" + path.partition("?")[0], query=query, dialect=Dialect.RESPONSES)

@@ -114,8 +114,8 @@ def test_codex_events() -> None:
     assert {w.scope for w in event({**body, "metered_limit_name": "codex", "limit_name": "Codex"})} == {""}
     credits = {"rate_limits": {"primary": None}, "credits": {"has_credits": True, "balance": 5}}
     assert brief(event(credits)) == [("credits", "credits", 0.0, None)]
-    meta = {"type": "codex.response.metadata", "headers": {"X-Codex-Primary-Used-Percent": 7}}
-    meta["headers"] |= {"x-codex-primary-window-minutes": 300}  # type: ignore[index]
+    headers = {"X-Codex-Primary-Used-Percent": 7, "x-codex-primary-window-minutes": 300}
+    meta = {"type": "codex.response.metadata", "headers": headers}
     assert brief(event(meta)) == [("5h", "", 7.0, None)]
 
 

@@ -172,20 +172,21 @@ def test_what_was_written_reads_as_the_new_credential(provider: Provider) -> Non
         Provider.GEMINI: google_file(project_id="proj-1"),
         Provider.QWEN: google_file(resource_url="portal.qwen.ai"),
     }
-    body = {"access_token": jwt({"exp": NOW + 7200}), "refresh_token": "r2", "expires_in": 7200}
+    token = jwt({"exp": NOW + 7200})
+    body = {"access_token": token, "refresh_token": "r2", "expires_in": 7200}
     done = refreshed(provider, body, files[provider])
     file = {**files[provider]}
     for name, value in done.updates.items():
         file[name] = {**file[name], **value} if isinstance(value, dict) else value
     again = cred(provider, file)
-    assert (again.access_token, again.refresh_token) == (body["access_token"], "r2")
+    assert (again.access_token, again.refresh_token) == (token, "r2")
     assert again.expires_at == done.credential.expires_at == NOW + 7200
     assert (again.plan, again.account_id, again.scopes) == (
         done.credential.plan,
         done.credential.account_id,
         done.credential.scopes,
     )
-    assert not any(token in repr(done) for token in ("r2", body["access_token"]))
+    assert not any(secret in repr(done) for secret in ("r2", token))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def data_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for name in ("ledger", "state"):
         store = open_store(folder, name)
-        store.write(lambda t, name=name: t.put_many("a", [(b"%04d" % i, name.encode() * 50) for i in range(500)]))
+        store.write(methodcaller("put_many", "a", [(b"%04d" % i, name.encode() * 50) for i in range(500)]))
         store.close()
     (folder / "jwt_secret").write_text("hush")
     return folder
@@ -112,7 +113,7 @@ def test_writing_goes_on_during_a_copy(data_dir: Path, tmp_path: Path, stores: d
         copying = asyncio.create_task(asyncio.to_thread(backup, stores, data_dir, tmp_path / "b.tar", now=NOW))
         written = 0
         while not copying.done():
-            await stores["ledger"].submit(lambda t, n=written: t.put("a", b"new%06d" % n, b"x"))
+            await stores["ledger"].submit(methodcaller("put", "a", b"new%06d" % written, b"x"))
             written += 1
         await copying
         return written

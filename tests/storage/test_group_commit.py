@@ -141,7 +141,7 @@ def test_loops_of_many_threads_share_one_committer(store: Store) -> None:
         for i in range(100):
             await asyncio.wait_for(put(store, b"%s-%d" % (name, i)), 10)
 
-    threads = [threading.Thread(target=lambda n=n: asyncio.run(ask(n))) for n in (b"x", b"y", b"z")]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(ask(n))) for n in (b"x", b"y", b"z")]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.storage.lmdb import log_file as journal_module
 from pool_server.storage.lmdb.log_file import LEAST, SIZE, LogFile, orphans, read
 
 CONTENTS = st.lists(st.binary(max_size=300), max_size=12)
@@ -86,7 +85,7 @@ def test_a_full_journal_takes_nothing_until_it_begins_anew(tmp_path: Path) -> No
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = LogFile(tmp_path, size=1 << 12)
     real = os.pwrite
-    monkeypatch.setattr(journal_module.os, "pwrite", lambda fd, data, at: real(fd, data[:5], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:5], at))
     assert journal.append([b"a longer content than five bytes"])
     assert read(path_of(tmp_path)) == [b"a longer content than five bytes"]
     journal.close()
@@ -96,7 +95,7 @@ def test_a_journal_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatc
     def full(fd: int, data: bytes, at: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal_module.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         LogFile(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -153,7 +152,7 @@ def test_a_disk_with_little_room_gets_a_small_journal(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(fd, data, at)
 
-    monkeypatch.setattr(journal_module.os, "pwrite", nearly_full)
+    monkeypatch.setattr(os, "pwrite", nearly_full)
     journal = LogFile(tmp_path)
     assert LEAST <= path_of(tmp_path).stat().st_size <= room
     assert journal.append([b"x" * 1000])
@@ -198,7 +197,7 @@ def test_a_journal_that_may_not_be_read_is_told_and_stays(
             raise PermissionError(13, "Permission denied")
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(journal_module.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert list(orphans(tmp_path)) == []
     assert "Permission denied" in caplog.text
     assert path_of(tmp_path).exists()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_killed_reader_does_not_make_the_store_grow(tmp_path: Path, durable: b
 
     def rounds(count: int) -> int:
         for number in range(count):
-            store.write(lambda t, number=number: t.put("a", b"k", bytes([number % 256]) * 20_000))
+            store.write(methodcaller("put", "a", b"k", bytes([number % 256]) * 20_000))
         return store.size()
 
     usual = rounds(30)

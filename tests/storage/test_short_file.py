@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import lmdb
@@ -34,7 +36,7 @@ def opened(folder: Path, *, durable: bool = True) -> Iterator[Store]:
 
 def spare(store: Store) -> None:
     for i in range(SPARE):
-        store.write(lambda t, i=i: t.put("a", b"spare%d" % (i % 3), b"q" * 100))
+        store.write(methodcaller("put", "a", b"spare%d" % (i % 3), b"q" * 100))
 
 
 def lengths(folder: Path) -> tuple[int, int]:
@@ -122,7 +124,7 @@ def test_a_file_that_cannot_be_made_longer_is_used_as_it_is(tmp_path: Path, monk
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.os, "fsync", refuse)
+        patch.setattr(os, "fsync", refuse)
         with opened(tmp_path / "s") as store:
             assert [(key, store.get("a", key)) for key, _ in before["a"]] == before["a"]
     assert contents(tmp_path / "s") == before
@@ -156,7 +158,7 @@ def write_on(folder: Path) -> None:
         while True:
             spare(store)
             store.write(lambda t: many_at_once(t))
-            store.write(lambda t, n=n: t.put("a", b"n%d" % n, b"x" * 900))
+            store.write(methodcaller("put", "a", b"n%d" % n, b"x" * 900))
             n += 1
             print("short", flush=True)
 
@@ -170,7 +172,7 @@ def full(folder: Path) -> int:
         store.write(lambda t: t.put_many("a", [(b"%04d" % i, b"x" * 500) for i in range(CUT_ROWS)]))
         store.write(lambda t: t.put("b", b"big", b"y" * 40_000))
         for i in range(0, CUT_ROWS, 3):
-            store.write(lambda t, i=i: t.delete("a", b"%04d" % i))
+            store.write(methodcaller("delete", "a", b"%04d" % i))
         store.write(lambda t: t.put("b", b"last", b"z" * 20_000))
     return (folder / "data.mdb").stat().st_size
 
@@ -200,7 +202,7 @@ def test_a_missing_page_of_the_list_of_free_pages_is_damage(tmp_path: Path) -> N
     with opened(folder) as store:
         store.write(lambda t: t.put_many("a", [(b"%06d" % i, b"x" * 3000) for i in range(3000)]))
         for start in range(0, 2400, 600):
-            store.write(lambda t, start=start: t.delete_range("a", b"%06d" % start, b"%06d" % (start + 600), limit=600))
+            store.write(methodcaller("delete_range", "a", b"%06d" % start, b"%06d" % (start + 600), limit=600))
     data = folder / "data.mdb"
     page = free_list_page(data)
     with data.open("r+b") as file:
@@ -253,7 +255,7 @@ def test_whatever_was_committed_can_be_opened_again(
     with opened(folder) as store:
         spare(store)
         for txn_ops in txns:
-            store.write(lambda t, txn_ops=txn_ops: apply(t, txn_ops))
+            store.write(partial(apply, txn_ops=txn_ops))
         with store.read() as reader:
             before = {table: list(reader.scan(table)) for table in ("a", "b")}
     assert contents(folder) == before

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -22,10 +26,8 @@ from pool_server.storage import (
     StoreVersionError,
     Txn,
     errors,
-    folder_lock,
     lock_folder,
 )
-from pool_server.storage.lmdb import engine
 
 TABLES = ("a", "b")
 
@@ -85,7 +87,7 @@ def test_delete_range_stops_at_its_limit(store: Store) -> None:
 
 def test_submit_commits_together_and_returns_each_result(store: Store) -> None:
     async def go() -> None:
-        results = await asyncio.gather(*(store.submit(lambda t, i=i: add(t, b"n", i)) for i in range(50)))
+        results = await asyncio.gather(*(store.submit(partial(add, key=b"n", amount=i)) for i in range(50)))
         assert results[-1] == sum(range(50))
         await store.flush()
 
@@ -98,8 +100,8 @@ def test_a_failing_closure_fails_alone(store: Store) -> None:
         txn.put("a", b"half", b"done")
         raise LookupError("no such thing")
 
-    async def go() -> list[object]:
-        jobs = [store.submit(lambda t, i=i: add(t, b"n", 1)) for i in range(5)]
+    async def go() -> list[Any]:
+        jobs: list[asyncio.Future[Any]] = [store.submit(partial(add, key=b"n", amount=1)) for _ in range(5)]
         jobs.insert(2, store.submit(bad))
         jobs.insert(4, store.submit(lambda t: t.put("a", b"", b"empty key")))
         return await asyncio.gather(*jobs, return_exceptions=True)
@@ -134,7 +136,7 @@ def test_a_cancelled_waiter_disturbs_nobody(store: Store) -> None:
 def test_channel_applies_a_batch_at_once(store: Store) -> None:
     sizes: list[int] = []
 
-    def apply(txn: Txn, items: list[int]) -> list[int]:
+    def apply(txn: Txn, items: Sequence[int]) -> list[int]:
         sizes.append(len(items))
         return [add(txn, b"n", i) for i in items]
 
@@ -153,7 +155,7 @@ def test_channel_applies_a_batch_at_once(store: Store) -> None:
 
 
 def test_one_bad_item_of_a_channel_fails_alone(store: Store) -> None:
-    def apply(txn: Txn, items: list[int]) -> list[int]:
+    def apply(txn: Txn, items: Sequence[int]) -> list[int]:
         if -1 in items:
             raise LookupError
         return list(items)
@@ -170,7 +172,7 @@ def test_one_bad_item_of_a_channel_fails_alone(store: Store) -> None:
 
 def test_the_map_grows(store: Store) -> None:
     async def go() -> None:
-        await asyncio.gather(*(store.submit(lambda t, i=i: t.put("a", b"%d" % i, b"x" * 9000)) for i in range(600)))
+        await asyncio.gather(*(store.submit(methodcaller("put", "a", b"%d" % i, b"x" * 9000)) for i in range(600)))
 
     asyncio.run(go())
     assert store.size() > 4 << 20
@@ -202,7 +204,7 @@ def test_growth_of_another_process_is_followed(store: Store, first: Callable[[St
 def _fill(folder: Path, n: int) -> None:
     other = Store.open(folder, tables=TABLES, durable=False, map_size=1 << 20)
     for i in range(n):
-        other.write(lambda t, i=i: t.put("a", b"%d" % i, b"x" * 9000))
+        other.write(methodcaller("put", "a", b"%d" % i, b"x" * 9000))
     other.close()
 
 
@@ -374,7 +376,7 @@ def test_a_full_disk_keeps_nobody_from_a_folder(tmp_path: Path, monkeypatch: pyt
     def full(descriptor: int, data: bytes, at: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folder_lock.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     lock = lock_folder(tmp_path)
     with pytest.raises(StoreLockedError, match="pid unknown"):
         lock_folder(tmp_path)
@@ -388,7 +390,7 @@ def test_a_folder_without_locks_is_not_said_to_be_in_use(
     def refuse(descriptor: int, how: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(StoreError, match=os.strerror(code)) as caught:
         lock_folder(tmp_path)
     assert not isinstance(caught.value, StoreLockedError)
@@ -399,9 +401,9 @@ def test_a_folder_without_locks_is_not_said_to_be_in_use(
 def test_a_write_that_ended_early_on_a_full_disk_is_said_to_be_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, free: int, full: bool
 ) -> None:
-    monkeypatch.setattr(errors.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, 1 << 40, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, 1 << 40, free))
     broken = lmdb.Error("mdb_txn_commit: Input/output error")
-    broken.code = code
+    vars(broken)["code"] = code
     assert isinstance(errors.translate(broken, tmp_path), StoreFullError) is full
 
 
@@ -416,7 +418,7 @@ def test_a_store_that_cannot_be_made_on_a_full_disk_can_be_later(
         raise NO_SPACE
 
     with monkeypatch.context() as patch, pytest.raises(StoreFullError, match="free disk space"):
-        patch.setattr(engine.os, call, full)
+        patch.setattr(os, call, full)
         Store.open(tmp_path / "s", tables=TABLES, durable=True)
     Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
 
@@ -446,7 +448,7 @@ def test_a_lock_file_of_before_is_good_enough_on_a_full_disk(
     with lock.open("wb") as file:
         file.write(first)
         file.truncate(128 + 64 * 512)
-    monkeypatch.setattr(engine.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     Store.open(tmp_path / "s", tables=TABLES, durable=True).close()
     assert "no room for more than a few readers" in caplog.text
 

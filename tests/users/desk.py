@@ -97,7 +97,7 @@ def open_state(folder: Path) -> Store:
 
 
 def in_a_loop(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 10))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(main(), 10))
 
 
 class Writes:

@@ -191,13 +191,18 @@ def test_counters_are_raised_to_what_another_source_knows() -> None:
 
 
 steps = st.lists(st.one_of(st.floats(-5e7, 5e7), st.floats(-100, 100)), min_size=1, max_size=8)
-LONGEST = {"requests_per_minute": 61, "tokens_5h": 300 + 5 * 3600, "tokens_day": 86_400, "cost_week": 7 * 86_400}
+LONGEST = {
+    "requests_per_minute": 61,
+    "tokens_5h": 300 + 5 * 3600,
+    "tokens_day": 86_400,
+    "cost_week": 7 * 86_400,
+}
 
 
 @given(path=steps, limit=st.sampled_from(sorted(LONGEST)))
 def test_no_path_of_the_clock_makes_a_limit_wait_longer_than_its_window(path: list[float], limit: str) -> None:
     use, now = Use(), NOON
-    limits = Limits(**{limit: 1})
+    limits = msgspec.convert({limit: 1}, Limits)
     for step in path:
         now += step
         marks = bounds(now, UTC)

@@ -49,7 +49,10 @@ def judged(throttle: Throttle, peers: Iterable[str], *, kind: Kind = "admin", wr
             try:
                 async with throttle.attempt(kind, peer) as attempt:
                     count += 1
-                    _ = attempt.failed() if wrong else attempt.passed()
+                    if wrong:
+                        attempt.failed()
+                    else:
+                        attempt.passed()
             except RefusedError as refused:
                 assert refused.denied.status == 429
                 assert refused.denied.retry_at is not None

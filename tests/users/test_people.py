@@ -232,7 +232,7 @@ def test_every_change_is_audited_without_secrets(site: Site) -> None:
         ]  # fmt: skip
         assert {row["peer"] for row in rows} == {PEER} and {row["at"] for row in rows} == {NOON}
         secrets = (made["key"], key["key"], rotated["key"], entry.key, entry.cookie, code["code"], PASSPHRASE)
-        assert entry.key not in repr(entry) and entry.cookie not in repr(entry)
+        assert entry.key and entry.key not in repr(entry) and entry.cookie not in repr(entry)
         for secret in (*secrets, "private words"):
             assert secret and secret not in repr(rows)
             assert secret not in repr(users.list_users()) + repr(users.list_codes())

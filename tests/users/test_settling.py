@@ -333,7 +333,8 @@ def test_the_ledger_is_not_believed_about_a_dead_worker_while_others_hold(
 
 
 def test_nor_when_somebody_takes_room_while_it_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger, taken = Books(), []
+    ledger = Books()
+    taken: list[Reservation | Denied] = []
 
     def used(user: str, since: float) -> dict[str, float]:
         if ledger.events and not taken:

@@ -81,4 +81,4 @@ def text(driver: webdriver.Chrome, css: str = "main") -> str:
 
 def complaints(driver: webdriver.Chrome) -> list[str]:
     """What the browser's console complained of: script errors, refused resources, content security."""
-    return [f"{entry['level']} {entry['message']}" for entry in driver.get_log("browser")]
+    return [f"{entry['level']} {entry['message']}" for entry in driver.get_log("browser")]  # type: ignore[no-untyped-call]

@@ -79,7 +79,7 @@ class Site:
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(10)
 
     def request(
-        self, method: str, path: str, *, json_body: Any = None, body: bytes | None = None, **headers: str
+        self, method: str, path: str, *, json_body: Any = None, body: bytes | None = None, **headers: Any
     ) -> Answer:
         """One call on a fresh connection; header names in keywords, `_` for `-`."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -94,8 +94,8 @@ class Site:
         finally:
             connection.close()
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: Any) -> Answer:
         return self.request("GET", path, **headers)
 
-    def post(self, path: str, json_body: Any = None, **headers: str) -> Answer:
+    def post(self, path: str, json_body: Any = None, **headers: Any) -> Answer:
         return self.request("POST", path, json_body={} if json_body is None else json_body, **headers)

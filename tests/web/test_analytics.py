@@ -17,10 +17,13 @@ from pool_server.alerts import AlertRule, Incident
 from pool_server.alerts.incidents import remember
 from pool_server.core.enums import FaultKind, Outcome, Provider
 from pool_server.core.settings import Settings
+from pool_server.ledger import Filters
 from pool_server.web.assets.bundle import CHARTS, assets
 from pool_server.web.base import format
+from pool_server.web.base.auth import Caller
 from pool_server.web.dashboard import banner, charts, names, tables
 from pool_server.web.dashboard import overview as first
+from pool_server.web.dashboard.query_params import UsageQuery
 from pool_server.web.home import headroom
 from tests.web import usage
 from tests.web.pool import exchange, seen
@@ -145,7 +148,7 @@ def test_today_is_compared_with_the_same_time_a_week_ago(tmp_path: Path) -> None
         week = 7 * usage.DAY
         times = [now - 60, now - week - 3 * 3600, now - week - 1200, now - week + 600, now - week + 5 * 3600]
         usage.keep(site, [exchange("local", n, at=at) for n, at in enumerate(times) if at < time.time()])
-        ask = first.UsageQuery(now - usage.DAY, now, "24h", first.Filters(), "UTC")
+        ask = UsageQuery(now - usage.DAY, now, "24h", Filters(), "UTC")
         lines = {line.label: line for line in site.run(lambda: first.today(site.ctx.ledger, ask, now))}
         assert lines["Requests"].then == "2"  # one long before, half of the two within the hour
         assert lines["Tokens"].then == format.count(2 * 42_000)
@@ -279,4 +282,4 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(tmp_path: Path) -> No
         assert "Friend code" in site.get("/", Accept="text/html").text
         assert "Codex runs out" not in site.get("/", Accept="text/html").text
         site.run(lambda: remember(site.ctx.ledger.store, {}))
-        assert banner.lines(site.ctx, banner.Caller(3)) == []
+        assert banner.lines(site.ctx, Caller(3)) == []

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def signed_in(site: Site) -> dict[str, str]:
     user = entered.json()["user"]["id"]
     for number in range(4):
         bad = {"status": 429, "outcome": "exhausted", "message": "no room"} if number == 2 else {}
-        site.run(lambda n=number, bad=bad: site.ctx.ledger.record(exchange(user, n, **bad)))
+        site.run(partial(site.ctx.ledger.record, exchange(user, number, **bad)))
     admin = site.post("/admin", {"password": ADMIN})
     return {
         "friend": entered.cookies()["pool_session"],

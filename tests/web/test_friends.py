@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -34,8 +36,7 @@ class Browser:
 
     def send(self, method: str, path: str, body: object = None) -> Answer:
         sent = {} if body is None else body
-        headers = {"Cookie": self.cookie, "X_XSRFToken": self.token}
-        return self.site.request(method, path, json_body=sent, **headers)
+        return self.site.request(method, path, json_body=sent, Cookie=self.cookie, X_XSRFToken=self.token)
 
 
 def test_the_first_entry_makes_a_person_a_session_and_a_key(friends: Site) -> None:
@@ -52,7 +53,7 @@ def test_the_first_entry_makes_a_person_a_session_and_a_key(friends: Site) -> No
 
 
 def test_the_session_cookie_is_secure_only_behind_a_trusted_proxy_that_says_https(friends: Site) -> None:
-    def flags(**headers: str) -> str:
+    def flags(**headers: Any) -> str:
         sent = {"name": "Ada", "passphrase": WORDS}
         answer = friends.request("POST", "/api/friend/login", json_body=sent, **headers)
         return "; ".join(line for line in answer.headers.get_all("Set-Cookie") or [] if "pool_session" in line)
@@ -182,8 +183,9 @@ def test_own_requests_come_with_what_to_do(friends: Site) -> None:
     ada = Browser(friends, entered)
     user = entered.json()["user"]["id"]
     message = "every claude account is out of room"
-    for number, changes in enumerate(({}, {"status": 429, "outcome": "exhausted", "message": message})):
-        friends.run(lambda n=number, c=changes: friends.ctx.ledger.record(exchange(user, n, **c)))
+    refused: dict[str, Any] = {"status": 429, "outcome": "exhausted", "message": message}
+    for record in (exchange(user, 0), exchange(user, 1, **refused)):
+        friends.run(partial(friends.ctx.ledger.record, record))
     friends.run(lambda: friends.ctx.ledger.record(exchange("somebody-else")))
     rows = ada.get("/api/me/requests").json()["requests"]
     assert [row["words"] for row in rows] == ["no headroom left", "answered"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def test_the_lines_for_an_account_name_absolute_programs_and_files() -> None:
     assert steps[-2].text == "claude /login"
 
 
+def says(driver: webdriver.Chrome, part: str, words: str) -> bool:
+    return words in text(driver, part)
+
+
 @pytest.mark.browser
 def test_what_is_made_is_in_its_list_at_once(friends: Site, chrome: webdriver.Chrome) -> None:
     admin = friends.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
@@ -97,5 +102,5 @@ def test_what_is_made_is_in_its_list_at_once(friends: Site, chrome: webdriver.Ch
         form = find(chrome, f'form[data-call="{call}"]')
         form.find_element("name", field).send_keys(words)
         form.find_element("css selector", "button").click()
-        wait(chrome, lambda d, part=part, words=words: words in text(d, part))
+        wait(chrome, partial(says, part=part, words=words))
     assert browser.complaints(chrome) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Any:
         path.chmod(0o600)
     with Site(lambda: open_context(folder, friends_settings())) as site:
         for number in range(500):
-            site.run(lambda n=number: site.ctx.users.create_user(f"Friend {n:03}", actor=SERVER))
+            site.run(partial(site.ctx.users.create_user, f"Friend {number:03}", actor=SERVER))
         yield site, site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
 
 
@@ -81,7 +82,7 @@ def test_a_crowd_is_a_small_page(crowded: tuple[Site, str], path: str) -> None:
 def test_lists_are_searched_filtered_and_sorted_by_the_address(crowded: tuple[Site, str]) -> None:
     site, session = crowded
 
-    def named(path: str) -> list[str]:
+    def named(path: str) -> list[tuple[str, str]]:
         page = site.get(path, Accept="text/html", Cookie=f"pool_session={session}").text
         return re.findall(r'id="account-([^"]+)"|<a href="/people/u_\w+">([^<]+)</a>', page)
 

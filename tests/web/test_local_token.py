@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -28,13 +29,17 @@ def asking(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
+WITHOUT: tuple[dict[str, Any], ...] = (
+    {},
+    {"Authorization": "Bearer wrong"},
+    {"Cookie": "pool_session=x.y"},
+    {"Authorization": "Bearer local"},
+)
+WITH: tuple[dict[str, Any], ...] = ({"Authorization": f"Bearer {TOKEN}"}, {"X-Api-Key": TOKEN})
+
+
 def test_no_page_and_no_route_is_anybodys(asking: Site) -> None:
-    for headers in (
-        {},
-        {"Authorization": "Bearer wrong"},
-        {"Cookie": "pool_session=x.y"},
-        {"Authorization": "Bearer local"},
-    ):
+    for headers in WITHOUT:
         for path in ("/api/me", "/admin/accounts", "/metrics", "/status", "/accounts", "/analytics", "/settings"):
             assert asking.get(path, **headers).status == 401, path
         home = asking.get("/", **headers)
@@ -46,7 +51,7 @@ def test_no_page_and_no_route_is_anybodys(asking: Site) -> None:
 
 
 def test_the_token_in_a_header_gives_all(asking: Site) -> None:
-    for headers in ({"Authorization": f"Bearer {TOKEN}"}, {"X-Api-Key": TOKEN}):
+    for headers in WITH:
         assert asking.get("/admin/accounts", **headers).status == 200
         assert asking.get("/api/me", **headers).json()["user"]["id"] == "local"
         assert asking.request("POST", "/admin/reload", **headers).status == 200

@@ -146,7 +146,7 @@ def test_a_quoted_word_is_itself_to_a_shell(value: str) -> None:
     assert echoed.stdout == value.encode()
 
 
-@given(st.text(st.characters(blacklist_categories=("Cs",))))
+@given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_powershell_words_have_every_kind_of_single_quote_doubled(value: str) -> None:
     try:
         quoted = quoting.ps(value)

@@ -56,7 +56,7 @@ def hear(client: Dialect, raw: bytes) -> Heard:
     """A stream, checked event by event."""
     readers = {Dialect.CHAT: _chat, Dialect.RESPONSES: _responses, Dialect.MESSAGES: _messages}
     heard = Heard()
-    readers.get(client, _gemini)(split(raw), heard, client)  # type: ignore[operator]
+    readers.get(client, _gemini)(split(raw), heard, client)
     return heard
 
 
@@ -146,7 +146,7 @@ def _item(item: dict[str, Any], heard: Heard, pieces: str) -> None:
         said = "".join(part["text"] for part in item["summary"])
         heard.add("think", said, item.get("encrypted_content", ""))
     else:
-        said = item.get("arguments", item.get("input"))
+        said = item["arguments" if "arguments" in item else "input"]
         heard.add("call", item["call_id"], item["name"], said)
     assert said == pieces
 

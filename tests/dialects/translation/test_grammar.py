@@ -176,7 +176,7 @@ def test_nothing_follows_the_end_and_nothing_ends_twice(client: Dialect, kind: U
 
 def test_events_in_the_wrong_place_still_make_blocks() -> None:
     """Deltas without a start, a missing stop, two stops, a stop of nothing."""
-    pieces = [
+    pieces: list[dict[str, Any]] = [
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "No start. "}},
         {"type": "content_block_stop", "index": 4},
         {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "moon"}},
@@ -190,7 +190,7 @@ def test_events_in_the_wrong_place_still_make_blocks() -> None:
     ]
     for client, kind in PAIRS:
         if kind is UpstreamKind.MESSAGES:
-            raw, told = through(client, kind, list(map(named, pieces)))
+            raw, told = through(client, kind, [named(piece) for piece in pieces])
             assert told.complete
             heard = hear(client, raw)
             assert (heard.texts(), heard.calls()) == ("No start. ", [("moon", {"a": 1})])
