@@ -1,6 +1,12 @@
 """Which account serves, and why: credential files, refresh, quota windows, states, choice and pins."""
 
 from pool_server.accounts import replication
+from pool_server.accounts.administration.adding import (
+    AccountRefusedError,
+    NameTakenError,
+    NewAccount,
+    SameAccountError,
+)
 from pool_server.accounts.credentials import back_off, refresh
 from pool_server.accounts.credentials.files import create as create_file
 from pool_server.accounts.credentials.onboarding import OnboardingError
@@ -19,13 +25,17 @@ STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES, back_off
 __all__ = [
     "STATE_TABLES",
     "AccountEvent",
+    "AccountRefusedError",
     "Accounts",
     "Candidate",
     "Decision",
+    "NameTakenError",
+    "NewAccount",
     "OnboardingError",
     "RefreshError",
     "RejectedFile",
     "ReloadReport",
+    "SameAccountError",
     "SelectionRequest",
     "StateActor",
     "create_file",

@@ -15,9 +15,9 @@ class AccountFacts(msgspec.Struct, frozen=True):
 
     `cohort` holds everything a provider looks at to tell which models and operations an account serves: accounts
     with equal cohorts are alike for that question. In the dialects `guessed` it is asked only where no other
-    account serves them. `reserve` (0–1) is the share of room kept for `owner`. `way` is the host its calls go to
-    and the proxy they go over. `expires_at` (unix seconds) is the access token's end. `priority`: lower goes first.
-    `weight` > 0.
+    account serves them. `reserve` (0–1) is the share of room kept for `owner`, `people` who may use it, the owner
+    among them; None = everybody. `way` is the host its calls go to and the proxy they go over. `expires_at` (unix
+    seconds) is the access token's end. `priority`: lower goes first. `weight` > 0.
     """
 
     id: str
@@ -29,6 +29,7 @@ class AccountFacts(msgspec.Struct, frozen=True):
     label: str = ""
     owner: str = ""
     reserve: float = 0.0
+    people: frozenset[str] | None = None
     priority: int = 100
     weight: float = 1.0
     disabled: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from pool_server.accounts.credentials import escrow, files
+from pool_server.accounts.credentials import escrow, files, removal
 from pool_server.accounts.credentials.back_off import BackOff
 from pool_server.accounts.credentials.onboarding import Onboarding
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome, Send
@@ -203,6 +203,7 @@ class Background:
         if self._leader:
             files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
             self.roster.vault.escrow.sweep(time.time() - escrow.KEPT_S)
+            removal.sweep(self.roster.vault.folder, time.time() - removal.KEPT_S)
             for timers in (self.refreshes, self.polls, self.setups):
                 timers.start()
         self.look_whether_writable()

@@ -80,13 +80,16 @@ class Accounts:
         self.own_calls = Verifier(
             self._roster.vault, lambda: self._roster.settings, send=send, clock=clock, served_at=self._served_at,
             learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
-            usage=self._keeper.learn_usage,
         )  # fmt: skip
         self._publish()
 
     def _publish(self) -> None:
         """What the operator's pages and commands call, as `Administration` offers it."""
-        hand = Administration(self._roster, self._keeper.refresher, self.own_calls)
+        keeper = self._keeper
+        hand = Administration(self._roster, keeper.refresher, send=self._send, learn_usage=keeper.learn_usage)
+        self.add, self.remove, self.restore = hand.add, hand.remove, hand.restore
+        self.withdraw_account = hand.withdraw
+        self.removed, self.change = hand.removed, hand.change
         self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
         self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
 
@@ -372,6 +375,9 @@ class Accounts:
         owner = self._roster.vault.items[account_id].options.owner
         row["owner"], row["owner_id"] = owner, self._roster.vault.owner_id(owner.strip()) if owner else ""
         row["file"] = self._roster.vault.items[account_id].found.name
+        row["models"] = list(self._roster.vault.items[account_id].credential.models)
+        people = self._roster.vault.items[account_id].options.people
+        row["people"] = None if people is None else list(people)
         row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id
         row["next_poll"] = self._keeper.polls.due(account_id)
@@ -419,6 +425,8 @@ class Accounts:
         if ask.forced is not None and ask.forced != account.facts.id:
             return Refusal.NOT_FORCED
         cohort = self._view.cohort_of(account.facts.id)
+        if cohort.people is not None and ask.user not in cohort.people:
+            return Refusal.NOT_SHARED
         return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect))
 
     def _now(self) -> float:

@@ -219,6 +219,7 @@ class Refusal(StrEnum):
     NOT_FORCED = "not_forced"  # another account was forced
     NOT_OWNER = "not_owner"  # hard-pinned to another account
     RESERVED = "reserved"  # what is left is kept for the account's owner
+    NOT_SHARED = "not_shared"  # its owner shares it with others
     LOCKED = "locked"  # the operator locked the pool to another account
     PROBING = "probing"  # one half-open request is under way
 

@@ -232,6 +232,9 @@ def _nobody(
     if Refusal.NOT_FORCED in refused:
         message = "The account asked for by X-Pool-Account cannot serve this request."
         return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_unfit", provider=provider)
+    if Refusal.NOT_SHARED in refused and refused <= _UNFIT | {Refusal.NOT_SHARED}:
+        message = f"No {name} account of the pool is shared with you; ask the operator."
+        return ClientError(ErrorKind.FORBIDDEN, message, 403, code="not_shared", provider=provider)
     elsewhere = not home and not refused & {Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT}
     if refused and refused <= _UNFIT and not elsewhere:
         return _unfit(refused, model, provider)

@@ -23,6 +23,9 @@ from pool_server.providers.credential import Credential, CredentialRejectedError
 from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.gemini.module import Gemini
 from pool_server.providers.keys import base_for, refuse_unnamed
+from pool_server.providers.keys.reading import vendor_of
+from pool_server.providers.minimal import answers as minimal_answers
+from pool_server.providers.minimal import requests as minimal_requests
 from pool_server.providers.openai.module import OpenAI
 from pool_server.providers.presets.data import PRESETS
 from pool_server.providers.presets.module import PresetModule
@@ -72,6 +75,8 @@ __all__ = [
     "family_of",
     "fingerprint",
     "has_model",
+    "minimal_answers",
+    "minimal_requests",
     "network_fault",
     "provider_module",
     "providers_for",
@@ -79,4 +84,5 @@ __all__ = [
     "refuse_unnamed",
     "short",
     "surely_has_model",
+    "vendor_of",
 ]

@@ -114,6 +114,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     `usage_least_s` is the shortest interval its usage endpoint bears, `refresh_needs` the environment variables
     without which its sign-ins cannot be refreshed, `notice` what people should know of its sign-in today. `unnamed`:
     files whose names say no vendor are this one's. `preset`: it is data of presets.toml.
+    `small_model` is asked when an account is tried. `consent` is what somebody has to agree to who shares a
+    sign-in, or a key of a plan that is sold to one person; "" for what is sold to be shared.
     `family` is whose API its paths belong to where vendors share one.
     """
 
@@ -131,6 +133,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     notice: str = ""
     unnamed: bool = False
     preset: bool = False
+    small_model: str = ""
+    consent: str = ""
 
 
 class ProviderModule(ABC):
@@ -191,6 +195,19 @@ class ProviderModule(ABC):
     @abstractmethod
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
         """The smallest real call that shows whether the credential works; it spends nothing."""
+
+    def models_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        """The call of the vendor's list of models; None where it has none for this credential."""
+        return self.test_request(cred, settings)
+
+    def consent_for(self, cred: Credential) -> str:
+        """What sharing this account breaks or may break, in words; "" for what is sold to be shared."""
+        return self.spec.consent if cred.kind is not CredentialKind.API_KEY or self.spec.preset else ""
+
+    @property
+    def quota_proves(self) -> bool:
+        """Whether an account is tried by its quota endpoint: a real request would be refused or against its terms."""
+        return False
 
     def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         """The token refresh; None when this credential cannot be refreshed (`Credential.can_refresh`, or Google's

@@ -8,7 +8,7 @@ from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
 from pool_server.web import status
-from pool_server.web.admin import accounts, admin_pages, people, system
+from pool_server.web.admin import account_changes, accounts, admin_pages, people, system
 from pool_server.web.assets import static_files
 from pool_server.web.base import live
 from pool_server.web.base.context import WebContext
@@ -55,6 +55,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/admin/requests", log_pages.AdminRequests),
     (r"/admin/reload", system.Reload),
     (r"/admin/accounts", accounts.AccountList),
+    (rf"/admin/accounts/{ID}/restore", account_changes.RestoredAccount),
+    (rf"/admin/accounts/{ID}", account_changes.OneAccount),
     (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),
     (r"/admin/pool-users", people.UsersHandler),
     (rf"/admin/pool-users/{ID}", people.UserHandler),

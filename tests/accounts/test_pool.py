@@ -387,10 +387,14 @@ def test_new_settings_apply_at_once(tmp_path: Path) -> None:
 
 
 def test_a_test_is_one_small_call_and_says_what_came_back(tmp_path: Path) -> None:
-    usage = {"five_hour": {"utilization": 12.5, "resets_at": None}, "seven_day": None}
-    pool = Pool(tmp_path, THREE, line=Line(lambda _: HttpAnswer(200, {}, json.dumps(usage).encode())))
+    windows = {
+        "anthropic-ratelimit-unified-5h-utilization": "0.125",
+        "anthropic-ratelimit-unified-5h-reset": "1760009000",
+    }
+    pool = Pool(tmp_path, THREE, line=Line(lambda _: HttpAnswer(200, windows, b'{"type":"message","content":[]}')))
     result = asyncio.run(pool.accounts.test("claude:a"))
-    assert result["ok"] and result["call"] == "usage" and len(pool.line.sent) == 1
+    assert result["ok"] and result["call"] == "request" and len(pool.line.sent) == 1
+    assert json.loads(pool.line.sent[0].body)["max_tokens"] == 1
     assert pool.accounts.describe("claude:a")["windows"][0]["used_percent"] == 12.5
     pool.line.answer = lambda _: HttpAnswer(401, {}, b'{"error":{"type":"authentication_error","message":"gone"}}')
     result = asyncio.run(pool.accounts.test("claude:a"))

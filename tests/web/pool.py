@@ -50,7 +50,7 @@ def write_accounts(folder: Path) -> None:
 
 
 async def no_provider(request: HttpRequest) -> HttpAnswer:
-    return HttpAnswer(status=200, headers={}, body=b'{"five_hour":{"utilization":12.0,"resets_at":null}}')
+    return HttpAnswer(status=200, headers={}, body=b'{"content":[],"five_hour":{"utilization":12.0,"resets_at":null}}')
 
 
 def open_context(folder: Path, settings: Settings) -> WebContext:

@@ -1,23 +1,102 @@
-"""What the operator, and an account's owner, do with one account."""
+"""What the operator, and an account's owner, do with accounts: add, change, test, remove, bring back."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from pool_server.accounts.credentials.refresh import Refresher
+from pool_server.accounts.administration.adding import Adding, NewAccount
+from pool_server.accounts.administration.trial import Trial
+from pool_server.accounts.credentials import files, removal
+from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Send
 from pool_server.accounts.health import learning
-from pool_server.accounts.health.verifying import Verifier
 from pool_server.accounts.registry import Registry
-from pool_server.providers import Credential
+from pool_server.core.enums import AccountState
+from pool_server.providers import Credential, UsageAnswer, provider_module
 
 
 class Administration:
-    """Changes of accounts by people. Unknown account ids raise KeyError."""
+    """Changes of accounts by people. Unknown account ids raise KeyError.
 
-    def __init__(self, roster: Registry, refresher: Refresher, verifier: Verifier) -> None:
+    `learn_usage` takes in what a trial showed of an account's windows.
+    """
+
+    def __init__(
+        self,
+        roster: Registry,
+        refresher: Refresher,
+        *,
+        send: Send,
+        learn_usage: Callable[[str, UsageAnswer], None],
+    ) -> None:
         self._roster = roster
         self._refresher = refresher
-        self._verifier = verifier
+        self._send = send
+        self._learn_usage = learn_usage
+        self._adding = Adding(roster, send=send)
+
+    @property
+    def _folder(self) -> Path:
+        return self._roster.vault.folder
+
+    # -- come and go
+
+    async def add(self, new: NewAccount, *, test: bool = True) -> dict[str, Any]:
+        """Try a new account and put its file into the pool folder → {"id", "hosts", "test"}; "test" None: not tried.
+
+        Raises NameTakenError, SameAccountError, and CredentialRejectedError for what cannot be used; with it the
+        trial's row where there was one (AccountRefusedError). Nothing is in the pool then.
+        """
+        account_id, result = await self._adding.add(new, test=test)
+        if result is not None and result.usage.windows:
+            self._learn_usage(account_id, result.usage)
+        hosts = self._roster.vault.hosts(account_id, self._roster.settings)
+        return {"id": account_id, "hosts": hosts, "test": None if result is None else result.row()}
+
+    async def remove(self, account_id: str) -> None:
+        """Take an account out of the pool; its file can be brought back. Requests in flight finish. Raises KeyError
+        and OSError."""
+        await self._take_out(account_id, removal.remove)
+
+    async def withdraw(self, account_id: str) -> None:
+        """Take an account out of the pool and delete its credential. Raises KeyError and OSError."""
+        await self._take_out(account_id, removal.withdraw)
+
+    async def _take_out(self, account_id: str, how: Callable[..., object]) -> None:
+        vault = self._roster.vault
+        file = vault.items[account_id].found
+        if account_id in vault.owed:
+            await asyncio.to_thread(vault.write, account_id, {})
+        await asyncio.to_thread(how, self._folder, file, now=self._roster.clock())
+        await self._roster.reload()
+
+    async def restore(self, account_id: str) -> None:
+        """Bring back an account that was removed. Raises KeyError, FileExistsError when its name is taken by another
+        file, OSError."""
+        await asyncio.to_thread(removal.restore, self._folder, account_id)
+        await self._roster.reload()
+
+    def removed(self) -> list[dict[str, Any]]:
+        """The accounts that can be brought back, newest first: "account", "file", "at" (unix seconds)."""
+        found: dict[str, dict[str, Any]] = {}
+        for file in removal.removed(self._folder):
+            if not file.withdrawn and file.account not in self._roster.vault.items:
+                found.setdefault(file.account, {"account": file.account, "file": file.name, "at": file.at})
+        return list(found.values())
+
+    # -- change
+
+    def change(self, account_id: str, changes: Mapping[str, Any]) -> None:
+        """Write options into an account's file; None takes one away. Raises KeyError, OSError, and
+        CredentialRejectedError for what the account cannot be with."""
+        item = self._roster.vault.items[account_id]
+        module = provider_module(item.found.provider)
+        data = files.merged(files.read(item.found.path).data, dict(changes))
+        files.options(data)
+        module.parse(data, account_id, now=self._roster.clock())
+        self._roster.write(account_id, dict(changes))
 
     def set_disabled(self, account_id: str, disabled: bool) -> None:
         """Enable or disable an account, in its file. Raises KeyError, OSError or CredentialRejectedError."""
@@ -40,12 +119,34 @@ class Administration:
         self._roster.shared.lock(account_id or "")
         self._roster.relock()
 
+    # -- try
+
     async def refresh_now(self, account_id: str) -> Credential:
         """Refresh at once. Raises KeyError and RefreshError."""
         token = self._roster.vault.items[account_id].credential.secret
         return await self._refresher.refresh(account_id, token, force=True)
 
     async def test(self, account_id: str) -> dict[str, Any]:
-        """One minimal real call with the account's credential, and what came back; `status` None: nothing did. Raises
-        KeyError."""
-        return await self._verifier.test(account_id)
+        """One minimal real request with the account's credential, and what came back; its windows are taken in. A
+        sign-in whose token has ended is renewed first. Raises KeyError."""
+        cred = await self._current(account_id)
+        item = self._roster.vault.items[account_id]
+        proxy = item.options.proxy_url
+        result = await Trial(
+            cred, self._roster.settings, send=self._send, clock=self._roster.clock, proxy_url=proxy
+        ).run()
+        if result.usage.windows:
+            self._learn_usage(account_id, result.usage)
+        account = self._roster.under_way(account_id)
+        if result.accepted and account is not None and account.live.state is AccountState.NEEDS_LOGIN:
+            self._roster.update(account_id, lambda live: learning.new_login(live, self._roster.clock()))
+        return result.row()
+
+    async def _current(self, account_id: str) -> Credential:
+        cred = self._roster.vault.items[account_id].credential
+        if cred.can_refresh and cred.expires_at is not None and cred.expires_at <= self._roster.clock():
+            try:
+                return await self._refresher.refresh(account_id, cred.secret)
+            except RefreshError:
+                pass  # the request is refused then, and says so
+        return self._roster.vault.items[account_id].credential

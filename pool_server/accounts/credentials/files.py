@@ -47,7 +47,8 @@ class LoadedCredential(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What any credential file may say beside the credential. `reserve` is a share, 0 to 1."""
+    """What any credential file may say beside the credential. `reserve` is a share, 0 to 1. `people` are the ids of
+    those who may use it beside its owner; None = everybody."""
 
     disabled: bool = False
     priority: int = 100
@@ -57,6 +58,7 @@ class Options(msgspec.Struct, frozen=True):
     proxy_url: str | None = None
     owner: str = ""
     reserve: float = 0.0
+    people: tuple[str, ...] | None = None
 
 
 def read(path: Path) -> LoadedCredential:
@@ -119,6 +121,11 @@ def options(data: dict[str, Any]) -> Options:
     _number(picked, "priority", whole=True, low=-1_000_000, high=1_000_000)
     _number(picked, "weight", low=0.01, high=1000)
     _number(picked, "reserve", low=0, high=1)
+    people = picked.get("people")
+    if people is not None:
+        if not isinstance(people, list) or not all(isinstance(one, str) and one for one in people):
+            raise CredentialRejectedError("people must be a list of user ids")
+        picked["people"] = tuple(dict.fromkeys(people))
     proxy = picked.get("proxy_url")
     if proxy is not None and proxy and not _usable_proxy(proxy):
         raise CredentialRejectedError("proxy_url must be an http:// or https:// address")

@@ -25,6 +25,7 @@ from pool_server.accounts.credentials.scan import (
     emptied,
     scan,
     shown,
+    taken_out,
     unread_reason,
 )
 from pool_server.providers import Credential, CredentialRejectedError
@@ -89,6 +90,7 @@ def look(folder: Path, known: dict[str, Item], read: Read, *, folders: Mapping[s
     before this one."""
     seen = scan(folder)
     replaced, lost = emptied(seen, [item.found.name for item in known.values()], folders)
+    lost -= _cleared(folder, lost, known.values())
     gone = {name for name in lost if sure.get(name) == seen.folders[name]}
     files_seen = _Files(known, read, sure)
     files_seen.unread |= seen.unread
@@ -119,6 +121,15 @@ def _to_compare_with(seen: Scan, before: Mapping[str, FolderId], replaced: set[s
     unheard = before if ROOT in seen.unread else {name: where for name, where in before.items() if name in seen.unread}
     stand = {name: before[name] for name in replaced}
     return {**unheard, **seen.folders, **stand}
+
+
+def _cleared(folder: Path, lost: set[str], known: Iterable[Item]) -> set[str]:
+    """The folders among `lost` all of whose files were taken out on purpose: nothing there is in doubt."""
+    if not lost:
+        return set()
+    gone = taken_out(folder)
+    names = [item.found.name for item in known]
+    return {one for one in lost if all(name in gone for name in names if name.startswith(one))}
 
 
 class _Files:

@@ -17,6 +17,7 @@ from pool_server.core.enums import Provider
 from pool_server.providers import SPECS
 
 MAX_NAME = 120
+REMOVED = ".removed"  # the folder, within the pool folder, of files that were taken out on purpose
 ROOT = ""  # the pool folder among the folders of a scan; a sub-folder is "name/"
 _PREFIXES = {f"{p.value}_": p for p in Provider}
 _FOLDERS = {p.value: p for p in Provider}
@@ -156,6 +157,19 @@ def identify(path: Path, name: str, provider: Provider | None) -> CredentialFile
     if not stem or len(stem) > MAX_NAME or not stem.isprintable() or set(stem) & set(":/\\?#%"):
         return RejectedFile(shown(name), "the name is not usable: 1 to 120 printable characters without : / \\ ? # %")
     return CredentialFile(f"{provider.value}:{stem}", provider, path, name, named)
+
+
+def identify_by_name(path: Path, name: str) -> CredentialFile | None:
+    """The account a file is by its path within the pool folder; None for a name that is none's."""
+    head, slash, _ = name.partition("/")
+    found = identify(path, name, _FOLDERS.get(head) if slash else None)
+    return found if isinstance(found, CredentialFile) else None
+
+
+def taken_out(folder: Path) -> frozenset[str]:
+    """The files, by their path within the pool folder, that were taken out on purpose."""
+    place = folder / REMOVED
+    return frozenset("/".join(path.relative_to(place).parts[1:]) for path in place.rglob("*.json"))
 
 
 def shown(name: str) -> str:

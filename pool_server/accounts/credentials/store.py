@@ -264,16 +264,20 @@ class CredentialStore:
         """What the choice has to know of an account's file."""
         item = self.items[account_id]
         cred, options = item.credential, item.options
+        owner, people = self.owner_of(account_id), None
+        if options.people is not None:
+            people = frozenset((*(self.owner_id(one) or one for one in options.people), owner)) - {""}
         refreshable = cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
         cohort = (
             cred.kind, cred.base_url, cred.exact_base, cred.dialects, cred.guessed, cred.auth, cred.places,
             cred.models, cred.plan, cred.tier, cred.resource_url, cred.fedramp, cred.scopes, bool(cred.project),
+            people,
         )  # fmt: skip
         addresses = provider_module(cred.provider).addresses(cred, settings)
         way = f"{origin(addresses[0]) if addresses else cred.provider.value} {options.proxy_url or ''}"
         return AccountFacts(
             id=account_id, way=way, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed,
-            plan=cred.plan, label=options.label, owner=self.owner_of(account_id), reserve=options.reserve,
+            plan=cred.plan, label=options.label, owner=owner, reserve=options.reserve, people=people,
             priority=options.priority, weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
             expires_at=cred.expires_at, can_refresh=refreshable,
         )  # fmt: skip

@@ -6,10 +6,8 @@ A 401 or 403 may speak of the request alone. Only an account whose own call is r
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 import msgspec
 
@@ -18,7 +16,7 @@ from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import OF_ACCOUNT, Fault
 from pool_server.core.settings import Settings
-from pool_server.providers import UsageAnswer, network_fault, provider_module
+from pool_server.providers import provider_module
 
 CALL_S = 10.0  # the longest an own call may take
 VALID_S = 60.0  # a good answer holds so long: one client's refused requests make no call each
@@ -40,8 +38,8 @@ class CallVerdict(Enum):
 
 
 class Verifier:
-    """Makes own calls, one at a time for each credential. `learn` hears of the fault once it is the account's,
-    `usage` of what a usage endpoint said; `served_at` gives the unix seconds of an account's last answered request."""
+    """Makes own calls, one at a time for each credential. `learn` hears of the fault once it is the account's;
+    `served_at` gives the unix seconds of an account's last answered request."""
 
     def __init__(
         self,
@@ -52,7 +50,6 @@ class Verifier:
         clock: Callable[[], float],
         served_at: Callable[[str], float],
         learn: Callable[[str, Fault, str], None],
-        usage: Callable[[str, UsageAnswer], None],
     ) -> None:
         self._vault = vault
         self._settings = settings
@@ -60,7 +57,6 @@ class Verifier:
         self._clock = clock
         self._served_at = served_at
         self._learn = learn
-        self._learn_usage = usage
         self._valid: dict[tuple[str, str], float] = {}
         self._calls: dict[tuple[str, str], asyncio.Task[Fault | None]] = {}
         self._doubts: dict[asyncio.Task[None], str] = {}
@@ -138,39 +134,6 @@ class Verifier:
         """Wait until every doubt is settled, but no longer than so many seconds."""
         if self._doubts:
             await asyncio.wait(set(self._doubts), timeout=within_s)
-
-    async def test(self, account_id: str) -> dict[str, Any]:
-        """One minimal real call for the operator, and what came back; `status` None: nothing did. Raises KeyError."""
-        item, settings = self._vault.items[account_id], self._settings()
-        module, cred = provider_module(item.found.provider), item.credential
-        asked = module.usage_request(cred, settings)
-        request = self._vault.bounded(account_id, asked or module.test_request(cred, settings), settings)
-        began = time.perf_counter()
-        answer = await self._send(request)
-        answer = msgspec.structs.replace(answer, body=cred.hide(answer.body))
-        result: dict[str, Any] = {
-            "account": account_id,
-            "host": self._vault.hosts(account_id, settings)[0],
-            "call": "request" if asked is None else "usage",
-            "status": answer.status or None,
-            "ms": round((time.perf_counter() - began) * 1000, 1),
-            "ok": 200 <= answer.status < 300,
-            "fault": None,
-            "message": "",
-        }
-        fault: Fault | None = None
-        if not answer.status:
-            fault = network_fault(answer.error)
-        elif asked is not None:
-            said = module.usage_answer(cred, answer, now=self._clock())
-            fault = said.fault
-            if fault is None:
-                self._learn_usage(account_id, said)
-        elif not result["ok"]:
-            fault = module.classify(answer.status, answer.headers, answer.body, now=self._clock(), model="")
-        if fault is not None:
-            result.update(ok=False, fault=fault.kind.value, message=fault.message)
-        return result
 
     async def close(self) -> None:
         """End the calls under way."""

@@ -34,13 +34,16 @@ Family = Callable[[Provider, str], str]
 
 class Cohort:
     """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte; `guessed`: see
-    `AccountFacts`."""
+    `AccountFacts`, as are the `people` they are all shared with."""
 
-    __slots__ = ("fits", "guessed", "lanes", "latency", "members", "provider", "scoped", "translated")
+    __slots__ = ("fits", "guessed", "lanes", "latency", "members", "people", "provider", "scoped", "translated")
 
-    def __init__(self, provider: Provider, guessed: tuple[Dialect, ...] = ()) -> None:
+    def __init__(
+        self, provider: Provider, guessed: tuple[Dialect, ...] = (), people: frozenset[str] | None = None
+    ) -> None:
         self.provider = provider
         self.guessed = guessed
+        self.people = people
         self.members: dict[str, Account] = {}
         self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
@@ -113,11 +116,12 @@ class SelectionIndex:
             self._ring.append(account_id)
         account.turn = max(account.turn, self._turn)
         self.accounts[account_id] = account
-        key = (account.facts.provider, *account.facts.cohort)
+        facts = account.facts
+        key = (facts.provider, *facts.cohort)
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = self._cohorts[key] = Cohort(account.facts.provider, account.facts.guessed)
-            self.by_provider.setdefault(account.facts.provider, []).append(cohort)
+            cohort = self._cohorts[key] = Cohort(facts.provider, facts.guessed, facts.people)
+            self.by_provider.setdefault(facts.provider, []).append(cohort)
             self._asked.clear()
         cohort.members[account_id] = account
         self._home[account_id] = cohort

@@ -25,7 +25,7 @@ SHORTLIST = 8  # eligible accounts looked at in each lane, beside those already 
 LISTED = 20  # candidates a decision names; the others are counted
 LAST_RESORTS = 32  # resting accounts looked at when nobody is ready
 BORROW_S = 600.0  # a pin outlives a rest of its account up to so long; a longer one would outlive the cache
-NEVER_RETURN = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT})
+NEVER_RETURN = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.NOT_SHARED})
 
 
 class SelectionRequest(msgspec.Struct):
@@ -144,6 +144,9 @@ class _Choice:
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
         for cohort in view.cohorts(ask.providers):
+            if cohort.people is not None and ask.user not in cohort.people and ask.forced is None:
+                _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
+                continue
             unfit = view.unfit(cohort, self.need)
             if unfit is None and view.translated(cohort, self.need):
                 self.later.append(cohort)
@@ -317,6 +320,8 @@ class _Choice:
         cohort = self.view.cohort_of(account_id)
         if cohort.provider not in self.ask.providers:
             return Refusal.PROVIDER
+        if cohort.people is not None and self.ask.user not in cohort.people:
+            return Refusal.NOT_SHARED
         return self.view.unfit(cohort, self.need) or Refusal.PROVIDER
 
     def _translated(self, account_id: str) -> bool:

@@ -64,6 +64,9 @@ class Claude(ProviderModule):
             "claudeAiOauth.expiresAt",
             "claudeAiOauth.scopes",
         ),
+        small_model="claude-haiku-4-5",
+        consent="Anthropic's terms do not allow it, not even for your own account in another product: the account may "
+        "be banned without notice. An API key is the way they allow.",
         usage_least_s=15 * MINUTE,  # it answers 429 for hours when it is asked more often
     )
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from pool_server import __version__
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
@@ -80,6 +81,9 @@ class Codex(ProviderModule):
         shipped=("gpt-5.1-codex", "gpt-5.1-codex-mini", "gpt-5.1"),
         owned=("tokens.id_token", "tokens.access_token", "tokens.refresh_token", "last_refresh"),
         unnamed=True,
+        small_model="gpt-5.1-codex-mini",
+        consent="Own use in other tools is tolerated by OpenAI today; lending the sign-in to friends breaks its "
+        "account rule, and OpenAI may close the account.",
     )
 
     def sign_in(self, fields: Fields, account: str) -> Credential | None:
@@ -178,6 +182,9 @@ class Codex(ProviderModule):
             return self.test_request(cred, settings)
         version = f"client_version={quote(client_version, safe='')}"
         return own_get(join(settings.upstreams.codex, "/models", version), *self._auth(cred))
+
+    def models_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        return self.catalogue_request(cred, settings, __version__)
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
         if cred.kind is CredentialKind.API_KEY:

@@ -59,6 +59,9 @@ class Gemini(ProviderModule):
         models_path="/v1beta/models",
         shipped=("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"),
         owned=("access_token", "expiry_date", "project_id", "tier_id"),
+        small_model="gemini-2.5-flash-lite",
+        consent="Google does not allow it: the Google account itself may be suspended. An AI Studio or Vertex key is "
+        "the way it allows.",
         refresh_needs=("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET"),
         notice="Google ended this sign-in on 2026-06-18 for free accounts, AI Pro and AI Ultra; Code Assist Standard "
         "and Enterprise licences go on",
@@ -136,6 +139,9 @@ class Gemini(ProviderModule):
         if cred.kind is CredentialKind.API_KEY:
             return keys.test_request(cred, settings.upstreams.gemini)
         return onboarding.load_request(cred, settings)
+
+    def models_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        return self.test_request(cred, settings) if cred.kind is CredentialKind.API_KEY else None
 
     def setup_request(self, cred: Credential, settings: Settings) -> SetupStep | None:
         if cred.kind is CredentialKind.API_KEY or cred.project:

@@ -28,6 +28,7 @@ class OpenAI(ProviderModule):
             lambda settings: settings.upstreams.openai,
         ),
         missing="api_key",
+        small_model="gpt-5-mini",
     )
 
     def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:

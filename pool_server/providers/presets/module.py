@@ -32,6 +32,10 @@ _SHARING = {
     "personal": "this plan is sold to one person: sharing it may break its terms; a pay-as-you-go key is the safe kind",
     "trial": "this key draws on a personal or trial allowance",
 }
+_CONSENT = {
+    "personal": "This plan is sold to one person: sharing its key may break its terms, and the vendor may end it. "
+    "A pay-as-you-go key is the safe kind."
+}
 
 
 class PresetModule(ProviderModule):
@@ -51,6 +55,8 @@ class PresetModule(ProviderModule):
             usage_least_s=float(preset.quota.every_s) if preset.quota is not None else 0.0,
             notice=_SHARING.get(preset.about.share, ""),
             preset=True,
+            small_model=preset.use.test_model,
+            consent=_CONSENT.get(preset.about.share, ""),
         )
 
     def parse(self, data: object, account: str, *, now: float) -> Credential:
@@ -150,16 +156,28 @@ class PresetModule(ProviderModule):
             return UsageAnswer(fault=classify(answer.status, answer.headers, answer.body), retry_at=now + 5 * MINUTE)
         return found
 
+    @property
+    def quota_proves(self) -> bool:
+        return self.preset.use.test == "quota"
+
+    def models_request(self, cred: Credential, settings: Settings) -> HttpRequest:
+        return own_get(f"{self._base(cred, settings)}/models", *self._own(cred))
+
     def test_request(self, cred: Credential, settings: Settings) -> HttpRequest:
         """One request of one token where a model is known, else the list of models."""
-        dialect = self.preset.dialects[0]
-        own = keys.key_headers(cred, self.preset.auth(dialect))
-        if dialect is Dialect.MESSAGES:
-            own.append(ANTHROPIC_VERSION)
-        base = self._at(self._hosts[dialect], cred, settings)
         model = self.preset.use.test_model
         if not model or not model_listed(cred, model):
-            return own_get(f"{base}/models", *own)
+            return self.models_request(cred, settings)
+        dialect = self.preset.dialects[0]
         body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
         operation = "/messages" if dialect is Dialect.MESSAGES else "/chat/completions"
-        return own_post(base + operation, body, *own)
+        return own_post(self._base(cred, settings) + operation, body, *self._own(cred))
+
+    def _base(self, cred: Credential, settings: Settings) -> str:
+        return self._at(self._hosts[self.preset.dialects[0]], cred, settings)
+
+    def _own(self, cred: Credential) -> list[tuple[str, str]]:
+        """The headers of the pool's own calls."""
+        dialect = self.preset.dialects[0]
+        own = keys.key_headers(cred, self.preset.auth(dialect))
+        return [*own, ANTHROPIC_VERSION] if dialect is Dialect.MESSAGES else own

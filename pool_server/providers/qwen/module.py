@@ -63,6 +63,8 @@ class Qwen(ProviderModule):
         missing="access_token or api_key",
         shipped=("qwen3-coder-plus", "qwen3-coder-flash"),
         owned=("access_token", "refresh_token", "expiry_date", "resource_url"),
+        small_model="qwen3-coder-flash",
+        consent="Qwen ended this sign-in on 2026-04-15; a plan's key or an API key is the way that stays.",
         notice="Qwen ended its free sign-in on 2026-04-15; use an API key or a coding plan's key",
     )
 

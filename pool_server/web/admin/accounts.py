@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts import RefreshError
+from pool_server.web.admin.account_changes import NewAccounts
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -40,14 +41,16 @@ def used_today(ctx: WebContext, zone: tzinfo) -> dict[str, int]:
     return {row["key"]: row["total_tokens"] for row in found}
 
 
-class AccountList(PageHandler, access=Access.ADMIN):
-    """`GET /admin/accounts`: every account with its state, windows and what it was used for."""
+class AccountList(NewAccounts, access=Access.ADMIN):
+    """`GET /admin/accounts`: every account with its state, windows and what it was used for; `POST` adds one."""
 
     def get(self) -> None:
         if self.wants_page:
             self.redirect("/accounts", status=303)
             return
-        self.answer({"accounts": rows(self.ctx), "rejected": self.ctx.accounts.rejected()})
+        accounts = self.ctx.accounts
+        told = {"rejected": accounts.rejected(), "removed": accounts.removed()}
+        self.answer({"accounts": rows(self.ctx), **told})
 
 
 class AccountAction(PageHandler, access=Access.ADMIN):

@@ -32,10 +32,11 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
     def get(self) -> None:
         now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
         chosen = {name: asking.text(self, name) for name in ("q", "state", "provider", "page", "id")}
-        rows = accounts.rows(self.ctx)
+        rows, removed = accounts.rows(self.ctx), self.ctx.accounts.removed()
+        added, undo = asking.text(self, "added"), asking.text(self, "removed")
         today = accounts.used_today(self.ctx, zone)
         listing = page_of(
-            ({**row, **_shown(row, now, zone), "today": today.get(row["id"], 0)} for row in rows),
+            ({**row, **_shown(row, now, zone), **self._people(row), "today": today.get(row["id"], 0)} for row in rows),
             chosen,
             path="/accounts",
             keep=lambda row: _wanted(row, chosen),
@@ -54,7 +55,22 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
             rejected=self.ctx.accounts.rejected(),
             trouble=self.ctx.accounts.folder_trouble(),
             locked=[row["id"] for row in rows if row.get("locked")],
+            added=next((row for row in rows if row["id"] == added), None),
+            undo=undo if undo in {row["account"] for row in removed} else "",
+            removed=removed,
         )
+
+    def _people(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The names of an account's owner and of those it is shared with."""
+        names = {one: self._name(one) for one in (row["owner"], *(row["people"] or ())) if one}
+        shared = [names[one] for one in row["people"] or ()]
+        return {"owner_name": names.get(row["owner"], ""), "people_names": shared}
+
+    def _name(self, user: str) -> str:
+        try:
+            return str(self.ctx.users.get_user(user)["name"])
+        except RefusedError:
+            return user
 
 
 def _wanted(row: dict[str, Any], chosen: dict[str, str]) -> bool:

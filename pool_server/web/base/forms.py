@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 _LISTS = frozenset({"providers", "models"})  # limits that name things; every other limit is a number
-_KEPT_EMPTY = frozenset({"name", "note", "new", "current"})  # empty says something; elsewhere it means "not given"
+_KEPT_EMPTY = frozenset(
+    {"name", "note", "new", "current", "label", "plan_type", "owner", "proxy_url", "models", "people"}
+)  # empty says something; elsewhere it means "not given"
 
 
 def nested(fields: Mapping[str, str]) -> dict[str, Any]:

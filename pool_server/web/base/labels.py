@@ -20,6 +20,18 @@ from pool_server.web.base import format
 
 PROVIDERS = {provider: spec.label for provider, spec in SPECS.items()}
 
+# The vendors of a form's list, in groups.
+VENDORS = (
+    ("Sign-ins and keys", [(one.value, spec.label) for one, spec in SPECS.items() if not spec.preset]),
+    (
+        "API keys",
+        sorted(
+            ((one.value, spec.label) for one, spec in SPECS.items() if spec.preset), key=lambda row: row[1].casefold()
+        ),
+    ),
+)
+CONSENTS = [(spec.label, spec.consent) for spec in SPECS.values() if spec.consent]
+
 STATES = {
     AccountState.READY: "Ready",
     AccountState.DRAINING: "Draining",
@@ -66,6 +78,7 @@ REFUSALS = {
     Refusal.NOT_FORCED: "another account was asked for",
     Refusal.NOT_OWNER: "the conversation belongs to another account",
     Refusal.RESERVED: "what is left is kept for its owner",
+    Refusal.NOT_SHARED: "shared with other people",
     Refusal.LOCKED: "the pool is locked to another account",
     Refusal.PROBING: "one request is probing it",
 }

@@ -1,8 +1,10 @@
 // Buttons and forms that change something. The HTML says what to call; this asks once, calls, and shows what came back.
 // data-refreshes="ids of the parts that show what was changed".
 //   <form method="post" action="/admin/…" data-call="PATCH /admin/…" data-ask="What will happen." data-label="Do it">
-// with named fields; data-type="number|limit|limit-list", data-optional on a field. Without this script the form itself is
+// with named fields; data-type="number|limit|limit-list", data-optional on a field. data-changes: only fields whose value
+// is another than the page came with are sent. Without this script the form itself is
 // sent, with what its hidden fields say. For what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
+// data-after="account" leads to the account that was added, data-waits="Words." stand there until the answer comes,
 // data-shows-key="id of the place where a new key or code is shown".
 import { call } from "./http.js";
 import { refreshParts } from "./live.js";
@@ -54,6 +56,7 @@ export function formBody(form) {
   for (const field of form.querySelectorAll("[name]")) {
     if (/^(_|none\.)/.test(field.name)) continue; // what a form without scripts would say
     if (field.dataset.optional !== undefined && field.value.trim() === "") continue;
+    if ("changes" in form.dataset && field.value === field.defaultValue) continue;
     const path = field.name.split(".");
     const last = path.pop();
     let place = body;
@@ -99,6 +102,8 @@ function after(element, value) {
   if (element.dataset.refreshes) refreshParts(element.dataset.refreshes.split(" "));
   const next = element.dataset.after;
   if (next === "reload") location.reload();
+  else if (next === "account") location.assign(`/accounts?added=${encodeURIComponent(value.id)}`);
+  else if (next === "removed") location.assign(`/accounts?removed=${encodeURIComponent(value.removed)}`);
   else if (next) location.assign(next);
 }
 
@@ -118,6 +123,7 @@ async function run(element, body) {
   if (element.dataset.ask && !(await ask(element.dataset.ask, label))) return;
   const buttons = [...element.querySelectorAll("button")];
   for (const button of buttons) button.disabled = true;
+  if (element.dataset.waits) say(element, element.dataset.waits, "");
   try {
     const value = await call(method, path, body);
     after(element, value);

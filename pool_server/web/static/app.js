@@ -6,6 +6,7 @@ import { startLive } from "./live.js";
 import { startSetup } from "./setup.js";
 import { startTheme } from "./theme.js";
 import { refreshTimes, startTimes } from "./times.js";
+import { startUpload } from "./upload.js";
 
 // A page that answers a form stands under the form's address; reloading it must not send the form again.
 const place = document.querySelector("[data-location]");
@@ -40,4 +41,5 @@ startTimes();
 startCopy();
 startSetup();
 startActions();
+startUpload();
 startLive();

@@ -1,0 +1,172 @@
+"""Adding an account: what was brought is judged, tried with one real request, and written as if it had been dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts.administration.trial import Trial, TrialResult, renewed
+from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials.doubles import doubles
+from pool_server.accounts.credentials.escrow import key_of
+from pool_server.accounts.credentials.refresh import Send
+from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, identify
+from pool_server.accounts.registry import Registry
+from pool_server.core.enums import Provider
+from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+MOST_NAMES = 10_000
+
+
+class NewAccount(msgspec.Struct, frozen=True):
+    """An account to be: the content of its file, options included. `name` "" = one is made up."""
+
+    provider: Provider
+    data: dict[str, Any]
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return f"NewAccount(provider={self.provider!r}, name={self.name!r}, fields={sorted(self.data)})"
+
+
+class NameTakenError(Exception):
+    """There is an account, or a file, of that name."""
+
+
+class SameAccountError(Exception):
+    """The pool has this person's sign-in already. `account` is its id."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"this sign-in is the account {account}")
+        self.account = account
+
+
+class AccountRefusedError(CredentialRejectedError):
+    """The trial failed. `result` says how."""
+
+    def __init__(self, result: TrialResult) -> None:
+        super().__init__(result.message or "the vendor did not accept it")
+        self.result = result
+
+
+class Adding:
+    """Adds accounts to one worker's pool; the other workers see the file."""
+
+    def __init__(self, roster: Registry, *, send: Send) -> None:
+        self._roster = roster
+        self._send = send
+        self._under_way: set[str] = set()
+
+    async def add(self, new: NewAccount, *, test: bool) -> tuple[str, TrialResult | None]:
+        """See `Administration.add`; returns the account's id and the trial's result."""
+        file = self._file(new)
+        data, cred = self._judge(file, new.data)
+        mark = cred.refresh_token or cred.fingerprint or file.account
+        if mark in self._under_way:
+            raise NameTakenError("this credential is being added just now")
+        self._under_way.add(mark)
+        try:
+            result = None
+            if test:
+                data, cred = await self._renew(file, data, cred)
+                result = await self._try(cred, data)
+                data = files.merged(data, result.updates)
+            await self._write(file, data)
+        finally:
+            self._under_way.discard(mark)
+        return file.account, result
+
+    def _file(self, new: NewAccount) -> CredentialFile:
+        name = new.name.strip() or self._free_name(new)
+        if not _NAME.fullmatch(name):
+            raise CredentialRejectedError("a name is 1 to 100 letters, digits, dots, dashes and underscores")
+        vault = self._roster.vault
+        path = vault.folder / f"{new.provider.value}_{name}.json"
+        file = identify(path, path.name, None)
+        if isinstance(file, RejectedFile):
+            raise CredentialRejectedError(file.reason)
+        if file.account in vault.items or path.exists() or self._like(file.account):
+            raise NameTakenError(f"there is an account {file.account} already; choose another name")
+        return file
+
+    def _like(self, account: str) -> bool:
+        """Whether a name that a file system may take for the same is there."""
+        return account.casefold() in {known.casefold() for known in self._roster.vault.items}
+
+    def _free_name(self, new: NewAccount) -> str:
+        vault, provider = self._roster.vault, new.provider.value
+        word = (
+            "key" if any(field in new.data for field in provider_module(new.provider).spec.keys.fields) else "account"
+        )
+        for name in (word, *(f"{word}-{number}" for number in range(2, MOST_NAMES))):
+            free = f"{provider}:{name}" not in vault.items
+            if free and not (vault.folder / f"{provider}_{name}.json").exists():
+                return name
+        raise NameTakenError("give it a name")
+
+    def _judge(self, file: CredentialFile, said: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
+        """The file's content, and its credential as it is now. Raises CredentialRejectedError and SameAccountError."""
+        vault, now = self._roster.vault, self._roster.clock()
+        data = dict(said)
+        files.options(data)
+        if len(msgspec.json.encode(data)) > files.MAX_BYTES:
+            raise CredentialRejectedError("larger than 1 MiB")
+        cred = self._parsed(file, data)
+        while (kept := vault.escrow.find(cred)) is not None:
+            if kept.account in vault.items:
+                raise SameAccountError(kept.account)
+            before = key_of(cred)
+            data = files.merged(data, kept.updates)
+            cred = self._parsed(file, data)
+            if key_of(cred) == before:
+                break
+        known = [(item.found.account, item.found.account, item.credential) for item in vault.items.values()]
+        found = doubles([*known, (file.account, file.name, cred)], now, self._roster.shared.spent_by)
+        if file.account in found:
+            raise SameAccountError(found[file.account])
+        return data, cred
+
+    def _parsed(self, file: CredentialFile, data: dict[str, Any]) -> Credential:
+        return provider_module(file.provider).parse(data, file.account, now=self._roster.clock())
+
+    async def _renew(
+        self, file: CredentialFile, data: dict[str, Any], cred: Credential
+    ) -> tuple[dict[str, Any], Credential]:
+        """A sign-in whose token has ended, renewed; what it is given is durable before it is used."""
+        proxy = files.options(data).proxy_url
+        settings, now = self._roster.settings, self._roster.clock()
+        try:
+            updates = await renewed(cred, data, settings, self._send, now=now, proxy_url=proxy)
+        except RefreshRejectedError as refused:
+            raise CredentialRejectedError(refused.reason) from None
+        if not updates:
+            return data, cred
+        self._roster.vault.escrow.keep(cred, updates)
+        data = files.merged(data, updates)
+        return data, self._parsed(file, data)
+
+    async def _try(self, cred: Credential, data: Mapping[str, Any]) -> TrialResult:
+        proxy = files.options(dict(data)).proxy_url
+        trial = Trial(cred, self._roster.settings, send=self._send, clock=self._roster.clock, proxy_url=proxy)
+        result = await trial.run()
+        if not result.accepted:
+            raise AccountRefusedError(result)
+        return result
+
+    async def _write(self, file: CredentialFile, data: dict[str, Any]) -> None:
+        try:
+            await asyncio.to_thread(files.create, file.path, data)
+        except FileExistsError:
+            raise NameTakenError(f"there is a file {file.name} already; choose another name") from None
+        await self._roster.reload()
+        vault = self._roster.vault
+        if file.account in vault.items:
+            return
+        reason = next((row.reason for row in vault.rejected if row.file == file.name), "it is not in the pool folder")
+        file.path.unlink(missing_ok=True)
+        raise CredentialRejectedError(reason)

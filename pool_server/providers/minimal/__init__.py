@@ -1,0 +1,1 @@
+"""The smallest real request of an account's own kind, and what its answer says. Pure."""
