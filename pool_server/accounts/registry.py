@@ -268,8 +268,8 @@ class Registry:
         """Why this kind of account cannot serve the need, None when it can."""
         cred = self.vault.items[account.facts.id].credential
         module = provider_module(cred.provider)
-        if need.websocket and not module.websocket(cred):
-            return Refusal.TRANSPORT
+        if need.websocket and not need.model and not module.websocket(cred):
+            return Refusal.TRANSPORT  # a socket nobody has said anything on is tied to a vendor's own
         if not self._natively(cred, need) and not self._translated(account, need):
             general = module.serves(cred, need.operation, need.dialect, "")
             return Refusal.MODEL_NOT_SERVED if general else Refusal.TRANSPORT
@@ -283,7 +283,7 @@ class Registry:
     def _translated(self, account: Account, need: Need) -> bool:
         """Whether this kind of account serves the need in another dialect only."""
         cred = self.vault.items[account.facts.id].credential
-        if not self.settings.models.translate or need.websocket or self._natively(cred, need):
+        if not self.settings.models.translate or self._natively(cred, need):
             return False
         return upstream_kind(cred, need.operation, need.dialect, need.model) is not None
 

@@ -16,23 +16,30 @@ import msgspec
 from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Provider, Refusal, Transport
-from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, Usage
+from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts.counting import REQUEST_OUTPUT, price_facts
 from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.http.body import MEMORY_LIMIT
+from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal
 from pool_server.gateway.http.programs import program, repeats_unavailable
 from pool_server.gateway.objects import Tracking
 from pool_server.gateway.objects.continuity import Continuity, drop_turn_state
 from pool_server.gateway.routes import Route
 from pool_server.gateway.services import Services
 from pool_server.gateway.translation import AttemptTranslation, CallTerms, translate
-from pool_server.providers import Credential, provider_module, providers_for
+from pool_server.gateway.transports import UpstreamRefusal
+from pool_server.gateway.upstream import UpstreamError, refusal_body
+from pool_server.http1 import Answer
+from pool_server.http1 import Body as RequestBody
+from pool_server.providers import Credential, network_fault, provider_module, providers_for
 from pool_server.users import Denied, Principal, Reservation
 
 log = logging.getLogger("pool_server.gateway")
 
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
+_SOON_SENT = 1 << 20  # bytes; a larger body takes its time on the way up
+_REFUSAL_KEPT = 1 << 20  # bytes of a refusal, decoded
 _SPENT = frozenset(
     {Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.COOLING, Refusal.MODEL_COOLING, Refusal.RATE_LIMITED}
 )
@@ -99,16 +106,26 @@ class Exchange:
         """An answer's headers, with the model that served it where it is another than the one asked for."""
         return headers if self.peek.model == self.asked else [*headers, ("X-Pool-Model", self.peek.model)]
 
+    def native(self, credential: Credential) -> bool:
+        """Whether the call goes to this account in the client's own dialect."""
+        route, own = self.route, self.route.forced is not None
+        return not self.rooms.settings.models.translate or serves_natively(
+            credential, route.operation, route.dialect, self.peek.model, own_dialect=own
+        )
+
+    def translatable(self) -> bool:
+        """Whether there are accounts that could answer in another dialect, whatever the model."""
+        has = self.rooms.accounts.has
+        others = [one for one in Provider if one is not self.providers[0]] if self.route.forced is None else []
+        return self.rooms.settings.models.translate and any(has(one) for one in others)
+
     async def translated(
-        self, credential: Credential, plain: Callable[[], Awaitable[bytes]], *, sealed: bool
+        self, credential: Credential, whole: Callable[[], Awaitable[bytes | None]], *, sealed: bool
     ) -> AttemptTranslation | None:
         """How this attempt's account is asked, None where the call goes up as it came. Raises `TranslationError`,
         `BadBodyError`."""
         route, peek, decision = self.route, self.peek, self.decision
-        own = route.forced is not None
-        native = not self.rooms.settings.models.translate or serves_natively(
-            credential, route.operation, route.dialect, peek.model, own_dialect=own
-        )
+        native = self.native(credential)
         self.objects.translated = False
         if native and (credential.provider is not Provider.CODEX or self.resumed):
             return None
@@ -123,7 +140,7 @@ class Exchange:
             refused=self.ruled,
             now=self.at,
         )
-        made = await translate(terms, credential, self.upcall, plain, native=native)
+        made = await translate(terms, credential, self.upcall, whole, native=native)
         self.objects.translated = made is not None
         return made
 
@@ -294,6 +311,31 @@ class Exchange:
 
     def time_attempt(self) -> None:
         self.attempts[-1].ms = round((time.monotonic() - self._attempt_started) * 1000, 1)
+
+    async def open(
+        self, account: str, prepared: UpstreamRequest, payload: RequestBody, size: int
+    ) -> Answer | DecodedAnswer | UpstreamRefusal | Fault:
+        """One HTTP request to the account, and the beginning of its answer. `size` of the payload in bytes."""
+        rooms = self.rooms
+        first_byte_s, proxy_url = rooms.settings.upstream_first_byte_s, rooms.accounts.proxy_url(account)
+        opening = rooms.upstream.open(prepared, payload, size=size, proxy_url=proxy_url, first_byte_s=first_byte_s)
+        hedged = self.peek.stream and size <= _SOON_SENT
+        try:
+            answer = await rooms.openings.watched(account, opening, self.another, hedged=hedged)
+        except UpstreamError as error:
+            return network_fault(str(error))
+        if 200 <= answer.status < 300:
+            try:
+                return decoded(answer)
+            except dialects.BadEncodingError:
+                answer.close()
+                return network_fault("the answer came in a content coding that was not asked for")
+        try:
+            refusal = await refusal_body(answer)
+        finally:
+            answer.close()
+        refusal = decoded_refusal(refusal, answer.fields, _REFUSAL_KEPT)
+        return UpstreamRefusal(answer.status, answer.headers, answer.fields, refusal)
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
         """After a 401: the account's new credential, None when it cannot be refreshed or is not what was refused."""

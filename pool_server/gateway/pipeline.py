@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 import msgspec
@@ -48,7 +49,6 @@ from pool_server.providers import Credential, Shield, provider_module, redact
 
 log = logging.getLogger("pool_server.gateway")
 
-_LOOKS_UP = frozenset({"GET", "HEAD", "DELETE"})
 _GONE = (asyncio.CancelledError, ClientDisconnectedError)
 
 
@@ -238,7 +238,7 @@ class Pipeline:
         x, transport = self._x, self._transport
         if x.translation is not None:
             x.translation.close()
-        x.translation = await x.translated(self._credential, self._plain, sealed=not self._unsealed)
+        x.translation = await x.translated(self._credential, self._whole, sealed=not self._unsealed)
         self.shield = Shield(self._credential)
         opened: UpstreamAnswer | UpstreamRefusal | Fault
         if x.translation is not None and x.translation.estimated:
@@ -285,10 +285,12 @@ class Pipeline:
         return body
 
     async def _plain(self) -> bytes:
-        try:
+        with _readable():
             return await self._transport.plain()
-        except (dialects.BadEncodingError, dialects.BodyTooLargeError) as wrong:
-            raise dialects.BadBodyError(str(wrong)) from None
+
+    async def _whole(self) -> bytes | None:
+        with _readable():
+            return await self._transport.whole(self._account, self._credential)
 
     async def _without_sealed(self) -> bytes | None:
         """The body without reasoning that was sealed by another account, None when there is none."""
@@ -466,3 +468,11 @@ class Pipeline:
         if due and (answer is None or answer.clean):
             transport.keep_alive()
             timers.wrote_at = now
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (dialects.BadEncodingError, dialects.BodyTooLargeError) as wrong:
+        raise dialects.BadBodyError(str(wrong)) from None

@@ -219,16 +219,19 @@ class CountTranslation(AttemptTranslation):
 
 
 async def translate(
-    terms: CallTerms, cred: Credential, call: ClientCall, plain: Callable[[], Awaitable[bytes]], *, native: bool
+    terms: CallTerms, cred: Credential, call: ClientCall, whole: Callable[[], Awaitable[bytes | None]], *, native: bool
 ) -> AttemptTranslation | None:
-    """How the call goes to this account; None where it goes up as it came. Raises `TranslationError` for what cannot
-    be carried, `BadBodyError` for what cannot be read."""
+    """How the call goes to this account; None where it goes up as it came. `whole`: the request's body, None where
+    nobody is to be asked. Raises `TranslationError` for what cannot be carried, `BadBodyError` for what cannot be
+    read."""
     if native:
-        return await _by_the_rules(terms, cred, call, plain)
+        return await _by_the_rules(terms, cred, call, whole)
     kind = upstream_kind(cred, terms.operation, terms.dialect, terms.model)
     if kind is None:
         return None
-    body = await plain()
+    body = await whole()
+    if body is None:
+        return None
     if len(body) < _IN_THREAD:
         return _translated(terms, kind, body)
     return await asyncio.to_thread(_translated, terms, kind, body)
@@ -245,14 +248,15 @@ def _translated(terms: CallTerms, kind: UpstreamKind, body: bytes) -> AttemptTra
 
 
 async def _by_the_rules(
-    terms: CallTerms, cred: Credential, call: ClientCall, plain: Callable[[], Awaitable[bytes]]
+    terms: CallTerms, cred: Credential, call: ClientCall, whole: Callable[[], Awaitable[bytes | None]]
 ) -> AttemptTranslation | None:
     backend = cred.provider is Provider.CODEX and cred.kind is not CredentialKind.API_KEY
     if not backend or terms.operation is not Operation.RESPONSES or call.websocket:
         return None
     if terms.stream and not terms.refused:
         return None  # most that stream know the rules: bytes pass as they come until they are refused
-    body = await plain()
+    body = await whole()
+    assert body is not None  # of HTTP
     changed, dropped = translation.apply_rules(body)
     return PlainClient(call, changed, dropped, stream=terms.stream) if changed is not body else None
 

@@ -72,7 +72,8 @@ class ClientTransport(Protocol):
     headers; `status` is the one it was told, 0 for none. `sent` counts the bytes handed to the client.
     """
 
-    framed: bool
+    @property
+    def framed(self) -> bool: ...
 
     @property
     def bound(self) -> str | None: ...
@@ -91,6 +92,10 @@ class ClientTransport(Protocol):
 
     async def plain(self) -> bytes:
         """The request's body, decoded. Raises `BadEncodingError`, `BodyTooLargeError`."""
+
+    async def whole(self, account: str, credential: Credential) -> bytes | None:
+        """The body with all that the connection remembers of the conversation, for an account that is asked in another
+        dialect; None where the request can be answered without asking. Raises as `plain` and `open` do."""
 
     def prepare(self, credential: Credential) -> str:
         """Makes ready to ask with this credential; the URL that is asked, "" where it is not known yet."""

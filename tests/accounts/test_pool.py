@@ -472,8 +472,9 @@ def test_proxy_and_owner_are_the_files(tmp_path: Path) -> None:
 
 def test_a_transport_or_model_it_does_not_have_is_a_reason(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"claude_a.json": key(), "openai_a.json": {"api_key": "k", "models": ["gpt-x"]}})
-    decision = pool.accounts.select(ask(websocket=True))
+    decision = pool.accounts.select(ask(websocket=True, model=""))
     assert decision.account is None and decision.refused == {Refusal.TRANSPORT: 1}
+    assert pool.accounts.select(ask(websocket=True)).account == "claude:a", "over HTTP, once the model is known"
 
     def chat(model: str) -> SelectionRequest:
         return SelectionRequest((Provider.OPENAI,), Operation.CHAT, Dialect.CHAT, model, "ann")

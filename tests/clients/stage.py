@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,11 +124,14 @@ async def _make_key(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def stage(case: Case, folder: Path, *, accounts: int = 2) -> Iterator[Stage]:
-    """A jail, fake accounts, the server in friends mode with a user's key, and a home set up for the case."""
+def stage(
+    case: Case, folder: Path, *, accounts: int = 2, only: Sequence[FakeAccount] = (), **changes: Any
+) -> Iterator[Stage]:
+    """A jail, fake accounts (of the case's provider, or `only` these), the server in friends mode with a user's key
+    and other settings as `changes` say, and a home set up for the case."""
     home = folder / "home"
-    with FakeProviders(cast(case, accounts)) as fakes:
-        settings = fake_settings(folder, fakes, pool_users=PoolUsers(admin_password="admin"), drain_s=1.0)
+    with FakeProviders(only or cast(case, accounts)) as fakes:
+        settings = fake_settings(folder, fakes, pool_users=PoolUsers(admin_password="admin"), drain_s=1.0, **changes)
         key = asyncio.run(_make_key(settings))
         case.furnish(key, home)
         logs = folder / "logs"

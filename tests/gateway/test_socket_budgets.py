@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from pool_server.core.budget import BudgetFullError, BudgetShare, ByteBudget
-from pool_server.core.settings import Budgets
+from pool_server.core.settings import Budgets, Models
 from tests.fakes import Gate, Surface, account, plays
 from tests.gateway.sockets import create, final_id, socket
 from tests.gateway.stack import ADMIN, Stack, run
@@ -104,7 +104,8 @@ def test_a_seat_is_free_again_whatever_became_of_the_handshake(
 ) -> None:
     async def test() -> None:
         held = "codex:one" if "Sec-WebSocket-Key" in headers else "claude:one"
-        async with Stack(tmp_path, [account(held)], friend_code="swim") as stack:
+        models = Models(translate=False)
+        async with Stack(tmp_path, [account(held)], friend_code="swim", models=models) as stack:
             token = await keyed(stack)
             for _ in range(3):
                 assert await _handshake(stack, token, **headers) == status

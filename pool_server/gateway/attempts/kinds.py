@@ -31,12 +31,17 @@ def answer_of(
     if translation is not None:
         dialect, operation = translation.dialect, translation.operation
 
+    def carried(stream: bool) -> Transport:
+        if x.route.websocket:
+            return Transport.WEBSOCKET
+        return Transport.SSE if stream else Transport.BUFFERED
+
     def make(stream: bool) -> RelayedAnswer:
-        x.transport = Transport.SSE if stream else Transport.BUFFERED
-        meter = dialects.meter(dialect, operation, stream=stream, retrieved=x.upcall.method in _LOOKS_UP)
+        x.transport = carried(stream)
+        meter = dialects.meter(dialect, operation, stream=stream, retrieved=x.call.method in _LOOKS_UP)
         if translation is not None:
             translation.events = stream
-            x.transport = Transport.SSE if translation.stream else Transport.BUFFERED
+            x.transport = carried(translation.stream)
             if stream and not translation.stream:
                 return FoldedAnswer(meter, account, status=status, now=now, transformer=transformer)
         if stream:

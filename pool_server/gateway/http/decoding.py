@@ -72,6 +72,7 @@ class DecodedAnswer:
         self._answer = answer
         self._inflater = Inflater(encoding)
         self.status = answer.status
+        self.headers = answer.headers
         self.fields = {name: value for name, value in answer.fields.items() if name != "content-length"}
         self.at_once: Callable[..., bool] | None = None
 
@@ -92,6 +93,12 @@ class DecodedAnswer:
 
     def close(self) -> None:
         self._answer.close()
+
+
+def decoded(answer: Answer) -> Answer | DecodedAnswer:
+    """The answer without its content coding. Raises `BadEncodingError`."""
+    encoding = coding(answer.fields)
+    return DecodedAnswer(answer, encoding) if encoding else answer
 
 
 def coding(fields: dict[str, str]) -> str:

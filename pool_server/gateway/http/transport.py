@@ -10,12 +10,11 @@ from pool_server.core.models import ClientError, Fault, UpstreamRequest
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Body
-from pool_server.gateway.http.decoding import BodyDecoder, CodingError, DecodedAnswer, coding, decoded_refusal
+from pool_server.gateway.http.decoding import BodyDecoder, CodingError, DecodedAnswer
 from pool_server.gateway.http.headers import downward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.objects import uploads
 from pool_server.gateway.transports import UpstreamAnswer, UpstreamRefusal
-from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module
 
@@ -23,7 +22,6 @@ _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Co
 
 
 _KEPT = 1 << 20  # bytes of a decoded body that are kept
-_SOON_SENT = 1 << 20  # bytes; a larger body takes its time on the way up
 
 
 class HttpTransport:
@@ -42,7 +40,7 @@ class HttpTransport:
         self._decoded_cap = decoded_cap
         self._decoded: bytes | None = None
         self._reply = reply
-        self._answer: Answer | None = None
+        self._answer: Answer | DecodedAnswer | None = None
         self._prepared: UpstreamRequest
         self._shows_limits = False  # the account's own, in its answer's headers
         self.write = reply.write
@@ -87,6 +85,9 @@ class HttpTransport:
             self._decoded = body if len(body) <= _KEPT else None
         return bytes(body)
 
+    async def whole(self, account: str, credential: Credential) -> bytes | None:
+        return await self.plain()
+
     def prepare(self, credential: Credential) -> str:
         module = provider_module(credential.provider)
         self._prepared = module.prepare(credential, self._x.call, self._x.rooms.settings)
@@ -95,39 +96,17 @@ class HttpTransport:
     async def open(
         self, account: str, credential: Credential, body: bytes | None
     ) -> UpstreamAnswer | UpstreamRefusal | Fault:
-        rooms, prepared = self._x.rooms, self._prepared
+        prepared = self._prepared
         if prepared.patch:
             body = dialects.splice(await self.plain() if body is None else body, prepared.patch)
         if body is not None:
             _declare_plain(prepared)
-        try:
-            size = self._body.size if body is None else len(body)
-            opening = rooms.upstream.open(
-                prepared,
-                self._body.payload() if body is None else body,
-                size=size,
-                proxy_url=rooms.accounts.proxy_url(account),
-                first_byte_s=rooms.settings.upstream_first_byte_s,
-            )
-            hedged = self._x.peek.stream and size <= _SOON_SENT
-            answer = await rooms.openings.watched(account, opening, self._x.another, hedged=hedged)
-        except UpstreamError as error:
-            return network_fault(str(error))
-        if 200 <= answer.status < 300:
-            self._answer = answer
+        payload, size = (self._body.payload(), self._body.size) if body is None else (body, len(body))
+        opened = await self._x.open(account, prepared, payload, size)
+        if isinstance(opened, Answer | DecodedAnswer):
+            self._answer = opened
             self._shows_limits = credential.provider is Provider.CODEX
-            encoding = coding(answer.fields)
-            try:
-                return DecodedAnswer(answer, encoding) if encoding else answer
-            except dialects.BadEncodingError:
-                answer.close()
-                return network_fault("the answer came in a content coding that was not asked for")
-        try:
-            refusal = await refusal_body(answer)
-        finally:
-            answer.close()
-        refusal = decoded_refusal(refusal, answer.fields, _KEPT)
-        return UpstreamRefusal(answer.status, answer.headers, answer.fields, refusal)
+        return opened
 
     def broke(self, error: UpstreamDisconnectedError) -> Fault:
         return network_fault(str(error) if isinstance(error, CodingError) else "the connection broke off")

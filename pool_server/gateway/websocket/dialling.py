@@ -1,4 +1,5 @@
-"""Ties a socket to an account: the upstream's own WebSocket, or the bridge over HTTP where it has none."""
+"""Ties a socket to an account: the upstream's own WebSocket, or a bridge over HTTP where it has none, with a
+translation where it speaks another dialect."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pool_server.core.models import Fault
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError
-from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, SocketLink
+from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, SocketLink, TranslatedLink
 from pool_server.providers import Credential, network_fault, provider_module
 
 _HTTP_ONLY_S = 3600.0  # how long a refused upgrade is remembered
@@ -28,6 +29,8 @@ class Dialler:
 
     async def dial(self, x: Exchange, account: str, credential: Credential) -> tuple[Link | None, Fault | None]:
         """A link to the account, or the fault that stands against it."""
+        if not x.native(credential):
+            return TranslatedLink(account), None
         settings = self._rooms.settings
         proxy_url = self._rooms.accounts.proxy_url(account)
         module = provider_module(credential.provider)

@@ -104,7 +104,8 @@ class CodexSocket(WebSocketHandler):
         if refused is not None:
             self._refuse(refused)
             return
-        assert self.link is not None
+        if self.link is None:
+            return
         assert self._shield is not None
         headers = x.rooms.view.instead(downward(self.link.handshake.items(), self._shield), x.principal)
         for name, value in headers:
@@ -148,14 +149,16 @@ class CodexSocket(WebSocketHandler):
         self.finish(body)
 
     async def _first_link(self, x: Exchange) -> ClientError | None:
-        """Ties the socket to an account before the client is accepted; the error when none can be had."""
+        """Ties the socket to an account before the client is accepted; the error when none can be had. A client that
+        names no model yet may want one that is served by translation: its turns find the account."""
         hint = self._sent.get("x-codex-routing-hint", "")
         x.peek.model = hint.partition("model=")[2].partition(";")[0].strip()
 
         async def tie(account: str, credential: Credential) -> Fault | None:
             return await self.tie(x, account, credential)
 
-        return await Pipeline(x, TurnTransport(self, x)).connect(tie)
+        error = await Pipeline(x, TurnTransport(self, x)).connect(tie)
+        return None if not x.peek.model and x.translatable() else error
 
     async def tie(self, x: Exchange, account: str, credential: Credential) -> Fault | None:
         """Ties the socket to an account with a new link; the fault that stands against it."""
@@ -320,6 +323,7 @@ class CodexSocket(WebSocketHandler):
         if not x.peek.model:
             return _bad("missing model in response.create request")
         self._model = x.peek.model
+        x.peek.stream = True
         return None
 
     def tick(self, now: float) -> None:

@@ -1,4 +1,5 @@
-"""What a client's Responses socket is tied to: one account's upstream socket, or the same account over HTTP.
+"""What a client's Responses socket is tied to: one account's upstream socket, or the same account over HTTP, in the
+client's dialect or another.
 
 Both speak frames (the JSON text of one event). A link belongs to one account for its whole life, because
 `previous_response_id`, turn state and encrypted reasoning mean nothing to another.
@@ -234,6 +235,42 @@ class HttpLink:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         self._end()
+
+
+class TranslatedLink:
+    """One socket's conversation with an account of another dialect, which the socket's transport asks over HTTP."""
+
+    lasting = False
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self.handshake: dict[str, str] = {}
+        self.talk = Conversation()
+        self._local: list[str] = []
+
+    @property
+    def remembers(self) -> bool:
+        return self.talk.known
+
+    def whole(self, frame: str | bytes) -> bytes | None:
+        """The request that the frame stands for, None for a prewarm: the answer is here. Raises as `Conversation`."""
+        body, self._local = self.talk.request(frame)
+        return body
+
+    async def send(self, frame: str | bytes) -> None:
+        """The account has been asked for the whole of it, or need not be."""
+
+    async def pass_on(self, frame: str | bytes) -> None:
+        """Over HTTP there is nobody to tell."""
+
+    async def receive(self) -> str | bytes:
+        if self._local:
+            return self._local.pop(0)
+        await asyncio.Event().wait()  # idle: nothing comes without a request
+        raise LinkClosedError
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """It is memory alone."""
 
 
 def reason_bytes(reason: str) -> bytes:

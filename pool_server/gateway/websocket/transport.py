@@ -7,14 +7,15 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pool_server import dialects
 from pool_server.core.enums import ErrorKind, FaultKind
-from pool_server.core.models import ClientError, Fault
+from pool_server.core.models import ClientError, Fault, UpstreamRequest
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.transports import LIVED_TOO_LONG, UpstreamRefusal
-from pool_server.gateway.websocket.links import Link, LinkClosedError
+from pool_server.gateway.transports import LIVED_TOO_LONG, UpstreamAnswer, UpstreamRefusal
+from pool_server.gateway.websocket.links import Link, LinkClosedError, TranslatedLink
 from pool_server.http1 import UpstreamDisconnectedError
-from pool_server.providers import Credential, Shield, network_fault
+from pool_server.providers import Credential, Shield, network_fault, provider_module
 
 RESTARTING = 1012
 _TOO_BIG = 1009
@@ -50,7 +51,6 @@ class TurnTransport:
     """`continued`: the turn goes on with a response that only the socket's own link knows. Without a frame it only
     ties the socket to an account."""
 
-    framed = True
     started = True
     status = 0
 
@@ -60,7 +60,13 @@ class TurnTransport:
         self._frame = frame
         self._continued = continued
         self._closed: LinkClosedError | None = None  # how the upstream ended the turn
+        self._translated: TranslatedLink | None = None  # what the turn goes over, if to another dialect
+        self._prepared: UpstreamRequest
         self.sent = 0
+
+    @property
+    def framed(self) -> bool:
+        return self._x.translation is None
 
     @property
     def closed(self) -> bool:
@@ -78,15 +84,41 @@ class TurnTransport:
     async def plain(self) -> bytes:
         return self._frame.encode() if isinstance(self._frame, str) else self._frame
 
+    async def whole(self, account: str, credential: Credential) -> bytes | None:
+        link = self._socket.link
+        if not self._socket.tied_to(account) or not isinstance(link, TranslatedLink):
+            await self._socket.tie(self._x, account, credential)
+            link = self._socket.link
+        assert isinstance(link, TranslatedLink)
+        self._translated = link
+        return link.whole(self._frame)
+
     def prepare(self, credential: Credential) -> str:
         """A link that is there already is asked without more ado."""
-        return ""
+        if self._x.translation is None:
+            return ""
+        self._prepared = provider_module(credential.provider).prepare(credential, self._x.call, self._x.rooms.settings)
+        return self._prepared.url
 
-    async def open(self, account: str, credential: Credential, body: bytes | None) -> Turn | UpstreamRefusal | Fault:
+    async def open(
+        self, account: str, credential: Credential, body: bytes | None
+    ) -> UpstreamAnswer | UpstreamRefusal | Fault:
+        if self._x.translation is not None:
+            return await self._open_translated(account, body or b"")
+        return await self._open_link(account, credential, body)
+
+    async def _open_translated(self, account: str, body: bytes) -> UpstreamAnswer | UpstreamRefusal | Fault:
+        if self._prepared.patch:
+            body = dialects.splice(body, self._prepared.patch)
+        return await self._x.open(account, self._prepared, body, len(body))
+
+    async def _open_link(
+        self, account: str, credential: Credential, body: bytes | None
+    ) -> Turn | UpstreamRefusal | Fault:
         frame: Piece = self._frame
         if body is not None:
             frame = body.decode() if isinstance(frame, str) else body
-        kept = self._socket.tied_to(account)
+        kept = self._socket.tied_to(account) and isinstance(self._socket.link, TranslatedLink) == bool(self._translated)
         if not kept:
             fault = await self._socket.tie(self._x, account, credential)
             if fault is not None:
@@ -104,7 +136,8 @@ class TurnTransport:
         return turn
 
     def broke(self, error: UpstreamDisconnectedError) -> Fault:
-        assert isinstance(error, LinkClosedError)
+        if not isinstance(error, LinkClosedError):
+            return network_fault("the connection broke off")
         self._closed = error
         if error.code == _TOO_BIG:
             message = "a frame was too large for the provider or the pool"
@@ -113,6 +146,7 @@ class TurnTransport:
         return msgspec.structs.replace(fault, code=LIVED_TOO_LONG) if error.stale else fault
 
     def drop(self) -> None:
+        self._translated = None
         self._socket.drop_link()
 
     # -- down
@@ -125,7 +159,16 @@ class TurnTransport:
 
     def write(self, piece: Piece) -> Awaitable[None] | None:
         self.sent += len(piece)
-        return self._socket.send_frame(piece)
+        if self._x.translation is None or self._translated is None:
+            return self._socket.send_frame(piece)
+        assert isinstance(piece, bytes)
+        talk, behind = self._translated.talk, None
+        frames = talk.feed(piece)
+        if talk.finished and talk.known:  # before the client can go on from it
+            self._x.continuity.own(self._translated.account, "response", talk.response_id)
+        for frame in frames:
+            behind = self._socket.send_frame(frame)
+        return behind
 
     def keep_alive(self) -> None:
         self._socket.send_frame(_KEEPALIVE)
@@ -149,7 +192,9 @@ class TurnTransport:
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
         frame = {"type": "error", "status": refusal.status, "error": error}
-        await _waited(self.write(msgspec.json.encode(frame).decode()))
+        text = msgspec.json.encode(frame).decode()
+        self.sent += len(text)
+        await _waited(self._socket.send_frame(text))
 
     async def tell(self, error: ClientError) -> None:
         resend = error.kind is ErrorKind.CONTINUATION
