@@ -161,9 +161,6 @@ def test_a_stream_of_unusual_silence_is_given_up_on_a_host_that_lives(monkeypatc
     for name, value in (("SILENT_S", 0.0), ("TICK_S", 0.001), ("HEDGE_LEAST_S", 0.005)):
         monkeypatch.setattr(openings, name, value)
 
-    async def soon() -> str:
-        return "soon"
-
     async def test() -> None:
         watch = Openings(FakeAccounts(alive=True))  # type: ignore[arg-type]
         for _ in range(openings.LEAST_SEEN):
@@ -174,6 +171,55 @@ def test_a_stream_of_unusual_silence_is_given_up_on_a_host_that_lives(monkeypatc
         assert not (await asyncio.wait({large}, timeout=0.05))[0], "what is buffered or large takes its time"
         large.cancel()
         await asyncio.wait({large})
+        await watch.close()
+
+    asyncio.run(asyncio.wait_for(test(), 10))
+
+
+async def soon() -> str:
+    return "soon"
+
+
+@pytest.mark.parametrize("hedged", [True, False], ids=["stream", "buffered"])
+@pytest.mark.parametrize("answers_before", [1, openings.LEAST_SEEN])
+def test_an_answer_before_the_request_is_no_sign_of_life_for_it(
+    monkeypatch: pytest.MonkeyPatch, hedged: bool, answers_before: int
+) -> None:
+    """The host answered a moment ago and hangs since."""
+    monkeypatch.setattr(openings, "SILENT_S", 0.02)
+    monkeypatch.setattr(openings, "TICK_S", 0.001)
+
+    async def test() -> None:
+        watch = Openings(FakeAccounts(alive=False))  # type: ignore[arg-type]
+        for _ in range(answers_before):
+            await watch.watched("a1", soon(), lambda: "b", hedged=True)
+        with pytest.raises(UpstreamError):
+            await watch.watched("a1", never(), lambda: "b", hedged=hedged)
+        await watch.close()
+
+    asyncio.run(asyncio.wait_for(test(), 10))
+
+
+@pytest.mark.parametrize("free_at_first", [True, False])
+@pytest.mark.parametrize("hedged", [True, False], ids=["stream", "buffered"])
+def test_a_host_is_looked_after_again_while_it_thinks(
+    monkeypatch: pytest.MonkeyPatch, hedged: bool, free_at_first: bool
+) -> None:
+    """It lives at first, or no other account is free at first."""
+    for name, value in (("SILENT_S", 0.0), ("TICK_S", 0.001), ("ALIVE_S", 0.005)):
+        monkeypatch.setattr(openings, name, value)
+
+    async def test() -> None:
+        accounts, free = FakeAccounts(alive=free_at_first), [free_at_first]
+        watch = Openings(accounts)  # type: ignore[arg-type]
+        another = lambda: "b" if free[0] else None  # noqa: E731
+        waiting = asyncio.create_task(watch.watched("a1", never(), another, hedged=hedged))
+        while accounts.checks < 2:
+            await asyncio.sleep(0.001)
+        assert not waiting.done()
+        accounts.alive, free[0] = False, True
+        with pytest.raises(UpstreamError):
+            await waiting
         await watch.close()
 
     asyncio.run(asyncio.wait_for(test(), 10))

@@ -2,8 +2,9 @@
 
 A request to a silent host is not left to wait for minutes. After most of a second without a sign of life a cheap call
 of the account's own is made to the same host: where that says nothing either, the host is dead and the request goes
-to another account at once. A host that lives may think; only a stream that takes three times as long as nearly all
-others did is given up for another account. Where no other account is free the request waits on.
+to another account at once. A host that lives may think, and is looked after again: 5 s after the request began, then
+10, 20, 40 … Only a stream that takes three times as long as nearly all others did is given up on a host that lives.
+Where no other account is free the request waits on.
 
 Waiting requests share one timer, so that each costs two dictionary writes.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
 from pool_server.accounts import Accounts
@@ -20,7 +22,7 @@ from pool_server.gateway.upstream import UpstreamError
 
 SILENT_S = 0.75  # without a sign of life, before the host is asked for one …
 CHECK_S = 0.8  # … and so long it has to give it
-ALIVE_S = 5.0  # a sign of life holds so long
+ALIVE_S = 5.0  # a sign of life holds so long, for requests that were under way when it came
 TICK_S = 0.1
 SEEN = 128  # streams' waits for their headers, kept for each host …
 LEAST_SEEN = 64  # … and so many are needed to know what is usual
@@ -32,9 +34,10 @@ Another = Callable[[], str | None]
 
 class Opening:
     """One request that waits for the beginning of its answer. `another` names an account that could serve instead, None
-    when there is none. `hedged`: it may be given up on a host that lives."""
+    when there is none. `hedged`: it may be given up on a host that lives, at `unusual_at`. `look_at`: when its host is
+    looked after (again). Times are the event loop's."""
 
-    __slots__ = ("account", "another", "given_up", "hedged", "limit", "since", "way")
+    __slots__ = ("account", "another", "given_up", "hedged", "limit", "look_at", "since", "unusual_at", "way")
 
     def __init__(self, account: str, way: str, another: Another, hedged: bool, since: float) -> None:
         self.account = account
@@ -42,6 +45,8 @@ class Opening:
         self.another = another
         self.hedged = hedged
         self.since = since
+        self.look_at = since + SILENT_S
+        self.unusual_at = inf
         self.given_up = False
         self.limit: asyncio.Timeout | None = None
 
@@ -70,7 +75,7 @@ class Openings:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._young: dict[Opening, None] = {}  # oldest first
-        self._thinking: dict[Opening, float] = {}  # their hosts live; until when they are left to think
+        self._thinking: dict[Opening, None] = {}  # looked after before, left to wait on
         self._ways: dict[str, WayWatch] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -111,22 +116,30 @@ class Openings:
         loop = asyncio.get_running_loop()
         now, self._timer = loop.time(), None
         for waiting in list(self._young):
-            if now - waiting.since < SILENT_S:
+            if now < waiting.look_at:
                 break
             del self._young[waiting]
             self._doubt(waiting, now)
-        for waiting in [w for w, until in self._thinking.items() if now >= until]:
-            del self._thinking[waiting]
-            if waiting.another() is not None:
+        for waiting in [w for w in self._thinking if now >= w.look_at or now >= w.unusual_at]:
+            if now >= waiting.unusual_at and waiting.another() is not None:
+                del self._thinking[waiting]
                 self._accounts.hosts.unreached(waiting.account)
                 self._give_up(waiting)
-        if self._young or self._thinking:
-            self._timer = loop.call_later(TICK_S, self._tick)
+            elif now >= waiting.look_at:
+                del self._thinking[waiting]
+                self._doubt(waiting, now)
+            else:
+                waiting.unusual_at = inf
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._timer is None and (self._young or self._thinking):
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _doubt(self, waiting: Opening, now: float) -> None:
         """Nothing came yet: does the host live?"""
         watch = self._ways.setdefault(waiting.way, WayWatch())
-        if now - watch.heard < ALIVE_S and watch.heard > waiting.since - SILENT_S:
+        if now - watch.heard < ALIVE_S and watch.heard >= waiting.since:
             self._let_think(waiting, watch)
             return
         watch.suspects.append(waiting)
@@ -134,11 +147,15 @@ class Openings:
             watch.check = asyncio.get_running_loop().create_task(self._check(waiting.account, watch))
 
     def _let_think(self, waiting: Opening, watch: WayWatch) -> None:
+        if waiting.limit is None:
+            return  # it is over
+        now = asyncio.get_running_loop().time()
+        waiting.look_at = waiting.since + max(ALIVE_S, 2 * (now - waiting.since))
         unusual = watch.unusual() if waiting.hedged else None
         if unusual is not None:
-            self._thinking[waiting] = waiting.since + unusual
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+            waiting.unusual_at = max(waiting.since + unusual, now)
+        self._thinking[waiting] = None
+        self._go_on()
 
     async def _check(self, account: str, watch: WayWatch) -> None:
         try:
@@ -148,14 +165,19 @@ class Openings:
         suspects, watch.suspects = watch.suspects, []
         if alive:
             watch.heard = asyncio.get_running_loop().time()
-            for waiting in suspects:
-                self._let_think(waiting, watch)
-            return
-        self._accounts.hosts.unreached(account, dead=True)
+        else:
+            self._accounts.hosts.unreached(account, dead=True)
         for waiting in suspects:
-            other = waiting.another()
-            if other is not None and self._accounts.hosts.way(other) != waiting.way:
-                self._give_up(waiting)
+            if alive or not self._leave(waiting):
+                self._let_think(waiting, watch)
+
+    def _leave(self, waiting: Opening) -> bool:
+        """Give a request to a dead host up if an account behind another way is free."""
+        other = waiting.another() if waiting.limit is not None else None
+        if other is None or self._accounts.hosts.way(other) == waiting.way:
+            return False
+        self._give_up(waiting)
+        return True
 
     def _give_up(self, waiting: Opening) -> None:
         if waiting.limit is not None and not waiting.given_up:
