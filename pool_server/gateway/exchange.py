@@ -339,7 +339,7 @@ class Exchange:
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
         """After a 401: the account's new credential, None when it cannot be refreshed or is not what was refused."""
-        if await self.rooms.accounts.own_calls.valid(account, FaultKind.AUTH):
+        if await self.rooms.accounts.own_calls.valid(account, FaultKind.AUTH, failed.fingerprint):
             return None
         try:
             return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")

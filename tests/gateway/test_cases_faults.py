@@ -156,6 +156,26 @@ def test_a_client_that_leaves_while_a_refresh_is_under_way_loses_no_token(tmp_pa
     run(test)
 
 
+@pytest.mark.parametrize("provider", ["codex", "claude"])
+def test_a_token_that_was_replaced_while_the_request_was_up_is_tried_anew(tmp_path: Path, provider: str) -> None:
+    """What the new token is worth says nothing of the one that was refused."""
+    path, body = {"codex": ("/v1/responses", responses()), "claude": ("/v1/messages", messages())}[provider]
+
+    async def test() -> None:
+        gate = Gate()
+        one = account(f"{provider}:one")
+        async with Stack(tmp_path, [one]) as stack:
+            stack.fakes.then(one.id, faults.unauthorized().but(gate=gate))
+            asked = asyncio.create_task(stack.post(path, body))
+            await gate.reached()
+            await stack.accounts.refresh(one.id, one.access)
+            gate.open()
+            assert (await asked)[0] == 200
+            assert one.generation == 1
+
+    run(test)
+
+
 def test_a_hang_up_after_the_end_was_released_is_success(tmp_path: Path) -> None:
     async def test() -> None:
         gate = Gate()

@@ -16,7 +16,7 @@ from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import OF_ACCOUNT, Fault
 from pool_server.core.settings import Settings
-from pool_server.providers import provider_module
+from pool_server.providers import Credential, provider_module
 
 CALL_S = 10.0  # the longest an own call may take
 VALID_S = 60.0  # a good answer holds so long: one client's refused requests make no call each
@@ -61,17 +61,21 @@ class Verifier:
         self._calls: dict[tuple[str, str], asyncio.Task[Fault | None]] = {}
         self._doubts: dict[asyncio.Task[None], str] = {}
 
-    async def verdict(self, account_id: str, kind: FaultKind) -> tuple[CallVerdict, Fault | None]:
-        """What the account's own call says of a refusal of this kind; the fault where it is refused too."""
+    async def verdict(self, account_id: str, kind: FaultKind, token: str) -> tuple[CallVerdict, Fault | None]:
+        """What the account's own call says of a refusal of this kind; the fault where it is refused too.
+
+        `token` is the fingerprint of the credential that was refused: what one that came after it is worth says
+        nothing of it.
+        """
         item = self._vault.items.get(account_id)
-        if item is None:
+        if item is None or item.credential.fingerprint != token:
             return CallVerdict.UNKNOWN, None
-        key = (account_id, item.credential.fingerprint)
+        key = (account_id, token)
         if self._clock() - self._valid.get(key, -VALID_S) < VALID_S:
             return CallVerdict.VALID, None
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = asyncio.create_task(self._call(account_id))
+            call = self._calls[key] = asyncio.create_task(self._call(account_id, item.credential))
             call.add_done_callback(lambda _: self._calls.pop(key, None))
         fault = await asyncio.shield(call)
         if fault is None:
@@ -81,9 +85,10 @@ class Verifier:
             return CallVerdict.VALID, None
         return (CallVerdict.REFUSED if fault.kind in _ALIKE.get(kind, ()) else CallVerdict.UNKNOWN), fault
 
-    async def valid(self, account_id: str, kind: FaultKind) -> bool:
-        """Does the account's own call succeed, although a request was refused with this kind of fault?"""
-        said, _ = await self.verdict(account_id, kind)
+    async def valid(self, account_id: str, kind: FaultKind, token: str) -> bool:
+        """Does the account's own call succeed, although a request with the credential of this fingerprint was refused
+        with this kind of fault?"""
+        said, _ = await self.verdict(account_id, kind, token)
         return said is CallVerdict.VALID
 
     async def answers(self, account_id: str, within_s: float) -> bool:
@@ -96,10 +101,9 @@ class Verifier:
         answer = await self._send(msgspec.structs.replace(request, timeout_s=within_s))
         return answer.status != 0
 
-    async def _call(self, account_id: str) -> Fault | None:
+    async def _call(self, account_id: str, credential: Credential) -> Fault | None:
         """The fault of the account's own call; None when it was answered."""
-        item = self._vault.items[account_id]
-        module, credential = provider_module(item.found.provider), item.credential
+        module = provider_module(credential.provider)
         request = module.test_request(credential, self._settings())
         request = self._vault.bounded(account_id, request, self._settings())
         answer = await self._send(msgspec.structs.replace(request, timeout_s=CALL_S))
@@ -123,7 +127,7 @@ class Verifier:
             task.cancel()
 
     async def _settle(self, account_id: str, fault: Fault, token: str, since: float) -> None:
-        said, own = await self.verdict(account_id, fault.kind)
+        said, own = await self.verdict(account_id, fault.kind, token)
         if said is not CallVerdict.REFUSED or own is None or self._served_at(account_id) >= since:
             return
         if own.kind in (FaultKind.SUSPENDED, FaultKind.NEEDS_USER):

@@ -66,11 +66,13 @@ class Refusals:
         asked = any(EVIDENCE[fault.kind].account is Confirm.OWN_CALL for fault, _ in self._doubts.values())
         if asked:
             await self._accounts.own_calls.settled(_SETTLED_S)
-        for account, (fault, _) in self._doubts.items():
+        for account, (fault, token) in self._doubts.items():
             evidence = EVIDENCE[fault.kind]
             if evidence.next is not NextStep.SECOND_OPINION:
                 continue
-            if evidence.account is not Confirm.OWN_CALL or await self._accounts.own_calls.valid(account, fault.kind):
+            if evidence.account is not Confirm.OWN_CALL or await self._accounts.own_calls.valid(
+                account, fault.kind, token
+            ):
                 self._own = fault
         return asked
 
