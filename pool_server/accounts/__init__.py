@@ -15,7 +15,7 @@ from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import ReloadReport
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.accounts.selection import affinity
-from pool_server.accounts.selection.candidates import Candidate
+from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.service import Accounts
 from pool_server.accounts.translated import serves_natively, upstream_kind

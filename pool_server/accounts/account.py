@@ -1,60 +1,44 @@
-"""One account as the choice sees it: what its file says, what the pool learnt, what is under way."""
+"""One account in memory: its credential and options as the file has them, what was learnt, what is in flight."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
+from pool_server.accounts.credentials.files import Options
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.core.enums import AccountState, CredentialKind, Dialect, Provider
+from pool_server.core.enums import AccountState
+from pool_server.providers import Credential
 
-
-class AccountFacts(msgspec.Struct, frozen=True):
-    """What the credential file says, without anything secret.
-
-    `cohort` holds everything a provider looks at to tell which models and operations an account serves: accounts
-    with equal cohorts are alike for that question. In the dialects `guessed` it is asked only where no other
-    account serves them. `reserve` (0–1) is the share of room kept for `owner`, `people` who may use it, the owner
-    among them; None = everybody. `way` is the host its calls go to and the proxy they go over. `expires_at` (unix
-    seconds) is the access token's end. `priority`: lower goes first. `weight` > 0.
-    """
-
-    id: str
-    provider: Provider
-    kind: CredentialKind = CredentialKind.OAUTH
-    cohort: tuple[Any, ...] = ()
-    guessed: tuple[Dialect, ...] = ()
-    plan: str = ""
-    label: str = ""
-    owner: str = ""
-    reserve: float = 0.0
-    people: frozenset[str] | None = None
-    priority: int = 100
-    weight: float = 1.0
-    disabled: bool = False
-    proxy_url: str | None = None
-    way: str = ""
-    expires_at: float | None = None
-    can_refresh: bool = False
+NO_OPTIONS = Options()
 
 
 class Account:
-    """One account in memory. `local` counts this process's exchanges under way, `elsewhere` other workers'.
+    """One account. Its order of choice is kept by the selection index, its file by the credential store.
 
-    `turn` is the account's place in a weighted round (the lower the sooner), `refresh_retry_at` until when its
-    token cannot be refreshed, `refused_until` until when it serves nobody because its token was refused and there is
-    no other one yet, `rated_at` when it was last placed in the view, `served_at` when it last answered here,
-    `unreachable_until` until when the way to its provider is set aside.
+    `owner` is the id of the user the file's owner stands for, `people` are the ids of those who may use the account,
+    the owner among them (None = everybody), `refreshable` says whether its token can be refreshed under the present
+    settings, `way` names the host its calls go to and the proxy they go over. `local` counts this process's exchanges
+    in flight, `elsewhere` other workers'. `turn` is the account's place in a weighted round (the lower the sooner).
+
+    Times are unix seconds: `refresh_retry_at` until when its token cannot be refreshed, `refused_until` until when it
+    serves nobody because its token was refused and there is no other one yet, `rated_at` when it was last rated,
+    `served_at` when it last answered here, `unreachable_until` until when the way to its provider is set aside.
     """
 
     __slots__ = (
-        "elsewhere", "facts", "live", "local", "rated_at", "refresh_retry_at", "refused_until", "served_at", "turn",
-        "unreachable_until", "version",
+        "credential", "elsewhere", "id", "live", "local", "options", "owner", "people", "provider", "rated_at",
+        "refresh_retry_at", "refreshable", "refused_until", "served_at", "turn", "unreachable_until", "version", "way",
     )  # fmt: skip
 
-    def __init__(self, facts: AccountFacts, live: AccountHealth | None = None) -> None:
-        self.facts = facts
+    def __init__(
+        self, credential: Credential, options: Options = NO_OPTIONS, live: AccountHealth | None = None
+    ) -> None:
+        self.id = credential.account
+        self.provider = credential.provider
+        self.credential = credential
+        self.options = options
+        self.owner = options.owner
+        self.refreshable = False
+        self.people: frozenset[str] | None = None
+        self.way = ""
         self.live = live if live is not None else AccountHealth()
         self.version = 0
         self.local = 0
@@ -73,4 +57,4 @@ class Account:
     @property
     def state(self) -> AccountState:
         """The state people see: the operator's DISABLED over what was learnt."""
-        return AccountState.DISABLED if self.facts.disabled else self.live.state
+        return AccountState.DISABLED if self.options.disabled else self.live.state

@@ -129,7 +129,7 @@ class Background:
 
     def _refresh_at(self, account_id: str) -> float | None:
         account = self.roster.account(account_id)
-        if not account.facts.can_refresh:
+        if not account.refreshable:
             return None
         cred = self.roster.vault.items[account_id].credential
         due = provider_module(cred.provider).refresh_due_at(cred, now=self.roster.clock())

@@ -6,25 +6,27 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.account import Account
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.selection.candidates import RETURNING, Candidate
+from pool_server.accounts.selection.candidates import RETURNING
+from pool_server.accounts.selection.score import Candidate
 from pool_server.core.enums import AccountState, Provider, Refusal
 from pool_server.core.models import WindowObservation
 
 
 def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
     """One account. Times are unix seconds, `latency_ms` milliseconds, percentages 0 to 100 and more."""
-    facts, live, state = account.facts, account.live, account.state
+    credential, options, live, state = account.credential, account.options, account.live, account.state
+    score, terms = standing.shown()
     ready = state is AccountState.READY
     return {
-        "id": facts.id,
-        "provider": str(facts.provider),
-        "kind": str(facts.kind),
-        "plan": facts.plan,
-        "label": facts.label,
+        "id": account.id,
+        "provider": str(account.provider),
+        "kind": str(credential.kind),
+        "plan": credential.plan,
+        "label": options.label,
         "state": str(state),
         "reason": None if ready else str(live.event),
         "message": "" if ready else live.reason,
@@ -39,32 +41,33 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
             > now
         ],
         "in_flight": account.in_flight,
-        "expires_at": facts.expires_at,
-        "can_refresh": facts.can_refresh,
+        "expires_at": credential.expires_at,
+        "can_refresh": account.refreshable,
         "last_fault": _fault_row(live),
         "latency_ms": None if live.latency is None else round(live.latency * 1000),
-        "priority": facts.priority,
-        "weight": facts.weight,
-        "owner": facts.owner,
-        "reserve": facts.reserve,
-        "disabled": facts.disabled,
-        "score": standing.score,
-        "terms": standing.terms,
+        "priority": options.priority,
+        "weight": options.weight,
+        "owner": account.owner,
+        "reserve": options.reserve,
+        "disabled": options.disabled,
+        "score": score,
+        "terms": terms,
         "refusal": str(standing.refusal) if standing.refusal else None,
         "until": standing.until,
     }  # fmt: skip
 
 
-def standing_row(facts: AccountFacts, refusal: Refusal | None, standing: Candidate) -> dict[str, Any]:
+def standing_row(account: Account, refusal: Refusal | None, standing: Candidate) -> dict[str, Any]:
     """Would this account be chosen now, and why or why not."""
+    score, terms = standing.shown()
     return {
-        "account": facts.id,
+        "account": account.id,
         "eligible": refusal is None,
         "refusal": str(refusal) if refusal else None,
         "until": standing.until,
-        "score": standing.score,
-        "terms": standing.terms,
-        "priority": facts.priority,
+        "score": score,
+        "terms": terms,
+        "priority": account.options.priority,
     }
 
 
@@ -136,7 +139,7 @@ def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list
     sums: dict[tuple[int, str], _Sum] = {}
     rooms: list[float] = []
     for account in accounts:
-        if account.facts.disabled or account.live.state in _DEAD:
+        if account.options.disabled or account.live.state in _DEAD:
             continue
         most = -1.0
         for w in account.live.windows.values():

@@ -8,7 +8,7 @@ from typing import Any
 
 from pool_server.accounts import describe
 from pool_server.accounts.account import Account
-from pool_server.accounts.selection.candidates import Candidate
+from pool_server.accounts.selection.score import Candidate
 from pool_server.core.enums import Provider
 
 MOST_LOOKED_AT = 64  # accounts of a cohort; a pool with more has its mean estimated from as many
@@ -22,6 +22,6 @@ def sample(accounts: Collection[Account]) -> list[Account]:
 
 def glance(provider: Provider, accounts: list[Account], now: float) -> tuple[float | None, list[dict[str, Any]]]:
     """(percent of room left, windows) as in `Accounts.summary()`, without the rest of its row."""
-    standings = [Candidate(account.facts.id) for account in accounts]
+    standings = [Candidate(account.id) for account in accounts]
     row = describe.provider_row(provider, accounts, standings, now)
     return row["room_percent"], row["windows"]

@@ -21,6 +21,7 @@ from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.translated import serves_natively, upstream_kind
 from pool_server.core.enums import AccountState, Provider, Refusal
+from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
@@ -57,7 +58,7 @@ class Registry:
         self.view = SelectionIndex(
             strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family
         )
-        self.view.on_settled = lambda account: self.changed(account.facts.id)
+        self.view.on_settled = lambda account: self.changed(account.id)
         self._rng = rng
         self._busy_elsewhere: set[str] = set()
         self._gone: dict[str, Account] = {}  # removed while exchanges were under way
@@ -139,17 +140,29 @@ class Registry:
 
     def renew(self, account_id: str, before: Credential | None) -> None:
         """Bring an account in line with its file. `before` is the credential it had, None when it is new here."""
-        facts = self.vault.facts(account_id, self.settings)
+        item = self.vault.items[account_id]
         account = self.view.accounts.get(account_id)
         if account is None:
-            account = self._gone.pop(account_id, None) or Account(facts, AccountHealth(jitter=self._rng.random()))
+            account = self._gone.pop(account_id, None) or Account(
+                item.credential, item.options, AccountHealth(jitter=self._rng.random())
+            )
             self.shared.load(account)
-        account.facts = facts
+        self._take_file(account)
         account.refresh_retry_at = account.refused_until = 0.0
         self.view.put(account)
-        credential = self.vault.items[account_id].credential
-        if self._signed_in(account, before, credential):
+        if self._signed_in(account, before, item.credential):
             self.update(account_id, lambda live: learning.new_login(live, self.clock()))
+
+    def _take_file(self, account: Account) -> None:
+        """Bring an account in line with what the store has of its file."""
+        item = self.vault.items[account.id]
+        account.credential, account.options = item.credential, item.options
+        account.owner = self.vault.owner_of(account.id)
+        account.people = self.vault.people_of(account.id)
+        credential, module = item.credential, provider_module(account.provider)
+        addresses = module.addresses(credential, self.settings)
+        account.way = f"{origin(addresses[0]) if addresses else account.provider.value} {item.options.proxy_url or ''}"
+        account.refreshable = credential.can_refresh and module.refresh_request(credential, self.settings) is not None
 
     def _signed_in(self, account: Account, before: Credential | None, now: Credential) -> bool:
         """Did somebody else than the pool bring another credential?"""
@@ -189,8 +202,8 @@ class Registry:
         """Bring the owners of accounts in line with who is in the pool now."""
         for account_id, item in self.vault.items.items():
             account = self.view.accounts.get(account_id) if item.options.owner else None
-            if account is not None and account.facts.owner != self.vault.owner_of(account_id):
-                account.facts = self.vault.facts(account_id, self.settings)
+            if account is not None and account.owner != self.vault.owner_of(account_id):
+                self._take_file(account)
                 self.view.put(account)
 
     def update(self, account_id: str, change: Callable[[AccountHealth], bool]) -> bool:
@@ -266,7 +279,7 @@ class Registry:
 
     def _fit(self, account: Account, need: Need) -> Refusal | None:
         """Why this kind of account cannot serve the need, None when it can."""
-        cred = self.vault.items[account.facts.id].credential
+        cred = self.vault.items[account.id].credential
         module = provider_module(cred.provider)
         if need.websocket and not need.model and not module.websocket(cred):
             return Refusal.TRANSPORT  # a socket nobody has said anything on is tied to a vendor's own
@@ -282,7 +295,7 @@ class Registry:
 
     def _translated(self, account: Account, need: Need) -> bool:
         """Whether this kind of account serves the need in another dialect only."""
-        cred = self.vault.items[account.facts.id].credential
+        cred = self.vault.items[account.id].credential
         if not self.settings.models.translate or self._natively(cred, need):
             return False
         return upstream_kind(cred, need.operation, need.dialect, need.model) is not None

@@ -64,7 +64,7 @@ class Replication:
 
     def load(self, account: Account) -> bool:
         """Take an account's record from the store; False when there is none."""
-        raw = self._store.get(LIVE, account.facts.id.encode())
+        raw = self._store.get(LIVE, account.id.encode())
         live = _read(raw)
         if live is None:
             return False
@@ -74,7 +74,7 @@ class Replication:
     def update(self, account: Account, change: Callable[[AccountHealth], bool]) -> bool:
         """Change an account's record through; True (and written) when `change` says that it changed anything. It may
         be asked twice: most often nothing changes, and then no worker has to wait for another's transaction."""
-        key = account.facts.id.encode()
+        key = account.id.encode()
         if self.many and not self._store.owes(LIVE, key):
             live = _read(self._store.get(LIVE, key))
             if live is not None and not change(live):
@@ -91,20 +91,20 @@ class Replication:
         changed = change(account.live)
         if changed:
             self._store.put(LIVE, key, _encode(account.live))
-            self.announce(StateChange.LIVE, account.facts.id)
+            self.announce(StateChange.LIVE, account.id)
         return changed
 
     def _update(
         self, txn: Txn, account: Account, change: Callable[[AccountHealth], bool]
     ) -> tuple[AccountHealth, bool, int]:
         """(the record, whether it changed, the number of its log entry or 0)"""
-        key = account.facts.id.encode()
+        key = account.id.encode()
         raw = txn.get(LIVE, key)
         live = _read(raw if raw is not None else _encode(account.live)) or AccountHealth()
         changed, number = change(live), 0
         if changed or raw is None:
             txn.put(LIVE, key, _encode(live))
-            number = self._log(txn, StateChange.LIVE, account.facts.id)
+            number = self._log(txn, StateChange.LIVE, account.id)
         return live, changed, number
 
     def _log(self, txn: Txn, change: StateChange, account_id: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts import describe, headroom
-from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.account import Account
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
 from pool_server.accounts.credentials.escrow import Escrow
@@ -23,8 +23,9 @@ from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.affinity import Pins
-from pool_server.accounts.selection.candidates import Candidate, Need
+from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.hosts import Hosts
+from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
@@ -168,8 +169,8 @@ class Accounts:
         )
 
     def _return_answered(self, account: Account, ask: SelectionRequest, now: float) -> None:
-        scopes = self._view.scopes(account.facts.provider, ask.model, ask.operation)
-        self._roster.update(account.facts.id, lambda known: state.return_answered(known, scopes, now))
+        scopes = self._view.scopes(account.provider, ask.model, ask.operation)
+        self._roster.update(account.id, lambda known: state.return_answered(known, scopes, now))
         self._waiting.wake()
 
     def begin(self, account_id: str, model: str, operation: Operation) -> None:
@@ -183,7 +184,7 @@ class Accounts:
         self.hosts.begun(account)
         if not account.live.rests:
             return
-        scopes = self._view.scopes(account.facts.provider, model, operation)
+        scopes = self._view.scopes(account.provider, model, operation)
         if returns.just_back(account, now):
             self._roster.update(account_id, lambda known: state.return_begun(known, scopes, now))
         found = probing.resting(account.live, scopes, now)
@@ -240,7 +241,7 @@ class Accounts:
     def owned(self, providers: Iterable[Provider]) -> list[tuple[str, str]]:
         """(account, owner) of the accounts of these providers that have one."""
         accounts = self._view.accounts.values()
-        return [(a.facts.id, a.facts.owner) for a in accounts if a.facts.owner and a.facts.provider in providers]
+        return [(a.id, a.owner) for a in accounts if a.owner and a.provider in providers]
 
     async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
         """A credential other than the one whose token (or its fingerprint) was refused; see `Refresher.refresh`.
@@ -288,7 +289,7 @@ class Accounts:
         account = self._view.accounts.get(account_id)
         if account is None:
             return
-        now, provider = self._clock(), account.facts.provider
+        now, provider = self._clock(), account.provider
         account.served_at = now
 
         def learnt(known: state.AccountHealth) -> bool:
@@ -367,7 +368,7 @@ class Accounts:
         return self._row(self._roster.account(account_id), now)
 
     def _row(self, account: Account, now: float) -> dict[str, Any]:
-        account_id = account.facts.id
+        account_id = account.id
         row = describe.account_row(account, now, returns.standing(self._view, account, (), now))
         proxy = self._roster.vault.items[account_id].options.proxy_url
         row["proxy"] = host_of(proxy) if proxy else ""
@@ -407,24 +408,24 @@ class Accounts:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
         not."""
         now = self._now()
-        rows: list[tuple[Refusal | None, AccountFacts, Candidate]] = []
+        rows: list[tuple[Refusal | None, Account, Candidate]] = []
         for account in self._view.accounts.values():
-            provider = account.facts.provider
+            provider = account.provider
             scopes = self._view.scopes(provider, ask.model, ask.operation) if ask is not None else ()
             standing = returns.standing(self._view, account, scopes, now)
             refusal = standing.refusal
             if ask is not None:
                 refusal = self._unfit(account, ask) or refusal
-            rows.append((refusal, account.facts, standing))
-        rows.sort(key=lambda r: (r[0] is not None, r[1].priority, -(r[2].score or 0.0), r[1].id))
-        return [describe.standing_row(facts, refusal, standing) for refusal, facts, standing in rows]
+            rows.append((refusal, account, standing))
+        rows.sort(key=lambda r: (r[0] is not None, r[1].options.priority, -(r[2].score or 0.0), r[1].id))
+        return [describe.standing_row(account, refusal, standing) for refusal, account, standing in rows]
 
     def _unfit(self, account: Account, ask: SelectionRequest) -> Refusal | None:
-        if account.facts.provider not in ask.providers:
+        if account.provider not in ask.providers:
             return Refusal.PROVIDER
-        if ask.forced is not None and ask.forced != account.facts.id:
+        if ask.forced is not None and ask.forced != account.id:
             return Refusal.NOT_FORCED
-        cohort = self._view.cohort_of(account.facts.id)
+        cohort = self._view.cohort_of(account.id)
         if cohort.people is not None and ask.user not in cohort.people:
             return Refusal.NOT_SHARED
         return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect))
@@ -462,7 +463,7 @@ class Accounts:
         """(account id, state) of some accounts of every kind; all of them in a usual pool, see `room`."""
         self._now()
         cohorts = self._view.by_provider.get(provider, [])
-        return [(a.facts.id, a.state) for cohort in cohorts for a in headroom.sample(cohort.members.values())]
+        return [(a.id, a.state) for cohort in cohorts for a in headroom.sample(cohort.members.values())]
 
     def ready(self) -> tuple[int, int]:
         """How many accounts there are, and how many of them can serve now."""

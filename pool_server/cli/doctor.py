@@ -243,9 +243,9 @@ def _lost(settings: Settings) -> dict[str, str]:
 
 def _look_at_file(file: CredentialFile, settings: Settings, now: float, lost: str | None) -> Iterator[Finding]:
     try:
-        loaded = files.read(file.path)
-        options = files.options(loaded.data)
-        credential = files.parse(loaded, file, now=now)
+        data, _ = files.read(file.path)
+        options = files.options(data)
+        credential = files.parse(data, file, now=now)
     except files.UnreadFileError as error:
         yield Finding(file.account, WRONG, f"{file.name}: {error}", READABLE)
         return

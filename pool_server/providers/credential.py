@@ -83,6 +83,15 @@ class Credential(msgspec.Struct, frozen=True):
         return self.kind is CredentialKind.OAUTH and bool(self.refresh_token)
 
     @property
+    def traits(self) -> tuple[Any, ...]:
+        """Everything a provider looks at to tell which models and operations an account serves: accounts of one
+        provider with equal traits are alike for that question."""
+        return (
+            self.kind, self.base_url, self.exact_base, self.dialects, self.guessed, self.auth, self.places,
+            self.models, self.plan, self.tier, self.resource_url, self.fedramp, self.scopes, bool(self.project),
+        )  # fmt: skip
+
+    @property
     def fingerprint(self) -> str:
         """A short name of the very token that goes upstream; it tells nothing of the token."""
         return fingerprint(self.secret)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.account import Account
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.probing import resting
 from pool_server.accounts.health.state import AccountHealth, probe_begun
@@ -21,7 +21,8 @@ from pool_server.accounts.health.transitions import StateActor
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary
-from pool_server.core.enums import Dialect, FaultKind, Operation, Provider, Refusal, Source, Strategy
+from pool_server.core.enums import CredentialKind, Dialect, FaultKind, Operation, Provider, Refusal, Source, Strategy
+from pool_server.providers import Credential
 from pool_server.simulation.scenario import OPUS, SCENARIOS, Scenario, Talk
 from pool_server.simulation.world import World, reachable, scope_of
 
@@ -88,14 +89,15 @@ class _Week:
         self.result = WeekOutcome(strategy)
         self.view = SelectionIndex(strategy=strategy, fit=self._fit, family=_family)
         for at, seat in enumerate(scenario.seats):
-            facts = AccountFacts(seat.name, Provider.CLAUDE, plan=seat.plan.name, cohort=(bool(seat.plan.opus),))
-            self.view.put(Account(facts, AccountHealth(jitter=at / 10)))
+            tier = "opus" if seat.plan.opus else ""
+            credential = Credential(Provider.CLAUDE, seat.name, CredentialKind.OAUTH, tier=tier)
+            self.view.put(Account(credential, live=AccountHealth(jitter=at / 10)))
         self.events: list[tuple[float, int, _Conversation, str | None]] = []
         self.count = 0
         self.moved: set[int] = set()
 
     def _fit(self, account: Account, need: Need) -> Refusal | None:
-        return None if self.world.fits(account.facts.id, scope_of(need.model)) else Refusal.PLAN_UNFIT
+        return None if self.world.fits(account.id, scope_of(need.model)) else Refusal.PLAN_UNFIT
 
     def _push(self, at: float, conversation: _Conversation, account: str | None) -> None:
         self.count += 1

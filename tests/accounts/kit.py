@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts import STATE_TABLES, Accounts, ReloadReport, SelectionRequest
-from pool_server.accounts.account import Account, AccountFacts
+from pool_server.accounts.account import Account
+from pool_server.accounts.credentials.files import Options
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need
@@ -27,6 +28,7 @@ from pool_server.core.enums import (
 )
 from pool_server.core.models import OF_ACCOUNT, Fault, FaultScope, HttpAnswer, HttpRequest, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.providers import Credential
 from pool_server.storage import Store
 
 NOW = 1_760_000_000.0
@@ -164,7 +166,7 @@ def family(_: Provider, model: str) -> str:
 
 
 def fits(account: Account, need: Need) -> Refusal | None:
-    return Refusal.PLAN_UNFIT if "opus" in need.model and account.facts.plan == "pro" else None
+    return Refusal.PLAN_UNFIT if "opus" in need.model and account.credential.plan == "pro" else None
 
 
 def view_of(*accounts: Account, strategy: Strategy = Strategy.BALANCED, now: float = NOW) -> SelectionIndex:
@@ -176,18 +178,15 @@ def view_of(*accounts: Account, strategy: Strategy = Strategy.BALANCED, now: flo
     return made
 
 
-def entry(name: str, *windows: WindowObservation, **facts: Any) -> Account:
-    """An account made by hand."""
-    provider = facts.pop("provider", Provider.CLAUDE)
-    plan = facts.pop("plan", "max")
-    account = Account(
-        AccountFacts(
-            f"{provider.value}:{name}",
-            provider,
-            plan=plan,
-            cohort=(plan, facts.get("kind", CredentialKind.OAUTH)),
-            **facts,
-        )
+def entry(name: str, *windows: WindowObservation, **file: Any) -> Account:
+    """An account made by hand; `file` holds fields of its credential and options."""
+    provider = file.pop("provider", Provider.CLAUDE)
+    refreshable = file.pop("refreshable", False)
+    options = Options(**{field: file.pop(field) for field in Options.__struct_fields__ if field in file})
+    credential = Credential(
+        provider, f"{provider.value}:{name}", **{"kind": CredentialKind.OAUTH, "plan": "max", **file}
     )
+    account = Account(credential, options)
+    account.refreshable = refreshable
     account.live = AccountHealth(windows={f"{w.window}/{w.scope}" if w.scope else w.window: w for w in windows})
     return account

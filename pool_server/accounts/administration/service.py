@@ -93,7 +93,7 @@ class Administration:
         CredentialRejectedError for what the account cannot be with."""
         item = self._roster.vault.items[account_id]
         module = provider_module(item.found.provider)
-        data = files.merged(files.read(item.found.path).data, dict(changes))
+        data = files.merged(files.read(item.found.path)[0], dict(changes))
         files.options(data)
         module.parse(data, account_id, now=self._roster.clock())
         self._roster.write(account_id, dict(changes))

@@ -36,16 +36,6 @@ class BrokenFileError(CredentialRejectedError):
     """A file that is not JSON: damaged, or somebody is still writing it."""
 
 
-class LoadedCredential(msgspec.Struct, frozen=True):
-    """A file's content. `digest` names the exact bytes."""
-
-    data: dict[str, Any]
-    digest: str
-
-    def __repr__(self) -> str:
-        return f"Loaded(fields={sorted(self.data)}, digest={self.digest!r})"
-
-
 class Options(msgspec.Struct, frozen=True):
     """What any credential file may say beside the credential. `reserve` is a share, 0 to 1. `people` are the ids of
     those who may use it beside its owner; None = everybody."""
@@ -61,9 +51,9 @@ class Options(msgspec.Struct, frozen=True):
     people: tuple[str, ...] | None = None
 
 
-def read(path: Path) -> LoadedCredential:
-    """A credential file's JSON object. Raises CredentialRejectedError with one clear line; its kinds here are
-    UnreadFileError and BrokenFileError."""
+def read(path: Path) -> tuple[dict[str, Any], str]:
+    """A credential file's JSON object and the digest of its bytes. Raises CredentialRejectedError with one clear line;
+    its kinds here are UnreadFileError and BrokenFileError."""
     raw = _read_bytes(path)
     try:
         data = msgspec.json.decode(raw.removeprefix(codecs.BOM_UTF8))  # which Windows editors and PowerShell write
@@ -71,7 +61,7 @@ def read(path: Path) -> LoadedCredential:
         raise BrokenFileError(_not_json(raw)) from None
     if not isinstance(data, dict):
         raise CredentialRejectedError("not a JSON object")
-    return LoadedCredential(data, digest(raw))
+    return data, digest(raw)
 
 
 def _not_json(raw: bytes) -> str:
@@ -81,11 +71,11 @@ def _not_json(raw: bytes) -> str:
     return "not JSON"
 
 
-def parse(loaded: LoadedCredential, file: CredentialFile, *, now: float) -> Credential:
+def parse(data: dict[str, Any], file: CredentialFile, *, now: float) -> Credential:
     """The credential of a file that was read. Raises CredentialRejectedError."""
     if not file.named:
-        refuse_unnamed(loaded.data, file.account.partition(":")[2])
-    return provider_module(file.provider).parse(loaded.data, file.account, now=now)
+        refuse_unnamed(data, file.account.partition(":")[2])
+    return provider_module(file.provider).parse(data, file.account, now=now)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -160,7 +150,7 @@ def write_back(path: Path, updates: dict[str, Any], check: Callable[[dict[str, A
     """
     target = Path(os.path.realpath(path))
     with folder_held(target.parent) as folder:
-        data = read(target).data
+        data, _ = read(target)
         if check is not None:
             check(data)
         _merge(data, updates)

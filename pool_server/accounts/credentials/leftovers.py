@@ -70,6 +70,6 @@ def _is_better(left: Path, target: Path, judge: Judge, newer: bool) -> bool:
     try:
         if newer and left.lstat().st_mtime_ns < target.stat().st_ctime_ns:
             return False
-        return judge(target, files.read(left).data, files.read(target).data)
+        return judge(target, files.read(left)[0], files.read(target)[0])
     except (OSError, CredentialRejectedError):
         return False  # cut off, or its file is gone

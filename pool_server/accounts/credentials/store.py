@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.account import AccountFacts
 from pool_server.accounts.credentials import files, leftovers
 from pool_server.accounts.credentials.escrow import Escrow, Owed, key_of
 from pool_server.accounts.credentials.look import Doubts, Item, Look, Signature, look, signature, signature_or_none
@@ -109,20 +108,20 @@ class CredentialStore:
         mark = signature(found.path)
         if old is not None and old.signature == mark and old.found == found:
             return old
-        loaded = files.read(found.path)
-        if old is not None and old.digest == loaded.digest and old.found == found:
+        data, digest = files.read(found.path)
+        if old is not None and old.digest == digest and old.found == found:
             return msgspec.structs.replace(old, signature=mark)
-        return self._parsed(found, loaded, mark, now)
+        return self._parsed(found, data, digest, mark, now)
 
-    def _parsed(self, found: CredentialFile, loaded: files.LoadedCredential, mark: Signature, now: float) -> Item:
-        options = files.options(loaded.data)
+    def _parsed(self, found: CredentialFile, data: dict[str, Any], digest: str, mark: Signature, now: float) -> Item:
+        options = files.options(data)
         parse = provider_module(found.provider).parse
-        credential = files.parse(loaded, found, now=now)
+        credential = files.parse(data, found, now=now)
         stale, owed = credential.fingerprint, self.owed.get(found.account)
         if owed is not None and owed.stale != stale:
             owed = None
         if owed is not None:
-            credential = parse(files.merged(loaded.data, owed.updates), found.account, now=now)
+            credential = parse(files.merged(data, owed.updates), found.account, now=now)
         seen: list[str] = []
         while (kept := self.escrow.find(credential)) is not None and (key := key_of(credential)) not in seen:
             if kept.account != found.account and kept.account in self.items:
@@ -130,13 +129,13 @@ class CredentialStore:
             seen.append(key)
             later = (owed or Owed({}, stale)).also(kept.updates, (key,))
             try:
-                newer = parse(files.merged(loaded.data, later.updates), found.account, now=now)
+                newer = parse(files.merged(data, later.updates), found.account, now=now)
             except CredentialRejectedError:
                 break  # whatever it holds is none of this account's
             if key_of(newer) == key and (newer.expires_at or 0.0) <= (credential.expires_at or 0.0):
                 break  # a provider that does not rotate: the file is as new
             credential, owed = newer, later
-        return Item(found, credential, options, loaded.digest, mark, owed)
+        return Item(found, credential, options, digest, mark, owed)
 
     def reread(self, account_id: str, now: float) -> Credential:
         """The credential as the file, or the escrow for it, has it now; what is in memory follows. Raises KeyError and
@@ -145,7 +144,7 @@ class CredentialStore:
         item = self._read(old.found, old, now)
         if item.credential is old.credential and self.escrow.find(item.credential) is not None:
             # another worker was given a new token and could not write it into the file
-            item = self._parsed(old.found, files.read(old.found.path), item.signature, now)
+            item = self._parsed(old.found, *files.read(old.found.path), item.signature, now)
         self.items[account_id] = item
         self._note_owed(old, item)
         return item.credential
@@ -260,27 +259,12 @@ class CredentialStore:
         said = self.items[account_id].options.owner.strip()
         return self.owner_id(said) or said if said else ""
 
-    def facts(self, account_id: str, settings: Settings) -> AccountFacts:
-        """What the choice has to know of an account's file."""
-        item = self.items[account_id]
-        cred, options = item.credential, item.options
-        owner, people = self.owner_of(account_id), None
-        if options.people is not None:
-            people = frozenset((*(self.owner_id(one) or one for one in options.people), owner)) - {""}
-        refreshable = cred.can_refresh and provider_module(cred.provider).refresh_request(cred, settings) is not None
-        cohort = (
-            cred.kind, cred.base_url, cred.exact_base, cred.dialects, cred.guessed, cred.auth, cred.places,
-            cred.models, cred.plan, cred.tier, cred.resource_url, cred.fedramp, cred.scopes, bool(cred.project),
-            people,
-        )  # fmt: skip
-        addresses = provider_module(cred.provider).addresses(cred, settings)
-        way = f"{origin(addresses[0]) if addresses else cred.provider.value} {options.proxy_url or ''}"
-        return AccountFacts(
-            id=account_id, way=way, provider=cred.provider, kind=cred.kind, cohort=cohort, guessed=cred.guessed,
-            plan=cred.plan, label=options.label, owner=owner, reserve=options.reserve, people=people,
-            priority=options.priority, weight=options.weight, disabled=options.disabled, proxy_url=options.proxy_url,
-            expires_at=cred.expires_at, can_refresh=refreshable,
-        )  # fmt: skip
+    def people_of(self, account_id: str) -> frozenset[str] | None:
+        """The ids of the users who may use the account, its owner's among them; None = everybody. Raises KeyError."""
+        people = self.items[account_id].options.people
+        if people is None:
+            return None
+        return frozenset((*(self.owner_id(one) or one for one in people), self.owner_of(account_id))) - {""}
 
 
 def _newer_login(found: Mapping[Path, CredentialFile], now: float) -> leftovers.Judge:

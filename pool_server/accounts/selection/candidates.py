@@ -11,7 +11,7 @@ from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
 from pool_server.accounts.selection.ranked import Key, Ranked
-from pool_server.accounts.selection.score import Rating, rank, rate
+from pool_server.accounts.selection.score import Candidate, rank, rate
 from pool_server.core.enums import AccountState, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 
 PROBE_TELLS_S = 10.0
@@ -36,28 +36,14 @@ Fit = Callable[[Account, Need], Refusal | None]
 Family = Callable[[Provider, str], str]
 
 
-class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """One account in a decision: refused (why, and until when if that is known), or eligible with its score.
-
-    `terms` add up to the score; both are in thousandths.
-    """
-
-    account: str
-    refusal: Refusal | None = None
-    until: float | None = None
-    score: float | None = None
-    terms: dict[str, float] = {}
-
-
 class Placement:
-    """Where a lane keeps an account. `rating` is None when the account is refused outright."""
+    """Where a queue keeps an account: in which order, by which key, and when its half-open request is due."""
 
-    __slots__ = ("account", "candidate", "due", "home", "key", "rating")
+    __slots__ = ("account", "candidate", "due", "home", "key")
 
-    def __init__(self, account: Account, candidate: Candidate, rating: Rating | None) -> None:
+    def __init__(self, account: Account, candidate: Candidate) -> None:
         self.account = account
         self.candidate = candidate
-        self.rating = rating
         self.home: Ranked | None = None
         self.key: Key = ()
         self.due: Key | None = None
@@ -86,20 +72,20 @@ class CandidateQueue:
         """Put the account where it belongs now."""
         card = judge(account, self.scopes, now, usual_latency)
         refusal = card.candidate.refusal
-        if card.rating is not None:
-            card.key = rank(account, card.rating, strategy)
+        if card.candidate.score is not None:
+            card.key = rank(account, card.candidate, strategy)
             card.home = self.ready
             if refusal is Refusal.RESERVED:
-                card.home = self.reserved.setdefault(account.facts.owner, Ranked())
+                card.home = self.reserved.setdefault(account.owner, Ranked())
         elif card.candidate.until is not None and refusal in RETURNING:
-            card.key = (card.candidate.until, account.facts.id)
+            card.key = (card.candidate.until, account.id)
             card.home = self.resting
             due = probe_due(account.live, self.scopes, now)
-            card.due = (due, account.facts.id) if due is not None else None
+            card.due = (due, account.id) if due is not None else None
         self._insert(card)
 
     def _insert(self, card: Placement) -> None:
-        account_id, refusal = card.account.facts.id, card.candidate.refusal
+        account_id, refusal = card.account.id, card.candidate.refusal
         old = self.cards.get(account_id)
         if old is not None:
             same = old.home is card.home and old.key == card.key and old.due == card.due
@@ -139,18 +125,12 @@ def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: 
     """An account's standing for a model of these scopes: the one place where eligibility is decided."""
     refusal, until = _refusal(account, scopes, now)
     if refusal is not None:
-        return Placement(account, Candidate(account.facts.id, refusal, until), None)
-    rating = rate(account, scopes, now, usual_latency=usual_latency)
-    facts = account.facts
-    held = facts.reserve > 0 and facts.owner and rating.room is not None and rating.room <= 100 * facts.reserve
-    candidate = Candidate(
-        facts.id,
-        Refusal.RESERVED if held else None,
-        rating.resets_at if held else None,
-        round(rating.score, 3),
-        {name: round(value, 3) for name, value in rating.terms.items()},
-    )
-    return Placement(account, candidate, rating)
+        return Placement(account, Candidate(account.id, refusal, until))
+    candidate = rate(account, scopes, now, usual_latency=usual_latency)
+    kept, left = 100 * account.options.reserve, candidate.headroom
+    if kept > 0 and account.owner and left is not None and left <= kept:
+        candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=candidate.resets_at)
+    return Placement(account, candidate)
 
 
 def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
@@ -162,9 +142,9 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
             return STATE_REFUSALS[state], None
         limited = state is AccountState.COOLING and rest.kind is FaultKind.RATE
         return Refusal.RATE_LIMITED if limited else STATE_REFUSALS[state], _back_at(rest, now)
-    facts = account.facts
-    if facts.expires_at is not None and now >= facts.expires_at:
-        if not facts.can_refresh:
+    expires_at = account.credential.expires_at
+    if expires_at is not None and now >= expires_at:
+        if not account.refreshable:
             return Refusal.EXPIRED, None
         if account.refresh_retry_at > now:
             return Refusal.EXPIRED, account.refresh_retry_at

@@ -41,7 +41,7 @@ class Hosts:
     def way(self, account_id: str) -> str:
         """The way to an account's provider, "" for an unknown account."""
         account = self._view.accounts.get(account_id)
-        return account.facts.way if account is not None else ""
+        return account.way if account is not None else ""
 
     def reached(self, account_id: str) -> None:
         """The provider answered a request of this account, whatever it said."""
@@ -69,18 +69,18 @@ class Hosts:
 
     def begun(self, account: Account) -> None:
         """A request to this account begins: over a way whose time is over it is the one that tries it."""
-        way = self._ways.get(account.facts.way)
+        way = self._ways.get(account.way)
         now = self._clock()
         if way is not None and 0.0 < way.down_until <= now:
             way.down_until = way.trying_until = now + TRY_S
-            self._mark(account.facts.way, way.down_until)
+            self._mark(account.way, way.down_until)
 
     def _another(self, name: str) -> bool:
         """Is there an account behind another way?"""
-        return any(a.facts.way != name and not a.facts.disabled for a in self._view.accounts.values())
+        return any(a.way != name and not a.options.disabled for a in self._view.accounts.values())
 
     def _mark(self, name: str, until: float) -> None:
         for account in self._view.accounts.values():
-            if account.facts.way == name:
+            if account.way == name:
                 account.unreachable_until = until
                 self._view.touch(account)

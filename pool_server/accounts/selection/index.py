@@ -18,7 +18,7 @@ from pool_server.accounts.health.learning import scope_key
 from pool_server.accounts.health.state import next_change, settle
 from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
 from pool_server.accounts.selection.ranked import Key
-from pool_server.accounts.selection.score import Rating, rank
+from pool_server.accounts.selection.score import Candidate, rank
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal, Strategy
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
@@ -34,7 +34,7 @@ Family = Callable[[Provider, str], str]
 
 class Cohort:
     """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte; `guessed`: see
-    `AccountFacts`, as are the `people` they are all shared with."""
+    `Credential`; `people`: who may use them, see `Account`."""
 
     __slots__ = ("fits", "guessed", "lanes", "latency", "members", "people", "provider", "scoped", "translated")
 
@@ -109,19 +109,18 @@ class SelectionIndex:
 
     def put(self, account: Account) -> None:
         """Add an account, or take it in again after its file changed."""
-        account_id = account.facts.id
+        account_id = account.id
         if account_id in self.accounts:
             self._leave(account_id)
         else:
             self._ring.append(account_id)
         account.turn = max(account.turn, self._turn)
         self.accounts[account_id] = account
-        facts = account.facts
-        key = (facts.provider, *facts.cohort)
+        key = (account.provider, account.people, *account.credential.traits)
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = self._cohorts[key] = Cohort(facts.provider, facts.guessed, facts.people)
-            self.by_provider.setdefault(facts.provider, []).append(cohort)
+            cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people)
+            self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
         cohort.members[account_id] = account
         self._home[account_id] = cohort
@@ -140,17 +139,17 @@ class SelectionIndex:
 
     def touch(self, account: Account) -> None:
         """The account changed; it is placed anew by the next `advance`."""
-        self._dirty[account.facts.id] = account
+        self._dirty[account.id] = account
 
     def chosen(self, account: Account) -> None:
         """The account got an exchange: its turn in the weighted round is over."""
         self._turn = max(self._turn, account.turn)
-        account.turn = self._turn + 1.0 / account.facts.weight
-        self._dirty[account.facts.id] = account
+        account.turn = self._turn + 1.0 / account.options.weight
+        self._dirty[account.id] = account
 
     def note_latency(self, account: Account, seconds: float) -> None:
         """One more first byte, for comparing an account with its like."""
-        cohort = self._home[account.facts.id]
+        cohort = self._home[account.id]
         old = cohort.latency
         if old is None:
             cohort.latency = seconds
@@ -197,7 +196,7 @@ class SelectionIndex:
             if now - account.rated_at < RERATE_S and now >= account.rated_at:
                 return
             ring.rotate(-1)
-            self._dirty[account.facts.id] = account
+            self._dirty[account.id] = account
 
     def stand(self, cohort: Cohort, need: Need, now: float) -> Shortlist:
         """The cohort's lane for a need, made when it is needed first."""
@@ -219,9 +218,9 @@ class SelectionIndex:
             lane.place(account, self.strategy, cohort.latency, now)
         return Shortlist(lane, scopes, {})
 
-    def rank(self, account: Account, rating: Rating) -> Key:
+    def rank(self, account: Account, candidate: Candidate) -> Key:
         """An account's place in the order, for those judged apart from their lane."""
-        return rank(account, rating, self.strategy)
+        return rank(account, candidate, self.strategy)
 
     def scopes(self, provider: Provider, model: str, operation: Operation) -> tuple[str, ...]:
         """The scopes of rests and windows that concern a model in an operation, beside the account's own."""
@@ -280,7 +279,7 @@ class SelectionIndex:
             self._asked.clear()
 
     def _place(self, account: Account, now: float) -> None:
-        account_id = account.facts.id
+        account_id = account.id
         cohort = self._home[account_id]
         if settle(account.live, now) and self.on_settled is not None:
             self.on_settled(account)
@@ -297,15 +296,20 @@ class SelectionIndex:
         self._schedule(account, now)
 
     def _schedule(self, account: Account, now: float) -> None:
-        at, facts = next_change(account.live, now), account.facts
-        for other in (account.unreachable_until, facts.expires_at, account.refresh_retry_at, account.refused_until):
+        at, account_id = next_change(account.live, now), account.id
+        for other in (
+            account.unreachable_until,
+            account.credential.expires_at,
+            account.refresh_retry_at,
+            account.refused_until,
+        ):
             if other is not None and now < other < at:
                 at = other
         if at == inf:
-            self._due.pop(facts.id, None)
-        elif self._due.get(facts.id) != at:
-            self._due[facts.id] = at
-            heapq.heappush(self._timers, (at, facts.id))
+            self._due.pop(account_id, None)
+        elif self._due.get(account_id) != at:
+            self._due[account_id] = at
+            heapq.heappush(self._timers, (at, account_id))
 
 
 def _scopes_known(account: Account) -> set[str]:

@@ -6,15 +6,16 @@ import msgspec
 
 from pool_server.accounts.account import Account
 from pool_server.accounts.health.state import returning
-from pool_server.accounts.selection.candidates import RETURNING, Candidate, judge
+from pool_server.accounts.selection.candidates import RETURNING, judge
 from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import SelectionRequest, temporary
 from pool_server.core.enums import Refusal
 
 
 def standing(view: SelectionIndex, account: Account, scopes: tuple[str, ...], now: float) -> Candidate:
     """How an account stands for a model of these scopes."""
-    return judge(account, scopes, now, view.cohort_of(account.facts.id).latency).candidate
+    return judge(account, scopes, now, view.cohort_of(account.id).latency).candidate
 
 
 def comes_back(view: SelectionIndex, account_id: str, ask: SelectionRequest, now: float) -> bool:
@@ -22,7 +23,7 @@ def comes_back(view: SelectionIndex, account_id: str, ask: SelectionRequest, now
     account = view.accounts.get(account_id)
     if account is None:
         return False
-    scopes = view.scopes(account.facts.provider, ask.model, ask.operation)
+    scopes = view.scopes(account.provider, ask.model, ask.operation)
     if temporary(account.live, scopes, now):
         return True
     refusal = standing(view, account, scopes, now).refusal
@@ -35,7 +36,7 @@ def fresh(view: SelectionIndex, ask: SelectionRequest, now: float) -> SelectionR
     for account_id in ask.exclude:
         account = view.accounts.get(account_id)
         if account is not None:
-            scopes = view.scopes(account.facts.provider, ask.model, ask.operation)
+            scopes = view.scopes(account.provider, ask.model, ask.operation)
             if standing(view, account, scopes, now).refusal in RETURNING:
                 back.add(account_id)
     return msgspec.structs.replace(ask, exclude=ask.exclude - back) if back else ask

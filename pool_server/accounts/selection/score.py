@@ -15,7 +15,7 @@ from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.learning import trouble
 from pool_server.accounts.health.state import LOW_ROOM, AccountHealth
 from pool_server.accounts.selection.ranked import Key
-from pool_server.core.enums import AccountState, CredentialKind, Strategy
+from pool_server.core.enums import AccountState, CredentialKind, Refusal, Strategy
 
 PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count
 SHORT_LOW = 20.0  # percent left in a window under a day below which new conversations go elsewhere
@@ -37,35 +37,47 @@ _LEAST_SURPLUS = 2.0**-PACE_LIMIT
 READY, EASING, DRAINING, UNREACHABLE = 0, 1, 2, 3  # tiers: a later one is chosen only when no earlier one can serve
 
 
-class Rating(msgspec.Struct, frozen=True, gc=False):
-    """`room` is the percent left in the tightest window (None: unknown), `resets_at` when the tightest long one
-    resets."""
+class Candidate(msgspec.Struct, frozen=True, gc=False):
+    """One account as a choice finds it.
 
-    tier: int
-    score: float
-    room: float | None
-    resets_at: float | None
-    terms: dict[str, float]
+    Refused (why, and until when if that is known), or eligible with its score, the sum of `terms`; an account with
+    both is eligible for its owner alone. `tier` goes before the score. `headroom` is the percent left in the tightest
+    window (None: unknown), `resets_at` (unix seconds) when the tightest long one resets.
+    """
+
+    account: str
+    refusal: Refusal | None = None
+    until: float | None = None
+    score: float | None = None
+    terms: dict[str, float] = {}
+    tier: int = READY
+    headroom: float | None = None
+    resets_at: float | None = None
+
+    def shown(self) -> tuple[float | None, dict[str, float]]:
+        """The score and its terms in thousandths, for records and pages."""
+        score = None if self.score is None else round(self.score, 3)
+        return score, {name: round(value, 3) for name, value in self.terms.items()}
 
 
-def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Rating:
+def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Candidate:
     """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
     byte."""
-    live, facts = account.live, account.facts
+    live, credential = account.live, account.credential
     pace, low, room, resets_at, family_drained = _read(live, scopes, now)
     terms = {"pace": pace}
     if low:
         terms["room"] = low
     if account.local or account.elsewhere:
-        terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / facts.weight
+        terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / account.options.weight
     if live.trouble and (recent := trouble(live, now)) > 0.05:
         terms["faults"] = -TROUBLE_WEIGHT * min(TROUBLE_LIMIT, recent)
     if live.latency and usual_latency and live.latency > usual_latency + LATENCY_NOTICED_S:
         slow = min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
         terms["latency"] = -slow * exp2(-max(0.0, now - live.latency_at) / LATENCY_HALF_LIFE_S)
-    if facts.kind is CredentialKind.API_KEY:
+    if credential.kind is CredentialKind.API_KEY:
         terms["api_key"] = -API_KEY_COST
-    if facts.expires_at is not None and now >= facts.expires_at:
+    if credential.expires_at is not None and now >= credential.expires_at:
         terms["expired"] = -EXPIRED_COST
     tier = READY
     if now < account.unreachable_until:
@@ -74,7 +86,7 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
         tier = DRAINING
     elif now < live.easing_until:
         tier = EASING
-    return Rating(tier, sum(terms.values()), room, resets_at, terms)
+    return Candidate(account.id, None, None, sum(terms.values()), terms, tier, room, resets_at)
 
 
 def _read(
@@ -108,22 +120,16 @@ def _read(
     return (min(PACE_LIMIT, pace) if pace is not None else 0.0), low, room, resets_at, family_drained
 
 
-def rank(account: Account, rating: Rating, strategy: Strategy) -> Key:
-    """The sort key of an eligible account: the least is chosen. Equal scores take turns."""
-    facts = account.facts
-    tier = rating.tier
+def rank(account: Account, candidate: Candidate, strategy: Strategy) -> Key:
+    """The sort key of an account that has a score: the least is chosen. Equal scores take turns."""
+    assert candidate.score is not None
+    tier, priority, turn, account_id = candidate.tier, account.options.priority, account.turn, account.id
     if strategy is Strategy.BALANCED:
-        return (tier, facts.priority, -round(rating.score, 1), account.turn, facts.id)
+        return (tier, priority, -round(candidate.score, 1), turn, account_id)
     if strategy is Strategy.FILL_FIRST:
-        return (tier, facts.priority, 0.0 if rating.room is None else rating.room - 100.0, account.turn, facts.id)
+        return (tier, priority, 0.0 if candidate.headroom is None else candidate.headroom - 100.0, turn, account_id)
     if strategy is Strategy.RESET_FIRST:
-        return (
-            tier,
-            facts.priority,
-            inf if rating.resets_at is None else rating.resets_at,
-            account.turn,
-            facts.id,
-        )
+        return (tier, priority, inf if candidate.resets_at is None else candidate.resets_at, turn, account_id)
     if strategy is Strategy.PRIORITY:
-        return (tier, facts.priority, account.turn, facts.id)
-    return (tier, account.turn, facts.id)
+        return (tier, priority, turn, account_id)
+    return (tier, turn, account_id)

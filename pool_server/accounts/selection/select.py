@@ -15,10 +15,10 @@ import msgspec
 
 from pool_server.accounts.health.probing import last_resort, resting
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.selection.candidates import Candidate, Need, Placement
+from pool_server.accounts.selection.candidates import Need, Placement
 from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist
 from pool_server.accounts.selection.ranked import Key, Ranked
-from pool_server.accounts.selection.score import DRAINING, UNREACHABLE
+from pool_server.accounts.selection.score import DRAINING, UNREACHABLE, Candidate
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
 
 SHORTLIST = 8  # eligible accounts looked at in each lane, beside those already tried
@@ -98,16 +98,13 @@ class Decision(msgspec.Struct):
 
 
 def _plain(candidate: Candidate) -> dict[str, Any]:
-    if candidate.refusal is None and candidate.score is not None:
-        return {"account": candidate.account, "score": candidate.score, "terms": candidate.terms}
     row: dict[str, Any] = {"account": candidate.account}
     if candidate.refusal is not None:
         row["refusal"] = str(candidate.refusal)
         if candidate.until is not None:
             row["until"] = round(candidate.until, 3)
     if candidate.score is not None:
-        row["score"] = candidate.score
-        row["terms"] = candidate.terms
+        row["score"], row["terms"] = candidate.shown()
     return row
 
 
@@ -197,7 +194,7 @@ class _Choice:
         return self._nobody()
 
     def _asked(self, account_id: str) -> bool:
-        return self.view.accounts[account_id].facts.provider in self.ask.providers
+        return self.view.accounts[account_id].provider in self.ask.providers
 
     def _card(self, account_id: str) -> Placement | None:
         """The account's standing, None when it is unknown or of a kind that does not serve this."""
@@ -211,10 +208,10 @@ class _Choice:
 
     def _open(self, card: Placement) -> bool:
         """May this card's account serve this user now?"""
-        if card.rating is None:
+        if card.candidate.score is None:
             return False
         refusal = card.candidate.refusal
-        return refusal is None or (refusal is Refusal.RESERVED and card.account.facts.owner == self.ask.user)
+        return refusal is None or (refusal is Refusal.RESERVED and card.account.owner == self.ask.user)
 
     def _eligible(self, account_id: str) -> bool:
         card = self._card(account_id)
@@ -223,7 +220,7 @@ class _Choice:
     def _unreachable(self, account_id: str) -> bool:
         """Is the way to the account's provider set aside?"""
         card = self._card(account_id)
-        return card is not None and card.rating is not None and card.rating.tier == UNREACHABLE
+        return card is not None and card.candidate.tier == UNREACHABLE
 
     def _borrows(self, pinned: str | None) -> bool:
         """Does the pin stay although another account serves this time?"""
@@ -235,9 +232,7 @@ class _Choice:
             return True
         if pinned in self.ask.exclude and self._eligible_but_tried(pinned):
             return True
-        return temporary(
-            account.live, self.view.scopes(account.facts.provider, self.ask.model, self.ask.operation), self.now
-        )
+        return temporary(account.live, self.view.scopes(account.provider, self.ask.model, self.ask.operation), self.now)
 
     def _eligible_but_tried(self, account_id: str) -> bool:
         card = self._card(account_id)
@@ -252,8 +247,8 @@ class _Choice:
             if ask.user in lane.reserved:
                 heads += self._head(lane.reserved[ask.user], stand)
             for account_id, card in stand.apart.items():
-                if account_id not in ask.exclude and self._open(card) and card.rating is not None:
-                    heads.append(self.view.rank(card.account, card.rating))
+                if account_id not in ask.exclude and self._open(card) and card.candidate.score is not None:
+                    heads.append(self.view.rank(card.account, card.candidate))
         return str(min(heads)[-1]) if heads else None
 
     def _head(self, ranked: Ranked, stand: Shortlist) -> list[Key]:
@@ -277,9 +272,9 @@ class _Choice:
             for key in stand.lane.resting.first(LAST_RESORTS):
                 account = stand.lane.cards[key[1]].account
                 if key[1] not in stand.apart and last_resort(account.live, stand.scopes, self.now):
-                    return account.facts.id
+                    return account.id
             for account_id, card in stand.apart.items():
-                if card.rating is None and last_resort(card.account.live, stand.scopes, self.now):
+                if card.candidate.score is None and last_resort(card.account.live, stand.scopes, self.now):
                     return account_id
         return None
 
@@ -298,7 +293,7 @@ class _Choice:
         candidate = card.candidate
         if account_id in self.ask.exclude:
             candidate = Candidate(account_id, Refusal.TRIED)
-        elif card.rating is not None and (reason is ChoiceReason.FORCED or self._open(card)):
+        elif card.candidate.score is not None and (reason is ChoiceReason.FORCED or self._open(card)):
             candidate = Candidate(account_id, None, None, candidate.score, candidate.terms)
             decision.account, decision.reason, decision.eligible = account_id, reason, 1
         elif candidate.refusal is Refusal.RETURNING:  # nobody else can serve it: it need not wait for its turn
@@ -314,7 +309,7 @@ class _Choice:
         return decision
 
     def _scopes(self, card: Placement) -> tuple[str, ...]:
-        return self.view.scopes(card.account.facts.provider, self.ask.model, self.ask.operation)
+        return self.view.scopes(card.account.provider, self.ask.model, self.ask.operation)
 
     def _unfit(self, account_id: str) -> Refusal:
         cohort = self.view.cohort_of(account_id)
@@ -362,7 +357,7 @@ class _Choice:
 
     def _winner_drains(self, account_id: str | None) -> bool:
         card = self._card(account_id) if account_id is not None else None
-        return card is None or card.rating is None or card.rating.tier >= DRAINING
+        return card is None or card.candidate.score is None or card.candidate.tier >= DRAINING
 
     def _list(
         self, stand: Shortlist, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]
