@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from sortedcontainers import SortedList
 
 from pool_server.accounts.account import Account
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
-from pool_server.accounts.selection.ranked import Key, Ranked
-from pool_server.accounts.selection.score import Candidate, rank, rate
+from pool_server.accounts.selection.score import Candidate, Key, rank, rate
 from pool_server.core.enums import AccountState, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 
 PROBE_TELLS_S = 10.0
@@ -44,7 +44,7 @@ class Placement:
     def __init__(self, account: Account, candidate: Candidate) -> None:
         self.account = account
         self.candidate = candidate
-        self.home: Ranked | None = None
+        self.home: SortedList[Key] | None = None
         self.key: Key = ()
         self.due: Key | None = None
 
@@ -61,10 +61,10 @@ class CandidateQueue:
     def __init__(self, scopes: tuple[str, ...]) -> None:
         self.scopes = scopes
         self.cards: dict[str, Placement] = {}
-        self.ready = Ranked()
-        self.resting = Ranked()
-        self.probes = Ranked()
-        self.reserved: dict[str, Ranked] = {}
+        self.ready: SortedList[Key] = SortedList()
+        self.resting: SortedList[Key] = SortedList()
+        self.probes: SortedList[Key] = SortedList()
+        self.reserved: dict[str, SortedList[Key]] = {}
         self.stopped: dict[str, None] = {}
         self.refused: dict[Refusal, int] = {}
 
@@ -76,7 +76,7 @@ class CandidateQueue:
             card.key = rank(account, card.candidate, strategy)
             card.home = self.ready
             if refusal is Refusal.RESERVED:
-                card.home = self.reserved.setdefault(account.owner, Ranked())
+                card.home = self.reserved.setdefault(account.owner, SortedList())
         elif card.candidate.until is not None and refusal in RETURNING:
             card.key = (card.candidate.until, account.id)
             card.home = self.resting

@@ -17,8 +17,7 @@ from pool_server.accounts.account import Account
 from pool_server.accounts.health.learning import scope_key
 from pool_server.accounts.health.state import next_change, settle
 from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
-from pool_server.accounts.selection.ranked import Key
-from pool_server.accounts.selection.score import Candidate, rank
+from pool_server.accounts.selection.score import Candidate, Key, rank
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal, Strategy
 
 SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one

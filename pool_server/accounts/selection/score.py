@@ -7,6 +7,7 @@ lost at the reset goes first, one whose room must last goes later.
 from __future__ import annotations
 
 from math import exp2, inf, log2
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,6 @@ from pool_server.accounts.account import Account
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.learning import trouble
 from pool_server.accounts.health.state import LOW_ROOM, AccountHealth
-from pool_server.accounts.selection.ranked import Key
 from pool_server.core.enums import AccountState, CredentialKind, Refusal, Strategy
 
 PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count
@@ -31,6 +31,8 @@ LATENCY_NOTICED_S = 1.0  # nobody notices a smaller difference
 LATENCY_HALF_LIFE_S = 600.0  # an account that is not asked any more is given another chance
 API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
 EXPIRED_COST = 0.5  # the first request has to wait for the refresh
+
+Key = tuple[Any, ...]  # a place in an order; keys compare and differ
 
 _LEAST_SURPLUS = 2.0**-PACE_LIMIT
 

@@ -12,13 +12,13 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+from sortedcontainers import SortedList
 
 from pool_server.accounts.health.probing import last_resort, resting
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need, Placement
 from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist
-from pool_server.accounts.selection.ranked import Key, Ranked
-from pool_server.accounts.selection.score import DRAINING, UNREACHABLE, Candidate
+from pool_server.accounts.selection.score import DRAINING, UNREACHABLE, Candidate, Key
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
 
 SHORTLIST = 8  # eligible accounts looked at in each lane, beside those already tried
@@ -240,36 +240,43 @@ class _Choice:
 
     def _best(self) -> str | None:
         """The account whose key is the least of all that are open to this."""
-        ask, heads = self.ask, []
+        ask = self.ask
+        least: Key | None = None
         for _, stand in self.stands:
             lane = stand.lane
-            heads += self._head(lane.ready, stand)
+            head = self._head(lane.ready, stand)
+            if head is not None and (least is None or head < least):
+                least = head
             if ask.user in lane.reserved:
-                heads += self._head(lane.reserved[ask.user], stand)
+                head = self._head(lane.reserved[ask.user], stand)
+                if head is not None and (least is None or head < least):
+                    least = head
             for account_id, card in stand.apart.items():
-                if account_id not in ask.exclude and self._open(card) and card.candidate.score is not None:
-                    heads.append(self.view.rank(card.account, card.candidate))
-        return str(min(heads)[-1]) if heads else None
+                if account_id not in ask.exclude and self._open(card):
+                    head = self.view.rank(card.account, card.candidate)
+                    least = head if least is None or head < least else least
+        return None if least is None else str(least[-1])
 
-    def _head(self, ranked: Ranked, stand: Shortlist) -> list[Key]:
-        """The least key of an account that was not tried yet and is not judged apart; none, or one."""
+    def _head(self, order: SortedList[Key], stand: Shortlist) -> Key | None:
+        """The least key of an account that was not tried yet and is not judged apart."""
         exclude, apart = self.ask.exclude, stand.apart
-        for key in ranked.first(1 + len(exclude) + len(apart)):
+        key: Key
+        for key in order:
             if key[-1] not in exclude and key[-1] not in apart:
-                return [key]
-        return []
+                return key
+        return None
 
     def _probe(self) -> str | None:
         """A resting account whose half-open request is due."""
         for _, stand in self.stands:
-            due = stand.lane.probes.first(1)
-            if due and due[0][0] <= self.now and due[0][1] not in stand.apart:
-                return str(due[0][1])
+            due = next(iter(stand.lane.probes), None)
+            if due is not None and due[0] <= self.now and due[1] not in stand.apart:
+                return str(due[1])
         return None
 
     def _last_resort(self) -> str | None:
         for _, stand in self.stands:
-            for key in stand.lane.resting.first(LAST_RESORTS):
+            for key in islice(stand.lane.resting, LAST_RESORTS):
                 account = stand.lane.cards[key[1]].account
                 if key[1] not in stand.apart and last_resort(account.live, stand.scopes, self.now):
                     return account.id
@@ -333,7 +340,7 @@ class _Choice:
 
     def _nobody(self) -> Decision:
         decision = self._decision(None, None)
-        returns = [key[0] for _, stand in self.stands for key in stand.lane.resting.first(1)]
+        returns = [key[0] for _, stand in self.stands for key in islice(stand.lane.resting, 1)]
         returns += [
             c.until for c in decision.candidates
             if c.until is not None and c.refusal is not None and c.refusal not in NEVER_RETURN
@@ -366,7 +373,7 @@ class _Choice:
         cards = lane.cards
         if winner is not None and (card := stand.card(winner)) is not None:
             listed.insert(0, card.candidate)
-        for key in lane.ready.first(SHORTLIST + len(exclude)):
+        for key in islice(lane.ready, SHORTLIST + len(exclude)):
             account_id = key[-1]
             if account_id == winner or account_id in apart:
                 continue
@@ -377,11 +384,13 @@ class _Choice:
                 others.append(Candidate(account_id, Refusal.DRAINING, None, candidate.score, candidate.terms))
             else:
                 listed.append(candidate)
-        others += [c.candidate for i, c in apart.items() if i != winner]
-        others += [cards[key[-1]].candidate for key in lane.resting.first(SHORTLIST) if key[-1] != winner]
+        if apart:
+            others += [c.candidate for i, c in apart.items() if i != winner]
+        others += [cards[key[-1]].candidate for key in islice(lane.resting, SHORTLIST) if key[-1] != winner]
         for reserved in lane.reserved.values():
-            others += [cards[key[-1]].candidate for key in reserved.first(2) if key[-1] != winner]
-        others += [cards[account_id].candidate for account_id in islice(lane.stopped, SHORTLIST)]
+            others += [cards[key[-1]].candidate for key in islice(reserved, 2) if key[-1] != winner]
+        if lane.stopped:
+            others += [cards[account_id].candidate for account_id in islice(lane.stopped, SHORTLIST)]
 
     def _count(self, stand: Shortlist, refused: dict[Refusal, int]) -> int:
         """Add the lane's refusals; returns how many of its accounts are eligible."""
