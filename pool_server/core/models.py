@@ -217,7 +217,8 @@ class Peek(msgspec.Struct):
     where it came from. `hard` are ids that only one account can serve: (kind, id), e.g. ("turn_state", "…"). `objects`
     are the things kept by the provider that the body names. `usage_asked` says that a streamed completion is to tell
     its usage, `stored` that the answer can be fetched again. `batch` are the models a batch's requests name, each with
-    the most tokens they may use; `batch_by_file`: its requests are in a file.
+    the most tokens they may use, `batch_expected` with the tokens of prompts and of answers they are likely to use;
+    `batch_by_file`: its requests are in a file.
     """
 
     model: str = ""
@@ -233,6 +234,7 @@ class Peek(msgspec.Struct):
     objects: tuple[tuple[ObjectKind, str], ...] = ()
     stored: bool = False
     batch: dict[str, int] = {}
+    batch_expected: dict[str, tuple[int, int]] = {}
     batch_by_file: bool = False
 
 

@@ -15,7 +15,15 @@ from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.responses import next_sequence, response_object
 from pool_server.dialects.stream_usage import StreamUsagePolicy, ask_usage, host_of, without_usage
 from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
-from pool_server.dialects.usage import BYTES_A_TOKEN, Served, batch_size, estimate, header_tier, identity, makes_batch
+from pool_server.dialects.usage import (
+    BYTES_A_TOKEN,
+    REQUEST_OUTPUT,
+    Served,
+    estimate,
+    header_tier,
+    identity,
+    makes_batch,
+)
 from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.sealed import strip_sealed
 from pool_server.dialects.wire.splice import splice
@@ -38,6 +46,7 @@ def keepalive(dialect: Dialect) -> bytes:
 
 __all__ = [
     "BYTES_A_TOKEN",
+    "REQUEST_OUTPUT",
     "SHEDDABLE",
     "BadBodyError",
     "BadEncodingError",
@@ -51,7 +60,6 @@ __all__ = [
     "Served",
     "StreamUsagePolicy",
     "ask_usage",
-    "batch_size",
     "data_of",
     "decode_body",
     "ends_stream",

@@ -106,18 +106,26 @@ class JsonMeter(_Facts):
     """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole.
 
     `any_body` says that the answer need not be JSON to be whole (images, audio, lists of another shape) and may be the
-    results of a batch, which are read line by line, however many there are.
+    results of a batch, which are read line by line, however many there are. With `results_only` nothing else counts: a
+    batch job tells the sum of its results each time it is looked at.
     """
 
     at_boundary = False
 
-    def __init__(self, reader: _Reader, *, any_body: bool = False, retrieved: bool = False) -> None:
+    def __init__(
+        self, reader: _Reader, *, any_body: bool = False, retrieved: bool = False, results_only: bool = False
+    ) -> None:
         super().__init__(reader, retrieved=retrieved)
         self._any_body = any_body
+        self._unread = results_only  # no results have come yet, and nothing else counts
         self._parts: list[bytes] | None = []
         self._size = 0
         self._lines: BatchUsage | None = None
         self._asked = not any_body  # whether these are a batch's results has been looked at
+
+    @property
+    def usage(self) -> Usage:
+        return Usage() if self._unread else self._reader.usage
 
     def feed(self, chunk: bytes) -> Signal:
         if not chunk:
@@ -169,6 +177,7 @@ class JsonMeter(_Facts):
     def _results(self, lines: BatchUsage) -> Signal:
         lines.finish()
         self._reader.batch(lines)
+        self._unread = False
         self._reader.complete = True
         return Signal.TERMINAL
 
@@ -212,7 +221,8 @@ def meter(dialect: Dialect, operation: Operation, *, stream: bool, retrieved: bo
         return OpaqueMeter(reader)
     if stream:
         return StreamMeter(reader, retrieved=retrieved)
-    return JsonMeter(reader, any_body=operation not in MODEL_CALLS, retrieved=retrieved)
+    batches = operation is Operation.BATCHES
+    return JsonMeter(reader, any_body=operation not in MODEL_CALLS, retrieved=retrieved, results_only=batches)
 
 
 def frame_meter() -> FrameMeter:

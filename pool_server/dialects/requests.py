@@ -15,7 +15,7 @@ from pool_server.core.models import Peek
 from pool_server.dialects.references import Reference, field_references, references
 from pool_server.dialects.session import find_session, opening_hash
 from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, text, whole
-from pool_server.dialects.wire.batches import google_batch, lines_of, message_batch
+from pool_server.dialects.wire.batches import BatchRequests, google_batch, lines_of, message_batch
 from pool_server.dialects.wire.multipart import boundary, parts
 from pool_server.dialects.wire.sealed import first_signature, seal_id
 from pool_server.dialects.wire.unique import keys_once
@@ -140,14 +140,16 @@ def peek(
         peeked = _peek_gemini(dialect, path, headers, data, credential, needed, strict and bool(data))
         if operation is Operation.BATCHES and data:
             requests = google_batch(peeked.model, data)
-            peeked.batch, peeked.batch_by_file = requests.models, requests.by_file
+            peeked.batch, peeked.batch_expected = requests.models, requests.expected
+            peeked.batch_by_file = requests.by_file
         return peeked
     found = _decode(data, _BODY, needed, strict and bool(data))
     peeked = _peek_openai(dialect, found, headers, data, credential)
     bare = dialect is Dialect.RESPONSES and _bare_items(found.input)
     peeked.objects = tuple(references(dialect, data, bare_items=bare))
     if operation is Operation.BATCHES and dialect is Dialect.MESSAGES and data:
-        peeked.batch = message_batch(data).models
+        messages = message_batch(data)
+        peeked.batch, peeked.batch_expected = messages.models, messages.expected
     peeked.stored = found.store is True or (found.store is not False and operation is Operation.RESPONSES)
     return peeked
 
@@ -179,14 +181,19 @@ def _peek_form(body: bytes | memoryview, mark: bytes) -> Peek:
         for part in found:
             if part.name == "file":
                 requests = lines_of(body[part.start : part.end])
-                peeked.batch = _merged(peeked.batch, requests.models)
+                _add_batch(peeked, requests)
                 objects += requests.references
     peeked.objects = tuple(dict.fromkeys(objects))
     return peeked
 
 
-def _merged(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {model: one.get(model, 0) + other.get(model, 0) for model in (*one, *other)}
+def _add_batch(peeked: Peek, requests: BatchRequests) -> None:
+    """A form may hold several files: what any of them asks for counts."""
+    for model, most in requests.models.items():
+        prompts, answers = requests.expected[model]
+        before = peeked.batch_expected.get(model, (0, 0))
+        peeked.batch = {**peeked.batch, model: peeked.batch.get(model, 0) + most}
+        peeked.batch_expected = {**peeked.batch_expected, model: (before[0] + prompts, before[1] + answers)}
 
 
 def _decode(data: bytes, decoder: Decoder[B], needed: bool, strict: bool = False) -> B:

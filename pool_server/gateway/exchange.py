@@ -18,7 +18,7 @@ from pool_server.accounts import Decision, OnboardingError, RefreshError, Select
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Provider, Refusal, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage
 from pool_server.gateway import final_error, metrics
-from pool_server.gateway.attempts.counting import REQUEST_OUTPUT, price_facts
+from pool_server.gateway.attempts.counting import price_facts
 from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.http.body import MEMORY_LIMIT
 from pool_server.gateway.http.decoding import DecodedAnswer, decoded, decoded_refusal
@@ -73,7 +73,6 @@ class Exchange:
         self.answered_model = ""
         self.response_id = ""
         self.pending = False
-        self.requests = 1  # of a new batch
         self.served = dialects.Served()
         self.upstream_url = ""
         self.usage_added = False  # the pool asked for a stream's usage, the client did not
@@ -159,8 +158,6 @@ class Exchange:
         self.continuity.look(self.peek)
         self.asked = self.peek.model
         self._serve(self.rooms.settings.models.aliases.get(self.asked, self.asked))
-        if dialects.makes_batch(self.upcall.method, route.path):
-            self.requests = dialects.batch_size(body)
         self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
         self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
         self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]
@@ -168,9 +165,13 @@ class Exchange:
 
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
-        tokens_in = self.request_bytes // dialects.BYTES_A_TOKEN
-        tokens_out = min(self.peek.max_output or REQUEST_OUTPUT, _OUTPUT_CAP) * self.requests
-        cost = self.rooms.ledger.estimate(self.peek.model, tokens_in, tokens_out)
+        one = (
+            self.request_bytes // dialects.BYTES_A_TOKEN,
+            min(self.peek.max_output or dialects.REQUEST_OUTPUT, _OUTPUT_CAP),
+        )
+        expected = self.objects.expected or {self.peek.model: one}
+        costs = [self.rooms.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
+        known = [cost for cost in costs if cost is not None]
         allowed, _ = self.rooms.users.allowed(self.principal)
         if allowed is not None:  # where none is left, the first one's refusal says why
             has = self.rooms.accounts.has
@@ -182,8 +183,8 @@ class Exchange:
             self.principal,
             provider=provider.value if provider is not None else "",
             model=self.peek.model,
-            tokens=tokens_in + tokens_out,
-            cost=cost,
+            tokens=sum(map(sum, expected.values())),
+            cost=sum(known) if known else None,
             room=room,
         )
         if isinstance(answer, Denied):

@@ -141,7 +141,7 @@ def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
     """The job the exchange is about, if it is about one, and what is recorded and charged."""
     method, path = "POST" if x.route.websocket else x.upcall.method, x.route.path
     identity = dialects.identity(method, path, x.response_id, stored=x.peek.stored)
-    job = job_key(x.account, identity)
+    job = (x.objects.batch if identity and method == "GET" else "") or job_key(x.account, identity)
     call = CallFacts(
         x.route.operation,
         method,
@@ -152,7 +152,7 @@ def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
         answered=x.first_byte_ms is not None,
         outcome=outcome,
         pending=x.pending,
-        requests=x.requests,
+        expected=x.objects.expected,
     )
     return job, count(x.usage, call, x.rooms.ledger.job(job) if job and method == "GET" else None)
 

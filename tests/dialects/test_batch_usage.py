@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pool_server.core.enums import Dialect, Operation
 from pool_server.core.models import Usage
-from pool_server.dialects import Meter, batch_size, identity, makes_batch, meter
+from pool_server.dialects import Meter, identity, makes_batch, meter
 from pool_server.dialects.usage import batch
+from pool_server.dialects.wire.batches import google_batch, lines_of, message_batch
 from pool_server.ledger.pricing.table import shipped
 
 
@@ -159,9 +160,33 @@ def test_what_a_usage_counts_for(method: str, path: str, response_id: str, store
     assert identity(method, path, response_id, stored=stored) == found
 
 
-def test_the_size_of_a_new_batch() -> None:
-    made = json.dumps({"requests": [{"custom_id": str(n), "params": {}} for n in range(5)]}).encode()
-    assert batch_size(made) == batch_size(memoryview(made)) == 5
-    assert batch_size(b'{"batch":{"input_config":{"requests":{"requests":[{"request":{}},{"request" : {}}]}}}}') == 2
-    assert batch_size(b"{}") == 1
+def test_what_makes_a_batch() -> None:
     assert makes_batch("POST", "/v1/messages/batches") and not makes_batch("GET", "/v1/messages/batches")
+    assert makes_batch("POST", "/v1/batches") and not makes_batch("POST", "/v1/batches/batch_1/cancel")
+    assert not makes_batch("POST", "/v1/vector_stores/vs_1/file_batches")
+
+
+def test_what_a_new_batch_is_likely_to_use() -> None:
+    """An answer's most tokens bound it, but few answers take thousands."""
+    asked = [("a", {"max_tokens": 9}), ("a", {}), ("b", {"max_tokens": 64_000})]
+    params = [{"model": model, "messages": [{"role": "user", "content": "x" * 400}], **more} for model, more in asked]
+    prompts = [len(json.dumps(each)) // 4 for each in params]
+    expected = {"a": (prompts[0] + prompts[1], 9 + 2000), "b": (prompts[2], 2000)}
+    most = {"a": prompts[0] + prompts[1] + 9 + 2000, "b": prompts[2] + 64_000}
+    inline = json.dumps({"requests": [{"custom_id": "c", "params": each} for each in params]}).encode()
+    found = message_batch(inline)
+    assert (found.expected, found.models) == (expected, most)
+    lines = lines_of(b"\n".join(json.dumps({"custom_id": "c", "body": each}).encode() for each in params))
+    assert (lines.expected, lines.models) == (expected, most)
+    requests = [{"request": {"generationConfig": {"maxOutputTokens": most}}} for most in (9, 64_000)]
+    body = json.dumps({"batch": {"input_config": {"requests": {"requests": requests}}}}).encode()
+    assert google_batch("m", body).expected == {"m": (len(body) // 4, 9 + 2000)}
+
+
+@pytest.mark.parametrize("told", [{"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}, None])
+@pytest.mark.parametrize("state", ["validating", "in_progress", "completed", "failed"])
+def test_a_batch_tells_the_sum_of_its_results_which_does_not_count(state: str, told: object) -> None:
+    found = meter(Dialect.RESPONSES, Operation.BATCHES, stream=False)
+    found.feed(json.dumps({"id": "batch_1", "object": "batch", "status": state, "usage": told}).encode())
+    found.finish()
+    assert (found.usage, found.response_id) == (Usage(), "batch_1")

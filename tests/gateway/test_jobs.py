@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from pool_server.core.enums import ApiFamily, ObjectKind
-from pool_server.core.models import Usage
+from pool_server.core.models import Usage, UsageRecord
 from pool_server.core.settings import Upstreams
-from pool_server.gateway.attempts.counting import REQUEST_OUTPUT
 from tests.gateway.stack import Stack, run
+from tests.gateway.test_objects import send
+from tests.gateway.test_spending import batch_file, lines
 from tests.http1.wire import Talk, raw_server, read_request
 
 USAGE = {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200}
@@ -136,7 +137,7 @@ def test_a_batch_is_reserved_when_made_and_counted_when_fetched(tmp_path: Path) 
             status, _ = await stack.post(path, asked, token=token, anthropic_version="2023-06-01")
             assert status == 200
             (made,) = stack.records()
-            assert made.reserved is not None and made.reserved.output == 2 * REQUEST_OUTPUT
+            assert made.reserved is not None and made.reserved.output == 2 * 9
             assert used(stack) == (0, made.reserved.total)
             await get(stack, f"{path}/msgbatch_1", token)
             assert used(stack) == (0, made.reserved.total)
@@ -176,5 +177,94 @@ def test_results_that_break_off_count_when_they_are_fetched_whole(tmp_path: Path
             assert [record.usage for record in stack.records()] == [Usage()]
             assert await get(stack, path, token) == 200
             assert used(stack)[0] == 399 * 50_000 + sum(range(1, 400))
+
+    run(test)
+
+
+BATCH_USAGE = {"input_tokens": 3000, "output_tokens": 700, "total_tokens": 3700}
+
+
+def openai_batch(status: str, **more: Any) -> dict[str, Any]:
+    return {"id": "batch_1", "object": "batch", "status": status, "input_file_id": "file-in", **more}
+
+
+def openai_result(prompt: int, output: int) -> bytes:
+    usage = {"input_tokens": prompt, "output_tokens": output, "total_tokens": prompt + output}
+    body = {"id": f"resp_{prompt}", "model": "gpt-4.1", "usage": usage}
+    line = {"id": "batch_req_1", "custom_id": str(prompt), "response": {"status_code": 200, "body": body}}
+    return json.dumps(line).encode() + b"\n"
+
+
+def openai_batches() -> Vendor:
+    """A vendor whose batch is done at the second look; it tells what its results sum up to."""
+    vendor = Vendor()
+    done = openai_batch("completed", output_file_id="file-out", error_file_id="file-err", usage=BATCH_USAGE)
+    vendor.answers["POST", "/v1/files"] = {"id": "file-in", "object": "file", "purpose": "batch"}
+    vendor.answers["POST", "/v1/batches"] = openai_batch("validating")
+    vendor.answers["GET", "/v1/batches/batch_1"] = [openai_batch("in_progress"), done]
+    vendor.answers["GET", "/v1/files/file-out/content"] = openai_result(1000, 300) + openai_result(2000, 400)
+    failed = {"custom_id": "c", "response": {"status_code": 400, "body": {"error": {"message": "no"}}}}
+    vendor.answers["GET", "/v1/files/file-err/content"] = json.dumps(failed).encode() + b"\n"
+    return vendor
+
+
+async def made_batch(stack: Stack, token: str, most: int) -> UsageRecord:
+    """A batch of two requests in an uploaded file."""
+    content = lines(("gpt-4.1", most), ("gpt-4.1", most))
+    status, _ = await send(stack, token, "POST", "/v1/files", batch_file(content))
+    assert status == 200
+    body = {"input_file_id": "file-in", "endpoint": "/v1/responses", "completion_window": "24h"}
+    status, _ = await stack.post("/v1/batches", body, token=token)
+    assert status == 200
+    return stack.records()[-1]
+
+
+@pytest.mark.parametrize("most", [9, 4000])
+def test_a_batch_in_a_file_is_reserved_when_made_and_counted_when_fetched(tmp_path: Path, most: int) -> None:
+    async def test() -> None:
+        async with pool(tmp_path, openai_batches(), "codex_key.json") as stack:
+            token = await stack.key()
+            made = await made_batch(stack, token, most)
+            assert made.reserved is not None and made.reserved.estimated and not made.usage.counted
+            assert made.reserved.output == 2 * min(most, 2000)
+            reserved = made.reserved.total
+            assert used(stack) == (0, reserved)
+            for _ in range(3):
+                await get(stack, "/v1/batches/batch_1", token)
+            assert used(stack) == (0, reserved), "what the batch tells is the sum of its results"
+            await get(stack, "/v1/files/file-err/content", token)
+            for _ in range(3):
+                await get(stack, "/v1/files/file-out/content", token)
+            assert used(stack) == (3700, max(reserved, 3700)), "what was reserved is part of it"
+            (fetched,) = [record for record in stack.records() if record.usage.counted]
+            assert (fetched.tier, fetched.model, fetched.job) == ("batch", "gpt-4.1", made.job)
+            assert fetched.cost == pytest.approx((3000 * 2.0 + 700 * 8.0) * 0.5 / 1e6)
+
+    run(test)
+
+
+def test_what_a_batch_is_likely_to_cost_is_reserved(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with pool(tmp_path, openai_batches(), "codex_key.json") as stack:
+            token = await stack.key()
+            made = await made_batch(stack, token, 4000)
+            assert made.reserved is not None
+            used_up = stack.users.limits(made.user)["used"]["cost_day"]
+            assert used_up == pytest.approx((made.reserved.input * 2.0 + 4000 * 8.0) / 1e6)
+
+    run(test)
+
+
+def test_results_of_a_batch_that_was_never_looked_at_count_once(tmp_path: Path) -> None:
+    """Nothing says whose results the file holds: they count for the file."""
+
+    async def test() -> None:
+        async with pool(tmp_path, openai_batches(), "codex_key.json") as stack:
+            token = await stack.key()
+            made = [(ObjectKind.FILE, "file-out")]
+            await stack.gateway.owners.keep(stack.user(token), ApiFamily.OPENAI, made, "codex:key")
+            for _ in range(2):
+                assert await get(stack, "/v1/files/file-out/content", token) == 200
+            assert used(stack) == (3700, 3700)
 
     run(test)

@@ -7,17 +7,17 @@
 from __future__ import annotations
 
 from pool_server.dialects.usage import anthropic, google, openai
-from pool_server.dialects.usage.estimate import BYTES_A_TOKEN, estimate
-from pool_server.dialects.usage.jobs import batch_size, identity, makes_batch
+from pool_server.dialects.usage.estimate import BYTES_A_TOKEN, REQUEST_OUTPUT, estimate
+from pool_server.dialects.usage.jobs import identity, makes_batch
 from pool_server.dialects.usage.served import Served, header_tier
 from pool_server.dialects.usage.told import Told
 
 __all__ = [
     "BYTES_A_TOKEN",
+    "REQUEST_OUTPUT",
     "Served",
     "Told",
     "anthropic",
-    "batch_size",
     "estimate",
     "google",
     "header_tier",

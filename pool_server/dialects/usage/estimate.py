@@ -5,6 +5,7 @@ from __future__ import annotations
 from pool_server.core.enums import Operation
 from pool_server.core.models import Usage
 
+REQUEST_OUTPUT = 2_000  # tokens an answer is taken to have where nothing says how many
 BYTES_A_TOKEN = 4  # the usual rough length of a token in UTF-8 text and JSON
 BYTES_AN_EVENT_TOKEN = 120  # of a streamed answer, whose events wrap a few characters each
 _GENERATES = frozenset(

@@ -10,18 +10,12 @@ _FETCHED = re.compile(
     r"|/(?P<file>files/[^/:]+)(?:/content|:download)"
     r"|/(?:responses|chat/completions)/(?P<response>[^/]+)"
 )
-_MAKES = ("/messages/batches", ":batchGenerateContent", ":asyncBatchEmbedContent")
-_ONE_OF_MANY = tuple(map(re.compile, (rb'"custom_id"\s*:', rb'"request"\s*:')))
+_MAKES = ("/batches", ":batchGenerateContent", ":asyncBatchEmbedContent")
 
 
 def makes_batch(method: str, path: str) -> bool:
     """Whether a call makes a batch job, whose usage comes with its results."""
     return method == "POST" and path.endswith(_MAKES)
-
-
-def batch_size(body: bytes | memoryview) -> int:
-    """How many requests the body of a new batch holds, as far as can be told without reading it."""
-    return max(1, *(sum(1 for _ in mark.finditer(body)) for mark in _ONE_OF_MANY))
 
 
 def identity(method: str, path: str, response_id: str, *, stored: bool) -> str:

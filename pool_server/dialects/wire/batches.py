@@ -1,4 +1,5 @@
-"""What the requests of a new batch ask for: their models and the most tokens they may use, and the objects they name.
+"""What the requests of a new batch ask for: their models, the tokens they may and are likely to use, and the objects
+they name.
 
 Sources: platform.claude.com "Batch processing" (`requests[].params`), OpenAI's API reference, "Batch" (a file of lines
 with `body`), ai.google.dev "Batch API" (`batch.inputConfig`).
@@ -15,17 +16,19 @@ from msgspec.json import Decoder
 from pool_server.core.enums import Dialect
 from pool_server.dialects.references import Reference, TooManyReferencesError, references
 from pool_server.dialects.types import BadBodyError, text, whole
+from pool_server.dialects.usage import BYTES_A_TOKEN, REQUEST_OUTPUT
 
-USUAL_OUTPUT = 2_000  # tokens a request is taken to use that says no maximum
 MOST_MODELS = 64
-_BYTES_A_TOKEN = 4
+
+_Request = tuple[str, int, int]  # its model, the tokens of its prompt and the most of its answer
 
 
 class BatchRequests(msgspec.Struct):
-    """`models`: each with the most tokens its requests may use, prompts by their size. `by_file`: the requests are in a
-    file that is not here."""
+    """`models`: each with the most tokens its requests may use, prompts by their size; `expected`: each with the tokens
+    of prompts and of answers they are likely to use. `by_file`: the requests are in a file that is not here."""
 
-    models: dict[str, int]
+    models: dict[str, int] = {}
+    expected: dict[str, tuple[int, int]] = {}
     references: list[Reference] = []
     by_file: bool = False
 
@@ -54,14 +57,14 @@ _MESSAGES, _PARAMS, _LINE = Decoder(_Messages), Decoder(_Params), Decoder(_Line)
 
 def message_batch(body: bytes) -> BatchRequests:
     """A message batch. Raises `BadBodyError`."""
-    return BatchRequests(_summed(_params(message.params) for message in _decoded(_MESSAGES, body).requests))
+    return _summed(BatchRequests(), (_params(message.params) for message in _decoded(_MESSAGES, body).requests))
 
 
 def lines_of(body: bytes | memoryview) -> BatchRequests:
     """A file of requests, one a line; no models where a line is none. Raises `TooManyReferencesError`."""
-    found = BatchRequests({})
+    found = BatchRequests()
 
-    def each() -> Iterator[tuple[str, int]]:
+    def each() -> Iterator[_Request]:
         for line in bytes(body).splitlines():
             if not line.strip():
                 continue
@@ -70,11 +73,11 @@ def lines_of(body: bytes | memoryview) -> BatchRequests:
             yield _params(request)
 
     try:
-        found.models = _summed(each())
+        _summed(found, each())
     except TooManyReferencesError:
         raise
     except BadBodyError:
-        found.models = {}  # a file like any other, which no batch can be made of
+        found.models, found.expected = {}, {}  # a file like any other, which no batch can be made of
     found.references = list(dict.fromkeys(found.references))
     return found
 
@@ -85,21 +88,20 @@ def google_batch(model: str, body: bytes) -> BatchRequests:
         tree = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BadBodyError("the batch is not valid JSON") from None
-    found = BatchRequests({})
+    found = BatchRequests()
 
-    def each() -> Iterator[tuple[str, int]]:
-        yield model, len(body) // _BYTES_A_TOKEN
+    def each() -> Iterator[_Request]:
+        yield model, len(body) // BYTES_A_TOKEN, 0
         for key, value in _fields(tree):
             if key in ("fileName", "file_name"):
                 found.by_file = True
             elif key == "model":
-                yield text(value).removeprefix("models/"), 0
+                yield text(value).removeprefix("models/"), 0, 0
             elif key == "request":
                 config = _either(value, "generationConfig", "generation_config")
-                yield model, whole(_either(config, "maxOutputTokens", "max_output_tokens")) or USUAL_OUTPUT
+                yield model, 0, whole(_either(config, "maxOutputTokens", "max_output_tokens")) or REQUEST_OUTPUT
 
-    found.models = _summed(each())
-    return found
+    return _summed(found, each())
 
 
 def _fields(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -120,20 +122,21 @@ def _either(node: Any, *names: str) -> Any:
     return next((node[name] for name in names if name in node), None) if isinstance(node, dict) else None
 
 
-def _params(raw: msgspec.Raw) -> tuple[str, int]:
-    """A request's model and the most tokens it may use."""
+def _params(raw: msgspec.Raw) -> _Request:
     params = _decoded(_PARAMS, raw)
     most = whole(params.max_output_tokens) or whole(params.max_completion_tokens) or whole(params.max_tokens)
-    return text(params.model), len(bytes(raw)) // _BYTES_A_TOKEN + (most or USUAL_OUTPUT)
+    return text(params.model), len(bytes(raw)) // BYTES_A_TOKEN, most or REQUEST_OUTPUT
 
 
-def _summed(requests: Iterable[tuple[str, int]]) -> dict[str, int]:
-    models: dict[str, int] = {}
-    for model, tokens in requests:
-        models[model] = models.get(model, 0) + tokens
+def _summed(found: BatchRequests, requests: Iterable[_Request]) -> BatchRequests:
+    models, expected = found.models, found.expected
+    for model, prompt, most in requests:
+        models[model] = models.get(model, 0) + prompt + most
+        prompts, answers = expected.get(model, (0, 0))
+        expected[model] = prompts + prompt, answers + min(most, REQUEST_OUTPUT)
         if len(models) > MOST_MODELS:
             raise BadBodyError(f"the batch names more than {MOST_MODELS} models")
-    return models
+    return found
 
 
 def _decoded(decoder: Decoder[Any], raw: bytes | msgspec.Raw) -> Any:

@@ -4,6 +4,7 @@ comes with their results, and for answers whose usage never came."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pool_server import dialects
@@ -11,12 +12,11 @@ from pool_server.core.enums import Operation, Outcome
 from pool_server.core.models import Usage
 from pool_server.ledger import JobState, PriceFacts
 
-REQUEST_OUTPUT = 2_000  # tokens an answer is taken to have where nothing says how many
-
 
 class CallFacts(NamedTuple):
     """What is known of an ended call; sizes in bytes. `answered` says that anything of an answer came, `whole` that all
-    of it did, `pending` that it was the receipt of work still to be done; `requests` is the size of a new batch."""
+    of it did, `pending` that it was the receipt of work still to be done; `expected` are the tokens of prompts and of
+    answers that a new batch is likely to use, by model."""
 
     operation: Operation
     method: str
@@ -27,7 +27,7 @@ class CallFacts(NamedTuple):
     answered: bool
     outcome: Outcome
     pending: bool
-    requests: int
+    expected: Mapping[str, tuple[int, int]] = {}
 
     @property
     def whole(self) -> bool:
@@ -60,12 +60,20 @@ def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:
     if not call.answered:
         return Counted(told, None)
     if call.pending or dialects.makes_batch(call.method, call.path):
-        output = REQUEST_OUTPUT * call.requests
-        reserved = Usage(input=call.request_bytes // dialects.BYTES_A_TOKEN, output=output, estimated=True)
+        reserved = _reserved(call)
         return Counted(told, reserved, reserved) if call.method == "POST" else Counted(told, None)
     usage = dialects.estimate(call.operation, call.request_bytes, call.response_bytes, streamed=call.streamed)
     usage.web_searches = told.web_searches
     return Counted(usage, usage if usage.counted else None)
+
+
+def _reserved(call: CallFacts) -> Usage:
+    """What a job is taken to use until its usage is known."""
+    if not call.expected:
+        return Usage(input=call.request_bytes // dialects.BYTES_A_TOKEN, output=dialects.REQUEST_OUTPUT, estimated=True)
+    parts = [Usage(input=prompt, output=output, model=model) for model, (prompt, output) in call.expected.items()]
+    prompts, outputs = sum(part.input for part in parts), sum(part.output for part in parts)
+    return Usage(input=prompts, output=outputs, estimated=True, parts=parts)
 
 
 def _beyond(told: Usage, reserved: Usage | None) -> Usage:

@@ -25,7 +25,8 @@ _WORDS = {
 
 
 class Claim(msgspec.Struct):
-    """What was found. `account` holds the objects, "" when any account may serve; `mine` are the caller's own.
+    """What was found. `account` holds the objects, "" when any account may serve; `mine` are the caller's own, `batch`
+    the ledger's key of the batch whose results one of the files holds.
 
     `unknown` are ids the pool has not seen made, of a caller who may reach everything: whoever answers holds them.
     """
@@ -34,6 +35,7 @@ class Claim(msgspec.Struct):
     error: ClientError | None = None
     mine: list[tuple[Owned, Reference]] = []
     unknown: list[Reference] = []
+    batch: str = ""
 
 
 class ObjectAccess:
@@ -83,10 +85,12 @@ class ObjectAccess:
         own = self.owners.get(principal.user, family, reference)
         if own is not None:
             found.mine.append((own, reference))
+            found.batch = found.batch or own.batch
             return own.account
         others = self.owners.everybodys(family, reference)
         for owned in others:
             if self._holds(principal, owned.account):
+                found.batch = found.batch or owned.batch
                 return owned.account
         if principal.admin or principal.local:
             found.unknown.append(reference)

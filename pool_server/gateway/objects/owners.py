@@ -38,8 +38,9 @@ Reference = tuple[ObjectKind, str]
 
 class Owned(msgspec.Struct, omit_defaults=True):
     """One object of one person. `account` holds it; times are unix seconds. `models` are the models a batch names, each
-    with the most tokens its requests may use; `key` is the pool key an upload was started with; `user` is filled in
-    when it is read."""
+    with the most tokens its requests may use, `expected` with the tokens of prompts and of answers they are likely to
+    use; `batch` is the ledger's key of the batch whose results a file holds; `key` is the pool key an upload was
+    started with; `user` is filled in when it is read."""
 
     account: str
     made_at: float
@@ -47,6 +48,8 @@ class Owned(msgspec.Struct, omit_defaults=True):
     models: dict[str, int] = {}
     key: str = ""
     user: str = ""
+    expected: dict[str, tuple[int, int]] = {}
+    batch: str = ""
 
 
 _DECODER = msgspec.msgpack.Decoder(Owned)
@@ -101,6 +104,8 @@ class Owners:
         *,
         models: dict[str, int] | None = None,
         key: str = "",
+        expected: dict[str, tuple[int, int]] | None = None,
+        batch: str = "",
     ) -> bool:
         """Makes objects the caller's, or their end later when they are already. Durable when it returns True; False
         (told to the log) when the store cannot be written."""
@@ -112,7 +117,8 @@ class Owners:
         def write(txn: Txn) -> None:
             for reference in wanted:
                 until = now + lifetime(family, reference[0])
-                self._put(txn, user, family, reference, Owned(account, now, until, models or {}, key))
+                owned = Owned(account, now, until, models or {}, key, expected=expected or {}, batch=batch)
+                self._put(txn, user, family, reference, owned)
 
         return await self._written(write)
 
@@ -158,11 +164,9 @@ class Owners:
         if known is not None:
             before = _DECODER.decode(known)
             txn.delete(BY_USER, head + b"\0" + _until.pack(before.until) + digest(reference[1]))
-            owned.made_at, owned.models, owned.key = (
-                before.made_at,
-                owned.models or before.models,
-                owned.key or before.key,
-            )
+            owned.made_at = before.made_at
+            for fact in ("models", "key", "expected", "batch"):
+                setattr(owned, fact, getattr(owned, fact) or getattr(before, fact))
         else:
             self._make_room(txn, head)
         txn.put(OBJECTS, key, msgspec.msgpack.encode(owned))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from pool_server import dialects
 from pool_server.core.enums import ApiFamily, ObjectKind, Operation, Provider
 from pool_server.core.models import ClientError, Peek
+from pool_server.gateway.attempts.counting import job_key
 from pool_server.gateway.objects import spending
 from pool_server.gateway.objects.access import Claim, ObjectAccess
-from pool_server.gateway.objects.owners import Reference
+from pool_server.gateway.objects.owners import Owned, Reference
 from pool_server.gateway.objects.uploads import Upload
 from pool_server.gateway.routes import Route
 from pool_server.users import Principal
@@ -18,14 +19,16 @@ _MODEL_CALLS = frozenset({Operation.RESPONSES, Operation.MESSAGES, Operation.CHA
 
 
 class Tracking:
-    """One exchange's objects. `holder` is the account that must serve it, "" when any may."""
+    """One exchange's objects. `holder` is the account that must serve it, "" when any may; `expected` are the tokens of
+    prompts and of answers that a new batch is likely to use, by model."""
 
     def __init__(self, access: ObjectAccess, principal: Principal, route: Route) -> None:
         self._access = access
         self._principal = principal
         self._route = route
         self._stored = False
-        self._batch: dict[str, int] = {}  # what the requests of a batch may use, by model
+        self._most: dict[str, int] = {}  # tokens the requests of a batch may use, by model
+        self.expected: dict[str, tuple[int, int]] = {}
         self._claim = Claim()
         self._kept: set[Reference] = set()
         self.upload: Upload | None = None
@@ -35,6 +38,11 @@ class Tracking:
     def holder(self) -> str:
         return self._claim.account
 
+    @property
+    def batch(self) -> str:
+        """The ledger's key of the batch whose results the file holds that the call names, "" without one."""
+        return self._claim.batch
+
     def claim(
         self, peek: Peek, providers: Iterable[Provider], *, skip: Iterable[Reference] = (), forced: bool = False
     ) -> ClientError | None:
@@ -43,13 +51,29 @@ class Tracking:
         `skip` are ids that are known to be the caller's otherwise; with `forced` the caller has chosen an account that
         is theirs, where everything is.
         """
-        self._stored, self._batch = peek.stored, peek.batch
+        self._stored, self._most, self.expected = peek.stored, peek.batch, peek.batch_expected
         wanted = [one for one in (*self._route.ids, *peek.objects) if one not in skip]
         if self.upload is not None and not self.upload.started:
             wanted.append((ObjectKind.UPLOAD, self.upload.ticket))
         if wanted and not forced:
             self._claim = self._access.claim(self._principal, self._route.family, wanted, tuple(providers))
+            if self._route.makes is ObjectKind.BATCH and self._route.family is ApiFamily.OPENAI:
+                self._add_files()
         return self._claim.error
+
+    def _add_files(self) -> None:
+        """What the requests of a new batch are, as its files were read when they were uploaded."""
+        most, expected = dict(self._most), dict(self.expected)
+        for owned in self._files():
+            for model, tokens in owned.models.items():
+                most[model] = most.get(model, 0) + tokens
+            for model, (prompts, answers) in owned.expected.items():
+                before = expected.get(model, (0, 0))
+                expected[model] = (before[0] + prompts, before[1] + answers)
+        self._most, self.expected = most, expected
+
+    def _files(self) -> list[Owned]:
+        return [owned for owned, (kind, _) in self._claim.mine if kind is ObjectKind.FILE]
 
     def spending_refused(
         self, peek: Peek, standing: Callable[[], spending.Standing], price: Callable[[str, int], float | None]
@@ -61,10 +85,8 @@ class Tracking:
         if route.operation is Operation.BATCHES and route.makes is not None:
             by_file = peek.batch_by_file
             if route.family is ApiFamily.OPENAI:
-                files = [owned for owned, (kind, _) in self._claim.mine if kind is ObjectKind.FILE]
-                by_file = not all(owned.models for owned in files)
-                self._batch = {model: most for owned in files for model, most in owned.models.items()}
-            return spending.file_not_read() if by_file else spending.batch_refused(self._batch, *standing(), price)
+                by_file = not all(owned.models for owned in self._files())
+            return spending.file_not_read() if by_file else spending.batch_refused(self._most, *standing(), price)
         if route.works and not peek.model:
             return spending.unnamed_model(standing()[0])
         return None
@@ -76,8 +98,22 @@ class Tracking:
             self._kept.update(brought)
             key = self._principal.key if self.upload is not None else ""
             await self._access.owners.keep(
-                self._principal.user, self._route.family, brought, account, models=self._batch, key=key
+                self._principal.user,
+                self._route.family,
+                brought,
+                account,
+                models=self._most,
+                key=key,
+                expected=self.expected,
+                batch=self._batch_told_of(account),
             )
+
+    def _batch_told_of(self, account: str) -> str:
+        """The ledger's key of the batch that the answer tells of, and so of the files it names; "" of anything else."""
+        ids = self._route.ids
+        if self._route.family is not ApiFamily.OPENAI or not ids or ids[-1][0] is not ObjectKind.BATCH:
+            return ""
+        return job_key(account, ids[-1][1])
 
     async def ended(self, account: str, meter: dialects.Meter) -> None:
         """The answer came to its good end: writes what it made, moved or deleted, before its last byte goes out."""
