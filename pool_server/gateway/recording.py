@@ -9,9 +9,9 @@ from pool_server import dialects
 from pool_server.core.enums import Outcome, Transport
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.gateway import metrics
-from pool_server.gateway.attempts.counting import CallFacts, Counted, count, job_key, price_facts
+from pool_server.gateway.attempts.counting import CallFacts, Counted, count, price_facts
 from pool_server.gateway.exchange import Exchange
-from pool_server.ledger import PriceFacts, Quote
+from pool_server.ledger import PriceFacts, Quote, job_key
 from pool_server.providers import redact
 
 log = logging.getLogger("pool_server.gateway")

@@ -4,7 +4,7 @@ from pool_server.ledger.chart import METRICS, Metric
 from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
 from pool_server.ledger.quota_history import Series, Sighting
-from pool_server.ledger.records.keys import FORMAT, MIGRATIONS, TABLES
+from pool_server.ledger.records.keys import FORMAT, MIGRATIONS, TABLES, job_key
 from pool_server.ledger.request_log import EXPORT_COLUMNS, LogFilters, flat, tame
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
@@ -34,5 +34,6 @@ __all__ = [
     "Step",
     "Why",
     "flat",
+    "job_key",
     "tame",
 ]

@@ -3,7 +3,6 @@ comes with their results, and for answers whose usage never came."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -41,11 +40,6 @@ class Counted(NamedTuple):
     usage: Usage
     charged: Usage | None
     reserved: Usage | None = None
-
-
-def job_key(account: str, identity: str) -> str:
-    """A job's id as the ledger keeps it: hashed, as ids are the provider's and may be long."""
-    return hashlib.blake2b(f"{account}|{identity}".encode(), digest_size=16).hexdigest() if identity else ""
 
 
 def count(told: Usage, call: CallFacts, job: JobState | None) -> Counted:

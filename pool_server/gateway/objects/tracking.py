@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from pool_server import dialects
 from pool_server.core.enums import ApiFamily, ObjectKind, Operation, Provider
 from pool_server.core.models import ClientError, Peek
-from pool_server.gateway.attempts.counting import job_key
 from pool_server.gateway.objects import spending
 from pool_server.gateway.objects.access import Claim, ObjectAccess
 from pool_server.gateway.objects.owners import Owned, Reference
 from pool_server.gateway.objects.uploads import Upload
 from pool_server.gateway.routes import Route
+from pool_server.ledger import job_key
 from pool_server.users import Principal
 
 _MODEL_CALLS = frozenset({Operation.RESPONSES, Operation.MESSAGES, Operation.CHAT})

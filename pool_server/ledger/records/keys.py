@@ -81,6 +81,11 @@ def counted_key(job: str) -> bytes:
     return b"\xff" + job.encode()
 
 
+def job_key(account: str, identity: str) -> str:
+    """What the ledger calls a stored response or a batch, "" for none: hashed, as ids are the provider's."""
+    return hashlib.blake2b(f"{account}|{identity}".encode(), digest_size=16).hexdigest() if identity else ""
+
+
 def time_key(at: float) -> bytes:
     """The least record key of an instant."""
     return max(0, int(at * 1_000_000)).to_bytes(8, "big")
