@@ -22,6 +22,9 @@ from pool_server.core.enums import (
     Transport,
 )
 
+MOST_TOKENS = 1_000_000_000  # in one answer; the largest contexts are a thousandth of it: a figure beyond it is broken
+MOST_DOLLARS = 1_000_000.0  # for one answer
+
 
 def _short(value: msgspec.Struct) -> str:
     """A repr of only what `__rich_repr__` shows, for records that carry credentials."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
+from pool_server.ledger.records.keys import OTHER
 from pool_server.ledger.rollups.reader import RollupRow
 from pool_server.ledger.rollups.sums import AT, NANO, Sums, counts_of, latencies, percentiles
 
@@ -17,7 +18,6 @@ Metric = Literal[
     "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
     "cache_share", "error_share", "first_byte_p50", "first_byte_p95", "total_p50", "total_p95",
 ]  # fmt: skip
-OTHER = "other"
 # What can simply be added up: the counts it is the sum of.
 _ADDED: dict[str, tuple[str, ...]] = {
     "tokens": ("input", "cache_read", "cache_write", "output"),

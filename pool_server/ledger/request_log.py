@@ -18,6 +18,7 @@ from pool_server.core.enums import Outcome
 from pool_server.core.models import UsageRecord
 from pool_server.ledger.records import keys
 from pool_server.ledger.records.codec import unpack
+from pool_server.ledger.rollups.sums import GOOD
 from pool_server.storage import Reader, Store
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ MAX_PAGE = 500
 SCAN_LIMIT = 3_000
 _EXPORT_STEP = 500
 _KEY_BYTES = 12
-_GOOD = frozenset({Outcome.OK.value, Outcome.CLIENT_GONE.value})
 
 
 class LogFilters(msgspec.Struct, frozen=True):
@@ -144,7 +144,7 @@ def matches(rec: UsageRecord, filters: LogFilters) -> bool:
     )  # fmt: skip
     return (
         all(want is None or want == have for want, have in wanted)
-        and not (filters.failed and rec.outcome in _GOOD)
+        and not (filters.failed and rec.outcome in GOOD)
         and (filters.since is None or rec.at >= filters.since)
         and (filters.until is None or rec.at < filters.until)
     )
@@ -165,6 +165,9 @@ def flat(rec: UsageRecord) -> dict[str, Any]:
         "estimated": usage.estimated, "cost_basis": rec.cost_basis, "answered": rec.answered, "speed": rec.speed,
         "geo": rec.geo, "cache_write_12h": usage.cache_write_12h, "audio_in": usage.audio_in,
         "image_in": usage.image_in, "audio_out": usage.audio_out, "image_out": usage.image_out,
+        "cache_read_explicit": usage.cache_read_explicit, "video_in": usage.video_in,
+        "audio_cache_read": usage.audio_cache_read, "image_cache_read": usage.image_cache_read,
+        "other_kinds": usage.other_kinds,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The ledger's face to the rest of the house: record, price, and what is asked of the past."""
+"""The ledger's service: records exchanges, prices them, and answers what is asked of the past."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class Ledger:
         self.forecast = self.outlook.forecast
         self._watcher = quota_history.Watcher()
         self._sightings = store.channel(quota_history.write, failed=_not_kept)
-        self._book = RollupWriter(settings.ledger.timezone)
-        self._channel = store.channel(self._book.apply, failed=self._failed)
+        self._writer = RollupWriter(settings.ledger.timezone)
+        self._channel = store.channel(self._writer.apply, failed=self._failed)
         self._promises = (
             store.promises(self._channel, PendingRecord.packed, self._owing, self._adopt) if promise else None
         )
@@ -100,11 +100,11 @@ class Ledger:
         try:
             for contents in self.store.orphans(everywhere=everywhere):
                 entries = _entries(contents)
-                self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
+                self.store.write(lambda txn, entries=entries: self._writer.apply(txn, entries))  # type: ignore[misc]
                 log.info("%d usage records of a process that ended badly were looked at again", len(entries))
             for contents in left_under_way(self.store.folder):
                 entries = [PendingRecord(self._finish(entry.record)) for entry in _entries(contents, _unpacked)]
-                self.store.write(lambda txn, entries=entries: self._book.apply(txn, entries))  # type: ignore[misc]
+                self.store.write(lambda txn, entries=entries: self._writer.apply(txn, entries))  # type: ignore[misc]
                 if entries:
                     log.warning("%d exchanges were under way in a process that was killed", len(entries))
         except StoreDamagedError:
@@ -188,10 +188,10 @@ class Ledger:
         zone, days_kept, now = self.settings.ledger.timezone, self.settings.ledger.retention_days, self._clock()
         cut = self.store.write(lambda txn: retention.begin(txn, now, days_kept, Days(zone)))
         have = Kept(minutes=cut.minutes, hours=cut.hours)
-        book, count = RollupWriter(zone), 0
+        writer, count = RollupWriter(zone), 0
         waiting = iter(records)
         while batch := [self._finish(rec) for rec in islice(waiting, LOAD_BATCH)]:
-            self.store.write(lambda txn, batch=batch: book.load(txn, batch, have))  # type: ignore[misc]
+            self.store.write(lambda txn, batch=batch: writer.load(txn, batch, have))  # type: ignore[misc]
             count += len(batch)
         return count
 

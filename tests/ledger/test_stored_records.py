@@ -51,3 +51,28 @@ def test_parts_that_cannot_be_are_not_kept(tmp_path: Path, usage: Usage) -> None
     assert kept is not None and kept.cost != 5.0
     assert 0 <= kept.usage.audio_in <= kept.usage.input and 0 <= kept.usage.image_out <= kept.usage.output
     assert kept.usage.cache_write_12h <= kept.usage.cache_write and kept.usage.parts == []
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "m\0\0", "\ud800", "é" * 5000])
+def test_what_an_answer_names_is_cut_to_names(tmp_path: Path, name: str) -> None:
+    """Models, speeds and places come from the provider: a record stays small whatever it writes there."""
+    told = exchange("r1")
+    told.answered = told.speed = told.geo = name
+    told.usage.parts = [Usage(input=1, model=name, known=True)]
+    told.reserved = Usage(input=1, parts=[Usage(input=1, model=name)])
+    with ledger_in(tmp_path) as book:
+        record_all(book, [told])
+        (kept,) = book.requests()[0]
+        assert len(pack(kept)) < 4000
+        assert kept.answered == kept.usage.parts[0].model and len(kept.answered.encode()) <= 128
+        assert kept.reserved is not None and kept.reserved.parts[0].model == kept.answered
+
+
+def test_a_batch_may_use_more_than_any_single_answer(tmp_path: Path) -> None:
+    most = 1_000_000_000
+    large, absurd = exchange("r1"), exchange("r2")
+    large.usage = Usage(input=3 * most, known=True, parts=[Usage(input=3 * most, calls=4, known=True)])
+    absurd.usage = Usage(input=3 * most, known=True, parts=[Usage(input=3 * most, calls=2, known=True)])
+    with ledger_in(tmp_path) as book:
+        record_all(book, [large, absurd])
+        assert [(rec.usage.input, rec.partial) for rec in book.requests()[0]] == [(0, True), (3 * most, False)]

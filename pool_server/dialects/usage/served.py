@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-_MOST_DOLLARS = 1_000_000.0  # for one answer; more is broken
+from pool_server.core.models import MOST_DOLLARS
+
 _TICK = 1e-10  # dollars; docs.x.ai, "Cost tracking"
 _WORD = 40
 
@@ -65,4 +66,4 @@ def _cost(usage: dict[str, Any]) -> float | None:
 def _dollars(value: Any, unit: float = 1.0) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value * unit if 0 <= value <= _MOST_DOLLARS / unit else None  # false for NaN
+    return value * unit if 0 <= value <= MOST_DOLLARS / unit else None  # false for NaN

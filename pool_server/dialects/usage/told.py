@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MOST = 1_000_000_000  # tokens; the largest contexts are a thousandth of it: a figure beyond it is broken
+from pool_server.core.models import MOST_TOKENS
 
 # A vendor's key → the pool's name of the figure, or the names within the object under that key.
 Names = Mapping[str, "str | Names"]
@@ -16,10 +16,10 @@ _DEPTH = 4
 def figure(value: Any) -> int | None:
     """A token count as told; None for what is none: null, negative, not finite, absurd, not a number."""
     if type(value) is int:  # as it nearly always is
-        return value if 0 <= value <= MOST else None
+        return value if 0 <= value <= MOST_TOKENS else None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
         return figure(int(value))
-    if isinstance(value, float) and 0 <= value <= MOST:  # false for NaN
+    if isinstance(value, float) and 0 <= value <= MOST_TOKENS:  # false for NaN
         return int(value)
     return None
 

@@ -39,8 +39,8 @@ Grain = Literal[b"m", b"h", b"d"]
 GRAINS: tuple[Grain, ...] = (b"m", b"h", b"d")
 
 POOL, PROVIDER, ACCOUNT, USER, MODEL = b"-", b"p", b"a", b"u", b"m"
-USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, CUBE = b"M", b"A", b"c", b"C"
-DIMENSIONS = (POOL, PROVIDER, ACCOUNT, USER, MODEL, USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, CUBE)
+USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, USER_ACCOUNT_MODEL = b"M", b"A", b"c", b"C"
+DIMENSIONS = (POOL, PROVIDER, ACCOUNT, USER, MODEL, USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, USER_ACCOUNT_MODEL)
 
 # What exchanges are labelled with. Programs and projects have hours and days of the whole pool (name: the label), and
 # like keys and conversations days of each user (names: user + NUL + label). There are no minute rows of labels, and
@@ -130,7 +130,7 @@ def names_of(cell: Cell) -> tuple[Name, ...]:
         (USER_MODEL, user + b"\0" + model),
         (USER_ACCOUNT, user + b"\0" + account),
         (ACCOUNT_MODEL, account + b"\0" + model),
-        (CUBE, user + b"\0" + account + b"\0" + model),
+        (USER_ACCOUNT_MODEL, user + b"\0" + account + b"\0" + model),
     )
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 
-from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.models import MOST_DOLLARS, MOST_TOKENS, Usage, UsageRecord
 
-MAX_TOKENS = 1_000_000_000  # in one exchange; the largest contexts are a thousandth of it
-MAX_COST = 1_000_000.0
 MAX_MS = 30 * 86_400_000.0
 MAX_AHEAD_S = 3600.0  # a record later than this after now comes from a broken clock
 MAX_NAME_BYTES = 128  # user, account, model: three of them fit a key
@@ -30,7 +28,7 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
     usage = rec.usage
     if not _plausible(usage):
         _repair(rec)
-    if rec.cost is not None and not (0 <= rec.cost <= MAX_COST):
+    if rec.cost is not None and not (0 <= rec.cost <= MOST_DOLLARS):
         rec.cost = None
     if not (0 <= rec.total_ms <= MAX_MS):
         rec.total_ms = 0.0
@@ -41,10 +39,16 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
     rec.user = _name(rec.user)
     rec.account = _name(rec.account)
     rec.model = _name(rec.model)
+    rec.answered = _name(rec.answered)
+    for told in (usage, rec.reserved):
+        for part in told.parts if told is not None else ():
+            part.model = _name(part.model)
     rec.provider = _name(rec.provider) or rec.account.rpartition(":")[0].partition(":")[0]
     rec.message = _text(rec.message, MAX_MESSAGE)
     rec.agent = _text(rec.agent, MAX_LABEL)
     rec.tier = _text(rec.tier, MAX_LABEL)
+    rec.speed = _text(rec.speed, MAX_LABEL)
+    rec.geo = _text(rec.geo, MAX_LABEL)
     rec.session = _text(rec.session, MAX_LABEL)
     rec.project = _text(rec.project, MAX_LABEL)
     rec.key = _text(rec.key, MAX_LABEL)
@@ -64,11 +68,17 @@ _APART = ("web_searches", "other_kinds")
 _ALL = (*_COUNTS, *_PARTS, *_APART)
 
 
+def _runs(usage: Usage) -> int:
+    """How many answers a usage is of: a batch's are recorded as one."""
+    return sum(max(1, part.calls) for part in usage.parts) or max(1, usage.calls)
+
+
 def _plausible(usage: Usage) -> bool:
     """Whether every count is one and no part exceeds its whole; counts that are 0, as most parts are, need no more."""
+    most = MOST_TOKENS if not usage.parts and usage.calls == 1 else MOST_TOKENS * _runs(usage)
     for name in _ALL:
         value = getattr(usage, name)
-        if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        if type(value) is not int or not 0 <= value <= most:
             return False
         if value and name in _PARTS and value > getattr(usage, _PARTS[name]):
             return False
@@ -79,12 +89,12 @@ def _repair(rec: UsageRecord) -> None:
     """Keep the believable counts; anything else is not known, nor is a cost that was made of it."""
     usage = rec.usage
     rec.cost = None
-    usage.parts = []
+    usage.parts, usage.calls = [], 1
     for name in _ALL:
         value = _count(getattr(usage, name))
-        if value > MAX_TOKENS or value != getattr(usage, name):
+        if value > MOST_TOKENS or value != getattr(usage, name):
             rec.partial = True
-        setattr(usage, name, value if value <= MAX_TOKENS else 0)
+        setattr(usage, name, value if value <= MOST_TOKENS else 0)
     for name, whole in _PARTS.items():
         setattr(usage, name, min(getattr(usage, name), getattr(usage, whole)))
 

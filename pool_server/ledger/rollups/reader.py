@@ -36,7 +36,7 @@ _ORDER: dict[frozenset[str], tuple[bytes, tuple[Field, ...]]] = {
     frozenset({"user", "model"}): (keys.USER_MODEL, ("user", "model")),
     frozenset({"user", "account"}): (keys.USER_ACCOUNT, ("user", "account")),
     frozenset({"account", "model"}): (keys.ACCOUNT_MODEL, ("account", "model")),
-    frozenset({"user", "account", "model"}): (keys.CUBE, ("user", "account", "model")),
+    frozenset({"user", "account", "model"}): (keys.USER_ACCOUNT_MODEL, ("user", "account", "model")),
 }
 for _label, (_of_pool, _of_user, _) in LABELS.items():
     _ORDER[frozenset({"user", _label})] = _of_user, ("user", _label)

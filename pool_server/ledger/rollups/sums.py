@@ -27,7 +27,7 @@ COUNTS = (
 )  # fmt: skip
 N = len(COUNTS)
 AT = {name: i for i, name in enumerate(COUNTS)}
-_GOOD = frozenset({Outcome.OK.value, Outcome.CLIENT_GONE.value})
+GOOD = frozenset({Outcome.OK.value, Outcome.CLIENT_GONE.value})
 
 _Spread = dict[int | str, int]
 _TOTAL = 1_000  # keys of a spread: first-byte buckets, total buckets from here on, outcomes, "!" + fault
@@ -86,7 +86,7 @@ class Sums:
         """One cleaned and priced record as sums."""
         sums = cls()
         usage = rec.usage
-        good = rec.outcome in _GOOD
+        good = rec.outcome in GOOD
         first = rec.first_byte_ms
         timed = rec.outcome == Outcome.OK
         sums.n = [

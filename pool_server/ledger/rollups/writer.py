@@ -1,7 +1,7 @@
 """Writes records, their index entries and the rollups, each record exactly once.
 
 Runs in the store's writer thread with a whole batch at a time. What a record adds to the rollups is written down
-beside it and added to them later, together with what others add: see `recent`.
+beside it and added to them later, together with what others add: see `pending`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PendingRecord:
         self._packed = b""
 
     def packed(self) -> bytes:
-        """Raises what `shelf.pack` raises."""
+        """Raises what `codec.pack` raises."""
         self._packed = self._packed or pack(self.record)
         return self._packed
 
