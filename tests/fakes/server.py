@@ -20,7 +20,7 @@ from pool_server.demo.surfaces import GENERATION, Surface, good
 from pool_server.demo.upstream import Call, FakeUpstream
 from tests.fakes.objects import Keeper
 from tests.fakes.plays import Play
-from tests.fakes.tools import offered, returns_result, tool_events, tool_frames
+from tests.fakes.tools import offered, returns_result, tool_answer, tool_events, tool_frames
 
 # What a script speaks of unless it says otherwise: every call that generates, over HTTP or a socket's turn.
 _GENERATING = GENERATION | {Surface.SOCKET}
@@ -175,14 +175,18 @@ class FakeProviders(FakeUpstream):
             usage=play.usage or self.default_usage,
         )
         headers = {**account.quota_headers(), "x-request-id": "req_fake", **dict(play.headers)}
-        if answer.events is None:
-            return web.json_response(answer.body, headers=headers)
-        events = list(play.events) if play.events is not None else answer.events
-        if (wanted := _wanted(play, call.surface, call.json)) is not None:
-            wrapped = "/v1internal:" in call.path
-            usage = play.usage or self.default_usage
-            events = tool_events(call.surface, call.json, self.ident(), *wanted, usage, wrapped=wrapped)
+        wanted, wrapped = _wanted(play, call.surface, call.json), "/v1internal:" in call.path
+        usage = play.usage or self.default_usage
+        if wanted is not None:
             _asked(play, account, call)
+        if answer.events is None:
+            body = answer.body
+            if wanted is not None:
+                body = tool_answer(call.surface, call.json, self.ident(), *wanted, usage, wrapped=wrapped)
+            return web.json_response(body, headers=headers)
+        events = list(play.events) if play.events is not None else answer.events
+        if wanted is not None:
+            events = tool_events(call.surface, call.json, self.ident(), *wanted, usage, wrapped=wrapped)
         return await self.stream(call, request, events, headers, answer.content_type)
 
     async def write_events(

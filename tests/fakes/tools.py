@@ -66,13 +66,36 @@ def tool_events(
     if surface is Surface.CHAT:
         return _chat(ident, model, name, arguments, usage)
     if surface is Surface.GENERATE:
-        content = {"role": "model", "parts": [{"functionCall": {"name": name, "args": arguments}}]}
-        chunk: Json = {
-            "candidates": [{"content": content, "index": 0, "finishReason": "STOP"}],
-            "usageMetadata": wire.gemini_usage(usage),
-        }
+        chunk = _gemini_chunk(name, arguments, usage)
         return [wire.sse("", {"response": chunk} if wrapped else chunk)]
     return [wire.sse(one["type"], one) for one in tool_frames(f"resp_{ident}", model, name, arguments, usage)]
+
+
+def tool_answer(
+    surface: Surface, body: Json, ident: str, name: str, arguments: Json, usage: Usage, *, wrapped: bool
+) -> Json:
+    """The whole answer that calls the tool."""
+    model = str(body.get("model", ""))
+    if surface is Surface.MESSAGES:
+        block = {"type": "tool_use", "id": f"toolu_{ident}", "name": name, "input": arguments}
+        return {**wire.message_json(ident, model, [], usage), "content": [block], "stop_reason": "tool_use"}
+    if surface is Surface.CHAT:
+        function = {"name": name, "arguments": json.dumps(arguments)}
+        call = {"id": f"call_{ident}", "type": "function", "function": function}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        return {**wire.chat_json(ident, model, [], usage), "choices": [choice]}
+    if surface is Surface.GENERATE:
+        chunk = _gemini_chunk(name, arguments, usage)
+        return {"response": chunk} if wrapped else chunk
+    closing: Json = tool_frames(f"resp_{ident}", model, name, arguments, usage)[-1]["response"]
+    return closing
+
+
+def _gemini_chunk(name: str, arguments: Json, usage: Usage) -> Json:
+    content = {"role": "model", "parts": [{"functionCall": {"name": name, "args": arguments}}]}
+    candidate = {"content": content, "index": 0, "finishReason": "STOP"}
+    return {"candidates": [candidate], "usageMetadata": wire.gemini_usage(usage)}
 
 
 def _messages(ident: str, model: str, name: str, arguments: Json, usage: Usage) -> list[bytes]:
