@@ -123,6 +123,18 @@ def test_every_change_asked_for_by_another_site_is_refused(friends: Site, trace:
             assert answer.status == 405 or answer.json()["error"]["code"] == "cross_site"
 
 
+@pytest.mark.parametrize("body", [b"", b"a=b", b'{"a":1}', b"_xsrf=guessed"])
+def test_a_form_without_the_page_s_token_changes_nothing_on_any_route(friends: Site, body: bytes) -> None:
+    """A route that reads no body is no exception."""
+    session = friends.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
+    form = {"Content_Type": "application/x-www-form-urlencoded", "Cookie": f"pool_session={session}"}
+    for path in changing_routes():
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            answer = friends.request(method, path, body=body, **form)
+            assert answer.status in (403, 405), (method, path)
+            assert answer.status == 405 or answer.json()["error"]["code"] == "xsrf", (method, path)
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/jsonish", ""])
 def test_nobody_is_signed_in_by_a_body_of_another_kind(friends: Site, kind: str) -> None:
     body = json.dumps({"code": CODE, "name": "Eve", "passphrase": PASSPHRASE}).encode()

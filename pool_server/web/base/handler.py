@@ -10,6 +10,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
+from functools import wraps
 from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import parse_qs
 
@@ -29,6 +30,7 @@ log = logging.getLogger("pool_server.web")
 T = TypeVar("T")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+CHANGES = frozenset({"post", "put", "patch", "delete"})
 OPEN_BODY_CAP = 16 * 1024  # bytes
 VERBS = ("get", "post", "put", "patch", "delete")
 SECURITY_HEADERS = {
@@ -63,6 +65,20 @@ class ProblemError(HTTPError):
         self.retry_after = retry_after
 
 
+def _token_first(method: Callable[..., Awaitable[None] | None]) -> Callable[..., Awaitable[None]]:
+    """`method` after the token of a browser's form was checked, whether or not it reads the form."""
+
+    @wraps(method)
+    async def checked(self: BaseHandler, *args: str) -> None:
+        if self._form_needs_token:
+            self.form()
+        result = method(self, *args)
+        if result is not None:
+            await result
+
+    return checked
+
+
 @stream_request_body
 class BaseHandler(RequestHandler):
     """Access, local-mode guard, XSRF, body cap, security headers and errors, once for all."""
@@ -83,6 +99,8 @@ class BaseHandler(RequestHandler):
             cls.access = access
             if access is not Access.OPEN and "takes" not in cls.__dict__:
                 cls.takes = JSON_OR_FORM
+        for verb in CHANGES & cls.__dict__.keys():
+            setattr(cls, verb, _token_first(cls.__dict__[verb]))
 
     def initialize(self, ctx: WebContext) -> None:
         self.ctx = ctx
@@ -91,6 +109,7 @@ class BaseHandler(RequestHandler):
         self._chunks = bytearray()
         self.request.arguments.pop("_xsrf", None)  # a token in the address could have been put there by anybody
         self._fields: dict[str, str] | None = None
+        self._form_needs_token = False
 
     # -- coming in ------------------------------------------------------------------------------------------
 
@@ -148,7 +167,7 @@ class BaseHandler(RequestHandler):
 
         A call that carries its own credential in a header cannot be forged by another site's page; neither can one
         without any trace of a browser. JSON cannot be sent across sites without consent. A form's token is checked
-        when the form is read.
+        when its body is there, before the handler's method runs.
         """
         headers, kind = self.request.headers, self.body_kind
         if self.request.method in SAFE:
@@ -162,6 +181,7 @@ class BaseHandler(RequestHandler):
         if own_credential or self.access is Access.OPEN:
             return
         browser = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
+        self._form_needs_token = browser and kind is BodyKind.FORM
         if browser and kind is not BodyKind.FORM:
             self.check_xsrf_cookie()
 
