@@ -31,7 +31,7 @@ from pool_server.core.settings import Settings
 from pool_server.web import WebContext
 from pool_server.web.assets.bundle import CHARTS, assets
 from tests.web.pool import open_context
-from tests.web.site import Site
+from tests.web.site import LiveSite
 
 RUNS = 9
 PARTS = ("app.css", "analytics.css", "app.js", "analytics.js", CHARTS)
@@ -80,7 +80,7 @@ async def fill(ctx: WebContext, records: int, now: float) -> None:
     await ctx.ledger.store.flush()
 
 
-def ask(site: Site, path: str, times: int = RUNS) -> tuple[float, bytes]:
+def ask(site: LiveSite, path: str, times: int = RUNS) -> tuple[float, bytes]:
     """Milliseconds of the median, and the compressed answer."""
     took = []
     for _ in range(times):
@@ -95,7 +95,7 @@ def ask(site: Site, path: str, times: int = RUNS) -> tuple[float, bytes]:
     return statistics.median(took), body
 
 
-def pages(site: Site) -> None:
+def pages(site: LiveSite) -> None:
     static = sum(len(assets().files[name].gzipped) for name in PARTS)
     for path in PAGES:
         took, body = ask(site, path)
@@ -107,7 +107,7 @@ def pages(site: Site) -> None:
     )
 
 
-def first_paint(site: Site, folder: Path) -> None:
+def first_paint(site: LiveSite, folder: Path) -> None:
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         books.line("first paint", "not measured: no Chromium here")
         return
@@ -133,9 +133,9 @@ def main() -> None:
         write_accounts(folder / "pool")
         now = time.time()
         settings = Settings(ledger=LedgerSettings(retention_days=400))
-        with Site(lambda: open_context(folder, settings)) as site:
+        with LiveSite(lambda: open_context(folder, settings)) as site:
             began = time.perf_counter()
-            asyncio.run_coroutine_threadsafe(fill(site.ctx, args.records, now), site.loop).result()
+            asyncio.run_coroutine_threadsafe(fill(site.ctx, args.records, now), site._loop).result()
             books.line(f"seeding {args.records:,} records", f"{time.perf_counter() - began:.0f} s")
             for what, path in API.items():
                 books.line(what, f"{ask(site, '/api/usage/' + path)[0]:.1f} ms", "goal 50 ms")

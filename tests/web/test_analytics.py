@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pool_server.alerts import AlertRule, Incident
 from pool_server.alerts.incidents import remember
 from pool_server.core.enums import FaultKind, Outcome, Provider
-from pool_server.core.settings import Settings
 from pool_server.ledger import Filters
 from pool_server.web.assets.bundle import CHARTS, assets
 from pool_server.web.base import format
@@ -39,42 +38,41 @@ def words_of(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", body).replace("&nbsp;", " ").split())
 
 
-def test_the_first_html_holds_every_number(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, Settings())) as site:
-        usage.keep(site, usage.past(("local",), now=time.time()))
-        seen(site.ctx, "claude:work", 63.0)
-        page = site.get("/analytics?range=30d&by=model", Accept="text/html").text
-        total = site.get("/api/usage/summary?range=30d").json()["total"]
-        text = words_of(page)
-        assert f"{total['requests']} Tokens {format.count(total['total_tokens'])}" in text
-        assert f"API price {format.price(total)}" in text
-        chart = site.get("/api/usage/series?range=30d&by=model&bucket=day").json()
-        for line in chart["series"]:
-            assert line["name"] in text
-            assert all(f"<td>{value:,.0f}</td>" in page for value in line["values"] if value)
-        assert sum(sum(line["values"]) for line in chart["series"]) == total["total_tokens"]
-        for mark in ("5 hours: 63 % used", "work", "glm-4.6", "Half of all answers", "came from a cache", "Busiest on"):
-            assert mark in text, mark
-        assert "None" not in text
-        assert "<script>" not in page
-        assert " style=" not in page
+def test_the_first_html_holds_every_number(site: Site) -> None:
+    usage.keep(site, usage.past(("local",), now=time.time()))
+    seen(site.ctx, "claude:work", 63.0)
+    page = site.get("/analytics?range=30d&by=model", Accept="text/html").text
+    total = site.get("/api/usage/summary?range=30d").json()["total"]
+    text = words_of(page)
+    assert f"{total['requests']} Tokens {format.count(total['total_tokens'])}" in text
+    assert f"API price {format.price(total)}" in text
+    chart = site.get("/api/usage/series?range=30d&by=model&bucket=day").json()
+    for line in chart["series"]:
+        assert line["name"] in text
+        assert all(f"<td>{value:,.0f}</td>" in page for value in line["values"] if value)
+    assert sum(sum(line["values"]) for line in chart["series"]) == total["total_tokens"]
+    for mark in ("5 hours: 63 % used", "work", "glm-4.6", "Half of all answers", "came from a cache", "Busiest on"):
+        assert mark in text, mark
+    assert "None" not in text
+    assert "<script>" not in page
+    assert " style=" not in page
 
 
-def test_every_range_split_and_filter_has_a_page(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:
-        ada, boss = usage.friend(site), usage.admin(site)
-        usage.keep(site, usage.past((ada.user, "u_gone", ""), now=time.time(), count=60))
-        asked = [f"range={span}" for span in ("24h", "7d", "30d", "1y")]
-        asked += [f"by={by}&metric=cost" for by in ("user", "model", "provider", "none")]
-        asked += ["from=2020-01-01&to=2020-01-02", "provider=claude&model=claude-opus-4-7", "tz=Asia/Kolkata&range=30d"]
-        for query in asked:
-            for who in (boss, ada):
-                assert "Internal" not in who.page(f"/analytics?{query}"), query
-        assert "deleted user" in boss.page("/analytics?range=30d")
-        assert "by=account" in boss.page("/analytics?by=account&account=claude:work")
-        assert ada.get("/analytics?by=account", Accept="text/html").status == 403
-        for wrong in ("range=2d", "by=colour", "metric=love", "from=2026-02-31"):
-            assert boss.get(f"/analytics?{wrong}", Accept="text/html").status == 400, wrong
+@pytest.mark.pool(usage.discreet("names"))
+def test_every_range_split_and_filter_has_a_page(site: Site) -> None:
+    ada, boss = usage.friend(site), usage.admin(site)
+    usage.keep(site, usage.past((ada.user, "u_gone", ""), now=time.time(), count=60))
+    asked = [f"range={span}" for span in ("24h", "7d", "30d", "1y")]
+    asked += [f"by={by}&metric=cost" for by in ("user", "model", "provider", "none")]
+    asked += ["from=2020-01-01&to=2020-01-02", "provider=claude&model=claude-opus-4-7", "tz=Asia/Kolkata&range=30d"]
+    for query in asked:
+        for who in (boss, ada):
+            assert "Internal" not in who.page(f"/analytics?{query}"), query
+    assert "deleted user" in boss.page("/analytics?range=30d")
+    assert "by=account" in boss.page("/analytics?by=account&account=claude:work")
+    assert ada.get("/analytics?by=account", Accept="text/html").status == 403
+    for wrong in ("range=2d", "by=colour", "metric=love", "from=2026-02-31"):
+        assert boss.get(f"/analytics?{wrong}", Accept="text/html").status == 400, wrong
 
 
 def test_a_pool_without_any_past_says_so(local: Site) -> None:
@@ -92,27 +90,26 @@ def test_a_pool_without_any_past_says_so(local: Site) -> None:
     assert "canvas" not in local.get("/analytics", Accept="text/html").text
 
 
-def test_it_is_light_enough_and_loads_the_charts_on_this_page_only(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, Settings())) as site:
-        usage.keep(site, usage.past(("local",), now=time.time(), days=300, count=900))
-        answer = site.get("/analytics?range=1y&by=model", Accept="text/html", Accept_Encoding="gzip")
-        page = site.get("/analytics?range=1y&by=model", Accept="text/html").text
-        scripts = sum(len(asset.gzipped) for name, asset in assets().files.items() if not name.endswith(".svg"))
-        assert answer.headers["Content-Encoding"] == "gzip"
-        assert len(answer.body) + scripts < BUDGET
-        assert assets().url(CHARTS) in page
-        for other in ("/", "/requests", "/accounts", "/settings"):
-            assert CHARTS not in site.get(other, Accept="text/html").text
+def test_it_is_light_enough_and_loads_the_charts_on_this_page_only(site: Site) -> None:
+    usage.keep(site, usage.past(("local",), now=time.time(), days=300, count=900))
+    answer = site.get("/analytics?range=1y&by=model", Accept="text/html", Accept_Encoding="gzip")
+    page = site.get("/analytics?range=1y&by=model", Accept="text/html").text
+    scripts = sum(len(asset.gzipped) for name, asset in assets().files.items() if not name.endswith(".svg"))
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert len(answer.body) + scripts < BUDGET
+    assert assets().url(CHARTS) in page
+    for other in ("/", "/requests", "/accounts", "/settings"):
+        assert CHARTS not in site.get(other, Accept="text/html").text
 
 
-def test_who_used_which_account_and_what_it_was_worth(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
-        ada, bo = usage.friend(site, "Ada"), usage.friend(site, "Bo")
-        usage.keep(site, [exchange(ada.user, n, model="claude-opus-4-7") for n in range(3)])
-        usage.keep(site, [exchange(bo.user, 9, model="claude-opus-4-7")])
-        text = words_of(usage.admin(site).page("/analytics"))
-        assert "Used by Ada (75 %), Bo (25 %)." in text
-        assert "of API use for $" in text
+@pytest.mark.pool(usage.discreet("pool"))
+def test_who_used_which_account_and_what_it_was_worth(site: Site) -> None:
+    ada, bo = usage.friend(site, "Ada"), usage.friend(site, "Bo")
+    usage.keep(site, [exchange(ada.user, n, model="claude-opus-4-7") for n in range(3)])
+    usage.keep(site, [exchange(bo.user, 9, model="claude-opus-4-7")])
+    text = words_of(usage.admin(site).page("/analytics"))
+    assert "Used by Ada (75 %), Bo (25 %)." in text
+    assert "of API use for $" in text
 
 
 def test_room_is_told_as_time() -> None:
@@ -140,18 +137,17 @@ def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
     assert (price.today, price.then, price.change) == ("no price", "$0.00", "no price")
 
 
-def test_today_is_compared_with_the_same_time_a_week_ago(tmp_path: Path) -> None:
+def test_today_is_compared_with_the_same_time_a_week_ago(site: Site) -> None:
     """A week ago only whole hours are known: the hour under way counts by its part that had passed."""
-    with Site(usage.pool(tmp_path, Settings())) as site:
-        now = time.time() // usage.DAY * usage.DAY + 10.5 * 3600  # half past ten
-        site.ctx.clock = lambda: now
-        week = 7 * usage.DAY
-        times = [now - 60, now - week - 3 * 3600, now - week - 1200, now - week + 600, now - week + 5 * 3600]
-        usage.keep(site, [exchange("local", n, at=at) for n, at in enumerate(times) if at < time.time()])
-        ask = UsageQuery(now - usage.DAY, now, "24h", Filters(), "UTC")
-        lines = {line.label: line for line in site.run(lambda: first.today(site.ctx.ledger, ask, now))}
-        assert lines["Requests"].then == "2"  # one long before, half of the two within the hour
-        assert lines["Tokens"].then == format.count(2 * 42_000)
+    now = time.time() // usage.DAY * usage.DAY + 10.5 * 3600  # half past ten
+    site.ctx.clock = lambda: now
+    week = 7 * usage.DAY
+    times = [now - 60, now - week - 3 * 3600, now - week - 1200, now - week + 600, now - week + 5 * 3600]
+    usage.keep(site, [exchange("local", n, at=at) for n, at in enumerate(times) if at < time.time()])
+    ask = UsageQuery(now - usage.DAY, now, "24h", Filters(), "UTC")
+    lines = {line.label: line for line in site.run(lambda: first.today(site.ctx.ledger, ask, now))}
+    assert lines["Requests"].then == "2"  # one long before, half of the two within the hour
+    assert lines["Tokens"].then == format.count(2 * 42_000)
 
 
 @pytest.mark.parametrize(
@@ -261,25 +257,25 @@ def test_the_strongest_shade_is_the_busiest_hour(cells: list[list[int]]) -> None
             assert (level == tables.LEVELS) or value < most or most == 0
 
 
-def test_the_banner_says_what_is_wrong_to_whom_it_concerns(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
-        ada, boss = usage.friend(site), usage.admin(site)
-        assert 'id="banner"' not in boss.page("/accounts")
-        wrong = [
-            Incident(AlertRule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
-            Incident(AlertRule.ROOM, "codex", "codex runs out in 0.5 h at the present burn", 2.0),
-            Incident(AlertRule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
-        ]
-        site.run(lambda: remember(site.ctx.ledger.store, {one.key: one for one in wrong}))
-        told = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
-        assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at the present burn" in told
-        assert "Bo has used 81 % of the limit of tokens a week" in told
-        own = ada.page("/")
-        assert "Codex runs out" in own
-        assert "Claude work" not in own
-        assert "81 %" not in own
-        assert "81 %" in boss.page("/analytics")
-        assert "Friend code" in site.get("/", Accept="text/html").text
-        assert "Codex runs out" not in site.get("/", Accept="text/html").text
-        site.run(lambda: remember(site.ctx.ledger.store, {}))
-        assert banner.lines(site.ctx, Caller(3)) == []
+@pytest.mark.pool(usage.discreet("pool"))
+def test_the_banner_says_what_is_wrong_to_whom_it_concerns(site: Site) -> None:
+    ada, boss = usage.friend(site), usage.admin(site)
+    assert 'id="banner"' not in boss.page("/accounts")
+    wrong = [
+        Incident(AlertRule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
+        Incident(AlertRule.ROOM, "codex", "codex runs out in 0.5 h at the present burn", 2.0),
+        Incident(AlertRule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
+    ]
+    site.run(lambda: remember(site.ctx.ledger.store, {one.key: one for one in wrong}))
+    told = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
+    assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at the present burn" in told
+    assert "Bo has used 81 % of the limit of tokens a week" in told
+    own = ada.page("/")
+    assert "Codex runs out" in own
+    assert "Claude work" not in own
+    assert "81 %" not in own
+    assert "81 %" in boss.page("/analytics")
+    assert "Friend code" in site.get("/", Accept="text/html").text
+    assert "Codex runs out" not in site.get("/", Accept="text/html").text
+    site.run(lambda: remember(site.ctx.ledger.store, {}))
+    assert banner.lines(site.ctx, Caller(3)) == []

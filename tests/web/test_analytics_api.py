@@ -7,7 +7,6 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from pool_server.core.settings import Settings
 from tests.web import usage
 from tests.web.pool import ADMIN, exchange
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 
 NAMES = ("input", "cache_read", "cache_write", "output", "reasoning", "requests", "cost_usd")
 USERS = ("u_1", "u_2", "u_3")
@@ -27,7 +26,7 @@ USERS = ("u_1", "u_2", "u_3")
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[dict[str, Any]]]]:
     """A local pool with a past, and that past as the export tells it."""
-    with Site(usage.pool(tmp_path_factory.mktemp("filled"), Settings())) as site:
+    with LiveSite(usage.pool(tmp_path_factory.mktemp("filled"), Settings())) as site:
         usage.keep(site, usage.past(USERS, now=time.time()))
         lines = site.get("/api/usage/export?format=jsonl&range=30d").body.splitlines()
         yield site, [json.loads(line) for line in lines]
@@ -156,19 +155,19 @@ def test_days_are_taken_in_the_zone_asked_for(filled: tuple[Site, list[dict[str,
     assert day["to"] - day["from"] == 86_400 * 2 + 82_800
 
 
-def test_a_cell_is_never_a_formula_and_lines_are_complete(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
-        ada = usage.friend(site)
-        usage.keep(site, [exchange(ada.user, 1, message="=HYPERLINK(1)", agent="+cmd|calc", model="@sum")])
-        answer = usage.admin(site).get("/api/usage/export?range=24h")
-        assert answer.headers["Content-Type"].startswith("text/csv")
-        assert "attachment" in answer.headers["Content-Disposition"]
-        (row,) = csv.DictReader(io.StringIO(answer.text))
-        assert (row["message"], row["agent"], row["model"]) == ("'=HYPERLINK(1)", "'+cmd|calc", "'@sum")
-        assert (row["user_name"], row["account"], row["input"]) == ("Ada", "claude:work", "1200")
-        own = ada.get("/api/usage/export?range=24h&format=jsonl")
-        assert "claude:work" not in own.text
-        assert json.loads(own.text)["message"] == "=HYPERLINK(1)"
+@pytest.mark.pool(usage.discreet("pool"))
+def test_a_cell_is_never_a_formula_and_lines_are_complete(site: Site) -> None:
+    ada = usage.friend(site)
+    usage.keep(site, [exchange(ada.user, 1, message="=HYPERLINK(1)", agent="+cmd|calc", model="@sum")])
+    answer = usage.admin(site).get("/api/usage/export?range=24h")
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert "attachment" in answer.headers["Content-Disposition"]
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert (row["message"], row["agent"], row["model"]) == ("'=HYPERLINK(1)", "'+cmd|calc", "'@sum")
+    assert (row["user_name"], row["account"], row["input"]) == ("Ada", "claude:work", "1200")
+    own = ada.get("/api/usage/export?range=24h&format=jsonl")
+    assert "claude:work" not in own.text
+    assert json.loads(own.text)["message"] == "=HYPERLINK(1)"
 
 
 def test_what_a_chart_shows_can_be_taken_along(filled: tuple[Site, list[dict[str, Any]]]) -> None:
@@ -185,14 +184,13 @@ def test_what_a_chart_shows_can_be_taken_along(filled: tuple[Site, list[dict[str
     assert site.get("/api/usage/export?what=dreams").status == 400
 
 
-def test_an_export_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_an_export_is_written_as_it_is_read(site: Site) -> None:
     """A long answer leaves in pieces: nothing of it waits for its end."""
-    with Site(usage.pool(tmp_path, Settings())) as site:
-        usage.keep(site, [exchange("local", n, at=time.time() - n) for n in range(1, 1300)])
-        answer = site.get("/api/usage/export?format=jsonl&range=24h")
-        assert answer.headers["Transfer-Encoding"] == "chunked"
-        assert "Content-Length" not in answer.headers
-        assert len(answer.body.splitlines()) == 1299
+    usage.keep(site, [exchange("local", n, at=time.time() - n) for n in range(1, 1300)])
+    answer = site.get("/api/usage/export?format=jsonl&range=24h")
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert "Content-Length" not in answer.headers
+    assert len(answer.body.splitlines()) == 1299
 
 
 class Two:
@@ -208,64 +206,64 @@ def total(answer: Any) -> int:
     return int(answer["total"]["requests"])
 
 
-def test_a_friend_who_sees_own_sees_nothing_else(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("own"))) as site:
-        two = Two(site)
-        summary = two.ada.json("/api/usage/summary")
-        assert (total(summary), "pool" in summary) == (2, False)
-        for path in ("user=all", f"user={two.bo.user}", "user=Bo"):
-            for route in ("summary", "series", "top", "heatmap", "requests", "export"):
-                assert two.ada.get(f"/api/usage/{route}?{path}").status == 403, (route, path)
-        assert [row["key"] for row in two.ada.json("/api/usage/top?by=user")["top"]] == [two.ada.user]
-        assert "Bo" not in two.ada.page("/analytics")
-        assert "the whole pool" not in two.ada.page("/analytics")
+@pytest.mark.pool(usage.discreet("own"))
+def test_a_friend_who_sees_own_sees_nothing_else(site: Site) -> None:
+    two = Two(site)
+    summary = two.ada.json("/api/usage/summary")
+    assert (total(summary), "pool" in summary) == (2, False)
+    for path in ("user=all", f"user={two.bo.user}", "user=Bo"):
+        for route in ("summary", "series", "top", "heatmap", "requests", "export"):
+            assert two.ada.get(f"/api/usage/{route}?{path}").status == 403, (route, path)
+    assert [row["key"] for row in two.ada.json("/api/usage/top?by=user")["top"]] == [two.ada.user]
+    assert "Bo" not in two.ada.page("/analytics")
+    assert "the whole pool" not in two.ada.page("/analytics")
 
 
-def test_a_friend_of_a_discreet_pool_sees_sums_but_nobody(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
-        two = Two(site)
-        summary = two.ada.json("/api/usage/summary")
-        assert (total(summary), summary["pool"]["requests"]) == (2, 3)
-        rows = two.ada.json("/api/usage/top?by=user&user=all")["top"]
-        assert [(row["name"], row["requests"]) for row in rows] == [("you", 2), ("everybody else", 1)]
-        chart = two.ada.json("/api/usage/series?by=user&user=all&metric=requests")["series"]
-        assert {line["name"]: sum(line["values"]) for line in chart} == {"you": 2, "everybody else": 1}
-        assert two.ada.get("/api/usage/series?by=user&user=all&metric=total_p95").status == 400
-        assert two.ada.get(f"/api/usage/summary?user={two.bo.user}").status == 403
-        page = two.ada.page("/analytics?user=all&by=user")
-        assert "everybody else" in page
-        assert two.bo.user not in page
-        assert ">Bo<" not in page
+@pytest.mark.pool(usage.discreet("pool"))
+def test_a_friend_of_a_discreet_pool_sees_sums_but_nobody(site: Site) -> None:
+    two = Two(site)
+    summary = two.ada.json("/api/usage/summary")
+    assert (total(summary), summary["pool"]["requests"]) == (2, 3)
+    rows = two.ada.json("/api/usage/top?by=user&user=all")["top"]
+    assert [(row["name"], row["requests"]) for row in rows] == [("you", 2), ("everybody else", 1)]
+    chart = two.ada.json("/api/usage/series?by=user&user=all&metric=requests")["series"]
+    assert {line["name"]: sum(line["values"]) for line in chart} == {"you": 2, "everybody else": 1}
+    assert two.ada.get("/api/usage/series?by=user&user=all&metric=total_p95").status == 400
+    assert two.ada.get(f"/api/usage/summary?user={two.bo.user}").status == 403
+    page = two.ada.page("/analytics?user=all&by=user")
+    assert "everybody else" in page
+    assert two.bo.user not in page
+    assert ">Bo<" not in page
 
 
-def test_a_friend_who_may_see_names_still_sees_no_request_of_others(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:
-        two = Two(site)
-        rows = two.ada.json("/api/usage/top?by=user&user=all")["top"]
-        assert [(row["name"], row["requests"]) for row in rows] == [("you", 2), ("Bo", 1)]
-        assert total(two.ada.json("/api/usage/summary?user=Bo")) == 1
-        for route in ("requests", "export"):
-            assert two.ada.get(f"/api/usage/{route}?user=Bo").status == 403
-        theirs = f"req-{two.bo.user}-3"
-        assert two.ada.json(f"/api/usage/requests?id={theirs}")["requests"] == []
-        assert two.ada.get(f"/requests/{theirs}", Accept="text/html").status == 404
+@pytest.mark.pool(usage.discreet("names"))
+def test_a_friend_who_may_see_names_still_sees_no_request_of_others(site: Site) -> None:
+    two = Two(site)
+    rows = two.ada.json("/api/usage/top?by=user&user=all")["top"]
+    assert [(row["name"], row["requests"]) for row in rows] == [("you", 2), ("Bo", 1)]
+    assert total(two.ada.json("/api/usage/summary?user=Bo")) == 1
+    for route in ("requests", "export"):
+        assert two.ada.get(f"/api/usage/{route}?user=Bo").status == 403
+    theirs = f"req-{two.bo.user}-3"
+    assert two.ada.json(f"/api/usage/requests?id={theirs}")["requests"] == []
+    assert two.ada.get(f"/requests/{theirs}", Accept="text/html").status == 404
 
 
-def test_accounts_are_named_to_the_admin_alone(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:
-        two = Two(site)
-        for path in ("series?by=account", "top?by=account", "summary?account=claude:work", "matrix"):
-            assert two.ada.get(f"/api/usage/{path}").status == 403, path
-        for path in ("summary", "series?by=model", "forecast", "requests", "top?by=provider"):
-            assert "claude:work" not in two.ada.get(f"/api/usage/{path}").text, path
-        for page in ("/analytics?user=all", "/requests", f"/requests/req-{two.ada.user}-1"):
-            assert "work" not in two.ada.page(page).replace("Network", ""), page
-        boss = usage.admin(site)
-        assert total(boss.json("/api/usage/summary")) == 3
-        assert total(boss.json("/api/usage/summary?user=Ada")) == 2
-        assert boss.json("/api/usage/top?by=account")["top"][0]["key"] == "claude:work"
-        bearer = site.get("/api/usage/summary", Authorization=f"Bearer {ADMIN}")
-        assert total(bearer.json()) == 3
+@pytest.mark.pool(usage.discreet("names"))
+def test_accounts_are_named_to_the_admin_alone(site: Site) -> None:
+    two = Two(site)
+    for path in ("series?by=account", "top?by=account", "summary?account=claude:work", "matrix"):
+        assert two.ada.get(f"/api/usage/{path}").status == 403, path
+    for path in ("summary", "series?by=model", "forecast", "requests", "top?by=provider"):
+        assert "claude:work" not in two.ada.get(f"/api/usage/{path}").text, path
+    for page in ("/analytics?user=all", "/requests", f"/requests/req-{two.ada.user}-1"):
+        assert "work" not in two.ada.page(page).replace("Network", ""), page
+    boss = usage.admin(site)
+    assert total(boss.json("/api/usage/summary")) == 3
+    assert total(boss.json("/api/usage/summary?user=Ada")) == 2
+    assert boss.json("/api/usage/top?by=account")["top"][0]["key"] == "claude:work"
+    bearer = site.get("/api/usage/summary", Authorization=f"Bearer {ADMIN}")
+    assert total(bearer.json()) == 3
 
 
 def test_nobody_sees_anything_without_coming_in(friends: Site) -> None:

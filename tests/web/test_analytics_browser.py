@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.web import browser, usage
 from tests.web.browser import all_of, chromium, complaints, find, text, wait
 from tests.web.pool import exchange, seen
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 
 pytestmark = pytest.mark.browser
 DRAWN = "return [...document.querySelectorAll('canvas')].map(c => Chart.getChart(c)?.data.datasets.length ?? 0)"
@@ -55,7 +55,7 @@ def _possible() -> None:
 @pytest.fixture
 def filled(tmp_path: Path) -> Iterator[tuple[Site, dict[str, usage.Looker]]]:
     """Ada's, Bo's and the operator's browsers over some weeks of history."""
-    with Site(usage.pool(tmp_path, usage.discreet("names"))) as site:
+    with LiveSite(usage.pool(tmp_path, usage.discreet("names"))) as site:
         who = {"ada": usage.friend(site, "Ada"), "bo": usage.friend(site, "Bo"), "boss": usage.admin(site)}
         usage.keep(site, usage.past((who["ada"].user, who["bo"].user), now=time.time()))
         seen(site.ctx, "claude:work", 63.0)
@@ -135,7 +135,7 @@ def test_an_open_page_follows_what_happens(
 
 
 def test_the_first_request_of_an_empty_page_brings_its_charts(tmp_path: Path, chrome: webdriver.Chrome) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("own"))) as site:
+    with LiveSite(usage.pool(tmp_path, usage.discreet("own"))) as site:
         ada = usage.friend(site)
         visit(chrome, site, "/analytics", ada)
         assert "Nothing was used" in text(chrome, "#use")

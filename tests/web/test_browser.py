@@ -27,7 +27,7 @@ from tests.fakes import FakeProviders, account, fake_settings, key_account, play
 from tests.web import browser
 from tests.web.browser import all_of, chromium, complaints, find, text, wait
 from tests.web.pool import ADMIN, CODE, exchange, friends_settings, open_context, seen
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 
 pytestmark = pytest.mark.browser
 WORDS = "correct horse battery"
@@ -193,7 +193,7 @@ def visit(driver: webdriver.Chrome, url: str, session: str) -> None:
 
 
 def test_every_page_fits_every_width_in_both_colours_and_complains_of_nothing(tmp_path: Path) -> None:
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         who: dict[str, str] = {}
         for dark in (False, True):
             with chromium(tmp_path / f"profile-{dark}", dark=dark) as driver:
@@ -212,7 +212,7 @@ def test_every_page_fits_every_width_in_both_colours_and_complains_of_nothing(tm
 
 
 def test_a_name_without_a_break_widens_no_page(tmp_path: Path, chrome: webdriver.Chrome) -> None:
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         entered = site.post("/api/friend/login", {"code": CODE, "name": "w" * 64, "passphrase": WORDS})
         user = entered.json()["user"]["id"]
         long = {"model": "m" * 64, "message": "x" * 400, "status": 400, "outcome": "request_fault"}
@@ -236,7 +236,7 @@ def _fits(driver: webdriver.Chrome, page: str) -> None:
 
 def test_a_page_catches_up_with_what_came_while_it_was_hidden(tmp_path: Path, chrome: webdriver.Chrome) -> None:
     """A friend copies the line and turns to the terminal: the page is hidden when the first request comes."""
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         entered = site.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": WORDS})
         visit(chrome, site.url + "/", entered.cookies()["pool_session"])
         hide = "Object.defineProperty(document, 'hidden', {configurable: true, get: () => arguments_[0]});"
@@ -259,7 +259,7 @@ def test_a_page_catches_up_with_what_came_while_it_was_hidden(tmp_path: Path, ch
 def test_times_keep_the_pages_language_whatever_the_browsers(tmp_path: Path, chrome: webdriver.Chrome) -> None:
     chrome.execute_cdp_cmd("Emulation.setLocaleOverride", {"locale": "de-DE"})
     chrome.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         user = signed_in(site)
         midnight = datetime(2026, 1, 4, 15, 5, tzinfo=UTC).timestamp()  # five past midnight in Tokyo
         site.run(lambda: site.ctx.ledger.record(exchange(user["user"], 9, at=midnight)))
@@ -269,7 +269,7 @@ def test_times_keep_the_pages_language_whatever_the_browsers(tmp_path: Path, chr
 
 
 def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.Chrome) -> None:
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/accounts", who["admin"])
         find(chrome, ".item summary").click()
@@ -293,7 +293,7 @@ def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.C
 
 
 def test_a_new_key_is_shown_once_and_put_into_the_lines(tmp_path: Path, chrome: webdriver.Chrome) -> None:
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
         find(chrome, '#keys form[action="/api/keys"] [name=label]').send_keys("laptop")
@@ -309,7 +309,7 @@ def test_a_new_key_is_shown_once_and_put_into_the_lines(tmp_path: Path, chrome: 
 
 
 def test_tabs_go_by_keyboard_and_the_colours_are_remembered(tmp_path: Path, chrome: webdriver.Chrome) -> None:
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
         first, second = (str(tab.get_attribute("id"))[4:] for tab in all_of(chrome, "[role=tab]")[:2])
@@ -325,7 +325,7 @@ def test_tabs_go_by_keyboard_and_the_colours_are_remembered(tmp_path: Path, chro
 
 def test_without_scripts_the_pages_are_complete(tmp_path: Path, chrome: webdriver.Chrome) -> None:
     chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    with Site(lambda: busy(tmp_path)) as site:
+    with LiveSite(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
         shown = text(chrome)

@@ -12,7 +12,7 @@ from pool_server.core.settings import Settings
 from pool_server.web import TABLE
 from pool_server.web.base.cross_site import BodyKind, body_kind, is_foreign
 from tests.web.pool import ADMIN, CODE
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 
 PASSPHRASE = "correct horse battery"
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
@@ -135,11 +135,19 @@ def test_a_form_without_the_page_s_token_changes_nothing_on_any_route(friends: S
             assert answer.status == 405 or answer.json()["error"]["code"] == "xsrf", (method, path)
 
 
+EVE = json.dumps({"code": CODE, "name": "Eve", "passphrase": PASSPHRASE}).encode()
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/jsonish", ""])
 def test_nobody_is_signed_in_by_a_body_of_another_kind(friends: Site, kind: str) -> None:
-    body = json.dumps({"code": CODE, "name": "Eve", "passphrase": PASSPHRASE}).encode()
-    headers = {"Content_Type": kind} if kind else {}
-    answer = friends.request("POST", "/api/friend/login", body=body, **headers)
+    answer = friends.request("POST", "/api/friend/login", body=EVE, Content_Type=kind)
+    assert answer.status == 415
+    assert not answer.cookies().get("pool_session")
+
+
+def test_nobody_is_signed_in_by_a_body_of_no_kind(live_friends: LiveSite) -> None:
+    """Tornado's client always names one."""
+    answer = live_friends.request("POST", "/api/friend/login", body=EVE)
     assert answer.status == 415
     assert not answer.cookies().get("pool_session")
 

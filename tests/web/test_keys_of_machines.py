@@ -17,7 +17,7 @@ from pool_server.web.onboarding.setup_script import MOST_NAME, machine_name
 from tests.web import browser
 from tests.web.browser import find, text, wait
 from tests.web.pool import ADMIN
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 from tests.web.test_friends import Browser, enter
 
 
@@ -89,7 +89,8 @@ def says(driver: webdriver.Chrome, part: str, words: str) -> bool:
 
 
 @pytest.mark.browser
-def test_what_is_made_is_in_its_list_at_once(friends: Site, chrome: webdriver.Chrome) -> None:
+def test_what_is_made_is_in_its_list_at_once(live_friends: LiveSite, chrome: webdriver.Chrome) -> None:
+    friends = live_friends
     admin = friends.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
     chrome.get(friends.url + "/healthz")
     chrome.add_cookie({"name": "pool_session", "value": admin, "path": "/"})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pool_server.users.models import SERVER
 from pool_server.web.base.listing import PER_PAGE, matches, page_of
 from tests.web.pool import ADMIN, friends_settings, open_context
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 
 ROWS = [{"id": f"u{n}", "name": f"Friend {n:03}", "note": "night owl" if n % 7 == 0 else ""} for n in range(120)]
 
@@ -63,7 +63,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Any:
         path = folder / "pool" / f"openai_key-{number:03}.json"
         path.write_text(json.dumps({"api_key": f"sk-FAKE-{number}", "base_url": "http://127.0.0.1:9/v1"}))
         path.chmod(0o600)
-    with Site(lambda: open_context(folder, friends_settings())) as site:
+    with LiveSite(lambda: open_context(folder, friends_settings())) as site:
         for number in range(500):
             site.run(partial(site.ctx.users.create_user, f"Friend {number:03}", actor=SERVER))
         yield site, site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]

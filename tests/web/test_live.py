@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -15,16 +15,22 @@ WORDS = "correct horse battery"
 
 
 class Listener:
-    """An open connection to `/api/live`."""
+    """An open connection to `/api/live`; HTTP/1.0, so that its lines come as they are."""
 
     def __init__(self, site: Site, cookie: str = "") -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
-        self.connection.request("GET", "/api/live", headers={"Cookie": cookie} if cookie else {})
-        self.answer = self.connection.getresponse()
+        self._site = site
+        self._reader, self._writer = site.run(lambda: asyncio.open_connection("127.0.0.1", site.port))
+        sent = f"Cookie: {cookie}\r\n" if cookie else ""
+        self._writer.write(f"GET /api/live HTTP/1.0\r\nHost: 127.0.0.1:{site.port}\r\n{sent}\r\n".encode())
+        self.head: bytes = site.run(lambda: self._reader.readuntil(b"\r\n\r\n"))
+
+    def line(self) -> bytes:
+        found: bytes = self._site.run(self._reader.readline)
+        return found
 
     def events(self) -> Iterator[tuple[str, object]]:
         name = ""
-        while line := self.answer.readline():
+        while line := self.line():
             text = line.decode().rstrip("\n")
             if text.startswith("event: "):
                 name = text[7:]
@@ -32,8 +38,8 @@ class Listener:
                 yield name, json.loads(text[6:])
 
     def close(self) -> None:
-        self.answer.close()
-        self.connection.close()
+        self._writer.close()
+        self._site.run(self._writer.wait_closed)
 
 
 def session(site: Site, name: str = "Ada") -> tuple[str, str]:
@@ -49,8 +55,8 @@ def listener(local: Site) -> Iterator[Listener]:
 
 
 def test_a_new_exchange_and_a_new_state_are_told(local: Site, listener: Listener) -> None:
-    assert listener.answer.headers["Content-Type"].startswith("text/event-stream")
-    assert listener.answer.readline() == b"retry: 3000\n"
+    assert b"\r\nContent-Type: text/event-stream" in listener.head
+    assert listener.line() == b"retry: 3000\n"
     events = listener.events()
     local.run(lambda: local.ctx.ledger.record(exchange("local")))
     assert next(events) == ("request", {"id": "req-local-1"})

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.core.settings import Settings
 from pool_server.web.onboarding import snippets
-from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings, open_context
+from tests.web.pool import CODE, FAKE_TOKEN, exchange, friends_settings
 from tests.web.site import Site
 
 
@@ -167,29 +166,28 @@ def test_the_set_up_page_is_complete_without_a_script(local: Site) -> None:
     assert "style=" not in page.text
 
 
-def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(tmp_path: Path) -> None:
-    with Site(lambda: open_context(tmp_path, Settings())) as site:
-        for file in (tmp_path / "pool").iterdir():
-            file.unlink()
-        site.run(site.ctx.reload)
-        for path in ("/", "/accounts"):
-            page = unescape(site.get(path, Accept="text/html").text)
-            for line in snippets.first_account(str(tmp_path / "pool")):
-                assert line.text in page, path
-            assert "2026-06-18" in page and "2026-04-15" in page, "sign-ins that their vendors have ended"
-        analytics = site.get("/analytics", Accept="text/html").text
-        assert "has no accounts yet" in analytics
-        assert "Nothing needs a hand" not in analytics, "it does: there is no account"
-        assert "No usage in the last 7 days." in site.get("/", Accept="text/html").text
+def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(site: Site, tmp_path: Path) -> None:
+    for file in (tmp_path / "pool").iterdir():
+        file.unlink()
+    site.run(site.ctx.reload)
+    for path in ("/", "/accounts"):
+        page = unescape(site.get(path, Accept="text/html").text)
+        for line in snippets.first_account(str(tmp_path / "pool")):
+            assert line.text in page, path
+        assert "2026-06-18" in page and "2026-04-15" in page, "sign-ins that their vendors have ended"
+    analytics = site.get("/analytics", Accept="text/html").text
+    assert "has no accounts yet" in analytics
+    assert "Nothing needs a hand" not in analytics, "it does: there is no account"
+    assert "No usage in the last 7 days." in site.get("/", Accept="text/html").text
 
 
-def test_a_friend_of_an_empty_pool_is_not_shown_the_operators_folders(tmp_path: Path) -> None:
-    with Site(lambda: open_context(tmp_path, friends_settings())) as site:
-        for file in (tmp_path / "pool").iterdir():
-            file.unlink()
-        site.run(site.ctx.reload)
-        entered = site.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": "a long passphrase"})
-        cookie = f"pool_session={entered.cookies()['pool_session']}"
-        page = site.get("/", Accept="text/html", Cookie=cookie).text
-        assert "The operator has to add one" in unescape(page)
-        assert str(tmp_path) not in page
+@pytest.mark.pool(friends_settings())
+def test_a_friend_of_an_empty_pool_is_not_shown_the_operators_folders(site: Site, tmp_path: Path) -> None:
+    for file in (tmp_path / "pool").iterdir():
+        file.unlink()
+    site.run(site.ctx.reload)
+    entered = site.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": "a long passphrase"})
+    cookie = f"pool_session={entered.cookies()['pool_session']}"
+    page = site.get("/", Accept="text/html", Cookie=cookie).text
+    assert "The operator has to add one" in unescape(page)
+    assert str(tmp_path) not in page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,17 @@ from pool_server.core.settings_file import load
 from pool_server.web import TABLE, Access
 from tests.fakes import account
 from tests.gateway.stack import Stack, messages, run
-from tests.web.pool import open_context
 from tests.web.site import Site
 
 TOKEN = "a-long-word-of-my-own"
 
 
+pytestmark = pytest.mark.pool(Settings(local_token=TOKEN))
+
+
 @pytest.fixture
-def asking(tmp_path: Path) -> Iterator[Site]:
-    with Site(lambda: open_context(tmp_path, Settings(local_token=TOKEN))) as site:
-        yield site
+def asking(site: Site) -> Site:
+    return site
 
 
 WITHOUT: tuple[dict[str, Any], ...] = (
@@ -92,6 +92,7 @@ def test_a_script_that_holds_the_token_is_had_by_a_ticket_of_the_page(asking: Si
     assert TOKEN not in asking.get(f"/setup/{found[1]}/claude").text
 
 
+@pytest.mark.pool(Settings())
 def test_without_a_token_this_machine_is_served_as_before(local: Site) -> None:
     assert local.get("/admin/accounts").status == 200
     assert local.get("/setup/local/claude").status == 200

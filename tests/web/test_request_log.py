@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import time
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pool_server.core.enums import Dialect, Operation, Strategy, Transport
 from pool_server.core.models import Attempt, Usage
-from pool_server.core.settings import Settings
 from pool_server.web.request_log import story as story
 from tests.web import usage
 from tests.web.pool import exchange
@@ -96,65 +94,64 @@ def test_an_attempt_that_went_well_lasted_until_the_end() -> None:
     assert story.attempts(record, named=True)[0].took == "2.0 s"
 
 
-def test_the_operator_opens_one_and_sees_all_of_it(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
-        ada, boss = usage.friend(site), usage.admin(site)
-        usage.keep(site, [tried_twice(ada.user)])
-        ident = f"req-{ada.user}-1"
-        text = words_of(boss.page(f"/requests/{ident}"))
-        for mark in (
-            "Ada",
-            "work was selected",
-            "too many requests in a short time",
-            "slow down",
-            "429",
-            "after 190 ms",
-            "40,000",
-            "claude-cli/2",
-            "ab12",
-            ident,
-            "+0.42",
-            "an answer in one piece, in Anthropic Messages",
-        ):
-            assert mark in text, mark
-        own = words_of(ada.page(f"/requests/{ident}"))
-        assert "account 2" in own
-        for hidden in ("work", "home", "slow down", "Why this account"):
-            assert hidden not in own, hidden
-        assert boss.get("/requests/nothing", Accept="text/html").status == 404
+@pytest.mark.pool(usage.discreet("pool"))
+def test_the_operator_opens_one_and_sees_all_of_it(site: Site) -> None:
+    ada, boss = usage.friend(site), usage.admin(site)
+    usage.keep(site, [tried_twice(ada.user)])
+    ident = f"req-{ada.user}-1"
+    text = words_of(boss.page(f"/requests/{ident}"))
+    for mark in (
+        "Ada",
+        "work was selected",
+        "too many requests in a short time",
+        "slow down",
+        "429",
+        "after 190 ms",
+        "40,000",
+        "claude-cli/2",
+        "ab12",
+        ident,
+        "+0.42",
+        "an answer in one piece, in Anthropic Messages",
+    ):
+        assert mark in text, mark
+    own = words_of(ada.page(f"/requests/{ident}"))
+    assert "account 2" in own
+    for hidden in ("work", "home", "slow down", "Why this account"):
+        assert hidden not in own, hidden
+    assert boss.get("/requests/nothing", Accept="text/html").status == 404
 
 
-def test_the_log_is_searched_by_anything(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, usage.discreet("pool"))) as site:
-        ada, bo, boss = usage.friend(site, "Ada"), usage.friend(site, "Bo"), usage.admin(site)
-        bad = {"status": 502, "outcome": "upstream", "message": "it could not be reached", "usage": Usage()}
-        usage.keep(site, [exchange(ada.user, 1), exchange(ada.user, 2, **bad), exchange(bo.user, 3, model="glm-4.6")])
+@pytest.mark.pool(usage.discreet("pool"))
+def test_the_log_is_searched_by_anything(site: Site) -> None:
+    ada, bo, boss = usage.friend(site, "Ada"), usage.friend(site, "Bo"), usage.admin(site)
+    bad = {"status": 502, "outcome": "upstream", "message": "it could not be reached", "usage": Usage()}
+    usage.keep(site, [exchange(ada.user, 1), exchange(ada.user, 2, **bad), exchange(bo.user, 3, model="glm-4.6")])
 
-        def found(query: str) -> int:
-            return boss.page(f"/requests?{query}").count('href="/requests/req-')
+    def found(query: str) -> int:
+        return boss.page(f"/requests?{query}").count('href="/requests/req-')
 
-        assert [found(q) for q in ("", "user=Ada", "failed=1", "status=502", "model=glm-4.6", "outcome=ok",
-                                   "account=claude:work", "provider=codex", "from=2020-01-01&to=2020-02-01")] == [
-            3, 2, 1, 1, 1, 2, 3, 0, 0]  # fmt: skip
-        page = boss.page("/requests?failed=1")
-        reason = page.partition('class="reason"')[2].partition("</tr>")[0]
-        assert "it could not be reached. The answer was 502." in words_of("<main" + reason)
-        moved = boss.get(f"/requests?id=req-{ada.user}-1", Accept="text/html")
-        assert (moved.status, moved.headers["Location"]) == (303, f"/requests/req-{ada.user}-1")
-        assert "No request has the id nothing" in boss.page("/requests?id=nothing")
-        assert ada.page("/requests").count('href="/requests/req-') == 2
-        assert "Try again in a minute" in ada.page("/requests")
+    assert [found(q) for q in ("", "user=Ada", "failed=1", "status=502", "model=glm-4.6", "outcome=ok",
+                               "account=claude:work", "provider=codex", "from=2020-01-01&to=2020-02-01")] == [
+        3, 2, 1, 1, 1, 2, 3, 0, 0]  # fmt: skip
+    page = boss.page("/requests?failed=1")
+    reason = page.partition('class="reason"')[2].partition("</tr>")[0]
+    assert "it could not be reached. The answer was 502." in words_of("<main" + reason)
+    moved = boss.get(f"/requests?id=req-{ada.user}-1", Accept="text/html")
+    assert (moved.status, moved.headers["Location"]) == (303, f"/requests/req-{ada.user}-1")
+    assert "No request has the id nothing" in boss.page("/requests?id=nothing")
+    assert ada.page("/requests").count('href="/requests/req-') == 2
+    assert "Try again in a minute" in ada.page("/requests")
 
 
-def test_older_ones_are_a_link_away(tmp_path: Path) -> None:
-    with Site(usage.pool(tmp_path, Settings())) as site:
-        usage.keep(site, [exchange("local", n) for n in range(60)])
-        page = site.get("/requests?outcome=ok", Accept="text/html").text
-        older = page.partition('<a href="/requests?outcome=ok&amp;cursor=')[2].partition('"')[0]
-        rest = site.get(f"/requests?outcome=ok&cursor={older}", Accept="text/html").text
-        assert rest.count('href="/requests/req-') == 10
-        assert "data-live" in page
-        assert "data-live" not in rest.partition('id="log"')[2].partition(">")[0]
+def test_older_ones_are_a_link_away(site: Site) -> None:
+    usage.keep(site, [exchange("local", n) for n in range(60)])
+    page = site.get("/requests?outcome=ok", Accept="text/html").text
+    older = page.partition('<a href="/requests?outcome=ok&amp;cursor=')[2].partition('"')[0]
+    rest = site.get(f"/requests?outcome=ok&cursor={older}", Accept="text/html").text
+    assert rest.count('href="/requests/req-') == 10
+    assert "data-live" in page
+    assert "data-live" not in rest.partition('id="log"')[2].partition(">")[0]
 
 
 def test_admin_requests_are_json_with_decisions_and_a_page_for_browsers(local: Site) -> None:

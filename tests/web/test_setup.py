@@ -21,7 +21,7 @@ from tree_sitter import Language, Parser
 
 from pool_server.web.onboarding import quoting, scripts, snippets
 from tests.web.pool import CODE
-from tests.web.site import Site
+from tests.web.site import LiveSite, Site
 
 BASE, KEY = "http://127.0.0.1:4100", "pk.FAKE.it's-a-key"
 JSON_CLIS = ("claude", "gemini", "qwen", "opencode")
@@ -99,7 +99,8 @@ def test_no_ticket_no_script(friends: Site, path: str) -> None:
     assert answer.status == 404 or answer.text == scripts.refusal(friends.url, powershell=False)
 
 
-def test_a_line_that_was_used_says_so_and_fails(friends: Site, tmp_path: Path) -> None:
+def test_a_line_that_was_used_says_so_and_fails(live_friends: LiveSite, tmp_path: Path) -> None:
+    friends = live_friends
     ticket = friends.post("/api/setup-tickets", **signed_in(friends)).json()["ticket"]
     assert friends.get(f"/setup/{ticket}/claude").status == 200
     line, windows = snippets.one_line(friends.url, ticket, "claude")
