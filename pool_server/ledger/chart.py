@@ -6,33 +6,34 @@ number each. Nothing here reads the store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, Literal
 
 from pool_server.ledger.records.keys import OTHER
 from pool_server.ledger.rollups.reader import RollupRow
-from pool_server.ledger.rollups.sums import AT, NANO, Sums, counts_of, latencies, percentiles
+from pool_server.ledger.rollups.sums import NANO, LeadingCounts, latencies, leading_counts, percentiles
 
 Metric = Literal[
     "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
     "cache_share", "error_share", "first_byte_p50", "first_byte_p95", "total_p50", "total_p95",
 ]  # fmt: skip
-# What can simply be added up: the counts it is the sum of.
-_ADDED: dict[str, tuple[str, ...]] = {
-    "tokens": ("input", "cache_read", "cache_write", "output"),
-    "cost": ("cost_nano",),
-    "requests": ("requests",),
-    "failures": ("failures",),
-    "input": ("input",),
-    "cache_read": ("cache_read",),
-    "cache_write": ("cache_write",),
-    "output": ("output",),
-    "reasoning": ("reasoning",),
+# What can simply be added up, and the parts and wholes of shares.
+_ADDED: dict[str, Callable[[LeadingCounts], int]] = {
+    "tokens": lambda counts: counts.input + counts.cache_read + counts.cache_write + counts.output,
+    "cost": attrgetter("cost_nano"),
+    "requests": attrgetter("requests"),
+    "failures": attrgetter("failures"),
+    "input": attrgetter("input"),
+    "cache_read": attrgetter("cache_read"),
+    "cache_write": attrgetter("cache_write"),
+    "output": attrgetter("output"),
+    "reasoning": attrgetter("reasoning"),
 }
-_SHARES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cache_share": ("cache_read", ("input", "cache_read", "cache_write")),
-    "error_share": ("failures", ("requests",)),
+_SHARES: dict[str, tuple[Callable[[LeadingCounts], int], Callable[[LeadingCounts], int]]] = {
+    "cache_share": (_ADDED["cache_read"], lambda counts: counts.input + counts.cache_read + counts.cache_write),
+    "error_share": (_ADDED["failures"], _ADDED["requests"]),
 }
 _PERCENTILES: dict[str, tuple[str, int]] = {
     "first_byte_p50": ("first", 50),
@@ -42,31 +43,18 @@ _PERCENTILES: dict[str, tuple[str, int]] = {
 }
 METRICS = (*_ADDED, *_SHARES, *_PERCENTILES)
 
-_Counts = Sequence[Any]
-
-
-def _adder(names: Sequence[str]) -> Callable[[_Counts], int]:
-    """The sum of some counts of a row."""
-    places = [AT[name] for name in names]
-    pick = itemgetter(*places)
-    return pick if len(places) == 1 else lambda counts: sum(pick(counts))
-
-
-_ADDERS = {metric: _adder(names) for metric, names in _ADDED.items()}
-_REQUESTS = _ADDERS["requests"]
+_requests = _ADDED["requests"]
 
 
 def measure(metric: str, raws: Sequence[bytes]) -> float | int | None:
     """A metric of encoded rows, of which no more is read than it needs; None where a share or a percentile has nothing
     to say."""
     if metric in _ADDED:
-        number_of = _ADDERS[metric]
-        return _scaled(metric, sum(number_of(counts_of(raw)) for raw in raws))
+        return _scaled(metric, sum(map(_ADDED[metric], map(leading_counts, raws))))
     if metric in _SHARES:
-        part, whole = _SHARES[metric]
-        sums = Sums.together(raws, full=False)
-        total = sum(sums[name] for name in whole)
-        return sums[part] / total if total else None
+        counts = list(map(leading_counts, raws))
+        part, whole = (sum(map(number_of, counts)) for number_of in _SHARES[metric])
+        return part / whole if whole else None
     kind, point = _PERCENTILES[metric]
     found = percentiles(latencies(raws, kind), (point,))
     return None if found is None else found[f"p{point}"]
@@ -93,43 +81,38 @@ def lines(
     requests.
     """
     draw = _added_lines if metric in _ADDED else _measured_lines
-    return draw(_placed(found, drawn_at), buckets, metric, top)
+    return draw(found, drawn_at, buckets, metric, top)
 
 
-def _placed(found: Iterable[RollupRow], drawn_at: Callable[[int], int]) -> Iterable[RollupRow]:
-    """Rows with the bucket they are drawn in; they come bucket by bucket."""
+def _added_lines(
+    found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: str, top: int
+) -> list[dict[str, Any]]:
+    number_of = _ADDED[metric]
+    numbers: defaultdict[tuple[str, ...], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
     last, at = -1, -1
     for bucket, names, raw in found:
-        if bucket != last:
+        if bucket != last:  # rows come bucket by bucket
             last, at = bucket, drawn_at(bucket)
-        yield at, names, raw
-
-
-def _added_lines(found: Iterable[RollupRow], buckets: Sequence[int], metric: str, top: int) -> list[dict[str, Any]]:
-    number_of = _ADDERS[metric]
-    numbers: dict[tuple[str, ...], dict[int, int]] = {}
-    for at, names, raw in found:
-        line = numbers.get(names)
-        if line is None:
-            line = numbers[names] = {}
-        line[at] = line.get(at, 0) + number_of(counts_of(raw))
+        numbers[names][at] += number_of(leading_counts(raw))
     ranked = sorted(numbers, key=lambda names: (-sum(numbers[names].values()), names))
     drawn = [(_title(names), numbers[names]) for names in ranked[:top]]
     if len(ranked) > top:
-        rest: dict[int, int] = {}
+        rest: defaultdict[int, int] = defaultdict(int)
         for names in ranked[top:]:
             for at, number in numbers[names].items():
-                rest[at] = rest.get(at, 0) + number
+                rest[at] += number
         drawn.append((OTHER, rest))
     return [{"key": key, "values": [_scaled(metric, line.get(bucket, 0)) for bucket in buckets]} for key, line in drawn]
 
 
-def _measured_lines(found: Iterable[RollupRow], buckets: Sequence[int], metric: str, top: int) -> list[dict[str, Any]]:
+def _measured_lines(
+    found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: str, top: int
+) -> list[dict[str, Any]]:
     cells: dict[tuple[str, ...], dict[int, list[bytes]]] = {}
     weights: dict[tuple[str, ...], int] = {}
-    for at, names, raw in found:
-        cells.setdefault(names, {}).setdefault(at, []).append(raw)
-        weights[names] = weights.get(names, 0) + _REQUESTS(counts_of(raw))
+    for bucket, names, raw in found:
+        cells.setdefault(names, {}).setdefault(drawn_at(bucket), []).append(raw)
+        weights[names] = weights.get(names, 0) + _requests(leading_counts(raw))
     ranked = sorted(cells, key=lambda names: (-weights[names], names))
     drawn = [(_title(names), cells[names]) for names in ranked[:top]]
     if len(ranked) > top:

@@ -22,7 +22,7 @@ from pool_server.ledger.records.keys import Days
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import cell_of, labels_of, starts_of
 from pool_server.ledger.rollups.reader import Field, Filters
-from pool_server.ledger.rollups.sums import Sums, bucket_edges, bucket_of, percentiles
+from pool_server.ledger.rollups.sums import COUNTS, LeadingCounts, Sums, bucket_edges, bucket_of, percentiles
 from pool_server.ledger.rollups.writer import merge
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
@@ -252,6 +252,36 @@ def test_every_metric_can_be_charted_and_ranked(tmp_path: Path, metric: str) -> 
         assert {line["key"] for line in chart["series"]} == {"ada", "bob"}
         assert len(book.top("user", NOW - 60, NOW + 60, metric=metric)) == 2  # type: ignore[arg-type]
         assert len(book.heatmap(NOW - 60, NOW + 60, metric=metric)["cells"]) == 7  # type: ignore[arg-type]
+
+
+def test_the_leading_counts_are_the_first_of_a_row() -> None:
+    assert LeadingCounts.__struct_fields__ == COUNTS[: len(LeadingCounts.__struct_fields__)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_rest_of_a_chart_is_what_its_members_records_say(tmp_path: Path, metric: str) -> None:
+    """The line beyond the largest holds the same as a chart of its members alone would."""
+    records = [
+        exchange(
+            f"r{n}",
+            at=NOW - DAY * (n % 3),
+            user=f"user{n % 4}",
+            outcome="upstream" if n % 5 == 0 else "ok",
+            input=100 + n,
+            output=n,
+        )
+        for n in range(40)
+    ]
+    with ledger_in(tmp_path) as book:
+        record_all(book, records)
+        ends = NOW - 3 * DAY, NOW + 60
+        lines = book.series("user", "day", *ends, metric=metric, top=1)["series"]  # type: ignore[arg-type]
+        assert len(lines) == 2 and lines[1]["key"] == "other"
+        rest = [rec for rec in records if rec.user != lines[0]["key"]]
+    with ledger_in(tmp_path / "rest") as alone:
+        record_all(alone, rest)
+        drawn = alone.series(None, "day", *ends, metric=metric)["series"]  # type: ignore[arg-type]
+        assert drawn[0]["values"] == pytest.approx(lines[1]["values"], nan_ok=True)
 
 
 def test_an_endless_chart_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,25 @@ _decode_spread = msgspec.msgpack.Decoder(_Spread).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class LeadingCounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The first counts of an encoded row, in the order of COUNTS: all that adds up in a chart, in half the time."""
+
+    requests: int
+    failures: int
+    partial: int
+    input: int
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+    output: int
+    reasoning: int
+    web_searches: int
+    cost_nano: int
+
+
+leading_counts: Callable[[bytes], LeadingCounts] = msgspec.msgpack.Decoder(LeadingCounts).decode
+
+
 class Sums:
     """Adds up exchanges: `n` holds the counts in the order of COUNTS, `spread` maps bucket or word to count."""
 
@@ -186,11 +205,6 @@ class Sums:
             "first_byte_ms": percentiles(self.first), "total_ms": percentiles(self.total),
             "outcomes": self.outcomes, "faults": self.faults,
         }  # fmt: skip
-
-
-def counts_of(raw: bytes) -> tuple[Any, ...]:
-    """The counts of an encoded row without decoding its histograms; the last member is to be ignored."""
-    return _decode(raw)
 
 
 def latencies(raws: Iterable[bytes], kind: str) -> dict[int, int]:
