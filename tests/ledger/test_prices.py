@@ -290,6 +290,65 @@ def test_a_price_changes_at_midnight_utc() -> None:
 
 
 @pytest.mark.parametrize(
+    ("moment", "factor"),
+    [
+        ("2026-11-30T00:59:59.999", 1),
+        ("2026-11-30T01:00:00", 2),
+        ("2026-11-30T03:59:59.999", 2),
+        ("2026-11-30T04:00:00", 1),
+        ("2026-11-30T06:00:00", 2),
+        ("2026-11-30T10:00:00", 1),
+        ("2026-12-04T09:59:59", 2),
+        ("2026-12-05T02:00:00", 1),  # a Saturday
+        ("2026-12-06T23:59:59", 1),
+    ],
+)
+def test_peak_hours_begin_and_end_on_the_second(moment: str, factor: int) -> None:
+    standard = PRICES.cost("deepseek-flash", INPUT)
+    assert standard is not None
+    cost = PRICES.cost("deepseek-flash", INPUT, PriceFacts(at=day(moment)))
+    assert cost == pytest.approx(standard * factor)
+
+
+def test_a_day_that_is_listed_has_no_peak_hours() -> None:
+    prices = Prices(
+        table=read(
+            'date = "2026-11-28"\n[sources]\n[subscriptions]\n[models]\n'
+            '"v-1" = { input = 1.0, output = 1.0, peak = 2.0 }\n'
+            '[peak.v]\nutc = ["22:00-24:00"]\nweekdays = [1, 2, 3, 4, 5, 6, 7]\nexcept = ["2027-02-17"]\n'
+        )
+    )
+    for moment, cost in (("2027-02-16T23:59:59", 2.0), ("2027-02-17T23:59:59", 1.0), ("2027-02-18T00:00:00", 1.0)):
+        assert prices.cost("v-1", INPUT, PriceFacts(at=day(moment))) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("peak", "problem"),
+    [
+        ('utc = ["1:00-4:00"]\nweekdays = [1]', "01:00-04:00"),
+        ('utc = ["22:00-02:00"]\nweekdays = [1]', "01:00-04:00"),
+        ('utc = ["04:00-04:00"]\nweekdays = [1]', "01:00-04:00"),
+        ('utc = ["01:00-25:00"]\nweekdays = [1]', "01:00-04:00"),
+        ('utc = ["01:00-04:00"]\nweekdays = [0]', ">= 1"),
+        ('utc = ["01:00-04:00"]\nweekdays = [8]', "<= 7"),
+        ('utc = ["01:00-04:00"]\nweekdays = [1]\nexcept = ["2026-2-30"]', "isoformat"),
+        ('utc = ["01:00-04:00"]\nweekdays = [1]\nexcept = ["20260101"]', "2026-12-31"),
+        ('utc = ["01:00-04:00"]\nweekdays = [1]\nholidays = []', "holidays"),
+    ],
+)
+def test_peak_hours_that_are_none_are_refused_in_one_line(peak: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as failed:
+        read(f'date = "2026-11-28"\n[sources]\n[subscriptions]\n[models]\n[peak.v]\n{peak}\n')
+    assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize("date", ["", "soon", "2026-13-01"])
+def test_a_table_without_a_date_is_refused(date: str) -> None:
+    with pytest.raises(ValueError, match="price table"):
+        read(f'date = "{date}"\n[sources]\n[subscriptions]\n[models]\n')
+
+
+@pytest.mark.parametrize(
     ("models", "problem"),
     [
         ('"m" = { input = 1.0, output = 1.0, wish = 1.0 }', "wish"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib.resources import files
 from operator import itemgetter
@@ -14,6 +15,7 @@ import msgspec
 import tomli
 
 _ALWAYS = float("-inf")
+_HOURS = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d-(?:(?:[01]\d|2[0-3]):[0-5]\d|24:00)")
 Number = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
@@ -81,11 +83,19 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PeakHours(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"excepted": "except"}):
-    """Ranges of UTC time ("01:00-04:00"), ISO weekdays (Monday = 1), and dates that do not count."""
+    """Ranges of UTC time ("01:00-04:00", within a day), ISO weekdays (Monday = 1), and dates that do not count."""
 
     utc: tuple[str, ...]
-    weekdays: tuple[int, ...]
+    weekdays: tuple[Annotated[int, msgspec.Meta(ge=1, le=7)], ...]
     excepted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for hours in self.utc:
+            if _HOURS.fullmatch(hours) is None or hours[:5] >= hours[6:]:
+                raise ValueError(f"peak hours {hours!r} are not like 01:00-04:00 of one day")
+        for listed in self.excepted:
+            if date.fromisoformat(listed).isoformat() != listed:
+                raise ValueError(f"{listed!r} is not a date like 2026-12-31")
 
     def include(self, at: float) -> bool:
         """Whether unix time `at` is within them."""
@@ -106,6 +116,9 @@ class PriceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosts: dict[str, Host] = {}
     places: dict[str, str] = {}
     peak: dict[str, PeakHours] = {}
+
+    def __post_init__(self) -> None:
+        _midnight(self.date)
 
 
 class Entry:
@@ -150,9 +163,9 @@ def _changed(fields: dict[str, Any], change: Mapping[str, Any]) -> Price:
     return msgspec.convert(new, Price)
 
 
-def _midnight(date: object) -> float:
+def _midnight(day: object) -> float:
     """Unix seconds of a UTC date ("2026-12-01")."""
-    return datetime.strptime(str(date), "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    return datetime.strptime(str(day), "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
 
 
 def by_name(models: Mapping[str, Listed]) -> dict[str, Entry]:
