@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Dialect, Operation
 from pool_server.core.models import Usage
 from pool_server.dialects import Meter, identity, makes_batch, meter
+from pool_server.dialects.types import BadBodyError
 from pool_server.dialects.usage import batch
 from pool_server.dialects.wire.batches import google_batch, lines_of, message_batch
 from pool_server.ledger.pricing.table import shipped
@@ -181,6 +182,55 @@ def test_what_a_new_batch_is_likely_to_use() -> None:
     requests = [{"request": {"generationConfig": {"maxOutputTokens": most}}} for most in (9, 64_000)]
     body = json.dumps({"batch": {"input_config": {"requests": {"requests": requests}}}}).encode()
     assert google_batch("m", body).expected == {"m": (len(body) // 4, 9 + 2000)}
+
+
+BOUNDS = [
+    ({"max_tokens": 500, "n": 4}, 2000),
+    ({"max_tokens": 500, "n": 2, "best_of": 8}, 4000),
+    ({"max_output_tokens": 1, "max_tokens": 64_000}, 64_000),
+    ({"max_completion_tokens": 1, "max_output_tokens": 0, "max_tokens": 9}, 9),
+    ({"max_tokens": None, "n": 3}, 6000),
+    ({"max_tokens": 500, "n": 0}, 500),
+    ({"max_tokens": 5.0, "n": -3}, 5),
+    ({"max_tokens": "64000"}, None),
+    ({"max_tokens": True}, None),
+    ({"max_tokens": 5, "n": "100"}, None),
+    ({"max_tokens": [9]}, None),
+]
+
+
+@pytest.mark.parametrize(("told", "most"), BOUNDS, ids=[json.dumps(told) for told, _ in BOUNDS])
+def test_the_most_a_request_of_a_batch_may_use(told: dict[str, object], most: int | None) -> None:
+    params = {"model": "m", **told}
+    inline = json.dumps({"requests": [{"custom_id": "c", "params": params}]}).encode()
+    line = json.dumps({"custom_id": "c", "body": params}).encode()
+    if most is None:
+        with pytest.raises(BadBodyError):
+            message_batch(inline)
+        assert lines_of(line).models == {}, "no batch can be made of it"
+        return
+    expected = {"m": len(json.dumps(params)) // 4 + most}
+    assert message_batch(inline).models == lines_of(line).models == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"maxOutputTokens": 100, "candidateCount": 8}, 800),
+        ({"max_output_tokens": 9, "maxOutputTokens": 7000, "candidate_count": 2}, 14_000),
+        ({"candidateCount": 3}, 6000),
+        (None, 2000),
+        ({"maxOutputTokens": "64000"}, None),
+    ],
+)
+def test_the_most_a_request_of_a_gemini_batch_may_use(config: object, most: int | None) -> None:
+    rows = [{"request": {"contents": [], "generationConfig": config}}]
+    body = json.dumps({"batch": {"input_config": {"requests": {"requests": rows}}}}).encode()
+    if most is None:
+        with pytest.raises(BadBodyError):
+            google_batch("m", body)
+        return
+    assert google_batch("m", body).models["m"] == len(body) // 4 + most
 
 
 @pytest.mark.parametrize("told", [{"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}, None])

@@ -38,6 +38,8 @@ class _Params(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    n: Any = None
+    best_of: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -98,8 +100,9 @@ def google_batch(model: str, body: bytes) -> BatchRequests:
             elif key == "model":
                 yield text(value).removeprefix("models/"), 0, 0
             elif key == "request":
-                config = _either(value, "generationConfig", "generation_config")
-                yield model, 0, whole(_either(config, "maxOutputTokens", "max_output_tokens")) or REQUEST_OUTPUT
+                configs = _all([value], "generationConfig", "generation_config")
+                most = _bound(*_all(configs, "maxOutputTokens", "max_output_tokens"))
+                yield model, 0, most * max(1, _bound(*_all(configs, "candidateCount", "candidate_count"), default=1))
 
     return _summed(found, each())
 
@@ -118,14 +121,28 @@ def _fields(tree: Any) -> Iterator[tuple[str, Any]]:
                     waiting.append(value)
 
 
-def _either(node: Any, *names: str) -> Any:
-    return next((node[name] for name in names if name in node), None) if isinstance(node, dict) else None
+def _all(nodes: list[Any], *names: str) -> list[Any]:
+    return [node[name] for node in nodes if isinstance(node, dict) for name in names if name in node]
 
 
 def _params(raw: msgspec.Raw) -> _Request:
     params = _decoded(_PARAMS, raw)
-    most = whole(params.max_output_tokens) or whole(params.max_completion_tokens) or whole(params.max_tokens)
-    return text(params.model), len(bytes(raw)) // BYTES_A_TOKEN, most or REQUEST_OUTPUT
+    most = _bound(params.max_output_tokens, params.max_completion_tokens, params.max_tokens)
+    return (
+        text(params.model),
+        len(bytes(raw)) // BYTES_A_TOKEN,
+        most * max(1, _bound(params.n, params.best_of, default=1)),
+    )
+
+
+def _bound(*told: Any, default: int = REQUEST_OUTPUT) -> int:
+    """The largest bound a request tells, since vendors differ in which they heed; `default` where it tells none.
+
+    Raises `BadBodyError` for one that is no number: a vendor may read it all the same.
+    """
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in told if value is not None):
+        raise BadBodyError("a bound of a request of the batch is not a number")
+    return max(map(whole, told), default=0) or default
 
 
 def _summed(found: BatchRequests, requests: Iterable[_Request]) -> BatchRequests:
