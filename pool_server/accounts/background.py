@@ -26,7 +26,7 @@ from pool_server.accounts.registry import Registry
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.core.enums import AccountState
 from pool_server.core.settings import Settings
-from pool_server.core.timers import Timers
+from pool_server.core.tasks import PeriodicTasks, Timers
 from pool_server.providers import Credential, UsageAnswer, provider_module
 from pool_server.storage.write_behind import WriteBehind
 
@@ -57,7 +57,11 @@ class Background:
         self._pins = pins
         self._rng = rng
         self._leader = leader
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = PeriodicTasks()
+        self._tasks.every(self._watch_pause, self._watch, "watching the pool folder", at_once=True)
+        self._tasks.every(UPKEEP_S, self._upkeep, "the upkeep of accounts")
+        self._rounds = 0  # of the upkeep
+        self._unwatched = 0  # watches in a row that failed
         self._stop = asyncio.Event()
         self._unread = 0  # looks in a row that could not read everything
         self._pause = 0  # watches without news until the next look
@@ -208,7 +212,7 @@ class Background:
                 timers.start()
         self.look_whether_writable()
         self.saver.start()
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._upkeep())]
+        self._tasks.start()
 
     def look_whether_writable(self) -> None:
         """Tell, once each time it changes, that new tokens cannot be written into their files."""
@@ -224,26 +228,24 @@ class Background:
         await self.setter.close()
         await self.refresher.close()
         await self.saver.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.close()
         self.roster.shared.leave()
 
     async def _watch(self) -> None:
         """Look at the pool folder whenever it changes, and now and then. A watch that ends (another folder in its
         place, no descriptor left) begins anew; until it can, the folder is looked at every few seconds."""
-        failed = 0
-        while not self._stop.is_set():
-            try:
-                await self._watch_folder()
-                failed = 0
-            except Exception as exc:  # the watcher's own kinds, which it does not name
-                failed += 1
-                if failed == 1:
-                    log.warning("the pool folder cannot be watched, it is looked at instead: %s", type(exc).__name__)
+        try:
+            await self._watch_folder()
+            self._unwatched = 0
+        except Exception as exc:  # the watcher's own kinds, which it does not name
+            self._unwatched += 1
+            if self._unwatched == 1:
+                log.warning("the pool folder cannot be watched, it is looked at instead: %s", type(exc).__name__)
+        if not self._stop.is_set():
             await self._look()
-            await asyncio.sleep(min(failed, UNWATCHED_S) or WATCH_MS / 1000)
+
+    def _watch_pause(self) -> float:
+        return min(self._unwatched, UNWATCHED_S) or WATCH_MS / 1000
 
     async def _watch_folder(self) -> None:
         folder = self.roster.vault.folder
@@ -283,27 +285,21 @@ class Background:
             if row not in before:
                 log.warning("%s: %s", row.file, row.reason)
 
-    async def _upkeep(self) -> None:
-        roster, rounds = self.roster, 0
-        while True:
-            await asyncio.sleep(UPKEEP_S)
-            now = roster.clock()
-            rounds += 1
-            try:
-                roster.shared.settle()
-                roster.follow()
-                roster.share_flight(now)
-                roster.view.rerate(now, RERATED_AT_ONCE)
-                roster.view.advance(now)
-                if rounds % REOWN_EVERY == 0:
-                    roster.reown()
-                if rounds % WRITABLE_EVERY == 0:
-                    self.look_whether_writable()
-                if self._leader and rounds % SWEEP_EVERY == 0:
-                    self._pins.sweep(now)
-                    roster.shared.sweep_spent(now)
-            except Exception:
-                log.exception("the upkeep of accounts failed")
+    def _upkeep(self) -> None:
+        roster, now = self.roster, self.roster.clock()
+        self._rounds += 1
+        roster.shared.settle()
+        roster.follow()
+        roster.share_flight(now)
+        roster.view.rerate(now, RERATED_AT_ONCE)
+        roster.view.advance(now)
+        if self._rounds % REOWN_EVERY == 0:
+            roster.reown()
+        if self._rounds % WRITABLE_EVERY == 0:
+            self.look_whether_writable()
+        if self._leader and self._rounds % SWEEP_EVERY == 0:
+            self._pins.sweep(now)
+            roster.shared.sweep_spent(now)
 
 
 def _directory(folder: Path) -> tuple[int, int]:

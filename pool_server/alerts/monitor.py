@@ -15,6 +15,7 @@ from pool_server.alerts.incidents import remember, remembered
 from pool_server.alerts.notify import Send, deliver
 from pool_server.alerts.rules import AlertEvent, AlertFacts, Incident
 from pool_server.core.enums import Outcome
+from pool_server.core.tasks import PeriodicTasks
 from pool_server.ledger.service import Ledger
 from pool_server.storage import StoreError
 
@@ -39,7 +40,8 @@ class AlertMonitor:
         self._gather = gather
         self._clock = clock
         self._open = remembered(ledger.store)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = PeriodicTasks()
+        self._tasks.every(EVERY_S, self.look, "looking for incidents", at_once=True)
         self._telling: set[asyncio.Task[bool]] = set()
 
     @property
@@ -49,14 +51,14 @@ class AlertMonitor:
 
     async def start(self) -> None:
         """Look now and every minute from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._for_ever())
+        self._tasks.start()
 
     async def close(self) -> None:
         """Stop looking; what is being told is given up."""
-        for task in (self._task, *self._telling):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*filter(None, (self._task, *self._telling)), return_exceptions=True)
+        await self._tasks.close()
+        for task in self._telling:
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
 
     async def look(self) -> Sequence[AlertEvent]:
         """One look at the facts; tells what is new in the background and returns it."""
@@ -69,14 +71,6 @@ class AlertMonitor:
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
         return events
-
-    async def _for_ever(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except Exception:
-                log.exception("looking for incidents failed")
-            await asyncio.sleep(EVERY_S)
 
     def _facts(self, others: AlertFacts, now: float) -> AlertFacts:
         """The facts of other rooms and those the ledger knows itself."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pool_server.core.settings import Backup
+from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage.backup import backup
 from pool_server.storage.errors import StoreError
 from pool_server.storage.lmdb.store import Store
@@ -36,20 +37,18 @@ class BackupSchedule:
         self._stores = stores
         self._data_dir = data_dir
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._tasks = PeriodicTasks()
+        self._tasks.every(LOOK_EVERY_S, self._look, "the schedule of backups", at_once=True)
         self.last_error = ""  # why the last copy could not be made; empty when it could
 
     async def start(self) -> None:
         """Begin, if a folder is set; the first copy is made at once when the newest is too old."""
         if self._settings.folder:
-            self._task = asyncio.get_running_loop().create_task(self._for_ever())
+            self._tasks.start()
 
     async def close(self) -> None:
         """End the schedule; a copy under way is finished first."""
-        if self._task is not None:
-            self._closing.set()
-            await self._task
+        await self._tasks.close()
 
     def run(self) -> Path | None:
         """Make a copy if one is due and remove what is over the limit. Returns the new copy. Blocks."""
@@ -64,18 +63,13 @@ class BackupSchedule:
             old.unlink(missing_ok=True)
         return dest
 
-    async def _for_ever(self) -> None:
-        while not self._closing.is_set():
-            try:
-                await asyncio.to_thread(self.run)
-                self.last_error = ""
-            except (StoreError, OSError) as exc:
-                self.last_error = str(exc)
-                log.warning("no backup was made: %s", exc)
-            try:
-                await asyncio.wait_for(self._closing.wait(), LOOK_EVERY_S)
-            except TimeoutError:
-                continue
+    async def _look(self) -> None:
+        try:
+            await asyncio.to_thread(self.run)
+            self.last_error = ""
+        except (StoreError, OSError) as exc:
+            self.last_error = str(exc)
+            log.warning("no backup was made: %s", exc)
 
 
 def list_backups(folder: Path) -> list[Path]:

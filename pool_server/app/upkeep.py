@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prometheus_client import Counter
 
+from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import FolderIdentity, Store, StoreError, rescue, sweep_scratch
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ EVERY_S = 10.0
 STEP_S = 5.0  # a clock that is corrected smoothly moves by far less between two looks
 SURE_S = 2.0  # between the look that finds the data folder lost and the one that is believed
 OTHERS_S = EVERY_S + SURE_S + 5.0  # and their drain: within which every worker has seen it too and has ended
-SWEEP_EVERY = 60  # rounds
+SWEEP_S = 600.0
 stale_readers = Counter("pool_store_stale_readers_total", "Readers of dead processes that were freed", ["store"])
 
 
@@ -54,31 +55,30 @@ class Upkeep:
         self._gone = gone
         self.lost = ""
         self._clock_ahead: float | None = None  # of the monotonic one, at the last look
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = PeriodicTasks()
+        self._tasks.every(
+            lambda: SURE_S if self.lost else EVERY_S, self._round, "the upkeep of the stores", at_once=True
+        )
+        if leader:
+            self._tasks.every(SWEEP_S, self.sweep_beside, "removing unfinished backups", at_once=True)
 
     async def start(self) -> None:
         """Begin; the first round is now."""
-        self._task = asyncio.get_running_loop().create_task(self._for_ever())
+        self._tasks.start()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._tasks.close()
 
-    async def _for_ever(self) -> None:
-        rounds = 0
-        while True:
-            try:
-                self.look()
-                self.watch_clock()
-                if self._leader and not self.lost:
-                    self.free_readers()
-                    if rounds % SWEEP_EVERY == 0:
-                        await asyncio.to_thread(self.sweep)
-            except Exception:
-                log.exception("the upkeep of the stores failed")
-            rounds += 1
-            await asyncio.sleep(SURE_S if self.lost else EVERY_S)
+    def _round(self) -> None:
+        self.look()
+        self.watch_clock()
+        if self._leader and not self.lost:
+            self.free_readers()
+
+    async def sweep_beside(self) -> None:
+        """`sweep`, in a thread, while the data folder is there."""
+        if not self.lost:
+            await asyncio.to_thread(self.sweep)
 
     def look(self) -> None:
         """Is the data folder still the one that was opened? Nothing that is written into another one's place, or into

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tornado.httputil import HTTPServerRequest
-from tornado.ioloop import PeriodicCallback
 
 from pool_server.accounts import Accounts
 from pool_server.core import memory
@@ -20,6 +19,7 @@ from pool_server.core.enums import Denial, ErrorKind, ObjectKind, Outcome, Provi
 from pool_server.core.loopback import local_refusal
 from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
+from pool_server.core.tasks import PeriodicTasks
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.attempts.openings import Openings
@@ -85,7 +85,6 @@ class DataPlane:
             settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings
         )
         self.lists = ListCalls(settings, accounts=accounts, upstream=upstream, access=access)
-        self._sweeper = PeriodicCallback(self._sweep, SWEEP_S * 1000)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.decoder = BodyDecoder()
         self.turns = Turns()
@@ -98,7 +97,9 @@ class DataPlane:
         self.http_only: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.draining = False
-        self._ticker = PeriodicCallback(self._tick, TICK_S * 1000)
+        self._tasks = PeriodicTasks()
+        self._tasks.every(TICK_S, self._tick, "the tick of exchanges")
+        self._tasks.every(SWEEP_S, self._sweep, "sweeping the owners of objects")
         metrics.live.set_function(lambda: self._working)
         metrics.body_bytes.labels("memory").set_function(lambda: self.spool.held)
         metrics.body_bytes.labels("file").set_function(lambda: self.spool.files.used)
@@ -156,8 +157,7 @@ class DataPlane:
 
     def start(self) -> None:
         """Begins to look after what is live; needs a running event loop."""
-        self._ticker.start()
-        self._sweeper.start()
+        self._tasks.start()
 
     def _uploader(self, request: Request | HTTPServerRequest, route: Route) -> Principal | Denied | None:
         """Who started the upload that goes on here without a key; None when it is none."""
@@ -250,8 +250,7 @@ class DataPlane:
         return len(self.live) + sum(socket.busy for socket in self.sockets)
 
     async def close(self) -> None:
-        self._ticker.stop()
-        self._sweeper.stop()
+        await self._tasks.close()
         self.decoder.close()
         await self.rooms.openings.close()
         await self.rooms.upstream.close()

@@ -15,6 +15,7 @@ import msgspec
 
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
+from pool_server.core.tasks import PeriodicTasks, wait_at_most
 from pool_server.ledger import quota_history, retention
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
@@ -89,7 +90,7 @@ class Ledger:
         self._under_way = Slots(store.folder) if promise else None
         self._waiting: deque[PendingRecord] = deque()
         self._retry: asyncio.Task[None] | None = None
-        self._pruning: asyncio.Task[None] | None = None
+        self._tasks = PeriodicTasks()
         self._closing = asyncio.Event()
         self._behind = False  # the journals of dead processes wait to be taken in
         self.healthy = self._make_up(everywhere=True)  # False while records wait because the store cannot be written
@@ -257,7 +258,7 @@ class Ledger:
         pause = True
         while self._waiting or self._behind:
             if pause and not self._closing.is_set():
-                await _wait_at_most(self._closing, RETRY_S)
+                await wait_at_most(self._closing, RETRY_S)
             last_try = self._closing.is_set()
             batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
             written = await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
@@ -281,15 +282,16 @@ class Ledger:
             self._promises.start()
         if self._behind:
             self._begin_retry()
-        if leader and self._pruning is None:
-            self._pruning = asyncio.get_running_loop().create_task(self._prune_for_ever())
+        if leader:
+            self._tasks.every(retention.EVERY_S, self._prune, "pruning", at_once=True)
+        self._tasks.start()
 
     async def close(self) -> None:
         """Write what can be written. The store stays open: it belongs to whoever opened it."""
         self._closing.set()
-        for task in (self._pruning, self._retry):
-            if task is not None:
-                await task
+        await self._tasks.close()
+        if self._retry is not None:
+            await self._retry
         if self._promises is not None:
             _tell(await self._promises.close(self._owed))
         if self._under_way is not None:
@@ -300,13 +302,11 @@ class Ledger:
     def _owed(self) -> list[bytes]:
         return [packed for entry in self._waiting if (packed := entry.safely_packed())]
 
-    async def _prune_for_ever(self) -> None:
-        while not self._closing.is_set():
-            try:
-                await self.prune()
-            except StoreError as exc:
-                log.warning("old records were not pruned: %s", exc)
-            await _wait_at_most(self._closing, retention.EVERY_S)
+    async def _prune(self) -> None:
+        try:
+            await self.prune()
+        except StoreError as exc:
+            log.warning("old records were not pruned: %s", exc)
 
     async def prune(self) -> None:
         """Forget what is past its time, in small steps with room for others between them. Raises StoreError."""
@@ -321,7 +321,7 @@ class Ledger:
         while await self.store.submit(step):
             if self._closing.is_set():
                 return
-            await _wait_at_most(self._closing, PRUNE_PAUSE_S)
+            await wait_at_most(self._closing, PRUNE_PAUSE_S)
 
 
 def _tell(left: Leftover) -> None:
@@ -360,10 +360,3 @@ def _read(raw: bytes, decode: Callable[[bytes], UsageRecord] = unpack) -> UsageR
 def _not_kept(_: quota_history.Entry, error: BaseException) -> bool:
     log.warning("a quota sighting was not kept: %s", error)
     return False
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        pass

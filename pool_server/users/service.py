@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import msgspec
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
 from pool_server.core.settings import Limits, Settings
+from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError
 from pool_server.users import cleanup
 from pool_server.users.changes import ChangeFeed, append_audit, append_change, audit_page, commit
@@ -99,7 +100,7 @@ class Users:
         self._tail = ChangeFeed(ledger_store, self._apply, self._lost)
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._freed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = PeriodicTasks()
         self.on_end: list[EndListener] = []  # (user, None): a person's access ended; (None, key): one key's
         self._make_parts()
 
@@ -156,18 +157,14 @@ class Users:
 
     async def start(self) -> None:
         """Begins following other workers' changes and writing what can wait."""
-        self._tasks = [
-            asyncio.create_task(_every(TAIL_S, self._tail.poll)),
-            asyncio.create_task(_every(FLUSH_S, self._flush)),
-            asyncio.create_task(_every(SWEEP_S, self._sweep)),
-        ]
+        self._tasks.every(TAIL_S, self._tail.poll, "following changes of users")
+        self._tasks.every(FLUSH_S, self._flush, "writing what users left to be written")
+        self._tasks.every(SWEEP_S, self._sweep, "clearing what is stale of users")
+        self._tasks.start()
 
     async def close(self) -> None:
         """Ends the tasks and writes what was waiting."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._tasks.close()
         self._hasher.close()
         with suppress(StoreError):
             self._book.close()
@@ -485,14 +482,3 @@ def _forbidden(view: UserFacts, provider: str, model: str) -> Denied | None:
     if not counters.model_allowed(view.limits, model):
         return Denied(Denial.MODEL, f"your access does not include the model {model}", 403)
     return None
-
-
-async def _every(seconds: float, call: Callable[[], Awaitable[None] | object]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            done = call()
-            if isinstance(done, Awaitable):
-                await done
-        except Exception as exc:
-            log.warning("%s failed: %s", getattr(call, "__name__", "a task"), exc)

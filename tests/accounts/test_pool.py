@@ -237,8 +237,7 @@ def test_in_flight_is_summed_over_living_workers(tmp_path: Path) -> None:
         await pool.accounts.start()
         while pool.accounts.describe("claude:a")["in_flight"] != 3:
             await asyncio.sleep(0.01)
-        for task in list(other._keeper._tasks):  # the worker dies without a word
-            task.cancel()
+        other._keeper._tasks._closing.set()  # the worker dies without a word
         pool.clock.now += 30
         while pool.accounts.describe("claude:a")["in_flight"] != 0:
             await asyncio.sleep(0.01)

@@ -19,7 +19,7 @@ from pool_server.core import processes
 from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
-from pool_server.core.timers import Timers
+from pool_server.core.tasks import Timers
 from tests.accounts.kit import DAY, HOUR, NOW, Clock, Line, Pool, ask, claude, key, quota, token_answer, window
 
 OLD, NEW = "sk-ant-oat01-first", "sk-ant-oat01-second"

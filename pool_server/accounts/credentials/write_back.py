@@ -13,7 +13,7 @@ from typing import Any
 
 from pool_server.accounts.credentials.store import ReplacedError
 from pool_server.accounts.registry import Registry
-from pool_server.core.timers import Timers
+from pool_server.core.tasks import Timers
 from pool_server.providers import Credential, CredentialRejectedError
 
 log = logging.getLogger(__name__)
