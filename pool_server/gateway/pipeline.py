@@ -73,6 +73,7 @@ class Pipeline:
         self.shield: Shield  # of the credential that is asked with
         self._transformer: Transformer | None = None
         self._unsealed = False
+        self._cured_of: set[Cure] = set()  # of this attempt's account
         self._kept: tuple[UpstreamRefusal, Fault, Shield] | None = None  # the last one that was not passed on
         self._shown = False  # the client has something of an account's answer
         self._source: UpstreamAnswer | None = None
@@ -199,7 +200,7 @@ class Pipeline:
             return ready
         self._credential = ready
         self._unsealed = self._x.foreign
-        cured: set[Cure] = set()
+        cured = self._cured_of = set()
         while True:
             fault = await attempt()
             if fault is None:
@@ -304,7 +305,8 @@ class Pipeline:
         x = self._x
         module = provider_module(self._credential.provider)
         fault = module.classify(refusal.status, refusal.fields, refusal.body, now=time.time(), model=x.peek.model)
-        if not x.refusals.passes_on(self._account, fault):
+        curable = self._cure(fault) not in (None, *self._cured_of)  # what the account may heal is nobody's word yet
+        if curable or not x.refusals.passes_on(self._account, fault):
             told = refusal if x.translation is None else x.translation.refusal(refusal)
             self._kept = told, fault, self.shield
             return fault

@@ -10,6 +10,7 @@ import pytest
 
 from pool_server.core.enums import Outcome, Strategy
 from pool_server.core.settings import Choosing
+from pool_server.demo.upstream import unauthorized
 from tests.fakes import FakeAccount, account, faults, key_account, plays
 from tests.fakes.plays import Play, status
 from tests.gateway.stack import Stack, chat, messages, responses, run
@@ -217,5 +218,27 @@ def test_an_object_that_failed_earlier_is_no_fault_of_looking_it_up(tmp_path: Pa
             assert (await stack.post("/v1/responses", responses(text="plain", stream=False)))[0] == 200
             for row in stack.accounts.describe_all():
                 assert (row["state"], row["rests"], row["last_fault"]) == ("ready", [], None)
+
+    run(test)
+
+
+@pytest.mark.parametrize("provider", ["claude", "codex"])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_token_that_can_be_renewed_is_renewed_before_its_refusal_counts_as_a_second_opinion(
+    tmp_path: Path, provider: str, lost: int
+) -> None:
+    """The first accounts are refused with new tokens too; the last one's token has merely ended."""
+    path, make = {"claude": ("/v1/messages", messages), "codex": ("/v1/responses", responses)}[provider]
+    accounts = [account(f"{provider}:{n}", priority=n) for n in range(1, lost + 2)]
+
+    async def test() -> None:
+        async with Stack(tmp_path, accounts, **BY_PRIORITY) as stack:
+            vendor = {"claude": "claude", "codex": "chatgpt"}[provider]
+            stack.fakes.always(accounts[0].id, status(401, unauthorized(vendor)))
+            for one in accounts[1:]:
+                one.revoke()
+            told = await stack.post(path, make())
+            assert told[0] == 200, told[1]
+            assert stack.records()[-1].account == accounts[1].id
 
     run(test)
