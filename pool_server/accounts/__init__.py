@@ -5,6 +5,7 @@ from pool_server.accounts.administration.adding import (
     AccountRefusedError,
     NameTakenError,
     NewAccount,
+    OtherPersonError,
     SameAccountError,
 )
 from pool_server.accounts.credentials import back_off, refresh
@@ -18,25 +19,35 @@ from pool_server.accounts.selection import affinity
 from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.service import Accounts
+from pool_server.accounts.sign_in import records
+from pool_server.accounts.sign_in.pasted import PastedCodeError
+from pool_server.accounts.sign_in.records import AccountSignIn
+from pool_server.accounts.sign_in.service import SignInBusyError, SignInLimitError, SignInStart
 from pool_server.accounts.translated import serves_natively, upstream_kind
 
-STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES, back_off.TABLE)
+STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES, back_off.TABLE, records.TABLE)
 
 __all__ = [
     "STATE_TABLES",
     "AccountEvent",
     "AccountRefusedError",
+    "AccountSignIn",
     "Accounts",
     "Candidate",
     "Decision",
     "NameTakenError",
     "NewAccount",
     "OnboardingError",
+    "OtherPersonError",
+    "PastedCodeError",
     "RefreshError",
     "RejectedFile",
     "ReloadReport",
     "SameAccountError",
     "SelectionRequest",
+    "SignInBusyError",
+    "SignInLimitError",
+    "SignInStart",
     "StateActor",
     "create_file",
     "select",

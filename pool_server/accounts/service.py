@@ -28,6 +28,7 @@ from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
+from pool_server.accounts.sign_in.service import SignIns
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import Fault, HttpRequest, WindowObservation
 from pool_server.core.origins import host_of
@@ -65,6 +66,7 @@ class Accounts:
         rng = rng or random.Random()
         self._clock = clock
         self._send = send
+        self._state, self._leader = state, leader
         steady = WriteBehind(state, clock)
         shared = Replication(steady, many=settings.workers != 1)
         vault = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
@@ -88,6 +90,10 @@ class Accounts:
         """What the operator's pages and commands call, as `Administration` offers it."""
         keeper = self._keeper
         hand = Administration(self._roster, keeper.refresher, send=self._send, learn_usage=keeper.learn_usage)
+        self.sign_ins = SignIns(
+            self._state, Path(self._roster.settings.data_dir), hand, settings=lambda: self._roster.settings,
+            send=self._send, clock=self._clock, owner_of=self._roster.vault.owner_of,
+        )  # fmt: skip
         self.add, self.remove, self.restore = hand.add, hand.remove, hand.restore
         self.withdraw_account = hand.withdraw
         self.removed, self.change = hand.removed, hand.change
@@ -112,10 +118,13 @@ class Accounts:
     async def start(self) -> None:
         """Begin to watch files, refresh, poll and follow other workers."""
         self._keeper.start()
+        if self._leader:
+            self.sign_ins.start()
 
     async def close(self) -> None:
         """Stop all that; refreshes under way finish first."""
         self._waiting.close()
+        await self.sign_ins.close()
         await self.own_calls.close()
         await self._keeper.close()
 

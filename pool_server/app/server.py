@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pool_server import __version__, accounts, ledger, users, web
-from pool_server.accounts import Accounts
+from pool_server.accounts import Accounts, AccountSignIn
 from pool_server.alerts import AlertMonitor
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
@@ -177,6 +177,7 @@ class Server:
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
         self.accounts.on_observation.append(self.ledger.observe)
         self.ledger.on_record.append(logs.exchange)
+        self.accounts.sign_ins.on_end.append(self._signed_in)
         self.accounts.load()
         self.users.load()
         self._stack.push_async_callback(self.ledger.close)
@@ -194,6 +195,13 @@ class Server:
         self.http = HttpServer(serve, table=table, refuse=budgets.refusal, told=budgets.told)
         self._stack.push_async_callback(self.http.close)
         await self.http.listen(sockets)
+
+    async def _signed_in(self, record: AccountSignIn) -> None:
+        """Keep in the audit log how a sign-in ended."""
+        detail = {"provider": record.provider.value, "flow": record.flow.value}
+        if record.code:
+            detail["code"] = record.code
+        await self.users.audit(users.SERVER, f"sign_in.{record.state.value}", record.account or record.target, detail)
 
     async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:
         """What one worker does for all: scheduled copies, a look at what people should be told."""

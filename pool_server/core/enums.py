@@ -149,6 +149,32 @@ class CredentialKind(StrEnum):
     API_KEY = "api_key"
 
 
+class SignInFlow(StrEnum):
+    """How somebody signs an account in."""
+
+    LINE = "line"  # a script on the person's own machine runs the vendor's program
+    DEVICE = "device"  # a code typed into the vendor's page
+    BROWSER = "browser"  # the address that the browser is sent back to, pasted
+
+
+class SignInState(StrEnum):
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class SignInStep(StrEnum):
+    """What a waiting sign-in waits for."""
+
+    OPEN = "open"  # the person has not begun
+    CODE = "code"  # the person is at the vendor's
+    EXCHANGE = "exchange"  # a code is being turned into tokens
+    CHECK = "check"  # the tokens are here and are judged
+    CONFIRM = "confirm"  # another person's sign-in than expected: somebody has to say what becomes of it
+    TEST = "test"  # one real request
+
+
 class AccountState(StrEnum):
     """What the pool knows of an account; set with who said so and on what evidence."""
 

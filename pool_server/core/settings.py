@@ -76,6 +76,14 @@ class TokenUrls(Section, frozen=True):
     qwen: str = "https://chat.qwen.ai/api/v1/oauth2/token"
 
 
+class SignInUrls(Section, frozen=True):
+    """Where a sign-in from the page goes; tokens come from `TokenUrls`. The redirect is the vendor's registered one."""
+
+    codex_authorize: str = "https://auth.openai.com/oauth/authorize"
+    codex_device: str = "https://auth.openai.com/api/accounts/deviceauth"
+    codex_redirect: str = "http://localhost:1455/auth/callback"
+
+
 class UsagePolling(Section, frozen=True):
     interval_s: Annotated[float, Meta(ge=0, le=86400)] = 300.0  # 0 = off
 
@@ -214,6 +222,7 @@ class Settings(Section, frozen=True):
     pool_users: PoolUsers = PoolUsers()
     upstreams: Upstreams = Upstreams()
     token_urls: TokenUrls = TokenUrls()
+    sign_in: SignInUrls = SignInUrls()
     usage_polling: UsagePolling = UsagePolling()
     limits: Limits = Limits(concurrent=64)
     choosing: Choosing = Choosing()

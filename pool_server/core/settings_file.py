@@ -301,6 +301,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "upstreams": (_url, _URL),
     "upstreams.presets": (_preset_origins, f"a table of presets, each {_URL}"),
     "token_urls": (_url, _URL),
+    "sign_in": (_url, _URL),
     "trusted_proxies": (_networks, 'addresses or networks, as in ["127.0.0.1", "10.0.0.0/8"]'),
     "local_token": (_local_token, "visible ASCII characters without blanks, as a header can carry them, or empty"),
     "friend_code": (_password, "text of at most 72 bytes that is not blank"),

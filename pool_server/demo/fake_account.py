@@ -49,6 +49,7 @@ class FakeAccount:
         self.extra = extra or {}
         self.email = f"{stem}@example.com"
         self.account_id = f"acct-{provider.value}-{stem}"
+        self.user_id = f"user-{provider.value}-{stem}"
         self.project = f"project-{stem}"
         self.windows = windows if windows is not None else {}
         self.generation = 0
@@ -76,7 +77,11 @@ class FakeAccount:
         return jwt.encode(claims, _SIGNING, algorithm="HS256")
 
     def _id_token(self) -> str:
-        auth = {"chatgpt_plan_type": self.plan or "plus", "chatgpt_account_id": self.account_id}
+        auth = {
+            "chatgpt_plan_type": self.plan or "plus",
+            "chatgpt_account_id": self.account_id,
+            "chatgpt_user_id": self.user_id,
+        }
         return self._jwt({"email": self.email, "https://api.openai.com/auth": auth})
 
     def revoke(self) -> None:

@@ -18,7 +18,9 @@ from pool_server.providers.base import (
     UsageAnswer,
 )
 from pool_server.providers.claude.module import Claude
+from pool_server.providers.codex import sign_in as page_sign_in
 from pool_server.providers.codex.module import Codex
+from pool_server.providers.codex.sign_in import SignInRefusedError
 from pool_server.providers.credential import Credential, CredentialRejectedError, fingerprint
 from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.gemini.module import Gemini
@@ -68,6 +70,7 @@ __all__ = [
     "SetupStage",
     "SetupStep",
     "Shield",
+    "SignInRefusedError",
     "UsageAnswer",
     "base_for",
     "catalogue_request",
@@ -78,6 +81,7 @@ __all__ = [
     "minimal_answers",
     "minimal_requests",
     "network_fault",
+    "page_sign_in",
     "provider_module",
     "providers_for",
     "redact",

@@ -115,7 +115,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     without which its sign-ins cannot be refreshed, `notice` what people should know of its sign-in today. `unnamed`:
     files whose names say no vendor are this one's. `preset`: it is data of presets.toml.
     `small_model` is asked when an account is tried. `consent` is what somebody has to agree to who shares a
-    sign-in, or a key of a plan that is sold to one person; "" for what is sold to be shared.
+    sign-in, or a key of a plan that is sold to one person; "" for what is sold to be shared. `page_sign_in`: its terms
+    tolerate a sign-in from another page than its own.
     `family` is whose API its paths belong to where vendors share one.
     """
 
@@ -135,6 +136,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     preset: bool = False
     small_model: str = ""
     consent: str = ""
+    page_sign_in: bool = False
 
 
 class ProviderModule(ABC):
@@ -199,6 +201,22 @@ class ProviderModule(ABC):
     def models_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
         """The call of the vendor's list of models; None where it has none for this credential."""
         return self.test_request(cred, settings)
+
+    def identity(self, cred: Credential) -> str:
+        """Whose sign-in it is: person and workspace, never an e-mail address. "" = not known."""
+        return f"{cred.account_id}/{cred.user_id}" if cred.account_id and cred.user_id else ""
+
+    def profile_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        """The call that tells whose sign-in it is, where the credential does not; None where there is none."""
+        return None
+
+    def profile_updates(self, cred: Credential, answer: HttpAnswer) -> dict[str, Any]:
+        """What of the profile's answer the file keeps, nested as in the file; never raises."""
+        return {}
+
+    def revoke_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        """The call that ends a sign-in at its vendor; None where there is none."""
+        return None
 
     def consent_for(self, cred: Credential) -> str:
         """What sharing this account breaks or may break, in words; "" for what is sold to be shared."""

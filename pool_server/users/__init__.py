@@ -2,12 +2,13 @@
 
 from pool_server.users.limits.counters import FLOOR_COST
 from pool_server.users.limits.reservations import Reservation
-from pool_server.users.models import LEDGER_TABLES, STATE_TABLES, AuditActor, Denied, Principal, RefusedError
+from pool_server.users.models import LEDGER_TABLES, SERVER, STATE_TABLES, AuditActor, Denied, Principal, RefusedError
 from pool_server.users.service import Users
 
 __all__ = [
     "FLOOR_COST",
     "LEDGER_TABLES",
+    "SERVER",
     "STATE_TABLES",
     "AuditActor",
     "Denied",

@@ -17,6 +17,7 @@ from pool_server.web.dashboard import dashboard_page, export, usage_api
 from pool_server.web.home import home_page, own_account, sign_in
 from pool_server.web.onboarding import setup_script
 from pool_server.web.request_log import log_pages
+from pool_server.web.sign_ins import sign_in_api, sign_in_page
 
 ID = r"([^/]+)"
 
@@ -28,6 +29,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/status", status.Status),
     (r"/metrics", system.Metrics),
     (r"/setup/([A-Za-z0-9_-]+)/([a-z]+)", setup_script.Setup),
+    (r"/contribute/([A-Za-z0-9_-]+)", sign_in_api.Contribute),
     # a friend's own
     (r"/api/friend/login", sign_in.Login),
     (r"/api/friend/logout", sign_in.Logout),
@@ -58,6 +60,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/admin/accounts/{ID}/restore", account_changes.RestoredAccount),
     (rf"/admin/accounts/{ID}", account_changes.OneAccount),
     (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),
+    (r"/admin/sign-ins", sign_in_api.NewSignIn),
+    (rf"/admin/sign-ins/{ID}", sign_in_api.OneSignIn),
     (r"/admin/pool-users", people.UsersHandler),
     (rf"/admin/pool-users/{ID}", people.UserHandler),
     (rf"/admin/pool-users/{ID}/keys", people.UserKeysHandler),
@@ -67,6 +71,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/admin/codes/{ID}", people.CodeHandler),
     (r"/admin/audit", people.AuditHandler),
     (r"/accounts", admin_pages.AccountsPage),
+    (rf"/sign-ins/{ID}", sign_in_page.SignInPage),
     (r"/people", admin_pages.PeoplePage),
     (rf"/people/{ID}", admin_pages.PersonPage),
     (r"/audit", admin_pages.AuditPage),

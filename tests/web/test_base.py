@@ -25,6 +25,7 @@ PUBLIC = {
     r"/favicon\.ico",
     "/api/friend/login",
     r"/setup/([A-Za-z0-9_-]+)/([a-z]+)",
+    r"/contribute/([A-Za-z0-9_-]+)",
     r"/static/([0-9a-f]+)/([a-z0-9_./-]+)",
     ".*",
 }

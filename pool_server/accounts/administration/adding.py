@@ -21,6 +21,10 @@ from pool_server.providers import Credential, CredentialRejectedError, RefreshRe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 MOST_NAMES = 10_000
+# What a file says beside its credential: a new sign-in does not bring it.
+OPTION_FIELDS = frozenset(
+    (*files.Options.__struct_fields__, "models", "terms", "base_url", "dialects", "auth", "region", "resource")
+)
 
 
 class NewAccount(msgspec.Struct, frozen=True):
@@ -46,6 +50,16 @@ class SameAccountError(Exception):
         self.account = account
 
 
+class OtherPersonError(Exception):
+    """A new sign-in for an account is of another person or workspace, or nobody can tell. `known`: it is told."""
+
+    def __init__(self, account: str, *, known: bool) -> None:
+        whose = "belongs to another person or workspace than" if known else "may be of another person than"
+        super().__init__(f"this sign-in {whose} {account}")
+        self.account = account
+        self.known = known
+
+
 class AccountRefusedError(CredentialRejectedError):
     """The trial failed. `result` says how."""
 
@@ -66,6 +80,7 @@ class Adding:
         """See `Administration.add`; returns the account's id and the trial's result."""
         file = self._file(new)
         data, cred = self._judge(file, new.data)
+        self._refuse_same(cred)
         mark = cred.refresh_token or cred.fingerprint or file.account
         if mark in self._under_way:
             raise NameTakenError("this credential is being added just now")
@@ -76,10 +91,55 @@ class Adding:
                 data, cred = await self._renew(file, data, cred)
                 result = await self._try(cred, data)
                 data = files.merged(data, result.updates)
+                self._refuse_same(self._parsed(file, data))
             await self._write(file, data)
         finally:
             self._under_way.discard(mark)
         return file.account, result
+
+    async def replace(
+        self, account_id: str, said: Mapping[str, Any], *, confirmed: bool = False
+    ) -> tuple[TrialResult, Credential]:
+        """Put another sign-in into an account's file: its id, options and what was learnt of it stay. Returns the trial
+        and the sign-in that was there. Raises KeyError, OtherPersonError (unless `confirmed`), SameAccountError for
+        another account's sign-in, OSError and CredentialRejectedError."""
+        item = self._roster.vault.items[account_id]
+        file, old = item.found, item.credential
+        own = {name: value for name, value in said.items() if name not in OPTION_FIELDS}
+        kept = {name: value for name, value in files.read(file.path)[0].items() if name not in _held(file.provider)}
+        data, cred = self._judge(file, {**kept, **own})
+        self._refuse_other(old, cred, confirmed)
+        data, cred = await self._renew(file, data, cred)
+        result = await self._try(cred, data)
+        data = files.merged(data, result.updates)
+        self._refuse_other(old, self._parsed(file, data), confirmed)
+        await asyncio.to_thread(files.replace_content, file.path, lambda _: data)
+        self._roster.vault.forget_owed(account_id)
+        await self._roster.reload()
+        return result, old
+
+    def same(self, cred: Credential) -> str:
+        """The account that is this person's in this workspace, "" when there is none or nobody can tell."""
+        module = provider_module(cred.provider)
+        whose = module.identity(cred)
+        if not whose:
+            return ""
+        items = self._roster.vault.items.values()
+        known = (item for item in items if item.found.provider is cred.provider)
+        return next((one.found.account for one in known if module.identity(one.credential) == whose), "")
+
+    def _refuse_same(self, cred: Credential) -> None:
+        if account := self.same(cred):
+            raise SameAccountError(account)
+
+    def _refuse_other(self, old: Credential, new: Credential, confirmed: bool) -> None:
+        other = self.same(new)
+        if other and other != old.account:
+            raise SameAccountError(other)
+        module = provider_module(new.provider)
+        before, after = module.identity(old), module.identity(new)
+        if not confirmed and not (before and before == after):
+            raise OtherPersonError(old.account, known=bool(before and after))
 
     def _file(self, new: NewAccount) -> CredentialFile:
         name = new.name.strip() or self._free_name(new)
@@ -118,14 +178,15 @@ class Adding:
             raise CredentialRejectedError("larger than 1 MiB")
         cred = self._parsed(file, data)
         while (kept := vault.escrow.find(cred)) is not None:
-            if kept.account in vault.items:
+            if kept.account in vault.items and kept.account != file.account:
                 raise SameAccountError(kept.account)
             before = key_of(cred)
             data = files.merged(data, kept.updates)
             cred = self._parsed(file, data)
             if key_of(cred) == before:
                 break
-        known = [(item.found.account, item.found.account, item.credential) for item in vault.items.values()]
+        others = (item for item in vault.items.values() if item.found != file)
+        known = [(item.found.account, item.found.account, item.credential) for item in others]
         found = doubles([*known, (file.account, file.name, cred)], now, self._roster.shared.spent_by)
         if file.account in found:
             raise SameAccountError(found[file.account])
@@ -152,7 +213,9 @@ class Adding:
 
     async def _try(self, cred: Credential, data: Mapping[str, Any]) -> TrialResult:
         proxy = files.options(dict(data)).proxy_url
-        trial = Trial(cred, self._roster.settings, send=self._send, clock=self._roster.clock, proxy_url=proxy)
+        trial = Trial(
+            cred, self._roster.settings, send=self._send, clock=self._roster.clock, proxy_url=proxy, whose=True
+        )
         result = await trial.run()
         if not result.accepted:
             raise AccountRefusedError(result)
@@ -170,3 +233,15 @@ class Adding:
         reason = next((row.reason for row in vault.rejected if row.file == file.name), "it is not in the pool folder")
         file.path.unlink(missing_ok=True)
         raise CredentialRejectedError(reason)
+
+
+def _held(provider: Provider) -> frozenset[str]:
+    """The top-level fields of a file of this vendor that hold its credential."""
+    spec = provider_module(provider).spec
+    heads = {name.partition(".")[0] for name in spec.owned}
+    return frozenset(heads | set(spec.keys.fields) | _SHARED_FIELDS)
+
+
+_SHARED_FIELDS = frozenset(
+    ("scope", "token_type", "id_token", "refresh_token", "auth_mode", "oauth_provenance", "login_owner_id")
+)

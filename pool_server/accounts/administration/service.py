@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pool_server.accounts.administration.adding import Adding, NewAccount
 from pool_server.accounts.administration.trial import Trial
 from pool_server.accounts.credentials import files, removal
@@ -15,6 +17,8 @@ from pool_server.accounts.health import learning
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import AccountState
 from pool_server.providers import Credential, UsageAnswer, provider_module
+
+REVOKE_S = 10.0
 
 
 class Administration:
@@ -54,6 +58,30 @@ class Administration:
             self._learn_usage(account_id, result.usage)
         hosts = self._roster.vault.hosts(account_id, self._roster.settings)
         return {"id": account_id, "hosts": hosts, "test": None if result is None else result.row()}
+
+    async def replace(self, account_id: str, data: Mapping[str, Any], *, confirmed: bool = False) -> dict[str, Any]:
+        """Another sign-in for an account, whose id, options, pins and history stay → as `add`. The sign-in before it is
+        ended at its vendor once the new one is on disk. Raises KeyError, OtherPersonError unless `confirmed`, and what
+        `add` raises."""
+        result, old = await self._adding.replace(account_id, data, confirmed=confirmed)
+        if result.usage.windows:
+            self._learn_usage(account_id, result.usage)
+        if old.refresh_token != self._roster.vault.items[account_id].credential.refresh_token:
+            await self.revoke(old)
+        hosts = self._roster.vault.hosts(account_id, self._roster.settings)
+        return {"id": account_id, "hosts": hosts, "test": result.row()}
+
+    async def revoke(self, cred: Credential, proxy_url: str | None = None) -> None:
+        """End a sign-in at its vendor, as far as it answers; nobody waits for more than a few seconds."""
+        module, settings = provider_module(cred.provider), self._roster.settings
+        request = module.revoke_request(cred, settings)
+        if request is not None:
+            egress = module.egress(cred, settings)
+            await self._send(msgspec.structs.replace(request, egress=egress, proxy_url=proxy_url, timeout_s=REVOKE_S))
+
+    def same_person(self, cred: Credential) -> str:
+        """The account whose sign-in is of the same person and workspace, "" when there is none or nobody can tell."""
+        return self._adding.same(cred)
 
     async def remove(self, account_id: str) -> None:
         """Take an account out of the pool; its file can be brought back. Requests in flight finish. Raises KeyError

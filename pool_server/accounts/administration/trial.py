@@ -74,13 +74,16 @@ class Trial:
         send: Send,
         clock: Callable[[], float],
         proxy_url: str | None,
+        whose: bool = False,
     ) -> None:
+        """`whose`: also ask whose sign-in it is, where only the vendor tells."""
         self._cred = cred
         self._module: ProviderModule = provider_module(cred.provider)
         self._settings = settings
         self._send = send
         self._clock = clock
         self._proxy = proxy_url
+        self._whose = whose
         addresses = self._module.addresses(cred, settings)
         self.result = TrialResult(cred.account, shown(origin(addresses[0])) if addresses else "")
 
@@ -95,6 +98,7 @@ class Trial:
             result.fault, result.message = fault.kind.value, self._cred.hide_text(fault.message)
         if fault is None or fault.kind in ACCEPTED:
             await self._quota()
+            await self._profile()
         return result
 
     async def _ask(self, request: HttpRequest) -> HttpAnswer:
@@ -167,6 +171,14 @@ class Trial:
         if said.fault is None:
             self.result.usage = said
         return said.fault
+
+    async def _profile(self) -> None:
+        """Learn whose sign-in it is, where only the vendor tells."""
+        request = self._module.profile_request(self._cred, self._settings) if self._whose else None
+        if request is not None:
+            status = self.result.status
+            told = self._module.profile_updates(self._cred, await self._ask(request))
+            self.result.updates, self.result.status = files.merged(self.result.updates, told), status
 
     async def _quota(self) -> None:
         """Ask for the windows that the request's own answer did not tell of."""

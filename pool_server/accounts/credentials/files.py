@@ -159,6 +159,15 @@ def write_back(path: Path, updates: dict[str, Any], check: Callable[[dict[str, A
     return digest(raw)
 
 
+def replace_content(path: Path, make: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Put what `make` makes of the present content into a file; atomic and durable like `write_back`. Raises what it
+    raises."""
+    target = Path(os.path.realpath(path))
+    with folder_held(target.parent) as folder:
+        data = make(read(target)[0])
+        _replace(target, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n", folder)
+
+
 def create(path: Path, data: dict[str, Any]) -> None:
     """Write a new credential file, 0600. Raises FileExistsError rather than overwrite one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -22,6 +22,7 @@ from pool_server.providers.credential import (
     lifetime_end,
     model_listed,
 )
+from pool_server.providers.json_fields import as_object, as_text, decode
 from pool_server.providers.keys import KeySpec
 from pool_server.providers.keys.endpoint import ANTHROPIC_VERSION
 from pool_server.providers.keys.operations import ANTHROPIC_API
@@ -87,7 +88,29 @@ class Claude(ProviderModule):
             scopes=login.texts("scopes"),
             plan=fields.text("plan_type").lower() or login.text("subscriptionType").lower(),
             tier=login.text("rateLimitTier"),
+            account_id=login.text("organizationUuid"),
+            user_id=login.text("accountUuid"),
         )
+
+    def profile_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        if self.identity(cred) or self.usage_request(cred, settings) is None:
+            return None  # known already, or without the scope that tells it
+        return own_get(join(settings.upstreams.claude, "/api/oauth/profile"), *_own_headers(cred))
+
+    def profile_updates(self, cred: Credential, answer: HttpAnswer) -> dict[str, Any]:
+        data = decode(answer.body) if answer.status == 200 else {}
+        told = {
+            "accountUuid": as_text(as_object(data.get("account")).get("uuid")),
+            "organizationUuid": as_text(as_object(data.get("organization")).get("uuid")),
+        }
+        kept = {name: value for name, value in told.items() if value and len(value) <= 100 and value.isprintable()}
+        return {"claudeAiOauth": kept} if kept else {}
+
+    def revoke_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        if not cred.can_refresh:
+            return None
+        body = {"token": cred.refresh_token, "token_type_hint": "refresh_token", "client_id": CLIENT_ID}
+        return own_post(f"{settings.token_urls.claude.rstrip('/')}/revoke", body)
 
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return (settings.upstreams.claude, settings.token_urls.claude)

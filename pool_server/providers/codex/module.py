@@ -82,6 +82,7 @@ class Codex(ProviderModule):
         owned=("tokens.id_token", "tokens.access_token", "tokens.refresh_token", "last_refresh"),
         unnamed=True,
         small_model="gpt-5.1-codex-mini",
+        page_sign_in=True,
         consent="Own use in other tools is tolerated by OpenAI today; lending the sign-in to friends breaks its "
         "account rule, and OpenAI may close the account.",
     )
@@ -113,7 +114,7 @@ class Codex(ProviderModule):
         if expires_at is None:
             new = "access_token" in fresh
             expires_at = lifetime_end(data.get("expires_in"), now=now, default=LIFE_UNKNOWN) if new else cred.expires_at
-        identity = _identity(fresh.get("id_token", ""), access)
+        identity = identity_of(fresh.get("id_token", ""), access)
         credential = msgspec.structs.replace(
             cred,
             access_token=access,
@@ -125,6 +126,12 @@ class Codex(ProviderModule):
             fedramp=identity.fedramp or cred.fedramp,
         )
         return Refreshed({"tokens": fresh, "last_refresh": rfc3339(now)}, credential)
+
+    def revoke_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+        if not cred.can_refresh:
+            return None
+        body = {"token": cred.refresh_token, "token_type_hint": "refresh_token", "client_id": CLIENT_ID}
+        return own_post(f"{settings.token_urls.codex.rpartition('/')[0]}/revoke", body)
 
     def refresh_due_at(self, cred: Credential, *, now: float) -> float | None:
         if not cred.can_refresh:
@@ -214,7 +221,7 @@ def _chatgpt_url(upcall: ClientCall, settings: Settings) -> str:
     return join(settings.upstreams.codex, rest, upcall.query)
 
 
-class _Identity(msgspec.Struct, frozen=True):
+class CodexIdentity(msgspec.Struct, frozen=True):
     plan: str = ""
     account_id: str = ""
     user_id: str = ""
@@ -222,7 +229,7 @@ class _Identity(msgspec.Struct, frozen=True):
     fedramp: bool = False
 
 
-def _identity(id_token: str, access_token: str) -> _Identity:
+def identity_of(id_token: str, access_token: str) -> CodexIdentity:
     """Who the tokens speak of; the id token first, the access token carries the same claims."""
     plan = account = user = email = ""
     fedramp = False
@@ -230,10 +237,10 @@ def _identity(id_token: str, access_token: str) -> _Identity:
         auth, profile = as_object(claims.get(CLAIMS)), as_object(claims.get(PROFILE))
         plan = plan or _claim(auth, "chatgpt_plan_type").lower()
         account = account or _claim(auth, "chatgpt_account_id")
-        user = user or _claim(auth, "chatgpt_user_id") or _claim(auth, "user_id")
+        user = user or _claim(auth, "chatgpt_user_id") or _claim(auth, "user_id") or _claim(claims, "sub")
         email = email or _claim(claims, "email") or _claim(profile, "email")
         fedramp = fedramp or auth.get("chatgpt_account_is_fedramp") is True
-    return _Identity(plan, account, user, email, fedramp)
+    return CodexIdentity(plan, account, user, email, fedramp)
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> str:
@@ -245,7 +252,7 @@ def _from_tokens(fields: Fields, tokens: Fields, account: str) -> Credential | N
     access, refresh = tokens.token("access_token"), tokens.token("refresh_token")
     if not access and not refresh:
         return None
-    identity = _identity(tokens.token("id_token"), access)
+    identity = identity_of(tokens.token("id_token"), access)
     claims = jwt_claims(access)
     last_refresh = fields.when("last_refresh")
     return Credential(

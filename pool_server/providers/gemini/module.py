@@ -25,6 +25,7 @@ from pool_server.providers.credential import (
     Fields,
     KeyAuth,
     google_login,
+    jwt_claims,
     lifetime_end,
     model_listed,
 )
@@ -77,7 +78,11 @@ class Gemini(ProviderModule):
             scopes=fields.texts("scope"),
             plan=fields.text("plan_type").lower() or fields.text("tier_id").lower(),
             email=fields.text("email"),
+            user_id=str(jwt_claims(fields.text("id_token")).get("sub") or ""),
         )
+
+    def identity(self, cred: Credential) -> str:
+        return cred.user_id  # a Google account has no workspaces
 
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return (settings.upstreams.code_assist, settings.token_urls.gemini)

@@ -32,6 +32,7 @@ T = TypeVar("T")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"post", "put", "patch", "delete"})
 OPEN_BODY_CAP = 16 * 1024  # bytes
+TICKETED = frozenset({"setup", "contribute"})  # routes whose address holds a ticket
 VERBS = ("get", "post", "put", "patch", "delete")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -84,7 +85,8 @@ class BaseHandler(RequestHandler):
     """Access, local-mode guard, XSRF, body cap, security headers and errors, once for all."""
 
     access: ClassVar[Access]
-    body_cap: ClassVar[int] = 64 * 1024  # bytes; a route that is open to all takes no more than `OPEN_BODY_CAP`
+    body_cap: ClassVar[int] = 64 * 1024  # bytes …
+    open_cap: ClassVar[int] = OPEN_BODY_CAP  # … and where the route is open to all
     takes: ClassVar[frozenset[BodyKind]] = frozenset({BodyKind.JSON})  # a form's token is checked in `form()`
     ctx: WebContext
     caller: auth.Caller
@@ -146,7 +148,7 @@ class BaseHandler(RequestHandler):
             announced = int(self.request.headers.get("Content-Length", "0"))
         except ValueError:
             announced = 0
-        cap = min(self.body_cap, OPEN_BODY_CAP) if self.access is Access.OPEN else self.body_cap
+        cap = min(self.body_cap, self.open_cap) if self.access is Access.OPEN else self.body_cap
         if announced > cap:
             self.set_header("Connection", "close")
             raise ProblemError(413, "too_large", f"the body may hold at most {cap // 1024} KiB here")
@@ -369,7 +371,8 @@ class BaseHandler(RequestHandler):
 
     def _request_summary(self) -> str:
         """For the log: never a query, never a ticket."""
-        path = self.request.path if not self.request.path.startswith("/setup/") else "/setup/…"
+        first = self.request.path.split("/", 2)[1]
+        path = self.request.path if first not in TICKETED else f"/{first}/…"
         return f"{self.request.method} {path} ({self.request.remote_ip})"
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:

@@ -13,6 +13,7 @@ from pool_server.core.enums import (
     FaultKind,
     Outcome,
     Refusal,
+    SignInStep,
     Source,
 )
 from pool_server.providers import SPECS
@@ -30,7 +31,17 @@ VENDORS = (
         ),
     ),
 )
+SIGN_INS = [(one.value, spec.label) for one, spec in SPECS.items() if spec.consent and not spec.preset]
 CONSENTS = [(spec.label, spec.consent) for spec in SPECS.values() if spec.consent]
+
+SIGN_IN_STEPS = {
+    SignInStep.OPEN: "Waiting for the line to be run.",
+    SignInStep.CODE: "Waiting for you at the vendor's.",
+    SignInStep.EXCHANGE: "Getting the sign-in from the vendor…",
+    SignInStep.CHECK: "Looking at the sign-in and sending one request…",
+    SignInStep.CONFIRM: "Waiting for your decision.",
+    SignInStep.TEST: "Sending one request…",
+}
 
 STATES = {
     AccountState.READY: "Ready",

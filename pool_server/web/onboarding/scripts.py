@@ -111,7 +111,7 @@ def _loader() -> Loader:
     return Loader(str(templates_folder() / "setup"), autoescape=None, whitespace="all")
 
 
-def _render(name: str, values: dict[str, Any]) -> str:
+def render(name: str, values: dict[str, Any]) -> str:
     helpers = {"sh": quoting.sh, "ps": quoting.ps, "toml": quoting.toml}
     return _loader().load(name).generate(**helpers, **values).decode()
 
@@ -133,11 +133,11 @@ def script(cli: str, *, powershell: bool, base: str, key: str, pool: str, named:
         urls = snippets.codex_urls(base)
         values |= {"openai_url": urls["openai_base_url"], "chatgpt_url": urls["chatgpt_base_url"]}
         values["auth_json"] = json.dumps(snippets.codex_login(key))
-        return _render(f"codex.{suffix}", values)
+        return render(f"codex.{suffix}", values)
     values |= _json_values(recipe(cli, base, key))
     if powershell:
-        values["encoded_undo"] = quoting.ps(quoting.encoded(_render("json_undo.ps1", values)))
-    return _render(f"json.{suffix}", values)
+        values["encoded_undo"] = quoting.ps(quoting.encoded(render("json_undo.ps1", values)))
+    return render(f"json.{suffix}", values)
 
 
 def refusal(base: str, *, powershell: bool) -> str:

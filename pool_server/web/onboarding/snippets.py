@@ -260,7 +260,7 @@ def _curl(base: str, key: str) -> tuple[Step, ...]:
     return Step("In a shell:", posix, "posix"), Step("In PowerShell:", shell, "powershell")
 
 
-_SIGN_INS = {
+SIGN_IN_PROGRAMS = {
     "codex": ("codex login", "~/.codex/auth.json"),
     "claude": ("claude /login", "~/.claude/.credentials.json"),
     "gemini": ("gemini", "~/.gemini/oauth_creds.json"),
@@ -285,7 +285,7 @@ def first_account(folder: str) -> tuple[Step, ...]:
     place = Path(folder).absolute()
     copies = (
         Step(f"{LABELS[name]}, signed in on this machine{_ended(name)}", _put(there, place / f"{name}_work.json"))
-        for name, (_, there) in _SIGN_INS.items()
+        for name, (_, there) in SIGN_IN_PROGRAMS.items()
     )
     key = f"cd {sh(str(Path.cwd()))} && {program()} account add-key"
     return (
@@ -307,9 +307,9 @@ def _ended(name: str) -> str:
 def sign_in_again(provider: str, file: str, folder: str) -> tuple[Step, ...]:
     """How an account that has lost its sign-in gets a new one: sign in with its own client, put the file in its
     place. () for a provider whose accounts have no sign-in."""
-    if provider not in _SIGN_INS:
+    if provider not in SIGN_IN_PROGRAMS:
         return ()
-    command, there = _SIGN_INS[provider]
+    command, there = SIGN_IN_PROGRAMS[provider]
     place = Path(folder).absolute() / file
     return (
         Step(f"1. Sign in with {LABELS[provider]}{_ended(provider)}:", command),

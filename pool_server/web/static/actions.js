@@ -35,6 +35,7 @@ function ask(words, label) {
 // What a field sends: a limit that is left empty is not sent at all, one whose "none" is ticked is null.
 function fieldValue(field) {
   if (field.type === "checkbox") return field.checked;
+  if (field.dataset.type === "boolean") return field.value === "true";
   const text = field.value.trim();
   const list = () => text.split(/[\s,]+/);
   switch (field.dataset.type) {
@@ -103,6 +104,7 @@ function after(element, value) {
   const next = element.dataset.after;
   if (next === "reload") location.reload();
   else if (next === "account") location.assign(`/accounts?added=${encodeURIComponent(value.id)}`);
+  else if (next === "sign-in") location.assign(`/sign-ins/${value.id}`);
   else if (next === "removed") location.assign(`/accounts?removed=${encodeURIComponent(value.removed)}`);
   else if (next) location.assign(next);
 }

@@ -1,0 +1,218 @@
+"""Sign-ins over HTTP: begun, looked at, gone on with and cancelled by the operator; delivered to by a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts import (
+    AccountSignIn,
+    PastedCodeError,
+    SignInBusyError,
+    SignInLimitError,
+    SignInStart,
+)
+from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
+from pool_server.providers import CredentialRejectedError, provider_module
+from pool_server.web.base.cross_site import JSON_OR_FORM, BodyKind
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.page import PageHandler
+from pool_server.web.base.proxies import base_url
+from pool_server.web.onboarding import scripts
+from pool_server.web.sign_ins import lines
+
+LARGEST = 256 * 1024  # bytes of a credential file that a line delivers
+
+
+class BegunSignIn(msgspec.Struct, forbid_unknown_fields=True):
+    """`account` gets a new sign-in; without it a new account comes of it, called `name`. `workspace` is the id of the
+    one to sign in to, `consent`: the words about the subscription were read and agreed to."""
+
+    provider: str
+    flow: str = SignInFlow.LINE.value
+    account: str = ""
+    name: str = ""
+    label: str = ""
+    proxy_url: str = ""
+    workspace: str = ""
+    consent: bool = False
+
+
+class SignInWord(msgspec.Struct, forbid_unknown_fields=True):
+    """`code` is what was pasted, `confirm` "replace" or "new"."""
+
+    code: str = ""
+    confirm: str = ""
+
+
+def reached_at(handler: BaseHandler) -> str:
+    """How this visitor reaches the pool. ProblemError 400 where that cannot stand in a command."""
+    try:
+        return base_url(handler.ctx.settings.public_url, handler.scheme, handler.request.host)
+    except ValueError as wrong:
+        raise ProblemError(400, "bad_request", str(wrong)) from None
+
+
+def row(handler: BaseHandler, record: AccountSignIn) -> dict[str, Any]:
+    """A sign-in as its starter sees it, with the line for both kinds of shell."""
+    found = handler.ctx.accounts.sign_ins.shown(record)
+    ticket = found.pop("ticket", "")
+    if ticket:
+        posix, powershell = lines.lines(reached_at(handler), ticket)
+        found |= {"line": posix.text, "lines": {"sh": posix.text, "powershell": powershell.text}}
+    return found
+
+
+class SignInHandler(PageHandler, abstract=True):
+    """What the routes of sign-ins have in common. `owner` is whom the account will belong to, "" = the pool."""
+
+    owner = ""
+
+    def found(self, ident: str) -> AccountSignIn:
+        """ProblemError 404 for one that is not there, or somebody else's."""
+        record = self.ctx.accounts.sign_ins.get(ident)
+        if record is None or not (self.principal.admin or record.starter == self.principal.user):
+            raise ProblemError(404, "not_found", "there is no such sign-in")
+        return record
+
+    async def begin(self, asked: BegunSignIn, *, owner: str = "", invitation: str = "") -> AccountSignIn:
+        """Begin one. ProblemError 400, 404, 422 or 429 where that cannot be."""
+        provider, flow = _provider(asked.provider), _flow(asked.flow)
+        page = flow is not SignInFlow.LINE and not provider_module(provider).spec.page_sign_in
+        if page or provider not in lines.PROGRAMS:
+            raise ProblemError(422, "no_such_flow", f"{provider.value} cannot be signed in to in this way")
+        if asked.account and (not self.ctx.accounts.knows(asked.account) or not self._own(asked.account, owner)):
+            raise ProblemError(404, "not_found", f"there is no account {asked.account[:80]}")
+        if asked.account and not asked.account.startswith(f"{provider.value}:"):
+            raise ProblemError(422, "other_vendor", f"{asked.account[:80]} is no account of {provider.value}")
+        start = SignInStart(
+            provider, flow, self.principal.user, owner, asked.account, asked.name.strip(), asked.label.strip(),
+            asked.proxy_url.strip() or None, asked.workspace.strip(), self._agreed(provider, asked.consent), invitation,
+        )  # fmt: skip
+        sign_ins = self.ctx.accounts.sign_ins
+        try:
+            made = await sign_ins.begin(start)
+        except SignInLimitError as full:
+            raise ProblemError(429, "too_many", str(full)) from None
+        detail = {"provider": provider.value, "flow": flow.value, "consent": start.consent}
+        await self.ctx.users.audit(self.actor, "sign_in.start", asked.account, detail)
+        record = sign_ins.get(made["id"])
+        assert record is not None
+        return record
+
+    def _own(self, account: str, owner: str) -> bool:
+        return not owner or self.ctx.accounts.owner(account) == owner
+
+    def _agreed(self, provider: Provider, consent: bool) -> str:
+        said = provider_module(provider).spec.consent
+        headers = self.request.headers
+        person = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
+        if person and said and not consent:
+            raise ProblemError(422, "consent", f"{said} Tick that you have read this and share it all the same.")
+        return said if consent else "not asked: begun by a program"
+
+    async def go_on(self, record: AccountSignIn, said: SignInWord) -> AccountSignIn:
+        """Take a pasted address or code, or what somebody decided. ProblemError 409 or 422."""
+        sign_ins = self.ctx.accounts.sign_ins
+        try:
+            if said.confirm:
+                after = await sign_ins.confirm(record, said.confirm)
+                await self.ctx.users.audit(self.actor, "sign_in.confirm", after.account, {"choice": said.confirm})
+                return after
+            return await sign_ins.paste(record, said.code)
+        except PastedCodeError as wrong:
+            raise ProblemError(422, wrong.code, str(wrong)) from None
+        except CredentialRejectedError as refused:
+            raise ProblemError(422, "rejected", str(refused)) from None
+        except SignInBusyError as busy:
+            raise ProblemError(409, "busy", str(busy)) from None
+
+
+def _provider(said: str) -> Provider:
+    try:
+        return Provider(said.strip().lower())
+    except ValueError:
+        raise ProblemError(422, "rejected", f"there is no vendor {said[:40]!r}") from None
+
+
+def _flow(said: str) -> SignInFlow:
+    try:
+        return SignInFlow(said)
+    except ValueError:
+        raise ProblemError(400, "bad_request", f"flow must be one of {', '.join(SignInFlow)}") from None
+
+
+class NewSignIn(SignInHandler, access=Access.ADMIN):
+    """`POST /admin/sign-ins` begins one → `{"id","flow","line"?,"url"?,"user_code"?,"interval","expires_in"}`."""
+
+    async def post(self) -> None:
+        self.answer(row(self, await self.begin(self.body_as(BegunSignIn))), 201)
+
+    def form_done(self, value: Any) -> None:
+        self.redirect(f"/sign-ins/{value['id']}", status=303)
+
+
+class OneSignIn(SignInHandler, access=Access.ADMIN):
+    """`GET /admin/sign-ins/ID` its state; `POST {"code"}` or `{"confirm"}` goes on; `DELETE` cancels."""
+
+    def get(self, ident: str) -> None:
+        self.answer(row(self, self.found(ident)))
+
+    async def post(self, ident: str) -> None:
+        if self.is_form() and self.form().get("_method") == "DELETE":
+            await self.delete(ident)
+            return
+        record = self.found(ident)
+        self.answer(row(self, await self.go_on(record, self.body_as(SignInWord))))
+
+    async def delete(self, ident: str) -> None:
+        record = self.found(ident)
+        await self.ctx.accounts.sign_ins.cancel(record.id)
+        await self.ctx.users.audit(self.actor, "sign_in.cancel", record.target, {"provider": record.provider.value})
+        self.answer({"cancelled": ident})
+
+
+class Contribute(PageHandler, access=Access.OPEN):
+    """`GET /contribute/TICKET`: the line's script, which spends nothing; `POST` the credential file it has got: 201
+    `{"account","test"}`. A used, old or foreign ticket answers a script that says so and fails."""
+
+    body_cap = LARGEST
+    open_cap = LARGEST
+    takes = JSON_OR_FORM | {BodyKind.OTHER, BodyKind.ABSENT}
+
+    def get(self, ticket: str) -> None:
+        powershell = self.get_query_argument("shell", "") == "powershell"
+        base, sign_ins = reached_at(self), self.ctx.accounts.sign_ins
+        record = sign_ins.by_ticket(ticket)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        if record is None:
+            self.finish(scripts.refusal(base, powershell=powershell))
+            return
+        sign_ins.fetched(record)
+        pool = self.ctx.pool_name
+        self.finish(lines.script(record.provider, powershell=powershell, base=base, ticket=ticket, pool=pool))
+
+    async def post(self, ticket: str) -> None:
+        if self.is_form() and any(name in self.request.headers for name in ("Cookie", "Origin", "Sec-Fetch-Site")):
+            self.form()  # a browser's form carries the page's token, whatever it is for
+        sign_ins = self.ctx.accounts.sign_ins
+        record = sign_ins.by_ticket(ticket)
+        if record is None:
+            raise ProblemError(404, "not_found", "this line was used or has expired; ask for a new one")
+        try:
+            text = bytes(self._chunks).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ProblemError(422, "rejected", "the file is no UTF-8 text") from None
+        try:
+            after = await sign_ins.deliver(record, text)
+        except CredentialRejectedError as refused:
+            raise ProblemError(422, "rejected", str(refused)) from None
+        except SignInBusyError as busy:
+            raise ProblemError(409, "busy", str(busy)) from None
+        if after.state is SignInState.FAILED:
+            raise ProblemError(422, after.code, after.message)
+        if after.step is SignInStep.CONFIRM and after.open:
+            self.answer({"state": "confirm", "message": after.message}, 202)
+            return
+        self.answer({"account": after.account, "test": after.test}, 201)

@@ -1,0 +1,173 @@
+"""Sign-ins in the store: sealed, taken over from a worker that died, answered by any worker, over in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.accounts import Accounts, AccountSignIn, PastedCodeError, SignInBusyError, SignInStart
+from pool_server.accounts.sign_in import records
+from pool_server.accounts.sign_in.pasted import read_code
+from pool_server.accounts.sign_in.records import Secrets, end
+from pool_server.accounts.sign_in.service import CLAIM_S, PAGE_S
+from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.demo.fake_account import FakeAccount
+from tests.accounts.kit import NOW, Line, Pool
+
+REDIRECT = "http://localhost:1455/auth/callback"
+
+
+class Vendor:
+    """Answers the calls of a sign-in and of the trial; `asked` counts exchanges."""
+
+    def __init__(self) -> None:
+        self.person = FakeAccount(Provider.CODEX, "ada", now=NOW)
+        self.asked = 0
+        self.gate: asyncio.Event | None = None
+
+    async def __call__(self, request: HttpRequest) -> HttpAnswer:
+        if request.url.endswith("/oauth/token"):
+            self.asked += 1
+            if self.gate is not None:
+                await self.gate.wait()
+            tokens = self.person.file()["tokens"]
+            return HttpAnswer(200, {}, json.dumps(tokens).encode())
+        if request.url.endswith("/responses"):
+            return HttpAnswer(200, {}, b'data: {"type":"response.completed","response":{}}\n\n')
+        return HttpAnswer(404, {}, b"{}")
+
+
+@pytest.fixture
+def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.fixture
+def pool(tmp_path: Path, vendor: Vendor) -> Pool:
+    return Pool(tmp_path, {}, line=Line(vendor))
+
+
+def begin(accounts: Accounts, **more: Any) -> AccountSignIn:
+    asked = SignInStart(Provider.CODEX, more.pop("flow", SignInFlow.BROWSER), "admin", **more)
+    made = asyncio.run(accounts.sign_ins.begin(asked))
+    return found(accounts, made["id"])
+
+
+def found(accounts: Accounts, ident: str) -> AccountSignIn:
+    record = accounts.sign_ins.get(ident)
+    assert record is not None
+    return record
+
+
+def address(accounts: Accounts, record: AccountSignIn) -> str:
+    return f"{REDIRECT}?code=ac_0123456789&state={accounts.sign_ins.records.opened(record).state}"
+
+
+def test_nothing_of_a_sign_in_is_readable_in_the_store(pool: Pool, tmp_path: Path) -> None:
+    record = begin(pool.accounts)
+    what = pool.accounts.sign_ins.records.opened(record)
+    assert what.verifier and what.state
+    raw = pool.store.get(records.TABLE, record.id.encode())
+    assert raw is not None and what.verifier.encode() not in raw and what.state.encode() not in raw
+    assert (tmp_path / records.KEY_FILE).stat().st_mode & 0o777 == 0o600
+    (tmp_path / records.KEY_FILE).write_bytes(b"k" * 32)
+    assert pool.worker().sign_ins.records.opened(record) == Secrets(), "another key opens nothing"
+
+
+def test_an_end_erases_the_secrets(pool: Pool) -> None:
+    record = begin(pool.accounts)
+    end(record, SignInState.FAILED)
+    assert record.sealed == b"" and pool.accounts.sign_ins.records.opened(record) == Secrets()
+
+
+def test_any_worker_goes_on_with_it(pool: Pool) -> None:
+    other = pool.worker(leader=False)
+    record = begin(pool.accounts, name="ada")
+    after = asyncio.run(other.sign_ins.paste(record, address(pool.accounts, record)))
+    assert after.state is SignInState.DONE and found(pool.accounts, record.id).account == "codex:ada"
+
+
+def test_two_workers_exchange_a_code_once(pool: Pool, vendor: Vendor) -> None:
+    other = pool.worker(leader=False)
+    record = begin(pool.accounts, name="ada")
+    text = address(pool.accounts, record)
+
+    async def both() -> Any:
+        return await asyncio.gather(
+            pool.accounts.sign_ins.paste(record, text), other.sign_ins.paste(record, text), return_exceptions=True
+        )
+
+    results = asyncio.run(both())
+    assert vendor.asked == 1
+    assert sum(isinstance(one, AccountSignIn) for one in results) >= 1
+    assert all(isinstance(one, AccountSignIn | SignInBusyError) for one in results)
+
+
+async def tended(accounts: Accounts, record: AccountSignIn) -> None:
+    await accounts.sign_ins._tend(record)
+
+
+def test_tokens_of_a_worker_that_was_killed_are_not_lost(pool: Pool, vendor: Vendor) -> None:
+    record = begin(pool.accounts, name="ada")
+    kept = pool.accounts.sign_ins.records
+    record.step, record.claimed = SignInStep.CHECK, NOW + CLAIM_S
+    kept.seal(record, Secrets(data=vendor.person.file()))
+    kept.put(record)  # and here it dies
+    again = pool.again()
+    asyncio.run(tended(again, found(again, record.id)))
+    assert found(again, record.id).state is SignInState.WAITING, "another worker may still be at it"
+    pool.clock.now += CLAIM_S
+    asyncio.run(tended(again, found(again, record.id)))
+    assert found(again, record.id).account == "codex:ada" and again.knows("codex:ada")
+
+
+def test_a_code_that_was_sent_and_not_answered_is_not_sent_again(pool: Pool, vendor: Vendor) -> None:
+    record = begin(pool.accounts)
+    record.step, record.claimed = SignInStep.EXCHANGE, NOW + CLAIM_S
+    pool.accounts.sign_ins.records.put(record)
+    pool.clock.now += CLAIM_S
+    again = pool.again()
+    asyncio.run(tended(again, found(again, record.id)))
+    after = found(again, record.id)
+    assert (after.state, after.code) == (SignInState.FAILED, "lost") and vendor.asked == 0
+
+
+def test_after_its_time_nothing_is_taken(pool: Pool, vendor: Vendor) -> None:
+    record = begin(pool.accounts)
+    text = address(pool.accounts, record)
+    pool.clock.now += PAGE_S
+    assert found(pool.accounts, record.id).state is SignInState.EXPIRED
+    with pytest.raises((SignInBusyError, PastedCodeError)):
+        asyncio.run(pool.accounts.sign_ins.paste(record, text))
+    assert vendor.asked == 0
+
+
+def test_a_line_has_half_an_hour_and_its_ticket_ends_with_it(pool: Pool) -> None:
+    record = begin(pool.accounts, flow=SignInFlow.LINE)
+    ticket = pool.accounts.sign_ins.records.opened(record).ticket
+    assert pool.accounts.sign_ins.by_ticket(ticket) is not None
+    pool.clock.now += 1800.0
+    assert pool.accounts.sign_ins.by_ticket(ticket) is None
+
+
+@given(st.text(max_size=400))
+def test_no_text_is_more_than_refused(text: str) -> None:
+    try:
+        got = read_code(text, redirects=(REDIRECT,), state="s" * 43)
+    except PastedCodeError as wrong:
+        assert "\n" not in str(wrong) and len(str(wrong)) < 200
+        return
+    assert got.code or got.error
+
+
+@given(st.text(alphabet="abcXYZ019-_", min_size=8, max_size=60), st.text(alphabet="abc019-_", min_size=43, max_size=43))
+def test_a_code_comes_out_as_it_was(code: str, state: str) -> None:
+    got = read_code(f"{REDIRECT}?code={code}&state={state}", redirects=(REDIRECT,), state=state)
+    assert got.code == code
