@@ -16,7 +16,7 @@ from pool_server.core.models import Usage, UsageRecord
 from pool_server.core.settings import Upstreams
 from tests.gateway.stack import Stack, run
 from tests.gateway.test_objects import send
-from tests.gateway.test_spending import batch_file, lines
+from tests.gateway.test_spending import batch_file, google, lines
 from tests.http1.wire import Talk, raw_server, read_request
 
 USAGE = {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200}
@@ -48,7 +48,7 @@ async def pool(folder: Path, vendor: Talk, file: str) -> AsyncIterator[Stack]:
         (folder / "pool").mkdir()
         (folder / "pool" / file).write_text(json.dumps({"api_key": "sk-raw"}))
         url = f"http://127.0.0.1:{port}"
-        async with Stack(folder, [], friend_code="c", upstreams=Upstreams(openai=url, claude=url)) as stack:
+        async with Stack(folder, [], friend_code="c", upstreams=Upstreams(openai=url, claude=url, gemini=url)) as stack:
             yield stack
 
 
@@ -266,5 +266,32 @@ def test_results_of_a_batch_that_was_never_looked_at_count_once(tmp_path: Path) 
             for _ in range(2):
                 assert await get(stack, "/v1/files/file-out/content", token) == 200
             assert used(stack) == (3700, 3700)
+
+    run(test)
+
+
+def test_a_gemini_batch_is_reserved_when_made_and_counted_once_when_done(tmp_path: Path) -> None:
+    vendor = Vendor()
+    made_at, job_at = "/v1beta/models/gemini-2.5-flash:batchGenerateContent", "/v1beta/batches/b1"
+    counts = {"promptTokenCount": 1000, "candidatesTokenCount": 200, "totalTokenCount": 1200}
+    results = [{"response": {"candidates": [], "usageMetadata": counts, "modelVersion": "gemini-2.5-flash"}}] * 2
+    running = {"name": "batches/b1", "metadata": {"state": "BATCH_STATE_RUNNING"}}
+    done = {"name": "batches/b1", "done": True, "response": {"inlinedResponses": {"inlinedResponses": results}}}
+    vendor.answers["POST", made_at] = running
+    vendor.answers["GET", job_at] = [running, done]
+
+    async def test() -> None:
+        async with pool(tmp_path, vendor, "gemini_key.json") as stack:
+            token = await stack.key()
+            status, _ = await stack.post(made_at, google(most=100, count=2), token=token)
+            assert status == 200
+            (made,) = stack.records()
+            assert made.reserved is not None and made.reserved.output == 2 * 100
+            reserved = made.reserved.total
+            for _ in range(3):
+                await get(stack, job_at, token)
+            assert used(stack) == (2400, max(reserved, 2400))
+            (fetched,) = [record for record in stack.records() if record.usage.counted]
+            assert (fetched.tier, fetched.job) == ("batch", made.job)
 
     run(test)
