@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Dialect, Operation
 from pool_server.core.models import Usage
 from pool_server.dialects import Meter, header_tier, meter
+from pool_server.dialects.usage import openai
 from tests.dialects.streams import OPERATION, named, sse
 from tests.dialects.vendor_usage import CHAT, GEMINI, MESSAGES, RESPONSES, TOLD
 
@@ -321,3 +322,19 @@ def test_embeddings_of_gemini_are_counted() -> None:
     body = {"embedding": {"values": [0.1]}, "usageMetadata": {"promptTokenCount": 17}}
     reading = read_json(GEMINI, json.dumps(body).encode(), Operation.OTHER)
     assert reading.usage == Usage(input=17, known=True) and reading.complete
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["prompt", "completion", "total", "read", "own_read", "miss", "reasoning", "own_reasoning"]),
+        st.integers(0, 40),
+    ),
+    st.sampled_from(openai._BREAKDOWN),
+)
+def test_the_short_way_of_a_plain_usage_ends_where_the_long_one_does(figures: dict[str, int], part: str) -> None:
+    """A part that is told as 0 changes nothing either."""
+    assert openai.usage(figures) == openai.usage(figures | {part: 0})
+    if openai.usage(figures).known:
+        assert openai.usage(figures) == openai._broken_down(
+            figures, figures.get("read") or figures.get("own_read") or 0
+        )

@@ -60,6 +60,10 @@ NAMES: Names = {
     "num_search_queries": "searches",
 }
 _MAIN = ("prompt", "completion", "total", "read", "own_read", "miss")
+_BREAKDOWN = (
+    "write", "own_write", "write_30m", "write_12h", "write_5m", "write_1h", "explicit", "searches",
+    "audio_read", "image_read", "audio_in", "image_in", "video_in", "audio_out", "image_out",
+)  # fmt: skip
 
 
 def told() -> Told:
@@ -85,6 +89,17 @@ def usage(figures: Figures) -> Usage:
         return Usage()
     tell = figures.get
     read = tell("read") or tell("own_read") or 0
+    if not any(map(tell, _BREAKDOWN)):  # as it nearly always is
+        prompt, completion = _main(figures, read)
+        reasoning = tell("reasoning") or tell("own_reasoning") or 0
+        fresh, output, reasoning = _arranged(prompt, completion, read, reasoning, tell("total"))
+        return Usage(input=fresh, cache_read=read, output=output, reasoning=reasoning, known=True)
+    return _broken_down(figures, read)
+
+
+def _broken_down(figures: Figures, read: int) -> Usage:
+    """`usage` where parts of the counts are told."""
+    tell = figures.get
     lives = tell("write_30m", 0) + tell("write_12h", 0) + tell("write_5m", 0) + tell("write_1h", 0)
     write = max(tell("write") or tell("own_write") or 0, lives)
     reasoning = tell("reasoning") or tell("own_reasoning") or 0
