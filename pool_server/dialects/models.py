@@ -25,7 +25,8 @@ class ModelsShape(StrEnum):
 class ModelInfo(msgspec.Struct, frozen=True):
     """One model the pool serves. `created` is unix seconds, `context` and `max_output` are tokens, 0 = not known.
 
-    `entries` are the provider's own catalogue entries as raw JSON, by the shape it gave them in.
+    `family` is the vendor whose model it is; `translated`: the client's calls of it are translated. `entries` are the
+    provider's own catalogue entries as raw JSON, by the shape it gave them in.
     """
 
     id: str
@@ -34,6 +35,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     created: int = 0
     context: int = 0
     max_output: int = 0
+    family: str = ""
+    translated: bool = False
     entries: Mapping[ModelsShape, msgspec.Raw] = {}
 
 
@@ -70,17 +73,20 @@ def models_answer(shape: ModelsShape, models: Sequence[ModelInfo]) -> bytes:
 
 
 def model_entry(shape: ModelsShape, model: ModelInfo) -> msgspec.Raw | dict[str, Any] | None:
-    """One model as the list shows it and as `GET …/models/ID` answers it; None where the shape cannot say it."""
-    if shape in model.entries:
-        return model.entries[shape]
+    """One model as the list shows it and as `GET …/models/ID` answers it; None where the shape cannot say it. `family`
+    and `translated` are the pool's own words in it; Codex's catalogue is the vendor's to the byte."""
     if shape is ModelsShape.CODEX:
-        return None
+        return model.entries.get(shape)
+    marks = {"family": model.family, "translated": model.translated} if model.family else {}
+    if shape in model.entries:
+        own: dict[str, Any] = msgspec.json.decode(model.entries[shape])
+        return own | marks
     if shape is ModelsShape.ANTHROPIC:
         made = datetime.fromtimestamp(model.created, UTC).strftime("%FT%TZ")
-        return {"type": "model", "id": model.id, "display_name": model.name or model.id, "created_at": made}
+        return {"type": "model", "id": model.id, "display_name": model.name or model.id, "created_at": made} | marks
     if shape is ModelsShape.GEMINI:
-        return _gemini(model)
-    return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owner}
+        return _gemini(model) | marks
+    return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owner} | marks
 
 
 def _gemini(model: ModelInfo) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders
 
-from pool_server.core.enums import AccountState, CredentialKind, Denial, Provider
+from pool_server.core.enums import AccountState, CredentialKind, Denial, Dialect, Provider
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Limits, Settings
 from pool_server.gateway.emulation.answers import LocalAnswer, LocalAnswers, LocalRequest
@@ -20,6 +20,8 @@ from pool_server.users import Denied, Principal
 NOW = 1_800_000_000.0
 ANN = Principal("u_ann", "Ann", "key-1")
 KEYS = {"key-of-ann": ANN, "second-key-of-ann": Principal("u_ann", "Ann", "key-2")}
+
+SPOKEN = {Provider.GEMINI: (Dialect.GEMINI,), Provider.CLAUDE: (Dialect.MESSAGES,), Provider.QWEN: (Dialect.CHAT,)}
 
 
 class FakeRooms:
@@ -36,7 +38,10 @@ class FakeRooms:
 
     def add(self, ident: str, plan: str = "", kind: CredentialKind = CredentialKind.OAUTH, **fields: Any) -> None:
         provider = Provider(ident.split(":")[0])
-        fields |= {"api_key": "sk-x"} if kind is CredentialKind.API_KEY else {"access_token": f"token-{ident}"}
+        if kind is CredentialKind.API_KEY:
+            fields = {"api_key": "sk-x", "dialects": SPOKEN.get(provider, (Dialect.CHAT, Dialect.RESPONSES)), **fields}
+        else:
+            fields |= {"access_token": f"token-{ident}"}
         self.credentials[ident] = Credential(provider, ident, kind, plan=plan, **fields)
         self.states[ident] = "ready"
 

@@ -91,6 +91,44 @@ def test_models_in_anthropic_shape_and_by_prefix() -> None:
     assert [row["id"] for row in only] == ["local-model"]
 
 
+SHAPES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "openai": ("/v1/models", {}, "data", "id"),
+    "anthropic": ("/v1/models", {"anthropic_version": "2023-06-01"}, "data", "id"),
+    "gemini": ("/v1beta/models", {"x_goog_api_key": "k"}, "models", "name"),
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "untranslated"),
+    [("openai", {"gpt-9", "house"}), ("anthropic", {"claude-next", "house"}), ("gemini", {"gemini-next"})],
+)
+def test_each_model_tells_its_family_and_whether_it_is_translated(shape: str, untranslated: set[str]) -> None:
+    rooms = FakeRooms()
+    rooms.add("claude:a")
+    rooms.add("codex:k", kind=CredentialKind.API_KEY, models=("gpt-9",))
+    rooms.add("gemini:a", kind=CredentialKind.API_KEY, models=("gemini-next",))
+    rooms.add("openai:c", kind=CredentialKind.API_KEY, models=("house",), dialects=(Dialect.CHAT,))
+    rooms.add("openai:m", kind=CredentialKind.API_KEY, models=("house",), dialects=(Dialect.MESSAGES,))
+    rooms.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
+    path, headers, listed, ident = SHAPES[shape]
+    rows = {row[ident].removeprefix("models/"): row for row in ask("GET", path, rooms=rooms, **headers)[1][listed]}
+    families = {"claude-next": "claude", "gpt-9": "codex", "gemini-next": "gemini", "house": "openai"}
+    assert {name: row["family"] for name, row in rows.items()} == families
+    assert {name for name, row in rows.items() if not row["translated"]} == untranslated
+    one = ask("GET", f"{path}/claude-next", rooms=rooms, **headers)[1]
+    assert (one["family"], one["translated"]) == ("claude", shape != "anthropic")
+
+
+def test_a_model_that_an_endpoint_may_only_have_is_listed_to_its_own_clients_alone() -> None:
+    """An endpoint of somebody's own that names a known vendor's model gets no translated calls for it."""
+    rooms = FakeRooms()
+    rooms.add("openai:e", kind=CredentialKind.API_KEY, base_url="https://e.example/v1", dialects=(Dialect.CHAT,))
+    rooms.answers["sk-x"] = HttpAnswer(200, {}, b'{"data":[{"id":"gpt-9"},{"id":"house"}]}')
+    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["gpt-9", "house"]
+    asked = ask("GET", "/v1/models", rooms=rooms, anthropic_version="x")[1]["data"]
+    assert [row["id"] for row in asked] == ["house"]
+
+
 def test_a_users_limits_hold_for_the_lists() -> None:
     rooms = mixed()
     rooms.limits = Limits(providers=["claude"])

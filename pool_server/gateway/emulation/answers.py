@@ -19,6 +19,7 @@ from pool_server.core.models import ClientError
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.gateway.emulation import claude, codex, google
+from pool_server.gateway.emulation.callable_models import Asker
 from pool_server.gateway.emulation.catalogue import Catalogue, Send
 from pool_server.gateway.emulation.headroom import QuotaWindow, own, pooled, tightest
 from pool_server.gateway.emulation.not_found import no_such_model, not_served
@@ -172,10 +173,9 @@ class LocalAnswers:
 
     async def _served(self, request: LocalRequest, providers: Sequence[Provider] = ()) -> list[ModelInfo]:
         asked = providers or ([request.forced] if request.forced is not None else list(Provider))
-        # Without translation a client's own dialect is all it can use; a prefix leads to the vendor's in any case.
-        alone = request.forced is None and not providers and not self._settings.models.translate
-        spoken = _SPOKEN[self._shape(request)] if alone else ()
-        return self._allowed(request.principal, await self.catalogue.models(asked, spoken))
+        strict = request.forced is None and not providers
+        asker = Asker(_SPOKEN[self._shape(request)], self._settings.models.translate, strict)
+        return self._allowed(request.principal, await self.catalogue.models(asked, asker))
 
     def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
         """The models the user's limits let them use."""
@@ -208,7 +208,8 @@ class LocalAnswers:
         return claude.profile(request.principal)
 
     async def _code_assist(self, request: LocalRequest) -> LocalAnswer:
-        models = await self.catalogue.models([Provider.GEMINI])
+        asker = Asker((Dialect.CODE_ASSIST,), self._settings.models.translate, strict=False)
+        models = await self.catalogue.models([Provider.GEMINI], asker)
         room = self._room(Provider.GEMINI, request.principal)
         return google.code_assist(request, room, [model.id for model in models])
 

@@ -15,10 +15,11 @@ import msgspec
 
 from pool_server import __version__
 from pool_server.accounts import Accounts
-from pool_server.core.enums import AccountState, ApiFamily, CredentialKind, Dialect, Operation, Provider
+from pool_server.core.enums import AccountState, ApiFamily, CredentialKind, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
+from pool_server.gateway.emulation.callable_models import Asker, callable_models, once_each
 from pool_server.providers import SPECS, Credential, catalogue_request, provider_module
 
 log = logging.getLogger("pool_server.gateway")
@@ -62,6 +63,14 @@ class _Kept(msgspec.Struct):
     ask_at: float = 0.0
 
 
+class _Source(msgspec.Struct):
+    """An account that is asked for the models of its kind. `patterns` they are limited to, None = all."""
+
+    account: str
+    cred: Credential
+    patterns: set[str] | None
+
+
 class Catalogue:
     """Asks, keeps and merges model lists. One a worker; all calls on the event loop."""
 
@@ -82,38 +91,42 @@ class Catalogue:
         sources = self._sources(Provider.CODEX) or {}
         answers = await self._ask(
             [
-                ((Provider.CODEX, group, client_version[:40]), account)
-                for group, (account, _) in sources.items()
+                ((Provider.CODEX, group, client_version[:40]), source.account)
+                for group, source in sources.items()
                 if group.startswith(_PLAN)
             ]
         )
         return _merged(answers), answers[0].etag if len(answers) == 1 else ""
 
-    async def models(self, providers: Iterable[Provider], spoken: Iterable[Dialect] = ()) -> list[ModelInfo]:
-        """The models these providers serve here, provider by provider; with `spoken` only those of accounts that speak
-        one of these dialects."""
-        asked = [self._models(provider, tuple(spoken)) for provider in providers]
-        return [model for models in await asyncio.gather(*asked) for model in models]
+    async def models(self, providers: Iterable[Provider], asker: Asker) -> list[ModelInfo]:
+        """The models these providers serve here to this client, provider by provider, each once: untranslated if one
+        of them serves it so."""
+        asked = [self._models(provider, asker) for provider in providers]
+        return once_each(model for models in await asyncio.gather(*asked) for model in models)
 
-    async def _models(self, provider: Provider, spoken: tuple[Dialect, ...]) -> list[ModelInfo]:
-        sources = self._sources(provider, spoken)
+    async def _models(self, provider: Provider, asker: Asker) -> list[ModelInfo]:
+        sources = self._sources(provider)
         if sources is None:
             return []
-        answers = await self._ask([((provider, group, ""), account) for group, (account, _) in sources.items()])
-        limits = [patterns for _, patterns in sources.values()]
-        known = _merged([_limited(answer, patterns) for answer, patterns in zip(answers, limits, strict=True)])
-        declared = [name for name in self._declared(provider, spoken) if not _is_pattern(name)]
-        shipped = SPECS[provider].shipped if sources and not known else ()
-        return [*known, *(ModelInfo(name, provider.value) for name in (*declared, *shipped))]
+        answers = await self._ask([((provider, group, ""), one.account) for group, one in sources.items()])
+        known = _merged(
+            [_limited(answer, source, asker) for answer, source in zip(answers, sources.values(), strict=True)]
+        )
+        shipped = SPECS[provider].shipped if sources and not any(answer.models for answer in answers) else ()
+        plain = [ModelInfo(name, provider.value) for name in shipped]
+        for source in sources.values():
+            known += callable_models(source.cred, plain, asker)
+        return known + self._declared(provider, asker)
 
-    def _declared(self, provider: Provider, spoken: tuple[Dialect, ...]) -> Iterable[str]:
+    def _declared(self, provider: Provider, asker: Asker) -> list[ModelInfo]:
         """What the files of accounts name."""
-        if not spoken:
-            return self._accounts.models().get(provider, ())
-        names = {name for _, cred in self._alive(provider, spoken) for name in cred.models}
-        return sorted(names)
+        found: list[ModelInfo] = []
+        for _, cred in self._alive(provider):
+            names = sorted(name for name in cred.models if not _is_pattern(name))
+            found += callable_models(cred, [ModelInfo(name, provider.value) for name in names], asker)
+        return sorted(found, key=lambda model: model.id)
 
-    def _alive(self, provider: Provider, spoken: tuple[Dialect, ...]) -> Iterator[tuple[str, Credential]]:
+    def _alive(self, provider: Provider) -> Iterator[tuple[str, Credential]]:
         """Accounts that could serve, of every kind one or more."""
         for account, state in self._accounts.samples(provider):
             if state in _OUT:
@@ -122,25 +135,23 @@ class Catalogue:
                 cred = self._accounts.credential(account)
             except KeyError:
                 continue  # taken away just now
-            if not spoken or any(_speaks(cred, dialect) for dialect in spoken):
-                yield account, cred
+            yield account, cred
 
-    def _sources(
-        self, provider: Provider, spoken: tuple[Dialect, ...] = ()
-    ) -> dict[str, tuple[str, set[str] | None]] | None:
-        """One account id for each kind of account to ask, and the patterns its models are limited to (None = all);
-        accounts that declare their models by name need no asking.
+    def _sources(self, provider: Provider) -> dict[str, _Source] | None:
+        """An account for each kind of account to ask, and the patterns its models are limited to; accounts that declare
+        their models by name need no asking.
 
         None when the provider has no account that could serve.
         """
-        groups: dict[str, tuple[str, set[str] | None]] = {}
+        groups: dict[str, _Source] = {}
         any_account = False
-        for account, cred in self._alive(provider, spoken):
+        for account, cred in self._alive(provider):
             any_account = True
             patterns = {name for name in cred.models if _is_pattern(name)}
             if not cred.models or patterns:
-                asked, limit = groups.setdefault(_group(cred), (account, patterns if cred.models else None))
-                groups[_group(cred)] = (asked, limit | patterns if limit is not None and cred.models else None)
+                source = groups.setdefault(_group(cred), _Source(account, cred, patterns if cred.models else None))
+                joined = source.patterns is not None and cred.models
+                source.patterns = (source.patterns or set()) | patterns if joined else None
             if len(groups) == MOST_SOURCES:
                 break
         return groups if any_account else None
@@ -198,29 +209,21 @@ class Catalogue:
         return msgspec.structs.replace(self._accounts.bounded(account, request), timeout_s=20.0)
 
 
-_ASKED_WITH = {
-    Dialect.RESPONSES: Operation.RESPONSES,
-    Dialect.MESSAGES: Operation.MESSAGES,
-    Dialect.CHAT: Operation.CHAT,
-    Dialect.GEMINI: Operation.GENERATE,
-    Dialect.CODE_ASSIST: Operation.GENERATE,
-}
-
-
-def _speaks(cred: Credential, dialect: Dialect) -> bool:
-    return provider_module(cred.provider).serves(cred, _ASKED_WITH[dialect], dialect, "")
-
-
 def _is_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")
 
 
-def _limited(kept: _Kept, patterns: set[str] | None) -> _Kept:
-    """What of a source's models accounts that are limited to `patterns` serve."""
-    if patterns is None or kept.models is None:
+def _limited(kept: _Kept, source: _Source, asker: Asker) -> _Kept:
+    """What of a source's models its accounts serve to this client."""
+    if kept.models is None:
         return kept
-    wanted = [pattern.lower() for pattern in patterns]
-    models = [pair for pair in kept.models if any(fnmatchcase(pair[1].id.lower(), pattern) for pattern in wanted)]
+    wanted = None if source.patterns is None else [pattern.lower() for pattern in source.patterns]
+    models = [
+        (rank, marked)
+        for rank, model in kept.models
+        if wanted is None or any(fnmatchcase(model.id.lower(), pattern) for pattern in wanted)
+        for marked in callable_models(source.cred, [model], asker)
+    ]
     return msgspec.structs.replace(kept, models=models)
 
 

@@ -1,0 +1,62 @@
+"""Which of an account's models a client of some dialects can call there, and whether by translation. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pool_server.accounts import serves_natively, upstream_kind
+from pool_server.core.enums import Dialect, Operation
+from pool_server.dialects import ModelInfo
+from pool_server.providers import Credential, family_of, provider_module
+
+_ASKED_WITH = {
+    Dialect.RESPONSES: Operation.RESPONSES,
+    Dialect.MESSAGES: Operation.MESSAGES,
+    Dialect.CHAT: Operation.CHAT,
+    Dialect.GEMINI: Operation.GENERATE,
+    Dialect.CODE_ASSIST: Operation.GENERATE,
+}
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """What the client of a list speaks, all that is known of it. `strict` leaves out what it could not call: a path's
+    prefix leads to the vendor's own list in any case. `translate`: other dialects are translated here."""
+
+    dialects: tuple[Dialect, ...]
+    translate: bool
+    strict: bool = True
+
+
+def callable_models(cred: Credential, models: Iterable[ModelInfo], asker: Asker) -> list[ModelInfo]:
+    """The account's models that this client can call, each with its family and whether it is translated."""
+    found = []
+    for model in models:
+        way = _translated(cred, model.id, asker)
+        if way is not None or not asker.strict:
+            family = family_of(model.id) or cred.provider
+            found.append(msgspec.structs.replace(model, family=family.value, translated=bool(way)))
+    return found
+
+
+def _translated(cred: Credential, model: str, asker: Asker) -> bool | None:
+    """None where the account cannot serve the model to this client at all."""
+    serves = provider_module(cred.provider).serves
+    for dialect in asker.dialects:
+        native = serves_natively if asker.translate else serves
+        if native(cred, _ASKED_WITH[dialect], dialect, model):
+            return False
+    if asker.translate and any(upstream_kind(cred, _ASKED_WITH[one], one, model) for one in asker.dialects):
+        return True
+    return None
+
+
+def once_each(models: Iterable[ModelInfo]) -> list[ModelInfo]:
+    """Every model once, where it came first; untranslated if some account serves it so."""
+    unique: dict[str, ModelInfo] = {}
+    for model in models:
+        known = unique.setdefault(model.id, model)
+        if known.translated and not model.translated:
+            unique[model.id] = msgspec.structs.replace(known, translated=False)
+    return list(unique.values())
