@@ -1,4 +1,4 @@
-"""Tornado behind this front: its routers, handlers and WebSockets see the connection they know.
+"""Tornado behind this server: its routers, handlers and WebSockets see the connection they know.
 
 Pages are few beside the data path, so here each request may cost what Tornado's own connection would.
 """
@@ -24,7 +24,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, StreamClosedError
 
 from pool_server.http1.request import MOST_FIELDS, Request
-from pool_server.http1.server import ClientDisconnectedError, Response
+from pool_server.http1.response import ClientDisconnectedError, Response
 
 log = logging.getLogger(__name__)
 
@@ -196,11 +196,12 @@ class TornadoConnection(HTTPConnection):
     def detach(self) -> IOStream:
         """The connection leaves HTTP (a WebSocket): a Tornado stream on the same socket, closed when the client has
         left."""
-        if self._response.closed:
+        try:
+            transport, rest = self._response.release()
+        except ClientDisconnectedError:
             stream = IOStream(socket.socket())
             stream.close()
             return stream
-        transport, rest = self._response.release()
         try:
             taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         except OSError:
@@ -209,8 +210,7 @@ class TornadoConnection(HTTPConnection):
         taken.setblocking(False)
         transport.abort()  # closes its own descriptor; the connection lives on by ours
         stream = _Resumed(taken, rest)
-        if self._switching:
-            stream.write(self._switching)
+        stream.write(self._switching)
         return stream
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from pool_server.http1.server import BODY_S
+from pool_server.http1.server_connection import BODY_S
 from tests.fakes import account
 from tests.gateway.stack import Stack, run
 

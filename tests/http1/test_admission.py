@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pool_server.http1 import HttpServer
 from pool_server.http1.admission import ConnectionLimits, ConnectionTable, TooMany
-from pool_server.http1.server import ServerConnection
+from pool_server.http1.server_connection import ServerConnection
 from tests.http1.wire import GET, LOOPS, Echo, Mute, run
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"

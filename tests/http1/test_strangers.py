@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pool_server.http1 import HttpServer
-from pool_server.http1.server import BRIEF_BODY_S, BRIEF_IDLE_S, IDLE_S, LONG_HEADS, USUAL_HEAD
+from pool_server.http1.server_connection import BRIEF_BODY_S, BRIEF_IDLE_S, IDLE_S, LONG_HEADS, USUAL_HEAD
 from tests.http1.wire import GET, Echo, Mute, Wire, run
 
 POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"

@@ -101,6 +101,19 @@ class Careful(RequestHandler):
         left.append("careful")
 
 
+@stream_request_body
+class Early(RequestHandler):
+    """Has seen enough with the first piece; `?fail` fails there, with an answer begun where `?fail=late`."""
+
+    def data_received(self, chunk: bytes) -> None:
+        if self.request.query == "fail=late":
+            self.write("begun")
+            self.flush()
+        if self.request.query:
+            raise RuntimeError("a handler's own")
+        self.finish(chunk)
+
+
 class Broken(RequestHandler):
     def get(self) -> None:
         raise RuntimeError("a handler's own")
@@ -135,7 +148,7 @@ class Flood(Talk):
 
 PAGES = {
     "/": Plain, "/pieces": Pieces, "/endless": Endless, "/little": TooLittle, "/much": TooMuch, "/bye": Farewell,
-    "/careful": Careful, "/broken": Broken, "/talk": Talk, "/flood": Flood,
+    "/careful": Careful, "/broken": Broken, "/early": Early, "/talk": Talk, "/flood": Flood,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import uvloop
 
 from pool_server.http1 import HttpServer, Request, Response
-from pool_server.http1.server import ServerConnection
+from pool_server.http1.server_connection import ServerConnection
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -120,9 +120,6 @@ class Transport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.paused = False
-
-    def can_write_eof(self) -> bool:
-        return True
 
     def write_eof(self) -> None:
         self.ended = True

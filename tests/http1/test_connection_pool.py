@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.http1 import lines as lines_module
-from pool_server.http1.client import Connection, request_head
-from pool_server.http1.lines import ConnectError, ConnectionPool, Origin
+from pool_server.http1 import connection_pool as lines_module
+from pool_server.http1.client_connection import ClientConnection, UpstreamDisconnectedError, request_head
+from pool_server.http1.connection_pool import ConnectError, ConnectionPool, Origin
 from tests.http1.tls import contexts
 from tests.http1.wire import LOOPS, raw_server, read_request, run
 
@@ -28,7 +28,7 @@ async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         writer.write(ANSWER)
 
 
-async def ask(connection: Connection) -> bytes:
+async def ask(connection: ClientConnection) -> bytes:
     answer = await connection.exchange(HEAD, b"", within_s=9)
     return b"".join([piece async for piece in answer.pieces()])
 
@@ -54,7 +54,7 @@ class Proxy:
             return
         port = int(head.split()[1].rpartition(b":")[2])
         there, out = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 ClientConnection established\r\nVia: test\r\n\r\n")
         await asyncio.gather(_pass(reader, out), _pass(there, writer))
 
 
@@ -269,5 +269,76 @@ def test_an_ipv6_literal(loop: str) -> None:
             connection = await ConnectionPool().dial(Origin(False, "::1", port))
             assert await ask(connection) == b"hello"
             connection.fail("")
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_through_a_proxy_that_is_asked_for_each_address(loop: str, tmp_path: Path) -> None:
+    server, client = contexts(tmp_path)
+
+    async def test() -> None:
+        async with raw_server(answer_all) as plain, raw_server(answer_all, ssl=server) as secure:
+            lines = trusting(client)
+            for proxy in (f"http://127.0.0.1:{plain}", f"https://localhost:{secure}"):
+                connection = await lines.dial(Origin(False, "unknown.example", 80, proxy))
+                assert await ask(connection) == b"hello"
+            lines.close()
+
+    run(test, loop)
+
+
+def test_a_kept_connection_that_has_ended_is_passed_over() -> None:
+    async def test() -> None:
+        async with raw_server(answer_all) as port:
+            lines, line = ConnectionPool(), Origin(False, "127.0.0.1", port)
+            first, second = await lines.dial(line), await lines.dial(line)
+            assert await ask(first) == await ask(second) == b"hello"
+            second.fail("")
+            assert lines.kept(line) is first
+            first.fail("")
+            with pytest.raises(UpstreamDisconnectedError):
+                await ask(first)
+            lines.close()
+
+    run(test)
+
+
+def test_a_tunnel_lost_as_its_tls_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async def lost(*args: object, **options: object) -> None:
+            """uvloop returns no transport where the connection is lost within the handshake's last turn."""
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", lost)
+        async with raw_server(Proxy(refuse=b"HTTP/1.1 200 OK\r\n\r\n")) as port:
+            with pytest.raises(ConnectError, match="proxy not reachable"):
+                await trusting(contexts(tmp_path)[1]).dial(Origin(True, "here", 1, f"http://127.0.0.1:{port}"))
+
+    run(test)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_connection_nobody_waits_for_any_more_may_fail(loop: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        asked, go, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            asked.set()
+            await go.wait()
+            writer.transport.abort()
+            over.set()
+
+        async with raw_server(hang_up) as port:
+            before = _open_files()
+            dialling = asyncio.ensure_future(trusting(contexts(tmp_path)[1]).dial(Origin(True, "localhost", port)))
+            await asked.wait()
+            dialling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dialling
+            go.set()
+            await over.wait()
+            while _open_files() > before or any("create_connection" in repr(task) for task in asyncio.all_tasks()):
+                await asyncio.sleep(0.001)
 
     run(test, loop)

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
 
-from pool_server.http1.client import Connection
+from pool_server.http1.client_connection import ClientConnection
 
 CONNECT_S = 5.0  # for the name, the connection, a proxy's consent and TLS together
 KEPT_S = 60.0  # how long an idle connection is kept
@@ -30,7 +30,7 @@ class ConnectError(Exception):
 
 
 class Origin(NamedTuple):
-    """Where a connection leads. `proxy` is the address of the proxy on the way, None for a direct line."""
+    """Where a connection leads. `proxy` is the address of the proxy on the way, None for a direct connection."""
 
     secure: bool
     host: str
@@ -42,14 +42,14 @@ class ConnectionPool:
     """Makes connections and keeps idle ones; one instance an event loop."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
+        self._idle: defaultdict[Origin, list[ClientConnection]] = defaultdict(list)
         self._tls: ssl.SSLContext | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def kept(self, line: Origin) -> Connection | None:
+    def kept(self, origin: Origin) -> ClientConnection | None:
         """An idle connection, the one used last, None when there is none."""
-        idle = self._idle.get(line)
+        idle = self._idle.get(origin)
         oldest = asyncio.get_running_loop().time() - KEPT_S
         while idle:
             connection = idle.pop()
@@ -60,11 +60,11 @@ class ConnectionPool:
             connection.fail("")
         return None
 
-    async def dial(self, line: Origin) -> Connection:
+    async def dial(self, origin: Origin) -> ClientConnection:
         """A new connection. Raises `ConnectError`."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                connection = await self._dial(line)
+                connection = await self._dial(origin)
         except TimeoutError:
             raise ConnectError("no connection in time") from None
         except (ssl.SSLError, ssl.CertificateError):
@@ -72,41 +72,41 @@ class ConnectionPool:
         except socket.gaierror:
             raise ConnectError("host name not found") from None
         except (OSError, ValueError):
-            why = "proxy not reachable" if line.proxy else "connection refused or host not reachable"
+            why = "proxy not reachable" if origin.proxy else "connection refused or host not reachable"
             raise ConnectError(why) from None
         return connection
 
-    def _keep(self, line: Origin, idle: Connection) -> None:
+    def _keep(self, origin: Origin, idle: ClientConnection) -> None:
         if self._closed:
             idle.fail("")
             return
         loop = asyncio.get_running_loop()
         idle.idle_since = loop.time()
-        self._idle[line].append(idle)
+        self._idle[origin].append(idle)
         if self._sweep is None:
             self._sweep = loop.call_later(KEPT_S / 2, self._close_old)
 
-    async def _dial(self, line: Origin) -> Connection:
-        def make() -> Connection:
-            return Connection(partial(self._keep, line))
+    async def _dial(self, origin: Origin) -> ClientConnection:
+        def make() -> ClientConnection:
+            return ClientConnection(partial(self._keep, origin))
 
-        if line.proxy is None:
-            tls = await self._context() if line.secure else None
-            _, connection = await _over(await _open(line.host, line.port), make, tls, line.host)
+        if origin.proxy is None:
+            tls = await self._context() if origin.secure else None
+            _, connection = await _over(await _open(origin.host, origin.port), make, tls, origin.host)
             return connection
-        proxy = urlsplit(line.proxy)
+        proxy = urlsplit(origin.proxy)
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         tls = await self._context() if secure else None
         opened = await _open(host, proxy.port or (443 if secure else 80))
-        if not line.secure:  # the proxy is asked for each URL; `Upstream` writes requests so
+        if not origin.secure:  # the proxy is asked for each URL; `Upstream` writes requests so
             _, connection = await _over(opened, make, tls, host)
             return connection
         transport, tunnel = await _over(opened, _Tunnel, tls, host)
         try:
-            await tunnel.ask(line, proxy_authorization(line.proxy))
+            await tunnel.ask(origin, proxy_authorization(origin.proxy))
             connection = make()
             inner = await asyncio.get_running_loop().start_tls(
-                transport, connection, await self._context(), server_hostname=line.host
+                transport, connection, await self._context(), server_hostname=origin.host
             )
         except BaseException:
             transport.abort()
@@ -126,13 +126,13 @@ class ConnectionPool:
     def _close_old(self) -> None:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - KEPT_S
-        for line, idle in list(self._idle.items()):
+        for origin, idle in list(self._idle.items()):
             for connection in idle:
                 if connection.idle_since < oldest:
                     connection.fail("")
             idle[:] = [connection for connection in idle if not connection.closed]
             if not idle:
-                del self._idle[line]
+                del self._idle[origin]
         self._sweep = loop.call_later(KEPT_S / 2, self._close_old) if self._idle else None
 
     def close(self) -> None:
@@ -167,11 +167,11 @@ class _Tunnel(asyncio.Protocol):
         if not self._done.done():
             self._done.set_result(None)
 
-    async def ask(self, line: Origin, authorization: str) -> None:
+    async def ask(self, origin: Origin, authorization: str) -> None:
         """Raises `ConnectError` when the proxy refuses."""
         assert self._transport is not None
-        host = f"[{line.host}]" if ":" in line.host else line.host
-        lines = [f"CONNECT {host}:{line.port} HTTP/1.1", f"Host: {host}:{line.port}"]
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
         if authorization:
             lines.append(f"Proxy-Authorization: {authorization}")
         self._transport.write("\r\n".join((*lines, "", "")).encode("latin-1"))

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.http1.client import (
+from pool_server.http1.client_connection import (
     PIECE,
     Answer,
-    Connection,
+    ClientConnection,
     ResponseTimeoutError,
     UpstreamDisconnectedError,
     request_head,
@@ -47,15 +47,15 @@ class Transport(asyncio.Transport):
         self.aborted = True
 
 
-def connected() -> tuple[Connection, Transport, list[Connection]]:
+def connected() -> tuple[ClientConnection, Transport, list[ClientConnection]]:
     """A connection, what stands in for its socket, and those that became idle."""
-    idle: list[Connection] = []
-    connection, transport = Connection(idle.append), Transport()
+    idle: list[ClientConnection] = []
+    connection, transport = ClientConnection(idle.append), Transport()
     connection.connection_made(transport)
     return connection, transport, idle
 
 
-async def begun(connection: Connection, **options: bool) -> asyncio.Task[Answer]:
+async def begun(connection: ClientConnection, **options: bool) -> asyncio.Task[Answer]:
     task = asyncio.get_running_loop().create_task(connection.exchange(ASK, b"{}", within_s=9, **options))
     await asyncio.sleep(0)
     return task
@@ -377,9 +377,9 @@ def test_a_large_body_goes_out_at_the_upstreams_pace(loop: str) -> None:
 
     async def test() -> None:
         async with raw_server(talk, limit=1 << 16) as port:
-            idle: list[Connection] = []
+            idle: list[ClientConnection] = []
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(idle.append), "127.0.0.1", port
+                lambda: ClientConnection(idle.append), "127.0.0.1", port
             )
             head = request_head("POST", "/", "here", [], len(body))
             assert await whole(await connection.exchange(head, body, within_s=20)) == BODY
@@ -404,9 +404,9 @@ def test_an_upstream_that_refuses_early_is_heard(loop: str, reads_on: bool) -> N
 
     async def test() -> None:
         async with raw_server(talk, limit=1 << 16) as port:
-            idle: list[Connection] = []
+            idle: list[ClientConnection] = []
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(idle.append), "127.0.0.1", port
+                lambda: ClientConnection(idle.append), "127.0.0.1", port
             )
             body = b"x" * (60 * PIECE)
             head = request_head("POST", "/", "here", [], len(body))
@@ -436,7 +436,7 @@ def test_a_request_is_one_request() -> None:
 
 def test_what_ends_leaves_nothing_to_the_collector() -> None:
     async def exchange(wire: bytes, *, lost: bool) -> None:
-        connection = Connection(lambda _: None)
+        connection = ClientConnection(lambda _: None)
         connection.connection_made(Transport())
         loop = asyncio.get_running_loop()
         loop.call_soon(connection.data_received, wire)
@@ -453,7 +453,7 @@ def test_what_ends_leaves_nothing_to_the_collector() -> None:
             gc.disable()
             try:
                 await exchange(wire, lost=lost)
-                left = [o for o in gc.get_objects() if isinstance(o, Connection | Answer)]
+                left = [o for o in gc.get_objects() if isinstance(o, ClientConnection | Answer)]
             finally:
                 gc.enable()
             assert left == []

@@ -1,7 +1,14 @@
-"""One HTTP/1.1 connection to an upstream: a request goes out, its answer comes in as it arrives.
+"""One connection to an upstream: a request goes out, its response comes in as it arrives.
 
 The data path's own client, because every event of every stream passes here: beside a general client it saves a third
-of the processor time of an event and more of a request (`docs/benchmarks.md`). Parsing is llhttp's, by httptools.
+of the processor time of an event and more of a request (`docs/benchmarks.md`).
+
+Theory of operation. `exchange` writes a request, a large body at the upstream's pace, and waits for the response's
+headers. What comes is fed to the parser (llhttp); the parser's callbacks gather headers and pieces of the body, and
+`data_received` hands what one read of the socket brought to the `Answer` in one piece. Where the connection stands is
+one of `ClientState`, which changes only by the table in `states.py`. Beside it stand: whether the request is all
+out (a response may be whole before that), and whether the connection may serve again. Whoever reads the answer slowly
+makes the upstream wait (`FlowControl`).
 """
 
 from __future__ import annotations
@@ -13,7 +20,9 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from pool_server.http1.flow import FlowControl
 from pool_server.http1.request import BODILESS, HEAD_CAP, head_bytes
+from pool_server.http1.states import CLIENT_NEXT, ClientEvent, ClientState
 
 PIECE = 1 << 20  # bytes of a request body handed to the socket at once: one huge write would hold up everybody else
 _AHEAD = 256 << 10  # bytes read ahead of whoever reads the answer, before the upstream has to wait
@@ -22,6 +31,9 @@ _CHUNKED = re.compile(r"(?:^|[, \t])chunked$", re.IGNORECASE)
 _TARGET = re.compile(r"[!-~\x80-\U0010ffff]+")
 _GARBLED = "what came was no HTTP"
 _TOO_LATE = "no answer in time"
+
+IDLE, AWAITING, INTERIM, BODY, DONE, CLOSED = map(int, ClientState)
+_REQUEST, _INTERIM, _HEAD, _COMPLETE, _REUSE, _CLOSE = map(int, ClientEvent)
 
 Body = bytes | AsyncIterator[bytes]
 
@@ -46,11 +58,11 @@ class Answer:
         "_broken", "_complete", "_connection", "_pieces", "_size", "_waiter", "at_once", "fields", "headers", "status",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.fields: dict[str, str] = {}
-        self._connection: Connection | None = connection
+        self._connection: ClientConnection | None = connection
         self._pieces: list[bytes] = []
         self._size = 0
         self._complete = False
@@ -97,7 +109,7 @@ class Answer:
         """Nothing more will come."""
         return self._complete or self._broken is not None
 
-    async def heard(self) -> None:
+    async def wait_for_headers(self) -> None:
         """Returns when the headers are here. Raises `UpstreamDisconnectedError` when none came."""
         while not self.status:
             if self._broken is not None:
@@ -133,69 +145,68 @@ class Answer:
             waiter.set_result(None)
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """Serves one exchange at a time; `idle` is called when it may serve another. `closed`: it can serve no more.
 
-    `untouched`: no byte of an answer has come since the request went out.
+    `untouched`: no byte of a response has come since the request went out.
     """
 
     __slots__ = (
-        "_answer", "_body", "_draining", "_dry", "_fields", "_headers", "_idle", "_interim", "_loop", "_over",
-        "_parser", "_reading", "_sending", "_spoilt", "_to_eof", "_transport", "_without_body", "closed",
-        "idle_since", "untouched",
+        "_answer", "_body", "_dry", "_fields", "_flow", "_headers", "_idle", "_loop", "_parser", "_sending", "_spoilt",
+        "_state", "_to_eof", "_without_body", "idle_since", "untouched",
     )  # fmt: skip
 
-    def __init__(self, idle: Callable[[Connection], None]) -> None:
+    def __init__(self, idle: Callable[[ClientConnection], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle = idle
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         # Liberties that cannot be mistaken; requests are read strictly.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
-        self._transport: asyncio.Transport | None = None
+        self._flow = FlowControl()
+        self._state = IDLE
         self._answer: Answer | None = None
-        self._draining: asyncio.Future[None] | None = None
         self._headers: list[tuple[str, str]] = []
         self._fields: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._reading = True
-        self._forget()
-        self.closed = False
+        self._dry = 0  # bytes that have come since the last ones of a body
+        self._sending = False  # the request is not all out
+        self._spoilt = False  # the connection cannot serve another exchange
+        self._to_eof = False  # the response ends with the connection
+        self._without_body = False  # the request was a HEAD
         self.idle_since = 0.0
         self.untouched = True
 
-    def _forget(self) -> None:
-        """Ready for the next exchange."""
-        self._dry = 0  # bytes that have come since the last ones of a body
-        self._interim = False  # the headers that come are those of a 1xx answer
-        self._sending = True  # the request is not all out
-        self._over = False  # the answer is whole
-        self._spoilt = False  # the connection cannot serve another exchange
-        self._to_eof = False  # the answer ends with the connection
-        self._without_body = False  # the request was a HEAD
+    @property
+    def state(self) -> ClientState:
+        return ClientState(self._state)
+
+    @property
+    def closed(self) -> bool:
+        return self._state == CLOSED
 
     # -- an exchange
 
     async def exchange(self, head: bytes, body: Body, *, within_s: float, without_body: bool = False) -> Answer:
         """Sends a request and returns its answer once the headers are here.
 
-        Raises `UpstreamDisconnectedError`, and `ResponseTimeoutError` when they do not come `within_s` seconds.
-        `without_body`: the answer has none,
-        whatever its headers say (HEAD).
+        Raises `UpstreamDisconnectedError`, and `ResponseTimeoutError` when they do not come within `within_s` seconds.
+        `without_body`: the response has none, whatever its headers say (HEAD).
         """
-        assert self._answer is None
-        self._forget()
-        self._without_body = without_body
-        self.untouched = True
+        if self._state == CLOSED:
+            raise UpstreamDisconnectedError("the connection is closed")
+        self._state = CLIENT_NEXT[self._state][_REQUEST]
+        self._sending, self._spoilt, self._to_eof, self._without_body = True, False, False, without_body
+        self._dry, self.untouched = 0, True
         answer = self._answer = Answer(self)
         clock = self._loop.call_later(within_s, answer.close, _TOO_LATE)  # a third of what asyncio.timeout costs
         try:
             if isinstance(body, bytes) and len(body) <= PIECE:
-                self._write(head + body)
+                self._flow.write(head + body)
             else:
-                self._write(head)
+                self._flow.write(head)
                 await self._send(answer, _sliced(body) if isinstance(body, bytes) else body)
             self._sending = False
-            await answer.heard()
+            await answer.wait_for_headers()
         except BaseException:
             answer.close()
             raise
@@ -209,41 +220,30 @@ class Connection(asyncio.Protocol):
             if answer.ended or answer.status >= 400:
                 self._spoilt = True
                 return
-            self._write(piece)
-            if self._draining is not None:
-                await self._draining
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is None:
-            raise UpstreamDisconnectedError("the connection is closed")
-        self._transport.write(data)
+            behind = self._flow.write(piece)
+            if behind is not None:
+                await behind
 
     def resume_reading(self) -> None:
         """The reader has caught up."""
-        if not self._reading and self._transport is not None:
-            self._reading = True
-            self._transport.resume_reading()
+        self._flow.resume_reading()
 
     def fail(self, why: str) -> None:
         """Ends the connection and the exchange that is under way."""
         answer, self._answer = self._answer, None
-        if self._transport is not None:
-            self._transport.abort()
-        self._close()
+        self._state = CLIENT_NEXT[self._state][_CLOSE]
+        transport, self._flow.transport = self._flow.transport, None
+        if transport is not None:
+            transport.abort()
+        self._parser = None  # it refers back to this object
+        self._flow.resume_writing()
         if answer is not None:
             answer.end(why)
-
-    def _close(self) -> None:
-        self.closed = True
-        self._transport = None
-        self._parser = None  # it refers back to this object
-        if self._draining is not None and not self._draining.done():
-            self._draining.set_result(None)
 
     # -- what the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._flow.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         answer = self._answer
@@ -253,12 +253,10 @@ class Connection(asyncio.Protocol):
         self.fail("the upstream closed the connection")
 
     def pause_writing(self) -> None:
-        self._draining = self._loop.create_future()
+        self._flow.pause_writing()
 
     def resume_writing(self) -> None:
-        draining, self._draining = self._draining, None
-        if draining is not None and not draining.done():
-            draining.set_result(None)
+        self._flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
@@ -269,15 +267,15 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            if not self._over:
+            if self._state != DONE:
                 self.fail(_GARBLED)
                 return
-            self._spoilt = True  # the answer is none the worse for what stands behind it
+            self._spoilt = True  # the response is none the worse for what stands behind it
         if self._body:
             self._deliver(answer)
         else:
             self._dry += len(data)
-        if self._over:
+        if self._state == DONE:
             self._finish(answer)
         elif self._dry > HEAD_CAP:
             self.fail("its headers were too large")
@@ -286,28 +284,28 @@ class Connection(asyncio.Protocol):
         self._dry = 0
         piece = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        if not answer.feed(piece) and self._reading and self._transport is not None:
-            self._reading = False
-            self._transport.pause_reading()
+        if not answer.feed(piece):
+            self._flow.pause_reading()
 
     def _finish(self, answer: Answer) -> None:
-        """The answer is whole; the connection may serve again, unless one side will not have it."""
+        """The response is whole; the connection may serve again, unless one side will not have it."""
         self._answer = None
         answer.end()
         if self._spoilt or self._sending:
             self.fail("")
             return
-        self.resume_reading()
+        self._flow.resume_reading()
+        self._state = CLIENT_NEXT[self._state][_REUSE]
         self._idle(self)
 
     # -- what the parser says
 
     def on_message_begin(self) -> None:
-        if self._over:
-            self._spoilt = True  # a second answer to one request
+        if self._state == DONE:
+            self._spoilt = True  # a second response to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer is None or self._answer.status:
+        if self._state != AWAITING:
             return  # a trailer
         text, said = name.decode("latin-1"), value.decode("latin-1").rstrip(" \t")
         self._headers.append((text, said))
@@ -315,33 +313,34 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         answer, parser = self._answer, self._parser
-        assert answer is not None and parser is not None
-        if answer.status:
+        if self._state != AWAITING or answer is None or parser is None:
             return
         status = parser.get_status_code()
+        if status < 100:
+            raise HttpParserError("no status (RFC 9110 §15)")
         headers, fields = self._headers, self._fields
         self._headers, self._fields = [], {}
-        self._interim = 100 <= status < 200
-        if self._interim:
+        if status < 200:
+            self._state = CLIENT_NEXT[self._state][_INTERIM]
             return
+        self._state = CLIENT_NEXT[self._state][_HEAD]
         answer.begin(status, headers, fields)
-        if status >= 400 and self._draining is not None and not self._draining.done():
-            self._draining.set_result(None)  # whoever still sends need not wait until that is read
+        if status >= 400:
+            self._flow.resume_writing()  # whoever still sends need not wait until that is read
         self._spoilt |= not parser.should_keep_alive()
         if self._without_body:
-            self._over = self._spoilt = True
+            self._spoilt = True
+            self._state = CLIENT_NEXT[self._state][_COMPLETE]
         elif status not in BODILESS:
             self._to_eof = "content-length" not in fields and not _CHUNKED.search(fields.get("transfer-encoding", ""))
 
     def on_body(self, data: bytes) -> None:
-        if not self._over:
+        if self._state == BODY:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim = False
-        else:
-            self._over = True
+        if self._state in (INTERIM, BODY):
+            self._state = CLIENT_NEXT[self._state][_COMPLETE]
 
 
 async def _sliced(whole: bytes) -> AsyncIterator[bytes]:
