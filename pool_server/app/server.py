@@ -20,6 +20,7 @@ from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
 from pool_server.app.upkeep import OTHERS_S, Upkeep
+from pool_server.core.enums import SignInState
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
@@ -201,6 +202,8 @@ class Server:
         detail = {"provider": record.provider.value, "flow": record.flow.value}
         if record.code:
             detail["code"] = record.code
+        if record.invitation and record.state is SignInState.DONE:
+            await self.users.contributed(record.invitation, record.owner)
         await self.users.audit(users.SERVER, f"sign_in.{record.state.value}", record.account or record.target, detail)
 
     async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:

@@ -131,7 +131,8 @@ class Key(msgspec.Struct, array_like=True):
 
 
 class Code(msgspec.Struct, array_like=True):
-    """A personal friend code; `prefix` is its first part, `hash` the bcrypt hash of the whole."""
+    """A personal friend code; `prefix` is its first part, `hash` the bcrypt hash of the whole. `contributes`: who came
+    by it may bring one account of this provider, or of "any"; `done` are those who did."""
 
     prefix: str
     hash: str
@@ -141,6 +142,8 @@ class Code(msgspec.Struct, array_like=True):
     limits: dict[str, Any] = {}
     label: str = ""
     used_by: list[str] = []
+    contributes: str = ""
+    done: list[str] = []
 
 
 class Session(msgspec.Struct, array_like=True):

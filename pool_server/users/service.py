@@ -140,6 +140,7 @@ class Users:
         self.list_keys, self.end_sessions = people.list_keys, people.end_sessions
         self.owner_id, self.keep_names = people.owner_id, door.keep_names
         self.create_code, self.list_codes, self.revoke_code = codes.create, codes.rows, codes.revoke
+        self.claim_invitation, self.invited, self.contributed = door.claim, codes.invited, codes.contributed
         self.friend_login, self.admin_login = door.friend_login, door.admin_login
         self.check_admin = door.check_admin
         self.change_passphrase, self.reset_passphrase = door.change_passphrase, door.reset_passphrase

@@ -17,7 +17,7 @@ from pool_server.web.dashboard import dashboard_page, export, usage_api
 from pool_server.web.home import home_page, own_account, sign_in
 from pool_server.web.onboarding import setup_script
 from pool_server.web.request_log import log_pages
-from pool_server.web.sign_ins import sign_in_api, sign_in_page
+from pool_server.web.sign_ins import contributing, sign_in_api, sign_in_page
 
 ID = r"([^/]+)"
 
@@ -40,6 +40,13 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/api/keys/{ID}", own_account.OwnKey),
     (r"/api/setup-tickets", own_account.TicketsHandler),
     (r"/api/live", live.LiveHandler),
+    (r"/api/invitations", contributing.Invitation),
+    (r"/api/accounts", contributing.OwnAccounts),
+    (rf"/api/accounts/{ID}", contributing.OwnAccount),
+    (rf"/api/accounts/{ID}/test", contributing.OwnTest),
+    (r"/api/sign-ins", sign_in_api.OwnSignIns),
+    (rf"/api/sign-ins/{ID}", sign_in_api.OwnSignIn),
+    (r"/contribute", contributing.ContributePage),
     # what was used: friends see their own part of it
     (r"/analytics", dashboard_page.AnalyticsPage),
     (r"/requests", log_pages.RequestsPage),
@@ -67,6 +74,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/admin/pool-users/{ID}/keys", people.UserKeysHandler),
     (rf"/admin/pool-users/{ID}/keys/{ID}", people.UserKeyHandler),
     (rf"/admin/pool-users/{ID}/(rotate|enable|disable|sign-out|forget-passphrase)", people.UserActionHandler),
+    (r"/admin/invitations", contributing.Invitations),
+    (rf"/admin/invitations/{ID}", people.CodeHandler),
     (r"/admin/codes", people.CodesHandler),
     (rf"/admin/codes/{ID}", people.CodeHandler),
     (r"/admin/audit", people.AuditHandler),

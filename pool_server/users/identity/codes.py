@@ -70,8 +70,10 @@ class Codes:
         uses: int | None = 1,
         expires: float | None = None,
         limits: Mapping[str, Any] | None = None,
+        contributes: str = "",
     ) -> dict[str, Any]:
-        """A new code → its row with "code", shown this once. `uses` None = any number; `expires` in unix seconds.
+        """A new code → its row with "code", shown this once. `uses` None = any number; `expires` in unix seconds;
+        `contributes`: see `Code`.
 
         `limits` become the limits of whoever enters with it. Raises RefusedError 400.
         """
@@ -84,11 +86,13 @@ class Codes:
         groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
         hashed = await self._hasher.hash("".join(groups))
         code = Code(groups[0], hashed, now, uses, expires, preset, checked_label(label or "code"))
+        code.contributes = contributes
 
         def make(txn: Txn) -> None:
             if not txn.put_new(CODES, code.prefix.encode(), encode(code)):
                 raise RefusedError(Denial.BAD_VALUE, "this code exists by chance; make another", 409)
-            append_audit(txn, now, actor, "code.create", code.prefix, {"label": code.label, "uses": uses})
+            detail = {"label": code.label, "uses": uses, **({"contributes": contributes} if contributes else {})}
+            append_audit(txn, now, actor, "code.create", code.prefix, detail)
 
         await commit(self._store, make)
         return {**_row(code, now), "code": "-".join(groups)}
@@ -122,6 +126,37 @@ class Codes:
         right = await self._hasher.check(text, code.hash if code is not None else "")
         return code if right else None
 
+    async def take(self, code: Code, user: User) -> None:
+        """Somebody who is in already takes up an invitation to contribute. RefusedError 401 when it is used up."""
+        if user.id not in code.used_by:
+            await commit(self._store, lambda txn: self.spend(txn, code, user))
+
+    def invited(self, user_id: str) -> list[dict[str, Any]]:
+        """The invitations to contribute that this person may still use: {"id", "provider", "expires"}."""
+        now = self._clock()
+        with self._store.read() as txn:
+            codes = [decode_code(raw) for _, raw in txn.scan(CODES)]
+        return [
+            {"id": code.prefix, "provider": code.contributes, "expires": code.expires}
+            for code in codes
+            if code.contributes and user_id in code.used_by and user_id not in code.done
+            and (code.expires is None or code.expires > now)
+        ]  # fmt: skip
+
+    async def contributed(self, code_id: str, user_id: str) -> bool:
+        """An account came of an invitation: it is used up for this person. False when it was already."""
+
+        def note(txn: Txn) -> bool:
+            raw = txn.get(CODES, id_key(code_id))
+            code = decode_code(raw) if raw is not None else None
+            if code is None or user_id in code.done:
+                return False
+            code.done.append(user_id)
+            txn.put(CODES, id_key(code_id), encode(code))
+            return True
+
+        return await commit(self._store, note)
+
     def usable(self, code: Code) -> str | None:
         """Why a right code lets nobody new in, None when it does."""
         if code.uses_left == 0:
@@ -152,6 +187,8 @@ def _row(code: Code, now: float) -> dict[str, Any]:
         "expires": code.expires,
         "limits": code.limits,
         "used_by": code.used_by,
+        "contributes": code.contributes,
+        "done": code.done,
         "state": "used up" if code.uses_left == 0 else "expired" if expired else "open",
     }
 

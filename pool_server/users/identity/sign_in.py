@@ -120,6 +120,21 @@ class SignIn:
             attempt.passed()
             return await self._let_in(user.id, user.name, peer)
 
+    async def claim(self, principal: Principal, code: str, *, peer: str) -> None:
+        """Somebody who is in takes up an invitation to contribute an account. Raises RefusedError: 401 for a code that
+        is wrong, used up, expired or no such invitation, 429 throttled."""
+        user = self._directory.user(principal.user)
+        if user is None:
+            raise bad_value("only pool users can be invited")
+        async with self._throttle.attempt("friend", peer, names.skeleton(user.name)) as attempt:
+            grant = await self._grant(code, attempt, peer)
+            if not grant.contributes:
+                raise RefusedError(Denial.BAD_LOGIN, "this code invites nobody to contribute an account", 401)
+            attempt.passed()
+        if principal.user not in grant.used_by and (why := self._codes.usable(grant)) is not None:
+            raise RefusedError(Denial.BAD_LOGIN, why, 401)
+        await self._codes.take(grant, user)
+
     async def change_passphrase(
         self, principal: Principal, current: str, new: str, *, peer: str, cookie: str = ""
     ) -> SignedIn:

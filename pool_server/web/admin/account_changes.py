@@ -114,6 +114,7 @@ class AccountAdding(AccountChanges, abstract=True):
     """`POST`: an account is tried with one real request and its file written."""
 
     body_cap = LARGEST
+    untested = True  # whether `?test=0` is heard
 
     def read(self, asked: AddedAccount) -> NewAccount:
         """The account that was asked for, its credential judged as far as that goes without sending anything. Raises
@@ -149,7 +150,7 @@ class AccountAdding(AccountChanges, abstract=True):
     async def add(self, new: NewAccount, *, consent: bool) -> dict[str, Any]:
         """Try and write it; the audit log says who agreed to what."""
         module = provider_module(new.provider)
-        test = self.get_query_argument("test", "1") != "0"
+        test = not self.untested or self.get_query_argument("test", "1") != "0"
         try:
             cred = module.parse(new.data, f"{new.provider.value}:{new.name or 'new'}", now=self.ctx.clock())
             agreed = self._agreed(cred, consent)

@@ -24,6 +24,7 @@ NAVIGATION = (
     NavItem("/", "Home", Access.FRIEND),
     NavItem("/analytics", "Analytics", Access.FRIEND),
     NavItem("/requests", "Requests", Access.FRIEND),
+    NavItem("/contribute", "Your accounts", Access.FRIEND),
     NavItem("/accounts", "Accounts", Access.ADMIN),
     NavItem("/people", "People", Access.ADMIN),
     NavItem("/audit", "Audit", Access.ADMIN),
@@ -81,7 +82,7 @@ class PageHandler(BaseHandler, abstract=True):
         """A secret that is shown once, or an account's test, on a page of its own; else back to where the form was."""
         found = value if isinstance(value, dict) else {}
         if "key" in found or "code" in found or "result" in found:
-            secret = found.get("key") or found.get("code") or ""
+            secret = found.get("url") or found.get("key") or found.get("code") or ""
             self.page("done.html", title="Done", secret=secret, result=found.get("result"), back=self.back)
         else:
             super().form_done(value)
@@ -89,6 +90,8 @@ class PageHandler(BaseHandler, abstract=True):
     def shows(self, item: NavItem) -> bool:
         if self.ctx.local and item.path == "/people":
             return False  # nobody but this machine
+        if item.path == "/contribute" and (self.caller.principal is None or self.caller.principal.admin):
+            return False  # the operator's are on the accounts page
         return self.caller.rank >= item.rank
 
     def write_error_page(self, problem: ProblemError) -> None:

@@ -15,6 +15,7 @@ from pool_server.accounts import (
 )
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.providers import CredentialRejectedError, provider_module
+from pool_server.web.base.context import WebContext
 from pool_server.web.base.cross_site import JSON_OR_FORM, BodyKind
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -171,6 +172,35 @@ class OneSignIn(SignInHandler, access=Access.ADMIN):
         await self.ctx.accounts.sign_ins.cancel(record.id)
         await self.ctx.users.audit(self.actor, "sign_in.cancel", record.target, {"provider": record.provider.value})
         self.answer({"cancelled": ident})
+
+
+class OwnSignIns(SignInHandler, access=Access.FRIEND):
+    """`POST /api/sign-ins`: a friend's own account is signed in, anew on an invitation or again."""
+
+    async def post(self) -> None:
+        asked, user = self.body_as(BegunSignIn), self.principal.user
+        if self.principal.admin:
+            raise ProblemError(409, "not_a_user", "the operator signs accounts in on the accounts page")
+        if asked.proxy_url:
+            raise ProblemError(422, "rejected", "proxy_url is for the operator alone")
+        used = "" if asked.account else invitation(self.ctx, user, asked.provider.strip().lower())
+        record = await self.begin(asked, owner=user, invitation=used)
+        self.answer(row(self, record), 201)
+
+    def form_done(self, value: Any) -> None:
+        self.redirect(f"/sign-ins/{value['id']}", status=303)
+
+
+class OwnSignIn(OneSignIn, access=Access.FRIEND):
+    """`/api/sign-ins/ID`: as the operator's, for one's own."""
+
+
+def invitation(ctx: WebContext, user: str, provider: str) -> str:
+    """The invitation on which somebody may bring an account of this provider. ProblemError 403 where there is none."""
+    fit = [one["id"] for one in ctx.users.invited(user) if one["provider"] in ("any", provider)]
+    if not fit:
+        raise ProblemError(403, "not_invited", "ask the operator for an invitation to contribute an account")
+    return str(fit[0])
 
 
 class Contribute(PageHandler, access=Access.OPEN):

@@ -9,7 +9,7 @@ from pool_server.web.onboarding import snippets
 from pool_server.web.sign_ins.sign_in_api import SignInHandler, row
 
 
-class SignInPage(SignInHandler, access=Access.ADMIN):
+class SignInPage(SignInHandler, access=Access.FRIEND):
     def get(self, ident: str) -> None:
         record = self.found(ident)
         self.page(
@@ -20,5 +20,6 @@ class SignInPage(SignInHandler, access=Access.ADMIN):
             steps=labels.SIGN_IN_STEPS,
             install=snippets.INSTALL.get(record.provider.value, ""),
             notice=provider_module(record.provider).spec.notice,
-            act=f"/admin/sign-ins/{record.id}",
+            act=f"{'/admin' if self.principal.admin else '/api'}/sign-ins/{record.id}",
+            back="/accounts" if self.principal.admin else "/contribute",
         )

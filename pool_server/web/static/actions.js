@@ -97,7 +97,7 @@ function testWords(result) {
 
 function after(element, value) {
   const { showsKey, tells, done } = element.dataset;
-  if (showsKey) showKey(document.getElementById(showsKey), value.key ?? value.code);
+  if (showsKey) showKey(document.getElementById(showsKey), value.url ?? value.key ?? value.code);
   if (tells === "test") say(element, testWords(value.result), value.result.ok ? "good" : "bad");
   if (done) say(element, done, "good");
   if (element.dataset.refreshes) refreshParts(element.dataset.refreshes.split(" "));

@@ -1,0 +1,229 @@
+"""What a friend brings to the pool: invitations, and their own accounts added, changed, tried and withdrawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pool_server.accounts import NewAccount, RefreshError
+from pool_server.core.enums import AccountState, Provider
+from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
+from pool_server.web.admin.account_changes import (
+    REJECTED,
+    AccountAdding,
+    AccountChanges,
+    AddedAccount,
+    rejected,
+    words,
+)
+from pool_server.web.base import labels
+from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.page import PageHandler
+from pool_server.web.sign_ins import lines, public_address
+from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
+
+MOST_S = 90 * 86400.0
+_OPERATORS = ("disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
+_SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
+          "people", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
+
+
+class NewInvitation(msgspec.Struct, forbid_unknown_fields=True):
+    """`kind` "person" lets somebody in, "account" also lets them bring one account of `provider` ("" = any). `uses`
+    None = any number; `expires_in` seconds from now."""
+
+    kind: str = "person"
+    provider: str = ""
+    label: str = ""
+    uses: int | None = 1
+    expires_in: float | None = 7 * 86400.0
+    limits: dict[str, Any] = {}
+
+
+class ClaimedInvitation(msgspec.Struct, forbid_unknown_fields=True):
+    code: str
+
+
+class OwnOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """What a friend may change of their own account; null or "" takes it away."""
+
+    label: str | msgspec.UnsetType | None = msgspec.UNSET
+    models: list[str] | str | msgspec.UnsetType | None = msgspec.UNSET
+    reserve: float | msgspec.UnsetType | None = msgspec.UNSET
+    people: list[str] | str | msgspec.UnsetType | None = msgspec.UNSET
+    disabled: bool | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Invitations(PageHandler, access=Access.ADMIN):
+    """`GET /admin/invitations`; `POST` → `{"id","url","code"}`, shown once: the url opens the door with the code in."""
+
+    def get(self) -> None:
+        self.answer({"invitations": self.ctx.users.list_codes()})
+
+    async def post(self) -> None:
+        asked = self.body_as(NewInvitation)
+        if asked.kind not in ("person", "account"):
+            raise ProblemError(400, "bad_request", "kind must be person or account")
+        contributes = _invited_provider(asked.provider) if asked.kind == "account" else ""
+        seconds = asked.expires_in
+        if contributes and (seconds is None or not 0 < seconds <= MOST_S or asked.uses is None):
+            raise ProblemError(400, "bad_request", "an invitation to contribute has an end within 90 days, and uses")
+        made = await self.ctx.users.create_code(
+            actor=self.actor,
+            label=asked.label or ("an account" if contributes else ""),
+            uses=asked.uses,
+            expires=None if seconds is None else self.ctx.clock() + seconds,
+            limits=asked.limits,
+            contributes=contributes,
+        )
+        self.answer({"id": made["id"], "code": made["code"], "url": f"{reached_at(self)}/?code={made['code']}"}, 201)
+
+
+def _invited_provider(said: str) -> str:
+    said = said.strip().lower()
+    if said in ("", "any"):
+        return "any"
+    try:
+        return Provider(said).value
+    except ValueError:
+        raise ProblemError(422, "rejected", f"there is no vendor {said[:40]!r}") from None
+
+
+class Invitation(PageHandler, access=Access.FRIEND):
+    """`POST /api/invitations` `{"code"}`: a friend who is in already takes up an invitation to contribute."""
+
+    async def post(self) -> None:
+        asked = self.body_as(ClaimedInvitation)
+        await self.ctx.users.claim_invitation(self.principal, asked.code, peer=self.peer)
+        self.answer({"invitations": self.ctx.users.invited(self.principal.user)})
+
+
+class OwnChanges(AccountChanges, abstract=True):
+    """What the routes about a friend's own accounts have in common. Another's account answers like a missing one."""
+
+    def own(self, account: str) -> str:
+        accounts = self.ctx.accounts
+        if not accounts.knows(account) or accounts.owner(account) != self.principal.user:
+            raise ProblemError(404, "not_found", f"you have no account {account[:80]}")
+        return account
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One's own accounts, without anything of the pool's."""
+        accounts, user = self.ctx.accounts, self.principal.user
+        found = [one for one, owner in accounts.owned(tuple(Provider)) if owner == user]
+        return [{name: row[name] for name in _SHOWN} for one in found if (row := accounts.describe(one))]
+
+
+class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
+    """`GET /api/accounts`: one's own; `POST` brings one, on an invitation."""
+
+    untested = False
+
+    def get(self) -> None:
+        self.answer({"accounts": self.rows(), "invitations": self.ctx.users.invited(self.principal.user)})
+
+    async def post(self) -> None:
+        asked = self.body_as(AddedAccount)
+        if self.principal.admin:
+            raise ProblemError(409, "not_a_user", "the operator adds accounts on the accounts page")
+        try:
+            new = self.read(asked)
+        except CredentialRejectedError as error:
+            raise rejected(error) from None
+        used = invitation(self.ctx, self.principal.user, new.provider.value)
+        made = await self.add(await self._bounded(new), consent=asked.consent)
+        await self.ctx.users.contributed(used, self.principal.user)
+        self.answer(made, 201)
+
+    async def _bounded(self, new: NewAccount) -> NewAccount:
+        """A friend's account: theirs, without the operator's options, and not in the pool's own network."""
+        refused = [name for name in _OPERATORS if new.data.get(name)]
+        if refused:
+            raise ProblemError(422, "rejected", f"{refused[0]} is for the operator alone")
+        module = provider_module(new.provider)
+        try:
+            cred = module.parse(new.data, f"{new.provider.value}:new", now=self.ctx.clock())
+        except CredentialRejectedError as error:
+            raise rejected(error) from None
+        addresses = [cred.base_url] if cred.base_url else self._on_this_machine(new.provider, cred)
+        for address in addresses:
+            if why := await public_address.refusal(address):
+                raise ProblemError(422, "rejected", why)
+        return NewAccount(new.provider, {**new.data, "owner": self.principal.user}, new.name)
+
+    def _on_this_machine(self, provider: Provider, cred: Credential) -> list[str]:
+        """The addresses of a vendor that runs on the pool's own machine."""
+        settings = self.ctx.settings
+        if not SPECS[provider].preset or settings.upstreams.presets.get(provider.value):
+            return []
+        return [one for one in provider_module(provider).addresses(cred, settings) if one.startswith("http://")]
+
+    def form_done(self, value: Any) -> None:
+        self.redirect("/contribute", status=303)
+
+
+class OwnAccount(OwnChanges, access=Access.FRIEND):
+    """`PATCH /api/accounts/ID` one's own terms; `DELETE` withdraws it at once and deletes its credential."""
+
+    async def patch(self, account: str) -> None:
+        given = {
+            name: value
+            for name, value in msgspec.structs.asdict(self.body_as(OwnOptions)).items()
+            if value is not msgspec.UNSET
+        }
+        changes: dict[str, Any] = {name: value for name, value in given.items() if name in ("reserve", "disabled")}
+        if "label" in given:
+            changes["label"] = (given["label"] or "").strip() or None
+        if "models" in given:
+            changes["models"] = words(given["models"] or "") or None
+        if "people" in given:
+            changes["people"] = None if given["people"] is None else self.people(given["people"])
+        try:
+            self.ctx.accounts.change(self.own(account), changes)
+        except REJECTED as error:
+            raise rejected(error) from None
+        await self.ctx.users.audit(self.actor, "account.change", account, changes)
+        self.answer({"account": next(row for row in self.rows() if row["id"] == account)})
+
+    async def delete(self, account: str) -> None:
+        try:
+            await self.ctx.accounts.withdraw_account(self.own(account))
+        except OSError as error:
+            raise rejected(error) from None
+        await self.ctx.users.audit(self.actor, "account.withdraw", account)
+        self.answer({"withdrawn": account})
+
+
+class OwnTest(OwnChanges, access=Access.FRIEND):
+    """`POST /api/accounts/ID/test`: one minimal real request with one's own account."""
+
+    async def post(self, account: str) -> None:
+        try:
+            result = await self.ctx.accounts.test(self.own(account))
+        except RefreshError as failed:
+            raise ProblemError(502, "refresh_failed", f"the provider did not renew the sign-in: {failed}") from None
+        await self.ctx.users.audit(self.actor, "account.test", account)
+        self.answer({"result": result})
+
+
+class ContributePage(OwnChanges, access=Access.FRIEND):
+    """`GET /contribute`: a friend's own accounts, and what an invitation lets them bring."""
+
+    def get(self) -> None:
+        if self.principal.admin:
+            self.redirect("/accounts", status=303)
+            return
+        invited = self.ctx.users.invited(self.principal.user)
+        allowed = {one["provider"] for one in invited}
+        programs = [one for one in lines.PROGRAMS if allowed & {"any", one.value}]
+        self.page(
+            "contribute.html",
+            title="Your accounts",
+            rows=self.rows(),
+            invited=invited,
+            programs=[(one.value, labels.PROVIDERS[one], SPECS[one].consent) for one in programs],
+            keys=[(one.value, spec.label) for one, spec in SPECS.items() if allowed & {"any", one.value}],
+            pages=any(SPECS[one].page_sign_in for one in programs),
+            states={state.value: (labels.STATES[state], labels.TONES[state]) for state in AccountState},
+        )

@@ -1,0 +1,40 @@
+"""Whether an address that a friend gives is on the public internet: the pool's own machine and network are not theirs
+to ask."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+PATIENCE_S = 5.0
+_OWN = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet")
+
+
+async def refusal(url: str) -> str:
+    """Why a friend may not give this address, "" when they may. Its name is looked up: all it leads to must be
+    public."""
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    host = (parts.hostname or "").rstrip(".").lower()
+    if parts.scheme != "https" or not host:
+        return "an address must begin with https://"
+    if host == "localhost" or host.endswith(_OWN) or ("." not in host.strip("[]") and ":" not in host):
+        return "an address in the pool's own network is for the operator alone"
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        return "the name of that address cannot be looked up"
+    if not found or not all(_public(row[4][0]) for row in found):
+        return "an address in the pool's own network is for the operator alone"
+    return ""
+
+
+def _public(address: object) -> bool:
+    try:
+        parsed = ipaddress.ip_address(str(address).partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
+    return bool(mapped.is_global) and not mapped.is_multicast
