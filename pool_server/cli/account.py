@@ -13,6 +13,7 @@ import click
 from pool_server.accounts import create_file
 from pool_server.cli import reconcile
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
+from pool_server.cli.login import command as login
 from pool_server.cli.pool import open_pool
 from pool_server.core.enums import FaultKind, Provider
 from pool_server.providers import CredentialRejectedError, provider_module
@@ -66,6 +67,7 @@ def test(account: str, config: str | None, as_json: bool) -> int:
 
 
 command.add_command(reconcile.command)
+command.add_command(login.command)
 
 
 @command.command("enable", help="Let new requests go to a disabled account again.")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,13 +16,16 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from pool_server.accounts import Accounts
+from pool_server.accounts import Accounts, NameTakenError, NewAccount, SameAccountError
 from pool_server.app import run_file
 from pool_server.app.server import open_services
 from pool_server.cli.common import one_line
+from pool_server.core.enums import Provider
 from pool_server.core.settings import Settings
 from pool_server.gateway import Upstream
 from pool_server.ledger import Filters
+from pool_server.providers import CredentialRejectedError
+from pool_server.providers.keys.pasted import recognise
 from pool_server.storage import lock_folder
 
 TIMEOUT_S = 90.0
@@ -38,6 +42,10 @@ class Pool(Protocol):
         ...
 
     def act(self, account: str, action: str) -> dict[str, Any]: ...
+
+    def add(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Adds an account as `POST /admin/accounts` does: "provider", "name", "credential" (text) → its answer."""
+        ...
 
     def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
         """What an account was used for in a range of unix seconds, as `Sums.describe` tells it."""
@@ -105,6 +113,9 @@ class Running:
         result: dict[str, Any] = answer.get("result") or {}
         return result
 
+    def add(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/admin/accounts", body)
+
     def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
         if account not in {row["id"] for row in self.accounts()}:
             raise click.ClickException(UNKNOWN)
@@ -112,8 +123,9 @@ class Running:
         total: dict[str, Any] = self._call("GET", f"/api/usage/summary?{query}")["total"]
         return total
 
-    def _call(self, method: str, path: str) -> dict[str, Any]:
-        request = urllib.request.Request(self._url + path, method=method, data=b"{}" if method == "POST" else None)
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = json.dumps(body or {}).encode() if method == "POST" else None
+        request = urllib.request.Request(self._url + path, method=method, data=data)
         request.add_header("Content-Type", "application/json")
         request.add_header("Accept", "application/json")
         if self._password:
@@ -164,6 +176,20 @@ class Resting:
 
         result: dict[str, Any] = self._with_pool(work)
         return result
+
+    def add(self, body: dict[str, Any]) -> dict[str, Any]:
+        async def work(pool: Accounts) -> dict[str, Any]:
+            provider = Provider(body["provider"])
+            found = recognise(body["credential"], now=time.time())
+            if found.provider not in (provider, None):
+                raise CredentialRejectedError(f"this is no credential of {provider.value}")
+            try:
+                return await pool.add(NewAccount(provider, dict(found.data), body["name"]))
+            except (NameTakenError, SameAccountError) as taken:
+                raise click.ClickException(str(taken)) from None
+
+        made: dict[str, Any] = self._with_pool(work)
+        return made
 
     def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
         with one_line():
