@@ -15,8 +15,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-
 
 def raise_file_limit() -> int:
     """Allows as many open sockets as the system gives; returns the number."""
@@ -29,12 +27,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and the children it has waited for, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def exact_cpu(pid: int) -> float:

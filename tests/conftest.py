@@ -7,9 +7,11 @@ import os
 import socket
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from pool_server.core.loopback import is_loopback
 
@@ -29,12 +31,29 @@ def _stay_on_loopback(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_stay_on_loopback)
 
 
+# Processes that are started, killed and filled, wide fuzz, tens of MiB: what `scripts/test` leaves to `--all`.
+SLOW = frozenset({
+    "accounts/test_escrow.py", "accounts/test_files.py", "accounts/test_folder.py", "accounts/test_week.py",
+    "app/test_budgets.py", "cli/test_account.py", "cli/test_backup.py", "cli/test_doctor.py", "cli/test_user.py",
+    "demo/test_stage.py", "dialects/test_encoding.py", "dialects/translation/test_grammar.py",
+    "dialects/translation/test_parts.py", "dialects/translation/test_requests.py", "gateway/test_decoding.py",
+    "gateway/test_socket_wire.py", "ledger/test_disk_full.py", "ledger/test_kill.py", "ledger/test_under_way.py",
+    "storage/test_backup.py", "storage/test_short_file.py", "test_cycles.py", "test_data_folder.py", "test_restarts.py",
+    "test_sentinels.py", "test_server.py", "test_workers.py", "web/test_setup.py",
+})  # fmt: skip
+HERE = Path(__file__).parent
+
+settings.register_profile("fast", max_examples=20)  # of `scripts/test`; where a test names its own number, that holds
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The real CLIs and the browser have races of their own: each gets one second chance, and the closing line counts
-    those that took it."""
+    """The real CLIs have races of their own: each test of one gets a second chance, and the closing line counts those
+    that took it."""
     for item in items:
-        if item.get_closest_marker("clis") or item.get_closest_marker("browser"):
+        if item.get_closest_marker("clis"):
             item.add_marker(pytest.mark.flaky(reruns=1))
+        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def _reason(report: pytest.CollectReport | pytest.TestReport) -> str:

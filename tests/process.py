@@ -18,7 +18,7 @@ from typing import Any
 
 from pool_server.core.settings import Section, Settings
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0  # only a hang reaches it, also on a machine with twenty things to do
 
 
 def to_toml(settings: Settings) -> str:

@@ -252,4 +252,4 @@ def test_what_ends_is_freed_at_once(tmp_path: Path) -> None:
         assert not handlers & pages.keys()
         assert {act: names for act, names in left.items() if names} == {}
 
-    run(test, within_s=300)
+    run(test, within_s=900)

@@ -345,7 +345,7 @@ def test_a_new_login_put_in_during_a_refresh_stays(tmp_path: Path, heard: bool) 
         assert p.accounts.describe(ID)["label"] == "mine" and p.accounts.describe(ID)["unsaved"] is False
         assert p.again().credential(ID).secret == LAST
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_a_new_login_during_a_refresh_that_fails_is_not_made_to_wait(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def running(p: Pool, act: Callable[[Callable[[Callable[[], Any]], Any]], Any]) -
         await act(until)
         await p.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    asyncio.run(asyncio.wait_for(run(), 300))
 
 
 def test_what_could_not_be_read_is_looked_at_again_without_a_change(

@@ -116,6 +116,6 @@ def test_polls_go_on_in_the_background(tmp_path: Path) -> None:
         await asyncio.sleep(0.02)
         await pool.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert len(pool.line.sent) == 6
     assert all(row["next_poll"] > NOW + 800 for row in pool.accounts.describe_all())

@@ -244,7 +244,7 @@ def test_in_flight_is_summed_over_living_workers(tmp_path: Path) -> None:
         await pool.accounts.close()
         await other.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_files_are_watched(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_files_are_watched(tmp_path: Path) -> None:
             await asyncio.sleep(0.02)
         await pool.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_changes_and_sightings_are_told(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_cooling_accounts_are_refreshed_on_time_disabled_ones_not(tmp_path: Path
             await asyncio.sleep(0.002)
         await p.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert p.state("claude:a") == "exhausted" and len(p.line.sent) == 1
 
 
@@ -288,7 +288,7 @@ def test_timers_run_what_is_due_a_few_at_a_time() -> None:
         assert sorted(ran) == ["a", "again", "b", "c"] and most == 2
         assert timers.due("again") == NOW + 100 and timers.due("later") == NOW + 50
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_a_timed_task_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -304,7 +304,7 @@ def test_a_timed_task_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture
             await asyncio.sleep(0)
         await timers.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert "broken" in caplog.text
 
 
@@ -365,7 +365,7 @@ def test_the_lease_of_a_living_worker_keeps_the_others_waiting(tmp_path: Path) -
         p.clock.now += LEASE_S
         return (await waiting).secret
 
-    assert asyncio.run(asyncio.wait_for(run(), 10)) == NEW
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == NEW
     assert len(p.line.sent) == 1
 
 
@@ -396,7 +396,7 @@ def test_a_refresh_that_takes_long_sends_callers_to_another_account(
         assert p.accounts.select(ask()).account == "claude:a", "it is back with its new token"
         assert len(p.line.sent) == 1
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_a_refused_token_without_a_new_one_is_tried_again_after_a_while(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_wait_ends_in_a_fresh_look(tmp_path: Path) -> None:
         pool.accounts._waiting.wake()
         assert (await waiting).account == "claude:a"
 
-    asyncio.run(asyncio.wait_for(test(), 10))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_a_wait_does_not_ask_again_who_failed_and_rests_not(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_wait_does_not_ask_again_who_failed_and_rests_not(tmp_path: Path) -> N
         decision = await pool.accounts.wait_turn(tried, deadline=pool.clock.now + 2 * HOUR - 7000)
         assert decision.account is None
 
-    asyncio.run(asyncio.wait_for(test(), 10))
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "answer", "wait"]), st.floats(0.0, 3.0)), max_size=60))

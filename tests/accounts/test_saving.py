@@ -90,7 +90,7 @@ def test_the_background_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.005)
         await p.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert on_disk(p)[0] == NEW
     assert disk.tried == 4
 

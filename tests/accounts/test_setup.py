@@ -52,7 +52,7 @@ def test_the_background_sets_an_account_up_once(tmp_path: Path) -> None:
         await asyncio.sleep(0.02)
         await p.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert len(p.line.sent) == 1 and "loadCodeAssist" in p.line.sent[0].url
     data = json.loads((p.folder / "gemini_g.json").read_text())
     assert (data["extra"], data["project_id"]) == (1, "great-oak-7")
@@ -86,7 +86,7 @@ def test_a_request_joins_the_set_up_of_the_background(tmp_path: Path) -> None:
         await p.accounts.close()
         assert len(p.line.sent) == 1
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_a_client_that_leaves_stops_no_set_up(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_no_request_waits_longer_than_it_may(tmp_path: Path, monkeypatch: pytest
             await asyncio.sleep(0.002)
         await p.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_closing_ends_a_set_up_under_way(tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_closing_ends_a_set_up_under_way(tmp_path: Path) -> None:
         with pytest.raises(OnboardingError):
             await caller
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))

@@ -17,7 +17,6 @@ from pool_server.core.settings import UsagePolling
 from tests.accounts.kit import HOUR, NOW, Line, Pool, claude, token_answer
 
 OLD, NEW = "sk-ant-oat01-first", "sk-ant-oat01-second"
-SAME = "the same sign-in as claude_work.json"
 
 
 def pool(folder: Path, files: dict[str, Any], answer: HttpAnswer | None = None) -> Pool:
@@ -78,7 +77,7 @@ def test_one_token_is_presented_once(tmp_path: Path) -> None:
         await p.accounts.reload()
         await p.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 60))
     assert len(seen) == 1 and accounts(p) == ["claude:work"] and p.state("claude:work") == "ready"
 
 

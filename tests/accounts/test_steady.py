@@ -123,7 +123,7 @@ def test_the_background_writes_it_when_nobody_asks(broken: tuple[Pool, Disk]) ->
             await asyncio.sleep(0.01)
         await pool.accounts.close()
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_closing_writes_it_too(broken: tuple[Pool, Disk]) -> None:

@@ -145,14 +145,14 @@ def cost(view: SelectionIndex, rounds: int = 300) -> float:
     best = 1.0
     now = NOW
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(rounds):
             now += 0.01
             view.advance(now)
             account = view.accounts[select(ask(), view, now).account or ""]
             account.local += 1
             view.chosen(account)
-        best = min(best, (time.perf_counter() - began) / rounds)
+        best = min(best, (time.thread_time() - began) / rounds)
     return best
 
 

@@ -36,7 +36,7 @@ def run(test: Callable[[Gate, WaitQueue], object], gate: Gate | None = None) -> 
         await test(used, room)  # type: ignore[misc]
         room.close()
 
-    asyncio.run(asyncio.wait_for(inside(), 10))
+    asyncio.run(asyncio.wait_for(inside(), 60))
 
 
 async def queue(room: WaitQueue, gate: Gate, users: str, done: list[str]) -> list[asyncio.Task[None]]:
@@ -164,7 +164,7 @@ def test_a_short_rest_is_waited_for(tmp_path: Path) -> None:
         pool.accounts.fail("claude:a", quota(HOUR), SONNET, Operation.MESSAGES, "")
         assert (await pool.accounts.wait_turn(ask(), deadline=pool.clock() + 10)).account is None
 
-    asyncio.run(asyncio.wait_for(run_(), 10))
+    asyncio.run(asyncio.wait_for(run_(), 60))
 
 
 def test_closing_sends_everybody_home() -> None:

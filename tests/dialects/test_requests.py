@@ -200,11 +200,11 @@ def test_long_openings_differ_by_their_ends() -> None:
 
 
 def test_a_flood_of_reminders_is_read_once() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for mark in ("<system-reminder>", "<system-reminder></system-reminder>\n"):
         flood = {"role": "user", "content": mark * 100_000 + "hi"}
         assert opening([{"role": "system", "content": "s"}, flood])
-    assert time.perf_counter() - began < 5  # milliseconds in truth; a scanner that starts anew takes hours
+    assert time.thread_time() - began < 5  # milliseconds in truth; a scanner that starts anew takes hours
 
 
 def test_responses_and_gemini_open_too() -> None:

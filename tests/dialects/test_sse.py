@@ -99,7 +99,7 @@ def test_a_64_mib_event_costs_linear_time_and_bounded_memory(start: bytes) -> No
     scanner = Scanner(listener)
     chunk = b"x" * 65536
     scanner.feed(start)
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(1024):
         scanner.feed(chunk)
         assert len(scanner._buffer) <= EVENT_CAP + len(chunk)
@@ -107,7 +107,7 @@ def test_a_64_mib_event_costs_linear_time_and_bounded_memory(start: bytes) -> No
     assert listener.events == [b"data: end"]
     assert len(listener.heads) == 1
     # Copying 64 MiB takes about 20 ms; a scanner that re-reads its buffer takes minutes.
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_an_event_without_its_blank_line_is_read_at_the_end() -> None:

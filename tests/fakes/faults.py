@@ -82,14 +82,6 @@ def codex_rate_limit(text: str = "Please try again in 1.2s") -> Play:
     return _json(429, {"error": {"code": "rate_limit_exceeded", "message": f"Rate limit reached. {text}"}})
 
 
-def codex_at_capacity() -> Play:
-    return _json(429, {"error": {"type": "server_error", "message": "Selected model is at capacity"}})
-
-
-def codex_not_included() -> Play:
-    return _json(403, {"error": {"type": "usage_not_included", "message": "Your plan does not include Codex"}})
-
-
 def insufficient_quota(code: int = 429) -> Play:
     """OpenAI's and, with 403, Qwen's word for no credits or no quota left."""
     error = {
@@ -111,20 +103,6 @@ def encrypted_content() -> Play:
         "message": "The encrypted content could not be verified.",
     }
     return _json(400, {"error": error})
-
-
-def previous_response_not_found() -> Play:
-    error = {
-        "code": "previous_response_not_found",
-        "type": "invalid_request_error",
-        "param": "previous_response_id",
-        "message": "Previous response not found.",
-    }
-    return _json(404, {"error": error})
-
-
-def bad_request(message: str = "Unknown parameter: 'nonsense'.") -> Play:
-    return _json(400, {"error": {"type": "invalid_request_error", "message": message, "param": "nonsense"}})
 
 
 # ---------------------------------------------------------------- Anthropic
@@ -164,14 +142,6 @@ def claude_temporarily_limited() -> Play:
 
 def claude_overloaded() -> Play:
     return _anthropic(529, "overloaded_error", "Overloaded")
-
-
-def claude_revoked() -> Play:
-    return _anthropic(401, "authentication_error", "OAuth access token has been revoked")
-
-
-def claude_permission(message: str = "Your account does not have permission") -> Play:
-    return _anthropic(403, "permission_error", message)
 
 
 def claude_suspended() -> Play:
@@ -228,18 +198,9 @@ def gemini_text_delay(text: str = "Please retry in 12.3s") -> Play:
     return google(429, "RESOURCE_EXHAUSTED", f"Quota exceeded. {text}")
 
 
-def gemini_capacity() -> Play:
-    return google(503, "UNAVAILABLE", "No capacity available", [_info("MODEL_CAPACITY_EXHAUSTED")])
-
-
 def gemini_tos() -> Play:
     details = [_info("TOS_VIOLATION", appeal_url="https://example.com/appeal")]
     return google(403, "PERMISSION_DENIED", "This service has been disabled in this account", details)
-
-
-def gemini_validation() -> Play:
-    details = [_info("VALIDATION_REQUIRED", validation_link="https://example.com/verify")]
-    return google(403, "PERMISSION_DENIED", "Verify your account to continue", details)
 
 
 # ---------------------------------------------------------------- Qwen

@@ -36,7 +36,7 @@ class Gate:
         await self._opened.wait()
 
     async def reached(self) -> None:
-        await asyncio.wait_for(self._reached.wait(), 10)
+        await asyncio.wait_for(self._reached.wait(), 60)
 
     def wait_reached(self, timeout: float = 10.0) -> bool:
         return self._reached_thread.wait(timeout)

@@ -94,7 +94,7 @@ class FakeProviders(FakeUpstream):
         wanted = _GENERATING if surface is None else {surface}
         return [c for c in self.calls if c.surface in wanted and (account is None or c.account == account)]
 
-    async def settled(self, within_s: float = 5.0) -> None:
+    async def settled(self, within_s: float = 60.0) -> None:
         """Waits until no call is being answered any more: each is `done` or `gone`."""
         async with asyncio.timeout(within_s):
             while any(not (call.done or call.gone) for call in self.calls):

@@ -120,7 +120,7 @@ class Stack:
         return sorted(rows, key=lambda record: record.id)
 
 
-def run(test: Callable[[], Coroutine[Any, Any, None]], *, within_s: float = 30.0) -> None:
+def run(test: Callable[[], Coroutine[Any, Any, None]], *, within_s: float = 120.0) -> None:
     """Runs an async test body with a deadline that only a hang reaches."""
 
     async def bounded() -> None:

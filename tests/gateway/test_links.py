@@ -77,7 +77,7 @@ def test_a_turn_begun_anew_lets_go_of_the_one_before() -> None:
                 await asyncio.sleep(0.01)
             await upstream.close()
 
-    run(test, within_s=5)
+    run(test)
 
 
 def test_a_stream_that_breaks_off_closes_the_link() -> None:

@@ -111,7 +111,7 @@ def test_a_frame_of_64_mib_passes_both_ways(tmp_path: Path) -> None:
             (call,) = stack.fakes.made(surface=Surface.SOCKET)
             assert len(call.frames[0]["instructions"]) == len(text)
 
-    run(test, within_s=60.0)
+    run(test, within_s=300.0)
 
 
 def test_an_upstream_frame_over_the_limit_is_1009_for_the_client(
@@ -191,7 +191,7 @@ def test_a_client_that_leaves_before_the_switch_takes_the_upstream_along(
             await until(lambda: not stack.fakes.sockets)
             assert not stack.gateway.sockets
 
-    run(test, within_s=10)
+    run(test)
     assert [record.getMessage() for record in caplog.records if record.name.startswith(("tornado", "asyncio"))] == []
 
 

@@ -86,7 +86,7 @@ def test_the_ledger_holds_what_each_vendor_said(tmp_path: Path, dialect: Dialect
                     count += 2
                 assert count
 
-    run(test, within_s=60)
+    run(test)
 
 
 @pytest.mark.parametrize("dialect", list(CALLS))

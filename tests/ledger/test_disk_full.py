@@ -61,7 +61,7 @@ async def _record_until_full(folder: Path) -> None:
     assert book.total(NOW - 60, NOW + 60)["requests"] == count - 51  # reading still works
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert book._retry is not None
-    await asyncio.wait_for(book._retry, 20)
+    await asyncio.wait_for(book._retry, 60)
     assert book.healthy
     assert await book.record(exchange("last"))
     (folder / "count").write_text(str(count + 1))
@@ -99,7 +99,7 @@ def _promise_until_full(folder: Path) -> None:
         assert len(list((folder / "ledger").glob("journal-*"))) == 1, "it keeps what the store has not"
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert book._retry is not None
-        await asyncio.wait_for(book._retry, 20)
+        await asyncio.wait_for(book._retry, 60)
         assert await book.record(exchange("last"))
         (folder / "count").write_text(str(count + 2))
         await book.close()

@@ -198,7 +198,7 @@ def test_a_full_store_keeps_records_waiting_and_counting_resumes(
         assert book.waiting == 21
         store._engine._max_size = 1 << 30  # the operator made room
         assert book._retry is not None
-        await asyncio.wait_for(book._retry, 10)
+        await asyncio.wait_for(book._retry, 60)
         assert book.healthy
         assert await book.record(exchange("after"))
         assert book.total(NOW - HOUR, NOW + HOUR)["requests"] == fill + 1 + 20 + 1

@@ -90,9 +90,9 @@ def test_time_is_linear_in_the_length(piece: str) -> None:
         text = piece * (size // len(piece))
         best = 9.0
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.thread_time()  # of this thread alone, whatever else runs
             redact(text)
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, time.thread_time() - begun)
         return best
 
     small = max(seconds(20_000), 1e-4)

@@ -110,7 +110,7 @@ def test_a_crowd_is_taken_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(group_commit, "MAX_BATCH", 8)
 
     async def go() -> None:
-        await asyncio.wait_for(asyncio.gather(*(put(store, b"%03d" % i) for i in range(50))), 5)
+        await asyncio.wait_for(asyncio.gather(*(put(store, b"%03d" % i) for i in range(50))), 60)
 
     asyncio.run(go())
     assert len(keys(store)) == 50
@@ -121,7 +121,7 @@ def test_a_loop_that_ended_does_not_keep_others_waiting(store: Store) -> None:
     left_in_the_middle_of_a_turn(store, b"left")
 
     async def go() -> None:
-        await asyncio.wait_for(put(store, b"next"), 5)
+        await asyncio.wait_for(put(store, b"next"), 60)
 
     asyncio.run(go())
     assert keys(store) == [b"left", b"next"]
@@ -139,7 +139,7 @@ def test_closing_commits_what_a_loop_left_behind(tmp_path: Path) -> None:
 def test_loops_of_many_threads_share_one_committer(store: Store) -> None:
     async def ask(name: bytes) -> None:
         for i in range(100):
-            await asyncio.wait_for(put(store, b"%s-%d" % (name, i)), 10)
+            await asyncio.wait_for(put(store, b"%s-%d" % (name, i)), 60)
 
     threads = [threading.Thread(target=lambda n=n: asyncio.run(ask(n))) for n in (b"x", b"y", b"z")]
     for thread in threads:

@@ -97,7 +97,7 @@ def open_state(folder: Path) -> Store:
 
 
 def in_a_loop(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 class Writes:

@@ -341,7 +341,7 @@ OTHER_WORKER = """
         await users.start()
         assert isinstance(users.authenticate(sys.argv[2]), Principal)
         print("ready", flush=True)
-        await asyncio.wait_for(ended.wait(), 20)
+        await asyncio.wait_for(ended.wait(), 60)
         print(users.authenticate(sys.argv[2]).denial.value, flush=True)
         await users.close()
 

@@ -19,7 +19,7 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
-PATIENCE_S = 20
+PATIENCE_S = 60
 _REPLACED = "does not belong to the document"  # what Chromium says of an element in a page that is just leaving
 
 

@@ -109,10 +109,6 @@ def index_keys(rec: UsageRecord, key: bytes) -> list[bytes]:
     return keys
 
 
-def rollup_key(grain: bytes, dimension: bytes, bucket: int, names: str = "") -> bytes:
-    return grain + dimension + seconds_key(bucket) + names.encode()
-
-
 def seconds_key(at: float) -> bytes:
     return min(max(0, int(at)), _LAST_SECOND).to_bytes(4, "big")
 

@@ -23,7 +23,6 @@ T = TypeVar("T")
 
 ROUNDS = 10  # about 0.06 s of one core: two cores keep up with 30 people a second
 MAX_WAITING = 64  # checks queued at once; more are turned away, not piled up
-BUSY_S = 3.0
 MIN_LENGTH, MAX_LENGTH = 8, 256
 _NICE = 10  # threads that hash give way to the event loop
 

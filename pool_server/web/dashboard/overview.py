@@ -16,7 +16,6 @@ from pool_server.web.home import headroom
 
 RESETS = 6
 EXPIRES_SOON_S = 3 * DAY
-WEEK_S = 7 * DAY
 TRUST = {
     Confidence.NONE: "",
     Confidence.LOW: "rough estimate",
