@@ -173,7 +173,7 @@ def test_what_is_wrong_in_a_form_is_told_on_a_page(boss: Browser) -> None:
     [
         ({"_xsrf": "t", "_method": "PATCH", "name": "Bo"}, {"name": "Bo"}),
         ({"limits.tokens_day": "5", "limits.cost_day": "0.5"}, {"limits": {"tokens_day": 5, "cost_day": 0.5}}),
-        ({"limits.tokens_day": "", "label": "", "note": ""}, {"note": ""}),
+        ({"limits.tokens_day": "", "region": "", "note": ""}, {"note": ""}),
         ({"limits.tokens_day": "5", "none.limits.tokens_day": "1"}, {"limits": {"tokens_day": None}}),
         ({"limits.models": "a, b  c"}, {"limits": {"models": ["a", "b", "c"]}}),
     ],
