@@ -150,7 +150,7 @@ def _confidence(grown: float, quantum: float, passed: float, seconds: int) -> Co
 
 
 class WindowHeadroom(msgspec.Struct):
-    """One account's window as a part of its provider's room: percent left, next reset, length, weight."""
+    """One account's window as a part of its provider's headroom: percent left, next reset, length, weight."""
 
     left: float
     resets_at: float | None
@@ -159,30 +159,30 @@ class WindowHeadroom(msgspec.Struct):
     weight: float = 1.0  # what a percent is worth beside the others'
 
 
-def lasts_until(rooms: Sequence[WindowHeadroom], now: float) -> float | None:
+def lasts_until(windows: Sequence[WindowHeadroom], now: float) -> float | None:
     """When all accounts together run out at their present burn; None = not within HORIZON_S.
 
     What resets first is spent first, and each reset fills its window again."""
-    rooms = [msgspec.structs.replace(room) for room in rooms]
-    burn = sum(room.burn_per_h * room.weight for room in rooms) / _HOUR
+    windows = [msgspec.structs.replace(window) for window in windows]
+    burn = sum(window.burn_per_h * window.weight for window in windows) / _HOUR
     at = now
     while at < now + HORIZON_S:
-        resets = [room.resets_at for room in rooms if room.resets_at is not None and room.resets_at > at]
+        resets = [window.resets_at for window in windows if window.resets_at is not None and window.resets_at > at]
         until = min([*resets, now + HORIZON_S])
-        left = sum(room.left * room.weight for room in rooms)
+        left = sum(window.left * window.weight for window in windows)
         if burn * (until - at) >= left > 0 or (left <= 0 and burn > 0):
             return at + left / burn
-        _spend(rooms, burn * (until - at))
+        _spend(windows, burn * (until - at))
         at = until
-        for room in rooms:
-            if room.resets_at is not None and room.resets_at <= at:
-                room.left = 100.0
-                room.resets_at = at + room.seconds if room.seconds else None
+        for window in windows:
+            if window.resets_at is not None and window.resets_at <= at:
+                window.left = 100.0
+                window.resets_at = at + window.seconds if window.seconds else None
     return None
 
 
-def _spend(rooms: Sequence[WindowHeadroom], amount: float) -> None:
-    for room in sorted(rooms, key=lambda r: r.resets_at if r.resets_at is not None else float("inf")):
-        part = min(amount, room.left * room.weight)
-        room.left -= part / room.weight
+def _spend(windows: Sequence[WindowHeadroom], amount: float) -> None:
+    for window in sorted(windows, key=lambda r: r.resets_at if r.resets_at is not None else float("inf")):
+        part = min(amount, window.left * window.weight)
+        window.left -= part / window.weight
         amount -= part

@@ -1,4 +1,4 @@
-"""The days ahead: burn, time to empty, resets, room that will be lost; and what a percent and a plan are worth."""
+"""The days ahead: burn, time to empty, resets, headroom that will be lost; and what a percent and a plan are worth."""
 
 from __future__ import annotations
 
@@ -119,13 +119,13 @@ def _provider(kinds: Mapping[str, list[dict[str, Any]]], now: float) -> dict[str
     windows: list[dict[str, Any]] = []
     ends: list[float] = []
     for window, rows in sorted(kinds.items()):
-        rooms = _rooms(rows)
-        weight = sum(room.weight for room in rooms)
-        end = lasts_until(rooms, now)
+        headrooms = _headrooms(rows)
+        weight = sum(one.weight for one in headrooms)
+        end = lasts_until(headrooms, now)
         if end is not None:
             ends.append(end)
-        left = sum(room.left * room.weight for room in rooms) / weight
-        burn = sum(room.burn_per_h * room.weight for room in rooms) / weight
+        left = sum(one.left * one.weight for one in headrooms) / weight
+        burn = sum(one.burn_per_h * one.weight for one in headrooms) / weight
         windows.append({"window": window, "room_percent": left, "burn_per_h": burn, "lasts_until": end})
     order = list(Confidence)
     trust = [row["confidence"] for rows in kinds.values() for row in rows]
@@ -136,7 +136,7 @@ def _provider(kinds: Mapping[str, list[dict[str, Any]]], now: float) -> dict[str
     }
 
 
-def _rooms(rows: list[dict[str, Any]]) -> list[WindowHeadroom]:
+def _headrooms(rows: list[dict[str, Any]]) -> list[WindowHeadroom]:
     """Accounts weigh by what their percent is worth when that is known of all of them, else equally."""
     known = all(row["tokens_per_percent"] for row in rows)
     return [
