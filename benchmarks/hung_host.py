@@ -1,9 +1,9 @@
 """How long new conversations wait when the host of one of two vendors hangs, and how much of them it still gets.
 
 `python benchmarks/hung_host.py [--conversations 1000]`. Two accounts on different hosts serve the same model; the one
-that is preferred (lower `priority`) hangs: it accepts and says nothing, accepts no connection at all, or stops amid a
-run that began well. Each conversation is new (a session of its own), half of them stream; first one after the other,
-then 40 at once. The pool runs on one core, load and providers on the other.
+that is preferred (lower `priority`) hangs: it accepts and says nothing, accepts no connection at all, answers with
+headers alone, or stops amid a run that began well. Each conversation is new (a session of its own), half of them
+stream; first one after the other, then 40 at once. The pool runs on one core, load and providers on the other.
 """
 
 from __future__ import annotations
@@ -28,12 +28,20 @@ from benchmarks.proxy import PASSWORD, body, make_key
 
 GOAL_S = 2.0  # p99
 AT_ONCE = 40
+WAYS = {
+    "silent": "says nothing",
+    "closed": "takes no connection",
+    "headers": "sends headers alone",
+    "stops": "stops amid a run",
+}
 WELL = 200  # conversations before a host stops amid a run
+_HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _ANSWER = b'{"choices":[{"index":0,"message":{"content":"Hello."},"finish_reason":"stop"}]}'
 
 
 class Host:
-    """A host that hangs: `silent`, `closed` (a full backlog: no connection comes about) or `stops` when told to."""
+    """A host that hangs: `silent`, `closed` (a full backlog: no connection comes about), `headers` of an answer and no
+    more, or `stops` when told to."""
 
     def __init__(self, way: str) -> None:
         self.way = way
@@ -64,6 +72,8 @@ class Host:
                 await reader.readexactly(int(rest.split(b"\r\n", 1)[0]) if rest else 0)
                 if self.hangs:
                     self.asked += head.startswith(b"POST")
+                    if self.way == "headers" and head.startswith(b"POST"):
+                        writer.write(_HEADERS)
                     await reader.read()
                     break
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -145,11 +155,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="pool-benchmark-") as name,
         rig.process([sys.executable, script, str(well)], core=1, port=well, log=Path(name) / "upstream.log"),
     ):
-        for way, words in (
-            ("silent", "says nothing"),
-            ("closed", "takes no connection"),
-            ("stops", "stops amid a run"),
-        ):
+        for way, words in WAYS.items():
             rounds, asked = asyncio.run(run(way, well, args.conversations))
             for title, times in rounds.items():
                 p99 = rig.percentile(times, 0.99)

@@ -338,6 +338,10 @@ class Exchange:
         refusal = decoded_refusal(refusal, answer.fields, _REFUSAL_KEPT)
         return UpstreamRefusal(answer.status, answer.headers, answer.fields, refusal)
 
+    def look_after(self, account: str, since: float, give_up: Callable[[], None]) -> None:
+        """The account's answer has begun and said nothing since then: see whether its host lives, `give_up` if not."""
+        self.rooms.openings.look_after(account, since, self.another, give_up)
+
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
         """After a 401: the account's new credential, None when it cannot be refreshed or is not what was refused."""
         if await self.rooms.accounts.own_calls.valid(account, FaultKind.AUTH, failed.fingerprint):

@@ -32,6 +32,7 @@ from pool_server.gateway.answer import (
     Write,
 )
 from pool_server.gateway.attempts.kinds import answer_of
+from pool_server.gateway.attempts.openings import SILENT_S
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.recording import begun, record
 from pool_server.gateway.translation import NoAnswer
@@ -77,6 +78,7 @@ class Pipeline:
         self._kept: tuple[UpstreamRefusal, Fault, Shield] | None = None  # the last one that was not passed on
         self._shown = False  # the client has something of an account's answer
         self._source: UpstreamAnswer | None = None
+        self._patience_s = SILENT_S
         self._answer: RelayedAnswer | None = None
         self._ordinary: Callable[[Piece], bool] | None = None  # the answer's own; each event asks it
         self._behind: Awaitable[None] | None = None  # done when the client has read what `_at_once` wrote
@@ -237,6 +239,7 @@ class Pipeline:
     async def _ask(self) -> Fault | None:
         """One upstream request; None when the client has its answer."""
         x, transport = self._x, self._transport
+        self._patience_s = SILENT_S
         if x.translation is not None:
             x.translation.close()
         x.translation = await x.translated(self._credential, self._whole, sealed=not self._unsealed)
@@ -464,12 +467,26 @@ class Pipeline:
                 self._source.close()
             elif (held := answer.tick(now)) is not None:
                 self._release(held.pieces, answer)
+            elif not self._shown and timers.silent(now, self._patience_s):
+                self._look_after(self._source)
         if transport.closed or not (transport.framed or self._x.peek.stream):
             return
         due = timers.keep_alive_due(now) if transport.started else timers.headers_due(now)
         if due and (answer is None or answer.clean):
             transport.keep_alive()
             timers.wrote_at = now
+
+    def _look_after(self, source: UpstreamAnswer) -> None:
+        """An answer of headers alone is as good as none where its host is dead: another account may give one."""
+        since = self._timers.waiting_since
+        assert since is not None
+        self._patience_s *= 2
+
+        def give_up() -> None:
+            if self._source is source and not self._shown and self._timers.waiting_since == since:
+                source.close()
+
+        self._x.look_after(self._account, since, give_up)
 
 
 @contextmanager

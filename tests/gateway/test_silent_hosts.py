@@ -13,6 +13,7 @@ import pytest
 
 from pool_server.core.enums import Strategy
 from pool_server.core.settings import Choosing
+from pool_server.gateway import service
 from pool_server.gateway.attempts import openings
 from pool_server.gateway.attempts.openings import Opening, Openings, WayWatch
 from pool_server.gateway.upstream import UpstreamError
@@ -24,14 +25,16 @@ PATH = "/v1/chat/completions"
 
 
 @asynccontextmanager
-async def silent_host() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Accepts connections and never answers; also what it was asked."""
+async def silent_host(begins: bytes = b"") -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Accepts connections and never answers, or only `begins` to answer what is posted; also what it was asked."""
     asked: list[bytes] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while chunk := await reader.read(65536):
                 asked.append(chunk)
+                if chunk.startswith(b"POST"):
+                    writer.write(begins)
         except OSError:
             pass
         finally:
@@ -95,6 +98,72 @@ def test_without_another_account_the_request_waits_on(tmp_path: Path) -> None:
                 assert sum(chunk.startswith(b"POST") for chunk in asked) == 1
 
     run(test)
+
+
+BEGINNINGS = {
+    "stream": (True, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "comment": (
+        True,
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n:\n\n\r\n",
+    ),
+    "buffered": (False, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(("stream", "begins"), BEGINNINGS.values(), ids=BEGINNINGS)
+def test_an_answer_of_headers_alone_is_left_where_its_host_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, begins: bytes
+) -> None:
+    monkeypatch.setattr(service, "TICK_S", 0.05)
+
+    async def test() -> None:
+        async with silent_host(begins) as (url, asked):
+            far = key_account("openai:far", priority=1, base_url=url)
+            async with Stack(tmp_path, [far, key_account("openai:near", priority=2)], **BY_PRIORITY) as stack:
+                status, _ = await stack.post(PATH, chat(model="m", stream=stream))
+                assert status == 200
+                assert sum(chunk.startswith(b"POST") for chunk in asked) == 1
+                assert [call.account for call in stack.fakes.made()] == ["openai:near"]
+                assert (await stack.post(PATH, chat(model="m", text="next")))[0] == 200
+                assert sum(chunk.startswith(b"POST") for chunk in asked) == 1, "the host is set aside"
+                assert stack.accounts.describe("openai:far")["state"] == "ready"
+
+    run(test)
+
+
+def test_an_answer_of_headers_alone_may_come_where_its_host_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "TICK_S", 0.02)
+
+    async def test() -> None:
+        gate = Gate()
+        files = [key_account("openai:one", priority=1), key_account("openai:two", priority=2)]
+        async with Stack(tmp_path, files, **BY_PRIORITY) as stack:
+            stack.fakes.then("openai:one", plays.stall(gate, at=0))
+            asked = asyncio.create_task(stack.post(PATH, chat(model="m", stream=True)))
+            await gate.reached()
+            while not [call for call in stack.fakes.calls if call.method == "GET"]:
+                await asyncio.sleep(0.01)
+            gate.open()
+            assert (await asked)[0] == 200
+            assert [call.account for call in stack.fakes.made()] == ["openai:one"]
+
+    run(test)
+
+
+def test_an_answer_that_goes_on_while_its_host_is_looked_after_is_kept() -> None:
+    """The host's own call got no answer, the request did."""
+
+    async def test() -> None:
+        watch, left = Openings(FakeAccounts(alive=False)), []  # type: ignore[arg-type]
+        since = asyncio.get_running_loop().time()
+        assert await watch.watched("a1", soon(), lambda: "b", hedged=True) == "soon"
+        watch.look_after("a1", since, lambda: "b", lambda: left.append("a1"))
+        assert not left, "the host was heard since then"
+        await watch.close()
+
+    asyncio.run(test())
 
 
 class FakeHosts:

@@ -1,4 +1,5 @@
-"""Requests whose answer has not begun: who waits in vain, and is better served by another account.
+"""Requests whose answer has not begun, or has said nothing yet: who waits in vain, and is better served by another
+account.
 
 A request to a silent host is not left to wait for minutes. After most of a second without a sign of life a cheap call
 of the account's own is made to the same host: where that says nothing either, the host is dead and the request goes
@@ -35,9 +36,10 @@ Another = Callable[[], str | None]
 class Opening:
     """One request that waits for the beginning of its answer. `another` names an account that could serve instead, None
     when there is none. `hedged`: it may be given up on a host that lives, at `unusual_at`. `look_at`: when its host is
-    looked after (again). Times are the event loop's."""
+    looked after (again). `begun`: its answer has begun, and whoever reads it sees when to look again. `leave` gives it
+    up, None when it is over. Times are the event loop's."""
 
-    __slots__ = ("account", "another", "given_up", "hedged", "limit", "look_at", "since", "unusual_at", "way")
+    __slots__ = ("account", "another", "begun", "given_up", "hedged", "leave", "look_at", "since", "unusual_at", "way")
 
     def __init__(self, account: str, way: str, another: Another, hedged: bool, since: float) -> None:
         self.account = account
@@ -47,8 +49,8 @@ class Opening:
         self.since = since
         self.look_at = since + SILENT_S
         self.unusual_at = inf
-        self.given_up = False
-        self.limit: asyncio.Timeout | None = None
+        self.begun = self.given_up = False
+        self.leave: Callable[[], None] | None = None
 
 
 class WayWatch:
@@ -87,7 +89,8 @@ class Openings:
         if self._timer is None:
             self._timer = loop.call_later(TICK_S, self._tick)
         try:
-            async with asyncio.timeout(None) as waiting.limit:
+            async with asyncio.timeout(None) as limit:
+                waiting.leave = lambda: limit.reschedule(loop.time())
                 answer = await opening
         except TimeoutError:
             if not waiting.given_up:
@@ -97,11 +100,19 @@ class Openings:
             self._accounts.hosts.unreached(account)
             raise
         finally:
-            waiting.limit = None
+            waiting.leave = None
             self._young.pop(waiting, None)
             self._thinking.pop(waiting, None)
         self._heard(waiting, loop.time())
         return answer
+
+    def look_after(self, account: str, since: float, another: Another, give_up: Callable[[], None]) -> None:
+        """An answer has begun and said nothing since then (the loop's time): `give_up` is called where its host is
+        found dead and another account can serve."""
+        way = self._accounts.hosts.way(account)
+        waiting = Opening(account, way, another, False, since)
+        waiting.begun, waiting.leave = True, give_up
+        self._doubt(waiting, asyncio.get_running_loop().time())
 
     def _heard(self, waiting: Opening, now: float) -> None:
         self._accounts.hosts.reached(waiting.account)
@@ -147,8 +158,8 @@ class Openings:
             watch.check = asyncio.get_running_loop().create_task(self._check(waiting.account, watch))
 
     def _let_think(self, waiting: Opening, watch: WayWatch) -> None:
-        if waiting.limit is None:
-            return  # it is over
+        if waiting.leave is None or waiting.begun:
+            return
         now = asyncio.get_running_loop().time()
         waiting.look_at = waiting.since + max(ALIVE_S, 2 * (now - waiting.since))
         unusual = watch.unusual() if waiting.hedged else None
@@ -168,21 +179,21 @@ class Openings:
         else:
             self._accounts.hosts.unreached(account, dead=True)
         for waiting in suspects:
-            if alive or not self._leave(waiting):
+            if alive or not self._left(waiting):
                 self._let_think(waiting, watch)
 
-    def _leave(self, waiting: Opening) -> bool:
+    def _left(self, waiting: Opening) -> bool:
         """Give a request to a dead host up if an account behind another way is free."""
-        other = waiting.another() if waiting.limit is not None else None
+        other = waiting.another() if waiting.leave is not None else None
         if other is None or self._accounts.hosts.way(other) == waiting.way:
             return False
         self._give_up(waiting)
         return True
 
     def _give_up(self, waiting: Opening) -> None:
-        if waiting.limit is not None and not waiting.given_up:
+        if waiting.leave is not None and not waiting.given_up:
             waiting.given_up = True
-            waiting.limit.reschedule(asyncio.get_running_loop().time())
+            waiting.leave()
 
     async def close(self) -> None:
         """Stop looking."""
