@@ -29,7 +29,7 @@ from pool_server.core.models import UsageRecord, WindowObservation
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.web import WebContext
-from pool_server.web.assets.bundle import CHARTS, assets
+from pool_server.web.base.assets.bundle import CHARTS, assets
 from tests.web.pool import open_context
 from tests.web.site import LiveSite
 

@@ -10,11 +10,11 @@ from pool_server.accounts.administration.adding import (
 )
 from pool_server.accounts.credentials import back_off, refresh
 from pool_server.accounts.credentials.files import create as create_file
-from pool_server.accounts.credentials.onboarding import OnboardingError
 from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import ReloadReport
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
+from pool_server.accounts.onboarding import OnboardingError
 from pool_server.accounts.selection import affinity
 from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select

@@ -15,13 +15,13 @@ from watchfiles import awatch
 
 from pool_server.accounts.credentials import escrow, files, removal
 from pool_server.accounts.credentials.back_off import BackOff
-from pool_server.accounts.credentials.onboarding import Onboarding
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome, Send
 from pool_server.accounts.credentials.write_back import CredentialWriter
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.polling import LONGEST_S, Poller
 from pool_server.accounts.health.state import move
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
+from pool_server.accounts.onboarding import Onboarding
 from pool_server.accounts.registry import Registry
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.core.enums import AccountState

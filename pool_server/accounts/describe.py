@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import RETURNING
 from pool_server.accounts.selection.score import Candidate
 from pool_server.core.enums import AccountState, Provider, Refusal

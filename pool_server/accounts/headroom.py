@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from pool_server.accounts import describe
-from pool_server.accounts.account import Account
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.score import Candidate
 from pool_server.core.enums import Provider
 

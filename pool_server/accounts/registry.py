@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.credentials.doubles import doubles
 from pool_server.accounts.credentials.look import DOUBT_S, Item, Look
 from pool_server.accounts.credentials.scan import RejectedFile
@@ -17,6 +16,7 @@ from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.replication import Replication, StateChange
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.translated import serves_natively, upstream_kind

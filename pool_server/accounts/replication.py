@@ -15,9 +15,9 @@ from enum import Enum
 
 import msgspec
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.credentials.escrow import key_of
 from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.selection.account import Account
 from pool_server.providers import Credential
 from pool_server.storage import StoreError, Txn
 from pool_server.storage.write_behind import WriteBehind

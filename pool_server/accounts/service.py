@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts import describe, headroom
-from pool_server.accounts.account import Account
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
 from pool_server.accounts.credentials.escrow import Escrow
@@ -22,6 +21,7 @@ from pool_server.accounts.health.verifying import Verifier
 from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection import returns
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.hosts import Hosts

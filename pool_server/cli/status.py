@@ -10,8 +10,8 @@ import click
 from pool_server.cli.common import config_option, emit, json_option, settings, table
 from pool_server.cli.pool import Running, running
 from pool_server.core.enums import Provider
-from pool_server.web.base import format, labels
-from pool_server.web.home import headroom
+from pool_server.texts import format, labels
+from pool_server.web.base.shared import headroom
 
 EVERY_S = 2.0
 _HEADINGS = ("PROVIDER", "ACCOUNTS", "HEADROOM", "NEXT RESET", "IN FLIGHT")

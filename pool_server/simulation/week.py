@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.probing import resting
 from pool_server.accounts.health.state import AccountHealth, probe_begun
 from pool_server.accounts.health.transitions import StateActor
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary

@@ -9,13 +9,13 @@ from tornado.web import Application
 
 from pool_server.web import status
 from pool_server.web.admin import account_changes, accounts, admin_pages, people, system
-from pool_server.web.assets import static_files
 from pool_server.web.base import live
+from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import BaseHandler
 from pool_server.web.dashboard import dashboard_page, export, usage_api
-from pool_server.web.home import home_page, own_account, sign_in
-from pool_server.web.onboarding import setup_script
+from pool_server.web.home import home_page, own_account, setup_script, sign_in
+from pool_server.web.onboarding import snippets
 from pool_server.web.request_log import log_pages
 from pool_server.web.sign_ins import contributing, sign_in_api, sign_in_page
 
@@ -98,5 +98,9 @@ def rules(ctx: WebContext) -> list[Rule]:
 
 def application(ctx: WebContext) -> Application:
     """The pages as a Tornado application: compressed, quiet about itself, no access log of its own."""
-    settings: dict[str, Any] = {"compress_response": True, "log_function": lambda handler: None}
+    settings: dict[str, Any] = {
+        "compress_response": True,
+        "log_function": lambda handler: None,
+        "template_functions": {"first_account": snippets.first_account, "sign_in_again": snippets.sign_in_again},
+    }
     return Application(rules(ctx), **settings)

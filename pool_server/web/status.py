@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler
 from pool_server.web.base.page import PageHandler
-from pool_server.web.home import headroom
+from pool_server.web.base.shared import headroom
 
 
 class Healthz(BaseHandler, access=Access.OPEN):

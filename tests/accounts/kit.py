@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts import STATE_TABLES, Accounts, ReloadReport, SelectionRequest
-from pool_server.accounts.account import Account
 from pool_server.accounts.credentials.files import Options
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.core.enums import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth, Cooldown
 from pool_server.accounts.health.transitions import StateActor
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.score import IN_FLIGHT_WEIGHT, LATENCY_LIMIT, rate
 from pool_server.accounts.selection.select import NO_AFFINITY, Affinity, Decision, SelectionRequest, select

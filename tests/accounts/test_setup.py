@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts import OnboardingError
-from pool_server.accounts.credentials import onboarding
-from pool_server.accounts.credentials.onboarding import RETRY_S
+from pool_server.accounts import OnboardingError, onboarding
+from pool_server.accounts.onboarding import RETRY_S
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling

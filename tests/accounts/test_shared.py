@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pool_server.accounts import replication
-from pool_server.accounts.account import Account
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.replication import Replication, StateChange
+from pool_server.accounts.selection.account import Account
 from pool_server.storage import Store
 from pool_server.storage.write_behind import WriteBehind
 from tests.accounts.kit import Clock, entry

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health import learning
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import judge
 from pool_server.accounts.selection.index import SPARSE, SelectionIndex
 from pool_server.accounts.selection.select import select

@@ -11,7 +11,7 @@ import pool_server
 from pool_server.core.enums import CredentialKind, Operation, Provider
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, provider_module
-from pool_server.web.base import labels
+from pool_server.texts import labels
 from tests.providers.make import cred
 
 PACKAGE = Path(pool_server.__file__).parent

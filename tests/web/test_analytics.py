@@ -17,13 +17,13 @@ from pool_server.alerts import AlertRule, Incident
 from pool_server.alerts.incidents import remember
 from pool_server.core.enums import FaultKind, Outcome, Provider
 from pool_server.ledger import Filters
-from pool_server.web.assets.bundle import CHARTS, assets
-from pool_server.web.base import format
+from pool_server.texts import format
+from pool_server.web.base.assets.bundle import CHARTS, assets
 from pool_server.web.base.auth import Caller
-from pool_server.web.dashboard import banner, charts, names, tables
+from pool_server.web.base.shared import banner, headroom, names
+from pool_server.web.base.shared.query_params import UsageQuery
+from pool_server.web.dashboard import charts, tables
 from pool_server.web.dashboard import overview as first
-from pool_server.web.dashboard.query_params import UsageQuery
-from pool_server.web.home import headroom
 from tests.web import usage
 from tests.web.pool import exchange, seen
 from tests.web.site import Site

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pool_server.web import TABLE, Access, BaseHandler
-from pool_server.web.assets import paths
-from pool_server.web.assets.bundle import assets
+from pool_server.web.base.assets import paths
+from pool_server.web.base.assets.bundle import assets
 from pool_server.web.base.handler import SECURITY_HEADERS
 from tests.web.site import Site
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Provider
 from pool_server.core.settings import Limits
 from pool_server.users.models import SERVER
-from pool_server.web.home import limits
-from pool_server.web.home.headroom import ProviderRow
+from pool_server.web.base.shared import limits
+from pool_server.web.base.shared.headroom import ProviderRow
 from pool_server.web.home.standing import standing
 from tests.web.pool import CODE
 from tests.web.site import Site

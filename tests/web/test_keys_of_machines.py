@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selenium import webdriver
 
+from pool_server.web.home.setup_script import MOST_NAME, machine_name
 from pool_server.web.onboarding import scripts, snippets
-from pool_server.web.onboarding.setup_script import MOST_NAME, machine_name
 from tests.web import browser
 from tests.web.browser import find, text, wait
 from tests.web.pool import ADMIN

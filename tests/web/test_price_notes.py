@@ -11,7 +11,7 @@ import tomli
 from pool_server.core.enums import CostBasis
 from pool_server.core.models import Usage
 from pool_server.ledger import Prices
-from pool_server.web.dashboard import price_notes
+from pool_server.web.base.shared import price_notes
 from tests.web.pool import exchange
 from tests.web.site import Site
 

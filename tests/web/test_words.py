@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from pool_server.core import enums
 from pool_server.core.settings import HIDDEN, Limits
-from pool_server.web.assets.bundle import assets
-from pool_server.web.assets.paths import templates_folder
-from pool_server.web.base import format, html, labels
-from pool_server.web.dashboard import headline
-from pool_server.web.home import headroom, limits, own_requests
+from pool_server.texts import format, labels
+from pool_server.web.base import html
+from pool_server.web.base.assets.bundle import assets
+from pool_server.web.base.assets.paths import templates_folder
+from pool_server.web.base.shared import headline, headroom, limits, own_requests
 from tests.web.pool import exchange
 
 NOW = 1_790_000_000.0

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 from sortedcontainers import SortedList
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.score import Candidate, Key, rank, rate
 from pool_server.core.enums import AccountState, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 

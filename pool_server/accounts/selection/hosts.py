@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pool_server.accounts.account import Account
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.index import SelectionIndex
 
 FAILURES = 3  # in a row, with no answer in between

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health.learning import scope_key
 from pool_server.accounts.health.state import next_change, settle
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import CandidateQueue, Need, Placement, judge
 from pool_server.accounts.selection.score import Candidate, Key, rank
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal, Strategy

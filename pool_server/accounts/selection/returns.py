@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health.state import returning
+from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import RETURNING, judge
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.score import Candidate

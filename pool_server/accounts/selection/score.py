@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.account import Account
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.learning import trouble
 from pool_server.accounts.health.state import LOW_ROOM, AccountHealth
+from pool_server.accounts.selection.account import Account
 from pool_server.core.enums import AccountState, CredentialKind, Refusal, Strategy
 
 PACE_LIMIT = 4.0  # doublings (or halvings) of an even pace that still count

@@ -20,6 +20,7 @@ from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
 from pool_server.providers.codex import quota
 from pool_server.providers.codex.faults import of_codex
+from pool_server.providers.codex.serving import openai_serves
 from pool_server.providers.credential import (
     Credential,
     Fields,
@@ -32,7 +33,6 @@ from pool_server.providers.json_fields import as_object
 from pool_server.providers.keys import KeySpec
 from pool_server.providers.keys.operations import CHATGPT_BACKEND
 from pool_server.providers.oauth import lead_seconds, token_answer
-from pool_server.providers.openai.serving import openai_serves
 from pool_server.providers.requests import (
     bearer,
     join,

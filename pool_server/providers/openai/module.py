@@ -9,10 +9,10 @@ from pool_server.core.models import ClientCall, Fault, HttpRequest, UpstreamRequ
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
 from pool_server.providers.base import ProviderModule, ProviderSpec
+from pool_server.providers.codex.serving import openai_serves
 from pool_server.providers.credential import Credential, KeyAuth
 from pool_server.providers.keys import KeySpec
 from pool_server.providers.openai.faults import of_key
-from pool_server.providers.openai.serving import openai_serves
 from pool_server.providers.windows import rate_windows
 
 

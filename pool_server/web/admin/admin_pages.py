@@ -11,15 +11,15 @@ from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import Section, Settings
 from pool_server.core.settings_file import LoadedSettings
 from pool_server.core.settings_file import rows as setting_rows
+from pool_server.texts import format, labels
 from pool_server.users import RefusedError
 from pool_server.web.admin import accounts, people, score
-from pool_server.web.base import format, labels
 from pool_server.web.base.handler import Access
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
-from pool_server.web.dashboard import query_params as asking
-from pool_server.web.dashboard.query_params import DAY
-from pool_server.web.home import headroom, limits
+from pool_server.web.base.shared import headroom, limits
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.query_params import DAY
 
 SELF_TOLD = frozenset({"session.open", "session.end"})
 INLINE = 20  # accounts whose particulars are part of the page; of more they are fetched when a row is opened

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pool_server.web.base import format, labels
+from pool_server.texts import format, labels
 
 
 class Term(NamedTuple):

@@ -10,7 +10,7 @@ from datetime import tzinfo
 from tornado.escape import xhtml_escape
 
 from pool_server.core.settings import HIDDEN
-from pool_server.web.base import format
+from pool_server.texts import format
 
 
 def bar(used: float | None, *, pace: float | None = None, label: str, kind: str = "") -> str:

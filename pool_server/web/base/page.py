@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-from pool_server.web.assets.bundle import assets
-from pool_server.web.assets.paths import templates_folder
-from pool_server.web.base import format, html, labels
+from pool_server.texts import format, labels
+from pool_server.web.base import html
+from pool_server.web.base.assets.bundle import assets
+from pool_server.web.base.assets.paths import templates_folder
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
-from pool_server.web.dashboard import banner, query_params
-from pool_server.web.onboarding import snippets
+from pool_server.web.base.shared import banner, query_params
 
 
 class NavItem(NamedTuple):
@@ -60,8 +60,7 @@ class PageHandler(BaseHandler, abstract=True):
             "zone": format.zone(zone),
             "zone_name": zone.replace("_", " "),
             "asset": assets().url,
-            "first_account": snippets.first_account,
-            "sign_in_again": snippets.sign_in_again,
+            **self.settings["template_functions"],
             "theme": theme if theme in THEMES else "",
             "navigation": [item for item in NAVIGATION if self.shows(item)],
             "incidents": banner.lines(self.ctx, self.caller),

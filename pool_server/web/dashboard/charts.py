@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
-from pool_server.web.base import format
-from pool_server.web.dashboard.names import Names, colours
+from pool_server.texts import format
+from pool_server.web.base.shared.names import Names, colours
 
 Values = Sequence[float | None]
 LEAST_CUT = 0.25  # of a chart, empty at its beginning, is not drawn

@@ -10,17 +10,17 @@ from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
 from pool_server.ledger import Field, Ledger, Metric
+from pool_server.texts import labels
 from pool_server.users import FLOOR_COST
-from pool_server.web.base import labels
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.dashboard import banner, headline, price_notes, sums, tables
+from pool_server.web.base.shared import banner, headline, headroom, price_notes
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names, account
+from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 from pool_server.web.dashboard import charts as charts
 from pool_server.web.dashboard import overview as first
-from pool_server.web.dashboard import query_params as asking
-from pool_server.web.dashboard.names import Names, account
-from pool_server.web.dashboard.query_params import UsageQuery, Viewer
-from pool_server.web.home import headroom
+from pool_server.web.dashboard import sums, tables
 
 FILTERS = ("user", "provider", "model", "account")
 KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)

@@ -18,12 +18,12 @@ from tornado.iostream import StreamClosedError
 
 from pool_server.core.models import UsageRecord
 from pool_server.ledger import LogFilters, flat, tame
-from pool_server.web.base import format
+from pool_server.texts import format
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
-from pool_server.web.dashboard import query_params as asking
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names
+from pool_server.web.base.shared.query_params import UsageQuery
 from pool_server.web.dashboard import sums
-from pool_server.web.dashboard.names import Names
-from pool_server.web.dashboard.query_params import UsageQuery
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson; charset=utf-8"}
 

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
 from pool_server.ledger import Confidence, Filters, Ledger
-from pool_server.web.base import format, labels
-from pool_server.web.dashboard.names import account
-from pool_server.web.dashboard.query_params import DAY, HOUR, UsageQuery
-from pool_server.web.home import headroom
+from pool_server.texts import format, labels
+from pool_server.web.base.shared import headroom
+from pool_server.web.base.shared.names import account
+from pool_server.web.base.shared.query_params import DAY, HOUR, UsageQuery
 
 RESETS = 6
 EXPIRES_SOON_S = 3 * DAY

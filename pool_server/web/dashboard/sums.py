@@ -8,8 +8,8 @@ from typing import Any
 
 from pool_server.ledger import Field, Ledger, Metric, Step
 from pool_server.web.base.handler import ProblemError
-from pool_server.web.dashboard.names import OTHERS
-from pool_server.web.dashboard.query_params import UsageQuery, Viewer
+from pool_server.web.base.shared.names import OTHERS
+from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 
 ADDED = (
     "input", "cache_read", "cache_write", "output", "reasoning", "requests", "cost_usd", "total_tokens", "failures",

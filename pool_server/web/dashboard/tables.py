@@ -7,9 +7,9 @@ from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, FaultKind, Outcome
-from pool_server.web.base import format, labels
-from pool_server.web.dashboard.names import Names, account
-from pool_server.web.home import headroom
+from pool_server.texts import format, labels
+from pool_server.web.base.shared import headroom
+from pool_server.web.base.shared.names import Names, account
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 DAY_S = 86_400.0

@@ -12,9 +12,10 @@ from typing import Any, cast, get_args
 
 from pool_server.ledger import Field, Filters, Step
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
-from pool_server.web.dashboard import headline, sums
-from pool_server.web.dashboard import query_params as asking
-from pool_server.web.dashboard.names import Names
+from pool_server.web.base.shared import headline
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names
+from pool_server.web.dashboard import sums
 
 STEPS = ("minute", "hour", "day")
 

@@ -10,8 +10,8 @@ from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
-from pool_server.web.dashboard import headline
-from pool_server.web.home import headroom, limits, operator_home, own_requests, standing
+from pool_server.web.base.shared import headline, headroom, limits, own_requests
+from pool_server.web.home import operator_home, standing
 from pool_server.web.onboarding import snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one

@@ -6,11 +6,10 @@ import asyncio
 from typing import Any
 
 from pool_server.web.base.page import PageHandler
-from pool_server.web.dashboard import banner, headline
+from pool_server.web.base.shared import banner, headline, headroom
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names, account
 from pool_server.web.dashboard import overview as first
-from pool_server.web.dashboard import query_params as asking
-from pool_server.web.dashboard.names import Names, account
-from pool_server.web.home import headroom
 from pool_server.web.request_log import log_pages
 
 LATEST = 8

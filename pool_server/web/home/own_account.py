@@ -7,7 +7,7 @@ import msgspec
 from pool_server.users import Principal
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.home import own_requests
+from pool_server.web.base.shared import own_requests
 
 MOST = 100
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pool_server.web.base import format
-from pool_server.web.home.headroom import ProviderRow
-from pool_server.web.home.limits import LimitRow
+from pool_server.texts import format
+from pool_server.web.base.shared.headroom import ProviderRow
+from pool_server.web.base.shared.limits import LimitRow
 
 NEARLY = 80.0  # percent of a limit from which it is worth a word
 

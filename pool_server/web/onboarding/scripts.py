@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tornado.template import Loader
 
-from pool_server.web.assets.paths import templates_folder
+from pool_server.web.base.assets.paths import templates_folder
 from pool_server.web.onboarding import quoting, snippets
 
 

@@ -14,12 +14,12 @@ import msgspec
 from pool_server.core.enums import Outcome
 from pool_server.core.models import Attempt, UsageRecord
 from pool_server.ledger import LogFilters
-from pool_server.web.base import format, labels
+from pool_server.texts import format, labels
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.dashboard import query_params as asking
-from pool_server.web.dashboard.names import Names, account, provider
-from pool_server.web.home import own_requests
+from pool_server.web.base.shared import own_requests
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names, account, provider
 from pool_server.web.request_log import story
 
 PAGE = 50

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
 from pool_server.core.models import Attempt, Usage, UsageRecord
-from pool_server.web.base import format, labels
-from pool_server.web.dashboard.names import account
+from pool_server.texts import format, labels
+from pool_server.web.base.shared.names import account
 
 W = TypeVar("W", bound=str)
 

@@ -9,6 +9,7 @@ import msgspec
 from pool_server.accounts import NewAccount, RefreshError
 from pool_server.core.enums import AccountState, Provider
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
+from pool_server.texts import labels
 from pool_server.web.admin.account_changes import (
     REJECTED,
     AccountAdding,
@@ -17,7 +18,6 @@ from pool_server.web.admin.account_changes import (
     rejected,
     words,
 )
-from pool_server.web.base import labels
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.sign_ins import lines, public_address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pool_server.providers import provider_module
-from pool_server.web.base import labels
+from pool_server.texts import labels
 from pool_server.web.base.handler import Access
 from pool_server.web.onboarding import snippets
 from pool_server.web.sign_ins.sign_in_api import SignInHandler, row

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from pool_server.ledger import OLD_AFTER_DAYS, Prices
-from pool_server.web.base import format
+from pool_server.texts import format
 
 NAMED = 8  # models named; the rest is a number
 

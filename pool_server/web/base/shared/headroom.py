@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, Provider
-from pool_server.web.base import format, labels
+from pool_server.texts import format, labels
 from pool_server.web.base.context import WebContext
 
 

@@ -17,7 +17,7 @@ from pool_server.core.enums import (
     Source,
 )
 from pool_server.providers import SPECS
-from pool_server.web.base import format
+from pool_server.texts import format
 
 PROVIDERS = {provider: spec.label for provider, spec in SPECS.items()}
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from pool_server.core.settings import Limits
 from pool_server.ledger import Field, Filters
-from pool_server.web.base import format
+from pool_server.texts import format
 from pool_server.web.base.context import WebContext
-from pool_server.web.dashboard import price_notes
-from pool_server.web.dashboard.price_notes import PriceNotes
+from pool_server.web.base.shared import price_notes
+from pool_server.web.base.shared.price_notes import PriceNotes
 
 # (name, what it is called, whether it is dollars), in the order of the page.
 COUNTED = (

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, Provider
 from pool_server.ledger import Confidence
-from pool_server.web.base import format, labels
+from pool_server.texts import format, labels
 from pool_server.web.base.context import WebContext
 
 KEPT_S = 30.0

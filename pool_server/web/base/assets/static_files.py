@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pool_server.web.assets.bundle import assets
+from pool_server.web.base.assets.bundle import assets
 from pool_server.web.base.cross_site import BodyKind
 from pool_server.web.base.handler import Access, BaseHandler
 from pool_server.web.base.page import PageHandler

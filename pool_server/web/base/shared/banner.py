@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pool_server.alerts import AlertRule, Incident, open_incidents
 from pool_server.core.enums import Provider
-from pool_server.web.base import labels
+from pool_server.texts import labels
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.context import WebContext
-from pool_server.web.home.limits import COUNTED
+from pool_server.web.base.shared.limits import COUNTED
 
 FRIEND, ADMIN = 2, 3  # ranks, as `Access` has them
 SHOWN = 3

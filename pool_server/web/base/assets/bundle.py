@@ -11,7 +11,7 @@ import hashlib
 from functools import cache, cached_property
 from pathlib import Path
 
-from pool_server.web.assets.paths import chart_bundle, static_folder
+from pool_server.web.base.assets.paths import chart_bundle, static_folder
 
 TYPES = {
     ".css": "text/css; charset=utf-8",

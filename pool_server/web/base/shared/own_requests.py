@@ -6,7 +6,7 @@ from typing import Any
 
 from pool_server.core.enums import Outcome, Provider
 from pool_server.core.models import Usage, UsageRecord
-from pool_server.web.base import labels
+from pool_server.texts import labels
 
 FURTHER = (
     "cache_write_1h",

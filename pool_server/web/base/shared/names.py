@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.texts import labels
 from pool_server.users import RefusedError
-from pool_server.web.base import labels
 from pool_server.web.base.context import WebContext
-from pool_server.web.dashboard.query_params import Viewer
+from pool_server.web.base.shared.query_params import Viewer
 
 COLOURS = 8  # --line-0 … of the token sheet
 MOST_COLOURED = 10_000  # names whose colour is kept

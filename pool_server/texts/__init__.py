@@ -1,0 +1,1 @@
+"""What figures, times and the closed vocabularies are called for people."""
