@@ -9,6 +9,7 @@ from typing import Any
 Pair = tuple[str, str]
 
 HEAD_CAP = 128 << 10  # bytes of a first line and its headers
+TARGET_CAP = 8 << 10  # bytes of a request's target; RFC 9112 §3 asks for at least 8000
 MOST_FIELDS = 256  # header lines of a request
 BODILESS = frozenset({204, 304})  # whose answers have no body, whatever their headers say
 _USUAL_NAME = 64  # bytes; longer header names are nobody's and not worth remembering

@@ -21,7 +21,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from pool_server.http1.admission import ConnectionTable
 from pool_server.http1.flow import FlowControl
-from pool_server.http1.request import HEAD_CAP, MOST_FIELDS, Headers, Request
+from pool_server.http1.request import HEAD_CAP, MOST_FIELDS, TARGET_CAP, Headers, Request
 from pool_server.http1.response import ClientDisconnectedError, RequestHandler, Response
 from pool_server.http1.states import SERVER_NEXT, ServerEvent, ServerState
 
@@ -262,6 +262,9 @@ class ServerConnection(asyncio.Protocol):
         if parser is None or headers is None:
             return
         self._headers = None
+        if len(self._target) > TARGET_CAP:  # whoever routes it would take it apart
+            self._refuse(414)
+            return
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         host = headers.fields.get("host", "," if version == "1.1" else "")
         if version not in _VERSIONS or "," in host:

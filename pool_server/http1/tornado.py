@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BODY_CAP = 1 << 20  # bytes of a request's body before its handler has said how many it takes
 _COOKIES_CAP = 16 << 10  # bytes
+_MOST_FIELDS = 128  # header lines: a browser and two proxies send some fifty, and Tornado looks at each in turn
 _FRAMING = frozenset({"Content-Length", "Transfer-Encoding", "Connection"})
 
 
@@ -53,7 +54,8 @@ class TornadoRequestHandler:
         if self._done:
             return
         cookies = request.headers.get("Cookie", "")
-        if max(request.query.count("&"), cookies.count(";")) > MOST_FIELDS or len(cookies) > _COOKIES_CAP:
+        much = max(request.query.count("&"), cookies.count(";")) > MOST_FIELDS or len(cookies) > _COOKIES_CAP
+        if much or len(request.headers.pairs) > _MOST_FIELDS:
             self._end(431)  # Tornado would take each apart
             return
         headers = HTTPHeaders()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_server.http1 import ClientDisconnectedError, Response
-from pool_server.http1.request import HEAD_CAP
+from pool_server.http1.request import HEAD_CAP, TARGET_CAP
 from pool_server.http1.server_connection import BODY_S, CLOSING_S, HEAD_S, IDLE_S, STALLED_S
 from tests.http1.wire import GET, Echo, Mute, Wire, run
 
@@ -232,6 +232,8 @@ def test_whoever_gives_up_waiting_for_a_slow_client_leaves_the_others_waiting() 
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
         (b"GET /" + b"x" * HEAD_CAP + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * HEAD_CAP, 431),
+        (b"GET /" + b"x" * TARGET_CAP + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"POST /?" + b"x" * TARGET_CAP + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", 414),
     ],
 )
 def test_what_is_no_request_is_refused_and_ends_the_connection(wire: bytes, status: int) -> None:

@@ -20,6 +20,7 @@ from pool_server.providers import SPECS
 
 _FORCED = {f"/{provider.value}": provider for provider in Provider}
 
+_LONGEST = 2048  # characters of a path; ids of all vendors have a few hundred, and a longer one takes long to look at
 _PLACE = re.compile(r"\{(\w+)\}")
 # Words of the API itself are no ids: a base URL written one segment too long must not name an object. Nor is one what
 # its reader may take apart: an encoded slash, backslash, colon or NUL.
@@ -153,6 +154,8 @@ def match(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
     found = _FIXED.get((method, path))
     if found is not None:
         return found
+    if len(path) > _LONGEST:
+        return None
     forced, inner = _strip_prefix(path)
     family = SPECS[forced].family if forced is not None else _family(headers)
     if not climbs(inner):
