@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pool_server.accounts import describe, headroom
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
@@ -388,6 +390,7 @@ class Accounts:
         row["models"] = list(self._roster.vault.items[account_id].credential.models)
         people = self._roster.vault.items[account_id].options.people
         row["people"] = None if people is None else list(people)
+        row["terms"] = msgspec.structs.asdict(self._roster.vault.items[account_id].options.terms)
         row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id
         row["next_poll"] = self._keeper.polls.due(account_id)
@@ -435,7 +438,7 @@ class Accounts:
         if ask.forced is not None and ask.forced != account.id:
             return Refusal.NOT_FORCED
         cohort = self._view.cohort_of(account.id)
-        if cohort.people is not None and ask.user not in cohort.people:
+        if not self._view.shared(cohort, ask.user, self._clock()):
             return Refusal.NOT_SHARED
         return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect))
 

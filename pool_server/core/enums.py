@@ -255,6 +255,7 @@ class ChoiceReason(StrEnum):
 
     BEST = "best"
     PINNED = "pinned"
+    OWN = "own"  # an account of whoever asks, which comes before the pool's
     HARD_PIN = "hard_pin"
     FORCED = "forced"
     LOCKED = "locked"

@@ -96,6 +96,7 @@ REFUSALS = {
 
 CHOICES = {
     ChoiceReason.BEST: "had the most useful headroom",
+    ChoiceReason.OWN: "belongs to whoever asked",
     ChoiceReason.PINNED: "the conversation was already there",
     ChoiceReason.HARD_PIN: "only this account knows the conversation",
     ChoiceReason.FORCED: "was asked for by name",

@@ -218,3 +218,17 @@ def test_a_line_delivers_into_the_friends_name(pool: Running) -> None:
 @pytest.mark.parametrize("address", ["https://8.8.8.8/v1", "https://[2001:4860:4860::8888]/v1"])
 def test_a_public_address_is_nothing_to_refuse(pool: Running, address: str) -> None:
     assert pool.call(public_address.refusal(address)) == ""
+
+
+def test_terms_are_the_owners(pool: Running) -> None:
+    ada = session(pool, "Ada", invited(pool))
+    body = {"provider": "mistral", "api_key": pool.fakes.accounts["mistral:key"].access, "name": "k"}
+    pool.ask("POST", "/api/accounts", body, **ada)
+    one = "/api/accounts/mistral:k"
+    status, said = pool.ask("PATCH", one, {"terms": {"until": "2027-01-31"}}, **ada)
+    assert status == 200 and said["account"]["terms"] == {"own_first": True, "until": 1801353600.0}
+    said = pool.ask("PATCH", one, {"terms": {"own_first": False}}, **ada)[1]
+    assert said["account"]["terms"] == {"own_first": False, "until": 1801353600.0}, "what is not given stays"
+    for terms in ({"until": "soon"}, {"colour": 1}, "x"):
+        assert pool.ask("PATCH", one, {"terms": terms}, **ada)[0] in (400, 422)
+    assert pool.row("mistral:k")["terms"]["own_first"] is False

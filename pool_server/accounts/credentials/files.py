@@ -23,6 +23,7 @@ import msgspec
 
 from pool_server.accounts.credentials.scan import CredentialFile, because
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
+from pool_server.providers.times import moment
 
 MAX_BYTES = 1 << 20
 TEMPORARY = ".pool-tmp"
@@ -34,6 +35,14 @@ class UnreadFileError(CredentialRejectedError):
 
 class BrokenFileError(CredentialRejectedError):
     """A file that is not JSON: damaged, or somebody is still writing it."""
+
+
+class SharingTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an account's owner gives. `own_first`: the owner's own requests go there first; `until`: when the pool's
+    part ends (unix seconds; the owner goes on), None = it does not."""
+
+    own_first: bool = True
+    until: float | None = None
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -49,6 +58,7 @@ class Options(msgspec.Struct, frozen=True):
     owner: str = ""
     reserve: float = 0.0
     people: tuple[str, ...] | None = None
+    terms: SharingTerms = SharingTerms()
 
 
 def read(path: Path) -> tuple[dict[str, Any], str]:
@@ -111,6 +121,8 @@ def options(data: dict[str, Any]) -> Options:
     _number(picked, "priority", whole=True, low=-1_000_000, high=1_000_000)
     _number(picked, "weight", low=0.01, high=1000)
     _number(picked, "reserve", low=0, high=1)
+    if "terms" in picked:
+        picked["terms"] = _terms(picked["terms"])
     people = picked.get("people")
     if people is not None:
         if not isinstance(people, list) or not all(isinstance(one, str) and one for one in people):
@@ -121,6 +133,21 @@ def options(data: dict[str, Any]) -> Options:
         raise CredentialRejectedError("proxy_url must be an http:// or https:// address")
     picked["proxy_url"] = proxy or None
     return Options(**picked)
+
+
+def _terms(said: object) -> SharingTerms:
+    if not isinstance(said, dict):
+        raise CredentialRejectedError("terms must be an object")
+    given = {name: value for name, value in said.items() if value is not None}
+    if given.get("until"):
+        until = moment(given["until"])
+        if until is None:
+            raise CredentialRejectedError("terms.until must be a moment: RFC 3339, or unix seconds")
+        given["until"] = until
+    try:
+        return msgspec.convert(given, SharingTerms)
+    except msgspec.ValidationError as wrong:
+        raise CredentialRejectedError(f"terms: {str(wrong).splitlines()[0]}") from None
 
 
 def _number(picked: dict[str, Any], name: str, *, low: float, high: float, whole: bool = False) -> None:

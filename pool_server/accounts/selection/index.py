@@ -33,9 +33,13 @@ Family = Callable[[Provider, str], str]
 
 class Cohort:
     """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte; `guessed`: see
-    `Credential`; `people`: who may use them, see `Account`."""
+    `Credential`; `people`: who may use them, see `Account`; after `until` (unix seconds) they serve their `owner`
+    alone."""
 
-    __slots__ = ("fits", "guessed", "lanes", "latency", "members", "people", "provider", "scoped", "translated")
+    __slots__ = (
+        "fits", "guessed", "lanes", "latency", "members", "owner", "people", "provider", "scoped", "translated",
+        "until",
+    )  # fmt: skip
 
     def __init__(
         self, provider: Provider, guessed: tuple[Dialect, ...] = (), people: frozenset[str] | None = None
@@ -43,6 +47,8 @@ class Cohort:
         self.provider = provider
         self.guessed = guessed
         self.people = people
+        self.until: float | None = None
+        self.owner = ""
         self.members: dict[str, Account] = {}
         self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
@@ -98,6 +104,8 @@ class SelectionIndex:
         self._family = family
         self._cohorts: dict[tuple[object, ...], Cohort] = {}
         self._home: dict[str, Cohort] = {}
+        self.owned: dict[str, dict[str, Account]] = {}  # user → their accounts that serve them first
+        self._owner: dict[str, str] = {}
         self._scopes: dict[str, set[str]] = {}
         self._dirty: dict[str, Account] = {}
         self._timers: list[tuple[float, str]] = []
@@ -115,13 +123,19 @@ class SelectionIndex:
             self._ring.append(account_id)
         account.turn = max(account.turn, self._turn)
         self.accounts[account_id] = account
-        key = (account.provider, account.people, *account.credential.traits)
+        terms = account.options.terms
+        ends = (terms.until, account.owner) if terms.until is not None else ()
+        key = (account.provider, account.people, ends, *account.credential.traits)
         cohort = self._cohorts.get(key)
         if cohort is None:
             cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people)
+            cohort.until, cohort.owner = terms.until, account.owner
             self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
         cohort.members[account_id] = account
+        if account.owner and terms.own_first:
+            self.owned.setdefault(account.owner, {})[account_id] = account
+            self._owner[account_id] = account.owner
         self._home[account_id] = cohort
         self._dirty[account_id] = account
 
@@ -261,12 +275,23 @@ class SelectionIndex:
             self._asked = [*self._asked[1 - ASKED_KEPT :], (providers, found)]
         return found
 
+    def shared(self, cohort: Cohort, user: str, now: float) -> bool:
+        """Whether this user may use these accounts now."""
+        if cohort.people is not None and user not in cohort.people:
+            return False
+        return cohort.until is None or now < cohort.until or (bool(user) and user == cohort.owner)
+
     def cohort_of(self, account_id: str) -> Cohort:
         """Raises KeyError for an unknown account."""
         return self._home[account_id]
 
     def _leave(self, account_id: str) -> None:
         cohort = self._home.pop(account_id)
+        owner = self._owner.pop(account_id, "")
+        if owner:
+            del self.owned[owner][account_id]
+            if not self.owned[owner]:
+                del self.owned[owner]
         del cohort.members[account_id]
         for lane in cohort.lanes.values():
             lane.drop(account_id)

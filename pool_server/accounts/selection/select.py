@@ -141,7 +141,8 @@ class _Choice:
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
         for cohort in view.cohorts(ask.providers):
-            if cohort.people is not None and ask.user not in cohort.people and ask.forced is None:
+            bounded = cohort.people is not None or cohort.until is not None
+            if bounded and ask.forced is None and not view.shared(cohort, ask.user, now):
                 _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
                 continue
             unfit = view.unfit(cohort, self.need)
@@ -181,6 +182,8 @@ class _Choice:
         pinned = self.held.pinned
         if pinned is not None and self._eligible(pinned) and not self._unreachable(pinned):
             return self._won(pinned, ChoiceReason.PINNED)
+        if ask.user in self.view.owned and (own := self._own()) is not None:
+            return self._won(own, ChoiceReason.BORROWED if self._borrows(pinned) else ChoiceReason.OWN)
         if not ask.exclude and pinned is None and (probe := self._probe()) is not None:
             return self._won(probe, ChoiceReason.PROBE)
         best = self._best()
@@ -257,6 +260,16 @@ class _Choice:
                     least = head if least is None or head < least else least
         return None if least is None else str(least[-1])
 
+    def _own(self) -> str | None:
+        """The best account of whoever asks, while one of theirs has headroom."""
+        least: Key | None = None
+        for account_id in self.view.owned[self.ask.user]:
+            card = self._card(account_id) if account_id not in self.ask.exclude else None
+            if card is not None and card.candidate.tier < DRAINING and self._open(card):
+                key = self.view.rank(card.account, card.candidate)
+                least = key if least is None or key < least else least
+        return None if least is None else str(least[-1])
+
     def _head(self, order: SortedList[Key], stand: Shortlist) -> Key | None:
         """The least key of an account that was not tried yet and is not judged apart."""
         exclude, apart = self.ask.exclude, stand.apart
@@ -322,7 +335,7 @@ class _Choice:
         cohort = self.view.cohort_of(account_id)
         if cohort.provider not in self.ask.providers:
             return Refusal.PROVIDER
-        if cohort.people is not None and self.ask.user not in cohort.people:
+        if not self.view.shared(cohort, self.ask.user, self.now):
             return Refusal.NOT_SHARED
         return self.view.unfit(cohort, self.need) or Refusal.PROVIDER
 

@@ -64,6 +64,7 @@ class ChangedOptions(msgspec.Struct, forbid_unknown_fields=True):
     reserve: float | UnsetType | None = UNSET
     people: list[str] | str | UnsetType | None = UNSET
     disabled: bool | UnsetType | None = UNSET
+    terms: dict[str, Any] | UnsetType | None = UNSET
 
 
 class AccountChanges(PageHandler, abstract=True):

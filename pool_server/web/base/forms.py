@@ -23,7 +23,7 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
             continue
         group, _, limit = name.partition(".")
         if limit:
-            body.setdefault(group, {})[limit] = _limit(limit, value)
+            body.setdefault(group, {})[limit] = _term(value) if group == "terms" else _limit(limit, value)
         else:
             body[name] = value
     for name in fields:
@@ -31,6 +31,10 @@ def nested(fields: Mapping[str, str]) -> dict[str, Any]:
             group, _, limit = name.removeprefix("none.").partition(".")
             body.setdefault(group, {})[limit] = None
     return body
+
+
+def _term(value: str) -> str | bool:
+    return {"true": True, "false": False}.get(value, value)
 
 
 def _limit(name: str, value: str) -> int | float | list[str]:

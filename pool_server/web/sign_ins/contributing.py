@@ -26,7 +26,7 @@ from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
 MOST_S = 90 * 86400.0
 _OPERATORS = ("disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
 _SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
-          "people", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
+          "people", "reserve", "terms", "disabled", "expires_at", "in_flight")  # fmt: skip
 
 
 class NewInvitation(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,6 +53,7 @@ class OwnOptions(msgspec.Struct, forbid_unknown_fields=True):
     reserve: float | msgspec.UnsetType | None = msgspec.UNSET
     people: list[str] | str | msgspec.UnsetType | None = msgspec.UNSET
     disabled: bool | msgspec.UnsetType | None = msgspec.UNSET
+    terms: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Invitations(PageHandler, access=Access.ADMIN):
@@ -172,7 +173,9 @@ class OwnAccount(OwnChanges, access=Access.FRIEND):
             for name, value in msgspec.structs.asdict(self.body_as(OwnOptions)).items()
             if value is not msgspec.UNSET
         }
-        changes: dict[str, Any] = {name: value for name, value in given.items() if name in ("reserve", "disabled")}
+        changes: dict[str, Any] = {
+            name: value for name, value in given.items() if name in ("reserve", "disabled", "terms")
+        }
         if "label" in given:
             changes["label"] = (given["label"] or "").strip() or None
         if "models" in given:
