@@ -66,7 +66,7 @@ def admission(users: Users, tokens: list[str]) -> Iterator[tuple[str, float]]:
     made: list[Reservation] = []
 
     def reserve() -> None:
-        taken = users.reserve(known, provider="codex", model="gpt-5", tokens=20_000, cost=0.1, room=50.0)
+        taken = users.reserve(known, provider="codex", model="gpt-5", tokens=20_000, cost=0.1, headroom=50.0)
         assert isinstance(taken, Reservation)
         made.append(taken)
 

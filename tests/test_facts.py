@@ -61,7 +61,7 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
         gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
         assert gather().budgets == ()
         principal = rooms.users.authenticate(made["key"])
-        held = rooms.users.reserve(principal, provider="claude", model="m", tokens=850, cost=None, room=None)  # type: ignore[arg-type]
+        held = rooms.users.reserve(principal, provider="claude", model="m", tokens=850, cost=None, headroom=None)  # type: ignore[arg-type]
         rooms.users.settle(held, Usage(input=850, known=True), None)  # type: ignore[arg-type]
         near = (Budget("Ann", "tokens_month", 0.85),)
         assert gather().budgets == near

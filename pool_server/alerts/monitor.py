@@ -30,7 +30,7 @@ _CLIENTS = (Outcome.DENIED, Outcome.REQUEST_FAULT, Outcome.REVOKED)
 
 
 class AlertMonitor:
-    """Runs the rules in one process of the server. `gather` brings the facts that other rooms know."""
+    """Runs the rules in one process of the server. `gather` brings the facts of accounts, users and app."""
 
     def __init__(
         self, ledger: Ledger, send: Send, gather: Callable[[], AlertFacts], *, clock: Callable[[], float]
@@ -73,7 +73,7 @@ class AlertMonitor:
         return events
 
     def _facts(self, others: AlertFacts, now: float) -> AlertFacts:
-        """The facts of other rooms and those the ledger knows itself."""
+        """The gathered facts and those of the ledger."""
         ledger = self._ledger
         outcomes = ledger.total(now - ERROR_WINDOW_S, now).outcomes
         return msgspec.structs.replace(

@@ -1,7 +1,7 @@
-"""When somebody should be told: pure rules over facts, each incident told once and its end once.
+"""Alert rules: pure functions over facts. Each incident is reported when it begins and when it ends.
 
-A rule that no longer holds ends its incident only after CALM_S, so that a value around its limit does not chatter.
-Facts that were not gathered (None) leave open incidents as they are.
+A rule that no longer holds ends its incident only after CALM_S: a value that crosses its limit back and forth is one
+incident. Facts that were not gathered (None) leave open incidents as they are.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _MIB = 1 << 20
 
 
 class AlertRule(StrEnum):
-    """What can be wrong."""
+    """The conditions that are watched."""
 
-    BUDGET = "budget"  # a user has used so much of a limit
+    BUDGET = "budget"  # a user has used a configured share of a limit
     NEEDS_LOGIN = "needs_login"  # an account's owner must sign in
     SUSPENDED = "suspended"  # a provider stopped an account
-    ROOM = "room"  # a provider's room ends soon
+    HEADROOM = "room"  # a provider runs out soon; the value is what webhooks carry
     ERROR_RATE = "error_rate"
     DISK = "disk"
     DATA_FOLDER = "data_folder"  # it was removed or replaced under the server
-    LEDGER = "ledger"  # usage records wait in memory
+    LEDGER = "ledger"  # usage records are kept in memory only
     POOL_FOLDER = "pool_folder"  # credential files that are known cannot be read, or a folder of them was emptied
 
 
@@ -44,11 +44,11 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 class AlertFacts(msgspec.Struct, frozen=True):
-    """What the rules look at; None = not known this time.
+    """What the rules are evaluated on; None = not known this time.
 
     `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors
-    and requests are of the last while, without those the clients caused. `pool_folder` maps a file or folder to what is
-    wrong with it, `data_folder` says what is wrong with the data folder ("": nothing).
+    and requests are those of the last minutes, without those clients caused. `pool_folder` maps a file or folder to
+    what is wrong with it, `data_folder` says what is wrong with the data folder ("": nothing).
     """
 
     budgets: tuple[Budget, ...] | None = None
@@ -78,7 +78,7 @@ class Incident(msgspec.Struct):
 
 
 class AlertEvent(msgspec.Struct, frozen=True):
-    """One thing to tell: an incident that began (`over` False) or ended."""
+    """An incident that began (`over` False) or ended."""
 
     incident: Incident
     over: bool
@@ -97,7 +97,7 @@ class AlertEvent(msgspec.Struct, frozen=True):
 def step(
     open_now: Mapping[str, Incident], facts: AlertFacts, settings: Alerts, now: float
 ) -> tuple[dict[str, Incident], list[AlertEvent]]:
-    """The incidents after looking at `facts`, and what is to be told."""
+    """The incidents after looking at `facts`, and the events to report."""
     wrong = {incident.key: incident for incident in _wrong(facts, settings, now)}
     looked = _looked_at(facts)
     after: dict[str, Incident] = {}
@@ -124,10 +124,10 @@ def step(
 
 
 def _looked_at(facts: AlertFacts) -> set[AlertRule]:
-    """The rules of which the facts allow to say that they do not hold."""
+    """The rules whose facts are known, so that their incidents may end."""
     seen = {
         AlertRule.BUDGET: facts.budgets, AlertRule.NEEDS_LOGIN: facts.accounts, AlertRule.SUSPENDED: facts.accounts,
-        AlertRule.ROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
+        AlertRule.HEADROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
         AlertRule.LEDGER: facts.ledger_healthy, AlertRule.POOL_FOLDER: facts.pool_folder,
         AlertRule.DATA_FOLDER: facts.data_folder,
     }  # fmt: skip
@@ -144,7 +144,7 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
     for provider, end in (facts.lasts_until or {}).items():
         if end is not None and end - now < settings.room_hours * _HOUR:
             hours = max(0.0, end - now) / _HOUR
-            yield Incident(AlertRule.ROOM, provider, f"{provider} runs out in {hours:.1f} h at the present burn", now)
+            yield Incident(AlertRule.HEADROOM, provider, f"{provider} runs out in {hours:.1f} h at this pace", now)
     if facts.errors is not None and facts.requests is not None and facts.requests >= LEAST_REQUESTS:
         percent = 100 * facts.errors / facts.requests
         if percent >= settings.error_rate_percent:
@@ -152,9 +152,9 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
     if facts.disk_free is not None and facts.disk_free < settings.disk_free_mb * _MIB:
         yield Incident(AlertRule.DISK, "data", f"only {facts.disk_free // _MIB} MiB are free for the data folder", now)
     if facts.ledger_healthy is False:
-        yield Incident(AlertRule.LEDGER, "ledger", "usage records wait in memory: the store cannot be written", now)
+        yield Incident(AlertRule.LEDGER, "ledger", "usage records are kept in memory: the store cannot be written", now)
     if facts.data_folder:
-        text = f"{facts.data_folder}: nothing is recorded any more, the server ends"
+        text = f"{facts.data_folder}: nothing is recorded any more, the server stops"
         yield Incident(AlertRule.DATA_FOLDER, "data", text, now)
     for name, wrong in (facts.pool_folder or {}).items():
         yield Incident(AlertRule.POOL_FOLDER, name, f"{name} {wrong}", now)

@@ -1,1 +1,1 @@
-"""The process: settings read, rooms built and wired, signals, workers, listening sockets."""
+"""The process: settings read, services built and wired, signals, workers, listening sockets."""

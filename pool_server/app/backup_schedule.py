@@ -1,4 +1,4 @@
-"""Backups taken by the clock, the oldest making room for the newest."""
+"""Backups taken by the clock, the oldest removed for the newest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BackupSchedule:
             self._tasks.start()
 
     async def close(self) -> None:
-        """End the schedule; a copy under way is finished first."""
+        """End the schedule; a running copy is finished first."""
         await self._tasks.close()
 
     def run(self) -> Path | None:

@@ -22,12 +22,10 @@ _EACH = 2  # descriptors an exchange needs: its client's connection and its upst
 
 _open = Gauge("pool_connections", "Client connections open", multiprocess_mode="livesum")
 _most = Gauge("pool_connections_limit", "Client connections that may be open", multiprocess_mode="livesum")
-_ended = Counter(
-    "pool_connections_ended_total", "Client connections turned away or ended by the server", ["what", "why"]
-)
+_ended = Counter("pool_connections_ended_total", "Client connections refused or ended by the server", ["what", "why"])
 
 _REASONS = {
-    TooMany.TOTAL: (503, "Service Unavailable", "This pool has no room for another connection; try again in a moment."),
+    TooMany.TOTAL: (503, "Service Unavailable", "This pool cannot take another connection now; try again in a moment."),
     TooMany.ADDRESS: (429, "Too Many Requests", "There are too many connections from your address; close some."),
     TooMany.DESCRIPTORS: (503, "Service Unavailable", "This pool is out of descriptors; try again in a moment."),
 }
@@ -72,7 +70,7 @@ def connection_table(settings: Callable[[], Settings]) -> ConnectionTable[Server
 
     limits = connection_limits(settings(), descriptor_limit())
     if limits.total < settings().budgets.connections:
-        log.info("%d descriptors: room for %d client connections", descriptor_limit(), limits.total)
+        log.info("%d descriptors: %d client connections at most", descriptor_limit(), limits.total)
     table: ConnectionTable[ServerConnection] = ConnectionTable(limits, group=network, exempt=exempt)
     _open.set_function(lambda: len(table))
     _most.set_function(lambda: table.limits.total)
@@ -80,7 +78,7 @@ def connection_table(settings: Callable[[], Settings]) -> ConnectionTable[Server
 
 
 def told(what: str, why: str) -> None:
-    """Counts a connection that was turned away or ended; see `HttpServer`."""
+    """Counts a connection that was refused or ended; see `HttpServer`."""
     _ended.labels(what, why).inc()
 
 

@@ -1,4 +1,4 @@
-"""Builds every room once and wires them: start, reload, drain. Knows nothing of what flows through."""
+"""Builds every service once and wires them: start, reload, drain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIXED = ("listen_addr", "workers", "pool_dir", "data_dir", "ledger", "prices", "
 
 
 class CoreServices(NamedTuple):
-    """The rooms under the data plane and the pages, on the two stores of a data folder."""
+    """The services under the data plane and the pages, on the two stores of a data folder."""
 
     accounts: Accounts
     users: Users
@@ -105,7 +105,7 @@ def open_durable(folder: Path) -> Store:
 
 
 class Server:
-    """One worker: all rooms in one process. `leader` is the worker that does what must happen once."""
+    """One worker: all services in one process. `leader` is the worker that does what must happen once."""
 
     def __init__(
         self,
@@ -144,11 +144,11 @@ class Server:
 
     async def _build(self) -> None:
         settings, upstream = self.settings, Upstream()
-        rooms = open_services(settings, upstream.send, leader=self.leader)
-        self._stack.callback(rooms.close_stores)
-        self.accounts, self.users, self.ledger = rooms.accounts, rooms.users, rooms.ledger
+        services = open_services(settings, upstream.send, leader=self.leader)
+        self._stack.callback(services.close_stores)
+        self.accounts, self.users, self.ledger = services.accounts, services.users, services.ledger
         self._send = upstream.send
-        stores = {LEDGER: rooms.durable, STATE: rooms.state}
+        stores = {LEDGER: services.durable, STATE: services.state}
         self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
         copies = [Path(settings.backup.folder)] if settings.backup.folder else []
         self._upkeep = Upkeep(

@@ -36,7 +36,7 @@ def shared_metrics(workers: int) -> Iterator[None]:
 
 
 def _in_memory() -> Path | None:
-    """A file system in memory, where there is one with room. The files are mapped: on a disk that is full the kernel
+    """A file system in memory, where there is one with free space. The files are mapped: on a full disk the kernel
     kills whoever touches a new page of one."""
     try:
         if os.access(_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:

@@ -20,12 +20,12 @@ from pool_server.providers import CredentialRejectedError, provider_module
 
 _STEPS = {
     FaultKind.AUTH: "sign in again with its own client, or write a new key, and replace the file",
-    FaultKind.PAYMENT: "add credit where the key was made, or wait for its budget to begin anew",
+    FaultKind.PAYMENT: "add credit where the key was made, or wait until its budget resets",
     FaultKind.SUSPENDED: "the provider stopped the account: only its owner can have that undone",
     FaultKind.NEEDS_USER: "its owner has to sign in at the provider and confirm what it asks for",
-    FaultKind.QUOTA: "nothing: it is used again when its window begins anew",
+    FaultKind.QUOTA: "nothing: it is used again when its window resets",
     FaultKind.RATE: "nothing: try again in a minute",
-    FaultKind.NETWORK: "check base_url and proxy_url in its file, and the way from this machine to that host",
+    FaultKind.NETWORK: "check base_url and proxy_url in its file, and the route from this machine to that host",
     FaultKind.CHALLENGE: "the host sends a bot check to this machine's address: give the account a proxy_url",
 }
 

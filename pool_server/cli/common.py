@@ -49,7 +49,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Turns the rooms' errors into a command's."""
+    """Turns the package's errors into a command's."""
     try:
         yield
     except ConfigError as error:

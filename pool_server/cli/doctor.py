@@ -137,7 +137,7 @@ def look_at_port(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_data(settings: Settings) -> Iterator[Finding]:
-    """The data folder, its stores, the room on its disk."""
+    """The data folder, its stores, the free space on its disk."""
     folder = Path(settings.data_dir)
     if not (folder / "ledger").exists():
         yield Finding("store", OK, f"{folder}/ is filled at the first start")
@@ -153,7 +153,7 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
     free_mb = shutil.disk_usage(folder).free >> 20
     if free_mb < settings.alerts.disk_free_mb:
         message = f"only {free_mb} MiB are free on its disk"
-        yield Finding("store", WARNING, message, "make room, or use cannot be recorded")
+        yield Finding("store", WARNING, message, "free some space, or usage cannot be recorded")
     else:
         yield Finding("store", OK, f"{folder}/ opens, {free_mb} MiB free")
     secret = folder / "jwt_secret"

@@ -205,15 +205,15 @@ class Resting:
     def _with_pool(self, work: Callable[[Accounts], Awaitable[Any]]) -> Any:
         async def opened() -> Any:
             upstream = Upstream()
-            rooms = open_services(self._settings, upstream.send)
+            services = open_services(self._settings, upstream.send)
             try:
-                rooms.accounts.load()
-                return await work(rooms.accounts)
+                services.accounts.load()
+                return await work(services.accounts)
             except KeyError:
                 raise click.ClickException(UNKNOWN) from None
             finally:
                 await upstream.close()
-                rooms.close_stores()
+                services.close_stores()
 
         with one_line():
             return asyncio.run(opened())

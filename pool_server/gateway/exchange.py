@@ -185,7 +185,7 @@ class Exchange:
             model=self.peek.model,
             tokens=sum(map(sum, expected.values())),
             cost=sum(known) if known else None,
-            room=room,
+            headroom=room,
         )
         if isinstance(answer, Denied):
             return final_error.denied(answer)

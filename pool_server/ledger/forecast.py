@@ -1,6 +1,6 @@
 """How fast a quota window burns and when it will be empty. Pure: sightings and a clock in, numbers out.
 
-Rates are percent of the window an hour. The present burn is measured over the last tenth of a window (half an hour
+Rates are percent of the window an hour. The present pace is measured over the last tenth of a window (half an hour
 of a 5-hour one, 17 hours of a week); what will go unused at the reset, over the whole of it, nights included.
 """
 
@@ -115,7 +115,7 @@ def _same_window(before: Sighting, after: Sighting, last: Sighting) -> bool:
 
 
 def _recent(points: Sequence[tuple[float, float]], now: float, seconds: int) -> tuple[float, float]:
-    """Where the present burn is measured from: the percent a while ago, between two sightings if need be."""
+    """Where the present pace is measured from: the percent a while ago, between two sightings if need be."""
     since = now - min(max(seconds * RECENT_SHARE, MIN_RECENT_S), MAX_RECENT_S)
     if points[0][0] >= since or len(points) == 1:
         return points[0]
@@ -160,7 +160,7 @@ class WindowHeadroom(msgspec.Struct):
 
 
 def lasts_until(windows: Sequence[WindowHeadroom], now: float) -> float | None:
-    """When all accounts together run out at their present burn; None = not within HORIZON_S.
+    """When all accounts together run out at their present pace; None = not within HORIZON_S.
 
     What resets first is spent first, and each reset fills its window again."""
     windows = [msgspec.structs.replace(window) for window in windows]

@@ -1,4 +1,4 @@
-"""What the room keeps and hands out: people, keys, codes, sessions, tickets, callers, refusals.
+"""What users consist of: people, keys, codes, sessions, tickets, callers, refusals.
 
 Times are unix seconds (float). Records are msgpack arrays in the store: fields are only ever added at the end,
 with a default. No record holds a secret: passphrases and codes are bcrypt hashes, keys are named by their
@@ -49,7 +49,7 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """Why a caller is not let in, or not further. `retry_at` says when it frees again, None when it does not.
+    """Why a caller is refused. `retry_at` says when it frees again, None when it does not.
 
     `status` is 401, 403, 429 or 503; `message` is a plain sentence for people.
     """

@@ -1,4 +1,4 @@
-"""The room's front: who is let in, how far, and everything people, keys and codes need.
+"""Users as the rest of the server sees them: authentication, admission, people, keys and codes.
 
 One object a worker. Start-up reads nothing but the end of the change log, whatever the number of people.
 """
@@ -63,7 +63,7 @@ SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleare
 TURN_S = 0.5  # how often somebody who waits for their turn looks again
 
 EndListener = Callable[[str | None, str | None], None]
-Room = float | None | Callable[[], float | None]
+Headroom = float | None | Callable[[], float | None]
 
 _LOCAL = Principal(LOCAL_USER, "you", admin=True, local=True)
 _GONE = Denied(Denial.REVOKED_KEY, "this user is no longer part of the pool", 401)
@@ -72,7 +72,7 @@ _BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: wh
 
 
 class Users:
-    """People of the pool, as the rooms above use them."""
+    """People of the pool: who they are and what they may use."""
 
     def __init__(
         self,
@@ -216,17 +216,17 @@ class Users:
         model: str,
         tokens: int,
         cost: float | None,
-        room: Room = None,
+        headroom: Headroom = None,
     ) -> Reservation | Denied:
-        """Takes room under the user's limits for one request, or says which limit is in the way.
+        """Reserves an amount under the user's limits for one request, or says which limit is in the way.
 
         `tokens` is an honest estimate of all tokens of the exchange, `cost` of its price in US dollars (None = not
-        known), `room` the provider's room left in percent (None = not known) or what tells it; `provider` and
+        known), `headroom` the provider's headroom in percent (None = not known) or what tells it; `provider` and
         `model` are "" when not known. A reservation must be ended by `settle` or `release`.
         """
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
-        view = self._view(principal, provider, model, room)
+        view = self._view(principal, provider, model, headroom)
         if isinstance(view, Denied):
             return view
         return self._book.reserve(view.id, provider, view.limits, tokens, cost)
@@ -248,13 +248,13 @@ class Users:
             return _STORE
         return None if denied is None or self._passes_soon(denied) else denied
 
-    def _view(self, principal: Principal, provider: str, model: str, room: Room) -> UserFacts | Denied:
+    def _view(self, principal: Principal, provider: str, model: str, headroom: Headroom) -> UserFacts | Denied:
         """The user behind a caller, or what is in the way other than their counters."""
         try:
             view = self._directory.view(principal.user)
             if view is None or not view.active:
                 return _GONE
-            left = room() if callable(room) else room
+            left = headroom() if callable(headroom) else headroom
             return _forbidden(view, provider, model) or self._unfair(view, provider, left) or view
         except StoreError as exc:
             log.warning("limits could not be read: %s", exc)
@@ -268,7 +268,7 @@ class Users:
         model: str,
         tokens: int,
         cost: float | None,
-        room: Room = None,
+        headroom: Headroom = None,
     ) -> Reservation | Denied:
         """`reserve`, waiting up to `fair_share.wait_s` seconds for a turn.
 
@@ -279,7 +279,7 @@ class Users:
             return Reservation(principal.user, provider, counted=False)
         deadline = 0.0
         while True:
-            view = self._view(principal, provider, model, room)
+            view = self._view(principal, provider, model, headroom)
             answer = view if isinstance(view, Denied) else await self._reserved(view, provider, tokens, cost)
             if not isinstance(answer, Denied) or not self._passes_soon(answer):
                 return answer
@@ -459,11 +459,11 @@ class Users:
         self._freed.set()
         self._freed = asyncio.Event()
 
-    def _unfair(self, view: UserFacts, provider: str, room: float | None) -> Denied | None:
-        if not self._shares.short(room):
+    def _unfair(self, view: UserFacts, provider: str, headroom: float | None) -> Denied | None:
+        if not self._shares.short(headroom):
             return None
         self._book.write_turn()  # what has just ended is recent use
-        until = self._shares.waits_until(provider, view.id, room, self._clock())
+        until = self._shares.waits_until(provider, view.id, headroom, self._clock())
         if until is None:
             return None
         message = f"the pool is short of {provider} and you have had more than your share lately; others go first"

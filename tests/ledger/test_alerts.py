@@ -23,7 +23,7 @@ WRONG = {
     AlertRule.BUDGET: AlertFacts(budgets=(Budget("ada", "cost_day", 0.85),)),
     AlertRule.NEEDS_LOGIN: AlertFacts(accounts={"claude:a": AccountState.NEEDS_LOGIN}),
     AlertRule.SUSPENDED: AlertFacts(accounts={"claude:a": AccountState.SUSPENDED}),
-    AlertRule.ROOM: AlertFacts(lasts_until={"claude": NOW + 3600}),
+    AlertRule.HEADROOM: AlertFacts(lasts_until={"claude": NOW + 3600}),
     AlertRule.ERROR_RATE: AlertFacts(requests=100, errors=30),
     AlertRule.DISK: AlertFacts(disk_free=100 << 20),
     AlertRule.LEDGER: AlertFacts(ledger_healthy=False),

@@ -26,7 +26,7 @@ from pool_server.users import Denied, Principal, RefusedError, Reservation
 from .site import NOON, SHELL, Site
 
 SECRET = "the secret of this pool, from its settings"
-ASK: dict[str, Any] = {"provider": "codex", "model": "gpt-5", "tokens": 100, "cost": None, "room": None}
+ASK: dict[str, Any] = {"provider": "codex", "model": "gpt-5", "tokens": 100, "cost": None, "headroom": None}
 
 
 def denial(answer: object) -> tuple[Denial, int]:
@@ -310,11 +310,11 @@ def test_new_settings_reach_fair_share_and_the_calendar(open_site: Callable[...,
             made = site.users.reserve(who, **ASK)
             assert isinstance(made, Reservation)
             site.users.settle(made, Usage(input=tokens), None)
-        assert isinstance(site.users.reserve(greedy, **{**ASK, "room": 5.0}), Reservation)
+        assert isinstance(site.users.reserve(greedy, **{**ASK, "headroom": 5.0}), Reservation)
         before = site.users.me(greedy)["frees"]["tokens_day"]
         new = settings_with(site, fair_share=FairShare(), ledger=LedgerSettings(timezone="Pacific/Auckland"))
         site.users.reload(new)
-        assert denial(site.users.reserve(greedy, **{**ASK, "room": 5.0})) == (Denial.FAIR_SHARE, 429)
+        assert denial(site.users.reserve(greedy, **{**ASK, "headroom": 5.0})) == (Denial.FAIR_SHARE, 429)
         assert site.users.me(greedy)["frees"]["tokens_day"] != before
         with pytest.raises(ValueError, match="Mars"):
             site.users.reload(settings_with(site, ledger=LedgerSettings(timezone="Mars"), limits=Limits(tokens_day=1)))
@@ -407,15 +407,15 @@ def test_a_greedy_user_waits_only_while_room_is_short(open_site: Callable[..., S
             made = site.users.reserve(who, **ASK)
             assert isinstance(made, Reservation)
             site.users.settle(made, Usage(input=tokens), None)
-        short = {**ASK, "room": 5.0}
+        short = {**ASK, "headroom": 5.0}
         assert isinstance(site.users.reserve(modest, **short), Reservation)
         denied = await site.users.reserve_or_wait(greedy, **short)
         assert denial(denied) == (Denial.FAIR_SHARE, 429)
         assert isinstance(denied, Denied) and denied.retry_at == NOON // 600 * 600 + 600 + 5 * 3600
         assert isinstance(site.users.reserve(greedy, **{**short, "provider": "claude"}), Reservation)
-        assert isinstance(site.users.reserve(greedy, **{**ASK, "room": 50.0}), Reservation)
+        assert isinstance(site.users.reserve(greedy, **{**ASK, "headroom": 50.0}), Reservation)
         rooms = iter([5.0, 50.0])
-        answer = await site.users.reserve_or_wait(greedy, **{**ASK, "room": lambda: next(rooms)})
+        answer = await site.users.reserve_or_wait(greedy, **{**ASK, "headroom": lambda: next(rooms)})
         assert isinstance(answer, Reservation)
         await site.users.patch_user(greedy.user, {"weight": 50}, actor=SHELL)
         site.clock.now += 2

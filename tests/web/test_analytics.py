@@ -263,12 +263,12 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(site: Site) -> None:
     assert 'id="banner"' not in boss.page("/accounts")
     wrong = [
         Incident(AlertRule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
-        Incident(AlertRule.ROOM, "codex", "codex runs out in 0.5 h at the present burn", 2.0),
+        Incident(AlertRule.HEADROOM, "codex", "codex runs out in 0.5 h at this pace", 2.0),
         Incident(AlertRule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
     ]
     site.run(lambda: remember(site.ctx.ledger.store, {one.key: one for one in wrong}))
     told = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
-    assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at the present burn" in told
+    assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at this pace" in told
     assert "Bo has used 81 % of the limit of tokens a week" in told
     own = ada.page("/")
     assert "Codex runs out" in own

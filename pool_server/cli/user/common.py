@@ -43,7 +43,7 @@ def found(users: Users, who: str) -> str:
 
 
 def limits(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`tokens_day=1000000`, `providers=codex,claude`, `cost_day=none` as the users' room takes them."""
+    """`tokens_day=1000000`, `providers=codex,claude`, `cost_day=none` as `Users` takes them."""
     wanted: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -22,7 +22,7 @@ from pool_server.users.models import RefusedError, bad_value
 T = TypeVar("T")
 
 ROUNDS = 10  # about 0.06 s of one core: two cores keep up with 30 people a second
-MAX_WAITING = 64  # checks queued at once; more are turned away, not piled up
+MAX_WAITING = 64  # checks queued at once; more are refused, not queued
 MIN_LENGTH, MAX_LENGTH = 8, 256
 _NICE = 10  # threads that hash give way to the event loop
 
@@ -49,7 +49,7 @@ class Hasher:
         return await self._run(lambda: self._check(_bytes(secret)[:72], kept))
 
     def close(self) -> None:
-        """Ends the threads; a check under way finishes."""
+        """Ends the threads; a running check finishes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, secret: bytes, kept: str) -> bool:

@@ -169,7 +169,7 @@ class SignIn:
         return SignedIn(ADMIN_USER, "admin", cookie, expires, admin=True)
 
     async def check_admin(self, password: str, *, peer: str) -> Principal | Denied:
-        """The admin behind a password, or why not (401, 429); a pool key is turned away with 403, uncounted."""
+        """The admin behind a password, or why not (401, 429); a pool key is refused with 403, uncounted."""
         if isinstance(self._ring.authenticate(password), Principal):
             return Denied(Denial.BAD_LOGIN, "a pool key does not open what is the admin's", 403)
         if not self.settings.operator_password:

@@ -266,7 +266,7 @@ class Throttle:
                 txn.put(THROTTLE, key, _encode(msgspec.structs.replace(tries, pending=[*_pending(tries, now), now])))
 
         if note:
-            with suppress(StoreError):  # whoever is right may come in while nothing can be written
+            with suppress(StoreError):  # a correct password is accepted while nothing can be written
                 self._store.write(begin)
                 return now
         self._refuse_stopped(self._store, where, now)

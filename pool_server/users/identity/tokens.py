@@ -26,7 +26,7 @@ PREVIOUS_S = 30 * 86400.0  # how long keys signed with a replaced secret are sti
 
 _OPTIONS: Any = {
     "require": ["iss", "sub", "jti", "iat"],
-    "verify_exp": False,  # checked here, by the room's own clock
+    "verify_exp": False,  # checked here, by the injected clock
     "verify_iat": False,  # a clock that was set back must not lock everybody out
     "verify_nbf": False,
     "verify_aud": False,

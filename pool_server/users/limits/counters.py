@@ -2,7 +2,7 @@
 
 The rule for an amount (tokens, cost) is: a request may start while `used + held < limit`. What is held is the
 larger of the reservation and what the stream has reported, so once a request is in, the rest of the pool sees
-it; at the moment of any admission there was room left, and therefore the total passes a limit by one request at
+it; at the moment of any admission the limit was not reached, and therefore the total passes a limit by one request at
 most.
 """
 
@@ -122,7 +122,7 @@ def _not_later(buckets: list[tuple[int, int]], start: int) -> list[tuple[int, in
 
 
 def hold(use: Use, worker: str, tokens: int, cost: float, now: float) -> None:
-    """One more request of this worker is under way and has reserved this much."""
+    """One more request of this worker is in flight and has reserved this much."""
     _add(use.minute, int(now), 1)
     more, mine = Hold(1, tokens, cost), use.by.get(worker)
     if mine is None:
@@ -132,7 +132,7 @@ def hold(use: Use, worker: str, tokens: int, cost: float, now: float) -> None:
 
 
 def grow(use: Use, worker: str, more: Hold) -> bool:
-    """A request that is under way needs more, or has reported more; False when the worker was taken for dead."""
+    """A request in flight needs more, or has reported more; False when the worker was taken for dead."""
     mine = use.by.get(worker)
     if mine is not None:
         _join(mine, more, 1)

@@ -1,6 +1,6 @@
-"""Fair share: who waits first when a provider's room is short. Pure.
+"""Fair share: who waits first when a provider's headroom is low. Pure.
 
-Recent use is compared, weighted by each person's weight. The room that is left says how much of what the pool
+Recent use is compared, weighted by each person's weight. The headroom says how much of what the pool
 handed out lately it can go on handing out; that much is divided max-min fairly (everybody gets what they ask
 for until an equal share, what modest people leave over goes to the others), and whoever has had more than the
 resulting level waits. The level never falls under the equal share, so nobody who took no more than that is ever
@@ -21,7 +21,7 @@ _CACHE_READ, _CACHE_WRITE, _OUTPUT = 0.1, 1.25, 5.0
 
 
 def weigh(usage: Usage) -> float:
-    """How much of a provider's room an exchange took, in input-token equivalents; comparable across models'
+    """How much of a provider's headroom an exchange took, in input-token equivalents; comparable across models'
     tokens.
     """
     return usage.input + _CACHE_READ * usage.cache_read + _CACHE_WRITE * usage.cache_write + _OUTPUT * usage.output
@@ -62,17 +62,17 @@ def level(use: Mapping[str, float], weights: Mapping[str, float], supply: float)
     return float("inf")
 
 
-def allowed(use: Mapping[str, float], weights: Mapping[str, float], room: float, short: float) -> float:
-    """How much recent use a unit of weight is fair at this much room; whoever has had more waits.
+def allowed(use: Mapping[str, float], weights: Mapping[str, float], headroom: float, short: float) -> float:
+    """How much recent use a unit of weight is fair at this much headroom; whoever has had more waits.
 
-    `room` is the provider's room left and `short` the threshold, both in percent. At the threshold nobody
+    `headroom` is the provider's headroom and `short` the threshold, both in percent. At the threshold nobody
     waits; the less is left, the closer the level comes to the equal share.
     """
-    if room >= short or not use:
+    if headroom >= short or not use:
         return float("inf")
     total = sum(use.values())
     equal = total / sum(weights.get(user, 1.0) for user in use)
-    return max(equal, level(use, weights, total * max(0.0, room) / short))
+    return max(equal, level(use, weights, total * max(0.0, headroom) / short))
 
 
 def frees_at(buckets: Sequence[tuple[int, float]], limit: float, now: float, window_s: float) -> float:

@@ -39,16 +39,16 @@ class Shares:
         buckets = fair_share.add(_decode(raw) if raw is not None else [], amount, now, self._window_s)
         txn.put(SHARE, key, _encode(buckets))
 
-    def short(self, room: float | None) -> bool:
-        """Whether so little room is left (percent, None = not known) that anybody may have to wait."""
-        return self.settings.enabled and room is not None and room < self.settings.short_percent
+    def short(self, headroom: float | None) -> bool:
+        """Whether the headroom is so low (percent, None = not known) that anybody may have to wait."""
+        return self.settings.enabled and headroom is not None and headroom < self.settings.short_percent
 
-    def waits_until(self, provider: str, user: str, room: float | None, now: float) -> float | None:
+    def waits_until(self, provider: str, user: str, headroom: float | None, now: float) -> float | None:
         """When the user's recent use has aged to a fair share; None = they may go on now.
 
-        `room` is the provider's room left in percent, None = not known.
+        `headroom` is the provider's headroom in percent, None = not known.
         """
-        if room is None or not self.short(room):
+        if headroom is None or not self.short(headroom):
             return None
         everybody = self._everybody(provider, now)
         mine = everybody.get(user)
@@ -56,7 +56,7 @@ class Shares:
             return None
         use = {who: fair_share.recent(buckets, now, self._window_s) for who, buckets in everybody.items()}
         weights = {who: self._weight(who) for who in use}
-        fair = fair_share.allowed(use, weights, room, self.settings.short_percent) * weights[user]
+        fair = fair_share.allowed(use, weights, headroom, self.settings.short_percent) * weights[user]
         if use[user] <= fair * (1 + 1e-9):  # equal users must not be told apart by rounding
             return None
         return fair_share.frees_at(mine, fair, now, self._window_s)

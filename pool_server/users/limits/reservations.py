@@ -1,4 +1,4 @@
-"""Reservations: room for a request is taken before it starts and given back, exactly once, when it ends.
+"""Reservations: what a request may use is reserved before it starts and released, exactly once, when it ends.
 
 Counters live in the state store, one small record a user, changed in transactions, so all workers see one truth.
 The record also says what each worker's running requests hold and have used so far. A worker leaves a mark for
@@ -40,7 +40,7 @@ _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
 
 
 class Reservation(msgspec.Struct, eq=False):
-    """Room taken for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
+    """What is reserved for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
 
     `seen_…` is what the stream has reported, as far as the store knows. `counted` is False in local mode, `taken`
     when the store could not be written (only the unlimited go on then).
@@ -73,7 +73,7 @@ class _Final(msgspec.Struct, frozen=True):
 
 
 class _Ask(NamedTuple):
-    """Somebody waits for room."""
+    """A request waits for a reservation."""
 
     made: Reservation
     limits: Limits
@@ -143,7 +143,7 @@ class Reservations:
     def reserve(
         self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
     ) -> Reservation | Denied:
-        """Takes room for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
+        """Reserves for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
         self.write_turn()
         now = self._clock()
         made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
@@ -435,7 +435,7 @@ class Reservations:
         return rebuild.counters_of(self._used, user, self._epoch, self.calendar.at(now), now)
 
     def _unguarded(self, made: Reservation, limits: Limits, exc: StoreError) -> Reservation | Denied:
-        """The store cannot be written: whoever has limits is turned away, the others lose nothing by going on."""
+        """The store cannot be written: requests of users with limits are refused, the others go on."""
         if counters.limitless(limits):
             made.taken = False
             return made

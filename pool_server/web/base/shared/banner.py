@@ -19,7 +19,7 @@ def lines(ctx: WebContext, caller: Caller) -> list[str]:
     if caller.rank < FRIEND:
         return []
     found = open_incidents(ctx.ledger.store)
-    return [words(one) for one in found if caller.rank >= ADMIN or one.rule is AlertRule.ROOM]
+    return [words(one) for one in found if caller.rank >= ADMIN or one.rule is AlertRule.HEADROOM]
 
 
 def others(ctx: WebContext) -> list[str]:
@@ -31,7 +31,7 @@ def others(ctx: WebContext) -> list[str]:
 def words(incident: Incident) -> str:
     """An incident's sentence with the names people use: "Claude work needs its owner to sign in again"."""
     text = incident.text
-    if incident.rule in (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED, AlertRule.ROOM):
+    if incident.rule in (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED, AlertRule.HEADROOM):
         name, _, stem = incident.subject.partition(":")
         spoken = labels.PROVIDERS[Provider(name)] if name in tuple(Provider) else name
         text = text.replace(incident.subject, f"{spoken} {stem}".strip(), 1)
