@@ -390,7 +390,7 @@ class Accounts:
         row["models"] = list(self._roster.vault.items[account_id].credential.models)
         people = self._roster.vault.items[account_id].options.people
         row["people"] = None if people is None else list(people)
-        row["terms"] = msgspec.structs.asdict(self._roster.vault.items[account_id].options.terms)
+        row["sharing"] = msgspec.structs.asdict(self._roster.vault.items[account_id].options.terms)
         row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id
         row["next_poll"] = self._keeper.polls.due(account_id)

@@ -231,4 +231,4 @@ def test_terms_are_the_owners(pool: Running) -> None:
     assert said["account"]["terms"] == {"own_first": False, "until": 1801353600.0}, "what is not given stays"
     for terms in ({"until": "soon"}, {"colour": 1}, "x"):
         assert pool.ask("PATCH", one, {"terms": terms}, **ada)[0] in (400, 422)
-    assert pool.row("mistral:k")["terms"]["own_first"] is False
+    assert pool.row("mistral:k")["sharing"]["own_first"] is False

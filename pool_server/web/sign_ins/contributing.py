@@ -26,7 +26,7 @@ from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
 MOST_S = 90 * 86400.0
 _OPERATORS = ("disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
 _SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
-          "people", "reserve", "terms", "disabled", "expires_at", "in_flight")  # fmt: skip
+          "people", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
 
 
 class NewInvitation(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,7 +113,8 @@ class OwnChanges(AccountChanges, abstract=True):
         """One's own accounts, without anything of the pool's."""
         accounts, user = self.ctx.accounts, self.principal.user
         found = [one for one, owner in accounts.owned(tuple(Provider)) if owner == user]
-        return [{name: row[name] for name in _SHOWN} for one in found if (row := accounts.describe(one))]
+        shown = [accounts.describe(one) for one in found]
+        return [{**{name: row[name] for name in _SHOWN}, "terms": row["sharing"]} for row in shown]
 
 
 class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
