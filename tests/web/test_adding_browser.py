@@ -98,7 +98,7 @@ def test_changed_removed_and_undone(chrome: webdriver.Chrome, pool: Running) -> 
     form.find_element("css selector", "button").click()
     wait(chrome, lambda d: pool.file("mistral_k.json").get("label") == "Office")
     assert pool.file("mistral_k.json").keys() == {"api_key", "label"}, "only what was changed is written"
-    wait(chrome, lambda d: d.find_elements("css selector", "form[data-after='removed'] button"))
+    wait(chrome, lambda d: find(d, "form[data-changes] input[name=label]").get_attribute("defaultValue") == "Office")
     find(chrome, "form[data-after='removed'] button").click()
     wait(chrome, lambda d: find(d, "dialog button.primary")).click()
     wait(chrome, lambda d: "mistral:k was removed" in text(d))
