@@ -154,6 +154,7 @@ def prepare(folder: Path, port: int, upstream: int) -> Path:
         f'listen_addr = "127.0.0.1:{port}"\npool_dir = "{pool}"\ndata_dir = "{folder}/data"\n'
         f'friend_code = "benchmark-code"\n[upstreams]\ncodex = "http://127.0.0.1:{upstream}"\n'
         f'[pool_users]\nadmin_password = "{PASSWORD}"\n[usage_polling]\ninterval_s = 0\n'
+        "[budgets]\nsockets_per_user = 10000\n"
     )
     return path
 
