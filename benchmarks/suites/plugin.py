@@ -85,6 +85,7 @@ def patched(request: Any) -> Any:
     @functools.wraps(request)
     def told(self: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
         tell(cast_to, options, stream, stream_cls)
+        options.max_retries = 0  # a refusal is one, and a test that fails is to fail soon
         return request(self, cast_to, options, stream=stream, stream_cls=stream_cls)
 
     return told
