@@ -23,6 +23,7 @@ import pydantic
 MOCK = os.environ["SUITE_MOCK"]
 DEEP = 7  # lists and optional parts below are left out
 _calls: list[list[str]] = []
+_mocked = [False]  # the test's calls never leave the process
 _report: dict[str, dict[str, Any]] = {}
 
 
@@ -99,12 +100,13 @@ def pytest_configure(config: Any) -> None:
 
 def pytest_runtest_setup(item: Any) -> None:
     _calls.clear()
+    _mocked[0] = any(name.startswith("respx") for name in item.fixturenames)
 
 
 def pytest_runtest_logreport(report: Any) -> None:
     if report.when == "call" or report.outcome != "passed":
         why = str(report.longrepr)[-2000:] if report.failed else ""
-        _report[report.nodeid] = {"outcome": report.outcome, "calls": list(_calls), "why": why}
+        _report[report.nodeid] = {"outcome": report.outcome, "calls": [] if _mocked[0] else list(_calls), "why": why}
 
 
 def pytest_sessionfinish() -> None:

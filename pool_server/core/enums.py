@@ -105,7 +105,7 @@ MODEL_CALLS = frozenset(
 class ObjectKind(StrEnum):
     """What a provider keeps under an id until it is deleted or expires.
 
-    The last five are never made through the pool: they belong to the account as a whole.
+    The last four are never made through the pool: they belong to the account as a whole.
     """
 
     FILE = "file"
@@ -118,12 +118,12 @@ class ObjectKind(StrEnum):
     VECTOR_STORE = "vector_store"
     CONTAINER = "container"
     VIDEO = "video"
+    CHARACTER = "character"  # of videos
     CACHE = "cache"
     OPERATION = "operation"
     PROMPT = "prompt"
     SKILL = "skill"
     VOICE = "voice"
-    CHARACTER = "character"
     SEARCH_STORE = "search_store"
 
 

@@ -112,6 +112,8 @@ VIDEOS = (
     Row("POST", "/videos/{video}/remix", Operation.VIDEOS, makes=Kind.VIDEO, works=True),
     Row("POST", "/videos/edits", Operation.VIDEOS, makes=Kind.VIDEO, works=True),
     Row("POST", "/videos/extensions", Operation.VIDEOS, makes=Kind.VIDEO, works=True),
+    Row("POST", "/videos/characters", Operation.VIDEOS, makes=Kind.CHARACTER),
+    Row("GET", "/videos/characters/{character}", Operation.VIDEOS),
 )
 ROWS = (
     *RESPONSES,
