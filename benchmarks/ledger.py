@@ -264,42 +264,42 @@ def ask(store: Store, base: sqlite3.Connection | None) -> None:
 
     print("\nquestion                                              ours / SQLite over raw rows")
     groups = f"select provider, model, {TOTALS} from r where at>=? and at<? group by 1, 2"
-    question("summary, 30 days", lambda: ledger.summary(month, NOW), sql(groups, month, NOW))
-    question("summary, a year", lambda: ledger.summary(whole, NOW), sql(groups, whole, NOW))
+    question("summary, 30 days", lambda: ledger.queries.summary(month, NOW), sql(groups, month, NOW))
+    question("summary, a year", lambda: ledger.queries.summary(whole, NOW), sql(groups, whole, NOW))
     for by in ("user", "account", "model"):
         text = f"select {by}, cast(at/86400 as int), {TOTALS} from r where at>=? and at<? group by 1, 2"
         question(
             f"30-day series by {by}",
-            lambda by=by: ledger.series(by, "day", month, NOW),  # type: ignore[misc]
+            lambda by=by: ledger.queries.series(by, "day", month, NOW),  # type: ignore[misc]
             sql(text, month, NOW),
         )
     question("30-day series of one user by model",
-             lambda: ledger.series("model", "day", month, NOW, Filters(user=user)))  # fmt: skip
+             lambda: ledger.queries.series("model", "day", month, NOW, Filters(user=user)))  # fmt: skip
     question("30-day series of one model by user",
-             lambda: ledger.series("user", "day", month, NOW, Filters(model=model)))  # fmt: skip
+             lambda: ledger.queries.series("user", "day", month, NOW, Filters(model=model)))  # fmt: skip
     question(
         "30-day first-byte p95 by account",
-        lambda: ledger.series("account", "day", month, NOW, metric="first_byte_p95"),
+        lambda: ledger.queries.series("account", "day", month, NOW, metric="first_byte_p95"),
     )
-    question("a year's series by user", lambda: ledger.series("user", "day", whole, NOW))
-    question("a year's series by model", lambda: ledger.series("model", "day", whole, NOW))
-    question("7-day series by hour and model", lambda: ledger.series("model", "hour", NOW - 7 * DAY, NOW))
-    question("top users, 30 days", lambda: ledger.top("user", month, NOW))
-    question("top programs, a year", lambda: ledger.top("program", NOW - YEAR, NOW))
-    question("30-day series by program", lambda: ledger.series("program", "day", month, NOW))
+    question("a year's series by user", lambda: ledger.queries.series("user", "day", whole, NOW))
+    question("a year's series by model", lambda: ledger.queries.series("model", "day", whole, NOW))
+    question("7-day series by hour and model", lambda: ledger.queries.series("model", "hour", NOW - 7 * DAY, NOW))
+    question("top users, 30 days", lambda: ledger.queries.top("user", month, NOW))
+    question("top programs, a year", lambda: ledger.queries.top("program", NOW - YEAR, NOW))
+    question("30-day series by program", lambda: ledger.queries.series("program", "day", month, NOW))
     question("conversations of a user, 7 days",
-             lambda: ledger.top("conversation", NOW - 7 * DAY, NOW, Filters(user=user)))  # fmt: skip
-    question("who uses which account, 30 days", lambda: ledger.matrix(month, NOW))
-    question("heat map, 30 days", lambda: ledger.heatmap(month, NOW))
-    question("request log, newest page", lambda: ledger.requests())
-    question("request log of a user", lambda: ledger.requests(50, None, LogFilters(user=user)))
+             lambda: ledger.queries.top("conversation", NOW - 7 * DAY, NOW, Filters(user=user)))  # fmt: skip
+    question("who uses which account, 30 days", lambda: ledger.queries.matrix(month, NOW))
+    question("heat map, 30 days", lambda: ledger.queries.heatmap(month, NOW))
+    question("request log, newest page", lambda: ledger.log.page())
+    question("request log of a user", lambda: ledger.log.page(50, None, LogFilters(user=user)))
     question("request log of an account and a model",
-             lambda: ledger.requests(50, None, LogFilters(account=account, model=model)))  # fmt: skip
+             lambda: ledger.log.page(50, None, LogFilters(account=account, model=model)))  # fmt: skip
     question("request log of failures half a year ago",
-             lambda: ledger.requests(50, None, LogFilters(failed=True, until=NOW - YEAR / 2)))  # fmt: skip
-    question("request log, nothing matches", lambda: ledger.requests(50, None, LogFilters(status=418)))
-    ident = ledger.requests(50)[0][-1].id
-    question("one exchange by id", lambda: ledger.get(ident), sql("select * from r where id=?", ident))
+             lambda: ledger.log.page(50, None, LogFilters(failed=True, until=NOW - YEAR / 2)))  # fmt: skip
+    question("request log, nothing matches", lambda: ledger.log.page(50, None, LogFilters(status=418)))
+    ident = ledger.log.page(50)[0][-1].id
+    question("one exchange by id", lambda: ledger.log.get(ident), sql("select * from r where id=?", ident))
 
 
 def record_sizes(store: Store) -> None:

@@ -115,7 +115,7 @@ async def pauses(stop: asyncio.Event) -> list[float]:
 async def sign_in(users: Users, number: int) -> bool:
     peer = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     try:
-        await users.friend_login(peer=peer, name=f"friend {number}", passphrase=PASSPHRASE)
+        await users.sign_in.friend_login(peer=peer, name=f"friend {number}", passphrase=PASSPHRASE)
     except RefusedError:
         return False
     return True

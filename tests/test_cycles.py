@@ -57,7 +57,7 @@ async def scene(folder: Path, accounts: list[FakeAccount], **changes: Any) -> As
         port = sockets[0].getsockname()[1]
         await server.start(sockets)
         here = Scene(server, fakes, client, f"http://127.0.0.1:{port}")
-        user = await server.users.create_user("ada", actor=ADMIN)
+        user = await server.users.people.create_user("ada", actor=ADMIN)
         here.headers = {"Authorization": f"Bearer {user['key']}"}
         try:
             yield here
@@ -125,12 +125,12 @@ async def client_gone(at: Scene) -> None:
 async def revoked(at: Scene) -> None:
     gate = Gate()
     at.fakes.then("claude:one", plays.stall(gate))
-    user = await at.server.users.create_user("eve", actor=ADMIN)
+    user = await at.server.users.people.create_user("eve", actor=ADMIN)
     headers = {"Authorization": f"Bearer {user['key']}"}
     with contextlib.suppress(aiohttp.ClientError):
         async with at.client.post(at.url + "/v1/messages", json=messages(), headers=headers) as answer:
             await answer.content.readany()
-            await at.server.users.delete_user(user["id"], actor=ADMIN)
+            await at.server.users.people.delete_user(user["id"], actor=ADMIN)
             await answer.read()
     gate.open()
 

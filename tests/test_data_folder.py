@@ -250,6 +250,6 @@ def lost(pool: PoolProcess) -> dict[str, str] | None:
 def recorded(settings: Settings) -> int:
     store = open_durable(Path(settings.data_dir))
     try:
-        return int(Ledger(store, settings).total(0, 1e11)["requests"])
+        return int(Ledger(store, settings).queries.total(0, 1e11)["requests"])
     finally:
         store.close()

@@ -52,8 +52,8 @@ def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Pa
 def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> None:
     async def work(rooms: CoreServices) -> None:
         now = [1_790_000_000.0]
-        made = await rooms.users.create_user("Ann", actor=AuditActor("shell"), limits={"tokens_month": 1000})
-        other = await rooms.users.create_user("Ben", actor=AuditActor("shell"))
+        made = await rooms.users.people.create_user("Ann", actor=AuditActor("shell"), limits={"tokens_month": 1000})
+        other = await rooms.users.people.create_user("Ben", actor=AuditActor("shell"))
         for number, user in enumerate((made["id"], other["id"])):
             record = UsageRecord(f"r{number}", now[0], user, model="m", usage=Usage(input=10, known=True))
             assert await rooms.ledger.record(record)
@@ -71,7 +71,7 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
         assert fresh().budgets == ()
         fresh.prime()
         assert fresh().budgets == near
-        await rooms.users.delete_user(made["id"], actor=AuditActor("shell"))
+        await rooms.users.people.delete_user(made["id"], actor=AuditActor("shell"))
         assert gather().budgets == ()
 
     with_rooms(tmp_path, work)

@@ -138,6 +138,6 @@ def kept(settings: Settings) -> tuple[list[UsageRecord], dict[str, Any]]:
     store = open_durable(Path(settings.data_dir))
     try:
         book = Ledger(store, settings)
-        return list(book.log.scan(0, 1e11)), book.total(0, 1e11).tokens()
+        return list(book.log.scan(0, 1e11)), book.queries.total(0, 1e11).tokens()
     finally:
         store.close()

@@ -75,7 +75,7 @@ class AlertMonitor:
     def _facts(self, others: AlertFacts, now: float) -> AlertFacts:
         """The gathered facts and those of the ledger."""
         ledger = self._ledger
-        outcomes = ledger.total(now - ERROR_WINDOW_S, now).outcomes
+        outcomes = ledger.queries.total(now - ERROR_WINDOW_S, now).outcomes
         return msgspec.structs.replace(
             others,
             requests=sum(outcomes.values()) - sum(outcomes.get(word, 0) for word in _CLIENTS),

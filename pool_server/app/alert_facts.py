@@ -81,15 +81,15 @@ class AlertFactsSource:
 
     def _active(self, seconds: float) -> set[str]:
         now = self._clock()
-        return {row["key"] for row in self._ledger.top("user", now - seconds, now + 1, limit=MOST_USERS)}
+        return {row["key"] for row in self._ledger.queries.top("user", now - seconds, now + 1, limit=MOST_USERS)}
 
     def _shares(self, user: str) -> list[Budget]:
-        limits, used, _ = self._users.standing(user)
+        limits, used, _ = self._users.limits.standing(user)
         caps = {name: cap for name in _BUDGETS if (cap := getattr(limits, name))}
         if not caps:
             return []
         try:
-            person = str(self._users.get_user(user)["name"])
+            person = str(self._users.people.get(user)["name"])
         except RefusedError:
             return []
         return [Budget(person, name, used.get(name, 0.0) / cap) for name, cap in caps.items()]

@@ -65,8 +65,8 @@ def open_services(
         books = Ledger(durable, settings, promise=True)
         people = Users(settings, durable, state, used=books.used_by_user)
         pool = Accounts(settings, state, send=send, leader=leader)
-        pool.follow_owners(people.owner_id)
-        people.keep_names(pool.owners)
+        pool.follow_owners(people.people.owner_id)
+        people.sign_in.keep_names(pool.owners)
         undo.pop_all()
         return CoreServices(pool, people, books, state, durable)
 
@@ -203,7 +203,7 @@ class Server:
         if record.code:
             detail["code"] = record.code
         if record.invitation and record.state is SignInState.DONE:
-            await self.users.contributed(record.invitation, record.owner)
+            await self.users.codes.contributed(record.invitation, record.owner)
         await self.users.audit(users.SERVER, f"sign_in.{record.state.value}", record.account or record.target, detail)
 
     async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:

@@ -202,8 +202,8 @@ def _look_at_owners(vault: CredentialStore, settings: Settings) -> Iterator[Find
         return
     try:
         with open_people(settings) as people:
-            nobody = {account: said for account, said in named.items() if not people.owner_id(said.strip())}
-            known = {said: people.find_user(said) for said in nobody.values()}
+            nobody = {account: said for account, said in named.items() if not people.people.owner_id(said.strip())}
+            known = {said: people.people.named(said) for said in nobody.values()}
     except (StoreError, ValueError):
         return  # told by the look at the store
     for account, said in nobody.items():

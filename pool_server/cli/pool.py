@@ -198,7 +198,7 @@ class Resting:
                 services.accounts.load()
                 if not services.accounts.knows(account):
                     raise click.ClickException(UNKNOWN)
-                return services.ledger.total(frm, to, Filters(account=account)).describe()
+                return services.ledger.queries.total(frm, to, Filters(account=account)).describe()
             finally:
                 services.close_stores()
 

@@ -144,7 +144,7 @@ async def _past(settings: Settings, cast: list[FakeAccount], now: float, seed: i
         for friend in FRIENDS:
             joined = now - friend.since * DAY
             users = Users(settings, durable, state, clock=lambda joined=joined: joined)  # type: ignore[misc]
-            made = await users.create_user(
+            made = await users.people.create_user(
                 friend.name, actor=AuditActor("server"), limits=friend.limits, note="plays in the demo"
             )
             friends.append(_Friend(friend.name, made["key"], SeededPerson(friend, made["id"], made["key_id"])))

@@ -150,7 +150,7 @@ class Exchange:
         route = self.route
         # What lets a request in must be what the provider reads; a frame was judged when it came.
         strict = not route.websocket and (
-            route.dialect is Dialect.RESPONSES or self.rooms.users.allowed(self.principal) != (None, None)
+            route.dialect is Dialect.RESPONSES or self.rooms.users.limits.allowed(self.principal.user) != (None, None)
         )
         self.peek = dialects.peek(
             route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
@@ -172,7 +172,7 @@ class Exchange:
         expected = self.objects.expected or {self.peek.model: one}
         costs = [self.rooms.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
         known = [cost for cost in costs if cost is not None]
-        allowed, _ = self.rooms.users.allowed(self.principal)
+        allowed, _ = self.rooms.users.limits.allowed(self.principal.user)
         if allowed is not None:  # where none is left, the first one's refusal says why
             has = self.rooms.accounts.has
             kept = tuple(one for one in self.providers if one in allowed and has(one))
@@ -217,7 +217,9 @@ class Exchange:
             return final_error.no_previous_response()
         ledger, users = self.rooms.ledger, self.rooms.users
         return error or self.objects.spending_refused(
-            self.peek, lambda: users.standing(self.principal.user), lambda model, most: ledger.estimate(model, 0, most)
+            self.peek,
+            lambda: users.limits.standing(self.principal.user),
+            lambda model, most: ledger.estimate(model, 0, most),
         )
 
     # -- attempts

@@ -68,18 +68,9 @@ class Ledger:
         self.lost = 0  # records given up because too many were waiting
         self.on_record: list[Callable[[UsageRecord], None]] = []
         self._clock = clock
-        self.queries = queries = Queries(store, settings.ledger.timezone)
-        self.total, self.summary, self.series = queries.total, queries.summary, queries.series
-        self.top, self.matrix, self.heatmap = queries.top, queries.matrix, queries.heatmap
-        self.log = entries = Log(store)
-        self.requests, self.get, self.latest, self.export = (
-            entries.page,
-            entries.get,
-            entries.latest,
-            entries.export,
-        )
-        self.outlook = Runway(store, queries, self.prices)
-        self.forecast = self.outlook.forecast
+        self.queries = Queries(store, settings.ledger.timezone)
+        self.log = Log(store)
+        self.outlook = Runway(store, self.queries, self.prices)
         self._watcher = quota_history.Watcher()
         self._sightings = store.channel(quota_history.write, failed=_not_kept)
         self._writer = RollupWriter(settings.ledger.timezone)
@@ -228,7 +219,7 @@ class Ledger:
         """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
         "cost_usd"}. What a process that died had promised is part of it."""
         self._make_up()
-        return self.total(since, self._clock() + 1, Filters(user=user)).tokens()
+        return self.queries.total(since, self._clock() + 1, Filters(user=user)).tokens()
 
     def _failed(self, entry: PendingRecord, error: BaseException) -> bool:
         """The store could not take a record: keep it when the store is at fault, say so when the record is."""

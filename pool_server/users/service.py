@@ -17,7 +17,7 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
-from pool_server.core.settings import Limits, Settings
+from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError
 from pool_server.users import cleanup
@@ -37,6 +37,7 @@ from pool_server.users.limits.periods import Calendar, zone
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
 from pool_server.users.limits.reservations import Reservation, Reservations
+from pool_server.users.limits.standing import UserLimits
 from pool_server.users.models import (
     ADMIN_USER,
     LOCAL_USER,
@@ -72,7 +73,8 @@ _BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: wh
 
 
 class Users:
-    """People of the pool: who they are and what they may use."""
+    """People of the pool, as the rooms above use them: `people` with their keys, `codes` and `tickets` that let in,
+    `sign_in` and `sessions` of browsers, `limits` as they stand; admission of requests is this object's own."""
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class Users:
         self._ring = KeyRing(ledger_store, self._directory, self._signer, clock)
         self._shares = Shares(state, settings.fair_share, self._weight)
         self._book = Reservations(state, Calendar(zone(settings.ledger.timezone)), self._shares, clock, used)
+        self.limits = UserLimits(self._directory.view, self._book)
         self._tail = ChangeFeed(ledger_store, self._apply, self._lost)
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._freed = asyncio.Event()
@@ -106,48 +109,28 @@ class Users:
 
     def _make_parts(self) -> None:
         store, state, clock = self._store, self._state, self._clock
-        self._people = People(store, state, self._directory, lambda: self._signer, clock, self._tail.poll)
-        self._codes = Codes(store, self._hasher, clock)
-        self._sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
-        self._door = SignIn(
+        self.people = People(store, state, self._directory, lambda: self._signer, clock, self._tail.poll)
+        self.codes = Codes(store, self._hasher, clock)
+        self.sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
+        self.sign_in = SignIn(
             self._settings,
             store,
-            people=self._people,
+            people=self.people,
             directory=self._directory,
             ring=self._ring,
-            codes=self._codes,
-            sessions=self._sessions,
+            codes=self.codes,
+            sessions=self.sessions,
             throttle=throttle.Throttle(state, clock),
             hasher=self._hasher,
             clock=clock,
         )
-        self._tickets = tickets.Tickets(state, self._people, self._directory, clock)
+        self.tickets = tickets.Tickets(state, self.people, self._directory, clock)
         self._sweepers = (
             cleanup.Sweeper(state, SHARE, self._shares.stale),
             cleanup.Sweeper(state, THROTTLE, throttle.stale),
             cleanup.Sweeper(state, TICKETS, tickets.stale),
             cleanup.Sweeper(store, SESSIONS, sessions.stale),
         )
-        self._publish()
-
-    def _publish(self) -> None:
-        """What pages and commands call, as the parts offer it."""
-        people, door, codes = self._people, self._door, self._codes
-        self.create_user, self.patch_user = people.create_user, people.patch_user
-        self.delete_user, self.rotate = people.delete_user, people.rotate
-        self.get_user, self.list_users, self.find_user = people.get, people.list_users, people.named
-        self.create_key, self.revoke_key = people.create_key, people.revoke_key
-        self.list_keys, self.end_sessions = people.list_keys, people.end_sessions
-        self.owner_id, self.keep_names = people.owner_id, door.keep_names
-        self.create_code, self.list_codes, self.revoke_code = codes.create, codes.rows, codes.revoke
-        self.claim_invitation, self.invited, self.contributed = door.claim, codes.invited, codes.contributed
-        self.friend_login, self.admin_login = door.friend_login, door.admin_login
-        self.check_admin = door.check_admin
-        self.change_passphrase, self.reset_passphrase = door.change_passphrase, door.reset_passphrase
-        self.session, self.logout = self._sessions.find, self._sessions.end
-        self.entered_by_key = self._sessions.entered_by_key
-        self.create_ticket, self.redeem_ticket = self._tickets.create, self._tickets.redeem
-        self.revoke_ticket = self._tickets.revoke
 
     def load(self) -> None:
         """Settles what dead workers left behind and takes over codex-pool's users once. Call before serving."""
@@ -181,7 +164,7 @@ class Users:
         signer = load_signer(settings, self._folder)
         self._book.calendar = Calendar(zone(settings.ledger.timezone))
         self._shares.settings = settings.fair_share
-        self._settings = self._door.settings = settings
+        self._settings = self.sign_in.settings = settings
         self._signer = signer
         self._directory.forget_all(settings.limits)
         self._ring.forget_all(signer)
@@ -330,28 +313,9 @@ class Users:
         nobody = principal.local or principal.user == ADMIN_USER
         return {
             "user": {"id": principal.user, "name": principal.name},
-            **self.limits(principal.user),
-            "keys": [] if nobody else self.list_keys(principal.user),
+            **self.limits.of(principal.user),
+            "keys": [] if nobody else self.people.list_keys(principal.user),
         }
-
-    def limits(self, user_id: str) -> dict[str, Any]:
-        """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
-        limits, used, frees = self.standing(user_id)
-        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
-        return {"limits": msgspec.structs.asdict(limits), "used": blank | used, "frees": blank | frees}
-
-    def standing(self, user_id: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
-        """The limits in effect for a user, and for each that is counted what is used and when it frees."""
-        view = self._directory.view(user_id)
-        if view is None:
-            return Limits(), dict.fromkeys(counters.COUNTED, 0), dict.fromkeys(counters.COUNTED)
-        use, marks = self._book.read(user_id)
-        return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
-
-    def allowed(self, principal: Principal) -> tuple[list[str] | None, list[str] | None]:
-        """The providers and the models the caller may use at all, None = every one."""
-        view = self._directory.view(principal.user)
-        return (view.limits.providers, view.limits.models) if view is not None else (None, None)
 
     def page_token(self, cookie: str) -> str:
         """What a form of the browser session with this cookie must carry."""
@@ -427,15 +391,15 @@ class Users:
         """Writes some of what was last used when; whether anything is left."""
         self._book.settle_waiting()
         pairs: list[tuple[bytes, bytes]] = []
-        for mark, seen in ((b"k", self._ring.last_used), (b"u", self._sessions.last_seen)):
+        for mark, seen in ((b"k", self._ring.last_used), (b"u", self.sessions.last_seen)):
             for what in list(seen)[:FLUSH_MOST]:
                 at = b"%.0f" % seen.pop(what)
                 pairs.append((mark + what.encode(), at))
-                if mark == b"k" and (user := self._people.owner(what)) is not None:
+                if mark == b"k" and (user := self.people.owner(what)) is not None:
                     pairs.append((b"u" + user.encode(), at))
         if pairs:
             self._state.write(lambda txn: txn.put_many(SEEN, pairs))
-        return bool(self._ring.last_used or self._sessions.last_seen)
+        return bool(self._ring.last_used or self.sessions.last_seen)
 
     async def _sweep(self) -> None:
         settled = RECOVER_MOST
@@ -474,7 +438,7 @@ class Users:
         return view.weight if view is not None else 1.0
 
     def _guard(self) -> str:
-        return self._door.guard(self._signer.fingerprint)
+        return self.sign_in.guard(self._signer.fingerprint)
 
 
 def _forbidden(view: UserFacts, provider: str, model: str) -> Denied | None:

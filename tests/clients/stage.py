@@ -119,7 +119,7 @@ def cast(case: Case, count: int) -> list[FakeAccount]:
 
 async def _make_key(settings: Settings) -> str:
     with open_people(settings) as users:
-        made = await users.create_user("Ann", actor=AuditActor("shell"))
+        made = await users.people.create_user("Ann", actor=AuditActor("shell"))
         return str(made["key"])
 
 

@@ -50,7 +50,7 @@ class Stack:
         self.upstream = Upstream()
         self.accounts = Accounts(self.settings, self.state, send=self.upstream.send)
         self.users = Users(self.settings, self.ledger_store, self.state)
-        self.accounts.follow_owners(self.users.owner_id)
+        self.accounts.follow_owners(self.users.people.owner_id)
         self.ledger = Ledger(self.ledger_store, self.settings)
         self.users.load()
         self.report = self.accounts.load()
@@ -92,7 +92,7 @@ class Stack:
 
     async def key(self, name: str = "ada") -> str:
         """A new user's pool key."""
-        user = await self.users.create_user(name, actor=ADMIN)
+        user = await self.users.people.create_user(name, actor=ADMIN)
         return str(user["key"])
 
     def user(self, token: str) -> str:
@@ -117,7 +117,7 @@ class Stack:
 
     def records(self) -> list[UsageRecord]:
         """What the ledger kept, oldest first."""
-        rows, _ = self.ledger.requests(limit=1000)
+        rows, _ = self.ledger.log.page(limit=1000)
         return sorted(rows, key=lambda record: record.id)
 
 

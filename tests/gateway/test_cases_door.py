@@ -53,7 +53,7 @@ async def statuses(stack: Stack, path: str, token: str) -> list[int]:
 def test_bad_keys_are_401_and_a_disabled_user_is_403_wherever_the_key_is(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("claude:one")], **FRIENDS) as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN)
+            user = await stack.users.people.create_user("ada", actor=ADMIN)
             key = str(user["key"])
             claims = jwt.decode(key, SECRET, algorithms=["HS256"])
             head, body, signature = key.split(".")
@@ -69,11 +69,11 @@ def test_bad_keys_are_401_and_a_disabled_user_is_403_wherever_the_key_is(tmp_pat
                 assert await statuses(stack, "/v1/messages", token) == [401] * 4, what
             assert await statuses(stack, "/v1/messages", key) == [200] * 4
             made = len(stack.fakes.made())
-            await stack.users.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
+            await stack.users.people.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
             assert await statuses(stack, "/v1/messages", key) == [403] * 4
-            await stack.users.patch_user(user["id"], {"disabled": False}, actor=ADMIN)
+            await stack.users.people.patch_user(user["id"], {"disabled": False}, actor=ADMIN)
             assert await statuses(stack, "/v1/messages", key) == [200] * 4
-            await stack.users.rotate(user["id"], actor=ADMIN)
+            await stack.users.people.rotate(user["id"], actor=ADMIN)
             assert await statuses(stack, "/v1/messages", key) == [401] * 4
             assert len(stack.fakes.made()) == made + 4
 

@@ -270,7 +270,7 @@ def test_a_retry_is_recorded_and_billed_once(
                 (f"{provider}:one", True),
                 (f"{provider}:two", False),
             ]
-            total = stack.ledger.summary(time.time() - 3600, time.time() + 60)["total"]
+            total = stack.ledger.queries.summary(time.time() - 3600, time.time() + 60)["total"]
             assert (total["requests"], total["input"], total["output"]) == (1, 7, 5)
 
     run(test)
@@ -287,7 +287,7 @@ def test_turns_of_a_socket_are_counted_once_each(tmp_path: Path) -> None:
                     await client.turn({"type": "response.create"} | responses())
             await stack.idle()
             assert [record.usage.output for record in stack.records()] == [5] * 3
-            total = stack.ledger.summary(time.time() - 3600, time.time() + 60)["total"]
+            total = stack.ledger.queries.summary(time.time() - 3600, time.time() + 60)["total"]
             assert (total["requests"], total["cache_read"]) == (3, 90)
 
     run(test)

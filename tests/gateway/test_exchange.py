@@ -409,7 +409,7 @@ def test_a_revoked_key_ends_its_open_stream(tmp_path: Path) -> None:
     async def test() -> None:
         gate = Gate()
         async with Stack(tmp_path, [account("claude:one")], friend_code="open sesame") as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN)
+            user = await stack.users.people.create_user("ada", actor=ADMIN)
             stack.fakes.then("claude:one", plays.stall(gate, at=5))
             headers = {"Authorization": f"Bearer {user['key']}"}
             async with stack.client.post(
@@ -417,7 +417,7 @@ def test_a_revoked_key_ends_its_open_stream(tmp_path: Path) -> None:
             ) as told:
                 await told.content.readany()
                 await gate.reached()
-                await stack.users.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
+                await stack.users.people.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
                 rest = b""
                 with pytest.raises(Exception, match=r"(?i)payload|transfer|closed"):
                     async with asyncio.timeout(1.0):

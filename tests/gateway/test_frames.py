@@ -153,7 +153,7 @@ SENT = [frame for frame in WRONG if isinstance(frame, bytes) or "\ufeff" not in 
 def test_a_wrong_frame_ends_the_socket_and_nothing_goes_up(tmp_path: Path, frame: str | bytes, after: str) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")], friend_code="swim") as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN, limits={"models": ["gpt-5-codex"]})
+            user = await stack.users.people.create_user("ada", actor=ADMIN, limits={"models": ["gpt-5-codex"]})
             async with socket(stack, Authorization=f"Bearer {user['key']}") as client:
                 if after == "refused":
                     events = await client.turn(create(model="o3"))
@@ -174,7 +174,7 @@ def test_a_wrong_frame_ends_the_socket_and_nothing_goes_up(tmp_path: Path, frame
 def test_a_turn_that_was_refused_opens_the_way_for_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")], friend_code="swim") as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN, limits={"models": ["gpt-5-codex"]})
+            user = await stack.users.people.create_user("ada", actor=ADMIN, limits={"models": ["gpt-5-codex"]})
             async with socket(stack, Authorization=f"Bearer {user['key']}") as client:
                 assert (await client.turn(create(model="o3")))[-1]["status"] == 403
                 for frame in ({"type": "response.processed"}, {"type": "response.append", "input": [], "model": "o3"}):

@@ -61,8 +61,8 @@ async def get(stack: Stack, path: str, token: str) -> int:
 def used(stack: Stack) -> tuple[int, int]:
     """Tokens by the ledger, and by the limits."""
     record = stack.records()[0]
-    total = stack.ledger.total(record.at - 10, record.at + 60).describe()["total_tokens"]
-    return total, stack.users.limits(record.user)["used"]["tokens_day"]
+    total = stack.ledger.queries.total(record.at - 10, record.at + 60).describe()["total_tokens"]
+    return total, stack.users.limits.of(record.user)["used"]["tokens_day"]
 
 
 def response(status: str, usage: Any = None) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def test_what_a_batch_is_likely_to_cost_is_reserved(tmp_path: Path) -> None:
             token = await stack.key()
             made = await made_batch(stack, token, 4000)
             assert made.reserved is not None
-            used_up = stack.users.limits(made.user)["used"]["cost_day"]
+            used_up = stack.users.limits.of(made.user)["used"]["cost_day"]
             assert used_up == pytest.approx((made.reserved.input * 2.0 + 4000 * 8.0) / 1e6)
 
     run(test)

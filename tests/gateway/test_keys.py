@@ -150,7 +150,7 @@ def test_a_limit_to_providers_holds_for_every_vendor(tmp_path: Path, allowed: li
             (folder / "deepseek_work.json").write_text(json.dumps({"api_key": "sk-1234567890"}))
             await stack.accounts.reload(settings)
             stack.gateway.apply(settings)
-            user = await stack.users.create_user("ada", actor=ADMIN, limits={"providers": allowed})
+            user = await stack.users.people.create_user("ada", actor=ADMIN, limits={"providers": allowed})
             body = {**CALLS["/v1/chat/completions"], "model": "deepseek-flash"}
             got, raw = await stack.post("/v1/chat/completions", body, token=str(user["key"]))
             assert got == status or (status == 503 and got == 404), raw

@@ -33,7 +33,8 @@ class FakeRooms:
         self.windows: dict[Provider, list[dict[str, Any]]] = {}
         self.sent: list[HttpRequest] = []
         self.answers: dict[str, HttpAnswer] = {}
-        self.limits = Limits()
+        self.limits = self
+        self.own_limits = Limits()
         self.used: dict[str, float] = {}
 
     def add(self, ident: str, plan: str = "", kind: CredentialKind = CredentialKind.OAUTH, **fields: Any) -> None:
@@ -73,7 +74,7 @@ class FakeRooms:
         return KEYS.get(token or "", Denied(Denial.BAD_KEY, "no", 401))
 
     def standing(self, user: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
-        return self.limits, self.used, dict.fromkeys(self.used, NOW + 60)
+        return self.own_limits, self.used, dict.fromkeys(self.used, NOW + 60)
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
         self.sent.append(request)
@@ -263,7 +264,7 @@ def test_codex_usage_shows_the_tighter_of_own_limit_and_pool() -> None:
         {"window": "5h", "seconds": 18000, "used_percent": 30.0, "resets_at": NOW + 100},
         {"window": "7d", "seconds": 604800, "used_percent": 55.4, "resets_at": NOW + 900},
     ]
-    rooms.limits, rooms.used = Limits(tokens_5h=1000), {"tokens_5h": 800}
+    rooms.own_limits, rooms.used = Limits(tokens_5h=1000), {"tokens_5h": 800}
     body = ask("GET", "/backend-api/wham/usage", rooms=rooms)[1]["rate_limit"]
     assert body["primary_window"] == {
         "used_percent": 80,

@@ -131,9 +131,9 @@ def test_a_model_that_an_endpoint_may_only_have_is_listed_to_its_own_clients_alo
 
 def test_a_users_limits_hold_for_the_lists() -> None:
     rooms = mixed()
-    rooms.limits = Limits(providers=["claude"])
+    rooms.own_limits = Limits(providers=["claude"])
     assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["claude-next"]
-    rooms.limits = Limits(models=["Local-*"])
+    rooms.own_limits = Limits(models=["Local-*"])
     assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["local-model"]
     assert ask("GET", "/v1/models/claude-next", rooms=rooms)[0] == 404
 

@@ -28,7 +28,7 @@ UPGRADE = (
 
 
 async def keyed(stack: Stack, name: str = "ada", **limits: Any) -> str:
-    user = await stack.users.create_user(name, actor=ADMIN, limits=limits)
+    user = await stack.users.people.create_user(name, actor=ADMIN, limits=limits)
     return f"Bearer {user['key']}"
 
 

@@ -300,11 +300,11 @@ def test_an_upstream_that_only_answers_pings_stays(tmp_path: Path, monkeypatch: 
 def test_a_key_that_ended_since_starts_no_turn(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")], friend_code="open sesame") as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN)
+            user = await stack.users.people.create_user("ada", actor=ADMIN)
             async with socket(stack, Authorization=f"Bearer {user['key']}") as client:
                 final_id(await client.turn(create()))
                 stack.users.on_end.clear()  # the news is late
-                await stack.users.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
+                await stack.users.people.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
                 await client.connection.send_json(create())
                 assert await client.closed() == 1008
             assert len(stack.fakes.made(surface=Surface.SOCKET)[0].frames) == 1
@@ -315,13 +315,13 @@ def test_a_key_that_ended_since_starts_no_turn(tmp_path: Path) -> None:
 def test_a_limit_is_told_on_the_open_socket_and_the_socket_stays(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")], friend_code="open sesame") as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN)
+            user = await stack.users.people.create_user("ada", actor=ADMIN)
             async with socket(stack, Authorization=f"Bearer {user['key']}") as client:
                 final_id(await client.turn(create()))
-                await stack.users.patch_user(user["id"], {"limits": {"tokens_day": 1}}, actor=ADMIN)
+                await stack.users.people.patch_user(user["id"], {"limits": {"tokens_day": 1}}, actor=ADMIN)
                 events = await client.turn(create())
                 assert (events[-1]["status"], events[-1]["error"]["type"]) == (429, "usage_limit_reached")
-                await stack.users.patch_user(user["id"], {"limits": {"tokens_day": None}}, actor=ADMIN)
+                await stack.users.people.patch_user(user["id"], {"limits": {"tokens_day": None}}, actor=ADMIN)
                 final_id(await client.turn(create()))
             assert [record.outcome for record in stack.records()] == [Outcome.OK, Outcome.DENIED, Outcome.OK]
 

@@ -21,7 +21,7 @@ HAIKU_ONLY = {"models": ["*haiku*", "gpt-6-mini", "gemini-2.5-flash"]}
 
 async def limited(stack: Stack, **limits: Any) -> str:
     """The key of a user with these limits."""
-    user = await stack.users.create_user("anna", limits=limits, actor=ADMIN)
+    user = await stack.users.people.create_user("anna", limits=limits, actor=ADMIN)
     return str(user["key"])
 
 

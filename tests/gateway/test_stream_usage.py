@@ -104,7 +104,7 @@ def test_an_estimate_is_charged_and_recorded_as_one(tmp_path: Path) -> None:
             assert usage.estimated and not usage.known and usage.counted
             assert 1000 <= usage.input <= 1100 and usage.output > 0
             assert record.cost == pytest.approx((usage.input * 2.0 + usage.output * 8.0) / 1e6)
-            used = stack.users.limits(record.user)["used"]
+            used = stack.users.limits.of(record.user)["used"]
             assert used["tokens_day"] == usage.total
 
     run(test)

@@ -73,7 +73,7 @@ def test_an_upload_ends_with_the_key_that_began_it(tmp_path: Path) -> None:
             before = len(stack.fakes.calls)
             who = stack.users.authenticate(anna)
             assert isinstance(who, Principal)
-            await stack.users.revoke_key(who.user, who.key, actor=ADMIN)
+            await stack.users.people.revoke_key(who.user, who.key, actor=ADMIN)
             status, _ = await send(stack, "", "POST", address.removeprefix(stack.url), b"bytes", GO_ON)
             assert (status, len(stack.fakes.calls)) == (401, before)
 

@@ -188,13 +188,13 @@ def test_a_client_that_leaves_in_a_turn_is_recorded_and_lets_go(tmp_path: Path) 
 def test_a_revoked_user_is_closed_with_1008_and_a_drain_with_1012(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")], friend_code="open sesame") as stack:
-            user = await stack.users.create_user("ada", actor=ADMIN)
+            user = await stack.users.people.create_user("ada", actor=ADMIN)
             other = await stack.key("bob")
             async with (
                 socket(stack, Authorization=f"Bearer {user['key']}") as client,
                 socket(stack, Authorization=f"Bearer {other}") as idle,
             ):
-                await stack.users.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
+                await stack.users.people.patch_user(user["id"], {"disabled": True}, actor=ADMIN)
                 assert await client.closed() == 1008
                 drain = asyncio.create_task(stack.gateway.drain(5.0))
                 assert await idle.closed() == 1012

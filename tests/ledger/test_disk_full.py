@@ -36,7 +36,7 @@ def test_counting_resumes_when_there_is_room_again(tmp_path: Path) -> None:
     assert verify(tmp_path / "ledger") > 100
     expected = int((tmp_path / "count").read_text())
     with ledger_in(tmp_path) as book:
-        assert book.total(NOW - 60, NOW + 60)["requests"] == expected
+        assert book.queries.total(NOW - 60, NOW + 60)["requests"] == expected
         assert len(list(book.log.scan(NOW - 60, NOW + 60))) == expected
 
 
@@ -58,7 +58,7 @@ async def _record_until_full(folder: Path) -> None:
         count += 1
         assert not await book.record(exchange(f"r{count}"))
     assert book.waiting == 51
-    assert book.total(NOW - 60, NOW + 60)["requests"] == count - 51  # reading still works
+    assert book.queries.total(NOW - 60, NOW + 60)["requests"] == count - 51  # reading still works
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert book._retry is not None
     await asyncio.wait_for(book._retry, 60)
@@ -76,7 +76,7 @@ def test_what_was_promised_is_counted_when_there_is_room_again(tmp_path: Path) -
     assert child.exitcode == 0
     expected = int((tmp_path / "count").read_text())
     with ledger_in(tmp_path) as book:
-        assert book.total(NOW - 60, NOW + 60)["requests"] == expected
+        assert book.queries.total(NOW - 60, NOW + 60)["requests"] == expected
     assert list((tmp_path / "ledger").glob("journal-*")) == []
 
 
@@ -150,7 +150,7 @@ def run_killed(folder: Path) -> int:
 
 def count_in(folder: Path) -> int:
     with ledger_in(folder) as book:
-        return int(book.total(NOW - 60, NOW + 60)["requests"])
+        return int(book.queries.total(NOW - 60, NOW + 60)["requests"])
 
 
 def test_a_kill_while_the_engine_is_full_loses_nothing(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_it_starts_while_the_engine_is_full_and_counts_later(tmp_path: Path, mon
         await book._retry
         await book.fresh()
         assert (book.healthy, book.waiting, book.unlogged) == (True, 0, 0)
-        assert book.total(NOW - 60, NOW + 60)["requests"] == count + 1
+        assert book.queries.total(NOW - 60, NOW + 60)["requests"] == count + 1
         await book.close()
         store.close()
 
@@ -308,6 +308,6 @@ def test_a_server_on_a_full_disk_loses_nothing_it_answered(tmp_path: Path, how: 
             pool.wait()
     store = open_durable(Path(settings.data_dir))
     try:
-        assert Ledger(store, settings).total(0, 1e11)["requests"] == 321
+        assert Ledger(store, settings).queries.total(0, 1e11)["requests"] == 321
     finally:
         store.close()

@@ -183,7 +183,7 @@ def test_an_accounts_forecast_knows_what_a_percent_is_worth(tmp_path: Path) -> N
             seen(5.0, NOW - 60, window="7d", seconds=int(WEEK), resets=NOW + 3 * DAY),
             seen(50.0, NOW - 60, window="7d", seconds=int(WEEK), resets=NOW + 3 * DAY, scope="opus"),
         )  # fmt: skip
-        windows = {(row["window"], row["scope"]): row for row in book.forecast("claude:work", NOW)}
+        windows = {(row["window"], row["scope"]): row for row in book.outlook.forecast("claude:work", NOW)}
         assert windows["5h", ""]["tokens_per_percent"] == pytest.approx(10_000 / 20)
         assert windows["5h", ""]["burn_per_h"] > 0
         assert windows["7d", "opus"]["tokens_per_percent"] is None

@@ -29,9 +29,9 @@ def history(n: int = 60) -> list[UsageRecord]:
 
 
 def every_page(book: Ledger, limit: int, filters: LogFilters) -> list[str]:
-    rows, cursor = book.requests(limit, None, filters)
+    rows, cursor = book.log.page(limit, None, filters)
     while cursor is not None:
-        more, cursor = book.requests(limit, cursor, filters)
+        more, cursor = book.log.page(limit, cursor, filters)
         rows += more
     return [rec.id for rec in rows]
 
@@ -65,7 +65,7 @@ def test_pages_hold_exactly_what_was_asked_for(book: Ledger, filters: LogFilters
 
 def test_rare_combinations_take_several_quick_pages(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_log, "SCAN_LIMIT", 10)
-    rows, cursor = book.requests(50, None, LogFilters(provider="qwen"))
+    rows, cursor = book.log.page(50, None, LogFilters(provider="qwen"))
     assert rows == []
     assert cursor is not None
     wanted = LogFilters(provider="codex", model="gpt-5")
@@ -76,18 +76,18 @@ def test_equal_hashes_do_not_mix_users(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("pool_server.ledger.records.keys._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as other:
         record_all(other, history(10))
-        assert {rec.user for rec in other.latest("ada")} == {"ada"}
+        assert {rec.user for rec in other.log.latest("ada")} == {"ada"}
 
 
 @pytest.mark.parametrize("cursor", ["", "zz", "00", "0" * 25, "no cursor", "é"])
 def test_a_foreign_cursor_is_refused(book: Ledger, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
-        book.requests(10, cursor)
+        book.log.page(10, cursor)
 
 
 def test_jsonl_holds_every_exchange_oldest_first(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_log, "_EXPORT_STEP", 7)
-    pieces = list(book.export("jsonl", NOW - 1000, NOW + 1, LogFilters(user="ada")))
+    pieces = list(book.log.export("jsonl", NOW - 1000, NOW + 1, LogFilters(user="ada")))
     lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
     assert [line["id"] for line in lines] == [rec.id for rec in reversed(history()) if rec.user == "ada"]
     assert lines[0]["input"] == 100
@@ -99,7 +99,7 @@ def test_csv_has_a_header_and_is_safe_to_open(tmp_path: Path) -> None:
         rec = exchange("r1", user="=HYPERLINK(1)", model="no-price")
         rec.message = 'says "no",\nloudly'
         record_all(other, [rec])
-        text = b"".join(other.export("csv", NOW - 1, NOW + 1)).decode()
+        text = b"".join(other.log.export("csv", NOW - 1, NOW + 1)).decode()
     header, line = list(csv.reader(io.StringIO(text)))
     row = dict(zip(header, line, strict=True))
     assert tuple(header) == EXPORT_COLUMNS
@@ -107,9 +107,9 @@ def test_csv_has_a_header_and_is_safe_to_open(tmp_path: Path) -> None:
 
 
 def test_an_empty_range_exports_nothing(book: Ledger) -> None:
-    assert b"".join(book.export("jsonl", NOW + 10, NOW + 20)) == b""
+    assert b"".join(book.log.export("jsonl", NOW + 10, NOW + 20)) == b""
 
 
 def test_odd_ids_are_simply_not_there(book: Ledger) -> None:
     for ident in ("x" * 5000, "\ud800", "é" * 200):
-        assert book.get(ident) is None
+        assert book.log.get(ident) is None

@@ -39,19 +39,19 @@ def test_everything_goes_in_its_time_and_sums_stay(tmp_path: Path, monkeypatch: 
     with ledger_in(tmp_path, clock=clock) as book:
         ages = [0, 1, 3, 30, 89, 91, 200, 400]
         record_all(book, [exchange(f"r{age}", at=NOW - age * DAY) for age in ages])
-        before = book.total(NOW - 500 * DAY, NOW + 60)
+        before = book.queries.total(NOW - 500 * DAY, NOW + 60)
         asyncio.run(book.prune())
-        assert {rec.id for rec in book.requests()[0]} == {"r0", "r1", "r3", "r30", "r89"}
-        assert book.get("r91") is None
+        assert {rec.id for rec in book.log.page()[0]} == {"r0", "r1", "r3", "r30", "r89"}
+        assert book.log.get("r91") is None
         assert counts(book)["record_ids"] == 5
         assert counts(book)["record_index"] == 5 * 3
         rows = {b"m": 2 * 9, b"h": 5 * 9, b"d": 8 * 9}
         assert grains(book) == (rows if most == 1 else {b"m": 0, b"h": 0, b"d": 0})
-        assert book.total(NOW - 500 * DAY, NOW + 60).n == before.n
+        assert book.queries.total(NOW - 500 * DAY, NOW + 60).n == before.n
         record_all(book, [exchange(f"more{i}") for i in range(100)])
         asyncio.run(book.prune())
         assert grains(book) == rows
-        assert book.total(NOW - 500 * DAY, NOW + 60)["requests"] == before["requests"] + 100
+        assert book.queries.total(NOW - 500 * DAY, NOW + 60)["requests"] == before["requests"] + 100
 
 
 def test_a_loaded_history_is_as_one_that_was_pruned(tmp_path: Path) -> None:
@@ -60,24 +60,24 @@ def test_a_loaded_history_is_as_one_that_was_pruned(tmp_path: Path) -> None:
         book.load(exchange(f"r{age}", at=NOW - age * DAY) for age in ages)
         assert grains(book) == {b"m": 2 * 9, b"h": 5 * 9, b"d": 8 * 9}
         for age in ages:
-            assert book.total(NOW - age * DAY - 60, NOW - age * DAY + 60)["requests"] == 1
-        before = book.total(NOW - 500 * DAY, NOW + 60)
+            assert book.queries.total(NOW - age * DAY - 60, NOW - age * DAY + 60)["requests"] == 1
+        before = book.queries.total(NOW - 500 * DAY, NOW + 60)
         assert before["requests"] == len(ages)
         asyncio.run(book.prune())
         assert grains(book) == {b"m": 2 * 9, b"h": 5 * 9, b"d": 8 * 9}
-        assert book.total(NOW - 500 * DAY, NOW + 60).n == before.n
+        assert book.queries.total(NOW - 500 * DAY, NOW + 60).n == before.n
 
 
 def test_charts_begin_where_their_rows_do(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange(f"r{age}", at=NOW - age * DAY) for age in (0, 1, 5, 100)])
         asyncio.run(book.prune())
-        minutes = book.series(None, "minute", NOW - 10 * DAY, NOW + 60, metric="requests")
+        minutes = book.queries.series(None, "minute", NOW - 10 * DAY, NOW + 60, metric="requests")
         assert minutes["from"] >= NOW - 2 * DAY - 3600
         assert sum(minutes["series"][0]["values"]) == 2
-        hours = book.series(None, "hour", NOW - 110 * DAY, NOW + 60, metric="requests")
+        hours = book.queries.series(None, "hour", NOW - 110 * DAY, NOW + 60, metric="requests")
         assert sum(hours["series"][0]["values"]) == 3
-        days = book.series(None, "day", NOW - 110 * DAY, NOW + 60, metric="requests", tz="Asia/Tokyo")
+        days = book.queries.series(None, "day", NOW - 110 * DAY, NOW + 60, metric="requests", tz="Asia/Tokyo")
         assert sum(days["series"][0]["values"]) == 4
         assert days["tz"] == "UTC"  # hour rows do not reach back that far
 
@@ -86,10 +86,10 @@ def test_ranges_widen_to_what_is_kept(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("old", at=NOW - 10 * DAY), exchange("older", at=NOW - 100 * DAY)])
         asyncio.run(book.prune())
-        part = book.summary(NOW - 10 * DAY + 1, NOW - 10 * DAY + 2)
+        part = book.queries.summary(NOW - 10 * DAY + 1, NOW - 10 * DAY + 2)
         assert part["total"]["requests"] == 1
         assert part["to"] - part["from"] == 3600
-        part = book.summary(NOW - 100 * DAY + 1, NOW - 100 * DAY + 2)
+        part = book.queries.summary(NOW - 100 * DAY + 1, NOW - 100 * DAY + 2)
         assert (part["total"]["requests"], part["to"] - part["from"]) == (1, DAY)
 
 
@@ -100,11 +100,11 @@ def test_a_clock_that_jumps_ahead_does_not_empty_the_ledger(tmp_path: Path) -> N
         asyncio.run(book.prune())
         clock.now = NOW + 3650 * DAY
         asyncio.run(book.prune())
-        assert len(book.requests()[0]) >= 17
+        assert len(book.log.page()[0]) >= 17
         clock.now = NOW
         asyncio.run(book.prune())
         record_all(book, [exchange("again")])
-        assert book.total(NOW - 60, NOW + 60)["requests"] == 2
+        assert book.queries.total(NOW - 60, NOW + 60)["requests"] == 2
 
 
 def test_many_rows_go_in_small_steps(tmp_path: Path) -> None:

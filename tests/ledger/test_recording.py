@@ -23,18 +23,18 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         rec = exchange("r1", fault="rate")
         rec.decision = {"account": "claude:work", "reason": "best", "candidates": [{"account": "claude:work"}]}
         assert record_all(book, [rec]) == [True]
-        assert book.get("r1") == rec
-        assert book.get("r2") is None
-        assert book.get("") is None
+        assert book.log.get("r1") == rec
+        assert book.log.get("r2") is None
+        assert book.log.get("") is None
 
 
 def test_the_same_id_twice_counts_once(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r1"), exchange("r2")])
         record_all(book, [exchange("r1", at=NOW - HOUR)])
-        total = book.total(NOW - 10 * HOUR, NOW + 60)
+        total = book.queries.total(NOW - 10 * HOUR, NOW + 60)
         assert (total["requests"], total["input"]) == (2, 200)
-        assert len(book.requests()[0]) == 2
+        assert len(book.log.page()[0]) == 2
 
 
 def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
@@ -42,15 +42,15 @@ def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
         record_all(book, [exchange("r1"), exchange("r2")])
     with ledger_in(tmp_path) as again:
         record_all(again, [exchange("r1"), exchange("r3")])
-        assert again.total(NOW - HOUR, NOW + 60)["requests"] == 3
+        assert again.queries.total(NOW - HOUR, NOW + 60)["requests"] == 3
 
 
 def test_two_records_of_one_microsecond_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pool_server.ledger.records.keys._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r2"), exchange("r3")])
-        assert {rec.id for rec in book.requests()[0]} == {"r1", "r2", "r3"}
-        assert [book.get(i).id for i in ("r1", "r2", "r3")] == ["r1", "r2", "r3"]  # type: ignore[union-attr]
+        assert {rec.id for rec in book.log.page()[0]} == {"r1", "r2", "r3"}
+        assert [book.log.get(i).id for i in ("r1", "r2", "r3")] == ["r1", "r2", "r3"]  # type: ignore[union-attr]
 
 
 def test_rows_are_reread_when_another_process_wrote(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_rows_are_reread_when_another_process_wrote(tmp_path: Path) -> None:
         other = Ledger(book.store, Settings(), clock=Clock())  # its own memory, as a worker has
         for i in range(6):
             record_all((book, other)[i % 2], [exchange(f"r{i}")])
-        assert book.total(NOW - HOUR, NOW + 60)["requests"] == 6
+        assert book.queries.total(NOW - HOUR, NOW + 60)["requests"] == 6
 
 
 def test_rows_given_up_are_not_remembered(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_rows_given_up_are_not_remembered(tmp_path: Path) -> None:
             assert await book.record(exchange("r2"))
 
         asyncio.run(go())
-        assert book.total(NOW - HOUR, NOW + 60)["requests"] == 2
+        assert book.queries.total(NOW - HOUR, NOW + 60)["requests"] == 2
 
 
 def test_cost_is_filled_in_and_unknown_stays_unknown(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_cost_is_filled_in_and_unknown_stays_unknown(tmp_path: Path) -> None:
         given.cost = 0.25
         record_all(book, [priced, unknown, given])
         assert (priced.cost, unknown.cost, given.cost) == (2.0, None, 0.25)
-        total = book.summary(NOW - HOUR, NOW + 60)["total"]
+        total = book.queries.summary(NOW - HOUR, NOW + 60)["total"]
         assert total["cost_usd"] == 2.25
         assert total["unpriced"] == 1
 
@@ -95,7 +95,7 @@ def test_what_was_never_used_is_not_unpriced(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         rec = UsageRecord(id="r1", at=NOW, user="ada", outcome="denied", status=429)
         record_all(book, [rec])
-        assert book.summary(NOW - HOUR, NOW + 60)["total"]["unpriced"] == 0
+        assert book.queries.summary(NOW - HOUR, NOW + 60)["total"]["unpriced"] == 0
 
 
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf, -math.inf, 1 << 70, None, "12", 1.5])
@@ -144,9 +144,9 @@ def test_any_name_can_be_kept(tmp_path: Path, name: str) -> None:
         rec = exchange(name, user=name, model=name, account="claude:" + name)
         rec.message = name * 10
         assert record_all(book, [rec]) == [True]
-        assert book.total(NOW - HOUR, NOW + 60)["requests"] == 1
-        assert len(book.top("model", NOW - HOUR, NOW + 60)) == 1
-        assert [r.id for r in book.latest(rec.user)] == [rec.id]
+        assert book.queries.total(NOW - HOUR, NOW + 60)["requests"] == 1
+        assert len(book.queries.top("model", NOW - HOUR, NOW + 60)) == 1
+        assert [r.id for r in book.log.latest(rec.user)] == [rec.id]
 
 
 def test_a_clock_that_went_back_still_counts(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_a_clock_that_went_back_still_counts(tmp_path: Path) -> None:
         record_all(book, [exchange("r1", at=NOW)])
         clock.now = NOW - 5 * HOUR
         record_all(book, [exchange("r2", at=clock.now)])
-        assert book.total(NOW - 6 * HOUR, NOW + 60)["requests"] == 2
-        assert [rec.id for rec in book.requests()[0]] == ["r1", "r2"]
+        assert book.queries.total(NOW - 6 * HOUR, NOW + 60)["requests"] == 2
+        assert [rec.id for rec in book.log.page()[0]] == ["r1", "r2"]
 
 
 def test_an_immense_decision_is_left_out_and_says_so() -> None:
@@ -201,7 +201,7 @@ def test_a_full_store_keeps_records_waiting_and_counting_resumes(
         await asyncio.wait_for(book._retry, 60)
         assert book.healthy
         assert await book.record(exchange("after"))
-        assert book.total(NOW - HOUR, NOW + HOUR)["requests"] == fill + 1 + 20 + 1
+        assert book.queries.total(NOW - HOUR, NOW + HOUR)["requests"] == fill + 1 + 20 + 1
         assert (book.waiting, book.lost) == (0, 0)
         await book.close()
 
@@ -236,7 +236,7 @@ def test_closing_writes_what_waits(tmp_path: Path) -> None:
             n += 1
         store._engine._max_size = 1 << 30
         await book.close()
-        assert book.total(NOW - HOUR, NOW + HOUR)["requests"] == n + 1
+        assert book.queries.total(NOW - HOUR, NOW + HOUR)["requests"] == n + 1
 
     asyncio.run(go())
     store.close()
@@ -270,7 +270,7 @@ def test_a_history_is_loaded_as_it_would_be_recorded(tmp_path: Path, monkeypatch
         before = book.changes()
         assert book.load(exchange(f"r{i}", at=NOW - i) for i in range(30)) == 30
         record_all(book, [exchange("r1"), exchange("new")])
-        total = book.summary(NOW - HOUR, NOW + 60)["total"]
+        total = book.queries.summary(NOW - HOUR, NOW + 60)["total"]
         assert (total["requests"], total["cost_usd"] > 0) == (31, True)
         assert book.changes() > before
 
@@ -294,5 +294,5 @@ def test_one_unreadable_record_does_not_hide_the_others(tmp_path: Path) -> None:
         with book.store.read() as reader:
             key = next(reader.scan("records"))[0]
         book.store.write(lambda txn: txn.put("records", key, b"junk"))
-        assert [rec.id for rec in book.requests()[0]] == ["r1"]
-        assert book.get("r2") is None
+        assert [rec.id for rec in book.log.page()[0]] == ["r1"]
+        assert book.log.get("r2") is None

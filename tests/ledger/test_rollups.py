@@ -110,9 +110,9 @@ def test_sums_over_rollups_are_sums_over_records(
             within = [r for r in kept if start <= r.at < (stop if stop > to else to) and passes(r, wanted)]
             if to <= frm:
                 within = []
-            check(book.total(frm, to, wanted), within)
+            check(book.queries.total(frm, to, wanted), within)
             by_hand = [r for r in book.log.scan(start, max(start, stop)) if passes(r, wanted)]
-            check(book.total(start, stop, wanted), by_hand)
+            check(book.queries.total(start, stop, wanted), by_hand)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -136,15 +136,15 @@ def test_every_view_adds_up_to_the_total(
         record_all(book, records)
         kept = [r for r in unique(records) if passes(r, wanted)]
         tokens = sum(r.usage.total for r in kept)
-        assert sum(row["total_tokens"] for row in book.top(by, frm, to, wanted, limit=99)) == tokens
-        assert sum(row["total_tokens"] for row in book.matrix(frm, to, wanted)) == tokens
+        assert sum(row["total_tokens"] for row in book.queries.top(by, frm, to, wanted, limit=99)) == tokens
+        assert sum(row["total_tokens"] for row in book.queries.matrix(frm, to, wanted)) == tokens
         for step in ("hour", "day"):
-            chart = book.series(by, step, frm, to, wanted, tz=zones[1], top=2)
+            chart = book.queries.series(by, step, frm, to, wanted, tz=zones[1], top=2)
             assert sum(sum(line["values"]) for line in chart["series"]) == tokens
             assert all(len(line["values"]) == len(chart["buckets"]) for line in chart["series"])
-        heat = book.heatmap(frm, to, wanted, tz=zones[1])
+        heat = book.queries.heatmap(frm, to, wanted, tz=zones[1])
         assert sum(map(sum, heat["cells"])) == tokens
-        summary = book.summary(frm, to, wanted)
+        summary = book.queries.summary(frm, to, wanted)
         assert summary["total"]["total_tokens"] == tokens
         assert sum(part["total_tokens"] for part in summary["models"].values()) == tokens
         assert sum(part["requests"] for part in summary["providers"].values()) == len(kept)
@@ -158,12 +158,12 @@ def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
         record_all(book, [exchange(f"r{i}", at=m.timestamp()) for i, m in enumerate(moments)])
         frm = datetime(2026, 3, 7, tzinfo=where).timestamp()
         to = datetime(2026, 3, 31, tzinfo=where).timestamp()
-        chart = book.series(None, "day", frm, to, metric="requests")
+        chart = book.queries.series(None, "day", frm, to, metric="requests")
         assert len(chart["buckets"]) == 24
         assert [v for v in chart["series"][0]["values"] if v] == [3] * 6
         for bucket in chart["buckets"]:
             assert datetime.fromtimestamp(bucket, where).hour == 0
-        heat = book.heatmap(frm, to, metric="requests")["cells"]
+        heat = book.queries.heatmap(frm, to, metric="requests")["cells"]
         assert {hour for day in heat for hour, n in enumerate(day) if n} == {0, 12, 23}
 
 
@@ -181,11 +181,11 @@ def test_what_is_recent_moves_into_the_rollups_and_no_answer_changes(
         for i in range(8):
             record_all((book, other)[i % 2], [exchange(f"r{i}", user=USERS[i % 2])])
         assert tables() == (8, 0)
-        before = book.top("user", NOW - 60, NOW + 60)
+        before = book.queries.top("user", NOW - 60, NOW + 60)
         assert [row["requests"] for row in before] == [4, 4]
         record_all(other, [exchange("r8", user="eve")])
         assert tables() == (0, 3 * (5 + 4 * 3))  # grains, dimensions without and with the user
-        assert [row for row in book.top("user", NOW - 60, NOW + 60) if row["key"] != "eve"] == before
+        assert [row for row in book.queries.top("user", NOW - 60, NOW + 60) if row["key"] != "eve"] == before
         record_all(book, [exchange("r8", user="eve")])
         assert tables() == (0, 3 * (5 + 4 * 3))  # known: it adds nothing
 
@@ -236,7 +236,7 @@ def test_errors_and_latencies_come_from_rollups(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         bad = [exchange(f"b{i}", outcome="upstream", status=503, fault="overload") for i in range(3)]
         record_all(book, [*bad, exchange("g")])
-        total = book.summary(NOW - 60, NOW + 60)["total"]
+        total = book.queries.summary(NOW - 60, NOW + 60)["total"]
         assert total["outcomes"] == {"upstream": 3, "ok": 1}
         assert total["faults"] == {"overload": 3}
         assert (total["failures"], total["error_share"]) == (3, 0.75)
@@ -248,10 +248,10 @@ def test_errors_and_latencies_come_from_rollups(tmp_path: Path) -> None:
 def test_every_metric_can_be_charted_and_ranked(tmp_path: Path, metric: str) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r2", user="bob", outcome="cut")])
-        chart = book.series("user", "minute", NOW - 120, NOW + 60, metric=metric)  # type: ignore[arg-type]
+        chart = book.queries.series("user", "minute", NOW - 120, NOW + 60, metric=metric)  # type: ignore[arg-type]
         assert {line["key"] for line in chart["series"]} == {"ada", "bob"}
-        assert len(book.top("user", NOW - 60, NOW + 60, metric=metric)) == 2  # type: ignore[arg-type]
-        assert len(book.heatmap(NOW - 60, NOW + 60, metric=metric)["cells"]) == 7  # type: ignore[arg-type]
+        assert len(book.queries.top("user", NOW - 60, NOW + 60, metric=metric)) == 2  # type: ignore[arg-type]
+        assert len(book.queries.heatmap(NOW - 60, NOW + 60, metric=metric)["cells"]) == 7  # type: ignore[arg-type]
 
 
 def test_the_leading_counts_are_the_first_of_a_row() -> None:
@@ -275,24 +275,24 @@ def test_the_rest_of_a_chart_is_what_its_members_records_say(tmp_path: Path, met
     with ledger_in(tmp_path) as book:
         record_all(book, records)
         ends = NOW - 3 * DAY, NOW + 60
-        lines = book.series("user", "day", *ends, metric=metric, top=1)["series"]  # type: ignore[arg-type]
+        lines = book.queries.series("user", "day", *ends, metric=metric, top=1)["series"]  # type: ignore[arg-type]
         assert len(lines) == 2 and lines[1]["key"] == "other"
         rest = [rec for rec in records if rec.user != lines[0]["key"]]
     with ledger_in(tmp_path / "rest") as alone:
         record_all(alone, rest)
-        drawn = alone.series(None, "day", *ends, metric=metric)["series"]  # type: ignore[arg-type]
+        drawn = alone.queries.series(None, "day", *ends, metric=metric)["series"]  # type: ignore[arg-type]
         assert drawn[0]["values"] == pytest.approx(lines[1]["values"], nan_ok=True)
 
 
 def test_an_endless_chart_is_refused(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book, pytest.raises(ValueError, match="steps of a minute"):
-        book.series(None, "minute", 0, NOW)
+        book.queries.series(None, "minute", 0, NOW)
 
 
 def test_the_rest_is_one_line(tmp_path: Path) -> None:
     with ledger_in(tmp_path, clock=Clock()) as book:
         record_all(book, [exchange(f"r{i}", user=f"user{i}", input=100 - i) for i in range(5)])
-        lines = book.series("user", "day", NOW - DAY, NOW, top=2)["series"]
+        lines = book.queries.series("user", "day", NOW - DAY, NOW, top=2)["series"]
         assert [line["key"] for line in lines] == ["user0", "user1", "other"]
         assert sum(lines[2]["values"]) == 98 + 97 + 96
 
@@ -304,10 +304,10 @@ def test_estimates_and_assumed_prices_are_summed_apart(tmp_path: Path) -> None:
         guessed.cost, told.cost, assumed.cost = 0.5, 1.0, 0.25
         assumed.cost_basis = CostBasis.ASSUMED.value
         record_all(book, [told, guessed, assumed])
-        total = book.total(NOW - 3600, NOW + 60).describe()
+        total = book.queries.total(NOW - 3600, NOW + 60).describe()
         assert (total["estimated"], total["estimated_cost_usd"]) == (1, 0.5)
         assert (total["assumed"], total["assumed_cost_usd"]) == (1, 0.25)
         assert total["cost_usd"] == 1.75 and "+:estimated" not in total["outcomes"]
         for timed in (True, False):
-            (row,) = book.top("user", NOW - 3600, NOW + 60, timed=timed)
+            (row,) = book.queries.top("user", NOW - 3600, NOW + 60, timed=timed)
             assert (row["estimated"], row["assumed_cost_usd"]) == (1, 0.25)

@@ -47,7 +47,7 @@ def test_parts_that_cannot_be_are_not_kept(tmp_path: Path, usage: Usage) -> None
     record.usage, record.cost = usage, 5.0
     with ledger_in(tmp_path) as book:
         record_all(book, [record])
-        kept = book.get("r1")
+        kept = book.log.get("r1")
     assert kept is not None and kept.cost != 5.0
     assert 0 <= kept.usage.audio_in <= kept.usage.input and 0 <= kept.usage.image_out <= kept.usage.output
     assert kept.usage.cache_write_12h <= kept.usage.cache_write and kept.usage.parts == []
@@ -62,7 +62,7 @@ def test_what_an_answer_names_is_cut_to_names(tmp_path: Path, name: str) -> None
     told.reserved = Usage(input=1, parts=[Usage(input=1, model=name)])
     with ledger_in(tmp_path) as book:
         record_all(book, [told])
-        (kept,) = book.requests()[0]
+        (kept,) = book.log.page()[0]
         assert len(pack(kept)) < 4000
         assert kept.answered == kept.usage.parts[0].model and len(kept.answered.encode()) <= 128
         assert kept.reserved is not None and kept.reserved.parts[0].model == kept.answered
@@ -75,4 +75,4 @@ def test_a_batch_may_use_more_than_any_single_answer(tmp_path: Path) -> None:
     absurd.usage = Usage(input=3 * most, known=True, parts=[Usage(input=3 * most, calls=2, known=True)])
     with ledger_in(tmp_path) as book:
         record_all(book, [large, absurd])
-        assert [(rec.usage.input, rec.partial) for rec in book.requests()[0]] == [(0, True), (3 * most, False)]
+        assert [(rec.usage.input, rec.partial) for rec in book.log.page()[0]] == [(0, True), (3 * most, False)]

@@ -77,7 +77,7 @@ def test_what_was_under_way_is_recorded_once_as_cut(tmp_path: Path, what: str) -
             assert found["first"].usage.output == 7, "what was told last"
             assert found["first"].cost and found["first"].cost > 0
             assert found["second"].outcome == ("ok" if ended else "cut")
-            assert book.total(NOW - 60, NOW + 60)["requests"] == 2
+            assert book.queries.total(NOW - 60, NOW + 60)["requests"] == 2
     assert list((tmp_path / "ledger").glob(f"{PREFIX}*")) == []
 
 

@@ -27,7 +27,7 @@ def labelled(ident: str, *, user: str = "ada", at: float = NOW, program: str = "
 
 
 def by(book: Ledger, field: Field, filters: Filters | None = None, back: float = HOUR) -> dict[str, int]:
-    rows = book.top(field, NOW - back, NOW + 60, filters or Filters())
+    rows = book.queries.top(field, NOW - back, NOW + 60, filters or Filters())
     return {row["key"]: row["requests"] for row in rows}
 
 
@@ -55,28 +55,28 @@ def test_use_is_told_by_each_label(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert by(book, "key") == {"key_0": 2, "key_1": 2, "key_2": 2}
         assert by(book, "project") == {"site": 5}, "an exchange without a label is in no row"
         assert by(book, "conversation", Filters(user="bob")) == {"s0": 1, "s1": 1, "s2": 1}
-        (row, *_) = book.top("program", NOW - HOUR, NOW + 60, timed=False)
+        (row, *_) = book.queries.top("program", NOW - HOUR, NOW + 60, timed=False)
         assert row["total_tokens"] > 0 and row["cost_usd"] > 0
 
 
 def test_series_by_label_and_what_is_not_kept(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [labelled("r1", program="Codex", session="s1"), labelled("r2", at=NOW - DAY, program="Codex")])
-        chart = book.series("program", "day", NOW - 2 * DAY, NOW + 60, metric="requests")
+        chart = book.queries.series("program", "day", NOW - 2 * DAY, NOW + 60, metric="requests")
         assert [(line["key"], sum(line["values"])) for line in chart["series"]] == [("Codex", 2)]
-        hours = book.series("program", "hour", NOW - 3 * HOUR, NOW + 60, metric="requests")
+        hours = book.queries.series("program", "hour", NOW - 3 * HOUR, NOW + 60, metric="requests")
         assert sum(hours["series"][0]["values"]) == 1
-        assert book.series("conversation", "day", NOW - DAY, NOW + 60)["series"][0]["key"] == "s1"
+        assert book.queries.series("conversation", "day", NOW - DAY, NOW + 60)["series"][0]["key"] == "s1"
         for field, step in (("program", "minute"), ("conversation", "hour")):
             with pytest.raises(ValueError, match="not kept by the"):
-                book.series(field, step, NOW - HOUR, NOW + 60)  # type: ignore[arg-type]
+                book.queries.series(field, step, NOW - HOUR, NOW + 60)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="known by user only, not by model"):
-            book.top("program", NOW - HOUR, NOW + 60, Filters(model="m"))
+            book.queries.top("program", NOW - HOUR, NOW + 60, Filters(model="m"))
         with pytest.raises(ValueError, match="of one user, or of at most 8 days"):
-            book.top("conversation", NOW - 30 * DAY, NOW)
-        assert book.top("conversation", NOW - 30 * DAY, NOW, Filters(user="ada"))
+            book.queries.top("conversation", NOW - 30 * DAY, NOW)
+        assert book.queries.top("conversation", NOW - 30 * DAY, NOW, Filters(user="ada"))
         with pytest.raises(ValueError, match="not by account"):
-            book.top("key", NOW - HOUR, NOW + 60, Filters(provider="claude"))
+            book.queries.top("key", NOW - HOUR, NOW + 60, Filters(provider="claude"))
 
 
 def test_no_user_makes_more_rows_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +115,8 @@ def test_conversations_are_forgotten_with_their_exchanges(tmp_path: Path) -> Non
             clock.now += DAY
             asyncio.run(book.prune())
         later = clock.now
-        assert not book.top("conversation", NOW - 6 * DAY, later, Filters(user="ada"))
-        assert book.top("program", NOW - 6 * DAY, later)[0]["requests"] == 1
+        assert not book.queries.top("conversation", NOW - 6 * DAY, later, Filters(user="ada"))
+        assert book.queries.top("program", NOW - 6 * DAY, later)[0]["requests"] == 1
 
 
 def test_a_pending_row_of_an_older_program_is_read(tmp_path: Path) -> None:

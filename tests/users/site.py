@@ -59,7 +59,7 @@ class Site:
 
     async def friend(self, name: str = "Anna", **limits: Any) -> tuple[Principal, str]:
         """A new user by the admin's hand: who they are by their first key, and that key."""
-        made = await self.users.create_user(name, actor=SHELL, limits=limits)
+        made = await self.users.people.create_user(name, actor=SHELL, limits=limits)
         found = self.users.authenticate(made["key"])
         assert isinstance(found, Principal)
         return found, made["key"]

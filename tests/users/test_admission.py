@@ -84,13 +84,13 @@ def test_keys_that_were_tampered_with(open_site: Callable[..., Site]) -> None:
 def test_a_key_ends_when_it_was_to_end(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend()
-        made = await site.users.create_key(anna.user, "short", actor=SHELL, expires=NOON + 60)
+        made = await site.users.people.create_key(anna.user, "short", actor=SHELL, expires=NOON + 60)
         assert isinstance(site.users.authenticate(made["key"]), Principal)
         site.clock.now = NOON + 60
         assert denial(site.users.authenticate(made["key"])) == (Denial.EXPIRED_KEY, 401)
         assert denial(site.worker().authenticate(made["key"])) == (Denial.EXPIRED_KEY, 401)
         with pytest.raises(RefusedError):
-            await site.users.create_key(anna.user, "past", actor=SHELL, expires=NOON)
+            await site.users.people.create_key(anna.user, "past", actor=SHELL, expires=NOON)
 
     site.run(main)
 
@@ -98,7 +98,7 @@ def test_a_key_ends_when_it_was_to_end(site: Site) -> None:
 def test_a_revoked_key_is_forgotten_at_once_in_every_worker(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend()
-        other = await site.users.create_key(anna.user, "laptop", actor=SHELL)
+        other = await site.users.people.create_key(anna.user, "laptop", actor=SHELL)
         second = site.worker()
         ended: list[tuple[str, Any]] = []
         site.users.on_end.append(lambda *who: ended.append(("here", who)))
@@ -106,7 +106,7 @@ def test_a_revoked_key_is_forgotten_at_once_in_every_worker(site: Site) -> None:
         await second.start()
         for worker in (site.users, second):
             assert isinstance(worker.authenticate(key), Principal)
-        await site.users.revoke_key(anna.user, anna.key, actor=SHELL)
+        await site.users.people.revoke_key(anna.user, anna.key, actor=SHELL)
         assert denial(site.users.authenticate(key)) == (Denial.REVOKED_KEY, 401)
         assert ended == [("here", (None, anna.key))]
         await until(lambda: len(ended) == 2)
@@ -126,12 +126,12 @@ def test_a_disabled_user_is_told_so_and_comes_back_when_enabled(site: Site) -> N
         second.on_end.append(lambda *who: ended.append(who))
         await second.start()
         assert isinstance(second.authenticate(key), Principal)
-        await site.users.patch_user(anna.user, {"disabled": True}, actor=SHELL)
+        await site.users.people.patch_user(anna.user, {"disabled": True}, actor=SHELL)
         assert denial(site.users.authenticate(key)) == (Denial.USER_DISABLED, 403)
         assert denial(site.users.reserve(anna, **ASK)) == (Denial.REVOKED_KEY, 401)
         await until(lambda: ended == [(anna.user, None)])
         assert denial(second.authenticate(key)) == (Denial.USER_DISABLED, 403)
-        await site.users.patch_user(anna.user, {"disabled": False}, actor=SHELL)
+        await site.users.people.patch_user(anna.user, {"disabled": False}, actor=SHELL)
         await until(lambda: isinstance(second.authenticate(key), Principal))
         assert ended == [(anna.user, None)]
         await second.close()
@@ -144,7 +144,7 @@ def test_a_deleted_user_is_gone(site: Site) -> None:
         anna, key = await site.friend()
         ended: list[Any] = []
         site.users.on_end.append(lambda *who: ended.append(who))
-        await site.users.delete_user(anna.user, actor=SHELL)
+        await site.users.people.delete_user(anna.user, actor=SHELL)
         assert denial(site.users.authenticate(key)) == (Denial.REVOKED_KEY, 401)
         assert ended == [(anna.user, None)]
 
@@ -166,7 +166,7 @@ def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(site: Site)
             raise RuntimeError("no")
 
         site.users.on_end += [bad, lambda *who: heard.append(who)]
-        await site.users.rotate(anna.user, actor=SHELL)
+        await site.users.people.rotate(anna.user, actor=SHELL)
         assert heard == [(None, anna.key)]
 
     site.run(main)
@@ -183,9 +183,9 @@ def test_a_worker_that_slept_too_long_checks_everybody_again(site: Site, monkeyp
         sleeper.on_end.append(lambda *who: ended.append(who))
         for key in (anna_key, berta_key):
             assert isinstance(sleeper.authenticate(key), Principal)
-        await site.users.revoke_key(anna.user, anna.key, actor=SHELL)
+        await site.users.people.revoke_key(anna.user, anna.key, actor=SHELL)
         for number in range(6):
-            await site.users.patch_user(berta.user, {"note": str(number)}, actor=SHELL)
+            await site.users.people.patch_user(berta.user, {"note": str(number)}, actor=SHELL)
         await sleeper.start()
         await until(lambda: ended == [(None, anna.key)])
         assert denial(sleeper.authenticate(anna_key)) == (Denial.REVOKED_KEY, 401)
@@ -200,7 +200,7 @@ def test_keys_outlive_a_rotated_secret_for_a_while(site: Site) -> None:
         anna, key = await site.friend()
         second = site.worker()
         await site.users.rotate_secret(actor=SHELL)
-        fresh = await site.users.create_key(anna.user, "new", actor=SHELL)
+        fresh = await site.users.people.create_key(anna.user, "new", actor=SHELL)
         assert isinstance(site.users.authenticate(key), Principal)
         await second.start()
         await until(lambda: isinstance(second.authenticate(fresh["key"]), Principal))
@@ -272,7 +272,7 @@ def test_limits_follow_the_defaults_and_the_users_own(open_site: Callable[..., S
         assert denial(site.users.reserve(anna, **{**ASK, "model": "opus"})) == (Denial.MODEL, 403)
         assert isinstance(site.users.reserve(anna, **{**ASK, "provider": "", "model": ""}), Reservation)
         assert denial(site.users.reserve(anna, **ASK)) == (Denial.CONCURRENT, 429)
-        await site.users.patch_user(anna.user, {"limits": {}}, actor=SHELL)
+        await site.users.people.patch_user(anna.user, {"limits": {}}, actor=SHELL)
         assert site.users.me(anna)["limits"]["tokens_day"] == 50_000
         assert isinstance(site.users.reserve(anna, **ASK), Reservation)
         site.users.reload(settings_with(site, limits=Limits()))
@@ -361,7 +361,7 @@ def test_another_process_hears_of_a_revoked_key_within_a_second(site: Site, tmp_
         with worker:
             assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
             began = time.monotonic()
-            await site.users.revoke_key(anna.user, anna.key, actor=SHELL)
+            await site.users.people.revoke_key(anna.user, anna.key, actor=SHELL)
             assert worker.stdout.readline() == "revoked_key\n"
             assert time.monotonic() - began < 1.0
 
@@ -417,7 +417,7 @@ def test_a_greedy_user_waits_only_while_room_is_short(open_site: Callable[..., S
         rooms = iter([5.0, 50.0])
         answer = await site.users.reserve_or_wait(greedy, **{**ASK, "headroom": lambda: next(rooms)})
         assert isinstance(answer, Reservation)
-        await site.users.patch_user(greedy.user, {"weight": 50}, actor=SHELL)
+        await site.users.people.patch_user(greedy.user, {"weight": 50}, actor=SHELL)
         site.clock.now += 2
         assert isinstance(site.users.reserve(greedy, **short), Reservation)
 

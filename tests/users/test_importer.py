@@ -39,7 +39,7 @@ def test_people_come_over_once(open_site: Callable[..., Site], tmp_path: Path) -
     path.write_text(json.dumps(entries))
     site = open_site(pool_users=PoolUsers(storage_path=str(path)))
     site.users.load()
-    rows = {row["name"]: row for row in site.users.list_users()[0]}
+    rows = {row["name"]: row for row in site.users.people.list_users()[0]}
     assert set(rows) == {"anna@example.org", "berta@example.org"}
     born = datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC).timestamp()
     assert rows["anna@example.org"]["created"] == pytest.approx(born)
@@ -51,7 +51,7 @@ def test_people_come_over_once(open_site: Callable[..., Site], tmp_path: Path) -
 
     path.write_text(json.dumps([{**ENTRY, "email": "carla@example.org"}]))
     site.worker().load()
-    assert len(site.users.list_users()[0]) == 2
+    assert len(site.users.people.list_users()[0]) == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "7", '"users"', "null", "\x00\xff"])
@@ -62,10 +62,10 @@ def test_a_file_that_is_none_stops_nothing_and_may_be_put_right(
     path.write_text(text, encoding="latin-1")
     site = open_site(pool_users=PoolUsers(storage_path=str(path)))
     site.users.load()
-    assert site.users.list_users()[0] == []
+    assert site.users.people.list_users()[0] == []
     path.write_text(json.dumps([ENTRY]))
     site.users.load()
-    assert len(site.users.list_users()[0]) == 1
+    assert len(site.users.people.list_users()[0]) == 1
 
 
 def test_a_missing_file_is_no_fault(open_site: Callable[..., Site], tmp_path: Path) -> None:

@@ -220,8 +220,10 @@ def test_guesses_at_the_door_and_at_the_admins_page(tmp_path: Path) -> None:
         return count
 
     door = site.users
-    codes = asyncio.run(tries(lambda peer: door.friend_login(peer=peer, code="wrong", name="Eve" + peer[-5:-3])))
-    keys = asyncio.run(tries(lambda peer: door.friend_login(peer=peer, key="a.b.c")))
+    codes = asyncio.run(
+        tries(lambda peer: door.sign_in.friend_login(peer=peer, code="wrong", name="Eve" + peer[-5:-3]))
+    )
+    keys = asyncio.run(tries(lambda peer: door.sign_in.friend_login(peer=peer, key="a.b.c")))
     assert 20 <= codes + keys <= 30
-    assert 20 <= asyncio.run(tries(lambda peer: door.admin_login("wrong", peer=peer))) <= 30
+    assert 20 <= asyncio.run(tries(lambda peer: door.sign_in.admin_login("wrong", peer=peer))) <= 30
     site.close()

@@ -21,14 +21,16 @@ async def refused(call: Any, status: int) -> str:
 
 def test_an_admin_makes_a_user_with_a_first_key(site: Site) -> None:
     async def main() -> None:
-        made = await site.users.create_user(" Anna  Maria ", actor=ADMIN, limits={"tokens_day": 5}, note="at work")
+        made = await site.users.people.create_user(
+            " Anna  Maria ", actor=ADMIN, limits={"tokens_day": 5}, note="at work"
+        )
         assert set(made) == {"id", "name", "key_id", "key"}
-        row = site.users.get_user(made["id"])
+        row = site.users.people.get(made["id"])
         assert (row["name"], row["state"], row["created"]) == ("Anna Maria", "active", NOON)
         assert (row["limits"], row["note"], row["via"]) == ({"tokens_day": 5}, "at work", "admin")
-        assert site.users.list_keys(made["id"])[0]["id"] == made["key_id"]
-        found = site.users.find_user("anna maria")
-        assert found == row and site.users.find_user("berta") is None
+        assert site.users.people.list_keys(made["id"])[0]["id"] == made["key_id"]
+        found = site.users.people.named("anna maria")
+        assert found == row and site.users.people.named("berta") is None
 
     site.run(main)
 
@@ -38,9 +40,9 @@ def test_a_name_belongs_to_one_person(site: Site, name: str) -> None:
     async def main() -> None:
         await site.friend("Anna")
         berta, _ = await site.friend("Berta")
-        await refused(site.users.create_user(name, actor=ADMIN), 409)
-        await refused(site.users.patch_user(berta.user, {"name": name}, actor=ADMIN), 409)
-        assert len(site.users.list_users()[0]) == 2
+        await refused(site.users.people.create_user(name, actor=ADMIN), 409)
+        await refused(site.users.people.patch_user(berta.user, {"name": name}, actor=ADMIN), 409)
+        assert len(site.users.people.list_users()[0]) == 2
 
     site.run(main)
 
@@ -48,8 +50,8 @@ def test_a_name_belongs_to_one_person(site: Site, name: str) -> None:
 def test_a_name_in_two_scripts_is_nobodys(site: Site) -> None:
     async def main() -> None:
         berta, _ = await site.friend("Berta")
-        await refused(site.users.create_user("Аnna", actor=ADMIN), 400)  # a Cyrillic А
-        await refused(site.users.patch_user(berta.user, {"name": "Аnna"}, actor=ADMIN), 400)
+        await refused(site.users.people.create_user("Аnna", actor=ADMIN), 400)  # a Cyrillic А
+        await refused(site.users.people.patch_user(berta.user, {"name": "Аnna"}, actor=ADMIN), 400)
 
     site.run(main)
 
@@ -57,8 +59,8 @@ def test_a_name_in_two_scripts_is_nobodys(site: Site) -> None:
 def test_renaming_frees_the_old_name_and_keeps_everything_else(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend("Anna")
-        await site.users.patch_user(anna.user, {"name": "ANNA"}, actor=ADMIN)  # her own name, written otherwise
-        await site.users.patch_user(anna.user, {"name": "Annegret"}, actor=ADMIN)
+        await site.users.people.patch_user(anna.user, {"name": "ANNA"}, actor=ADMIN)  # her own name, written otherwise
+        await site.users.people.patch_user(anna.user, {"name": "Annegret"}, actor=ADMIN)
         assert site.users.authenticate(key) == Principal(anna.user, "Annegret", anna.key)
         other, _ = await site.friend("Anna")
         assert other.user != anna.user
@@ -95,9 +97,9 @@ def test_renaming_frees_the_old_name_and_keeps_everything_else(site: Site) -> No
 def test_what_will_not_do_is_refused_and_changes_nothing(site: Site, patch: dict[str, Any]) -> None:
     async def main() -> None:
         anna, _ = await site.friend()
-        before = site.users.get_user(anna.user)
-        assert await refused(site.users.patch_user(anna.user, patch, actor=ADMIN), 400)
-        assert site.users.get_user(anna.user) == before
+        before = site.users.people.get(anna.user)
+        assert await refused(site.users.people.patch_user(anna.user, patch, actor=ADMIN), 400)
+        assert site.users.people.get(anna.user) == before
 
     site.run(main)
 
@@ -105,15 +107,15 @@ def test_what_will_not_do_is_refused_and_changes_nothing(site: Site, patch: dict
 def test_a_deleted_user_leaves_a_tombstone_and_a_free_name(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        await site.users.delete_user(anna.user, actor=ADMIN)
-        row = site.users.get_user(anna.user)
+        await site.users.people.delete_user(anna.user, actor=ADMIN)
+        row = site.users.people.get(anna.user)
         assert (row["name"], row["state"]) == ("Anna", "deleted")
-        assert site.users.list_keys(anna.user) == []
-        assert site.users.list_users() == ([], None)
-        assert [row["id"] for row in site.users.list_users(deleted=True)[0]] == [anna.user]
-        await refused(site.users.patch_user(anna.user, {"disabled": False}, actor=ADMIN), 404)
-        await refused(site.users.delete_user(anna.user, actor=ADMIN), 404)
-        await refused(site.users.create_key(anna.user, actor=ADMIN), 404)
+        assert site.users.people.list_keys(anna.user) == []
+        assert site.users.people.list_users() == ([], None)
+        assert [row["id"] for row in site.users.people.list_users(deleted=True)[0]] == [anna.user]
+        await refused(site.users.people.patch_user(anna.user, {"disabled": False}, actor=ADMIN), 404)
+        await refused(site.users.people.delete_user(anna.user, actor=ADMIN), 404)
+        await refused(site.users.people.create_key(anna.user, actor=ADMIN), 404)
         again, _ = await site.friend("Anna")
         assert again.user != anna.user
 
@@ -124,15 +126,15 @@ def test_a_deleted_user_leaves_a_tombstone_and_a_free_name(site: Site) -> None:
 def test_ids_of_nobody(site: Site, user_id: str) -> None:
     async def main() -> None:
         users = site.users
-        await refused(users.patch_user(user_id, {"disabled": True}, actor=ADMIN), 404)
-        await refused(users.delete_user(user_id, actor=ADMIN), 404)
-        await refused(users.rotate(user_id, actor=ADMIN), 404)
-        await refused(users.revoke_key("u_1", user_id, actor=ADMIN), 404)
-        await refused(users.revoke_code(user_id, actor=ADMIN), 404)
+        await refused(users.people.patch_user(user_id, {"disabled": True}, actor=ADMIN), 404)
+        await refused(users.people.delete_user(user_id, actor=ADMIN), 404)
+        await refused(users.people.rotate(user_id, actor=ADMIN), 404)
+        await refused(users.people.revoke_key("u_1", user_id, actor=ADMIN), 404)
+        await refused(users.codes.revoke(user_id, actor=ADMIN), 404)
         with pytest.raises(RefusedError):
-            users.get_user(user_id)
+            users.people.get(user_id)
         with pytest.raises(RefusedError):
-            users.create_ticket(Principal("u_1", "x"), key_id=user_id or "k")
+            users.tickets.create(Principal("u_1", "x"), key_id=user_id or "k")
 
     site.run(main)
 
@@ -143,7 +145,7 @@ def test_users_are_listed_page_by_page(site: Site) -> None:
         seen: list[str] = []
         cursor: str | None = None
         for size in (3, 3, 1):
-            rows, cursor = site.users.list_users(cursor=cursor, limit=3)
+            rows, cursor = site.users.people.list_users(cursor=cursor, limit=3)
             assert len(rows) == size and all(row["keys"] == 1 for row in rows)
             seen += [row["id"] for row in rows]
         assert cursor is None and set(seen) == made
@@ -155,16 +157,16 @@ def test_keys_are_made_listed_and_revoked_one_by_one(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend("Anna")
         berta, _ = await site.friend("Berta")
-        made = await site.users.create_key(anna.user, " my \n laptop ", actor=ADMIN, expires=NOON + 3600)
+        made = await site.users.people.create_key(anna.user, " my \n laptop ", actor=ADMIN, expires=NOON + 3600)
         assert made["label"] == "my laptop"
-        rows = site.users.list_keys(anna.user)
+        rows = site.users.people.list_keys(anna.user)
         assert [set(row) for row in rows] == [{"id", "label", "created", "expires", "last_used"}] * 2
-        await refused(site.users.revoke_key(berta.user, made["id"], actor=ADMIN), 404)
-        await site.users.revoke_key(anna.user, made["id"], actor=ADMIN)
-        await refused(site.users.revoke_key(anna.user, made["id"], actor=ADMIN), 404)
-        assert [row["id"] for row in site.users.list_keys(anna.user)] == [anna.key]
+        await refused(site.users.people.revoke_key(berta.user, made["id"], actor=ADMIN), 404)
+        await site.users.people.revoke_key(anna.user, made["id"], actor=ADMIN)
+        await refused(site.users.people.revoke_key(anna.user, made["id"], actor=ADMIN), 404)
+        assert [row["id"] for row in site.users.people.list_keys(anna.user)] == [anna.key]
         assert isinstance(site.users.authenticate(key), Principal)
-        await refused(site.users.create_key(anna.user, "x" * 65, actor=ADMIN), 400)
+        await refused(site.users.people.create_key(anna.user, "x" * 65, actor=ADMIN), 400)
 
     site.run(main)
 
@@ -172,11 +174,11 @@ def test_keys_are_made_listed_and_revoked_one_by_one(site: Site) -> None:
 def test_rotating_leaves_one_new_key(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend("Anna")
-        await site.users.create_key(anna.user, "laptop", actor=ADMIN)
-        fresh = await site.users.rotate(anna.user, actor=ADMIN)
+        await site.users.people.create_key(anna.user, "laptop", actor=ADMIN)
+        fresh = await site.users.people.rotate(anna.user, actor=ADMIN)
         assert not isinstance(site.users.authenticate(key), Principal)
         assert isinstance(site.users.authenticate(fresh["key"]), Principal)
-        assert len(site.users.list_keys(anna.user)) == 1
+        assert len(site.users.people.list_keys(anna.user)) == 1
 
     site.run(main)
 
@@ -185,8 +187,8 @@ def test_a_script_gone_wild_cannot_fill_the_store_with_keys(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
         for _ in range(MAX_KEYS - 1):
-            await site.users.create_key(anna.user, actor=ADMIN)
-        await refused(site.users.create_key(anna.user, actor=ADMIN), 409)
+            await site.users.people.create_key(anna.user, actor=ADMIN)
+        await refused(site.users.people.create_key(anna.user, actor=ADMIN), 409)
 
     site.run(main)
 
@@ -195,13 +197,13 @@ def test_last_used_is_written_in_its_own_time(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend("Anna")
         await site.users.close()
-        assert site.users.list_keys(anna.user)[0]["last_used"] == NOON
+        assert site.users.people.list_keys(anna.user)[0]["last_used"] == NOON
         site.clock.now += 100
         site.users.authenticate(key)
-        assert site.users.list_keys(anna.user)[0]["last_used"] == NOON
+        assert site.users.people.list_keys(anna.user)[0]["last_used"] == NOON
         await site.users.close()
-        assert site.users.list_keys(anna.user)[0]["last_used"] == NOON + 100
-        assert site.users.get_user(anna.user)["last_seen"] == NOON + 100
+        assert site.users.people.list_keys(anna.user)[0]["last_used"] == NOON + 100
+        assert site.users.people.get(anna.user)["last_seen"] == NOON + 100
 
     site.run(main)
 
@@ -209,19 +211,19 @@ def test_last_used_is_written_in_its_own_time(site: Site) -> None:
 def test_every_change_is_audited_without_secrets(site: Site) -> None:
     async def main() -> None:
         users = site.users
-        made = await users.create_user("Anna", actor=ADMIN)
-        code = await users.create_code(actor=ADMIN, label="for Berta")
-        entry = await users.friend_login(peer=PEER, code=code["code"], name="Berta", passphrase=PASSPHRASE)
-        await users.patch_user(made["id"], {"limits": {"tokens_day": 5}, "note": "private words"}, actor=ADMIN)
-        await users.patch_user(made["id"], {"disabled": True}, actor=ADMIN)
-        await users.patch_user(made["id"], {"disabled": False}, actor=ADMIN)
-        key = await users.create_key(made["id"], "laptop", actor=ADMIN)
-        await users.revoke_key(made["id"], key["id"], actor=ADMIN)
-        rotated = await users.rotate(made["id"], actor=ADMIN)
-        await users.revoke_code(code["id"], actor=ADMIN)
-        await users.reset_passphrase(entry.user, actor=ADMIN)
-        await users.end_sessions(entry.user, actor=ADMIN)
-        await users.delete_user(made["id"], actor=ADMIN)
+        made = await users.people.create_user("Anna", actor=ADMIN)
+        code = await users.codes.create(actor=ADMIN, label="for Berta")
+        entry = await users.sign_in.friend_login(peer=PEER, code=code["code"], name="Berta", passphrase=PASSPHRASE)
+        await users.people.patch_user(made["id"], {"limits": {"tokens_day": 5}, "note": "private words"}, actor=ADMIN)
+        await users.people.patch_user(made["id"], {"disabled": True}, actor=ADMIN)
+        await users.people.patch_user(made["id"], {"disabled": False}, actor=ADMIN)
+        key = await users.people.create_key(made["id"], "laptop", actor=ADMIN)
+        await users.people.revoke_key(made["id"], key["id"], actor=ADMIN)
+        rotated = await users.people.rotate(made["id"], actor=ADMIN)
+        await users.codes.revoke(code["id"], actor=ADMIN)
+        await users.sign_in.reset_passphrase(entry.user, actor=ADMIN)
+        await users.people.end_sessions(entry.user, actor=ADMIN)
+        await users.people.delete_user(made["id"], actor=ADMIN)
         await users.audit(ADMIN, "account.disable", "claude:work", {"why": "asked to"})
         rows, cursor = users.audit_log(limit=100)
         assert cursor is None
@@ -235,7 +237,7 @@ def test_every_change_is_audited_without_secrets(site: Site) -> None:
         assert entry.key and entry.key not in repr(entry) and entry.cookie not in repr(entry)
         for secret in (*secrets, "private words"):
             assert secret and secret not in repr(rows)
-            assert secret not in repr(users.list_users()) + repr(users.list_codes())
+            assert secret not in repr(users.people.list_users()) + repr(users.codes.rows())
 
     site.run(main)
 
@@ -282,8 +284,8 @@ def test_the_shell_changes_nothing_when_the_store_cannot_be_written(
     async def main() -> None:
         anna, key = await site.friend("Anna")
         monkeypatch.setattr(site.durable, "submit", full)
-        assert "no space left" in await refused(site.users.create_user("Berta", actor=SHELL), 503)
-        await refused(site.users.revoke_key(anna.user, anna.key, actor=SHELL), 503)
+        assert "no space left" in await refused(site.users.people.create_user("Berta", actor=SHELL), 503)
+        await refused(site.users.people.revoke_key(anna.user, anna.key, actor=SHELL), 503)
         assert isinstance(site.users.authenticate(key), Principal)
 
     site.run(main)

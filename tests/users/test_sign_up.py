@@ -24,7 +24,7 @@ async def came(site: Site, number: int, peer: str, *, code: str = "open sesame",
 
     async def one(name: str) -> int:
         try:
-            await site.users.friend_login(peer=peer, code=code, name=name, passphrase=PASSPHRASE)
+            await site.users.sign_in.friend_login(peer=peer, code=code, name=name, passphrase=PASSPHRASE)
         except RefusedError as error:
             assert error.denied.retry_at is not None
             return error.denied.status
@@ -38,7 +38,7 @@ def test_five_a_day_come_from_a_network_and_others_from_elsewhere(site: Site) ->
         assert await came(site, 7, "192.0.2.7") == [200] * 5 + [429] * 2
         assert await came(site, 1, "192.0.2.8", start=10) == [200]
         assert await came(site, 1, "2001:db8::1", start=20) == [200]
-        back = await site.users.friend_login(peer="192.0.2.7", name="Friend 0", passphrase=PASSPHRASE)
+        back = await site.users.sign_in.friend_login(peer="192.0.2.7", name="Friend 0", passphrase=PASSPHRASE)
         assert not back.is_new, "whoever has come before comes in"
         site.clock.now += DAY
         assert await came(site, 6, "192.0.2.7", start=30) == [200] * 5 + [429]
@@ -67,7 +67,7 @@ def test_in_all_and_from_a_proxy_that_says_nothing(tmp_path: Path) -> None:
         assert await came(site, 6, "127.0.0.1") == [200] * 6
         assert await came(site, 3, "::1", start=10) == [200, 200, 429]
         assert await came(site, 1, "192.0.2.1", start=20) == [429]
-        made = await site.users.create_user("By the admin", actor=SHELL)
+        made = await site.users.people.create_user("By the admin", actor=SHELL)
         assert made["id"]
 
     site.run(main)
@@ -79,9 +79,11 @@ def test_nobody_new_comes_by_a_code_where_the_admin_says_so(tmp_path: Path) -> N
 
     async def main() -> None:
         with pytest.raises(RefusedError) as told:
-            await site.users.friend_login(peer="192.0.2.1", code="open sesame", name="Eve", passphrase=PASSPHRASE)
+            await site.users.sign_in.friend_login(
+                peer="192.0.2.1", code="open sesame", name="Eve", passphrase=PASSPHRASE
+            )
         assert told.value.denied.status == 429
-        assert site.users.find_user("Eve") is None
+        assert site.users.people.named("Eve") is None
 
     site.run(main)
     site.close()
@@ -89,8 +91,8 @@ def test_nobody_new_comes_by_a_code_where_the_admin_says_so(tmp_path: Path) -> N
 
 def test_a_personal_code_lets_in_as_many_as_it_says(site: Site) -> None:
     async def main() -> None:
-        for_seven = await site.users.create_code(actor=SHELL, uses=7)
-        for_any = await site.users.create_code(actor=SHELL, uses=None)
+        for_seven = await site.users.codes.create(actor=SHELL, uses=7)
+        for_any = await site.users.codes.create(actor=SHELL, uses=None)
         assert await came(site, 7, "192.0.2.7", code=for_seven["code"]) == [200] * 7
         assert await came(site, 6, "192.0.2.7", code=for_any["code"], start=10) == [200] * 5 + [429]
 
@@ -103,7 +105,7 @@ def test_many_at_once_in_two_workers_are_no_more(site: Site) -> None:
 
         async def one(number: int) -> Any:
             peer = f"192.0.2.{number % 2}"
-            return await workers[number % 2].friend_login(
+            return await workers[number % 2].sign_in.friend_login(
                 peer=peer, code="open sesame", name=f"Friend {number}", passphrase=PASSPHRASE
             )
 

@@ -39,12 +39,12 @@ def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypa
 
     async def main() -> None:
         users = site.users
-        entry = await users.friend_login(peer=PEER, code="open sesame", name="Anna", passphrase=PASSPHRASE)
-        principal = users.session(entry.cookie)
+        entry = await users.sign_in.friend_login(peer=PEER, code="open sesame", name="Anna", passphrase=PASSPHRASE)
+        principal = users.sessions.find(entry.cookie)
         assert principal is not None
-        users.create_ticket(principal)
+        users.tickets.create(principal)
         site.clock.now += 40 * 86400
-        ticket = users.create_ticket(principal)
+        ticket = users.tickets.create(principal)
         await users.start()
         async with asyncio.timeout(60):
             while True:
@@ -53,7 +53,7 @@ def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypa
                     left = (durable.count("users.sessions"), state.count("users.tickets"))
                 if left == (0, 1):
                     break
-        assert (await users.redeem_ticket(ticket["ticket"], peer=PEER))["key"]
+        assert (await users.tickets.redeem(ticket["ticket"], peer=PEER))["key"]
 
     site.run(main)
 

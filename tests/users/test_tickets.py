@@ -13,20 +13,20 @@ from .site import SHELL, Site
 
 async def worthless(site: Site, ticket: str) -> None:
     with pytest.raises(RefusedError) as info:
-        await site.users.redeem_ticket(ticket, peer=HOME)
+        await site.users.tickets.redeem(ticket, peer=HOME)
     assert info.value.denied.status == 404
 
 
 def test_a_ticket_is_good_for_one_key(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        made = site.users.create_ticket(anna, label="codex on my laptop")
+        made = site.users.tickets.create(anna, label="codex on my laptop")
         assert made["expires_in"] == 600
-        got = await site.worker().redeem_ticket(made["ticket"], peer=HOME)
+        got = await site.worker().tickets.redeem(made["ticket"], peer=HOME)
         assert got["user"] == {"id": anna.user, "name": "Anna"}
         found = site.users.authenticate(got["key"])
         assert isinstance(found, Principal) and (found.user, found.key) == (anna.user, got["key_id"])
-        labels = {row["id"]: row["label"] for row in site.users.list_keys(anna.user)}
+        labels = {row["id"]: row["label"] for row in site.users.people.list_keys(anna.user)}
         assert labels == {anna.key: "first key", got["key_id"]: "codex on my laptop"}
         await worthless(site, made["ticket"])
 
@@ -38,11 +38,11 @@ def test_a_ticket_can_hand_out_a_key_one_has(site: Site) -> None:
         anna, key = await site.friend("Anna")
         berta, _ = await site.friend("Berta")
         with pytest.raises(RefusedError):
-            site.users.create_ticket(berta, key_id=anna.key)
-        got = await site.users.redeem_ticket(site.users.create_ticket(anna, key_id=anna.key)["ticket"], peer=HOME)
+            site.users.tickets.create(berta, key_id=anna.key)
+        got = await site.users.tickets.redeem(site.users.tickets.create(anna, key_id=anna.key)["ticket"], peer=HOME)
         assert (got["key"], got["key_id"]) == (key, anna.key)
-        ticket = site.users.create_ticket(anna, key_id=anna.key)["ticket"]
-        await site.users.revoke_key(anna.user, anna.key, actor=SHELL)
+        ticket = site.users.tickets.create(anna, key_id=anna.key)["ticket"]
+        await site.users.people.revoke_key(anna.user, anna.key, actor=SHELL)
         await worthless(site, ticket)
 
     site.run(main)
@@ -52,17 +52,17 @@ def test_a_ticket_can_hand_out_a_key_one_has(site: Site) -> None:
 def test_tickets_that_are_worth_nothing(site: Site, how: str) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        ticket = site.users.create_ticket(anna)["ticket"]
+        ticket = site.users.tickets.create(anna)["ticket"]
         if how == "used":
-            await site.users.redeem_ticket(ticket, peer=HOME)
+            await site.users.tickets.redeem(ticket, peer=HOME)
         elif how == "revoked":
-            site.users.revoke_ticket(ticket)
+            site.users.tickets.revoke(ticket)
         elif how == "old":
             site.clock.now += 600
         elif how == "disabled":
-            await site.users.patch_user(anna.user, {"disabled": True}, actor=SHELL)
+            await site.users.people.patch_user(anna.user, {"disabled": True}, actor=SHELL)
         else:
-            await site.users.delete_user(anna.user, actor=SHELL)
+            await site.users.people.delete_user(anna.user, actor=SHELL)
         await worthless(site, ticket)
 
     site.run(main)
@@ -78,25 +78,25 @@ def test_tickets_nobody_made(site: Site, ticket: str) -> None:
 def test_of_many_at_once_one_gets_the_key(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        ticket = site.users.create_ticket(anna)["ticket"]
-        calls = (site.users.redeem_ticket(ticket, peer=HOME) for _ in range(5))
+        ticket = site.users.tickets.create(anna)["ticket"]
+        calls = (site.users.tickets.redeem(ticket, peer=HOME) for _ in range(5))
         results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         assert sum(isinstance(result, dict) for result in results) == 1
-        assert len(site.users.list_keys(anna.user)) == 2
+        assert len(site.users.people.list_keys(anna.user)) == 2
 
     site.run(main)
 
 
 def test_a_ticket_holds_nothing_a_shell_would_read(site: Site) -> None:
     for _ in range(50):
-        ticket = site.users.create_ticket(site.users.local_principal())["ticket"]
+        ticket = site.users.tickets.create(site.users.local_principal())["ticket"]
         assert all(char.isalnum() or char in "-_" for char in ticket) and ticket.isascii()
 
 
 def test_local_mode_has_tickets_without_keys(site: Site) -> None:
     async def main() -> None:
-        ticket = site.users.create_ticket(site.users.local_principal())["ticket"]
-        got = await site.users.redeem_ticket(ticket, peer="127.0.0.1")
+        ticket = site.users.tickets.create(site.users.local_principal())["ticket"]
+        got = await site.users.tickets.redeem(ticket, peer="127.0.0.1")
         assert got == {"user": {"id": "local", "name": "you"}, "key": "local", "key_id": ""}
 
     site.run(main)

@@ -119,7 +119,7 @@ def test_who_goes_while_asking_holds_nothing(site: Site, answered: bool) -> None
 def test_many_at_once_take_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         anna, _ = await site.friend(concurrent=10)
-        site.users.limits(anna.user)
+        site.users.limits.of(anna.user)
         writes = Writes(site.state, monkeypatch)
         answers = await asyncio.gather(*(site.users.reserve_or_wait(anna, **ASK) for _ in range(12)))
         assert writes.count == 1

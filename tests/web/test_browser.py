@@ -287,7 +287,7 @@ def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.C
         find(chrome, "[data-none='limits.cost_week']").click()
         find(chrome, "form[data-limits] button").click()
         wait(chrome, lambda d: "Saved." in text(d))
-        override = site.run(lambda: site.ctx.users.get_user(who["user"]))["limits"]
+        override = site.run(lambda: site.ctx.users.people.get(who["user"]))["limits"]
         assert override == {"tokens_week": 1234, "cost_week": None}
         assert complaints(chrome) == []
 

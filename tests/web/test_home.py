@@ -100,7 +100,7 @@ def test_a_key_session_grows_old(friends: Site) -> None:
     later = friends.ctx.clock() + 601
 
     def old() -> None:
-        friends.ctx.users._sessions._clock = lambda: later
+        friends.ctx.users.sessions._clock = lambda: later
 
     friends.run(old)
     assert "without the old one" not in ada.get("/").text
@@ -110,7 +110,7 @@ def test_a_key_session_grows_old(friends: Site) -> None:
 def test_a_used_up_limit_is_red_and_a_failure_has_no_tick(friends: Site) -> None:
     ada, first = sign_in(friends, code=CODE, name="Ada", passphrase="long enough")
     user = first["user"]["id"]
-    friends.run(lambda: friends.ctx.users.patch_user(user, {"limits": {"tokens_day": 0}}, actor=SERVER))
+    friends.run(lambda: friends.ctx.users.people.patch_user(user, {"limits": {"tokens_day": 0}}, actor=SERVER))
     page = ada.get("/").text
     assert '<h1 class="state bad">Your tokens for today are used up.</h1>' in page
     assert 'class="bar bad"' in page

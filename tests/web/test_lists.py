@@ -65,7 +65,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Any:
         path.chmod(0o600)
     with LiveSite(lambda: open_context(folder, friends_settings())) as site:
         for number in range(500):
-            site.run(partial(site.ctx.users.create_user, f"Friend {number:03}", actor=SERVER))
+            site.run(partial(site.ctx.users.people.create_user, f"Friend {number:03}", actor=SERVER))
         yield site, site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
 
 

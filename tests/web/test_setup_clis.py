@@ -56,7 +56,7 @@ def cast() -> Iterator[FakeProviders]:
 
 async def _friend(settings: Any) -> dict[str, Any]:
     with open_people(settings) as users:
-        return await users.create_user("Ann", actor=AuditActor("shell"))
+        return await users.people.create_user("Ann", actor=AuditActor("shell"))
 
 
 @pytest.mark.parametrize("cli", snippets.CLIS)
@@ -90,4 +90,4 @@ def test_one_line_sets_the_real_cli_up(cli: str, tmp_path: Path, cast: FakeProvi
 
 async def _ticket(thread: ServerThread, made: dict[str, Any]) -> str:
     principal = Principal(made["id"], "Ann")
-    return str(thread.server.users.create_ticket(principal, key_id=made["key_id"])["ticket"])
+    return str(thread.server.users.tickets.create(principal, key_id=made["key_id"])["ticket"])

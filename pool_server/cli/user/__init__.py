@@ -31,7 +31,7 @@ command.add_command(code)
 @json_option
 def add(name: str, limits: tuple[str, ...], note: str, config: str | None, as_json: bool) -> None:
     wanted = common.limits(limits)
-    made = common.run(config, lambda users: users.create_user(name, actor=SHELL, limits=wanted, note=note))
+    made = common.run(config, lambda users: users.people.create_user(name, actor=SHELL, limits=wanted, note=note))
     common.show_secret({"id": made["id"], "name": made["name"], "key": made["key"]}, "key", made["name"], as_json)
 
 
@@ -40,9 +40,9 @@ def add(name: str, limits: tuple[str, ...], note: str, config: str | None, as_js
 @json_option
 def list_(config: str | None, as_json: bool) -> None:
     async def everybody(users: Users) -> list[dict[str, Any]]:
-        rows, cursor = users.list_users()
+        rows, cursor = users.people.list_users()
         while cursor is not None:
-            more, cursor = users.list_users(cursor=cursor)
+            more, cursor = users.people.list_users(cursor=cursor)
             rows += more
         return rows
 
@@ -109,7 +109,7 @@ def delete(user: str, yes: bool, config: str | None) -> None:
         click.confirm(f"Delete {user} and end all their keys?", abort=True)
 
     async def gone(users: Users) -> None:
-        await users.delete_user(common.found(users, user), actor=SHELL)
+        await users.people.delete_user(common.found(users, user), actor=SHELL)
 
     common.run(config, gone)
     click.echo(f"{user} is deleted")
@@ -121,7 +121,7 @@ def delete(user: str, yes: bool, config: str | None) -> None:
 @json_option
 def rotate(user: str, config: str | None, as_json: bool) -> None:
     async def fresh(users: Users) -> dict[str, Any]:
-        return await users.rotate(common.found(users, user), actor=SHELL)
+        return await users.people.rotate(common.found(users, user), actor=SHELL)
 
     made = common.run(config, fresh)
     common.show_secret({"id": made["id"], "key": made["key"]}, "key", user, as_json)
@@ -134,7 +134,7 @@ def rotate(user: str, config: str | None, as_json: bool) -> None:
 def show(user: str, config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> dict[str, Any]:
         ident = common.found(users, user)
-        return {**users.get_user(ident), "keys": users.list_keys(ident), "standing": users.limits(ident)}
+        return {**users.people.get(ident), "keys": users.people.list_keys(ident), "standing": users.limits.of(ident)}
 
     row = common.run(config, look)
     if as_json:
@@ -160,9 +160,9 @@ def set_(user: str, note: str | None, weight: float | None, forget_passphrase: b
     async def change(users: Users) -> None:
         ident = common.found(users, user)
         if patch:
-            await users.patch_user(ident, patch, actor=SHELL)
+            await users.people.patch_user(ident, patch, actor=SHELL)
         if forget_passphrase:
-            await users.reset_passphrase(ident, actor=SHELL)
+            await users.sign_in.reset_passphrase(ident, actor=SHELL)
 
     common.run(config, change)
     click.echo(f"{user} is changed")
@@ -170,7 +170,7 @@ def set_(user: str, note: str | None, weight: float | None, forget_passphrase: b
 
 def _patch(config: str | None, user: str, patch: dict[str, Any]) -> dict[str, Any]:
     async def change(users: Users) -> dict[str, Any]:
-        return await users.patch_user(common.found(users, user), patch, actor=SHELL)
+        return await users.people.patch_user(common.found(users, user), patch, actor=SHELL)
 
     row: dict[str, Any] = common.run(config, change)
     return row

@@ -28,7 +28,7 @@ def add(label: str, uses: int, days: float | None, limits: tuple[str, ...], conf
     wanted = common.limits(limits)
 
     async def make(users: Users) -> dict[str, Any]:
-        return await users.create_code(
+        return await users.codes.create(
             actor=SHELL, label=label, uses=uses or None, expires=common.in_days(days), limits=wanted
         )
 
@@ -41,7 +41,7 @@ def add(label: str, uses: int, days: float | None, limits: tuple[str, ...], conf
 @json_option
 def list_(config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> list[dict[str, Any]]:
-        return users.list_codes()
+        return users.codes.rows()
 
     rows = common.run(config, look)
     if as_json:
@@ -59,7 +59,7 @@ def list_(config: str | None, as_json: bool) -> None:
 @config_option
 def revoke(code_id: str, config: str | None) -> None:
     async def end(users: Users) -> None:
-        await users.revoke_code(code_id, actor=SHELL)
+        await users.codes.revoke(code_id, actor=SHELL)
 
     common.run(config, end)
     click.echo(f"{code_id} is revoked")

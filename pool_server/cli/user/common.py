@@ -34,11 +34,11 @@ def run(config: str | None, work: Callable[[Users], Awaitable[Any]]) -> Any:
 
 def found(users: Users, who: str) -> str:
     """The id of a person by name or by id."""
-    row = users.find_user(who)
+    row = users.people.named(who)
     if row is not None:
         return str(row["id"])
     if who.startswith("u_"):
-        return str(users.get_user(who)["id"])
+        return str(users.people.get(who)["id"])
     raise click.ClickException(f"there is no user {json.dumps(who)}; `pool-server user list` shows them")
 
 

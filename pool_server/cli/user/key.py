@@ -26,7 +26,7 @@ def key() -> None:
 def add(user: str, label: str, days: float | None, config: str | None, as_json: bool) -> None:
     async def make(users: Users) -> dict[str, Any]:
         ident = common.found(users, user)
-        return await users.create_key(ident, label, actor=SHELL, expires=common.in_days(days))
+        return await users.people.create_key(ident, label, actor=SHELL, expires=common.in_days(days))
 
     made = common.run(config, make)
     common.show_secret(made, "key", f"{user}, {made['label']}", as_json)
@@ -38,7 +38,7 @@ def add(user: str, label: str, days: float | None, config: str | None, as_json: 
 @json_option
 def list_(user: str, config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> list[dict[str, Any]]:
-        return users.list_keys(common.found(users, user))
+        return users.people.list_keys(common.found(users, user))
 
     rows = common.run(config, look)
     if as_json:
@@ -57,7 +57,7 @@ def list_(user: str, config: str | None, as_json: bool) -> None:
 @config_option
 def revoke(user: str, key_id: str, config: str | None) -> None:
     async def end(users: Users) -> None:
-        await users.revoke_key(common.found(users, user), key_id, actor=SHELL)
+        await users.people.revoke_key(common.found(users, user), key_id, actor=SHELL)
 
     common.run(config, end)
     click.echo(f"{key_id} is revoked")

@@ -181,7 +181,7 @@ class LocalAnswers:
         """The models the user's limits let them use."""
         if principal is None or principal.local:
             return models
-        limits = self._users.standing(principal.user)[0]
+        limits = self._users.limits.standing(principal.user)[0]
         if limits.providers is not None:
             models = [one for one in models if one.owner in limits.providers]
         if limits.models is not None:
@@ -194,7 +194,7 @@ class LocalAnswers:
     def _room(self, provider: Provider, principal: Principal | None) -> list[QuotaWindow]:
         rooms = pooled(self._accounts.glance(provider)[1])
         if principal is not None and not principal.local:
-            rooms += own(*self._users.standing(principal.user))
+            rooms += own(*self._users.limits.standing(principal.user))
         return tightest(rooms)
 
     async def _codex_usage(self, request: LocalRequest) -> LocalAnswer:

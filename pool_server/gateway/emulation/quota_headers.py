@@ -52,7 +52,7 @@ class FriendView:
         _, windows = self._accounts.glance(Provider.CODEX)
         rooms = pooled(windows)
         if not principal.local:
-            rooms += own(*self._users.standing(principal.user))
+            rooms += own(*self._users.limits.standing(principal.user))
         view = tightest(rooms)
         self._seen[principal.user] = (now, view)
         return view

@@ -72,7 +72,7 @@ class AccountChanges(PageHandler, abstract=True):
 
     def user(self, said: str) -> str:
         """The id of the person that an id or a name stands for. ProblemError 422 for nobody."""
-        found = self.ctx.users.owner_id(said) or (self.ctx.users.find_user(said) or {}).get("id", "")
+        found = self.ctx.users.people.owner_id(said) or (self.ctx.users.people.named(said) or {}).get("id", "")
         if not found:
             raise ProblemError(422, "unknown_person", f"there is no person {said[:60]!r}; add them first")
         return str(found)

@@ -28,7 +28,7 @@ class Priority(msgspec.Struct, forbid_unknown_fields=True):
 def rows(ctx: WebContext) -> list[dict[str, Any]]:
     """Every account as the accounts' room describes it, with `usage` of the last seven days."""
     now = ctx.clock()
-    found = ctx.ledger.top("account", now - USAGE_S, now + 1, limit=MOST)
+    found = ctx.ledger.queries.top("account", now - USAGE_S, now + 1, limit=MOST)
     used = {row["key"]: {name: row[name] for name in NO_USAGE} for row in found}
     return [{**row, "usage": used.get(row["id"], NO_USAGE)} for row in ctx.accounts.describe_all()]
 
@@ -37,7 +37,7 @@ def used_today(ctx: WebContext, zone: tzinfo) -> dict[str, int]:
     """Account → its tokens since midnight of that zone."""
     now = ctx.clock()
     midnight = datetime.fromtimestamp(now, zone).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    found = ctx.ledger.top("account", midnight, now + 1, limit=MOST, timed=False)
+    found = ctx.ledger.queries.top("account", midnight, now + 1, limit=MOST, timed=False)
     return {row["key"]: row["total_tokens"] for row in found}
 
 

@@ -68,7 +68,7 @@ class AccountsPage(PageHandler, access=Access.ADMIN):
 
     def _name(self, user: str) -> str:
         try:
-            return str(self.ctx.users.get_user(user)["name"])
+            return str(self.ctx.users.people.get(user)["name"])
         except RefusedError:
             return user
 
@@ -111,8 +111,8 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         users, now = self.ctx.users, self.ctx.clock()
         chosen = {name: asking.text(self, name) for name in ("q", "state", "page")}
         chosen["sort"] = asking.word(self, "sort", tuple(SORTS), "seen")
-        everybody, _ = users.list_users(limit=EVERYBODY)
-        used = {row["key"]: row for row in self.ctx.ledger.top("user", now - 7 * DAY, now + 1, limit=EVERYBODY)}
+        everybody, _ = users.people.list_users(limit=EVERYBODY)
+        used = {row["key"]: row for row in self.ctx.ledger.queries.top("user", now - 7 * DAY, now + 1, limit=EVERYBODY)}
         for row in everybody:
             row["week"] = used.get(row["id"])
             row["tokens"] = row["week"]["total_tokens"] if row["week"] else 0
@@ -124,7 +124,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
             key=SORTS[chosen["sort"]][1],
         )
         for row in listing.rows:
-            row["bars"] = limits.rows(users.limits(row["id"]), now)
+            row["bars"] = limits.rows(users.limits.of(row["id"]), now)
         self.page(
             "people.html",
             title="People",
@@ -132,7 +132,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
             chosen=chosen,
             sorts=[(name, label) for name, (label, _) in SORTS.items()],
             states=PERSON_STATES,
-            codes=users.list_codes(),
+            codes=users.codes.rows(),
             counted=limits.COUNTED,
             names={row["id"]: row["name"] for row in everybody},
         )
@@ -143,8 +143,8 @@ class PersonPage(PageHandler, access=Access.ADMIN):
 
     def get(self, user: str) -> None:
         users = self.ctx.users
-        row = users.get_user(user)
-        standing = users.limits(user)
+        row = users.people.get(user)
+        standing = users.limits.of(user)
         self.page(
             "person.html",
             title=row["name"],
@@ -152,7 +152,7 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             standing=standing,
             bars=limits.rows(standing, self.ctx.clock()),
             used=limits.used(self.ctx, user),
-            keys=users.list_keys(user),
+            keys=users.people.list_keys(user),
             counted=limits.COUNTED,
             usual=limits.usual(self.ctx.settings.limits),
         )
@@ -176,7 +176,7 @@ class AuditPage(PageHandler, access=Access.ADMIN):
         if not target.startswith("u_"):
             return ""
         try:
-            return str(self.ctx.users.get_user(target)["name"])
+            return str(self.ctx.users.people.get(target)["name"])
         except RefusedError:
             return ""
 

@@ -50,7 +50,7 @@ class UsersHandler(AdminHandler, access=Access.ADMIN):
         if self.wants_page:
             self.redirect("/people", status=303)
             return
-        rows, following = self.ctx.users.list_users(
+        rows, following = self.ctx.users.people.list_users(
             cursor=self.get_query_argument("cursor", None),
             limit=self.limit(200),
             deleted=bool(self.get_query_argument("deleted", "")),
@@ -59,7 +59,9 @@ class UsersHandler(AdminHandler, access=Access.ADMIN):
 
     async def post(self) -> None:
         asked = self.body_as(NewUser)
-        made = await self.ctx.users.create_user(asked.name, actor=self.actor, limits=asked.limits, note=asked.note)
+        made = await self.ctx.users.people.create_user(
+            asked.name, actor=self.actor, limits=asked.limits, note=asked.note
+        )
         self.answer(made)
 
 
@@ -68,13 +70,13 @@ class UserHandler(AdminHandler, access=Access.ADMIN):
 
     def get(self, user: str) -> None:
         users = self.ctx.users
-        self.answer({**users.get_user(user), "keys": users.list_keys(user), "standing": users.limits(user)})
+        self.answer({**users.people.get(user), "keys": users.people.list_keys(user), "standing": users.limits.of(user)})
 
     async def patch(self, user: str) -> None:
-        self.answer(await self.ctx.users.patch_user(user, self.body_as(dict), actor=self.actor))
+        self.answer(await self.ctx.users.people.patch_user(user, self.body_as(dict), actor=self.actor))
 
     async def delete(self, user: str) -> None:
-        await self.ctx.users.delete_user(user, actor=self.actor)
+        await self.ctx.users.people.delete_user(user, actor=self.actor)
         self.answer({"deleted": user})
 
 
@@ -82,12 +84,12 @@ class UserKeysHandler(PageHandler, access=Access.ADMIN):
     """A user's keys: `GET`, and `POST {"label"?,"expires"?}` → the new key, shown once."""
 
     def get(self, user: str) -> None:
-        self.ctx.users.get_user(user)
-        self.answer({"keys": self.ctx.users.list_keys(user)})
+        self.ctx.users.people.get(user)
+        self.answer({"keys": self.ctx.users.people.list_keys(user)})
 
     async def post(self, user: str) -> None:
         asked = self.body_as(NewUserKey)
-        made = await self.ctx.users.create_key(user, asked.label, actor=self.actor, expires=asked.expires)
+        made = await self.ctx.users.people.create_key(user, asked.label, actor=self.actor, expires=asked.expires)
         self.answer(made)
 
 
@@ -95,7 +97,7 @@ class UserKeyHandler(PageHandler, access=Access.ADMIN):
     """`DELETE` revokes one key of a user."""
 
     async def delete(self, user: str, key: str) -> None:
-        await self.ctx.users.revoke_key(user, key, actor=self.actor)
+        await self.ctx.users.people.revoke_key(user, key, actor=self.actor)
         self.answer({"revoked": key})
 
 
@@ -106,27 +108,27 @@ class UserActionHandler(PageHandler, access=Access.ADMIN):
         users, actor = self.ctx.users, self.actor
         match action:
             case "rotate":
-                self.answer(await users.rotate(user, actor=actor))
+                self.answer(await users.people.rotate(user, actor=actor))
                 return
             case "enable" | "disable":
-                await users.patch_user(user, {"disabled": action == "disable"}, actor=actor)
+                await users.people.patch_user(user, {"disabled": action == "disable"}, actor=actor)
             case "sign-out":
-                await users.end_sessions(user, actor=actor)
+                await users.people.end_sessions(user, actor=actor)
             case "forget-passphrase":
-                await users.reset_passphrase(user, actor=actor)
-        self.answer(users.get_user(user))
+                await users.sign_in.reset_passphrase(user, actor=actor)
+        self.answer(users.people.get(user))
 
 
 class CodesHandler(PageHandler, access=Access.ADMIN):
     """`GET /admin/codes` and `POST {"label"?,"uses"?,"expires_in"?,"limits"?}` → the code, shown once."""
 
     def get(self) -> None:
-        self.answer({"codes": self.ctx.users.list_codes()})
+        self.answer({"codes": self.ctx.users.codes.rows()})
 
     async def post(self) -> None:
         asked = self.body_as(NewCode)
         expires = None if asked.expires_in is None else self.ctx.clock() + asked.expires_in
-        made = await self.ctx.users.create_code(
+        made = await self.ctx.users.codes.create(
             actor=self.actor, label=asked.label, uses=asked.uses, expires=expires, limits=asked.limits
         )
         self.answer(made)
@@ -136,7 +138,7 @@ class CodeHandler(PageHandler, access=Access.ADMIN):
     """`DELETE /admin/codes/ID`: the code opens nothing any more; who came by it stays."""
 
     async def delete(self, code: str) -> None:
-        await self.ctx.users.revoke_code(code, actor=self.actor)
+        await self.ctx.users.codes.revoke(code, actor=self.actor)
         self.answer({"revoked": code})
 
 

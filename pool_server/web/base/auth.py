@@ -49,7 +49,7 @@ def _local(ctx: WebContext, token: str, cookie: str) -> Caller:
         return Caller(3, "local", here)
     if token:
         return Caller(3, "password", here) if same(token, wanted) else NOBODY
-    session = ctx.users.session(cookie) if cookie else None
+    session = ctx.users.sessions.find(cookie) if cookie else None
     return Caller(3, "session", here) if session is not None and session.admin else NOBODY
 
 
@@ -68,11 +68,11 @@ async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cooki
             return Caller(1, "key", found)
         if token.count(".") == 2:
             return Caller(denied=found)
-        admin = await ctx.users.check_admin(token, peer=peer)
+        admin = await ctx.users.sign_in.check_admin(token, peer=peer)
         if isinstance(admin, Principal):
             return Caller(3, "password", admin)
         return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)
-    principal = ctx.users.session(cookie) if cookie else None
+    principal = ctx.users.sessions.find(cookie) if cookie else None
     if principal is None:
         return NOBODY
     return Caller(3 if principal.admin else 2, "session", principal)

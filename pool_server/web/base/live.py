@@ -58,7 +58,7 @@ class PageWatch:
             newest = {}
             self.ctx.newest = (now, newest)
         if self.user not in newest:
-            found = self.ctx.ledger.latest(self.user, 1) if self.user else self.ctx.ledger.requests(1)[0]
+            found = self.ctx.ledger.log.latest(self.user, 1) if self.user else self.ctx.ledger.log.page(1)[0]
             newest[self.user] = found[0].id if found else ""
         return newest[self.user]
 
@@ -135,7 +135,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         """A session that was ended elsewhere ends its open pages too."""
         if self.caller.via != "session":
             return True
-        return self.ctx.users.session(self.session_cookie) is not None
+        return self.ctx.users.sessions.find(self.session_cookie) is not None
 
     async def _send(self, name: str, data: dict[str, Any]) -> None:
         self.write(f"event: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n")

@@ -58,20 +58,20 @@ def gather(
     own, wide = asking.drawn_by(ask, field, now)
 
     def line(name: Metric) -> dict[str, Any]:
-        return ledger.series(None, step, frm, to, filters, tz=ask.zone, metric=name, every=every)
+        return ledger.queries.series(None, step, frm, to, filters, tz=ask.zone, metric=name, every=every)
 
     return Gathered(
         today=first.today(ledger, ask, now),
         hours=first.hour(ledger, ask, now),
-        summary=ledger.summary(frm, to, filters),
+        summary=ledger.queries.summary(frm, to, filters),
         use=sums.series(ledger, who, ask, field, own, metric, every=wide),
         cache=line("cache_share"),
         times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
-        heat=ledger.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
+        heat=ledger.queries.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
         people=sums.top(ledger, who, ask, "user", metric, LISTED, timed=False),
-        models=ledger.top("model", frm, to, filters, metric=metric, limit=LISTED, timed=False),
-        accounts=ledger.top("account", frm, to, filters, limit=1000, timed=False) if who.admin else [],
-        matrix=ledger.matrix(max(frm, to - LONGEST_SHARED), to, filters) if who.admin else [],
+        models=ledger.queries.top("model", frm, to, filters, metric=metric, limit=LISTED, timed=False),
+        accounts=ledger.queries.top("account", frm, to, filters, limit=1000, timed=False) if who.admin else [],
+        matrix=ledger.queries.matrix(max(frm, to - LONGEST_SHARED), to, filters) if who.admin else [],
         values=ledger.outlook.value(plans, now) if plans else [],
     )
 

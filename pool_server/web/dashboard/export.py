@@ -42,7 +42,7 @@ class Export(BaseHandler, access=Access.FRIEND):
         filters = LogFilters(wanted.user, wanted.account, wanted.model, wanted.provider)
         line = named(Names(self.ctx, who)) if who.admin else own
         self._name("requests", ask, fmt)
-        pieces = self.ctx.ledger.export(fmt, ask.frm, ask.to, filters, line=line)
+        pieces = self.ctx.ledger.log.export(fmt, ask.frm, ask.to, filters, line=line)
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                 self.write(piece)

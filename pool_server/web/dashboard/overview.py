@@ -160,12 +160,12 @@ def today(ledger: Ledger, ask: UsageQuery, now: float) -> list[Compared]:
     """Today so far against the same day a week ago up to this time of day, for whom the page is about. Reads the
     ledger: for a thread."""
     zone, filters = ZoneInfo(ask.zone), Filters(user=ask.filters.user)
-    here = ledger.total(midnight(now, zone), now + 1, filters).describe()
+    here = ledger.queries.total(midnight(now, zone), now + 1, filters).describe()
     began, until = midnight(now, zone, days_ago=7), _week_before(now, zone)
     # Of a week ago whole hours are kept: the one that was under way counts by the part of it that had passed.
     full = until - until % HOUR
-    then = ledger.total(began, full, filters).describe() if full > began else None
-    part = ledger.total(full, full + HOUR, filters).describe()
+    then = ledger.queries.total(began, full, filters).describe() if full > began else None
+    part = ledger.queries.total(full, full + HOUR, filters).describe()
     share = (until - full) / HOUR
     names = ("total_tokens", "requests", "cost_usd", "failures", "unpriced", "estimated", "assumed")
     week = {name: (then[name] if then else 0) + share * part[name] for name in names}
@@ -216,4 +216,4 @@ def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = 
 def hour(ledger: Ledger, ask: UsageQuery, now: float) -> dict[str, dict[str, Any]]:
     """Provider → sums of the last hour, for whom the page is about. Reads the ledger: for a thread."""
     mine = Filters(user=ask.filters.user)
-    return {row["key"]: row for row in ledger.top("provider", now - HOUR, now + 1, mine)}
+    return {row["key"]: row for row in ledger.queries.top("provider", now - HOUR, now + 1, mine)}

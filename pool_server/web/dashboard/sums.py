@@ -37,14 +37,14 @@ def series(
 ) -> dict[str, Any]:
     """`Queries.series` for this viewer. Raises ValueError for too many steps, Problem 400 for shares of others."""
     if not nameless(who, ask, field):
-        return ledger.series(
+        return ledger.queries.series(
             field, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, top=top, every=every
         )
     if metric not in SUMMED:
         raise ProblemError(400, "bad_request", f"{metric} cannot be split by person here")
     mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
-    pool = ledger.series(None, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, every=every)
-    own = ledger.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric, every=every)
+    pool = ledger.queries.series(None, step, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric, every=every)
+    own = ledger.queries.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric, every=every)
     everyone, me = _values(pool), _values(own)
     others = [all_ - part for all_, part in zip(everyone, me, strict=True)]
     return {**pool, "series": [{"key": who.user, "values": me}, {"key": OTHERS, "values": others}]}
@@ -67,9 +67,9 @@ def top(
 ) -> list[dict[str, Any]]:
     """`Queries.top` for this viewer."""
     if not nameless(who, ask, field):
-        return ledger.top(field, ask.frm, ask.to, ask.filters, metric=metric, limit=limit, timed=timed)
+        return ledger.queries.top(field, ask.frm, ask.to, ask.filters, metric=metric, limit=limit, timed=timed)
     mine = ask.filters.__class__(ask.filters.provider, ask.filters.account, who.user, ask.filters.model)
-    pool = ledger.total(ask.frm, ask.to, ask.filters).describe()
-    own = ledger.total(ask.frm, ask.to, mine).describe()
+    pool = ledger.queries.total(ask.frm, ask.to, ask.filters).describe()
+    own = ledger.queries.total(ask.frm, ask.to, mine).describe()
     rows = [{"key": who.user, **own}, {"key": OTHERS, **{name: pool[name] - own[name] for name in ADDED}}]
     return [row for row in rows if row["requests"]]

@@ -26,11 +26,11 @@ class Summary(BaseHandler, access=Access.FRIEND):
 
     async def get(self) -> None:
         who, ask = asking.viewer(self), asking.read(self)
-        found = await asyncio.to_thread(self.ctx.ledger.summary, ask.frm, ask.to, ask.filters)
+        found = await asyncio.to_thread(self.ctx.ledger.queries.summary, ask.frm, ask.to, ask.filters)
         answer: dict[str, Any] = {**found, "user": ask.filters.user}
         if not who.admin and who.sees != "own":
             everyone = Filters(ask.filters.provider, None, None, ask.filters.model)
-            pool = await asyncio.to_thread(self.ctx.ledger.total, ask.frm, ask.to, everyone)
+            pool = await asyncio.to_thread(self.ctx.ledger.queries.total, ask.frm, ask.to, everyone)
             answer["pool"] = pool.describe()
         self.answer(answer)
 
@@ -82,7 +82,9 @@ class HeatMap(BaseHandler, access=Access.FRIEND):
     async def get(self) -> None:
         ask, metric = asking.read(self), asking.metric(self)
         ledger = self.ctx.ledger
-        self.answer(await asyncio.to_thread(ledger.heatmap, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric))
+        self.answer(
+            await asyncio.to_thread(ledger.queries.heatmap, ask.frm, ask.to, ask.filters, tz=ask.zone, metric=metric)
+        )
 
 
 class Matrix(BaseHandler, access=Access.ADMIN):
@@ -90,7 +92,7 @@ class Matrix(BaseHandler, access=Access.ADMIN):
 
     async def get(self) -> None:
         ask = asking.read(self)
-        rows = await asyncio.to_thread(self.ctx.ledger.matrix, ask.frm, ask.to, ask.filters)
+        rows = await asyncio.to_thread(self.ctx.ledger.queries.matrix, ask.frm, ask.to, ask.filters)
         names = Names(self.ctx, asking.viewer(self))
         self.answer({"from": ask.frm, "to": ask.to, "rows": [{**r, "name": names.user(r["user"])} for r in rows]})
 

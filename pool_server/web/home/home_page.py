@@ -55,7 +55,7 @@ class HomePage(PageHandler, abstract=True):
 
     async def enter(self, cookie: str, *, first_key: str) -> None:
         """The home of somebody who has just come in for the first time, with the key that is shown once."""
-        principal = self.ctx.users.session(cookie)
+        principal = self.ctx.users.sessions.find(cookie)
         if principal is None:
             raise ProblemError(401, "sign_in", "sign in first")
         self.caller = Caller(Access.FRIEND, "session", principal)
@@ -65,8 +65,8 @@ class HomePage(PageHandler, abstract=True):
         """The friend's home, or in local mode the set-up page: the same page without keys and limits."""
         ctx, base = self.ctx, self.base_url()
         key = local_key(ctx) if principal.local else first_key or KEY_PLACE
-        latest = ctx.ledger.latest(principal.user, LATEST)
-        bars = [] if principal.local else limits.rows(ctx.users.limits(principal.user), ctx.clock())
+        latest = ctx.ledger.log.latest(principal.user, LATEST)
+        bars = [] if principal.local else limits.rows(ctx.users.limits.of(principal.user), ctx.clock())
         providers = headroom.provider_rows(ctx)
         values: dict[str, Any] = {
             "first_key": first_key,
@@ -78,12 +78,12 @@ class HomePage(PageHandler, abstract=True):
             "notes": limits.price_notes_of(ctx, principal.user),
             "price_lines": principal.local,
             "floor_cost": FLOOR_COST,
-            "keys": [] if principal.local else ctx.users.list_keys(principal.user),
+            "keys": [] if principal.local else ctx.users.people.list_keys(principal.user),
             "latest": [own_requests.row(record) for record in latest],
             **self._setup(base, key, {cli: self.ticket(principal, cli) for cli in snippets.CLIS}),
             "local": principal.local,
             "principal": principal,
-            "by_key": ctx.users.entered_by_key(self.session_cookie) and not first_key,
+            "by_key": ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
         }
         self.page("home.html", title="Home", **values)
 
@@ -114,7 +114,7 @@ class HomePage(PageHandler, abstract=True):
             return local_tickets(self.ctx)[0]
         if self.get_query_argument("part", ""):
             return ""
-        return str(self.ctx.users.create_ticket(principal, label=snippets.LABELS[cli])["ticket"])
+        return str(self.ctx.users.tickets.create(principal, label=snippets.LABELS[cli])["ticket"])
 
     def base_url(self) -> str:
         """How this visitor reaches the pool."""

@@ -23,7 +23,7 @@ async def values(handler: PageHandler) -> dict[str, Any]:
     told = await headline.foretold(ctx, now)
 
     def read() -> tuple[Any, ...]:
-        records, _ = ctx.ledger.requests(LATEST)
+        records, _ = ctx.ledger.log.page(LATEST)
         return first.today(ctx.ledger, ask, now), first.hour(ctx.ledger, ask, now), records
 
     today, hours, records = await asyncio.to_thread(read)

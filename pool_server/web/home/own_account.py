@@ -55,7 +55,9 @@ class Keys(OwnHandler, access=Access.FRIEND):
 
     async def post(self) -> None:
         asked = self.body_as(NewKey)
-        made = await self.ctx.users.create_key(self.person.user, asked.label, actor=self.actor, expires=asked.expires)
+        made = await self.ctx.users.people.create_key(
+            self.person.user, asked.label, actor=self.actor, expires=asked.expires
+        )
         self.answer(made)
 
 
@@ -63,7 +65,7 @@ class OwnKey(OwnHandler, access=Access.FRIEND):
     """`DELETE /api/keys/ID` ends the key and what runs on it."""
 
     async def delete(self, key: str) -> None:
-        await self.ctx.users.revoke_key(self.person.user, key, actor=self.actor)
+        await self.ctx.users.people.revoke_key(self.person.user, key, actor=self.actor)
         self.answer({"revoked": key})
 
 
@@ -75,7 +77,7 @@ class OwnRequests(OwnHandler, access=Access.FRIEND):
             limit = max(1, min(MOST, int(self.get_query_argument("limit", "20"))))
         except ValueError:
             raise ProblemError(400, "bad_request", "limit must be a whole number") from None
-        found = self.ctx.ledger.latest(self.principal.user, limit)
+        found = self.ctx.ledger.log.latest(self.principal.user, limit)
         self.answer({"requests": [own_requests.row(record) for record in found]})
 
 
@@ -84,7 +86,7 @@ class TicketsHandler(OwnHandler, access=Access.FRIEND):
 
     def post(self) -> None:
         asked = self.body_as(NewTicket)
-        self.answer(self.ctx.users.create_ticket(self.principal, key_id=asked.key, label=asked.label))
+        self.answer(self.ctx.users.tickets.create(self.principal, key_id=asked.key, label=asked.label))
 
 
 class Passphrase(OwnHandler, access=Access.FRIEND):
@@ -92,7 +94,7 @@ class Passphrase(OwnHandler, access=Access.FRIEND):
 
     async def post(self) -> None:
         asked = self.body_as(NewPassphrase)
-        entry = await self.ctx.users.change_passphrase(
+        entry = await self.ctx.users.sign_in.change_passphrase(
             self.person, asked.current, asked.new, peer=self.peer, cookie=self.session_cookie
         )
         self.set_session(entry.cookie, entry.expires)

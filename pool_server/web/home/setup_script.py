@@ -39,7 +39,7 @@ class Setup(HomePage, access=Access.OPEN):
     async def _key(self, ticket: str, label: str, *, replaces: bool) -> str:
         if self.ctx.local and any(same(ticket, known) for known in local_tickets(self.ctx)):
             return local_key(self.ctx)
-        redeemed = await self.ctx.users.redeem_ticket(ticket, peer=self.peer, label=label, replaces=replaces)
+        redeemed = await self.ctx.users.tickets.redeem(ticket, peer=self.peer, label=label, replaces=replaces)
         return str(redeemed["key"])
 
 

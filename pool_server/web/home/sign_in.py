@@ -39,7 +39,7 @@ class Login(HomePage, access=Access.OPEN):
     async def post(self) -> None:
         asked, form = self._asked()
         try:
-            entry = await self.ctx.users.friend_login(
+            entry = await self.ctx.users.sign_in.friend_login(
                 peer=self.peer, code=asked.code, name=asked.name, passphrase=asked.passphrase, key=asked.key
             )
         except RefusedError as refused:
@@ -87,7 +87,7 @@ class Logout(HomePage, access=Access.FRIEND):
         form = self.is_form()
         if form:
             self.form()
-        await self.ctx.users.logout(self.session_cookie, actor=self.actor)
+        await self.ctx.users.sessions.end(self.session_cookie, actor=self.actor)
         self.clear_session()
         if form:
             self.redirect("/", status=303)
@@ -110,7 +110,7 @@ class Admin(HomePage, access=Access.OPEN):
         form = self.is_form()
         password = self.form().get("password", "") if form else self.body_as(AdminLogin).password
         try:
-            entry = await self.ctx.users.admin_login(password, peer=self.peer)
+            entry = await self.ctx.users.sign_in.admin_login(password, peer=self.peer)
         except RefusedError as refused:
             if not form:
                 raise

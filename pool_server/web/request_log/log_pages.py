@@ -63,7 +63,7 @@ async def find(handler: BaseHandler) -> LogPage:
     cursor = asking.text(handler, "cursor") or None
     log = handler.ctx.ledger
     try:
-        records, following = await asyncio.to_thread(log.requests, limit, cursor, filters)
+        records, following = await asyncio.to_thread(log.log.page, limit, cursor, filters)
     except ValueError as wrong:
         raise ProblemError(400, "bad_request", str(wrong)) from None
     return LogPage(records, following)
@@ -71,7 +71,7 @@ async def find(handler: BaseHandler) -> LogPage:
 
 def mine(handler: BaseHandler, ident: str) -> UsageRecord | None:
     """The exchange with this id, if there is one and the caller may see it."""
-    record = handler.ctx.ledger.get(ident)
+    record = handler.ctx.ledger.log.get(ident)
     who = asking.viewer(handler)
     return record if record is not None and (who.admin or record.user == who.user) else None
 

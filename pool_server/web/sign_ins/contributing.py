@@ -60,7 +60,7 @@ class Invitations(PageHandler, access=Access.ADMIN):
     """`GET /admin/invitations`; `POST` → `{"id","url","code"}`, shown once: the url opens the door with the code in."""
 
     def get(self) -> None:
-        self.answer({"invitations": self.ctx.users.list_codes()})
+        self.answer({"invitations": self.ctx.users.codes.rows()})
 
     async def post(self) -> None:
         asked = self.body_as(NewInvitation)
@@ -70,7 +70,7 @@ class Invitations(PageHandler, access=Access.ADMIN):
         seconds = asked.expires_in
         if contributes and (seconds is None or not 0 < seconds <= MOST_S or asked.uses is None):
             raise ProblemError(400, "bad_request", "an invitation to contribute has an end within 90 days, and uses")
-        made = await self.ctx.users.create_code(
+        made = await self.ctx.users.codes.create(
             actor=self.actor,
             label=asked.label or ("an account" if contributes else ""),
             uses=asked.uses,
@@ -96,8 +96,8 @@ class Invitation(PageHandler, access=Access.FRIEND):
 
     async def post(self) -> None:
         asked = self.body_as(ClaimedInvitation)
-        await self.ctx.users.claim_invitation(self.principal, asked.code, peer=self.peer)
-        self.answer({"invitations": self.ctx.users.invited(self.principal.user)})
+        await self.ctx.users.sign_in.claim(self.principal, asked.code, peer=self.peer)
+        self.answer({"invitations": self.ctx.users.codes.invited(self.principal.user)})
 
 
 class OwnChanges(AccountChanges, abstract=True):
@@ -123,7 +123,7 @@ class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
     untested = False
 
     def get(self) -> None:
-        self.answer({"accounts": self.rows(), "invitations": self.ctx.users.invited(self.principal.user)})
+        self.answer({"accounts": self.rows(), "invitations": self.ctx.users.codes.invited(self.principal.user)})
 
     async def post(self) -> None:
         asked = self.body_as(AddedAccount)
@@ -135,7 +135,7 @@ class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
             raise rejected(error) from None
         used = invitation(self.ctx, self.principal.user, new.provider.value)
         made = await self.add(await self._bounded(new), consent=asked.consent)
-        await self.ctx.users.contributed(used, self.principal.user)
+        await self.ctx.users.codes.contributed(used, self.principal.user)
         self.answer(made, 201)
 
     async def _bounded(self, new: NewAccount) -> NewAccount:
@@ -218,7 +218,7 @@ class ContributePage(OwnChanges, access=Access.FRIEND):
         if self.principal.admin:
             self.redirect("/accounts", status=303)
             return
-        invited = self.ctx.users.invited(self.principal.user)
+        invited = self.ctx.users.codes.invited(self.principal.user)
         allowed = {one["provider"] for one in invited}
         programs = [one for one in lines.PROGRAMS if allowed & {"any", one.value}]
         self.page(

@@ -197,7 +197,7 @@ class OwnSignIn(OneSignIn, access=Access.FRIEND):
 
 def invitation(ctx: WebContext, user: str, provider: str) -> str:
     """The invitation on which somebody may bring an account of this provider. ProblemError 403 where there is none."""
-    fit = [one["id"] for one in ctx.users.invited(user) if one["provider"] in ("any", provider)]
+    fit = [one["id"] for one in ctx.users.codes.invited(user) if one["provider"] in ("any", provider)]
     if not fit:
         raise ProblemError(403, "not_invited", "ask the operator for an invitation to contribute an account")
     return str(fit[0])

@@ -93,7 +93,7 @@ def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
     """What a user has used in the last 24 hours and the last 7 days, as `Sums.describe()` of the ledger."""
     now = ctx.clock()
     return [
-        (label, ctx.ledger.total(now - span, now + 1, Filters(user=user)).describe())
+        (label, ctx.ledger.queries.total(now - span, now + 1, Filters(user=user)).describe())
         for label, span in (("last 24 hours", DAY), ("last 7 days", 7 * DAY))
     ]
 
@@ -102,14 +102,16 @@ def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]
     """What a user has used most in the last 7 days, by program and by conversation."""
     now, mine = ctx.clock(), Filters(user=user)
     kinds: tuple[tuple[str, Field], ...] = (("Program", "program"), ("Conversation", "conversation"))
-    found = [(label, ctx.ledger.top(field, now - 6 * DAY, now + 1, mine, limit=LISTED)) for label, field in kinds]
+    found = [
+        (label, ctx.ledger.queries.top(field, now - 6 * DAY, now + 1, mine, limit=LISTED)) for label, field in kinds
+    ]
     return [(label, rows) for label, rows in found if rows]
 
 
 def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
     """What the prices of a user's last 7 days leave out and rest on."""
     now = ctx.clock()
-    models = ctx.ledger.top("model", now - 7 * DAY, now + 1, Filters(user=user), limit=1000, timed=False)
+    models = ctx.ledger.queries.top("model", now - 7 * DAY, now + 1, Filters(user=user), limit=1000, timed=False)
     names = ("estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd")
     total = {name: sum(row[name] for row in models) for name in names}
     return price_notes.notes(total, {row["key"]: row for row in models}, ctx.ledger.prices, now)

@@ -53,7 +53,7 @@ class Names:
         """The viewer's own keys by what they are for; others' keep their id."""
         if self._who.admin:
             return {}
-        return {key["id"]: key["label"] for key in self._ctx.users.list_keys(self._who.user)}
+        return {key["id"]: key["label"] for key in self._ctx.users.people.list_keys(self._who.user)}
 
     def user(self, key: str) -> str:
         """A person's name; a friend is "you" to themselves."""
@@ -66,7 +66,7 @@ class Names:
         if not key:
             return "unknown"
         try:
-            return str(self._ctx.users.get_user(key)["name"])
+            return str(self._ctx.users.people.get(key)["name"])
         except RefusedError:
             return "deleted user"
 

@@ -228,5 +228,5 @@ def _whose(handler: BaseHandler, who: Viewer, asked: str, *, own: bool) -> str |
 
 def known(handler: BaseHandler, asked: str) -> str:
     """A user's id, from the id itself or from a name somebody has."""
-    row = handler.ctx.users.find_user(asked)
+    row = handler.ctx.users.people.named(asked)
     return asked if row is None else str(row["id"])
