@@ -290,7 +290,7 @@ class Background:
         self._rounds += 1
         roster.shared.settle()
         roster.follow()
-        roster.share_flight(now)
+        roster.share_flight()
         roster.view.rerate(now, RERATED_AT_ONCE)
         roster.view.advance(now)
         if self._rounds % REOWN_EVERY == 0:

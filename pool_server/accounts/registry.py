@@ -236,12 +236,12 @@ class Registry:
         self.view.touch(account)
         return account
 
-    def share_flight(self, now: float) -> None:
+    def share_flight(self) -> None:
         """Tell the other workers what is under way here, and hear the same from them."""
         if not self.shared.many:
             return
-        self.shared.publish({i: a.local for i, a in self.view.accounts.items() if a.local}, now)
-        elsewhere = self.shared.elsewhere(now)
+        self.shared.publish({i: a.local for i, a in self.view.accounts.items() if a.local})
+        elsewhere = self.shared.elsewhere()
         for account_id in self._busy_elsewhere | elsewhere.keys():
             account = self.view.accounts.get(account_id)
             if account is not None and account.elsewhere != elsewhere.get(account_id, 0):

@@ -7,8 +7,6 @@ of about a microsecond, whether there is anything to take in.
 
 from __future__ import annotations
 
-import os
-import secrets
 import struct
 from collections.abc import Callable
 from enum import Enum
@@ -18,6 +16,7 @@ import msgspec
 from pool_server.accounts.credentials.escrow import key_of
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.account import Account
+from pool_server.core import processes
 from pool_server.providers import Credential
 from pool_server.storage import StoreError, Txn
 from pool_server.storage.write_behind import WriteBehind
@@ -29,12 +28,11 @@ SPENT_S = 180 * 86400.0  # so long a traded refresh token is remembered
 SWEEP_LIMIT = 500
 _spent_at = struct.Struct(">d")
 LOG_KEPT = 4096
-FLIGHT_BEAT_S = 5.0  # a worker says so often that it lives …
-FLIGHT_DEAD_S = 20.0  # … and is dead when it has not for so long
 _SEQ, _LOCK = b"seq", b"lock"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AccountHealth).decode
+_counts = msgspec.msgpack.Decoder(dict[str, int]).decode
 
 
 class StateChange(Enum):
@@ -45,21 +43,15 @@ class StateChange(Enum):
     LOCK = b"K"  # the operator locked or unlocked the pool
 
 
-class _Flight(msgspec.Struct):
-    at: float
-    counts: dict[str, int]
-
-
 class Replication:
     """The state store as accounts use it. `many`: other workers share it."""
 
     def __init__(self, store: WriteBehind, *, many: bool) -> None:
         self._store = store
         self.many = many
-        self._worker = f"{os.getpid()}-{secrets.token_hex(4)}".encode()
+        self._worker = processes.name().encode()
         self._seen = self._store.get(META, _SEQ) or b""
         self._published: dict[str, int] = {}
-        self._published_at = 0.0
         self._swept_to = b""
 
     def load(self, account: Account) -> bool:
@@ -180,14 +172,13 @@ class Replication:
             if abs(now - _spent_at.unpack_from(raw)[0]) > SPENT_S:
                 self._store.delete(SPENT, key)
 
-    def publish(self, counts: dict[str, int], now: float) -> None:
+    def publish(self, counts: dict[str, int]) -> None:
         """Tell the other workers what this one has under way; cheap when nothing changed."""
-        if not self.many or (counts == self._published and now - self._published_at < FLIGHT_BEAT_S):
-            return
-        self._published, self._published_at = counts, now
-        self._store.put(FLIGHT, self._worker, _encode(_Flight(now, counts)))
+        if self.many and counts != self._published:
+            self._published = counts
+            self._store.put(FLIGHT, self._worker, _encode(counts))
 
-    def elsewhere(self, now: float) -> dict[str, int]:
+    def elsewhere(self) -> dict[str, int]:
         """What the other living workers have under way, summed by account; dead workers' counts are dropped."""
         total: dict[str, int] = {}
         if not self.many:
@@ -195,11 +186,10 @@ class Replication:
         for worker, raw in self._store.scan(FLIGHT) or []:
             if worker == self._worker:
                 continue
-            flight = msgspec.msgpack.decode(raw, type=_Flight)
-            if abs(now - flight.at) > FLIGHT_DEAD_S:
+            if not processes.alive(worker.decode()):
                 self._store.delete(FLIGHT, worker)
                 continue
-            for account_id, n in flight.counts.items():
+            for account_id, n in _counts(raw).items():
                 total[account_id] = total.get(account_id, 0) + n
         return total
 

@@ -18,13 +18,14 @@ def epoch() -> str:
 
 
 def name() -> str:
-    """A name for this process that no other one, at any time, has: pid, start time, chance."""
-    return f"{os.getpid()}.{_started(os.getpid())}.{secrets.token_hex(4)}"
+    """A name for this process that no other one, at any time, has: pid, start time, life of the machine, chance."""
+    return f"{os.getpid()}.{_started(os.getpid())}.{epoch()}.{secrets.token_hex(4)}"
 
 
 def alive(worker: str) -> bool:
-    """Whether the process behind a worker's name still runs. A reused pid is told by its start time."""
-    pid_text, _, rest = worker.partition(".")
+    """Whether the process behind a worker's name still runs. A reused pid is told by its start time and by the life of
+    the machine; what is no such name is nobody's."""
+    pid_text, started, boot, *_ = [*worker.split("."), "", ""]
     try:
         pid = int(pid_text)
         os.kill(pid, 0)
@@ -32,7 +33,7 @@ def alive(worker: str) -> bool:
         return False
     except PermissionError:
         pass  # it runs, as somebody else
-    return _started(pid) == rest.partition(".")[0]
+    return started == _started(pid) and boot == epoch()
 
 
 def _started(pid: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -190,3 +192,12 @@ def entry(name: str, *windows: WindowObservation, **file: Any) -> Account:
     account.refreshable = refreshable
     account.live = AccountHealth(windows={f"{w.window}/{w.scope}" if w.scope else w.window: w for w in windows})
     return account
+
+
+def of_a_dead_process() -> str:
+    """The name of a worker that has ended."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from pool_server.core import processes; print(processes.name())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.accounts import RefreshError, SelectionRequest
+from pool_server.accounts.replication import FLIGHT
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 from pool_server.core.models import FamilyScope, Fault, HttpAnswer, WindowObservation
 from pool_server.core.settings import Choosing
@@ -25,6 +27,7 @@ from tests.accounts.kit import (
     claude,
     fault,
     key,
+    of_a_dead_process,
     quota,
     token_answer,
     week,
@@ -227,7 +230,7 @@ def test_a_worker_that_fell_far_behind_reads_everything_anew(tmp_path: Path) -> 
     assert late.describe("claude:a")["state"] == "exhausted"
 
 
-def test_in_flight_is_summed_over_living_workers(tmp_path: Path) -> None:
+def test_in_flight_is_summed_over_living_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         pool = Pool(tmp_path, THREE, workers=2)
         other = pool.worker(leader=False)
@@ -237,14 +240,24 @@ def test_in_flight_is_summed_over_living_workers(tmp_path: Path) -> None:
         await pool.accounts.start()
         while pool.accounts.describe("claude:a")["in_flight"] != 3:
             await asyncio.sleep(0.01)
-        other._keeper._tasks._closing.set()  # the worker dies without a word
-        pool.clock.now += 30
+        monkeypatch.setattr("pool_server.core.processes.alive", lambda worker: False)  # it dies without a word
         while pool.accounts.describe("claude:a")["in_flight"] != 0:
             await asyncio.sleep(0.01)
         await pool.accounts.close()
         await other.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.parametrize("name", [b"", b"4711-0badcafe", b"1.1.another.life", b"no.name"])
+def test_what_no_living_worker_says_is_under_way_is_forgotten(tmp_path: Path, name: bytes) -> None:
+    """Of a worker that was killed, of another life of the machine, of an older version of the program."""
+    pool = Pool(tmp_path, THREE, workers=2)
+    dead = name or of_a_dead_process().encode()
+    pool.store.write(lambda txn: txn.put(FLIGHT, dead, msgspec.msgpack.encode({"claude:a": 3})))
+    pool.accounts._roster.share_flight()
+    assert pool.accounts.describe("claude:a")["in_flight"] == 0
+    assert pool.store.get(FLIGHT, dead) is None
 
 
 def test_files_are_watched(tmp_path: Path) -> None:

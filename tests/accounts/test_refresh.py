@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,21 @@ from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
 from pool_server.core.tasks import Timers
-from tests.accounts.kit import DAY, HOUR, NOW, Clock, Line, Pool, ask, claude, key, quota, token_answer, window
+from tests.accounts.kit import (
+    DAY,
+    HOUR,
+    NOW,
+    Clock,
+    Line,
+    Pool,
+    ask,
+    claude,
+    key,
+    of_a_dead_process,
+    quota,
+    token_answer,
+    window,
+)
 
 OLD, NEW = "sk-ant-oat01-first", "sk-ant-oat01-second"
 
@@ -315,17 +327,9 @@ def test_windows_survive_a_refresh(tmp_path: Path) -> None:
     assert p.accounts.describe("claude:a")["windows"][0]["used_percent"] == 42.0
 
 
-def lease(p: Pool, holder: str, *, boot: str = processes.epoch(), left: float = LEASE_S) -> None:
-    held = msgspec.msgpack.encode({"holder": holder, "until": p.clock.now + left, "boot": boot})
+def lease(p: Pool, holder: str, *, left: float = LEASE_S) -> None:
+    held = msgspec.msgpack.encode({"holder": holder, "until": p.clock.now + left})
     p.store.write(lambda txn: txn.put(TABLE, b"refresh:claude:a", held))
-
-
-def of_a_dead_process() -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", "from pool_server.core import processes; print(processes.name())"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout.strip()
 
 
 def of_a_process_before_this_one() -> str:
@@ -343,7 +347,8 @@ def test_the_lease_of_a_dead_worker_is_free(tmp_path: Path, holder: Callable[[],
 
 def test_a_lease_of_before_the_machine_was_started_is_free(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW), workers=2)
-    lease(p, processes.name(), boot="another")
+    pid, started, _, chance = processes.name().split(".")
+    lease(p, f"{pid}.{started}.another.{chance}")
     assert asyncio.run(p.accounts.refresh("claude:a", OLD)).secret == NEW
 
 

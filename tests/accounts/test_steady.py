@@ -178,7 +178,7 @@ def test_a_store_that_cannot_be_read_either_stops_nothing(
     assert pool.serve(ask(session="talk")) == first
     pool.reload()
     pool.accounts._keeper._pins.sweep(pool.clock.now)
-    pool.accounts._roster.share_flight(pool.clock.now)
+    pool.accounts._roster.share_flight()
     assert len(errors(caplog)) == 1
 
 

@@ -246,11 +246,14 @@ def test_workers_in_parallel_pass_a_limit_by_one_request_together(tmp_path: Path
 def test_workers_are_told_apart_from_dead_ones() -> None:
     mine = name()
     assert alive(mine) and name() != mine
-    pid, started, chance = mine.split(".")
-    assert not alive(f"{pid}.{int(started) + 1}.{chance}")  # the pid was used again
+    pid, started, boot, chance = mine.split(".")
+    assert alive(f"{pid}.{started}.{boot}.{chance}")
+    assert not alive(f"{pid}.{int(started) + 1}.{boot}.{chance}")  # the pid was used again
+    assert not alive(f"{pid}.{started}.another.{chance}")  # in another life of the machine
+    assert not alive(f"{pid}.{started}.{chance}")  # a name of an older version of the program
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    assert not alive(f"{gone.pid}.{started}.{chance}")
+    assert not alive(f"{gone.pid}.{started}.{boot}.{chance}")
     assert not alive("nonsense")
 
 

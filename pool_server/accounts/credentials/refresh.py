@@ -46,11 +46,10 @@ class RefreshError(Exception):
 
 
 class _Lease(msgspec.Struct, frozen=True):
-    """`holder` as `processes.name` names it, in the life of the machine that `boot` names."""
+    """`holder` as `processes.name` names it."""
 
     holder: str
     until: float
-    boot: str = ""
 
 
 class RefreshOutcome(NamedTuple):
@@ -89,7 +88,7 @@ class Refresher:
         self._spent = spent
         self._clock = clock
         self._done = done
-        self._holder, self._boot = processes.name(), processes.epoch()
+        self._holder = processes.name()
         self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
         self._lost: dict[tuple[str, str], RefreshError] = {}  # sign-ins that were refused for good
 
@@ -168,13 +167,13 @@ class Refresher:
         raw = txn.get(TABLE, key)
         if raw is not None and self._held(msgspec.msgpack.decode(raw, type=_Lease), now):
             return False
-        txn.put(TABLE, key, msgspec.msgpack.encode(_Lease(self._holder, now + LEASE_S, self._boot)))
+        txn.put(TABLE, key, msgspec.msgpack.encode(_Lease(self._holder, now + LEASE_S)))
         return True
 
     def _held(self, lease: _Lease, now: float) -> bool:
         if lease.holder == self._holder or not now < lease.until <= now + LEASE_S:
             return False
-        return lease.boot == self._boot and processes.alive(lease.holder)
+        return processes.alive(lease.holder)
 
     def _give(self, txn: Txn, key: bytes) -> None:
         raw = txn.get(TABLE, key)
