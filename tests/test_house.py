@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import SLOW
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pool_server"
 
@@ -320,3 +322,7 @@ def test_skips_are_told_and_fail_where_all_must_run(
     pytester.makepyfile(test_module='import pytest; pytest.importorskip("no_such_module")')
     result = pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors")
     result.assert_outcomes(passed=1, xfailed=1, failed=failed, skipped=2 - errors, errors=errors)
+
+
+def test_what_is_listed_as_slow_is_there() -> None:
+    assert not [name for name in SLOW if not (ROOT / "tests" / name).is_file()]
