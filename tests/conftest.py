@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from pool_server.core.loopback import is_loopback
 
@@ -44,7 +44,10 @@ SLOW = frozenset({
 })  # fmt: skip
 HERE = Path(__file__).parent
 
-settings.register_profile("fast", max_examples=20)  # of `scripts/test`; where a test names its own number, that holds
+# A busy machine is slow at random: neither an example's time nor that of its making is judged.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("patient"), max_examples=20)  # of `scripts/test`
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
