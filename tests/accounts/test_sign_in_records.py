@@ -128,6 +128,31 @@ def test_tokens_of_a_worker_that_was_killed_are_not_lost(pool: Pool, vendor: Ven
     assert found(again, record.id).account == "codex:ada" and again.knows("codex:ada")
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_sign_in_that_cannot_be_tended_stops_no_other(
+    pool: Pool, vendor: Vendor, broken: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sign_ins = pool.accounts.sign_ins
+    under_way = [begin(pool.accounts, name=name) for name in ("ada", "bob")]
+    for record in under_way:
+        record.step, record.claimed = SignInStep.CHECK, NOW
+        sign_ins.records.seal(record, Secrets(data=vendor.person.file()))
+        sign_ins.records.put(record)
+    opened = sign_ins.records.opened
+
+    def opens(record: AccountSignIn) -> Secrets:
+        if record.id == under_way[broken].id:
+            raise RuntimeError("of this one alone")
+        return opened(record)
+
+    monkeypatch.setattr(sign_ins.records, "opened", opens)
+    pool.clock.now += CLAIM_S
+    asyncio.run(sign_ins.tend())
+    assert found(pool.accounts, under_way[1 - broken].id).state is SignInState.DONE
+    assert found(pool.accounts, under_way[broken].id).state is SignInState.WAITING
+    assert [line.message for line in caplog.records if line.exc_info] == ["tending a sign-in failed"]
+
+
 def test_a_code_that_was_sent_and_not_answered_is_not_sent_again(pool: Pool, vendor: Vendor) -> None:
     record = begin(pool.accounts)
     record.step, record.claimed = SignInStep.EXCHANGE, NOW + CLAIM_S

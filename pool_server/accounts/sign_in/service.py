@@ -300,11 +300,16 @@ class SignIns:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                for record in self.records.all():
-                    if record.open:
-                        await self._tend(record)
+                await self.tend()
             except Exception:
-                log.exception("tending sign-ins failed")
+                log.exception("the sign-ins under way cannot be read")
+
+    async def tend(self) -> None:
+        """Do what is due for each sign-in under way. One that fails, or whose vendor is slow, stops no other."""
+        under_way = [record for record in self.records.all() if record.open]
+        for failure in await asyncio.gather(*map(self._tend, under_way), return_exceptions=True):
+            if isinstance(failure, Exception):
+                log.error("tending a sign-in failed", exc_info=failure)
 
     async def _tend(self, record: AccountSignIn) -> None:
         now = self._clock()
