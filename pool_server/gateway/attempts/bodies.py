@@ -80,12 +80,16 @@ class BufferedAnswer(RelayedAnswer):
             return step
         if step is None and not self.meter.complete:
             return self.broken(network_fault("the answer ended before it was complete"))
+        return self._whole(step)
+
+    def _whole(self, end: End | None) -> Step:
+        """The end of a body that is here to its last byte; `end` where the meter has told it already."""
         try:
             rest = self._shield.feed(self._transformer.finish()) if self._transformer is not None else b""
         except UnusableAnswerError as why:
             return self.broken(network_fault(str(why)))
         rest += self._shield.rest()
-        end = step or self._complete()
+        end = end or self._complete()
         self.ending = Ending.COMPLETE  # an error is a whole body too
         last, self._last = self._last, b""
         return self._with_held(end, last, rest)
@@ -106,19 +110,9 @@ class FoldedAnswer(BufferedAnswer):
         if step is None and not signal & Signal.TERMINAL:
             return WITHHOLD
         self.done = True
-        return self._folded(step)
+        return self._whole(step)
 
-    def finish(self, now: float) -> Step:
-        self.done = True
-        signal = self.meter.finish()
-        step = self._heed(signal) if signal & Signal.FAULT else None
-        if isinstance(step, Fault):
-            return step
-        if step is None and not self.meter.complete:
-            return self.broken(network_fault("the answer ended before it was complete"))
-        return self._folded(step)
-
-    def _folded(self, end: End | None) -> Step:
+    def _whole(self, end: End | None) -> Step:
         assert self._transformer is not None
         try:
             body = self._shield.feed(self._transformer.finish()) + self._shield.rest()
