@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import runpy
 import socket
 import subprocess
@@ -39,6 +40,7 @@ MODULES = 12  # in one folder, beside its __init__.py
 PART_ARROWS = {"accounts": 44, "web": 41, "users": 15, "gateway": 40}  # imports between the parts of a room
 
 
+@functools.cache
 def tracked() -> list[Path]:
     """Files git knows or would add; without git (an unpacked archive) every file that is not generated."""
     listed = subprocess.run(
@@ -54,13 +56,20 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def modules() -> list[Path]:
     return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Every node of a file of the package, in the order of `ast.walk`; read once for all the tests."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
     """(line, room) of every import of the package, wherever in the file it stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -79,13 +88,14 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@functools.cache
 def imported_modules() -> dict[str, set[str]]:
     """Module → the modules of the package that it imports, wherever in the file, for types only included."""
     names = {module_name(path): path for path in PACKAGE.rglob("*.py")}
     found: dict[str, set[str]] = {}
     for name, path in names.items():
         targets: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Import):
                 targets.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -194,7 +204,7 @@ def test_libraries_stay_at_their_edge(rooms: tuple[str, ...], library: str) -> N
     wrong = []
     for path in modules():
         if room(path) in rooms:
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in nodes(path):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 wrong += [f"{path.relative_to(ROOT)}:{name}" for name in names if name.split(".")[0] == library]
@@ -215,7 +225,7 @@ def test_no_folder_outgrows_its_room() -> None:
 def definitions(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[str, Any]]:
     """(file, node) of every class or function of the package."""
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, kind):
                 yield str(path.relative_to(ROOT)), node
 
