@@ -229,6 +229,10 @@ class Server:
         if self.leader:
             await self._upkeep.rescue(self._others, within_s=OTHERS_S + self.settings.drain_s)
 
+    def hurry(self, seconds: float) -> None:
+        """A drain, now or later, may take no longer than so many seconds from now."""
+        self.gateway.hurry(seconds)
+
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""
         self.web.draining = True

@@ -13,23 +13,26 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pool_server import __version__
 from pool_server.app import budgets, run_file
 from pool_server.app.listening import StartError, listen
+from pool_server.app.parent_watch import ParentWatch
 from pool_server.app.server import Server
 from pool_server.app.shared_metrics import worker_ended
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
-from pool_server.storage import StoreError, lock_folder
+from pool_server.storage import FolderLock, StoreError, join_folder, lock_folder, wait_for_workers
 
 log = logging.getLogger(__name__)
 
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is restarted ever later
 LONGEST_WAIT_S = 30.0
 _SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
+LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was killed
+ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
 
 Reread = Callable[[], LoadedSettings]
@@ -40,9 +43,12 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
     settings = loaded.settings
     address = bind_address(settings)
     budgets.raise_descriptor_limit()
-    with lock_folder(Path(settings.data_dir)):
+    folder = Path(settings.data_dir)
+    with lock_folder(folder) as lock:
+        if not wait_for_workers(folder, LEFT_BEHIND_S):
+            log.warning("a worker of a server that was killed still brings something to its end")
         sockets = listen(address.host, address.port, friends_mode=settings.friends_mode)
-        with contextlib.ExitStack() as listening, run_file.announced(Path(settings.data_dir), _url(sockets)):
+        with contextlib.ExitStack() as listening, run_file.announced(folder, _url(sockets)):
             for bound in sockets:
                 listening.callback(bound.close)
             workers = settings.workers or os.cpu_count() or 1
@@ -50,7 +56,7 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
                 return work(loaded, reread, sockets)
 
             def child(number: int, life: Life) -> int:
-                return _child(loaded, reread, sockets, number, life)
+                return _child(loaded, reread, sockets, number, life, lock)
 
             return Supervisor(workers, child, leaving=listening.close).run()
 
@@ -79,10 +85,11 @@ def work(
     *,
     number: int = 0,
     life: Life | None = None,
+    watch: ParentWatch | None = None,
 ) -> int:
-    """One worker from start to end, in this process; `life` is None where it has no supervisor."""
+    """One worker from start to end, in this process; `life` and `watch` are None where it has no supervisor."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(loaded, reread, sockets, number, life))
+        return runner.run(_serve(loaded, reread, sockets, number, life, watch))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -94,14 +101,19 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(
-    loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, life: Life | None
+    loaded: LoadedSettings,
+    reread: Reread,
+    sockets: list[socket.socket],
+    number: int,
+    life: Life | None,
+    watch: ParentWatch | None,
 ) -> int:
     leave = _Leaving(alone=life is None)
     server = Server(
         loaded.settings,
         sources=loaded.origins,
         reread=reread,
-        tell_others=None if life is None else lambda: os.kill(os.getppid(), signal.SIGHUP),
+        tell_others=None if life is None else life.tell_supervisor,
         worker=number,
         leader=number == 0,
         leave=leave.ask,
@@ -111,9 +123,9 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, leave.signal)
     loop.add_signal_handler(signal.SIGINT, leave.signal if life is None else _nothing)
     loop.add_signal_handler(signal.SIGHUP, lambda: leave.keep(loop.create_task(server.reload_quietly())))
-    if life is not None:
-        loop.add_reader(life.parent, leave.orphaned, life.parent)
     await server.start(sockets)
+    if watch is not None:
+        watch.follow(lambda: leave.orphaned(server))
     gc.collect()
     gc.freeze()  # what was built at the start stays: full collections need not walk it
     sys.setswitchinterval(_SWITCH_S)
@@ -150,8 +162,9 @@ class _Leaving:
             log.info("leaving: running answers may finish, a second signal ends at once")
         self.asked.set()
 
-    def orphaned(self, pipe: int) -> None:
-        asyncio.get_running_loop().remove_reader(pipe)
+    def orphaned(self, server: Server) -> None:
+        """The supervisor is gone: leave soon, also where leaving has begun."""
+        server.hurry(ORPHAN_DRAIN_S)
         self.ask()
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -163,9 +176,16 @@ def _nothing() -> None:
     """A worker leaves when its supervisor says so; Ctrl-C reaches both."""
 
 
-def _child(loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, life: Life) -> int:
+def _child(
+    loaded: LoadedSettings, reread: Reread, sockets: list[socket.socket], number: int, life: Life, lock: FolderLock
+) -> int:
+    """One worker under a supervisor. The data folder's lock stays the supervisor's alone: it ends when that does."""
     try:
-        return work(loaded, reread, sockets, number=number, life=life)
+        with join_folder(Path(loaded.settings.data_dir)):
+            lock.close()
+            watch = ParentWatch(life.parent, sockets)
+            watch.start()
+            return work(loaded, reread, sockets, number=number, life=life, watch=watch)
     except (ConfigError, StartError, StoreError, ValueError) as error:
         print(f"pool-server: {error}", file=sys.stderr, flush=True)
         return HOPELESS
@@ -179,6 +199,12 @@ class Life:
     first: bool
     parent: int
     others: int | None = None
+    supervisor: int = field(default_factory=os.getppid)
+
+    def tell_supervisor(self) -> None:
+        """SIGHUP, for all workers to reread their settings. A supervisor that is gone is told nothing."""
+        if os.getppid() == self.supervisor:
+            os.kill(self.supervisor, signal.SIGHUP)
 
 
 @dataclass

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
+import signal
+import sys
 from pathlib import Path
 
+_SET_SIGNAL_OF_PARENTS_END = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux: changes with every start of the machine
 
 
@@ -44,3 +48,10 @@ def _started(pid: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()  # from field 3 on; the name in field 2 may hold spaces
     return "dead" if fields[0] == "Z" else fields[19]  # 3: state, 22: start time
+
+
+def continue_without_parent() -> None:
+    """Have the kernel continue this process when its parent ends while it is stopped (SIGSTOP), so that it can see that
+    and leave. Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_SIGNAL_OF_PARENTS_END, int(signal.SIGCONT), 0, 0, 0)

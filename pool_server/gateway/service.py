@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
@@ -97,6 +98,7 @@ class DataPlane:
         self.http_only: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.draining = False
+        self._drained_by = math.inf  # of the loop's clock
         self._tasks = PeriodicTasks()
         self._tasks.every(TICK_S, self._tick, "the tick of exchanges")
         self._tasks.every(SWEEP_S, self._sweep, "sweeping the owners of objects")
@@ -213,16 +215,20 @@ class DataPlane:
         self.spool.files.total, self.spool.files.per_owner = spool["total"], spool["per_user"]
         self.frames.total, self.frames.per_owner = _frame_caps(settings)
 
+    def hurry(self, seconds: float) -> None:
+        """A drain, now or later, waits for live exchanges no longer than so many seconds from now."""
+        self._drained_by = min(self._drained_by, asyncio.get_running_loop().time() + seconds)
+
     async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
         """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
         self.draining = True
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        self.hurry(seconds)
         error = ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
         while True:
             for socket in [socket for socket in self.sockets if not socket.busy]:
                 socket.stop(Outcome.CUT, error)
-            if not self._working or loop.time() >= deadline:
+            if not self._working or loop.time() >= self._drained_by:
                 break
             await poll(0.05)
         for exchange in self._all():

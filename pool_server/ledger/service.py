@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
 RETRY_S = 2.0
 PRUNE_PAUSE_S = 0.02
+LEFT_BEHIND_S = 60.0  # between looks for what processes left that ended badly since the start
 LOAD_BATCH = 5_000
 _encode = msgspec.msgpack.Encoder().encode  # of what is under way: small, and not compressed
 _decode = msgspec.msgpack.Decoder(UsageRecord).decode
@@ -275,7 +276,14 @@ class Ledger:
             self._begin_retry()
         if leader:
             self._tasks.every(retention.EVERY_S, self._prune, "pruning", at_once=True)
+            self._tasks.every(LEFT_BEHIND_S, self._take_in, "taking in what ended processes left")
         self._tasks.start()
+
+    async def _take_in(self) -> None:
+        """A worker of an earlier server may have ended badly after this one looked at what was left."""
+        if not self._behind and not await asyncio.to_thread(self._make_up):
+            self.healthy = False
+            self._begin_retry()
 
     async def close(self) -> None:
         """Write what can be written. The store stays open: it belongs to whoever opened it."""

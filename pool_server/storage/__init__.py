@@ -20,7 +20,7 @@ from pool_server.storage.errors import (
     StoreVersionError,
 )
 from pool_server.storage.folder_identity import FolderIdentity
-from pool_server.storage.folder_lock import FolderLock, lock_folder
+from pool_server.storage.folder_lock import FolderLock, join_folder, lock_folder, wait_for_workers
 from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
 from pool_server.storage.lmdb.store import FORMAT, Store
@@ -48,9 +48,11 @@ __all__ = [
     "Txn",
     "backup",
     "backup_folder",
+    "join_folder",
     "lock_folder",
     "rescue",
     "restore",
     "sweep_scratch",
     "verify",
+    "wait_for_workers",
 ]

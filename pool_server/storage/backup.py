@@ -22,8 +22,8 @@ import msgspec
 import zstandard
 
 from pool_server.core.disk import create_private, sync_folder
-from pool_server.storage.errors import StoreError, StoreFullError
-from pool_server.storage.folder_lock import LOCK_FILE, lock_folder
+from pool_server.storage.errors import StoreError, StoreFullError, StoreLockedError
+from pool_server.storage.folder_lock import LOCK_FILE, lock_folder, wait_for_workers
 from pool_server.storage.lmdb import log_file
 from pool_server.storage.lmdb.engine import Engine
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
@@ -38,6 +38,7 @@ LOGGED = f"{log_file.PREFIX}backup"  # a member beside an environment: what its 
 BACKUP_FORMAT = 1
 MAX_SMALL_FILE = 1 << 20
 _MAX_MANIFEST = 1 << 20
+_WORKERS_S = 5.0  # a restore waits so long for workers of a server that was killed
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -155,6 +156,8 @@ def restore(source: Path, data_dir: Path) -> Restored:
     folder, StoreDamaged or StoreError when the file is not a whole backup; nothing is changed then.
     """
     with lock_folder(data_dir), scratch_folder(data_dir, ".restore-") as fresh:
+        if not wait_for_workers(data_dir, _WORKERS_S):
+            raise StoreLockedError(f"a worker of a server that was killed still uses {data_dir}: try again in a minute")
         manifest = _unpack(source, fresh)
         keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
         tops = sorted({name.partition("/")[0] for name in manifest.files})

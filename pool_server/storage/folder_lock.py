@@ -1,20 +1,28 @@
-"""One server a data folder: an advisory lock that the kernel drops when its holder dies."""
+"""One server a data folder: advisory locks that the kernel drops when their holder dies.
+
+The server's lock is exclusive and its supervisor's alone. Its workers share a second one: whoever replaces the
+folder's files waits until that is free too, since a worker may end a moment later than a supervisor that is killed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from pool_server.storage.errors import StoreError, StoreLockedError
 
 LOCK_FILE = "server.lock"
+WORKERS_FILE = ".workers.lock"
+_LOOK_S = 0.02
 
 
 class FolderLock:
-    """Holds a folder until `close()` or the end of the process. Children made by fork share the hold."""
+    """Holds a folder until `close()` or the end of the process. Children made by fork share the hold until they close
+    theirs."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -59,3 +67,41 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> F
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return FolderLock(descriptor)
+
+
+def join_folder(folder: Path) -> FolderLock:
+    """Be one of the workers that have `folder` open. Raises StoreError."""
+    descriptor = _workers(folder)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except OSError as exc:
+        os.close(descriptor)
+        raise StoreError(f"{folder / WORKERS_FILE} cannot be locked: {exc.strerror}") from exc
+    return FolderLock(descriptor)
+
+
+def wait_for_workers(folder: Path, within_s: float) -> bool:
+    """Whether no worker of a server that is gone has `folder` open any more; looks again until `within_s` are over.
+    For the holder of the folder's lock. Raises StoreError."""
+    descriptor = _workers(folder)
+    deadline = time.monotonic() + within_s
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+            time.sleep(_LOOK_S)
+    except OSError as exc:
+        raise StoreError(f"{folder / WORKERS_FILE} cannot be locked: {exc.strerror}") from exc
+    finally:
+        os.close(descriptor)
+
+
+def _workers(folder: Path) -> int:
+    try:
+        return os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
