@@ -10,45 +10,35 @@ from tornado.web import Application, RequestHandler
 
 from pool_server.http1 import HttpServer, Request, Response, TornadoRequestHandler
 from pool_server.http1.tornado import _Resumed
-from tests.http1.test_tornado import Plain, ask, parts, site
-from tests.http1.wire import GET, LOOPS, Wire, run
+from tests.http1.pages import Plain, ask, parts
+from tests.http1.wire import GET, Wire, run
 
 EARLY = (
     "POST /early{} HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n2\r\nho\r\n0\r\n\r\n"
 )
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_handler_that_has_seen_enough_is_not_told_more(loop: str) -> None:
-    async def test() -> None:
-        async with site() as (_, port):
-            assert parts(await ask(port, EARLY.format(""), then=""))[0] == (200, b"hi")
-
-    run(test, loop)
+@pytest.mark.gen_test
+async def test_a_handler_that_has_seen_enough_is_not_told_more(port: int) -> None:
+    assert parts(await ask(port, EARLY.format(""), then=""))[0] == (200, b"hi")
 
 
 @pytest.mark.parametrize(("query", "status", "body"), [("?fail", 500, b""), ("?fail=late", 200, b"5\r\nbegun\r\n")])
-def test_a_fault_beside_the_answer_ends_the_connection_and_is_logged(
-    query: str, status: int, body: bytes, caplog: pytest.LogCaptureFixture
+@pytest.mark.gen_test
+async def test_a_fault_beside_the_answer_ends_the_connection_and_is_logged(
+    port: int, query: str, status: int, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def test() -> None:
-        async with site() as (_, port):
-            assert parts(await ask(port, EARLY.format(query), then="")) == [(status, body)]
-
-    run(test)
+    assert parts(await ask(port, EARLY.format(query), then="")) == [(status, body)]
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
         "a page's request failed outside its handler"
     ]
 
 
 @pytest.mark.parametrize("header", ["Cookie: " + "a=b; " * 300, "Cookie: a=" + "b" * 20_000])
-def test_cookies_beyond_reason_are_not_taken_apart(header: str) -> None:
-    async def test() -> None:
-        async with site() as (_, port):
-            assert parts(await ask(port, f"GET / HTTP/1.1\r\n{header}\r\n\r\n", then="")) == [(431, b"")]
-            assert parts(await ask(port, "GET /?" + "a&" * 300 + " HTTP/1.1\r\n\r\n", then="")) == [(431, b"")]
-
-    run(test)
+@pytest.mark.gen_test
+async def test_cookies_beyond_reason_are_not_taken_apart(port: int, header: str) -> None:
+    assert parts(await ask(port, f"GET / HTTP/1.1\r\n{header}\r\n\r\n", then="")) == [(431, b"")]
+    assert parts(await ask(port, "GET /?" + "a&" * 300 + " HTTP/1.1\r\n\r\n", then="")) == [(431, b"")]
 
 
 @pytest.mark.parametrize("much", [b"", b"; ".join([b"a=b"] * 300)])
@@ -98,12 +88,9 @@ def test_what_a_full_socket_does_not_take_goes_out_later() -> None:
 
 
 @pytest.mark.parametrize("host", [b"a b", b"\xff", b"x/../y", b"<x>"])
-def test_a_host_that_is_none_is_refused(host: bytes) -> None:
-    async def test() -> None:
-        async with site() as (_, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
-            assert parts(await reader.read()) == [(400, b"")]
-            writer.close()
-
-    run(test)
+@pytest.mark.gen_test
+async def test_a_host_that_is_none_is_refused(port: int, host: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert parts(await reader.read()) == [(400, b"")]
+    writer.close()

@@ -61,8 +61,14 @@ def http_server(
 
 
 @pytest.fixture
-def site(ctx: WebContext, io_loop: IOLoop, http_client: AsyncHTTPClient, http_port: int) -> Site:
-    return Site(ctx, io_loop, http_client, http_port)
+def base_url(http_port: int) -> str:
+    """By address: what pages are told of the host they are called by is compared."""
+    return f"http://127.0.0.1:{http_port}"
+
+
+@pytest.fixture
+def site(ctx: WebContext, io_loop: IOLoop, http_client: AsyncHTTPClient, base_url: str) -> Site:
+    return Site(ctx, io_loop, http_client, base_url)
 
 
 @pytest.fixture

@@ -49,14 +49,19 @@ def serve(pages: Application) -> HttpServer:
     return HttpServer(lambda request, response: TornadoRequestHandler(pages, request, response))
 
 
-class Site:
-    def __init__(self, ctx: WebContext, io_loop: IOLoop, http_client: AsyncHTTPClient, port: int) -> None:
-        self.ctx, self.port = ctx, port
-        self._io_loop, self._client = io_loop, http_client
+def written(json_body: Any, body: bytes | None, headers: dict[str, Any]) -> tuple[bytes | None, dict[str, str]]:
+    """Body and headers as they are sent; header names come with `_` for `-`."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if json_body is not None:
+        body = json.dumps(json_body).encode()
+        sent.setdefault("Content-Type", "application/json")
+    return body, sent
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+
+class Site:
+    def __init__(self, ctx: WebContext, io_loop: IOLoop, http_client: AsyncHTTPClient, url: str) -> None:
+        self.ctx, self.url, self.port = ctx, url, int(url.rpartition(":")[2])
+        self._io_loop, self._client = io_loop, http_client
 
     def run(self, action: Callable[[], Any]) -> Any:
         """Call something on the server's loop, as another part of the server would."""
@@ -71,25 +76,25 @@ class Site:
         self, method: str, path: str, *, json_body: Any = None, body: bytes | None = None, **headers: Any
     ) -> Answer:
         """One call on a fresh connection; header names in keywords, `_` for `-`."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if json_body is not None:
-            body = json.dumps(json_body).encode()
-            sent.setdefault("Content-Type", "application/json")
-        return self._call(method, path, body, sent)
+        return self._call(method, path, *written(json_body, body, headers))
 
     def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        async def call() -> Answer:
-            answer = await self._client.fetch(
-                self.url + path, method=method, body=body, headers=headers, raise_error=False, follow_redirects=False,
-                decompress_response=False, allow_nonstandard_methods=True, request_timeout=WITHIN_S,
-            )  # fmt: skip
-            told = Message()
-            for name, value in answer.headers.get_all():
-                told.add_header(name, value)
-            return Answer(answer.code, told, answer.body)
-
-        found: Answer = self.run(call)
+        found: Answer = self.run(lambda: self._fetch(method, path, body, headers))
         return found
+
+    async def fetch(self, method: str, path: str, *, json_body: Any = None, **headers: Any) -> Answer:
+        """`request` for a test that is a coroutine on the server's loop."""
+        return await self._fetch(method, path, *written(json_body, None, headers))
+
+    async def _fetch(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        answer = await self._client.fetch(
+            self.url + path, method=method, body=body, headers=headers, raise_error=False, follow_redirects=False,
+            decompress_response=False, allow_nonstandard_methods=True, request_timeout=WITHIN_S,
+        )  # fmt: skip
+        told = Message()
+        for name, value in answer.headers.get_all():
+            told.add_header(name, value)
+        return Answer(answer.code, told, answer.body)
 
     def get(self, path: str, **headers: Any) -> Answer:
         return self.request("GET", path, **headers)
@@ -122,6 +127,7 @@ class LiveSite(Site):
         sockets = bind_sockets(0, "127.0.0.1")
         await front.listen(sockets)
         self.port = sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self._ready.set()
         await self._stop.wait()
         self.ctx.draining = True
