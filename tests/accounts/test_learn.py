@@ -103,7 +103,7 @@ def test_overload_rests_nobody() -> None:
 def test_the_pools_own_dead_line_rests_nobody() -> None:
     live = AccountHealth()
     fail(live, fault(K.NETWORK, OF_PROVIDER))
-    assert state(live) is S.READY and live.trouble == 1.0
+    assert state(live) is S.READY and live.trouble == 0.0 and live.last_fault is not None
 
 
 def test_a_challenge_rests_ten_seconds_then_twice_as_long() -> None:

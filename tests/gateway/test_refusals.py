@@ -48,6 +48,14 @@ CASES: list[tuple[str, str, Any, int, Any]] = [
     ("openai", "/v1/chat/completions", chat, 404, openai("No such model file: file-m", code="not_found")),
     ("openai", "/v1/responses", responses, 403, openai("This prompt may not be answered.", code="policy")),
 ]
+AFFORD = (
+    "This request requires more credits, or fewer max_tokens. You requested up to 64000 tokens, but can only afford 9."
+)
+CASES += [
+    ("openai", "/v1/chat/completions", chat, 402, openai(AFFORD, code=402)),
+    ("openai", "/v1/chat/completions", chat, 402, openai("Prompt tokens limit exceeded: 9000 > 8000. See …", code=402)),
+    ("claude", "/v1/messages", messages, 402, claude("billing_error", AFFORD)),
+]
 
 
 def two(provider: str) -> list[FakeAccount]:
@@ -181,6 +189,32 @@ def test_a_broken_request_that_breaks_every_provider_stops_nobody(tmp_path: Path
                 assert (await stack.post("/v1/messages", messages(text="poison"), x_note="refuse"))[0] == 503
             assert (await stack.post("/v1/messages", messages(text="plain")))[0] == 200
             assert not [row["rests"] for row in stack.accounts.describe_all() if row["rests"]]
+
+    run(test)
+
+
+DEAF = {
+    "closes": plays.closes(),
+    "empty": status(200, ""),
+    "a page": status(200, "<html>x</html>", content_type="text/html"),
+    "leads elsewhere": status(307, "", location="http://elsewhere.invalid/"),
+}
+
+
+@pytest.mark.parametrize("how", DEAF)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_that_nobody_answers_makes_no_account_look_worse(tmp_path: Path, how: str, stream: bool) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, two("claude"), **BY_PRIORITY) as stack:
+            stack.fakes.director = lambda _, call: DEAF[how] if marked(call) else None
+            for _ in range(3):
+                assert (await stack.post("/v1/messages", messages(text="x", stream=stream), x_note="refuse"))[0] == 502
+            assert [row["terms"].get("faults") for row in stack.accounts.describe_all()] == [None, None]
+            assert all(row["last_fault"] for row in stack.accounts.describe_all()), "the page still tells it"
+            stack.fakes.director = None
+            stack.fakes.always("claude:one", DEAF[how])
+            assert (await stack.post("/v1/messages", messages(text="y", session="s-2")))[0] == 200
+            assert stack.accounts.describe("claude:one")["terms"]["faults"] < 0, "another account served the same"
 
     run(test)
 

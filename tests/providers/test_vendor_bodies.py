@@ -99,7 +99,8 @@ def at(text: str) -> float:
         (200, {"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}, K.REQUEST, REQUEST),
         (402, err("Insufficient Balance", type="unknown_error", code="invalid_request_error"), K.PAYMENT, ACCOUNT),
         # OpenRouter: a moderated prompt is the request's, an upstream's limit the model's.
-        (402, err("This request requires more credits, or fewer max_tokens.", code=402), K.PAYMENT, ACCOUNT),
+        (402, err("This request requires more credits, or fewer max_tokens.", code=402), K.PLAN, REQUEST),
+        (402, err("Insufficient credits. Add more using …", code=402), K.PAYMENT, ACCOUNT),
         (403, err("input flagged", code=403, metadata={"reasons": ["x"], "provider_name": "z"}), K.REQUEST, REQUEST),
         (402, err("in flight", code="in_flight_budget_exhausted"), K.RATE, OF_MODEL),
         (498, err("flex capacity", type="invalid_request_error", code="capacity_exceeded"), K.CAPACITY, OF_MODEL),

@@ -28,6 +28,7 @@ from pool_server.core.models import (
     Fault,
     FaultScope,
     ModelScope,
+    ProviderScope,
     RequestScope,
     WindowObservation,
 )
@@ -81,7 +82,7 @@ def fail(
         return True
     if fault.kind is FaultKind.NEEDS_USER:
         return login_lost(live, now, fault.message, current, StateActor.PROVIDER)
-    if evidence.counts and not isinstance(fault.scope, RequestScope):
+    if evidence.counts and not isinstance(fault.scope, RequestScope | ProviderScope):
         live.trouble, live.trouble_at = trouble(live, now) + 1.0, now
     scope = cooled(fault.scope, operation)
     if scope is not None and evidence.longest_s:

@@ -6,7 +6,7 @@ import time
 
 from pool_server.accounts import Accounts, Decision
 from pool_server.core.enums import Operation, Provider
-from pool_server.core.models import AccountScope, ClientError, Fault, ModelScope, RequestScope
+from pool_server.core.models import AccountScope, ClientError, Fault, ModelScope, ProviderScope, RequestScope
 from pool_server.gateway import final_error
 from pool_server.providers.evidence.table import EVIDENCE, Confirm, NextStep, ToldAs
 
@@ -36,6 +36,8 @@ class Refusals:
         if not asks_on and (needed is Confirm.ANSWER or not (evidence.account or evidence.model)):
             self._blamed.append((account, fault))
             self._accounts.fail(account, fault, model, self._operation, token)
+            if isinstance(fault.scope, ProviderScope):
+                self._doubts[account] = (fault, token)
             return
         self._doubts[account] = (fault, token)
         if evidence.account is Confirm.OWN_CALL:
@@ -56,7 +58,8 @@ class Refusals:
     def served_by(self, account: str, model: str) -> None:
         """This account serves what others refused: that is evidence against them."""
         for other, (fault, token) in self._doubts.items():
-            if other != account and EVIDENCE[fault.kind].model is Confirm.OTHER_ACCOUNT:
+            shared = EVIDENCE[fault.kind].model is Confirm.OTHER_ACCOUNT or isinstance(fault.scope, ProviderScope)
+            if other != account and shared:
                 self._accounts.contrast(other, fault, model, self._operation, token)
         self._doubts.clear()
 

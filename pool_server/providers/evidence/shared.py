@@ -52,6 +52,12 @@ SHARED: tuple[FaultRule, ...] = (
         says=r"(?:you have )?insufficient permissions for this operation|.{0,40}\bmissing scopes?\b"
         r"|your organization must be verified",
     ),
+    # One request is larger than what is left: a smaller one is served, and another account may afford this one.
+    FaultRule(
+        _K.PLAN,
+        status=(402,),
+        says=r"this request requires more credits, or fewer max_tokens|prompt tokens limit exceeded",
+    ),
     FaultRule(
         _K.MODEL_UNSUPPORTED,
         Of.MODEL,

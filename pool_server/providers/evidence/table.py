@@ -60,7 +60,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
     `first_s` and `longest_s` are the first and the longest cooldown in seconds where the provider names no time,
     doubled in between; `told_s` caps a time it names (None: its own quota windows do). `counts`: the fault makes the
-    account look worse for ten minutes.
+    account look worse for ten minutes; one of the way to the provider only when another account served the request.
     """
 
     next: NextStep
