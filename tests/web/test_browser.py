@@ -273,14 +273,24 @@ def test_the_operator_changes_things_by_hand(tmp_path: Path, chrome: webdriver.C
         who = signed_in(site)
         visit(chrome, site.url + "/accounts", who["admin"])
         find(chrome, ".item summary").click()
-        off = next(b for b in all_of(chrome, "details[open] button") if b.text == "Turn off")
-        off.click()
-        assert "New requests go elsewhere" in text(chrome, "dialog")
-        all_of(chrome, "dialog button")[1].click()
-        assert site.ctx.accounts.ready()[1] == 2
-        off.click()
-        all_of(chrome, "dialog button")[0].click()
+
+        def press(label: str) -> None:
+            wait(chrome, lambda d: [b for b in all_of(d, "button") if b.text == label])[0].click()
+
+        press("Turn off")
         wait(chrome, lambda d: "Off" in text(d, ".item .state.quiet"))
+        assert "answers in flight are finished" in text(chrome, ".toast")
+        assert "Off" in text(chrome, ".item[open] summary"), "the row that was acted on stays open"
+        press("Undo")
+        wait(chrome, lambda d: site.ctx.accounts.ready()[1] == 2 and not all_of(d, ".toast"))
+        find(chrome, "main").click()
+        find(chrome, "body").send_keys("?")
+        assert "g a\nAccounts" in text(chrome, "dialog")
+        press("Close")
+        find(chrome, "body").send_keys("/off")
+        assert find(chrome, "input[type=search]").get_attribute("value") == "off", "what is typed is no shortcut"
+        find(chrome, ".item summary").send_keys("gp")
+        wait(chrome, lambda d: d.current_url == site.url + "/people")
         visit(chrome, f"{site.url}/people/{who['user']}", who["admin"])
         field = find(chrome, "[name='limits.tokens_week']")
         field.send_keys("1234")
@@ -312,6 +322,7 @@ def test_tabs_go_by_keyboard_and_the_colours_are_remembered(tmp_path: Path, chro
     with LiveSite(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
+        find(chrome, "#setup summary").click()
         first, second = (str(tab.get_attribute("id"))[4:] for tab in all_of(chrome, "[role=tab]")[:2])
         find(chrome, f"#tab-{first}").send_keys("\ue014")  # the right arrow
         assert find(chrome, f"#client-{second}").is_displayed()
@@ -328,6 +339,7 @@ def test_without_scripts_the_pages_are_complete(tmp_path: Path, chrome: webdrive
     with LiveSite(lambda: busy(tmp_path)) as site:
         who = signed_in(site)
         visit(chrome, site.url + "/", who["friend"])
+        find(chrome, "#setup summary").click()  # the browser opens it by itself
         shown = text(chrome)
         for words in (
             "You can use the pool now",

@@ -13,7 +13,7 @@ from pool_server.users.models import SERVER
 from pool_server.web.base.shared import limits
 from pool_server.web.base.shared.headroom import ProviderRow
 from pool_server.web.home.standing import standing
-from tests.web.pool import CODE
+from tests.web.pool import CODE, exchange
 from tests.web.site import Site
 from tests.web.test_friends import Browser
 
@@ -116,3 +116,38 @@ def test_a_used_up_limit_is_red_and_a_failure_has_no_tick(friends: Site) -> None
     assert 'class="bar bad"' in page
     assert '<span class="state bad">Used up</span>' in page
     assert "✓" not in page
+
+
+def test_set_up_is_folded_after_the_first_answer_not_after_a_failure(friends: Site) -> None:
+    ada, first = sign_in(friends, code=CODE, name="Ada", passphrase="long enough")
+    user = first["user"]["id"]
+    assert "<h2>Set up a client</h2>" in ada.get("/").text
+    friends.run(lambda: friends.ctx.ledger.record(exchange(user, 1, status=502, outcome="upstream")))
+    assert "<h2>Set up a client</h2>" in ada.get("/").text
+    friends.run(lambda: friends.ctx.ledger.record(exchange(user, 2)))
+    page = ada.get("/").text
+    assert "<details><summary><h2>Set up another client</h2></summary>" in page
+    assert "<details open><summary><h2>Set up another client" in ada.get("/?client=codex").text
+    assert page.index('id="setup"') < page.index('id="mine"') < page.index('id="latest"') < page.index('id="keys"')
+
+
+def test_a_key_says_what_it_used_and_when_it_ends(friends: Site) -> None:
+    ada, first = sign_in(friends, code=CODE, name="Ada", passphrase="long enough")
+    made = ada.send("POST", "/api/keys", {"label": "for a week", "expires_in": 7 * 86_400}).json()
+    held = {key["label"]: key for key in ada.get("/api/me").json()["keys"]}
+    assert 0 <= friends.ctx.clock() + 7 * 86_400 - held["for a week"]["expires"] < 60
+    friends.run(lambda: friends.ctx.ledger.record(exchange(first["user"]["id"], 1, key=made["id"])))
+    row = ada.get("/").text.partition("for a week</th>")[2].partition("</tr>")[0]
+    assert "in 6 d" in row or "in 7 d" in row
+    assert "42.0 k" in row
+    for wrong in (0, -1, 1e12, "soon"):
+        assert ada.send("POST", "/api/keys", {"expires_in": wrong}).status == 400
+
+
+def test_a_friend_sees_the_account_they_brought_and_no_other(friends: Site) -> None:
+    ada, first = sign_in(friends, code=CODE, name="Ada", passphrase="long enough")
+    assert "<h2>Your accounts</h2>" not in ada.get("/").text
+    friends.run(lambda: friends.ctx.accounts.change("claude:work", {"owner": first["user"]["id"]}))
+    page = ada.get("/").text.partition("<h2>Your accounts</h2>")[2]
+    assert "claude:work" in page
+    assert "openai:spare" not in page

@@ -17,18 +17,19 @@ class NavItem(NamedTuple):
     path: str
     label: str
     rank: Access  # who is shown it
+    go: str  # "g" and this letter lead there
 
 
 # In the order of the navigation; a page is only listed when it exists.
 NAVIGATION = (
-    NavItem("/", "Home", Access.FRIEND),
-    NavItem("/analytics", "Analytics", Access.FRIEND),
-    NavItem("/requests", "Requests", Access.FRIEND),
-    NavItem("/contribute", "Your accounts", Access.FRIEND),
-    NavItem("/accounts", "Accounts", Access.ADMIN),
-    NavItem("/people", "People", Access.ADMIN),
-    NavItem("/audit", "Audit", Access.ADMIN),
-    NavItem("/settings", "Settings", Access.ADMIN),
+    NavItem("/", "Home", Access.FRIEND, "h"),
+    NavItem("/analytics", "Analytics", Access.FRIEND, "n"),
+    NavItem("/requests", "Requests", Access.FRIEND, "r"),
+    NavItem("/contribute", "Your accounts", Access.FRIEND, "y"),
+    NavItem("/accounts", "Accounts", Access.ADMIN, "a"),
+    NavItem("/people", "People", Access.ADMIN, "p"),
+    NavItem("/audit", "Audit", Access.ADMIN, "u"),
+    NavItem("/settings", "Settings", Access.ADMIN, "s"),
 )
 THEMES = ("light", "dark")
 

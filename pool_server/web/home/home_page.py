@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pool_server.core.enums import Outcome, Provider
 from pool_server.users import FLOOR_COST, Principal
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.context import WebContext
@@ -78,7 +79,10 @@ class HomePage(PageHandler, abstract=True):
             "notes": limits.price_notes_of(ctx, principal.user),
             "price_lines": principal.local,
             "floor_cost": FLOOR_COST,
-            "keys": [] if principal.local else ctx.users.people.list_keys(principal.user),
+            "keys": [] if principal.local else limits.keys(ctx, principal.user),
+            "own": [] if principal.local else self._own(principal),
+            "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
+            "wanted": self.get_query_argument("client", ""),
             "latest": [own_requests.row(record) for record in latest],
             **self._setup(base, key, {cli: self.ticket(principal, cli) for cli in snippets.CLIS}),
             "local": principal.local,
@@ -86,6 +90,12 @@ class HomePage(PageHandler, abstract=True):
             "by_key": ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
         }
         self.page("home.html", title="Home", **values)
+
+    def _own(self, principal: Principal) -> list[dict[str, Any]]:
+        """The accounts this friend has brought."""
+        accounts = self.ctx.accounts
+        owned = [one for one, owner in accounts.owned(tuple(Provider)) if owner == principal.user]
+        return [accounts.describe(one) for one in owned]
 
     async def operator(self) -> None:
         """The operator's home; they are no friend of their own, so their lines wait for a key."""

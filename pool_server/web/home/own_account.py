@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from pool_server.users import Principal
 from pool_server.web.base.handler import Access, ProblemError
@@ -10,13 +13,15 @@ from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import own_requests
 
 MOST = 100
+MOST_S = 10 * 365 * 86_400.0
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """`expires` in unix seconds, None = never."""
+    """`expires` in unix seconds, None = never; `expires_in` says it in seconds from now."""
 
     label: str = ""
     expires: float | None = None
+    expires_in: Annotated[float, Meta(gt=0, le=MOST_S)] | None = None
 
 
 class NewTicket(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,9 +60,8 @@ class Keys(OwnHandler, access=Access.FRIEND):
 
     async def post(self) -> None:
         asked = self.body_as(NewKey)
-        made = await self.ctx.users.people.create_key(
-            self.person.user, asked.label, actor=self.actor, expires=asked.expires
-        )
+        expires = self.ctx.clock() + asked.expires_in if asked.expires_in is not None else asked.expires
+        made = await self.ctx.users.people.create_key(self.person.user, asked.label, actor=self.actor, expires=expires)
         self.answer(made)
 
 

@@ -5,9 +5,11 @@
 // is another than the page came with are sent. Without this script the form itself is
 // sent, with what its hidden fields say. For what follows: data-after="reload" or an address, data-done="Words.", data-tells="test",
 // data-after="account" leads to the account that was added, data-waits="Words." stand there until the answer comes,
-// data-shows-key="id of the place where a new key or code is shown".
+// data-shows-key="id of the place where a new key or code is shown", data-undo="POST /admin/…" with data-done: the words
+// stand in a toast with a button that calls it.
 import { call } from "./http.js";
 import { refreshParts } from "./live.js";
+import { toast } from "./toast.js";
 
 function ask(words, label) {
   return new Promise((resolve) => {
@@ -99,14 +101,22 @@ function after(element, value) {
   const { showsKey, tells, done } = element.dataset;
   if (showsKey) showKey(document.getElementById(showsKey), value.url ?? value.key ?? value.code);
   if (tells === "test") say(element, testWords(value.result), value.result.ok ? "good" : "bad");
-  if (done) say(element, done, "good");
-  if (element.dataset.refreshes) refreshParts(element.dataset.refreshes.split(" "));
+  const parts = element.dataset.refreshes?.split(" ") ?? [];
+  if (element.dataset.undo) toast(done, () => undo(element.dataset.undo, parts));
+  else if (done) say(element, done, "good");
+  if (parts.length) refreshParts(parts);
   const next = element.dataset.after;
   if (next === "reload") location.reload();
   else if (next === "account") location.assign(`/accounts?added=${encodeURIComponent(value.id)}`);
   else if (next === "sign-in") location.assign(`/sign-ins/${value.id}`);
   else if (next === "removed") location.assign(`/accounts?removed=${encodeURIComponent(value.removed)}`);
   else if (next) location.assign(next);
+}
+
+async function undo(what, parts) {
+  const [method, path] = what.split(" ");
+  await call(method, path, {});
+  await refreshParts(parts);
 }
 
 // A key or code is shown where the page has a place for it, and put into the lines that wait for one.

@@ -2,6 +2,7 @@
 // where there are none.
 import { startActions } from "./actions.js";
 import { startCopy } from "./copy.js";
+import { startKeyboard } from "./keyboard.js";
 import { startLive } from "./live.js";
 import { startSetup } from "./setup.js";
 import { startSignIn } from "./sign_in.js";
@@ -44,4 +45,5 @@ startSetup();
 startActions();
 startUpload();
 startSignIn();
+startKeyboard();
 startLive();

@@ -32,7 +32,9 @@ export async function refreshParts(ids) {
     const next = fresh.getElementById(id);
     if (!next) continue;
     const part = document.getElementById(id);
+    const opened = [...part.querySelectorAll("details[open][id]")].map((row) => row.id);
     part.replaceChildren(...next.childNodes);
+    for (const row of opened) document.getElementById(row)?.setAttribute("open", "");
     refreshTimes(part);
   }
 }

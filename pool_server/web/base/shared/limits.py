@@ -24,6 +24,7 @@ COUNTED = (
     ("cost_month", "Cost a month", True),
 )
 DAY = 86_400.0
+MOST_KEYS = 1000  # of one user
 LISTED = 5  # programs and conversations on a home page
 
 
@@ -106,6 +107,14 @@ def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]
         (label, ctx.ledger.queries.top(field, now - 6 * DAY, now + 1, mine, limit=LISTED)) for label, field in kinds
     ]
     return [(label, rows) for label, rows in found if rows]
+
+
+def keys(ctx: WebContext, user: str) -> list[dict[str, Any]]:
+    """A user's keys, each with the tokens of its last 7 days."""
+    now = ctx.clock()
+    found = ctx.ledger.queries.top("key", now - 6 * DAY, now + 1, Filters(user=user), limit=MOST_KEYS, timed=False)
+    tokens = {row["key"]: row["total_tokens"] for row in found}
+    return [{**key, "tokens": tokens.get(key["id"], 0)} for key in ctx.users.people.list_keys(user)]
 
 
 def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:

@@ -1,0 +1,61 @@
+// Keys for those who use the pages all day: "/" searches, "g" and a letter goes to a page, "?" shows what there is. Nothing
+// is taken from somebody who types, nor from the browser's own shortcuts.
+const PAUSE_MS = 1500; // between "g" and its letter
+let went = 0;
+
+function busy(event) {
+  return event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog, [contenteditable]");
+}
+
+function places() {
+  return new Map([...document.querySelectorAll("nav a[data-go]")].map((link) => [link.dataset.go, link]));
+}
+
+function help() {
+  const dialog = document.createElement("dialog");
+  const heading = document.createElement("h2");
+  heading.textContent = "Keyboard";
+  const list = document.createElement("dl");
+  list.className = "facts";
+  const rows = [...places()].map(([letter, link]) => [`g ${letter}`, link.textContent]);
+  if (document.querySelector("input[type=search]")) rows.unshift(["/", "Search"]);
+  for (const [keys, words] of [...rows, ["Enter", "Open or close a row"], ["?", "This list"]]) {
+    const term = document.createElement("dt");
+    const kbd = document.createElement("kbd");
+    kbd.textContent = keys;
+    term.append(kbd);
+    const said = document.createElement("dd");
+    said.textContent = words;
+    list.append(term, said);
+  }
+  const form = document.createElement("form");
+  form.method = "dialog";
+  form.className = "actions";
+  const close = document.createElement("button");
+  close.textContent = "Close";
+  form.append(close);
+  dialog.append(heading, list, form);
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+export function startKeyboard() {
+  document.addEventListener("keydown", (event) => {
+    if (busy(event)) return;
+    const then = went;
+    went = 0;
+    if (event.timeStamp - then < PAUSE_MS && places().has(event.key)) {
+      places().get(event.key).click();
+    } else if (event.key === "g") {
+      went = event.timeStamp;
+    } else if (event.key === "?") {
+      help();
+    } else if (event.key === "/") {
+      const field = document.querySelector("input[type=search]");
+      if (!field) return;
+      event.preventDefault();
+      field.focus();
+    }
+  });
+}
