@@ -8,21 +8,27 @@ from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.types import FAULT, RENDERED, SIGNALS, TERMINAL, Meter
 from pool_server.dialects.usage import Served
 from pool_server.dialects.usage.batch import BatchUsage
+from pool_server.dialects.wire.media import MediaReader
 from pool_server.dialects.wire.sse import Scanner
 
 JSON_CAP = 32 << 20  # bytes; a larger JSON answer passes, its usage stays unknown
 
 _RENDERED = SIGNALS[RENDERED]
 
-_Reader = responses.ResponsesReader | messages.MessagesReader | chat.ChatReader | gemini.GeminiReader
+_Talk = responses.ResponsesReader | messages.MessagesReader | chat.ChatReader | gemini.GeminiReader
+_Reader = _Talk | MediaReader
 
-_READERS: dict[Dialect, type[_Reader]] = {
+_READERS: dict[Dialect, type[_Talk]] = {
     Dialect.RESPONSES: responses.ResponsesReader,
     Dialect.MESSAGES: messages.MessagesReader,
     Dialect.CHAT: chat.ChatReader,
     Dialect.GEMINI: gemini.GeminiReader,
     Dialect.CODE_ASSIST: gemini.GeminiReader,
 }
+
+_STATUSES = {Dialect.MESSAGES: messages.STATUS, Dialect.GEMINI: gemini.STATUS, Dialect.CODE_ASSIST: gemini.STATUS}
+# The streams that end as their dialect's conversations do.
+_AS_TOLD = MODEL_CALLS | {Operation.STORED_RESPONSES}
 
 
 class _Facts:
@@ -97,8 +103,7 @@ class StreamMeter(_Facts):
 
     def finish(self) -> Signal:
         found = self._judged(self._scanner.finish())
-        if isinstance(self._reader, chat.ChatReader):
-            self._reader.end()
+        self._reader.end()
         return SIGNALS[found]
 
 
@@ -113,9 +118,10 @@ class JsonMeter(_Facts):
     at_boundary = False
 
     def __init__(
-        self, reader: _Reader, *, any_body: bool = False, retrieved: bool = False, results_only: bool = False
+        self, reader: _Talk, *, any_body: bool = False, retrieved: bool = False, results_only: bool = False
     ) -> None:
         super().__init__(reader, retrieved=retrieved)
+        self._read = reader.whole
         self._any_body = any_body
         self._unread = results_only  # no results have come yet, and nothing else counts
         self._parts: list[bytes] | None = []
@@ -168,7 +174,7 @@ class JsonMeter(_Facts):
             if BatchUsage.begins(body):
                 lines.feed(body)
                 return self._results(lines)
-        found = self._judged(self._reader.whole(body)) if body else 0
+        found = self._judged(self._read(body)) if body else 0
         if not found and self._any_body:
             self._reader.complete = True
             return Signal.TERMINAL
@@ -220,7 +226,9 @@ def meter(dialect: Dialect, operation: Operation, *, stream: bool, retrieved: bo
     if operation is Operation.COUNT_TOKENS:
         return OpaqueMeter(reader)
     if stream:
-        return StreamMeter(reader, retrieved=retrieved)
+        talk = operation in _AS_TOLD or (operation is Operation.COMPLETIONS and dialect is Dialect.CHAT)
+        reading = reader if talk else MediaReader(_STATUSES.get(dialect, chat.STATUS))
+        return StreamMeter(reading, retrieved=retrieved)
     batches = operation is Operation.BATCHES
     return JsonMeter(reader, any_body=operation not in MODEL_CALLS, retrieved=retrieved, results_only=batches)
 

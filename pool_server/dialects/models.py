@@ -78,15 +78,22 @@ def model_entry(shape: ModelsShape, model: ModelInfo) -> msgspec.Raw | dict[str,
     if shape is ModelsShape.CODEX:
         return model.entries.get(shape)
     marks = {"family": model.family, "translated": model.translated} if model.family else {}
-    if shape in model.entries:
-        own: dict[str, Any] = msgspec.json.decode(model.entries[shape])
-        return own | marks
+    own: dict[str, Any] | None = msgspec.json.decode(model.entries[shape]) if shape in model.entries else None
     if shape is ModelsShape.ANTHROPIC:
-        made = datetime.fromtimestamp(model.created, UTC).strftime("%FT%TZ")
-        return {"type": "model", "id": model.id, "display_name": model.name or model.id, "created_at": made} | marks
+        return _anthropic(model) | (own or {}) | marks
+    if own is not None:
+        return own | marks
     if shape is ModelsShape.GEMINI:
         return _gemini(model) | marks
     return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owner} | marks
+
+
+def _anthropic(model: ModelInfo) -> dict[str, Any]:
+    """Every field the API's type demands: what an older or compatible server leaves out of its entry is filled in."""
+    made = datetime.fromtimestamp(model.created, UTC).strftime("%FT%TZ")
+    named = {"type": "model", "id": model.id, "display_name": model.name or model.id, "created_at": made}
+    sizes = {"max_input_tokens": model.context, "max_tokens": model.max_output}
+    return {**named, "lifecycle": "active", **{name: size for name, size in sizes.items() if size}}
 
 
 def _gemini(model: ModelInfo) -> dict[str, Any]:

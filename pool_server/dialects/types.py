@@ -118,6 +118,9 @@ class AnswerFacts:
     def _settle(self) -> None:
         """Read what was kept undecoded."""
 
+    def end(self) -> None:
+        """The body ended: what that says about the answer's being whole."""
+
     def batch(self, results: BatchUsage) -> None:
         """Take over what the results of a batch add up to."""
         self._usage = results.usage()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import anthropic
 import msgspec
 import pytest
 
@@ -49,9 +50,31 @@ def test_anthropic() -> None:
         "id": "claude-x",
         "display_name": "Claude X",
         "created_at": "2023-11-14T22:13:20Z",
+        "lifecycle": "active",
+        "max_input_tokens": 200_000,
+        "max_tokens": 64_000,
     }
     assert (answer["first_id"], answer["last_id"], answer["has_more"]) == ("gpt-x", "claude-x", False)
     assert json.loads(models_answer(ModelsShape.ANTHROPIC, []))["first_id"] is None
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"display_name": "Old"},
+        {"lifecycle": "deprecated", "deprecated_at": "2026-01-02T03:04:05Z", "line": "opus", "future": [1]},
+        {"created_at": "1970-01-01T00:00:00Z", "max_tokens": None},
+    ],
+)
+def test_anthropic_s_entry_has_all_its_type_demands(own: dict[str, object]) -> None:
+    """Servers of an older API leave fields out; what the vendor's entry says stands."""
+    raw = msgspec.Raw(msgspec.json.encode({"type": "model", "id": "claude-x", **own}))
+    for entries in ({ModelsShape.ANTHROPIC: raw}, {}):
+        entry = model_entry(ModelsShape.ANTHROPIC, ModelInfo("claude-x", entries=entries))
+        assert isinstance(entry, dict) and (own.items() <= entry.items() or not entries)
+        anthropic.types.ModelInfo.model_validate(entry)
+        anthropic.types.beta.BetaModelInfo.model_validate(entry)
 
 
 def test_gemini() -> None:
