@@ -71,7 +71,10 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> F
 
 def join_folder(folder: Path) -> FolderLock:
     """Be one of the workers that have `folder` open. Raises StoreError."""
-    descriptor = _workers(folder)
+    try:
+        descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     except OSError as exc:
@@ -83,8 +86,13 @@ def join_folder(folder: Path) -> FolderLock:
 def wait_for_workers(folder: Path, within_s: float) -> bool:
     """Whether no worker of a server that is gone has `folder` open any more; looks again until `within_s` are over.
     For the holder of the folder's lock. Raises StoreError."""
-    descriptor = _workers(folder)
     deadline = time.monotonic() + within_s
+    try:
+        descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError as exc:
+        raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
     try:
         while True:
             try:
@@ -98,10 +106,3 @@ def wait_for_workers(folder: Path, within_s: float) -> bool:
         raise StoreError(f"{folder / WORKERS_FILE} cannot be locked: {exc.strerror}") from exc
     finally:
         os.close(descriptor)
-
-
-def _workers(folder: Path) -> int:
-    try:
-        return os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
