@@ -13,6 +13,8 @@ from pool_server import __version__
 COMMANDS = {
     "serve": "Run the pool.",
     "demo": "The whole product on fake accounts and providers, on loopback.",
+    "run": "Start Codex, Claude Code, Gemini CLI, Qwen Code, opencode or aider with a pool, for this run alone.",
+    "login": "Sign this machine in to a pool, for run.",
     "doctor": "Check settings, clock, port, store and accounts.",
     "account": "Accounts: list, test, enable, disable, add-key.",
     "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",
@@ -23,7 +25,7 @@ COMMANDS = {
     "top": "The same, live in the terminal.",
     "completion": "Print the completion script of bash, zsh or fish.",
 }
-ELSEWHERE = {"top": "status"}  # a command beside another in its module
+ELSEWHERE = {"top": "status", "login": "run.login"}  # commands that have no module of their name
 
 
 class Commands(click.Group):

@@ -19,7 +19,7 @@ from selenium import webdriver
 
 from pool_server.app.server import Server
 from pool_server.core.settings import Limits, PoolUsers
-from pool_server.web.onboarding import snippets
+from pool_server.texts import client_settings
 from tests.clients.cases import missing, path
 from tests.clients.jail import Jail, why_not
 from tests.clients.stage import ServerThread
@@ -331,7 +331,7 @@ def test_tabs_go_by_keyboard_and_the_colours_are_remembered(tmp_path: Path, chro
         find(chrome, "[data-theme-switch]").click()
         chrome.refresh()
         assert find(chrome, "html").get_attribute("data-theme") == "light"
-        assert set(snippets.CLIS) <= {str(tab.get_attribute("id"))[4:] for tab in all_of(chrome, "[role=tab]")}
+        assert set(client_settings.CLIS) <= {str(tab.get_attribute("id"))[4:] for tab in all_of(chrome, "[role=tab]")}
 
 
 def test_without_scripts_the_pages_are_complete(tmp_path: Path, chrome: webdriver.Chrome) -> None:

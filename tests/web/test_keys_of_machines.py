@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selenium import webdriver
 
+from pool_server.texts import client_settings
 from pool_server.web.home.setup_script import MOST_NAME, machine_name
 from pool_server.web.onboarding import scripts, snippets
 from tests.web import browser
@@ -60,7 +61,7 @@ def test_whatever_a_machine_says_its_name_is_plain(said: str) -> None:
     assert all(char.isascii() and (char.isalnum() or char in "-_") for char in name)
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 @pytest.mark.parametrize("powershell", [False, True])
 def test_the_undo_says_that_its_key_still_works_and_where_to_end_it(cli: str, powershell: bool) -> None:
     told: dict[str, Any] = {"powershell": powershell, "base": "http://pool", "key": "k", "pool": "the pool"}

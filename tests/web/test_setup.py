@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tree_sitter import Language, Parser
 
+from pool_server.texts import client_settings
 from pool_server.web.onboarding import quoting, scripts, snippets
 from tests.web.pool import CODE
 from tests.web.site import LiveSite, Site
@@ -117,9 +118,9 @@ def test_a_line_that_was_used_says_so_and_fails(live_friends: LiveSite, tmp_path
 
 def test_every_client_s_line_has_a_ticket_of_its_own(friends: Site) -> None:
     page = friends.get("/", Accept="text/html", Cookie=signed_in(friends)["Cookie"]).text
-    tickets = {cli: set(re.findall(rf"/setup/([A-Za-z0-9_-]{{32}})/{cli}", page)) for cli in snippets.CLIS}
-    assert [len(found) for found in tickets.values()] == [1] * len(snippets.CLIS)
-    assert len(set.union(*tickets.values())) == len(snippets.CLIS)
+    tickets = {cli: set(re.findall(rf"/setup/([A-Za-z0-9_-]{{32}})/{cli}", page)) for cli in client_settings.CLIS}
+    assert [len(found) for found in tickets.values()] == [1] * len(client_settings.CLIS)
+    assert len(set.union(*tickets.values())) == len(client_settings.CLIS)
 
 
 def test_a_forged_host_gets_no_script_and_does_not_cost_the_ticket(friends: Site) -> None:
@@ -132,7 +133,7 @@ def test_a_forged_host_gets_no_script_and_does_not_cost_the_ticket(friends: Site
 
 
 def test_local_mode_needs_no_ticket(local: Site) -> None:
-    for cli in snippets.CLIS:
+    for cli in client_settings.CLIS:
         assert local.get(f"/setup/local/{cli}").status == 200
         assert local.get(f"/setup/local/{cli}?shell=powershell").text.startswith("& {")
     assert local.get("/setup/local/emacs").status == 404
@@ -165,7 +166,7 @@ def test_control_characters_are_refused(quote: Any, value: str) -> None:
         quote(value)
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_a_hostile_key_or_pool_name_stays_a_value(cli: str, tmp_path: Path) -> None:
     key, pool = "k'; touch owned; '$(touch owned)`touch owned`\\", "x'; touch owned\n#\u2019; $(touch owned)"
     sh(tmp_path, text_of(cli, key=key, pool=pool))
@@ -176,7 +177,7 @@ def test_a_hostile_key_or_pool_name_stays_a_value(cli: str, tmp_path: Path) -> N
 # -- running them -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_twice_is_once_and_the_undo_leaves_nothing(cli: str, tmp_path: Path) -> None:
     said = sh(tmp_path, text_of(cli))
     assert "Try it" in said
@@ -190,7 +191,7 @@ def test_twice_is_once_and_the_undo_leaves_nothing(cli: str, tmp_path: Path) -> 
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_undo_by_argument_too(cli: str, tmp_path: Path) -> None:
     sh(tmp_path, text_of(cli))
     assert "as it was before" in sh(tmp_path, text_of(cli), "undo")
@@ -359,7 +360,7 @@ MOVED = {
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "it's $(touch owned) `here`", "."])
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_settings_are_written_where_the_cli_looks_and_taken_back_from_there(
     cli: str, place: str, tmp_path: Path
 ) -> None:
@@ -393,7 +394,7 @@ def test_the_undo_of_one_place_leaves_the_other_alone(tmp_path: Path) -> None:
     assert (tmp_path / "one" / "auth.json").read_text() == own.replace("own", "one")
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_where_nothing_was_set_up_nothing_is_undone_or_lost(cli: str, tmp_path: Path) -> None:
     variable, _ = MOVED[cli]
     place = tmp_path / "x.json" if cli == "opencode" else tmp_path / "elsewhere"
@@ -424,7 +425,7 @@ def test_a_sign_in_that_cannot_be_put_back_is_kept(tmp_path: Path) -> None:
     assert str(kept) in said
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_settings_removed_meanwhile_come_back_as_they_were(cli: str, tmp_path: Path) -> None:
     name = ".codex/config.toml" if cli == "codex" else FILES[cli]
     file = tmp_path / name
@@ -444,7 +445,7 @@ def test_the_lines_by_hand_on_top_of_a_file_leave_its_keys_where_they_were(name:
     was = CONFIGS[name]
     mine = {"analytics.enabled", "features.apps", "openai_base_url"}
     kept = "".join(line for line in was.splitlines(True) if not any(line.startswith(one) for one in mine))
-    both = tomli.loads(snippets.codex_toml(BASE) + "\n" + kept)
+    both = tomli.loads(client_settings.codex_toml(BASE) + "\n" + kept)
     before = tomli.loads(kept)
     added = {"openai_base_url", "chatgpt_base_url", "analytics", "features"}
     assert {k: both[k] for k in both.keys() - added} == {k: before[k] for k in before.keys() - added}
@@ -452,7 +453,7 @@ def test_the_lines_by_hand_on_top_of_a_file_leave_its_keys_where_they_were(name:
 
 
 def test_no_key_is_left_in_an_undo(tmp_path: Path) -> None:
-    for cli in snippets.CLIS:
+    for cli in client_settings.CLIS:
         sh(tmp_path, text_of(cli))
         assert KEY not in (tmp_path / ".local/state/pool-server" / cli / "undo.sh").read_text()
         assert KEY not in text_of(cli, powershell=True).partition("$undo = @'")[2].partition("\n'@")[0]
@@ -461,7 +462,7 @@ def test_no_key_is_left_in_an_undo(tmp_path: Path) -> None:
 # -- PowerShell ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_powershell_text_runs_on_the_version_windows_ships(cli: str) -> None:
     text = text_of(cli, powershell=True)
     assert not text.startswith("\ufeff")
@@ -475,12 +476,12 @@ def test_powershell_text_runs_on_the_version_windows_ships(cli: str) -> None:
 
 
 def test_powershell_here_strings_are_closed_by_nothing_inside() -> None:
-    for cli in snippets.CLIS:
+    for cli in client_settings.CLIS:
         text = text_of(cli, powershell=True)
         assert len(re.findall(r"@'$", text, re.M)) == len(re.findall(r"^'@", text, re.M))
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_powershell_text_is_grammatical(cli: str) -> None:
     parser = Parser(Language(tree_sitter_powershell.language()))
     texts = [text_of(cli, powershell=True), scripts.refusal(BASE, powershell=True)]

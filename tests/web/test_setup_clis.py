@@ -11,6 +11,7 @@ import pytest
 
 from pool_server.app.server import open_people
 from pool_server.core.settings import PoolUsers
+from pool_server.texts import client_settings
 from pool_server.users import AuditActor, Principal
 from pool_server.web.onboarding import snippets
 from tests.clients.cases import missing, path
@@ -59,7 +60,7 @@ async def _friend(settings: Any) -> dict[str, Any]:
         return await users.people.create_user("Ann", actor=AuditActor("shell"))
 
 
-@pytest.mark.parametrize("cli", snippets.CLIS)
+@pytest.mark.parametrize("cli", client_settings.CLIS)
 def test_one_line_sets_the_real_cli_up(cli: str, tmp_path: Path, cast: FakeProviders) -> None:
     reason = missing(cli) or why_not()
     if reason:

@@ -15,8 +15,8 @@ from pool_server.cli.common import config_option, settings
 from pool_server.cli.pool import open_pool
 from pool_server.core.enums import Provider
 from pool_server.providers import SPECS
+from pool_server.texts.client_settings import INSTALL
 from pool_server.web.onboarding.programs import PROGRAMS, SignInProgram
-from pool_server.web.onboarding.snippets import INSTALL
 
 
 @click.command("login", help="Sign in with the vendor's own program, in a temporary home, and add the account.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.enums import Outcome, Provider
+from pool_server.texts import client_settings
 from pool_server.users import FLOOR_COST, Principal
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.context import WebContext
@@ -84,7 +85,7 @@ class HomePage(PageHandler, abstract=True):
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),
             "latest": [own_requests.row(record) for record in latest],
-            **self._setup(base, key, {cli: self.ticket(principal, cli) for cli in snippets.CLIS}),
+            **self._setup(base, key, {cli: self.ticket(principal, cli) for cli in client_settings.CLIS}),
             "local": principal.local,
             "principal": principal,
             "by_key": ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
@@ -124,7 +125,7 @@ class HomePage(PageHandler, abstract=True):
             return local_tickets(self.ctx)[0]
         if self.get_query_argument("part", ""):
             return ""
-        return str(self.ctx.users.tickets.create(principal, label=snippets.LABELS[cli])["ticket"])
+        return str(self.ctx.users.tickets.create(principal, label=client_settings.LABELS[cli])["ticket"])
 
     def base_url(self) -> str:
         """How this visitor reaches the pool."""

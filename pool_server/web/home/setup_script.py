@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pool_server.texts import client_settings
 from pool_server.users import RefusedError
 from pool_server.users.identity.passwords import same
 from pool_server.web.base.handler import Access
 from pool_server.web.home.home_page import HomePage, local_key, local_tickets
-from pool_server.web.onboarding import scripts, snippets
+from pool_server.web.onboarding import scripts
 
 MOST_NAME = 40
 _SHARED_NAMES = frozenset(
@@ -19,14 +20,14 @@ class Setup(HomePage, access=Access.OPEN):
     404 is an empty script, which succeeds."""
 
     async def get(self, ticket: str, cli: str) -> None:
-        if cli not in snippets.CLIS:
+        if cli not in client_settings.CLIS:
             self.send_error(404)
             return
         base = self.base_url()  # before the ticket is spent: a forged Host must not cost it
         powershell = self.get_query_argument("shell", "") == "powershell"
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         machine = machine_name(self.request.headers.get("X-Pool-Machine", ""))
-        label = f"{snippets.LABELS[cli]} on {machine}" if machine else snippets.LABELS[cli]
+        label = f"{client_settings.LABELS[cli]} on {machine}" if machine else client_settings.LABELS[cli]
         try:
             key = await self._key(ticket, label, replaces=bool(machine))
         except RefusedError:

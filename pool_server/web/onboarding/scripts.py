@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from tornado.template import Loader
 
+from pool_server.texts import client_settings
 from pool_server.web.base.assets.paths import templates_folder
 from pool_server.web.onboarding import quoting, snippets
 
@@ -68,29 +69,29 @@ class Recipe(NamedTuple):
 def recipe(cli: str, base: str, key: str) -> Recipe:
     """The recipe of `claude`, `gemini`, `qwen` or `opencode`."""
     if cli == "claude":
-        env = snippets.claude_env(base, key)
+        env = client_settings.claude_env(base, key)
         return Recipe(
             _place("CLAUDE_CONFIG_DIR", ".claude", "settings.json"),
             {("env", name): value for name, value in env.items()},
-            (*(("env", name) for name in snippets.CLAUDE_CONFLICTS), ("apiKeyHelper",)),
-            exported=(*env, *snippets.CLAUDE_CONFLICTS),
+            (*(("env", name) for name in client_settings.CLAUDE_CONFLICTS), ("apiKeyHelper",)),
+            exported=(*env, *client_settings.CLAUDE_CONFLICTS),
         )
     if cli == "gemini":
-        env = snippets.gemini_env(base, key)
+        env = client_settings.gemini_env(base, key)
         return Recipe(
             _place("GEMINI_CLI_HOME", "", ".gemini", "settings.json"),
             {("security", "auth", "selectedType"): "oauth-personal"},
             (("security", "auth", "enforcedType"),),
             _place("GEMINI_CLI_HOME", "", ".gemini", ".env"),
-            {**env, **dict.fromkeys(snippets.GEMINI_CONFLICTS)},
-            (*env, *snippets.GEMINI_CONFLICTS),
+            {**env, **dict.fromkeys(client_settings.GEMINI_CONFLICTS)},
+            (*env, *client_settings.GEMINI_CONFLICTS),
             (
                 "Gemini CLI reads this only in folders you trust, and a project's own .env instead of it: "
                 "in such a project, put the lines of ~/.gemini/.env into .gemini/.env there.",
             ),
         )
     if cli == "qwen":
-        env = snippets.qwen_env(base, key)
+        env = client_settings.qwen_env(base, key)
         return Recipe(
             _place("QWEN_HOME", ".qwen", "settings.json"),
             {
@@ -102,7 +103,9 @@ def recipe(cli: str, base: str, key: str) -> Recipe:
             dict(env),
             tuple(env),
         )
-    fields = {("provider", name): value for name, value in snippets.opencode_config(base, key)["provider"].items()}
+    fields = {
+        ("provider", name): value for name, value in client_settings.opencode_config(base, key)["provider"].items()
+    }
     return Recipe(OPENCODE, fields | {("$schema",): "https://opencode.ai/config.json"})
 
 
@@ -126,13 +129,13 @@ def script(cli: str, *, powershell: bool, base: str, key: str, pool: str, named:
     # The name stands in a comment line too: letters, digits and a little punctuation are enough there.
     shown = "".join(char for char in pool if char.isalnum() or char in " .-_'") or "the pool"
     values: dict[str, Any] = {"cli": cli, "label": client.label, "pool": shown, "then": client.then}
-    values |= {"program": cli, "install": snippets.INSTALL[cli], "base": base, "key": key}
+    values |= {"program": cli, "install": client_settings.INSTALL[cli], "base": base, "key": key}
     values["key_ends"] = f"Its key, {named}, still works. To end it, open {base}/#keys" if named else ""
     suffix = "ps1" if powershell else "sh"
     if cli == "codex":
-        urls = snippets.codex_urls(base)
+        urls = client_settings.codex_urls(base)
         values |= {"openai_url": urls["openai_base_url"], "chatgpt_url": urls["chatgpt_base_url"]}
-        values["auth_json"] = json.dumps(snippets.codex_login(key))
+        values["auth_json"] = json.dumps(client_settings.codex_login(key))
         return render(f"codex.{suffix}", values)
     values |= _json_values(recipe(cli, base, key))
     if powershell:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pool_server.core.enums import Provider
 from pool_server.providers import SPECS
+from pool_server.texts import client_settings
 from pool_server.web.onboarding import quoting, scripts, snippets
 from pool_server.web.onboarding.snippets import Step
 
@@ -27,9 +28,9 @@ def script(provider: Provider, *, powershell: bool, base: str, ticket: str, pool
     shown = "".join(char for char in pool if char.isalnum() or char in " .-_'") or "the pool"
     values: dict[str, Any] = {
         "cli": provider.value,
-        "label": snippets.LABELS[provider.value],
+        "label": client_settings.LABELS[provider.value],
         "program": provider.value,
-        "install": snippets.INSTALL[provider.value],
+        "install": client_settings.INSTALL[provider.value],
         "pool": shown,
         "url": f"{base}/contribute/{ticket}",
     }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pool_server.providers import provider_module
-from pool_server.texts import labels
+from pool_server.texts import client_settings, labels
 from pool_server.web.base.handler import Access
-from pool_server.web.onboarding import snippets
 from pool_server.web.sign_ins.sign_in_api import SignInHandler, row
 
 
@@ -18,7 +17,7 @@ class SignInPage(SignInHandler, access=Access.FRIEND):
             row=row(self, record),
             label=labels.PROVIDERS[record.provider],
             steps=labels.SIGN_IN_STEPS,
-            install=snippets.INSTALL.get(record.provider.value, ""),
+            install=client_settings.INSTALL.get(record.provider.value, ""),
             notice=provider_module(record.provider).spec.notice,
             act=f"{'/admin' if self.principal.admin else '/api'}/sign-ins/{record.id}",
             back="/accounts" if self.principal.admin else "/contribute",

@@ -1,0 +1,165 @@
+"""How each CLI is started so that it uses a pool for one run: arguments, variables, and files of our own. Pure.
+
+Nothing of the CLI's own is edited: what would win over a variable is overruled by an option, or by a settings file of
+ours at the place that the CLI lets a variable name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pool_server.texts.client_settings import (
+    CLAUDE_CONFLICTS,
+    GEMINI_CONFLICTS,
+    INSTALL,
+    QWEN_MODEL,
+    claude_env,
+    gemini_env,
+    opencode_config,
+    qwen_env,
+)
+
+KEY_VARIABLE = "POOL_SERVER_KEY"  # holds the key for Codex, which is told the variable's name alone
+
+
+class CannotSendHeadersError(ValueError):
+    """The CLI has no way to be given headers."""
+
+
+class Asked(NamedTuple):
+    """A run: the pool, its key, headers for every request, the CLI's own arguments, the environment, and the folder
+    where settings files of ours may be written."""
+
+    base: str
+    key: str
+    headers: Mapping[str, str]
+    args: Sequence[str]
+    env: Mapping[str, str]
+    folder: Path
+
+
+class Launch(NamedTuple):
+    """What to start: `env` is the whole environment, `files` are written before, for their owner alone."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    files: dict[Path, str] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+
+
+def codex(asked: Asked) -> Launch:
+    """A provider of this run alone, with WebSockets; its key in a variable. A ChatGPT sign-in of the person is neither
+    used nor sent to the pool."""
+    provider: dict[str, Any] = {
+        "name": "Pool",
+        "base_url": f"{asked.base}/v1",
+        "wire_api": "responses",
+        "env_key": KEY_VARIABLE,
+        "supports_websockets": True,
+        **({"http_headers": dict(asked.headers)} if asked.headers else {}),
+    }
+    fields = {"model_provider": "pool-server", "model_providers.pool-server": provider}
+    options = [part for name, value in fields.items() for part in ("-c", f"{name}={_toml(value)}")]
+    return Launch(("codex", *options, *asked.args), {**asked.env, KEY_VARIABLE: asked.key})
+
+
+def claude(asked: Asked) -> Launch:
+    """Variables, and a settings file that repeats them: those of the person's own settings files win over variables."""
+    variables = claude_env(asked.base, asked.key)
+    if asked.headers:
+        own = [asked.env["ANTHROPIC_CUSTOM_HEADERS"]] if asked.env.get("ANTHROPIC_CUSTOM_HEADERS") else []
+        lines = [*own, *(f"{name}: {value}" for name, value in asked.headers.items())]
+        variables["ANTHROPIC_CUSTOM_HEADERS"] = "\n".join(lines)
+    env = {**_without(asked.env, CLAUDE_CONFLICTS), **variables}
+    if any(arg == "--settings" or arg.startswith("--settings=") for arg in asked.args):
+        return Launch(("claude", *asked.args), env)
+    file = asked.folder / "claude-settings.json"
+    return Launch(("claude", "--settings", str(file), *asked.args), env, {file: _json({"env": variables})})
+
+
+def gemini(asked: Asked) -> Launch:
+    """Code Assist with a token, and the same pool as Gemini API for whoever has chosen API keys in their settings: the
+    CLI takes a settings file that wins over theirs from folders of the superuser alone. What is chosen there for Vertex
+    is sent to the pool too, which refuses it, and not to Google."""
+    env = {**_without(asked.env, GEMINI_CONFLICTS), **gemini_env(asked.base, asked.key)}
+    env |= {"GOOGLE_GEMINI_BASE_URL": asked.base, "GEMINI_API_KEY": asked.key, "GOOGLE_VERTEX_BASE_URL": asked.base}
+    if asked.headers:
+        own = [asked.env["GEMINI_CLI_CUSTOM_HEADERS"]] if asked.env.get("GEMINI_CLI_CUSTOM_HEADERS") else []
+        pairs = [*own, *(f"{name}: {value}" for name, value in asked.headers.items())]
+        env["GEMINI_CLI_CUSTOM_HEADERS"] = ", ".join(pairs)
+    return Launch(("gemini", *asked.args), env)
+
+
+def qwen(asked: Asked) -> Launch:
+    """An OpenAI-compatible server, by variables and by the system's settings file, which wins over the person's own.
+    Their OPENAI_MODEL stays."""
+    env = {**asked.env, **qwen_env(asked.base, asked.key)}
+    env["OPENAI_MODEL"] = asked.env.get("OPENAI_MODEL") or QWEN_MODEL
+    settings: dict[str, Any] = {
+        "security": {"auth": {"selectedType": "openai", "apiKey": asked.key, "baseUrl": f"{asked.base}/v1"}}
+    }
+    if asked.headers:
+        settings["model"] = {"generationConfig": {"customHeaders": dict(asked.headers)}}
+    file = asked.folder / "qwen-settings.json"
+    env["QWEN_CODE_SYSTEM_SETTINGS_PATH"] = str(file)
+    return Launch(("qwen", *asked.args), env, {file: _json(settings)})
+
+
+def opencode(asked: Asked) -> Launch:
+    """Configuration in a variable, over what the person has there and in files."""
+    config = opencode_config(asked.base, asked.key)
+    if asked.headers:
+        for provider in config["provider"].values():
+            provider["options"]["headers"] = dict(asked.headers)
+    try:
+        own = json.loads(asked.env.get("OPENCODE_CONFIG_CONTENT") or "{}")
+    except ValueError:
+        own = {}
+    merged = _merged(own if isinstance(own, dict) else {}, config)
+    return Launch(("opencode", *asked.args), {**asked.env, "OPENCODE_CONFIG_CONTENT": json.dumps(merged)})
+
+
+def aider(asked: Asked) -> Launch:
+    """An OpenAI-compatible server; its models are called openai/NAME. The AIDER_ variables win over its own files."""
+    if asked.headers:
+        raise CannotSendHeadersError("aider cannot be told headers, which --account and --as need")
+    url = f"{asked.base}/v1"
+    names = {"OPENAI_API_BASE": url, "OPENAI_API_KEY": asked.key}
+    return Launch(("aider", *asked.args), {**asked.env, **names, **{f"AIDER_{n}": v for n, v in names.items()}})
+
+
+RECIPES: dict[str, Callable[[Asked], Launch]] = {
+    "codex": codex,
+    "claude": claude,
+    "gemini": gemini,
+    "qwen": qwen,
+    "opencode": opencode,
+    "aider": aider,
+}
+INSTALLED_BY = {**INSTALL, "aider": "python -m pip install aider-chat"}
+
+
+def _without(env: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name not in names}
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `under`, tables within tables."""
+    both = dict(under)
+    for name, value in over.items():
+        below = both.get(name)
+        both[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value on one line of TOML: strings, booleans, tables of them."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)

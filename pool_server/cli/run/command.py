@@ -1,0 +1,71 @@
+"""`pool-server run CLI [ARGS]`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from pool_server.cli.run import pools
+from pool_server.cli.run.clients import INSTALLED_BY, RECIPES, Asked, CannotSendHeadersError, Launch
+from pool_server.core.disk import write_private
+
+
+@click.command(
+    "run",
+    help="Start a CLI with a pool for this run alone: nothing of its own is edited, and it keeps its settings and "
+    "sessions. Options come before the CLI's name; all that follows it is the CLI's own.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--pool", metavar="URL", default="", help="The pool; else the one signed in to last, else this machine's."
+)
+@click.option("--account", metavar="ID", default="", help="Use this account (yours, or any if you are the operator).")
+@click.option("--as", "label", metavar="LABEL", default="", help="What the pool's figures call this program.")
+@click.argument("cli", type=click.Choice(list(RECIPES)))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def command(pool: str, account: str, label: str, cli: str, args: tuple[str, ...]) -> int:
+    env = dict(os.environ)
+    found = pools.find(pool, env)
+    headers = {"X-Pool-Account": _plain("--account", account), "X-Pool-Agent": _plain("--as", label)}
+    asked = Asked(
+        found.url, found.key, {name: value for name, value in headers.items() if value}, args, env, pools.folder(env)
+    )
+    try:
+        launch = RECIPES[cli](asked)
+    except CannotSendHeadersError as error:
+        raise click.UsageError(str(error)) from None
+    if shutil.which(launch.argv[0]) is None:
+        raise click.ClickException(f"{cli} is not on this machine; get it with: {INSTALLED_BY[cli]}")
+    _write(launch.files)
+    return _start(launch)
+
+
+def _plain(option: str, value: str) -> str:
+    if not value.isascii() or not value.isprintable() or "," in value:
+        raise click.UsageError(f"{option}: plain letters, digits and signs without commas")
+    return value
+
+
+def _write(files: dict[Path, str]) -> None:
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+                write_private(path, text.encode())
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _start(launch: Launch) -> int:
+    """Become the program, so that its exit code, its signals and its terminal are its own. Windows has no such call:
+    there it is waited for."""
+    if os.name == "posix":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execvpe(launch.argv[0], launch.argv, launch.env)
+    return subprocess.run([shutil.which(launch.argv[0]) or "", *launch.argv[1:]], env=launch.env).returncode
