@@ -111,8 +111,8 @@ def test_an_address_is_kept_without_its_path(text: str, url: str) -> None:
 
 def test_keys_are_kept_for_their_owner_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"XDG_CONFIG_HOME": str(folder / "cfg")}
-    pools.keep(pools.SignedIn(BASE, KEY), env, keyring=False)
-    pools.keep(pools.SignedIn("https://b.example", "kb"), env, keyring=False)
+    pools.keep(pools.PoolKey(BASE, KEY), env, keyring=False)
+    pools.keep(pools.PoolKey("https://b.example", "kb"), env, keyring=False)
     file = folder / "cfg/pool-server" / pools.FILE
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert pools.find("", env) == ("https://b.example", "kb")
@@ -128,7 +128,7 @@ def test_keys_are_kept_for_their_owner_alone(folder: Path, monkeypatch: pytest.M
         delete_password=lambda service, name: chain.pop((service, name)),
     )
     monkeypatch.setitem(sys.modules, "keyring", fake)
-    pools.keep(pools.SignedIn(BASE, "in-the-ring"), env, keyring=True)
+    pools.keep(pools.PoolKey(BASE, "in-the-ring"), env, keyring=True)
     assert "in-the-ring" not in file.read_text() and pools.find(BASE, env).key == "in-the-ring"
     assert pools.forget(BASE, env) and not chain
 

@@ -38,7 +38,7 @@ def login(url: str, name: str, by_key: bool, keyring: bool, insecure: bool, forg
     try:
         pool = _Pool(base)
         key = _known_key(pool) if by_key else _new_key(pool, name, _code(url))
-        kept = pools.keep(pools.SignedIn(base, key), os.environ, keyring=keyring)
+        kept = pools.keep(pools.PoolKey(base, key), os.environ, keyring=keyring)
     except OSError as error:
         raise click.ClickException(f"{error.filename or base}: {error.strerror or error}") from None
     click.echo(f"signed in to {base}; the key is in {kept}. Now: pool-server run codex")

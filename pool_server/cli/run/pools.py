@@ -24,7 +24,7 @@ SERVICE = "pool-server"  # in the system's keyring
 MOST_BYTES = 1 << 20
 
 
-class SignedIn(NamedTuple):
+class PoolKey(NamedTuple):
     """A pool and the key that opens it."""
 
     url: str
@@ -57,7 +57,7 @@ def in_the_clear(url: str) -> bool:
     return url.startswith("http://") and host != "localhost" and not is_loopback(host)
 
 
-def find(asked: str, env: Mapping[str, str]) -> SignedIn:
+def find(asked: str, env: Mapping[str, str]) -> PoolKey:
     """The pool to use: the one that is asked for, else POOL_SERVER_URL's, else the one signed in to last, else this
     machine's. Its key: POOL_SERVER_KEY, else the one that was kept; local mode needs none.
 
@@ -72,10 +72,10 @@ def find(asked: str, env: Mapping[str, str]) -> SignedIn:
         raise click.ClickException(f"no key for {url} on this machine: pool-server login {url}")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise click.ClickException(f"the key for {url} holds characters that no key has: pool-server login {url}")
-    return SignedIn(url, key)
+    return PoolKey(url, key)
 
 
-def keep(found: SignedIn, env: Mapping[str, str], *, keyring: bool) -> str:
+def keep(found: PoolKey, env: Mapping[str, str], *, keyring: bool) -> str:
     """Keep a key, in the system's keyring or in the file; returns where. Raises OSError, click.ClickException."""
     place = folder(env)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
