@@ -22,7 +22,7 @@ PACKAGE = ROOT / "pool_server"
 
 # A module imports only what stands before it here, and within its own room; rooms in a row do not know each other.
 FLOORS = (
-    ("core",),
+    ("core", "statusline"),
     ("http1", "storage"),
     ("providers", "dialects"),
     ("accounts", "users", "ledger", "texts"),

@@ -23,9 +23,14 @@ COMMANDS = {
     "simulate": "A week of demand through the real choice.",
     "status": "Accounts, headroom and requests in flight of the running pool.",
     "top": "The same, live in the terminal.",
+    "statusline": "The pool in one line, for the status bar of a CLI or a terminal.",
     "completion": "Print the completion script of bash, zsh or fish.",
 }
-ELSEWHERE = {"top": "status", "login": "run.login"}  # commands that have no module of their name
+ELSEWHERE = {
+    "top": "status",
+    "statusline": "status",
+    "login": "run.login",
+}  # commands that have no module of their name
 
 
 class Commands(click.Group):

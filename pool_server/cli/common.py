@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
 from pool_server.app.listening import StartError
 from pool_server.core.settings import ConfigError, Settings
@@ -16,6 +18,8 @@ from pool_server.core.settings_file import config_path, load
 from pool_server.providers import CredentialRejectedError
 from pool_server.storage import StoreError
 from pool_server.users import RefusedError
+
+PATIENCE_S = 2.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +63,24 @@ def one_line() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{where}{error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """Says on a terminal what is being done, once it has taken two seconds."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    shown = console.status(words)
+    timer = threading.Timer(PATIENCE_S, shown.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        shown.stop()
 
 
 def emit(data: Any) -> None:

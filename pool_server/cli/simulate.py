@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pool_server.cli.common import emit, json_option, table
+from pool_server.cli.common import emit, json_option, table, waiting
 from pool_server.core.enums import Strategy
 from pool_server.simulation.scenario import SCENARIOS
 from pool_server.simulation.week import simulate
@@ -16,7 +16,8 @@ from pool_server.simulation.week import simulate
 @click.option("--seed", type=int, default=1, show_default=True, help="Another number, another week.")
 @json_option
 def command(scenario: str, strategy: str | None, seed: int, as_json: bool) -> None:
-    rows = simulate(scenario, strategy=Strategy(strategy) if strategy else None, seed=seed)
+    with waiting("Replaying a week of demand"):
+        rows = simulate(scenario, strategy=Strategy(strategy) if strategy else None, seed=seed)
     if as_json:
         emit(rows)
         return

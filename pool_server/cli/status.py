@@ -1,12 +1,19 @@
-"""`pool-server status` and `pool-server top`: the running pool at a glance, once or live."""
+"""`pool-server status`, `top` and `statusline`: the running pool at a glance, once, live, or in one line."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
+from pool_server import statusline as one_line
 from pool_server.cli.common import config_option, emit, json_option, settings, table
 from pool_server.cli.pool import Running, running
 from pool_server.core.enums import Provider
@@ -33,17 +40,50 @@ def command(config: str | None, as_json: bool) -> None:
 @click.option("--every", type=click.FloatRange(0.5, 60), default=EVERY_S, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, hidden=True)
 @config_option
-def top(every: float, once: bool, config: str | None) -> None:
-    server = _server(config)
+@json_option
+def top(every: float, once: bool, config: str | None, as_json: bool) -> None:
+    """Data is one JSON object a line."""
+    looks = _looks(_server(config), every, once=once)
+    if as_json:
+        for found in looks:
+            click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    with Live(console=Console(), auto_refresh=False, vertical_overflow="visible") as screen:
+        for found in looks:
+            screen.update(picture(found, time.time()), refresh=True)
+
+
+@click.command("statusline", help="Headroom, your limit and the next reset in one line, from a cache.")
+@click.option("--provider", type=click.Choice(tuple(Provider)), default="", help="Leave out the others.")
+@click.option("--fetch", is_flag=True, help="Ask the pool now and keep what it says.")
+@json_option
+def statusline(provider: str, fetch: bool, as_json: bool) -> None:
+    """POOL_URL and POOL_KEY say where; without them ANTHROPIC_BASE_URL and ANTHROPIC_AUTH_TOKEN do. Plain calls never
+    come here: `pool_server.__main__` answers them before the commands are loaded."""
+    line = one_line.show(provider, only_fetch=fetch)
+    if as_json:
+        place = one_line.LineSource(dict(os.environ), provider)
+        emit({"line": line, "url": place.url, "file": place.file})
+    else:
+        click.echo(line)
+
+
+def _looks(server: Running, every: float, *, once: bool) -> Iterator[dict[str, Any]]:
     while True:
-        found = server.status()
-        click.clear()
-        click.echo(headline(found))
-        click.echo()
-        table(_HEADINGS, lines(found, time.time()), "It has no accounts.")
+        yield server.status()
         if once:
             return
         time.sleep(every)
+
+
+def picture(found: dict[str, Any], now: float) -> Table:
+    """What `top` draws: the headline over one row a provider."""
+    drawn = Table(title=headline(found), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, heading in enumerate(_HEADINGS):
+        drawn.add_column(heading, justify="right" if number == len(_HEADINGS) - 1 else "left", header_style="dim")
+    for row in lines(found, now):
+        drawn.add_row(*row)
+    return drawn
 
 
 def headline(found: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/api/keys", own_account.Keys),
     (rf"/api/keys/{ID}", own_account.OwnKey),
     (r"/api/setup-tickets", own_account.TicketsHandler),
+    (r"/api/statusline", status.StatusLine),
     (r"/api/live", live.LiveHandler),
     (r"/api/invitations", contributing.Invitation),
     (r"/api/accounts", contributing.OwnAccounts),

@@ -1,13 +1,19 @@
-"""Is it up, and how much room is left: `/healthz` for machines, `/status` for everyone the pool knows."""
+"""Is it up, and how much is left: `/healthz` for machines, `/status` for all the pool knows, a line for status bars."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from pool_server.core.enums import Provider
+from pool_server.texts import format, labels
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import Access, BaseHandler
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import headroom
+from pool_server.web.base.shared import headroom, limits
+from pool_server.web.base.shared.limits import LimitRow
+
+TOLD = 50.0  # percent of a limit of one's own from which it is part of the line
 
 
 class Healthz(BaseHandler, access=Access.OPEN):
@@ -69,3 +75,48 @@ def status(ctx: WebContext) -> dict[str, Any]:
         "accounts": {"total": total, "ready": ready},
         "providers": ctx.accounts.summary(),
     }
+
+
+def line(providers: Sequence[dict[str, Any]], own: Sequence[LimitRow], now: float) -> str:
+    """The rows of `Accounts.summary()` that have accounts, and one's own limits: "Claude 62 % left, resets in 53 min ·
+    Codex used up, back in 2 h · your tokens for today 82 % used, reset in 8 h"."""
+    said = [_provider(row, now) for row in providers if row["total"]] or ["no accounts"]
+    most = max(own, key=lambda row: row.percent, default=None)
+    if most is not None and most.percent >= TOLD:
+        name = most.yours.rpartition(" ")[0]
+        back = f", {most.returns.partition(' ')[2]} {format.within(most.frees, now)}" if most.frees else ""
+        used = "used up" if most.used_up else f"{format.percent(most.percent)} used"
+        said.append(f"{name[:1].lower()}{name[1:]} {used}{back}")
+    return " · ".join(said)
+
+
+def _provider(row: dict[str, Any], now: float) -> str:
+    name = labels.PROVIDERS[Provider(row["provider"])]
+    if not row["ready"]:
+        back = row.get("next_return")
+        return f"{name} used up, back {format.within(back, now)}" if back else f"{name} needs the operator"
+    left = row.get("room_percent")
+    if left is None:
+        return f"{name} ready"
+    resets = [at for window in row["windows"] if (at := window.get("resets_at")) and at > now]
+    return f"{name} {format.percent(left)} left" + (f", resets {format.within(min(resets), now)}" if resets else "")
+
+
+class StatusLine(BaseHandler, access=Access.KEY):
+    """`GET /api/statusline?provider=`: one line for a status bar, or as JSON `{"line","providers","limits"}`."""
+
+    def get(self) -> None:
+        ctx, now = self.ctx, self.ctx.clock()
+        wanted = self.get_query_argument("provider", "")
+        if wanted not in ("", *Provider):
+            raise ProblemError(400, "bad_request", f"there is no provider {wanted[:40]!r}")
+        providers = [row for row in ctx.accounts.summary() if wanted in ("", row["provider"])]
+        who = self.principal
+        own = [] if who.admin or who.local else limits.rows(ctx.users.limits.of(who.user), now)
+        told = line(providers, own, now)
+        if "application/json" in self.request.headers.get("Accept", ""):
+            limited = [{"label": row.label, "percent": row.percent, "resets_at": row.frees} for row in own]
+            self.answer({"line": told, "providers": providers, "limits": limited})
+            return
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(told + "\n")

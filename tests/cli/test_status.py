@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.status import Status
 
-from pool_server.cli import status
+from pool_server.cli import common, status
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings
 from tests.process import PoolProcess
@@ -47,6 +50,7 @@ def test_a_running_pool_is_asked_and_none_is_said_so(sh: Shell, folder: Path) ->
             assert "The pool is up: 1 of 1 account is ready" in shown.out
             assert sh("status", "--json").json["accounts"] == {"total": 1, "ready": 1}
             assert "IN FLIGHT" in sh("top", "--once").out
+            assert sh("top", "--once", "--json").json["accounts"] == {"total": 1, "ready": 1}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -56,3 +60,17 @@ def test_a_completion_script_names_the_program(sh: Shell, folder: Path, shell: s
     assert "_POOL_SERVER_COMPLETE" in done.out
     if shell == "bash":
         assert subprocess.run(["bash", "-n"], input=done.out, text=True, check=False).returncode == 0
+
+
+def test_what_takes_long_is_said_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "PATIENCE_S", 0.0)
+    with common.waiting("Copying"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    started = threading.Event()
+    monkeypatch.setattr(common, "Console", lambda **_: Console(force_terminal=True, stderr=True))
+    monkeypatch.setattr(Status, "start", lambda self: started.set())
+    with common.waiting("Copying"):
+        assert started.wait(60)

@@ -112,6 +112,7 @@ class HomePage(PageHandler, abstract=True):
             "endpoints": snippets.endpoints(base),
             "one_line": snippets.one_line,
             "tickets": tickets,
+            "bars": snippets.BARS,
             "key_place": KEY_PLACE,
         }
 

@@ -54,6 +54,30 @@ def _pretty(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+# Claude Code hands its own variables to the command: no key stands in the file a second time.
+_ASK_LINE = 'curl -fsS -m 2 -H "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN" "$ANTHROPIC_BASE_URL/api/statusline"'
+BARS: dict[str, tuple[Step, ...]] = {
+    "claude": (
+        Step(
+            "Into ~/.claude/settings.json:",
+            _pretty({"statusLine": {"type": "command", "command": _ASK_LINE}}),
+            "posix",
+        ),
+        Step(
+            "The same where pool-server is installed, from a cache:",
+            _pretty({"statusLine": {"type": "command", "command": "pool-server statusline"}}),
+        ),
+    ),
+    # The pool tells Codex its headroom as the vendor would tell a plan's.
+    "codex": (
+        Step(
+            "In the [tui] table of ~/.codex/config.toml:",
+            'status_line = ["model-with-reasoning", "current-dir", "five-hour-limit", "weekly-limit"]',
+        ),
+    ),
+}
+
+
 def _exports(variables: dict[str, str]) -> tuple[Step, Step]:
     posix = "\n".join(f"export {name}={sh(value)}" for name, value in variables.items())
     shell = "\n".join(f"$env:{name} = {ps(value)}" for name, value in variables.items())
