@@ -253,3 +253,39 @@ def recorded(settings: Settings) -> int:
         return int(Ledger(store, settings).queries.total(0, 1e11)["requests"])
     finally:
         store.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="tells workers apart by what /proc says")
+@pytest.mark.parametrize(("who", "first"), [(0, "removed"), (0, "killed"), (1, "removed")])
+def test_a_worker_that_dies_when_the_folder_is_gone_is_not_started_on_an_empty_one(
+    tmp_path: Path, who: int, first: str
+) -> None:
+    """Where the leader dies, one of the others saves what it held."""
+    with FakeProviders([account("claude:one")]) as fakes:
+        fakes.always("claude:one", plays.ok())
+        settings = fake_settings(tmp_path, fakes, drain_s=1)
+        with PoolProcess(tmp_path, settings, "--workers", "3") as pool:
+            pids = until(lambda: len(found := pool.children()) == 3 and found, "three workers")
+            for number in range(10):
+                ask(pool, number)
+            until(lambda: recorded(settings) == 10, "the store has what only the journals had, which nobody can save")
+            if first == "killed":
+                os.kill(pids[who], signal.SIGKILL)
+            shutil.rmtree(settings.data_dir)
+            if first == "removed":
+                os.kill(pids[who], signal.SIGKILL)
+            assert pool.wait(60) == 1
+        kept = re.findall(r"restore (\S+)`", pool.log())
+        assert len(kept) == 1 and not Path(settings.data_dir).exists(), pool.log()
+        restore(Path(kept[0]), Path(settings.data_dir))
+        Path(kept[0]).unlink()
+        assert recorded(settings) == 10
+
+
+def test_a_store_that_is_made_later_is_known_from_then_on(tmp_path: Path) -> None:
+    identity = FolderIdentity(tmp_path)
+    store = Store.open(tmp_path / "ledger", tables=("a",), durable=True)
+    assert identity.changed() == ""
+    shutil.rmtree(tmp_path / "ledger")
+    assert "was removed" in identity.changed()
+    store.close()

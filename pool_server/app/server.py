@@ -118,10 +118,12 @@ class Server:
         leader: bool = True,
         leave: Callable[[], None] = lambda: None,
         others: int | None = None,
+        succeeds: Callable[[], bool] | None = None,
     ) -> None:
         """`sources` says where each setting came from; `reread` reads them again for a reload, after which
         `tell_others` is called when the reload was asked of this worker alone. `leave` is called when serving makes no
-        sense any more. `others`: a pipe that ends when the other workers have."""
+        sense any more. `others`: a pipe that ends when the other workers have. `succeeds`: whether this worker does at
+        its end what the leader would have done, who died."""
         self.settings = settings
         self.worker = worker
         self.leader = leader
@@ -130,6 +132,7 @@ class Server:
         self._tell_others = tell_others
         self._leave = leave
         self._others = others
+        self._succeeds = succeeds
         self._stack = AsyncExitStack()
         self._reloading = asyncio.Lock()
 
@@ -226,7 +229,7 @@ class Server:
             self._looking = asyncio.get_running_loop().create_task(self.watch.look())
 
     async def _rescue(self) -> None:
-        if self.leader:
+        if self.leader or (self._succeeds is not None and self._succeeds()):
             await self._upkeep.rescue(self._others, within_s=OTHERS_S + self.settings.drain_s)
 
     def hurry(self, seconds: float) -> None:

@@ -22,9 +22,11 @@ from pool_server.app.listening import StartError, listen
 from pool_server.app.parent_watch import ParentWatch
 from pool_server.app.server import Server
 from pool_server.app.shared_metrics import worker_ended
+from pool_server.app.succession import LeaderLock
+from pool_server.app.upkeep import EVERY_S, SURE_S
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
-from pool_server.storage import FolderLock, StoreError, join_folder, lock_folder, wait_for_workers
+from pool_server.storage import FolderIdentity, FolderLock, StoreError, join_folder, lock_folder, wait_for_workers
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
             def child(number: int, life: Life) -> int:
                 return _child(loaded, reread, sockets, number, life, lock)
 
-            return Supervisor(workers, child, leaving=listening.close).run()
+            identity = FolderIdentity(folder)
+            return Supervisor(workers, child, leaving=listening.close, lost=identity.changed).run()
 
 
 def banner(
@@ -118,6 +121,7 @@ async def _serve(
         leader=number == 0,
         leave=leave.ask,
         others=None if life is None else life.others,
+        succeeds=None if life is None else life.succeeds,
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, leave.signal)
@@ -193,13 +197,25 @@ def _child(
 
 @dataclass
 class Life:
-    """What a worker is born with. `parent` is a pipe that ends when the supervisor does; `others`, which the leader
-    alone has, one that ends when the supervisor starts nothing any more and all other workers have ended."""
+    """What a worker is born with. `parent` is a pipe that ends when the supervisor does; `others` one that ends when
+    the supervisor starts nothing any more and all other workers have ended: each that is no leader holds its other
+    end, `own_end`. `lock` is the leader's as long as it lives."""
 
     first: bool
     parent: int
-    others: int | None = None
+    others: int
+    lock: LeaderLock
+    own_end: int | None = None
     supervisor: int = field(default_factory=os.getppid)
+
+    def succeeds(self) -> bool:
+        """At its end: whether the leader died, and this worker does before all others what the leader would have."""
+        if not self.lock.take():
+            return False
+        if self.own_end is not None:  # it waits for the others, not for itself
+            os.close(self.own_end)
+            self.own_end = None
+        return True
 
     def tell_supervisor(self) -> None:
         """SIGHUP, for all workers to reread their settings. A supervisor that is gone is told nothing."""
@@ -219,7 +235,9 @@ class _Worker:
 class Supervisor:
     """Forks workers before anything is opened, starts the dead again, hands signals on.
 
-    `leaving` closes what only this process still listens on: whoever comes then is to be refused, not to wait.
+    `leaving` closes what only this process still listens on: whoever comes then is to be refused, not to wait. `lost`
+    says what is wrong with the data folder, "" when it is the one that was locked: a worker that is started again would
+    begin an empty one where it was removed, and whoever still has the old one open is to save it.
     """
 
     def __init__(
@@ -228,11 +246,14 @@ class Supervisor:
         child: Callable[[int, Life], int],
         *,
         leaving: Callable[[], None],
+        lost: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = [_Worker(number) for number in range(workers)]
         self._child = child
         self._leaving = leaving
+        self._lost = lost
+        self._lost_since: float | None = None  # monotonic seconds of the look that found the data folder lost
         self._clock = clock
         self._pipe: tuple[int, int] = (-1, -1)
         self._others: tuple[int, int] = (-1, -1)  # whoever writes is no leader, and lives
@@ -241,13 +262,14 @@ class Supervisor:
 
     def run(self) -> int:
         """Until every worker has ended; the exit code."""
-        self._pipe, self._others = os.pipe(), os.pipe()
+        self._pipe, self._others, self._lock = os.pipe(), os.pipe(), LeaderLock()
         with _signals() as wake:
             try:
                 self._loop(wake)
             finally:
                 for end in (*self._pipe, self._others[0]):
                     os.close(end)
+                self._lock.close()
                 self._start_nothing()
         return self._code
 
@@ -264,12 +286,25 @@ class Supervisor:
 
     def _wait_s(self) -> float | None:
         waiting = [worker.due - self._clock() for worker in self._workers if not worker.pid]
-        return max(0.0, min(waiting)) if waiting and not self._stops else None
+        return None if self._stops else max(0.0, min(waiting, default=EVERY_S))
 
     def _start_due(self) -> None:
+        lost = self._lost()
+        if not lost:
+            self._lost_since = None
         for worker in self._workers:
-            if not worker.pid and worker.due <= self._clock():
+            if worker.pid or worker.due > self._clock():
+                continue
+            if not lost or not worker.born:
                 self._fork(worker)
+            elif self._lost_since is not None and self._clock() - self._lost_since >= SURE_S:
+                log.critical("%s: no worker is started again, those that live save what it held", lost)
+                self._code = 1
+                self._stop()
+                return
+            else:
+                self._lost_since = self._lost_since or self._clock()
+                worker.due = self._clock() + SURE_S
 
     def _fork(self, worker: _Worker) -> None:
         first = worker.born == 0.0
@@ -282,17 +317,23 @@ class Supervisor:
         leader = worker.number == 0
         try:
             os.close(self._pipe[1])
-            os.close(self._others[leader])
+            if leader:
+                os.close(self._others[1])
+                self._lock.take()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
-            code = self._child(worker.number, Life(first, self._pipe[0], self._others[0] if leader else None))
+            code = self._child(worker.number, self._life(first, leader))
         except BaseException:
             log.exception("worker %d failed", worker.number)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _life(self, first: bool, leader: bool) -> Life:
+        own_end = None if leader else self._others[1]
+        return Life(first, self._pipe[0], self._others[0], self._lock, own_end)
 
     def _reap(self) -> None:
         for worker in self._workers:

@@ -17,14 +17,14 @@ Id = tuple[int, int]  # device and inode
 
 
 class FolderIdentity:
-    """A data folder and its stores as they stood when this was made. `small` holds the folder's small files as they
-    were when all was well for the last time."""
+    """A data folder and its stores as they stood when this was made, or when they were seen first. `small` holds the
+    folder's small files as they were when all was well for the last time."""
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir
         self.small: dict[str, bytes] = {}
         paths = [data_dir, data_dir / LOCK_FILE, *(data_dir / name / DATA_FILE for name in ENVIRONMENTS)]
-        self._known = {path: found for path in paths if (found := _id(path)) is not None}
+        self._known: dict[Path, Id | None] = dict.fromkeys(paths)
         self.changed()
 
     def changed(self) -> str:
@@ -34,9 +34,11 @@ class FolderIdentity:
                 now = _id(path)
             except OSError:
                 continue
-            if now is None:
+            if before is None:
+                self._known[path] = now
+            elif now is None:
                 return f"{path} was removed"
-            if now != before:
+            elif now != before:
                 return f"another {path} is in the place of the one that is used"
         self._remember()
         return ""
