@@ -7,7 +7,7 @@ number each. Nothing here reads the store.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -84,6 +84,43 @@ def lines(
     return draw(found, drawn_at, buckets, metric, top)
 
 
+def adds_up(metric: str) -> bool:
+    """Whether a metric of a whole is the sum of its parts'."""
+    return metric in _ADDED
+
+
+def ranked(found: Iterable[RollupRow], metric: str) -> list[tuple[str, ...]]:
+    """The groups of rows by a metric that adds up, largest first."""
+    number_of = _ADDED[metric]
+    sums: defaultdict[tuple[str, ...], int] = defaultdict(int)
+    for _, names, raw in found:
+        sums[names] += number_of(leading_counts(raw))
+    return sorted(sums, key=lambda names: (-sums[names], names))
+
+
+def one_line(found: Iterable[RollupRow], drawn_at: Callable[[int], int], metric: str) -> dict[int, int]:
+    """The values of one line by the bucket they are drawn in, of a metric that adds up."""
+    number_of = _ADDED[metric]
+    line: defaultdict[int, int] = defaultdict(int)
+    for bucket, _, raw in found:
+        line[drawn_at(bucket)] += number_of(leading_counts(raw))
+    return line
+
+
+def drawn(named: Sequence[tuple[str, Mapping[int, int]]], buckets: Sequence[int], metric: str) -> list[dict[str, Any]]:
+    """Lines of a metric that adds up as a chart has them."""
+    return [{"key": key, "values": [_scaled(metric, line.get(at, 0)) for at in buckets]} for key, line in named]
+
+
+def rest_of(whole: Mapping[int, int], parts: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """What remains of a line without its parts."""
+    rest = dict(whole)
+    for part in parts:
+        for at, number in part.items():
+            rest[at] -= number
+    return rest
+
+
 def _added_lines(
     found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: str, top: int
 ) -> list[dict[str, Any]]:
@@ -94,15 +131,15 @@ def _added_lines(
         if bucket != last:  # rows come bucket by bucket
             last, at = bucket, drawn_at(bucket)
         numbers[names][at] += number_of(leading_counts(raw))
-    ranked = sorted(numbers, key=lambda names: (-sum(numbers[names].values()), names))
-    drawn = [(_title(names), numbers[names]) for names in ranked[:top]]
-    if len(ranked) > top:
+    order = sorted(numbers, key=lambda names: (-sum(numbers[names].values()), names))
+    named: list[tuple[str, Mapping[int, int]]] = [(title(names), numbers[names]) for names in order[:top]]
+    if len(order) > top:
         rest: defaultdict[int, int] = defaultdict(int)
-        for names in ranked[top:]:
+        for names in order[top:]:
             for at, number in numbers[names].items():
                 rest[at] += number
-        drawn.append((OTHER, rest))
-    return [{"key": key, "values": [_scaled(metric, line.get(bucket, 0)) for bucket in buckets]} for key, line in drawn]
+        named.append((OTHER, rest))
+    return drawn(named, buckets, metric)
 
 
 def _measured_lines(
@@ -113,18 +150,18 @@ def _measured_lines(
     for bucket, names, raw in found:
         cells.setdefault(names, {}).setdefault(drawn_at(bucket), []).append(raw)
         weights[names] = weights.get(names, 0) + _requests(leading_counts(raw))
-    ranked = sorted(cells, key=lambda names: (-weights[names], names))
-    drawn = [(_title(names), cells[names]) for names in ranked[:top]]
-    if len(ranked) > top:
+    order = sorted(cells, key=lambda names: (-weights[names], names))
+    named = [(title(names), cells[names]) for names in order[:top]]
+    if len(order) > top:
         rest: dict[int, list[bytes]] = {}
-        for names in ranked[top:]:
+        for names in order[top:]:
             for at, raws in cells[names].items():
                 rest.setdefault(at, []).extend(raws)
-        drawn.append((OTHER, rest))
+        named.append((OTHER, rest))
     return [
-        {"key": key, "values": [measure(metric, line.get(bucket, ())) for bucket in buckets]} for key, line in drawn
+        {"key": key, "values": [measure(metric, line.get(bucket, ())) for bucket in buckets]} for key, line in named
     ]
 
 
-def _title(names: tuple[str, ...]) -> str:
+def title(names: tuple[str, ...]) -> str:
     return names[0] if names else "all"

@@ -8,10 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from pool_server.ledger.chart import Metric, gathered, lines, measure
-from pool_server.ledger.records.keys import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
+import msgspec
+
+from pool_server.ledger.chart import (
+    Metric,
+    adds_up,
+    drawn,
+    gathered,
+    lines,
+    measure,
+    one_line,
+    ranked,
+    rest_of,
+    title,
+)
+from pool_server.ledger.records.keys import GRAINS, OTHER, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
+from pool_server.ledger.rollups import pending
+from pool_server.ledger.rollups.months import with_months
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly, rows
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, kept, widen
@@ -19,6 +35,7 @@ from pool_server.storage import Reader, Store
 
 STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
 MAX_POINTS = 3_000
+LONG_S = 62 * 86_400  # a chart of more days than this is not read group by group and day by day
 LABEL_RANGE_S = 8 * 86_400  # of keys and conversations of everybody
 _DEFAULT = Filters()
 
@@ -90,11 +107,18 @@ class Queries:
             heads = _heads(step, every, buckets, local)
             buckets = list(dict.fromkeys(heads.values()))
             place = _placer(step, local)
-            found = rows(reader, slices, filters, names)
-            drawn = lines(found, lambda at: heads.get(place(at), at), buckets, metric, top)
+
+            @cache  # lines have their rows in the same buckets
+            def drawn_at(at: int) -> int:
+                return heads.get(place(at), at)
+
+            if by and by not in LABELS and adds_up(metric) and any(_is_long(part) for part in slices):
+                chart = _long_lines(reader, slices, filters, by, drawn_at, buckets, metric, top, local)
+            else:
+                chart = lines(rows(reader, slices, filters, names), drawn_at, buckets, metric, top)
         return {
             "from": start, "to": stop, "step": step, "every": every, "tz": str(local.zone), "metric": metric,
-            "buckets": buckets, "series": drawn,
+            "buckets": buckets, "series": chart,
         }  # fmt: skip
 
     def top(
@@ -116,18 +140,18 @@ class Queries:
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to, by, filters)
             found = gathered(rows(reader, slices, filters, (by,)))
-        ranked = sorted(found, key=lambda names: (-(measure(metric, found[names]) or 0), names))[:limit]
-        return [{"key": names[0], **Sums.together(found[names], full=timed).describe()} for names in ranked]
+        order = sorted(found, key=lambda names: (-(measure(metric, found[names]) or 0), names))[:limit]
+        return [{"key": names[0], **Sums.together(found[names], full=timed).describe()} for names in order]
 
     def matrix(self, frm: float, to: float, filters: Filters = _DEFAULT, *, limit: int = 2_000) -> list[dict[str, Any]]:
         """Who uses which account: {"user","account", tokens…, "total_tokens"}, most tokens first."""
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
             found = _groups(rows(reader, slices, filters, ("user", "account")))
-        ranked = sorted(found.items(), key=lambda item: (-item[1].all_tokens, item[0]))
+        order = sorted(found.items(), key=lambda item: (-item[1].all_tokens, item[0]))
         return [
             {"user": user, "account": account, **sums.tokens(), "total_tokens": sums.all_tokens}
-            for (user, account), sums in ranked[:limit]
+            for (user, account), sums in order[:limit]
         ]
 
     def heatmap(
@@ -158,7 +182,8 @@ class Queries:
             have = Kept(minutes=_NEVER, hours=have.hours if hourly(by, filters) else _NEVER)
         start, stop = widen(frm, to, have, days)
         end = days.after(stop) if start < stop and _nothing_since(reader, stop) else stop
-        return cover(start, end, days), start, stop
+        slices = cover(start, end, days)
+        return slices if by in LABELS else with_months(reader, slices, days), start, stop
 
     def _chart_slices(self, step: Step, start: int, stop: int, local: Days) -> list[Slice]:
         """Days and hours of another zone than the ledger's are put together from its hours."""
@@ -166,6 +191,35 @@ class Queries:
         if step != "minute" and local.zone is not days.zone:
             return [Slice(b"h", start, stop)]
         return cover_at(step, start, stop, days)
+
+
+def _is_long(part: Slice) -> bool:
+    return part.grain == b"d" and part.stop - part.start > LONG_S
+
+
+def _long_lines(
+    reader: Reader,
+    slices: Sequence[Slice],
+    filters: Filters,
+    by: Field,
+    drawn_at: Callable[[int], int],
+    buckets: Sequence[int],
+    metric: Metric,
+    top: int,
+    days: Days,
+) -> list[dict[str, Any]]:
+    """What `lines` draws of many days, without reading every group's days: months say which groups are the largest,
+    only those are read by the day, and the rest is what remains of the whole."""
+    newest = pending.shares(reader)
+    order = ranked(rows(reader, with_months(reader, slices, days), filters, (by,), newest), metric)
+
+    def line(only: Filters) -> dict[int, int]:
+        return one_line(rows(reader, slices, only, (), newest), drawn_at, metric)
+
+    named = [(title(names), line(msgspec.structs.replace(filters, **{by: names[0]}))) for names in order[:top]]
+    if len(order) > top:
+        named.append((OTHER, rest_of(line(filters), [values for _, values in named])))
+    return drawn(named, buckets, metric)
 
 
 def _bounded(by: Field | None, frm: float, to: float, filters: Filters) -> None:

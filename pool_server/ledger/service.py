@@ -24,6 +24,7 @@ from pool_server.ledger.records.codec import unpack
 from pool_server.ledger.records.keys import Days
 from pool_server.ledger.records.sanitize import clean
 from pool_server.ledger.request_log import Log
+from pool_server.ledger.rollups import months
 from pool_server.ledger.rollups.reader import Filters
 from pool_server.ledger.rollups.time_slices import Kept
 from pool_server.ledger.rollups.writer import PendingRecord, RollupWriter
@@ -304,6 +305,7 @@ class Ledger:
     async def _prune(self) -> None:
         try:
             await self.prune()
+            await self.sum_months()
         except StoreError as exc:
             log.warning("old records were not pruned: %s", exc)
 
@@ -314,6 +316,23 @@ class Ledger:
         cut = await self.store.submit(lambda txn: retention.begin(txn, now, days_kept, days))
         await self._in_steps(lambda txn: retention.step(txn, cut))
         await self._in_steps(lambda txn: retention.quota(txn, cut.records))
+
+    async def sum_months(self) -> None:
+        """Make the rows of closed months that have none or have grown since, each in a transaction of milliseconds
+        after its days were added up in a thread. Raises StoreError."""
+        days = Days(self.settings.ledger.timezone)
+        with self.store.read() as reader:
+            found = months.stale(reader, self._clock(), days)
+        for month in found:
+            if self._closing.is_set():
+                return
+            made = await asyncio.to_thread(self._summed, month)
+            await self.store.submit(partial(months.keep, month=month, made=made))
+            await wait_at_most(self._closing, PRUNE_PAUSE_S)
+
+    def _summed(self, month: months.Month) -> months.MonthRows:
+        with self.store.read() as reader:
+            return months.summed(reader, month)
 
     async def _in_steps(self, step: Callable[[Txn], bool]) -> None:
         """Repeat a transaction while it says that there is more, until the end of the ledger."""

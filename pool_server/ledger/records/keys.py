@@ -35,8 +35,9 @@ TABLES = (RECORDS, RECORD_IDS, RECORD_INDEX, ROLLUPS, RECENT, QUOTA, NOTES)
 FORMAT = 2
 MIGRATIONS: dict[int, Callable[[Txn], None]] = {1: lambda txn: None}  # the table begins empty
 
-Grain = Literal[b"m", b"h", b"d"]
-GRAINS: tuple[Grain, ...] = (b"m", b"h", b"d")
+Grain = Literal[b"m", b"h", b"d", b"M"]
+GRAINS: tuple[Grain, ...] = (b"m", b"h", b"d")  # what every exchange adds to
+MONTH: Grain = b"M"  # made of days afterwards
 
 POOL, PROVIDER, ACCOUNT, USER, MODEL = b"-", b"p", b"a", b"u", b"m"
 USER_MODEL, USER_ACCOUNT, ACCOUNT_MODEL, USER_ACCOUNT_MODEL = b"M", b"A", b"c", b"C"

@@ -71,12 +71,20 @@ class _Plan(msgspec.Struct, frozen=True):
     wanted: tuple[tuple[int, str, bool], ...]  # position, text, whether the text is only the name's beginning
 
 
-def rows(reader: Reader, slices: Iterable[Slice], filters: Filters, by: tuple[Field, ...] = ()) -> Iterator[RollupRow]:
+def rows(
+    reader: Reader,
+    slices: Iterable[Slice],
+    filters: Filters,
+    by: tuple[Field, ...] = (),
+    newest: Sequence[Share] | None = None,
+) -> Iterator[RollupRow]:
     """Every row of the slices that passes the filters, named by the fields of `by`; bucket by bucket, the newest
-    exchanges of a slice after its others."""
+    exchanges of a slice after its others. `newest`: what `pending.shares` found in the same transaction, where it was
+    asked already."""
     plan = _plan(filters, by)
     pick = [_picker(field, plan.order) for field in by]
-    newest = pending.shares(reader)
+    if newest is None:
+        newest = pending.shares(reader)
     named: dict[bytes, tuple[str, ...] | None] = {}  # a name is told apart once, not in each of its buckets
     for part in slices:
         for bucket, name, raw in chain(_scan(reader, part, plan), _newest(newest, part, plan)):
@@ -181,7 +189,7 @@ def _by_second(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, 
 
 def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
     """What `_scan` would find if the newest exchanges were in the rollups, a row for each of them."""
-    grain = keys.GRAINS.index(part.grain)
+    grain = keys.GRAINS.index(b"d" if part.grain == keys.MONTH else part.grain)
     for share in shares:
         start = share.starts[grain]
         if part.start <= start < part.stop:

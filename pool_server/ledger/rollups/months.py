@@ -1,0 +1,131 @@
+"""Closed months as rows of their own: the sums of their days, for questions about a long time.
+
+They are made in the background and cost recording nothing. A month's rows are of use only while its pool row counts as
+many requests as the pool rows of its days do: days only grow, and every exchange adds one request, so equal counts mean
+that nothing was added since. What comes late, or was written by a program that knows no months, makes a month stale:
+its days are read until it is made anew. Labels have no months: the days of conversations are forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from pool_server.ledger.records.keys import DIMENSIONS, MONTH, POOL, ROLLUPS, Days, seconds_key
+from pool_server.ledger.rollups.sums import Sums, leading_counts
+from pool_server.ledger.rollups.time_slices import Slice
+from pool_server.storage import Reader, Txn
+
+SETTLED_S = 2 * 86_400  # after its end a month is summed: what takes a day to be told is in it
+_SHORTEST_S = 27 * 86_400
+_NAMES = 6  # bytes of a rollup key before its names
+
+
+class Month(NamedTuple):
+    """start <= day < stop, both local midnights in unix seconds."""
+
+    start: int
+    stop: int
+
+
+class MonthRows(NamedTuple):
+    """Everything a month adds up to: how many requests, and its rollup rows."""
+
+    requests: int
+    rows: list[tuple[bytes, bytes]]
+
+
+def with_months(reader: Reader, slices: Iterable[Slice], days: Days) -> list[Slice]:
+    """The same stretch of time, its whole months read from their own rows as far as these are up to date."""
+    found: list[Slice] = []
+    for part in slices:
+        if part.grain != b"d" or part.stop - part.start < _SHORTEST_S:
+            found.append(part)
+            continue
+        at = part.start
+        for month in _months(part.start, part.stop, days):
+            if _kept(reader, month) == _requests(reader, month):
+                found += _days(at, month.start)
+                found.append(Slice(MONTH, *month))
+                at = month.stop
+        found += _days(at, part.stop)
+    return found
+
+
+def stale(reader: Reader, now: float, days: Days) -> list[Month]:
+    """The closed months in which anything happened and whose rows are not up to date, oldest first."""
+    head = b"d" + POOL
+    first = next(reader.scan(ROLLUPS, head, head + seconds_key(now - SETTLED_S), limit=1), None)
+    if first is None:
+        return []
+    opened = datetime.fromtimestamp(int.from_bytes(first[0][2:6], "big"), days.zone)
+    closed = _months(_first_midnight(opened.year, opened.month, days), int(now) - SETTLED_S, days)
+    return [month for month in closed if _kept(reader, month) != (_requests(reader, month) or None)]
+
+
+def summed(reader: Reader, month: Month) -> MonthRows:
+    """Add up a month's days: about 4 µs for each of their rows."""
+    rows: list[tuple[bytes, bytes]] = []
+    for dimension in DIMENSIONS:
+        head = b"d" + dimension
+        names: dict[bytes, list[bytes]] = {}
+        for key, raw in reader.scan(ROLLUPS, head + seconds_key(month.start), head + seconds_key(month.stop)):
+            names.setdefault(key[_NAMES:], []).append(raw)
+        place = _head(dimension, month)
+        rows += [(place + name, Sums.together(raws, full=True).encode()) for name, raws in names.items()]
+    return MonthRows(_requests(reader, month), sorted(rows))
+
+
+def keep(txn: Txn, month: Month, made: MonthRows) -> bool:
+    """Put a month's rows in the place of those it had; False, and nothing is changed, where its days have grown since
+    they were added up."""
+    if _requests(txn, month) != made.requests:
+        return False
+    for dimension in DIMENSIONS:
+        place = _head(dimension, month)
+        old = [key for key, _ in txn.scan(ROLLUPS, place, place + b"\xff")]
+        for key in old:
+            txn.delete(ROLLUPS, key)
+    txn.put_many(ROLLUPS, made.rows)
+    return True
+
+
+def _head(dimension: bytes, month: Month) -> bytes:
+    return MONTH + dimension + seconds_key(month.start)
+
+
+def _kept(reader: Reader, month: Month) -> int | None:
+    """How many requests its rows speak of; None where it has none."""
+    raw = reader.get(ROLLUPS, _head(POOL, month))
+    return None if raw is None else leading_counts(raw).requests
+
+
+def _requests(reader: Reader, month: Month) -> int:
+    head = b"d" + POOL
+    found = reader.scan(ROLLUPS, head + seconds_key(month.start), head + seconds_key(month.stop))
+    return sum(leading_counts(raw).requests for _, raw in found)
+
+
+def _days(start: int, stop: int) -> list[Slice]:
+    return [Slice(b"d", start, stop)] if start < stop else []
+
+
+def _months(start: int, stop: int, days: Days) -> list[Month]:
+    """The whole calendar months between two local midnights."""
+    first = datetime.fromtimestamp(start, days.zone)
+    year, number = first.year, first.month
+    found: list[Month] = []
+    while True:
+        begin = _first_midnight(year, number, days)
+        year, number = (year + 1, 1) if number == 12 else (year, number + 1)
+        end = _first_midnight(year, number, days)
+        if end > stop:
+            return found
+        if begin >= start:
+            found.append(Month(begin, end))
+
+
+def _first_midnight(year: int, number: int, days: Days) -> int:
+    """As `Days.start` finds it, also where the clock is changed at that hour."""
+    return int(datetime(year, number, 1, tzinfo=days.zone).timestamp())

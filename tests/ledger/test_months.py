@@ -1,0 +1,160 @@
+"""Months that are summed in the background change no answer, whatever comes late and whoever writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pool_server.core.models import UsageRecord
+from pool_server.core.settings import LedgerSettings as LedgerSettings
+from pool_server.core.settings import Settings
+from pool_server.ledger import TABLES, Ledger, query
+from pool_server.ledger.records.keys import MONTH, POOL, ROLLUPS, Days
+from pool_server.ledger.rollups import months, pending
+from pool_server.ledger.rollups.reader import Field, Filters
+from pool_server.storage import Store
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
+from tests.ledger.test_rollups import DAY, ZONES, exchanges, filters, passes, unique
+
+BACK = 100 * DAY
+GROUPED: tuple[Field, ...] = ("user", "account", "model", "provider")
+
+
+def spread_out(rec: UsageRecord) -> UsageRecord:
+    """The same a few months back, at times just beside a month's bounds."""
+    rec.at = NOW - (NOW - rec.at) * 2.5
+    return rec
+
+
+late = exchanges.map(spread_out)
+steps = st.lists(
+    st.one_of(
+        st.lists(late, min_size=1, max_size=8),  # recorded
+        st.just("sum"),
+        st.just("prune"),
+        st.sampled_from(ZONES),  # started again with this zone
+    ),
+    max_size=8,
+)
+
+
+def fresh(book: Ledger) -> Ledger:
+    """The same ledger for an event loop of its own."""
+    return Ledger(book.store, book.settings, clock=Clock())
+
+
+def sum_months(book: Ledger) -> None:
+    asyncio.run(fresh(book).sum_months())
+
+
+def answers(book: Ledger, wanted: Filters, by: Field, frm: float, to: float) -> dict[str, Any]:
+    ask = book.queries
+    told: dict[str, Any] = {"summary": ask.summary(frm, to, wanted), "matrix": ask.matrix(frm, to, wanted)}
+    told["top"] = ask.top(by, frm, to, wanted)
+    for metric in ("tokens", "cost", "error_share", "total_p95"):
+        told[metric] = ask.series(by, "day", frm, to, wanted, metric=metric, top=2, every=3)
+    return told
+
+
+@settings(max_examples=25)
+@given(
+    done=steps,
+    wanted=filters,
+    by=st.sampled_from(GROUPED),
+    bounds=st.tuples(st.floats(NOW - BACK, NOW), st.floats(NOW - BACK, NOW + DAY)),
+    most=st.sampled_from([1, 5, 1000]),
+)
+def test_no_answer_tells_months_from_days(
+    done: list[list[UsageRecord] | str], wanted: Filters, by: Field, bounds: tuple[float, float], most: int
+) -> None:
+    frm, to = sorted(bounds)
+    zone, made = "UTC", list[UsageRecord]()
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(pending, "MOST", most)
+        store = Store.open(Path(folder) / "ledger", tables=TABLES, durable=False)
+        book = Ledger(store, Settings(), clock=Clock())
+        for step in [*done, "sum"]:
+            if isinstance(step, list):
+                made += step
+                record_all(book, step)
+            elif step == "sum":
+                sum_months(book)
+            elif step == "prune":
+                asyncio.run(fresh(book).prune())
+            else:
+                zone = step
+                book = Ledger(store, Settings(ledger=LedgerSettings(timezone=zone)), clock=Clock())
+        patch.setattr(query, "LONG_S", 0)
+        with_months = answers(book, wanted, by, frm, to)
+        patch.setattr(query, "LONG_S", 10**12)
+        patch.setattr(query, "with_months", lambda _, slices, __: list(slices))
+        assert with_months == answers(book, wanted, by, frm, to)
+        whole = book.queries.total(NOW - BACK - DAY, NOW + DAY, wanted)
+        assert whole["requests"] == sum(passes(rec, wanted) for rec in unique(made))
+        store.close()
+
+
+def kept_months(book: Ledger) -> int:
+    with book.store.read() as reader:
+        return sum(1 for _ in reader.scan(ROLLUPS, MONTH + POOL, MONTH + POOL + b"\xff"))
+
+
+def read_from(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The grains a summary of the last 100 days is read from."""
+    seen: list[bytes] = []
+    real = months.with_months
+
+    def watched(reader: Any, slices: Any, days: Days) -> Any:
+        found = real(reader, slices, days)
+        seen.extend(part.grain for part in found)
+        return found
+
+    monkeypatch.setattr(query, "with_months", watched)
+    book.queries.total(NOW - BACK, NOW)
+    return seen
+
+
+def test_closed_months_are_read_and_stale_ones_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MOST", 1)
+    with ledger_in(tmp_path, durable=False) as book:
+        record_all(book, [exchange(f"r{n}", at=NOW - n * DAY) for n in range(100)])
+        assert MONTH not in read_from(book, monkeypatch)
+        sum_months(book)
+        assert read_from(book, monkeypatch).count(MONTH) == 2  # July and August; June began before, this one is open
+        record_all(book, [exchange("late", at=NOW - 40 * DAY)])
+        assert read_from(book, monkeypatch).count(MONTH) == 1
+        sum_months(book)
+        assert read_from(book, monkeypatch).count(MONTH) == 2
+        assert kept_months(book) == 3
+        assert book.queries.total(NOW - BACK, NOW + 1)["requests"] == 101
+
+
+def test_days_that_grew_while_they_were_added_up_are_left_for_the_next_time(tmp_path: Path) -> None:
+    with ledger_in(tmp_path, durable=False) as book:
+        book.load([exchange("a", at=NOW - 60 * DAY)])
+        with book.store.read() as reader:
+            (month,) = months.stale(reader, NOW, Days("UTC"))
+            made = months.summed(reader, month)
+        book.load([exchange("b", at=NOW - 60 * DAY)])
+        assert not book.store.write(lambda txn: months.keep(txn, month, made))
+        assert kept_months(book) == 0
+        sum_months(book)
+        assert kept_months(book) == 1 and book.queries.total(0, NOW)["requests"] == 2
+
+
+@pytest.mark.parametrize("timezone", ["America/Sao_Paulo", "Asia/Beirut", "Africa/Cairo", "Pacific/Apia", "UTC"])
+def test_months_end_where_days_begin(timezone: str) -> None:
+    """Also where the clock is set at midnight, where a day is left out, and over years."""
+    days = Days(timezone)
+    start, stop = days.start(1_200_000_000), days.start(1_700_000_000)
+    found = months._months(start, stop, days)
+    assert len(found) in (188, 189, 190)
+    for month, after in zip(found, [*found[1:], None], strict=True):
+        assert days.start(month.start) == month.start and days.start(month.stop) == month.stop
+        assert after is None or month.stop == after.start
