@@ -8,6 +8,7 @@ from pool_server.accounts.administration.adding import (
     OtherPersonError,
     SameAccountError,
 )
+from pool_server.accounts.administration.pool_files import PoolFile, PoolFiles
 from pool_server.accounts.credentials import back_off, refresh
 from pool_server.accounts.credentials.files import create as create_file
 from pool_server.accounts.credentials.refresh import RefreshError
@@ -40,6 +41,8 @@ __all__ = [
     "OnboardingError",
     "OtherPersonError",
     "PastedCodeError",
+    "PoolFile",
+    "PoolFiles",
     "RefreshError",
     "RejectedFile",
     "ReloadReport",

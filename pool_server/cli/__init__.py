@@ -17,6 +17,8 @@ COMMANDS = {
     "login": "Sign this machine in to a pool, for run.",
     "doctor": "Check settings, clock, port, store and accounts.",
     "account": "Accounts: list, test, enable, disable, add-key.",
+    "import": "Take accounts, people and their keys from another program or pool.",
+    "sync": "Give an account to Codex, opencode or pi, in that program's own file.",
     "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
@@ -31,6 +33,7 @@ ELSEWHERE = {
     "statusline": "status",
     "login": "run.login",
 }  # commands that have no module of their name
+MODULES = {"import": "importing"}  # a command whose name no module can have
 
 
 class Commands(click.Group):
@@ -46,7 +49,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"pool_server.cli.{ELSEWHERE.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(
+            f"pool_server.cli.{ELSEWHERE.get(cmd_name) or MODULES.get(cmd_name, cmd_name)}"
+        )
         command: click.Command = getattr(module, cmd_name if cmd_name in ELSEWHERE else "command")
         return command
 

@@ -1,5 +1,16 @@
 """Friends of the pool: people, codes, keys, sessions, limits, fair share, audit. Knows nothing of accounts."""
 
+from pool_server.users.identity.directory import checked_limits
+from pool_server.users.identity.imported.aliases import (
+    ImportedSecret,
+    OtherPool,
+    hashed_mark,
+    load_secrets,
+    person_mark,
+    token_mark,
+)
+from pool_server.users.identity.importer import ImportedUser, TakenUser
+from pool_server.users.identity.importer import read as read_codex_pool_users
 from pool_server.users.limits.counters import FLOOR_COST
 from pool_server.users.limits.reservations import Reservation
 from pool_server.users.models import LEDGER_TABLES, SERVER, STATE_TABLES, AuditActor, Denied, Principal, RefusedError
@@ -12,8 +23,18 @@ __all__ = [
     "STATE_TABLES",
     "AuditActor",
     "Denied",
+    "ImportedSecret",
+    "ImportedUser",
+    "OtherPool",
     "Principal",
     "RefusedError",
     "Reservation",
+    "TakenUser",
     "Users",
+    "checked_limits",
+    "hashed_mark",
+    "load_secrets",
+    "person_mark",
+    "read_codex_pool_users",
+    "token_mark",
 ]

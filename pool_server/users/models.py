@@ -17,6 +17,7 @@ PEOPLE = "users.people"  # user id → User
 NAMES = "users.names"  # skeleton of a name → user id
 KEYS = "users.keys"  # jti → Key
 USER_KEYS = "users.user_keys"  # user id, NUL, jti → b""
+ALIASES = "users.aliases"  # mark of another pool's key → Alias
 CODES = "users.codes"  # lookup prefix → Code
 SESSIONS = "users.sessions"  # SHA-256 of the session id → Session
 CHANGES = "users.changes"  # sequence → Change, tailed by every worker
@@ -30,7 +31,7 @@ SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries
 TICKETS = "users.tickets"  # SHA-256 of the ticket → Ticket
 
-LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, CODES, SESSIONS, CHANGES, AUDIT, META)
+LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, ALIASES, CODES, SESSIONS, CHANGES, AUDIT, META)
 STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 
 LOCAL_USER = "local"
@@ -121,12 +122,20 @@ class User(msgspec.Struct, array_like=True):
 
 
 class Key(msgspec.Struct, array_like=True):
-    """A pool key the store knows. The token itself is not kept."""
+    """A pool key the store knows. The token itself is not kept. `aliases` are the marks that lead to it."""
 
     id: str
     user: str
     label: str
     created: float
+    expires: float | None = None
+    aliases: list[bytes] = []
+
+
+class Alias(msgspec.Struct, array_like=True):
+    """A key of another pool: the pool key it stands for, and when it ends (None: when that key does)."""
+
+    key: str
     expires: float | None = None
 
 
@@ -212,6 +221,7 @@ def encode(record: msgspec.Struct) -> bytes:
 _encoder = msgspec.msgpack.Encoder()
 decode_user = msgspec.msgpack.Decoder(User).decode
 decode_key = msgspec.msgpack.Decoder(Key).decode
+decode_alias = msgspec.msgpack.Decoder(Alias).decode
 decode_code = msgspec.msgpack.Decoder(Code).decode
 decode_session = msgspec.msgpack.Decoder(Session).decode
 decode_ticket = msgspec.msgpack.Decoder(Ticket).decode

@@ -19,13 +19,14 @@ from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks
-from pool_server.storage import Store, StoreError
+from pool_server.storage import Store, StoreError, Txn
 from pool_server.users import cleanup
 from pool_server.users.changes import ChangeFeed, append_audit, append_change, audit_page, commit
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, UserFacts
-from pool_server.users.identity.importer import import_once
+from pool_server.users.identity.imported.aliases import ImportedSecret, OtherPool, keep_secrets, load_secrets
+from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, take
 from pool_server.users.identity.keys import KeyRing
 from pool_server.users.identity.passwords import ROUNDS, Hasher
 from pool_server.users.identity.people import People
@@ -96,7 +97,7 @@ class Users:
         self._folder = Path(settings.data_dir)
         self._signer = load_signer(settings, self._folder)
         self._directory = Directory(ledger_store, settings.limits)
-        self._ring = KeyRing(ledger_store, self._directory, self._signer, clock)
+        self._ring = KeyRing(ledger_store, self._directory, self._signer, clock, self._imported())
         self._shares = Shares(state, settings.fair_share, self._weight)
         self._book = Reservations(state, Calendar(zone(settings.ledger.timezone)), self._shares, clock, used)
         self.limits = UserLimits(self._directory.view, self._book)
@@ -161,13 +162,13 @@ class Users:
 
         Raises ValueError (one line) before anything has changed.
         """
-        signer = load_signer(settings, self._folder)
+        signer, imported = load_signer(settings, self._folder), self._imported(settings)
         self._book.calendar = Calendar(zone(settings.ledger.timezone))
         self._shares.settings = settings.fair_share
         self._settings = self.sign_in.settings = settings
         self._signer = signer
         self._directory.forget_all(settings.limits)
-        self._ring.forget_all(signer)
+        self._ring.forget_all(signer, imported)
 
     # Admission: the data plane's part, synchronous and quick.
 
@@ -357,12 +358,38 @@ class Users:
         await self.audit(actor, "secret.rotate")
         self._tail.poll()
 
+    async def import_people(
+        self, found: list[ImportedUser], other_pools: list[ImportedSecret], *, actor: AuditActor
+    ) -> list[TakenUser]:
+        """People of another pool, whose old keys work here from now on; what came of each. `other_pools` are the
+        secrets without which some of these keys cannot be told. Raises RefusedError 503, OSError and ValueError."""
+        now = self._clock()
+        if other_pools:
+            await asyncio.to_thread(keep_secrets, self._folder, other_pools)
+
+        def change(txn: Txn) -> list[TakenUser]:
+            rows = take(txn, found, now, actor)
+            append_change(txn, UserChange("secret", now))
+            return rows
+
+        rows = await commit(self._store, change)
+        self._tail.poll()
+        return rows
+
+    def _imported(self, settings: Settings | None = None) -> list[ImportedSecret]:
+        """The secrets of other pools; codex-pool's own settings, taken over as they are, hold its secret."""
+        told = (settings or self._settings).pool_users
+        kept = load_secrets(self._folder)
+        if told.storage_path and told.jwt_secret:
+            kept.append(ImportedSecret(OtherPool.CODEX_POOL, told.jwt_secret))
+        return kept
+
     # What runs in the background
 
     def _apply(self, change: UserChange) -> None:
         if change.kind == "secret":
             self._signer = load_signer(self._settings, self._folder)
-            self._ring.forget_all(self._signer)
+            self._ring.forget_all(self._signer, self._imported())
             return
         self._directory.forget(change.user)
         self._ring.forget(change.user, change.key)

@@ -30,7 +30,7 @@ def test_people_come_over_once(open_site: Callable[..., Site], tmp_path: Path) -
     path = tmp_path / "pool_users.json"
     entries = [
         ENTRY,
-        {**ENTRY, "email": "berta@example.org", "disabled": True, "created_at": "yesterday"},
+        {**ENTRY, "id": "77", "email": "berta@example.org", "disabled": True, "created_at": "yesterday"},
         {**ENTRY, "email": "ANNA@example.org"},
         {**ENTRY, "email": ""},
         {**ENTRY, "email": "x" * 80},

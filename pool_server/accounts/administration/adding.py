@@ -19,7 +19,7 @@ from pool_server.accounts.registry import Registry
 from pool_server.core.enums import Provider
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 MOST_NAMES = 10_000
 # What a file says beside its credential: a new sign-in does not bring it.
 OPTION_FIELDS = frozenset(
@@ -143,7 +143,7 @@ class Adding:
 
     def _file(self, new: NewAccount) -> CredentialFile:
         name = new.name.strip() or self._free_name(new)
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise CredentialRejectedError("a name is 1 to 100 letters, digits, dots, dashes and underscores")
         vault = self._roster.vault
         path = vault.folder / f"{new.provider.value}_{name}.json"

@@ -1,9 +1,9 @@
-"""codex-pool's users, taken over once.
+"""People of another pool, taken over: codex-pool's users file once at the start, any pool's by a command.
 
-Its users file is a JSON list of `{"id", "token", "email", "plan_type", "created_at" (RFC 3339), "disabled"}`; also
-read is the same list under "users", or an object of such entries by id. A person gets the name in `name`, else
-`email`, and keeps the date and whether access was off. Their old tokens do not work here: an admin hands out new
-keys. What cannot be understood is skipped and audited; nothing else of the file is kept.
+codex-pool's users file is a JSON list of `{"id", "token", "email", "plan_type", "created_at" (RFC 3339), "disabled"}`;
+also read is the same list under "users", or an object of such entries by id. A person gets the name in `name`, else
+`email`, and keeps the date and whether access was off. Their old keys go on working where the marks of them are known
+(see `imported.aliases`). What cannot be understood is skipped and audited; nothing else of the file is kept.
 """
 
 from __future__ import annotations
@@ -20,34 +20,62 @@ import msgspec
 from pool_server.storage import Store, Txn
 from pool_server.users.changes import append_audit
 from pool_server.users.identity import names
-from pool_server.users.models import META, NAMES, PEOPLE, SERVER, User, encode
+from pool_server.users.identity.imported.aliases import person_mark
+from pool_server.users.identity.people import keys_of, put_key
+from pool_server.users.models import (
+    ALIASES,
+    META,
+    NAMES,
+    PEOPLE,
+    SERVER,
+    Alias,
+    AuditActor,
+    Key,
+    User,
+    decode_user,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 64 << 20
 _DONE = b"codex-pool users"
+_IDS = b"codex-pool ids"  # done since ids are kept
+_LABEL = "from the pool before"
 
 
 class ImportedUser(msgspec.Struct, frozen=True):
-    """One entry of the file: a person, or why it was skipped (`where` names it)."""
+    """One person of another pool, or why they were skipped (`where` names the entry). `marks` lead to their old keys,
+    which end at `expires` (unix seconds); `limits` are checked ones."""
 
     where: str
     name: str = ""
     created: float | None = None
     disabled: bool = False
     skipped: str = ""
+    marks: tuple[bytes, ...] = ()
+    expires: float | None = None
+    limits: dict[str, Any] = {}
+
+
+class TakenUser(msgspec.Struct, frozen=True):
+    """What came of one entry: the person's id, or "" and why not."""
+
+    entry: ImportedUser
+    user: str = ""
+    why: str = ""
 
 
 def read(raw: bytes) -> list[ImportedUser]:
     """The entries of a users file. Raises ValueError (one line) when it is no such file at all."""
     try:
         data = json.loads(raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ValueError("it is not JSON") from exc
     if isinstance(data, dict):
         data = data.get("users", data)
     if isinstance(data, dict):
-        data = list(data.values())
+        data = [{"id": ident, **entry} if isinstance(entry, dict) else entry for ident, entry in data.items()]
     if not isinstance(data, list):
         raise ValueError("it holds no list of users")
     return [_entry(f"entry {number}", entry) for number, entry in enumerate(data, 1)]
@@ -63,7 +91,9 @@ def _entry(where: str, entry: Any) -> ImportedUser:
         name = names.clean(given)
     except ValueError as exc:
         return ImportedUser(where, skipped=str(exc))
-    return ImportedUser(where, name, _time(entry.get("created_at")), entry.get("disabled") is True)
+    ident = entry.get("id")
+    marks = (person_mark(ident),) if isinstance(ident, str) and ident else ()
+    return ImportedUser(where, name, _time(entry.get("created_at")), entry.get("disabled") is True, marks=marks)
 
 
 def _time(value: Any) -> float | None:
@@ -74,8 +104,9 @@ def _time(value: Any) -> float | None:
 
 
 def import_once(store: Store, path: Path, now: float) -> int:
-    """Takes the file over unless that has been done; how many people came. A bad file stops nothing."""
-    if store.get(META, _DONE) is not None or not path.is_file():
+    """Takes the file over unless that has been done; how many people came. A bad file stops nothing. Where it was done
+    before ids were kept, the people who came then get theirs."""
+    if store.get(META, _IDS) is not None or not path.is_file():
         return 0
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -84,27 +115,62 @@ def import_once(store: Store, path: Path, now: float) -> int:
     except (OSError, ValueError) as exc:
         log.warning("pool_users.storage_path: %s was not imported: %s", path, exc)
         return 0
-    return store.write(lambda txn: _take(txn, found, now))
+    return store.write(lambda txn: _once(txn, found, now))
 
 
-def _take(txn: Txn, found: list[ImportedUser], now: float) -> int:
-    if not txn.put_new(META, _DONE, b"%.0f" % now):
+def _once(txn: Txn, found: list[ImportedUser], now: float) -> int:
+    if not txn.put_new(META, _IDS, b"%.0f" % now):
         return 0  # another worker was first
-    taken = 0
+    taken = take(txn, found, now, SERVER, only_known=not txn.put_new(META, _DONE, b"%.0f" % now))
+    return sum(not one.why for one in taken)
+
+
+def take(
+    txn: Txn, found: list[ImportedUser], now: float, actor: AuditActor, *, only_known: bool = False
+) -> list[TakenUser]:
+    """Add people and their old keys; what came of each. `only_known`: only keys of people who came before."""
+    rows = []
     for entry in found:
-        why = entry.skipped or _add(txn, entry, now)
-        taken += not why
-        if why:
-            append_audit(txn, now, SERVER, "import.skip", entry.where, {"name": entry.name, "why": why})
-    append_audit(txn, now, SERVER, "import.users", "", {"taken": taken, "skipped": len(found) - taken})
-    return taken
+        row = TakenUser(entry, why=entry.skipped) if entry.skipped else _add(txn, entry, now, only_known)
+        rows.append(row)
+        if row.why:
+            append_audit(txn, now, actor, "import.skip", entry.where, {"name": entry.name, "why": row.why})
+    skipped = sum(bool(row.why) for row in rows)
+    append_audit(txn, now, actor, "import.users", "", {"taken": len(rows) - skipped, "skipped": skipped})
+    return rows
 
 
-def _add(txn: Txn, entry: ImportedUser, now: float) -> str:
-    """Adds a person; why not, "" when it was done."""
-    user = User("u_" + secrets.token_hex(8), entry.name, entry.created or now, via="import")
-    user.disabled = entry.disabled
-    if not txn.put_new(NAMES, names.skeleton(entry.name).encode(), user.id.encode()):
-        return "the name, or one that looks like it, is taken"
-    txn.put(PEOPLE, user.id.encode(), encode(user))
-    return ""
+def _add(txn: Txn, entry: ImportedUser, now: float, only_known: bool) -> TakenUser:
+    if any(txn.get(ALIASES, mark) is not None for mark in entry.marks):
+        return TakenUser(entry, why="this key, or this person, came over before")
+    try:
+        name = names.clean(entry.name)
+    except ValueError as exc:
+        return TakenUser(entry, why=str(exc))
+    known = txn.get(NAMES, names.skeleton(name).encode())
+    if known is not None:
+        user = _without_key(txn, known)
+        if user is None or not entry.marks:
+            return TakenUser(entry, why="the name, or one that looks like it, is taken")
+    elif only_known:
+        return TakenUser(entry, why="they did not come over when this file was imported")
+    else:
+        user = User("u_" + secrets.token_hex(8), name, entry.created or now, via="import", limits=entry.limits)
+        user.disabled = entry.disabled
+        txn.put(NAMES, names.skeleton(name).encode(), user.id.encode())
+        txn.put(PEOPLE, user.id.encode(), encode(user))
+    if entry.marks:
+        key = Key("k_" + secrets.token_hex(8), user.id, _LABEL, now, entry.expires, list(entry.marks))
+        put_key(txn, key)
+        for mark in entry.marks:
+            txn.put(ALIASES, mark, encode(Alias(key.id)))
+    return TakenUser(entry, user.id)
+
+
+def _without_key(txn: Txn, user_id: bytes) -> User | None:
+    """A person who came from another pool and whose old keys did not."""
+    raw = txn.get(PEOPLE, user_id)
+    user = decode_user(raw) if raw is not None else None
+    if user is None or user.via != "import" or any(key.aliases for key in keys_of(txn, user.id)):
+        return None
+    return user

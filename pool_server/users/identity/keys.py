@@ -9,6 +9,7 @@ import msgspec
 from pool_server.core.enums import Denial
 from pool_server.storage import Store
 from pool_server.users.identity.directory import Directory
+from pool_server.users.identity.imported.aliases import Aliases, ImportedSecret
 from pool_server.users.identity.tokens import Signer
 from pool_server.users.models import KEYS, Denied, Principal, decode_key, id_key
 
@@ -29,8 +30,16 @@ class _Known(msgspec.Struct, frozen=True):
 class KeyRing:
     """Checks keys. A known key costs a dictionary lookup; a new one a signature and two reads."""
 
-    def __init__(self, store: Store, directory: Directory, signer: Signer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        signer: Signer,
+        clock: Callable[[], float],
+        imported: list[ImportedSecret],
+    ) -> None:
         self._store = store
+        self._aliases = Aliases(store, imported)
         self._directory = directory
         self._signer = signer
         self._clock = clock
@@ -58,11 +67,13 @@ class KeyRing:
         if not tokens:
             self._tokens.pop(user, None)
 
-    def forget_all(self, signer: Signer | None = None) -> None:
-        """Every key is checked again; `signer` replaces the secrets."""
+    def forget_all(self, signer: Signer | None = None, imported: list[ImportedSecret] | None = None) -> None:
+        """Every key is checked again; `signer` and `imported` replace the secrets."""
         self._known.clear()
         self._tokens.clear()
         self._signer = signer or self._signer
+        if imported is not None:
+            self._aliases.secrets = imported
 
     def remembered(self) -> list[Principal]:
         """The callers seen lately, for checking them again after lost changes."""
@@ -88,7 +99,7 @@ class KeyRing:
         return Principal(user, view.name, key)
 
     def _verify(self, token: str, now: float) -> Principal | Denied:
-        claims = self._signer.claims(token, now)
+        claims = self._signer.claims(token, now) or self._aliases.claims(token, now)
         if claims is None:
             return BAD_KEY
         if claims.expires is not None and claims.expires <= now:

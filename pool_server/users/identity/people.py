@@ -13,6 +13,7 @@ from pool_server.users.identity import names
 from pool_server.users.identity.directory import Directory, checked_limits
 from pool_server.users.identity.tokens import Signer
 from pool_server.users.models import (
+    ALIASES,
     KEYS,
     NAMES,
     PEOPLE,
@@ -87,7 +88,7 @@ class People:
             if first is not None:
                 first(txn, user)
             txn.put(PEOPLE, user.id.encode(), encode(user))
-            _put_key(txn, key)
+            put_key(txn, key)
             append_audit(txn, now, actor, "user.create", user.id, {"name": shown, "via": via, "limits": override})
 
         await commit(self._store, make)
@@ -190,7 +191,7 @@ class People:
                     _end_key(txn, old, now, actor)
             if len(keys_of(txn, user_id)) >= MAX_KEYS:
                 raise RefusedError(Denial.BAD_VALUE, f"a user has at most {MAX_KEYS} keys; revoke some first", 409)
-            _put_key(txn, key)
+            put_key(txn, key)
             append_audit(txn, now, actor, "key.create", key.id, {"user": user_id, "label": key.label})
 
         await commit(self._store, make)
@@ -222,7 +223,7 @@ class People:
             for key in old:
                 _drop_key(txn, key)
                 append_change(txn, UserChange("end", now, user_id, key.id))
-            _put_key(txn, fresh)
+            put_key(txn, fresh)
             append_audit(txn, now, actor, "key.rotate", user_id, {"revoked": [key.id for key in old]})
             return len(old)
 
@@ -424,7 +425,7 @@ def _key(txn: Reader, key_id: str) -> Key | None:
     return decode_key(raw) if raw is not None else None
 
 
-def _put_key(txn: Txn, key: Key) -> None:
+def put_key(txn: Txn, key: Key) -> None:
     txn.put(KEYS, key.id.encode(), encode(key))
     txn.put(USER_KEYS, user_key_index(key.user, key.id), b"")
 
@@ -437,5 +438,7 @@ def _end_key(txn: Txn, key: Key, now: float, actor: AuditActor) -> None:
 
 
 def _drop_key(txn: Txn, key: Key) -> None:
+    for mark in key.aliases:
+        txn.delete(ALIASES, mark)
     txn.delete(KEYS, key.id.encode())
     txn.delete(USER_KEYS, user_key_index(key.user, key.id))

@@ -1,0 +1,1 @@
+"""Keys of other pools that go on working here."""
