@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import sys
@@ -49,6 +50,15 @@ HERE = Path(__file__).parent
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("patient"), max_examples=20)  # of `scripts/test`
 settings.load_profile("patient")
+
+
+gc.disable()  # until everything is collected: there is nothing to find among modules and tests
+
+
+def pytest_collection_finish() -> None:
+    """What is collected is frozen: a million objects would be gone through again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -52,18 +53,25 @@ def told(method: str, path: str, headers: dict[str, str]) -> Route:
     return route
 
 
-@pytest.mark.parametrize(("family", "base", "row"), ROWS, ids=lambda value: getattr(value, "path", str(value)))
-def test_every_row_is_found_and_says_what_it_does(family: ApiFamily, base: str, row: Row) -> None:
+@pytest.mark.parametrize("family", list(ApiFamily))
+def test_every_row_is_found_and_says_what_it_does(family: ApiFamily) -> None:
+    rows = [(base, row) for one, base, row in ROWS if one is family]
+    assert rows
+    for base, row in rows:
+        check_row(family, base, row)
+
+
+def check_row(family: ApiFamily, base: str, row: Row) -> None:
     headers = HEADERS[family] | ({"Upgrade": "websocket"} if row.method == "GET" and row.works else {})
     route = told(row.method, base + filled(row.path, "id-1"), headers)
-    assert route.model_call and not route.refused
+    assert route.model_call and not route.refused, row
     assert (route.operation, route.makes, route.lists, route.deletes, route.works) == (
         row.operation,
         row.makes,
         row.lists,
         row.deletes,
         row.works,
-    )
+    ), row
     assert FAMILIES[route.dialect] is family
     names = [name for name in PLACE.findall(row.path) if name not in ("model", "_")]
     assert [kind.value for kind, _ in route.ids] == names and all(ident == "id-1" for _, ident in route.ids)
@@ -146,18 +154,18 @@ ALL_REFUSED = [
 
 
 @pytest.mark.parametrize(("family", "words"), ALL_REFUSED)
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH", "PUT"])
-def test_what_acts_on_the_whole_account_is_refused(family: ApiFamily, words: str, method: str) -> None:
+def test_what_acts_on_the_whole_account_is_refused(family: ApiFamily, words: str) -> None:
     prefix = {ApiFamily.OPENAI: "/openai", ApiFamily.ANTHROPIC: "/claude", ApiFamily.GOOGLE: "/gemini"}[family]
     version = "/v1beta" if family is ApiFamily.GOOGLE else "/v1"
-    for path in (
+    paths = (
         f"{version}/{words}",
         f"{version}/{words}/x/y",
         f"/{version}//{words}",
         f"{prefix}{version}/{words}/x",
-    ):
+    )
+    for method, path in itertools.product(("GET", "POST", "DELETE", "PATCH", "PUT"), paths):
         route = told(method, path, HEADERS[family])
-        assert route.refused and not route.model_call, path
+        assert route.refused and not route.model_call, (method, path)
         assert FAMILIES[route.dialect] is family
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
 
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer
@@ -12,10 +14,29 @@ from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, client_headers, provider_module
 from pool_server.providers.presets.data import PRESETS
 
+P = ParamSpec("P")
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 SENTINELS = ("S3NTINEL-access-0001", "S3NTINEL-refresh-0002", "S3NTINEL-apikey-0003", "S3NTINEL-client-0004")
 ACCESS, REFRESH, KEY, CLIENT_SECRET = SENTINELS
 SETTINGS = Settings(gemini_client_id="client.apps.example", gemini_client_secret=CLIENT_SECRET)
+
+
+def for_every_provider(test: Callable[Concatenate[Provider, P], None]) -> Callable[P, None]:
+    """Gives a test each provider in turn; which one failed is told beside the fault. Thousands of tests would cost more
+    than what they do."""
+
+    def every(*args: P.args, **more: P.kwargs) -> None:
+        for provider in Provider:
+            try:
+                test(provider, *args, **more)
+            except AssertionError as exc:
+                exc.add_note(f"provider: {provider}")
+                raise
+
+    signature = inspect.signature(test)
+    every.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+    every.__name__, every.__doc__, every.__module__ = test.__name__, test.__doc__, test.__module__
+    return every
 
 
 def jwt(claims: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import FaultKind, Provider
 from pool_server.core.models import OF_PROVIDER, OF_REQUEST, ModelScope
 from pool_server.providers import network_fault, provider_module
-from tests.providers.make import NOW, SENTINELS, jwt
+from tests.providers.make import NOW, SENTINELS, for_every_provider, jwt
 
 WORDS = [
     *("error", "code", "type", "status", "message", "detail", "details", "reason", "metadata", "@type", "body"),
@@ -72,7 +72,6 @@ def test_any_bytes(provider: Provider, status: int, headers: dict[str, str], bod
     check(provider, status, headers, body, "m")
 
 
-@pytest.mark.parametrize("provider", list(Provider))
 @pytest.mark.parametrize("status", [400, 403, 429, 503])
 @pytest.mark.parametrize(
     "body",
@@ -87,13 +86,14 @@ def test_any_bytes(provider: Provider, status: int, headers: dict[str, str], bod
     ],
     ids=["html", "lists", "objects", "text", "mails", "details", "bytes"],
 )
+@for_every_provider
 def test_huge_and_broken_bodies_cost_little(provider: Provider, status: int, body: bytes) -> None:
     begun = time.process_time()
     check(provider, status, {}, body, "m")
     assert time.process_time() - begun < 5  # seconds of this process: what is quadratic takes minutes
 
 
-@pytest.mark.parametrize("provider", list(Provider))
+@for_every_provider
 def test_no_secret_leaves_in_a_message(provider: Provider) -> None:
     texts = [
         f"bad token {jwt({'sub': 'joe'})}",

@@ -20,7 +20,7 @@ from pool_server.core.models import (
     RequestScope,
 )
 from pool_server.providers import provider_module
-from tests.providers.make import NOW
+from tests.providers.make import NOW, for_every_provider
 
 CODEX, CLAUDE, GEMINI, QWEN, OPENAI = (Provider(name) for name in ("codex", "claude", "gemini", "qwen", "openai"))
 MODEL = "model-x"
@@ -62,7 +62,6 @@ def claude(kind: str, message: str = "m") -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
 
 
-@pytest.mark.parametrize("provider", list(Provider))
 @pytest.mark.parametrize(
     ("status", "kind", "scope"),
     [
@@ -84,6 +83,7 @@ def claude(kind: str, message: str = "m") -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"not json", b'{"error":{"message":"m"}}', b"[]"])
+@for_every_provider
 def test_bare_statuses(provider: Provider, status: int, kind: K, scope: S, body: bytes) -> None:
     fault = classify(provider, status, body)
     assert (fault.kind, of(fault), fault.status) == (kind, scope, status)
@@ -92,7 +92,7 @@ def test_bare_statuses(provider: Provider, status: int, kind: K, scope: S, body:
     assert fault.message
 
 
-@pytest.mark.parametrize("provider", list(Provider))
+@for_every_provider
 def test_a_plain_429_is_a_short_limit_whatever_its_body_says(provider: Provider) -> None:
     for body in (b"", err("slow", type="invalid_request_error"), b"<html><body>1015</body></html>"):
         assert classify(provider, 429, body).kind is K.RATE
@@ -100,7 +100,6 @@ def test_a_plain_429_is_a_short_limit_whatever_its_body_says(provider: Provider)
     assert classify(provider, 429, err(), {"retry-after-ms": "1500"}).retry_at is not None
 
 
-@pytest.mark.parametrize("provider", list(Provider))
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
@@ -111,6 +110,7 @@ def test_a_plain_429_is_a_short_limit_whatever_its_body_says(provider: Provider)
         (429, {"cf-mitigated": "challenge"}, CHALLENGE),
     ],
 )
+@for_every_provider
 def test_a_cloudflare_page_blames_no_sign_in(
     provider: Provider, status: int, headers: dict[str, str], body: bytes
 ) -> None:
@@ -120,7 +120,6 @@ def test_a_cloudflare_page_blames_no_sign_in(
         assert fault.message == "Just a moment..."
 
 
-@pytest.mark.parametrize("provider", list(Provider))
 @pytest.mark.parametrize("status", [400, 401, 403])
 @pytest.mark.parametrize(
     "message",
@@ -131,6 +130,7 @@ def test_a_cloudflare_page_blames_no_sign_in(
         "Your organization has been temporarily disabled",
     ],
 )
+@for_every_provider
 def test_a_stopped_account(provider: Provider, status: int, message: str) -> None:
     assert (fault := classify(provider, status, err(message))).kind is K.SUSPENDED, fault
     assert of(fault) is S.ACCOUNT
@@ -291,7 +291,6 @@ def test_codex_waits_by_its_words() -> None:
     assert classify(CODEX, 503, err(), {"retry-after": str(18 * 86400)}).retry_at == NOW + 3600
 
 
-@pytest.mark.parametrize("provider", list(Provider))
 @pytest.mark.parametrize(
     ("code", "kind", "scope"),
     [
@@ -317,6 +316,7 @@ def test_codex_waits_by_its_words() -> None:
     ],
 )
 @pytest.mark.parametrize("field", ["code", "type"])
+@for_every_provider
 def test_codes_every_vendor_shares(provider: Provider, code: str, kind: K, scope: S, field: str) -> None:
     fault = classify(provider, 400, err(**{field: code}))
     assert (fault.kind, of(fault), fault.code) == (kind, scope, code)
@@ -339,7 +339,7 @@ def test_codes_every_vendor_shares(provider: Provider, code: str, kind: K, scope
         ({"code": 77}, 400),
     ],
 )
-@pytest.mark.parametrize("provider", list(Provider))
+@for_every_provider
 def test_an_error_within_an_answer_stands_for_a_status(provider: Provider, fields: dict[str, Any], status: int) -> None:
     assert classify(provider, 200, err(**fields)).status == status
 

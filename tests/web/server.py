@@ -11,11 +11,14 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import msgspec
 
 from pool_server.app.server import Server
 from pool_server.core.settings import PoolUsers, Settings
+from pool_server.users import service
+from pool_server.users.identity.passwords import Hasher
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
 from tests.web.pool import ADMIN, CODE
 
@@ -124,7 +127,8 @@ def running(
             **changes,
         )
         made = Running(settings, fakes, workers=workers)
-        made.start()
+        with mock.patch.object(service, "Hasher", lambda **_: Hasher(rounds=4)):
+            made.start()
         try:
             yield made
         finally:

@@ -76,7 +76,8 @@ class Engine:
         try:
             env.reader_check()  # slots of killed processes would keep old pages alive
             _check_length(env, self.folder)
-            tables = {name: env.open_db(name.encode()) for name in self._names}
+            with env.begin(write=True) as txn:  # in one, so that a new store is synced once
+                tables = {name: env.open_db(name.encode(), txn=txn) for name in self._names}
         except lmdb.Error as exc:
             env.close()
             raise translate(exc, self.folder) from exc
