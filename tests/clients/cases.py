@@ -14,6 +14,7 @@ from tests.clients.jail import Jail
 
 DIRECTORY = Path(os.environ.get("CLIENTS_DIR", "~/.cache/pool-clients")).expanduser()
 QUIET = "\n[analytics]\nenabled = false\n[features]\napps = false\nplugins = false\n"
+INSTALLED = ("node22", "codex", "claude", "gemini", "qwen", "opencode", "cline", "continue", "copilot", "pi")
 URL = Jail.url
 
 Files = dict[str, str]
@@ -56,8 +57,8 @@ def binary(client: str) -> Path:
 
 
 def path() -> str:
-    own = [DIRECTORY / name / "node_modules" / ".bin" for name in ("node22", "codex", "claude", "gemini", "qwen")]
-    return ":".join([*map(str, own), str(DIRECTORY / "opencode" / "node_modules" / ".bin"), "/usr/bin:/bin"])
+    own = [str(DIRECTORY / name / "node_modules" / ".bin") for name in INSTALLED]
+    return ":".join([*own, "/usr/bin:/bin"])
 
 
 def missing(client: str) -> str:

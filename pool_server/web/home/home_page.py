@@ -106,9 +106,10 @@ class HomePage(PageHandler, abstract=True):
 
     def _setup(self, base: str, key: str, tickets: dict[str, str]) -> dict[str, Any]:
         """What the set-up tabs show; without tickets there is no one-line command."""
+        serving = self._serving()
         return {
             "base": base,
-            "clients": snippets.usable_first(snippets.clients(base, key), self._serving()),
+            "clients": snippets.usable_first(snippets.clients(base, key, snippets.usable_model(serving)), serving),
             "endpoints": snippets.endpoints(base),
             "one_line": snippets.one_line,
             "tickets": tickets,

@@ -6,7 +6,6 @@ Claude Code 2.1.329, Gemini CLI 0.61, Qwen Code 0.24, opencode 1.18. Pure.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -23,35 +22,15 @@ from pool_server.texts.client_settings import (
     opencode_config,
     qwen_env,
 )
+from pool_server.web.onboarding.agents import agents
 from pool_server.web.onboarding.quoting import ps, sh
-
-
-class Step(NamedTuple):
-    """One thing to copy: what to do with it, and the text. `system` is "", "posix" or "powershell"."""
-
-    say: str
-    text: str
-    system: str = ""
-
-
-class Client(NamedTuple):
-    """A CLI or an SDK. `script` says whether `/setup/TICKET/NAME` exists; `then` is how to try it."""
-
-    name: str
-    label: str
-    steps: tuple[Step, ...]
-    then: str
-    script: bool = False
-
+from pool_server.web.onboarding.sdks import sdks
+from pool_server.web.onboarding.steps import Client, Step, exports, pretty
 
 _CODEX_BY_HAND = (
     "At the very top of ~/.codex/config.toml, in place of lines with the same names. Where the file has an [analytics] "
     "or [features] table, put the last three lines into it, without the part before the dot:"
 )
-
-
-def _pretty(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 # Claude Code hands its own variables to the command: no key stands in the file a second time.
@@ -60,12 +39,12 @@ BARS: dict[str, tuple[Step, ...]] = {
     "claude": (
         Step(
             "Into ~/.claude/settings.json:",
-            _pretty({"statusLine": {"type": "command", "command": _ASK_LINE}}),
+            pretty({"statusLine": {"type": "command", "command": _ASK_LINE}}),
             "posix",
         ),
         Step(
             "The same where pool-server is installed, from a cache:",
-            _pretty({"statusLine": {"type": "command", "command": "pool-server statusline"}}),
+            pretty({"statusLine": {"type": "command", "command": "pool-server statusline"}}),
         ),
     ),
     # The pool tells Codex its headroom as the vendor would tell a plan's.
@@ -78,15 +57,20 @@ BARS: dict[str, tuple[Step, ...]] = {
 }
 
 
-def _exports(variables: dict[str, str]) -> tuple[Step, Step]:
-    posix = "\n".join(f"export {name}={sh(value)}" for name, value in variables.items())
-    shell = "\n".join(f"$env:{name} = {ps(value)}" for name, value in variables.items())
-    say = "For this terminal only:"
-    return Step(say, posix, "posix"), Step(say, shell, "powershell")
+def usable_model(ready: frozenset[str]) -> str:
+    """A model that providers who can serve now have, for clients that take any."""
+    shipped = [
+        SPECS[one].shipped for one in (Provider.QWEN, Provider.CODEX, Provider.CLAUDE, Provider.GEMINI) if one in ready
+    ]
+    return shipped[0][0] if shipped else QWEN_MODEL
 
 
-def clients(base: str, key: str) -> tuple[Client, ...]:
-    """Every client, in the order of the page. `base` has no trailing slash."""
+def clients(base: str, key: str, model: str = QWEN_MODEL) -> tuple[Client, ...]:
+    """Every client, in the order of the page; `model` is for those that take any. `base` has no trailing slash."""
+    return (*_clis(base, key), *agents(base, key, model), *sdks(base, key, model))
+
+
+def _clis(base: str, key: str) -> tuple[Client, ...]:
     claude, gemini, qwen = claude_env(base, key), gemini_env(base, key), qwen_env(base, key)
     return (
         Client(
@@ -94,7 +78,7 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
             "Codex",
             (
                 Step(_CODEX_BY_HAND, codex_toml(base)),
-                Step("As ~/.codex/auth.json (keep the old file):", _pretty(codex_login(key))),
+                Step("As ~/.codex/auth.json (keep the old file):", pretty(codex_login(key))),
             ),
             'codex exec --skip-git-repo-check "say hi"',
             True,
@@ -102,7 +86,7 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
         Client(
             "claude",
             "Claude Code",
-            (Step("Into ~/.claude/settings.json:", _pretty({"env": claude})), *_exports(claude)),
+            (Step("Into ~/.claude/settings.json:", pretty({"env": claude})), *exports(claude)),
             'claude -p "say hi"',
             True,
         ),
@@ -111,7 +95,7 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
             "Gemini CLI",
             (
                 Step("Into ~/.gemini/.env:", "\n".join(f"{name}={value}" for name, value in gemini.items())),
-                *_exports(gemini),
+                *exports(gemini),
             ),
             'gemini --skip-trust -p "say hi"',
             True,
@@ -121,7 +105,7 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
             "Qwen Code",
             (
                 Step("Into ~/.qwen/.env:", "\n".join(f"{name}={value}" for name, value in qwen.items())),
-                *_exports(qwen),
+                *exports(qwen),
             ),
             'qwen -p "say hi"',
             True,
@@ -129,52 +113,11 @@ def clients(base: str, key: str) -> tuple[Client, ...]:
         Client(
             "opencode",
             "opencode",
-            (Step("Into ~/.config/opencode/opencode.json:", _pretty(opencode_config(base, key))),),
+            (Step("Into ~/.config/opencode/opencode.json:", pretty(opencode_config(base, key))),),
             f'opencode run -m pool/{QWEN_MODEL} "say hi"',
             True,
         ),
-        *_sdks(base, key),
     )
-
-
-def _sdks(base: str, key: str) -> tuple[Client, ...]:
-    text = json.dumps
-    openai = (
-        "from openai import OpenAI\n\n"
-        f"client = OpenAI(base_url={text(base + '/v1')}, api_key={text(key)})\n"
-        f"answer = client.chat.completions.create(\n    model={text(QWEN_MODEL)},\n"
-        '    messages=[{"role": "user", "content": "say hi"}],\n)\nprint(answer.choices[0].message.content)'
-    )
-    anthropic = (
-        "from anthropic import Anthropic\n\n"
-        f"client = Anthropic(base_url={text(base)}, auth_token={text(key)})\n"
-        'answer = client.messages.create(\n    model="claude-sonnet-5-5",\n    max_tokens=200,\n'
-        '    messages=[{"role": "user", "content": "say hi"}],\n)\nprint(answer.content[0].text)'
-    )
-    genai = (
-        "from google import genai\n\n"
-        f"client = genai.Client(api_key={text(key)}, http_options={{{text('base_url')}: {text(base)}}})\n"
-        'answer = client.models.generate_content(model="gemini-3.8-flash", contents="say hi")\nprint(answer.text)'
-    )
-    return (
-        Client("openai-sdk", "OpenAI SDK", (Step("Python:", openai),), "", False),
-        Client("anthropic-sdk", "Anthropic SDK", (Step("Python:", anthropic),), "", False),
-        Client("genai-sdk", "Google Gen AI SDK", (Step("Python:", genai),), "", False),
-        Client("curl", "curl", _curl(base, key), "", False),
-    )
-
-
-def _curl(base: str, key: str) -> tuple[Step, ...]:
-    body = json.dumps({"model": QWEN_MODEL, "messages": [{"role": "user", "content": "say hi"}]})
-    posix = (
-        f"curl -sS {sh(base + '/v1/chat/completions')} \\\n  -H {sh('Authorization: Bearer ' + key)} \\\n"
-        f"  -H 'Content-Type: application/json' \\\n  -d {sh(body)}"
-    )
-    shell = (
-        f"Invoke-RestMethod {ps(base + '/v1/chat/completions')} -Method Post -ContentType 'application/json' `\n"
-        f"  -Headers @{{ Authorization = {ps('Bearer ' + key)} }} `\n  -Body {ps(body)}"
-    )
-    return Step("In a shell:", posix, "posix"), Step("In PowerShell:", shell, "powershell")
 
 
 SIGN_IN_PROGRAMS = {

@@ -8,7 +8,7 @@ from pool_server.core.enums import Provider
 from pool_server.providers import SPECS
 from pool_server.texts import client_settings
 from pool_server.web.onboarding import quoting, scripts, snippets
-from pool_server.web.onboarding.snippets import Step
+from pool_server.web.onboarding.steps import Step
 
 # The vendors whose own programs can be run for a sign-in that the pool can use.
 PROGRAMS = tuple(one for one in SPECS if one.value in snippets.SIGN_IN_PROGRAMS)

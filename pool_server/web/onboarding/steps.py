@@ -1,0 +1,37 @@
+"""What a set-up text is made of. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from pool_server.web.onboarding.quoting import ps, sh
+
+
+class Step(NamedTuple):
+    """One thing to copy: what to do with it, and the text. `system` is "", "posix" or "powershell"."""
+
+    say: str
+    text: str
+    system: str = ""
+
+
+class Client(NamedTuple):
+    """A CLI or an SDK. `script` says whether `/setup/TICKET/NAME` exists; `then` is how to try it."""
+
+    name: str
+    label: str
+    steps: tuple[Step, ...]
+    then: str
+    script: bool = False
+
+
+def pretty(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def exports(variables: dict[str, str]) -> tuple[Step, Step]:
+    posix = "\n".join(f"export {name}={sh(value)}" for name, value in variables.items())
+    shell = "\n".join(f"$env:{name} = {ps(value)}" for name, value in variables.items())
+    say = "For this terminal only:"
+    return Step(say, posix, "posix"), Step(say, shell, "powershell")
