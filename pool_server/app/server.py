@@ -176,6 +176,7 @@ class Server:
             started_at=time.time(),
             reload=self.reload,
             sources=self._sources,
+            models=self.gateway.local.every_model,
         )
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:

@@ -39,6 +39,7 @@ class LogFilters(msgspec.Struct, frozen=True):
     provider: str | None = None
     outcome: str | None = None
     status: int | None = None
+    session: str | None = None
     failed: bool = False
     since: float | None = None
     until: float | None = None
@@ -141,6 +142,7 @@ def matches(rec: UsageRecord, filters: LogFilters) -> bool:
     wanted = (
         (filters.user, rec.user), (filters.account, rec.account), (filters.model, rec.model),
         (filters.provider, rec.provider), (filters.outcome, rec.outcome), (filters.status, rec.status),
+        (filters.session, rec.session),
     )  # fmt: skip
     return (
         all(want is None or want == have for want, have in wanted)

@@ -8,7 +8,7 @@ from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
 from pool_server.web import status
-from pool_server.web.admin import account_changes, accounts, admin_pages, people, system
+from pool_server.web.admin import account_changes, accounts, admin_pages, models_page, people, system
 from pool_server.web.base import live
 from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
@@ -16,7 +16,7 @@ from pool_server.web.base.handler import BaseHandler
 from pool_server.web.dashboard import dashboard_page, export, usage_api
 from pool_server.web.home import home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
-from pool_server.web.request_log import log_pages
+from pool_server.web.request_log import conversations, log_pages
 from pool_server.web.sign_ins import contributing, sign_in_api, sign_in_page
 
 ID = r"([^/]+)"
@@ -52,6 +52,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/analytics", dashboard_page.AnalyticsPage),
     (r"/requests", log_pages.RequestsPage),
     (rf"/requests/{ID}", log_pages.RequestPage),
+    (r"/analytics/conversations", conversations.ConversationsPage),
+    (rf"/analytics/conversations/{ID}", conversations.ConversationPage),
     (r"/api/usage/summary", usage_api.Summary),
     (r"/api/usage/series", usage_api.SeriesHandler),
     (r"/api/usage/top", usage_api.Top),
@@ -82,6 +84,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/admin/audit", people.AuditHandler),
     (r"/accounts", admin_pages.AccountsPage),
     (rf"/sign-ins/{ID}", sign_in_page.SignInPage),
+    (r"/admin/models", models_page.ModelsPage),
     (r"/people", admin_pages.PeoplePage),
     (rf"/people/{ID}", admin_pages.PersonPage),
     (r"/audit", admin_pages.AuditPage),

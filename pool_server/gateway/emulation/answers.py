@@ -137,6 +137,10 @@ class LocalAnswers:
 
     # ------------------------------------------------------------ models
 
+    async def every_model(self) -> list[ModelInfo]:
+        """The models that some client can call, whatever it speaks."""
+        return await self.catalogue.models(tuple(Provider), Asker(tuple(Dialect), self._settings.models.translate))
+
     async def _codex_models(self, request: LocalRequest) -> LocalAnswer:
         version = parse_qs(request.query).get("client_version", [""])[0]
         if not version:  # another client than the CLI, at its base URL

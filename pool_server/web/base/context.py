@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,21 @@ from pool_server.web.base.proxies import Network, networks
 
 if TYPE_CHECKING:
     from pool_server.accounts import Accounts
+    from pool_server.dialects import ModelInfo
     from pool_server.ledger import Ledger
     from pool_server.users import Users
+
+
+async def _no_models() -> Sequence[ModelInfo]:
+    return ()
 
 
 @dataclass
 class WebContext:
     """Built once by the server and shared by every handler.
 
-    `reload` rereads settings and credential files and answers the report of what changed. `draining`,
+    `reload` rereads settings and credential files and answers the report of what changed. `models` are those the pool
+    serves, by whatever client. `draining`,
     `data_lost` (why the data folder is not the one that was opened, "" while it is) and `settings` are set by the
     server while it runs. `sources` says where a setting came from ("file",
     "environment"), by its dotted name; what is not in it is a default. Times are unix seconds.
@@ -35,6 +41,7 @@ class WebContext:
     version: str
     started_at: float
     reload: Callable[[], Awaitable[Any]]
+    models: Callable[[], Awaitable[Sequence[ModelInfo]]] = _no_models
     draining: bool = False
     data_lost: str = ""
     sources: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,114 @@
+"""`/admin/models`: what the pool serves, its price and use, and for one model the accounts that serve it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+from pool_server.accounts import SelectionRequest
+from pool_server.core.enums import Dialect, Operation, Provider, Refusal
+from pool_server.ledger import Prices
+from pool_server.texts import format, labels
+from pool_server.web.base.handler import Access
+from pool_server.web.base.listing import matches, page_of
+from pool_server.web.base.page import PageHandler
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import provider as provider_name
+from pool_server.web.base.shared.query_params import DAY
+
+MOST = 5_000  # models whose use is looked up
+# How a vendor's own models are asked for; all others by chat completions.
+HOME: dict[str, tuple[Operation, Dialect]] = {
+    Provider.CODEX: (Operation.RESPONSES, Dialect.RESPONSES),
+    Provider.CLAUDE: (Operation.MESSAGES, Dialect.MESSAGES),
+    Provider.GEMINI: (Operation.GENERATE, Dialect.GEMINI),
+}
+UNFIT = frozenset(
+    {Refusal.PROVIDER, Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.TRANSPORT}
+)  # it is another model's account
+
+
+class ModelServer(NamedTuple):
+    """An account that has the model: `words` say whether it would be selected now, `tone` is good, warn or bad."""
+
+    account: str
+    words: str
+    tone: str
+
+
+def price(prices: Prices, model: str, now: float) -> str:
+    """ "$2.00 in, $10.00 out" for a million tokens; "" where no price is known."""
+    entry = prices.find(model)
+    if entry is None:
+        return ""
+    found = entry.at(now)
+    about = "≈ " if found.assumed else ""
+    return f"{about}{_dollars(found.input)} in, {_dollars(found.output)} out"
+
+
+def _dollars(amount: float) -> str:
+    """Cents, and what is less than ten of them to the last digit."""
+    return f"${amount:.2f}" if amount >= 0.1 or not amount else f"${amount:g}"
+
+
+def request(model: str, provider: str) -> SelectionRequest:
+    """What asks for a model in its vendor's own way, for nobody in particular."""
+    operation, dialect = HOME.get(provider, (Operation.CHAT, Dialect.CHAT))
+    return SelectionRequest(tuple(Provider), operation, dialect, model, "")
+
+
+def servers(explained: list[dict[str, Any]], now: float) -> list[ModelServer]:
+    """Rows of `Accounts.explain` of the accounts that have the model, those that would serve it first."""
+    found = []
+    for row in explained:
+        refusal = row["refusal"]
+        if refusal in UNFIT:
+            continue
+        back = f", back {format.within(row['until'], now)}" if refusal and row.get("until") else ""
+        words = f"{labels.REFUSALS[Refusal(refusal)]}{back}" if refusal else "would serve it now"
+        found.append(ModelServer(row["account"], words, "warn" if refusal else "good"))
+    return found
+
+
+class ModelsPage(PageHandler, access=Access.ADMIN):
+    """A slim row a model, most used first; `?q=&page=`, and `?id=` opens one."""
+
+    async def get(self) -> None:
+        ctx, now = self.ctx, self.ctx.clock()
+        chosen = {name: asking.text(self, name) for name in ("q", "page", "id")}
+        served = await ctx.models()
+        used = await asyncio.to_thread(ctx.ledger.queries.top, "model", now - 7 * DAY, now + 1, limit=MOST, timed=False)
+        weeks = {row["key"]: row for row in used}
+        settings, prices = ctx.settings.models, ctx.ledger.prices
+        rows = [
+            {
+                "id": one.id,
+                "provider": one.family or one.owner,
+                "provider_name": provider_name(one.family or one.owner),
+                "price": price(prices, one.id, now),
+                "context": one.context,
+                "week": weeks.get(one.id),
+                "aliases": sorted(name for name, to in settings.aliases.items() if to == one.id),
+                "fallbacks": [step.model for step in settings.fallbacks.get(one.id, ())],
+            }
+            for one in served
+        ]
+        listing = page_of(
+            rows,
+            chosen,
+            path="/admin/models",
+            keep=lambda row: (
+                row["id"] == chosen["id"] if chosen["id"] else matches(row, chosen["q"], ("id", "provider_name"))
+            ),
+            key=lambda row: (-(row["week"] or {}).get("total_tokens", 0), row["provider"], row["id"]),
+        )
+        opened = next((row for row in listing.rows if row["id"] == chosen["id"]), None)
+        self.page(
+            "models.html",
+            title="Models",
+            listing=listing,
+            chosen=chosen,
+            unpriced=sum(not row["price"] for row in rows),
+            dated=format.duration(prices.age_days(now) * DAY),
+            servers=servers(ctx.accounts.explain(request(opened["id"], opened["provider"])), now) if opened else [],
+        )

@@ -1,0 +1,128 @@
+"""`/analytics/conversations`: what each used, what came from caches, and what its moves between accounts cost.
+A friend sees their own, without the names of accounts; the operator sees everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from pool_server.core.models import Usage, UsageRecord
+from pool_server.ledger import Filters, LogFilters, Prices
+from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.listing import matches, page_of
+from pool_server.web.base.page import PageHandler
+from pool_server.web.base.shared import own_requests
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names, account
+from pool_server.web.base.shared.query_params import DAY
+
+LISTED = 1000  # conversations that are searched and sorted
+SPAN = 7 * DAY  # for which conversations are ranked
+SHOWN = 500  # requests of one conversation
+SCANS = 10  # steps in which the log is looked through for them
+
+TOKENS = ("input", "cache_read", "cache_write", "output")
+
+Cost = Callable[[str, Usage], float | None]
+
+
+class Move(NamedTuple):
+    """A conversation went on with another account. `lost` tokens that the account before had in its cache were read
+    anew; `cost` is what that cost more, in US dollars, None without a price."""
+
+    at: float
+    before: str
+    after: str
+    lost: int
+    cost: float | None
+
+
+def moves(records: Sequence[UsageRecord], cost: Cost) -> list[Move]:
+    """Every change of account in a conversation's records, which are in the order of time. What the earlier prompt had
+    and the later one did not read from a cache is lost; a prompt that was shortened loses nothing by the move."""
+    found = []
+    served = [one for one in records if one.account and one.usage.counted and one.usage.prompt]
+    for before, after in pairwise(served):
+        if before.account == after.account:
+            continue
+        lost = max(0, min(before.usage.prompt, after.usage.prompt) - after.usage.cache_read)
+        model = after.answered or after.model
+        full, cached = cost(model, Usage(input=lost, known=True)), cost(model, Usage(cache_read=lost, known=True))
+        more = None if full is None or cached is None else max(0.0, full - cached)
+        found.append(Move(after.at, before.account, after.account, lost, more))
+    return found
+
+
+def cache_share(sums: dict[str, Any]) -> float | None:
+    """The percentage of what was read that came from a cache; None where nothing was read."""
+    read = sums["input"] + sums["cache_read"] + sums["cache_write"]
+    return 100.0 * sums["cache_read"] / read if read else None
+
+
+def list_price(prices: Prices) -> Cost:
+    return lambda model, usage: prices.cost(model, usage)
+
+
+class ConversationsPage(PageHandler, access=Access.FRIEND):
+    """The conversations of the last 7 days, most tokens first; `?q=&page=`."""
+
+    async def get(self) -> None:
+        ctx, now, who = self.ctx, self.ctx.clock(), asking.viewer(self)
+        chosen = {name: asking.text(self, name) for name in ("q", "page")}
+        filters = Filters() if who.admin else Filters(user=who.user)
+        found = await asyncio.to_thread(
+            ctx.ledger.queries.top, "conversation", now - SPAN + DAY, now + 1, filters, limit=LISTED, timed=False
+        )
+        listing = page_of(
+            ({**row, "share": cache_share(row)} for row in found if row["key"] not in ("", "other")),
+            chosen,
+            path="/analytics/conversations",
+            keep=lambda row: matches(row, chosen["q"], ("key",)),
+            key=lambda row: -row["total_tokens"],
+        )
+        self.page("conversations.html", title="Conversations", listing=listing, chosen=chosen, admin=who.admin)
+
+
+class ConversationPage(PageHandler, access=Access.FRIEND):
+    """`/analytics/conversations/ID`: its requests in the order of time, and its moves."""
+
+    async def get(self, ident: str) -> None:
+        ctx, now, who = self.ctx, self.ctx.clock(), asking.viewer(self)
+        since = now - ctx.settings.ledger.retention_days * DAY
+        filters = LogFilters(session=ident[:64], user=None if who.admin else who.user, since=since)
+        newest = await asyncio.to_thread(self._records, filters)
+        if not newest:
+            raise ProblemError(404, "not_found", "there is no such conversation, or it is not yours to see")
+        names = Names(ctx, who)
+        moved = moves(newest[::-1], list_price(ctx.ledger.prices))
+        usages = [one.usage for one in newest if one.usage.counted]
+        sums = {name: sum(getattr(one, name) for one in usages) for name in TOKENS}
+        self.page(
+            "conversation.html",
+            title="Conversation",
+            ident=ident,
+            rows=[{**own_requests.row(one), "account": one.account} for one in newest],
+            people=sorted({names.user(one.user) for one in newest}),
+            moves=moved if who.admin else [move._replace(before="", after="") for move in moved],
+            lost=sum(move.cost or 0.0 for move in moved),
+            sums=sums,
+            share=cache_share(sums),
+            cost=sum(one.cost or 0.0 for one in newest),
+            unpriced=sum(one.cost is None and one.usage.counted for one in newest),
+            whole=len(newest) < SHOWN,
+            admin=who.admin,
+            account_name=account,
+        )
+
+    def _records(self, filters: LogFilters) -> list[UsageRecord]:
+        """The newest SHOWN of them."""
+        found: list[UsageRecord] = []
+        cursor: str | None = None
+        for _ in range(SCANS):
+            part, cursor = self.ctx.ledger.log.page(SHOWN - len(found) or 1, cursor, filters)
+            found += part
+            if cursor is None or len(found) >= SHOWN:
+                break
+        return found

@@ -1,0 +1,83 @@
+"""Conversations: what each used, what came from caches, and what a move to another account cost."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_server.core.models import Usage, UsageRecord
+from pool_server.web.request_log.conversations import cache_share, moves
+from tests.web.pool import ADMIN, CODE, exchange
+from tests.web.site import Site
+from tests.web.test_friends import Browser
+
+
+def cost(model: str, usage: Usage) -> float | None:
+    """Ten dollars a million read, one from a cache."""
+    return None if model == "unpriced" else (10 * usage.input + usage.cache_read) / 1e6
+
+
+def turn(number: int, account: str, read: int, cached: int, model: str = "m") -> UsageRecord:
+    usage = Usage(input=read, cache_read=cached, output=10, known=True)
+    return exchange("u", number, account=account, usage=usage, model=model, session="c1")
+
+
+def test_a_move_costs_what_the_cache_would_have_saved() -> None:
+    told = [turn(1, "claude:a", 50_000, 0), turn(2, "claude:a", 1_000, 50_000), turn(3, "claude:b", 60_000, 0)]
+    (move,) = moves(told, cost)
+    assert (move.before, move.after, move.lost) == ("claude:a", "claude:b", 51_000)
+    assert move.cost is not None
+    assert abs(move.cost - 51_000 * 9 / 1e6) < 1e-9
+    assert moves(told[:2], cost) == []
+
+
+def test_what_was_shortened_or_cached_there_is_not_lost() -> None:
+    (short,) = moves([turn(1, "a:1", 90_000, 0), turn(2, "a:2", 2_000, 0)], cost)
+    assert short.lost == 2_000
+    (warm,) = moves([turn(1, "a:1", 5_000, 0), turn(2, "a:2", 100, 5_000)], cost)
+    assert (warm.lost, warm.cost) == (0, 0.0)
+    (unknown,) = moves([turn(1, "a:1", 5_000, 0), turn(2, "a:2", 6_000, 0, "unpriced")], cost)
+    assert unknown.cost is None
+
+
+def test_requests_that_reached_no_account_are_no_move() -> None:
+    failed = exchange("u", 2, account="", usage=Usage(), status=429, outcome="exhausted")
+    assert moves([turn(1, "a:1", 100, 0), failed, turn(3, "a:1", 100, 0)], cost) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a:1", "a:2"]), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=12))
+def test_no_move_loses_more_than_was_there(turns: list[tuple[str, int, int]]) -> None:
+    told = [turn(number, *one) for number, one in enumerate(turns)]
+    for move in moves(told, cost):
+        assert 0 <= move.lost <= max(one.usage.prompt for one in told)
+        assert move.cost is not None
+        assert move.cost >= 0
+
+
+def test_the_share_of_caches() -> None:
+    assert cache_share({"input": 25, "cache_write": 25, "cache_read": 50}) == 50
+    assert cache_share({"input": 0, "cache_write": 0, "cache_read": 0}) is None
+
+
+def test_a_friend_sees_their_own_without_accounts_and_the_operator_sees_all(friends: Site) -> None:
+    entry = friends.post("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": "long enough"})
+    ada, user = Browser(friends, entry), entry.json()["user"]["id"]
+    assert "No conversation in the last 7 days" in ada.get("/analytics/conversations").text
+    for number, (who, account) in enumerate([(user, "claude:work"), (user, "claude:home"), ("u_other", "claude:work")]):
+        session = "mine1234" if who == user else "theirs99"
+        record = exchange(who, number, account=account, session=session)
+        friends.run(partial(friends.ctx.ledger.record, record))
+    listed = ada.get("/analytics/conversations").text
+    assert "mine1234" in listed
+    assert "theirs99" not in listed
+    page = ada.get("/analytics/conversations/mine1234").text
+    assert "It moved 1 time to another account" in page
+    assert "claude:work" not in page and "claude:home" not in page
+    assert ada.get("/analytics/conversations/theirs99").status == 404
+    assert ada.get("/analytics/conversations/nothing").status == 404
+    admin = Browser(friends, friends.post("/admin", {"password": ADMIN}))
+    assert "theirs99" in admin.get("/analytics/conversations").text
+    full = admin.get("/analytics/conversations/mine1234").text
+    assert "claude:work" in full and "claude:home" in full
