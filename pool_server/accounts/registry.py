@@ -233,7 +233,7 @@ class Registry:
             if not account.local:
                 del self._gone[account_id]
             return None
-        self.view.touch(account)
+        self.view.moved(account)
         return account
 
     def share_flight(self) -> None:

@@ -302,6 +302,8 @@ class Accounts:
             return
         now, provider = self._clock(), account.provider
         account.served_at = now
+        if first_byte_s is None and not (account.live.rests or account.live.doubts or self._roster.shared.many):
+            return  # nothing is learnt
 
         def learnt(known: state.AccountHealth) -> bool:
             known_scopes = known.rests or known.doubts  # these alone go by scopes

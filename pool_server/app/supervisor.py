@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is restarted ever later
 LONGEST_WAIT_S = 30.0
+_COLLECTED = (10_000, 20, 20)  # containers made between two collections: a request makes some hundred, and frees them
 _SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
 LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was killed
 ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
@@ -132,6 +133,7 @@ async def _serve(
         watch.follow(lambda: leave.orphaned(server))
     gc.collect()
     gc.freeze()  # what was built at the start stays: full collections need not walk it
+    gc.set_threshold(*_COLLECTED)
     sys.setswitchinterval(_SWITCH_S)
     if number == 0 and (life is None or life.first):
         print(banner(loaded.settings, sockets, server.accounts.ready(), server.accounts.rejected()), flush=True)

@@ -8,6 +8,7 @@ an empty `choices` and the usage of the whole request.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -32,6 +33,7 @@ _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _BETWEEN = re.compile(rb"(\r?\n\r?\n)")
 
 
+@lru_cache(maxsize=256)  # an exchange asks several times
 def host_of(url: str) -> str:
     """The host of an http address, lower case, "" for anything else."""
     found = _HOST.match(url)

@@ -16,6 +16,9 @@ from pool_server.providers import redact
 
 log = logging.getLogger("pool_server.gateway")
 
+_UNPRICED = Quote(None)
+_CUT = str(Outcome.CUT)
+
 
 async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", *, partial: bool = False) -> None:
     """Settles the exchange's reservation and makes its record durable; the second call does nothing."""
@@ -26,12 +29,12 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
         x.time_attempt()
     job, counted = _count(x, outcome)
     usage = x.usage = counted.usage
-    quote = x.rooms.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else Quote(None)
-    sheet = _sheet(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
+    quote = x.rooms.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else _UNPRICED
+    sheet = _ended(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
     sheet.job, sheet.reserved = job, counted.reserved
-    saved = x.rooms.ledger.record(sheet)
+    saved = x.rooms.ledger.record(sheet, priced=True)
     _settle(x, counted, quote)  # while the disk is busy
-    metrics.exchange_ended(sheet.provider, x.route.dialect.value, outcome.value).inc()
+    metrics.exchange_ended(sheet.provider, sheet.dialect, sheet.outcome).inc()
     try:
         await saved  # cancelled, it is written all the same
     except Exception as error:  # a full disk must not take the answer away from the client
@@ -43,69 +46,63 @@ def begun(x: Exchange, told: Usage | None = None, sent: int = 0) -> None:
     `told`, else with an estimate by the size of the request and the `sent` bytes of the answer."""
     if x.recorded:
         return
-    streamed = x.transport is not Transport.BUFFERED
-    usage = told if told is not None and told.known else None
-    x.rooms.ledger.begin(
-        UsageRecord(
+    sheet = _sheet(x)
+    if told is not None and told.known:
+        sheet.usage = told
+    else:
+        streamed = x.transport is not Transport.BUFFERED
+        sheet.usage = dialects.estimate(x.route.operation, x.request_bytes, sent, streamed=streamed)
+    sheet.response_bytes = sent
+    x.rooms.ledger.begin(sheet)
+
+
+def _sheet(x: Exchange) -> UsageRecord:
+    """The exchange's record as it stands, one from its beginning to its end: until the end is known, that of an
+    exchange that was cut."""
+    sheet = x.sheet
+    if sheet is None:
+        sheet = x.sheet = UsageRecord(
             id=x.id,
             at=x.at,
             user=x.principal.user,
             key=x.principal.key,
-            provider=_provider(x),
-            account=x.account,
-            model=_model(x),
-            dialect=x.route.dialect.value,
-            transport=x.transport.value,
-            operation=x.route.operation.value,
-            outcome=Outcome.CUT.value,
+            dialect=str(x.route.dialect),
+            operation=str(x.route.operation),
+            outcome=_CUT,
             message="the server was killed while it was under way",
-            usage=usage or dialects.estimate(x.route.operation, x.request_bytes, sent, streamed=streamed),
             partial=True,
-            first_byte_ms=x.first_byte_ms,
-            total_ms=x.since_start(),
-            request_bytes=x.request_bytes,
-            response_bytes=sent,
             agent=x.agent,
             project=x.project,
             session=x.session_hash(),
-            tier=x.served.tier or x.peek.tier,
         )
-    )
+    sheet.provider = _provider(x)
+    sheet.account = x.account
+    sheet.model = _model(x)
+    sheet.transport = str(x.transport)
+    sheet.first_byte_ms = x.first_byte_ms
+    sheet.total_ms = x.since_start()
+    sheet.request_bytes = x.request_bytes
+    sheet.tier = x.served.tier or x.peek.tier
+    return sheet
 
 
-def _sheet(x: Exchange, outcome: Outcome, status: int, message: str, quote: Quote, partial: bool) -> UsageRecord:
-    return UsageRecord(
-        id=x.id,
-        at=x.at,
-        user=x.principal.user,
-        key=x.principal.key,
-        provider=_provider(x),
-        account=x.account,
-        model=_model(x),
-        dialect=x.route.dialect.value,
-        transport=x.transport.value,
-        operation=x.route.operation.value,
-        status=status,
-        outcome=outcome.value,
-        message=message,
-        usage=x.usage,
-        cost=quote.dollars,
-        cost_basis=quote.basis.value,
-        partial=partial,
-        attempts=x.attempts,
-        first_byte_ms=x.first_byte_ms,
-        total_ms=x.since_start(),
-        request_bytes=x.request_bytes,
-        response_bytes=x.response_bytes,
-        agent=x.agent,
-        project=x.project,
-        session=x.session_hash(),
-        tier=x.served.tier or x.peek.tier,
-        speed=x.served.speed,
-        geo=x.served.geo,
-        answered=x.answered_model if x.answered_model != _model(x) else "",
-        decision=_decision_record(x),
-    )
+def _ended(x: Exchange, outcome: Outcome, status: int, message: str, quote: Quote, partial: bool) -> UsageRecord:
+    """The record with the exchange's end."""
+    sheet = _sheet(x)
+    sheet.status = status
+    sheet.outcome = str(outcome)
+    sheet.message = message
+    sheet.usage = x.usage
+    sheet.cost = quote.dollars
+    sheet.cost_basis = str(quote.basis)
+    sheet.partial = partial
+    sheet.attempts = x.attempts
+    sheet.response_bytes = x.response_bytes
+    sheet.speed = x.served.speed
+    sheet.geo = x.served.geo
+    sheet.answered = x.answered_model if x.answered_model != sheet.model else ""
+    sheet.decision = _decision_record(x)
+    return sheet
 
 
 def _decision_record(x: Exchange) -> dict[str, Any]:
@@ -141,6 +138,8 @@ def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
     """The job the exchange is about, if it is about one, and what is recorded and charged."""
     method, path = "POST" if x.route.websocket else x.upcall.method, x.route.path
     identity = dialects.identity(method, path, x.response_id, stored=x.peek.stored)
+    if x.usage.known and not identity:
+        return "", Counted(x.usage, x.usage)
     job = (x.objects.batch if identity and method == "GET" else "") or job_key(x.account, identity)
     call = CallFacts(
         x.route.operation,
@@ -160,4 +159,4 @@ def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
 def _provider(x: Exchange) -> str:
     if x.account:
         return x.account.partition(":")[0]
-    return x.providers[0].value if x.providers else ""
+    return str(x.providers[0]) if x.providers else ""

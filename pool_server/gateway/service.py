@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from pool_server.gateway.emulation.quota_headers import FriendView
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Spool
 from pool_server.gateway.http.decoding import BodyDecoder
-from pool_server.gateway.http.headers import credentials, navigates
+from pool_server.gateway.http.headers import navigates
 from pool_server.gateway.http.stream_usage import UsageQuestion
 from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners, uploads
 from pool_server.gateway.routes import Route
@@ -115,8 +115,11 @@ class DataPlane:
             return UsageQuestion()
         return self.held.transformer(x, credential)
 
-    def door(self, request: Request | HTTPServerRequest, route: Route) -> Principal | ClientError | None:
-        """Who calls: a principal, None for the few calls open to all, or the error that turns them away."""
+    def door(
+        self, request: Request | HTTPServerRequest, route: Route, shown: Sequence[str]
+    ) -> Principal | ClientError | None:
+        """Who calls: a principal, None for the few calls open to all, or the error that turns them away. `shown` are
+        the credentials that the request presents."""
         if self.draining:
             return ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
         if navigates(request.headers):
@@ -134,9 +137,9 @@ class DataPlane:
         if not route.model_call and self.local.open_to_all(request.method or "", route.path):
             return None
         if not self.rooms.settings.friends_mode:
-            return self._local_caller(request)
+            return self._local_caller(shown)
         answer: Principal | Denied | None = None
-        for token in credentials(request.headers, request.query):
+        for token in shown:
             answer = users.authenticate(token)
             if isinstance(answer, Principal):
                 return answer
@@ -148,10 +151,10 @@ class DataPlane:
         metrics.caller_refused(answer.denial.value).inc()
         return final_error.denied(answer)
 
-    def _local_caller(self, request: Request | HTTPServerRequest) -> Principal | ClientError:
+    def _local_caller(self, shown: Sequence[str]) -> Principal | ClientError:
         """Whoever shows the token of local mode, of all who may use this machine."""
         token = self.rooms.settings.local_token
-        if any(same(shown, token) for shown in credentials(request.headers, request.query)):
+        if any(same(one, token) for one in shown):
             return self.rooms.users.local_principal()
         metrics.caller_refused(Denial.BAD_KEY.value).inc()
         message = "This pool asks for its local_token as the API key; the set-up lines on its page carry it."

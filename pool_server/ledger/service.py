@@ -147,12 +147,13 @@ class Ledger:
         if self._under_way is not None and not saved.cancelled() and saved.result():
             self._under_way.drop(ident)
 
-    def record(self, rec: UsageRecord) -> asyncio.Future[bool]:
-        """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards.
+    def record(self, rec: UsageRecord, *, priced: bool = False) -> asyncio.Future[bool]:
+        """Clean, price (when `rec.cost` is None) and keep a record; it must not be changed afterwards. `priced`: a cost
+        that is None is what `price` answered, and no price is looked for again.
 
         The future never fails: True = it is on the disk; False = the disk has no room, it waits in memory.
         """
-        self._finish(rec)
+        self._finish(rec, priced=priced and rec.cost is None)
         for listener in self.on_record:
             listener(rec)
         entry = PendingRecord(rec)
@@ -189,9 +190,9 @@ class Ledger:
             count += len(batch)
         return count
 
-    def _finish(self, rec: UsageRecord) -> UsageRecord:
+    def _finish(self, rec: UsageRecord, *, priced: bool = False) -> UsageRecord:
         clean(rec, self._clock())
-        if rec.cost is None and rec.usage.counted:
+        if rec.cost is None and not priced and rec.usage.counted:
             facts = PriceFacts(at=rec.at, tier=rec.tier, speed=rec.speed, geo=rec.geo, answered=rec.answered)
             quote = self.prices.quote(rec.model, rec.usage, facts)
             rec.cost, rec.cost_basis = quote.dollars, quote.basis.value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pool_server.accounts.selection import affinity
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.core.enums import Provider
@@ -76,3 +78,23 @@ def test_the_sweep_takes_the_dead_a_part_at_a_time(tmp_path: Path) -> None:
     with kept.read() as txn:
         assert txn.count(affinity.TABLE) == 125
     assert book.sweep(NOW, limit=100) == 0
+
+
+def test_an_answer_of_the_account_that_was_found_reads_nothing_and_slides_in_time(tmp_path: Path) -> None:
+    kept = store(tmp_path)
+    book = Pins(WriteBehind(kept, Clock()), ttl_s=DAY)
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW)
+    assert book.pinned(CLAUDE, "u", "s", NOW + 2 * HOUR) == "claude:x"
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW + 2 * HOUR)
+    assert book.pinned(CLAUDE, "u", "s", NOW + DAY + HOUR) == "claude:x", "it was written: its time had moved"
+    book.pin(CLAUDE, "u", "s", "claude:y", NOW + DAY + HOUR)
+    assert Pins(WriteBehind(kept, Clock()), ttl_s=DAY).pinned(CLAUDE, "u", "s", NOW + DAY + HOUR) == "claude:y"
+
+
+def test_what_is_remembered_of_pins_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affinity, "SEEN", 4)
+    book = Pins(WriteBehind(store(tmp_path), Clock()), ttl_s=DAY)
+    for number in range(20):
+        book.pin(CLAUDE, "u", str(number), "claude:x", NOW)
+        assert book.pinned(CLAUDE, "u", str(number), NOW) == "claude:x"
+    assert len(book._seen) <= 4

@@ -26,6 +26,7 @@ STEPS = st.lists(
             st.tuples(st.just("opus"), st.floats(0, 110), st.floats(60, 6 * DAY)),
             st.tuples(st.just("quota"), st.floats(1, 2 * DAY), st.booleans()),
             st.tuples(st.just("begin"), st.just(0.0), st.just(0.0)),
+            st.tuples(st.just("end"), st.just(0.0), st.just(0.0)),
             st.tuples(st.just("remove"), st.just(0.0), st.just(0.0)),
             st.tuples(st.just("put"), st.just(0.0), st.just(0.0)),
         ),
@@ -52,6 +53,11 @@ def change(view: SelectionIndex, name: int, step: tuple[str, float, float], now:
     elif what == "begin":
         account.local += 1
         view.chosen(account)
+        return
+    elif what == "end":
+        account.local = max(0, account.local - 1)
+        view.moved(account)
+        return
     else:
         view.remove(account.id)
         return

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pool_server.core.enums import Strategy
 from pool_server.core.settings import Choosing
 from pool_server.gateway import service
 from pool_server.gateway.attempts import openings
 from pool_server.gateway.attempts.openings import Opening, Openings, WayWatch
+from pool_server.gateway.exchange import _tenths
 from pool_server.gateway.upstream import UpstreamError
 from tests.fakes import Gate, key_account, plays
 from tests.gateway.stack import Stack, chat, run
@@ -314,3 +317,13 @@ def test_an_opening_that_is_over_cannot_be_given_up() -> None:
         assert not over.given_up
 
     asyncio.run(test())
+
+
+@given(st.floats(0, 1e7))
+@example(0.05)
+@example(0.25)
+@example(1234.56)
+def test_times_are_told_in_tenths_of_a_millisecond(ms: float) -> None:
+    told = _tenths(ms)
+    assert abs(told - ms) <= 0.05 + 1e-9 * ms
+    assert told == round(told, 1), "and in no more"

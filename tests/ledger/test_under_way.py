@@ -22,7 +22,7 @@ from pool_server.storage.slots import MOST_BYTES, PREFIX
 from tests.fakes import FakeProviders, Gate, Play, account, fake_settings, plays
 from tests.gateway.stack import messages
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in
-from tests.process import PATIENCE_S, PoolProcess
+from tests.process import PATIENCE_S, PoolProcess, until
 
 STARTED = Usage(input=700, cache_read=30, output=5, known=True)
 
@@ -128,9 +128,11 @@ def test_a_killed_server_has_its_upstream_calls_in_the_books(tmp_path: Path, wor
             assert gate.wait_reached()
             if within:
                 assert client.getresponse().status == 200
-            for pid in [*children(pool.process.pid), pool.process.pid]:
+            killed_all = [*children(pool.process.pid), pool.process.pid]
+            for pid in killed_all:
                 os.kill(pid, signal.SIGKILL)
             pool.wait()
+            until(lambda: not any(map(runs, killed_all)), "all are gone")  # a worker holds its files until it is gone
             client.close()
             gate.open()
     store = open_durable(Path(settings.data_dir))
@@ -144,6 +146,13 @@ def test_a_killed_server_has_its_upstream_calls_in_the_books(tmp_path: Path, wor
         assert rec.usage.input == STARTED.input and rec.usage.known
     else:
         assert rec.usage.estimated and rec.usage.input > 0
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def children(pid: int) -> list[int]:

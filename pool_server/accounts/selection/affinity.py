@@ -20,6 +20,7 @@ TABLE = "pins"
 TABLES = (TABLE,)
 SLIDE = 1 / 24  # a pin is written again when so much of its time is gone
 SWEEP_LIMIT = 2000
+SEEN = 4096  # pins that are remembered between a choice and its answer
 _head = struct.Struct(">d")
 _SOFT, _HARD = b"s", b"h"
 
@@ -35,6 +36,7 @@ class Pins:
         self._store = store
         self.ttl_s = ttl_s
         self._swept_to = b""
+        self._seen: dict[bytes, tuple[float, str]] = {}  # until when a pin that was found lately holds, and whose it is
 
     def pinned(self, provider: Provider, user: str, session: str, now: float) -> str | None:
         """The account this conversation is pinned to, None when it is not or no longer."""
@@ -58,12 +60,19 @@ class Pins:
 
     def _get(self, key: bytes, now: float) -> str | None:
         raw = self._store.get(TABLE, key)
-        if raw is None or _head.unpack_from(raw)[0] <= now:
+        if raw is None or (until := _head.unpack_from(raw)[0]) <= now:
             return None
-        return raw[8:].decode()
+        holder = raw[8:].decode()
+        if len(self._seen) >= SEEN:
+            self._seen.clear()
+        self._seen[key] = until, holder
+        return holder
 
     def _put(self, key: bytes, account_id: str, ttl_s: float, now: float, keeps: Callable[[str], bool]) -> None:
         until = now + ttl_s
+        seen = self._seen.pop(key, None)  # by the choice that led here, a moment ago
+        if seen is not None and seen[1] == account_id and 0.0 <= until - seen[0] < ttl_s * SLIDE:
+            return
         raw = self._store.get(TABLE, key)
         if raw is not None:
             (before,), holder = _head.unpack_from(raw), raw[8:].decode()

@@ -108,6 +108,7 @@ class SelectionIndex:
         self._owner: dict[str, str] = {}
         self._scopes: dict[str, set[str]] = {}
         self._dirty: dict[str, Account] = {}
+        self._moved: dict[str, Account] = {}
         self._timers: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
         self._ring: deque[str] = deque()
@@ -147,6 +148,7 @@ class SelectionIndex:
         self._leave(account_id)
         self._ring.remove(account_id)
         self._dirty.pop(account_id, None)
+        self._moved.pop(account_id, None)
         self._due.pop(account_id, None)
         return account
 
@@ -154,11 +156,15 @@ class SelectionIndex:
         """The account changed; it is placed anew by the next `advance`."""
         self._dirty[account.id] = account
 
+    def moved(self, account: Account) -> None:
+        """Only what is under way there, or its turn, changed: it is rated anew by the next `advance`."""
+        self._moved[account.id] = account
+
     def chosen(self, account: Account) -> None:
         """The account got an exchange: its turn in the weighted round is over."""
         self._turn = max(self._turn, account.turn)
         account.turn = self._turn + 1.0 / account.options.weight
-        self._dirty[account.id] = account
+        self._moved[account.id] = account
 
     def note_latency(self, account: Account, seconds: float) -> None:
         """One more first byte, for comparing an account with its like."""
@@ -196,6 +202,11 @@ class SelectionIndex:
                 self._dirty.update(self.accounts)
             else:
                 self.rerate(now, 2)
+        if self._moved:
+            for account_id, account in self._moved.items():
+                if account_id not in self._dirty:
+                    self._rank_anew(account, now)
+            self._moved.clear()
         if self._dirty:
             for account in list(self._dirty.values()):
                 self._place(account, now)
@@ -314,10 +325,14 @@ class SelectionIndex:
             for scope in scopes - before:
                 cohort.scoped.setdefault(scope, set()).add(account_id)
             self._scopes[account_id] = scopes
-        for lane in cohort.lanes.values():
-            lane.place(account, self.strategy, cohort.latency, now)
+        self._rank_anew(account, now)
         account.rated_at = now
         self._schedule(account, now)
+
+    def _rank_anew(self, account: Account, now: float) -> None:
+        cohort = self._home[account.id]
+        for lane in cohort.lanes.values():
+            lane.place(account, self.strategy, cohort.latency, now)
 
     def _schedule(self, account: Account, now: float) -> None:
         at, account_id = next_change(account.live, now), account.id

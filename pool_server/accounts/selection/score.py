@@ -55,11 +55,26 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     tier: int = READY
     headroom: float | None = None
     resets_at: float | None = None
+    told: dict[str, Any] | None = None  # what `row` has returned
 
     def shown(self) -> tuple[float | None, dict[str, float]]:
         """The score and its terms in thousandths, for records and pages."""
         score = None if self.score is None else round(self.score, 3)
         return score, {name: round(value, 3) for name, value in self.terms.items()}
+
+    def row(self) -> dict[str, Any]:
+        """Plain data for records, not to be changed: many decisions name a candidate between two ratings."""
+        row = self.told
+        if row is None:
+            row = {"account": self.account}
+            if self.refusal is not None:
+                row["refusal"] = str(self.refusal)
+                if self.until is not None:
+                    row["until"] = round(self.until, 3)
+            if self.score is not None:
+                row["score"], row["terms"] = self.shown()
+            msgspec.structs.force_setattr(self, "told", row)
+        return row
 
 
 def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Candidate:

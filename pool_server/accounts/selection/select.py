@@ -93,19 +93,8 @@ class Decision(msgspec.Struct):
             "retry_at": self.retry_at,
             "eligible": self.eligible,
             "refused": {str(refusal): n for refusal, n in self.refused.items()},
-            "candidates": [_plain(c) for c in self.candidates],
+            "candidates": [candidate.row() for candidate in self.candidates],
         }
-
-
-def _plain(candidate: Candidate) -> dict[str, Any]:
-    row: dict[str, Any] = {"account": candidate.account}
-    if candidate.refusal is not None:
-        row["refusal"] = str(candidate.refusal)
-        if candidate.until is not None:
-            row["until"] = round(candidate.until, 3)
-    if candidate.score is not None:
-        row["score"], row["terms"] = candidate.shown()
-    return row
 
 
 def select(

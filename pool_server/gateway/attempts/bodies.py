@@ -75,7 +75,8 @@ class BufferedAnswer(RelayedAnswer):
     def finish(self, now: float) -> Step:
         self.done = True
         signal = self.meter.finish()
-        step = self._heed(signal) if signal & Signal.FAULT else None
+        # `is` spares the arithmetic of flags where all is well.
+        step = self._heed(signal) if signal is not Signal.TERMINAL and signal & Signal.FAULT else None
         if isinstance(step, Fault):
             return step
         if step is None and not self.meter.complete:

@@ -66,7 +66,8 @@ class HttpExchange:
     def _admit(self, response: Response) -> None:
         gateway = self._gateway
         gateway.live.add(self)
-        admitted = gateway.door(self._request, self._route)
+        self._keys = credentials(self._request.headers, self._request.query)
+        admitted = gateway.door(self._request, self._route, self._keys)
         if isinstance(admitted, ClientError):
             self._error = admitted
         else:
@@ -203,8 +204,7 @@ class HttpExchange:
         await self._reply.whole(answer.status, list(answer.headers), answer.body)
 
     async def _exchange(self, principal: Principal) -> None:
-        request = self._request
-        keys = credentials(request.headers, request.query)
+        request, keys = self._request, self._keys
         upcall = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,
@@ -215,7 +215,8 @@ class HttpExchange:
         )
         x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
         x.request_bytes = self._size
-        x.objects.upload = self._upload()
+        if uploads.concerned(self._route.path):
+            x.objects.upload = self._upload()
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
         cap = min(self._limit, DECODED_CAP)
         transport = HttpTransport(x, self._body, encoding, self._gateway.decoder, cap, self._reply)

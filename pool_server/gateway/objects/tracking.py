@@ -93,7 +93,8 @@ class Tracking:
 
     async def keep(self, account: str, meter: dialects.Meter) -> None:
         """Writes whose the objects are that the answer has brought so far; returns when that is durable."""
-        brought = [one for one in self._brought(meter) if one[1] and one not in self._kept]
+        brought = [] if self._makes_none(meter) else self._brought(meter)
+        brought = [one for one in brought if one[1] and one not in self._kept]
         if brought:
             self._kept.update(brought)
             key = self._principal.key if self.upload is not None else ""
@@ -125,6 +126,11 @@ class Tracking:
             return
         for owned, reference in self._claim.mine:
             await owners.used(owned, route.family, reference)
+
+    def _makes_none(self, meter: dialects.Meter) -> bool:
+        """Does a model's answer make nothing that could be asked for later? Nearly all do not."""
+        model_call = self._route.operation in _MODEL_CALLS and not (self._stored or self._claim.unknown)
+        return model_call and self.upload is None and not meter.made
 
     def _brought(self, meter: dialects.Meter) -> list[Reference]:
         route = self._route

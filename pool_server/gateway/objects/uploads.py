@@ -28,9 +28,14 @@ class Upload(msgspec.Struct):
     address: str = ""
 
 
+def concerned(path: str) -> bool:
+    """Whether a call of this path may be about an upload."""
+    return path.startswith(_PATH)
+
+
 def upload_of(path: str, query: str, protocol: str, address: str) -> Upload | None:
     """The upload a call is about, None where it is none or comes in one piece. `protocol` is X-Goog-Upload-Protocol."""
-    if not path.startswith(_PATH):
+    if not concerned(path):
         return None
     presented = ticket_in(query)
     if presented:

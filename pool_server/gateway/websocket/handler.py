@@ -86,7 +86,7 @@ class CodexSocket(WebSocketHandler):
     async def prepare(self) -> None:
         self._route = match(self.request.method or "", self.request.path, self.request.headers)
         assert self._route is not None
-        admitted = self._gateway.door(self.request, self._route)
+        admitted = self._gateway.door(self.request, self._route, self._keys())
         request_id = new_request_id(time.time())
         for name, value in (*SAFE, (REQUEST_ID, request_id)):
             self.set_header(name, value)
@@ -246,10 +246,13 @@ class CodexSocket(WebSocketHandler):
         with contextlib.suppress(ClientDisconnectedError):
             self.send_frame(dialects.ws_error(final_error.frames_full(time.time()), now=time.time()))
 
+    def _keys(self) -> list[str]:
+        return credentials(self.request.headers, self.request.query)
+
     def _still_admitted(self) -> bool:
         """A turn is let in like a request: the key may have ended since, the server may be about to."""
         assert self._route is not None
-        admitted = self._gateway.door(self.request, self._route)
+        admitted = self._gateway.door(self.request, self._route, self._keys())
         if isinstance(admitted, ClientError):
             draining = admitted.kind is ErrorKind.DRAINING
             self.stop(Outcome.CUT if draining else Outcome.REVOKED, admitted)
@@ -336,7 +339,7 @@ class CodexSocket(WebSocketHandler):
     def _exchange(self, request_id: str) -> Exchange:
         assert self._route is not None
         assert self.principal is not None
-        keys = credentials(self.request.headers, self.request.query)
+        keys = self._keys()
         upcall = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,

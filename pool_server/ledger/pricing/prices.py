@@ -75,6 +75,7 @@ class Prices:
         }
         self._subscriptions = {**table.subscriptions, **(subscriptions or {})}
         self._found: dict[str, Entry | None] = {}
+        self._entered: dict[tuple[str, str, str], Entry | None] = {}  # by model, host and the model that answered
         self._known_hosts: dict[str, tuple[Mapping[str, Entry], str]] = {}
 
     def find(self, model: str) -> Entry | None:
@@ -99,17 +100,28 @@ class Prices:
         for, does where the answer names none, or where only the asked one has a price in the settings."""
         if facts.told is not None:
             return Quote(facts.told, CostBasis.TOLD)
+        entry = self._entry(model, facts)
+        if entry is None and not usage.parts and not usage.model:
+            return _UNKNOWN
         try:
-            dollars, assumed = self._cost(self._entry(model, facts), usage, facts)
+            dollars, assumed = self._cost(entry, usage, facts)
         except UnknownPriceError:
             return _UNKNOWN
         return Quote(dollars, CostBasis.ASSUMED if assumed else CostBasis.LIST)
 
     def _entry(self, model: str, facts: PriceFacts) -> Entry | None:
+        asked_of = model, facts.host, facts.answered
+        try:
+            return self._entered[asked_of]
+        except KeyError:
+            pass
+        if len(self._entered) >= _CACHED_MODELS:
+            self._entered.clear()
         entry = self._at_host(facts.answered or model, facts.host)
         if entry is None and facts.answered:
             asked = self.find(model)
             entry = asked if asked in self._own.values() else None
+        self._entered[asked_of] = entry
         return entry
 
     def _at_host(self, model: str, host: str) -> Entry | None:

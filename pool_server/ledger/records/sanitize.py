@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from operator import attrgetter
 
 from pool_server.core.models import MOST_DOLLARS, MOST_TOKENS, Usage, UsageRecord
 
@@ -36,14 +37,32 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
         rec.first_byte_ms = None
     rec.request_bytes = _count(rec.request_bytes)
     rec.response_bytes = _count(rec.response_bytes)
+    names = f"{rec.user}{rec.account}{rec.model}{rec.answered}{rec.provider}"
+    if not (names.isascii() and len(names) <= MAX_NAME_BYTES and "\0" not in names):
+        _cut_names(rec)
+    for told in (usage, rec.reserved):
+        for part in told.parts if told is not None else ():
+            part.model = _name(part.model)
+    rec.provider = rec.provider or rec.account.rpartition(":")[0].partition(":")[0]
+    texts = f"{rec.message}{rec.agent}{rec.tier}{rec.speed}{rec.geo}{rec.session}{rec.project}{rec.key}"
+    if not (texts.isascii() and len(texts) <= MAX_LABEL):
+        _cut_texts(rec)
+    if len(rec.attempts) > MAX_ATTEMPTS:
+        rec.attempts = rec.attempts[-MAX_ATTEMPTS:]
+    rec.id = _identity(rec.id)
+    return rec
+
+
+def _cut_names(rec: UsageRecord) -> None:
+    """Only asked where all names together are not fit, which one look tells."""
     rec.user = _name(rec.user)
     rec.account = _name(rec.account)
     rec.model = _name(rec.model)
     rec.answered = _name(rec.answered)
-    for told in (usage, rec.reserved):
-        for part in told.parts if told is not None else ():
-            part.model = _name(part.model)
-    rec.provider = _name(rec.provider) or rec.account.rpartition(":")[0].partition(":")[0]
+    rec.provider = _name(rec.provider)
+
+
+def _cut_texts(rec: UsageRecord) -> None:
     rec.message = _text(rec.message, MAX_MESSAGE)
     rec.agent = _text(rec.agent, MAX_LABEL)
     rec.tier = _text(rec.tier, MAX_LABEL)
@@ -52,10 +71,6 @@ def clean(rec: UsageRecord, now: float) -> UsageRecord:
     rec.session = _text(rec.session, MAX_LABEL)
     rec.project = _text(rec.project, MAX_LABEL)
     rec.key = _text(rec.key, MAX_LABEL)
-    if len(rec.attempts) > MAX_ATTEMPTS:
-        rec.attempts = rec.attempts[-MAX_ATTEMPTS:]
-    rec.id = _identity(rec.id)
-    return rec
 
 
 _COUNTS = ("input", "cache_read", "cache_write", "output")
@@ -66,6 +81,8 @@ _PARTS = {
 }  # fmt: skip
 _APART = ("web_searches", "other_kinds")
 _ALL = (*_COUNTS, *_PARTS, *_APART)
+_counts_of = attrgetter(*_ALL)
+_INTEGERS = frozenset({int})
 
 
 def _runs(usage: Usage) -> int:
@@ -75,7 +92,14 @@ def _runs(usage: Usage) -> int:
 
 def _plausible(usage: Usage) -> bool:
     """Whether every count is one and no part exceeds its whole; counts that are 0, as most parts are, need no more."""
-    most = MOST_TOKENS if not usage.parts and usage.calls == 1 else MOST_TOKENS * _runs(usage)
+    if not usage.parts and usage.calls == 1:
+        most, values = MOST_TOKENS, _counts_of(usage)
+        # Nearly always: whole numbers in their range, and none of them a part of another.
+        whole = _INTEGERS.issuperset(map(type, values)) and min(values) >= 0 and max(values) <= most
+        if whole and not any(values[len(_COUNTS) : -len(_APART)]):
+            return True
+    else:
+        most = MOST_TOKENS * _runs(usage)
     for name in _ALL:
         value = getattr(usage, name)
         if type(value) is not int or not 0 <= value <= most:

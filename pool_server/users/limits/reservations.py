@@ -91,6 +91,7 @@ class _Turn:
         self.reported = reported or {}
         self.asked = list(asked)
         self.users: set[str] = set()  # whom it concerns
+        self.due = False  # its end is waited for
 
     def __len__(self) -> int:
         return len(self.ended) + len(self.reported) + len(self.asked)
@@ -328,9 +329,11 @@ class Reservations:
 
     def _write_soon(self, user: str) -> None:
         """Has this turn's changes, one of this user the latest, written at its end; at once where no loop runs."""
-        self._turn.users.add(user)
-        if len(self._turn) > 1:
-            return  # asked for already
+        turn = self._turn
+        turn.users.add(user)
+        if turn.due:
+            return
+        turn.due = True
         try:
             loop = None if self._closed else asyncio.get_running_loop()
         except RuntimeError:
