@@ -188,7 +188,7 @@ class Registry:
         """Take in what other workers changed."""
         news = self.shared.news()
         if news is None:
-            news = [(StateChange.LIVE, account_id) for account_id in self.view.accounts]
+            news = [(StateChange.LOCK, ""), *((StateChange.LIVE, account_id) for account_id in self.view.accounts)]
         for change, account_id in news:
             if change is StateChange.LOCK:
                 self.relock()

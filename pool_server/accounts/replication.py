@@ -1,8 +1,7 @@
-"""Live state in the state store: write-through, and a change log that other workers follow.
+"""Live state in the state store: write-through, and a change feed that other workers follow.
 
 Each account's `AccountHealth` is one record. With several workers a change is made on the record as the store has it,
-within the transaction, so that no worker undoes another's; the log's last number tells the others, in one read
-of about a microsecond, whether there is anything to take in.
+within the transaction, so that no worker undoes another's.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pool_server.accounts.selection.account import Account
 from pool_server.core import processes
 from pool_server.providers import Credential
 from pool_server.storage import StoreError, Txn
+from pool_server.storage.change_feed import ChangeFeed, append
 from pool_server.storage.write_behind import WriteBehind
 
 LIVE, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
@@ -28,7 +28,7 @@ SPENT_S = 180 * 86400.0  # so long a traded refresh token is remembered
 SWEEP_LIMIT = 500
 _spent_at = struct.Struct(">d")
 LOG_KEPT = 4096
-_SEQ, _LOCK = b"seq", b"lock"
+_LOCK = b"lock"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AccountHealth).decode
@@ -50,7 +50,7 @@ class Replication:
         self._store = store
         self.many = many
         self._worker = processes.name().encode()
-        self._seen = self._store.get(META, _SEQ) or b""
+        self._feed = ChangeFeed(store, LOG)
         self._published: dict[str, int] = {}
         self._swept_to = b""
 
@@ -77,8 +77,7 @@ class Replication:
             except StoreError:
                 pass  # told by the store; memory is the truth until it recovers
             else:
-                if number == int.from_bytes(self._seen, "big") + 1:
-                    self._seen = number.to_bytes(8, "big")  # one's own change is no news
+                self._feed.made(number)
                 return changed
         changed = change(account.live)
         if changed:
@@ -100,13 +99,7 @@ class Replication:
         return live, changed, number
 
     def _log(self, txn: Txn, change: StateChange, account_id: str) -> int:
-        number = int.from_bytes(txn.get(META, _SEQ) or b"\0", "big") + 1
-        seq = number.to_bytes(8, "big")
-        txn.put(LOG, seq, change.value + self._worker + b" " + account_id.encode())
-        txn.put(META, _SEQ, seq)
-        if number > LOG_KEPT:
-            txn.delete(LOG, (number - LOG_KEPT).to_bytes(8, "big"))
-        return number
+        return append(txn, LOG, change.value + self._worker + b" " + account_id.encode(), most=LOG_KEPT)
 
     def announce(self, change: StateChange, account_id: str) -> None:
         """Tell the other workers of something they cannot read in the record."""
@@ -118,23 +111,16 @@ class Replication:
         """What other workers changed since the last call; None when too much did and all must be read anew."""
         if not self.many:
             return []
-        seq = self._store.get(META, _SEQ) or b""
-        if seq == self._seen:
-            return []
-        before = int.from_bytes(self._seen, "big")
-        if int.from_bytes(seq, "big") - before > LOG_KEPT // 2:
-            self._seen = seq
-            return None
-        entries = self._store.scan(LOG, (before + 1).to_bytes(8, "big"))
-        if entries is None:
-            return []
-        self._seen = seq
         found: dict[tuple[StateChange, str], None] = {}
-        for _, raw in entries:
-            worker, _, account_id = raw[1:].partition(b" ")
+        missed = False
+        for entry in self._feed.news():
+            if entry is None:
+                missed = True
+                continue
+            worker, _, account_id = entry[1:].partition(b" ")
             if worker != self._worker:
-                found[(StateChange(raw[:1]), account_id.decode())] = None
-        return list(found)
+                found[(StateChange(entry[:1]), account_id.decode())] = None
+        return None if missed else list(found)
 
     def locked(self) -> str | None:
         """The account the operator locked the pool to at run time: "" = none; None = the settings decide."""

@@ -56,6 +56,18 @@ class WriteBehind:
             self._fails(exc)
             return None
 
+    def last(self, table: str) -> bytes | None:
+        """The store's own greatest key of a table; None where it is empty or cannot be read."""
+        try:
+            return self._store.last(table)
+        except StoreError as exc:
+            self._fails(exc)
+            return None
+
+    def after(self, table: str, key: bytes) -> list[tuple[bytes, bytes]] | None:
+        """What the store itself has with greater keys; None when it cannot be read."""
+        return self.scan(table, key + b"\0")
+
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Write one value, now or when the store can."""
         self.owe(table, key, lambda txn: txn.put(table, key, value), value)

@@ -20,7 +20,7 @@ USER_KEYS = "users.user_keys"  # user id, NUL, jti → b""
 ALIASES = "users.aliases"  # mark of another pool's key → Alias
 CODES = "users.codes"  # lookup prefix → Code
 SESSIONS = "users.sessions"  # SHA-256 of the session id → Session
-CHANGES = "users.changes"  # sequence → Change, tailed by every worker
+CHANGES = "users.changes"  # number → UserChange, followed by every worker
 AUDIT = "users.audit"  # sequence → AuditRow
 META = "users.meta"  # what was done once (imports)
 
@@ -178,7 +178,7 @@ class Ticket(msgspec.Struct, array_like=True):
 
 
 class UserChange(msgspec.Struct, array_like=True):
-    """One line of the change log. `kind`: "end" (access ended), "user" (facts changed), "secret" (keys re-
+    """One entry of the change feed. `kind`: "end" (access ended), "user" (facts changed), "secret" (keys re-
     signed).
     """
 

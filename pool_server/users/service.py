@@ -1,6 +1,6 @@
 """Users as the rest of the server sees them: authentication, admission, people, keys and codes.
 
-One object a worker. Start-up reads nothing but the end of the change log, whatever the number of people.
+One object a worker. Start-up reads nothing but the end of the change feed, whatever the number of people.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pool_server.core.models import Usage
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError, Txn
+from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
-from pool_server.users.changes import ChangeFeed, append_audit, append_change, audit_page, commit
+from pool_server.users.changes import append_audit, append_change, audit_page, commit
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, UserFacts
@@ -41,6 +42,7 @@ from pool_server.users.limits.reservations import Reservation, Reservations
 from pool_server.users.limits.standing import UserLimits
 from pool_server.users.models import (
     ADMIN_USER,
+    CHANGES,
     LOCAL_USER,
     SEEN,
     SESSIONS,
@@ -53,11 +55,12 @@ from pool_server.users.models import (
     Principal,
     RefusedError,
     UserChange,
+    decode_change,
 )
 
 log = logging.getLogger(__name__)
 
-TAIL_S = 0.25  # how often other workers' changes are looked for
+FOLLOW_S = 0.25  # how often other workers' changes are looked for
 FLUSH_S = 5.0  # how often "last used" is written
 FLUSH_MOST = 500  # keys written at once, so that the loop does not pause
 RECOVER_MOST = 10  # users settled at once for dead workers, likewise
@@ -101,7 +104,7 @@ class Users:
         self._shares = Shares(state, settings.fair_share, self._weight)
         self._book = Reservations(state, Calendar(zone(settings.ledger.timezone)), self._shares, clock, used)
         self.limits = UserLimits(self._directory.view, self._book)
-        self._tail = ChangeFeed(ledger_store, self._apply, self._lost)
+        self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._freed = asyncio.Event()
         self._tasks = PeriodicTasks()
@@ -110,7 +113,7 @@ class Users:
 
     def _make_parts(self) -> None:
         store, state, clock = self._store, self._state, self._clock
-        self.people = People(store, state, self._directory, lambda: self._signer, clock, self._tail.poll)
+        self.people = People(store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(store, self._hasher, clock)
         self.sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
         self.sign_in = SignIn(
@@ -142,7 +145,7 @@ class Users:
 
     async def start(self) -> None:
         """Begins following other workers' changes and writing what can wait."""
-        self._tasks.every(TAIL_S, self._tail.poll, "following changes of users")
+        self._tasks.every(FOLLOW_S, self._follow, "following changes of users")
         self._tasks.every(FLUSH_S, self._flush, "writing what users left to be written")
         self._tasks.every(SWEEP_S, self._sweep, "clearing what is stale of users")
         self._tasks.start()
@@ -356,7 +359,7 @@ class Users:
         await asyncio.to_thread(rotate_secret, self._folder, now)
         await commit(self._store, lambda txn: append_change(txn, UserChange("secret", now)))
         await self.audit(actor, "secret.rotate")
-        self._tail.poll()
+        self._follow()
 
     async def import_people(
         self, found: list[ImportedUser], other_pools: list[ImportedSecret], *, actor: AuditActor
@@ -373,7 +376,7 @@ class Users:
             return rows
 
         rows = await commit(self._store, change)
-        self._tail.poll()
+        self._follow()
         return rows
 
     def _imported(self, settings: Settings | None = None) -> list[ImportedSecret]:
@@ -385,6 +388,14 @@ class Users:
         return kept
 
     # What runs in the background
+
+    def _follow(self) -> None:
+        """Take in what any worker changed, this one included."""
+        for entry in self._feed.news():
+            if entry is None:
+                self._lost()
+            else:
+                self._apply(decode_change(entry))
 
     def _apply(self, change: UserChange) -> None:
         if change.kind == "secret":

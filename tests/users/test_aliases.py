@@ -179,7 +179,7 @@ def test_another_worker_takes_them_without_a_restart(open_site: Callable[..., Si
     key = old_keys.claude(ANNA)
     assert denial(other.authenticate(key)) is Denial.BAD_KEY
     bring(site, ImportedUser("1", "Anna", marks=(person_mark(ANNA),)), secrets=codex_pool())
-    other._tail.poll()
+    other._follow()
     assert isinstance(other.authenticate(key), Principal)
 
 

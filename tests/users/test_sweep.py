@@ -61,15 +61,16 @@ def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypa
 def test_a_background_task_that_fails_is_tried_again(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pool_server.users.service.TAIL_S", 0.001)
+    monkeypatch.setattr("pool_server.users.service.FOLLOW_S", 0.001)
     calls: list[int] = []
 
-    def poll() -> None:
+    def news() -> tuple[()]:
         calls.append(1)
         if len(calls) == 1:
             raise RuntimeError("a hiccup")
+        return ()
 
-    monkeypatch.setattr(site.users._tail, "poll", poll)
+    monkeypatch.setattr(site.users._feed, "news", news)
 
     async def main() -> None:
         await site.users.start()

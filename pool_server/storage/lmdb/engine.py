@@ -103,11 +103,21 @@ class Engine:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """One read in a transaction of its own."""
+        return self._once(_get, table, key)
+
+    def last(self, table: str) -> bytes | None:
+        """A table's greatest key, likewise."""
+        return self._once(_last, table, b"")
+
+    def _once(
+        self, fn: Callable[[lmdb.Transaction[bytes], Any, bytes], bytes | None], table: str, key: bytes
+    ) -> bytes | None:
+        """`read` for one look, without what its context costs."""
         self._enter()
         try:
             txn = self._begin_read()
             try:
-                return txn.get(key, db=self._tables[table])
+                return fn(txn, self._tables[table], key)
             finally:
                 txn.abort()
         except lmdb.Error as exc:
@@ -241,6 +251,15 @@ class Engine:
             self._closed = True
             self._all_left()
             self._env.close()
+
+
+def _get(txn: lmdb.Transaction[bytes], table: Any, key: bytes) -> bytes | None:
+    return txn.get(key, db=table)
+
+
+def _last(txn: lmdb.Transaction[bytes], table: Any, _: bytes) -> bytes | None:
+    cursor = txn.cursor(db=table)
+    return cursor.key() if cursor.last() else None
 
 
 def _prepare(folder: Path) -> None:

@@ -87,6 +87,15 @@ class Store:
         """One value, about a microsecond."""
         return self._engine.get(table, key)
 
+    def last(self, table: str) -> bytes | None:
+        """A table's greatest key, about a microsecond; None where it is empty."""
+        return self._engine.last(table)
+
+    def after(self, table: str, key: bytes) -> list[tuple[bytes, bytes]]:
+        """The pairs whose keys are greater."""
+        with self.read() as reader:
+            return list(reader.scan(table, key + b"\0"))
+
     def write(self, fn: Callable[[Txn], T]) -> T:
         """Run `fn` in a transaction now, in this thread, and commit it. Raises what `fn` raises, or StoreError.
 

@@ -43,6 +43,11 @@ class Reader:
             return pairs
         return _first(pairs, limit)
 
+    def last(self, table: str) -> bytes | None:
+        """The greatest key; None in an empty table."""
+        cursor = self._txn.cursor(db=self._tables[table])
+        return cursor.key() if cursor.last() else None
+
     def count(self, table: str) -> int:
         """How many keys a table holds; costs nothing."""
         return int(self._txn.stat(self._tables[table])["entries"])
