@@ -38,11 +38,11 @@ SLOW = frozenset({
     "accounts/test_week.py", "app/test_budgets.py", "cli/test_account.py", "cli/test_backup.py",
     "cli/test_doctor.py", "cli/test_run.py", "cli/test_user.py", "demo/test_stage.py", "dialects/test_encoding.py",
     "dialects/translation/test_grammar.py", "dialects/translation/test_parts.py",
-    "dialects/translation/test_requests.py", "gateway/test_decoding.py", "gateway/test_sdks.py",
-    "gateway/test_socket_wire.py", "ledger/test_disk_full.py", "ledger/test_kill.py", "ledger/test_under_way.py",
-    "storage/test_backup.py", "storage/test_short_file.py", "test_cycles.py", "test_data_folder.py",
-    "test_front.py", "test_orphans.py", "test_restarts.py", "test_sentinels.py", "test_server.py",
-    "test_strangers.py", "test_workers.py", "web/test_setup.py",
+    "dialects/translation/test_requests.py", "failpoints/test_failpoints.py", "gateway/test_decoding.py",
+    "gateway/test_sdks.py", "gateway/test_socket_wire.py", "ledger/test_disk_full.py", "ledger/test_kill.py",
+    "ledger/test_under_way.py", "storage/test_backup.py", "storage/test_short_file.py", "test_cycles.py",
+    "test_data_folder.py", "test_front.py", "test_orphans.py", "test_restarts.py", "test_sentinels.py",
+    "test_server.py", "test_strangers.py", "test_workers.py", "web/test_setup.py",
 })  # fmt: skip
 HERE = Path(__file__).parent
 

@@ -1,0 +1,249 @@
+"""One server that fails at one point, and what must hold of it then and of the one that is started after it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pool_server.accounts.credentials.escrow import Escrow
+from pool_server.app import run_file
+from pool_server.app.server import open_durable, open_people
+from pool_server.app.supervisor import run
+from pool_server.core.models import Usage
+from pool_server.core.settings import PoolUsers, Settings
+from pool_server.core.settings_file import LoadedSettings
+from pool_server.ledger import Ledger
+from pool_server.users import AuditActor
+from tests.failpoints.points import ACTIONS, PHASES, PLACES, Failpoint, Point
+from tests.fakes import FakeProviders, account, fake_settings, key_account, plays
+from tests.gateway.stack import messages
+from tests.process import until
+
+ASKED = 12
+LIMIT = 72  # tokens a day of one of the two friends: six requests
+USED = Usage(input=7, output=5, known=True)
+CTX = multiprocessing.get_context("forkserver")
+CTX.set_forkserver_preload(["tests.failpoints.runs"])
+
+SIGN_IN, KEY = "claude:sign-in", "claude:key"
+
+
+class ModelError(AssertionError):
+    """What was promised does not hold."""
+
+
+def _serve(settings: Settings, folder: Path, point: Point | None) -> None:
+    """The process of a server; what it prints goes into a file."""
+    out = os.open(folder / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    if point is not None:
+        Failpoint(point, folder / "armed", folder / "passed").install()
+        _watch_escrow(folder)
+    loaded = LoadedSettings(settings, {}, None)
+    try:
+        code = run(loaded, lambda: loaded)
+    except Exception as error:  # the one line a command would print
+        print(f"refused: {error}", flush=True)
+        code = 1
+    os._exit(code)
+
+
+def _watch_escrow(folder: Path) -> None:
+    """Note when a rotated token was kept: before that, a kill may lose it."""
+    keep = Escrow.keep
+
+    def kept(*args: Any) -> str:
+        key = keep(*args)
+        (folder / "kept").touch()
+        return key
+
+    Escrow.keep = kept  # type: ignore[assignment,method-assign]
+
+
+class Server:
+    """`with Server(settings, folder, point) as server`: `url` is "" where it did not come up."""
+
+    def __init__(self, settings: Settings, folder: Path, point: Point | None = None) -> None:
+        self._data = Path(settings.data_dir)
+        self.process: ForkServerProcess = CTX.Process(target=_serve, args=(settings, folder, point))
+        self.url = ""
+
+    def __enter__(self) -> Server:
+        self.process.start()
+        until(lambda: not self.alive or run_file.find(self._data) is not None, "a start or an end")
+        self.url = run_file.find(self._data) or ""
+        until(lambda: not self.alive or self._healthy(), "an answer or an end")
+        self.url = self.url if self.alive else ""
+        return self
+
+    def _healthy(self) -> bool:
+        try:
+            return self.call("GET", "/healthz", "")[0] > 0
+        except OSError:
+            return False
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.process.is_alive())
+
+    def call(self, method: str, path: str, key: str, body: Any = None, **headers: str) -> tuple[int, str, bytes]:
+        """Status, request id, body. Raises OSError or HTTPException."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        try:
+            sent = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("X-Pool-Request-Id", ""), answer.read()
+        finally:
+            connection.close()
+
+    def __exit__(self, *exc: object) -> None:
+        if self.alive and self.process.pid is not None:
+            os.kill(self.process.pid, signal.SIGTERM)
+        self.process.join(60)
+        if self.alive:
+            self.process.kill()
+            self.process.join()
+            raise ModelError("the server does not end")
+
+
+class World(NamedTuple):
+    """What two lives of a server share: `keys` and `users` (ids) of the friends by name."""
+
+    folder: Path
+    fakes: FakeProviders
+    settings: Settings
+    keys: dict[str, str]
+    users: dict[str, str]
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[World]:
+    """Providers, settings, and two friends: one with a limit, one without."""
+    accounts = [account(SIGN_IN, life_s=-60.0, priority=1), key_account(KEY, priority=2)]
+    with FakeProviders(accounts) as fakes:
+        accounts[0].life_s = 28_800.0
+        for one in accounts:
+            fakes.always(one.id, plays.ok(USED))
+        users = PoolUsers(admin_password="deep end")
+        settings = fake_settings(folder, fakes, drain_s=1, friend_code="swim", pool_users=users)
+        keys, ids = {}, {}
+        with open_people(settings) as people:
+            for name, limits in (("ada", {"tokens_day": LIMIT}), ("bob", {})):
+                made = people.people.create_user(name, limits=limits, actor=AuditActor("admin", name="test"))
+                user = asyncio.run(made)
+                keys[name], ids[name] = str(user["key"]), str(user["id"])
+        yield World(folder, fakes, settings, keys, ids)
+
+
+def ask(server: Server, key: str, number: int) -> tuple[int, str]:
+    """Status and id of one answered request; status 0 where nothing whole came back."""
+    body = messages(stream=bool(number % 2), session=f"s-{number}") | {"max_tokens": 5}
+    try:
+        status, ident, _ = server.call("POST", "/v1/messages", key, body)
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    return status, ident
+
+
+def check(point: Point, folder: Path) -> str:
+    """Run the point and hold the outcome to the model; returns what came of it. Raises ModelError."""
+    with world(folder) as shared:
+        acknowledged: set[str] = set()
+        keys = list(shared.keys.values())
+        with Server(shared.settings, folder, point) as server:
+            if server.url:
+                (folder / "armed").touch()
+                with ThreadPoolExecutor(4) as pool:
+                    asked = [pool.submit(ask, server, keys[n % 2], n) for n in range(ASKED)]
+                acknowledged = {ident for status, ident in (one.result() for one in asked) if status == 200}
+                if point.action != "kill":
+                    _expect(ask(server, shared.keys["bob"], 99)[0] == 200, "it serves again once the fault is over")
+            passed = (folder / "passed").exists()
+            if passed and point.action == "kill":
+                server.process.join(60)
+            died = not server.alive
+        _expect(passed or not died, f"it ended without a fault: {(folder / 'out').read_text()}")
+        _expect(not died or point.action == "kill" or point.phase == "start", "an error of the disk ended it")
+        seconds = _second_life(shared, point)
+        _books(shared, acknowledged)
+    return f"{'passed' if passed else 'not reached'}, {'died' if died else 'lived'}, up again in {seconds:.1f} s"
+
+
+def _expect(true: bool, what: str) -> None:
+    if not true:
+        raise ModelError(what)
+
+
+def _second_life(shared: World, point: Point) -> float:
+    """A start without faults, and what it must be able to do; how long it took in seconds."""
+    began = time.monotonic()
+    with Server(shared.settings, shared.folder) as server:
+        seconds = time.monotonic() - began
+        _expect(bool(server.url), f"the next start refuses: {(shared.folder / 'out').read_text()}")
+        for number in range(ASKED):
+            ask(server, shared.keys["ada"], 100 + number)
+        _expect(ask(server, shared.keys["bob"], 200)[0] == 200, "the next start serves")
+        renewed = shared.fakes.accounts[SIGN_IN].generation > 0
+        if renewed and not (shared.folder / "kept").exists() and (point.action == "kill" or point.times > 1):
+            return seconds  # the token was in the memory of the first process alone: no place took it before its end
+        status, _, answer = server.call("POST", f"/admin/accounts/{SIGN_IN}/test", "deep end", {})
+        _expect(status == 200 and json.loads(answer)["result"]["ok"], f"the sign-in is of no use: {answer!r}")
+    return seconds
+
+
+def _books(shared: World, acknowledged: set[str]) -> None:
+    store = open_durable(Path(shared.settings.data_dir))
+    try:
+        ledger = Ledger(store, shared.settings)
+        records = list(ledger.log.scan(0, 1e11))
+        ids = [record.id for record in records]
+        _expect(len(ids) == len(set(ids)), "an id is there twice")
+        _expect(acknowledged <= set(ids), f"{len(acknowledged - set(ids))} acknowledged requests are in no book")
+        total = ledger.queries.total(0, 1e11)
+        _expect(total["requests"] == len(records), "sums and records differ")
+        _expect(total["output"] == sum(record.usage.output for record in records), "tokens and records differ")
+        ada = [record.usage for record in records if record.user == shared.users["ada"]]
+        spent = sum(usage.input + usage.output for usage in ada if usage.known)
+        _expect(spent <= LIMIT, f"{spent} tokens were let through, {LIMIT} were allowed")
+    finally:
+        store.close()
+
+
+def points() -> list[Point]:
+    """Every place, phase and action, at its first passing and at a later one; an error also for good while it lasts."""
+    every = [
+        Point(place, phase, action, hit, times)
+        for place in PLACES
+        for phase in PHASES
+        for action in ACTIONS
+        for hit, times in ((1, 1), (3, 1), (1, 1000))
+    ]
+    return [point for point in every if point.sensible and not (point.action == "kill" and point.times > 1)]
+
+
+def main(names: list[str]) -> int:
+    """Run the points, one line each; how many failed."""
+    failed = 0
+    for point in [Point.parse(name) for name in names] or points():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                print(point, check(point, Path(folder)), flush=True)
+            except AssertionError as error:
+                failed += 1
+                print(point, "FAILED:", error, flush=True)
+    return failed
