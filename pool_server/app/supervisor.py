@@ -22,10 +22,11 @@ from pool_server.app.listening import StartError, listen
 from pool_server.app.parent_watch import ParentWatch
 from pool_server.app.server import Server
 from pool_server.app.shared_metrics import worker_ended
-from pool_server.app.succession import LeaderLock
-from pool_server.app.upkeep import EVERY_S, SURE_S
+from pool_server.app.upkeep import SURE_S
+from pool_server.app.worker_state import Heartbeats, LeaderLock
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
+from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import FolderIdentity, FolderLock, StoreError, join_folder, lock_folder, wait_for_workers
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ _COLLECTED = (10_000, 20, 20)  # containers made between two collections: a requ
 _SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
 LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was killed
 ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
+BEAT_S = 2.0  # so often a worker says that its loop runs
+LOOK_S = 5.0  # so often the supervisor looks at it
+HUNG_S = 30.0  # a loop that has not run for so long serves nobody: its worker is replaced
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
 
 Reread = Callable[[], LoadedSettings]
@@ -129,6 +133,10 @@ async def _serve(
     loop.add_signal_handler(signal.SIGINT, leave.signal if life is None else _nothing)
     loop.add_signal_handler(signal.SIGHUP, lambda: leave.keep(loop.create_task(server.reload_quietly())))
     await server.start(sockets)
+    beating = PeriodicTasks()
+    if life is not None:
+        beating.every(BEAT_S, lambda: life.heartbeats.beat(number, time.monotonic()), "the heartbeat", at_once=True)
+    beating.start()
     if watch is not None:
         watch.follow(lambda: leave.orphaned(server))
     gc.collect()
@@ -139,6 +147,7 @@ async def _serve(
         print(banner(loaded.settings, sockets, server.accounts.ready(), server.accounts.rejected()), flush=True)
     await leave.asked.wait()
     await server.drain()
+    await beating.close()
     return HOPELESS if server.lost else 0
 
 
@@ -207,6 +216,7 @@ class Life:
     parent: int
     others: int
     lock: LeaderLock
+    heartbeats: Heartbeats
     own_end: int | None = None
     supervisor: int = field(default_factory=os.getppid)
 
@@ -255,6 +265,8 @@ class Supervisor:
         self._child = child
         self._leaving = leaving
         self._lost = lost
+        self._heartbeats = Heartbeats(workers)
+        self._looked_at = clock()
         self._lost_since: float | None = None  # monotonic seconds of the look that found the data folder lost
         self._clock = clock
         self._pipe: tuple[int, int] = (-1, -1)
@@ -282,13 +294,29 @@ class Supervisor:
                 if not any(worker.pid for worker in self._workers):
                     return
             else:
+                self._end_hung()
                 self._start_due()
             for number in _received(wake, self._wait_s()):
                 self._on_signal(number)
 
     def _wait_s(self) -> float | None:
         waiting = [worker.due - self._clock() for worker in self._workers if not worker.pid]
-        return None if self._stops else max(0.0, min(waiting, default=EVERY_S))
+        return None if self._stops else max(0.0, min([LOOK_S, *waiting]))
+
+    def _end_hung(self) -> None:
+        """End workers whose loop does not run any more (blocked, stopped): they are started again like others that
+        died. Who was stopped along with them judges nobody."""
+        now = self._clock()
+        before, self._looked_at = self._looked_at, now
+        if now - before > 2 * LOOK_S:
+            for worker in self._workers:
+                self._heartbeats.begin(worker.number)
+            return
+        for worker in self._workers:
+            if worker.pid and (silent := self._heartbeats.silent_s(worker.number, now)) > HUNG_S:
+                log.error("worker %d has done nothing for %.0f s: it is ended", worker.number, silent)
+                self._heartbeats.begin(worker.number)
+                os.kill(worker.pid, signal.SIGKILL)
 
     def _start_due(self) -> None:
         lost = self._lost()
@@ -311,6 +339,7 @@ class Supervisor:
     def _fork(self, worker: _Worker) -> None:
         first = worker.born == 0.0
         worker.born = self._clock()
+        self._heartbeats.begin(worker.number)
         pid = os.fork()
         if pid:
             worker.pid = pid
@@ -335,7 +364,7 @@ class Supervisor:
 
     def _life(self, first: bool, leader: bool) -> Life:
         own_end = None if leader else self._others[1]
-        return Life(first, self._pipe[0], self._others[0], self._lock, own_end)
+        return Life(first, self._pipe[0], self._others[0], self._lock, self._heartbeats, own_end)
 
     def _reap(self) -> None:
         for worker in self._workers:
