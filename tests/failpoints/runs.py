@@ -7,6 +7,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import time
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pool_server.accounts.credentials.escrow import Escrow
-from pool_server.app import run_file
 from pool_server.app.server import open_durable, open_people
 from pool_server.app.supervisor import run
 from pool_server.core.models import Usage
@@ -77,17 +77,22 @@ class Server:
     """`with Server(settings, folder, point) as server`: `url` is "" where it did not come up."""
 
     def __init__(self, settings: Settings, folder: Path, point: Point | None = None) -> None:
-        self._data = Path(settings.data_dir)
+        self._out = folder / "out"
+        self._said = len(self._out.read_text(encoding="utf-8")) if self._out.exists() else 0
         self.process: ForkServerProcess = CTX.Process(target=_serve, args=(settings, folder, point))
         self.url = ""
 
     def __enter__(self) -> Server:
         self.process.start()
-        until(lambda: not self.alive or run_file.find(self._data) is not None, "a start or an end")
-        self.url = run_file.find(self._data) or ""
+        self.url = until(lambda: self._announced() or (not self.alive and "-"), "a start or an end")
         until(lambda: not self.alive or self._healthy(), "an answer or an end")
         self.url = self.url if self.alive else ""
         return self
+
+    def _announced(self) -> str:
+        said = self._out.read_text(encoding="utf-8") if self._out.exists() else ""
+        found = re.findall(r"^pool-server \S+ on (http://\S+)", said[self._said :], re.M)
+        return found[-1] if found else ""
 
     def _healthy(self) -> bool:
         try:
@@ -172,7 +177,8 @@ def check(point: Point, folder: Path) -> str:
                     asked = [pool.submit(ask, server, keys[n % 2], n) for n in range(ASKED)]
                 acknowledged = {ident for status, ident in (one.result() for one in asked) if status == 200}
                 if point.action != "kill":
-                    _expect(ask(server, shared.keys["bob"], 99)[0] == 200, "it serves again once the fault is over")
+                    status, _ = ask(server, shared.keys["bob"], 99)
+                    _expect(status == 200, f"it answers {status} after the fault: {(folder / 'out').read_text()}")
             passed = (folder / "passed").exists()
             if passed and point.action == "kill":
                 server.process.join(60)
