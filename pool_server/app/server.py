@@ -177,6 +177,7 @@ class Server:
             reload=self.reload,
             sources=self._sources,
             models=self.gateway.local.every_model,
+            reread=self._reread,
         )
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:

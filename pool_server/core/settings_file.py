@@ -94,6 +94,30 @@ def rows(loaded: LoadedSettings) -> list[tuple[str, Any, str]]:
     return out
 
 
+def typed(key: str, text: str) -> Any:
+    """A setting's value from what a person wrote into a field. Raises ConfigError, also for a key there is not."""
+    source = _Source("page", "this page", strict=False)
+    if key not in _TYPES:
+        raise _unknown(key, text, source)
+    return _checked(key, text, source)
+
+
+def allowed(key: str) -> str:
+    """What a setting takes, in words."""
+    rule = _RULES.get(key) or _RULES.get(key.partition(".")[0])
+    return rule[1] if rule else _allowed(msgspec.inspect.type_info(_TYPES[key]))
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """The words a setting is one of; () where it is anything else."""
+    kind = msgspec.inspect.type_info(_TYPES[key])
+    if isinstance(kind, msgspec.inspect.BoolType):
+        return ("true", "false")
+    if isinstance(kind, EnumType):
+        return tuple(str(member.value) for member in kind.cls)
+    return tuple(str(value) for value in kind.values) if isinstance(kind, LiteralType) else ()
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomli.loads(path.read_text(encoding="utf-8-sig"))

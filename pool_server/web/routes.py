@@ -8,7 +8,7 @@ from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
 from pool_server.web import status
-from pool_server.web.admin import account_changes, accounts, admin_pages, models_page, people, system
+from pool_server.web.admin import account_changes, accounts, admin_pages, models_page, people, settings_page, system
 from pool_server.web.base import live
 from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
@@ -82,13 +82,14 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/admin/codes", people.CodesHandler),
     (rf"/admin/codes/{ID}", people.CodeHandler),
     (r"/admin/audit", people.AuditHandler),
+    (r"/admin/settings", settings_page.OneSetting),
     (r"/accounts", admin_pages.AccountsPage),
     (rf"/sign-ins/{ID}", sign_in_page.SignInPage),
     (r"/admin/models", models_page.ModelsPage),
     (r"/people", admin_pages.PeoplePage),
     (rf"/people/{ID}", admin_pages.PersonPage),
     (r"/audit", admin_pages.AuditPage),
-    (r"/settings", admin_pages.SettingsPage),
+    (r"/settings", settings_page.SettingsPage),
     (r"/favicon\.ico", static_files.Icon),
     (r"/static/([0-9a-f]+)/([a-z0-9_./-]+)", static_files.StaticFile),
     (r".*", static_files.NotFound),

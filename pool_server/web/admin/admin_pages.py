@@ -1,16 +1,12 @@
-"""The operator's pages: accounts, people, audit, settings. Each is a table over what the JSON API answers too."""
+"""The operator's pages: accounts, people, audit. Each is a table over what the JSON API answers too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import tzinfo
 from typing import Any
 from urllib.parse import urlencode
 
 from pool_server.core.enums import AccountState, Provider
-from pool_server.core.settings import Section, Settings
-from pool_server.core.settings_file import LoadedSettings
-from pool_server.core.settings_file import rows as setting_rows
 from pool_server.texts import format, labels
 from pool_server.users import RefusedError
 from pool_server.web.admin import accounts, people, score
@@ -179,29 +175,3 @@ class AuditPage(PageHandler, access=Access.ADMIN):
             return str(self.ctx.users.people.get(target)["name"])
         except RefusedError:
             return ""
-
-
-class SettingsPage(PageHandler, access=Access.ADMIN):
-    """What is in force and where it comes from; secrets only as set or not."""
-
-    def get(self) -> None:
-        settings = self.ctx.settings
-        origins = {key: self.ctx.sources.get(key, origin) for key, origin in _origins(settings)}
-        groups: dict[str, list[tuple[str, Any, str]]] = {}
-        for key, value, origin in setting_rows(LoadedSettings(settings, origins, None)):
-            section, _, name = key.rpartition(".")
-            groups.setdefault(section, []).append((name, value, origin))
-        self.page("settings.html", title="Settings", groups=groups)
-
-
-def _origins(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Every setting by its dotted key, and where it comes from when nobody has said."""
-    usual = Settings()
-    for name in Settings.__struct_fields__:
-        value, default = getattr(settings, name), getattr(usual, name)
-        if isinstance(value, Section):
-            for inner in value.__struct_fields__:
-                same = getattr(value, inner) == getattr(default, inner)
-                yield f"{name}.{inner}", "default" if same else "set at the start"
-        else:
-            yield name, "default" if value == default else "set at the start"

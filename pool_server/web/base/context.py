@@ -14,6 +14,7 @@ from pool_server.web.base.proxies import Network, networks
 
 if TYPE_CHECKING:
     from pool_server.accounts import Accounts
+    from pool_server.core.settings_file import LoadedSettings
     from pool_server.dialects import ModelInfo
     from pool_server.ledger import Ledger
     from pool_server.users import Users
@@ -28,7 +29,7 @@ class WebContext:
     """Built once by the server and shared by every handler.
 
     `reload` rereads settings and credential files and answers the report of what changed. `models` are those the pool
-    serves, by whatever client. `draining`,
+    serves, by whatever client; `reread` reads the settings' file and the environment. `draining`,
     `data_lost` (why the data folder is not the one that was opened, "" while it is) and `settings` are set by the
     server while it runs. `sources` says where a setting came from ("file",
     "environment"), by its dotted name; what is not in it is a default. Times are unix seconds.
@@ -42,6 +43,7 @@ class WebContext:
     started_at: float
     reload: Callable[[], Awaitable[Any]]
     models: Callable[[], Awaitable[Sequence[ModelInfo]]] = _no_models
+    reread: Callable[[], LoadedSettings] | None = None
     draining: bool = False
     data_lost: str = ""
     sources: dict[str, str] = field(default_factory=dict)
