@@ -11,6 +11,7 @@ import pytest
 
 from pool_server.core.enums import Dialect, Operation, Strategy, Transport
 from pool_server.core.models import Attempt, Usage
+from pool_server.web.base.shared import own_requests
 from pool_server.web.request_log import story as story
 from tests.web import usage
 from tests.web.pool import exchange
@@ -77,6 +78,30 @@ def test_what_a_later_version_wrote_is_shown_as_it_is() -> None:
     record = exchange("u", dialect="telepathy", decision={**DECISION, "strategy": "vibes", "reason": "hunch"})
     assert "telepathy" in story.asked_for(record)
     assert "vibes" in " ".join(story.story(record).sentences)
+
+
+def test_what_became_of_the_request_is_told() -> None:
+    carried = {"translation": "chat>codex", "dropped": ["seed", "a<b>"], "approximated": {"top_k": "left out"}}
+    assert story.passed_on(exchange("u", decision={**DECISION, **carried})) == (
+        "translated from chat completions to the ChatGPT backend; left out: seed, a<b>; top_k: left out"
+    )
+    plain = {"translation": "messages>gemini", "dropped": [], "approximated": {}}
+    told = story.passed_on(exchange("u", decision={**DECISION, **plain}))
+    assert told == "translated from Anthropic Messages to Gemini"
+    assert story.passed_on(exchange("u", decision=DECISION)) == "as it came"
+    assert story.passed_on(exchange("u", account="")) == ""
+    assert story.passed_on(exchange("u", decision={"translation": "new>newer"})) == "translated from new to newer"
+
+
+@pytest.mark.pool(usage.discreet("pool"))
+def test_a_friend_sees_what_became_of_their_own(site: Site) -> None:
+    ada = usage.friend(site)
+    carried = {"translation": "chat>messages", "dropped": ["<i>wind</i>"], "approximated": {}}
+    usage.keep(site, [exchange(ada.user, 5, decision={**DECISION, **carried})])
+    page = ada.page(f"/requests/req-{ada.user}-5")
+    assert "left out: &lt;i&gt;wind&lt;/i&gt;" in page and "claude:home" not in page
+    row = own_requests.row(exchange(ada.user, 6, decision={**DECISION, **carried}))
+    assert (row["translation"], row["dropped"]) == ("chat>messages", ["<i>wind</i>"])
 
 
 def test_accounts_are_only_counted_for_friends() -> None:

@@ -190,7 +190,7 @@ def translate_request(
         stream=request.stream,
         model=request.model,
         headers=headers_of(upstream),
-        dropped=notes.dropped,
+        dropped=notes.names(),
         approximated=notes.approximated,
         seals=[part.seal for part in reasonings],
         response=ResponseTranslator(upstream, terms, request, stream=client_stream, now=context.now),

@@ -12,6 +12,8 @@ import msgspec
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation.neutral import NeutralRequest, UpstreamKind
 
+_MOST_NAMES, _LONGEST_NAME = 48, 64  # of fields that are left out
+
 
 class Verdict(StrEnum):
     EXACT = "exact"
@@ -221,17 +223,39 @@ class TranslationError(Exception):
 
 
 class Notes(msgspec.Struct):
-    """What became of a request on its way: fields left out, and features told otherwise than they were asked."""
+    """What became of a request on its way: fields left out, and features told otherwise than they were asked.
+
+    The client chose the names of its fields: the first few are kept, each so that a header may hold it.
+    """
 
     dropped: list[str] = []
     approximated: dict[str, str] = {}
+    _further: int = 0
 
     def drop(self, field: str) -> None:
-        if field not in self.dropped:
-            self.dropped.append(field)
+        name = _plain(field)
+        if name in self.dropped:
+            return
+        if len(self.dropped) < _MOST_NAMES:
+            self.dropped.append(name)
+        else:
+            self._further += 1
+
+    def names(self) -> list[str]:
+        """What was left out, and how many more there were."""
+        return [*self.dropped, f"{self._further} more"] if self._further else self.dropped
 
     def about(self, feature: Feature, how: str) -> None:
         self.approximated[feature.value] = how
+
+
+def _plain(name: str) -> str:
+    """A field's name as printable ASCII without commas, cut where it is long."""
+    plain = name[: _LONGEST_NAME + 1]
+    if not (plain.isascii() and plain.isprintable()):
+        plain = plain.encode("unicode_escape").decode("ascii")
+    plain = plain.replace(",", "\\x2c")
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}..."
 
 
 def judge(request: NeutralRequest, upstream: UpstreamKind) -> Notes:

@@ -174,6 +174,7 @@ class RequestPage(PageHandler, access=Access.FRIEND):
             attempts=story.attempts(record, named=who.admin),
             story=story.story(record, format.zone(self.viewer_zone())) if who.admin else None,
             asked_for=story.asked_for(record),
+            passed_on=story.passed_on(record),
             account_name=account,
             provider_name=provider,
             admin=who.admin,

@@ -27,6 +27,7 @@ DIALECTS = {
     Dialect.GEMINI: "Gemini",
     Dialect.CODE_ASSIST: "Gemini Code Assist",
 }
+BACKEND = "codex"  # an account's side of a translation that is no dialect of a client
 OPERATIONS = {
     Operation.RESPONSES: "an answer",
     Operation.RESPONSES_COMPACT: "a shortened conversation",
@@ -117,6 +118,22 @@ def asked_for(record: UsageRecord) -> str:
     operation = worded(Operation, OPERATIONS, record.operation)
     transport = worded(Transport, TRANSPORTS, record.transport)
     return f"{operation} {transport}, in {worded(Dialect, DIALECTS, record.dialect)}"
+
+
+def passed_on(record: UsageRecord) -> str:
+    """How the request went up: as it came, or translated, with what became of its fields; "" where nothing went up."""
+    decision = record.decision
+    name = decision.get("translation")
+    if not name:
+        return "as it came" if record.account else ""
+    client, _, upstream = str(name).partition(">")
+    target = "the ChatGPT backend" if upstream == BACKEND else worded(Dialect, DIALECTS, upstream)
+    said = [f"translated from {worded(Dialect, DIALECTS, client)} to {target}"]
+    if dropped := decision.get("dropped"):
+        said.append("left out: " + ", ".join(map(str, dropped)))
+    approximated = decision.get("approximated") or {}
+    said += [f"{feature}: {how}" for feature, how in approximated.items()]
+    return "; ".join(said)
 
 
 def attempts(record: UsageRecord, *, named: bool) -> tuple[AttemptLine, ...]:

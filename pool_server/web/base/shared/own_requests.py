@@ -22,6 +22,7 @@ FURTHER = (
     "image_out",
     "other_kinds",
 )
+CARRIED = ("translation", "dropped", "approximated")  # of a decision: what became of the request, of no account
 TONES = {Outcome.OK: "good", Outcome.CLIENT_GONE: "quiet"}
 
 
@@ -51,6 +52,7 @@ def row(record: UsageRecord) -> dict[str, Any]:
         "total_ms": record.total_ms,
         "agent": record.agent,
         **{name: value for name in ("answered", "tier", "speed", "geo") if (value := getattr(record, name))},
+        **{name: value for name in CARRIED if (value := record.decision.get(name))},
     }
 
 
