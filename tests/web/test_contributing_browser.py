@@ -42,7 +42,7 @@ def follow(driver: webdriver.Chrome, url: str) -> None:
 def test_invited_brought_and_withdrawn(chrome: webdriver.Chrome, pool: Running) -> None:
     enter(chrome, pool, "/people")
     find(chrome, "#add summary").click()
-    form = find(chrome, "form[data-call='POST /admin/invitations']")
+    form = find(chrome, "form[data-call='POST /admin/invitations']:has([value=account])")
     form.find_element("name", "label").send_keys("for Ada")
     form.find_element("css selector", "button").click()
     url = str(wait(chrome, lambda d: text(d, "#new-invitation code")))

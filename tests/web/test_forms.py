@@ -130,7 +130,7 @@ def test_the_operator_adds_limits_switches_off_and_deletes_somebody(boss: Browse
 
 
 def test_the_operator_makes_and_revokes_a_code(boss: Browser) -> None:
-    made = boss.send("/people", "/admin/codes", label="Cy")
+    made = boss.send("/people", "/admin/invitations", label="Cy")
     assert "Shown once" in made.text
     revoke = next(place for _, place, _ in boss.forms("/people") if place.startswith("/admin/codes/"))
     assert boss.send("/people", revoke, "DELETE").status == 303
@@ -144,7 +144,7 @@ def test_an_account_is_switched_off_and_on(boss: Browser) -> None:
 
 @pytest.mark.parametrize("method", ["", "GET", "POST", "TRACE", "CONNECT", "_by_form", "PUT", "delete"])
 def test_a_form_s_method_is_one_the_route_has(boss: Browser, method: str) -> None:
-    made = boss.send("/people", "/admin/codes", label="Cy")
+    made = boss.send("/people", "/admin/invitations", label="Cy")
     assert made.status == 200
     revoke = next(place for _, place, _ in boss.forms("/people") if place.startswith("/admin/codes/"))
     assert boss.send("/people", revoke, "DELETE", _method=method).status == 405

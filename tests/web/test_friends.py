@@ -263,9 +263,11 @@ def test_pages_of_the_operator_show_no_secret(friends: Site) -> None:
 def test_the_settings_page_names_every_setting_and_where_it_is_from(friends: Site) -> None:
     page = friends.get("/settings", Authorization=f"Bearer {ADMIN}").text
     for key in ("listen_addr", "admin_password", "friends_see", "short_percent"):
-        assert f">{key}</th>" in page, key
-    rows = {name: (value, origin) for name, value, origin in re.findall(
-        r'plainweight">([^<]+)</th><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td>', page)}  # fmt: skip
-    assert rows["friend_code"] == ("set", "file")
+        assert f">{key}</span>" in page, key
+    row = (
+        r'<span class="mono">(\w+)</span><br>.*?<span class="mono[^>]*>([^<]*)<.*?data-label="From"[^>]*><span>([^<]*)<'
+    )
+    rows = {name: (value, origin) for name, value, origin in re.findall(row, page, re.S)}
+    assert rows["friend_code"] == ("set", "Changed: file")
     assert rows["jwt_secret"] == ("not set", "default")
-    assert rows["friend_tagline"] == ("Swim at your own pace.", "set at the start")
+    assert rows["friend_tagline"] == ("Swim at your own pace.", "Changed: set at the start")

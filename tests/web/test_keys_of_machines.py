@@ -99,10 +99,13 @@ def test_what_is_made_is_in_its_list_at_once(live_friends: LiveSite, chrome: web
     find(chrome, "#add summary").click()
     for call, field, words, part in (
         ("POST /admin/pool-users", "name", "Grace", "#people"),
-        ("POST /admin/codes", "label", "for Linus", "#codes"),
+        ("POST /admin/invitations", "label", "for Linus", "#codes"),
     ):
         form = find(chrome, f'form[data-call="{call}"]')
         form.find_element("name", field).send_keys(words)
         form.find_element("css selector", "button").click()
         wait(chrome, partial(says, part=part, words=words))
+    shown = find(chrome, "#new-code")
+    assert shown.find_element("css selector", "svg.qr").is_displayed()
+    assert "The link works once, within 7 d" in shown.text
     assert browser.complaints(chrome) == []

@@ -85,7 +85,8 @@ class PageHandler(BaseHandler, abstract=True):
         found = value if isinstance(value, dict) else {}
         if "key" in found or "code" in found or "result" in found:
             secret = found.get("url") or found.get("key") or found.get("code") or ""
-            self.page("done.html", title="Done", secret=secret, result=found.get("result"), back=self.back)
+            told = {name: found.get(name, "") for name in ("message", "qr")}
+            self.page("done.html", title="Done", secret=secret, result=found.get("result"), back=self.back, **told)
         else:
             super().form_done(value)
 

@@ -9,7 +9,7 @@ import msgspec
 from pool_server.accounts import NewAccount, RefreshError
 from pool_server.core.enums import AccountState, Provider
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
-from pool_server.texts import labels
+from pool_server.texts import format, labels
 from pool_server.web.admin.account_changes import (
     REJECTED,
     AccountAdding,
@@ -20,7 +20,7 @@ from pool_server.web.admin.account_changes import (
 )
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.sign_ins import lines, public_address
+from pool_server.web.sign_ins import lines, public_address, qr
 from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
 
 MOST_S = 90 * 86400.0
@@ -78,7 +78,20 @@ class Invitations(PageHandler, access=Access.ADMIN):
             limits=asked.limits,
             contributes=contributes,
         )
-        self.answer({"id": made["id"], "code": made["code"], "url": f"{reached_at(self)}/?code={made['code']}"}, 201)
+        url = f"{reached_at(self)}/?code={made['code']}"
+        told = message(self.ctx.pool_name, url, made["code"], asked, contributes=bool(contributes))
+        code = qr.svg(url, "The link as a QR code")
+        self.answer({"id": made["id"], "code": made["code"], "url": url, "message": told, "qr": code}, 201)
+
+
+def message(pool: str, url: str, code: str, asked: NewInvitation, *, contributes: bool) -> str:
+    """The text to paste into a chat."""
+    what = (
+        "and share an account of yours; it stays yours" if contributes else "and use Codex, Claude Code and other CLIs"
+    )
+    times = "once" if asked.uses == 1 else "for as many as you like" if asked.uses is None else f"{asked.uses} times"
+    ends = f", within {format.duration(asked.expires_in)}" if asked.expires_in is not None else ""
+    return f"Join {pool} {what}: {url}\nThe link works {times}{ends}. If it asks for a code: {code}"
 
 
 def _invited_provider(said: str) -> str:

@@ -99,7 +99,7 @@ function testWords(result) {
 
 function after(element, value) {
   const { showsKey, tells, done } = element.dataset;
-  if (showsKey) showKey(document.getElementById(showsKey), value.url ?? value.key ?? value.code);
+  if (showsKey) showKey(document.getElementById(showsKey), value.url ?? value.key ?? value.code, value);
   if (tells === "test") say(element, testWords(value.result), value.result.ok ? "good" : "bad");
   const parts = element.dataset.refreshes?.split(" ") ?? [];
   if (element.dataset.undo) toast(done, () => undo(element.dataset.undo, parts));
@@ -120,8 +120,12 @@ async function undo(what, parts) {
 }
 
 // A key or code is shown where the page has a place for it, and put into the lines that wait for one.
-function showKey(place, key) {
+function showKey(place, key, { message, qr } = {}) {
   place.querySelector("code").textContent = key;
+  const text = place.querySelector("[data-message]");
+  if (text) text.textContent = message ?? "";
+  const drawn = qr && new DOMParser().parseFromString(qr, "image/svg+xml").documentElement;
+  place.querySelector("[data-qr]")?.replaceChildren(...(drawn ? [drawn] : []));
   place.hidden = false;
   for (const code of document.querySelectorAll("code[data-keyed]")) {
     code.textContent = code.textContent.replaceAll("YOUR-POOL-KEY", key);
