@@ -42,7 +42,7 @@ SLOW = frozenset({
     "gateway/test_sdks.py", "gateway/test_socket_wire.py", "ledger/test_disk_full.py", "ledger/test_kill.py",
     "ledger/test_under_way.py", "storage/test_backup.py", "storage/test_short_file.py", "test_cycles.py",
     "test_data_folder.py", "test_front.py", "test_orphans.py", "test_restarts.py", "test_sentinels.py",
-    "test_server.py", "test_strangers.py", "test_workers.py", "web/test_setup.py",
+    "test_server.py", "test_strangers.py", "test_upgrade.py", "test_workers.py", "web/test_setup.py",
 })  # fmt: skip
 HERE = Path(__file__).parent
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pool_server.app import upkeep as upkeep_module
+from pool_server.app.lifecycle.worker import HOPELESS
 from pool_server.app.server import open_durable
-from pool_server.app.supervisor import HOPELESS
 from pool_server.app.upkeep import Upkeep
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger

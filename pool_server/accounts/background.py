@@ -220,6 +220,12 @@ class Background:
         if self.unwritable and self.unwritable != before and self._leader:
             log.warning("%s/ %s", self.roster.vault.folder, self.unwritable)
 
+    async def step_down(self) -> None:
+        """Be the leader no more: nothing is done on timers; a refresh that is under way goes on."""
+        self._leader = False
+        for timers in (self.polls, self.setups, self.refreshes):
+            await timers.close()
+
     async def close(self) -> None:
         """End; refreshes under way are finished first, since a rotated token must reach the disk."""
         self._stop.set()

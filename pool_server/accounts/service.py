@@ -123,11 +123,14 @@ class Accounts:
         if self._leader:
             self.sign_ins.start()
 
+    async def step_down(self) -> None:
+        """Another process is the leader from now on; what this one has begun is finished."""
+        await asyncio.gather(self.sign_ins.close(), self._keeper.step_down())
+
     async def close(self) -> None:
         """Stop all that; refreshes under way finish first."""
         self._waiting.close()
-        await self.sign_ins.close()
-        await self.own_calls.close()
+        await asyncio.gather(self.sign_ins.close(), self.own_calls.close())
         await self._keeper.close()
 
     # -- choosing ---------------------------------------------------------------------------------------------

@@ -26,6 +26,11 @@ def listen(host: str, port: int, *, friends_mode: bool) -> list[socket.socket]:
         sockets = _bind_all(host, port)
     except OSError as error:
         raise StartError(f"cannot listen on {host or '*'}:{port}: {error.strerror or error}") from None
+    return check(sockets, host, friends_mode=friends_mode)
+
+
+def check(sockets: list[socket.socket], host: str, *, friends_mode: bool) -> list[socket.socket]:
+    """The sockets, wherever they come from, if they may be listened on: local mode has no door. Raises ConfigError."""
     if not friends_mode and not all(is_loopback(str(bound.getsockname()[0])) for bound in sockets):
         _close(sockets)
         raise ConfigError(f"listen_addr: {host} is not a loopback address here, and local mode has no door")

@@ -61,9 +61,10 @@ class ParentWatch:
                 tell()
         pause = threading.Event()
         pause.wait(PORTS_S)
+        nowhere = os.open(os.devnull, os.O_RDONLY)
         for port in self._ports:
             with contextlib.suppress(OSError):  # closed already
-                port.shutdown(socket.SHUT_RDWR)
+                os.dup2(nowhere, port.fileno(), inheritable=False)  # a shutdown would end it for an old server too
         pause.wait(LONGEST_S)
         log.critical("this worker's supervisor is gone and the worker did not end: it is ended now")
         os._exit(1)

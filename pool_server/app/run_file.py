@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from pool_server import __version__
 
 log = logging.getLogger(__name__)
 
 NOTE = ".server.json"
 
 
-@contextlib.contextmanager
-def announced(folder: Path, url: str) -> Iterator[None]:
-    """Leave the note for as long as the block lasts. Only the holder of the folder's lock may."""
-    note = folder / NOTE
-    draft = folder / f"{NOTE}.{os.getpid()}"
+class Note:
+    """One server's own note: pid, address, version, how its last upgrade went, how often the note was written. Only the
+    holder of the folder's lock may write it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._path = folder / NOTE
+        self._url = url
+        self._changes = 0
+
+    def write(self, *, upgrade: str = "") -> None:
+        """`upgrade`: "starting", "failed: why", or "" for none yet."""
+        draft = self._path.with_name(f"{NOTE}.{os.getpid()}")
+        self._changes += 1
+        told = {
+            "pid": os.getpid(),
+            "url": self._url,
+            "version": __version__,
+            "upgrade": upgrade,
+            "changes": self._changes,
+        }
+        try:
+            draft.write_text(json.dumps(told) + "\n", encoding="utf-8")
+            draft.replace(self._path)
+        except OSError as exc:
+            log.warning(
+                "the shell's commands will not find this server: %s cannot be written: %s", self._path, exc.strerror
+            )
+            draft.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Take it away, unless it is another server's by now."""
+        if read(self._path.parent).get("pid") == os.getpid():
+            self._path.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The note in a data folder; {} where there is none that can be read."""
     try:
-        draft.write_text(json.dumps({"pid": os.getpid(), "url": url}) + "\n", encoding="utf-8")
-        draft.replace(note)
-    except OSError as exc:
-        log.warning("the shell's commands will not find this server: %s cannot be written: %s", note, exc.strerror)
-        draft.unlink(missing_ok=True)
-        note.unlink(missing_ok=True)
-    try:
-        yield
-    finally:
-        note.unlink(missing_ok=True)
+        found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def find(folder: Path) -> str | None:
@@ -37,12 +65,12 @@ def find(folder: Path) -> str | None:
 
     A note whose process is gone (killed) is not believed. Every-interface addresses are turned into loopback.
     """
+    note = read(folder)
     try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         os.kill(int(note["pid"]), 0)
+        url = str(note["url"])
     except PermissionError:
-        pass  # it lives, under another user
-    except (OSError, ValueError, KeyError, TypeError):
+        url = str(note.get("url", ""))  # it lives, under another user
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    url: str = note["url"]
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -27,11 +27,13 @@ from pool_server.core.settings_file import LoadedSettings
 from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
-from pool_server.storage import LEDGER, STATE, FolderIdentity, Store
+from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, needs_migration
 from pool_server.users import Users
 from pool_server.web import WebContext
 
 log = logging.getLogger(__name__)
+
+IDLE_S = 60.0  # connections without a request may wait so long for their last one when another server takes over
 
 # Read once at the start: a reload keeps the old value and says so.
 FIXED = ("listen_addr", "workers", "pool_dir", "data_dir", "ledger", "prices", "subscriptions", "backup")
@@ -102,6 +104,12 @@ def open_durable(folder: Path) -> Store:
         version=ledger.FORMAT,
         migrations=ledger.MIGRATIONS,
     )
+
+
+def can_stand_beside(data_dir: Path) -> None:
+    """Raise StoreVersionError when this version would bring the store forward under a server that still runs."""
+    if needs_migration(data_dir / LEDGER, ledger.FORMAT) or needs_migration(data_dir / STATE, FORMAT):
+        raise StoreVersionError("this version changes the store's format: stop the running server, then start this one")
 
 
 class Server:
@@ -237,6 +245,20 @@ class Server:
     def hurry(self, seconds: float) -> None:
         """A drain, now or later, may take no longer than so many seconds from now."""
         self.gateway.hurry(seconds)
+
+    async def hand_over(self) -> None:
+        """Another server has these sockets: leave the lead to it, serve who is connected here to the end, each with one
+        answer more, but no longer than `upgrade_drain_s` or `hurry` says."""
+        self.http.stop()
+        if self.leader:
+            await self.accounts.step_down()
+            await self.watch.close()
+            await self._backups.close()
+        self.gateway.hurry(self.settings.upgrade_drain_s)
+        idle_until = asyncio.get_running_loop().time() + IDLE_S
+        await self.gateway.serve_out(
+            lambda: not self.http.connections or asyncio.get_running_loop().time() >= idle_until
+        )
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import logging
 import os
 import select
@@ -12,183 +10,89 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pool_server import __version__
-from pool_server.app import budgets, run_file
-from pool_server.app.listening import StartError, listen
+from pool_server.app import budgets, listening
+from pool_server.app.lifecycle import service_manager
+from pool_server.app.lifecycle.incumbent import Incumbent
+from pool_server.app.lifecycle.successor import Handover, handed_over
+from pool_server.app.lifecycle.worker import HOPELESS, Life, Reread, url_of, work
+from pool_server.app.listening import StartError
 from pool_server.app.parent_watch import ParentWatch
-from pool_server.app.server import Server
+from pool_server.app.server import can_stand_beside
 from pool_server.app.shared_metrics import worker_ended
 from pool_server.app.upkeep import SURE_S
 from pool_server.app.worker_state import Heartbeats, LeaderLock
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
-from pool_server.core.tasks import PeriodicTasks
-from pool_server.storage import FolderIdentity, FolderLock, StoreError, join_folder, lock_folder, wait_for_workers
+from pool_server.storage import (
+    FolderIdentity,
+    FolderLock,
+    StoreError,
+    adopt_lock,
+    join_folder,
+    lock_folder,
+    wait_for_workers,
+)
 
 log = logging.getLogger(__name__)
 
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is restarted ever later
 LONGEST_WAIT_S = 30.0
-_COLLECTED = (10_000, 20, 20)  # containers made between two collections: a request makes some hundred, and frees them
-_SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
-LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was killed
-ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
-BEAT_S = 2.0  # so often a worker says that its loop runs
-LOOK_S = 5.0  # so often the supervisor looks at it
+LOOK_S = 5.0  # so often the supervisor looks at the heartbeats of its workers
 HUNG_S = 30.0  # a loop that has not run for so long serves nobody: its worker is replaced
-HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
-
-Reread = Callable[[], LoadedSettings]
+LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was killed
 
 
 def run(loaded: LoadedSettings, reread: Reread) -> int:
-    """Serves until told to stop; the exit code. Raises ConfigError, StartError or StoreError with one line."""
+    """Serves until told to stop, or until another server has taken over; the exit code. Raises ConfigError, StartError
+    or StoreError with one line."""
     settings = loaded.settings
-    address = bind_address(settings)
     budgets.raise_descriptor_limit()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is a server that can hand over
+    given = handed_over(os.environ)
     folder = Path(settings.data_dir)
-    with lock_folder(folder) as lock:
-        if not wait_for_workers(folder, LEFT_BEHIND_S):
-            log.warning("a worker of a server that was killed still brings something to its end")
-        sockets = listen(address.host, address.port, friends_mode=settings.friends_mode)
-        with contextlib.ExitStack() as listening, run_file.announced(folder, _url(sockets)):
-            for bound in sockets:
-                listening.callback(bound.close)
-            workers = settings.workers or os.cpu_count() or 1
-            if workers == 1:
-                return work(loaded, reread, sockets)
+    with _held(folder, given) as lock, contextlib.ExitStack() as stack:
+        sockets = _sockets(settings, given)
+        incumbent = Incumbent(folder, lock, sockets, address=settings.listen_addr, url=url_of(sockets), given=given)
+        stack.callback(incumbent.close)
+        leaving = contextlib.ExitStack()
+        stack.push(leaving)
+        for bound in sockets:
+            leaving.callback(bound.close)
+        workers = settings.workers or os.cpu_count() or 1
+        if workers == 1:
+            return work(loaded, reread, sockets, incumbent=incumbent)
 
-            def child(number: int, life: Life) -> int:
-                return _child(loaded, reread, sockets, number, life, lock)
+        def child(number: int, life: Life) -> int:
+            return _child(loaded, reread, sockets, number, life, lock)
 
-            identity = FolderIdentity(folder)
-            return Supervisor(workers, child, leaving=listening.close, lost=identity.changed).run()
-
-
-def banner(
-    settings: Settings, sockets: list[socket.socket], accounts: tuple[int, int], rejected: Sequence[Mapping[str, str]]
-) -> str:
-    """The one line a start prints: address, mode, accounts (total, ready); without any, the first reason why."""
-    mode = "friends mode" if settings.friends_mode else "local mode, this machine only"
-    total, ready = accounts
-    pool = f"{ready} of {total} accounts ready" if total else f"no accounts in {settings.pool_dir}/ yet"
-    if rejected and not total:
-        pool = f"no accounts: {rejected[0]['file']} {rejected[0]['reason']}"
-    return f"pool-server {__version__} on {_url(sockets)} ({mode}; {pool})"
+        identity = FolderIdentity(folder)
+        return Supervisor(workers, child, leaving=leaving.close, incumbent=incumbent, lost=identity.changed).run()
 
 
-def _url(sockets: list[socket.socket]) -> str:
-    host, port = sockets[0].getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _held(folder: Path, given: Handover | None) -> FolderLock:
+    """The hold of the data folder, with nobody else in it but a server that hands it over."""
+    if given is not None:
+        lock = adopt_lock(folder, given.lock)
+        can_stand_beside(folder)
+        return lock
+    lock = lock_folder(folder)
+    if not wait_for_workers(folder, LEFT_BEHIND_S):
+        log.warning("a worker of a server that was killed still brings something to its end")
+    return lock
 
 
-def work(
-    loaded: LoadedSettings,
-    reread: Reread,
-    sockets: list[socket.socket],
-    *,
-    number: int = 0,
-    life: Life | None = None,
-    watch: ParentWatch | None = None,
-) -> int:
-    """One worker from start to end, in this process; `life` and `watch` are None where it has no supervisor."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(loaded, reread, sockets, number, life, watch))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not made for every system
-        return None
-    return uvloop.new_event_loop
-
-
-async def _serve(
-    loaded: LoadedSettings,
-    reread: Reread,
-    sockets: list[socket.socket],
-    number: int,
-    life: Life | None,
-    watch: ParentWatch | None,
-) -> int:
-    leave = _Leaving(alone=life is None)
-    server = Server(
-        loaded.settings,
-        sources=loaded.origins,
-        reread=reread,
-        tell_others=None if life is None else life.tell_supervisor,
-        worker=number,
-        leader=number == 0,
-        leave=leave.ask,
-        others=None if life is None else life.others,
-        succeeds=None if life is None else life.succeeds,
-    )
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, leave.signal)
-    loop.add_signal_handler(signal.SIGINT, leave.signal if life is None else _nothing)
-    loop.add_signal_handler(signal.SIGHUP, lambda: leave.keep(loop.create_task(server.reload_quietly())))
-    await server.start(sockets)
-    beating = PeriodicTasks()
-    if life is not None:
-        beating.every(BEAT_S, lambda: life.heartbeats.beat(number, time.monotonic()), "the heartbeat", at_once=True)
-    beating.start()
-    if watch is not None:
-        watch.follow(lambda: leave.orphaned(server))
-    gc.collect()
-    gc.freeze()  # what was built at the start stays: full collections need not walk it
-    gc.set_threshold(*_COLLECTED)
-    sys.setswitchinterval(_SWITCH_S)
-    if number == 0 and (life is None or life.first):
-        print(banner(loaded.settings, sockets, server.accounts.ready(), server.accounts.rejected()), flush=True)
-    await leave.asked.wait()
-    await server.drain()
-    await beating.close()
-    return HOPELESS if server.lost else 0
-
-
-class _Leaving:
-    """First signal to stop: leave well. Second: at once, unless there is a supervisor, who kills when it means that.
-
-    A worker may be told several times over: by the supervisor, by a service manager that tells every process of the
-    service, by what it finds itself.
-    """
-
-    def __init__(self, *, alone: bool) -> None:
-        self.asked = asyncio.Event()
-        self._alone = alone
-        self._signals = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def signal(self) -> None:
-        """SIGTERM has come, or SIGINT."""
-        self._signals += 1
-        if self._alone and self._signals > 1:
-            os._exit(1)
-        self.ask()
-
-    def ask(self) -> None:
-        """Leave, however often it is asked."""
-        if self._alone and not self.asked.is_set():
-            log.info("leaving: running answers may finish, a second signal ends at once")
-        self.asked.set()
-
-    def orphaned(self, server: Server) -> None:
-        """The supervisor is gone: leave soon, also where leaving has begun."""
-        server.hurry(ORPHAN_DRAIN_S)
-        self.ask()
-
-    def keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _nothing() -> None:
-    """A worker leaves when its supervisor says so; Ctrl-C reaches both."""
+def _sockets(settings: Settings, given: Handover | None) -> list[socket.socket]:
+    """The listening sockets: an old server's, a socket unit's, or new ones."""
+    host, port = bind_address(settings)
+    passed = given.listening(settings.listen_addr) if given is not None else service_manager.activated(os.environ)
+    if passed:
+        return listening.check(passed, host, friends_mode=settings.friends_mode)
+    return listening.listen(host, port, friends_mode=settings.friends_mode)
 
 
 def _child(
@@ -204,35 +108,6 @@ def _child(
     except (ConfigError, StartError, StoreError, ValueError) as error:
         print(f"pool-server: {error}", file=sys.stderr, flush=True)
         return HOPELESS
-
-
-@dataclass
-class Life:
-    """What a worker is born with. `parent` is a pipe that ends when the supervisor does; `others` one that ends when
-    the supervisor starts nothing any more and all other workers have ended: each that is no leader holds its other
-    end, `own_end`. `lock` is the leader's as long as it lives."""
-
-    first: bool
-    parent: int
-    others: int
-    lock: LeaderLock
-    heartbeats: Heartbeats
-    own_end: int | None = None
-    supervisor: int = field(default_factory=os.getppid)
-
-    def succeeds(self) -> bool:
-        """At its end: whether the leader died, and this worker does before all others what the leader would have."""
-        if not self.lock.take():
-            return False
-        if self.own_end is not None:  # it waits for the others, not for itself
-            os.close(self.own_end)
-            self.own_end = None
-        return True
-
-    def tell_supervisor(self) -> None:
-        """SIGHUP, for all workers to reread their settings. A supervisor that is gone is told nothing."""
-        if os.getppid() == self.supervisor:
-            os.kill(self.supervisor, signal.SIGHUP)
 
 
 @dataclass
@@ -258,6 +133,7 @@ class Supervisor:
         child: Callable[[int, Life], int],
         *,
         leaving: Callable[[], None],
+        incumbent: Incumbent,
         lost: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -268,6 +144,11 @@ class Supervisor:
         self._heartbeats = Heartbeats(workers)
         self._looked_at = clock()
         self._lost_since: float | None = None  # monotonic seconds of the look that found the data folder lost
+        self._incumbent = incumbent
+        self._started: tuple[int, int] = (-1, -1)
+        self._serving = 0  # workers that have begun to serve, each restart counted
+        self._beat_s = service_manager.watchdog_s()
+        self._beat_due = 0.0
         self._clock = clock
         self._pipe: tuple[int, int] = (-1, -1)
         self._others: tuple[int, int] = (-1, -1)  # whoever writes is no leader, and lives
@@ -276,12 +157,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Until every worker has ended; the exit code."""
-        self._pipe, self._others, self._lock = os.pipe(), os.pipe(), LeaderLock()
+        self._pipe, self._others, self._started = os.pipe(), os.pipe(), os.pipe()
+        self._lock = LeaderLock()
         with _signals() as wake:
             try:
                 self._loop(wake)
             finally:
-                for end in (*self._pipe, self._others[0]):
+                for end in (*self._pipe, *self._started, self._others[0]):
                     os.close(end)
                 self._lock.close()
                 self._start_nothing()
@@ -290,18 +172,48 @@ class Supervisor:
     def _loop(self, wake: socket.socket) -> None:
         while True:
             self._reap()
-            if self._stops:
+            if self._ending:
                 if not any(worker.pid for worker in self._workers):
                     return
             else:
                 self._end_hung()
                 self._start_due()
-            for number in _received(wake, self._wait_s()):
+            self._beat()
+            for number in self._wait(wake):
                 self._on_signal(number)
 
+    @property
+    def _ending(self) -> bool:
+        """No worker is started any more."""
+        return bool(self._stops) or self._incumbent.replaced
+
+    def _wait(self, wake: socket.socket) -> list[int]:
+        """Wait for something to do; the signals that have come."""
+        successor = self._incumbent.successor
+        sources: list[Any] = [wake, self._started[0], *([] if successor is None else [successor.fileno()])]
+        readable = select.select(sources, [], [], self._wait_s())[0]
+        if self._started[0] in readable:
+            before, self._serving = self._serving, self._serving + len(os.read(self._started[0], 256))
+            if before < len(self._workers) <= self._serving:
+                self._incumbent.ready()
+        if successor is not None and self._incumbent.judge_successor():
+            self._start_nothing()
+            self._leaving()
+            self._tell(signal.SIGUSR2)
+        return _received(wake)
+
     def _wait_s(self) -> float | None:
-        waiting = [worker.due - self._clock() for worker in self._workers if not worker.pid]
-        return None if self._stops else max(0.0, min([LOOK_S, *waiting]))
+        """How long nothing is due: a worker to start, a word to the service manager, the end of an upgrade's time."""
+        now = self._clock()
+        due = [now + LOOK_S, *(worker.due for worker in self._workers if not worker.pid)] if not self._ending else []
+        due += [self._beat_due] if self._beat_s is not None else []
+        due += [self._incumbent.successor.deadline] if self._incumbent.successor is not None else []
+        return max(0.0, min(due) - now) if due else None
+
+    def _beat(self) -> None:
+        if self._beat_s is not None and self._clock() >= self._beat_due:
+            self._beat_due = self._clock() + self._beat_s
+            service_manager.notify("WATCHDOG=1")
 
     def _end_hung(self) -> None:
         """End workers whose loop does not run any more (blocked, stopped): they are started again like others that
@@ -351,8 +263,10 @@ class Supervisor:
             if leader:
                 os.close(self._others[1])
                 self._lock.take()
+            os.close(self._started[0])
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
             code = self._child(worker.number, self._life(first, leader))
         except BaseException:
@@ -364,7 +278,7 @@ class Supervisor:
 
     def _life(self, first: bool, leader: bool) -> Life:
         own_end = None if leader else self._others[1]
-        return Life(first, self._pipe[0], self._others[0], self._lock, self._heartbeats, own_end)
+        return Life(first, self._pipe[0], self._others[0], self._lock, self._heartbeats, self._started[1], own_end)
 
     def _reap(self) -> None:
         for worker in self._workers:
@@ -376,8 +290,8 @@ class Supervisor:
 
     def _ended(self, worker: _Worker, code: int) -> None:
         worker.pid = 0
-        if self._stops:
-            told = code == -signal.SIGTERM  # before it had begun to listen to signals
+        if self._ending:
+            told = code in (-signal.SIGTERM, -signal.SIGUSR2)  # before it had begun to listen to signals
             self._code = self._code or int(code != 0 and not told)
             return
         if code == HOPELESS:
@@ -395,9 +309,12 @@ class Supervisor:
             self._stop()
         elif number == signal.SIGHUP:
             self._tell(signal.SIGHUP)
+        elif number == signal.SIGUSR2:
+            self._incumbent.begin_upgrade()
 
     def _stop(self) -> None:
         self._stops += 1
+        self._incumbent.stopping()
         self._start_nothing()
         self._leaving()
         self._tell(signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
@@ -422,7 +339,7 @@ def _signals() -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
     before = [signal.signal(number, lambda *_: None) for number in numbers]
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
@@ -435,8 +352,7 @@ def _signals() -> Iterator[socket.socket]:
         theirs.close()
 
 
-def _received(wake: socket.socket, timeout_s: float | None) -> list[int]:
-    select.select([wake], [], [], timeout_s)
+def _received(wake: socket.socket) -> list[int]:
     try:
         return list(wake.recv(4096))
     except BlockingIOError:

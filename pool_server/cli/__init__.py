@@ -20,6 +20,7 @@ COMMANDS = {
     "import": "Take accounts, people and their keys from another program or pool.",
     "sync": "Give an account to Codex, opencode or pi, in that program's own file.",
     "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",
+    "upgrade": "Let the version that is installed now take over from the running one.",
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
     "simulate": "A week of demand through the real choice.",
@@ -28,11 +29,13 @@ COMMANDS = {
     "statusline": "The pool in one line, for the status bar of a CLI or a terminal.",
     "completion": "Print the completion script of bash, zsh or fish.",
 }
+# Commands that have no module of their name → the module.
 ELSEWHERE = {
     "top": "status",
     "statusline": "status",
     "login": "run.login",
-}  # commands that have no module of their name
+    "upgrade": "service.upgrade",
+}
 MODULES = {"import": "importing"}  # a command whose name no module can have
 
 

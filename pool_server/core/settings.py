@@ -215,6 +215,7 @@ class Settings(Section, frozen=True):
     upstream_first_byte_s: Timeout = 300.0
     upstream_idle_s: Timeout = 300.0
     drain_s: Wait = 30.0
+    upgrade_drain_s: Wait = 3600.0
     local_token: str = ""  # local mode asks for it when set; else whoever is on this machine may do all
     friend_code: str = ""
     friend_name: str = ""

@@ -222,6 +222,18 @@ class DataPlane:
         """A drain, now or later, waits for live exchanges no longer than so many seconds from now."""
         self._drained_by = min(self._drained_by, asyncio.get_running_loop().time() + seconds)
 
+    async def serve_out(self, over: Callable[[], bool], *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
+        """Another process takes what is new: serve who is here until `over` says so and nothing is under way. Each
+        WebSocket ends between two turns; its client opens another one, over there."""
+        error = ClientError(ErrorKind.DRAINING, "The pool is restarting; try again in a moment.", 503)
+        loop = asyncio.get_running_loop()
+        while loop.time() < self._drained_by:
+            for socket in [socket for socket in self.sockets if not socket.busy]:
+                socket.stop(Outcome.CUT, error)
+            if not self._working and over():
+                return
+            await poll(0.05)
+
     async def drain(self, seconds: float, *, poll: Callable[[float], Any] = asyncio.sleep) -> None:
         """Takes no new exchange, waits up to `seconds` for the live ones, then ends the rest honestly."""
         self.draining = True

@@ -20,10 +20,10 @@ from pool_server.storage.errors import (
     StoreVersionError,
 )
 from pool_server.storage.folder_identity import FolderIdentity
-from pool_server.storage.folder_lock import FolderLock, join_folder, lock_folder, wait_for_workers
+from pool_server.storage.folder_lock import FolderLock, adopt_lock, join_folder, lock_folder, wait_for_workers
 from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
-from pool_server.storage.lmdb.store import FORMAT, Store
+from pool_server.storage.lmdb.store import FORMAT, Store, needs_migration
 from pool_server.storage.lmdb.transaction import Reader, Txn
 from pool_server.storage.lmdb.write_ahead_log import Leftover
 
@@ -46,10 +46,12 @@ __all__ = [
     "StoreLockedError",
     "StoreVersionError",
     "Txn",
+    "adopt_lock",
     "backup",
     "backup_folder",
     "join_folder",
     "lock_folder",
+    "needs_migration",
     "rescue",
     "restore",
     "sweep_scratch",

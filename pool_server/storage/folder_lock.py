@@ -27,6 +27,18 @@ class FolderLock:
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
+    def fileno(self) -> int:
+        """The descriptor that holds it, for another process to inherit. Raises ValueError when it was let go."""
+        if self._descriptor is None:
+            raise ValueError("the folder is held no more")
+        return self._descriptor
+
+    def mark(self) -> None:
+        """Name this process as the holder."""
+        with contextlib.suppress(OSError):  # a full disk: only the message to a second server misses the number
+            os.ftruncate(self.fileno(), 0)
+            os.pwrite(self.fileno(), f"{os.getpid()}\n".encode(), 0)
+
     def close(self) -> None:
         """Let the folder go; a second call does nothing."""
         if self._descriptor is not None:
@@ -63,9 +75,21 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> F
             f"{folder / name} cannot be locked ({exc.strerror}): put the data folder on a file system with locks, a "
             "local disk or NFS with its lock service running"
         ) from exc
-    with contextlib.suppress(OSError):  # a full disk: only the message above misses the number
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    lock = FolderLock(descriptor)
+    lock.mark()
+    return lock
+
+
+def adopt_lock(folder: Path, descriptor: int) -> FolderLock:
+    """The hold of `folder` that a running server hands over: both have it until one lets it go. Raises StoreError when
+    the descriptor is another file's."""
+    try:
+        mine, there = os.fstat(descriptor), os.stat(folder / LOCK_FILE)
+        os.set_inheritable(descriptor, False)
+    except OSError as exc:
+        raise StoreError(f"the data folder {folder} cannot be taken over: {exc.strerror}") from exc
+    if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
+        raise StoreError(f"the running server uses another data folder than {folder}: stop it and start anew")
     return FolderLock(descriptor)
 
 

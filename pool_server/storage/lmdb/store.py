@@ -166,6 +166,17 @@ def _no_change(_: Txn) -> None:
     return None
 
 
+def needs_migration(folder: Path, version: int) -> bool:
+    """Whether the store in `folder` has a format before `version`, which opening it would bring forward. Raises
+    StoreError."""
+    engine = Engine(folder, (), durable=True, map_size=MAP_SIZE, max_size=MAX_SIZE)
+    try:
+        raw = engine.get(META, _VERSION)
+        return raw is not None and _number(raw, folder) < version
+    finally:
+        engine.close()
+
+
 def _migrate(engine: Engine, version: int, migrations: Migrations) -> None:
     raw = engine.get(META, _VERSION)
     if raw is None:

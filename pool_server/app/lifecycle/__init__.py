@@ -1,0 +1,1 @@
+"""How a server's processes follow each other: sockets handed on, and what the service manager is told."""
