@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
+from pool_server.app.lifecycle.incumbent import Incumbent
 from pool_server.app.supervisor import HUNG_S, LOOK_S, Supervisor
 from pool_server.app.worker_state import Heartbeats, LeaderLock
+from pool_server.storage import lock_folder
 
 
 def test_only_a_loop_that_ran_can_be_silent() -> None:
@@ -33,9 +36,10 @@ def test_a_beat_of_another_process_is_seen() -> None:
 class Watched(Supervisor):
     """A supervisor of two processes that are none; `killed` are those that it ended."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.now = 1000.0
-        super().__init__(2, lambda number, life: 0, leaving=lambda: None, clock=lambda: self.now)
+        incumbent = Incumbent(folder, lock_folder(folder), [], address="", url="", given=None)
+        super().__init__(2, lambda number, life: 0, leaving=lambda: None, incumbent=incumbent, clock=lambda: self.now)
         self.killed: list[tuple[int, int]] = []
         monkeypatch.setattr("os.kill", lambda pid, number: self.killed.append((pid, number)))
         for worker in self._workers:
@@ -49,8 +53,8 @@ class Watched(Supervisor):
         self._end_hung()
 
 
-def test_a_worker_that_hangs_is_ended_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(monkeypatch)
+def test_a_worker_that_hangs_is_ended_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    watched = Watched(monkeypatch, tmp_path)
     for _ in range(int(HUNG_S / LOOK_S)):
         watched.look(LOOK_S, (0,))
     assert watched.killed == []
@@ -60,8 +64,10 @@ def test_a_worker_that_hangs_is_ended_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("gone_s", [2 * LOOK_S + 1, 3600.0])
-def test_who_was_stopped_along_with_its_workers_judges_nobody(monkeypatch: pytest.MonkeyPatch, gone_s: float) -> None:
-    watched = Watched(monkeypatch)
+def test_who_was_stopped_along_with_its_workers_judges_nobody(
+    monkeypatch: pytest.MonkeyPatch, gone_s: float, tmp_path: Path
+) -> None:
+    watched = Watched(monkeypatch, tmp_path)
     watched.look(gone_s, ())
     watched.look(LOOK_S, ())
     assert watched.killed == []
