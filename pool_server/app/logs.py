@@ -1,14 +1,17 @@
-"""Logging to stderr: a line a fact, and nothing secret in any of them."""
+"""Logging to stderr, as text or as JSON: a line a fact, and nothing secret in any of them."""
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from typing import Any
 
 from pool_server.core.models import UsageRecord
 from pool_server.providers import redact
 
 log = logging.getLogger("pool_server.exchanges")
+REQUEST_ID = "request_id"  # of a record's `extra`, and of a line in JSON
 
 
 # Characters that a terminal acts on or that begin another line: C0, DEL, C1, line and paragraph separators, marks that
@@ -36,14 +39,28 @@ class Redacting(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
 
+class JsonLines(Redacting):
+    """Every record as one JSON object: time, level, logger, message, what `extra` names, and the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        told = {"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname, "logger": record.name}
+        told["message"] = redact(record.getMessage())
+        if isinstance(ident := getattr(record, REQUEST_ID, None), str):
+            told[REQUEST_ID] = ident
+        if record.exc_info:
+            told["exception"] = redact(logging.Formatter.formatException(self, record.exc_info))
+        return json.dumps(told, ensure_ascii=True)
+
+
 def _indented(trace: str) -> str:
     return "\n".join(f"    {line}" for line in trace.translate(_WITHIN_TRACES).split("\n"))
 
 
-def setup(*, debug: bool) -> None:
+def setup(*, debug: bool, as_json: bool = False) -> None:
     """Log to stderr. There is no access log; `debug` gives a line an exchange."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(JsonLines() if as_json else Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     set_debug(debug)
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
@@ -61,5 +78,5 @@ def exchange(rec: UsageRecord) -> None:
         log.debug(
             "%s %s %s %s on %s: %d %s, %d attempts, %d tokens, %.0f ms",
             rec.id, rec.user, rec.operation, rec.model or "-", rec.account or "-",
-            rec.status, rec.outcome, len(rec.attempts), rec.usage.total, rec.total_ms,
+            rec.status, rec.outcome, len(rec.attempts), rec.usage.total, rec.total_ms, extra={REQUEST_ID: rec.id},
         )  # fmt: skip

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 60.0  # connections without a request may wait so long for their last one when another server takes over
 
 # Read once at the start: a reload keeps the old value and says so.
-FIXED = ("listen_addr", "workers", "pool_dir", "data_dir", "ledger", "prices", "subscriptions", "backup")
+FIXED = ("listen_addr", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices", "subscriptions", "backup")
 
 
 class CoreServices(NamedTuple):

@@ -24,6 +24,7 @@ from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable, open_people
 from pool_server.cli.common import config_option, emit, json_option
 from pool_server.cli.pool import running
+from pool_server.cli.service.manage import installed
 from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.core.origins import host_of, origin
 from pool_server.core.origins import shown as shown_origin
@@ -85,6 +86,7 @@ def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Find
         lambda: look_at_clock(settings, now),
         lambda: look_at_port(settings),
         lambda: look_at_data(settings),
+        look_at_service,
         lambda: look_at_accounts(settings, now),
     )
     for look in looks:
@@ -159,6 +161,15 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
     secret = folder / "jwt_secret"
     if _open_to_others(secret):
         yield _readable(secret, "signs keys")
+
+
+def look_at_service() -> Iterator[Finding]:
+    """The units of systemd, where the pool is a service."""
+    for unit, fault in installed():
+        if fault:
+            yield Finding("service", WARNING, f"{unit}: {fault}", "pool-server service install writes it anew")
+        else:
+            yield Finding("service", OK, str(unit))
 
 
 def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ def command(config: str | None, listen: str | None, workers: int | None) -> int:
     reread = partial(load, config_path(config), os.environ, given(listen_addr=listen, workers=workers))
     with one_line():
         loaded = reread()
-        logs.setup(debug=loaded.settings.debug)
+        logs.setup(debug=loaded.settings.debug, as_json=loaded.settings.log_format == "json")
         with shared_metrics(loaded.settings.workers):
             from pool_server.app import supervisor  # imports what counts
 

@@ -212,6 +212,7 @@ class Settings(Section, frozen=True):
     workers: Annotated[int, Meta(ge=0, le=256)] = 1
     trusted_proxies: list[str] = []
     debug: bool = False
+    log_format: Literal["text", "json"] = "text"
     upstream_first_byte_s: Timeout = 300.0
     upstream_idle_s: Timeout = 300.0
     drain_s: Wait = 30.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.app.logs import Redacting
+from pool_server.app.logs import REQUEST_ID, JsonLines, Redacting
 
 
 def line(message: str, *args: object, error: Exception | None = None, stack: str | None = None) -> str:
@@ -57,3 +58,26 @@ def test_a_stack_is_told_likewise() -> None:
 def test_secrets_are_hidden_behind_escapes_too() -> None:
     assert "sk-ant-REDACTED" not in line("key sk-ant-%s", "api03-" + "a" * 40)
     assert "aaaaaaaaaaaa" not in line("key sk-ant-%s", "api03-" + "a" * 40)
+
+
+@given(st.text(), st.text(max_size=20))
+def test_a_line_in_json_is_one_object(message: str, ident: str) -> None:
+    record = logging.LogRecord("pool_server.x", logging.INFO, "x.py", 1, message.replace("%", "%%"), (), None)
+    setattr(record, REQUEST_ID, ident)
+    told = JsonLines().format(record)
+    assert told.isascii() and told.isprintable()
+    read = json.loads(told)
+    assert (read["level"], read["logger"], read[REQUEST_ID]) == ("INFO", "pool_server.x", ident)
+
+
+def test_json_tells_tracebacks_and_no_secrets() -> None:
+    key = "sk-ant-api03-" + "x" * 40
+    try:
+        raise ValueError(f"refused with {key}")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "key %s", (key,), sys.exc_info())
+    told = JsonLines().format(record)
+    assert key not in told
+    read = json.loads(told)
+    assert "ValueError" in read["exception"]
+    assert REQUEST_ID not in read
