@@ -65,7 +65,7 @@ def open_services(
         undo.callback(state.close)
         undo.callback(durable.close)
         books = Ledger(durable, settings, promise=True)
-        people = Users(settings, durable, state, used=books.used_by_user)
+        people = Users(settings, durable, state, used=books.used_by_user, many=settings.workers != 1)
         pool = Accounts(settings, state, send=send, leader=leader)
         pool.follow_owners(people.people.owner_id)
         people.sign_in.keep_names(pool.owners)

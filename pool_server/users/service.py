@@ -89,10 +89,12 @@ class Users:
         clock: Callable[[], float] = time.time,
         used: Used | None = None,
         bcrypt_rounds: int = ROUNDS,
+        many: bool = True,
     ) -> None:
         """`used(user, since)` answers at once with the ledger's sums for that user since unix seconds `since`, a
         mapping with `input`, `cache_read`, `cache_write`, `output` and `cost_usd`; without it counters that are
-        missing start at nothing. Raises ValueError (one line) for a secret or time zone that cannot be used."""
+        missing start at nothing. `many`: other workers share the stores. Raises ValueError (one line) for a secret or
+        time zone that cannot be used."""
         self._settings = settings
         self._store = ledger_store
         self._state = state
@@ -102,7 +104,8 @@ class Users:
         self._directory = Directory(ledger_store, settings.limits)
         self._ring = KeyRing(ledger_store, self._directory, self._signer, clock, self._imported())
         self._shares = Shares(state, settings.fair_share, self._weight)
-        self._book = Reservations(state, Calendar(zone(settings.ledger.timezone)), self._shares, clock, used)
+        calendar = Calendar(zone(settings.ledger.timezone))
+        self._book = Reservations(state, calendar, self._shares, clock, used, many=many)
         self.limits = UserLimits(self._directory.view, self._book)
         self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)

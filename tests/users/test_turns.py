@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
-from pool_server.core.settings import Limits
+from pool_server.core.settings import FairShare, Limits
 from pool_server.users import Denied, Principal, Reservation
-from pool_server.users.limits.counters import used_now
+from pool_server.users.limits import reservations
+from pool_server.users.limits.counters import Use, used_now
+from pool_server.users.limits.periods import Calendar, zone
+from pool_server.users.limits.recent_use import Shares
+from pool_server.users.limits.reservations import Reservations
 
 from .desk import Books, Desk, Writes, in_a_loop
 from .site import Site
@@ -129,3 +134,89 @@ def test_many_at_once_take_one_transaction(site: Site, monkeypatch: pytest.Monke
         )
 
     site.run(main)
+
+
+def test_a_turn_of_which_nothing_is_left_does_not_hold_up_the_next(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        first, second, third = desk.took(), desk.took(), desk.took()
+        writes = Writes(desk.store, monkeypatch)
+        writes.good = 0
+        desk.book.settle(first, Usage(input=1), None)
+        await asyncio.sleep(0)
+        desk.book.progress(second, 10, None)
+        desk.book.settle(second, Usage(input=20), None)  # waits with the first: nothing is left of this turn
+        await asyncio.sleep(0)
+        writes.good = None
+        desk.book.settle_waiting()
+        desk.book.settle(third, Usage(input=300), None)
+        await asyncio.sleep(0)
+        assert desk.another().read(desk.user)[0].day_tokens == 321
+
+    in_a_loop(main)
+
+
+def alone(desk: Desk) -> Reservations:
+    """The book of the only worker."""
+    shares = Shares(desk.store, FairShare(), lambda user: 1.0)
+    return Reservations(desk.store, Calendar(zone("UTC")), shares, desk.clock, desk.used, many=False)
+
+
+def test_the_only_worker_writes_an_end_with_the_request_that_follows(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        book, limits = alone(desk), Limits(concurrent=1)
+        writes = Writes(desk.store, monkeypatch)
+        made = await book.reserve_soon(desk.user, "codex", limits, 0, None)
+        for number in range(5):
+            assert isinstance(made, Reservation), "who has their answer may ask again"
+            before = writes.count
+            book.progress(made, 5, None)
+            book.settle(made, Usage(input=10), None)
+            await asyncio.sleep(0)
+            assert writes.count == before
+            made = await book.reserve_soon(desk.user, "codex", limits, 0, None)
+            assert writes.count == before + 1, number
+        assert isinstance(made, Reservation)
+        assert book.read(desk.user)[0].day_tokens == 50
+
+    in_a_loop(main)
+
+
+@pytest.mark.parametrize("seen", ["read", "stopped", "close", "in time"])
+def test_whoever_looks_finds_what_waits_for_company(desk: Desk, seen: str) -> None:
+    async def main() -> None:
+        book, limits = alone(desk), Limits(concurrent=1)
+        made = book.reserve(desk.user, "codex", limits, 0, None)
+        assert isinstance(made, Reservation)
+        book.settle(made, Usage(input=10), None)
+        if seen == "read":
+            assert book.read(desk.user)[0].by == {}
+        elif seen == "stopped":
+            assert book.stopped(desk.user, limits) is None
+        elif seen == "close":
+            book.close()
+        else:
+            ended = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(reservations._COMPANY_S, ended.set_result, None)
+            await ended
+            await asyncio.sleep(0)
+        assert desk.another().read(desk.user)[0].day_tokens == 10
+
+    in_a_loop(main)
+
+
+def test_what_waits_for_company_is_still_held_in_the_store(desk: Desk) -> None:
+    """So that whoever settles for a worker that was killed finds it, and asks the ledger."""
+
+    async def main() -> None:
+        book = alone(desk)
+        made = book.reserve(desk.user, "codex", Limits(), 0, None)
+        assert isinstance(made, Reservation)
+        book.settle(made, Usage(input=10), 0.5)
+        with desk.store.read() as txn:
+            assert txn.count("users.held") == 1, "its mark is there until it has settled"
+            raw = txn.get("users.use", desk.user.encode())
+        assert raw is not None and msgspec.msgpack.decode(raw, type=Use).held.requests == 1
+
+    in_a_loop(main)

@@ -64,6 +64,7 @@ _BREAKDOWN = (
     "write", "own_write", "write_30m", "write_12h", "write_5m", "write_1h", "explicit", "searches",
     "audio_read", "image_read", "audio_in", "image_in", "video_in", "audio_out", "image_out",
 )  # fmt: skip
+_MAIN_NAMES, _BREAKDOWN_NAMES = frozenset(_MAIN), frozenset(_BREAKDOWN)
 
 
 def told() -> Told:
@@ -85,11 +86,11 @@ def take(into: Told, raw: Any) -> bool:
 def usage(figures: Figures) -> Usage:
     """What was told as a `Usage`; unknown where no known figure was. What stands inside and what beside a count is
     read from the total."""
-    if not any(name in figures for name in _MAIN):
+    if _MAIN_NAMES.isdisjoint(figures):
         return Usage()
     tell = figures.get
     read = tell("read") or tell("own_read") or 0
-    if not any(map(tell, _BREAKDOWN)):  # as it nearly always is
+    if _BREAKDOWN_NAMES.isdisjoint(figures) or not any(map(tell, _BREAKDOWN)):  # as it nearly always is
         prompt, completion = _main(figures, read)
         reasoning = tell("reasoning") or tell("own_reasoning") or 0
         fresh, output, reasoning = _arranged(prompt, completion, read, reasoning, tell("total"))

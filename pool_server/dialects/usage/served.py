@@ -11,6 +11,7 @@ from pool_server.core.models import MOST_DOLLARS
 
 _TICK = 1e-10  # dollars; docs.x.ai, "Cost tracking"
 _WORD = 40
+_TELLING = frozenset(("service_tier", "speed", "inference_geo"))
 
 
 class Served(msgspec.Struct):
@@ -28,9 +29,10 @@ class Served(msgspec.Struct):
         """Take in what a usage object tells beside tokens."""
         if not isinstance(usage, dict):
             return
-        self.tier = word(usage.get("service_tier")) or self.tier
-        self.speed = word(usage.get("speed")) or self.speed
-        self.geo = word(usage.get("inference_geo")) or self.geo
+        if not _TELLING.isdisjoint(usage):  # few do
+            self.tier = word(usage.get("service_tier")) or self.tier
+            self.speed = word(usage.get("speed")) or self.speed
+            self.geo = word(usage.get("inference_geo")) or self.geo
         if "cost" in usage or "cost_in_usd_ticks" in usage:
             cost = _cost(usage)
             self.cost = self.cost if cost is None else cost

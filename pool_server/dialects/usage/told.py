@@ -74,6 +74,12 @@ class Told:
         """Take one object's figures in; `stage` orders objects of different kinds. True when it is the latest."""
         output = self._progress(found)
         rank = (stage, self._rank[1] if output is None else output)
+        if not self._ranks:  # the first one, as nearly always the only one
+            self.figures = dict(found)
+            self._ranks = dict.fromkeys(found, rank)
+            latest = rank >= self._rank
+            self._rank = max(self._rank, rank)
+            return latest
         for name, count in found.items():
             if rank >= self._ranks.get(name, rank):
                 self.figures[name] = count

@@ -24,7 +24,7 @@ _THINKING = frozenset({b'"thinking"', b'"redacted_thinking"'})
 PLACEHOLDER = b"skip_thought_signature_validator"
 # Quotes within JSON strings are escaped, so that a text that speaks of signatures is none.
 _SIGNATURE = re.compile(rb'("thought(?:S|_s)ignature"\s*:\s*")([^"\\]*(?:\\.[^"\\]*)*)(?=")')
-_MARKS = (b'"thoughtSignature"', b'"thought_signature"')
+_MARK = b'ignature"'  # what both spellings end with
 _SIGNED = frozenset({Dialect.GEMINI, Dialect.CODE_ASSIST, Dialect.CHAT})
 
 
@@ -35,7 +35,7 @@ def seal_id(seal: bytes) -> str:
 
 def first_signature(dialect: Dialect, body: bytes) -> str | None:
     """The id of a conversation's first thought signature, which stays in place as the conversation grows."""
-    if dialect not in _SIGNED or not any(mark in body for mark in _MARKS):
+    if dialect not in _SIGNED or body.rfind(_MARK) < 0:  # backwards: CPython finds twice as fast so
         return None
     for found in _SIGNATURE.finditer(body):
         if found[2] not in (b"", PLACEHOLDER):

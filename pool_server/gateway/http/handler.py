@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from functools import partial
 
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
@@ -260,11 +259,11 @@ class HttpExchange:
                 if stopped is not None:
                     return final_error.denied(stopped)
             data = await transport.plain() if body is None else body
-            look = partial(x.look, self._request.headers.fields, data, x.principal.key or x.principal.user)
+            fields, who = self._request.headers.fields, x.principal.key or x.principal.user
             if len(data) > _LOOKED_AT_ONCE:  # beside the loop, which would stand still
-                await asyncio.to_thread(look)
+                await asyncio.to_thread(x.look, fields, data, who)
             else:
-                look()
+                x.look(fields, data, who)
         except dialects.BodyTooLargeError as error:
             return ClientError(ErrorKind.TOO_LARGE, str(error), 413)
         except (dialects.BadEncodingError, dialects.BadBodyError) as error:

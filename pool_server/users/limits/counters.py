@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -40,6 +41,9 @@ COUNTED = (
     "cost_week",
     "cost_month",
 )
+
+_counted_of = attrgetter(*COUNTED)
+_UNCOUNTED = (None,) * len(COUNTED)
 
 
 class Hold(msgspec.Struct, array_like=True):
@@ -308,7 +312,7 @@ def _next(buckets: list[tuple[int, int]], most: float | None, life: int) -> floa
 
 def limitless(limits: Limits) -> bool:
     """True when nothing that is counted is limited."""
-    return all(getattr(limits, name) is None for name in COUNTED)
+    return _counted_of(limits) == _UNCOUNTED
 
 
 def provider_allowed(limits: Limits, provider: str) -> bool:

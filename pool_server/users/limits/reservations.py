@@ -7,7 +7,9 @@ reported last, or by the ledger when that knows of more.
 
 What is asked for, reported and ended in one turn of the event loop is written in one transaction at the end of the
 turn. Nobody sees the difference: this worker writes before it reads, and an exchange tells its client, and with
-that anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk.
+that anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk. Where there
+is no other worker, what is reported and ended waits a few milliseconds for the next request that asks: one transaction
+then serves both. A process that is killed meanwhile has left its mark and its hold, as of any request under way.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
+_COMPANY_S = 0.01  # how long what has ended waits for company, where no other worker could miss it
 
 
 class Reservation(msgspec.Struct, eq=False):
@@ -91,7 +94,8 @@ class _Turn:
         self.reported = reported or {}
         self.asked = list(asked)
         self.users: set[str] = set()  # whom it concerns
-        self.due = False  # its end is waited for
+        self.due = False  # its end is waited for, …
+        self.timer: asyncio.TimerHandle | None = None  # … or a little longer
 
     def __len__(self) -> int:
         return len(self.ended) + len(self.reported) + len(self.asked)
@@ -127,8 +131,17 @@ class Reservations:
     """The counters and reservations of everybody."""
 
     def __init__(
-        self, store: Store, calendar: Calendar, shares: Shares, clock: Callable[[], float], used: Used | None
+        self,
+        store: Store,
+        calendar: Calendar,
+        shares: Shares,
+        clock: Callable[[], float],
+        used: Used | None,
+        *,
+        many: bool = True,
     ) -> None:
+        """`many`: other workers share the store."""
+        self._company_s = 0.0 if many else _COMPANY_S
         self._store = store
         self.calendar = calendar
         self._shares = shares
@@ -196,7 +209,7 @@ class Reservations:
             return
         seen_tokens, seen_cost = self._seen(reservation)
         self._turn.reported[reservation] = max(seen_tokens, tokens), max(seen_cost, cost or 0.0)
-        self._write_soon(reservation.user)
+        self._write_soon(reservation.user, self._company_s)
 
     def _seen(self, reservation: Reservation) -> tuple[int, float]:
         """What the stream has reported so far, be it written or not."""
@@ -243,8 +256,10 @@ class Reservations:
 
     def write_turn(self) -> None:
         """Writes what was left to the end of this turn of the event loop."""
-        if self._turn:
-            turn, self._turn = self._turn, _Turn()
+        turn, self._turn = self._turn, _Turn()
+        if turn.timer is not None:
+            turn.timer.cancel()
+        if turn:
             turn.asked = [ask for ask in turn.asked if not ask.answer.done()]
             self._unsettled += self._write_all(turn)
 
@@ -325,22 +340,25 @@ class Reservations:
             self._unsettled.append(final)
             return
         self._turn.ended.append(final)
-        self._write_soon(reservation.user)
+        self._write_soon(reservation.user, self._company_s)
 
-    def _write_soon(self, user: str) -> None:
-        """Has this turn's changes, one of this user the latest, written at its end; at once where no loop runs."""
+    def _write_soon(self, user: str, within_s: float = 0.0) -> None:
+        """Has this turn's changes, one of this user the latest, written at its end or `within_s`; at once where no loop
+        runs."""
         turn = self._turn
         turn.users.add(user)
-        if turn.due:
+        if turn.due or (within_s and turn.timer is not None):
             return
-        turn.due = True
         try:
             loop = None if self._closed else asyncio.get_running_loop()
         except RuntimeError:
             loop = None
         if loop is None:
             self.write_turn()
+        elif within_s:
+            turn.timer = loop.call_later(within_s, self.write_turn)
         else:
+            turn.due = True
             loop.call_soon(self.write_turn)
 
     def _write_all(self, turn: _Turn) -> list[_Final]:
