@@ -12,7 +12,7 @@ from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.score import IN_FLIGHT_WEIGHT, LATENCY_LIMIT, rate
 from pool_server.accounts.selection.select import NO_AFFINITY, Affinity, Decision, SelectionRequest, select
 from pool_server.core.enums import ChoiceReason, CredentialKind, FaultKind, Provider, Refusal, Strategy
-from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, ModelScope
+from pool_server.core.models import OF_ACCOUNT, FamilyScope, Fault, ModelScope, WindowObservation
 from tests.accounts.kit import (
     DAY,
     HOUR,
@@ -302,6 +302,28 @@ def test_what_is_left_is_kept_for_the_owner() -> None:
     assert decision.retry_at == NOW + 3 * DAY
     roomy = view_of(entry("anns", week(50.0), owner="ann", reserve=0.4))
     assert pick(roomy, ask(user="bob")).account == "claude:anns"
+
+
+@pytest.mark.parametrize(
+    ("others", "returns"),
+    [
+        ((window(95.0, HOUR),), NOW + HOUR),  # the short window is down to the owner's part, the week is not
+        ((window(95.0, HOUR), week(70.0, 2 * DAY)), NOW + 2 * DAY),  # both are: the later reset counts
+        ((window(20.0, HOUR), week(10.0, -HOUR), week(90.0, DAY, scope="sonnet")), NOW + DAY),
+        ((window(95.0, None),), None),  # nobody knows when
+        ((window(95.0, None), week(90.0, DAY)), None),
+    ],
+)
+def test_an_owners_part_ends_with_the_windows_that_are_down_to_it(
+    others: tuple[WindowObservation, ...], returns: float | None
+) -> None:
+    view = view_of(entry("anns", *others, owner="ann", reserve=0.4))
+    decision = pick(view, ask(user="bob"))
+    assert decision.account is None and decision.refused == {Refusal.RESERVED: 1}
+    assert decision.retry_at == returns
+    if returns is not None:
+        view.advance(returns)
+        assert select(ask(user="bob"), view, returns).account == "claude:anns"
 
 
 def test_a_locked_pool_still_keeps_the_owners_part() -> None:

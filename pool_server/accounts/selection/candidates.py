@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 from sortedcontainers import SortedList
 
+from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
@@ -129,8 +130,20 @@ def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: 
     candidate = rate(account, scopes, now, usual_latency=usual_latency)
     kept, left = 100 * account.options.reserve, candidate.headroom
     if kept > 0 and account.owner and left is not None and left <= kept:
-        candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=candidate.resets_at)
+        until = _reserve_until(account.live, scopes, kept, now)
+        candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=until)
     return Placement(account, candidate)
+
+
+def _reserve_until(live: AccountHealth, scopes: tuple[str, ...], kept: float, now: float) -> float | None:
+    """When the last of the windows that are down to the owner's part begins anew; None when one does not say."""
+    resets = [
+        win.time_left(w, now)
+        for w in win.binding(live.windows, scopes)
+        if win.FULL - win.used(w, now) <= kept and not 0 < w.seconds < win.SHORTEST_PACED
+    ]
+    known = [left for left in resets if left is not None]
+    return now + max(known) if known and len(known) == len(resets) else None
 
 
 def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
