@@ -34,7 +34,8 @@ sys.addaudithook(_stay_on_loopback)
 
 # Processes that are started, killed and filled, wide fuzz, tens of MiB: what `scripts/test` leaves to `--all`.
 SLOW = frozenset({
-    "accounts/test_escrow.py", "accounts/test_files.py", "accounts/test_folder.py", "accounts/test_simulate.py",
+    "accounts/test_escrow.py", "accounts/test_files.py", "accounts/test_folder.py",
+    "simulation/test_bound.py", "simulation/test_properties.py", "simulation/test_standard_week.py",
     "accounts/test_week.py", "app/test_budgets.py", "cli/test_account.py", "cli/test_backup.py",
     "cli/test_doctor.py", "cli/test_run.py", "cli/test_user.py", "demo/test_stage.py", "dialects/test_encoding.py",
     "dialects/translation/test_grammar.py", "dialects/translation/test_parts.py",

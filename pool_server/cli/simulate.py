@@ -2,37 +2,102 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from pool_server.cli.common import emit, json_option, table, waiting
 from pool_server.core.enums import Strategy
-from pool_server.simulation.scenario import SCENARIOS
+from pool_server.simulation.demand import generate
+from pool_server.simulation.scenario import Scenario
+from pool_server.simulation.specification import ScenarioError, WeekSpec, parse, shipped
+from pool_server.simulation.strategies import strategies
 from pool_server.simulation.week import simulate
+
+HEADINGS = (
+    "SCENARIO", "STRATEGY", "REQUESTS", "REFUSED", "WITH ROOM", "SERVED", "MOVED", "CACHED", "ROOM USED", "ROOM LOST",
+    "REQUESTS/S",
+)  # fmt: skip
 
 
 @click.command("simulate", help="A week of demand through the real choice, for one strategy or all.")
-@click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="standard-week", show_default=True)
-@click.option("--strategy", type=click.Choice([strategy.value for strategy in Strategy]), help="All when left out.")
+@click.option(
+    "--scenario", default="standard-week", show_default=True, help="A name of --list, a TOML file, or all of them: all."
+)
+@click.option("--strategy", help="One of --list; all of the pool's own when left out.")
+@click.option("--baselines", is_flag=True, help="Also what other pools do.")
+@click.option("--bound", is_flag=True, help="Also the share of the most that could be served (needs scipy).")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another number, another week.")
+@click.option("--list", "listed", is_flag=True, help="Name the scenarios and the strategies.")
 @json_option
-def command(scenario: str, strategy: str | None, seed: int, as_json: bool) -> None:
+def command(
+    scenario: str, strategy: str | None, baselines: bool, bound: bool, seed: int, listed: bool, as_json: bool
+) -> None:
+    known = strategies()
+    if listed:
+        _list(as_json)
+        return
+    if strategy is not None and strategy not in known:
+        raise click.BadParameter(f"{strategy!r} is none of {', '.join(known)}", param_hint="--strategy")
+    own = [each.value for each in Strategy]
+    chosen = [strategy] if strategy else [name for name in known if baselines or name in own]
+    rows: list[dict[str, Any]] = []
+    specs = _specs(scenario)
     with waiting("Replaying a week of demand"):
-        rows = simulate(scenario, strategy=Strategy(strategy) if strategy else None, seed=seed)
+        for spec in specs:
+            rows += _rows(generate(spec, seed), chosen, bound)
     if as_json:
         emit(rows)
+    else:
+        table(HEADINGS, [_cells(row) for row in rows], "")
+
+
+def _rows(scenario: Scenario, chosen: list[str], bound: bool) -> list[dict[str, Any]]:
+    try:
+        return simulate(scenario, chosen, bound=bound)
+    except ModuleNotFoundError:
+        raise click.ClickException("--bound needs scipy: pip install scipy") from None
+
+
+def _specs(name: str) -> list[WeekSpec]:
+    """The scenarios a name or a file stands for."""
+    if name == "all":
+        return list(shipped().values())
+    if name in shipped():
+        return [shipped()[name]]
+    if not name.endswith(".toml"):
+        raise click.BadParameter(f"{name!r} is none of {', '.join(shipped())}", param_hint="--scenario")
+    try:
+        return [parse(Path(name).read_text(encoding="utf-8"), name)]
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{name}: not UTF-8") from None
+    except (OSError, ScenarioError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _list(as_json: bool) -> None:
+    known = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in strategies().items()}
+    if as_json:
+        emit({"scenarios": {name: spec.tests for name, spec in shipped().items()}, "strategies": list(known)})
         return
-    cells = [
-        (
-            row["strategy"],
-            f"{row['requests']:,}",
-            row["refused"],
-            row["refused_with_room"],
-            f"{row['moved_share']:.2%}",
-            f"{row['usable_room_used']:.1%}",
-            f"{row['room_lost']:.1%}",
-            f"{row['requests_per_s']:,.0f}",
-        )
-        for row in rows
-    ]
-    headings = ("STRATEGY", "REQUESTS", "REFUSED", "WITH ROOM", "MOVED", "ROOM USED", "ROOM LOST", "REQUESTS/S")
-    table(headings, cells, "")
+    table(("SCENARIO", "WHAT IT TESTS"), [(name, spec.tests) for name, spec in shipped().items()], "")
+    click.echo()
+    table(("STRATEGY", "ITS ORDER"), list(known.items()), "")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    served = row["served_of_bound"]
+    return (
+        row["scenario"],
+        row["strategy"],
+        f"{row['requests']:,}",
+        f"{row['refused']:,}",
+        f"{row['refused_with_room']:,}",
+        "-" if served is None else f"{served:.1%}",
+        f"{row['moved_share']:.2%}",
+        f"{row['cached_of_bound']:.1%}",
+        f"{row['usable_room_used']:.1%}",
+        f"{row['room_lost']:.1%}",
+        f"{row['requests_per_s']:,.0f}",
+    )

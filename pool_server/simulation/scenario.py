@@ -1,8 +1,8 @@
-"""What is simulated: accounts with plans, users with habits, a week of demand. Deterministic for a seed."""
+"""What is simulated: accounts and what happens to them, people's requests, and how much of the truth is seen."""
 
 from __future__ import annotations
 
-import random
+from enum import StrEnum
 
 import msgspec
 
@@ -11,42 +11,38 @@ DAY = 86400.0
 WEEK = 7 * DAY
 START = 1_750_000_000.0 - 1_750_000_000.0 % WEEK  # some week's beginning; only differences matter
 OPUS = "opus"
-CONVERSATIONS_A_DAY = 1040.0  # of all users: some nine tenths of what the accounts hold
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """A subscription: how much its windows hold, in units of an average request. `opus`: 0 = not offered."""
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A subscription: how much its windows hold, in units of an average request. `opus`: 0 = not offered; None = no
+    window of its own, it counts in the others. `budget` is what an API key may spend in all; None = not a key."""
 
     name: str
-    five_hours: float
-    week: float
-    opus: float = 0.0
+    five_hours: float = 0.0
+    week: float = 0.0
+    opus: float | None = None
+    budget: float | None = None
 
 
-PRO = Plan("pro", 100, 900)
+PRO = Plan("pro", 100, 900, 0.0)
 MAX_5 = Plan("max_5x", 500, 4500, 2200)
 MAX_20 = Plan("max_20x", 2000, 18000, 9000)
+PLANS = {plan.name: plan for plan in (PRO, MAX_5, MAX_20)}
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """One account: its plan, when its week resets first (seconds from the start), what was used of it before the
-    start (share), and when the account is lost (None = never)."""
+    """One account: its plan, when its week resets first (seconds from the start), what was used of it before the start
+    (share), and when the account is lost (None = never). `owner` is the user who brought it, `reserve` the share of
+    each window kept for them; `host` names where its requests go."""
 
     name: str
     plan: Plan
     resets_after: float
     used_before: float
     lost_after: float | None = None
-
-
-class UserHabit(msgspec.Struct, frozen=True):
-    """One user: the hour (UTC) the day begins, conversations a
-    working day, the share that asks for the large model."""
-
-    name: str
-    begins: float
-    conversations: float
-    opus_share: float
+    owner: str = ""
+    reserve: float = 0.0
+    host: str = "a"
 
 
 class Talk(msgspec.Struct, frozen=True):
@@ -58,71 +54,83 @@ class Talk(msgspec.Struct, frozen=True):
     turns: tuple[tuple[float, float, float], ...]
 
 
+class EventKind(StrEnum):
+    """What happens to accounts, hosts and clocks. `amount` is hours, a factor or seconds, as said."""
+
+    HANG = "hang"  # the host takes requests and answers none, for `amount` hours
+    OUTAGE = "outage"  # the host answers 503, for `amount` hours
+    EARLY_RESET = "early_reset"  # all windows begin anew at once
+    SHRINK = "shrink"  # every window holds `amount` times as much from now on
+    WITHDRAW = "withdraw"  # the owner takes the account out of the pool
+    CLOCK_STEP = "clock_step"  # the pool's clock is `amount` seconds off from now on
+
+
+class Event(msgspec.Struct, frozen=True):
+    """`at`: seconds from the start; `target`: an account or a host, "" for all."""
+
+    at: float
+    kind: EventKind
+    target: str = ""
+    amount: float = 0.0
+
+
+class Sight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of the truth the answers tell.
+
+    `delay_s`: a figure is known so much later; `step`: percents are rounded down to multiples of it; `gaps`: the share
+    of answers without figures; `wrong_resets`: the share that names a reset some hours off; `at_start`: are the
+    windows known before the first answer?
+    """
+
+    delay_s: float = 0.0
+    step: float = 1.0
+    gaps: float = 0.0
+    wrong_resets: float = 0.0
+    at_start: bool = True
+
+
+class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How clients behave: `retries` of a refused request, each `retry_s` after the last."""
+
+    retries: int = 0
+    retry_s: float = 2.0
+
+
+class Caching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a warm prefix is worth: a request whose account did not serve the conversation's last `life_s` seconds costs
+    `cold` times as much."""
+
+    cold: float = 1.0
+    life_s: float = 300.0
+
+
+class Servers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many workers choose, and how late (seconds) one hears of what another did."""
+
+    workers: int = 1
+    news_s: float = 0.0
+
+
 class Scenario(msgspec.Struct, frozen=True):
+    """One run's world and demand; times of talks are unix seconds."""
+
     name: str
     seats: tuple[Seat, ...]
     talks: tuple[Talk, ...]
     start: float = START
     length: float = WEEK
+    events: tuple[Event, ...] = ()
+    sight: Sight = Sight()
+    clients: Clients = Clients()
+    caching: Caching = Caching()
+    servers: Servers = Servers()
+    seed: int = 0
+
+    @property
+    def end(self) -> float:
+        return self.start + self.length
 
 
-def standard_week(seed: int) -> Scenario:
-    """Ten accounts of mixed plans, thirty users, bursts, one account lost mid-week."""
-    rng = random.Random(seed)
-    plans = [PRO] * 4 + [MAX_5] * 4 + [MAX_20] * 2
-    seats = tuple(_seat(rng, at, plan, lost=at == 6) for at, plan in enumerate(plans))
-    habits = _habits(rng)
-    talks = [talk for habit in habits for talk in _week_of(rng, habit)]
-    talks += [talk for at in _BURSTS for habit in habits for talk in _burst(rng, habit, START + at)]
-    talks.sort(key=lambda talk: talk.at)
-    return Scenario("standard-week", seats, tuple(talks))
-
-
-SCENARIOS = {"standard-week": standard_week}
-_BURSTS = (1 * DAY + 10 * HOUR, 2 * DAY + 14 * HOUR, 4 * DAY + 9 * HOUR)
-
-
-def _seat(rng: random.Random, at: int, plan: Plan, *, lost: bool) -> Seat:
-    resets_after = (at + rng.uniform(0.2, 0.8)) * WEEK / 10
-    elapsed = 1 - resets_after / WEEK
-    used = min(0.95, elapsed * rng.uniform(0.5, 1.0))
-    return Seat(f"claude:{plan.name}-{at}", plan, resets_after, used, 3.5 * DAY if lost else None)
-
-
-def _habits(rng: random.Random) -> list[UserHabit]:
-    """Thirty users, some of whom talk a lot; together as much in every week, so that weeks compare."""
-    drawn = [_habit(rng, at) for at in range(30)]
-    factor = CONVERSATIONS_A_DAY / sum(habit.conversations for habit in drawn)
-    return [msgspec.structs.replace(habit, conversations=habit.conversations * factor) for habit in drawn]
-
-
-def _habit(rng: random.Random, at: int) -> UserHabit:
-    return UserHabit(f"user{at}", rng.gauss(8.5, 2.5), rng.lognormvariate(0.0, 0.5), rng.uniform(0.0, 0.5))
-
-
-def _week_of(rng: random.Random, habit: UserHabit) -> list[Talk]:
-    talks = []
-    for day in range(7):
-        share = 1.0 if day < 5 else 0.3
-        for _ in range(round(rng.gauss(habit.conversations, habit.conversations / 4) * share)):
-            at = START + day * DAY + (habit.begins + rng.betavariate(2, 2) * 11) * HOUR
-            talks.append(_talk(rng, habit, at))
-    return talks
-
-
-def _burst(rng: random.Random, habit: UserHabit, at: float) -> list[Talk]:
-    return [_talk(rng, habit, at + rng.uniform(0, 600)) for _ in range(3)]
-
-
-def _talk(rng: random.Random, habit: UserHabit, at: float) -> Talk:
-    opus = rng.random() < habit.opus_share
-    turns = 1 + min(200, int(rng.expovariate(1 / 14)))
-    return Talk(
-        at,
-        habit.name,
-        "claude-opus-4-1" if opus else "claude-sonnet-4-5",
-        tuple(
-            (rng.expovariate(1 / 40), 2 + rng.expovariate(1 / 14), rng.lognormvariate(-0.9, 0.7) * (2 if opus else 1))
-            for _ in range(turns)
-        ),
-    )
+def scope_of(model: str) -> str:
+    """The window family a simulated model belongs to."""
+    return OPUS if OPUS in model else ""

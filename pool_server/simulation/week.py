@@ -1,225 +1,259 @@
 """A week of demand through the real choice: what each strategy refuses, moves and loses.
 
 Uses the same `SelectionIndex`, `select` and learning as the server, without its store and its network. Time is
-simulated, so
-a week passes in seconds.
+simulated, so a week passes in seconds.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from pool_server.accounts.health import learning
-from pool_server.accounts.health.probing import resting
-from pool_server.accounts.health.state import AccountHealth, probe_begun
-from pool_server.accounts.health.transitions import StateActor
-from pool_server.accounts.selection.account import Account
-from pool_server.accounts.selection.candidates import Need
-from pool_server.accounts.selection.index import SelectionIndex
-from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select, temporary
-from pool_server.core.enums import CredentialKind, Dialect, FaultKind, Operation, Provider, Refusal, Source, Strategy
-from pool_server.providers import Credential
-from pool_server.simulation.scenario import OPUS, SCENARIOS, Scenario, Talk
-from pool_server.simulation.world import World, reachable, scope_of
+from pool_server.accounts.selection.select import Decision, SelectionRequest
+from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Source
+from pool_server.core.models import Fault
+from pool_server.simulation.bound import Bound, reachable
+from pool_server.simulation.outcome import Goals, Tally, WeekOutcome, outcome
+from pool_server.simulation.scenario import Event, EventKind, Scenario, Talk, scope_of
+from pool_server.simulation.strategies import strategies
+from pool_server.simulation.strategies.base import SimulatedStrategy
+from pool_server.simulation.worker import Worker
+from pool_server.simulation.world import World
 
 ATTEMPTS = 3
 WAIT_S = 10.0
+SILENCE_S = 10.0  # a host that says nothing is given up after so long
 ROOM_THAT_COUNTS = 2.0  # percent; a refusal while some account had more was wrong
+OWN_ROOM = 5.0  # percent an own account must have for the owner's request to belong there
 
 
-class WeekOutcome(msgspec.Struct):
-    """What one strategy made of a scenario.
-
-    `moved_share`: conversations moved although their account could have gone on, of all conversations.
-    `usable_room_used`: what was used of the weeks that ended, of what a knowing planner could have used of them.
-    `room_lost`: what was left unused in them, of all they held. `spread`: the greatest share of its own capacity an
-    account was used, over the mean. `requests_per_s`: simulated requests in a second of processor time.
-    """
-
-    strategy: Strategy
-    requests: int = 0
-    refused: int = 0
-    refused_with_room: int = 0
-    moved_share: float = 0.0
-    usable_room_used: float = 0.0
-    room_lost: float = 0.0
-    requests_per_s: float = 0.0
-    conversations: int = 0
-    failed_attempts: int = 0
-    spread: float = 0.0
+def goals_of(scenario: Scenario, *, bound: bool = False) -> Goals:
+    """What could be reached. Raises ModuleNotFoundError for a bound without scipy."""
+    return Goals(reachable(scenario), Bound(scenario).units() if bound else None)
 
 
-def simulate(name: str = "standard-week", *, strategy: Strategy | None = None, seed: int = 1) -> list[dict[str, Any]]:
-    """Simulate a scenario by its name for one strategy or all; rows as in INTERFACE. Raises KeyError for the name."""
-    scenario = SCENARIOS[name](seed)
-    goal = reachable(scenario)
-    strategies = [strategy] if strategy is not None else list(Strategy)
-    return [msgspec.to_builtins(run(scenario, each, goal)) for each in strategies]
+def simulate(scenario: Scenario, names: Iterable[str], *, bound: bool = False) -> list[dict[str, Any]]:
+    """The named strategies through one scenario; rows as in docs/choosing.md. Raises KeyError for a name."""
+    goals = goals_of(scenario, bound=bound)
+    known = strategies()
+    return [msgspec.to_builtins(run(scenario, known[name](scenario.seed), goals)) for name in names]
 
 
-def run(scenario: Scenario, strategy: Strategy, goal: float) -> WeekOutcome:
-    """One strategy through one scenario. `goal`: units a knowing planner uses of the weeks that end."""
+def run(scenario: Scenario, strategy: SimulatedStrategy, goals: Goals) -> WeekOutcome:
+    """One strategy through one scenario."""
     began = time.process_time()
-    week = _Week(scenario, strategy)
+    week = Week(scenario, strategy)
     week.run()
-    return week.outcome(goal, time.process_time() - began)
+    return outcome(strategy.id, scenario, week.world, week.tally, goals, time.process_time() - began)
 
 
 class _Conversation:
-    __slots__ = ("account", "at", "number", "talk", "tries")
+    """`account` holds its pin; `warm_at` its cache, since `warm_since`. `tried`, `tries` belong to the present turn."""
+
+    __slots__ = ("account", "at", "number", "talk", "tried", "tries", "warm_at", "warm_since")
 
     def __init__(self, number: int, talk: Talk) -> None:
         self.number = number
         self.talk = talk
         self.at = 0  # the turn that comes next
         self.account: str | None = None
+        self.warm_at = ""
+        self.warm_since = 0.0
+        self.tried: frozenset[str] = frozenset()
         self.tries = 0
 
 
-class _Week:
-    """The running simulation: a heap of events, each a request that begins or ends."""
+class Week:
+    """The running simulation: a heap of (time, order, step, its arguments)."""
 
-    def __init__(self, scenario: Scenario, strategy: Strategy) -> None:
+    def __init__(self, scenario: Scenario, strategy: SimulatedStrategy) -> None:
         self.scenario = scenario
         self.world = World(scenario)
-        self.result = WeekOutcome(strategy)
-        self.view = SelectionIndex(strategy=strategy, fit=self._fit, family=_family)
-        for at, seat in enumerate(scenario.seats):
-            tier = "opus" if seat.plan.opus else ""
-            credential = Credential(Provider.CLAUDE, seat.name, CredentialKind.OAUTH, tier=tier)
-            self.view.put(Account(credential, live=AccountHealth(jitter=at / 10)))
-        self.events: list[tuple[float, int, _Conversation, str | None]] = []
-        self.count = 0
-        self.moved: set[int] = set()
+        self.tally = Tally()
+        self.now = scenario.start
+        self._offset = 0.0  # of the pool's clock
+        self._steps: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._owned = {seat.owner for seat in scenario.seats if seat.owner}
+        workers = range(scenario.servers.workers)
+        self.workers = [Worker(scenario.seats, strategy, self._clock, self.world.fits) for _ in workers]
+        if scenario.sight.at_start:
+            for name in self.world.seats:
+                self._see(0, name, scope_of(""))
 
-    def _fit(self, account: Account, need: Need) -> Refusal | None:
-        return None if self.world.fits(account.id, scope_of(need.model)) else Refusal.PLAN_UNFIT
+    def _clock(self) -> float:
+        return self.now + self._offset
 
-    def _push(self, at: float, conversation: _Conversation, account: str | None) -> None:
-        self.count += 1
-        heapq.heappush(self.events, (at, self.count, conversation, account))
+    def _after(self, seconds: float, step: Callable[..., None], *args: Any) -> None:
+        self._count += 1
+        heapq.heappush(self._steps, (self.now + seconds, self._count, step, args))
 
     def run(self) -> None:
+        """Until the scenario's end; requests under way then are not counted as served."""
+        for event in self.scenario.events:
+            self._after(event.at, self._happen, event)
         for number, talk in enumerate(self.scenario.talks):
-            self._push(talk.at + talk.turns[0][0], _Conversation(number, talk), None)
-        end = self.scenario.start + self.scenario.length
-        while self.events and self.events[0][0] < end:
-            now, _, conversation, account = heapq.heappop(self.events)
-            if account is None:
-                self._request(conversation, now)
-            else:
-                self._answered(conversation, account, now)
+            self._after(talk.at + talk.turns[0][0] - self.now, self._request, _Conversation(number, talk))
+        end = self.scenario.end
+        while self._steps and self._steps[0][0] < end:
+            self.now, _, step, args = heapq.heappop(self._steps)
+            step(*args)
         self.world.finish()
 
-    def _request(self, conversation: _Conversation, now: float) -> None:
-        talk = conversation.talk
-        ask = SelectionRequest((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, talk.model, talk.user)
-        held = Affinity(conversation.account)
-        scope = scope_of(talk.model)
-        tried: frozenset[str] = frozenset()
-        while True:
-            self.view.advance(now)
-            decision = select(ask, self.view, now, held, explain=False)
-            if decision.account is None:
-                self._refuse(conversation, decision, scope, now)
-                return
-            account = decision.account
-            fault = self.world.ask(account, scope, now)
-            if fault is None:
-                self._begin(conversation, decision, now)
-                return
-            self.result.failed_attempts += 1
-            self._fail(account, fault.kind, decision)
-            live = self.view.accounts[account].live
-            if fault.kind is FaultKind.AUTH:
-                learning.login_lost(live, now, "", "", StateActor.REFRESH)
-            else:
-                learning.fail(live, fault, now, model=talk.model, operation=Operation.MESSAGES, token="", current="")
-            self.view.touch(self.view.accounts[account])
-            tried |= {account}
-            ask.exclude = tried
-            if len(tried) >= ATTEMPTS:
-                self._refuse(conversation, decision, scope, now)
-                return
-
-    def _fail(self, account: str, kind: FaultKind, decision: Decision) -> None:
-        if decision.probe and kind is FaultKind.QUOTA:
-            for rest in self.view.accounts[account].live.rests.values():
-                rest.probed_at = max(rest.probed_at, rest.probing)
-
-    def _refuse(self, conversation: _Conversation, decision: Decision, scope: str, now: float) -> None:
-        if decision.account is None and decision.retry_at is not None and decision.retry_at - now <= WAIT_S:
-            self._push(max(decision.retry_at, now + 0.001), conversation, None)
+    def _happen(self, event: Event) -> None:
+        if event.kind is EventKind.CLOCK_STEP:
+            self._offset += event.amount
             return
-        self.result.requests += 1
-        self.result.refused += 1
-        if any(self.world.room(name, scope, now) > ROOM_THAT_COUNTS for name in self.world.seats):
-            self.result.refused_with_room += 1
-        self._next(conversation, now)
+        self.world.happen(event, self.now)
+        if event.kind is EventKind.WITHDRAW:
+            for worker in self.workers:
+                worker.remove(event.target)
 
-    def _begin(self, conversation: _Conversation, decision: Decision, now: float) -> None:
-        account = decision.account
-        assert account is not None
-        self.result.requests += 1
-        entry = self.view.accounts[account]
-        entry.local += 1
-        self.view.chosen(entry)
-        if decision.probe:
-            found = resting(entry.live, _scopes(self.view, conversation.talk.model), now)
-            if found is not None:
-                probe_begun(entry.live, found[0], now)
-        self._bind(conversation, account, now)
-        self._push(now + conversation.talk.turns[conversation.at][1], conversation, account)
+    def _tell(self, doer: int, news: Callable[[Worker], None]) -> None:
+        """What one worker did and learnt reaches the others in time."""
+        for number, worker in enumerate(self.workers):
+            if number != doer:
+                self._after(self.scenario.servers.news_s, news, worker)
 
-    def _bind(self, conversation: _Conversation, account: str, now: float) -> None:
-        before = conversation.account
+    def _request(self, conversation: _Conversation) -> None:
+        talk = conversation.talk
+        number = self._count % len(self.workers)
+        ask = SelectionRequest((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, talk.model, talk.user)
+        while True:
+            ask.exclude = conversation.tried
+            decision = self.workers[number].choose(ask, conversation.account)
+            account = decision.account
+            if account is None:
+                self._refuse(conversation, decision)
+                return
+            fault = self.world.ask(account, scope_of(talk.model), self.now)
+            if fault is None:
+                self._begin(number, conversation, account, decision)
+                return
+            self.tally.failed_attempts += 1
+            conversation.tried |= {account}
+            if fault.kind is FaultKind.NETWORK:
+                self._silence(number, conversation, account, fault)
+                return
+            self._fail(number, account, fault, talk.model, decision.probe)
+            if len(conversation.tried) >= ATTEMPTS:
+                self._refuse(conversation, decision)
+                return
+
+    def _silence(self, number: int, conversation: _Conversation, account: str, fault: Fault) -> None:
+        """The host says nothing: the attempt is given up after a while, and the request goes on elsewhere."""
+        model = conversation.talk.model
+        self.workers[number].chosen(account, model, probe=False)
+
+        def given_up() -> None:
+            self.workers[number].ended(account)
+            self._fail(number, account, fault, model, False)
+            if len(conversation.tried) < ATTEMPTS:
+                self._request(conversation)
+            else:
+                self._refuse(conversation, None)
+
+        self._after(SILENCE_S, given_up)
+
+    def _fail(self, number: int, account: str, fault: Fault, model: str, probe: bool) -> None:
+        self.workers[number].fail(account, fault, model, probe=probe)
+        if len(self.workers) > 1:
+            self._tell(number, lambda other: other.fail(account, fault, model))
+
+    def _refuse(self, conversation: _Conversation, decision: Decision | None) -> None:
+        retry_at = decision.retry_at if decision is not None and decision.account is None else None
+        if retry_at is not None and retry_at - self._clock() <= WAIT_S:
+            conversation.tried = frozenset()
+            self._after(max(retry_at - self._clock(), 0.001), self._request, conversation)
+            return
+        clients = self.scenario.clients
+        if conversation.tries < clients.retries:
+            conversation.tries += 1
+            conversation.tried = frozenset()
+            self._after(clients.retry_s, self._request, conversation)
+            return
+        talk, scope = conversation.talk, scope_of(conversation.talk.model)
+        self.tally.requests += 1
+        self.tally.refused += 1
+        left = (self.world.left_for(talk.user, name, scope, self.now) for name in self.world.seats)
+        self.tally.refused_with_room += any(percent > ROOM_THAT_COUNTS for percent in left)
+        self._next(conversation)
+
+    def _begin(self, number: int, conversation: _Conversation, account: str, decision: Decision) -> None:
+        talk = conversation.talk
+        self.tally.requests += 1
+        if self._owned:
+            self._count_owners(talk, account, decision)
+        self.workers[number].chosen(account, talk.model, probe=decision.probe)
+        if len(self.workers) > 1:
+            self._tell(number, lambda other: other.elsewhere(account, 1))
+        self._bind(number, conversation, account)
+        self._after(talk.turns[conversation.at][1], self._answered, number, conversation, account)
+
+    def _count_owners(self, talk: Talk, account: str, decision: Decision) -> None:
+        seat, scope = self.world.seats[account], scope_of(talk.model)
+        if seat.reserve and seat.owner != talk.user:
+            left = self.world.left_for(talk.user, account, scope, self.now)
+            self.tally.reserve_touched += left < -ROOM_THAT_COUNTS
+        if talk.user in self._owned and seat.owner != talk.user and decision.reason is not ChoiceReason.PINNED:
+            own = (s.name for s in self.world.seats.values() if s.owner == talk.user)
+            left_own = (self.world.left_for(talk.user, name, scope, self.now) for name in own)
+            self.tally.own_missed += any(percent > OWN_ROOM for percent in left_own)
+
+    def _bind(self, number: int, conversation: _Conversation, account: str) -> None:
+        before, model = conversation.account, conversation.talk.model
         if before is None or before == account:
             conversation.account = account
             return
-        scope = scope_of(conversation.talk.model)
-        if self.world.room(before, scope, now) > ROOM_THAT_COUNTS:
-            self.moved.add(conversation.number)
-        live = self.view.accounts[before].live
-        if not temporary(live, _scopes(self.view, conversation.talk.model), now):
+        if self.world.left_for(conversation.talk.user, before, scope_of(model), self.now) > ROOM_THAT_COUNTS:
+            self.tally.moved.add(conversation.number)
+        if not self.workers[number].returns(before, model):
             conversation.account = account
 
-    def _answered(self, conversation: _Conversation, account: str, now: float) -> None:
+    def _answered(self, number: int, conversation: _Conversation, account: str) -> None:
         talk = conversation.talk
         scope = scope_of(talk.model)
-        entry = self.view.accounts[account]
-        entry.local -= 1
-        if self.world.alive(account, now):
-            self.world.serve(account, scope, talk.turns[conversation.at][2], now)
-            learning.absorb(entry.live, self.world.observations(account, scope, now, Source.HEADERS), now)
-            learning.succeed(entry.live, _scopes(self.view, talk.model), None, now)
-        self.view.touch(entry)
-        self._next(conversation, now)
+        self.workers[number].ended(account)
+        if len(self.workers) > 1:
+            self._tell(number, lambda other: other.elsewhere(account, -1))
+        if self.world.alive(account, self.now):
+            self._spend(conversation, account, scope)
+            self._see(number, account, scope)
+            self.workers[number].succeed(account, talk.model)
+        self._next(conversation)
 
-    def _next(self, conversation: _Conversation, now: float) -> None:
+    def _spend(self, conversation: _Conversation, account: str, scope: str) -> None:
+        units = conversation.talk.turns[conversation.at][2]
+        self.tally.units += units
+        caching = self.scenario.caching
+        if conversation.at and self.now - conversation.warm_since <= caching.life_s:
+            self.tally.could_be_warm += 1
+            self.tally.warm += conversation.warm_at == account
+        warm = conversation.warm_at == account and self.now - conversation.warm_since <= caching.life_s
+        self.world.serve(account, scope, units if warm or not conversation.at else units * caching.cold, self.now)
+        conversation.warm_at, conversation.warm_since = account, self.now
+
+    def _see(self, number: int, account: str, scope: str) -> None:
+        """The figures of an answer, which the worker reads when they come, and the others later."""
+        seen = self.world.observations(account, scope, self.now, Source.HEADERS)
+        if self._offset:
+            seen = [msgspec.structs.replace(w, observed_at=self._clock()) for w in seen]
+        if not seen:
+            return
+        if self.scenario.sight.delay_s:
+            self._after(self.scenario.sight.delay_s, self.workers[number].absorb, account, seen)
+        else:
+            self.workers[number].absorb(account, seen)
+        if len(self.workers) > 1:
+            self._tell(number, lambda other: other.absorb(account, seen))
+
+    def _next(self, conversation: _Conversation) -> None:
         conversation.at += 1
+        conversation.tries = 0
+        conversation.tried = frozenset()
         if conversation.at < len(conversation.talk.turns):
-            self._push(now + conversation.talk.turns[conversation.at][0], conversation, None)
-
-    def outcome(self, goal: float, seconds: float) -> WeekOutcome:
-        result, closed = self.result, self.world.closed
-        held = sum(c.used + c.lost - c.before for c in closed)
-        shares = [self.world.served[seat.name] / seat.plan.week for seat in self.scenario.seats]
-        result.conversations = len(self.scenario.talks)
-        result.moved_share = round(len(self.moved) / max(1, result.conversations), 5)
-        result.usable_room_used = round(sum(c.used - c.before for c in closed) / goal, 4) if goal else 1.0
-        result.room_lost = round(sum(c.lost for c in closed) / held, 4) if held else 0.0
-        result.spread = round(max(shares) / (sum(shares) / len(shares)), 3) if any(shares) else 1.0
-        result.requests_per_s = round(result.requests / seconds)
-        return result
-
-
-def _scopes(view: SelectionIndex, model: str) -> tuple[str, ...]:
-    return view.scopes(Provider.CLAUDE, model, Operation.MESSAGES)
-
-
-def _family(provider: Provider, model: str) -> str:
-    return OPUS if OPUS in model else "sonnet"
+            self._after(conversation.talk.turns[conversation.at][0], self._request, conversation)

@@ -82,15 +82,23 @@ def test_options_are_checked_like_settings(sh: Shell) -> None:
     assert "loopback" in sh("serve", "--listen", "0.0.0.0:0").refused(2)
 
 
-def test_simulate_answers_a_list(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_simulate_answers_a_list(sh: Shell, folder: Path) -> None:
+    week = folder / "week.toml"
+    week.write_text('name = "mine"\ntests = "Little."\nload = 0.2\n[[accounts]]\nplan = "pro"\n[[people]]\n')
+    (row,) = sh("simulate", "--scenario", str(week), "--strategy", "balanced", "--seed", "7", "--json").json
+    assert row["scenario"] == "mine" and row["strategy"] == "balanced" and row["requests"] > 0 == row["refused"]
+    assert "100.0%" in sh("simulate", "--scenario", str(week), "--bound", "--baselines").out
+    listed = sh("simulate", "--list", "--json").json
+    assert "standard-week" in listed["scenarios"] and "headroom_score" in listed["strategies"]
+    assert "hung-vendor" in sh("simulate", "--list").out
 
-    def simulated(name: str, *, strategy: object, seed: int) -> list[dict[str, object]]:
-        asked.append((name, strategy, seed))
-        row = {"strategy": "balanced", "requests": 10, "refused": 0, "refused_with_room": 0, "moved_share": 0.0}
-        return [row | {"usable_room_used": 0.97, "room_lost": 0.1, "requests_per_s": 20_000.0}]
 
-    monkeypatch.setattr("pool_server.cli.simulate.simulate", simulated)
-    assert sh("simulate", "--strategy", "balanced", "--seed", "7", "--json").json[0]["usable_room_used"] == 0.97
-    assert "97.0%" in sh("simulate").out
-    assert asked == [("standard-week", "balanced", 7), ("standard-week", None, 1)]
+@pytest.mark.parametrize(
+    ("written", "words"), [("name = 1", "name"), ("[[", "week.toml"), (None, "week.toml"), ("\xff", "week.toml")]
+)
+def test_a_wrong_week_is_one_line(sh: Shell, folder: Path, written: str | None, words: str) -> None:
+    week = folder / "week.toml"
+    if written is not None:
+        week.write_bytes(written.encode("latin-1"))
+    assert words in sh("simulate", "--scenario", str(week)).refused(1)
+    assert "hung-vendor" in sh("simulate", "--scenario", "no-such-week").refused(2)
