@@ -1,0 +1,67 @@
+"""axe finds nothing on any page, in either scheme, on the narrowest phone and on a desk; and nothing overflows."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+
+from tests.clients.cases import DIRECTORY
+from tests.web import browser
+from tests.web.pool import exchange
+from tests.web.site import LiveSite
+from tests.web.test_browser import busy, signed_in, visit
+
+pytestmark = pytest.mark.browser
+
+AXE = DIRECTORY / "axe/node_modules/axe-core/axe.min.js"
+FRIENDS = (
+    "/",
+    "/?client=codex",
+    "/analytics",
+    "/requests",
+    "/analytics/conversations/c0ffee",
+    "/contribute",
+    "/status",
+)
+OPERATORS = (
+    "/", "/analytics", "/requests", "/requests/req-none-9", "/analytics/conversations", "/accounts?id=claude:work",
+    "/admin/models", "/people", "/people/{user}", "/audit", "/settings",
+)  # fmt: skip
+OPEN = ("/", "/?back=1", "/admin")
+RUN = """
+const done = arguments[0];
+const told = (node) => node.html.slice(0, 160) + " " + node.any.map((check) => check.message).join("; ");
+axe.run(document, {resultTypes: ["violations"]})
+  .then((found) => done(found.violations.map((one) => [one.id, ...one.nodes.slice(0, 2).map(told)])));
+"""
+
+
+def faults(chrome: webdriver.Chrome, script: str) -> list[Any]:
+    """What axe says of the page that is open, with all that is folded away unfolded; and whether it overflows."""
+    chrome.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    chrome.execute_script(f"{script}; window.axe = axe")
+    found: list[Any] = chrome.execute_async_script(RUN)
+    wide = chrome.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    return [*found, f"{wide} px too wide"] if wide > 0 else found
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (1440, "light")])
+def test_axe_finds_nothing(tmp_path: Path, chrome: webdriver.Chrome, width: int, scheme: str) -> None:
+    if not AXE.is_file():
+        pytest.skip("axe-core is missing (CLIENTS_DIR)")
+    script = AXE.read_text(encoding="utf-8")
+    browser.resize(chrome, width)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    with LiveSite(lambda: busy(tmp_path)) as site:
+        who = signed_in(site)
+        long = exchange(who["user"], 9, id="req-none-9", session="c0ffee", model="a-model-" + "with-a-long-name-" * 6)
+        site.run(partial(site.ctx.ledger.record, long))
+        for session, pages in (("", OPEN), (who["friend"], FRIENDS), (who["admin"], OPERATORS)):
+            for page in pages:
+                visit(chrome, site.url + page.format(user=who["user"]), session)
+                assert faults(chrome, script) == [], page
