@@ -107,10 +107,12 @@ class RelayedAnswer:
 
     `committed`: something was released. `over`: its `End` was handed out; what still comes is only passed on.
     `done`: nothing more is wanted of the upstream. `mid_event`: what was released ends within an event. `settled`: what
-    an answer of unknown kind has turned out to be. `latest`: what was released last of a stream.
+    an answer of unknown kind has turned out to be. `latest`: what was released last of a stream. `refusal`: the
+    request's own fault as (HTTP status, JSON error body), where it came instead of a translated stream.
     """
 
     settled: RelayedAnswer | None = None
+    refusal: tuple[int, bytes] | None = None
     mid_event = False
     streams = True  # the client takes it event by event: it can be kept alive, and told an error at any time
 
@@ -221,9 +223,11 @@ class StreamAnswer(RelayedAnswer):
         status: int,
         now: float,
         transformer: Transformer | None = None,
+        translated: bool = False,
     ) -> None:
         super().__init__(meter, account, status=status, now=now)
         self._transformer = transformer
+        self._translated = translated
         self._limits: list[bytes] = []  # quota events of the account that are yet to be replaced
         self._tail: list[bytes] = []  # the beginning of an event whose end is not here yet
         self._tail_bytes = 0
@@ -272,13 +276,33 @@ class StreamAnswer(RelayedAnswer):
             out = self._transformer.feed(out)
         out = self._shield.feed(out)
         if end is not None:
-            return self._with_held(end, out)
+            told = out or self._held or self.committed
+            return self._with_held(end, out) if told or not self._translated else self._rest_at_once(end)
         if not out:
             return WITHHOLD
         self.latest = out
         if self.committed:
             return Write([out])
         return self._hold(out, shows=signal is Signal.RENDERED or bool(signal & Signal.RENDERED))
+
+    def _heed(self, signal: Signal) -> End | Fault | None:
+        step = super()._heed(signal)
+        if self._translated and not self.committed and isinstance(step, End) and step.fault is not None:
+            # Nothing of another dialect's stream was told: the client gets a refusal with its status.
+            self.over, self.refusal = False, self.meter.fault
+            return step.fault
+        return step
+
+    def _rest_at_once(self, end: End) -> Step:
+        """The end of a translated stream that has told nothing: an empty success would be none."""
+        assert self._transformer is not None
+        self.done = True
+        try:
+            rest = self._shield.feed(self._transformer.finish()) + self._shield.rest()
+        except UnusableAnswerError as why:
+            self.over = False
+            return self.broken(network_fault(str(why)))
+        return self._with_held(end, rest)
 
     def _feed_rest(self, piece: bytes) -> Signal:
         """What the meter says of a piece whose beginning `ordinary` has shown it."""

@@ -335,6 +335,8 @@ class Pipeline:
                 self._ordinary = answer.ordinary
             if isinstance(step, Fault):
                 self._x.first_byte_ms = None
+                if answer.refusal is not None:
+                    return await self._refused(UpstreamRefusal(answer.refusal[0], [], {}, answer.refusal[1]))
                 return step
             if not self._shown:
                 await self._x.objects.keep(self._account, answer.meter)

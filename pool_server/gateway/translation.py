@@ -65,8 +65,9 @@ class AttemptTranslation:
 
     def headers(self) -> list[tuple[str, str]]:
         """The answer's headers, as the client gets them."""
-        found = [("Content-Type", _SSE if self.stream else _JSON), ("X-Pool-Translation", self.name)]
-        if self.stream:
+        events = self.stream and self.status == 200
+        found = [("Content-Type", _SSE if events else _JSON), ("X-Pool-Translation", self.name)]
+        if events:
             found.append(("Cache-Control", "no-cache"))
         if self.dropped:
             found.append(("X-Pool-Dropped", ",".join(self.dropped)))

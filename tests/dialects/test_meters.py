@@ -116,6 +116,19 @@ def test_a_failed_response_is_a_fault_and_its_usage_counts(end: str) -> None:
     assert (reading.fault[0], json.loads(reading.fault[1])) == (503, {"error": error})
 
 
+@pytest.mark.parametrize("response", ["text", 7, {"output": "none"}, {"output": [None, 4]}, {"output": {"a": 1}}, []])
+def test_an_end_of_another_shape_is_an_end(response: Any) -> None:
+    """What reads the same event to translate it takes it for the end, and the client has been told so."""
+    reading, found = run(Dialect.RESPONSES, [named({"type": "response.completed", "response": response})])
+    assert reading.complete and found == R | T
+    reading, found = run(Dialect.RESPONSES, [named({"type": "response.failed", "response": response})])
+    assert not reading.complete and found == F
+    reading, found = run(
+        Dialect.RESPONSES, [b'event: response.completed\ndata: {"type":"response.completed", nonsense\n\n']
+    )
+    assert not reading.complete
+
+
 FAULTS: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
     (
         {

@@ -69,11 +69,11 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def stack_before(folder: Path, talk: Talk) -> AsyncIterator[Stack]:
-    """A pool whose one account is asked at a raw server."""
+async def stack_before(folder: Path, talk: Talk, **more: Any) -> AsyncIterator[Stack]:
+    """A pool whose one account is asked at a raw server; `more` fields of its file."""
     async with raw_server(talk) as port:
         (folder / "pool").mkdir()
-        fields = {"api_key": "sk-raw", "base_url": f"http://127.0.0.1:{port}/v1"}
+        fields = {"api_key": "sk-raw", "base_url": f"http://127.0.0.1:{port}/v1", **more}
         (folder / "pool" / "openai_raw.json").write_text(json.dumps(fields))
         async with Stack(folder, []) as stack:
             yield stack

@@ -45,7 +45,8 @@ def answer_of(
             if stream and not translation.stream:
                 return FoldedAnswer(meter, account, status=status, now=now, transformer=transformer)
         if stream:
-            return StreamAnswer(meter, account, status=status, now=now, transformer=transformer)
+            translated = translation is not None
+            return StreamAnswer(meter, account, status=status, now=now, transformer=transformer, translated=translated)
         return BufferedAnswer(
             meter,
             account,
