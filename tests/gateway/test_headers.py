@@ -62,6 +62,7 @@ def test_the_key_leaves_the_query_and_nothing_else_does() -> None:
     assert query_without_key("alt=sse&key=abc&x=%20") == "alt=sse&x=%20"
     assert query_without_key("beta=true") == "beta=true"
     assert query_without_key("monkey=1&key=") == "monkey=1"
+    assert query_without_key("k%65y=abc&%6Bey&a=k%65y") == "a=k%65y", "as the provider reads it"
 
 
 KEY = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.c2lnbmF0dXJl"

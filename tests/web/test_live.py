@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
+from pool_server.web.base import live
 from tests.web.pool import ADMIN, CODE, exchange, seen
 from tests.web.site import Site
 
@@ -88,3 +90,29 @@ async def test_leaving_ends_the_connection(local: Site) -> None:
     async with Listener(local) as listener:
         local.ctx.draining = True
         assert [event async for event in listener.events()] == []
+
+
+@pytest.mark.gen_test
+async def test_one_person_holds_so_many_live_streams_and_no_more(
+    friends: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one session, and by signing in again and again."""
+    monkeypatch.setattr(live, "MOST", 2)
+    monkeypatch.setattr(live, "MOST_OF_ONE", 3)
+    _, first = await session(friends)
+    again = await friends.fetch("POST", "/api/friend/login", json_body={"name": "Ada", "passphrase": WORDS})
+    second = f"pool_session={again.cookies()['pool_session']}"
+    _, other = await session(friends, "Bob")
+    async with AsyncExitStack() as open_pages:
+        heads = [
+            (await open_pages.enter_async_context(Listener(friends, cookie))).head.split(b" ")[1]
+            for cookie in (first, first, first, second, second, other)
+        ]
+        assert heads == [b"200", b"200", b"429", b"200", b"429", b"200"]
+    for _ in range(100):
+        if not friends.ctx.streams:
+            break
+        await asyncio.sleep(0.05)
+    assert not friends.ctx.streams
+    async with Listener(friends, first) as page:
+        assert page.head.split(b" ")[1] == b"200"

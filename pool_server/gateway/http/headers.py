@@ -128,4 +128,5 @@ def query_without_key(query: str, keys: Sequence[str] = ()) -> str:
 
 def _holds_key(part: str, secret: Sequence[str]) -> bool:
     name, _, value = part.partition("=")
-    return name == "key" or any(key in unquote_plus(value) or key in unquote_plus(name) for key in secret)
+    named = unquote_plus(name)  # as the provider will read it
+    return named == "key" or any(key in unquote_plus(value) or key in named for key in secret)

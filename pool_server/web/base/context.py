@@ -50,7 +50,9 @@ class WebContext:
     clock: Callable[[], float] = time.time
     digest: tuple[float, Any] = (0.0, None)  # when the accounts were last looked at for open pages, and how they were
     newest: tuple[float, dict[str, str]] = field(default_factory=lambda: (0.0, {}))  # user → id, looked up at that time
-    streams: Counter[str] = field(default_factory=Counter)  # live streams open in this process, by session
+    streams: Counter[str] = field(
+        default_factory=Counter
+    )  # live streams open in this process, by session and by person
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
     _colours: Any = None

@@ -19,7 +19,8 @@ TICK_S = 1.0
 STATE_TICKS = 3  # the accounts are looked at every third tick
 SILENCE_TICKS = 15  # a comment after so many ticks without an event keeps proxies from closing
 RETRY_MS = 3000
-MOST = 8  # live streams of one session in one process
+MOST = 8  # live streams of one session in one process …
+MOST_OF_ONE = 24  # … and of one person, who may sign in as often as they like
 
 
 class PageWatch:
@@ -93,12 +94,13 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
         everyone = self.principal.admin and not self.principal.local
-        session = self.principal.session or self.principal.user
-        if self.ctx.streams[session] >= MOST:
+        open_, who = self.ctx.streams, self.principal
+        counted = {f"user {who.user}": MOST_OF_ONE, f"session {who.session or who.user}": MOST}
+        if any(open_[name] >= most for name, most in counted.items()):
             raise ProblemError(
                 429, "too_many_pages", "too many pages are open: close some", retry_after=RETRY_MS / 1000
             )
-        self.ctx.streams[session] += 1
+        open_.update(counted.keys())
         try:
             self.write(f"retry: {RETRY_MS}\n\n")
             await self.flush()
@@ -106,9 +108,10 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         except StreamClosedError:
             return
         finally:
-            self.ctx.streams[session] -= 1
-            if not self.ctx.streams[session]:
-                del self.ctx.streams[session]
+            open_.subtract(counted.keys())
+            for name in counted:
+                if not open_[name]:
+                    del open_[name]
 
     async def _follow(self, watch: PageWatch) -> None:
         silent = 0
