@@ -1,0 +1,40 @@
+"""What SECURITY.md, the threat model and the page on reliability promise is held by tests that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("docs/threat-model.md", "docs/reliability.md")
+NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+def named(page: str) -> list[tuple[str, str]]:
+    return NAMED.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_is_named_exists(page: str) -> None:
+    found = named(page)
+    assert len(found) >= 15
+    for file, test in found:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        assert not test or test in names, f"{page} names {file}::{test}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_row_names_a_test(page: str) -> None:
+    rows = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    heads = [row for row in rows if row.startswith(("| attack |", "| promise |"))]
+    told = [row for row in rows if row not in heads and not row.startswith("|---")]
+    assert len(heads) >= 1 and all(NAMED.search(row) for row in told), [row for row in told if not NAMED.search(row)]
+
+
+def test_what_is_promised_leads_to_the_attacks() -> None:
+    assert "docs/threat-model.md" in (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert "SECURITY.md" in (ROOT / "README.md").read_text(encoding="utf-8")
