@@ -195,7 +195,7 @@ def test_models_are_not_changed(method: str, model: str) -> None:
     assert told(method, f"/v1/models/{model}", {}).refused
 
 
-@pytest.mark.parametrize("hidden", ["%2F", "%2f", "%5C", "%3A", "%00"])
+@pytest.mark.parametrize("hidden", ["%2F", "%2f", "%5C", "%3A", "%00", "\\", "#", "\t", " "])
 def test_an_id_has_no_second_reading(hidden: str) -> None:
     for family, base, row in WITH_IDS:
         route = match(row.method, base + filled(row.path, f"own{hidden}foreign"), HEADERS[family])

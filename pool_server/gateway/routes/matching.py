@@ -23,10 +23,10 @@ _FORCED = {f"/{provider.value}": provider for provider in Provider}
 _LONGEST = 2048  # characters of a path; ids of all vendors have a few hundred, and a longer one takes long to look at
 _PLACE = re.compile(r"\{(\w+)\}")
 # Words of the API itself are no ids: a base URL written one segment too long must not name an object. Nor is one what
-# its reader may take apart: an encoded slash, backslash, colon or NUL.
+# its reader may take apart: an encoded slash, backslash, colon or NUL, a backslash or the beginning of a fragment.
 _ID = (
     r"(?![^/]*%(?:2[fF]|5[cC]|3[aA]|00))"
-    r"(?!(?:models|responses|messages|chat|completions|files|batches|search)(?:[/:]|$))[^/:]+"
+    r"(?!(?:models|responses|messages|chat|completions|files|batches|search)(?:[/:]|$))[^/:\\#\x00-\x20\x7f]+"
 )
 _NO_OBJECT = frozenset({"model", "_"})
 
