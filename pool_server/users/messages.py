@@ -22,5 +22,10 @@ def limit_message(denial: Denial, limit: float) -> str:
 
     >>> limit_message(Denial.TOKENS_DAY, 50000)
     'your limit of 50,000 tokens a day is reached'
+    >>> limit_message(Denial.REQUESTS_PER_MINUTE, 1)
+    'your limit of 1 request a minute is reached'
     """
-    return f"your limit of {_LIMITS[denial].format(n=limit)} is reached"
+    words = _LIMITS[denial].format(n=limit)
+    if limit == 1:
+        words = words.replace("requests", "request").replace("tokens", "token")
+    return f"your limit of {words} is reached"

@@ -20,6 +20,7 @@ from pool_server.storage import Store, StoreFullError
 from pool_server.users import Denied, Reservation
 from pool_server.users.limits.counters import FLOOR_TOKENS, SOON, Hold
 from pool_server.users.limits.reservations import Reservations
+from pool_server.users.messages import limit_message
 
 from .desk import Books, Desk, child, open_state
 from .site import NOON
@@ -44,6 +45,21 @@ def test_a_released_request_used_nothing(desk: Desk) -> None:
     desk.book.settle(made, Usage(input=5000), 1.0)
     assert desk.now["tokens_day"] == 0 and desk.now["cost_day"] == 0
     desk.took(Limits(tokens_day=5000))
+
+
+@pytest.mark.parametrize(
+    ("denial", "limit", "words"),
+    [
+        (Denial.REQUESTS_PER_MINUTE, 1, "1 request a minute"),
+        (Denial.REQUESTS_PER_MINUTE, 60, "60 requests a minute"),
+        (Denial.CONCURRENT, 1, "1 request at the same time"),
+        (Denial.TOKENS_DAY, 1, "1 token a day"),
+        (Denial.TOKENS_5H, 1000, "1,000 tokens in 5 hours"),
+        (Denial.COST_DAY, 1, "$1.00 a day"),
+    ],
+)
+def test_a_limit_is_told_in_the_right_number(denial: Denial, limit: float, words: str) -> None:
+    assert limit_message(denial, limit) == f"your limit of {words} is reached"
 
 
 def test_a_denial_names_the_limit_and_when_it_frees(desk: Desk) -> None:
