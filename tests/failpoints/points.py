@@ -20,7 +20,8 @@ from pool_server.storage.lmdb.engine import Engine
 
 CALLS = ("fsync", "fdatasync", "rename", "replace", "pwrite", "posix_fallocate", "unlink", "mkdir")  # of the module os
 COMMITS = ("ledger", "state")
-PLACES = (*CALLS, "create", *(f"{when} commit {store}" for store in COMMITS for when in ("before", "after")), "token")
+TOKEN = ("before token", "after token")  # the call of a token endpoint
+PLACES = (*CALLS, "create", *(f"{when} commit {store}" for store in COMMITS for when in ("before", "after")), *TOKEN)
 ACTIONS = ("kill", "ENOSPC", "EIO", "EMFILE")
 PHASES = ("start", "load")
 
@@ -48,7 +49,7 @@ class Point(NamedTuple):
     @property
     def sensible(self) -> bool:
         """What is done cannot fail afterwards; an answer that is there is lost only with the process."""
-        return self.action == "kill" or not (self.place.startswith("after") or self.place == "token")
+        return self.action == "kill" or not (self.place.startswith("after") or self.place in TOKEN)
 
 
 class Failpoint:
@@ -65,8 +66,8 @@ class Failpoint:
             setattr(os, place, self._around(getattr(os, place)))
         elif place == "create":
             os.open = self._around(os.open, lambda args: bool(args[1] & os.O_CREAT))
-        elif place == "token":
-            self._after_token()
+        elif place in TOKEN:
+            self._token(before=place == "before token")
         else:
             when, _, store = place.split(" ")
             self._commit(store, before=when == "before")
@@ -98,13 +99,15 @@ class Failpoint:
 
         Engine._run_once = run_once  # type: ignore[assignment,method-assign]
 
-    def _after_token(self) -> None:
+    def _token(self, *, before: bool) -> None:
         real = Upstream.send
 
         async def send(upstream: Upstream, request: HttpRequest) -> HttpAnswer:
             asked: Awaitable[HttpAnswer] = real(upstream, request)
+            if before and "token" in request.url:
+                self.passing()
             answer = await asked
-            if "token" in request.url:
+            if not before and "token" in request.url:
                 self.passing()
             return answer
 

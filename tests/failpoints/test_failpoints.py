@@ -15,10 +15,11 @@ SEED = int(os.environ.get("POOL_SEED", "0"))
 ALWAYS = (
     "fdatasync:load:kill:3:1",  # acknowledged, and the store has not followed yet
     "rename:load:kill:1:1",  # a rotated token in its temporary file
+    "before-token:load:kill:1:1",  # the lease of the dead holds nobody up
     "before-commit-ledger:load:ENOSPC:1:1000",
     "create:load:EMFILE:1:1000",
 )
-DRAWN = 4
+DRAWN = 3
 
 
 def drawn() -> list[str]:

@@ -152,7 +152,7 @@ def path(data: bytes) -> None:
     for method in ("GET", "POST"):
         route = match(method, text, {})
         if route is not None and route.model_call:
-            assert ".." not in route.path.split("/") and "//" not in route.path and "\\" not in route.path
+            assert ".." not in route.path.split("/") and "//" not in route.path and not set("\\#\0 ") & set(route.path)
 
 
 def body(data: bytes) -> None:
