@@ -24,6 +24,7 @@ COMMANDS = {
     "upgrade": "Let the version that is installed now take over from the running one.",
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
+    "fsck": "See whether the stopped store agrees with itself, and put it right.",
     "simulate": "A week of demand through the real choice.",
     "status": "Accounts, headroom and requests in flight of the running pool.",
     "top": "The same, live in the terminal.",
@@ -32,6 +33,7 @@ COMMANDS = {
 }
 # Commands that have no module of their name → the module.
 ELSEWHERE = {
+    "restore": "backup",
     "top": "status",
     "statusline": "status",
     "login": "run.login",

@@ -1,4 +1,4 @@
-"""`pool-server backup`."""
+"""`pool-server backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from pool_server.cli.common import config_option, one_line, settings, waiting
 from pool_server.storage import backup_folder
+from pool_server.storage import restore as put_back
 
 
 @click.command("backup", help="Copy the data folder into FILE, also while the server runs; .zst compresses.")
@@ -19,3 +20,15 @@ def command(file: Path, config: str | None) -> None:
         backup_folder(Path(settings(config).data_dir), file, now=time.time())
         size = file.stat().st_size
     click.echo(f"{file}: {size / (1 << 20):.1f} MiB; it holds keys and people, keep it private")
+
+
+@click.command("restore", help="Put a copy back. The server must be stopped; what was there is kept beside it.")
+@click.argument("file", type=click.Path(path_type=Path))
+@config_option
+def restore(file: Path, config: str | None) -> None:
+    folder = Path(settings(config).data_dir)
+    with one_line():
+        done = put_back(file, folder)
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(done.created))
+    aside = f"; what was there is in {done.previous}/" if done.previous else ""
+    click.echo(f"{folder}/ is as it was on {made}{aside}")

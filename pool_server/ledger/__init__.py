@@ -1,6 +1,7 @@
 """Every exchange counted once: usage records, rollups, prices, and what can be asked of them."""
 
 from pool_server.ledger.chart import METRICS, Metric
+from pool_server.ledger.consistency import Consistency
 from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
 from pool_server.ledger.quota_history import Series, Sighting
@@ -19,6 +20,7 @@ __all__ = [
     "OLD_AFTER_DAYS",
     "TABLES",
     "Confidence",
+    "Consistency",
     "Field",
     "Filters",
     "Forecast",

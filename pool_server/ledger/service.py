@@ -16,7 +16,8 @@ import msgspec
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks, wait_at_most
-from pool_server.ledger import quota_history, retention
+from pool_server.ledger import consistency, quota_history, retention
+from pool_server.ledger.consistency import Consistency
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
 from pool_server.ledger.records import keys
@@ -317,6 +318,15 @@ class Ledger:
         cut = await self.store.submit(lambda txn: retention.begin(txn, now, days_kept, days))
         await self._in_steps(lambda txn: retention.step(txn, cut))
         await self._in_steps(lambda txn: retention.quota(txn, cut.records))
+
+    def check(self) -> Consistency:
+        """Whether the tables agree. Blocks; for a folder that no server uses. Raises StoreError."""
+        with self.store.read() as reader:
+            return consistency.check(reader, Days(self.settings.ledger.timezone))
+
+    def repair(self, found: Consistency) -> None:
+        """Put right what `check` found, as far as the records tell. Blocks. Raises StoreError."""
+        consistency.repair(self.store, self.settings.ledger.timezone, found)
 
     async def sum_months(self) -> None:
         """Make the rows of closed months that have none or have grown since, each in a transaction of milliseconds

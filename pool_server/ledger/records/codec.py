@@ -1,4 +1,5 @@
-"""How one usage record lies in the store: msgpack, compressed against a dictionary of what records look like.
+"""How one usage record lies in the store: msgpack, compressed against a dictionary of what records look like, with the
+frame's own checksum of its content; records of before have none, and any program of form 1 reads both.
 
 The first byte names the form. The dictionary belongs to the form: change it only together with a new form.
 """
@@ -73,7 +74,7 @@ def pack(rec: UsageRecord) -> bytes:
     compressor = getattr(_tools, "compressor", None)
     if compressor is None:
         compressor = _tools.compressor = zstandard.ZstdCompressor(
-            level=_LEVEL, dict_data=_dictionary, write_checksum=False, write_dict_id=False
+            level=_LEVEL, dict_data=_dictionary, write_checksum=True, write_dict_id=False
         )
     return _PACKED + bytes(compressor.compress(raw))
 

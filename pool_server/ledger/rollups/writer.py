@@ -6,7 +6,7 @@ beside it and added to them later, together with what others add: see `pending`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ from pool_server.ledger.records.keys import (
 )
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
-from pool_server.ledger.rollups.time_slices import Kept
+from pool_server.ledger.rollups.time_slices import Kept, kept
 from pool_server.storage import Txn
 
 P = TypeVar("P")
@@ -91,12 +91,16 @@ class RollupWriter:
 
     def load(self, txn: Txn, records: Sequence[UsageRecord], have: Kept) -> None:
         """Record a batch of a history, straight into the rollups. See `merge` for `have`."""
-        days = self._days
         new = _add(txn, [PendingRecord(rec) for rec in records])
-        parts = (
-            (pending.starts_of(rec, days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec)) for _, rec in new
-        )
-        _roll_up(txn, *merge(parts, have))
+        _roll_up(txn, *merge(self._parts(rec for _, rec in new), have))
+
+    def add_up(self, txn: Txn, records: Sequence[UsageRecord]) -> None:
+        """Add stored records to the rollups, down to the grains that are kept."""
+        _roll_up(txn, *merge(self._parts(records), kept(txn)))
+
+    def _parts(self, records: Iterable[UsageRecord]) -> Iterator[Part]:
+        for rec in records:
+            yield pending.starts_of(rec, self._days), pending.cell_of(rec), Sums.of(rec), pending.labels_of(rec)
 
 
 def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageRecord]]:

@@ -1,0 +1,153 @@
+"""A ledger whose tables disagree is seen, and what its records tell is made true again."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pool_server.ledger import Ledger
+from pool_server.ledger.records import codec
+from pool_server.ledger.records.codec import pack, unpack
+from pool_server.ledger.records.keys import MONTH, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS
+from pool_server.ledger.rollups import pending
+from pool_server.ledger.rollups.sums import Sums
+from pool_server.storage import Txn
+from tests.ledger.ledger_kit import NOW, exchange, ledger_in, record_all
+
+DAY = 86_400.0
+FIRST = NOW - 90 * DAY  # of its day some records may be forgotten: what is wrong there stays
+
+
+def fill(book: Ledger) -> None:
+    book.load([exchange("first", at=FIRST)])
+    at = [NOW - 80 * DAY, NOW - 79 * DAY, NOW - 10 * DAY, NOW - 3600, NOW - 60]
+    record_all(
+        book,
+        [
+            exchange(f"{user}-{n}", at=moment, user=user, account=f"{user}:a", outcome="cut" if n else "ok")
+            for n, moment in enumerate(at)
+            for user in ("ada", "bob")
+        ],
+    )
+    asyncio.run(Ledger(book.store, book.settings, clock=lambda: NOW).sum_months())
+
+
+def rows(book: Ledger, table: str) -> list[tuple[bytes, bytes]]:
+    with book.store.read() as reader:
+        return list(reader.scan(table))
+
+
+def answers(book: Ledger) -> Any:
+    ask = book.queries
+    charts = [ask.series("user", step, NOW - 89 * DAY, NOW) for step in ("hour", "day")]
+    return charts, ask.summary(NOW - 89 * DAY, NOW), ask.top("account", NOW - 89 * DAY, NOW)
+
+
+damages = st.lists(
+    st.tuples(
+        st.sampled_from(["drop", "astray", "change", "garble"]),
+        st.sampled_from([RECORD_IDS, RECORD_INDEX, ROLLUPS]),
+        st.floats(0, 0.999),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def damage(txn: Txn, how: str, table: str, where: float) -> None:
+    there = [(key, raw) for key, raw in txn.scan(table) if table != ROLLUPS or not _of_first_day(key)]
+    if not there:
+        return  # nothing is in the rollups yet
+    key, raw = there[int(where * len(there))]
+    if how == "astray" and table == RECORD_IDS:
+        txn.put(table, b"nobody", b"\1" * 12)
+    elif how == "astray" and table == RECORD_INDEX:
+        txn.put(table, key[:5] + b"\1" * 12, b"")
+    elif how == "change" and table == ROLLUPS and raw != b"\xc1":
+        txn.put(table, key, Sums.decode(raw).plus(Sums.of(exchange("more"))).encode())
+    elif how == "garble" and table == ROLLUPS:
+        txn.put(table, key, b"\xc1")
+    else:
+        txn.delete(table, key)
+
+
+def _of_first_day(key: bytes) -> bool:
+    labels = key[1:2] in b"gjGkJs"  # counted beside the dimensions: no other row tells them wrong
+    return labels or int.from_bytes(key[2:6], "big") < FIRST + DAY
+
+
+@settings(max_examples=25)
+@example([("garble", ROLLUPS, 0.0)], 1)  # the pool's row of a month
+@example([("garble", ROLLUPS, 0.1), ("garble", ROLLUPS, 0.3)], 1)
+@given(damages, st.sampled_from([1, 4, 1000]))
+def test_whatever_is_damaged_is_found_and_put_right(done: list[tuple[str, str, float]], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(pending, "MOST", most)
+        with ledger_in(Path(folder), durable=False) as book:
+            fill(book)
+            assert book.check().sound
+            before = rows(book, RECORD_IDS), rows(book, RECORD_INDEX), answers(book)
+            tables = [rows(book, table) for table in (RECORD_IDS, RECORD_INDEX, ROLLUPS)]
+            for one in done:
+                book.store.write(lambda txn, one=one: damage(txn, *one))  # type: ignore[misc]
+            changed = tables != [rows(book, table) for table in (RECORD_IDS, RECORD_INDEX, ROLLUPS)]
+            found = book.check()
+            months_only = tables[:2] == [rows(book, RECORD_IDS), rows(book, RECORD_INDEX)] and not _days_differ(
+                tables[2], rows(book, ROLLUPS)
+            )
+            assert found.sound is not changed or months_only, "a month that is left out is no damage"
+            assert not found.lost_days and not found.unreadable
+            book.repair(found)
+            assert book.check().sound
+            assert (rows(book, RECORD_IDS), rows(book, RECORD_INDEX), answers(book)) == before
+
+
+def _days_differ(one: list[tuple[bytes, bytes]], two: list[tuple[bytes, bytes]]) -> bool:
+    return [row for row in one if row[0][:1] != MONTH] != [row for row in two if row[0][:1] != MONTH]
+
+
+def test_a_record_that_cannot_be_read_is_told_and_stays_in_the_sums(tmp_path: Path) -> None:
+    with ledger_in(tmp_path, durable=False) as book:
+        fill(book)
+        key, raw = rows(book, RECORDS)[3]
+        for at in range(1, len(raw)):
+            flipped = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+            with pytest.raises(ValueError, match="cannot be read"):
+                unpack(flipped)
+        before = answers(book)
+        book.store.write(lambda txn: txn.put(RECORDS, key, raw[:-1] + b"\0"))
+        found = book.check()
+        assert found.unreadable == [key] and not found.days and not found.lost_days
+        book.repair(found)
+        assert answers(book) == before
+
+
+def test_days_whose_records_are_gone_are_told_and_left(tmp_path: Path) -> None:
+    with ledger_in(tmp_path, durable=False) as book:
+        fill(book)
+        wrong = next(key for key, _ in rows(book, ROLLUPS) if key[:2] == b"du" and _first(key))
+        book.store.write(lambda txn: txn.delete(ROLLUPS, wrong))
+        found = book.check()
+        assert found.lost_days and not found.days
+        book.repair(found)
+        assert book.check().lost_days == found.lost_days
+
+
+def _first(key: bytes) -> bool:
+    return int.from_bytes(key[2:6], "big") <= FIRST
+
+
+def test_records_without_a_checksum_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of before: four bytes shorter."""
+    new = pack(exchange("r"))
+    old = zstandard.ZstdCompressor(level=-1, dict_data=codec._dictionary, write_checksum=False, write_dict_id=False)
+    monkeypatch.setattr(codec._tools, "compressor", old)
+    assert len(pack(exchange("r"))) == len(new) - 4
+    assert unpack(pack(exchange("r"))) == unpack(new)
