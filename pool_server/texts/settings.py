@@ -15,6 +15,7 @@ SETTINGS = {
     "upstream_first_byte_s": "Silence allowed before an answer begins, seconds",
     "upstream_idle_s": "Silence allowed within an answer, seconds",
     "drain_s": "How long answers in flight may finish when the server stops, seconds",
+    "upgrade_drain_s": "How long the old server may finish answers after an upgrade, seconds",
     "local_token": "What local mode asks for, as API key and on the pages",
     "friend_code": "The shared code that lets friends join",
     "friend_name": "What the pool is called",

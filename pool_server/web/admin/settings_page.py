@@ -23,12 +23,12 @@ from pool_server.web.base.shared import query_params as asking
 # What a page may change: nothing that says where secrets go, who comes in, or where the server listens and writes, and
 # only what a reload takes up.
 EDITABLE = frozenset(
-    {"public_url", "max_attempts", "debug", "upstream_first_byte_s", "upstream_idle_s", "drain_s", "friend_name",
-     "friend_tagline", "usage_polling.interval_s", "choosing.strategy", "choosing.wait_s", "choosing.pin_ttl_h",
-     "fair_share.enabled", "fair_share.short_percent", "fair_share.window_h", "fair_share.wait_s",
-     "limits.requests_per_minute", "limits.concurrent", "limits.tokens_5h", "limits.tokens_day", "limits.tokens_week",
-     "limits.tokens_month", "limits.cost_day", "limits.cost_week", "limits.cost_month", "alerts.room_hours",
-     "alerts.error_rate_percent", "alerts.disk_free_mb", "models.translate"}
+    {"public_url", "max_attempts", "debug", "upstream_first_byte_s", "upstream_idle_s", "drain_s", "upgrade_drain_s",
+     "friend_name", "friend_tagline", "usage_polling.interval_s", "choosing.strategy", "choosing.wait_s",
+     "choosing.pin_ttl_h", "fair_share.enabled", "fair_share.short_percent", "fair_share.window_h",
+     "fair_share.wait_s", "limits.requests_per_minute", "limits.concurrent", "limits.tokens_5h", "limits.tokens_day",
+     "limits.tokens_week", "limits.tokens_month", "limits.cost_day", "limits.cost_week", "limits.cost_month",
+     "alerts.room_hours", "alerts.error_rate_percent", "alerts.disk_free_mb", "models.translate"}
 )  # fmt: skip
 LONGEST = 500  # characters of a value
 
@@ -68,7 +68,7 @@ def rows(settings: Settings, sources: dict[str, str]) -> list[SettingRow]:
             SettingRow(
                 key,
                 key.rpartition(".")[2],
-                SETTINGS[key],
+                SETTINGS.get(key, ""),  # one without words is shown all the same
                 html.setting(value),
                 plain if editable else "",
                 origin,
