@@ -23,6 +23,7 @@ from pool_server.core.settings import (
     parse_listen,
 )
 from pool_server.core.settings_file import VARIABLES, config_path, load, rows
+from pool_server.texts.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 # A setting that stands in the example as a comment.
@@ -69,7 +70,12 @@ def test_environment_wins_over_file_and_option_over_both(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", VARIABLES)
 def test_every_variable_is_read(name: str) -> None:
     values = {"PROXY_LISTEN_ADDR": ":9", "PUBLIC_URL": "https://p.example", "PROXY_MAX_ATTEMPTS": "7"}
-    values |= {"PROXY_DEBUG": "1", "PROXY_DB_PATH": "/tmp/x/proxy.db", "POOL_JWT_SECRET": "s" * 32}
+    values |= {
+        "PROXY_DEBUG": "1",
+        "PROXY_DB_PATH": "/tmp/x/proxy.db",
+        "POOL_JWT_SECRET": "s" * 32,
+        "POOL_ADMIN_TOTP": "A" * 32,
+    }
     settings, origins, _ = load(None, {name: values.get(name, "some-text")})
     assert settings != Settings()
     assert [origin for origin in origins.values() if origin != "default"] == [f"environment ({name})"]
@@ -128,7 +134,7 @@ def test_the_database_path_names_the_data_folder(tmp_path: Path, text: str, env:
         ('pool_dir = ""', ['pool_dir = ""', "text that is not empty"]),
         ("max_attemps = 3", ["max_attemps = 3", "unknown key", "did you mean max_attempts"]),
         ("zzz = 3", ["zzz = 3", "unknown key", "known here", "listen_addr", "pool_users"]),
-        ("[pool_users]\nadmin = 1", ["pool_users.admin = 1", "did you mean admin_password"]),
+        ("[pool_users]\nadmin_pass = 1", ["pool_users.admin_pass = 1", "did you mean admin_password"]),
         ("[nowhere]\na = 1", ["nowhere", "unknown key"]),
         ("pool_users = 3", ["pool_users = 3", "must be a table: [pool_users]"]),
         ('[choosing]\nstrategy = "best"', ['choosing.strategy = "best"', '"balanced"', '"reset_first"']),
@@ -317,4 +323,6 @@ def test_the_settings_page_of_the_docs_names_every_setting_in_its_section() -> N
             section = line[4:-1] + "." if line.startswith("## [") else ""
         if found := re.match(r"\| `(\w+)` \|", line):
             said.add(section + found[1])
-    assert said == set(every_key(Settings))
+    assert said == set(every_key(Settings)) == set(SETTINGS), (
+        "docs/settings.md and texts/settings.py have every setting"
+    )

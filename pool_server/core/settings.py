@@ -26,6 +26,7 @@ Timeout = Annotated[float, Meta(ge=1, le=86400)]
 SECRET = frozenset(
     {
         "admin_password",
+        "admin_totp",
         "friend_code",
         "gemini_client_secret",
         "jwt_secret",
@@ -51,6 +52,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class PoolUsers(Section, frozen=True):
     admin_password: str = ""  # plain, or a bcrypt hash
+    admin_totp: str = ""  # the Base32 secret of an authenticator app; with it the password alone is not enough
     jwt_secret: str = ""  # empty = made once, kept in data_dir
     jwt_secret_previous: str = ""  # still accepted after a rotation
     storage_path: str = ""  # codex-pool's users file: imported once

@@ -6,6 +6,7 @@ the two cannot drift apart; what a type cannot say stands in one table of rules.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import json
@@ -51,6 +52,7 @@ VARIABLES = {
     "FRIEND_NAME": "friend_name",
     "FRIEND_TAGLINE": "friend_tagline",
     "POOL_ADMIN_PASSWORD": "pool_users.admin_password",
+    "POOL_ADMIN_TOTP": "pool_users.admin_totp",
     "POOL_JWT_SECRET": "pool_users.jwt_secret",
     "GEMINI_OAUTH_CLIENT_ID": "gemini_client_id",
     "GEMINI_OAUTH_CLIENT_SECRET": "gemini_client_secret",
@@ -299,6 +301,12 @@ def _local_token(text: str) -> str:
     return text
 
 
+def _totp(text: str) -> str:
+    if text and len(base64.b32decode(text.upper() + "=" * (-len(text) % 8))) < 16:
+        raise ValueError(text)
+    return text
+
+
 def _signing_secret(text: str) -> str:
     if 0 < len(text) < 16:
         raise ValueError
@@ -330,6 +338,10 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "local_token": (_local_token, "visible ASCII characters without blanks, as a header can carry them, or empty"),
     "friend_code": (_password, "text of at most 72 bytes that is not blank"),
     "pool_users.admin_password": (_password, "a password of at most 72 bytes, or a whole bcrypt hash"),
+    "pool_users.admin_totp": (
+        _totp,
+        "a Base32 secret of at least 26 characters, or empty",
+    ),
     "pool_users.jwt_secret": (_signing_secret, "text of at least 16 characters, or empty"),
     "ledger.timezone": (_timezone, 'a time zone by its IANA name, as in "Europe/Zurich"'),
     "limits.providers": (_providers, f"a list of {', '.join(Provider)}"),

@@ -119,6 +119,7 @@ class Users:
         self.people = People(store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(store, self._hasher, clock)
         self.sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
+        self.tickets = tickets.Tickets(state, self.people, self._directory, clock)
         self.sign_in = SignIn(
             self._settings,
             store,
@@ -130,8 +131,8 @@ class Users:
             throttle=throttle.Throttle(state, clock),
             hasher=self._hasher,
             clock=clock,
+            once=self.tickets.once,
         )
-        self.tickets = tickets.Tickets(state, self.people, self._directory, clock)
         self._sweepers = (
             cleanup.Sweeper(state, SHARE, self._shares.stale),
             cleanup.Sweeper(state, THROTTLE, throttle.stale),

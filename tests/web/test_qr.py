@@ -42,3 +42,15 @@ def test_a_text_that_is_too_long_has_no_code() -> None:
         qr.matrix("x" * 214)
     assert qr.svg("x" * 214, "a link") == ""
     assert 'viewBox="0 0 29 29"' in qr.svg("a link", "a link"), "with a margin of four"
+
+
+def test_a_terminal_shows_the_same_modules() -> None:
+    told = qr.blocks("otpauth://totp/pool").splitlines()
+    cells = qr.matrix("otpauth://totp/pool")
+    upper = {"█": False, "▀": False, "▄": True, " ": True}
+    lower = {"█": False, "▀": True, "▄": False, " ": True}
+    rows = [[table[char] for char in line] for line in told for table in (upper, lower)]
+    inner = [row[qr.QUIET : -qr.QUIET] for row in rows[qr.QUIET : qr.QUIET + len(cells)]]
+    assert inner == cells
+    assert not any(any(row) for row in rows[: qr.QUIET])
+    assert qr.blocks("x" * 300) == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 from typing import Any
 
 import click
@@ -12,6 +14,7 @@ from pool_server.cli.user.code import code
 from pool_server.cli.user.common import SHELL
 from pool_server.cli.user.key import key
 from pool_server.users import Users
+from pool_server.web.sign_ins import qr
 
 
 @click.group("user", help="People of the pool: who they are, what they may use, their keys.")
@@ -180,3 +183,17 @@ def _amount(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return f"{value:,.2f}"
     return f"{value:,.0f}" if isinstance(value, int | float) else ", ".join(value or ())
+
+
+@command.command("totp", help="A new secret for the operator's authenticator app, to be put into the settings.")
+@json_option
+def totp(as_json: bool) -> None:
+    """Nothing is changed: the secret is the settings' to hold."""
+    secret = base64.b32encode(secrets.token_bytes(20)).decode()
+    url = f"otpauth://totp/pool-server:admin?secret={secret}&issuer=pool-server"
+    if as_json:
+        emit({"admin_totp": secret, "url": url})
+        return
+    click.echo(qr.blocks(url))
+    click.echo(f"Scan this with the app, or type {secret} into it. Then set, in [pool_users] of config.toml:\n")
+    click.echo(f'admin_totp = "{secret}"')

@@ -15,7 +15,7 @@ from pool_server.users.identity import names
 from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.keys import USER_DISABLED, KeyRing
-from pool_server.users.identity.passwords import Hasher, checked_passphrase, is_bcrypt, same
+from pool_server.users.identity.passwords import TOTP_STEP_S, Hasher, checked_passphrase, is_bcrypt, same, totp_step
 from pool_server.users.identity.people import People, clean_name
 from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.throttle import Kind, SignInAttempt, Throttle
@@ -77,6 +77,7 @@ class SignIn:
         throttle: Throttle,
         hasher: Hasher,
         clock: Callable[[], float],
+        once: Callable[[str, float], bool],
     ) -> None:
         self.settings = settings
         self._store = store
@@ -88,6 +89,7 @@ class SignIn:
         self._throttle = throttle
         self._hasher = hasher
         self._clock = clock
+        self._once = once
         self._kept_names: Callable[[], Iterable[str]] = tuple
         self._proven: tuple[bytes, float] = (b"", 0.0)
 
@@ -159,30 +161,34 @@ class SignIn:
         """Forgets the passphrase: the friend returns by a key and chooses a new one. All sessions end."""
         await self._people.set_passphrase(user_id, "", actor=actor)
 
-    async def admin_login(self, password: str, *, peer: str) -> SignedIn:
-        """The admin's browser session. Raises RefusedError: 401 wrong or no password set, 429 throttled."""
-        found = await self.check_admin(password, peer=peer)
+    async def admin_login(self, password: str, *, peer: str, totp: str = "") -> SignedIn:
+        """The admin's browser session; `totp` is the code of their app where the settings have its secret. Raises
+        RefusedError: 401 wrong or no password set, 429 throttled."""
+        found = await self.check_admin(password, peer=peer, totp=totp)
         if isinstance(found, Denied):
             raise RefusedError(found.denial, found.message, found.status, found.retry_at)
         actor = AuditActor("admin", ADMIN_USER, "admin", peer)
         cookie, expires = await self._sessions.open(ADMIN_USER, actor=actor)
         return SignedIn(ADMIN_USER, "admin", cookie, expires, admin=True)
 
-    async def check_admin(self, password: str, *, peer: str) -> Principal | Denied:
-        """The admin behind a password, or why not (401, 429); a pool key is refused with 403, uncounted."""
+    async def check_admin(self, password: str, *, peer: str, totp: str | None = None) -> Principal | Denied:
+        """The admin behind a password, or why not (401, 429); a pool key is refused with 403, uncounted. `totp` None
+        asks for no code."""
         if isinstance(self._ring.authenticate(password), Principal):
             return Denied(Denial.BAD_LOGIN, "a pool key does not open what is the admin's", 403)
         if not self.settings.operator_password:
             return Denied(Denial.BAD_LOGIN, "no admin password is set", 401)
         try:
             async with self._throttle.attempt("admin", peer, slow=self._takes_time(password)) as attempt:
-                if await self._is_admin(password):
+                if await self._is_admin(password) and (totp is None or self._is_code(totp)):
                     attempt.passed()
                     return ADMIN
                 await self._count(attempt, "admin", peer)
         except RefusedError as refused:
             return refused.denied
-        return Denied(Denial.BAD_LOGIN, "the admin password is wrong", 401)
+        coded = totp is not None and self.settings.pool_users.admin_totp
+        what = "the admin password or the code is wrong" if coded else "the admin password is wrong"
+        return Denied(Denial.BAD_LOGIN, what, 401)
 
     def guard(self, fingerprint: Callable[[str], str]) -> str:
         """Names the present admin password for sessions to compare, "" when none is set."""
@@ -279,6 +285,14 @@ class SignIn:
             return False
         self._proven = (digest, self._clock() + _PROVEN_S)
         return True
+
+    def _is_code(self, totp: str) -> bool:
+        """Whether this is the code of now, for the first time; always where the settings have no secret."""
+        secret = self.settings.pool_users.admin_totp
+        if not secret:
+            return True
+        step = totp_step(secret, totp, self._clock())
+        return step is not None and self._once(f"totp {step}", 4 * TOTP_STEP_S)
 
     async def _count(self, attempt: SignInAttempt, kind: Kind, peer: str) -> None:
         """Counts a wrong try; the ban it may begin is audited."""

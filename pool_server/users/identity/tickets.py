@@ -77,6 +77,19 @@ class Tickets:
             token, key_id = made["key"], made["id"]
         return {"user": {"id": view.id, "name": view.name}, "key": token, "key_id": key_id}
 
+    def once(self, what: str, seconds: float) -> bool:
+        """Whether this is the first time that `what` is said, of all processes, within `seconds`."""
+        now, key = self._clock(), _key(f"once {what}")
+
+        def note(txn: Txn) -> bool:
+            raw = txn.get(TICKETS, key)
+            if raw is not None and not stale(raw, now):
+                return False
+            txn.put(TICKETS, key, encode(Ticket("", now + seconds, "", "")))
+            return True
+
+        return self._state.write(note)
+
     def revoke(self, value: str) -> None:
         """The ticket is worth nothing any more."""
         self._state.write(lambda txn: txn.delete(TICKETS, _key(value)))

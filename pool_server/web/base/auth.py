@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import msgspec
 from tornado.web import RequestHandler
 
+from pool_server.core.enums import Denial
+from pool_server.core.loopback import local_refusal
 from pool_server.users import Denied, Principal
 from pool_server.users.identity.passwords import same
 from pool_server.web.base.context import WebContext
@@ -32,6 +34,11 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 NOBODY = Caller()
+NOT_ALONE = Denied(
+    Denial.BAD_LOGIN,
+    "with admin_totp the admin password alone works on the pool's own machine only; sign in on /admin",
+    401,
+)
 
 
 def shown(headers: Mapping[str, str]) -> str:
@@ -68,6 +75,8 @@ async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cooki
             return Caller(1, "key", found)
         if token.count(".") == 2:
             return Caller(denied=found)
+        if ctx.settings.pool_users.admin_totp and local_refusal(peer, handler.request.headers):
+            return Caller(denied=NOT_ALONE)
         admin = await ctx.users.sign_in.check_admin(token, peer=peer)
         if isinstance(admin, Principal):
             return Caller(3, "password", admin)

@@ -25,7 +25,10 @@ class FriendLogin(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AdminLogin(msgspec.Struct, forbid_unknown_fields=True):
+    """`totp` is the code of an authenticator app, where the settings ask for one."""
+
     password: str
+    totp: str = ""
 
 
 class Login(HomePage, access=Access.OPEN):
@@ -108,9 +111,13 @@ class Admin(HomePage, access=Access.OPEN):
 
     async def post(self) -> None:
         form = self.is_form()
-        password = self.form().get("password", "") if form else self.body_as(AdminLogin).password
+        asked = (
+            AdminLogin(self.form().get("password", ""), self.form().get("totp", ""))
+            if form
+            else self.body_as(AdminLogin)
+        )
         try:
-            entry = await self.ctx.users.sign_in.admin_login(password, peer=self.peer)
+            entry = await self.ctx.users.sign_in.admin_login(asked.password, peer=self.peer, totp=asked.totp)
         except RefusedError as refused:
             if not form:
                 raise

@@ -234,3 +234,20 @@ def svg(text: str, label: str) -> str:
         f'<svg class="qr" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" '
         f'aria-label="{label}"><rect width="{size}" height="{size}"></rect><path d="{path}"></path></svg>'
     )
+
+
+def blocks(text: str) -> str:
+    """The code for a terminal, two modules a character, light on whatever the terminal has: "" for a text too long."""
+    try:
+        cells = matrix(text)
+    except ValueError:
+        return ""
+    wide = len(cells) + 2 * QUIET
+    edge = [[False] * wide for _ in range(QUIET)]
+    rows = [*edge, *([False] * QUIET + row + [False] * QUIET for row in cells), *edge]
+    rows += [[False] * wide] * (len(rows) % 2)
+    shown = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
+    return "\n".join(
+        "".join(shown[pair] for pair in zip(upper, lower, strict=True))
+        for upper, lower in zip(rows[::2], rows[1::2], strict=True)
+    )
