@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.dialects.streams import named
 from tests.gateway.stack import run
 from tests.gateway.test_relay import Upstream, event, stack_before
 from tests.gateway.test_translated import ask
 
-ASKED = {"messages": "/openai", "responses": "/openai", "gemini": "/openai"}
 TOO_LONG = {"message": "At most 8192 tokens.", "type": "invalid_request_error", "code": "context_length_exceeded"}
 DONE = event(b"[DONE]")
 
@@ -27,16 +27,29 @@ SILENT = {
 }
 
 
+REFUSED = {  # the account's dialect → a stream that begins with the request's own fault, and clients of other dialects
+    "chat": (event({"error": TOO_LONG}), ("messages", "responses", "gemini")),
+    "messages": (named({"type": "error", "error": TOO_LONG}), ("chat", "responses", "gemini")),
+    "responses": (
+        named({"type": "response.created", "response": {"id": "resp_1"}})
+        + named({"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "error": TOO_LONG}}),
+        ("chat", "messages", "gemini"),
+    ),
+}
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("client", ASKED)
-def test_the_request_s_own_fault_at_the_start_is_a_400(client: str, stream: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spoken", "client"), [(one, client) for one, (_, others) in REFUSED.items() for client in others]
+)
+def test_the_request_s_own_fault_at_the_start_is_a_400(spoken: str, client: str, stream: bool, tmp_path: Path) -> None:
     upstream = Upstream(1)
-    upstream.body = event({"error": TOO_LONG})
+    upstream.body = REFUSED[spoken][0]
     path, body = ask(client, "m", stream=stream)
 
     async def test() -> None:
-        async with stack_before(tmp_path, upstream, dialects=["chat"]) as stack:
-            async with stack.client.post(stack.url + ASKED[client] + path, data=json.dumps(body)) as answer:
+        async with stack_before(tmp_path, upstream, dialects=[spoken]) as stack:
+            async with stack.client.post(f"{stack.url}/openai{path}", data=json.dumps(body)) as answer:
                 raw = await answer.read()
                 assert answer.status == 400, raw
                 assert answer.headers["Content-Type"].startswith("application/json")
@@ -48,7 +61,7 @@ def test_the_request_s_own_fault_at_the_start_is_a_400(client: str, stream: bool
 
 
 @pytest.mark.parametrize("name", SILENT)
-@pytest.mark.parametrize("client", ASKED)
+@pytest.mark.parametrize("client", ["messages", "responses", "gemini"])
 def test_a_stream_of_nothing_is_no_success(client: str, name: str, tmp_path: Path) -> None:
     upstream = Upstream(2)
     upstream.body = SILENT[name]
@@ -56,7 +69,7 @@ def test_a_stream_of_nothing_is_no_success(client: str, name: str, tmp_path: Pat
 
     async def test() -> None:
         async with stack_before(tmp_path, upstream, dialects=["chat"]) as stack:
-            async with stack.client.post(stack.url + ASKED[client] + path, data=json.dumps(body)) as answer:
+            async with stack.client.post(f"{stack.url}/openai{path}", data=json.dumps(body)) as answer:
                 raw = await answer.read()
                 assert answer.status in (200, 502, 503) and raw
                 assert answer.status != 200 or b'"error"' in raw or b"stop" in raw.lower() or b"completed" in raw
