@@ -9,21 +9,30 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from prometheus_client import Gauge
+
 from pool_server.core.settings import Backup
 from pool_server.core.tasks import PeriodicTasks
-from pool_server.storage.backup import backup
-from pool_server.storage.errors import StoreError
+from pool_server.storage.backup import backup, prove
+from pool_server.storage.errors import StoreError, StoreFullError
 from pool_server.storage.lmdb.store import Store
 
 log = logging.getLogger(__name__)
+proven = Gauge(
+    "pool_backup_proven_timestamp_seconds",
+    "When the newest copy that was restored for a trial was made, unix time",
+    multiprocess_mode="max",
+)
 
 LOOK_EVERY_S = 300.0
+_PREFIX = "pool-server-"
 _NAME = re.compile(r"pool-server-(\d{8}-\d{6})\.tar\.zst")
 _STAMP = "%Y%m%d-%H%M%S"
 
 
 class BackupSchedule:
-    """Keeps `settings.keep` copies in `settings.folder`, one every `settings.every_h` hours, across restarts."""
+    """Keeps `settings.keep` copies in `settings.folder`, one every `settings.every_h` hours, across restarts. Each is
+    restored for a trial before an older one is removed for it."""
 
     def __init__(
         self,
@@ -59,9 +68,26 @@ class BackupSchedule:
             return None
         dest = folder / f"pool-server-{time.strftime(_STAMP, time.gmtime(now))}.tar.zst"
         backup(self._stores, self._data_dir, dest, now=now)
-        for old in list_backups(folder)[max(1, self._settings.keep) :]:
+        if self._settings.prove:
+            self._prove(dest, now)
+        for old in expired(list_backups(folder), now, keep=self._settings.keep, keep_days=self._settings.keep_days):
             old.unlink(missing_ok=True)
         return dest
+
+    def _prove(self, made: Path, now: float) -> None:
+        """Restore the new copy for a trial. One that is not whole is removed, which leaves the older ones."""
+        try:
+            found = prove(made)
+        except StoreFullError as exc:
+            log.warning("there was no room to restore %s for a trial: %s", made, exc)
+            return
+        except StoreError:
+            made.unlink(missing_ok=True)
+            raise
+        proven.set(now)
+        log.info(
+            "%s was restored for a trial: %s", made.name, ", ".join(f"{n} {name}" for name, n in found.keys.items())
+        )
 
     async def _look(self) -> None:
         try:
@@ -75,6 +101,17 @@ class BackupSchedule:
 def list_backups(folder: Path) -> list[Path]:
     """The scheduled copies in a folder, newest first by the time in their names; other files are left alone."""
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def expired(backups: list[Path], now: float, *, keep: int, keep_days: float) -> list[Path]:
+    """Which of the copies (newest first) are over the number or the age (0 = any) that is kept; never the newest."""
+    oldest = time.strftime(_STAMP, time.gmtime(now - keep_days * 86400)) if keep_days else ""
+    spared = max(1, keep)
+    return [
+        path
+        for number, path in enumerate(backups)
+        if number >= spared or (number and oldest and path.name.removeprefix(_PREFIX)[: len(oldest)] < oldest)
+    ]
 
 
 def due(backups: list[Path], now: float, every_h: float) -> bool:

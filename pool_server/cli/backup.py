@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pool_server.cli.common import config_option, one_line, settings, waiting
-from pool_server.storage import backup_folder
+from pool_server.storage import backup_folder, prove
 from pool_server.storage import restore as put_back
 
 
@@ -24,8 +24,15 @@ def command(file: Path, config: str | None) -> None:
 
 @click.command("restore", help="Put a copy back. The server must be stopped; what was there is kept beside it.")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Restore it for a trial, beside it, and put nothing back.")
 @config_option
-def restore(file: Path, config: str | None) -> None:
+def restore(file: Path, check: bool, config: str | None) -> None:
+    if check:
+        with one_line(), waiting("Restoring for a trial"):
+            found = prove(file)
+        held = ", ".join(f"{count} entries in {name}" for name, count in found.keys.items())
+        click.echo(f"{file} is whole: {held}, of {time.strftime('%Y-%m-%d %H:%M', time.localtime(found.created))}")
+        return
     folder = Path(settings(config).data_dir)
     with one_line():
         done = put_back(file, folder)

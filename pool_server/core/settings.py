@@ -156,6 +156,8 @@ class Backup(Section, frozen=True):
     folder: str = ""  # empty = no scheduled copies
     every_h: Hours = 24.0
     keep: Positive = 7
+    keep_days: Count = 0  # 0 = however old
+    prove: bool = True  # restore each copy for a trial
 
 
 class CodexSettings(Section, frozen=True):

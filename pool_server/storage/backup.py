@@ -34,6 +34,7 @@ LEDGER, STATE = "ledger", "state"
 ENVIRONMENTS = (LEDGER, STATE)
 MANIFEST = "manifest.json"
 SCRATCH = ".backup-"
+PROOF = "proof"  # a folder in it
 LOGGED = f"{log_file.PREFIX}backup"  # a member beside an environment: what its write-ahead logs held
 BACKUP_FORMAT = 1
 MAX_SMALL_FILE = 1 << 20
@@ -146,7 +147,7 @@ def _pack(
 
 def sweep_scratch(folder: Path) -> int:
     """Remove from `folder` what killed backups left there; returns how many."""
-    return sweep(folder, SCRATCH, (*ENVIRONMENTS, *(f"{name}.log" for name in ENVIRONMENTS), "small", "backup"))
+    return sweep(folder, SCRATCH, (*ENVIRONMENTS, *(f"{name}.log" for name in ENVIRONMENTS), "small", "backup", PROOF))
 
 
 def restore(source: Path, data_dir: Path) -> Restored:
@@ -166,6 +167,17 @@ def restore(source: Path, data_dir: Path) -> Restored:
             os.replace(fresh / name, data_dir / name)
         sync_folder(data_dir)
     return Restored(manifest.created, keys, previous)
+
+
+def prove(source: Path) -> Restored:
+    """Restore a backup for a trial: into a temporary folder beside it, every sum compared, every page of its stores
+    looked at. Blocks. Raises StoreFullError without room for that, else StoreError when it is not whole."""
+    with scratch_folder(source.parent, SCRATCH) as scratch:
+        fresh = scratch / PROOF
+        fresh.mkdir(mode=0o700)
+        manifest = _unpack(source, fresh)
+        keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
+    return Restored(manifest.created, keys, None)
 
 
 def _unpack(source: Path, into: Path) -> Manifest:
@@ -193,7 +205,7 @@ def _read_manifest(tar: tarfile.TarFile, member: tarfile.TarInfo | None, source:
         raise StoreError(f"{source} is not a backup of this program")
     try:
         manifest = msgspec.json.decode(file.read(_MAX_MANIFEST), type=Manifest)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise StoreError(f"{source} has an unreadable manifest: {exc}") from None
     if manifest.format != BACKUP_FORMAT:
         raise StoreError(f"{source} has backup format {manifest.format}, this program knows {BACKUP_FORMAT}")

@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pool_server.app import backup_schedule
-from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.app.backup_schedule import BackupSchedule, expired, proven
 from pool_server.core.settings import Backup
 from pool_server.storage import (
     Store,
@@ -24,6 +26,7 @@ from pool_server.storage import (
     backup,
     backup_folder,
     lock_folder,
+    prove,
     restore,
     verify,
 )
@@ -216,6 +219,69 @@ def test_scheduled_copies_make_room(data_dir: Path, tmp_path: Path, stores: dict
     clock[0] -= 30 * 86_400  # the clock was wrong before: do not wait a month
     assert plan.run() is not None
     assert (folder / "mine.tar.zst").exists()
+
+
+def test_a_copy_that_cannot_be_restored_is_none_and_the_older_ones_stay(
+    data_dir: Path, tmp_path: Path, stores: dict[str, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, folder = [NOW], tmp_path / "copies"
+    plan = BackupSchedule(Backup(str(folder), every_h=24, keep=1), stores, data_dir, clock=lambda: clock[0])
+    first = plan.run()
+    assert first is not None
+    assert proven._value.get() == NOW
+    clock[0] += 86_400
+    real = backup
+
+    def cut(stores: Any, source: Path, dest: Path, *, now: float) -> None:
+        real(stores, source, dest, now=now)
+        dest.write_bytes(dest.read_bytes()[:-100])
+
+    monkeypatch.setattr(backup_schedule, "backup", cut)
+    with pytest.raises(StoreError):
+        plan.run()
+    assert backup_schedule.list_backups(folder) == [first]
+    assert proven._value.get() == NOW
+
+    def full(source: Path) -> None:
+        raise StoreFullError("no room")
+
+    monkeypatch.setattr(backup_schedule, "backup", real)
+    monkeypatch.setattr(backup_schedule, "prove", full)
+    second = plan.run()
+    assert backup_schedule.list_backups(folder) == [second], "a copy that there is no room to try is kept"
+
+
+@pytest.mark.parametrize("name", ["whole.tar", "whole.tar.zst"])
+def test_a_trial_leaves_nothing_and_finds_what_was_cut_or_changed(
+    data_dir: Path, tmp_path: Path, stores: dict[str, Store], name: str
+) -> None:
+    whole = tmp_path / name
+    backup(stores, data_dir, whole, now=NOW)
+    before = sorted(tmp_path.iterdir())
+    found = prove(whole)
+    assert found.previous is None and set(found.keys) == {"ledger", "state"}
+    assert sorted(tmp_path.iterdir()) == before, "nothing is left of the trial"
+    data = whole.read_bytes()
+    bad = tmp_path / f"bad{whole.suffix}"
+    for tenth in range(8):
+        at = len(data.rstrip(b"\0")) * tenth // 10
+        bad.write_bytes(data[:at])
+        with pytest.raises(StoreError):
+            prove(bad)
+    at = data.index(b"jwt_secret") if whole.suffix == ".tar" else len(data) // 2
+    bad.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+    with pytest.raises(StoreError):
+        prove(bad)
+
+
+def test_copies_go_by_number_and_by_age_but_never_the_newest() -> None:
+    day = 86_400
+    names = [time.strftime("pool-server-%Y%m%d-%H%M%S.tar.zst", time.gmtime(NOW - n * day)) for n in (0, 1, 5, 30)]
+    copies = [Path(name) for name in names]
+    assert expired(copies, NOW, keep=10, keep_days=0) == []
+    assert expired(copies, NOW, keep=2, keep_days=0) == copies[2:]
+    assert expired(copies, NOW, keep=10, keep_days=7) == copies[3:]
+    assert expired(copies[3:], NOW, keep=1, keep_days=7) == [], "the newest stays, however old"
 
 
 def test_the_schedule_runs_and_says_what_is_wrong(data_dir: Path, tmp_path: Path, stores: dict[str, Store]) -> None:
