@@ -45,6 +45,8 @@ SLOW = frozenset({
     "ledger/test_under_way.py", "storage/test_backup.py", "storage/test_short_file.py", "test_cycles.py",
     "test_data_folder.py", "test_front.py", "test_orphans.py", "test_restarts.py", "test_sentinels.py",
     "test_server.py", "test_strangers.py", "test_upgrade.py", "test_workers.py", "web/test_setup.py",
+    "fuzz/test_targets.py", "gateway/test_sandbox.py", "simulated/test_limits_simulated.py",
+    "simulated/test_selection_simulated.py", "web/test_foreign_ids.py",
 })  # fmt: skip
 HERE = Path(__file__).parent
 
