@@ -6,6 +6,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -26,6 +28,20 @@ from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
 SLICE_S = 0.005  # a long work on the event loop lets others go on after so long
+
+
+def _day_clock(timezone: str) -> Callable[[float], int]:
+    """The minute of the day in the pool's time zone, by unix seconds; UTC where this machine does not know it."""
+    try:
+        place: tzinfo = ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        place = UTC
+
+    def minute(now: float) -> int:
+        at = datetime.fromtimestamp(now, place)
+        return 60 * at.hour + at.minute
+
+    return minute
 
 
 async def gently(steps: Iterator[None]) -> None:
@@ -58,6 +74,7 @@ class Registry:
         self.view = SelectionIndex(
             strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family
         )
+        self.view.minute_of = _day_clock(settings.ledger.timezone)
         self.view.on_settled = lambda account: self.changed(account.id)
         self._rng = rng
         self._busy_elsewhere: set[str] = set()

@@ -10,6 +10,7 @@ from pool_server.ledger.request_log import EXPORT_COLUMNS, LogFilters, flat, tam
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
 from pool_server.ledger.service import JobState, Ledger
+from pool_server.ledger.shared_use import SharedUses
 
 __all__ = [
     "EXPORT_COLUMNS",
@@ -32,6 +33,7 @@ __all__ = [
     "Prices",
     "Quote",
     "Series",
+    "SharedUses",
     "Sighting",
     "Step",
     "Why",

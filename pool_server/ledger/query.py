@@ -6,7 +6,7 @@ open and may be widened to what is still kept (`from` and `to` of the answer say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -31,6 +31,7 @@ from pool_server.ledger.rollups.months import with_months
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly, rows
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, kept, widen
+from pool_server.ledger.shared_use import SharedUses
 from pool_server.storage import Reader, Store
 
 STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
@@ -153,6 +154,12 @@ class Queries:
             {"user": user, "account": account, **sums.tokens(), "total_tokens": sums.all_tokens}
             for (user, account), sums in order[:limit]
         ]
+
+    def shared_use(self, frm: float, to: float, owners: Mapping[str, str]) -> SharedUses:
+        """Who gave and who took; `owners` maps an account to its owner's id."""
+        with self._store.read() as reader:
+            slices, _, _ = self._slices(reader, frm, to)
+            return SharedUses(_groups(rows(reader, slices, Filters(), ("user", "account"))), owners)
 
     def heatmap(
         self, frm: float, to: float, filters: Filters = _DEFAULT, *, tz: str = "", metric: Metric = "tokens"

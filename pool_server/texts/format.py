@@ -104,6 +104,12 @@ def clock(at: float, now: float, where: tzinfo) -> str:
     return f"{moment.day} {moment:%b}{year} {moment:%H:%M}"
 
 
+def day(at: float, where: tzinfo) -> str:
+    """ "3 Mar 2027" in a zone."""
+    moment = datetime.fromtimestamp(at, where)
+    return f"{moment.day} {moment:%b %Y}"
+
+
 def stamp(at: float) -> str:
     """ISO 8601 in UTC, for `<time datetime>`."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

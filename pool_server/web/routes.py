@@ -17,7 +17,7 @@ from pool_server.web.dashboard import dashboard_page, export, usage_api
 from pool_server.web.home import home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
 from pool_server.web.request_log import conversations, log_pages
-from pool_server.web.sign_ins import contributing, sign_in_api, sign_in_page
+from pool_server.web.sign_ins import balance, contributing, sign_in_api, sign_in_page
 
 ID = r"([^/]+)"
 
@@ -35,6 +35,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/api/friend/logout", sign_in.Logout),
     (r"/api/me", own_account.Me),
     (r"/api/me/requests", own_account.OwnRequests),
+    (r"/api/me/balance", balance.Balance),
     (r"/api/me/passphrase", own_account.Passphrase),
     (r"/api/keys", own_account.Keys),
     (rf"/api/keys/{ID}", own_account.OwnKey),

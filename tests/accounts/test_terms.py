@@ -92,6 +92,33 @@ def test_a_day_is_read_in_every_form() -> None:
         assert files.options({"terms": {"until": said}}).terms.until == 1801353600.0
 
 
+@pytest.mark.parametrize(
+    ("hours", "open_at"),
+    [
+        (["22:00-07:00"], [*range(7), 22, 23]),
+        (["09:00-12:00", "20:00-24:00"], [9, 10, 11, 20, 21, 22, 23]),
+        ("00:00-24:00", list(range(24))),
+        ("", list(range(24))),
+    ],
+)
+def test_others_are_served_at_its_hours_and_its_owner_always(tmp_path: Path, hours: Any, open_at: list[int]) -> None:
+    pool = Pool(tmp_path, {"claude_ada.json": claude(owner="ada", terms={"hours": hours}, ends=NOW + 9 * DAY)})
+    midnight = NOW - NOW % DAY + DAY
+    served = []
+    for hour in range(24):
+        pool.clock.now = midnight + hour * HOUR
+        served += [hour] if chosen(pool, "bob")[0] else []
+        assert chosen(pool, "ada")[0] == "claude:ada"
+        assert bool(chosen(pool, "")[0]) == (hour in served), "nobody is not the owner"
+    assert served == open_at
+
+
+@pytest.mark.parametrize("hours", [["22-07"], ["25:00-07:00"], ["22:00-07:60"], [7], {"a": 1}, ["22:00-07:00"] * 13])
+def test_hours_that_cannot_be_reject_the_file(hours: Any) -> None:
+    with pytest.raises(CredentialRejectedError, match="terms"):
+        files.options({"terms": {"hours": hours}})
+
+
 PEOPLE = [f"u{number}" for number in range(10)]
 
 

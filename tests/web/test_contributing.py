@@ -226,9 +226,38 @@ def test_terms_are_the_owners(pool: Running) -> None:
     pool.ask("POST", "/api/accounts", body, **ada)
     one = "/api/accounts/mistral:k"
     status, said = pool.ask("PATCH", one, {"terms": {"until": "2027-01-31"}}, **ada)
-    assert status == 200 and said["account"]["terms"] == {"own_first": True, "until": 1801353600.0}
+    assert status == 200 and said["account"]["terms"] == {
+        "own_first": True, "until": 1801353600.0, "hours": [],
+    }  # fmt: skip
     said = pool.ask("PATCH", one, {"terms": {"own_first": False}}, **ada)[1]
-    assert said["account"]["terms"] == {"own_first": False, "until": 1801353600.0}, "what is not given stays"
+    assert said["account"]["terms"] == {
+        "own_first": False, "until": 1801353600.0, "hours": [],
+    }, "what is not given stays"  # fmt: skip
+    said = pool.ask("PATCH", one, {"terms": {"hours": "22:00-07:00, 12:00-13:30"}}, **ada)[1]
+    assert said["account"]["terms"]["hours"] == ["22:00-07:00", "12:00-13:30"]
+    assert pool.ask("PATCH", one, {"terms": {"hours": ""}}, **ada)[1]["account"]["terms"]["hours"] == []
     for terms in ({"until": "soon"}, {"colour": 1}, "x"):
         assert pool.ask("PATCH", one, {"terms": terms}, **ada)[0] in (400, 422)
     assert pool.row("mistral:k")["sharing"]["own_first"] is False
+
+
+def test_who_gave_and_who_took_is_told_to_them_alone(pool: Running) -> None:
+    ada, bob = session(pool, "Ada", invited(pool)), session(pool, "Bob", "swim")
+    body = {"provider": "mistral", "api_key": pool.fakes.accounts["mistral:key"].access, "name": "k"}
+    assert pool.ask("POST", "/api/accounts", body, **ada)[0] == 201
+    keys = {name: pool.ask("POST", "/api/keys", {}, **who)[1]["key"] for name, who in (("ada", ada), ("bob", bob))}
+    asked = {"model": "devstral-latest", "messages": [{"role": "user", "content": "hello"}]}
+    for name in ("ada", "bob", "bob"):
+        assert pool.ask("POST", "/v1/chat/completions", asked, Authorization=f"Bearer {keys[name]}")[0] == 200
+    weeks = {name: pool.ask("GET", "/api/me/balance", **who)[1]["weeks"] for name, who in (("ada", ada), ("bob", bob))}
+    assert [len(found) for found in weeks.values()] == [8, 8]
+    counts = {
+        name: [sum(week[part]["requests"] for week in found) for part in ("gave", "took", "own")]
+        for name, found in weeks.items()
+    }
+    assert counts == {"ada": [2, 0, 1], "bob": [0, 2, 0]}
+    assert weeks["ada"][0]["gave"]["total_tokens"] > 0
+    row = pool.row("mistral:k")
+    assert (row["gave"]["requests"], row["took"]["requests"]) == (2, 0)
+    assert len(pool.ask("GET", "/api/me/balance?weeks=3", **bob)[1]["weeks"]) == 3
+    assert pool.ask("GET", "/api/me/balance")[0] == 409, "the operator is nobody who takes"

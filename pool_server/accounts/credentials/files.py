@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ from pool_server.providers.times import moment
 
 MAX_BYTES = 1 << 20
 TEMPORARY = ".pool-tmp"
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_HOURS = re.compile(rf"{_CLOCK}-(?:{_CLOCK}|24:00)")
+_SPANS = 12
 
 
 class UnreadFileError(CredentialRejectedError):
@@ -39,10 +43,17 @@ class BrokenFileError(CredentialRejectedError):
 
 class SharingTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an account's owner gives. `own_first`: the owner's own requests go there first; `until`: when the pool's
-    part ends (unix seconds; the owner goes on), None = it does not."""
+    part ends (unix seconds; the owner goes on), None = it does not; `hours`: when of a day others are served, as
+    "22:00-07:00" in the pool's time zone, () = always."""
 
     own_first: bool = True
     until: float | None = None
+    hours: tuple[str, ...] = ()
+
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """`hours` in minutes of a day: from, to; the end is left out, and one before its beginning is of the next
+        day."""
+        return tuple((_minute(one[:5]), _minute(one[6:])) for one in self.hours)
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -135,6 +146,10 @@ def options(data: dict[str, Any]) -> Options:
     return Options(**picked)
 
 
+def _minute(clock: str) -> int:
+    return 60 * int(clock[:2]) + int(clock[3:])
+
+
 def _terms(said: object) -> SharingTerms:
     if not isinstance(said, dict):
         raise CredentialRejectedError("terms must be an object")
@@ -144,6 +159,13 @@ def _terms(said: object) -> SharingTerms:
         if until is None:
             raise CredentialRejectedError("terms.until must be a moment: RFC 3339, or unix seconds")
         given["until"] = until
+    hours = given.get("hours")
+    if isinstance(hours, str):
+        given["hours"] = hours = hours.replace(",", " ").split()
+    if isinstance(hours, list) and not all(isinstance(one, str) and _HOURS.fullmatch(one) for one in hours[:_SPANS]):
+        raise CredentialRejectedError("terms.hours must be spans of a day such as 22:00-07:00")
+    if isinstance(hours, list) and len(hours) > _SPANS:
+        raise CredentialRejectedError(f"terms.hours are at most {_SPANS} spans")
     try:
         return msgspec.convert(given, SharingTerms)
     except msgspec.ValidationError as wrong:

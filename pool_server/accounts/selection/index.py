@@ -33,12 +33,12 @@ Family = Callable[[Provider, str], str]
 
 class Cohort:
     """Accounts alike in what they serve. `latency`: seconds they usually take to the first byte; `guessed`: see
-    `Credential`; `people`: who may use them, see `Account`; after `until` (unix seconds) they serve their `owner`
-    alone."""
+    `Credential`; `people`: who may use them, see `Account`; after `until` (unix seconds) and outside `hours`
+    (minutes of a day: from, to) they serve their `owner` alone."""
 
     __slots__ = (
-        "fits", "guessed", "lanes", "latency", "members", "owner", "people", "provider", "scoped", "translated",
-        "until",
+        "fits", "guessed", "hours", "lanes", "latency", "members", "owner", "people", "provider", "scoped",
+        "translated", "until",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +48,7 @@ class Cohort:
         self.guessed = guessed
         self.people = people
         self.until: float | None = None
+        self.hours: tuple[tuple[int, int], ...] = ()
         self.owner = ""
         self.members: dict[str, Account] = {}
         self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
@@ -55,6 +56,11 @@ class Cohort:
         self.fits: dict[Need, Refusal | None] = {}
         self.translated: dict[Need, bool] = {}
         self.latency: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is anybody, or a time, they do not serve."""
+        return self.people is not None or self.until is not None or bool(self.hours)
 
     def concerned(self, scopes: tuple[str, ...]) -> set[str]:
         """The members whose standing depends on one of these scopes."""
@@ -99,6 +105,7 @@ class SelectionIndex:
         self.by_provider: dict[Provider, list[Cohort]] = {}
         self._asked: list[tuple[tuple[Provider, ...], list[Cohort]]] = []
         self.on_settled: Callable[[Account], None] | None = None
+        self.minute_of: Callable[[float], int] = lambda now: int(now // 60 % 1440)  # of the day, by the pool's clock
         self._fit = fit
         self._translated = translated
         self._family = family
@@ -125,12 +132,12 @@ class SelectionIndex:
         account.turn = max(account.turn, self._turn)
         self.accounts[account_id] = account
         terms = account.options.terms
-        ends = (terms.until, account.owner) if terms.until is not None else ()
+        ends = (terms.until, terms.hours, account.owner) if terms.until is not None or terms.hours else ()
         key = (account.provider, account.people, ends, *account.credential.traits)
         cohort = self._cohorts.get(key)
         if cohort is None:
             cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people)
-            cohort.until, cohort.owner = terms.until, account.owner
+            cohort.until, cohort.hours, cohort.owner = terms.until, terms.spans(), account.owner
             self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
         cohort.members[account_id] = account
@@ -290,7 +297,11 @@ class SelectionIndex:
         """Whether this user may use these accounts now."""
         if cohort.people is not None and user not in cohort.people:
             return False
-        return cohort.until is None or now < cohort.until or (bool(user) and user == cohort.owner)
+        if user and user == cohort.owner:
+            return True
+        if cohort.until is not None and now >= cohort.until:
+            return False
+        return not cohort.hours or _within(cohort.hours, self.minute_of(now))
 
     def cohort_of(self, account_id: str) -> Cohort:
         """Raises KeyError for an unknown account."""
@@ -363,3 +374,8 @@ def _discard(scoped: dict[str, set[str]], scope: str, account_id: str) -> None:
     members.discard(account_id)
     if not members:
         del scoped[scope]
+
+
+def _within(hours: tuple[tuple[int, int], ...], minute: int) -> bool:
+    """Is this minute of the day in one of the spans? One may go over midnight."""
+    return any(start <= minute < end if start < end else minute >= start or minute < end for start, end in hours)

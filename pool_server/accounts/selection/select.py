@@ -130,8 +130,7 @@ class _Choice:
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
         for cohort in view.cohorts(ask.providers):
-            bounded = cohort.people is not None or cohort.until is not None
-            if bounded and ask.forced is None and not view.shared(cohort, ask.user, now):
+            if cohort.bounded and ask.forced is None and not view.shared(cohort, ask.user, now):
                 _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
                 continue
             unfit = view.unfit(cohort, self.need)

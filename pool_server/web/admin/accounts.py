@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts import RefreshError
+from pool_server.core.enums import Provider
 from pool_server.web.admin.account_changes import NewAccounts
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
@@ -26,11 +27,20 @@ class Priority(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def rows(ctx: WebContext) -> list[dict[str, Any]]:
-    """Every account as the accounts' room describes it, with `usage` of the last seven days."""
+    """Every account as the accounts' room describes it, with `usage` of the last seven days; of an owner's account
+    also what it `gave` to others in that time, and what its owner `took` of accounts that are not theirs."""
     now = ctx.clock()
     found = ctx.ledger.queries.top("account", now - USAGE_S, now + 1, limit=MOST)
     used = {row["key"]: {name: row[name] for name in NO_USAGE} for row in found}
-    return [{**row, "usage": used.get(row["id"], NO_USAGE)} for row in ctx.accounts.describe_all()]
+    owners = dict(ctx.accounts.owned(tuple(Provider)))
+    shared = ctx.ledger.queries.shared_use(now - USAGE_S, now + 1, owners) if owners else None
+    told = []
+    for row in ctx.accounts.describe_all():
+        told.append({**row, "usage": used.get(row["id"], NO_USAGE), "gave": None, "took": None})
+        if shared is not None and row["id"] in owners:
+            both = shared.account(row["id"]).describe()
+            told[-1] |= {"gave": both["gave"], "took": both["took"]}
+    return told
 
 
 def used_today(ctx: WebContext, zone: tzinfo) -> dict[str, int]:

@@ -10,6 +10,7 @@ from pool_server.accounts import NewAccount, RefreshError
 from pool_server.core.enums import AccountState, Provider
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.texts import format, labels
+from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import (
     REJECTED,
     AccountAdding,
@@ -20,7 +21,7 @@ from pool_server.web.admin.account_changes import (
 )
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.sign_ins import lines, public_address, qr
+from pool_server.web.sign_ins import balance, lines, public_address, qr
 from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
 
 MOST_S = 90 * 86400.0
@@ -227,20 +228,31 @@ class OwnTest(OwnChanges, access=Access.FRIEND):
 class ContributePage(OwnChanges, access=Access.FRIEND):
     """`GET /contribute`: a friend's own accounts, and what an invitation lets them bring."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         if self.principal.admin:
             self.redirect("/accounts", status=303)
             return
         invited = self.ctx.users.codes.invited(self.principal.user)
         allowed = {one["provider"] for one in invited}
+        rows = self.rows()
         programs = [one for one in lines.PROGRAMS if allowed & {"any", one.value}]
         self.page(
             "contribute.html",
             title="Your accounts",
-            rows=self.rows(),
+            rows=rows,
+            names={one: self._name(one) for row in rows for one in row["people"] or ()},
+            hours_zone=self.ctx.settings.ledger.timezone,
+            weeks=await balance.by_week(self.ctx, self.principal.user, balance.WEEKS),
             invited=invited,
             programs=[(one.value, labels.PROVIDERS[one], SPECS[one].consent) for one in programs],
             keys=[(one.value, spec.label) for one, spec in SPECS.items() if allowed & {"any", one.value}],
             pages=any(SPECS[one].page_sign_in for one in programs),
             states={state.value: (labels.STATES[state], labels.TONES[state]) for state in AccountState},
         )
+
+    def _name(self, user: str) -> str:
+        """A person's name; their id once they are gone."""
+        try:
+            return str(self.ctx.users.people.get(user)["name"])
+        except RefusedError:
+            return user
