@@ -260,7 +260,7 @@ class ClientError(msgspec.Struct, frozen=True):
 class HttpRequest(msgspec.Struct, frozen=True):
     """A call of the pool's own (refresh, usage, test), described without doing it. Its repr shows no secret.
 
-    `egress` are the origins it may be sent to; without its own among them it is not sent.
+    `egress` are the origins it may be sent to, perhaps with PUBLIC_ONLY; without its own among them it is not sent.
     """
 
     method: str
@@ -313,7 +313,7 @@ class ClientCall(msgspec.Struct):
 class UpstreamRequest(msgspec.Struct):
     """The upstream request. `patch` sets top-level JSON fields of the body (Code Assist's `project`).
 
-    `egress` are the origins its account may reach; without its own among them it is not sent.
+    `egress` are the origins its account may reach, perhaps with PUBLIC_ONLY; without its own among them it is not sent.
     """
 
     method: str

@@ -6,6 +6,7 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+PUBLIC_ONLY = "public"  # in a set of origins: their names must lead to the public internet
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 

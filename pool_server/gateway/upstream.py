@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pool_server.core.models import HttpAnswer, HttpRequest, UpstreamRequest
-from pool_server.core.origins import origin
+from pool_server.core.origins import PUBLIC_ONLY, origin
 from pool_server.http1 import (
     CONNECT_S,
     Answer,
@@ -70,7 +70,14 @@ class Upstream:
         """
         _within_bounds(prepared)
         return await self._ask(
-            prepared.method, prepared.url, prepared.headers, payload, size, proxy_url, within_s=first_byte_s
+            prepared.method,
+            prepared.url,
+            prepared.headers,
+            payload,
+            size,
+            proxy_url,
+            within_s=first_byte_s,
+            public=PUBLIC_ONLY in prepared.egress,
         )
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
@@ -87,6 +94,7 @@ class Upstream:
                     len(body),
                     request.proxy_url,
                     within_s=request.timeout_s,
+                    public=PUBLIC_ONLY in request.egress,
                 )
                 try:
                     read = await read_capped(answer, _ANSWER_CAP)
@@ -110,11 +118,12 @@ class Upstream:
         proxy_url: str | None,
         *,
         within_s: float,
+        public: bool,
     ) -> Answer:
         """One request over a kept connection or a new one. A kept one that the upstream closed just now, before a
         byte of an answer, says nothing of the upstream: then another is tried, if the body can be sent again."""
         try:
-            line, host, target = _place(url, proxy_url)
+            line, host, target = _place(url, proxy_url, public)
             head = request_head(method, target, host, _with_proxy(line, headers), size)
         except ValueError:
             raise UpstreamError(_UNWRITABLE) from None
@@ -156,6 +165,8 @@ class Upstream:
         Raises `HandshakeRefusedError` with the HTTP status, `UpstreamError` when nothing answered.
         """
         _within_bounds(prepared)
+        if PUBLIC_ONLY in prepared.egress or not upgrades_over(proxy_url):
+            raise UpstreamError("no WebSocket goes there")
         try:
             async with asyncio.timeout(timeout_s):
                 socket = await self._sockets().ws_connect(
@@ -182,6 +193,11 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def upgrades_over(proxy_url: str | None) -> bool:
+    """Whether a WebSocket can go over this proxy; None is no proxy."""
+    return proxy_url is None or not proxy_url.lower().startswith("socks")
 
 
 async def read_capped(answer: Answer, cap: int) -> bytes:
@@ -229,29 +245,29 @@ def _never_redirected() -> aiohttp.TraceConfig:
 
 def _with_proxy(line: Origin, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
     """A proxy that is asked for plain URLs wants its authorization with each of them."""
-    authorization = proxy_authorization(line.proxy) if line.proxy and not line.secure else ""
+    authorization = proxy_authorization(line.proxy) if line.proxy and line.whole else ""
     return [*headers, ("Proxy-Authorization", authorization)] if authorization else headers
 
 
-def _place(url: str, proxy_url: str | None) -> tuple[Origin, str, str]:
+def _place(url: str, proxy_url: str | None, public: bool) -> tuple[Origin, str, str]:
     """Where a URL's connection leads, its Host, and the request target. Raises ValueError."""
     origin = _ORIGIN.match(url)
     if origin is None:
         raise ValueError("no http address")
-    line, host = _line(origin[0], proxy_url)
+    line, host = _line(origin[0], proxy_url, public)
     target = url[origin.end() :].partition("#")[0]
     if not target.startswith("/"):
         target = f"/{target}"
-    return line, host, f"{origin[0]}{target}" if line.proxy and not line.secure else target
+    return line, host, f"{origin[0]}{target}" if line.whole else target
 
 
 @lru_cache(maxsize=256)
-def _line(origin: str, proxy_url: str | None) -> tuple[Origin, str]:
+def _line(origin: str, proxy_url: str | None, public: bool) -> tuple[Origin, str]:
     parts = urlsplit(origin)
     secure = parts.scheme == "https"
     if not parts.hostname or parts.username is not None:
         raise ValueError("no host")
-    return Origin(secure, parts.hostname, parts.port or (443 if secure else 80), proxy_url), parts.netloc
+    return Origin(secure, parts.hostname, parts.port or (443 if secure else 80), proxy_url, public), parts.netloc
 
 
 def _cause(error: BaseException) -> str:

@@ -21,7 +21,14 @@ from pool_server.http1.client_connection import (
     UpstreamDisconnectedError,
     request_head,
 )
-from pool_server.http1.connection_pool import CONNECT_S, ConnectError, ConnectionPool, Origin, proxy_authorization
+from pool_server.http1.connection_pool import (
+    CONNECT_S,
+    ConnectError,
+    ConnectionPool,
+    Origin,
+    is_public,
+    proxy_authorization,
+)
 from pool_server.http1.request import Headers, Request
 from pool_server.http1.response import ClientDisconnectedError, RequestHandler, Response
 from pool_server.http1.server import HttpServer
@@ -49,6 +56,7 @@ __all__ = [
     "TornadoConnection",
     "TornadoRequestHandler",
     "UpstreamDisconnectedError",
+    "is_public",
     "proxy_authorization",
     "request_head",
 ]

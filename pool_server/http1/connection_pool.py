@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohappyeyeballs
 
+from pool_server.http1 import socks
 from pool_server.http1.client_connection import ClientConnection
 
 CONNECT_S = 5.0  # for the name, the connection, a proxy's consent and TLS together
@@ -30,12 +32,19 @@ class ConnectError(Exception):
 
 
 class Origin(NamedTuple):
-    """Where a connection leads. `proxy` is the address of the proxy on the way, None for a direct connection."""
+    """Where a connection leads. `proxy` is the address of the proxy on the way, None for a direct connection.
+    `public`: the host's name must lead to the public internet alone, and is looked up here, at each connection."""
 
     secure: bool
     host: str
     port: int
     proxy: str | None = None
+    public: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether requests name their whole address: an HTTP proxy is asked so for what is not encrypted."""
+        return self.proxy is not None and not self.secure and urlsplit(self.proxy).scheme not in socks.SCHEMES
 
 
 class ConnectionPool:
@@ -92,9 +101,11 @@ class ConnectionPool:
 
         if origin.proxy is None:
             tls = await self._context() if origin.secure else None
-            _, connection = await _over(await _open(origin.host, origin.port), make, tls, origin.host)
-            return connection
+            opened = await _open(origin.host, origin.port, public=origin.public)
+            return (await _over(opened, make, tls, origin.host))[1]
         proxy = urlsplit(origin.proxy)
+        if proxy.scheme in socks.SCHEMES:
+            return await self._through_socks(origin, proxy, make)
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         tls = await self._context() if secure else None
         opened = await _open(host, proxy.port or (443 if secure else 80))
@@ -115,6 +126,20 @@ class ConnectionPool:
             raise ConnectionResetError
         connection.connection_made(inner)
         return connection
+
+    async def _through_socks(
+        self, origin: Origin, proxy: SplitResult, make: Callable[[], ClientConnection]
+    ) -> ClientConnection:
+        tls = await self._context() if origin.secure else None
+        opened = await _open(proxy.hostname or "", proxy.port or socks.PORT)
+        try:
+            await socks.ask(opened, proxy, origin.host, origin.port)
+        except BaseException as error:
+            opened.close()
+            if isinstance(error, socks.SocksRefusedError):
+                raise ConnectError(f"the proxy refused the connection ({error})") from None
+            raise
+        return (await _over(opened, make, tls, origin.host))[1]
 
     async def _context(self) -> ssl.SSLContext:
         """The system's certificates, read once, beside the event loop."""
@@ -222,9 +247,21 @@ def _drop(made: asyncio.Task[tuple[asyncio.Transport, P]]) -> None:
         made.result()[0].abort()
 
 
-async def _open(host: str, port: int) -> socket.socket:
+def is_public(address: str) -> bool:
+    """Whether an IP address is on the public internet; an IPv4 address within IPv6 is judged itself."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    inner = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None) or parsed
+    return bool(inner.is_global) and not inner.is_multicast
+
+
+async def _open(host: str, port: int, *, public: bool = False) -> socket.socket:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if public and not all(is_public(str(row[4][0])) for row in found):
+        raise ConnectError("the address leads into the pool's own network")
     opened = await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=_SECOND_FAMILY_S, interleave=1, loop=loop
     )

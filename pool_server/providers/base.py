@@ -11,7 +11,7 @@ import msgspec
 
 from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
-from pool_server.core.origins import origins
+from pool_server.core.origins import PUBLIC_ONLY, origins
 from pool_server.core.settings import Settings
 from pool_server.providers.credential import Credential, CredentialRejectedError, Fields
 from pool_server.providers.keys import KeySpec, belongs_to, read_key, refuse_addresses
@@ -173,8 +173,10 @@ class ProviderModule(ABC):
         """`prepare` without the bounds."""
 
     def egress(self, cred: Credential, settings: Settings) -> frozenset[str]:
-        """The origins this account's secret may reach, by its file and the settings alone."""
-        return origins(*self.addresses(cred, settings))
+        """The origins this account's secret may reach, by its file and the settings alone; with PUBLIC_ONLY where they
+        must not lead into the pool's own network."""
+        reach = origins(*self.addresses(cred, settings))
+        return reach | {PUBLIC_ONLY} if cred.public_only else reach
 
     def addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         """The addresses behind `egress`: where the account's calls go first, then where it is refreshed."""

@@ -43,7 +43,8 @@ class Credential(msgspec.Struct, frozen=True):
     limited to; empty = all. Of an API key: `base_url` is the endpoint of its own ("" = the vendor's; `exact_base` =
     nothing but the operation is appended), `dialects` it is asked in, `guessed` those of them its file does not name
     and which are asked for only where no other account serves them, `places` what stands for the variable parts of
-    its vendor's hosts. `expires_at` and `issued_at` speak of the access
+    its vendor's hosts; `public_only`: its endpoint was named by somebody who may not reach the pool's own network.
+    `expires_at` and `issued_at` speak of the access
     token; None = not known. `last_refresh` is what the file says.
     """
 
@@ -58,6 +59,7 @@ class Credential(msgspec.Struct, frozen=True):
     api_key: str = ""
     base_url: str = ""
     exact_base: bool = False
+    public_only: bool = False
     dialects: tuple[Dialect, ...] = ()
     guessed: tuple[Dialect, ...] = ()
     auth: KeyAuth = KeyAuth.BEARER

@@ -12,9 +12,10 @@ import pytest
 
 from pool_server.core.enums import Provider
 from pool_server.core.models import HttpRequest, UpstreamRequest
-from pool_server.core.origins import origins
+from pool_server.core.origins import PUBLIC_ONLY, origins
+from pool_server.core.settings import Settings
 from pool_server.gateway.upstream import Upstream, UpstreamError
-from pool_server.providers import SPECS
+from pool_server.providers import SPECS, provider_module
 from tests.fakes import account, key_account
 from tests.gateway.stack import Stack
 from tests.http1.wire import raw_server, read_request, run
@@ -127,3 +128,14 @@ def test_every_call_of_every_account_stays_within_its_hosts(tmp_path: Path) -> N
             assert len(stack.fakes.calls) == asked and cred.secret not in json.dumps(stack.accounts.describe_all())
 
     asyncio.run(asyncio.wait_for(test(), 30))
+
+
+@pytest.mark.parametrize("said", [True, "false", 0, None])
+def test_who_may_not_reach_inside_is_bound_at_every_call(said: object) -> None:
+    """Anything but a plain `false` binds: a file that was edited badly opens nothing."""
+    module, settings = provider_module(Provider.OPENAI), Settings()
+    data = {"api_key": "sk-123456", "base_url": "https://models.example.org/v1"}
+    bound = module.parse({**data, "public_only": said}, "openai:x", now=0)
+    assert PUBLIC_ONLY in module.egress(bound, settings)
+    for free in ({}, {"public_only": False}):
+        assert PUBLIC_ONLY not in module.egress(module.parse({**data, **free}, "openai:x", now=0), settings)

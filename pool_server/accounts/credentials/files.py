@@ -28,6 +28,7 @@ from pool_server.providers.times import moment
 
 MAX_BYTES = 1 << 20
 TEMPORARY = ".pool-tmp"
+_PROXIES = ("http", "https", "socks5", "socks5h")
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _HOURS = re.compile(rf"{_CLOCK}-(?:{_CLOCK}|24:00)")
 _SPANS = 12
@@ -141,7 +142,7 @@ def options(data: dict[str, Any]) -> Options:
         picked["people"] = tuple(dict.fromkeys(people))
     proxy = picked.get("proxy_url")
     if proxy is not None and proxy and not _usable_proxy(proxy):
-        raise CredentialRejectedError("proxy_url must be an http:// or https:// address")
+        raise CredentialRejectedError("proxy_url must be an http://, https:// or socks5:// address")
     picked["proxy_url"] = proxy or None
     return Options(**picked)
 
@@ -185,7 +186,7 @@ def _number(picked: dict[str, Any], name: str, *, low: float, high: float, whole
 def _usable_proxy(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in _PROXIES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

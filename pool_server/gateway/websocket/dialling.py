@@ -11,7 +11,7 @@ from pool_server.core.enums import CredentialKind
 from pool_server.core.models import Fault
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.services import Services
-from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError
+from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError, upgrades_over
 from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, SocketLink, TranslatedLink
 from pool_server.providers import Credential, network_fault, provider_module
 
@@ -34,7 +34,8 @@ class Dialler:
         settings = self._rooms.settings
         proxy_url = self._rooms.accounts.proxy_url(account)
         module = provider_module(credential.provider)
-        if credential.kind is not CredentialKind.API_KEY and self._http_only.get(account, 0.0) < time.time():
+        upgrades = credential.kind is not CredentialKind.API_KEY and upgrades_over(proxy_url)
+        if upgrades and self._http_only.get(account, 0.0) < time.time():
             try:
                 opening = self._rooms.upstream.dial(
                     module.prepare(credential, x.upcall, settings),

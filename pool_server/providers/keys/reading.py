@@ -63,6 +63,7 @@ def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) ->
         api_key=key,
         base_url=base,
         exact_base=base != address,
+        public_only=bool(base) and fields.data.get("public_only", False) is not False,
         dialects=spoken,
         guessed=spoken[1:] if base and not said and not models else (),
         auth=_auth(fields) or spec.auth,

@@ -166,7 +166,8 @@ class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
         for address in addresses:
             if why := await public_address.refusal(address):
                 raise ProblemError(422, "rejected", why)
-        return NewAccount(new.provider, {**new.data, "owner": self.principal.user}, new.name)
+        bounds = {"public_only": True} if cred.base_url else {}  # a name may lead elsewhere later
+        return NewAccount(new.provider, {**new.data, **bounds, "owner": self.principal.user}, new.name)
 
     def _on_this_machine(self, provider: Provider, cred: Credential) -> list[str]:
         """The addresses of a vendor that runs on the pool's own machine."""

@@ -4,9 +4,10 @@ to ask."""
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from urllib.parse import urlsplit
+
+from pool_server.http1 import is_public
 
 PATIENCE_S = 5.0
 _OWN = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet")
@@ -26,15 +27,6 @@ async def refusal(url: str) -> str:
             found = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError):
         return "the name of that address cannot be looked up"
-    if not found or not all(_public(row[4][0]) for row in found):
+    if not found or not all(is_public(str(row[4][0])) for row in found):
         return "an address in the pool's own network is for the operator alone"
     return ""
-
-
-def _public(address: object) -> bool:
-    try:
-        parsed = ipaddress.ip_address(str(address).partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-    return bool(mapped.is_global) and not mapped.is_multicast
