@@ -17,7 +17,8 @@ from pool_server.core.models import WindowObservation
 
 
 def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
-    """One account. Times are unix seconds, `latency_ms` milliseconds, percentages 0 to 100 and more."""
+    """One account. Times are unix seconds (`served_at`: when it last answered this worker), `latency_ms` milliseconds,
+    percentages 0 to 100 and more."""
     credential, options, live, state = account.credential, account.options, account.live, account.state
     score, terms = standing.shown()
     ready = state is AccountState.READY
@@ -42,6 +43,8 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
         ],
         "in_flight": account.in_flight,
         "expires_at": credential.expires_at,
+        "sign_in_ends": credential.sign_in_ends,
+        "served_at": account.served_at or None,
         "can_refresh": account.refreshable,
         "last_fault": _fault_row(live),
         "latency_ms": None if live.latency is None else round(live.latency * 1000),

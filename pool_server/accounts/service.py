@@ -98,7 +98,7 @@ class Accounts:
         )  # fmt: skip
         self.add, self.remove, self.restore = hand.add, hand.remove, hand.restore
         self.withdraw_account = hand.withdraw
-        self.removed, self.change = hand.removed, hand.change
+        self.removed, self.change, self.sign_ins_end = hand.removed, hand.change, hand.sign_ins_end
         self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
         self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
 
@@ -395,7 +395,7 @@ class Accounts:
         row["models"] = list(self._roster.vault.items[account_id].credential.models)
         people = self._roster.vault.items[account_id].options.people
         row["people"] = None if people is None else list(people)
-        row["sharing"] = msgspec.structs.asdict(self._roster.vault.items[account_id].options.terms)
+        row["sharing"] = msgspec.json.decode(msgspec.json.encode(self._roster.vault.items[account_id].options.terms))
         row["unsaved"] = account_id in self._roster.vault.owed
         row["locked"] = self._view.locked == account_id
         row["next_poll"] = self._keeper.polls.due(account_id)

@@ -17,6 +17,7 @@ from pool_server.core.settings import Alerts
 
 CALM_S = 300.0
 LEAST_REQUESTS = 20  # fewer say nothing about an error rate
+WARNED_S = 3 * 86400.0  # before a sign-in ends
 _HOUR = 3600.0
 _MIB = 1 << 20
 
@@ -26,6 +27,7 @@ class AlertRule(StrEnum):
 
     BUDGET = "budget"  # a user has used a configured share of a limit
     NEEDS_LOGIN = "needs_login"  # an account's owner must sign in
+    SIGN_IN_ENDS = "sign_in_ends"  # a sign-in ends within days, and no refresh puts that off
     SUSPENDED = "suspended"  # a provider stopped an account
     HEADROOM = "room"  # a provider runs out soon; the value is what webhooks carry
     ERROR_RATE = "error_rate"
@@ -46,13 +48,15 @@ class Budget(msgspec.Struct, frozen=True):
 class AlertFacts(msgspec.Struct, frozen=True):
     """What the rules are evaluated on; None = not known this time.
 
-    `accounts` maps account id to state, `lasts_until` provider to unix seconds (or None: no end in sight), errors
-    and requests are those of the last minutes, without those clients caused. `pool_folder` maps a file or folder to
-    what is wrong with it, `data_folder` says what is wrong with the data folder ("": nothing).
+    `accounts` maps account id to state, `sign_ins_end` account id to when its sign-in ends, `lasts_until` provider to
+    unix seconds (or None: no end in sight); errors and requests are those of the last minutes, without those clients
+    caused. `pool_folder` maps a file or folder to what is wrong with it, `data_folder` says what is wrong with the data
+    folder ("": nothing).
     """
 
     budgets: tuple[Budget, ...] | None = None
     accounts: Mapping[str, AccountState] | None = None
+    sign_ins_end: Mapping[str, float] | None = None
     lasts_until: Mapping[str, float | None] | None = None
     requests: int | None = None
     errors: int | None = None
@@ -127,6 +131,7 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
     """The rules whose facts are known, so that their incidents may end."""
     seen = {
         AlertRule.BUDGET: facts.budgets, AlertRule.NEEDS_LOGIN: facts.accounts, AlertRule.SUSPENDED: facts.accounts,
+        AlertRule.SIGN_IN_ENDS: facts.sign_ins_end,
         AlertRule.HEADROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
         AlertRule.LEDGER: facts.ledger_healthy, AlertRule.POOL_FOLDER: facts.pool_folder,
         AlertRule.DATA_FOLDER: facts.data_folder,
@@ -141,6 +146,11 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
             yield Incident(AlertRule.NEEDS_LOGIN, account, f"{account} needs its owner to sign in again", now)
         elif state is AccountState.SUSPENDED:
             yield Incident(AlertRule.SUSPENDED, account, f"{account} was suspended by its provider", now)
+    for account, ends in (facts.sign_ins_end or {}).items():
+        if now < ends <= now + WARNED_S:
+            left = max(1, round((ends - now) / (24 * _HOUR)))
+            text = f"the sign-in of {account} ends in {left} {'day' if left == 1 else 'days'}: its owner signs in anew"
+            yield Incident(AlertRule.SIGN_IN_ENDS, account, text, now)
     for provider, end in (facts.lasts_until or {}).items():
         if end is not None and end - now < settings.room_hours * _HOUR:
             hours = max(0.0, end - now) / _HOUR

@@ -48,6 +48,7 @@ class AlertFactsSource:
         return AlertFacts(
             budgets=self._budgets(),
             accounts=self._troubled(),
+            sign_ins_end=self._accounts.sign_ins_end(),
             pool_folder=self._accounts.folder_trouble(),
             data_folder=self._data_folder(),
         )

@@ -46,6 +46,7 @@ class Credential(msgspec.Struct, frozen=True):
     its vendor's hosts; `public_only`: its endpoint was named by somebody who may not reach the pool's own network.
     `expires_at` and `issued_at` speak of the access
     token; None = not known. `last_refresh` is what the file says.
+    `login_ends` is when the sign-in itself ends, which no refresh puts off.
     """
 
     provider: Provider
@@ -56,6 +57,7 @@ class Credential(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     issued_at: float | None = None
     last_refresh: float | None = None
+    login_ends: float | None = None
     api_key: str = ""
     base_url: str = ""
     exact_base: bool = False
@@ -83,6 +85,11 @@ class Credential(msgspec.Struct, frozen=True):
     @property
     def can_refresh(self) -> bool:
         return self.kind is CredentialKind.OAUTH and bool(self.refresh_token)
+
+    @property
+    def sign_in_ends(self) -> float | None:
+        """When its owner has to sign in again whatever the pool does (unix seconds); None = nobody knows of an end."""
+        return self.expires_at if self.kind is CredentialKind.SETUP_TOKEN else self.login_ends
 
     @property
     def traits(self) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ WRONG = {
     AlertRule.BUDGET: AlertFacts(budgets=(Budget("ada", "cost_day", 0.85),)),
     AlertRule.NEEDS_LOGIN: AlertFacts(accounts={"claude:a": AccountState.NEEDS_LOGIN}),
     AlertRule.SUSPENDED: AlertFacts(accounts={"claude:a": AccountState.SUSPENDED}),
+    AlertRule.SIGN_IN_ENDS: AlertFacts(sign_ins_end={"claude:a": NOW + 2 * 86400}),
     AlertRule.HEADROOM: AlertFacts(lasts_until={"claude": NOW + 3600}),
     AlertRule.ERROR_RATE: AlertFacts(requests=100, errors=30),
     AlertRule.DISK: AlertFacts(disk_free=100 << 20),
@@ -32,6 +33,7 @@ WRONG = {
 }
 RIGHT = AlertFacts(
     budgets=(Budget("ada", "cost_day", 0.5),), accounts={"claude:a": AccountState.READY},
+    sign_ins_end={"claude:a": NOW + 9 * 86400, "claude:gone": NOW - 1},
     lasts_until={"claude": None, "codex": NOW + 1e6}, requests=100, errors=1, disk_free=1 << 40,
     ledger_healthy=True, pool_folder={}, data_folder="",
 )  # fmt: skip

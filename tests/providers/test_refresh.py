@@ -355,3 +355,20 @@ def test_an_address_from_the_wire_is_the_vendors_or_not_taken(before: str | None
     assert ("resource_url" in found.updates, bool(found.warning)) == (taken, not taken)
     kept = found.credential.resource_url if taken else old.resource_url
     assert found.credential.resource_url == kept and "evil" not in found.warning + found.credential.resource_url
+
+
+def test_the_end_of_a_claude_sign_in_is_kept_and_put_off_by_no_refresh() -> None:
+    body = {"access_token": "a2", "refresh_token": "r2", "expires_in": 28800, "refresh_token_expires_in": 864000}
+    first = refreshed(Provider.CLAUDE, body)
+    assert first.updates["claudeAiOauth"]["refreshTokenExpiresAt"] == int((NOW + 864000) * 1000)
+    assert first.credential.sign_in_ends == NOW + 864000
+    known = {"claudeAiOauth": {"accessToken": "a", "refreshToken": "r", "refreshTokenExpiresAt": (NOW + 100) * 1000}}
+    again = refreshed(Provider.CLAUDE, body, known)
+    assert "refreshTokenExpiresAt" not in again.updates["claudeAiOauth"]
+    assert again.credential.sign_in_ends == NOW + 100
+
+
+def test_a_setup_token_ends_with_itself_and_a_refreshed_sign_in_with_nothing_that_is_known() -> None:
+    setup = cred(Provider.CLAUDE, {"claudeAiOauth": {"accessToken": "a", "expiresAt": (NOW + 50) * 1000}})
+    assert setup.sign_in_ends == NOW + 50
+    assert cred(Provider.CODEX).sign_in_ends is None

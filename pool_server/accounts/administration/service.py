@@ -114,6 +114,11 @@ class Administration:
                 found.setdefault(file.account, {"account": file.account, "file": file.name, "at": file.at})
         return list(found.values())
 
+    def sign_ins_end(self) -> dict[str, float]:
+        """Account → when its owner has to sign in again (unix seconds), of those whose end is known."""
+        ends = {one: item.credential.sign_in_ends for one, item in self._roster.vault.items.items()}
+        return {account: end for account, end in ends.items() if end is not None}
+
     # -- change
 
     def change(self, account_id: str, changes: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from pool_server.providers.keys.endpoint import ANTHROPIC_VERSION
 from pool_server.providers.keys.operations import ANTHROPIC_API
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.requests import bearer, join, own_get, own_post, upstream_headers
-from pool_server.providers.times import HOUR, MINUTE
+from pool_server.providers.times import DAY, HOUR, MINUTE
 from pool_server.providers.usage_endpoint import usage_object
 
 CLIENT_ID = "9d1c250a-e61b-44d9-88ed-5944d1962f5e"  # public, of the vendor's CLI
@@ -43,6 +43,9 @@ USAGE_BACK_OFF = 15 * MINUTE
 USAGE_LIMITED = 2 * HOUR  # the usage endpoint stays limited for hours once it is
 
 _REFUSED = frozenset((400, 401))
+
+
+LOGIN_UNKNOWN = 30 * DAY  # what the vendor's CLI takes for a sign-in whose end it is told in no usable way
 
 
 class Claude(ProviderModule):
@@ -64,6 +67,7 @@ class Claude(ProviderModule):
             "claudeAiOauth.refreshToken",
             "claudeAiOauth.expiresAt",
             "claudeAiOauth.scopes",
+            "claudeAiOauth.refreshTokenExpiresAt",
         ),
         small_model="claude-haiku-4-5",
         consent="Anthropic's terms do not allow it, not even for your own account in another product: the account may "
@@ -85,6 +89,7 @@ class Claude(ProviderModule):
             access_token=access,
             refresh_token=refresh,
             expires_at=login.when("expiresAt") if access else 0.0,
+            login_ends=login.when("refreshTokenExpiresAt"),
             scopes=login.texts("scopes"),
             plan=fields.text("plan_type").lower() or login.text("subscriptionType").lower(),
             tier=login.text("rateLimitTier"),
@@ -139,8 +144,18 @@ class Claude(ProviderModule):
         scopes = tuple((data.get("scope") or "").split()) or cred.scopes
         if scopes != cred.scopes:
             login["scopes"] = list(scopes)
+        ends = cred.login_ends
+        if ends is None and data.get("refresh_token_expires_in"):
+            ends = lifetime_end(data["refresh_token_expires_in"], now=now, default=LOGIN_UNKNOWN)
+            login["refreshTokenExpiresAt"] = int(ends * 1000)
         credential = msgspec.structs.replace(
-            cred, access_token=access, refresh_token=refresh, expires_at=expires_at, issued_at=now, scopes=scopes
+            cred,
+            access_token=access,
+            refresh_token=refresh,
+            expires_at=expires_at,
+            issued_at=now,
+            scopes=scopes,
+            login_ends=ends,
         )
         return Refreshed({"claudeAiOauth": login}, credential)
 

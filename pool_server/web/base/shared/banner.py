@@ -11,6 +11,8 @@ from pool_server.web.base.shared.limits import COUNTED
 
 FRIEND, ADMIN = 2, 3  # ranks, as `Access` has them
 SHOWN = 3
+_LISTED = (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED)
+_OF_ACCOUNTS = (*_LISTED, AlertRule.SIGN_IN_ENDS)
 _LIMITS = {name.replace("_", " "): label[:1].lower() + label[1:] for name, label, _ in COUNTED}
 
 
@@ -25,13 +27,13 @@ def lines(ctx: WebContext, caller: Caller) -> list[str]:
 def others(ctx: WebContext) -> list[str]:
     """What is wrong beside single accounts: those have their own list on the dashboard."""
     found = open_incidents(ctx.ledger.store)
-    return [words(one) for one in found if one.rule not in (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED)]
+    return [words(one) for one in found if one.rule not in _LISTED]
 
 
 def words(incident: Incident) -> str:
     """An incident's sentence with the names people use: "Claude work needs its owner to sign in again"."""
     text = incident.text
-    if incident.rule in (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED, AlertRule.HEADROOM):
+    if incident.rule in _OF_ACCOUNTS or incident.rule is AlertRule.HEADROOM:
         name, _, stem = incident.subject.partition(":")
         spoken = labels.PROVIDERS[Provider(name)] if name in tuple(Provider) else name
         text = text.replace(incident.subject, f"{spoken} {stem}".strip(), 1)
