@@ -149,7 +149,8 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
     for account, ends in (facts.sign_ins_end or {}).items():
         if now < ends <= now + WARNED_S:
             left = max(1, round((ends - now) / (24 * _HOUR)))
-            text = f"the sign-in of {account} ends in {left} {'day' if left == 1 else 'days'}: its owner signs in anew"
+            days = f"{left} {'day' if left == 1 else 'days'}"
+            text = f"the sign-in of {account} ends in {days}: its owner must sign in again"
             yield Incident(AlertRule.SIGN_IN_ENDS, account, text, now)
     for provider, end in (facts.lasts_until or {}).items():
         if end is not None and end - now < settings.room_hours * _HOUR:
