@@ -1,5 +1,6 @@
 """Every exchange counted once: usage records, rollups, prices, and what can be asked of them."""
 
+from pool_server.ledger.bill_split import OUTSIDE, AccountBill, by_headroom, by_use, totals
 from pool_server.ledger.chart import METRICS, Metric
 from pool_server.ledger.consistency import Consistency
 from pool_server.ledger.forecast import Confidence, Forecast, Why
@@ -19,7 +20,9 @@ __all__ = [
     "METRICS",
     "MIGRATIONS",
     "OLD_AFTER_DAYS",
+    "OUTSIDE",
     "TABLES",
+    "AccountBill",
     "Confidence",
     "Consistency",
     "Field",
@@ -37,7 +40,10 @@ __all__ = [
     "Sighting",
     "Step",
     "Why",
+    "by_headroom",
+    "by_use",
     "flat",
     "job_key",
     "tame",
+    "totals",
 ]

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from pool_server.ledger import quota_history
+from pool_server.ledger.bill_split import UsedHere
 from pool_server.ledger.chart import (
     Metric,
     adds_up,
@@ -25,6 +27,7 @@ from pool_server.ledger.chart import (
     rest_of,
     title,
 )
+from pool_server.ledger.quota_history import Sighting
 from pool_server.ledger.records.keys import GRAINS, OTHER, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.months import with_months
@@ -38,6 +41,9 @@ STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
 MAX_POINTS = 3_000
 LONG_S = 62 * 86_400  # a chart of more days than this is not read group by group and day by day
 LABEL_RANGE_S = 8 * 86_400  # of keys and conversations of everybody
+MOST_SIGHTINGS = 20_000
+CREDITS = "credits"  # a window that is a balance
+_GRAIN_SECONDS = {b"m": 60, b"h": 3600, b"d": 86_400}
 _DEFAULT = Filters()
 
 _NEVER = 1 << 40
@@ -160,6 +166,31 @@ class Queries:
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
             return SharedUses(_groups(rows(reader, slices, Filters(), ("user", "account"))), owners)
+
+    def uses(self, frm: float, to: float) -> dict[str, list[UsedHere]]:
+        """By account: who used it when, in the finest buckets that are kept."""
+        found: dict[str, list[UsedHere]] = {}
+        with self._store.read() as reader:
+            slices, _, _ = self._slices(reader, frm, to)
+            for part in slices:
+                seconds = _GRAIN_SECONDS[part.grain]
+                for at, (user, account), raw in rows(reader, [part], Filters(), ("user", "account")):
+                    told = Sums.decode(raw).describe()
+                    used = UsedHere(at, seconds, user, told["total_tokens"], told["cost_usd"], told["unpriced"])
+                    found.setdefault(account, []).append(used)
+        return found
+
+    def window_history(self, frm: float, to: float) -> dict[str, list[Sighting]]:
+        """By account: the sightings of the longest window of the whole account."""
+        found: dict[str, list[Sighting]] = {}
+        with self._store.read() as reader:
+            series = [one for one in quota_history.all_series(reader) if not one.scope and one.window != CREDITS]
+        for one in series:
+            seen = quota_history.history(self._store, one, frm, to, limit=MOST_SIGHTINGS)
+            known = found.get(one.account)
+            if seen and (known is None or seen[-1].seconds > known[-1].seconds):
+                found[one.account] = seen
+        return found
 
     def heatmap(
         self, frm: float, to: float, filters: Filters = _DEFAULT, *, tz: str = "", metric: Metric = "tokens"

@@ -13,7 +13,7 @@ from pool_server.web.base import live
 from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import BaseHandler
-from pool_server.web.dashboard import dashboard_page, export, usage_api
+from pool_server.web.dashboard import bill, dashboard_page, export, usage_api
 from pool_server.web.home import home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
 from pool_server.web.request_log import conversations, log_pages
@@ -60,6 +60,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/api/usage/top", usage_api.Top),
     (r"/api/usage/heatmap", usage_api.HeatMap),
     (r"/api/usage/matrix", usage_api.Matrix),
+    (r"/api/usage/bill", bill.Bill),
+    (r"/bill", bill.BillPage),
     (r"/api/usage/forecast", usage_api.ForecastHandler),
     (r"/api/usage/requests", log_pages.Requests),
     (r"/api/usage/export", export.Export),

@@ -1,0 +1,113 @@
+"""The shared bill of a month, split among the people: a page, JSON and CSV for the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import re
+from datetime import datetime
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from pool_server.core.enums import CredentialKind
+from pool_server.ledger import OUTSIDE, AccountBill, by_headroom, by_use, tame, totals
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.page import PageHandler
+from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared.names import Names
+
+_MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])")
+_OUTSIDE = "Outside the pool"
+
+
+class BilledMonth(NamedTuple):
+    """A month of the pool's time zone: "2026-11", and its bounds in unix seconds."""
+
+    name: str
+    frm: float
+    to: float
+    before: str
+    after: str
+
+
+def month(said: str, now: float, place: ZoneInfo) -> BilledMonth:
+    """The month that was asked for, this one where none was. Raises ProblemError 400."""
+    today = datetime.fromtimestamp(now, place)
+    name = said or f"{today:%Y-%m}"
+    if not _MONTH.fullmatch(name):
+        raise ProblemError(400, "bad_request", "month is a month as 2026-11")
+    count = 12 * int(name[:4]) + int(name[5:]) - 1
+    heads = [datetime((count + by) // 12, (count + by) % 12 + 1, 1, tzinfo=place) for by in (-1, 0, 1)]
+    return BilledMonth(name, heads[1].timestamp(), heads[2].timestamp(), f"{heads[0]:%Y-%m}", f"{heads[2]:%Y-%m}")
+
+
+def bills(ctx: WebContext, asked: BilledMonth) -> tuple[list[AccountBill], list[str]]:
+    """The bill of every account that is here, and the subscriptions whose price nobody told. Reads weeks: for a
+    thread."""
+    queries, prices = ctx.ledger.queries, ctx.ledger.prices
+    end = min(asked.to, ctx.clock() + 1)
+    used = queries.uses(asked.frm, end) if end > asked.frm else {}
+    seen = queries.window_history(asked.frm, end) if end > asked.frm else {}
+    found, unknown = [], []
+    for row in ctx.accounts.describe_all():
+        account, mine = row["id"], used.get(row["id"], [])
+        price = prices.subscription(account, row["plan"])
+        if row["kind"] == CredentialKind.API_KEY and price is None:
+            bill = by_use(account, mine)
+            found += [bill] if bill.price_usd else []
+        elif price is None:
+            unknown.append(account)
+        else:
+            found.append(by_headroom(account, price, seen.get(account, []), mine))
+    return found, unknown
+
+
+class BillHandler(PageHandler, abstract=True):
+    """What page and data have in common."""
+
+    async def gather(self) -> tuple[BilledMonth, dict[str, Any]]:
+        """The month and `{"month","people","accounts","without_price"}`."""
+        ctx = self.ctx
+        asked = month(self.get_query_argument("month", ""), ctx.clock(), ZoneInfo(ctx.settings.ledger.timezone))
+        found, unknown = await asyncio.to_thread(bills, ctx, asked)
+        names, sums = Names(ctx, asking.viewer(self)), totals(found)
+        people = [
+            {"user": user, "name": _OUTSIDE if user == OUTSIDE else names.user(user), "usd": usd,
+             "accounts": {bill.account: bill.people[user] for bill in found if user in bill.people}}
+            for user, usd in sorted(sums.items(), key=lambda pair: (pair[0] == OUTSIDE, -pair[1], pair[0]))
+        ]  # fmt: skip
+        accounts = [{"account": bill.account, "price_usd": bill.price_usd, "measured": bill.measured} for bill in found]
+        return asked, {"month": asked.name, "people": people, "accounts": accounts, "without_price": unknown}
+
+
+class Bill(BillHandler, access=Access.ADMIN):
+    """`GET /api/usage/bill?month=2026-11&format=json|csv` → `{"month","people":[{"user","name","usd","accounts"}],
+    "accounts":[{"account","price_usd","measured"}],"without_price"}`: dollars, whose parts add up to each price."""
+
+    async def get(self) -> None:
+        fmt = asking.word(self, "format", ("json", "csv"), "json")
+        asked, told = await self.gather()
+        if fmt == "json":
+            self.answer(told)
+            return
+        out = io.StringIO()
+        sheet, accounts = csv.writer(out), [row["account"] for row in told["accounts"]]
+        sheet.writerow(["person", "total_usd", *map(tame, accounts)])
+        for row in told["people"]:
+            parts = [f"{row['accounts'].get(account, 0.0):.2f}" for account in accounts]
+            sheet.writerow([tame(row["name"]), f"{row['usd']:.2f}", *parts])
+        self.set_header("Content-Type", "text/csv; charset=utf-8")
+        self.set_header("Content-Disposition", f'attachment; filename="bill-{asked.name}.csv"')
+        self.finish(out.getvalue())
+
+
+class BillPage(BillHandler, access=Access.ADMIN):
+    """`GET /bill?month=`: who owes what of a month's accounts."""
+
+    async def get(self) -> None:
+        asked, told = await self.gather()
+        whole = sum(row["price_usd"] for row in told["accounts"])
+        running = asked.frm <= self.ctx.clock() < asked.to
+        self.page("bill.html", title="Bill", asked=asked, told=told, whole=whole, running=running)
