@@ -99,6 +99,7 @@ class Accounts:
         self.add, self.remove, self.restore = hand.add, hand.remove, hand.restore
         self.withdraw_account = hand.withdraw
         self.removed, self.change, self.sign_ins_end = hand.removed, hand.change, hand.sign_ins_end
+        self.vendor_spend = hand.vendor_spend
         self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
         self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
 

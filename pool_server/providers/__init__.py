@@ -5,6 +5,7 @@ from __future__ import annotations
 from pool_server.core.enums import Provider
 from pool_server.core.models import HttpRequest
 from pool_server.core.settings import Settings
+from pool_server.providers import usage_report
 from pool_server.providers.base import (
     Credits,
     OnboardingRejectedError,
@@ -88,5 +89,6 @@ __all__ = [
     "refuse_unnamed",
     "short",
     "surely_has_model",
+    "usage_report",
     "vendor_of",
 ]

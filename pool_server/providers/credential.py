@@ -46,6 +46,7 @@ class Credential(msgspec.Struct, frozen=True):
     its vendor's hosts; `public_only`: its endpoint was named by somebody who may not reach the pool's own network.
     `expires_at` and `issued_at` speak of the access
     token; None = not known. `last_refresh` is what the file says.
+    `admin_key` is the API key's companion: it is shown to the vendor's report of what was spent, and to nothing else.
     `login_ends` is when the sign-in itself ends, which no refresh puts off.
     """
 
@@ -59,6 +60,7 @@ class Credential(msgspec.Struct, frozen=True):
     last_refresh: float | None = None
     login_ends: float | None = None
     api_key: str = ""
+    admin_key: str = ""
     base_url: str = ""
     exact_base: bool = False
     public_only: bool = False
@@ -120,7 +122,11 @@ class Credential(msgspec.Struct, frozen=True):
         return text
 
     def _secrets(self) -> list[str]:
-        return [one for one in (self.access_token, self.refresh_token, self.api_key) if len(one) >= _SHORTEST]
+        return [
+            one
+            for one in (self.access_token, self.refresh_token, self.api_key, self.admin_key)
+            if len(one) >= _SHORTEST
+        ]
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [

@@ -1,11 +1,13 @@
-"""What a vendor's own books say an organisation used on a day. No I/O: requests are described, not made.
+"""What a vendor's own books say an organisation used on a day, and spent. No I/O: requests are described, not made.
 
-Sources: platform.claude.com, Admin API, "Get Messages Usage Report"; OpenAI's API reference, "Usage: completions". Both
-are asked with an admin key of the organisation, which the pool never keeps.
+Sources: platform.claude.com, Admin API, "Get Messages Usage Report" and "Get Cost Report" (amounts are decimal texts in
+cents); OpenAI's API reference, "Usage: completions" and "Costs" (amounts are dollars). All are asked with an admin key
+of the organisation.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -19,6 +21,13 @@ from pool_server.providers.times import rfc3339
 
 DAY_S = 86_400
 _MOST = 1 << 53
+
+
+class SpendReport(NamedTuple):
+    """One page of what was spent, in dollars; `next_page` "" = the last page."""
+
+    usd: float
+    next_page: str
 
 
 class UsageReport(NamedTuple):
@@ -51,6 +60,43 @@ def report_request(
         raise ValueError(f"{provider.value} has no report of use: give its figures with --input, --output …")
     query += [("page", page)] if page else []
     return HttpRequest("GET", f"{base}{path}?{urlencode(query)}", headers, egress=origins(base))
+
+
+def spend_request(provider: Provider, admin_key: str, frm: int, to: int, settings: Settings, page: str) -> HttpRequest:
+    """Asks what was spent on the UTC days from `frm` to `to` (unix seconds at midnights). Raises ValueError for a
+    provider without such a report."""
+    if provider is Provider.CLAUDE:
+        base, path = settings.upstreams.claude, "/v1/organizations/cost_report"
+        query = [("starting_at", rfc3339(frm)), ("ending_at", rfc3339(to)), ("bucket_width", "1d"), ("limit", "31")]
+        headers: tuple[tuple[str, str], ...] = (("x-api-key", admin_key), ("anthropic-version", "2023-06-01"))
+    elif provider in (Provider.CODEX, Provider.OPENAI):
+        base, path = settings.upstreams.openai, "/v1/organization/costs"
+        query = [("start_time", str(frm)), ("end_time", str(to)), ("bucket_width", "1d"), ("limit", "31")]
+        headers = (("Authorization", f"Bearer {admin_key}"),)
+    else:
+        raise ValueError(f"{provider.value} has no report of what was spent")
+    query += [("page", page)] if page else []
+    return HttpRequest("GET", f"{base}{path}?{urlencode(query)}", headers, egress=origins(base))
+
+
+def read_spend(provider: Provider, body: bytes) -> SpendReport:
+    """A page of the report. Raises ValueError, in one line, for what is none, and for what is not in dollars."""
+    try:
+        told = msgspec.json.decode(body)
+        results = [result for bucket in told["data"] for result in bucket["results"]]
+        amounts = [result["amount"] for result in results]
+        if provider is Provider.CLAUDE:
+            currencies = {str(result.get("currency", "USD")).upper() for result in results}
+            usd = sum(float(amount) for amount in amounts) / 100
+        else:
+            currencies = {str(amount.get("currency", "usd")).upper() for amount in amounts}
+            usd = sum(float(amount["value"]) for amount in amounts)
+        more = told.get("next_page") if told.get("has_more") else ""
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        raise ValueError("the vendor's answer is no report of what was spent") from None
+    if currencies - {"USD"} or not math.isfinite(usd):
+        raise ValueError("the vendor's report is not in US dollars")
+    return SpendReport(usd, more if isinstance(more, str) else "")
 
 
 def read_report(provider: Provider, body: bytes) -> UsageReport:

@@ -8,7 +8,16 @@ from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
 from pool_server.web import status
-from pool_server.web.admin import account_changes, accounts, admin_pages, models_page, people, settings_page, system
+from pool_server.web.admin import (
+    account_changes,
+    accounts,
+    admin_pages,
+    models_page,
+    people,
+    settings_page,
+    spend,
+    system,
+)
 from pool_server.web.base import live
 from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
@@ -75,6 +84,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/admin/accounts/{ID}/(enable|disable|refresh|test|reset|priority|lock|unlock)", accounts.AccountAction),
     (r"/admin/sign-ins", sign_in_api.NewSignIn),
     (rf"/admin/sign-ins/{ID}", sign_in_api.OneSignIn),
+    (rf"/admin/accounts/{ID}/spend", spend.AccountSpend),
     (r"/admin/pool-users", people.UsersHandler),
     (rf"/admin/pool-users/{ID}", people.UserHandler),
     (rf"/admin/pool-users/{ID}/keys", people.UserKeysHandler),

@@ -322,3 +322,20 @@ def test_a_friend_has_no_hand_in_it(pool: Running) -> None:
         assert pool.ask(method, path, {}, Authorization=f"Bearer {key}")[0] == 403
         assert pool.ask(method, path, {}, Authorization="")[0] == 401
     assert pool.row(made)["state"] == "ready"
+
+
+def test_an_admin_key_is_told_of_and_never_shown(pool: Running) -> None:
+    key = "sk-ant-admin01-of-the-organisation"
+    made = {"name": "paid", "provider": "claude", "credential": {"api_key": "sk-ant-api03-paid"}}
+    assert pool.ask("POST", "/admin/accounts?test=0", made)[0] == 201
+    one = "/admin/accounts/claude:paid"
+    assert pool.ask("GET", f"{one}/spend")[0] == 409
+    assert pool.ask("PATCH", one, {"admin_key": "sk-ant-api03-wrong-kind"})[0] == 422
+    status, told = pool.ask("PATCH", one, {"admin_key": key})
+    assert status == 200 and told["account"]["admin_key"] is True
+    status, said = pool.ask("GET", f"{one}/spend?days=3")
+    assert status == 502 and "report" in said["error"]["message"], "this vendor keeps no books"
+    seen = [pool.ask("GET", path)[1] for path in ("/admin/accounts", "/admin/audit", "/accounts?id=claude:paid")]
+    assert key not in json.dumps([told, said, seen])
+    assert pool.ask("PATCH", one, {"admin_key": None})[1]["account"]["admin_key"] is False
+    assert pool.ask("GET", "/admin/accounts/claude:none/spend")[0] == 404

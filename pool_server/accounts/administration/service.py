@@ -16,9 +16,10 @@ from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Se
 from pool_server.accounts.health import learning
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import AccountState
-from pool_server.providers import Credential, UsageAnswer, provider_module
+from pool_server.providers import Credential, UsageAnswer, provider_module, usage_report
 
 REVOKE_S = 10.0
+_PAGES = 20  # of a vendor's report
 
 
 class Administration:
@@ -174,6 +175,24 @@ class Administration:
         if result.accepted and account is not None and account.live.state is AccountState.NEEDS_LOGIN:
             self._roster.update(account_id, lambda live: learning.new_login(live, self._roster.clock()))
         return result.row()
+
+    async def vendor_spend(self, account_id: str, frm: int, to: int) -> float:
+        """What the account's organisation spent on these UTC days (unix seconds at midnights) by its vendor's books, in
+        dollars, asked with the account's admin key. Raises KeyError, and ValueError with why it is not known."""
+        item, settings = self._roster.vault.items[account_id], self._roster.settings
+        cred, usd, page = item.credential, 0.0, ""
+        if not cred.admin_key:
+            raise ValueError(f"{account_id} has no admin key")
+        for _ in range(_PAGES):
+            request = usage_report.spend_request(cred.provider, cred.admin_key, frm, to, settings, page)
+            answer = await self._send(msgspec.structs.replace(request, proxy_url=item.options.proxy_url))
+            if answer.status != 200:
+                raise ValueError(f"the vendor's report: {answer.error or f'answered {answer.status}'}")
+            told = usage_report.read_spend(cred.provider, answer.body)
+            usd, page = usd + told.usd, told.next_page
+            if not page:
+                break
+        return usd
 
     async def _current(self, account_id: str) -> Credential:
         cred = self._roster.vault.items[account_id].credential

@@ -61,6 +61,7 @@ def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) ->
         account,
         CredentialKind.API_KEY,
         api_key=key,
+        admin_key=_admin_key(provider, fields, base),
         base_url=base,
         exact_base=base != address,
         public_only=bool(base) and fields.data.get("public_only", False) is not False,
@@ -70,6 +71,20 @@ def read_key(provider: Provider, spec: KeySpec, fields: Fields, account: str) ->
         models=models,
         plan=fields.text("plan_type").lower() or "api",
     )
+
+
+_ADMIN = {Provider.CLAUDE: "sk-ant-admin", Provider.OPENAI: "sk-admin-", Provider.CODEX: "sk-admin-"}
+
+
+def _admin_key(provider: Provider, fields: Fields, base: str) -> str:
+    """The key for the vendor's own books. Raises CredentialRejectedError for one of another kind or place."""
+    key = fields.token("admin_key")
+    form = _ADMIN.get(provider, "")
+    if key and (not form or base):
+        raise CredentialRejectedError("admin_key is for the vendor's own API of Claude and OpenAI")
+    if key and not key.startswith(form):
+        raise CredentialRejectedError(f"admin_key must be an admin key: it begins with {form}")
+    return key
 
 
 def refuse_addresses(fields: Fields) -> None:

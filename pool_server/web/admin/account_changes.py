@@ -20,8 +20,9 @@ from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
 
 LARGEST = (1 << 20) + (64 << 10)  # bytes: the largest credential file, and what is around it
-_TEXTS = ("base_url", "auth", "region", "resource", "label", "plan_type", "proxy_url")
+_TEXTS = ("base_url", "auth", "region", "resource", "label", "plan_type", "proxy_url", "admin_key")
 _LISTS = ("models", "dialects")
+SECRET = frozenset(("proxy_url", "admin_key"))  # options that are told of, never shown
 
 
 class AddedAccount(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,6 +44,7 @@ class AddedAccount(msgspec.Struct, forbid_unknown_fields=True):
     priority: int | None = None
     weight: float | None = None
     proxy_url: str = ""
+    admin_key: str = ""
     plan_type: str = ""
     owner: str = ""
     reserve: float | None = None
@@ -59,6 +61,7 @@ class ChangedOptions(msgspec.Struct, forbid_unknown_fields=True):
     weight: float | UnsetType | None = UNSET
     models: list[str] | str | UnsetType | None = UNSET
     proxy_url: str | UnsetType | None = UNSET
+    admin_key: str | UnsetType | None = UNSET
     plan_type: str | UnsetType | None = UNSET
     owner: str | UnsetType | None = UNSET
     reserve: float | UnsetType | None = UNSET
@@ -221,9 +224,9 @@ class OneAccount(AccountChanges, access=Access.ADMIN):
             accounts.change(account, changes)
         except REJECTED as error:
             raise rejected(error) from None
-        shown = {name: value for name, value in changes.items() if name != "proxy_url"}
-        if "proxy_url" in changes:
-            shown["proxy_url"] = "set" if changes["proxy_url"] else "taken away"
+        shown = {name: value for name, value in changes.items() if name not in SECRET}
+        for name in SECRET & changes.keys():
+            shown[name] = "set" if changes[name] else "taken away"
         await self.ctx.users.audit(self.actor, "account.change", account, shown)
         self.answer({"account": accounts.describe(account)})
 

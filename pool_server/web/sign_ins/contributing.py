@@ -25,7 +25,7 @@ from pool_server.web.sign_ins import balance, lines, public_address, qr
 from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
 
 MOST_S = 90 * 86400.0
-_OPERATORS = ("disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
+_OPERATORS = ("admin_key", "disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
 _SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
           "people", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
 
