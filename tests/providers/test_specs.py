@@ -101,6 +101,7 @@ EXCEPTIONS = {
     "users/__init__.py": "another pool's name",
     "users/importer.py": "another program's name",
     "users/service.py": "another pool's name",
+    "web/contributing.py": "the programs an invitation speaks of",
     "web/models_page.py": "the operations of a dialect",
     "web/story.py": "what the dialects are called",
 }
