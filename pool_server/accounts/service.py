@@ -97,9 +97,8 @@ class Accounts:
             send=self._send, clock=self._clock, owner_of=self._roster.vault.owner_of,
         )  # fmt: skip
         self.add, self.remove, self.restore = hand.add, hand.remove, hand.restore
-        self.withdraw_account = hand.withdraw
+        self.withdraw_account, self.vendor_spend = hand.withdraw, hand.vendor_spend
         self.removed, self.change, self.sign_ins_end = hand.removed, hand.change, hand.sign_ins_end
-        self.vendor_spend = hand.vendor_spend
         self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
         self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
 
