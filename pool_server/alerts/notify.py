@@ -1,4 +1,4 @@
-"""Tells people: a JSON webhook, tried again when it fails, and an e-mail by SMTP from a thread of its own.
+"""Tells people: a JSON webhook, tried again when it fails; an e-mail by SMTP and chats through Apprise, from threads.
 
 Nothing here can delay or fail a request. What cannot be delivered is logged without address or password.
 """
@@ -6,6 +6,7 @@ Nothing here can delay or fail a request. What cannot be delivered is logged wit
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import smtplib
 import ssl
@@ -36,6 +37,8 @@ async def deliver(events: Sequence[AlertEvent], settings: Alerts, send: Send, *,
     ways = [webhook(event, settings.webhook_url, send, sleep=sleep) for event in events if settings.webhook_url]
     if settings.smtp_host and settings.mail_to:
         ways.append(asyncio.to_thread(mail, events, settings))
+    if settings.chat_urls:
+        ways.append(asyncio.to_thread(chat, events, settings))
     return all(await asyncio.gather(*ways))
 
 
@@ -60,11 +63,10 @@ async def webhook(event: AlertEvent, url: str, send: Send, *, sleep: Sleep = asy
 def mail(events: Sequence[AlertEvent], settings: Alerts) -> bool:
     """Send one message about all events. Blocks: for a thread. True when the mail server took it."""
     message = EmailMessage()
-    ended = sum(event.over for event in events)
-    message["Subject"] = f"pool-server: {len(events) - ended} new, {ended} resolved"
+    message["Subject"] = _subject(events)
     message["From"] = settings.mail_from or settings.smtp_user
     message["To"] = ", ".join(settings.mail_to)
-    message.set_content("\n".join(("Resolved: " if e.over else "New: ") + e.incident.text for e in events) + "\n")
+    message.set_content(_text(events) + "\n")
     try:
         with smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_S) as server:
             if settings.smtp_tls:
@@ -76,3 +78,35 @@ def mail(events: Sequence[AlertEvent], settings: Alerts) -> bool:
         log.warning("an alert mail could not be sent: %s", type(exc).__name__)
         return False
     return True
+
+
+def chat(events: Sequence[AlertEvent], settings: Alerts) -> bool:
+    """One message about all events to every chat. Blocks: for a thread. True when each took it."""
+    try:
+        apprise = importlib.import_module("apprise")
+    except ImportError:
+        log.warning('alerts.chat_urls needs Apprise: pip install "pool-server[chats]"')
+        return False
+    for theirs in ("apprise", "urllib3"):
+        logging.getLogger(theirs).setLevel(logging.CRITICAL)  # they would write addresses, which hold tokens
+    failed = 0
+    for url in settings.chat_urls:
+        told = apprise.Apprise()
+        try:
+            taken = told.add(url) and told.notify(title=_subject(events), body=_text(events), body_format="text")
+        except Exception:
+            taken = False  # of a service's own code, whose words may hold the address
+        failed += not taken
+    if failed:
+        log.warning("%d of %d chats did not take an alert", failed, len(settings.chat_urls))
+    return not failed
+
+
+def _subject(events: Sequence[AlertEvent]) -> str:
+    ended = sum(event.over for event in events)
+    return f"pool-server: {len(events) - ended} new, {ended} resolved"
+
+
+def _text(events: Sequence[AlertEvent]) -> str:
+    """A line an event."""
+    return "\n".join(("Resolved: " if event.over else "New: ") + event.incident.text for event in events)

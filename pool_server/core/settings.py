@@ -27,6 +27,7 @@ SECRET = frozenset(
     {
         "admin_password",
         "admin_totp",
+        "chat_urls",
         "friend_code",
         "gemini_client_secret",
         "jwt_secret",
@@ -146,6 +147,7 @@ class Alerts(Section, frozen=True):
     smtp_tls: bool = True
     mail_from: str = ""
     mail_to: list[str] = []
+    chat_urls: list[str] = []  # addresses as Apprise writes them; they hold tokens
     room_hours: Annotated[float, Meta(ge=0, le=8760)] = 3.0  # a provider's room under this many hours
     error_rate_percent: Percent = 20.0
     disk_free_mb: Count = 512

@@ -279,6 +279,13 @@ def _webhook(text: str) -> str:
     return text
 
 
+def _chats(addresses: list[str]) -> list[str]:
+    for one in addresses:
+        if not re.fullmatch(r"[a-z0-9]+://\S+", one):
+            raise ValueError
+    return addresses
+
+
 def _listen(text: str) -> str:
     parse_listen(text)
     return text.strip()
@@ -345,6 +352,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "pool_users.jwt_secret": (_signing_secret, "text of at least 16 characters, or empty"),
     "ledger.timezone": (_timezone, 'a time zone by its IANA name, as in "Europe/Zurich"'),
     "limits.providers": (_providers, f"a list of {', '.join(Provider)}"),
+    "alerts.chat_urls": (_chats, 'addresses as Apprise writes them, as in ["ntfy://host/topic"]'),
     "alerts.webhook_url": (_webhook, "an http or https address, or empty"),
 }
 

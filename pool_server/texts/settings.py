@@ -85,6 +85,7 @@ SETTINGS = {
     "alerts.smtp_tls": "Whether mail is sent over STARTTLS",
     "alerts.mail_from": "Sender of alerts; empty = smtp_user",
     "alerts.mail_to": "Who receives alerts",
+    "alerts.chat_urls": "Chats that receive alerts: Discord, Telegram, ntfy, Slack and others",
     "alerts.room_hours": "Alert when a provider's headroom lasts fewer hours",
     "alerts.error_rate_percent": "Alert when more requests of 15 minutes fail, percent",
     "alerts.disk_free_mb": "Alert when less disk is free where data_dir lies, MiB",
