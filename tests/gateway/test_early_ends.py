@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.dialects.streams import named
+from tests.gateway.sockets import create, final_id, socket
 from tests.gateway.stack import run
 from tests.gateway.test_relay import Upstream, event, stack_before
 from tests.gateway.test_translated import ask
@@ -75,5 +76,32 @@ def test_a_stream_of_nothing_is_no_success(client: str, name: str, tmp_path: Pat
                 assert answer.status != 200 or b'"error"' in raw or b"stop" in raw.lower() or b"completed" in raw
             await stack.idle()
             assert len(stack.records()) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (REFUSED["chat"][0], 400, "context_length_exceeded"),
+        (SILENT["another choice alone"], 502, "upstream_unreachable"),
+    ],
+)
+def test_on_a_socket_both_are_error_frames_and_the_socket_goes_on(
+    body: bytes, status: int, code: str, tmp_path: Path
+) -> None:
+    upstream = Upstream(3)
+    upstream.body = body
+    good = chunk({"index": 0, "delta": {"content": "Hello."}, "finish_reason": "stop"}) + DONE
+
+    async def test() -> None:
+        async with (
+            stack_before(tmp_path, upstream, dialects=["chat"], models=["m"]) as stack,
+            socket(stack, "/v1/responses") as client,
+        ):
+            (error,) = await client.turn(create(model="m"))
+            assert (error["type"], error["status"], error["error"]["code"]) == ("error", status, code)
+            upstream.body = good
+            assert final_id(await client.turn(create(model="m")))
 
     run(test)
