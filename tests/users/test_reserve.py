@@ -216,7 +216,7 @@ def test_limits_fail_closed_and_the_unlimited_go_on(desk: Desk, monkeypatch: pyt
         raise StoreFullError("no space left")
 
     monkeypatch.setattr(desk.store, "write", full)
-    for limits in (Limits(tokens_day=100_000), Limits(concurrent=9), Limits(cost_month=1.0)):
+    for limits in (Limits(tokens_day=100_000), Limits(requests_per_minute=9), Limits(cost_month=1.0)):
         denied = desk.take(limits)
         assert isinstance(denied, Denied)
         assert (denied.denial, denied.status) == (Denial.STORE, 503)

@@ -413,3 +413,32 @@ def test_a_settlement_after_being_taken_for_dead_counts_once(desk: Desk, monkeyp
     desk.book.settle(made, Usage(input=1800), 0.3)
     assert desk.now["tokens_day"] == 1800
     assert desk.now["cost_day"] == pytest.approx(0.3)
+
+
+def test_requests_at_the_same_time_are_counted_here_while_the_store_cannot_be_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk turns nobody away whose limits this worker can keep by itself."""
+    limits = Limits(concurrent=3)
+    before = desk.took(limits)
+    writes = Writes(desk.store, monkeypatch)
+    writes.good = 0
+    made = [desk.took(limits), desk.took(limits)]
+    for other in (limits, Limits(concurrent=9, tokens_day=10**9), Limits(requests_per_minute=9), Limits(cost_day=9.0)):
+        refused = desk.take(other)
+        assert isinstance(refused, Denied) and refused.denial is Denial.STORE
+    desk.book.release(made.pop())
+    made.append(desk.took(limits))
+    desk.book.settle(before, Usage(input=5), None)
+    made.append(desk.took(limits))
+    assert isinstance(desk.take(limits), Denied)
+    for one in made:
+        desk.book.settle(one, Usage(input=7), None)
+    writes.good = None
+    desk.book.settle_waiting()
+    assert (desk.now["tokens_day"], desk.now["concurrent"]) == (26, 0)
+    assert not desk.book._uncounted
+    for _ in range(3):
+        desk.took(limits)
+    stopped = desk.take(limits)
+    assert isinstance(stopped, Denied) and stopped.denial is Denial.CONCURRENT

@@ -151,6 +151,7 @@ class Reservations:
         self._worker = processes.name()
         self._running: dict[str, int] = {}  # user id → this worker's requests, 0 = the mark may go
         self._turn = _Turn()
+        self._uncounted: dict[str, int] = {}  # user id → this worker's requests of which the store knows nothing
         self._unsettled: list[_Final] = []  # could not be written
         self._closed = False
 
@@ -336,6 +337,10 @@ class Reservations:
         self._turn.reported.pop(reservation, None)  # the end says more
         if reservation.taken:
             self._running[reservation.user] -= 1
+        elif self._uncounted[reservation.user] > 1:
+            self._uncounted[reservation.user] -= 1
+        else:
+            del self._uncounted[reservation.user]
         if self._unsettled:  # the store fails
             self._unsettled.append(final)
             return
@@ -456,8 +461,12 @@ class Reservations:
         return rebuild.counters_of(self._used, user, self._epoch, self.calendar.at(now), now)
 
     def _unguarded(self, made: Reservation, limits: Limits, exc: StoreError) -> Reservation | Denied:
-        """The store cannot be written: requests of users with limits are refused, the others go on."""
-        if counters.limitless(limits):
+        """The store cannot be written: requests of users whose limits need it are refused, the others go on. How many
+        there are at the same time is known here, of this worker."""
+        here = self._running.get(made.user, 0) + self._uncounted.get(made.user, 0)
+        at_once = msgspec.structs.replace(limits, concurrent=None)
+        if counters.limitless(at_once) and (limits.concurrent is None or here < limits.concurrent):
+            self._uncounted[made.user] = self._uncounted.get(made.user, 0) + 1
             made.taken = False
             return made
         log.warning("limits cannot be kept, turning requests away: %s", exc)
