@@ -106,7 +106,7 @@ def line(what: str, value: str, goal: str = "") -> None:
 
 async def cost_on_the_loop(folder: Path) -> None:
     store = Store.open(folder / "loop", tables=TABLES, durable=True)
-    ledger, source = Ledger(store, Settings(), promise=True), Source()
+    ledger, source = Ledger(store, Settings(), write_ahead=True), Source()
     records = [source.one(i, time.time()) for i in range(20_000)]
     rounds = []
     for i in range(0, len(records), 500):
@@ -123,7 +123,7 @@ async def cost_on_the_loop(folder: Path) -> None:
 
 async def steady_load(folder: Path, rate: int, seconds: float) -> None:
     store = Store.open(folder / "load", tables=TABLES, durable=True)
-    ledger, source = Ledger(store, Settings(), promise=True), Source()
+    ledger, source = Ledger(store, Settings(), write_ahead=True), Source()
     loop = asyncio.get_running_loop()
     pauses: list[float] = []
     waits: list[float] = []

@@ -64,7 +64,7 @@ def open_services(
         state, durable = open_stores(Path(settings.data_dir))
         undo.callback(state.close)
         undo.callback(durable.close)
-        books = Ledger(durable, settings, promise=True)
+        books = Ledger(durable, settings, write_ahead=True)
         people = Users(settings, durable, state, used=books.used_by_user, many=settings.workers != 1)
         pool = Accounts(settings, state, send=send, leader=leader)
         pool.follow_owners(people.people.owner_id)

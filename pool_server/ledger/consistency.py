@@ -81,7 +81,7 @@ def repair(store: Store, timezone: str, found: Consistency) -> None:
     writer, days = RollupWriter(timezone), Days(timezone)
     for day in found.days:
         store.write(lambda txn, day=day: _make_anew(txn, writer, day, days.after(day)))  # type: ignore[misc]
-    for month in found.months:
+    for month in {*found.months, *(months.around(day, days) for day in found.days)}:
         store.write(lambda txn, month=month: months.forget(txn, month))  # type: ignore[misc]
 
 

@@ -57,13 +57,13 @@ class Ledger:
     """Counts every exchange once. Use from one event loop; several processes may share the store.
 
     `record` never fails and never blocks: while the store cannot be written, `healthy` is False, records wait in the
-    journal and in memory, or in memory alone where the journal has no room, and are written when it works again.
+    log and in memory, or in memory alone where the log has no room, and are written when it works again.
     """
 
     def __init__(
-        self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time, promise: bool = False
+        self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time, write_ahead: bool = False
     ) -> None:
-        """With `promise` a record is durable in a journal first and in the store a moment later: whoever reads what
+        """With `write_ahead` a record is durable in a log first and in the store a moment later: whoever reads what
         was recorded here waits for `fresh`."""
         self.store = store
         self.prices = Prices(settings.prices, settings.subscriptions)
@@ -78,20 +78,22 @@ class Ledger:
         self._sightings = store.channel(quota_history.write, failed=_not_kept)
         self._writer = RollupWriter(settings.ledger.timezone)
         self._channel = store.channel(self._writer.apply, failed=self._failed)
-        self._promises = (
-            store.promises(self._channel, PendingRecord.packed, self._owing, self._adopt) if promise else None
+        self._write_ahead = (
+            store.write_ahead_log(self._channel, PendingRecord.packed, self._owing, self._adopt)
+            if write_ahead
+            else None
         )
-        self._under_way = Slots(store.folder) if promise else None
+        self._under_way = Slots(store.folder) if write_ahead else None
         self._waiting: deque[PendingRecord] = deque()
         self._retry: asyncio.Task[None] | None = None
         self._tasks = PeriodicTasks()
         self._closing = asyncio.Event()
-        self._behind = False  # the journals of dead processes wait to be taken in
+        self._behind = False  # the logs of dead processes wait to be taken in
         self.healthy = self._make_up(everywhere=True)  # False while records wait because the store cannot be written
 
     def _make_up(self, *, everywhere: bool = False) -> bool:
-        """Take in what processes that died had promised and not written; False when the store cannot be written, so
-        that it stays where it is. Raises StoreDamagedError."""
+        """Take in what processes that died had in their write-ahead logs and not in the store; False when the store
+        cannot be written, so that it stays where it is. Raises StoreDamagedError."""
         try:
             for contents in self.store.orphans(everywhere=everywhere):
                 entries = _entries(contents)
@@ -112,7 +114,7 @@ class Ledger:
         return True
 
     def _adopt(self, contents: list[bytes]) -> None:
-        """The journal that is gone on with holds what a process that died had promised and not written."""
+        """The log that is gone on with holds what a process that died had not written into the store."""
         for entry in _entries(contents):
             self._wait(entry)
 
@@ -127,7 +129,7 @@ class Ledger:
     @property
     def unlogged(self) -> int:
         """Those of them that are in memory alone, because the write-ahead log has no room either."""
-        return self.waiting if self._promises is None else min(self.waiting, self._promises.unlogged)
+        return self.waiting if self._write_ahead is None else min(self.waiting, self._write_ahead.unlogged)
 
     def price(self, model: str, usage: Usage, facts: PriceFacts = _TODAY) -> Quote:
         """API-equivalent US dollars of an exchange and what they rest on; see `Prices.quote`."""
@@ -158,9 +160,9 @@ class Ledger:
         for listener in self.on_record:
             listener(rec)
         entry = PendingRecord(rec)
-        if self._promises is not None or self.healthy:
+        if self._write_ahead is not None or self.healthy:
             try:
-                saved = (self._promises or self._channel).send(entry)
+                saved = (self._write_ahead or self._channel).send(entry)
             except StoreError:
                 pass  # closed already
             else:
@@ -173,8 +175,8 @@ class Ledger:
 
     async def fresh(self) -> None:
         """Returns when all that was recorded here before can be read."""
-        if self._promises is not None:
-            await self._promises.settled()
+        if self._write_ahead is not None:
+            await self._write_ahead.settled()
 
     def load(self, records: Iterable[UsageRecord]) -> int:
         """Write a history at once, as `record` would, and return how many records there were. Blocks.
@@ -221,7 +223,7 @@ class Ledger:
 
     def used_by_user(self, user: str, since: float) -> dict[str, int | float]:
         """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
-        "cost_usd"}. What a process that died had promised is part of it."""
+        "cost_usd"}. What a process that died left in its write-ahead log is part of it."""
         self._make_up()
         return self.queries.total(since, self._clock() + 1, Filters(user=user)).tokens()
 
@@ -236,7 +238,7 @@ class Ledger:
         return self._wait(entry)
 
     def _wait(self, entry: PendingRecord) -> bool:
-        if len(self._waiting) < MAX_WAITING:  # the oldest stay: the journal has them
+        if len(self._waiting) < MAX_WAITING:  # the oldest stay: the log has them
             self._waiting.append(entry)
         else:
             self.lost += 1
@@ -267,14 +269,14 @@ class Ledger:
                 return
         self.healthy = True
         self._retry = None
-        if self._promises is not None:
-            self._promises.made_up()
+        if self._write_ahead is not None:
+            self._write_ahead.made_up()
         log.warning("usage records are written again")
 
     async def start(self, *, leader: bool = True) -> None:
         """Begin the background work; one process of several, the leader, forgets what is old."""
-        if self._promises is not None:
-            self._promises.start()
+        if self._write_ahead is not None:
+            self._write_ahead.start()
         if self._behind:
             self._begin_retry()
         if leader:
@@ -294,11 +296,11 @@ class Ledger:
         await self._tasks.close()
         if self._retry is not None:
             await self._retry
-        if self._promises is not None:
-            _tell(await self._promises.close(self._owed))
+        if self._write_ahead is not None:
+            _tell(await self._write_ahead.close(self._owed))
         if self._under_way is not None:
             self._under_way.close()
-        if self._promises is None and self._waiting:
+        if self._write_ahead is None and self._waiting:
             log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
 
     def _owed(self) -> list[bytes]:
@@ -382,7 +384,7 @@ def _read(raw: bytes, decode: Callable[[bytes], UsageRecord] = unpack) -> UsageR
     try:
         return decode(raw)
     except ValueError as exc:
-        log.error("a promised usage record cannot be read: %s", exc)
+        log.error("a usage record of a write-ahead log cannot be read: %s", exc)
         return None
 
 

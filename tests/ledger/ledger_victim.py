@@ -1,6 +1,6 @@
 """A process that records as fast as it can and says what was acknowledged, until it is killed.
 
-Arguments: store folder, a name for its ids, its first number, whether it promises first (1 or 0). Each
+Arguments: store folder, a name for its ids, its first number, whether it writes ahead (1 or 0). Each
 acknowledged number is one line on stdout.
 """
 
@@ -19,9 +19,9 @@ from tests.ledger.ledger_kit import NOW, Clock, exchange
 LANES = 16
 
 
-async def main(folder: Path, name: str, first: int, promise: bool) -> None:
+async def main(folder: Path, name: str, first: int, write_ahead: bool) -> None:
     store = Store.open(folder, tables=TABLES, durable=True)
-    ledger = Ledger(store, Settings(), clock=Clock(), promise=promise)
+    ledger = Ledger(store, Settings(), clock=Clock(), write_ahead=write_ahead)
     numbers = iter(range(first, 1 << 60))
 
     async def lane() -> None:

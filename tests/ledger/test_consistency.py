@@ -86,6 +86,7 @@ def _of_first_day(key: bytes) -> bool:
 @settings(max_examples=25)
 @example([("garble", ROLLUPS, 0.0)], 1)  # the pool's row of a month
 @example([("garble", ROLLUPS, 0.1), ("garble", ROLLUPS, 0.3)], 1)
+@example([("drop", ROLLUPS, 0.0625), ("garble", ROLLUPS, 0.25)], 1)  # a month and a day of it
 @given(damages, st.sampled_from([1, 4, 1000]))
 def test_whatever_is_damaged_is_found_and_put_right(done: list[tuple[str, str, float]], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:

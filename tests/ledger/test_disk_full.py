@@ -88,14 +88,14 @@ def _promise_until_full(folder: Path) -> None:
 
     async def fill() -> None:
         store = Store.open(folder / "ledger", tables=TABLES, durable=True)
-        book = Ledger(store, Settings(), clock=Clock(), promise=True)
-        assert await book.record(exchange("r0"))  # the journal is made while there is room
+        book = Ledger(store, Settings(), clock=Clock(), write_ahead=True)
+        assert await book.record(exchange("r0"))  # the log is made while there is room
         resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
         count = 1
         while await book.record(exchange(f"r{count}", user=f"user{count}")):
             count += 1
         assert not book.healthy
-        assert book.unlogged == 1 < book.waiting, "what the journal had room for is not at risk"
+        assert book.unlogged == 1 < book.waiting, "what the log had room for is not at risk"
         assert len(list((folder / "ledger").glob("journal-*"))) == 1, "it keeps what the store has not"
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert book._retry is not None
@@ -113,7 +113,7 @@ MAP = 1 << 17  # bytes the engine may have: it is full, the disk is not
 
 def open_small(folder: Path, max_size: int = MAP) -> tuple[Store, Ledger]:
     store = Store.open(folder / "ledger", tables=TABLES, durable=True, map_size=MAP, max_size=max_size)
-    return store, Ledger(store, Settings(), clock=Clock(), promise=True)
+    return store, Ledger(store, Settings(), clock=Clock(), write_ahead=True)
 
 
 async def fill(book: Ledger, count: int = 0) -> int:
@@ -180,7 +180,7 @@ def test_it_starts_while_the_engine_is_full_and_counts_later(tmp_path: Path, mon
     assert list((tmp_path / "ledger").glob("journal-*")) == []
 
 
-def test_a_disk_without_room_for_a_journal_goes_on_with_the_one_that_is_there(
+def test_a_disk_without_room_for_a_log_goes_on_with_the_one_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = run_killed(tmp_path)
@@ -206,7 +206,7 @@ def test_a_disk_without_room_for_a_journal_goes_on_with_the_one_that_is_there(
 
 
 def leave_full(folder: Path, caplog: pytest.LogCaptureFixture) -> tuple[int, str]:
-    """Ends a server with a full engine and a full journal; how many it answered, and its last line."""
+    """Ends a server with a full engine and a full log; how many it answered, and its last line."""
 
     async def go() -> int:
         store, book = open_small(folder)

@@ -25,10 +25,10 @@ VICTIMS = 2  # at once, as workers of one server
 LEAST_LINES = 20
 
 
-def start(folder: Path, name: str, first: int, promise: bool) -> subprocess.Popen[bytes]:
+def start(folder: Path, name: str, first: int, write_ahead: bool) -> subprocess.Popen[bytes]:
     here = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(here / "ledger_victim.py"), str(folder), name, str(first), str(int(promise))]
+    command = [sys.executable, str(here / "ledger_victim.py"), str(folder), name, str(first), str(int(write_ahead))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
 
 
@@ -67,15 +67,15 @@ def every_index_entry(store: Store) -> list[bytes]:
         return [key for key, _ in reader.scan("record_index")]
 
 
-@pytest.mark.parametrize("promise", [True, False])
-def test_nothing_acknowledged_is_lost_and_nothing_counted_twice(promise: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("write_ahead", [True, False])
+def test_nothing_acknowledged_is_lost_and_nothing_counted_twice(write_ahead: bool, tmp_path: Path) -> None:
     rng = random.Random(7)
     acknowledged: set[str] = set()
     folder = tmp_path / "ledger"
     for kill in range(0, KILLS, VICTIMS):
-        victims = {f"v{kill}-{i}": start(folder, f"v{kill}-{i}", 0, promise) for i in range(VICTIMS)}
+        victims = {f"v{kill}-{i}": start(folder, f"v{kill}-{i}", 0, write_ahead) for i in range(VICTIMS)}
         for name, victim in victims.items():
             acknowledged |= {f"{name}-{number}" for number in kill_under_load(victim, rng)}
         assert check(folder, acknowledged) >= len(acknowledged)
-        assert list(folder.glob("journal-*")) == [], "what the dead had promised was taken in"
+        assert list(folder.glob("journal-*")) == [], "what the dead had written ahead was taken in"
     assert len(acknowledged) >= KILLS * LEAST_LINES

@@ -38,7 +38,7 @@ def under_way(ident: str, **more: object) -> UsageRecord:
 async def steps(folder: Path, what: str) -> None:
     """What a process does before it is killed."""
     store = Store.open(folder / "ledger", tables=TABLES, durable=True)
-    book = Ledger(store, Settings(), clock=Clock(), promise=True)
+    book = Ledger(store, Settings(), clock=Clock(), write_ahead=True)
     await book.start()
     book.begin(under_way("first", usage=Usage(input=10, known=True)))
     book.begin(under_way("first", usage=Usage(input=10, output=7, known=True)))
@@ -83,7 +83,7 @@ def test_what_was_under_way_is_recorded_once_as_cut(tmp_path: Path, what: str) -
 
 def test_what_ended_well_leaves_nothing(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "ledger", tables=TABLES, durable=True)
-    book = Ledger(store, Settings(), clock=Clock(), promise=True)
+    book = Ledger(store, Settings(), clock=Clock(), write_ahead=True)
 
     async def go() -> None:
         await book.start()

@@ -1,4 +1,4 @@
-"""The journal: what was appended is found again, whatever cut it off, and nothing else is."""
+"""The log: what was appended is found again, whatever cut it off, and nothing else is."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def path_of(folder: Path) -> Path:
 def test_what_was_appended_is_found_in_its_order(
     batches: list[list[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = tmp_path_factory.mktemp("journal")
-    journal = LogFile(folder, size=1 << 16)
+    folder = tmp_path_factory.mktemp("log")
+    file = LogFile(folder, size=1 << 16)
     assert read(path_of(folder)) == []
     for batch in batches:
-        assert journal.append(batch)
+        assert file.append(batch)
     assert read(path_of(folder)) == [content for batch in batches for content in batch]
-    journal.close()
+    file.close()
     assert list(folder.iterdir()) == []
 
 
@@ -42,18 +42,18 @@ def test_what_was_appended_is_found_in_its_order(
 def test_what_lay_there_before_it_began_anew_is_not_taken_for_news(
     old: list[bytes], new: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = tmp_path_factory.mktemp("journal")
-    journal = LogFile(folder, size=1 << 14)
-    journal.append(old)
-    journal.begin_anew()
-    journal.append(new)
+    folder = tmp_path_factory.mktemp("log")
+    file = LogFile(folder, size=1 << 14)
+    file.append(old)
+    file.begin_anew()
+    file.append(new)
     assert read(path_of(folder)) == (new or old)
-    journal.close()
+    file.close()
 
 
-def test_a_frame_that_was_cut_off_or_changed_ends_the_journal(tmp_path: Path) -> None:
-    journal = LogFile(tmp_path, size=1 << 12)
-    journal.append([b"one", b"two", b"three"])
+def test_a_frame_that_was_cut_off_or_changed_ends_the_log(tmp_path: Path) -> None:
+    file = LogFile(tmp_path, size=1 << 12)
+    file.append([b"one", b"two", b"three"])
     path, whole = path_of(tmp_path), path_of(tmp_path).read_bytes()
     used = 3 * 16 + len(b"onetwothree")
     ends = [0, 19, 38, used]
@@ -67,31 +67,31 @@ def test_a_frame_that_was_cut_off_or_changed_ends_the_journal(tmp_path: Path) ->
         copy.write_bytes(spoilt)
         assert read(copy) == [b"one", b"two", b"three"][:kept]
     assert path.read_bytes() == whole
-    journal.close()
+    file.close()
 
 
-def test_a_full_journal_takes_nothing_until_it_begins_anew(tmp_path: Path) -> None:
-    journal = LogFile(tmp_path, size=1 << 12)
+def test_a_full_log_takes_nothing_until_it_begins_anew(tmp_path: Path) -> None:
+    file = LogFile(tmp_path, size=1 << 12)
     size = os.path.getsize(path_of(tmp_path))
-    assert journal.append([b"x" * 2000])
-    assert not journal.append([b"y" * 1000, b"z" * 1100])
+    assert file.append([b"x" * 2000])
+    assert not file.append([b"y" * 1000, b"z" * 1100])
     assert read(path_of(tmp_path)) == [b"x" * 2000], "all or none"
-    journal.begin_anew()
-    assert journal.append([b"y" * 1000, b"z" * 1100])
+    file.begin_anew()
+    assert file.append([b"y" * 1000, b"z" * 1100])
     assert os.path.getsize(path_of(tmp_path)) == size
-    journal.close()
+    file.close()
 
 
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = LogFile(tmp_path, size=1 << 12)
+    file = LogFile(tmp_path, size=1 << 12)
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:5], at))
-    assert journal.append([b"a longer content than five bytes"])
+    assert file.append([b"a longer content than five bytes"])
     assert read(path_of(tmp_path)) == [b"a longer content than five bytes"]
-    journal.close()
+    file.close()
 
 
-def test_a_journal_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, data: bytes, at: int) -> int:
         raise OSError(28, "No space left on device")
 
@@ -105,8 +105,8 @@ DIES = """
 import os, sys
 from pathlib import Path
 from pool_server.storage.lmdb.log_file import LogFile
-journal = LogFile(Path(sys.argv[1]))
-journal.append([b"promised"])
+log = LogFile(Path(sys.argv[1]))
+log.append([b"promised"])
 if sys.argv[2] == "dies":
     os.kill(os.getpid(), 9)
 print("ready", flush=True)
@@ -120,7 +120,7 @@ def start(folder: Path, how: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_journals_of_the_dead_are_taken_over_once_and_those_of_the_living_left(tmp_path: Path) -> None:
+def test_the_logs_of_the_dead_are_taken_over_once_and_those_of_the_living_left(tmp_path: Path) -> None:
     living = start(tmp_path, "lives")
     assert living.stdout is not None
     assert living.stdout.readline() == "ready\n"
@@ -142,9 +142,7 @@ def test_the_journals_of_the_dead_are_taken_over_once_and_those_of_the_living_le
 
 
 @pytest.mark.parametrize("room", [SIZE // 2, SIZE // 3, LEAST])
-def test_a_disk_with_little_room_gets_a_small_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
+def test_a_disk_with_little_room_gets_a_small_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     real = os.pwrite
 
     def nearly_full(fd: int, data: bytes, at: int) -> int:
@@ -153,19 +151,19 @@ def test_a_disk_with_little_room_gets_a_small_journal(
         return real(fd, data, at)
 
     monkeypatch.setattr(os, "pwrite", nearly_full)
-    journal = LogFile(tmp_path)
+    file = LogFile(tmp_path)
     assert LEAST <= path_of(tmp_path).stat().st_size <= room
-    assert journal.append([b"x" * 1000])
-    assert journal.contents == [b"x" * 1000]
-    journal.close()
+    assert file.append([b"x" * 1000])
+    assert file.contents == [b"x" * 1000]
+    file.close()
 
 
 @given(old=CONTENTS, new=CONTENTS)
 @settings(max_examples=40, deadline=None)
-def test_the_journal_of_a_dead_process_is_gone_on_with(
+def test_the_log_of_a_dead_process_is_gone_on_with(
     old: list[bytes], new: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = tmp_path_factory.mktemp("journal")
+    folder = tmp_path_factory.mktemp("log")
     first = LogFile(folder, size=1 << 14)
     first.append([b"before"])
     first.begin_anew()
@@ -174,19 +172,19 @@ def test_the_journal_of_a_dead_process_is_gone_on_with(
     first.close(keep=True)
     found = LogFile.adopt(folder)
     assert found is not None
-    journal, contents = found
+    file, contents = found
     assert contents == (old or [b"before"])
-    assert journal.append(new)
-    assert journal.contents == contents + new
+    assert file.append(new)
+    assert file.contents == contents + new
     assert list(orphans(folder)) == [], "and no other process makes up for it"
-    journal.begin_anew()
-    journal.append([b"after"])
-    assert journal.contents == [b"after"]
-    journal.close()
+    file.begin_anew()
+    file.append([b"after"])
+    assert file.contents == [b"after"]
+    file.close()
     assert list(folder.iterdir()) == []
 
 
-def test_a_journal_that_may_not_be_read_is_told_and_stays(
+def test_a_log_that_may_not_be_read_is_told_and_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     LogFile(tmp_path, size=1 << 12).close(keep=True)

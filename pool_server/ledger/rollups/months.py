@@ -109,6 +109,13 @@ def current(reader: Reader, days: Days) -> list[Month]:
     return [month for month in found if month.start in starts and _kept(reader, month) == _requests(reader, month)]
 
 
+def around(day: int, days: Days) -> Month:
+    """The month a day lies in."""
+    moment = datetime.fromtimestamp(day, days.zone)
+    after = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
+    return Month(_first_midnight(moment.year, moment.month, days), _first_midnight(*after, days))
+
+
 def _head(dimension: bytes, month: Month) -> bytes:
     return MONTH + dimension + seconds_key(month.start)
 

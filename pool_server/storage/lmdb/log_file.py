@@ -1,12 +1,12 @@
-"""A journal: what was promised to be durable before the engine has it.
+"""The file of a write-ahead log: what is durable before the engine has it.
 
 A transaction of the engine costs the disk two flushes and new pages; a frame in a file that keeps its size costs one
-flush of one page, a quarter of the time. So the promise is kept here, the engine follows in a moment, and the journal
-begins anew. Whoever opens the folder after a crash finds the journal of the dead process and makes up for it.
+flush of one page, a quarter of the time. So it is written here first, the engine follows in a moment, and the log
+begins anew. Whoever opens the folder after a crash finds the log of the dead process and makes up for it.
 
 The file is as long as it will ever be from the start, so that a flush has no length to write. A frame is a header
 (CRC-32 of all that follows it, length of the content, generation) and its content. Each beginning has a generation of
-its own: a frame of another one ends the journal, as does one that was cut off.
+its own: a frame of another one ends the log, as does one that was cut off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pool_server.core.disk import create_private, sync_folder
 
 log = logging.getLogger(__name__)
 
-SIZE = 4 << 20  # bytes of a journal file
+SIZE = 4 << 20  # bytes of a log file
 LEAST = 64 << 10  # bytes of the smallest one, for a disk with hardly any room
 PREFIX = "journal-"
 _ELSEWHERE = "pool-server-{}-"  # begins the name of one that lies outside of the folder it belongs to
@@ -38,7 +38,7 @@ _ZEROS = bytes(1 << 16)
 
 
 class LogFile:
-    """One process's journal, locked as long as the process lives. Raises OSError where the disk will not."""
+    """One process's log, locked as long as the process lives. Raises OSError where the disk will not."""
 
     def __init__(self, folder: Path, *, size: int = 0) -> None:
         """Makes the file; a smaller one, where the disk has no room for `size` bytes."""
@@ -56,18 +56,18 @@ class LogFile:
 
     @classmethod
     def adopt(cls, folder: Path) -> tuple[LogFile, list[bytes]] | None:
-        """Go on with the journal of a process that died, whose place on the disk is taken already: it, and what it
+        """Go on with the log of a process that died, whose place on the disk is taken already: it, and what it
         holds, which is this process's to keep from now on. None when there is none."""
         for path in sorted(folder.glob(f"{PREFIX}*")):
             fd = take_over(path)
             if fd is None:
                 continue
             contents, at, generation = _frames(path.read_bytes())
-            journal = cls.__new__(cls)
-            journal._path, journal._fd = path, fd
-            journal._size, journal._at = os.fstat(fd).st_size, at
-            journal._generation = secrets.randbits(63) if generation is None else generation
-            return journal, contents
+            file = cls.__new__(cls)
+            file._path, file._fd = path, fd
+            file._size, file._at = os.fstat(fd).st_size, at
+            file._generation = secrets.randbits(63) if generation is None else generation
+            return file, contents
         return None
 
     @property
@@ -98,7 +98,7 @@ class LogFile:
 
 
 def read(path: Path) -> list[bytes]:
-    """The contents of a journal's frames, oldest first; those that were cut off are none."""
+    """The contents of a log's frames, oldest first; those that were cut off are none."""
     return _frames(path.read_bytes())[0]
 
 
@@ -127,7 +127,7 @@ def _paths(folder: Path, *, everywhere: bool) -> list[Path]:
 
 
 def orphans(folder: Path, *, everywhere: bool = False) -> Iterator[list[bytes]]:
-    """What the journals of dead processes hold, `everywhere`: also those that `leave` wrote outside of the folder.
+    """What the logs of dead processes hold, `everywhere`: also those that `leave` wrote outside of the folder.
     Each is held while it is looked at, so that one process alone makes up for it, and removed when the next one is
     asked for."""
     for path in _paths(folder, everywhere=everywhere):
@@ -142,7 +142,7 @@ def orphans(folder: Path, *, everywhere: bool = False) -> Iterator[list[bytes]]:
 
 
 def leave(folder: Path, contents: Sequence[bytes]) -> Path:
-    """Write what found no room in a journal of `folder` to the first place that takes it, for `orphans` to find.
+    """Write what found no room in a log of `folder` to the first place that takes it, for `orphans` to find.
 
     Raises OSError when no place does.
     """
@@ -197,7 +197,7 @@ def _frame(content: bytes, generation: int) -> bytes:
 
 
 def _frames(data: bytes) -> tuple[list[bytes], int, int | None]:
-    """The contents of a journal, where they end, and their generation (None: it holds nothing)."""
+    """The contents of a log, where they end, and their generation (None: it holds nothing)."""
     found: list[bytes] = []
     at = 0
     first: int | None = None

@@ -120,18 +120,18 @@ class Store:
         """`submit` for many like items: `apply` gets all items of a batch at once. See `Channel`."""
         return Channel(self._committer, apply, failed)
 
-    def promises(
+    def write_ahead_log(
         self,
         channel: Channel[T, bool],
         content: Callable[[T], bytes],
         owing: Callable[[], bool],
         adopted: Callable[[list[bytes]], None] | None = None,
     ) -> WriteAheadLog[T]:
-        """Makes a channel's items durable in a journal first, in this folder. See `WriteAheadLog`."""
+        """Makes a channel's items durable in a log first, in this folder. See `WriteAheadLog`."""
         return WriteAheadLog(self.folder, channel, content, owing, adopted)
 
     def orphans(self, *, everywhere: bool = False) -> Iterator[list[bytes]]:
-        """What the journals of processes that died have to tell; each is removed when the next one is asked for.
+        """What the logs of processes that died have to tell; each is removed when the next one is asked for.
         `everywhere`: also those that had to be left outside of this folder."""
         return orphans(self.folder, everywhere=everywhere)
 

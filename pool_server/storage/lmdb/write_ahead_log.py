@@ -1,8 +1,8 @@
 """Durable at once, in the engine a moment later.
 
-An item is promised as soon as the journal holds it, whether or not the engine can be written; many of them together
-then go to the engine by their channel. While the journal cannot take one (full, no disk space) it is promised when the
-engine has it.
+An item counts as durable as soon as the log holds it, whether or not the engine can be written; many of them together
+then go to the engine by their channel. While the log cannot take one (full, no disk space) it counts as durable when
+the engine has it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Future = asyncio.Future[bool]
 
-RETRY_S = 10.0  # a journal that failed (no disk space) is left alone so long, rather than be tried by every batch
-FOLLOW_S = 0.25  # how long the engine may be behind the journal: its commits share the disk with the next promises
+RETRY_S = 10.0  # a log that failed (no disk space) is left alone so long, rather than be tried by every batch
+FOLLOW_S = 0.25  # how long the engine may be behind the log: its commits share the disk with the next writes to the log
 
 
 class _Batch(NamedTuple, Generic[T]):
@@ -40,7 +40,7 @@ class _Batch(NamedTuple, Generic[T]):
 
 
 class Leftover(NamedTuple):
-    """What became of items that the engine had not taken at the end: how many wait in a journal of the folder, how
+    """What became of items that the engine had not taken at the end: how many wait in a log of the folder, how
     many in a file elsewhere and where that is, and how many are nowhere, and why."""
 
     kept: int = 0
@@ -53,9 +53,9 @@ class Leftover(NamedTuple):
 class WriteAheadLog(Generic[T]):
     """Items of one channel, whose results say whether they were kept. Use from one event loop at a time.
 
-    `content(item)` makes what the journal holds of an item; it runs in a thread. What the engine could not take is
-    for the channel's `failed` to keep: the journal stays as long as `owing()`, and `made_up` says when that is over.
-    Where the disk has no room for a journal, that of a dead process is gone on with: `adopted` is told on the loop
+    `content(item)` makes what the log holds of an item; it runs in a thread. What the engine could not take is
+    for the channel's `failed` to keep: the log stays as long as `owing()`, and `made_up` says when that is over.
+    Where the disk has no room for a log, that of a dead process is gone on with: `adopted` is told on the loop
     what it holds, and keeps it likewise.
     """
 
@@ -72,29 +72,29 @@ class WriteAheadLog(Generic[T]):
         self._content = content
         self._owing = owing
         self._adopted = adopted
-        self.unlogged = 0  # items that neither the journal nor the engine has; only the channel's `failed`
+        self.unlogged = 0  # items that neither the log nor the engine has; only the channel's `failed`
         self._left: Sequence[bytes] = ()
         self._fate = Leftover()
         self._bell: queue.SimpleQueue[_Batch[T] | int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._new: tuple[list[T], list[Future]] = ([], [])  # this turn's
-        self._later: list[T] = []  # in the journal, not with the engine yet
+        self._later: list[T] = []  # in the log, not with the engine yet
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0  # items so far, …
-        self._promised = 0  # … of those, in their order, what the journal has or had, …
+        self._durable = 0  # … of those, in their order, what the log has or had, …
         self._landed = 0  # … and what the engine has
-        self._closed = False  # the store was: what came after is in the journal alone
+        self._closed = False  # the store was: what came after is in the log alone
         self._readers: list[tuple[int, asyncio.Future[None]]] = []
         self._left_alone_until = 0.0  # monotonic seconds; the thread's
 
     def start(self) -> None:
-        """Make the journal now, before there is anything to promise: the disk may be full when there is."""
+        """Make the log now, before there is anything to write: the disk may be full when there is."""
         self._begin()
         self._bell.put(_Batch([], [], self._sent, asyncio.get_running_loop()))
 
     def _begin(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="store-journal", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="store-log", daemon=True)
             self._thread.start()
 
     def send(self, item: T) -> Future:
@@ -135,7 +135,7 @@ class WriteAheadLog(Generic[T]):
 
     async def close(self, owed: Callable[[], Sequence[bytes]] = tuple) -> Leftover:
         """Brings everything to the engine. What it does not take (`owed()` tells it, once all was tried) is found by
-        whoever opens the folder next: in the journal, else wherever it could be written."""
+        whoever opens the folder next: in the log, else wherever it could be written."""
         await self.settled()
         self._left = owed()
         thread, self._thread = self._thread, None
@@ -147,34 +147,34 @@ class WriteAheadLog(Generic[T]):
     # -- in the thread
 
     def _run(self) -> None:
-        """Of what the bell brings, a batch is to be journalled, a number says how many items have landed, None is the
-        end. What came while the disk was busy goes together next. A journal that never gets the time to begin anew
+        """Of what the bell brings, a batch is to be logged, a number says how many items have landed, None is the
+        end. What came while the disk was busy goes together next. A log that never gets the time to begin anew
         is full one day: then what comes next waits for the engine, and it begins anew."""
-        journal: LogFile | None = None
-        last = 0  # the number of the last item in the journal
+        file: LogFile | None = None
+        last = 0  # the number of the last item in the log
         over = False
         while not over:
             work = [self._bell.get()]
             while not self._bell.empty():
                 work.append(self._bell.get_nowait())
             over = None in work
-            if journal is not None and any(isinstance(one, int) and one >= last for one in work):
-                journal.begin_anew()
+            if file is not None and any(isinstance(one, int) and one >= last for one in work):
+                file.begin_anew()
             batches = [one for one in work if isinstance(one, _Batch)]
             if batches:
-                journal, kept = self._journal(journal, batches)
+                file, kept = self._append(file, batches)
                 last = batches[-1].last if kept else last
                 for batch in batches:
                     self._tell(batch, kept)
-        self._fate = self._leave(journal)
-        if journal is not None:
-            journal.close(keep=self._closed or self._owing() or self._landed < last)
+        self._fate = self._leave(file)
+        if file is not None:
+            file.close(keep=self._closed or self._owing() or self._landed < last)
 
-    def _leave(self, journal: LogFile | None) -> Leftover:
-        """Find a place for what is owed at the end and not in the journal."""
+    def _leave(self, file: LogFile | None) -> Leftover:
+        """Find a place for what is owed at the end and not in the log."""
         contents = list(self._left)
         try:
-            there = set(journal.contents) if journal is not None and contents else set()
+            there = set(file.contents) if file is not None and contents else set()
         except OSError:  # somebody took it away
             there = set()
         bare = [content for content in contents if content not in there]
@@ -189,21 +189,21 @@ class WriteAheadLog(Generic[T]):
             return Leftover(len(contents))
         return Leftover(kept, len(bare), path)
 
-    def _journal(self, journal: LogFile | None, batches: Sequence[_Batch[T]]) -> tuple[LogFile | None, bool]:
-        """The journal, made when it is needed first, and whether it has what the batches bring now."""
+    def _append(self, file: LogFile | None, batches: Sequence[_Batch[T]]) -> tuple[LogFile | None, bool]:
+        """The log, made when it is needed first, and whether it has what the batches bring now."""
         if time.monotonic() < self._left_alone_until:
-            return journal, False
+            return file, False
         try:
             contents = [self._content(item) for batch in batches for item in batch.items]
         except Exception:  # one that cannot be written: the engine tells which
-            return journal, False
+            return file, False
         try:
-            journal = journal or self._make(batches[0].loop)
-            return journal, journal.append(contents)
+            file = file or self._make(batches[0].loop)
+            return file, file.append(contents)
         except OSError as exc:
-            log.warning("the journal takes nothing for %.0f s, its store does: %s", RETRY_S, exc.strerror)
+            log.warning("the write-ahead log takes nothing for %.0f s, its store does: %s", RETRY_S, exc.strerror)
             self._left_alone_until = time.monotonic() + RETRY_S
-            return journal, False
+            return file, False
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> LogFile:
         try:
@@ -212,34 +212,34 @@ class WriteAheadLog(Generic[T]):
             found = LogFile.adopt(self._folder) if self._adopted is not None else None
             if found is None or self._adopted is None:
                 raise
-            journal, contents = found
+            file, contents = found
             loop.call_soon_threadsafe(self._adopted, contents)  # before any batch is said to be kept
-            return journal
+            return file
 
     def _tell(self, batch: _Batch[T], kept: bool) -> None:
         try:
             batch.loop.call_soon_threadsafe(self._follow if kept else self._instead, batch)
         except RuntimeError:
-            pass  # the loop was closed: the journal has it, and nobody waits
+            pass  # the loop was closed: the log has it, and nobody waits
 
     # -- on the loop
 
     def _follow(self, batch: _Batch[T]) -> None:
-        """The journal has a batch: keep the promise, and let the engine follow soon."""
+        """The log has a batch: it is durable, and the engine follows soon."""
         for future in batch.futures:
             if not future.done():
                 future.set_result(True)
         self._later += batch.items
-        self._promised = batch.last
+        self._durable = batch.last
         if self._readers:
             self._hand_over()
         elif self._timer is None:
             self._timer = batch.loop.call_later(FOLLOW_S, self._hand_over)
 
     def _instead(self, batch: _Batch[T]) -> None:
-        """The journal could not take a batch: it is promised when the engine has it."""
+        """The log could not take a batch: it is durable when the engine has it."""
         self._hand_over()
-        self._promised = batch.last
+        self._durable = batch.last
         tried = self._to_engine(batch.items)
         for kept, future in zip(tried, batch.futures, strict=False):
             kept.add_done_callback(partial(self._pass_on, future))
@@ -261,7 +261,7 @@ class WriteAheadLog(Generic[T]):
             self._to_engine(items)
 
     def _to_engine(self, items: Sequence[T]) -> list[Future]:
-        last = self._promised
+        last = self._durable
         if not items:
             return []
         try:
