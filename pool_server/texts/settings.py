@@ -93,6 +93,8 @@ SETTINGS = {
     "backup.folder": "Where scheduled copies go; empty = none",
     "backup.every_h": "Hours between two copies",
     "backup.keep": "How many copies stay",
+    "backup.keep_days": "How old a copy may become, days; 0 = however old",
+    "backup.prove": "Restore each new copy for a trial before an older one goes",
     "models.translate": "Serve models to clients that speak another dialect",
     "models.aliases": "Models asked for by another name",
     "models.fallbacks": "Models served instead, once one cannot be had",
