@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from pool_server.core.enums import Strategy
+from pool_server.core.enums import Denial, Strategy
 from pool_server.core.loopback import is_loopback
 
 Count = Annotated[int, Meta(ge=0)]
@@ -105,6 +105,62 @@ class Limits(Section, frozen=True):
     cost_month: Amount | None = None
     providers: list[str] | None = None
     models: list[str] | None = None  # fnmatch patterns
+
+
+class CountedLimit(NamedTuple):
+    """A limit that is counted: what admission, messages, labels, forms and pages derive from.
+
+    `denial` is told when the limit is reached; its value is the name of the field in `Limits`.
+
+    `label` stands in forms, `words` behind the figure in a sentence; `yours` and `returns` are a friend's own part as
+    the subject of a sentence, and what happens to it in the end.
+    """
+
+    denial: Denial
+    label: str
+    words: str
+    yours: str
+    returns: str
+    dollars: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.denial.value
+
+    def amount(self, limit: float) -> str:
+        """The limit as a sentence has it.
+
+        >>> COUNTED_BY_DENIAL[Denial.COST_DAY].amount(2)
+        '$2.00 a day'
+        """
+        if self.dollars:
+            return f"${limit:,.2f} {self.words.removeprefix('cost ')}"
+        words = self.words.replace("requests", "request").replace("tokens", "token") if limit == 1 else self.words
+        return f"{limit:,.0f} {words}"
+
+
+COUNTED_LIMITS = (
+    CountedLimit(
+        Denial.REQUESTS_PER_MINUTE, "Requests a minute", "requests a minute",
+        "Your requests for this minute are", "They free up",
+    ),
+    CountedLimit(
+        Denial.CONCURRENT, "Requests at once", "requests at the same time",
+        "Your requests at once are", "They free up",
+    ),
+    CountedLimit(
+        Denial.TOKENS_5H, "Tokens in 5 hours", "tokens in 5 hours", "Your tokens for 5 hours are", "They free up"
+    ),
+    CountedLimit(Denial.TOKENS_DAY, "Tokens a day", "tokens a day", "Your tokens for today are", "They reset"),
+    CountedLimit(Denial.TOKENS_WEEK, "Tokens a week", "tokens a week", "Your tokens for this week are", "They reset"),
+    CountedLimit(
+        Denial.TOKENS_MONTH, "Tokens a month", "tokens a month", "Your tokens for this month are", "They reset"
+    ),
+    CountedLimit(Denial.COST_DAY, "Cost a day", "cost a day", "Your budget for today is", "It resets", True),
+    CountedLimit(Denial.COST_WEEK, "Cost a week", "cost a week", "Your budget for this week is", "It resets", True),
+    CountedLimit(Denial.COST_MONTH, "Cost a month", "cost a month", "Your budget for this month is", "It resets", True),
+)  # fmt: skip
+COUNTED_BY_DENIAL = {limit.denial: limit for limit in COUNTED_LIMITS}
 
 
 class Choosing(Section, frozen=True):

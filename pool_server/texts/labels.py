@@ -16,6 +16,7 @@ from pool_server.core.enums import (
     SignInStep,
     Source,
 )
+from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.providers import SPECS
 from pool_server.texts import format
 
@@ -112,15 +113,7 @@ DENIALS = {
     Denial.REVOKED_KEY: "the key was revoked",
     Denial.USER_DISABLED: "the operator has turned this user off",
     Denial.NOT_LOCAL: "the pool answers only its own machine",
-    Denial.REQUESTS_PER_MINUTE: "requests a minute",
-    Denial.CONCURRENT: "requests at the same time",
-    Denial.TOKENS_5H: "tokens in 5 hours",
-    Denial.TOKENS_DAY: "tokens a day",
-    Denial.TOKENS_WEEK: "tokens a week",
-    Denial.TOKENS_MONTH: "tokens a month",
-    Denial.COST_DAY: "cost a day",
-    Denial.COST_WEEK: "cost a week",
-    Denial.COST_MONTH: "cost a month",
+    **{limit.denial: limit.words for limit in COUNTED_LIMITS},
     Denial.PROVIDER: "this provider is not open to this user",
     Denial.MODEL: "this model is not open to this user",
     Denial.FAIR_SHARE: "headroom is short and others have had less",
@@ -271,10 +264,7 @@ def standing(row: Mapping[str, Any]) -> str:
     return f"Not selected: {REFUSALS[Refusal(refusal)]}"
 
 
-_LIMITS = frozenset(
-    {Denial.REQUESTS_PER_MINUTE, Denial.CONCURRENT, Denial.TOKENS_5H, Denial.TOKENS_DAY, Denial.TOKENS_WEEK,
-     Denial.TOKENS_MONTH, Denial.COST_DAY, Denial.COST_WEEK, Denial.COST_MONTH}
-)  # fmt: skip
+_LIMITS = {limit.name: limit.words for limit in COUNTED_LIMITS}
 
 VIA = {"friend_code": "the shared code", "admin": "the operator", "import": "an older server"}
 
@@ -309,4 +299,4 @@ def detail(facts: dict[str, Any]) -> str:
 
 def _label(name: str) -> str:
     """ "tokens_week" → "tokens a week": a limit is called the same wherever it stands."""
-    return DENIALS[Denial(name)] if name in _LIMITS else name.replace("_", " ")
+    return _LIMITS.get(name) or name.replace("_", " ")

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
 from pool_server.core.processes import alive, name
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
 from pool_server.storage import Store, StoreFullError
 from pool_server.users import Denied, Reservation
 from pool_server.users.limits.counters import FLOOR_TOKENS, SOON, Hold
 from pool_server.users.limits.reservations import Reservations
-from pool_server.users.messages import limit_message
 
 from .desk import Books, Desk, child, open_state
 from .site import NOON
@@ -59,7 +58,7 @@ def test_a_released_request_used_nothing(desk: Desk) -> None:
     ],
 )
 def test_a_limit_is_told_in_the_right_number(denial: Denial, limit: float, words: str) -> None:
-    assert limit_message(denial, limit) == f"your limit of {words} is reached"
+    assert COUNTED_BY_DENIAL[denial].amount(limit) == words
 
 
 def test_a_denial_names_the_limit_and_when_it_frees(desk: Desk) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.core.enums import Provider
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.users.models import SERVER
 from pool_server.web.base.shared import limits
 from pool_server.web.base.shared.headroom import ProviderRow
@@ -62,15 +62,11 @@ def test_without_headroom_or_accounts_the_pool_is_what_matters() -> None:
     assert standing([], [OPEN], "", draining=True).headline == "The pool is restarting."
 
 
-@given(st.dictionaries(st.sampled_from([name for name, _, _ in limits.COUNTED]), st.floats(0, 300), min_size=1))
+@given(st.dictionaries(st.sampled_from([limit.name for limit in COUNTED_LIMITS]), st.floats(0, 300), min_size=1))
 def test_green_is_for_whoever_may_go_on(used: dict[str, float]) -> None:
     found = standing(rows(**{name: (have, 100.0) for name, have in used.items()}), [OPEN], "")
     assert (found.tone == "bad") == any(have >= 100 for have in used.values())
     assert "2585" not in found.headline
-
-
-def test_every_limit_has_words_of_its_own() -> None:
-    assert set(limits.YOURS) == {name for name, _, _ in limits.COUNTED} <= set(Limits.__struct_fields__)
 
 
 def sign_in(site: Site, **fields: str) -> tuple[Browser, dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from pool_server.core.enums import Denial
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.users.limits.periods import Bounds
 
 MINUTE = 60
@@ -30,17 +30,7 @@ FLOOR_COST = 0.02  # US dollars, likewise
 MAX_RATIO = 50.0
 RATIO_DECAY = 0.9
 
-COUNTED = (
-    "requests_per_minute",
-    "concurrent",
-    "tokens_5h",
-    "tokens_day",
-    "tokens_week",
-    "tokens_month",
-    "cost_day",
-    "cost_week",
-    "cost_month",
-)
+COUNTED = tuple(limit.name for limit in COUNTED_LIMITS)
 
 _counted_of = attrgetter(*COUNTED)
 _UNCOUNTED = (None,) * len(COUNTED)

@@ -24,7 +24,7 @@ import msgspec
 from pool_server.core import processes
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.limits import counters, rebuild
 from pool_server.users.limits.counters import Hold, Stop, Use
@@ -32,7 +32,6 @@ from pool_server.users.limits.fair_share import weigh
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.messages import limit_message
 from pool_server.users.models import HELD, USE, Denied
 
 log = logging.getLogger(__name__)
@@ -474,7 +473,8 @@ class Reservations:
 
 
 def _denied(stop: Stop) -> Denied:
-    return Denied(stop.denial, limit_message(stop.denial, stop.limit), 429, stop.retry_at)
+    message = f"your limit of {COUNTED_BY_DENIAL[stop.denial].amount(stop.limit)} is reached"
+    return Denied(stop.denial, message, 429, stop.retry_at)
 
 
 def _renewed(fresh: Use, old: Use | None, now: float) -> Use:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pool_server.core.enums import AccountState, Provider
+from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.texts import format, labels
 from pool_server.users import RefusedError
 from pool_server.web.admin import accounts, people, score
@@ -129,7 +130,6 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
             sorts=[(name, label) for name, (label, _) in SORTS.items()],
             states=PERSON_STATES,
             codes=users.codes.rows(),
-            counted=limits.COUNTED,
             names={row["id"]: row["name"] for row in everybody},
         )
 
@@ -149,7 +149,7 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             bars=limits.rows(standing, self.ctx.clock()),
             used=limits.used(self.ctx, user),
             keys=users.people.list_keys(user),
-            counted=limits.COUNTED,
+            counted=COUNTED_LIMITS,
             usual=limits.usual(self.ctx.settings.limits),
         )
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pool_server.alerts import AlertRule, Incident, open_incidents
 from pool_server.core.enums import Provider
+from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.texts import labels
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.shared.limits import COUNTED
 
 FRIEND, ADMIN = 2, 3  # ranks, as `Access` has them
 SHOWN = 3
 _LISTED = (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED)
 _OF_ACCOUNTS = (*_LISTED, AlertRule.SIGN_IN_ENDS)
-_LIMITS = {name.replace("_", " "): label[:1].lower() + label[1:] for name, label, _ in COUNTED}
+_LIMITS = {limit.name.replace("_", " "): limit.label[:1].lower() + limit.label[1:] for limit in COUNTED_LIMITS}
 
 
 def lines(ctx: WebContext, caller: Caller) -> list[str]:

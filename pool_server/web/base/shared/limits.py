@@ -4,42 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.ledger import Field, Filters
 from pool_server.texts import format
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.shared import price_notes
 from pool_server.web.base.shared.price_notes import PriceNotes
 
-# (name, what it is called, whether it is dollars), in the order of the page.
-COUNTED = (
-    ("requests_per_minute", "Requests a minute", False),
-    ("concurrent", "Requests at once", False),
-    ("tokens_5h", "Tokens in 5 hours", False),
-    ("tokens_day", "Tokens a day", False),
-    ("tokens_week", "Tokens a week", False),
-    ("tokens_month", "Tokens a month", False),
-    ("cost_day", "Cost a day", True),
-    ("cost_week", "Cost a week", True),
-    ("cost_month", "Cost a month", True),
-)
 DAY = 86_400.0
 MOST_KEYS = 1000  # of one user
 LISTED = 5  # programs and conversations on a home page
-
-
-# How a friend's own part is called where a sentence speaks of it, and what happens to it in the end.
-YOURS = {
-    "requests_per_minute": ("Your requests for this minute are", "They free up"),
-    "concurrent": ("Your requests at once are", "They free up"),
-    "tokens_5h": ("Your tokens for 5 hours are", "They free up"),
-    "tokens_day": ("Your tokens for today are", "They reset"),
-    "tokens_week": ("Your tokens for this week are", "They reset"),
-    "tokens_month": ("Your tokens for this month are", "They reset"),
-    "cost_day": ("Your budget for today is", "It resets"),
-    "cost_week": ("Your budget for this week is", "It resets"),
-    "cost_month": ("Your budget for this month is", "It resets"),
-}
 
 
 class LimitRow(NamedTuple):
@@ -70,23 +44,24 @@ class LimitRow(NamedTuple):
 def rows(standing: dict[str, Any], now: float) -> list[LimitRow]:
     """The limits that are set, from `Users.limits()`."""
     found = []
-    for name, label, dollars in COUNTED:
+    for counted in COUNTED_LIMITS:
+        name = counted.name
         limit = standing["limits"].get(name)
         if limit is None:
             continue
         used = standing["used"].get(name) or 0
-        say = format.money if dollars else format.count
+        say = format.money if counted.dollars else format.count
         frees = standing["frees"].get(name)
         percent = 100.0 * used / limit if limit else 100.0
         words = f"{say(used)} of {say(limit)}"
         frees = frees if used and frees and frees > now else None
-        found.append(LimitRow(label, percent, words, frees, *YOURS[name]))
+        found.append(LimitRow(counted.label, percent, words, frees, counted.yours, counted.returns))
     return found
 
 
 def usual(limits: Limits) -> dict[str, str]:
     """The settings' limits for everybody, as a form shows them: "none" where there is none."""
-    values = {name: getattr(limits, name) for name, _, _ in COUNTED}
+    values = {counted.name: getattr(limits, counted.name) for counted in COUNTED_LIMITS}
     return {name: "none" if value is None else str(value).removesuffix(".0") for name, value in values.items()}
 
 
