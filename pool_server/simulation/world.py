@@ -176,12 +176,11 @@ class World:
         return list(self._told(account, scope, now, source, off))
 
     def _told(self, account: str, scope: str, now: float, source: Source, off: float) -> Iterator[WindowObservation]:
-        step = self.scenario.sight.step
+        step = 1.0 if source is Source.ERROR else self.scenario.sight.step
         for w in self.windows[account]:
             if w.told and (not w.scope or w.scope == scope):
                 percent = FULL * w.used / w.capacity
-                shown = percent if source is Source.ERROR or not step else step * (percent // step)
-                shown = float(int(shown)) if source is Source.ERROR else shown
+                shown = step * (percent // step) if step else percent
                 resets_at = None if w.resets_at is None else w.resets_at + off
                 yield WindowObservation(w.name, int(w.seconds), shown, resets_at, source, now, w.scope)
 
