@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from typing import Any
 import pytest
 
 from pool_server import ledger
+from pool_server.accounts.replication import Replication
 from pool_server.app import run_file
 from pool_server.app.lifecycle import service_manager
 from pool_server.app.lifecycle.successor import VARIABLE, handed_over
 from pool_server.app.server import can_stand_beside, open_durable, open_stores
+from pool_server.core.enums import AccountState
 from pool_server.core.settings import ConfigError, PoolUsers, Settings
 from pool_server.storage import StoreError, StoreVersionError, adopt_lock, lock_folder
-from tests.fakes import FakeProviders, Gate, Play, fake_settings, key_account
+from pool_server.storage.write_behind import WriteBehind
+from tests.accounts.kit import entry
+from tests.fakes import FakeProviders, Gate, Play, account, fake_settings, faults, key_account
 from tests.process import PATIENCE_S, PoolProcess, command, environment, until
 from tests.test_server import MESSAGE, Stream, alive
 
@@ -106,6 +111,29 @@ def test_a_new_server_takes_what_is_new_and_the_old_one_ends_what_it_began(tmp_p
         assert booked() == 4
         with pytest.raises(StoreError):
             lock_folder(up.data)
+
+
+@LINUX
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_the_new_server_learns_is_not_undone_by_the_end_of_the_old_one(tmp_path: Path, workers: str) -> None:
+    gate = Gate()
+    with FakeProviders([account("claude:a")]) as fakes, served(tmp_path, fakes, workers) as up:
+        fakes.then("claude:a", Play(gate=gate, gate_at=4))
+        stream = Stream(up.pool)
+        assert gate.wait_reached()
+        assert up.command().returncode == 0
+        fakes.always("claude:a", faults.claude_limit(time.time() + 3600))
+        assert up.pool.call("POST", "/v1/messages", MESSAGE)[0] == 429
+        gate.open()
+        assert "message_stop" in stream.started().rest()
+        assert up.pool.wait() == 0
+        up.end()
+        state, durable = open_stores(up.data)
+        known = entry("a")
+        assert Replication(WriteBehind(state, time.time), many=False).load(known)
+        state.close()
+        durable.close()
+        assert known.live.state is AccountState.EXHAUSTED
 
 
 @LINUX

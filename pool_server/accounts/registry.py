@@ -266,6 +266,12 @@ class Registry:
                 self.view.touch(account)
         self._busy_elsewhere = set(elsewhere)
 
+    def stand_beside(self, another: bool) -> None:
+        """Another server shares the state from now on, as while an upgrade lasts, or one that did has ended."""
+        if not another:
+            self.share_flight()  # nothing of it is under way any more
+        self.shared.share(another)
+
     def relock(self) -> None:
         """Read again which account the pool is locked to: the operator's word at run time over the settings."""
         said = self.shared.locked()

@@ -44,11 +44,12 @@ class StateChange(Enum):
 
 
 class Replication:
-    """The state store as accounts use it. `many`: other workers share it."""
+    """The state store as accounts use it. `many`: other workers share it, always or for as long as `share` says."""
 
     def __init__(self, store: WriteBehind, *, many: bool) -> None:
         self._store = store
-        self.many = many
+        self.many = self._many = many
+        self._beside = 0  # servers that share it for a while
         self._worker = processes.name().encode()
         self._feed = ChangeFeed(store, LOG)
         self._published: dict[str, int] = {}
@@ -157,6 +158,16 @@ class Replication:
         for key, raw in seen:
             if abs(now - _spent_at.unpack_from(raw)[0]) > SPENT_S:
                 self._store.delete(SPENT, key)
+
+    def share(self, another: bool) -> None:
+        """Another server shares the store from now on, or one that did has ended."""
+        if another:
+            self._store.settle(now=True)  # it reads what is known here
+        self._beside += 1 if another else -1
+        self.many = self._many or self._beside > 0
+        if not self.many:
+            self._store.delete(FLIGHT, self._worker)
+            self._published = {}
 
     def publish(self, counts: dict[str, int]) -> None:
         """Tell the other workers what this one has under way; cheap when nothing changed."""

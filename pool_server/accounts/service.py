@@ -96,11 +96,11 @@ class Accounts:
             self._state, Path(self._roster.settings.data_dir), hand, settings=lambda: self._roster.settings,
             send=self._send, clock=self._clock, owner_of=self._roster.vault.owner_of,
         )  # fmt: skip
-        self.add, self.remove, self.restore = hand.add, hand.remove, hand.restore
+        self.add, self.remove, self.restore, self.removed = hand.add, hand.remove, hand.restore, hand.removed
         self.withdraw_account, self.vendor_spend = hand.withdraw, hand.vendor_spend
-        self.removed, self.change, self.sign_ins_end = hand.removed, hand.change, hand.sign_ins_end
-        self.set_disabled, self.set_priority = hand.set_disabled, hand.set_priority
-        self.reset, self.lock, self.refresh_now, self.test = hand.reset, hand.lock, hand.refresh_now, hand.test
+        self.change, self.sign_ins_end, self.reset = hand.change, hand.sign_ins_end, hand.reset
+        self.set_disabled, self.set_priority, self.lock = hand.set_disabled, hand.set_priority, hand.lock
+        self.refresh_now, self.test, self.stand_beside = hand.refresh_now, hand.test, self._roster.stand_beside
 
     # -- life -------------------------------------------------------------------------------------------------
 

@@ -246,6 +246,11 @@ class Server:
         """A drain, now or later, may take no longer than so many seconds from now."""
         self.gateway.hurry(seconds)
 
+    def stand_beside(self, another: bool) -> None:
+        """Another server shares the data folder from now on, as while an upgrade lasts, or one that did has ended."""
+        self.accounts.stand_beside(another)
+        self.users.stand_beside(another)
+
     async def hand_over(self) -> None:
         """Another server has these sockets: leave the lead to it, serve who is connected here to the end, each with one
         answer more, but no longer than `upgrade_drain_s` or `hurry` says."""

@@ -106,6 +106,7 @@ class Users:
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))
         self._book = Reservations(state, calendar, self._shares, clock, used, many=many)
+        self.stand_beside = self._book.stand_beside
         self.limits = UserLimits(self._directory.view, self._book)
         self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)

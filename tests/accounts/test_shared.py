@@ -66,3 +66,20 @@ def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:
     assert not one.change(0) and one.account.live.latency == 1.0
     with store.read() as txn:
         assert txn.id == before
+
+
+def test_servers_beside_each_other_share_what_they_learn_and_part_again(tmp_path: Path) -> None:
+    store, old, new = two_workers(tmp_path)
+    for worker in (old, new):
+        worker.shared = Replication(WriteBehind(store, Clock()), many=False)
+        assert worker.change(1)
+        worker.shared.share(True)
+    assert new.change(1) and old.change(1)
+    assert old.account.live.trouble == 3.0, "on what the other learnt"
+    assert old.shared.news() == [(StateChange.LIVE, "claude:a")]
+    new.shared.publish({"claude:a": 2})
+    new.shared.share(True)
+    new.shared.share(False)
+    assert new.shared.many, "one of the two is still there"
+    new.shared.share(False)
+    assert not new.shared.many and WriteBehind(store, Clock()).scan(replication.FLIGHT) == []

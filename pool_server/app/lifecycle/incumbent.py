@@ -40,6 +40,7 @@ class Incumbent:
         self._sockets = sockets
         self._address = address
         self._given = given
+        self.predecessor = os.getppid() if given is not None else 0  # its process, which may still finish its answers
         self.successor: Successor | None = None
         self.replaced = False
         if given is None:

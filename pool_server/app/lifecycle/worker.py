@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _COLLECTED = (10_000, 20, 20)  # containers made between two collections: a request makes some hundred, and frees them
 _SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
+PREDECESSOR_S = 1.0  # so often a new server looks whether the old one has ended
 BEAT_S = 2.0  # so often a worker says that its loop runs
 ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
@@ -148,7 +149,7 @@ async def _serve(
     beating.start()
     if watch is not None:
         watch.follow(lambda: leave.orphaned(server))
-    async with _served(incumbent, life, leave):
+    async with _served(incumbent, life, leave, server):
         gc.collect()
         gc.freeze()  # what was built at the start stays: full collections need not walk it
         gc.set_threshold(*_COLLECTED)
@@ -166,7 +167,9 @@ async def _serve(
 
 
 @contextlib.asynccontextmanager
-async def _served(incumbent: Incumbent | None, life: Life | None, leave: _Leaving) -> AsyncIterator[None]:
+async def _served(
+    incumbent: Incumbent | None, life: Life | None, leave: _Leaving, server: Server
+) -> AsyncIterator[None]:
     """The worker serves for as long as the block lasts: whoever waits for that is told, and a server without a
     supervisor can be handed over."""
     if life is not None:
@@ -175,11 +178,14 @@ async def _served(incumbent: Incumbent | None, life: Life | None, leave: _Leavin
         yield
         return
     loop = asyncio.get_running_loop()
-    upgrade = _Upgrade(incumbent, leave.hand_over)
+    upgrade = _Upgrade(incumbent, leave.hand_over, server.stand_beside)
     loop.add_signal_handler(signal.SIGUSR2, upgrade.begin)
+    beat = PeriodicTasks()
+    if incumbent.predecessor:
+        server.stand_beside(True)
+        beat.every(PREDECESSOR_S, _Predecessor(incumbent.predecessor, server.stand_beside).look, "the old server's end")
     incumbent.ready()
     pause = service_manager.watchdog_s()
-    beat = PeriodicTasks()
     if pause is not None:
         beat.every(pause, lambda: service_manager.notify("WATCHDOG=1"), "the service manager's watchdog", at_once=True)
     beat.start()
@@ -203,19 +209,39 @@ async def _until(told: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         log.error("the hand-over was not clean", exc_info=doing.exception())
 
 
-class _Upgrade:
-    """An upgrade of a server without supervisor: the successor's pipe on the event loop."""
+class _Predecessor:
+    """The old server of an upgrade, this process's parent, for as long as it finishes its answers."""
 
-    def __init__(self, incumbent: Incumbent, replaced: Callable[[], None]) -> None:
+    def __init__(self, pid: int, stand_beside: Callable[[bool], None]) -> None:
+        self._pid = pid
+        self._stand_beside = stand_beside
+
+    def look(self) -> None:
+        if self._pid and os.getppid() != self._pid:
+            self._pid = 0
+            self._stand_beside(False)
+
+
+class _Upgrade:
+    """An upgrade of a server without supervisor: the successor's pipe on the event loop. What is learnt of accounts and
+    used of limits is shared with the successor from before it starts."""
+
+    def __init__(
+        self, incumbent: Incumbent, replaced: Callable[[], None], stand_beside: Callable[[bool], None]
+    ) -> None:
         self._incumbent = incumbent
         self._replaced = replaced
+        self._stand_beside = stand_beside
         self._pipe: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """SIGUSR2 has come."""
+        self._stand_beside(True)
         successor = self._incumbent.begin_upgrade()
-        if successor is not None:
+        if successor is None:
+            self._stand_beside(False)
+        else:
             loop = asyncio.get_running_loop()
             self._pipe = successor.fileno()
             loop.add_reader(self._pipe, self._judge)
@@ -225,6 +251,8 @@ class _Upgrade:
         self.cancel()
         if self._incumbent.judge_successor():
             self._replaced()
+        else:
+            self._stand_beside(False)
 
     def cancel(self) -> None:
         if self._pipe is not None:

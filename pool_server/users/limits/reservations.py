@@ -139,8 +139,9 @@ class Reservations:
         *,
         many: bool = True,
     ) -> None:
-        """`many`: other workers share the store."""
-        self._company_s = 0.0 if many else _COMPANY_S
+        """`many`: other workers share the store, always; see `stand_beside`."""
+        self._many = many
+        self._beside = 0  # servers that share it for a while
         self._store = store
         self.calendar = calendar
         self._shares = shares
@@ -253,6 +254,15 @@ class Reservations:
     def _keep(self, txn: Txn, user: str, use: Use) -> Use:
         txn.put(USE, user.encode(), _encode(use))
         return use
+
+    @property
+    def _company_s(self) -> float:
+        return 0.0 if self._many or self._beside else _COMPANY_S
+
+    def stand_beside(self, another: bool) -> None:
+        """Another server shares the store from now on, as while an upgrade lasts, or one that did has ended."""
+        self.write_turn()
+        self._beside += 1 if another else -1
 
     def write_turn(self) -> None:
         """Writes what was left to the end of this turn of the event loop."""
