@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_server.cli.importing.sources import cliproxyapi
+from pool_server.cli.importing.sources import crs as crs_source
 from pool_server.cli.importing.sources.cliproxyapi import api_keys
 from pool_server.users import Principal, Users
 from tests.cli.conftest import Shell
@@ -319,3 +321,53 @@ def test_crs_says_what_cannot_live_on(sh: Shell, folder: Path) -> None:
     assert found["apiKeys, entry 2"] == ("Anna 2", "they need a new key")
     crs(folder, plain=True, sanitized=True)
     assert "sanitized" in sh("import", "crs", str(home)).refused(1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("expiresAt", "next summer"), ("expiresAt", {}), ("dailyCostLimit", "a lot"), ("dailyCostLimit", -1),
+        ("concurrencyLimit", "NaN"), ("rateLimitRequests", []), ("tokenLimit", "1e400"),
+    ],
+)  # fmt: skip
+def test_what_bounds_a_key_and_cannot_be_read_keeps_it_out(field: str, value: Any, tmp_path: Path) -> None:
+    entry = {"name": "Anna", "apiKey": "ab" * 32, field: value}
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"apiKeys": [entry]}})
+    found = crs_source.read(tmp_path, {"ENCRYPTION_KEY": PEPPER}, 0.0, None)
+    if value == {}:  # said to be none
+        assert found.people[0].expires is None
+    else:
+        assert found.people == [] and any("cannot be read" in row.why for row in found.left)
+
+
+@pytest.mark.parametrize(
+    ("said", "disabled"),
+    [
+        ({}, False), ({"isActive": True}, False), ({"isActive": "1"}, False), ({"isActive": False}, True),
+        ({"isActive": 0}, True), ({"isActive": "No"}, True), ({"isActive": "paused"}, True), ({"isActive": []}, True),
+        ({"isActive": "true", "isDeleted": "true"}, True), ({"isDeleted": "perhaps"}, True),
+        ({"isDeleted": False}, False),
+    ],
+)  # fmt: skip
+def test_a_key_that_was_switched_off_stays_off(said: dict[str, Any], disabled: bool, tmp_path: Path) -> None:
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"apiKeys": [{"name": "Anna", "apiKey": "ab" * 32, **said}]}})
+    (person,) = crs_source.read(tmp_path, {"ENCRYPTION_KEY": PEPPER}, 0.0, None).people
+    assert person.disabled is disabled
+
+
+@pytest.mark.parametrize("proxy", ["{broken", "socks5://h:1", ["h", 1], {"port": 80}, '{"type":"http"}', 7])
+def test_an_account_whose_proxy_cannot_be_read_is_left(proxy: Any, tmp_path: Path) -> None:
+    entry = {"name": "Max", "accessToken": "sk-ant-oat01-a", "refreshToken": "r", "proxy": proxy}
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"claudeAccounts": [entry]}})
+    found = crs_source.read(tmp_path, {}, 0.0, None)
+    assert found.accounts == [] and "proxy" in found.left[0].why
+    put(tmp_path / "cpa/codex-a.json", {"type": "codex", **login("w")["tokens"], "proxy_url": {"url": "http://h:1"}})
+    left = cliproxyapi.read(tmp_path / "cpa")
+    assert left.accounts == [] and "proxy_url" in left.left[0].why
+
+
+@pytest.mark.parametrize("said", [True, "true", 1, "yes", "perhaps", {}, [0]])
+def test_an_account_that_was_switched_off_stays_off(said: Any, tmp_path: Path) -> None:
+    put(tmp_path / "codex-a.json", {"type": "codex", **login("w")["tokens"], "disabled": said})
+    (taken,) = cliproxyapi.read(tmp_path).accounts
+    assert taken.data["disabled"] is True

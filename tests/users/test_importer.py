@@ -97,3 +97,11 @@ def test_whatever_the_file_holds_it_is_read_or_refused_in_one_line(data: Any) ->
         assert "\n" not in str(exc)
         return
     assert all(entry.skipped or entry.name for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("said", "off"), [(None, False), (False, False), (True, True), ("true", True), (1, True), ({}, True)]
+)
+def test_whoever_was_disabled_in_any_spelling_stays_so(said: object, off: bool) -> None:
+    (person,) = importer.read(json.dumps([{**ENTRY, "disabled": said}]).encode())
+    assert person.disabled is off

@@ -13,6 +13,7 @@ from pool_server.core.enums import Provider
 from pool_server.users import ImportedSecret, ImportedUser
 
 MAX_BYTES = 64 << 20
+_ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
 class UnusableSourceError(Exception):
@@ -78,6 +79,14 @@ def text(data: object, *names: str) -> str:
         if isinstance(value, str) and value.strip():
             return value.strip()
     return ""
+
+
+def flag(value: object, *, absent: bool, unreadable: bool) -> bool:
+    """A switch as programs write one: JSON's, or its text."""
+    if value in (None, ""):
+        return absent
+    word = str(value).strip().lower()
+    return word in _ON if word in _ON | _OFF else unreadable
 
 
 def inner(data: object, name: str) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def _entry(where: str, entry: Any) -> ImportedUser:
         return ImportedUser(where, skipped=str(exc))
     ident = entry.get("id")
     marks = (person_mark(ident),) if isinstance(ident, str) and ident else ()
-    return ImportedUser(where, name, _time(entry.get("created_at")), entry.get("disabled") is True, marks=marks)
+    disabled = entry.get("disabled") not in (None, False)  # whatever else it says, it does not say that they may
+    return ImportedUser(where, name, _time(entry.get("created_at")), disabled, marks=marks)
 
 
 def _time(value: Any) -> float | None:

@@ -18,6 +18,7 @@ from pool_server.cli.importing.found import (
     UnusableSourceError,
     claude_login,
     codex_login,
+    flag,
     inner,
     json_object,
     picked,
@@ -65,8 +66,10 @@ def _account(path: Path, data: dict[str, Any]) -> FoundAccount | Left:
         "weight": data.get("weight"),
         "label": text(data, "note"),
         "proxy_url": text(data, "proxy_url"),
-        "disabled": data.get("disabled") is True or None,
+        "disabled": flag(data.get("disabled"), absent=False, unreadable=True) or None,
     }
+    if data.get("proxy_url") and not options["proxy_url"]:
+        return Left(path.name, "its proxy_url cannot be read: without it the account would go another way")
     provider, credential = shapes[kind](data)
     name = text(data, "email").partition("@")[0] or path.stem.removeprefix(f"{kind}-")
     return FoundAccount(path.name, provider, name, credential | picked(options, options))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,23 @@ from pool_server.cli.importing.found import (
     Left,
     UnusableSourceError,
     claude_login,
+    flag,
     inner,
     json_object,
     picked,
     text,
 )
 from pool_server.core.enums import Provider
-from pool_server.providers.times import moment
+from pool_server.providers.times import moment, number
 from pool_server.users import ImportedSecret, ImportedUser, OtherPool, hashed_mark
 
 _SEALED = re.compile(r"[0-9a-f]{32}:(?:[0-9a-f]{32})+")
 _ENV = re.compile(r"^\s*ENCRYPTION_KEY\s*=\s*[\"']?([^\"'\s#]+)", re.M)
 _SALTS = {"claudeAccounts": b"salt", "geminiAccounts": b"gemini-account-salt"}
-_LIMITS = {"concurrencyLimit": ("concurrent", int), "dailyCostLimit": ("cost_day", float)}
+_LIMITS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "concurrencyLimit": ("concurrent", ceil),
+    "dailyCostLimit": ("cost_day", float),
+}
 
 
 def read(folder: Path, environment: Mapping[str, str], now: float, until: float | None) -> Found:
@@ -52,8 +57,8 @@ def read(folder: Path, environment: Mapping[str, str], now: float, until: float 
     found, held = Found("claude-relay-service"), inner(data, "data")
     for kind, salt in _SALTS.items():
         opener = _Opener(key, salt)
-        for number, entry in enumerate(_list(held, kind), 1):
-            taken = _account(f"{kind}, entry {number}", kind, entry, opener)
+        for at, entry in enumerate(_list(held, kind), 1):
+            taken = _account(f"{kind}, entry {at}", kind, entry, opener)
             found.add(taken)
     _people(_list(held, "apiKeys"), key, found, now, until)
     found.left.append(Left("OpenAI accounts", "claude-relay-service does not export them: sign in anew"))
@@ -110,8 +115,11 @@ def _account(where: str, kind: str, entry: dict[str, Any], opener: _Opener) -> F
         return Left(where, "its tokens are encrypted, and ENCRYPTION_KEY does not open them" if login else "no token")
     end = moment(login.get("expiresAt"))
     priority = moment(entry.get("priority"))
-    options: dict[str, Any] = {"label": text(entry, "name"), "proxy_url": _proxy(entry.get("proxy"))}
-    if str(entry.get("isActive", "true")).lower() == "false":
+    proxy = _proxy(entry.get("proxy"))
+    if proxy is None:
+        return Left(where, "its proxy cannot be read: without it the account would go another way")
+    options: dict[str, Any] = {"label": text(entry, "name"), "proxy_url": proxy}
+    if not _active(entry):
         options["disabled"] = True
     if priority is not None and float(priority).is_integer() and abs(priority) <= 1_000_000:
         options["priority"] = int(priority)
@@ -147,15 +155,22 @@ def _login(entry: dict[str, Any], opener: _Opener) -> dict[str, Any]:
     return picked(entry, ("accessToken", "refreshToken", "expiresAt", "scopes"))
 
 
-def _proxy(said: object) -> str:
-    """Its `{type, host, port, username, password}`, perhaps as a JSON text."""
-    if isinstance(said, str) and said.startswith("{"):
+def _active(entry: dict[str, Any]) -> bool:
+    on = flag(entry.get("isActive"), absent=True, unreadable=False)
+    return on and not flag(entry.get("isDeleted"), absent=False, unreadable=True)
+
+
+def _proxy(said: object) -> str | None:
+    """Its `{type, host, port, username, password}`, perhaps as a JSON text; "" = none, None = it cannot be read."""
+    if isinstance(said, str) and said.strip():
         try:
             said = json.loads(said)
-        except ValueError:
-            return ""
-    if not isinstance(said, dict) or not text(said, "host"):
+        except (ValueError, RecursionError):
+            return None
+    if said in (None, "", {}):
         return ""
+    if not isinstance(said, dict) or not text(said, "host"):
+        return None
     user = f"{text(said, 'username')}:{text(said, 'password')}@" if text(said, "username") else ""
     return f"{text(said, 'type') or 'http'}://{user}{text(said, 'host')}:{said.get('port') or 80}"
 
@@ -165,15 +180,22 @@ def _people(entries: list[dict[str, Any]], key: str, found: Found, now: float, u
         why = "ENCRYPTION_KEY is neither in the environment nor in .env beside the export: old keys cannot live on"
         found.left.append(Left("apiKeys", why))
     names: set[str] = set()
-    for number, entry in enumerate(entries, 1):
-        where = f"apiKeys, entry {number}"
-        name = _fresh(text(entry, "name") or f"crs {number}", names)
+    for at, entry in enumerate(entries, 1):
+        where = f"apiKeys, entry {at}"
+        name = _fresh(text(entry, "name") or f"crs {at}", names)
         try:
             digest = bytes.fromhex(text(entry, "apiKey"))
         except ValueError:
             digest = b""
-        ends = moment(entry.get("expiresAt")) if entry.get("expiresAt") else None
-        off = str(entry.get("isActive", "true")).lower() == "false"
+        ends = moment(entry.get("expiresAt"))
+        if ends is None and entry.get("expiresAt"):
+            found.left.append(Left(where, f"the end of {name!r}'s key cannot be read"))
+            continue
+        try:
+            limits = _limits(where, entry, found)
+        except ValueError as wrong:
+            found.left.append(Left(where, f"{name!r}: {wrong}"))
+            continue
         if ends is not None and ends <= now:
             found.left.append(Left(where, f"the key of {name!r} has expired"))
             continue
@@ -181,7 +203,7 @@ def _people(entries: list[dict[str, Any]], key: str, found: Found, now: float, u
             found.left.append(Left(where, f"the key of {name!r} is not in the export"))
         marks = (hashed_mark(digest),) if key and len(digest) == 32 else ()
         found.people.append(
-            ImportedUser(where, name, disabled=off, marks=marks, expires=ends, limits=_limits(where, entry, found))
+            ImportedUser(where, name, disabled=not _active(entry), marks=marks, expires=ends, limits=limits)
         )
     if key and entries:
         found.secrets.append(ImportedSecret(OtherPool.CRS, key, until))
@@ -189,32 +211,34 @@ def _people(entries: list[dict[str, Any]], key: str, found: Found, now: float, u
 
 def _fresh(name: str, names: set[str]) -> str:
     """Each key is a person of its own here, also where two have one name."""
-    fit = next(one for one in (name, *(f"{name} {number}" for number in range(2, 100_000))) if one not in names)
+    fit = next(one for one in (name, *(f"{name} {at}" for at in range(2, 100_000))) if one not in names)
     names.add(fit)
     return fit
 
 
 def _limits(where: str, entry: dict[str, Any], found: Found) -> dict[str, Any]:
-    """Its limits that mean the same here; 0 and "" are none there. The others are told."""
+    """Its limits that mean the same here; 0 and "" are none there. The others are told. Raises ValueError naming one
+    that cannot be read."""
     kept: dict[str, Any] = {}
     for theirs, (ours, kind) in _LIMITS.items():
-        value = _number(entry.get(theirs))
+        value = _number(entry, theirs)
         if value > 0:
             kept[ours] = kind(value)
-    window, requests = _number(entry.get("rateLimitWindow")), _number(entry.get("rateLimitRequests"))
+    window, requests = _number(entry, "rateLimitWindow"), _number(entry, "rateLimitRequests")
     if requests > 0 and window == 1:
-        kept["requests_per_minute"] = int(requests)
+        kept["requests_per_minute"] = ceil(requests)
     elif requests > 0 and window > 0:
         found.left.append(Left(where, f"its limit of {requests:.0f} requests in {window:.0f} minutes has no like here"))
     for other in ("tokenLimit", "weeklyOpusCostLimit", "totalCostLimit"):
-        if _number(entry.get(other)) > 0:
+        if _number(entry, other) > 0:
             found.left.append(Left(where, f"its {other} has no like here"))
     return kept
 
 
-def _number(value: object) -> float:
-    try:
-        number = float(value) if isinstance(value, int | float | str) else 0.0
-    except ValueError:
-        return 0.0
-    return number if 0 <= number < 1e12 else 0.0
+def _number(entry: dict[str, Any], name: str) -> float:
+    """A limit; 0 where there is none."""
+    value = entry.get(name)
+    read = 0.0 if value in (None, "", False) else number(value)
+    if read is None or not 0 <= read < 1e12:
+        raise ValueError(f"its {name} cannot be read")
+    return read
