@@ -81,3 +81,13 @@ def test_a_friend_sees_their_own_without_accounts_and_the_operator_sees_all(frie
     assert "theirs99" in admin.get("/analytics/conversations").text
     full = admin.get("/analytics/conversations/mine1234").text
     assert "claude:work" in full and "claude:home" in full
+
+
+def test_a_move_without_a_price_is_not_said_to_cost_nothing(friends: Site) -> None:
+    for number, account in enumerate(["claude:work", "claude:home"]):
+        record = exchange("u_other", number, account=account, session="unpriced1", model="no-such-model-9")
+        friends.run(partial(friends.ctx.ledger.record, record))
+    admin = Browser(friends, friends.post("/admin", {"password": ADMIN}))
+    page = admin.get("/analytics/conversations/unpriced1").text
+    assert "It moved 1 time to another account; what that cost" in page
+    assert "cost nothing" not in page

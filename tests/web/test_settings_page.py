@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,18 @@ def test_an_invalid_value_leaves_the_file_alone(tmp_path: Path, monkeypatch: pyt
     assert file.read_text() == "max_attempts = 4  # two\n"
     assert file.stat().st_mode & 0o777 == 0o640
     assert os.listdir(tmp_path) == ["config.toml"]
+
+
+def test_two_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    (tmp_path / f".config.toml.{os.getpid()}").write_text("left by a killed process")
+    values = {"max_attempts": 4, "drain_s": 7.0, "debug": True, "friend_name": "us", "limits.concurrent": 3}
+    with ThreadPoolExecutor(len(values)) as several:
+        for done in [several.submit(write, file, key, value) for key, value in values.items()]:
+            done.result()
+    said = tomli.loads(file.read_text())
+    assert said.pop("limits") == {"concurrent": 3}
+    assert said == {key: value for key, value in values.items() if "." not in key}
 
 
 def test_the_operator_changes_one_and_it_is_in_force(friends: Site, tmp_path: Path) -> None:

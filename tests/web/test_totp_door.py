@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 
 from pool_server.core.settings import PoolUsers, Settings
@@ -45,3 +46,11 @@ def test_as_a_bearer_the_password_works_on_this_machine_alone(site: Site) -> Non
 def test_without_a_secret_nothing_is_asked(friends: Site) -> None:
     assert "authenticator" not in friends.get("/admin").text
     assert friends.post("/admin", {"password": ADMIN}).status == 200
+
+
+def test_a_session_from_before_there_was_a_code_has_ended(friends: Site) -> None:
+    cookie = {"pool_session": friends.post("/admin", {"password": ADMIN}).cookies()["pool_session"]}
+    sign_in = friends.ctx.users.sign_in
+    assert friends.ctx.users.sessions.find(cookie["pool_session"]) is not None
+    sign_in.settings = msgspec.structs.replace(sign_in.settings, pool_users=WITH_APP.pool_users)
+    assert friends.ctx.users.sessions.find(cookie["pool_session"]) is None

@@ -6,15 +6,13 @@ The files are the truth. The pool changes only the fields it owns and keeps ever
 from __future__ import annotations
 
 import codecs
-import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pool_server.accounts.credentials.scan import CredentialFile, because
+from pool_server.core.disk import folder_held
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 from pool_server.providers.times import moment
 
@@ -241,17 +240,6 @@ def _merge(data: dict[str, Any], updates: dict[str, Any]) -> None:
             _merge(inner, value)
         else:
             data[name] = value
-
-
-@contextmanager
-def folder_held(folder: Path) -> Iterator[int]:
-    """One writer at a time in a folder, also across processes."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _replace(target: Path, raw: bytes, folder: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts.credentials import files
-from pool_server.core.disk import sync_folder
+from pool_server.core.disk import folder_held, sync_folder
 from pool_server.providers import CredentialRejectedError
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def _left_in(folder: Path, names: dict[str, Path]) -> list[tuple[Path, str]]:
 def _finish_in(folder: Path, names: dict[str, Path], judge: Judge, newer: bool) -> list[Path]:
     done: list[Path] = []
     try:
-        with files.folder_held(folder):
+        with folder_held(folder):
             for left, name in reversed(_left_in(folder, names)):
                 target = names[name]
                 if target not in done and _is_better(left, target, judge, newer):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from pool_server.accounts.credentials.files import folder_held
 from pool_server.accounts.credentials.scan import REMOVED, CredentialFile, identify_by_name
-from pool_server.core.disk import sync_folder
+from pool_server.core.disk import folder_held, sync_folder
 
 KEPT_S = 30 * 86400.0
 _STAMP = "%Y%m%dT%H%M%S"

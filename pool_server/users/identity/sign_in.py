@@ -191,9 +191,10 @@ class SignIn:
         return Denied(Denial.BAD_LOGIN, what, 401)
 
     def guard(self, fingerprint: Callable[[str], str]) -> str:
-        """Names the present admin password for sessions to compare, "" when none is set."""
-        password = self.settings.operator_password
-        return fingerprint(password) if password else ""
+        """Names what opens the admin's session now, for sessions to compare: one from before there was a code, or a new
+        one, has ended. "" when no password is set."""
+        password, totp = self.settings.operator_password, self.settings.pool_users.admin_totp
+        return fingerprint(f"{password}\n{totp}" if totp else password) if password else ""
 
     async def _by_key(self, key: str, peer: str) -> SignedIn:
         async with self._throttle.attempt("friend", peer, slow=False) as attempt:

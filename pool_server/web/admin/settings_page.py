@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pool_server.core import settings_file
+from pool_server.core.disk import DRAFT, create_private, folder_held, sync_folder
 from pool_server.core.settings import ConfigError, Section, Settings
 from pool_server.core.settings_file import DEFAULT_FILE, LoadedSettings
 from pool_server.texts.settings import SETTINGS
@@ -95,23 +98,20 @@ def _origins(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def write(path: Path, key: str, value: Any) -> None:
-    """The setting in the file at `path`, whole or not at all, and only if all settings are valid then. Raises
-    ConfigError, NotEditableError and OSError."""
-    text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(
-            beside, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, 0o600)
-        ) as made:
-            made.write(changed(text, key, value))
-            made.flush()
-            os.fsync(made.fileno())
-        if path.exists():
-            beside.chmod(path.stat().st_mode & 0o777)
-        settings_file.load(beside, os.environ)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """The setting in the file at `path`, whole or not at all, and only if all settings are valid then; one writer at a
+    time. Blocks. Raises ConfigError, NotEditableError and OSError."""
+    with folder_held(path.parent):
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{DRAFT}")
+        create_private(beside, changed(text, key, value).encode())
+        try:
+            if path.exists():
+                beside.chmod(path.stat().st_mode & 0o777)
+            settings_file.load(beside, os.environ)
+            beside.replace(path)
+            sync_folder(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 class SettingsPage(PageHandler, access=Access.ADMIN):
@@ -148,8 +148,8 @@ class OneSetting(PageHandler, access=Access.ADMIN):
         try:
             value = settings_file.typed(asked.key, asked.value.strip()) if asked.value.strip() else None
             value = getattr(value, "value", value)
-            path = (ctx.reread().path or DEFAULT_FILE).resolve()
-            write(path, asked.key, value)
+            loaded = await asyncio.to_thread(ctx.reread)
+            await asyncio.to_thread(write, (loaded.path or DEFAULT_FILE).resolve(), asked.key, value)
         except (ConfigError, NotEditableError) as wrong:
             raise ProblemError(422, "rejected", str(wrong)) from None
         except OSError as error:

@@ -50,7 +50,7 @@ def moves(records: Sequence[UsageRecord], cost: Cost) -> list[Move]:
         lost = max(0, min(before.usage.prompt, after.usage.prompt) - after.usage.cache_read)
         model = after.answered or after.model
         full, cached = cost(model, Usage(input=lost, known=True)), cost(model, Usage(cache_read=lost, known=True))
-        more = None if full is None or cached is None else max(0.0, full - cached)
+        more = 0.0 if not lost else None if full is None or cached is None else max(0.0, full - cached)
         found.append(Move(after.at, before.account, after.account, lost, more))
     return found
 
@@ -106,7 +106,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
             rows=[{**own_requests.row(one), "account": one.account} for one in newest],
             people=sorted({names.user(one.user) for one in newest}),
             moves=moved if who.admin else [move._replace(before="", after="") for move in moved],
-            lost=sum(move.cost or 0.0 for move in moved),
+            lost=None if any(move.cost is None for move in moved) else sum(move.cost or 0.0 for move in moved),
             sums=sums,
             share=cache_share(sums),
             cost=sum(one.cost or 0.0 for one in newest),
