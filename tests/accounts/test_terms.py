@@ -113,7 +113,10 @@ def test_others_are_served_at_its_hours_and_its_owner_always(tmp_path: Path, hou
     assert served == open_at
 
 
-@pytest.mark.parametrize("hours", [["22-07"], ["25:00-07:00"], ["22:00-07:60"], [7], {"a": 1}, ["22:00-07:00"] * 13])
+@pytest.mark.parametrize(
+    "hours",
+    [["22-07"], ["25:00-07:00"], ["22:00-07:60"], [7], {"a": 1}, ["22:00-07:00"] * 13, ["08:00-08:00"], "9:00-9:00"],
+)
 def test_hours_that_cannot_be_reject_the_file(hours: Any) -> None:
     with pytest.raises(CredentialRejectedError, match="terms"):
         files.options({"terms": {"hours": hours}})

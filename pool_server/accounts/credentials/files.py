@@ -164,6 +164,8 @@ def _terms(said: object) -> SharingTerms:
         given["hours"] = hours = hours.replace(",", " ").split()
     if isinstance(hours, list) and not all(isinstance(one, str) and _HOURS.fullmatch(one) for one in hours[:_SPANS]):
         raise CredentialRejectedError("terms.hours must be spans of a day such as 22:00-07:00")
+    if isinstance(hours, list) and any(one[:5] == one[6:] for one in hours[:_SPANS]):
+        raise CredentialRejectedError("terms.hours has a span of no length; the whole day is 00:00-24:00")
     if isinstance(hours, list) and len(hours) > _SPANS:
         raise CredentialRejectedError(f"terms.hours are at most {_SPANS} spans")
     try:
