@@ -22,6 +22,8 @@ CONNECT_S = 5.0  # for the name, the connection, a proxy's consent and TLS toget
 KEPT_S = 60.0  # how long an idle connection is kept
 _SECOND_FAMILY_S = 0.25  # after so long IPv4 is tried beside IPv6 (RFC 8305)
 _PROXY_HEAD_CAP = 64 << 10
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_HANDED_OUT = ipaddress.IPv6Network("2000::/3")
 
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -248,13 +250,20 @@ def _drop(made: asyncio.Task[tuple[asyncio.Transport, P]]) -> None:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is on the public internet; an IPv4 address within IPv6 is judged itself."""
+    """Whether an IP address is on the public internet; an IPv4 address within IPv6 (mapped, 6to4, RFC 6052's NAT64) is
+    judged itself, and of IPv6 only what is handed out for it counts (RFC 4291: 2000::/3)."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    inner = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None) or parsed
-    return bool(inner.is_global) and not inner.is_multicast
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = parsed.ipv4_mapped or parsed.sixtofour
+        if parsed in _NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if inner is None:
+            return parsed in _HANDED_OUT and parsed.is_global
+        return is_public(str(inner))
+    return parsed.is_global and not parsed.is_multicast
 
 
 async def _open(host: str, port: int, *, public: bool = False) -> socket.socket:

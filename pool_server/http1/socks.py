@@ -51,7 +51,10 @@ def _address(host: str) -> bytes:
     try:
         packed = ipaddress.ip_address(host).packed
     except ValueError:
-        name = host.encode("idna" if not host.isascii() else "ascii")
+        try:
+            name = host.encode("idna" if not host.isascii() else "ascii")
+        except UnicodeError:
+            raise SocksRefusedError("the host's name is none") from None
         if len(name) > _LONGEST:
             raise SocksRefusedError("the host's name is too long") from None
         return bytes((3, len(name))) + name

@@ -173,6 +173,17 @@ def test_inside_is_never_public(address: object) -> None:
         assert not is_public(str(address))
 
 
-@pytest.mark.parametrize("address", ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "fe80::1%eth0", "x", ""])
+@pytest.mark.parametrize(
+    "address",
+    ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "fe80::1%eth0", "64:ff9b::a00:1", "64:ff9b:1::808:808",
+     "::7f00:1", "fec0::1", "::808:808", "x", ""],
+)  # fmt: skip
 def test_other_spellings_of_inside_are_not_public(address: str) -> None:
     assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"]
+)
+def test_what_is_public_in_any_spelling_is_let_through(address: str) -> None:
+    assert is_public(address)
