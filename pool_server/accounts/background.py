@@ -51,9 +51,9 @@ class Background:
     follow."""
 
     def __init__(
-        self, roster: Registry, pins: Pins, store: WriteBehind, *, send: Send, rng: random.Random, leader: bool
+        self, registry: Registry, pins: Pins, store: WriteBehind, *, send: Send, rng: random.Random, leader: bool
     ) -> None:
-        self.roster = roster
+        self.registry = registry
         self._pins = pins
         self._rng = rng
         self._leader = leader
@@ -67,20 +67,20 @@ class Background:
         self._pause = 0  # watches without news until the next look
         self.unwritable = ""  # see `CredentialStore.unwritable`
         self.on_usage: list[Callable[[str, UsageAnswer], None]] = []
-        vault, clock, settings = roster.vault, roster.clock, roster.settings
-        self.saver = CredentialWriter(roster, clock=clock)
+        credentials, clock, settings = registry.credentials, registry.clock, registry.settings
+        self.saver = CredentialWriter(registry, clock=clock)
         self.refresher = Refresher(
-            vault,
+            credentials,
             store,
             settings,
             send=send,
             save=self.saver.rotate,
-            spent=lambda account_id, credential: roster.shared.note_spent(account_id, credential, clock()),
+            spent=lambda account_id, credential: registry.shared.note_spent(account_id, credential, clock()),
             clock=clock,
             done=self._refreshed,
         )
         self.poller = Poller(
-            vault,
+            credentials,
             BackOff(store, "poll", LONGEST_S),
             settings,
             send=send,
@@ -89,17 +89,17 @@ class Background:
             refresh=self.refresher.refresh,
             learn=self.learn_usage,
         )
-        self.setter = Onboarding(roster, self.refresher, send=send, save=self.saver.write)
+        self.setter = Onboarding(registry, self.refresher, send=send, save=self.saver.write)
         self.refreshes = Timers(self._refresh_due, clock=clock, at_once=REFRESHES_AT_ONCE)
         self.polls = Timers(self.poller.poll, clock=clock, at_once=POLLS_AT_ONCE)
         self.setups = Timers(self.setter.timed, clock=clock, at_once=1)
-        roster.on_change.append(self.plan)
+        registry.on_change.append(self.plan)
 
     def set_settings(self, settings: Settings) -> Iterator[None]:
         """Take new settings; the steps plan the timers anew, account by account."""
         self.refresher.settings = self.poller.settings = settings
         self._pins.ttl_s = settings.choosing.pin_ttl_h * 3600
-        for account_id in list(self.roster.view.accounts):
+        for account_id in list(self.registry.view.accounts):
             self.plan(account_id)
             yield
 
@@ -108,7 +108,7 @@ class Background:
         self.saver.plan(account_id)
         if not self._leader:
             return
-        account = self.roster.view.accounts.get(account_id)
+        account = self.registry.view.accounts.get(account_id)
         stopped = account is None or account.state in (
             AccountState.DISABLED, AccountState.NEEDS_LOGIN, AccountState.SUSPENDED,
         )  # fmt: skip
@@ -121,22 +121,22 @@ class Background:
             self.polls.set(account_id, self.poller.first(account_id))
         wanted = self.setter.wanted(account_id)
         if wanted and self.setups.due(account_id) is None and not self.setups.running(account_id):
-            self.setups.set(account_id, self.roster.clock())
+            self.setups.set(account_id, self.registry.clock())
 
     def poll_soon(self, account_id: str) -> None:
         """A refusal for want of quota is worth checking before the next round."""
-        if not self._leader or account_id not in self.roster.view.accounts:
+        if not self._leader or account_id not in self.registry.view.accounts:
             return
         soon, due = self.poller.soon(account_id), self.polls.due(account_id)
         if soon is not None and (due is None or soon < due) and not self.polls.running(account_id):
             self.polls.set(account_id, soon)
 
     def _refresh_at(self, account_id: str) -> float | None:
-        account = self.roster.account(account_id)
+        account = self.registry.account(account_id)
         if not account.refreshable:
             return None
-        cred = self.roster.vault.items[account_id].credential
-        due = provider_module(cred.provider).refresh_due_at(cred, now=self.roster.clock())
+        cred = self.registry.credentials.items[account_id].credential
+        due = provider_module(cred.provider).refresh_due_at(cred, now=self.registry.clock())
         if due is None:
             return None
         left = max(0.0, (cred.expires_at or due) - due)
@@ -144,70 +144,70 @@ class Background:
         return max(due + share * min(REFRESH_JITTER_S, left / 2), account.refresh_retry_at)
 
     async def _refresh_due(self, account_id: str) -> float | None:
-        item = self.roster.vault.items.get(account_id)
+        item = self.registry.credentials.items.get(account_id)
         if item is None:
             return None
         due = self._refresh_at(account_id)
-        if due is not None and due <= self.roster.clock():
+        if due is not None and due <= self.registry.clock():
             try:
                 await self.refresher.refresh(account_id, item.credential.secret)
             except (RefreshError, KeyError):
                 pass  # `_refreshed` has noted it
-        account = self.roster.view.accounts.get(account_id)
+        account = self.registry.view.accounts.get(account_id)
         if account is None or account.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED):
             return None
         again = self._refresh_at(account_id)
-        return None if again is None else max(again, self.roster.clock() + 5.0)
+        return None if again is None else max(again, self.registry.clock() + 5.0)
 
     def _refreshed(self, outcome: RefreshOutcome) -> None:
         """A refresh ended: keep the state in line before anybody goes on."""
-        roster, now = self.roster, self.roster.clock()
+        registry, now = self.registry, self.registry.clock()
         if outcome.credential is not None:
-            roster.took(outcome.account, outcome.tried, outcome.digest)
+            registry.took(outcome.account, outcome.tried, outcome.digest)
             self._disprove(outcome.account, outcome.credential)
             return
         failure = outcome.failure
-        account = roster.view.accounts.get(outcome.account)
+        account = registry.view.accounts.get(outcome.account)
         if account is None or failure is None:
             return
         if failure.suspended:
-            roster.update(
+            registry.update(
                 outcome.account, lambda live: move(live, AccountEvent.STOPPED, StateActor.REFRESH, now, failure.reason)
             )
         elif failure.permanent:
             token = outcome.tried.fingerprint
-            roster.update(
+            registry.update(
                 outcome.account, lambda live: learning.login_lost(live, now, failure.reason, token, StateActor.REFRESH)
             )
         else:
             account.refresh_retry_at = outcome.retry_at or 0.0
-            roster.view.touch(account)
+            registry.view.touch(account)
             self.plan(outcome.account)
 
     def _disprove(self, account_id: str, credential: Credential) -> None:
         """A sign-in that was thought lost is there again with another token."""
-        account = self.roster.view.accounts.get(account_id)
+        account = self.registry.view.accounts.get(account_id)
         if account is None or account.live.state is not AccountState.NEEDS_LOGIN:
             return
         if account.live.token != credential.fingerprint:
-            self.roster.update(account_id, lambda live: learning.new_login(live, self.roster.clock()))
+            self.registry.update(account_id, lambda live: learning.new_login(live, self.registry.clock()))
 
     def learn_usage(self, account_id: str, answer: UsageAnswer) -> None:
         """Take in what a usage endpoint said. It may loosen a state; it stops no working account."""
-        now = self.roster.clock()
-        self.roster.update(account_id, lambda live: learning.absorb(live, answer.windows, now))
+        now = self.registry.clock()
+        self.registry.update(account_id, lambda live: learning.absorb(live, answer.windows, now))
         for hear in self.on_usage:
             hear(account_id, answer)
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        for account_id, account in self.roster.view.accounts.items():
+        for account_id, account in self.registry.view.accounts.items():
             account.refresh_retry_at = self.refresher.paused_until(account_id)
             self.plan(account_id)
         if self._leader:
-            files.sweep(self.roster.vault.folder, time.time() - LEFTOVER_S)
-            self.roster.vault.escrow.sweep(time.time() - escrow.KEPT_S)
-            removal.sweep(self.roster.vault.folder, time.time() - removal.KEPT_S)
+            files.sweep(self.registry.credentials.folder, time.time() - LEFTOVER_S)
+            self.registry.credentials.escrow.sweep(time.time() - escrow.KEPT_S)
+            removal.sweep(self.registry.credentials.folder, time.time() - removal.KEPT_S)
             for timers in (self.refreshes, self.polls, self.setups):
                 timers.start()
         self.look_whether_writable()
@@ -216,9 +216,9 @@ class Background:
 
     def look_whether_writable(self) -> None:
         """Tell, once each time it changes, that new tokens cannot be written into their files."""
-        before, self.unwritable = self.unwritable, self.roster.vault.unwritable()
+        before, self.unwritable = self.unwritable, self.registry.credentials.unwritable()
         if self.unwritable and self.unwritable != before and self._leader:
-            log.warning("%s/ %s", self.roster.vault.folder, self.unwritable)
+            log.warning("%s/ %s", self.registry.credentials.folder, self.unwritable)
 
     async def step_down(self) -> None:
         """Be the leader no more: nothing is done on timers; a refresh that is under way goes on."""
@@ -235,7 +235,7 @@ class Background:
         await self.refresher.close()
         await self.saver.close()
         await self._tasks.close()
-        self.roster.shared.leave()
+        self.registry.shared.leave()
 
     async def _watch(self) -> None:
         """Look at the pool folder whenever it changes, and now and then. A watch that ends (another folder in its
@@ -254,7 +254,7 @@ class Background:
         return min(self._unwatched, UNWATCHED_S) or WATCH_MS / 1000
 
     async def _watch_folder(self) -> None:
-        folder = self.roster.vault.folder
+        folder = self.registry.credentials.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         watched = _directory(folder)
         watch = awatch(
@@ -273,10 +273,10 @@ class Background:
 
     async def _look(self) -> None:
         """Look at the folder; what could not be read is looked at again after one watch, then ever more seldom."""
-        before = self.roster.vault.rejected
+        before = self.registry.credentials.rejected
         self._pause = LOOK_EVERY
         try:
-            report = await self.roster.reload()
+            report = await self.registry.reload()
         except Exception:
             log.exception("looking at the pool folder failed")
             return
@@ -292,20 +292,20 @@ class Background:
                 log.warning("%s: %s", row.file, row.reason)
 
     def _upkeep(self) -> None:
-        roster, now = self.roster, self.roster.clock()
+        registry, now = self.registry, self.registry.clock()
         self._rounds += 1
-        roster.shared.settle()
-        roster.follow()
-        roster.share_flight()
-        roster.view.rerate(now, RERATED_AT_ONCE)
-        roster.view.advance(now)
+        registry.shared.settle()
+        registry.follow()
+        registry.share_flight()
+        registry.view.rerate(now, RERATED_AT_ONCE)
+        registry.view.advance(now)
         if self._rounds % REOWN_EVERY == 0:
-            roster.reown()
+            registry.reown()
         if self._rounds % WRITABLE_EVERY == 0:
             self.look_whether_writable()
         if self._leader and self._rounds % SWEEP_EVERY == 0:
             self._pins.sweep(now)
-            roster.shared.sweep_spent(now)
+            registry.shared.sweep_spent(now)
 
 
 def _directory(folder: Path) -> tuple[int, int]:

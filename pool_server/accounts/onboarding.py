@@ -45,8 +45,8 @@ class OnboardingError(Exception):
 class Onboarding:
     """Runs the set-ups of a worker's accounts."""
 
-    def __init__(self, roster: Registry, refresher: Refresher, *, send: Send, save: Save) -> None:
-        self._roster = roster
+    def __init__(self, registry: Registry, refresher: Refresher, *, send: Send, save: Save) -> None:
+        self._registry = registry
         self._refresher = refresher
         self._send = send
         self._save = save
@@ -54,10 +54,10 @@ class Onboarding:
 
     def wanted(self, account_id: str) -> bool:
         """Does this account still need its set-up?"""
-        item = self._roster.vault.items.get(account_id)
+        item = self._registry.credentials.items.get(account_id)
         if item is None or item.options.disabled:
             return False
-        return provider_module(item.found.provider).setup_request(item.credential, self._roster.settings) is not None
+        return provider_module(item.found.provider).setup_request(item.credential, self._registry.settings) is not None
 
     async def complete(self, account_id: str) -> Credential:
         """The account's credential, set up before when that is still wanted.
@@ -65,7 +65,7 @@ class Onboarding:
         Waits for at most `PATIENCE_S`; a caller that leaves, or waits in vain, stops nothing. Raises KeyError for
         an unknown account, and SetupFailed.
         """
-        known = self._roster.vault.items[account_id].credential
+        known = self._registry.credentials.items[account_id].credential
         if not self.wanted(account_id):
             return known
         task = self._flights.get(account_id)
@@ -93,42 +93,42 @@ class Onboarding:
             task.exception()  # nobody may be waiting any more
 
     async def _fly(self, account_id: str) -> Credential:
-        roster = self._roster
-        roster.reread(account_id)  # another worker may have been faster
+        registry = self._registry
+        registry.reread(account_id)  # another worker may have been faster
         try:
-            item = roster.vault.items[account_id]
+            item = registry.credentials.items[account_id]
             cred = item.credential
-            if cred.expires_at is not None and cred.expires_at <= roster.clock():
+            if cred.expires_at is not None and cred.expires_at <= registry.clock():
                 await self._refresher.refresh(account_id, cred.secret)
-            before = roster.vault.items[account_id].credential
+            before = registry.credentials.items[account_id].credential
             try:
                 digest = await self._run(account_id)
             except ReplacedError:
-                roster.reread(account_id)
-                before = roster.vault.items[account_id].credential
+                registry.reread(account_id)
+                before = registry.credentials.items[account_id].credential
                 digest = await self._run(account_id)
             if digest is not None:
-                roster.took(account_id, before, digest)
-            return roster.vault.items[account_id].credential
+                registry.took(account_id, before, digest)
+            return registry.credentials.items[account_id].credential
         except OnboardingRejectedError as exc:
             raise self._failed(account_id, exc.fault) from None
         except RefreshError as exc:  # the refresh has set the account's state
             fault = Fault(FaultKind.AUTH, OF_ACCOUNT, message=exc.reason)
-            raise OnboardingError(fault, roster.clock() + RETRY_S) from None
+            raise OnboardingError(fault, registry.clock() + RETRY_S) from None
         except (OnboardingUnfinishedError, ReplacedError, KeyError) as exc:
             log.warning("%s: its set-up did not finish: %s", account_id, exc)
             raise self._failed(account_id, _broken("the account's set-up did not finish")) from None
 
     def _failed(self, account_id: str, fault: Fault) -> OnboardingError:
         """Let the account's state know."""
-        roster, now = self._roster, self._roster.clock()
-        item = roster.vault.items.get(account_id)
+        registry, now = self._registry, self._registry.clock()
+        item = registry.credentials.items.get(account_id)
         if item is not None:
             known = fault
             if isinstance(fault.scope, RequestScope) and EVIDENCE[fault.kind].account is not None:
                 known = msgspec.structs.replace(fault, scope=OF_ACCOUNT)  # the account's own call, not a friend's
             current = item.credential.fingerprint
-            roster.update(
+            registry.update(
                 account_id,
                 lambda live: learning.fail(
                     live, known, now, model="", operation=Operation.OTHER, token="", current=current
@@ -141,8 +141,8 @@ class Onboarding:
 
         Raises the provider's SetupFault, SetupUnfinished, ReplacedError and KeyError.
         """
-        roster = self._roster
-        item, settings = roster.vault.items[account_id], roster.settings
+        registry = self._registry
+        item, settings = registry.credentials.items[account_id], registry.settings
         module = provider_module(item.found.provider)
         step = module.setup_request(item.credential, settings)
         if step is None:
@@ -150,13 +150,13 @@ class Onboarding:
         for _ in range(MAX_STEPS):
             if step.wait_s:
                 await asyncio.sleep(step.wait_s)
-            answer = await self._send(roster.vault.bounded(account_id, step.request, settings))
-            outcome = module.setup_answer(item.credential, step, answer, settings, now=roster.clock())
+            answer = await self._send(registry.credentials.bounded(account_id, step.request, settings))
+            outcome = module.setup_answer(item.credential, step, answer, settings, now=registry.clock())
             if isinstance(outcome, SetupDone):
                 digest = item.digest
                 if outcome.updates:
                     digest = await self._save(account_id, outcome.updates, item.credential)
-                roster.vault.adopt(account_id, outcome.credential, digest)
+                registry.credentials.adopt(account_id, outcome.credential, digest)
                 return digest
             step = outcome
         raise OnboardingUnfinishedError(f"{account_id}: the provider's set-up did not come to an end")

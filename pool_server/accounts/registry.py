@@ -59,14 +59,14 @@ class Registry:
 
     def __init__(
         self,
-        vault: CredentialStore,
+        credentials: CredentialStore,
         shared: Replication,
         settings: Settings,
         *,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self.vault = vault
+        self.credentials = credentials
         self.shared = shared
         self.settings = settings
         self.clock = clock
@@ -92,12 +92,12 @@ class Registry:
 
     def load(self) -> ReloadReport:
         """Read the pool folder again, here and now."""
-        return self.take(self.vault.look(self.clock()))
+        return self.take(self.credentials.look(self.clock()))
 
     def take(self, look: Look) -> ReloadReport:
         """Bring the pool in line with what the folder held."""
         look = self._single(look)
-        report = self.vault.note(look)
+        report = self.credentials.note(look)
         for _ in self._taking(look, report):
             pass
         return report
@@ -106,12 +106,12 @@ class Registry:
         """`load` beside the event loop: files are read in a thread, what they brought is taken in slices. What looks
         lost is looked at a second time, DOUBT_S later."""
         async with self._reloading:
-            look = await asyncio.to_thread(self.vault.look, self.clock())
+            look = await asyncio.to_thread(self.credentials.look, self.clock())
             if look.doubts:
                 await asyncio.sleep(DOUBT_S)
-                look = await asyncio.to_thread(self.vault.look, self.clock(), look.doubts)
+                look = await asyncio.to_thread(self.credentials.look, self.clock(), look.doubts)
             look = self._single(look)
-            report = self.vault.note(look)
+            report = self.credentials.note(look)
             await gently(self._taking(look, report))
         return report
 
@@ -120,7 +120,12 @@ class Registry:
 
         def place(item: Item) -> tuple[bool, bool, int, str]:
             account = item.found.account
-            return account not in self.vault.items, not self.shared.own_file(account), len(item.found.name), account
+            return (
+                account not in self.credentials.items,
+                not self.shared.own_file(account),
+                len(item.found.name),
+                account,
+            )
 
         found = doubles(
             ((item.found.account, item.found.name, item.credential) for item in sorted(look.items.values(), key=place)),
@@ -139,11 +144,11 @@ class Registry:
     def _taking(self, look: Look, report: ReloadReport) -> Iterator[None]:
         """`take` account by account, each whole when the next begins. What the pool wrote itself is no news, what
         others wrote is a new sign-in."""
-        vault, view = self.vault, self.view
-        for account_id in list(dict.fromkeys((*vault.items, *look.items))):
-            before = vault.items.get(account_id)
-            news = vault.settle(account_id, look, report)
-            if news and account_id in vault.items:
+        credentials, view = self.credentials, self.view
+        for account_id in list(dict.fromkeys((*credentials.items, *look.items))):
+            before = credentials.items.get(account_id)
+            news = credentials.settle(account_id, look, report)
+            if news and account_id in credentials.items:
                 self.renew(account_id, before.credential if before is not None else None)
                 view.advance(self.clock())
             elif news:
@@ -157,7 +162,7 @@ class Registry:
 
     def renew(self, account_id: str, before: Credential | None) -> None:
         """Bring an account in line with its file. `before` is the credential it had, None when it is new here."""
-        item = self.vault.items[account_id]
+        item = self.credentials.items[account_id]
         account = self.view.accounts.get(account_id)
         if account is None:
             account = self._gone.pop(account_id, None) or Account(
@@ -172,10 +177,10 @@ class Registry:
 
     def _take_file(self, account: Account) -> None:
         """Bring an account in line with what the store has of its file."""
-        item = self.vault.items[account.id]
+        item = self.credentials.items[account.id]
         account.credential, account.options = item.credential, item.options
-        account.owner = self.vault.owner_of(account.id)
-        account.people = self.vault.people_of(account.id)
+        account.owner = self.credentials.owner_of(account.id)
+        account.people = self.credentials.people_of(account.id)
         credential, module = item.credential, provider_module(account.provider)
         addresses = module.addresses(credential, self.settings)
         account.way = f"{origin(addresses[0]) if addresses else account.provider.value} {item.options.proxy_url or ''}"
@@ -188,15 +193,15 @@ class Registry:
             return dead and account.live.token not in ("", now.fingerprint)
         if before.secret == now.secret:
             return False
-        return self.shared.own_file(now.account) != self.vault.items[now.account].digest
+        return self.shared.own_file(now.account) != self.credentials.items[now.account].digest
 
     def reread(self, account_id: str) -> None:
         """Another worker rewrote the account's file."""
-        item = self.vault.items.get(account_id)
+        item = self.credentials.items.get(account_id)
         if item is None:
             return
         try:
-            self.vault.reread(account_id, self.clock())
+            self.credentials.reread(account_id, self.clock())
         except CredentialRejectedError:
             return  # the next load says why
         self.renew(account_id, item.credential)
@@ -217,9 +222,9 @@ class Registry:
 
     def reown(self) -> None:
         """Bring the owners of accounts in line with who is in the pool now."""
-        for account_id, item in self.vault.items.items():
+        for account_id, item in self.credentials.items.items():
             account = self.view.accounts.get(account_id) if item.options.owner else None
-            if account is not None and account.owner != self.vault.owner_of(account_id):
+            if account is not None and account.owner != self.credentials.owner_of(account_id):
                 self._take_file(account)
                 self.view.put(account)
 
@@ -285,10 +290,10 @@ class Registry:
 
     def write(self, account_id: str, updates: dict[str, object]) -> None:
         """Write fields of the operator's into an account's file. Raises KeyError, OSError or Rejected."""
-        before = self.vault.items[account_id].credential
-        digest = self.vault.write(account_id, updates)
+        before = self.credentials.items[account_id].credential
+        digest = self.credentials.write(account_id, updates)
         self.shared.note_own_file(account_id, digest)
-        self.vault.reread(account_id, self.clock())
+        self.credentials.reread(account_id, self.clock())
         self.renew(account_id, before)
         self.changed(account_id)
 
@@ -296,13 +301,13 @@ class Registry:
         """The pool wrote a new credential into an account's file and holds it."""
         if digest:
             self.shared.note_own_file(account_id, digest)
-        if account_id in self.vault.items:
+        if account_id in self.credentials.items:
             self.renew(account_id, before)
             self.changed(account_id)
 
     def _fit(self, account: Account, need: Need) -> Refusal | None:
         """Why this kind of account cannot serve the need, None when it can."""
-        cred = self.vault.items[account.id].credential
+        cred = self.credentials.items[account.id].credential
         module = provider_module(cred.provider)
         if need.websocket and not need.model and not module.websocket(cred):
             return Refusal.TRANSPORT  # a socket nobody has said anything on is tied to a vendor's own
@@ -318,7 +323,7 @@ class Registry:
 
     def _translated(self, account: Account, need: Need) -> bool:
         """Whether this kind of account serves the need in another dialect only."""
-        cred = self.vault.items[account.id].credential
+        cred = self.credentials.items[account.id].credential
         if not self.settings.models.translate or self._natively(cred, need):
             return False
         return upstream_kind(cred, need.operation, need.dialect, need.model) is not None

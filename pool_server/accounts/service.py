@@ -69,69 +69,69 @@ class Accounts:
         self._clock = clock
         self._send = send
         self._state, self._leader = state, leader
-        steady = WriteBehind(state, clock)
-        shared = Replication(steady, many=settings.workers != 1)
-        vault = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
-        self._roster = Registry(vault, shared, settings, clock=clock, rng=rng)
-        self._view = self._roster.view
-        self._pins = Pins(steady, ttl_s=settings.choosing.pin_ttl_h * 3600)
-        self._keeper = Background(self._roster, self._pins, steady, send=send, rng=rng, leader=leader)
-        self._keeper.on_usage.append(self._heard_usage)
+        write_behind = WriteBehind(state, clock)
+        shared = Replication(write_behind, many=settings.workers != 1)
+        credentials = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
+        self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
+        self._view = self._registry.view
+        self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600)
+        self._background = Background(self._registry, self._pins, write_behind, send=send, rng=rng, leader=leader)
+        self._background.on_usage.append(self._heard_usage)
         self.hosts = Hosts(self._view, clock)
         self._waiting = WaitQueue(self.select, clock)
-        self._roster.on_change.append(lambda _: self._waiting.wake())
+        self._registry.on_change.append(lambda _: self._waiting.wake())
         self.on_observation: list[Observer] = []
-        self.on_change = self._roster.on_change
+        self.on_change = self._registry.on_change
         self.own_calls = Verifier(
-            self._roster.vault, lambda: self._roster.settings, send=send, clock=clock, served_at=self._served_at,
+            credentials, lambda: self._registry.settings, send=send, clock=clock, served_at=self._served_at,
             learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
         )  # fmt: skip
         self._publish()
 
     def _publish(self) -> None:
         """What the operator's pages and commands call, as `Administration` offers it."""
-        keeper = self._keeper
-        hand = Administration(self._roster, keeper.refresher, send=self._send, learn_usage=keeper.learn_usage)
+        background = self._background
+        hand = Administration(self._registry, background.refresher, send=self._send, learn_usage=background.learn_usage)
         self.sign_ins = SignIns(
-            self._state, Path(self._roster.settings.data_dir), hand, settings=lambda: self._roster.settings,
-            send=self._send, clock=self._clock, owner_of=self._roster.vault.owner_of,
+            self._state, Path(self._registry.settings.data_dir), hand, settings=lambda: self._registry.settings,
+            send=self._send, clock=self._clock, owner_of=self._registry.credentials.owner_of,
         )  # fmt: skip
         self.add, self.remove, self.restore, self.removed = hand.add, hand.remove, hand.restore, hand.removed
         self.withdraw_account, self.vendor_spend = hand.withdraw, hand.vendor_spend
         self.change, self.sign_ins_end, self.reset = hand.change, hand.sign_ins_end, hand.reset
         self.set_disabled, self.set_priority, self.lock = hand.set_disabled, hand.set_priority, hand.lock
-        self.refresh_now, self.test, self.stand_beside = hand.refresh_now, hand.test, self._roster.stand_beside
+        self.refresh_now, self.test, self.stand_beside = hand.refresh_now, hand.test, self._registry.stand_beside
 
     # -- life -------------------------------------------------------------------------------------------------
 
     def load(self) -> ReloadReport:
         """Read the pool folder for the first time."""
-        self._roster.vault.recover(self._clock())
-        return self._roster.load()
+        self._registry.credentials.recover(self._clock())
+        return self._registry.load()
 
     async def reload(self, settings: Settings | None = None) -> ReloadReport:
         """Read the pool folder (and take new settings) as a diff that keeps everything learnt and under way. The
         event loop is held for a few milliseconds at a time."""
         if settings is not None:
-            self._roster.set_settings(settings)
-            await gently(self._keeper.set_settings(settings))
-        return await self._roster.reload()
+            self._registry.set_settings(settings)
+            await gently(self._background.set_settings(settings))
+        return await self._registry.reload()
 
     async def start(self) -> None:
         """Begin to watch files, refresh, poll and follow other workers."""
-        self._keeper.start()
+        self._background.start()
         if self._leader:
             self.sign_ins.start()
 
     async def step_down(self) -> None:
         """Another process is the leader from now on; what this one has begun is finished."""
-        await asyncio.gather(self.sign_ins.close(), self._keeper.step_down())
+        await asyncio.gather(self.sign_ins.close(), self._background.step_down())
 
     async def close(self) -> None:
         """Stop all that; refreshes under way finish first."""
         self._waiting.close()
         await asyncio.gather(self.sign_ins.close(), self.own_calls.close())
-        await self._keeper.close()
+        await self._background.close()
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class Accounts:
         """Choose an account for `ask`. Binds and counts nothing: `begin` follows at once, `bind` when it
         answered."""
         now = self._clock()
-        self._roster.follow()
+        self._registry.follow()
         self._view.advance(now)
         return select(ask, self._view, now, self._held(ask, now))
 
@@ -173,18 +173,12 @@ class Accounts:
         if ask.session is None:
             return
         provider = Provider(account_id.partition(":")[0])
-        self._pins.pin(
-            provider,
-            ask.user,
-            ask.session,
-            account_id,
-            now,
-            lambda pinned: returns.comes_back(self._view, pinned, ask, now),
-        )
+        still = partial(returns.comes_back, self._view, ask=ask, now=now)
+        self._pins.pin(provider, ask.user, ask.session, account_id, now, still)
 
     def _return_answered(self, account: Account, ask: SelectionRequest, now: float) -> None:
         scopes = self._view.scopes(account.provider, ask.model, ask.operation)
-        self._roster.update(account.id, lambda known: state.return_answered(known, scopes, now))
+        self._registry.update(account.id, lambda known: state.return_answered(known, scopes, now))
         self._waiting.wake()
 
     def begin(self, account_id: str, model: str, operation: Operation) -> None:
@@ -200,36 +194,36 @@ class Accounts:
             return
         scopes = self._view.scopes(account.provider, model, operation)
         if returns.just_back(account, now):
-            self._roster.update(account_id, lambda known: state.return_begun(known, scopes, now))
+            self._registry.update(account_id, lambda known: state.return_begun(known, scopes, now))
         found = probing.resting(account.live, scopes, now)
         if found is not None:
-            self._roster.update(account_id, lambda known: state.probe_begun(known, found[0], now))
+            self._registry.update(account_id, lambda known: state.probe_begun(known, found[0], now))
 
     def end(self, account_id: str) -> None:
         """The exchange is over, to the last byte."""
-        account = self._roster.ended(account_id)
+        account = self._registry.ended(account_id)
         if account is None or account.local:
             return
         now = self._clock()
         for scope, rest in account.live.rests.items():
             if rest.probing:
-                self._roster.update(account_id, partial(state.probe_lost, scope=scope, now=now))
+                self._registry.update(account_id, partial(state.probe_lost, scope=scope, now=now))
                 break
 
     # -- credentials ------------------------------------------------------------------------------------------
 
     def credential(self, account_id: str) -> Credential:
         """Raises KeyError for an unknown account."""
-        return self._roster.vault.items[account_id].credential
+        return self._registry.credentials.items[account_id].credential
 
     def proxy_url(self, account_id: str) -> str | None:
         """The account's own proxy, None for a direct line."""
-        return self._roster.vault.items[account_id].options.proxy_url
+        return self._registry.credentials.items[account_id].options.proxy_url
 
     def bounded(self, account_id: str, request: HttpRequest) -> HttpRequest:
         """A call of the pool's own on behalf of an account: over its proxy, and to its own hosts alone. Raises
         KeyError."""
-        return self._roster.vault.bounded(account_id, request, self._roster.settings)
+        return self._registry.credentials.bounded(account_id, request, self._registry.settings)
 
     def has(self, provider: Provider) -> bool:
         """Is there any account of this provider, whatever its state?"""
@@ -237,16 +231,16 @@ class Accounts:
 
     def owner(self, account_id: str) -> str:
         """The id of the user the account belongs to, "" for the pool's own. Raises KeyError."""
-        return self._roster.vault.owner_of(account_id)
+        return self._registry.credentials.owner_of(account_id)
 
     def owners(self) -> set[str]:
         """Who the files name as owners, ids and names as they are written."""
-        return {item.options.owner for item in self._roster.vault.items.values() if item.options.owner}
+        return {item.options.owner for item in self._registry.credentials.items.values() if item.options.owner}
 
     def follow_owners(self, owner_id: Callable[[str], str]) -> None:
         """From now on `owner_id` tells which user id a file's owner stands for, "" for nobody."""
-        self._roster.vault.owner_id = owner_id
-        self._roster.reown()
+        self._registry.credentials.owner_id = owner_id
+        self._registry.reown()
 
     def knows(self, account_id: str) -> bool:
         """Is this account in the pool?"""
@@ -266,7 +260,7 @@ class Accounts:
         """
         try:
             async with asyncio.timeout(REFRESH_PATIENCE_S):
-                return await self._keeper.refresher.refresh(account_id, failed_token)
+                return await self._background.refresher.refresh(account_id, failed_token)
         except TimeoutError:
             failure = RefreshError("the refresh takes long", permanent=False, retry_at=self._clock() + REFUSED_S)
         except RefreshError as exc:
@@ -286,7 +280,7 @@ class Accounts:
         Single-flight, goes on when the caller is cancelled, waited for at most 20 s. Raises KeyError and
         SetupFailed, whose fault the account's state knows already.
         """
-        return await self._keeper.setter.complete(account_id)
+        return await self._background.setter.complete(account_id)
 
     # -- learning ---------------------------------------------------------------------------------------------
 
@@ -295,7 +289,7 @@ class Accounts:
         seen, now = list(observations), self._clock()
         if not seen:
             return
-        self._roster.update(account_id, lambda known: learning.absorb(known, seen, now))
+        self._registry.update(account_id, lambda known: learning.absorb(known, seen, now))
         self._tell(account_id, seen)
 
     def succeed(self, account_id: str, model: str, operation: Operation, first_byte_s: float | None = None) -> None:
@@ -305,7 +299,7 @@ class Accounts:
             return
         now, provider = self._clock(), account.provider
         account.served_at = now
-        if first_byte_s is None and not (account.live.rests or account.live.doubts or self._roster.shared.many):
+        if first_byte_s is None and not (account.live.rests or account.live.doubts or self._registry.shared.many):
             return  # nothing is learnt
 
         def learnt(known: state.AccountHealth) -> bool:
@@ -313,7 +307,7 @@ class Accounts:
             scopes = self._view.scopes(provider, model, operation) if known_scopes else ()
             return learning.succeed(known, scopes, first_byte_s, now)
 
-        self._roster.update(account_id, learnt)
+        self._registry.update(account_id, learnt)
         if first_byte_s is not None:
             self._view.note_latency(account, first_byte_s)
 
@@ -325,16 +319,16 @@ class Accounts:
         self._learn(learning.fail, account_id, fault, model, operation, token_fingerprint)
         self._tell(account_id, fault.windows)
         if fault.kind in (FaultKind.QUOTA, FaultKind.RATE):
-            self._keeper.poll_soon(account_id)
+            self._background.poll_soon(account_id)
 
     def _learn(
         self, learn: learning.LearnStep, account_id: str, fault: Fault, model: str, operation: Operation, token: str
     ) -> None:
-        item = self._roster.vault.items.get(account_id)
+        item = self._registry.credentials.items.get(account_id)
         if item is None:
             return
         now, current = self._clock(), item.credential.fingerprint
-        self._roster.update(
+        self._registry.update(
             account_id,
             lambda known: learn(known, fault, now, model=model, operation=operation, token=token, current=current),
         )
@@ -347,12 +341,12 @@ class Accounts:
         """A refusal of this kind, met since then, was the request's: another account refused it in the same way."""
         self.own_calls.drop(account_id)
         now = self._clock()
-        self._roster.update(account_id, lambda known: learning.acquit(known, kind, since, now))
+        self._registry.update(account_id, lambda known: learning.acquit(known, kind, since, now))
 
     def withdraw(self, account_id: str, model: str, operation: Operation) -> None:
         """What was learnt of a model turned out to be the request's mistake."""
         scope = learning.scope_key(operation, model)
-        self._roster.update(account_id, lambda known: known.rests.pop(scope, None) is not None)
+        self._registry.update(account_id, lambda known: known.rests.pop(scope, None) is not None)
 
     def _served_at(self, account_id: str) -> float:
         account = self._view.accounts.get(account_id)
@@ -381,26 +375,27 @@ class Accounts:
     def describe(self, account_id: str) -> dict[str, Any]:
         """One account for people, with its score terms; see INTERFACE. Raises KeyError."""
         now = self._now()
-        return self._row(self._roster.account(account_id), now)
+        return self._row(self._registry.account(account_id), now)
 
     def _row(self, account: Account, now: float) -> dict[str, Any]:
-        account_id = account.id
-        row = describe.account_row(account, now, returns.standing(self._view, account, (), now))
-        proxy = self._roster.vault.items[account_id].options.proxy_url
-        row["proxy"] = host_of(proxy) if proxy else ""
-        row["hosts"] = self._roster.vault.hosts(account_id, self._roster.settings)
-        owner = self._roster.vault.items[account_id].options.owner
-        row["owner"], row["owner_id"] = owner, self._roster.vault.owner_id(owner.strip()) if owner else ""
-        row["file"] = self._roster.vault.items[account_id].found.name
-        row["models"] = list(self._roster.vault.items[account_id].credential.models)
-        people = self._roster.vault.items[account_id].options.people
-        row["people"] = None if people is None else list(people)
-        row["sharing"] = msgspec.json.decode(msgspec.json.encode(self._roster.vault.items[account_id].options.terms))
-        row["unsaved"] = account_id in self._roster.vault.owed
-        row["locked"] = self._view.locked == account_id
-        row["next_poll"] = self._keeper.polls.due(account_id)
-        row["next_refresh"] = self._keeper.refreshes.due(account_id)
-        return row
+        account_id, credentials = account.id, self._registry.credentials
+        item = credentials.items[account_id]
+        options = item.options
+        return {
+            **describe.account_row(account, now, returns.standing(self._view, account, (), now)),
+            "proxy": host_of(options.proxy_url) if options.proxy_url else "",
+            "hosts": credentials.hosts(account_id, self._registry.settings),
+            "owner": options.owner,
+            "owner_id": credentials.owner_id(options.owner.strip()) if options.owner else "",
+            "file": item.found.name,
+            "models": list(item.credential.models),
+            "people": None if options.people is None else list(options.people),
+            "sharing": msgspec.json.decode(msgspec.json.encode(options.terms)),
+            "unsaved": account_id in credentials.owed,
+            "locked": self._view.locked == account_id,
+            "next_poll": self._background.polls.due(account_id),
+            "next_refresh": self._background.refreshes.due(account_id),
+        }
 
     def describe_all(self) -> list[dict[str, Any]]:
         """All accounts, in the order of their ids."""
@@ -409,17 +404,17 @@ class Accounts:
 
     def rejected(self) -> list[dict[str, str]]:
         """The files and folders that could not be used or read, with the reason."""
-        return [{"file": r.file, "reason": r.reason} for r in self._roster.vault.rejected]
+        return [{"file": r.file, "reason": r.reason} for r in self._registry.credentials.rejected]
 
     def folder_trouble(self) -> dict[str, str]:
         """Credential files and folders that are known and cannot be read now, or were emptied, and a pool folder that
         cannot be written: what is wrong."""
-        vault, unwritable = self._roster.vault, self._keeper.unwritable
-        return {**({f"{vault.folder.name}/": unwritable} if unwritable else {}), **vault.wrong}
+        credentials, unwritable = self._registry.credentials, self._background.unwritable
+        return {**({f"{credentials.folder.name}/": unwritable} if unwritable else {}), **credentials.wrong}
 
     def unwritable(self) -> str:
         """Why new tokens cannot be written into the credential files, "" when they can. Names no account."""
-        return self._keeper.unwritable
+        return self._background.unwritable
 
     def explain(self, ask: SelectionRequest | None = None) -> list[dict[str, Any]]:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
@@ -449,7 +444,7 @@ class Accounts:
 
     def _now(self) -> float:
         now = self._clock()
-        self._roster.follow()
+        self._registry.follow()
         self._view.advance(now)
         return now
 

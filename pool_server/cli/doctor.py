@@ -180,10 +180,10 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         yield Finding("accounts", WRONG, f"{folder}/ is not there", fix)
         return
     seen = scan(folder)
-    vault = CredentialStore(folder, Escrow(Path(settings.data_dir)))
-    vault.items = vault.look(now).items
+    credentials = CredentialStore(folder, Escrow(Path(settings.data_dir)))
+    credentials.items = credentials.look(now).items
     lost = _lost(settings)
-    rows = ((item.found.account, item.found.name, item.credential) for item in vault.items.values())
+    rows = ((item.found.account, item.found.name, item.credential) for item in credentials.items.values())
     copies = doubles(rows, now)
     for unusable in seen.rejected:
         yield Finding(unusable.file, WRONG, unusable.reason, "correct or remove the file")
@@ -194,9 +194,11 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
             yield Finding(file.account, WRONG, f"{file.name}: the same sign-in as {copies[file.account]}", "remove one")
         else:
             yield from _look_at_file(file, settings, now, lost.get(file.account))
-    yield from _look_whether_writable(vault, folder)
-    yield from _look_at_owners(vault, settings)
-    there = {(item.found.provider, item.credential.kind is CredentialKind.API_KEY) for item in vault.items.values()}
+    yield from _look_whether_writable(credentials, folder)
+    yield from _look_at_owners(credentials, settings)
+    there = {
+        (item.found.provider, item.credential.kind is CredentialKind.API_KEY) for item in credentials.items.values()
+    }
     for provider, is_key in sorted(there):
         spec = SPECS[provider]
         if spec.notice and is_key is spec.preset:
@@ -206,9 +208,9 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         yield Finding("accounts", WARNING, f"{folder}/ holds none", fix)
 
 
-def _look_at_owners(vault: CredentialStore, settings: Settings) -> Iterator[Finding]:
+def _look_at_owners(credentials: CredentialStore, settings: Settings) -> Iterator[Finding]:
     """Whom the files name as owners, and who is in the pool."""
-    named = {item.found.account: item.options.owner for item in vault.items.values() if item.options.owner}
+    named = {item.found.account: item.options.owner for item in credentials.items.values() if item.options.owner}
     if not named or not (Path(settings.data_dir) / "ledger").exists():
         return
     try:
@@ -223,9 +225,9 @@ def _look_at_owners(vault: CredentialStore, settings: Settings) -> Iterator[Find
         yield Finding(account, WARNING, f"its owner is {said!r}, {why}", OWNER)
 
 
-def _look_whether_writable(vault: CredentialStore, folder: Path) -> Iterator[Finding]:
+def _look_whether_writable(credentials: CredentialStore, folder: Path) -> Iterator[Finding]:
     """New tokens are written into the files of sign-ins; API keys need no such thing."""
-    if reason := vault.unwritable():
+    if reason := credentials.unwritable():
         fix = "mount it without :ro, or give the user who runs the pool the right to write there"
         yield Finding(f"{folder}/", WARNING, reason, fix)
 

@@ -76,7 +76,7 @@ def test_timers_and_choice_know_of_it_after_a_restart(tmp_path: Path) -> None:
 
     async def run() -> None:
         await p.accounts.start()
-        assert p.accounts._roster.account(ID).refresh_retry_at == until
+        assert p.accounts._registry.account(ID).refresh_retry_at == until
         await p.accounts.close()
 
     asyncio.run(run())
@@ -103,33 +103,33 @@ def test_a_new_login_need_not_wait(tmp_path: Path) -> None:
 
 def test_a_restart_does_not_ask_a_usage_endpoint_again(tmp_path: Path) -> None:
     p = pool(tmp_path, SLOW_DOWN, poll_s=300)
-    poller = p.accounts._keeper.poller
+    poller = p.accounts._background.poller
     again = asyncio.run(poller.poll(ID))
     assert again is not None and again >= NOW + 3600
     for _ in range(3):
         p.clock.now += 60
         p.again()
-        assert p.accounts._keeper.poller.first(ID) == again
-        assert p.accounts._keeper.poller.soon(ID) is None
+        assert p.accounts._background.poller.first(ID) == again
+        assert p.accounts._background.poller.soon(ID) is None
     p.clock.now = again + 1
-    second = asyncio.run(p.accounts._keeper.poller.poll(ID))
+    second = asyncio.run(p.accounts._background.poller.poll(ID))
     assert second is not None and second - p.clock.now >= 2 * 3600, "it was the second refusal in a row"
 
 
 def test_a_restart_does_not_ask_sooner_than_the_interval(tmp_path: Path) -> None:
     usage = b'{"five_hour": {"utilization": 10.0, "resets_at": null}}'
     p = pool(tmp_path, HttpAnswer(200, {}, usage), poll_s=300)
-    again = asyncio.run(p.accounts._keeper.poller.poll(ID))
+    again = asyncio.run(p.accounts._background.poller.poll(ID))
     least = LEAST_S[Provider.CLAUDE]
     assert again is not None and (1 - JITTER) * least <= again - NOW <= (1 + JITTER) * least
     p.clock.now += 5
     p.again()
-    assert p.accounts._keeper.poller.first(ID) == again
+    assert p.accounts._background.poller.first(ID) == again
 
 
 def test_an_endpoint_that_names_a_time_far_away_is_asked_within_a_day(tmp_path: Path) -> None:
     p = pool(tmp_path, HttpAnswer(429, {"retry-after": "999999999"}, b"{}"), poll_s=300)
-    again = asyncio.run(p.accounts._keeper.poller.poll(ID))
+    again = asyncio.run(p.accounts._background.poller.poll(ID))
     assert again is not None and NOW + 3600 <= again <= NOW + LONGEST_S
     assert POLL_LONGEST_S < LONGEST_S
 
@@ -160,7 +160,7 @@ def test_a_pause_of_another_clock_is_over(tmp_path: Path, step: float) -> None:
 @pytest.mark.parametrize("raw", [b"", b"\x91", b"junk", b"\x81\xa5until\xa1x"])
 def test_a_pause_that_cannot_be_read_is_none(tmp_path: Path, raw: bytes) -> None:
     p = pool(tmp_path, token_answer(NEW))
-    pauses_of = p.accounts._keeper.refresher._back_off
+    pauses_of = p.accounts._background.refresher._back_off
     assert isinstance(pauses_of, BackOff)
     pauses_of.set(ID, Pause(NOW + 60, 1, p.accounts.credential(ID).fingerprint, "why"))
     assert pauses_of.get(ID, NOW, p.accounts.credential(ID).fingerprint) is not None

@@ -110,10 +110,10 @@ def test_what_a_living_worker_has_under_way_counts_by_any_clock(tmp_path: Path) 
     other = p.worker(leader=False)
     p.clock.now += 400 * DAY
     p.accounts.begin("claude:a", "m", Operation.MESSAGES)
-    p.accounts._roster.share_flight()
+    p.accounts._registry.share_flight()
     p.clock.now -= 400 * DAY
-    other._roster.share_flight()
-    assert other._roster.account("claude:a").elsewhere == 1
+    other._registry.share_flight()
+    assert other._registry.account("claude:a").elsewhere == 1
 
 
 def test_a_pin_of_the_future_ends_like_any_other(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_kill_at_any_step_loses_no_token_that_was_written_down(tmp_path: Path)
         if step > 2:  # the entry was made and flushed
             assert token == NEW, f"killed at step {step}"
             kept += 1
-        asyncio.run(p.accounts._keeper.saver.timed(ID))
+        asyncio.run(p.accounts._background.saver.timed(ID))
         assert on_disk(p)[0] == token
         assert p.accounts.describe(ID)["unsaved"] is False
         step += 1
@@ -151,7 +151,7 @@ def test_a_folder_that_is_read_only_needs_no_new_login_after_a_restart(
         assert (p.state(ID), p.accounts.describe(ID)["unsaved"]) == ("ready", True)
     assert on_disk(p)[0] == OLD and len(entries(tmp_path)) == rotations
     monkeypatch.undo()
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert on_disk(p)[0] == tokens[rotations]
     assert entries(tmp_path) == []
 
@@ -164,8 +164,8 @@ def test_another_worker_does_not_present_the_spent_token(tmp_path: Path, monkeyp
     assert asyncio.run(other.refresh(ID, OLD)).secret == NEW
     assert len(p.line.sent) == 1
     monkeypatch.undo()
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
-    assert asyncio.run(other._keeper.saver.timed(ID)) is None, "the other's debt is paid as well"
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
+    assert asyncio.run(other._background.saver.timed(ID)) is None, "the other's debt is paid as well"
     assert (on_disk(p)[0], entries(tmp_path)) == (NEW, [])
 
 
@@ -198,7 +198,7 @@ def test_neither_place_takes_it(
     assert refresh(p) == NEW
     assert "could not be kept" in caplog.text and NEW not in caplog.text
     monkeypatch.undo()
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert on_disk(p)[0] == NEW
 
 
@@ -233,7 +233,9 @@ def test_the_same_spent_token_twice_keeps_the_later_one(tmp_path: Path) -> None:
         place.keep(spent, token_updates(token))
     assert p.again().credential(ID).secret == LAST
     assert len(entries(tmp_path)) == 1
-    assert "sk-ant" not in repr(place.find(spent)) + entries(tmp_path)[0].name + repr(p.accounts._roster.vault.owed)
+    assert "sk-ant" not in repr(place.find(spent)) + entries(tmp_path)[0].name + repr(
+        p.accounts._registry.credentials.owed
+    )
 
 
 # -- what was left beside the file
@@ -357,7 +359,7 @@ def test_a_new_login_during_a_refresh_that_fails_is_not_made_to_wait(tmp_path: P
 
     p.line.answer = busy
     assert refresh(p) == LAST
-    assert p.accounts._roster.account(ID).refresh_retry_at == 0.0
+    assert p.accounts._registry.account(ID).refresh_retry_at == 0.0
 
 
 def test_a_file_removed_during_a_refresh_stays_removed(tmp_path: Path) -> None:
@@ -424,25 +426,25 @@ def test_a_folder_that_cannot_be_written_is_told(
     p = pool(tmp_path)
     broken = {p.folder}
     monkeypatch.setattr(store, "unwritable", lambda folder: reason if folder in broken else "")
-    keeper = p.accounts._keeper
-    keeper.look_whether_writable()
-    keeper.look_whether_writable()
+    background = p.accounts._background
+    background.look_whether_writable()
+    background.look_whether_writable()
     told = f"cannot be written ({reason}): new tokens of 1 sign-ins are kept in {tmp_path}/escrow/"
     assert p.accounts.unwritable() == told
     assert p.accounts.folder_trouble() == {"pool/": told}
     assert caplog.text.count(told) == 1, "once, not with every look"
     broken.add(tmp_path)
-    keeper.look_whether_writable()
+    background.look_whether_writable()
     assert "are lost at the next restart" in p.accounts.unwritable()
     broken.clear()
-    keeper.look_whether_writable()
+    background.look_whether_writable()
     assert p.accounts.unwritable() == "" and p.accounts.folder_trouble() == {}
 
 
 def test_a_folder_of_keys_alone_need_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "unwritable", lambda folder: "Read-only file system")
     p = Pool(tmp_path, {"claude_key.json": {"api_key": "sk-ant-api03-key"}})
-    p.accounts._keeper.look_whether_writable()
+    p.accounts._background.look_whether_writable()
     assert p.accounts.unwritable() == ""
 
 
@@ -452,7 +454,7 @@ def test_a_file_that_cannot_be_written_in_a_folder_that_can_is_told_too(
     unwritable(monkeypatch)
     p = pool(tmp_path, token_answer(NEW))
     refresh(p)
-    p.accounts._keeper.look_whether_writable()
+    p.accounts._background.look_whether_writable()
     told = f"has 1 files that cannot be written: their new tokens are kept in {tmp_path}/escrow/"
     assert p.accounts.unwritable() == told
 

@@ -263,9 +263,9 @@ def test_reading_many_files_holds_the_event_loop_for_moments_only(tmp_path: Path
 
         task = asyncio.create_task(others())
         await asyncio.sleep(0)
-        look = pool.accounts._roster.vault.look(NOW)
+        look = pool.accounts._registry.credentials.look(NOW)
         before, report = turns, ReloadReport()
-        await gently(pool.accounts._roster._taking(look, report))
+        await gently(pool.accounts._registry._taking(look, report))
         task.cancel()
         return turns - before, len(report.changed)
 

@@ -73,8 +73,8 @@ def no_descriptors_left() -> Iterator[None]:
 def test_without_descriptors_every_account_stays(tmp_path: Path) -> None:
     p = pool(tmp_path)
     with no_descriptors_left():
-        look = p.accounts._roster.vault.look(p.clock())
-    report = p.accounts._roster.take(look)
+        look = p.accounts._registry.credentials.look(p.clock())
+    report = p.accounts._registry.take(look)
     assert report.unchanged == 2 and accounts(p) == ["claude:one", "claude:two"]
     assert p.accounts.rejected() == [
         {"file": "pool/", "reason": "cannot be read: Too many open files; its 2 accounts stay as they were"}
@@ -173,9 +173,9 @@ def test_a_file_is_gone_when_its_folder_was_read_and_lacks_it(tmp_path: Path) ->
 
 def test_an_emptied_folder_is_asked_twice_and_told(tmp_path: Path) -> None:
     p = pool(tmp_path)
-    roster = p.accounts._roster
+    registry = p.accounts._registry
     (p.folder / TWO).unlink()
-    first = roster.vault.look(p.clock())
+    first = registry.credentials.look(p.clock())
     assert set(first.items) == {"claude:one", "claude:two"} and set(first.doubts) == {"claude/"}
     report = p.reload()
     assert report.removed == ["claude:two"] and not report.unread
@@ -208,7 +208,7 @@ def test_a_file_that_somebody_is_writing_is_asked_twice(tmp_path: Path, monkeypa
     p = pool(tmp_path)
     whole = (p.folder / ONE).read_text()
     (p.folder / ONE).write_text(whole[:40])
-    assert "looked at again" in str(p.accounts._roster.vault.look(p.clock()).unread[ONE])
+    assert "looked at again" in str(p.accounts._registry.credentials.look(p.clock()).unread[ONE])
     sleep = asyncio.sleep
 
     async def moment(seconds: float) -> None:
@@ -287,7 +287,7 @@ def test_what_could_not_be_read_is_looked_at_again_without_a_change(
     plain = os.open
 
     async def act(until: Callable[..., Any]) -> None:
-        await until(lambda: p.accounts._keeper._pause > 1)  # the first look is over
+        await until(lambda: p.accounts._background._pause > 1)  # the first look is over
         monkeypatch.setattr(os, "open", refusing("two.json", errno.EMFILE))
         p.write(TWO, key(priority=9))
         await until(p.accounts.folder_trouble)
@@ -303,7 +303,7 @@ def test_a_folder_that_comes_back_is_watched_again(tmp_path: Path, monkeypatch: 
     away = tmp_path / "away"
 
     async def act(until: Callable[..., Any]) -> None:
-        await until(lambda: p.accounts._keeper._pause > 1)
+        await until(lambda: p.accounts._background._pause > 1)
         p.folder.rename(away)
         p.folder.mkdir()
         await until(p.accounts.folder_trouble)

@@ -17,7 +17,7 @@ USAGE = HttpAnswer(200, {}, json.dumps({"five_hour": {"utilization": 12.5, "rese
 
 
 def poll(pool: Pool, account: str = "claude:a") -> float | None:
-    return asyncio.run(pool.accounts._keeper.poller.poll(account))
+    return asyncio.run(pool.accounts._background.poller.poll(account))
 
 
 def test_claude_is_asked_every_quarter_of_an_hour_at_most(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_a_refusal_brings_the_next_poll_forward(tmp_path: Path) -> None:
     tokens = {"access_token": "x.y.z", "refresh_token": "r", "account_id": "acc"}
     pool = Pool(tmp_path, {"a.json": {"tokens": tokens, "last_refresh": "2025-10-09T08:00:00Z"}},
                 usage_polling=UsagePolling(3000))  # fmt: skip
-    keeper = pool.accounts._keeper
-    keeper.polls.set("codex:a", NOW + 2500)
+    background = pool.accounts._background
+    background.polls.set("codex:a", NOW + 2500)
     pool.accounts.fail("codex:a", quota(6 * DAY), "m", Operation.MESSAGES, "")
-    due = keeper.polls.due("codex:a")
+    due = background.polls.due("codex:a")
     assert due is not None and NOW + 60 < due < NOW + 120
 
 

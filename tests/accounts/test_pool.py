@@ -255,7 +255,7 @@ def test_what_no_living_worker_says_is_under_way_is_forgotten(tmp_path: Path, na
     pool = Pool(tmp_path, THREE, workers=2)
     dead = name or of_a_dead_process().encode()
     pool.store.write(lambda txn: txn.put(FLIGHT, dead, msgspec.msgpack.encode({"claude:a": 3})))
-    pool.accounts._roster.share_flight()
+    pool.accounts._registry.share_flight()
     assert pool.accounts.describe("claude:a")["in_flight"] == 0
     assert pool.store.get(FLIGHT, dead) is None
 

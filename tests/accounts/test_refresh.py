@@ -417,10 +417,10 @@ def test_a_refused_token_without_a_new_one_is_tried_again_after_a_while(tmp_path
 
 def test_a_look_that_began_before_a_refresh_does_not_undo_it(tmp_path: Path) -> None:
     p = pool(tmp_path, token_answer(NEW))
-    roster = p.accounts._roster
+    registry = p.accounts._registry
     p.write("claude_b.json", key())
-    look = roster.vault.look(NOW)
+    look = registry.credentials.look(NOW)
     asyncio.run(p.accounts.refresh("claude:a", OLD))
-    report = roster.take(look)
+    report = registry.take(look)
     assert (report.added, report.changed, report.unchanged) == (["claude:b"], [], 1)
     assert p.accounts.credential("claude:a").secret == NEW

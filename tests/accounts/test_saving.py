@@ -57,7 +57,7 @@ def test_it_is_written_when_it_can_be(
     assert refresh(p) == NEW and on_disk(p)[0] == OLD
     assert p.accounts.credential(ID).secret == NEW and p.state(ID) == "ready"
     assert p.accounts.describe(ID)["unsaved"] is True
-    saver = p.accounts._keeper.saver
+    saver = p.accounts._background.saver
     assert asyncio.run(saver.timed(ID)) == NOW + 2 * FIRST_S
     assert asyncio.run(saver.timed(ID)) == NOW + 4 * FIRST_S
     assert p.accounts.describe(ID)["unsaved"] is True
@@ -74,7 +74,7 @@ def test_it_is_written_when_it_can_be(
 def test_the_waits_grow_to_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     p, _ = pool(tmp_path), Disk(monkeypatch, 99)
     refresh(p)
-    waits = [asyncio.run(p.accounts._keeper.saver.timed(ID)) for _ in range(8)]
+    waits = [asyncio.run(p.accounts._background.saver.timed(ID)) for _ in range(8)]
     assert waits == sorted(w for w in waits if w is not None)
     assert waits[-1] == NOW + LONGEST_S
 
@@ -128,7 +128,7 @@ def test_another_field_written_by_somebody_else_does_not_either(
     p.write("claude_a.json", claude(OLD, label="mine"))
     p.reload()
     assert p.accounts.credential(ID).secret == NEW and p.accounts.describe(ID)["label"] == "mine"
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert on_disk(p)[0] == NEW
 
 
@@ -136,7 +136,7 @@ def test_a_new_sign_in_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     p, disk = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)
     p.write("claude_a.json", claude("sk-ant-oat01-third"))
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert p.accounts.credential(ID).secret == on_disk(p)[0] == "sk-ant-oat01-third"
     assert disk.tried == 1 and p.accounts.describe(ID)["unsaved"] is False
 
@@ -147,7 +147,7 @@ def test_a_second_rotation_before_the_first_is_written(tmp_path: Path, monkeypat
     p.line.answer = lambda _: token_answer("sk-ant-oat01-third")
     asyncio.run(p.accounts.refresh(ID, NEW))
     assert on_disk(p)[0] == OLD
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     assert on_disk(p) == ("sk-ant-oat01-third", "sk-ant-ort01-third")
 
 
@@ -156,11 +156,11 @@ def test_a_file_that_went_away_and_came_back(tmp_path: Path, monkeypatch: pytest
     refresh(p)
     p.write("claude_a.json", "{ half")
     p.reload()
-    assert asyncio.run(p.accounts._keeper.saver.timed(ID)) is None
+    assert asyncio.run(p.accounts._background.saver.timed(ID)) is None
     p.write("claude_a.json", claude(OLD))
     p.reload()
     assert p.accounts.credential(ID).secret == NEW
-    assert p.accounts._keeper.saver.due(ID) is not None
+    assert p.accounts._background.saver.due(ID) is not None
 
 
 def test_a_found_project_serves_from_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +171,11 @@ def test_a_found_project_serves_from_memory_too(tmp_path: Path, monkeypatch: pyt
     Disk(monkeypatch, 1)
     assert asyncio.run(p.accounts.complete("gemini:g")).project == "great-oak-7"
     assert p.accounts.describe("gemini:g")["unsaved"] is True
-    assert asyncio.run(p.accounts._keeper.saver.timed("gemini:g")) is None
+    assert asyncio.run(p.accounts._background.saver.timed("gemini:g")) is None
     assert json.loads((p.folder / "gemini_g.json").read_text())["project_id"] == "great-oak-7"
 
 
 def test_nothing_secret_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     p, _ = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)
-    assert "sk-ant" not in repr(p.accounts._roster.vault.owed)
+    assert "sk-ant" not in repr(p.accounts._registry.credentials.owed)

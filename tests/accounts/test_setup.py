@@ -141,7 +141,7 @@ def test_a_failed_set_up_is_the_accounts_fault(tmp_path: Path, answer: HttpAnswe
 
 def test_a_failed_set_up_is_tried_again_by_the_background(tmp_path: Path) -> None:
     p = pool(tmp_path, refusal(503))
-    again = asyncio.run(p.accounts._keeper.setter.timed("gemini:g"))
+    again = asyncio.run(p.accounts._background.setter.timed("gemini:g"))
     assert again is not None and again >= NOW + RETRY_S
 
 

@@ -84,7 +84,7 @@ def test_one_token_is_presented_once(tmp_path: Path) -> None:
 def test_old_tokens_are_forgotten(tmp_path: Path) -> None:
     p = pool(tmp_path, {"claude_work.json": claude(OLD)})
     asyncio.run(p.accounts.refresh("claude:work", OLD))
-    shared = p.accounts._roster.shared
+    shared = p.accounts._registry.shared
     shared.sweep_spent(NOW + SPENT_S - 1)
     with p.store.read() as reader:
         assert reader.count(SPENT) == 1
@@ -99,13 +99,13 @@ def test_a_copy_is_not_told_what_came_after_its_token(tmp_path: Path, monkeypatc
     looks = []
 
     def look_first(*_: Any) -> None:
-        looks.append(p.accounts._roster.vault.look(NOW))
+        looks.append(p.accounts._registry.credentials.look(NOW))
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(files_module, "_replace", look_first)
     asyncio.run(p.accounts.refresh("claude:work", OLD))
     assert len(looks) == 1
-    p.accounts._roster.take(looks[0])
+    p.accounts._registry.take(looks[0])
     assert accounts(p) == ["claude:work"] and p.accounts.credential("claude:work").secret == NEW
     p.reload()
     p.again()

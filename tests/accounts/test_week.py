@@ -139,10 +139,10 @@ class Week:
 
     async def background(self) -> None:
         """What the timers would have done by now."""
-        keeper = self.pool.accounts._keeper
-        for timers in (keeper.refreshes, keeper.polls):
+        background = self.pool.accounts._background
+        for timers in (background.refreshes, background.polls):
             timers.run_due()
-        while keeper.refreshes._running or keeper.polls._running:
+        while background.refreshes._running or background.polls._running:
             await asyncio.sleep(0)
 
     async def request(self, user: str, session: str) -> None:

@@ -95,7 +95,7 @@ def test_who_has_nothing_gets_an_empty_list_and_nothing_goes_up(
         async with Stack(tmp_path, [key_account(f"{provider}:a", owner="cleo")], **FRIENDS) as stack:
             keeper = stack.fakes.keeper = Keeper()
             anna, bert, cleo = [await stack.key(name) for name in ("anna", "bert", "cleo")]
-            stack.accounts._roster.reown()  # the owner that the file names is somebody now
+            stack.accounts._registry.reown()  # the owner that the file names is somebody now
             sent = body if isinstance(body, bytes) else filled(body, "")
             _, made = await send(stack, anna, "POST", make, sent, headers)
             ident, before = ident_of(made), len(stack.fakes.calls)

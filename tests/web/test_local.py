@@ -46,11 +46,11 @@ def test_readyz_says_whether_a_request_would_be_served(local: Site, monkeypatch:
 
 
 def test_a_pool_folder_that_cannot_be_written_is_told(local: Site) -> None:
-    local.ctx.accounts._keeper.unwritable = "cannot be written (Read-only file system): …"
+    local.ctx.accounts._background.unwritable = "cannot be written (Read-only file system): …"
     answer = local.get("/healthz")
     assert (answer.status, len(answer.json()["warnings"])) == (200, 1)
     assert "cannot be written (Read-only" in local.get("/accounts").text
-    local.ctx.accounts._keeper.unwritable = ""
+    local.ctx.accounts._background.unwritable = ""
 
 
 def test_status_is_json_for_programs_and_names_no_account(local: Site) -> None:

@@ -71,8 +71,8 @@ class AccountRefusedError(CredentialRejectedError):
 class Adding:
     """Adds accounts to one worker's pool; the other workers see the file."""
 
-    def __init__(self, roster: Registry, *, send: Send) -> None:
-        self._roster = roster
+    def __init__(self, registry: Registry, *, send: Send) -> None:
+        self._registry = registry
         self._send = send
         self._under_way: set[str] = set()
 
@@ -103,7 +103,7 @@ class Adding:
         """Put another sign-in into an account's file: its id, options and what was learnt of it stay. Returns the trial
         and the sign-in that was there. Raises KeyError, OtherPersonError (unless `confirmed`), SameAccountError for
         another account's sign-in, OSError and CredentialRejectedError."""
-        item = self._roster.vault.items[account_id]
+        item = self._registry.credentials.items[account_id]
         file, old = item.found, item.credential
         own = {name: value for name, value in said.items() if name not in OPTION_FIELDS}
         kept = {name: value for name, value in files.read(file.path)[0].items() if name not in _held(file.provider)}
@@ -114,8 +114,8 @@ class Adding:
         data = files.merged(data, result.updates)
         self._refuse_other(old, self._parsed(file, data), confirmed)
         await asyncio.to_thread(files.replace_content, file.path, lambda _: data)
-        self._roster.vault.forget_owed(account_id)
-        await self._roster.reload()
+        self._registry.credentials.forget_owed(account_id)
+        await self._registry.reload()
         return result, old
 
     def same(self, cred: Credential) -> str:
@@ -124,7 +124,7 @@ class Adding:
         whose = module.identity(cred)
         if not whose:
             return ""
-        items = self._roster.vault.items.values()
+        items = self._registry.credentials.items.values()
         known = (item for item in items if item.found.provider is cred.provider)
         return next((one.found.account for one in known if module.identity(one.credential) == whose), "")
 
@@ -145,76 +145,76 @@ class Adding:
         name = new.name.strip() or self._free_name(new)
         if not NAME.fullmatch(name):
             raise CredentialRejectedError("a name is 1 to 100 letters, digits, dots, dashes and underscores")
-        vault = self._roster.vault
-        path = vault.folder / f"{new.provider.value}_{name}.json"
+        credentials = self._registry.credentials
+        path = credentials.folder / f"{new.provider.value}_{name}.json"
         file = identify(path, path.name, None)
         if isinstance(file, RejectedFile):
             raise CredentialRejectedError(file.reason)
-        if file.account in vault.items or path.exists() or self._like(file.account):
+        if file.account in credentials.items or path.exists() or self._like(file.account):
             raise NameTakenError(f"there is an account {file.account} already; choose another name")
         return file
 
     def _like(self, account: str) -> bool:
         """Whether a name that a file system may take for the same is there."""
-        return account.casefold() in {known.casefold() for known in self._roster.vault.items}
+        return account.casefold() in {known.casefold() for known in self._registry.credentials.items}
 
     def _free_name(self, new: NewAccount) -> str:
-        vault, provider = self._roster.vault, new.provider.value
+        credentials, provider = self._registry.credentials, new.provider.value
         word = (
             "key" if any(field in new.data for field in provider_module(new.provider).spec.keys.fields) else "account"
         )
         for name in (word, *(f"{word}-{number}" for number in range(2, MOST_NAMES))):
-            free = f"{provider}:{name}" not in vault.items
-            if free and not (vault.folder / f"{provider}_{name}.json").exists():
+            free = f"{provider}:{name}" not in credentials.items
+            if free and not (credentials.folder / f"{provider}_{name}.json").exists():
                 return name
         raise NameTakenError("give it a name")
 
     def _judge(self, file: CredentialFile, said: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
         """The file's content, and its credential as it is now. Raises CredentialRejectedError and SameAccountError."""
-        vault, now = self._roster.vault, self._roster.clock()
+        credentials, now = self._registry.credentials, self._registry.clock()
         data = dict(said)
         files.options(data)
         if len(msgspec.json.encode(data)) > files.MAX_BYTES:
             raise CredentialRejectedError("larger than 1 MiB")
         cred = self._parsed(file, data)
-        while (kept := vault.escrow.find(cred)) is not None:
-            if kept.account in vault.items and kept.account != file.account:
+        while (kept := credentials.escrow.find(cred)) is not None:
+            if kept.account in credentials.items and kept.account != file.account:
                 raise SameAccountError(kept.account)
             before = key_of(cred)
             data = files.merged(data, kept.updates)
             cred = self._parsed(file, data)
             if key_of(cred) == before:
                 break
-        others = (item for item in vault.items.values() if item.found != file)
+        others = (item for item in credentials.items.values() if item.found != file)
         known = [(item.found.account, item.found.account, item.credential) for item in others]
-        found = doubles([*known, (file.account, file.name, cred)], now, self._roster.shared.spent_by)
+        found = doubles([*known, (file.account, file.name, cred)], now, self._registry.shared.spent_by)
         if file.account in found:
             raise SameAccountError(found[file.account])
         return data, cred
 
     def _parsed(self, file: CredentialFile, data: dict[str, Any]) -> Credential:
-        return provider_module(file.provider).parse(data, file.account, now=self._roster.clock())
+        return provider_module(file.provider).parse(data, file.account, now=self._registry.clock())
 
     async def _renew(
         self, file: CredentialFile, data: dict[str, Any], cred: Credential
     ) -> tuple[dict[str, Any], Credential]:
         """A sign-in whose token has ended, renewed; what it is given is durable before it is used."""
         proxy = files.options(data).proxy_url
-        settings, now = self._roster.settings, self._roster.clock()
+        settings, now = self._registry.settings, self._registry.clock()
         try:
             updates = await renewed(cred, data, settings, self._send, now=now, proxy_url=proxy)
         except RefreshRejectedError as refused:
             raise CredentialRejectedError(refused.reason) from None
         if not updates:
             return data, cred
-        self._roster.vault.escrow.keep(cred, updates)
+        self._registry.credentials.escrow.keep(cred, updates)
         data = files.merged(data, updates)
         return data, self._parsed(file, data)
 
     async def _try(self, cred: Credential, data: Mapping[str, Any]) -> TrialResult:
         proxy = files.options(dict(data)).proxy_url
         trial = Trial(
-            cred, self._roster.settings, send=self._send, clock=self._roster.clock, proxy_url=proxy, whose=True
+            cred, self._registry.settings, send=self._send, clock=self._registry.clock, proxy_url=proxy, whose=True
         )
         result = await trial.run()
         if not result.accepted:
@@ -226,11 +226,13 @@ class Adding:
             await asyncio.to_thread(files.create, file.path, data)
         except FileExistsError:
             raise NameTakenError(f"there is a file {file.name} already; choose another name") from None
-        await self._roster.reload()
-        vault = self._roster.vault
-        if file.account in vault.items:
+        await self._registry.reload()
+        credentials = self._registry.credentials
+        if file.account in credentials.items:
             return
-        reason = next((row.reason for row in vault.rejected if row.file == file.name), "it is not in the pool folder")
+        reason = next(
+            (row.reason for row in credentials.rejected if row.file == file.name), "it is not in the pool folder"
+        )
         file.path.unlink(missing_ok=True)
         raise CredentialRejectedError(reason)
 

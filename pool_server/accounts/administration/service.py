@@ -30,21 +30,21 @@ class Administration:
 
     def __init__(
         self,
-        roster: Registry,
+        registry: Registry,
         refresher: Refresher,
         *,
         send: Send,
         learn_usage: Callable[[str, UsageAnswer], None],
     ) -> None:
-        self._roster = roster
+        self._registry = registry
         self._refresher = refresher
         self._send = send
         self._learn_usage = learn_usage
-        self._adding = Adding(roster, send=send)
+        self._adding = Adding(registry, send=send)
 
     @property
     def _folder(self) -> Path:
-        return self._roster.vault.folder
+        return self._registry.credentials.folder
 
     # -- come and go
 
@@ -57,7 +57,7 @@ class Administration:
         account_id, result = await self._adding.add(new, test=test)
         if result is not None and result.usage.windows:
             self._learn_usage(account_id, result.usage)
-        hosts = self._roster.vault.hosts(account_id, self._roster.settings)
+        hosts = self._registry.credentials.hosts(account_id, self._registry.settings)
         return {"id": account_id, "hosts": hosts, "test": None if result is None else result.row()}
 
     async def replace(self, account_id: str, data: Mapping[str, Any], *, confirmed: bool = False) -> dict[str, Any]:
@@ -67,14 +67,14 @@ class Administration:
         result, old = await self._adding.replace(account_id, data, confirmed=confirmed)
         if result.usage.windows:
             self._learn_usage(account_id, result.usage)
-        if old.refresh_token != self._roster.vault.items[account_id].credential.refresh_token:
+        if old.refresh_token != self._registry.credentials.items[account_id].credential.refresh_token:
             await self.revoke(old)
-        hosts = self._roster.vault.hosts(account_id, self._roster.settings)
+        hosts = self._registry.credentials.hosts(account_id, self._registry.settings)
         return {"id": account_id, "hosts": hosts, "test": result.row()}
 
     async def revoke(self, cred: Credential, proxy_url: str | None = None) -> None:
         """End a sign-in at its vendor, as far as it answers; nobody waits for more than a few seconds."""
-        module, settings = provider_module(cred.provider), self._roster.settings
+        module, settings = provider_module(cred.provider), self._registry.settings
         request = module.revoke_request(cred, settings)
         if request is not None:
             egress = module.egress(cred, settings)
@@ -94,30 +94,30 @@ class Administration:
         await self._take_out(account_id, removal.withdraw)
 
     async def _take_out(self, account_id: str, how: Callable[..., object]) -> None:
-        vault = self._roster.vault
-        file = vault.items[account_id].found
-        if account_id in vault.owed:
-            await asyncio.to_thread(vault.write, account_id, {})
-        await asyncio.to_thread(how, self._folder, file, now=self._roster.clock())
-        await self._roster.reload()
+        credentials = self._registry.credentials
+        file = credentials.items[account_id].found
+        if account_id in credentials.owed:
+            await asyncio.to_thread(credentials.write, account_id, {})
+        await asyncio.to_thread(how, self._folder, file, now=self._registry.clock())
+        await self._registry.reload()
 
     async def restore(self, account_id: str) -> None:
         """Bring back an account that was removed. Raises KeyError, FileExistsError when its name is taken by another
         file, OSError."""
         await asyncio.to_thread(removal.restore, self._folder, account_id)
-        await self._roster.reload()
+        await self._registry.reload()
 
     def removed(self) -> list[dict[str, Any]]:
         """The accounts that can be brought back, newest first: "account", "file", "at" (unix seconds)."""
         found: dict[str, dict[str, Any]] = {}
         for file in removal.removed(self._folder):
-            if not file.withdrawn and file.account not in self._roster.vault.items:
+            if not file.withdrawn and file.account not in self._registry.credentials.items:
                 found.setdefault(file.account, {"account": file.account, "file": file.name, "at": file.at})
         return list(found.values())
 
     def sign_ins_end(self) -> dict[str, float]:
         """Account → when its owner has to sign in again (unix seconds), of those whose end is known."""
-        ends = {one: item.credential.sign_in_ends for one, item in self._roster.vault.items.items()}
+        ends = {one: item.credential.sign_in_ends for one, item in self._registry.credentials.items.items()}
         return {account: end for account, end in ends.items() if end is not None}
 
     # -- change
@@ -125,61 +125,61 @@ class Administration:
     def change(self, account_id: str, changes: Mapping[str, Any]) -> None:
         """Write options into an account's file; None takes one away. Raises KeyError, OSError, and
         CredentialRejectedError for what the account cannot be with."""
-        item = self._roster.vault.items[account_id]
+        item = self._registry.credentials.items[account_id]
         module = provider_module(item.found.provider)
         data = files.merged(files.read(item.found.path)[0], dict(changes))
         files.options(data)
-        module.parse(data, account_id, now=self._roster.clock())
-        self._roster.write(account_id, dict(changes))
+        module.parse(data, account_id, now=self._registry.clock())
+        self._registry.write(account_id, dict(changes))
 
     def set_disabled(self, account_id: str, disabled: bool) -> None:
         """Enable or disable an account, in its file. Raises KeyError, OSError or CredentialRejectedError."""
-        self._roster.write(account_id, {"disabled": disabled})
+        self._registry.write(account_id, {"disabled": disabled})
 
     def set_priority(self, account_id: str, priority: int) -> None:
         """Lower goes first; written into the account's file. Raises KeyError, OSError or CredentialRejectedError."""
-        self._roster.write(account_id, {"priority": priority})
+        self._registry.write(account_id, {"priority": priority})
 
     def reset(self, account_id: str) -> None:
         """Forget rests, faults and full windows of an account."""
-        self._roster.account(account_id)
-        now = self._roster.clock()
-        self._roster.update(account_id, lambda known: learning.reset(known, now))
+        self._registry.account(account_id)
+        now = self._registry.clock()
+        self._registry.update(account_id, lambda known: learning.reset(known, now))
 
     def lock(self, account_id: str | None) -> None:
         """Send everything of its provider to this account alone; None ends that."""
         if account_id is not None:
-            self._roster.account(account_id)
-        self._roster.shared.lock(account_id or "")
-        self._roster.relock()
+            self._registry.account(account_id)
+        self._registry.shared.lock(account_id or "")
+        self._registry.relock()
 
     # -- try
 
     async def refresh_now(self, account_id: str) -> Credential:
         """Refresh at once. Raises KeyError and RefreshError."""
-        token = self._roster.vault.items[account_id].credential.secret
+        token = self._registry.credentials.items[account_id].credential.secret
         return await self._refresher.refresh(account_id, token, force=True)
 
     async def test(self, account_id: str) -> dict[str, Any]:
         """One minimal real request with the account's credential, and what came back; its windows are taken in. A
         sign-in whose token has ended is renewed first. Raises KeyError."""
         cred = await self._current(account_id)
-        item = self._roster.vault.items[account_id]
+        item = self._registry.credentials.items[account_id]
         proxy = item.options.proxy_url
         result = await Trial(
-            cred, self._roster.settings, send=self._send, clock=self._roster.clock, proxy_url=proxy
+            cred, self._registry.settings, send=self._send, clock=self._registry.clock, proxy_url=proxy
         ).run()
         if result.usage.windows:
             self._learn_usage(account_id, result.usage)
-        account = self._roster.under_way(account_id)
+        account = self._registry.under_way(account_id)
         if result.accepted and account is not None and account.live.state is AccountState.NEEDS_LOGIN:
-            self._roster.update(account_id, lambda live: learning.new_login(live, self._roster.clock()))
+            self._registry.update(account_id, lambda live: learning.new_login(live, self._registry.clock()))
         return result.row()
 
     async def vendor_spend(self, account_id: str, frm: int, to: int) -> float:
         """What the account's organisation spent on these UTC days (unix seconds at midnights) by its vendor's books, in
         dollars, asked with the account's admin key. Raises KeyError, and ValueError with why it is not known."""
-        item, settings = self._roster.vault.items[account_id], self._roster.settings
+        item, settings = self._registry.credentials.items[account_id], self._registry.settings
         cred, usd, page = item.credential, 0.0, ""
         if not cred.admin_key:
             raise ValueError(f"{account_id} has no admin key")
@@ -195,10 +195,10 @@ class Administration:
         return usd
 
     async def _current(self, account_id: str) -> Credential:
-        cred = self._roster.vault.items[account_id].credential
-        if cred.can_refresh and cred.expires_at is not None and cred.expires_at <= self._roster.clock():
+        cred = self._registry.credentials.items[account_id].credential
+        if cred.can_refresh and cred.expires_at is not None and cred.expires_at <= self._registry.clock():
             try:
                 return await self._refresher.refresh(account_id, cred.secret)
             except RefreshError:
                 pass  # the request is refused then, and says so
-        return self._roster.vault.items[account_id].credential
+        return self._registry.credentials.items[account_id].credential

@@ -69,7 +69,7 @@ class Refresher:
 
     def __init__(
         self,
-        vault: CredentialStore,
+        credentials: CredentialStore,
         store: WriteBehind,
         settings: Settings,
         *,
@@ -80,7 +80,7 @@ class Refresher:
         done: Callable[[RefreshOutcome], None],
     ) -> None:
         self.settings = settings
-        self._vault = vault
+        self._credentials = credentials
         self._store = store
         self._back_off = BackOff(store, "refresh", BACK_OFF_LONGEST_S)
         self._send = send
@@ -99,7 +99,7 @@ class Refresher:
         and RefreshFailed. `force` asks the token endpoint although the last try failed lately (the operator's
         button).
         """
-        known = self._vault.items[account_id].credential
+        known = self._credentials.items[account_id].credential
         if failed_token and failed_token not in (known.secret, known.fingerprint):
             return known
         key = (account_id, known.fingerprint)
@@ -114,7 +114,7 @@ class Refresher:
 
     def paused_until(self, account_id: str) -> float:
         """Until when the account's token is not refreshed because the endpoint refused; 0.0: it may be."""
-        known = self._vault.items[account_id].credential
+        known = self._credentials.items[account_id].credential
         pause = self._back_off.get(account_id, self._clock(), known.fingerprint)
         return 0.0 if pause is None else pause.until
 
@@ -154,7 +154,7 @@ class Refresher:
     def _reread(self, account_id: str, tried: Credential) -> Credential | None:
         """The file's credential when it is no longer the one that failed."""
         try:
-            now_there = self._vault.reread(account_id, self._clock())
+            now_there = self._credentials.reread(account_id, self._clock())
         except (CredentialRejectedError, KeyError) as exc:
             raise RefreshError(f"the credential file went away: {exc}", permanent=False) from None
         if now_there.secret == tried.secret:
@@ -186,12 +186,12 @@ class Refresher:
         if request is None:
             failure = RefreshRejectedError("this credential cannot be refreshed", permanent=not tried.can_refresh)
             raise self._failed(account_id, tried, failure)
-        answer = await self._send(self._vault.bounded(account_id, request, self.settings))
+        answer = await self._send(self._credentials.bounded(account_id, request, self.settings))
         try:
             refreshed = module.refresh_answer(tried, answer, now=self._clock())
         except RefreshRejectedError as exc:
             if exc.permanent and not exc.suspended:
-                await asyncio.to_thread(self._vault.rescue, account_id, self._clock())
+                await asyncio.to_thread(self._credentials.rescue, account_id, self._clock())
             if (fresh := self._reread(account_id, tried)) is not None:
                 return fresh
             raise self._failed(account_id, tried, exc) from None
@@ -205,7 +205,7 @@ class Refresher:
             if (fresh := self._reread(account_id, tried)) is not None:
                 return fresh
             raise RefreshError("the credential file was replaced", permanent=False) from None
-        self._vault.adopt(account_id, refreshed.credential, digest)
+        self._credentials.adopt(account_id, refreshed.credential, digest)
         self._back_off.clear(account_id)
         self._done(RefreshOutcome(account_id, tried, refreshed.credential, None, digest=digest))
         return refreshed.credential

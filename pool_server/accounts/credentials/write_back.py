@@ -27,8 +27,8 @@ LONGEST_S = 60.0  # … up to this
 class CredentialWriter:
     """Writes owned fields of one worker's accounts. Times are those of `clock` (unix seconds)."""
 
-    def __init__(self, roster: Registry, *, clock: Callable[[], float]) -> None:
-        self._roster = roster
+    def __init__(self, registry: Registry, *, clock: Callable[[], float]) -> None:
+        self._registry = registry
         self._clock = clock
         self._tries: dict[str, int] = {}
         self._timers = Timers(self.timed, clock=clock, at_once=1)
@@ -38,28 +38,28 @@ class CredentialWriter:
     async def write(self, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
         """Write `updates` (nested as in the file) while the file has the token of `stale`; returns the digest of the
         file as it is now, written or not. Raises KeyError for an account that is gone, and ReplacedError."""
-        return await self._write(self._roster.vault.write, account_id, updates, stale)
+        return await self._write(self._registry.credentials.write, account_id, updates, stale)
 
     async def rotate(self, account_id: str, updates: dict[str, Any], spent: Credential) -> str:
         """The same for what a token endpoint gave for `spent`, which is made durable in the escrow first."""
-        return await self._write(self._roster.vault.rotate, account_id, updates, spent)
+        return await self._write(self._registry.credentials.rotate, account_id, updates, spent)
 
     async def _write(self, write: _Write, account_id: str, updates: dict[str, Any], stale: Credential) -> str:
-        vault = self._roster.vault
-        digest = vault.items[account_id].digest
+        credentials = self._registry.credentials
+        digest = credentials.items[account_id].digest
         try:
             return await asyncio.to_thread(write, account_id, updates, stale)
         except (OSError, CredentialRejectedError) as exc:
-            if account_id not in vault.owed:
+            if account_id not in credentials.owed:
                 log.error("%s: its file could not be written, it serves from memory until it can: %s", account_id, exc)
-            vault.owe(account_id, updates, stale)
+            credentials.owe(account_id, updates, stale)
             self.plan(account_id)
             return digest
 
     def plan(self, account_id: str) -> None:
         """See to it that what an account's file is owed is tried again."""
-        vault, timers = self._roster.vault, self._timers
-        if account_id not in vault.items or account_id not in vault.owed:
+        credentials, timers = self._registry.credentials, self._timers
+        if account_id not in credentials.items or account_id not in credentials.owed:
             return
         if timers.due(account_id) is None and not timers.running(account_id):
             timers.set(account_id, self._again(account_id))
@@ -77,30 +77,30 @@ class CredentialWriter:
 
     async def _pay(self, account_id: str) -> Exception | None:
         """Write what the account's file is owed; what went wrong, None when nothing is to be done (now)."""
-        vault = self._roster.vault
-        self._roster.reread(account_id)  # somebody may have signed in anew: then nothing is owed
-        if account_id not in vault.items or account_id not in vault.owed:
+        credentials = self._registry.credentials
+        self._registry.reread(account_id)  # somebody may have signed in anew: then nothing is owed
+        if account_id not in credentials.items or account_id not in credentials.owed:
             return None
         try:
-            digest = await asyncio.to_thread(vault.write, account_id, {})
+            digest = await asyncio.to_thread(credentials.write, account_id, {})
         except ReplacedError:
-            vault.forget_owed(account_id)
-            self._roster.reread(account_id)
+            credentials.forget_owed(account_id)
+            self._registry.reread(account_id)
             return None
         except (OSError, CredentialRejectedError, KeyError) as exc:
             return exc
-        item = vault.items.get(account_id)
+        item = credentials.items.get(account_id)
         if item is not None:
-            vault.adopt(account_id, item.credential, digest)
-            self._roster.shared.note_own_file(account_id, digest)
+            credentials.adopt(account_id, item.credential, digest)
+            self._registry.shared.note_own_file(account_id, digest)
         log.info("%s: its file could be written again", account_id)
         return None
 
     async def close(self) -> None:
         """Stop, after one more try."""
         await self._timers.close()
-        for account_id in list(self._roster.vault.owed):
+        for account_id in list(self._registry.credentials.owed):
             failure = await self._pay(account_id)
             if failure is not None:
                 log.error("%s: its file could not be written (%s); the next start has the new token from %s",
-                          account_id, failure, self._roster.vault.escrow.folder)  # fmt: skip
+                          account_id, failure, self._registry.credentials.escrow.folder)  # fmt: skip

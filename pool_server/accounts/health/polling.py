@@ -28,7 +28,7 @@ class Poller:
 
     def __init__(
         self,
-        vault: CredentialStore,
+        credentials: CredentialStore,
         back_off: BackOff,
         settings: Settings,
         *,
@@ -39,7 +39,7 @@ class Poller:
         learn: Callable[[str, UsageAnswer], None],
     ) -> None:
         self.settings = settings
-        self._vault = vault
+        self._credentials = credentials
         self._back_off = back_off
         self._send = send
         self._clock = clock
@@ -56,7 +56,7 @@ class Poller:
         if (pause := self._back_off.get(account_id, self._clock())) is not None:
             return pause.until
         # a pool of hundreds must not ask for all at once
-        spread = max(min(FIRST_WITHIN_S, interval), min(interval, 0.25 * len(self._vault.items)))
+        spread = max(min(FIRST_WITHIN_S, interval), min(interval, 0.25 * len(self._credentials.items)))
         return self._clock() + self._rng.uniform(0.0, spread)
 
     def soon(self, account_id: str) -> float | None:
@@ -64,11 +64,11 @@ class Poller:
         interval = self._interval(account_id)
         if interval is None or self._tries(account_id):
             return None
-        wait = 90.0 if self._vault.items[account_id].found.provider not in LEAST_S else interval
+        wait = 90.0 if self._credentials.items[account_id].found.provider not in LEAST_S else interval
         return self._clock() + min(wait, interval) * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
     def _interval(self, account_id: str) -> float | None:
-        item = self._vault.items.get(account_id)
+        item = self._credentials.items.get(account_id)
         if item is None or item.options.disabled or self.settings.usage_polling.interval_s <= 0:
             return None
         if provider_module(item.found.provider).usage_request(item.credential, self.settings) is None:
@@ -114,14 +114,14 @@ class Poller:
     async def ask(self, account_id: str) -> UsageAnswer | None:
         """One usage call, with one refresh when the token was refused; None when it cannot be asked now."""
         for last in (False, True):
-            item = self._vault.items.get(account_id)
+            item = self._credentials.items.get(account_id)
             if item is None:
                 return None
             module = provider_module(item.found.provider)
             request = module.usage_request(item.credential, self.settings)
             if request is None:
                 return None
-            request = self._vault.bounded(account_id, request, self.settings)
+            request = self._credentials.bounded(account_id, request, self.settings)
             answer = module.usage_answer(item.credential, await self._send(request), now=self._clock())
             if answer.fault is None or answer.fault.kind is not FaultKind.AUTH or last:
                 return answer

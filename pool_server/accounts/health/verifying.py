@@ -43,7 +43,7 @@ class Verifier:
 
     def __init__(
         self,
-        vault: CredentialStore,
+        credentials: CredentialStore,
         settings: Callable[[], Settings],
         *,
         send: Send,
@@ -51,7 +51,7 @@ class Verifier:
         served_at: Callable[[str], float],
         learn: Callable[[str, Fault, str], None],
     ) -> None:
-        self._vault = vault
+        self._credentials = credentials
         self._settings = settings
         self._send = send
         self._clock = clock
@@ -67,7 +67,7 @@ class Verifier:
         `token` is the fingerprint of the credential that was refused: what one that came after it is worth says
         nothing of it.
         """
-        item = self._vault.items.get(account_id)
+        item = self._credentials.items.get(account_id)
         if item is None or item.credential.fingerprint != token:
             return CallVerdict.UNKNOWN, None
         key = (account_id, token)
@@ -93,11 +93,11 @@ class Verifier:
 
     async def answers(self, account_id: str, within_s: float) -> bool:
         """Does anything come back from the account's host within so many seconds, whatever it says?"""
-        item, settings = self._vault.items.get(account_id), self._settings()
+        item, settings = self._credentials.items.get(account_id), self._settings()
         if item is None:
             return True
         request = provider_module(item.found.provider).test_request(item.credential, settings)
-        request = self._vault.bounded(account_id, request, settings)
+        request = self._credentials.bounded(account_id, request, settings)
         answer = await self._send(msgspec.structs.replace(request, timeout_s=within_s))
         return answer.status != 0
 
@@ -105,7 +105,7 @@ class Verifier:
         """The fault of the account's own call; None when it was answered."""
         module = provider_module(credential.provider)
         request = module.test_request(credential, self._settings())
-        request = self._vault.bounded(account_id, request, self._settings())
+        request = self._credentials.bounded(account_id, request, self._settings())
         answer = await self._send(msgspec.structs.replace(request, timeout_s=CALL_S))
         if not answer.status:
             return Fault(FaultKind.NETWORK, message=answer.error)

@@ -177,22 +177,22 @@ def test_a_store_that_cannot_be_read_either_stops_nothing(
     assert first is not None
     assert pool.serve(ask(session="talk")) == first
     pool.reload()
-    pool.accounts._keeper._pins.sweep(pool.clock.now)
-    pool.accounts._roster.share_flight()
+    pool.accounts._background._pins.sweep(pool.clock.now)
+    pool.accounts._registry.share_flight()
     assert len(errors(caplog)) == 1
 
 
 def test_what_is_owed_has_a_bound(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     disk, clock = Disk(pool.store), Clock()
-    steady = WriteBehind(pool.store, clock)
+    write_behind = WriteBehind(pool.store, clock)
     disk.full = True
     for n in range(MOST_OWED + 10):
-        steady.put("pins", n.to_bytes(4, "big"), b"x")
-    assert steady.get("pins", (9).to_bytes(4, "big")) is None
-    assert steady.get("pins", (10).to_bytes(4, "big")) == b"x"
+        write_behind.put("pins", n.to_bytes(4, "big"), b"x")
+    assert write_behind.get("pins", (9).to_bytes(4, "big")) is None
+    assert write_behind.get("pins", (10).to_bytes(4, "big")) == b"x"
     disk.full = False
     clock.now += RETRY_S
-    steady.settle()
+    write_behind.settle()
     with pool.store.read() as txn:
         assert sum(1 for _ in txn.scan("pins")) == MOST_OWED
