@@ -284,7 +284,8 @@ def crs(folder: Path, *, plain: bool, sanitized: bool = False) -> Path:
         token |= {name: sealed(token[name], b"salt") for name in ("accessToken", "refreshToken")}
     keys = [
         {"name": "Anna", "apiKey": hashlib.sha256(f"cr_imported_a{PEPPER}".encode()).hexdigest(), "isActive": "true",
-         "concurrencyLimit": "3", "dailyCostLimit": "2.5", "rateLimitRequests": "10", "rateLimitWindow": "5"},
+         "concurrencyLimit": "3", "dailyCostLimit": "2.5", "rateLimitRequests": "10", "rateLimitWindow": "1",
+         "permissions": "claude"},
         {"name": "Anna", "apiKey": hashlib.sha256(f"cr_imported_b{PEPPER}".encode()).hexdigest(), "isActive": "false"},
         {"name": "Old", "apiKey": "00" * 32, "expiresAt": "2020-01-01T00:00:00.000Z"},
         {"name": "Bare", "apiKey": "no hash"},
@@ -312,6 +313,7 @@ def test_crs(sh: Shell, folder: Path, plain: bool) -> None:
     assert "Old" in found["apiKeys, entry 3"][1] or found["apiKeys, entry 3"][0] == ""
     shown = sh("user", "show", "Anna", "--json").json
     assert shown["limits"]["concurrent"] == 3 and shown["limits"]["cost_day"] == 2.5
+    assert shown["limits"]["requests_per_minute"] == 10 and shown["limits"]["providers"] == ["claude"]
 
 
 def test_crs_says_what_cannot_live_on(sh: Shell, folder: Path) -> None:
@@ -338,6 +340,87 @@ def test_what_bounds_a_key_and_cannot_be_read_keeps_it_out(field: str, value: An
         assert found.people[0].expires is None
     else:
         assert found.people == [] and any("cannot be read" in row.why for row in found.left)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"claudeAccountId": "4f1c"}, "bound to one account"),
+        ({"openaiAccountId": "group:7"}, "bound to one account"),
+        ({"anyNewVendorAccountId": {"id": 1}}, "bound to one account"),
+        ({"rateLimitRequests": "10", "rateLimitWindow": "5"}, "10 requests in 5 minutes"),
+        ({"weeklyOpusCostLimit": "20"}, "weeklyOpusCostLimit"),
+        ({"tokenLimit": 1000}, "tokenLimit"),
+        ({"totalCostLimit": "0.5"}, "totalCostLimit"),
+        ({"rateLimitCost": 1}, "rateLimitCost"),
+        ({"enableModelRestriction": "true", "restrictedModels": '["claude-opus-5"]'}, "restrictedModels"),
+        ({"enableClientRestriction": True, "allowedClients": ["claude_code"]}, "allowedClients"),
+        ({"expirationMode": "activation", "isActivated": "false"}, "first use"),
+        ({"permissions": "droid"}, "permissions"),
+        ({"permissions": '["claude","droid"]'}, "permissions"),
+        ({"permissions": {"claude": True}}, "permissions"),
+        ({"permissions": "[claude"}, "permissions"),
+    ],
+)
+def test_a_key_with_a_bound_that_has_no_like_here_does_not_come_over_freer(
+    said: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"apiKeys": [{"name": "Anna", "apiKey": "ab" * 32, **said}]}})
+    found = crs_source.read(tmp_path, {"ENCRYPTION_KEY": PEPPER}, 0.0, None)
+    assert found.people == [] and any(why in row.why and "Anna" in row.why for row in found.left)
+
+
+@pytest.mark.parametrize(
+    ("said", "limits"),
+    [
+        ({"claudeAccountId": "", "geminiAccountId": None, "tokenLimit": "0", "rateLimitWindow": "5"}, {}),
+        ({"permissions": "all"}, {}),
+        ({"permissions": "[]"}, {}),
+        ({"permissions": "openai"}, {"providers": ["codex", "openai"]}),
+        ({"permissions": '["claude","gemini"]'}, {"providers": ["claude", "gemini"]}),
+        ({"enableModelRestriction": "true", "restrictedModels": "[]"}, {}),
+        ({"expirationMode": "activation", "isActivated": "true"}, {}),
+    ],
+)
+def test_a_key_without_such_bounds_comes_over(said: dict[str, Any], limits: dict[str, Any], tmp_path: Path) -> None:
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"apiKeys": [{"name": "Anna", "apiKey": "ab" * 32, **said}]}})
+    (person,) = crs_source.read(tmp_path, {"ENCRYPTION_KEY": PEPPER}, 0.0, None).people
+    assert person.limits == limits
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("7", 7),
+        (7, 7),
+        ("0", 0),
+        (0, 0),
+        (-5, -5),
+        ("1e12", None),
+        ("2026-01-01T00:00:00Z", None),
+        (True, None),
+        (1.5, None),
+    ],
+)
+def test_a_priority_is_a_number(said: Any, kept: int | None, tmp_path: Path) -> None:
+    entry = {"name": "Max", "accessToken": "sk-ant-oat01-a", "refreshToken": "r", "priority": said}
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"claudeAccounts": [entry]}})
+    (taken,) = crs_source.read(tmp_path, {}, 0.0, None).accounts
+    assert taken.data.get("priority") == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "disabled"),
+    [({}, False), ({"accountType": "shared"}, False), ({"accountType": "dedicated"}, True),
+     ({"accountType": "group"}, True), ({"schedulable": "false"}, True), ({"schedulable": "?"}, True)],
+)  # fmt: skip
+def test_an_account_kept_for_bound_keys_does_not_serve_everybody(
+    said: dict[str, Any], disabled: bool, tmp_path: Path
+) -> None:
+    entry = {"name": "Max", "accessToken": "sk-ant-oat01-a", "refreshToken": "r", **said}
+    put(tmp_path / "e.json", {"metadata": {}, "data": {"claudeAccounts": [entry]}})
+    (taken,) = crs_source.read(tmp_path, {}, 0.0, None).accounts
+    assert taken.data.get("disabled", False) is disabled
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.providers.times import moment
 from pool_server.users import ImportedSecret, ImportedUser
 
 MAX_BYTES = 64 << 20
@@ -69,6 +70,23 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")
     return data
+
+
+def of_file(path: Path, where: str, account: Callable[[dict[str, Any]], FoundAccount | Left]) -> FoundAccount | Left:
+    """What `account` makes of a file's JSON object, or why the file is left."""
+    try:
+        data = json_object(path)
+    except ValueError as wrong:
+        return Left(where, str(wrong))
+    except OSError:
+        return Left(where, "cannot be read")
+    return account(data)
+
+
+def milliseconds(value: object) -> int | None:
+    """A moment in any form as programs' sign-ins keep it; None for none."""
+    at = moment(value)
+    return None if at is None else int(at * 1000)
 
 
 def text(data: object, *names: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from pool_server.cli.importing.found import (
     codex_login,
     flag,
     inner,
-    json_object,
+    milliseconds,
+    of_file,
     picked,
     text,
 )
 from pool_server.core.enums import Provider
-from pool_server.providers.times import moment
 from pool_server.users import ImportedUser, token_mark
 
 _CONFIG = ("config.yaml", "config.yml")
@@ -42,11 +43,7 @@ def read(folder: Path) -> Found:
         raise UnusableSourceError(f"there is neither a config.yaml nor an account file of CLIProxyAPI in {folder}")
     found = Found("CLIProxyAPI")
     for path in paths:
-        try:
-            taken = _account(path, json_object(path))
-        except (ValueError, OSError) as wrong:
-            taken = Left(path.name, str(wrong) if isinstance(wrong, ValueError) else "cannot be read")
-        found.add(taken)
+        found.add(of_file(path, path.name, partial(_account, path)))
     if config is None:
         found.left.append(Left("config.yaml", "it is not there: no key comes over"))
     else:
@@ -86,11 +83,10 @@ def _codex(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
 
 
 def _claude(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
-    end = moment(text(data, "expired"))
     return Provider.CLAUDE, claude_login(
         text(data, "access_token"),
         text(data, "refresh_token"),
-        expires_ms=int(end * 1000) if end else None,
+        expires_ms=milliseconds(text(data, "expired")),
         accountUuid=text(data, "account_uuid"),
         organizationUuid=text(data, "organization_uuid"),
     )
@@ -98,18 +94,16 @@ def _claude(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
 
 def _gemini(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
     token = inner(data, "token") or data
-    end = moment(text(token, "expiry", "expired"))
     login = {
         **picked(token, ("access_token", "refresh_token", "scope", "token_type", "id_token")),
-        "expiry_date": int(end * 1000) if end else None,
+        "expiry_date": milliseconds(text(token, "expiry", "expired")),
         "project_id": text(data, "project_id"),
     }
     return Provider.GEMINI, picked(login, login)
 
 
 def _qwen(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
-    end = moment(text(data, "expired"))
-    login = {**data, "expiry_date": int(end * 1000) if end else None}
+    login = {**data, "expiry_date": milliseconds(text(data, "expired"))}
     return Provider.QWEN, picked(login, ("access_token", "refresh_token", "resource_url", "expiry_date"))
 
 

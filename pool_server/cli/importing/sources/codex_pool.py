@@ -6,12 +6,13 @@ Source: its open source.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tomli
 
-from pool_server.cli.importing.found import Found, FoundAccount, Left, UnusableSourceError, json_object, text
+from pool_server.cli.importing.found import Found, FoundAccount, Left, UnusableSourceError, of_file, text
 from pool_server.core.enums import Provider
 from pool_server.users import ImportedSecret, OtherPool, read_codex_pool_users
 
@@ -50,14 +51,14 @@ def _account(pool: Path, path: Path) -> FoundAccount | Left:
     vendor = path.parent.name if path.parent != pool else head if rest and head in _VENDORS else "codex"
     if vendor not in _VENDORS:
         return Left(where, f"accounts of {vendor} have no place here")
-    try:
-        data = json_object(path)
-    except (ValueError, OSError) as wrong:
-        return Left(where, str(wrong) if isinstance(wrong, ValueError) else "cannot be read")
+    name = path.stem.removeprefix(f"{vendor}_")
+    return of_file(path, where, partial(_of_data, where, _VENDORS[vendor], name))
+
+
+def _of_data(where: str, vendor: Provider, name: str, data: dict[str, Any]) -> FoundAccount | Left:
     if data.get("dead"):
         return Left(where, "codex-pool marked it dead: sign in anew")
-    name = path.stem.removeprefix(f"{vendor}_")
-    return FoundAccount(where, _VENDORS[vendor], name, {k: v for k, v in data.items() if k not in _STRANGERS})
+    return FoundAccount(where, vendor, name, {k: v for k, v in data.items() if k not in _STRANGERS})
 
 
 def _people(folder: Path, told: object, found: Found, environment: Mapping[str, str], until: float | None) -> None:

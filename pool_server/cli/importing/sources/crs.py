@@ -26,6 +26,7 @@ from pool_server.cli.importing.found import (
     flag,
     inner,
     json_object,
+    milliseconds,
     picked,
     text,
 )
@@ -40,6 +41,10 @@ _LIMITS: dict[str, tuple[str, Callable[[float], float]]] = {
     "concurrencyLimit": ("concurrent", ceil),
     "dailyCostLimit": ("cost_day", float),
 }
+_NOT_HELD = ("tokenLimit", "weeklyOpusCostLimit", "totalCostLimit", "rateLimitCost")
+_RESTRICTIONS = {"enableModelRestriction": "restrictedModels", "enableClientRestriction": "allowedClients"}
+_PERMISSIONS = {"claude": (Provider.CLAUDE,), "gemini": (Provider.GEMINI,), "openai": (Provider.CODEX, Provider.OPENAI)}
+_NONE: tuple[object, ...] = (None, "", "null", "[]", [])
 
 
 def read(folder: Path, environment: Mapping[str, str], now: float, until: float | None) -> Found:
@@ -113,24 +118,23 @@ def _account(where: str, kind: str, entry: dict[str, Any], opener: _Opener) -> F
     access, refresh = opener.open(login.get("accessToken")), opener.open(login.get("refreshToken"))
     if not access and not refresh:
         return Left(where, "its tokens are encrypted, and ENCRYPTION_KEY does not open them" if login else "no token")
-    end = moment(login.get("expiresAt"))
-    priority = moment(entry.get("priority"))
+    ends, priority = milliseconds(login.get("expiresAt")), number(entry.get("priority"))
     proxy = _proxy(entry.get("proxy"))
     if proxy is None:
         return Left(where, "its proxy cannot be read: without it the account would go another way")
     options: dict[str, Any] = {"label": text(entry, "name"), "proxy_url": proxy}
-    if not _active(entry):
+    if not _active(entry) or not _shared(entry):
         options["disabled"] = True
-    if priority is not None and float(priority).is_integer() and abs(priority) <= 1_000_000:
+    if priority is not None and priority.is_integer() and abs(priority) <= 1_000_000:
         options["priority"] = int(priority)
     options = picked(options, options)
     if kind == "geminiAccounts":
-        fields = {"access_token": access, "refresh_token": refresh, "expiry_date": int(end * 1000) if end else None}
+        fields = {"access_token": access, "refresh_token": refresh, "expiry_date": ends}
         project = {"project_id": text(entry, "projectId")}
         return FoundAccount(where, Provider.GEMINI, name, picked(fields, fields) | picked(project, project) | options)
     scopes = login.get("scopes")
     listed = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else None
-    data = claude_login(access, refresh, expires_ms=int(end * 1000) if end else None, scopes=listed)
+    data = claude_login(access, refresh, expires_ms=ends, scopes=listed)
     return FoundAccount(where, Provider.CLAUDE, name, data | options)
 
 
@@ -158,6 +162,12 @@ def _login(entry: dict[str, Any], opener: _Opener) -> dict[str, Any]:
 def _active(entry: dict[str, Any]) -> bool:
     on = flag(entry.get("isActive"), absent=True, unreadable=False)
     return on and not flag(entry.get("isDeleted"), absent=False, unreadable=True)
+
+
+def _shared(entry: dict[str, Any]) -> bool:
+    """Does an account serve every key? One kept for keys that are bound to it, or taken out of the choice, does not."""
+    kept = text(entry, "accountType") not in ("", "shared")
+    return not kept and flag(entry.get("schedulable"), absent=True, unreadable=False)
 
 
 def _proxy(said: object) -> str | None:
@@ -192,7 +202,7 @@ def _people(entries: list[dict[str, Any]], key: str, found: Found, now: float, u
             found.left.append(Left(where, f"the end of {name!r}'s key cannot be read"))
             continue
         try:
-            limits = _limits(where, entry, found)
+            limits = _limits(entry)
         except ValueError as wrong:
             found.left.append(Left(where, f"{name!r}: {wrong}"))
             continue
@@ -216,9 +226,9 @@ def _fresh(name: str, names: set[str]) -> str:
     return fit
 
 
-def _limits(where: str, entry: dict[str, Any], found: Found) -> dict[str, Any]:
-    """Its limits that mean the same here; 0 and "" are none there. The others are told. Raises ValueError naming one
-    that cannot be read."""
+def _limits(entry: dict[str, Any]) -> dict[str, Any]:
+    """Its limits as this pool has them; 0 and "" are none there. Raises ValueError, in a clause, for one that cannot be
+    read or held here: without it the key would be freer than it was."""
     kept: dict[str, Any] = {}
     for theirs, (ours, kind) in _LIMITS.items():
         value = _number(entry, theirs)
@@ -228,11 +238,37 @@ def _limits(where: str, entry: dict[str, Any], found: Found) -> dict[str, Any]:
     if requests > 0 and window == 1:
         kept["requests_per_minute"] = ceil(requests)
     elif requests > 0 and window > 0:
-        found.left.append(Left(where, f"its limit of {requests:.0f} requests in {window:.0f} minutes has no like here"))
-    for other in ("tokenLimit", "weeklyOpusCostLimit", "totalCostLimit"):
+        raise ValueError(f"its limit of {requests:.0f} requests in {window:.0f} minutes has no like here")
+    for other in _NOT_HELD:
         if _number(entry, other) > 0:
-            found.left.append(Left(where, f"its {other} has no like here"))
-    return kept
+            raise ValueError(f"its {other} has no like here")
+    for bound in entry:
+        if bound.endswith("AccountId") and entry[bound] not in _NONE:
+            raise ValueError(f"it is bound to one account ({bound}), and keys here are not")
+    for switch, listed in _RESTRICTIONS.items():
+        if flag(entry.get(switch), absent=False, unreadable=True) and entry.get(listed) not in _NONE:
+            raise ValueError(f"its {listed} have no like here")
+    if text(entry, "expirationMode") == "activation" and not flag(
+        entry.get("isActivated"), absent=False, unreadable=False
+    ):
+        raise ValueError("it ends some days after its first use, and was not used yet")
+    return kept | _providers(entry.get("permissions"))
+
+
+def _providers(said: object) -> dict[str, Any]:
+    """The vendors a key may use: "all", one, or several as a list or its JSON text. Raises ValueError."""
+    if isinstance(said, str) and said.strip().startswith("["):
+        try:
+            said = json.loads(said)
+        except (ValueError, RecursionError):
+            raise ValueError("its permissions cannot be read") from None
+    names = said if isinstance(said, list) else [said]
+    if names == [] or said in (None, "", "all") or "all" in names:
+        return {}
+    known = [_PERMISSIONS.get(name) if isinstance(name, str) else None for name in names]
+    if None in known:
+        raise ValueError("its permissions have no like here")
+    return {"providers": [one.value for vendors in known for one in vendors or ()]}
 
 
 def _number(entry: dict[str, Any], name: str) -> float:

@@ -5,10 +5,11 @@ Source: its open source. Other tools use the same folder with a folder an accoun
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pool_server.cli.importing.found import Found, FoundAccount, Left, UnusableSourceError, json_object, picked, text
+from pool_server.cli.importing.found import Found, FoundAccount, Left, UnusableSourceError, of_file, picked, text
 from pool_server.core.enums import Provider
 
 _AUTH = ("auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh")
@@ -22,12 +23,7 @@ def read(folder: Path) -> Found:
         raise UnusableSourceError(f"there are no accounts of cx in {folder}")
     found = Found("cx")
     for path in sorted(place.glob("*.json")):
-        try:
-            taken = _account(path, json_object(path))
-        except (ValueError, OSError) as wrong:
-            found.left.append(Left(path.name, str(wrong) if isinstance(wrong, ValueError) else "cannot be read"))
-            continue
-        found.add(taken)
+        found.add(of_file(path, path.name, partial(_account, path)))
     return found
 
 

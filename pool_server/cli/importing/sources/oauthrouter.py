@@ -19,12 +19,12 @@ from pool_server.cli.importing.found import (
     UnusableSourceError,
     claude_login,
     codex_login,
+    milliseconds,
     text,
 )
 from pool_server.core.enums import Provider
 from pool_server.providers.claude.module import CLIENT_ID as CLAUDE_CLIENT
 from pool_server.providers.codex.module import CLIENT_ID as CODEX_CLIENT
-from pool_server.providers.times import moment
 
 _FILE = "tokens.db"
 
@@ -80,9 +80,8 @@ def _data(vendor: Provider, access: str, refresh: str, row: dict[str, Any]) -> d
     if vendor is Provider.CLAUDE:
         if access.startswith("sk-ant-api"):
             return {"api_key": access}
-        end = moment(text(row, "expires_at"))
         scopes = text(row, "scopes").replace(",", " ").split()
-        return claude_login(access, refresh, expires_ms=int(end * 1000) if end else None, scopes=scopes)
+        return claude_login(access, refresh, expires_ms=milliseconds(text(row, "expires_at")), scopes=scopes)
     if access.startswith("sk-") and not refresh:
         return {"OPENAI_API_KEY": access}
     return codex_login("", access, refresh)  # who it is stands in the access token
