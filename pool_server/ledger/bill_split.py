@@ -33,12 +33,14 @@ class UsedHere(msgspec.Struct, frozen=True):
 
 class AccountBill(msgspec.Struct, frozen=True):
     """One account's month: its price, and what each person's part of it is, to the cent; the parts add up to it.
-    `measured`: split by headroom; else by what exchanges were worth (or their tokens, where a price is missing)."""
+    `measured`: split by headroom; else by what exchanges were worth (or their tokens, where a price is missing).
+    `unpriced`: each person's requests that are billed by use and have no price here, so are in no part."""
 
     account: str
     price_usd: float
     measured: bool
     people: dict[str, float]
+    unpriced: dict[str, int] = {}
 
 
 def by_headroom(account: str, price: float, seen: Sequence[Sighting], used: Sequence[UsedHere]) -> AccountBill:
@@ -63,18 +65,21 @@ def by_headroom(account: str, price: float, seen: Sequence[Sighting], used: Sequ
 def by_use(account: str, used: Sequence[UsedHere]) -> AccountBill:
     """An account that is billed by use: everybody's own, at list prices."""
     worth: dict[str, float] = defaultdict(float)
+    unpriced: dict[str, int] = defaultdict(int)
     for one in used:
         worth[one.user] += one.cost_usd
+        if one.unpriced:
+            unpriced[one.user] += one.unpriced
     price = round(sum(worth.values()), 2)
-    return AccountBill(account, price, False, _parts(price, worth))
+    return AccountBill(account, price, False, _parts(price, worth), dict(unpriced))
 
 
 def totals(bills: Iterable[AccountBill]) -> dict[str, float]:
-    """Everybody's parts of all accounts together, in dollars."""
+    """Everybody's parts of all accounts together, in dollars; 0 for who has only requests without a price."""
     found: dict[str, int] = defaultdict(int)
     for bill in bills:
-        for user, part in bill.people.items():
-            found[user] += round(part * _CENTS)
+        for user in bill.people.keys() | bill.unpriced.keys():
+            found[user] += round(bill.people.get(user, 0.0) * _CENTS)
     return {user: cents / _CENTS for user, cents in found.items()}
 
 

@@ -50,6 +50,12 @@ def test_without_a_window_it_goes_by_worth_and_without_a_price_by_tokens() -> No
     assert bill.people == {"ada": 2.0, "bob": 6.0} and not bill.measured
 
 
+def test_what_is_billed_by_use_tells_of_requests_without_a_price() -> None:
+    bill = by_use("x:y", [used(0, "ada", 2.0), used(1, "ada", 0.0, unpriced=3), used(1, "bob", 0.0, unpriced=2)])
+    assert bill.people == {"ada": 2.0, "bob": 0.0} and bill.unpriced == {"ada": 3, "bob": 2}
+    assert totals([bill]) == {"ada": 2.0, "bob": 0.0}
+
+
 def test_nobody_used_it() -> None:
     assert by_headroom("x:y", 8.0, [], []).people == {OUTSIDE: 8.0}
     assert by_use("x:y", []).people == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import time
@@ -13,9 +14,10 @@ import msgspec
 import pytest
 
 from pool_server.core.enums import Source
-from pool_server.core.models import WindowObservation
+from pool_server.core.models import Usage, WindowObservation
 from pool_server.core.settings import Settings
 from tests.web import usage
+from tests.web.pool import exchange
 from tests.web.site import LiveSite, Site
 
 USERS = ("u_1", "u_2", "u_3")
@@ -33,6 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             for back in range(40, 0, -1):
                 seen = WindowObservation("7d", 7 * 86_400, 2.0 * (40 - back), None, Source.HEADERS, now - back * 3600)
                 made.ctx.ledger.observe("claude:work", seen)
+            while not made.ctx.ledger.queries.window_history(now - 41 * 3600, now).get("claude:work"):
+                await asyncio.sleep(0.01)  # they are written together, a moment later
 
         made.run(observe)
         yield made
@@ -50,10 +54,31 @@ def test_the_same_bill_three_ways(site: Site) -> None:
         assert sum(parts) == pytest.approx(price)
     answer = site.get(f"/api/usage/bill?format=csv&month={month}")
     lines = list(csv.reader(io.StringIO(answer.text)))
-    assert lines[0] == ["person", "total_usd", *prices]
+    assert lines[0] == ["person", "total_usd", "requests_without_price", *prices]
     assert [float(line[1]) for line in lines[1:]] == [row["usd"] for row in told["people"]]
     page = site.get("/bill", Accept="text/html").text
     assert all(row["name"] in page for row in told["people"]) and "so far" in page
+
+
+def test_requests_without_a_price_are_told_and_in_no_part(site: Site) -> None:
+    now = time.time()
+    known = Usage(1000, output=10, known=True)
+    usage.keep(
+        site,
+        [
+            exchange("u_4", 9000 + number, at=now - 60, provider="openai", account="openai:spare", model="of-no-price",
+                     usage=known)
+            for number in range(3)
+        ],
+    )  # fmt: skip
+    told: dict[str, Any] = site.get("/api/usage/bill").json()
+    (spare,) = (row for row in told["accounts"] if row["account"] == "openai:spare")
+    (person,) = (row for row in told["people"] if row["user"] == "u_4")
+    assert (spare["unpriced"], person["unpriced"], person["usd"]) == (3, 3, 0.0)
+    lines = list(csv.reader(io.StringIO(site.get("/api/usage/bill?format=csv").text)))
+    assert [line[2] for line in lines[1:] if line[1] == "0.00"] == ["3"]
+    page = site.get("/bill", Accept="text/html").text
+    assert "3 requests have no price here" in page and "no price</td>" in page and "≥ $" in page
 
 
 @pytest.mark.parametrize("month", ["2026", "2026-13", "x", "2026-1", "../etc", "1999-01"])

@@ -56,7 +56,7 @@ def bills(ctx: WebContext, asked: BilledMonth) -> tuple[list[AccountBill], list[
         price = prices.subscription(account, row["plan"])
         if row["kind"] == CredentialKind.API_KEY and price is None:
             bill = by_use(account, mine)
-            found += [bill] if bill.price_usd else []
+            found += [bill] if bill.price_usd or bill.unpriced else []
         elif price is None:
             unknown.append(account)
         else:
@@ -75,16 +75,22 @@ class BillHandler(PageHandler, abstract=True):
         names, sums = Names(ctx, asking.viewer(self)), totals(found)
         people = [
             {"user": user, "name": _OUTSIDE if user == OUTSIDE else names.user(user), "usd": usd,
+             "unpriced": sum(bill.unpriced.get(user, 0) for bill in found),
              "accounts": {bill.account: bill.people[user] for bill in found if user in bill.people}}
             for user, usd in sorted(sums.items(), key=lambda pair: (pair[0] == OUTSIDE, -pair[1], pair[0]))
         ]  # fmt: skip
-        accounts = [{"account": bill.account, "price_usd": bill.price_usd, "measured": bill.measured} for bill in found]
+        accounts = [
+            {"account": bill.account, "price_usd": bill.price_usd, "measured": bill.measured,
+             "unpriced": sum(bill.unpriced.values())}
+            for bill in found
+        ]  # fmt: skip
         return asked, {"month": asked.name, "people": people, "accounts": accounts, "without_price": unknown}
 
 
 class Bill(BillHandler, access=Access.ADMIN):
-    """`GET /api/usage/bill?month=2026-11&format=json|csv` → `{"month","people":[{"user","name","usd","accounts"}],
-    "accounts":[{"account","price_usd","measured"}],"without_price"}`: dollars, whose parts add up to each price."""
+    """`GET /api/usage/bill?month=2026-11&format=json|csv` → `{"month","people":[{"user","name","usd","unpriced",
+    "accounts"}],"accounts":[{"account","price_usd","measured","unpriced"}],"without_price"}`: dollars, whose parts add
+    up to each price; `unpriced` requests are billed by use, have no price here and are in no part."""
 
     async def get(self) -> None:
         fmt = asking.word(self, "format", ("json", "csv"), "json")
@@ -94,10 +100,10 @@ class Bill(BillHandler, access=Access.ADMIN):
             return
         out = io.StringIO()
         sheet, accounts = csv.writer(out), [row["account"] for row in told["accounts"]]
-        sheet.writerow(["person", "total_usd", *map(tame, accounts)])
+        sheet.writerow(["person", "total_usd", "requests_without_price", *map(tame, accounts)])
         for row in told["people"]:
             parts = [f"{row['accounts'].get(account, 0.0):.2f}" for account in accounts]
-            sheet.writerow([tame(row["name"]), f"{row['usd']:.2f}", *parts])
+            sheet.writerow([tame(row["name"]), f"{row['usd']:.2f}", row["unpriced"], *parts])
         self.set_header("Content-Type", "text/csv; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="bill-{asked.name}.csv"')
         self.finish(out.getvalue())
@@ -110,4 +116,5 @@ class BillPage(BillHandler, access=Access.ADMIN):
         asked, told = await self.gather()
         whole = sum(row["price_usd"] for row in told["accounts"])
         running = asked.frm <= self.ctx.clock() < asked.to
-        self.page("bill.html", title="Bill", asked=asked, told=told, whole=whole, running=running)
+        unpriced = sum(row["unpriced"] for row in told["accounts"])
+        self.page("bill.html", title="Bill", asked=asked, told=told, whole=whole, unpriced=unpriced, running=running)
