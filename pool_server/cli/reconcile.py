@@ -77,7 +77,7 @@ def _asked(account: str, day: int, key_id: str, conf: Settings) -> tuple[Usage, 
 async def _report(provider: Provider, key: str, day: int, key_id: str, conf: Settings) -> tuple[Usage, int | None]:
     """Every page of the report, added up. Raises ValueError, in one line."""
     upstream, page = Upstream(), ""
-    total, requests = Usage(known=True), None
+    total, requests, days = Usage(known=True), None, frozenset[int]()
     try:
         for _ in range(_PAGES):
             answer = await upstream.send(report_request(provider, key, day, conf, key_id=key_id, page=page))
@@ -88,11 +88,13 @@ async def _report(provider: Provider, key: str, day: int, key_id: str, conf: Set
             for name in ("input", "cache_read", "cache_write", "output"):
                 setattr(total, name, getattr(total, name) + getattr(report.usage, name))
             requests = requests if report.requests is None else (requests or 0) + report.requests
-            page = report.next_page
+            page, days = report.next_page, days | report.days
             if not page:
                 break
     finally:
         await upstream.close()
+    if page or days != {day}:
+        raise ValueError("the vendor's report is longer than can be read, or is not of this day")
     return total, requests
 
 

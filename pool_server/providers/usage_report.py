@@ -7,7 +7,8 @@ of the organisation.
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -17,24 +18,36 @@ from pool_server.core.enums import Provider
 from pool_server.core.models import HttpRequest, Usage
 from pool_server.core.origins import origins
 from pool_server.core.settings import Settings
-from pool_server.providers.times import rfc3339
+from pool_server.providers.times import moment, number, rfc3339
 
 DAY_S = 86_400
 _MOST = 1 << 53
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 class SpendReport(NamedTuple):
-    """One page of what was spent, in dollars; `next_page` "" = the last page."""
+    """One page of what was spent: (UTC day in unix seconds, dollars), and in words what of it could not be taken in.
+    `next_page` "" = the last page."""
 
-    usd: float
+    days: tuple[tuple[int, float], ...]
+    gaps: tuple[str, ...]
     next_page: str
 
 
+class VendorSpend(NamedTuple):
+    """Dollars by a vendor's own books. With `gaps`, each a clause in words, they are a part of what was spent."""
+
+    usd: float
+    gaps: tuple[str, ...]
+
+
 class UsageReport(NamedTuple):
-    """One page of a day's sums; `requests` None = not told; `next_page` "" = the last page."""
+    """One page of sums and the UTC days (unix seconds) they are of; `requests` None = not told; `next_page` "" = the
+    last page."""
 
     usage: Usage
     requests: int | None
+    days: frozenset[int]
     next_page: str
 
 
@@ -80,41 +93,95 @@ def spend_request(provider: Provider, admin_key: str, frm: int, to: int, setting
 
 
 def read_spend(provider: Provider, body: bytes) -> SpendReport:
-    """A page of the report. Raises ValueError, in one line, for what is none, and for what is not in dollars."""
+    """A page of the report. Raises ValueError, in one line, for what is none."""
+    days: list[tuple[int, float]] = []
+    gaps: list[str] = []
     try:
         told = msgspec.json.decode(body)
-        results = [result for bucket in told["data"] for result in bucket["results"]]
-        amounts = [result["amount"] for result in results]
-        if provider is Provider.CLAUDE:
-            currencies = {str(result.get("currency", "USD")).upper() for result in results}
-            usd = sum(float(amount) for amount in amounts) / 100
-        else:
-            currencies = {str(amount.get("currency", "usd")).upper() for amount in amounts}
-            usd = sum(float(amount["value"]) for amount in amounts)
-        more = told.get("next_page") if told.get("has_more") else ""
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        for bucket in told["data"]:
+            day, amounts = _day(bucket), [_dollars(provider, result) for result in bucket["results"]]
+            gaps += [amount for amount in amounts if isinstance(amount, str)]
+            if day is None:
+                gaps.append("a day in it cannot be read")
+            else:
+                days.append((day, sum(amount for amount in amounts if not isinstance(amount, str))))
+        page = _next_page(told)
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise ValueError("the vendor's answer is no report of what was spent") from None
-    if currencies - {"USD"} or not math.isfinite(usd):
-        raise ValueError("the vendor's report is not in US dollars")
-    return SpendReport(usd, more if isinstance(more, str) else "")
+    if page is None:
+        gaps.append("it goes on, and does not say where")
+    return SpendReport(tuple(days), tuple(gaps), page or "")
+
+
+def add_up(pages: Sequence[SpendReport], frm: int, to: int) -> VendorSpend:
+    """The pages of a report of the UTC days from `frm` to `to` together; of the last one `next_page` was not read."""
+    usd, seen = 0.0, list[int]()
+    gaps = [gap for page in pages for gap in page.gaps]
+    for day, amount in (one for page in pages for one in page.days):
+        seen.append(day)
+        usd += amount if frm <= day < to else 0.0
+    asked = set(range(frm, to, DAY_S))
+    missing = len(asked - set(seen))
+    if missing:
+        gaps.append(f"{missing} of {len(asked)} days {'is' if missing == 1 else 'are'} not in it")
+    if len(seen) != len(set(seen)):
+        gaps.append("a day stands in it more than once")
+    if not pages or pages[-1].next_page:
+        gaps.append("it has more pages than were read")
+    return VendorSpend(usd, tuple(dict.fromkeys(gaps)))
 
 
 def read_report(provider: Provider, body: bytes) -> UsageReport:
-    """A page of the report. Raises ValueError, in one line, for what is none."""
+    """A page of the report. Raises ValueError, in one line, for what is none, and for one with a figure, a day or a
+    further page that cannot be read."""
     try:
         told = msgspec.json.decode(body)
-        results = [result for bucket in told["data"] for result in bucket["results"]]
-        total, requests = Usage(known=True), None
-        for result in results:
-            usage = _claude(result) if provider is Provider.CLAUDE else _openai(result)
-            for name in ("input", "cache_read", "cache_write", "cache_write_1h", "output", "web_searches"):
-                setattr(total, name, getattr(total, name) + getattr(usage, name))
-            if "num_model_requests" in result:
-                requests = (requests or 0) + _count(result, "num_model_requests")
-        more = told.get("next_page") if told.get("has_more") else ""
+        days = [_day(bucket) for bucket in told["data"]]
+        usage, requests = _summed(provider, (result for bucket in told["data"] for result in bucket["results"]))
+        page = _next_page(told)
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise ValueError("the vendor's answer is no report of use") from None
-    return UsageReport(total, requests, more if isinstance(more, str) else "")
+    known = frozenset(day for day in days if day is not None)
+    if page is None or len(known) != len(days):
+        raise ValueError("the vendor's report of use cannot be read whole")
+    return UsageReport(usage, requests, known, page)
+
+
+def _summed(provider: Provider, results: Iterable[dict[str, Any]]) -> tuple[Usage, int | None]:
+    total, requests = Usage(known=True), None
+    for result in results:
+        usage = _claude(result) if provider is Provider.CLAUDE else _openai(result)
+        for name in ("input", "cache_read", "cache_write", "cache_write_1h", "output", "web_searches"):
+            setattr(total, name, getattr(total, name) + getattr(usage, name))
+        if "num_model_requests" in result:
+            requests = (requests or 0) + _count(result, "num_model_requests")
+    return total, requests
+
+
+def _day(bucket: dict[str, Any]) -> int | None:
+    """The UTC day (unix seconds) a bucket is of."""
+    begins = moment(bucket.get("starting_at", bucket.get("start_time")))
+    return int(begins) if begins is not None and begins % DAY_S == 0 else None
+
+
+def _next_page(told: dict[str, Any]) -> str | None:
+    """Where the report goes on, "" for its last page, None where it goes on and nobody can tell where."""
+    page = told.get("next_page")
+    if isinstance(page, str) and page:
+        return page
+    return None if told.get("has_more") or page else ""
+
+
+def _dollars(provider: Provider, result: dict[str, Any]) -> float | str:
+    """An amount, or why it is not known. Claude tells cents."""
+    amount, currency, unit = result.get("amount"), result.get("currency"), 100
+    if provider is not Provider.CLAUDE:
+        told = amount if isinstance(amount, dict) else {}
+        amount, currency, unit = told.get("value"), told.get("currency"), 1
+    name, value = str(currency).upper(), number(amount)
+    if name != "USD":
+        return f"an amount is in {name}" if _CURRENCY.fullmatch(name) else "an amount names no currency"
+    return "an amount cannot be read" if value is None else value / unit
 
 
 def _claude(result: dict[str, Any]) -> Usage:
@@ -142,5 +209,10 @@ def _openai(result: dict[str, Any]) -> Usage:
 
 
 def _count(result: dict[str, Any], name: str) -> int:
+    """A figure, 0 where it is not told. Raises ValueError for one that cannot be read."""
     value = result.get(name)
-    return value if type(value) is int and 0 <= value <= _MOST else 0
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ValueError("a figure in the vendor's report of use cannot be read")
+    return value

@@ -193,9 +193,11 @@ def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
 ) -> None:
     _day_of_use(folder)
     pages = [
-        {"data": [{"results": [{"input_tokens": 400, "output_tokens": 200, "num_model_requests": 1}]}],
+        {"data": [{"start_time": YESTERDAY,
+                   "results": [{"input_tokens": 400, "output_tokens": 200, "num_model_requests": 1}]}],
          "has_more": True, "next_page": "p2"},
-        {"data": [{"results": [{"input_tokens": 600, "output_tokens": 0, "num_model_requests": 0}]}]},
+        {"data": [{"start_time": YESTERDAY,
+                   "results": [{"input_tokens": 600, "output_tokens": 0, "num_model_requests": 0}]}]},
     ]  # fmt: skip
     asked: list[HttpRequest] = []
 
@@ -210,6 +212,16 @@ def test_reconcile_asks_the_vendor_with_a_key_it_does_not_keep(
     assert "page=p2" in asked[1].url and "api_key_ids=key_1" in asked[0].url
     kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"sk-admin-secret" not in kept
+
+    parts: list[dict[str, Any]] = [
+        {"data": []},
+        {"data": [], "has_more": True, "next_page": "p"},
+        {"data": [{"start_time": 86_400, "results": []}]},
+    ]
+    for part in parts:
+        pages[:] = [part] * 60
+        asked.clear()
+        assert "the vendor's report" in sh("account", "reconcile", "openai:a").refused(1)
 
     async def refused(self: Upstream, request: HttpRequest) -> HttpAnswer:
         return HttpAnswer(401, {}, b"no sk-admin-secret")

@@ -51,7 +51,7 @@ def test_a_provider_without_a_report_says_what_to_do() -> None:
 
 
 def page(*results: dict[str, Any], **more: Any) -> bytes:
-    return json.dumps({"data": [{"results": [result]} for result in results], **more}).encode()
+    return json.dumps({"data": [{"start_time": DAY, "results": results}], **more}).encode()
 
 
 def test_what_reports_mean() -> None:
@@ -80,6 +80,31 @@ def test_what_is_no_report_is_refused(body: bytes) -> None:
             read_report(provider, body)
 
 
-def test_broken_figures_count_nothing() -> None:
-    odd = {"uncached_input_tokens": -5, "output_tokens": "7", "cache_creation": None, "cache_read_input_tokens": 1e300}
-    assert read_report(Provider.CLAUDE, page(odd)).usage == Usage(known=True)
+@pytest.mark.parametrize(
+    "odd", [{"uncached_input_tokens": -5}, {"output_tokens": "7"}, {"cache_read_input_tokens": 1e300},
+            {"cache_creation": {"ephemeral_1h_input_tokens": True}}],
+)  # fmt: skip
+def test_a_figure_that_cannot_be_read_is_not_left_out_of_a_sum(odd: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a figure"):
+        read_report(Provider.CLAUDE, page({"output_tokens": 5}, odd))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"data": [], "has_more": True},
+        {"data": [{"results": []}]},
+        {"data": [{"start_time": 7, "results": []}]},
+        {"data": [{"start_time": DAY, "results": []}] * 2},
+    ],
+)
+def test_nor_is_a_day_or_a_page(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="whole"):
+        read_report(Provider.OPENAI, json.dumps(told).encode())
+
+
+def test_the_days_are_told() -> None:
+    assert read_report(Provider.OPENAI, page({})).days == {DAY}
+    assert read_report(Provider.OPENAI, b'{"data":[]}').days == frozenset()
+    claude = {"data": [{"starting_at": "2026-11-28T00:00:00Z", "results": [{"cache_creation": None}]}]}
+    assert read_report(Provider.CLAUDE, json.dumps(claude).encode()).days == {DAY}

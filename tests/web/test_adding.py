@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from pool_server.core.enums import CredentialKind
+from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.providers.times import DAY, rfc3339
 from tests.fakes import Surface, account, key_account, plays
 from tests.web.server import Running, running
 
@@ -339,3 +342,34 @@ def test_an_admin_key_is_told_of_and_never_shown(pool: Running) -> None:
     assert key not in json.dumps([told, said, seen])
     assert pool.ask("PATCH", one, {"admin_key": None})[1]["account"]["admin_key"] is False
     assert pool.ask("GET", "/admin/accounts/claude:none/spend")[0] == 404
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "a part"])
+def test_a_part_of_the_vendors_books_is_told_as_a_part(
+    pool: Running, part: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"name": "paid", "provider": "claude", "credential": {"api_key": "sk-ant-api03-paid"}}
+    assert pool.ask("POST", "/admin/accounts?test=0", made)[0] == 201
+    one = "/admin/accounts/claude:paid"
+    assert pool.ask("PATCH", one, {"admin_key": "sk-ant-admin01-books"})[0] == 200
+    today = int(time.time()) // DAY * DAY
+    days = [
+        {"starting_at": rfc3339(today - back * DAY), "results": [{"amount": "250", "currency": "USD"}]}
+        for back in (3, 2, 1)
+    ]
+    told = {"data": days[part:], "has_more": False, "next_page": None}
+
+    async def books(_: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(200, {}, json.dumps(told).encode())
+
+    monkeypatch.setattr(pool.server.accounts.vendor_spend.__self__, "_send", books)  # type: ignore[attr-defined]
+    status, said = pool.ask("GET", f"{one}/spend?days=3")
+    assert status == 200
+    page = pool.ask("GET", f"{one}/spend?days=3", Accept="text/html")[1]
+    if part:
+        assert (said["vendor_usd"], said["difference_usd"]) == (5.0, None)
+        assert said["partial"] == ["1 of 3 days is not in it"]
+        assert "The vendor tells a part: $5.00" in page and "1 of 3 days is not in it" in page and "Unknown" in page
+    else:
+        assert (said["vendor_usd"], said["difference_usd"], said["partial"]) == (7.5, 7.5, [])
+        assert "$7.50 by the vendor" in page and "tells a part" not in page

@@ -176,23 +176,23 @@ class Administration:
             self._registry.update(account_id, lambda live: learning.new_login(live, self._registry.clock()))
         return result.row()
 
-    async def vendor_spend(self, account_id: str, frm: int, to: int) -> float:
-        """What the account's organisation spent on these UTC days (unix seconds at midnights) by its vendor's books, in
-        dollars, asked with the account's admin key. Raises KeyError, and ValueError with why it is not known."""
+    async def vendor_spend(self, account_id: str, frm: int, to: int) -> usage_report.VendorSpend:
+        """What the account's organisation spent on these UTC days (unix seconds at midnights) by its vendor's books,
+        asked with the account's admin key. Raises KeyError, and ValueError with why it is not known."""
         item, settings = self._registry.credentials.items[account_id], self._registry.settings
-        cred, usd, page = item.credential, 0.0, ""
+        cred, pages, page = item.credential, list[usage_report.SpendReport](), ""
         if not cred.admin_key:
             raise ValueError(f"{account_id} has no admin key")
-        for _ in range(_PAGES):
+        while len(pages) < _PAGES:
             request = usage_report.spend_request(cred.provider, cred.admin_key, frm, to, settings, page)
             answer = await self._send(msgspec.structs.replace(request, proxy_url=item.options.proxy_url))
             if answer.status != 200:
                 raise ValueError(f"the vendor's report: {answer.error or f'answered {answer.status}'}")
-            told = usage_report.read_spend(cred.provider, answer.body)
-            usd, page = usd + told.usd, told.next_page
-            if not page:
+            pages.append(usage_report.read_spend(cred.provider, answer.body))
+            page, before = pages[-1].next_page, {one.next_page for one in pages[:-1]}
+            if not page or page in before:
                 break
-        return usd
+        return usage_report.add_up(pages, frm, to)
 
     async def _current(self, account_id: str) -> Credential:
         cred = self._registry.credentials.items[account_id].credential

@@ -13,9 +13,10 @@ MOST_DAYS = 90
 
 
 class AccountSpend(PageHandler, access=Access.ADMIN):
-    """`GET /admin/accounts/ID/spend?days=7` → `{"from","to","vendor_usd","pool_usd","difference_usd","unpriced"}`:
-    whole UTC days up to last midnight, the vendor's less ours. 409: the account has no admin key; 502: its vendor does
-    not tell."""
+    """`GET /admin/accounts/ID/spend?days=7` → `{"from","to","vendor_usd","pool_usd","difference_usd","partial",
+    "unpriced"}`: whole UTC days up to last midnight, the vendor's less ours. With reasons in `partial`, `vendor_usd` is
+    a part of what was spent and there is no difference. 409: the account has no admin key; 502: its vendor does not
+    tell."""
 
     async def get(self, account: str) -> None:
         accounts = self.ctx.accounts
@@ -34,8 +35,9 @@ class AccountSpend(PageHandler, access=Access.ADMIN):
         total = await asyncio.to_thread(self.ctx.ledger.queries.total, frm, to, Filters(account=account))
         ours = total.describe()
         told = {
-            "from": frm, "to": to, "vendor_usd": round(theirs, 4), "pool_usd": round(ours["cost_usd"], 4),
-            "difference_usd": round(theirs - ours["cost_usd"], 4), "unpriced": ours["unpriced"],
+            "from": frm, "to": to, "vendor_usd": round(theirs.usd, 4), "pool_usd": round(ours["cost_usd"], 4),
+            "difference_usd": None if theirs.gaps else round(theirs.usd - ours["cost_usd"], 4),
+            "partial": list(theirs.gaps), "unpriced": ours["unpriced"],
         }  # fmt: skip
         if self.wants_page:
             self.page("spend.html", title="Spend", account=account, days=days, told=told)
