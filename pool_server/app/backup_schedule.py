@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import calendar
 import logging
 import re
 import time
@@ -23,11 +24,15 @@ proven = Gauge(
     "When the newest copy that was restored for a trial was made, unix time",
     multiprocess_mode="max",
 )
+to_prove = Gauge(
+    "pool_backup_prove_enabled", "Whether scheduled copies are restored for a trial", multiprocess_mode="max"
+)
 
 LOOK_EVERY_S = 300.0
 _PREFIX = "pool-server-"
 _NAME = re.compile(r"pool-server-(\d{8}-\d{6})\.tar\.zst")
 _STAMP = "%Y%m%d-%H%M%S"
+_PROVEN = "pool-server-proven"  # in the folder of copies: the name of the newest that was restored for a trial
 
 
 class BackupSchedule:
@@ -53,6 +58,10 @@ class BackupSchedule:
     async def start(self) -> None:
         """Begin, if a folder is set; the first copy is made at once when the newest is too old."""
         if self._settings.folder:
+            if self._settings.prove:
+                to_prove.set(1)
+                last = await asyncio.to_thread(last_proven, Path(self._settings.folder))
+                proven.set(min(last, self._clock()))
             self._tasks.start()
 
     async def close(self) -> None:
@@ -85,6 +94,10 @@ class BackupSchedule:
             made.unlink(missing_ok=True)
             raise
         proven.set(now)
+        try:
+            (made.parent / _PROVEN).write_text(f"{made.name}\n", encoding="ascii")
+        except OSError as exc:
+            log.warning("a restart will not know that %s was restored for a trial: %s", made.name, exc)
         log.info(
             "%s was restored for a trial: %s", made.name, ", ".join(f"{n} {name}" for name, n in found.keys.items())
         )
@@ -101,6 +114,15 @@ class BackupSchedule:
 def list_backups(folder: Path) -> list[Path]:
     """The scheduled copies in a folder, newest first by the time in their names; other files are left alone."""
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def last_proven(folder: Path) -> float:
+    """When the newest copy that was restored for a trial was made, 0 for never, as the folder says. Blocks."""
+    try:
+        found = _NAME.fullmatch((folder / _PROVEN).read_text(encoding="ascii").strip())
+        return calendar.timegm(time.strptime(found.group(1), _STAMP)) if found else 0.0
+    except (OSError, ValueError):
+        return 0.0
 
 
 def expired(backups: list[Path], now: float, *, keep: int, keep_days: float) -> list[Path]:

@@ -96,6 +96,14 @@ def test_the_dashboard_is_whole() -> None:
             assert target["expr"].count("(") == target["expr"].count(")"), target["expr"]
 
 
+def test_a_rule_on_an_age_is_not_silent_where_it_never_happened() -> None:
+    text = RULES.read_text(encoding="utf-8")
+    times = {name for name in table() if name.endswith("_timestamp_seconds")}
+    assert times, "there is something to look at"
+    for name in times:
+        assert not re.search(rf"{name} (>|!=) 0", text), f"0 is never: an alert on {name} must fire then"
+
+
 def test_states_and_labels_in_the_rules_are_the_server_s() -> None:
     text = RULES.read_text(encoding="utf-8")
     assert set(re.findall(r'state="(\w+)"', text)) <= {state.value for state in AccountState}

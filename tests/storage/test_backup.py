@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pool_server.app import backup_schedule
-from pool_server.app.backup_schedule import BackupSchedule, expired, proven
+from pool_server.app.backup_schedule import BackupSchedule, expired, proven, to_prove
 from pool_server.core.settings import Backup
 from pool_server.storage import (
     Store,
@@ -249,6 +249,40 @@ def test_a_copy_that_cannot_be_restored_is_none_and_the_older_ones_stay(
     monkeypatch.setattr(backup_schedule, "prove", full)
     second = plan.run()
     assert backup_schedule.list_backups(folder) == [second], "a copy that there is no room to try is kept"
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (None, NOW),
+        ("", 0.0),
+        ("mine.tar.zst", 0.0),
+        ("pool-server-20261332-000000.tar.zst", 0.0),
+        ("pool-server-29991231-000000.tar.zst", NOW + 60),
+        ("\xff", 0.0),
+    ],
+)
+def test_a_restart_knows_when_a_copy_was_proven_and_that_none_was(
+    data_dir: Path, tmp_path: Path, stores: dict[str, Store], said: str | None, known: float
+) -> None:
+    folder = tmp_path / "copies"
+    BackupSchedule(Backup(str(folder)), stores, data_dir, clock=lambda: NOW).run()
+    if said is not None:
+        (folder / "pool-server-proven").write_bytes(said.encode("latin-1"))
+    for gauge in (proven, to_prove):
+        gauge.set(0)
+
+    async def start(settings: Backup) -> None:
+        schedule = BackupSchedule(settings, stores, data_dir, clock=lambda: NOW + 60)
+        await schedule.start()
+        await schedule.close()
+
+    for settings in (Backup(), Backup(str(folder), prove=False)):
+        asyncio.run(start(settings))
+        assert to_prove._value.get() == 0, "nothing is promised"
+    asyncio.run(start(Backup(str(folder))))
+    assert to_prove._value.get() == 1
+    assert proven._value.get() == pytest.approx(known, abs=1)
 
 
 @pytest.mark.parametrize("name", ["whole.tar", "whole.tar.zst"])
