@@ -190,7 +190,8 @@ class Supervisor:
     def _wait(self, wake: socket.socket) -> list[int]:
         """Wait for something to do; the signals that have come."""
         successor = self._incumbent.successor
-        sources: list[Any] = [wake, self._started[0], *([] if successor is None else [successor.fileno()])]
+        speaks = successor is not None and not successor.failed  # else its end is told by SIGCHLD
+        sources: list[Any] = [wake, self._started[0], *([successor] if speaks else [])]
         readable = select.select(sources, [], [], self._wait_s())[0]
         if self._started[0] in readable:
             before, self._serving = self._serving, self._serving + len(os.read(self._started[0], 256))

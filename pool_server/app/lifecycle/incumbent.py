@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,16 +68,11 @@ class Incumbent:
         return self.successor
 
     def judge_successor(self) -> bool:
-        """Whether the successor serves, once its pipe tells something or its time is over. One that does not is ended,
-        and all stays as it was."""
+        """Whether the successor serves. One that does not is ended, and all stays as it was; while that is not known,
+        `successor` stays."""
         starting = self.successor
-        if starting is None:
-            return False
-        if select.select([starting], [], [], 0)[0]:
-            why = starting.judge()
-        elif time.monotonic() >= starting.deadline:
-            why = starting.give_up("it did not serve in time")
-        else:
+        why = starting.judge() if starting is not None else None
+        if starting is None or why is None:
             return False
         starting.close()
         self.successor = None

@@ -22,6 +22,7 @@ from pool_server.core.settings import ConfigError
 
 VARIABLE = "POOL_SERVER_HANDOVER"
 START_WITHIN_S = 120.0
+END_WITHIN_S = 10.0  # from the end of the pipe to that of the process
 _NOT_INHERITED = (VARIABLE, "PROMETHEUS_MULTIPROC_DIR", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -64,11 +65,13 @@ def handed_over(env: MutableMapping[str, str]) -> Handover | None:
 
 
 class Successor:
-    """A new server that is starting. Its `fileno` becomes readable when it serves, or has failed."""
+    """A new server that is starting. Its `fileno` becomes readable when it serves, or has failed. One that `failed`
+    says nothing more, and ends, or is ended at the `deadline`."""
 
     def __init__(self, lock: int, sockets: Sequence[socket.socket], address: str) -> None:
         """Start it by this process's own command line. Raises OSError."""
         self._pipe, write = os.pipe()
+        os.set_blocking(self._pipe, False)
         numbers = [one.fileno() for one in sockets]
         env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         env[VARIABLE] = msgspec.json.encode(Handover(lock, write, numbers, address)).decode()
@@ -85,20 +88,33 @@ class Successor:
         finally:
             os.close(write)
         self.pid = self._process.pid
+        self.failed = False
         self.deadline = time.monotonic() + START_WITHIN_S
 
     def fileno(self) -> int:
         return self._pipe
 
-    def judge(self) -> str:
-        """When the pipe is readable: "" if it serves, else why not."""
-        if os.read(self._pipe, 1):
-            return ""
+    def judge(self) -> str | None:
+        """At once: "" if it serves, why not where it will not, None where that is not known yet."""
+        if not self.failed:
+            told = self._told()
+            if told:
+                return ""
+            if told is not None:
+                self.failed = True
+                self.deadline = min(self.deadline, time.monotonic() + END_WITHIN_S)
+        if self.failed and (code := self._process.poll()) is not None:
+            return f"it ended with {code}; its last lines in the log say why"
+        if time.monotonic() >= self.deadline:
+            return self.give_up("it neither serves nor ends" if self.failed else "it did not serve in time")
+        return None
+
+    def _told(self) -> bytes | None:
+        """What has come by the pipe, b"" at its end, None for nothing yet."""
         try:
-            code = self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            return self.give_up("it neither serves nor ends")
-        return f"it ended with {code}; its last lines in the log say why"
+            return os.read(self._pipe, 1)
+        except BlockingIOError:
+            return None
 
     def give_up(self, why: str) -> str:
         """End it; returns `why`."""

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _COLLECTED = (10_000, 20, 20)  # containers made between two collections: a request makes some hundred, and frees them
 _SWITCH_S = 0.0005  # the committing thread gives up the interpreter at every write and must get it back soon
 PREDECESSOR_S = 1.0  # so often a new server looks whether the old one has ended
+ENDING_S = 0.1  # so often one looks whether a new server that failed has ended
 BEAT_S = 2.0  # so often a worker says that its loop runs
 ORPHAN_DRAIN_S = 1.0  # and they for their running answers: a new server may be there to take whoever comes again
 HOPELESS = 78  # a worker's exit code when starting it again cannot help (EX_CONFIG)
@@ -251,8 +252,10 @@ class _Upgrade:
         self.cancel()
         if self._incumbent.judge_successor():
             self._replaced()
-        else:
+        elif self._incumbent.successor is None:
             self._stand_beside(False)
+        else:  # its pipe has ended, its process has not
+            self._timer = asyncio.get_running_loop().call_later(ENDING_S, self._judge)
 
     def cancel(self) -> None:
         if self._pipe is not None:
