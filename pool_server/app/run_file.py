@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pool_server import __version__
+from pool_server.core import processes
 
 log = logging.getLogger(__name__)
 
@@ -16,11 +17,12 @@ NOTE = ".server.json"
 
 
 class Note:
-    """One server's own note: pid, address, version, how its last upgrade went, how often the note was written. Only the
-    holder of the folder's lock may write it."""
+    """One server's own note: pid and name of its process, address, version, how its last upgrade went, how often the
+    note was written. Only the holder of the folder's lock may write it."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._path = folder / NOTE
+        self._process = processes.name()
         self._url = url
         self._changes = 0
 
@@ -30,6 +32,7 @@ class Note:
         self._changes += 1
         told = {
             "pid": os.getpid(),
+            "process": self._process,
             "url": self._url,
             "version": __version__,
             "upgrade": upgrade,
@@ -47,7 +50,7 @@ class Note:
 
     def remove(self) -> None:
         """Take it away, unless it is another server's by now."""
-        if read(self._path.parent).get("pid") == os.getpid():
+        if read(self._path.parent).get("process") == self._process:
             self._path.unlink(missing_ok=True)
 
 
@@ -63,14 +66,13 @@ def read(folder: Path) -> dict[str, Any]:
 def find(folder: Path) -> str | None:
     """The base URL of the server that runs on this data folder; None when none does.
 
-    A note whose process is gone (killed) is not believed. Every-interface addresses are turned into loopback.
+    A note whose process is gone (killed) is not believed, also where another one has its number by now; a program of
+    before wrote the number alone. Every-interface addresses are turned into loopback.
     """
     note = read(folder)
-    try:
-        os.kill(int(note["pid"]), 0)
-        url = str(note["url"])
-    except PermissionError:
-        url = str(note.get("url", ""))  # it lives, under another user
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    process, pid, url = note.get("process"), note.get("pid"), note.get("url")
+    if not isinstance(url, str) or not isinstance(pid, int):
+        return None
+    if not (processes.alive(process) if isinstance(process, str) else processes.runs(pid)):
         return None
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -32,12 +32,22 @@ def alive(worker: str) -> bool:
     pid_text, started, boot, *_ = [*worker.split("."), "", ""]
     try:
         pid = int(pid_text)
+    except ValueError:
+        return False
+    return runs(pid) and started == _started(pid) and boot == epoch()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has this number now. Zero and below name groups of processes."""
+    if pid <= 0:
+        return False
+    try:
         os.kill(pid, 0)
-    except (ValueError, ProcessLookupError):
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass  # it runs, as somebody else
-    return started == _started(pid) and boot == epoch()
+    return True
 
 
 def _started(pid: int) -> str:

@@ -1,0 +1,75 @@
+"""A server's note is believed while its process runs, and only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.app import run_file
+from pool_server.core import processes
+
+URL = "http://127.0.0.1:8989"
+
+
+def note(folder: Path, **fields: Any) -> None:
+    (folder / run_file.NOTE).write_text(json.dumps({"pid": os.getpid(), "url": URL, **fields}), encoding="utf-8")
+
+
+def ended() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_note_is_found_and_taken_away_by_who_wrote_it(tmp_path: Path) -> None:
+    own = run_file.Note(tmp_path, "http://0.0.0.0:8989")
+    own.write()
+    assert run_file.find(tmp_path) == URL
+    other = run_file.Note(tmp_path, URL)  # of another process, for all that the first one knows
+    other.write()
+    own.remove()
+    assert run_file.find(tmp_path) == URL
+    other.remove()
+    assert run_file.find(tmp_path) is None
+
+
+def test_a_number_that_another_process_has_by_now_is_not_believed(tmp_path: Path) -> None:
+    pid, started, boot, chance = processes.name().split(".")
+    note(tmp_path, process=".".join((pid, started, boot, chance)))
+    assert run_file.find(tmp_path) == URL
+    for name in (
+        f"{pid}.{int(started) - 1}.{boot}.{chance}",  # an earlier process of the same number
+        f"{pid}.{started}.00000000.{chance}",  # of an earlier life of the machine
+        f"{ended()}.{started}.{boot}.{chance}",
+        "", "1", "-1", "..", "no name",
+    ):  # fmt: skip
+        note(tmp_path, process=name)
+        assert run_file.find(tmp_path) is None, name
+
+
+@pytest.mark.parametrize("pid", [0, -1, -2, 10**9, 10**30, 1.5, "7", None, [1]])
+def test_what_is_no_number_of_a_process_is_no_server(tmp_path: Path, pid: Any) -> None:
+    note(tmp_path, pid=pid)
+    assert run_file.find(tmp_path) is None
+    if pid is not None:
+        assert not processes.alive(f"{pid}...")
+
+
+def test_a_note_of_a_program_of_before_is_believed_by_its_number(tmp_path: Path) -> None:
+    note(tmp_path)
+    assert run_file.find(tmp_path) == URL
+    note(tmp_path, pid=ended())
+    assert run_file.find(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"pid": 1}', '{"url": "x"}', '{"pid": 1, "url": 5}', "\xff"])
+def test_what_cannot_be_read_is_no_server(tmp_path: Path, text: str) -> None:
+    (tmp_path / run_file.NOTE).write_bytes(text.encode("latin-1"))
+    assert run_file.find(tmp_path) is None
