@@ -434,14 +434,18 @@ class Users:
         """Writes some of what was last used when; whether anything is left."""
         self._book.settle_waiting()
         pairs: list[tuple[bytes, bytes]] = []
+        written: list[tuple[dict[str, float], str]] = []
         for mark, seen in ((b"k", self._ring.last_used), (b"u", self.sessions.last_seen)):
             for what in list(seen)[:FLUSH_MOST]:
-                at = b"%.0f" % seen.pop(what)
+                at = b"%.0f" % seen[what]
+                written.append((seen, what))
                 pairs.append((mark + what.encode(), at))
                 if mark == b"k" and (user := self.people.owner(what)) is not None:
                     pairs.append((b"u" + user.encode(), at))
         if pairs:
             self._state.write(lambda txn: txn.put_many(SEEN, pairs))
+        for seen, what in written:
+            del seen[what]
         return bool(self._ring.last_used or self.sessions.last_seen)
 
     async def _sweep(self) -> None:

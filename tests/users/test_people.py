@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pool_server.storage import StoreError, StoreFullError
 from pool_server.users import AuditActor, Principal, RefusedError
 from pool_server.users.identity.people import MAX_KEYS
 
@@ -191,6 +192,30 @@ def test_a_script_gone_wild_cannot_fill_the_store_with_keys(site: Site) -> None:
         await refused(site.users.people.create_key(anna.user, actor=ADMIN), 409)
 
     site.run(main)
+
+
+@pytest.mark.parametrize("error", [StoreError("no answer"), StoreFullError("no space left"), OSError(5, "I/O")])
+def test_what_was_last_used_waits_for_a_store_that_writes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def main() -> None:
+        anna, key = await site.friend("Anna")
+        await site.users.close()
+        site.clock.now += 100
+        site.users.authenticate(key)
+        with monkeypatch.context() as failing:
+            failing.setattr(site.state, "write", lambda _: _raise(error))
+            with pytest.raises(type(error)):
+                site.users._flush()
+        site.users._flush()
+        assert site.users.people.list_keys(anna.user)[0]["last_used"] == NOON + 100
+        assert not site.users._flush(), "what is written is not written again"
+
+    site.run(main)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_last_used_is_written_in_its_own_time(site: Site) -> None:
