@@ -133,6 +133,35 @@ def test_keys_are_kept_for_their_owner_alone(folder: Path, monkeypatch: pytest.M
     assert pools.forget(BASE, env) and not chain
 
 
+OTHERS = ("https://pool.example.org.evil.example", "https://pool.example.org:8443", "https://b.example")
+
+
+@pytest.mark.parametrize("cli", ["claude", "qwen"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_key_that_is_dropped_is_in_no_settings_of_a_run(folder: Path, cli: str, kept: bool) -> None:
+    env = {"XDG_CONFIG_HOME": str(folder / "cfg")}
+
+    def write(base: str) -> list[Path]:
+        made = RECIPES[cli](Asked(base, KEY, {}, [], env, pools.folder(env))).files
+        for path, text in made.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return list(made)
+
+    (file,) = write(BASE)
+    if kept:
+        pools.keep(pools.PoolKey(BASE, KEY), env, keyring=False)
+        assert not file.exists(), "an earlier key of that pool"
+        write(BASE)
+    assert pools.forget(BASE, env) and not file.exists()
+    for other in OTHERS:
+        write(other)
+        assert not pools.forget(BASE, env) and file.exists(), "it is another pool's"
+        assert pools.forget(other, env)
+    file.mkdir()
+    assert not pools.forget(BASE, env)
+
+
 @pytest.fixture
 def programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Fake CLIs on the PATH; the environment to run them with."""

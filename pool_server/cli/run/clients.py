@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pool_server.cli.run.pools import CLAUDE_SETTINGS, QWEN_SETTINGS
 from pool_server.texts.client_settings import (
     CLAUDE_CONFLICTS,
     GEMINI_CONFLICTS,
@@ -75,7 +76,7 @@ def claude(asked: Asked) -> Launch:
     env = {**_without(asked.env, CLAUDE_CONFLICTS), **variables}
     if any(arg == "--settings" or arg.startswith("--settings=") for arg in asked.args):
         return Launch(("claude", *asked.args), env)
-    file = asked.folder / "claude-settings.json"
+    file = asked.folder / CLAUDE_SETTINGS
     return Launch(("claude", "--settings", str(file), *asked.args), env, {file: _json({"env": variables})})
 
 
@@ -102,7 +103,7 @@ def qwen(asked: Asked) -> Launch:
     }
     if asked.headers:
         settings["model"] = {"generationConfig": {"customHeaders": dict(asked.headers)}}
-    file = asked.folder / "qwen-settings.json"
+    file = asked.folder / QWEN_SETTINGS
     env["QWEN_CODE_SYSTEM_SETTINGS_PATH"] = str(file)
     return Launch(("qwen", *asked.args), env, {file: _json(settings)})
 

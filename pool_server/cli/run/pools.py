@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pool_server.core.loopback import is_loopback
 HERE = "http://127.0.0.1:8989"  # where a pool of this machine listens unless told otherwise
 NO_KEY = "pool"  # what local mode is told; the clients insist on a key
 FILE = "pools.json"
+CLAUDE_SETTINGS, QWEN_SETTINGS = "claude-settings.json", "qwen-settings.json"  # written by a run, with a key in them
 SERVICE = "pool-server"  # in the system's keyring
 MOST_BYTES = 1 << 20
 
@@ -76,7 +78,8 @@ def find(asked: str, env: Mapping[str, str]) -> PoolKey:
 
 
 def keep(found: PoolKey, env: Mapping[str, str], *, keyring: bool) -> str:
-    """Keep a key, in the system's keyring or in the file; returns where. Raises OSError, click.ClickException."""
+    """Keep a key, in the system's keyring or in the file; returns where. Settings that hold an earlier key of that pool
+    are removed: the next run writes them. Raises OSError, click.ClickException."""
     place = folder(env)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = _read(place / FILE)
@@ -84,20 +87,35 @@ def keep(found: PoolKey, env: Mapping[str, str], *, keyring: bool) -> str:
         _keyring().set_password(SERVICE, found.url, found.key)
     kept["pools"][found.url] = {"keyring": True} if keyring else {"key": found.key}
     _write(place / FILE, {**kept, "last": found.url})
+    _sweep(place, found.url)
     return "the system's keyring" if keyring else str(place / FILE)
 
 
 def forget(url: str, env: Mapping[str, str]) -> bool:
-    """Drop what was kept of a pool; whether anything was."""
-    file = folder(env) / FILE
-    kept = _read(file)
+    """Drop what was kept of a pool, and the settings that its runs wrote; whether there was anything. Raises OSError,
+    click.ClickException."""
+    place = folder(env)
+    kept = _read(place / FILE)
     entry = kept["pools"].pop(url, None)
+    swept = _sweep(place, url)
     if entry is None:
-        return False
-    if entry.get("keyring"):
+        return swept
+    if isinstance(entry, dict) and entry.get("keyring"):
         _keyring().delete_password(SERVICE, url)
-    _write(file, {**kept, "last": next(reversed(kept["pools"]), "") if kept["last"] == url else kept["last"]})
+    last = next(reversed(kept["pools"]), "") if kept["last"] == url else kept["last"]
+    _write(place / FILE, {**kept, "last": last})
     return True
+
+
+def _sweep(place: Path, url: str) -> bool:
+    """Remove the settings files that runs with this pool wrote: they hold its key. Whether there were any. Raises
+    OSError."""
+    address = re.compile(rf'"{re.escape(url)}[/"]')
+    found = [path for path in (place / CLAUDE_SETTINGS, place / QWEN_SETTINGS) if path.is_file()]
+    found = [path for path in found if address.search(path.read_text(encoding="utf-8", errors="replace"))]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return bool(found)
 
 
 def _key(entry: Any, url: str) -> str:
