@@ -68,8 +68,8 @@ class Host:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                _, _, rest = head.lower().partition(b"content-length:")
-                await reader.readexactly(int(rest.split(b"\r\n", 1)[0]) if rest else 0)
+                _, _, cooldown = head.lower().partition(b"content-length:")
+                await reader.readexactly(int(cooldown.split(b"\r\n", 1)[0]) if cooldown else 0)
                 if self.hangs:
                     self.asked += head.startswith(b"POST")
                     if self.way == "headers" and head.startswith(b"POST"):

@@ -98,8 +98,8 @@ class Client:
         status = int(head[9:12])
         if b"transfer-encoding: chunked" in lowered:
             return status, True, 0
-        _, _, rest = lowered.partition(b"content-length:")
-        return status, False, int(rest.split(b"\r\n", 1)[0]) if rest else 0
+        _, _, cooldown = lowered.partition(b"content-length:")
+        return status, False, int(cooldown.split(b"\r\n", 1)[0]) if cooldown else 0
 
     async def body(self, chunked: bool, length: int) -> int:
         """Reads the answer's body; its size in bytes."""

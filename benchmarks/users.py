@@ -72,10 +72,10 @@ def admission(users: Users, tokens: list[str]) -> Iterator[tuple[str, float]]:
 
     reserve()
     yield "reserve", micros(5000, reserve)
-    rest = iter(list(made))
-    yield "progress", micros(2000, lambda: users.progress(next(rest), 30_000, 0.2))
-    rest = iter(made)
-    yield "settle", micros(5000, lambda: users.settle(next(rest), Usage(input=9000, output=300), 0.1))
+    cooldown = iter(list(made))
+    yield "progress", micros(2000, lambda: users.progress(next(cooldown), 30_000, 0.2))
+    cooldown = iter(made)
+    yield "settle", micros(5000, lambda: users.settle(next(cooldown), Usage(input=9000, output=300), 0.1))
 
 
 def start(folder: Path, durable: Store, state: Store) -> tuple[Users, float]:

@@ -133,7 +133,7 @@ def test_what_the_new_server_learns_is_not_undone_by_the_end_of_the_old_one(tmp_
         assert Replication(WriteBehind(state, time.time), many=False).load(known)
         state.close()
         durable.close()
-        assert known.live.state is AccountState.EXHAUSTED
+        assert known.health.state is AccountState.EXHAUSTED
 
 
 @LINUX

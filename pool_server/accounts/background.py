@@ -99,7 +99,7 @@ class Background:
         """Take new settings; the steps plan the timers anew, account by account."""
         self.refresher.settings = self.poller.settings = settings
         self._pins.ttl_s = settings.choosing.pin_ttl_h * 3600
-        for account_id in list(self.registry.view.accounts):
+        for account_id in list(self.registry.index.accounts):
             self.plan(account_id)
             yield
 
@@ -108,7 +108,7 @@ class Background:
         self.saver.plan(account_id)
         if not self._leader:
             return
-        account = self.registry.view.accounts.get(account_id)
+        account = self.registry.index.accounts.get(account_id)
         stopped = account is None or account.state in (
             AccountState.DISABLED, AccountState.NEEDS_LOGIN, AccountState.SUSPENDED,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class Background:
 
     def poll_soon(self, account_id: str) -> None:
         """A refusal for want of quota is worth checking before the next round."""
-        if not self._leader or account_id not in self.registry.view.accounts:
+        if not self._leader or account_id not in self.registry.index.accounts:
             return
         soon, due = self.poller.soon(account_id), self.polls.due(account_id)
         if soon is not None and (due is None or soon < due) and not self.polls.running(account_id):
@@ -153,7 +153,7 @@ class Background:
                 await self.refresher.refresh(account_id, item.credential.secret)
             except (RefreshError, KeyError):
                 pass  # `_refreshed` has noted it
-        account = self.registry.view.accounts.get(account_id)
+        account = self.registry.index.accounts.get(account_id)
         if account is None or account.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED):
             return None
         again = self._refresh_at(account_id)
@@ -167,41 +167,43 @@ class Background:
             self._disprove(outcome.account, outcome.credential)
             return
         failure = outcome.failure
-        account = registry.view.accounts.get(outcome.account)
+        account = registry.index.accounts.get(outcome.account)
         if account is None or failure is None:
             return
         if failure.suspended:
             registry.update(
-                outcome.account, lambda live: move(live, AccountEvent.STOPPED, StateActor.REFRESH, now, failure.reason)
+                outcome.account,
+                lambda health: move(health, AccountEvent.STOPPED, StateActor.REFRESH, now, failure.reason),
             )
         elif failure.permanent:
             token = outcome.tried.fingerprint
             registry.update(
-                outcome.account, lambda live: learning.login_lost(live, now, failure.reason, token, StateActor.REFRESH)
+                outcome.account,
+                lambda health: learning.login_lost(health, now, failure.reason, token, StateActor.REFRESH),
             )
         else:
             account.refresh_retry_at = outcome.retry_at or 0.0
-            registry.view.touch(account)
+            registry.index.touch(account)
             self.plan(outcome.account)
 
     def _disprove(self, account_id: str, credential: Credential) -> None:
         """A sign-in that was thought lost is there again with another token."""
-        account = self.registry.view.accounts.get(account_id)
-        if account is None or account.live.state is not AccountState.NEEDS_LOGIN:
+        account = self.registry.index.accounts.get(account_id)
+        if account is None or account.health.state is not AccountState.NEEDS_LOGIN:
             return
-        if account.live.token != credential.fingerprint:
-            self.registry.update(account_id, lambda live: learning.new_login(live, self.registry.clock()))
+        if account.health.token != credential.fingerprint:
+            self.registry.update(account_id, lambda health: learning.new_login(health, self.registry.clock()))
 
     def learn_usage(self, account_id: str, answer: UsageAnswer) -> None:
         """Take in what a usage endpoint said. It may loosen a state; it stops no working account."""
         now = self.registry.clock()
-        self.registry.update(account_id, lambda live: learning.absorb(live, answer.windows, now))
+        self.registry.update(account_id, lambda health: learning.absorb(health, answer.windows, now))
         for hear in self.on_usage:
             hear(account_id, answer)
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        for account_id, account in self.registry.view.accounts.items():
+        for account_id, account in self.registry.index.accounts.items():
             account.refresh_retry_at = self.refresher.paused_until(account_id)
             self.plan(account_id)
         if self._leader:
@@ -297,8 +299,8 @@ class Background:
         registry.shared.settle()
         registry.follow()
         registry.share_flight()
-        registry.view.rerate(now, RERATED_AT_ONCE)
-        registry.view.advance(now)
+        registry.index.rerate(now, RERATED_AT_ONCE)
+        registry.index.advance(now)
         if self._rounds % REOWN_EVERY == 0:
             registry.reown()
         if self._rounds % WRITABLE_EVERY == 0:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.probing import probe_due
-from pool_server.accounts.health.state import AccountHealth
+from pool_server.accounts.health.state import AccountHealth, Cooldown
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import RETURNING
 from pool_server.accounts.selection.score import Candidate
@@ -19,7 +19,7 @@ from pool_server.core.models import WindowObservation
 def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
     """One account. Times are unix seconds (`served_at`: when it last answered this worker), `latency_ms` milliseconds,
     percentages 0 to 100 and more."""
-    credential, options, live, state = account.credential, account.options, account.live, account.state
+    credential, options, health, state = account.credential, account.options, account.health, account.state
     score, terms = standing.shown()
     ready = state is AccountState.READY
     return {
@@ -29,17 +29,16 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
         "plan": credential.plan,
         "label": options.label,
         "state": str(state),
-        "reason": None if ready else str(live.event),
-        "message": "" if ready else live.reason,
-        "set_by": str(live.actor),
-        "since": live.since or None,
-        "windows": [window_row(w, now) for w in sorted(live.windows.values(), key=lambda w: (w.scope, w.seconds))],
-        "cooldown_until": cooldown_until(live, now),
+        "reason": None if ready else str(health.event),
+        "message": "" if ready else health.reason,
+        "set_by": str(health.actor),
+        "since": health.since or None,
+        "windows": [window_row(w, now) for w in sorted(health.windows.values(), key=lambda w: (w.scope, w.seconds))],
+        "cooldown_until": cooldown_until(health, now),
         "rests": [
-            {"scope": scope, "kind": rest.kind.value, "until": rest.until, "since": rest.since, "level":
-            rest.level, "code": rest.code, "message": rest.message, "confirmed": rest.confirmed, "probe_at":
-            probe_due(live, (scope,) if scope else (), now)} for scope, rest in live.rests.items() if rest.until
-            > now
+            _cooldown_row(health, scope, cooldown, now)
+            for scope, cooldown in health.cooldowns.items()
+            if cooldown.until > now
         ],
         "in_flight": account.in_flight,
         "expires_at": credential.expires_at,
@@ -47,8 +46,8 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
         "sign_in_ends": credential.sign_in_ends,
         "served_at": account.served_at or None,
         "can_refresh": account.refreshable,
-        "last_fault": _fault_row(live),
-        "latency_ms": None if live.latency is None else round(live.latency * 1000),
+        "last_fault": _fault_row(health),
+        "latency_ms": None if health.latency is None else round(health.latency * 1000),
         "priority": options.priority,
         "weight": options.weight,
         "owner": account.owner,
@@ -91,15 +90,29 @@ def window_row(w: WindowObservation, now: float) -> dict[str, Any]:
     }
 
 
-def cooldown_until(live: AccountHealth, now: float) -> float | None:
-    """When the whole account's rest ends, None when it does not rest."""
-    rest = live.rest
-    resting = live.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
-    return rest.until if resting and rest is not None and rest.until > now else None
+def _cooldown_row(health: AccountHealth, scope: str, cooldown: Cooldown, now: float) -> dict[str, Any]:
+    return {
+        "scope": scope,
+        "kind": cooldown.kind.value,
+        "until": cooldown.until,
+        "since": cooldown.since,
+        "level": cooldown.level,
+        "code": cooldown.code,
+        "message": cooldown.message,
+        "confirmed": cooldown.confirmed,
+        "probe_at": probe_due(health, (scope,) if scope else (), now),
+    }
 
 
-def _fault_row(live: AccountHealth) -> dict[str, Any] | None:
-    note = live.last_fault
+def cooldown_until(health: AccountHealth, now: float) -> float | None:
+    """When the whole account's cooldown ends, None without one."""
+    cooldown = health.cooldown
+    cooling = health.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
+    return cooldown.until if cooling and cooldown is not None and cooldown.until > now else None
+
+
+def _fault_row(health: AccountHealth) -> dict[str, Any] | None:
+    note = health.last_fault
     if note is None:
         return None
     return {"at": note.at, "kind": note.kind.value, "code": note.code, "message": note.message,
@@ -109,7 +122,7 @@ def _fault_row(live: AccountHealth) -> dict[str, Any] | None:
 def provider_row(provider: Provider, accounts: list[Account], standings: list[Candidate], now: float) -> dict[str, Any]:
     """One provider's accounts together. `room_percent` is the mean of what its usable accounts have left."""
     usable = [a for a, s in zip(accounts, standings, strict=True) if s.refusal is None]
-    resting = [s.until for s in standings if s.refusal in RETURNING and s.until is not None]
+    cooling = [s.until for s in standings if s.refusal in RETURNING and s.until is not None]
     room, windows = _pooled(accounts, now)
     return {
         "provider": provider.value,
@@ -118,7 +131,7 @@ def provider_row(provider: Provider, accounts: list[Account], standings: list[Ca
         "total": len(accounts),
         "room_percent": None if room is None else round(room, 1),
         "windows": windows,
-        "next_return": min(resting) if resting else None,
+        "next_return": min(cooling) if cooling else None,
         "in_flight": sum(a.in_flight for a in accounts),
     }
 
@@ -143,10 +156,10 @@ def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list
     sums: dict[tuple[int, str], _Sum] = {}
     rooms: list[float] = []
     for account in accounts:
-        if account.options.disabled or account.live.state in _DEAD:
+        if account.options.disabled or account.health.state in _DEAD:
             continue
         most = -1.0
-        for w in account.live.windows.values():
+        for w in account.health.windows.values():
             if w.scope or w.window == win.CREDITS:
                 continue
             percent = win.used(w, now)

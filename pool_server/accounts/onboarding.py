@@ -130,8 +130,8 @@ class Onboarding:
             current = item.credential.fingerprint
             registry.update(
                 account_id,
-                lambda live: learning.fail(
-                    live, known, now, model="", operation=Operation.OTHER, token="", current=current
+                lambda health: learning.fail(
+                    health, known, now, model="", operation=Operation.OTHER, token="", current=current
                 ),
             )
         return OnboardingError(fault, max(now + RETRY_S, fault.retry_at or 0.0))

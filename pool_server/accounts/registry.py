@@ -71,11 +71,11 @@ class Registry:
         self.settings = settings
         self.clock = clock
         self.on_change: list[Callable[[str], None]] = []
-        self.view = SelectionIndex(
+        self.index = SelectionIndex(
             strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family
         )
-        self.view.minute_of = _day_clock(settings.ledger.timezone)
-        self.view.on_settled = lambda account: self.changed(account.id)
+        self.index.minute_of = _day_clock(settings.ledger.timezone)
+        self.index.on_settled = lambda account: self.changed(account.id)
         self._rng = rng
         self._busy_elsewhere: set[str] = set()
         self._gone: dict[str, Account] = {}  # removed while exchanges were under way
@@ -84,11 +84,11 @@ class Registry:
 
     def account(self, account_id: str) -> Account:
         """Raises KeyError for an unknown account."""
-        return self.view.accounts[account_id]
+        return self.index.accounts[account_id]
 
     def under_way(self, account_id: str) -> Account | None:
         """The account, also when its file is gone while exchanges are still under way."""
-        return self.view.accounts.get(account_id) or self._gone.get(account_id)
+        return self.index.accounts.get(account_id) or self._gone.get(account_id)
 
     def load(self) -> ReloadReport:
         """Read the pool folder again, here and now."""
@@ -144,15 +144,15 @@ class Registry:
     def _taking(self, look: Look, report: ReloadReport) -> Iterator[None]:
         """`take` account by account, each whole when the next begins. What the pool wrote itself is no news, what
         others wrote is a new sign-in."""
-        credentials, view = self.credentials, self.view
+        credentials, index = self.credentials, self.index
         for account_id in list(dict.fromkeys((*credentials.items, *look.items))):
             before = credentials.items.get(account_id)
             news = credentials.settle(account_id, look, report)
             if news and account_id in credentials.items:
                 self.renew(account_id, before.credential if before is not None else None)
-                view.advance(self.clock())
+                index.advance(self.clock())
             elif news:
-                account = view.remove(account_id)
+                account = index.remove(account_id)
                 if account is not None and account.local:
                     self._gone[account_id] = account
             yield
@@ -163,7 +163,7 @@ class Registry:
     def renew(self, account_id: str, before: Credential | None) -> None:
         """Bring an account in line with its file. `before` is the credential it had, None when it is new here."""
         item = self.credentials.items[account_id]
-        account = self.view.accounts.get(account_id)
+        account = self.index.accounts.get(account_id)
         if account is None:
             account = self._gone.pop(account_id, None) or Account(
                 item.credential, item.options, AccountHealth(jitter=self._rng.random())
@@ -171,9 +171,9 @@ class Registry:
             self.shared.load(account)
         self._take_file(account)
         account.refresh_retry_at = account.refused_until = 0.0
-        self.view.put(account)
+        self.index.put(account)
         if self._signed_in(account, before, item.credential):
-            self.update(account_id, lambda live: learning.new_login(live, self.clock()))
+            self.update(account_id, lambda health: learning.new_login(health, self.clock()))
 
     def _take_file(self, account: Account) -> None:
         """Bring an account in line with what the store has of its file."""
@@ -189,8 +189,8 @@ class Registry:
     def _signed_in(self, account: Account, before: Credential | None, now: Credential) -> bool:
         """Did somebody else than the pool bring another credential?"""
         if before is None:
-            dead = account.live.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
-            return dead and account.live.token not in ("", now.fingerprint)
+            dead = account.health.state in (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
+            return dead and account.health.token not in ("", now.fingerprint)
         if before.secret == now.secret:
             return False
         return self.shared.own_file(now.account) != self.credentials.items[now.account].digest
@@ -210,34 +210,34 @@ class Registry:
         """Take in what other workers changed."""
         news = self.shared.news()
         if news is None:
-            news = [(StateChange.LOCK, ""), *((StateChange.LIVE, account_id) for account_id in self.view.accounts)]
+            news = [(StateChange.LOCK, ""), *((StateChange.HEALTH, account_id) for account_id in self.index.accounts)]
         for change, account_id in news:
             if change is StateChange.LOCK:
                 self.relock()
             elif change is StateChange.FILE:
                 self.reread(account_id)
-            elif (account := self.view.accounts.get(account_id)) is not None and self.shared.load(account):
-                self.view.touch(account)
+            elif (account := self.index.accounts.get(account_id)) is not None and self.shared.load(account):
+                self.index.touch(account)
                 self.changed(account_id)
 
     def reown(self) -> None:
         """Bring the owners of accounts in line with who is in the pool now."""
         for account_id, item in self.credentials.items.items():
-            account = self.view.accounts.get(account_id) if item.options.owner else None
+            account = self.index.accounts.get(account_id) if item.options.owner else None
             if account is not None and account.owner != self.credentials.owner_of(account_id):
                 self._take_file(account)
-                self.view.put(account)
+                self.index.put(account)
 
     def update(self, account_id: str, change: Callable[[AccountHealth], bool]) -> bool:
         """Change what is known of an account, for all workers; True when that changed anything."""
         account = self.under_way(account_id)
         if account is None:
             return False
-        state = account.live.state
+        state = account.health.state
         changed = self.shared.update(account, change)
-        if account_id in self.view.accounts:
-            self.view.touch(account)
-            if account.live.state is not state:
+        if account_id in self.index.accounts:
+            self.index.touch(account)
+            if account.health.state is not state:
                 self.changed(account_id)
         return changed
 
@@ -255,20 +255,20 @@ class Registry:
             if not account.local:
                 del self._gone[account_id]
             return None
-        self.view.moved(account)
+        self.index.moved(account)
         return account
 
     def share_flight(self) -> None:
         """Tell the other workers what is under way here, and hear the same from them."""
         if not self.shared.many:
             return
-        self.shared.publish({i: a.local for i, a in self.view.accounts.items() if a.local})
+        self.shared.publish({i: a.local for i, a in self.index.accounts.items() if a.local})
         elsewhere = self.shared.elsewhere()
         for account_id in self._busy_elsewhere | elsewhere.keys():
-            account = self.view.accounts.get(account_id)
+            account = self.index.accounts.get(account_id)
             if account is not None and account.elsewhere != elsewhere.get(account_id, 0):
                 account.elsewhere = elsewhere.get(account_id, 0)
-                self.view.touch(account)
+                self.index.touch(account)
         self._busy_elsewhere = set(elsewhere)
 
     def stand_beside(self, another: bool) -> None:
@@ -280,12 +280,12 @@ class Registry:
     def relock(self) -> None:
         """Read again which account the pool is locked to: the operator's word at run time over the settings."""
         said = self.shared.locked()
-        self.view.locked = self.settings.choosing.lock_account if said is None else said
+        self.index.locked = self.settings.choosing.lock_account if said is None else said
 
     def set_settings(self, settings: Settings) -> None:
         self.settings = settings
-        self.view.set_strategy(settings.choosing.strategy)
-        self.view.refit()
+        self.index.set_strategy(settings.choosing.strategy)
+        self.index.refit()
         self.relock()
 
     def write(self, account_id: str, updates: dict[str, object]) -> None:

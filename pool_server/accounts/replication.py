@@ -21,9 +21,9 @@ from pool_server.storage import StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed, append
 from pool_server.storage.write_behind import WriteBehind
 
-LIVE, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
+HEALTH, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
 SPENT = "spent_tokens"
-TABLES = (LIVE, LOG, META, FLIGHT, SPENT)
+TABLES = (HEALTH, LOG, META, FLIGHT, SPENT)
 SPENT_S = 180 * 86400.0  # so long a traded refresh token is remembered
 SWEEP_LIMIT = 500
 _spent_at = struct.Struct(">d")
@@ -38,7 +38,7 @@ _counts = msgspec.msgpack.Decoder(dict[str, int]).decode
 class StateChange(Enum):
     """What a log entry tells."""
 
-    LIVE = b"L"
+    HEALTH = b"L"
     FILE = b"F"  # the account's credential file was rewritten
     LOCK = b"K"  # the operator locked or unlocked the pool
 
@@ -57,33 +57,33 @@ class Replication:
 
     def load(self, account: Account) -> bool:
         """Take an account's record from the store; False when there is none."""
-        raw = self._store.get(LIVE, account.id.encode())
-        live = _read(raw)
-        if live is None:
+        raw = self._store.get(HEALTH, account.id.encode())
+        health = _read(raw)
+        if health is None:
             return False
-        account.live = live
+        account.health = health
         return True
 
     def update(self, account: Account, change: Callable[[AccountHealth], bool]) -> bool:
         """Change an account's record through; True (and written) when `change` says that it changed anything. It may
         be asked twice: most often nothing changes, and then no worker has to wait for another's transaction."""
         key = account.id.encode()
-        if self.many and not self._store.owes(LIVE, key):
-            live = _read(self._store.get(LIVE, key))
-            if live is not None and not change(live):
-                account.live = live
+        if self.many and not self._store.owes(HEALTH, key):
+            health = _read(self._store.get(HEALTH, key))
+            if health is not None and not change(health):
+                account.health = health
                 return False
             try:
-                account.live, changed, number = self._store.write(lambda txn: self._update(txn, account, change))
+                account.health, changed, number = self._store.write(lambda txn: self._update(txn, account, change))
             except StoreError:
                 pass  # told by the store; memory is the truth until it recovers
             else:
                 self._feed.made(number)
                 return changed
-        changed = change(account.live)
+        changed = change(account.health)
         if changed:
-            self._store.put(LIVE, key, _encode(account.live))
-            self.announce(StateChange.LIVE, account.id)
+            self._store.put(HEALTH, key, _encode(account.health))
+            self.announce(StateChange.HEALTH, account.id)
         return changed
 
     def _update(
@@ -91,13 +91,13 @@ class Replication:
     ) -> tuple[AccountHealth, bool, int]:
         """(the record, whether it changed, the number of its log entry or 0)"""
         key = account.id.encode()
-        raw = txn.get(LIVE, key)
-        live = _read(raw if raw is not None else _encode(account.live)) or AccountHealth()
-        changed, number = change(live), 0
+        raw = txn.get(HEALTH, key)
+        health = _read(raw if raw is not None else _encode(account.health)) or AccountHealth()
+        changed, number = change(health), 0
         if changed or raw is None:
-            txn.put(LIVE, key, _encode(live))
-            number = self._log(txn, StateChange.LIVE, account.id)
-        return live, changed, number
+            txn.put(HEALTH, key, _encode(health))
+            number = self._log(txn, StateChange.HEALTH, account.id)
+        return health, changed, number
 
     def _log(self, txn: Txn, change: StateChange, account_id: str) -> int:
         return append(txn, LOG, change.value + self._worker + b" " + account_id.encode(), most=LOG_KEPT)

@@ -73,11 +73,11 @@ class Accounts:
         shared = Replication(write_behind, many=settings.workers != 1)
         credentials = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
-        self._view = self._registry.view
+        self._index = self._registry.index
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600)
         self._background = Background(self._registry, self._pins, write_behind, send=send, rng=rng, leader=leader)
         self._background.on_usage.append(self._heard_usage)
-        self.hosts = Hosts(self._view, clock)
+        self.hosts = Hosts(self._index, clock)
         self._waiting = WaitQueue(self.select, clock)
         self._registry.on_change.append(lambda _: self._waiting.wake())
         self.on_observation: list[Observer] = []
@@ -135,67 +135,67 @@ class Accounts:
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
-    def select(self, ask: SelectionRequest) -> Decision:
-        """Choose an account for `ask`. Binds and counts nothing: `begin` follows at once, `bind` when it
+    def select(self, request: SelectionRequest) -> Decision:
+        """Choose an account for `request`. Binds and counts nothing: `begin` follows at once, `bind` when it
         answered."""
         now = self._clock()
         self._registry.follow()
-        self._view.advance(now)
-        return select(ask, self._view, now, self._held(ask, now))
+        self._index.advance(now)
+        return select(request, self._index, now, self._affinity(request, now))
 
-    def _held(self, ask: SelectionRequest, now: float) -> Affinity:
-        pinned, hard = None, ask.holder or None
-        for kind, thing in () if ask.holder else ask.hard:
-            owner = self._pins.owner(ask.user, kind, thing, now)
-            if owner is not None and owner.partition(":")[0] in ask.providers:
+    def _affinity(self, request: SelectionRequest, now: float) -> Affinity:
+        pinned, hard = None, request.holder or None
+        for kind, thing in () if request.holder else request.hard:
+            owner = self._pins.owner(request.user, kind, thing, now)
+            if owner is not None and owner.partition(":")[0] in request.providers:
                 hard = owner
                 break
-        if ask.session is not None:
-            for provider in ask.providers:
-                pinned = self._pins.pinned(provider, ask.user, ask.session, now)
+        if request.session is not None:
+            for provider in request.providers:
+                pinned = self._pins.pinned(provider, request.user, request.session, now)
                 if pinned is not None:
                     break
         return Affinity(pinned, hard)
 
-    async def wait_turn(self, ask: SelectionRequest, *, deadline: float) -> Decision:
+    async def wait_turn(self, request: SelectionRequest, *, deadline: float) -> Decision:
         """Like `select`, but when the nearest account returns before `deadline` (unix seconds) the request
         waits for it, first in first out and fair between users. `begin` must follow without another await.
 
         Accounts this request was tried on are asked anew when their cooldown is over: a wait ends in a fresh look."""
-        return await self._waiting.wait(returns.fresh(self._view, ask, self._now()), deadline)
+        return await self._waiting.wait(returns.fresh(self._index, request, self._now()), deadline)
 
-    def bind(self, ask: SelectionRequest, account_id: str) -> None:
+    def bind(self, request: SelectionRequest, account_id: str) -> None:
         """An account answered: pin the conversation to it, unless it only stood in for a moment."""
         now = self._clock()
-        account = self._view.accounts.get(account_id)
-        if account is not None and account.live.rests and returns.just_back(account, now):
-            self._return_answered(account, ask, now)
-        if ask.session is None:
+        account = self._index.accounts.get(account_id)
+        if account is not None and account.health.cooldowns and returns.just_back(account, now):
+            self._return_answered(account, request, now)
+        if request.session is None:
             return
         provider = Provider(account_id.partition(":")[0])
-        still = partial(returns.comes_back, self._view, ask=ask, now=now)
-        self._pins.pin(provider, ask.user, ask.session, account_id, now, still)
+        still = partial(returns.comes_back, self._index, request=request, now=now)
+        self._pins.pin(provider, request.user, request.session, account_id, now, still)
 
-    def _return_answered(self, account: Account, ask: SelectionRequest, now: float) -> None:
-        scopes = self._view.scopes(account.provider, ask.model, ask.operation)
+    def _return_answered(self, account: Account, request: SelectionRequest, now: float) -> None:
+        scopes = self._index.scopes(account.provider, request.model, request.operation)
         self._registry.update(account.id, lambda known: state.return_answered(known, scopes, now))
         self._waiting.wake()
 
     def begin(self, account_id: str, model: str, operation: Operation) -> None:
         """An exchange with this account began; it counts as under way until `end`."""
-        account = self._view.accounts.get(account_id)
+        account = self._index.accounts.get(account_id)
         if account is None:
             return
         now = self._clock()
         account.local += 1
-        self._view.chosen(account)
+        self._index.chosen(account)
         self.hosts.begun(account)
-        if not account.live.rests:
+        if not account.health.cooldowns:
             return
-        scopes = self._view.scopes(account.provider, model, operation)
+        scopes = self._index.scopes(account.provider, model, operation)
         if returns.just_back(account, now):
             self._registry.update(account_id, lambda known: state.return_begun(known, scopes, now))
-        found = probing.resting(account.live, scopes, now)
+        found = probing.cooling(account.health, scopes, now)
         if found is not None:
             self._registry.update(account_id, lambda known: state.probe_begun(known, found[0], now))
 
@@ -205,8 +205,8 @@ class Accounts:
         if account is None or account.local:
             return
         now = self._clock()
-        for scope, rest in account.live.rests.items():
-            if rest.probing:
+        for scope, cooldown in account.health.cooldowns.items():
+            if cooldown.probing:
                 self._registry.update(account_id, partial(state.probe_lost, scope=scope, now=now))
                 break
 
@@ -227,7 +227,7 @@ class Accounts:
 
     def has(self, provider: Provider) -> bool:
         """Is there any account of this provider, whatever its state?"""
-        return any(cohort.members for cohort in self._view.by_provider.get(provider, ()))
+        return any(cohort.members for cohort in self._index.by_provider.get(provider, ()))
 
     def owner(self, account_id: str) -> str:
         """The id of the user the account belongs to, "" for the pool's own. Raises KeyError."""
@@ -244,11 +244,11 @@ class Accounts:
 
     def knows(self, account_id: str) -> bool:
         """Is this account in the pool?"""
-        return account_id in self._view.accounts
+        return account_id in self._index.accounts
 
     def owned(self, providers: Iterable[Provider]) -> list[tuple[str, str]]:
         """(account, owner) of the accounts of these providers that have one."""
-        accounts = self._view.accounts.values()
+        accounts = self._index.accounts.values()
         return [(a.id, a.owner) for a in accounts if a.owner and a.provider in providers]
 
     async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
@@ -269,10 +269,10 @@ class Accounts:
         raise failure
 
     def _refused(self, account_id: str, failure: RefreshError) -> None:
-        account, now = self._view.accounts.get(account_id), self._clock()
+        account, now = self._index.accounts.get(account_id), self._clock()
         if account is not None and not failure.permanent:
             account.refused_until = min(failure.retry_at or now, now + REFUSED_S)
-            self._view.touch(account)
+            self._index.touch(account)
 
     async def complete(self, account_id: str) -> Credential:
         """The credential, after the account's one-time set-up when that is still wanted; see `Setter`.
@@ -294,22 +294,24 @@ class Accounts:
 
     def succeed(self, account_id: str, model: str, operation: Operation, first_byte_s: float | None = None) -> None:
         """A real request was answered, after `first_byte_s` seconds (None: not known)."""
-        account = self._view.accounts.get(account_id)
+        account = self._index.accounts.get(account_id)
         if account is None:
             return
         now, provider = self._clock(), account.provider
         account.served_at = now
-        if first_byte_s is None and not (account.live.rests or account.live.doubts or self._registry.shared.many):
+        if first_byte_s is None and not (
+            account.health.cooldowns or account.health.doubts or self._registry.shared.many
+        ):
             return  # nothing is learnt
 
         def learnt(known: state.AccountHealth) -> bool:
-            known_scopes = known.rests or known.doubts  # these alone go by scopes
-            scopes = self._view.scopes(provider, model, operation) if known_scopes else ()
+            known_scopes = known.cooldowns or known.doubts  # these alone go by scopes
+            scopes = self._index.scopes(provider, model, operation) if known_scopes else ()
             return learning.succeed(known, scopes, first_byte_s, now)
 
         self._registry.update(account_id, learnt)
         if first_byte_s is not None:
-            self._view.note_latency(account, first_byte_s)
+            self._index.note_latency(account, first_byte_s)
 
     def fail(
         self, account_id: str, fault: Fault, model: str, operation: Operation, token_fingerprint: str = ""
@@ -346,10 +348,10 @@ class Accounts:
     def withdraw(self, account_id: str, model: str, operation: Operation) -> None:
         """What was learnt of a model turned out to be the request's mistake."""
         scope = learning.scope_key(operation, model)
-        self._registry.update(account_id, lambda known: known.rests.pop(scope, None) is not None)
+        self._registry.update(account_id, lambda known: known.cooldowns.pop(scope, None) is not None)
 
     def _served_at(self, account_id: str) -> float:
-        account = self._view.accounts.get(account_id)
+        account = self._index.accounts.get(account_id)
         return account.served_at if account is not None else 0.0
 
     def _heard_usage(self, account_id: str, answer: UsageAnswer) -> None:
@@ -382,7 +384,7 @@ class Accounts:
         item = credentials.items[account_id]
         options = item.options
         return {
-            **describe.account_row(account, now, returns.standing(self._view, account, (), now)),
+            **describe.account_row(account, now, returns.standing(self._index, account, (), now)),
             "proxy": host_of(options.proxy_url) if options.proxy_url else "",
             "hosts": credentials.hosts(account_id, self._registry.settings),
             "owner": options.owner,
@@ -392,14 +394,14 @@ class Accounts:
             "people": None if options.people is None else list(options.people),
             "sharing": msgspec.json.decode(msgspec.json.encode(options.terms)),
             "unsaved": account_id in credentials.owed,
-            "locked": self._view.locked == account_id,
+            "locked": self._index.locked == account_id,
             "next_poll": self._background.polls.due(account_id),
             "next_refresh": self._background.refreshes.due(account_id),
         }
 
     def describe_all(self) -> list[dict[str, Any]]:
         """All accounts, in the order of their ids."""
-        now, accounts = self._now(), self._view.accounts
+        now, accounts = self._now(), self._index.accounts
         return [self._row(accounts[account_id], now) for account_id in sorted(accounts)]
 
     def rejected(self) -> list[dict[str, str]]:
@@ -416,36 +418,38 @@ class Accounts:
         """Why new tokens cannot be written into the credential files, "" when they can. Names no account."""
         return self._background.unwritable
 
-    def explain(self, ask: SelectionRequest | None = None) -> list[dict[str, Any]]:
+    def explain(self, request: SelectionRequest | None = None) -> list[dict[str, Any]]:
         """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
         not."""
         now = self._now()
         rows: list[tuple[Refusal | None, Account, Candidate]] = []
-        for account in self._view.accounts.values():
+        for account in self._index.accounts.values():
             provider = account.provider
-            scopes = self._view.scopes(provider, ask.model, ask.operation) if ask is not None else ()
-            standing = returns.standing(self._view, account, scopes, now)
+            scopes = self._index.scopes(provider, request.model, request.operation) if request is not None else ()
+            standing = returns.standing(self._index, account, scopes, now)
             refusal = standing.refusal
-            if ask is not None:
-                refusal = self._unfit(account, ask) or refusal
+            if request is not None:
+                refusal = self._unfit(account, request) or refusal
             rows.append((refusal, account, standing))
         rows.sort(key=lambda r: (r[0] is not None, r[1].options.priority, -(r[2].score or 0.0), r[1].id))
         return [describe.standing_row(account, refusal, standing) for refusal, account, standing in rows]
 
-    def _unfit(self, account: Account, ask: SelectionRequest) -> Refusal | None:
-        if account.provider not in ask.providers:
+    def _unfit(self, account: Account, request: SelectionRequest) -> Refusal | None:
+        if account.provider not in request.providers:
             return Refusal.PROVIDER
-        if ask.forced is not None and ask.forced != account.id:
+        if request.forced is not None and request.forced != account.id:
             return Refusal.NOT_FORCED
-        cohort = self._view.cohort_of(account.id)
-        if not self._view.shared(cohort, ask.user, self._clock()):
+        cohort = self._index.cohort_of(account.id)
+        if not self._index.shared(cohort, request.user, self._clock()):
             return Refusal.NOT_SHARED
-        return self._view.unfit(cohort, Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect))
+        return self._index.unfit(
+            cohort, Need(request.operation, request.dialect, request.model, request.websocket, request.own_dialect)
+        )
 
     def _now(self) -> float:
         now = self._clock()
         self._registry.follow()
-        self._view.advance(now)
+        self._index.advance(now)
         return now
 
     def offered(self) -> list[Provider]:
@@ -457,39 +461,39 @@ class Accounts:
         now = self._now()
         rows = []
         for provider in Provider:
-            cohorts = self._view.by_provider.get(provider, [])
+            cohorts = self._index.by_provider.get(provider, [])
             accounts = [a for cohort in cohorts for a in cohort.members.values()]
             if accounts:
-                standings = [c.lanes[()].cards[i].candidate for c in cohorts for i in c.members]
+                standings = [c.queues[()].placements[i].candidate for c in cohorts for i in c.members]
                 rows.append(describe.provider_row(provider, accounts, standings, now))
         return rows
 
     def glance(self, provider: Provider) -> tuple[float | None, list[dict[str, Any]]]:
         """(percent of room left, windows) of a provider, cheap however many accounts there are; see `room`."""
         now = self._now()
-        cohorts = self._view.by_provider.get(provider, [])
+        cohorts = self._index.by_provider.get(provider, [])
         sampled = [a for cohort in cohorts for a in headroom.sample(cohort.members.values())]
         return headroom.glance(provider, sampled, now)
 
     def samples(self, provider: Provider) -> list[tuple[str, AccountState]]:
         """(account id, state) of some accounts of every kind; all of them in a usual pool, see `room`."""
         self._now()
-        cohorts = self._view.by_provider.get(provider, [])
+        cohorts = self._index.by_provider.get(provider, [])
         return [(a.id, a.state) for cohort in cohorts for a in headroom.sample(cohort.members.values())]
 
     def ready(self) -> tuple[int, int]:
         """How many accounts there are, and how many of them can serve now."""
         self._now()
-        lanes = [cohort.lanes[()] for cohorts in self._view.by_provider.values() for cohort in cohorts]
-        return len(self._view.accounts), sum(len(lane.ready) for lane in lanes)
+        queues = [cohort.queues[()] for cohorts in self._index.by_provider.values() for cohort in cohorts]
+        return len(self._index.accounts), sum(len(queue.ready) for queue in queues)
 
     def models(self) -> dict[Provider, list[str]]:
         """What the accounts that can serve declare (API keys limited to models)."""
         self._now()
         found: dict[Provider, set[str]] = {}
-        for provider, cohorts in self._view.by_provider.items():
+        for provider, cohorts in self._index.by_provider.items():
             for cohort in cohorts:
-                first = next(iter(cohort.lanes[()].ready), None)
+                first = next(iter(cohort.queues[()].ready), None)
                 if first is not None:
                     found.setdefault(provider, set()).update(self.credential(first[-1]).models)
         return {provider: sorted(models) for provider, models in found.items()}

@@ -122,10 +122,10 @@ class Week:
     def _request(self, conversation: _Conversation) -> None:
         talk = conversation.talk
         number = self._count % len(self.workers)
-        ask = SelectionRequest((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, talk.model, talk.user)
+        request = SelectionRequest((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, talk.model, talk.user)
         while True:
-            ask.exclude = conversation.tried
-            decision = self.workers[number].choose(ask, conversation.account)
+            request.exclude = conversation.tried
+            decision = self.workers[number].choose(request, conversation.account)
             account = decision.account
             if account is None:
                 self._refuse(conversation, decision)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from pool_server.accounts.credentials.files import Options
 from pool_server.accounts.health import learning
-from pool_server.accounts.health.probing import resting
+from pool_server.accounts.health.probing import cooling
 from pool_server.accounts.health.state import AccountHealth, probe_begun
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.accounts.selection.account import Account
@@ -31,85 +31,85 @@ class Worker:
         self._strategy = strategy
         self._fits = fits
         self._clock = clock
-        self.view = SelectionIndex(strategy=strategy.order, fit=self._fit, family=_family)
-        self.hosts = Hosts(self.view, clock)
+        self.index = SelectionIndex(strategy=strategy.order, fit=self._fit, family=_family)
+        self.hosts = Hosts(self.index, clock)
         for at, seat in enumerate(seats):
-            self.view.put(_account(seat, at))
+            self.index.put(_account(seat, at))
 
     def _fit(self, account: Account, need: Need) -> Refusal | None:
         return None if self._fits(account.id, scope_of(need.model)) else Refusal.PLAN_UNFIT
 
     def scopes(self, model: str) -> tuple[str, ...]:
-        return self.view.scopes(Provider.CLAUDE, model, Operation.MESSAGES)
+        return self.index.scopes(Provider.CLAUDE, model, Operation.MESSAGES)
 
-    def choose(self, ask: SelectionRequest, pinned: str | None) -> Decision:
+    def choose(self, request: SelectionRequest, pinned: str | None) -> Decision:
         now = self._clock()
-        self.view.advance(now)
-        return self._strategy.choose(ask, self.view, now, Affinity(pinned))
+        self.index.advance(now)
+        return self._strategy.choose(request, self.index, now, Affinity(pinned))
 
     def chosen(self, account: str, model: str, *, probe: bool) -> None:
         """A request to the account begins here."""
-        entry = self.view.accounts[account]
+        entry = self.index.accounts[account]
         entry.local += 1
         self.hosts.begun(entry)
-        self.view.chosen(entry)
-        found = resting(entry.live, self.scopes(model), self._clock()) if probe else None
+        self.index.chosen(entry)
+        found = cooling(entry.health, self.scopes(model), self._clock()) if probe else None
         if found is not None:
-            probe_begun(entry.live, found[0], self._clock())
+            probe_begun(entry.health, found[0], self._clock())
 
     def ended(self, account: str) -> None:
         """That request is over, served or not."""
-        entry = self.view.accounts.get(account)
+        entry = self.index.accounts.get(account)
         if entry is not None:
             entry.local -= 1
-            self.view.touch(entry)
+            self.index.touch(entry)
 
     def elsewhere(self, account: str, change: int) -> None:
         """Another worker's request begins (1) or is over (-1)."""
-        entry = self.view.accounts.get(account)
+        entry = self.index.accounts.get(account)
         if entry is not None:
             entry.elsewhere += change
-            self.view.touch(entry)
+            self.index.touch(entry)
 
     def absorb(self, account: str, seen: list[WindowObservation]) -> None:
         """Figures of an answer, as old as they are."""
-        entry = self.view.accounts.get(account)
+        entry = self.index.accounts.get(account)
         if entry is not None:
-            learning.absorb(entry.live, seen, self._clock())
-            self.view.touch(entry)
+            learning.absorb(entry.health, seen, self._clock())
+            self.index.touch(entry)
 
     def succeed(self, account: str, model: str) -> None:
-        entry = self.view.accounts.get(account)
+        entry = self.index.accounts.get(account)
         if entry is not None:
-            learning.succeed(entry.live, self.scopes(model), None, self._clock())
+            learning.succeed(entry.health, self.scopes(model), None, self._clock())
             self.hosts.reached(account)
-            self.view.touch(entry)
+            self.index.touch(entry)
 
     def fail(self, account: str, fault: Fault, model: str, *, probe: bool = False) -> None:
-        entry = self.view.accounts.get(account)
+        entry = self.index.accounts.get(account)
         if entry is None:
             return
         now = self._clock()
         if probe and fault.kind is FaultKind.QUOTA:
-            for rest in entry.live.rests.values():
-                rest.probed_at = max(rest.probed_at, rest.probing)
+            for cooldown in entry.health.cooldowns.values():
+                cooldown.probed_at = max(cooldown.probed_at, cooldown.probing)
         if fault.kind is FaultKind.AUTH:
-            learning.login_lost(entry.live, now, "", "", StateActor.REFRESH)
+            learning.login_lost(entry.health, now, "", "", StateActor.REFRESH)
         else:
-            learning.fail(entry.live, fault, now, model=model, operation=Operation.MESSAGES, token="", current="")
+            learning.fail(entry.health, fault, now, model=model, operation=Operation.MESSAGES, token="", current="")
         if fault.kind is FaultKind.NETWORK:
             self.hosts.unreached(account)
         else:
             self.hosts.reached(account)
-        self.view.touch(entry)
+        self.index.touch(entry)
 
     def remove(self, account: str) -> None:
-        self.view.remove(account)
+        self.index.remove(account)
 
     def returns(self, account: str, model: str) -> bool:
         """Does a pin to this account outlast what keeps it off now?"""
-        entry = self.view.accounts.get(account)
-        return entry is not None and temporary(entry.live, self.scopes(model), self._clock())
+        entry = self.index.accounts.get(account)
+        return entry is not None and temporary(entry.health, self.scopes(model), self._clock())
 
 
 def _account(seat: Seat, at: int) -> Account:

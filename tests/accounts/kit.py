@@ -68,9 +68,9 @@ def fault(kind: FaultKind, scope: FaultScope = OF_ACCOUNT, **more: Any) -> Fault
     return Fault(kind, scope, **more)
 
 
-def blame(live: AccountHealth, what: Fault, *, now: float = NOW, model: str = "") -> None:
+def blame(health: AccountHealth, what: Fault, *, now: float = NOW, model: str = "") -> None:
     """The account learns from a fault of a message."""
-    learning.fail(live, what, now, model=model, operation=Operation.MESSAGES, token="", current="")
+    learning.fail(health, what, now, model=model, operation=Operation.MESSAGES, token="", current="")
 
 
 def ask(user: str = "ann", session: str | None = None, model: str = SONNET, **more: Any) -> SelectionRequest:
@@ -190,7 +190,7 @@ def entry(name: str, *windows: WindowObservation, **file: Any) -> Account:
     )
     account = Account(credential, options)
     account.refreshable = refreshable
-    account.live = AccountHealth(windows={f"{w.window}/{w.scope}" if w.scope else w.window: w for w in windows})
+    account.health = AccountHealth(windows={f"{w.window}/{w.scope}" if w.scope else w.window: w for w in windows})
     return account
 
 

@@ -22,39 +22,39 @@ steps = st.lists(
 kinds = st.sampled_from(sorted(kind for kind, row in EVIDENCE.items() if row.longest_s))
 
 
-def fail(live: AccountHealth, kind: FaultKind, now: float, hint: float | None = None) -> None:
+def fail(health: AccountHealth, kind: FaultKind, now: float, hint: float | None = None) -> None:
     retry_at = None if hint is None else now + hint
     fault = Fault(kind, AccountScope(), retry_at)
-    learning.fail(live, fault, now, model="m", operation=Operation.MESSAGES, token="", current="")
+    learning.fail(health, fault, now, model="m", operation=Operation.MESSAGES, token="", current="")
 
 
-def waits(live: AccountHealth, now: float) -> float:
-    return max((rest.until - now for rest in live.rests.values()), default=0.0)
+def waits(health: AccountHealth, now: float) -> float:
+    return max((cooldown.until - now for cooldown in health.cooldowns.values()), default=0.0)
 
 
 @given(path=steps, kind=kinds, hint=st.one_of(st.none(), st.floats(1, 3 * DAY)), ahead=st.floats(-500 * DAY, 500 * DAY))
 def test_no_path_of_the_clock_makes_a_cooldown_longer(
     path: list[float], kind: FaultKind, hint: float | None, ahead: float
 ) -> None:
-    live, now = AccountHealth(), NOW + ahead
-    fail(live, kind, now, hint)
-    agreed = waits(live, now)
+    health, now = AccountHealth(), NOW + ahead
+    fail(health, kind, now, hint)
+    agreed = waits(health, now)
     for step in path:
         now += step
-        settle(live, now)
-        assert waits(live, now) <= agreed + 1e-3
-        assert next_change(live, now) > now
-        assert live.easing_until - now <= EASE_LONGEST_S + 1
+        settle(health, now)
+        assert waits(health, now) <= agreed + 1e-3
+        assert next_change(health, now) > now
+        assert health.easing_until - now <= EASE_LONGEST_S + 1
 
 
 @given(path=steps, kind=kinds)
 def test_faults_on_the_way_wait_no_longer_than_their_kind_may(path: list[float], kind: FaultKind) -> None:
-    live, now = AccountHealth(), NOW
+    health, now = AccountHealth(), NOW
     for step in path:
         now += step
-        fail(live, kind, now)
-        assert waits(live, now) <= EVIDENCE[kind].longest_s + 1e-3
-        assert 0.0 <= learning.trouble(live, now) <= len(path)
+        fail(health, kind, now)
+        assert waits(health, now) <= EVIDENCE[kind].longest_s + 1e-3
+        assert 0.0 <= learning.trouble(health, now) <= len(path)
 
 
 def test_a_short_cooldown_of_a_clock_a_year_ahead_stays_short(tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_windows_seen_in_the_future_do_not_hide_what_is_seen_now(tmp_path: Path)
 
 
 def test_a_half_open_request_of_the_future_is_over_in_time(tmp_path: Path) -> None:
-    live = AccountHealth()
-    fail(live, FaultKind.QUOTA, NOW + 400 * DAY, HOUR)
-    live.rests[""].probing = NOW + 400 * DAY
-    settle(live, NOW)
-    assert live.rests[""].probing == NOW
-    settle(live, NOW + 601)
-    assert not live.rests[""].probing
+    health = AccountHealth()
+    fail(health, FaultKind.QUOTA, NOW + 400 * DAY, HOUR)
+    health.cooldowns[""].probing = NOW + 400 * DAY
+    settle(health, NOW)
+    assert health.cooldowns[""].probing == NOW
+    settle(health, NOW + 601)
+    assert not health.cooldowns[""].probing
 
 
 def test_what_a_living_worker_has_under_way_counts_by_any_clock(tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_a_pin_of_the_future_ends_like_any_other(tmp_path: Path) -> None:
     p.clock.now -= 400 * DAY
     assert p.serve(ask(session="s")) == first
     p.clock.now += 3 * DAY
-    held = p.accounts._held(ask(session="s"), p.clock.now)
+    held = p.accounts._affinity(ask(session="s"), p.clock.now)
     assert held.pinned is None

@@ -135,17 +135,17 @@ def test_a_wait_does_not_ask_again_who_failed_and_rests_not(tmp_path: Path) -> N
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "answer", "wait"]), st.floats(0.0, 3.0)), max_size=60))
 def test_never_more_than_twice_what_was_answered_and_waited_for(steps: list[tuple[str, float]]) -> None:
-    live = AccountHealth(rests={"": Cooldown(FaultKind.RATE, NOW - 6, NOW)})
+    health = AccountHealth(cooldowns={"": Cooldown(FaultKind.RATE, NOW - 6, NOW)})
     now, begun, answered = NOW, 0, 0
     for what, seconds in steps:
-        room = returning(live.rests[""], now)
+        room = returning(health.cooldowns[""], now)
         if room is None:
             return
         if what == "begin" and room:
-            state.return_begun(live, (), now)
+            state.return_begun(health, (), now)
             begun += 1
         elif what == "answer" and answered < begun:
-            state.return_answered(live, (), now)
+            state.return_answered(health, (), now)
             answered += 1
         elif what == "wait":
             now += seconds

@@ -17,9 +17,9 @@ from tests.accounts.kit import Clock, entry
 def trouble(n: float) -> Callable[[AccountHealth], bool]:
     """A change of what is known: `n` more trouble; none is no change worth keeping."""
 
-    def change(live: AccountHealth) -> bool:
-        live.trouble += n
-        live.latency = 1.0
+    def change(health: AccountHealth) -> bool:
+        health.trouble += n
+        health.latency = 1.0
         return n > 0
 
     return change
@@ -41,21 +41,21 @@ def two_workers(tmp_path: Path) -> tuple[Store, Worker, Worker]:
 
 def test_each_hears_of_the_other_and_not_of_itself(tmp_path: Path) -> None:
     _, one, two = two_workers(tmp_path)
-    told = [(StateChange.LIVE, "claude:a")]
+    told = [(StateChange.HEALTH, "claude:a")]
     assert one.change(1) and one.shared.news() == []
     assert two.shared.news() == told and two.shared.news() == []
     two.change(1)
     one.change(1)  # before it heard of the other's
     assert one.shared.news() == told and two.shared.news() == told
-    assert one.account.live.trouble == 3.0 and one.shared.news() == []
+    assert one.account.health.trouble == 3.0 and one.shared.news() == []
 
 
 def test_a_change_is_made_once_and_on_what_all_know(tmp_path: Path) -> None:
     _, one, two = two_workers(tmp_path)
     for worker in (one, two, two, one):
         assert worker.change(1)
-    assert one.account.live.trouble == 4.0 and two.account.live.trouble == 3.0
-    assert not two.change(0) and two.account.live.trouble == 4.0
+    assert one.account.health.trouble == 4.0 and two.account.health.trouble == 3.0
+    assert not two.change(0) and two.account.health.trouble == 4.0
 
 
 def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:
     one.change(1)
     with store.read() as txn:
         before = txn.id
-    assert not one.change(0) and one.account.live.latency == 1.0
+    assert not one.change(0) and one.account.health.latency == 1.0
     with store.read() as txn:
         assert txn.id == before
 
@@ -75,8 +75,8 @@ def test_servers_beside_each_other_share_what_they_learn_and_part_again(tmp_path
         assert worker.change(1)
         worker.shared.share(True)
     assert new.change(1) and old.change(1)
-    assert old.account.live.trouble == 3.0, "on what the other learnt"
-    assert old.shared.news() == [(StateChange.LIVE, "claude:a")]
+    assert old.account.health.trouble == 3.0, "on what the other learnt"
+    assert old.shared.news() == [(StateChange.HEALTH, "claude:a")]
     new.shared.publish({"claude:a": 2})
     new.shared.share(True)
     new.shared.share(False)

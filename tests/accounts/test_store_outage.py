@@ -57,7 +57,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Poo
     pool.store.close()
 
 
-def rest(pool: Pool, account: str, accounts: Accounts | None = None) -> None:
+def cool(pool: Pool, account: str, accounts: Accounts | None = None) -> None:
     accounts = accounts or pool.accounts
     accounts.fail(
         account, quota(HOUR, at=pool.clock.now), SONNET, Operation.MESSAGES, accounts.credential(account).fingerprint
@@ -76,7 +76,7 @@ def test_exchanges_go_on_and_memory_is_the_truth(broken: tuple[Pool, Disk], capl
     assert {pool.serve(ask(session="talk")) for _ in range(20)} == {first}
     pool.accounts.own("ann", "response", "resp_1", first)
     assert pool.accounts.owner_of("ann", "response", "resp_1") == first
-    rest(pool, first)
+    cool(pool, first)
     assert pool.state(first) == "exhausted"
     pool.clock.now += 60
     assert pool.state(first) == "exhausted" and pool.serve(ask(session="talk")) != first
@@ -96,7 +96,7 @@ def test_what_was_learnt_is_written_when_the_store_recovers(
     first = pool.serve(ask(session="talk"))
     assert first is not None
     pool.accounts.own("ann", "response", "resp_1", first)
-    rest(pool, first)
+    cool(pool, first)
     disk.full = False
     pool.clock.now += RETRY_S
     pool.serve(ask("bob", "another"))  # any write brings the others with it
@@ -116,7 +116,7 @@ def test_the_background_writes_it_when_nobody_asks(broken: tuple[Pool, Disk]) ->
     async def run() -> None:
         await pool.accounts.start()
         disk.full = True
-        rest(pool, "claude:a")
+        cool(pool, "claude:a")
         disk.full = False
         pool.clock.now += RETRY_S
         while pool.worker(leader=False).describe("claude:a")["state"] != "exhausted":
@@ -129,7 +129,7 @@ def test_the_background_writes_it_when_nobody_asks(broken: tuple[Pool, Disk]) ->
 def test_closing_writes_it_too(broken: tuple[Pool, Disk]) -> None:
     pool, disk = broken
     disk.full = True
-    rest(pool, "claude:a")
+    cool(pool, "claude:a")
     disk.full = False
     asyncio.run(pool.accounts.close())
     assert pool.again().describe("claude:a")["state"] == "exhausted"

@@ -36,49 +36,49 @@ STEPS = st.lists(
 )
 
 
-def change(view: SelectionIndex, name: int, step: tuple[str, float, float], now: float) -> None:
+def change(index: SelectionIndex, name: int, step: tuple[str, float, float], now: float) -> None:
     what, first, second = step
-    account = view.accounts.get(f"claude:a{name}")
+    account = index.accounts.get(f"claude:a{name}")
     if what == "put" or account is None:
-        view.put(account or entry(f"a{name}", priority=name % 2))
+        index.put(account or entry(f"a{name}", priority=name % 2))
         return
     if what == "seen":
-        learning.absorb(account.live, [week(first, second, at=now)], now)
+        learning.absorb(account.health, [week(first, second, at=now)], now)
     elif what == "opus":
-        learning.absorb(account.live, [week(first, second, at=now, scope="opus")], now)
+        learning.absorb(account.health, [week(first, second, at=now, scope="opus")], now)
     elif what == "quota":
         scope = FamilyScope("opus") if second else OF_ACCOUNT
         what_ = Fault(FaultKind.QUOTA, scope, now + first)
-        learning.fail(account.live, what_, now, model=OPUS, operation=Operation.MESSAGES, token="", current="")
+        learning.fail(account.health, what_, now, model=OPUS, operation=Operation.MESSAGES, token="", current="")
     elif what == "begin":
         account.local += 1
-        view.chosen(account)
+        index.chosen(account)
         return
     elif what == "end":
         account.local = max(0, account.local - 1)
-        view.moved(account)
+        index.moved(account)
         return
     else:
-        view.remove(account.id)
+        index.remove(account.id)
         return
-    view.touch(account)
+    index.touch(account)
 
 
 @given(STEPS)
 @settings(max_examples=150)
 def test_the_lanes_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[str, float, float], float]]) -> None:
-    view, now = view_of(), NOW
+    index, now = view_of(), NOW
     for name, step, wait in steps:
         now += wait
-        change(view, name, step, now)
-        view.advance(now)
+        change(index, name, step, now)
+        index.advance(now)
         for model in (SONNET, OPUS):
-            decision = select(ask(model=model), view, now)
-            scopes = view.scopes(ask().providers[0], model, ask().operation)
-            cards = [judge(a, scopes, now, None) for a in view.accounts.values()]
-            eligible = [c for c in cards if c.candidate.score is not None]
+            decision = select(ask(model=model), index, now)
+            scopes = index.scopes(ask().providers[0], model, ask().operation)
+            placements = [judge(a, scopes, now, None) for a in index.accounts.values()]
+            eligible = [c for c in placements if c.candidate.score is not None]
             assert decision.eligible == len(eligible)
-            refused = [c.candidate.refusal for c in cards if c.candidate.refusal is not None]
+            refused = [c.candidate.refusal for c in placements if c.candidate.refusal is not None]
             assert decision.refused == {r: refused.count(r) for r in set(refused)}
             if eligible and not decision.probe:
                 assert decision.account in {c.account.id for c in eligible}
@@ -90,63 +90,63 @@ def test_the_lanes_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[s
 def test_an_order_that_was_kept_is_the_order_made_anew(
     steps: list[tuple[int, tuple[str, float, float], float]],
 ) -> None:
-    view, now = view_of(), NOW
+    index, now = view_of(), NOW
     for name, step, wait in steps:
         now += wait
-        change(view, name, step, now)
-        view.advance(now)
-    view.set_strategy(Strategy.BALANCED)
-    view.advance(now)
+        change(index, name, step, now)
+        index.advance(now)
+    index.set_strategy(Strategy.BALANCED)
+    index.advance(now)
     fresh = SelectionIndex(
         strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "opus" if "opus" in m else "s"
     )
-    for account in view.accounts.values():
-        copy = Account(account.credential, account.options, account.live)
+    for account in index.accounts.values():
+        copy = Account(account.credential, account.options, account.health)
         copy.local, copy.turn = account.local, account.turn
         fresh.put(copy)
         copy.turn = account.turn
     fresh.advance(now)
-    mine, theirs = select(ask(model=OPUS), view, now), select(ask(model=OPUS), fresh, now)
+    mine, theirs = select(ask(model=OPUS), index, now), select(ask(model=OPUS), fresh, now)
     assert (mine.account, mine.refused, mine.eligible) == (theirs.account, theirs.refused, theirs.eligible)
 
 
 def test_few_of_many_with_a_family_of_their_own_are_judged_apart() -> None:
-    view = view_of(*(entry(f"a{n}", week(50.0)) for n in range(5 * SPARSE)))
+    index = view_of(*(entry(f"a{n}", week(50.0)) for n in range(5 * SPARSE)))
     for n in range(3):
-        account = view.accounts[f"claude:a{n}"]
+        account = index.accounts[f"claude:a{n}"]
         what = Fault(FaultKind.QUOTA, FamilyScope("opus"), NOW + HOUR)
-        learning.fail(account.live, what, NOW, model=OPUS, operation=Operation.MESSAGES, token="", current="")
-        view.touch(account)
-    view.advance(NOW)
-    decision = select(ask(model=OPUS), view, NOW)
+        learning.fail(account.health, what, NOW, model=OPUS, operation=Operation.MESSAGES, token="", current="")
+        index.touch(account)
+    index.advance(NOW)
+    decision = select(ask(model=OPUS), index, NOW)
     assert decision.refused == {Refusal.MODEL_EXHAUSTED: 3} and decision.eligible == 5 * SPARSE - 3
     assert decision.account not in {"claude:a0", "claude:a1", "claude:a2"}
-    assert len(view.cohort_of("claude:a0").lanes) == 1
+    assert len(index.cohort_of("claude:a0").queues) == 1
 
 
 def test_names_of_models_that_clients_invent_make_no_lanes() -> None:
-    view = view_of(*(entry(f"a{n}") for n in range(3)))
+    index = view_of(*(entry(f"a{n}") for n in range(3)))
     for n in range(100):
         model = f"invented-{n}"
-        account = view.accounts["claude:a0"]
+        account = index.accounts["claude:a0"]
         fault = Fault(FaultKind.NOT_FOUND, ModelScope(model))
-        learning.fail(account.live, fault, NOW, model=model, operation=Operation.MESSAGES, token="", current="")
-        view.touch(account)
-        view.advance(NOW)
-        assert select(ask(model=model), view, NOW).account != "claude:a0"
-    assert len(view.cohort_of("claude:a0").lanes) <= 16
+        learning.fail(account.health, fault, NOW, model=model, operation=Operation.MESSAGES, token="", current="")
+        index.touch(account)
+        index.advance(NOW)
+        assert select(ask(model=model), index, NOW).account != "claude:a0"
+    assert len(index.cohort_of("claude:a0").queues) <= 16
 
 
 def test_time_alone_brings_accounts_back() -> None:
-    view = view_of(entry("a", window(100.0, HOUR)), entry("b", week(99.9, 2 * HOUR)))
-    assert select(ask(), view, NOW).account == "claude:b"
-    view.advance(NOW + HOUR)
-    assert select(ask(), view, NOW + HOUR).account == "claude:a"
-    view.advance(NOW + 3 * HOUR)
-    assert select(ask(), view, NOW + 3 * HOUR).eligible == 2
+    index = view_of(entry("a", window(100.0, HOUR)), entry("b", week(99.9, 2 * HOUR)))
+    assert select(ask(), index, NOW).account == "claude:b"
+    index.advance(NOW + HOUR)
+    assert select(ask(), index, NOW + HOUR).account == "claude:a"
+    index.advance(NOW + 3 * HOUR)
+    assert select(ask(), index, NOW + 3 * HOUR).eligible == 2
 
 
-def cost(view: SelectionIndex, rounds: int = 300) -> float:
+def cost(index: SelectionIndex, rounds: int = 300) -> float:
     """Seconds for one choice with everything around it: the least of several runs."""
     best = 1.0
     now = NOW
@@ -154,22 +154,22 @@ def cost(view: SelectionIndex, rounds: int = 300) -> float:
         began = time.thread_time()
         for _ in range(rounds):
             now += 0.01
-            view.advance(now)
-            account = view.accounts[select(ask(), view, now).account or ""]
+            index.advance(now)
+            account = index.accounts[select(ask(), index, now).account or ""]
             account.local += 1
-            view.chosen(account)
+            index.chosen(account)
         best = min(best, (time.thread_time() - began) / rounds)
     return best
 
 
 @pytest.mark.parametrize("resting", [0, 1])
-def test_ten_thousand_cost_hardly_more_than_ten(resting: int) -> None:
+def test_ten_thousand_cost_hardly_more_than_ten(cooling: int) -> None:
     def made(n: int) -> SelectionIndex:
-        view = view_of(*(entry(f"a{i}", window(i % 60), week(i % 97, (i % 7 + 1) * 80_000)) for i in range(n)))
-        for account in list(view.accounts.values())[: n // 2 * resting]:
-            blame(account.live, Fault(FaultKind.QUOTA, OF_ACCOUNT, NOW + DAY))
-            view.touch(account)
-        return view
+        index = view_of(*(entry(f"a{i}", window(i % 60), week(i % 97, (i % 7 + 1) * 80_000)) for i in range(n)))
+        for account in list(index.accounts.values())[: n // 2 * cooling]:
+            blame(account.health, Fault(FaultKind.QUOTA, OF_ACCOUNT, NOW + DAY))
+            index.touch(account)
+        return index
 
     few, many = made(10), made(10_000)
     many.advance(NOW)
@@ -178,12 +178,12 @@ def test_ten_thousand_cost_hardly_more_than_ten(resting: int) -> None:
 
 def test_the_cohorts_of_the_same_providers_follow_every_change() -> None:
     asked = (Provider.CLAUDE, Provider.CODEX)
-    view = view_of(entry("a"))
-    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CLAUDE]
-    view.put(entry("b", provider=Provider.CODEX))
-    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CLAUDE, Provider.CODEX]
-    view.remove("claude:a")
-    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CODEX]
+    index = view_of(entry("a"))
+    assert [cohort.provider for cohort in index.cohorts(asked)] == [Provider.CLAUDE]
+    index.put(entry("b", provider=Provider.CODEX))
+    assert [cohort.provider for cohort in index.cohorts(asked)] == [Provider.CLAUDE, Provider.CODEX]
+    index.remove("claude:a")
+    assert [cohort.provider for cohort in index.cohorts(asked)] == [Provider.CODEX]
     for number in range(40):  # others' tuples push it out, which changes nothing
-        view.cohorts(tuple([Provider.CODEX] * (number + 2)))
-    assert [cohort.provider for cohort in view.cohorts(asked)] == [Provider.CODEX]
+        index.cohorts(tuple([Provider.CODEX] * (number + 2)))
+    assert [cohort.provider for cohort in index.cohorts(asked)] == [Provider.CODEX]

@@ -116,7 +116,7 @@ def test_a_shrunk_window_holds_less_from_then_on() -> None:
 
 def test_a_withdrawn_account_is_gone_from_the_choice() -> None:
     week = with_event("withdraw", account=2)
-    assert len(week.workers[0].view.accounts) == 2 and not week.world.alive("claude:max_5x-2", START + 2 * DAY)
+    assert len(week.workers[0].index.accounts) == 2 and not week.world.alive("claude:max_5x-2", START + 2 * DAY)
 
 
 def test_a_hung_host_answers_nothing_for_its_hours_alone() -> None:

@@ -141,7 +141,7 @@ class Administration:
         self._registry.write(account_id, {"priority": priority})
 
     def reset(self, account_id: str) -> None:
-        """Forget rests, faults and full windows of an account."""
+        """Forget cooldowns, faults and full windows of an account."""
         self._registry.account(account_id)
         now = self._registry.clock()
         self._registry.update(account_id, lambda known: learning.reset(known, now))
@@ -172,8 +172,8 @@ class Administration:
         if result.usage.windows:
             self._learn_usage(account_id, result.usage)
         account = self._registry.under_way(account_id)
-        if result.accepted and account is not None and account.live.state is AccountState.NEEDS_LOGIN:
-            self._registry.update(account_id, lambda live: learning.new_login(live, self._registry.clock()))
+        if result.accepted and account is not None and account.health.state is AccountState.NEEDS_LOGIN:
+            self._registry.update(account_id, lambda health: learning.new_login(health, self._registry.clock()))
         return result.row()
 
     async def vendor_spend(self, account_id: str, frm: int, to: int) -> usage_report.VendorSpend:

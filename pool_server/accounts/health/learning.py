@@ -37,7 +37,7 @@ from pool_server.providers.evidence.table import EARNED, EVIDENCE, METERED, Next
 HALF_LIFE_S = 600.0  # of `trouble`
 LATENCIES_KEPT = 5  # first bytes whose median is an account's latency: one late answer moves it by nothing
 LATENCIES_LEAST = 3
-CLEAR_ROOM_USED = 90.0  # percent: at or below it a window ends a quota rest at once …
+CLEAR_ROOM_USED = 90.0  # percent: at or below it a window ends a quota cooldown at once …
 LAGGING_S = 60.0  # … above it only so long after the refusal, since usage endpoints lag behind
 WEEK = 7 * win.DAY
 
@@ -62,7 +62,7 @@ def cooled(scope: FaultScope, operation: Operation) -> str | None:
 
 
 def fail(
-    live: AccountHealth, fault: Fault, now: float, *, model: str, operation: Operation, token: str, current: str
+    health: AccountHealth, fault: Fault, now: float, *, model: str, operation: Operation, token: str, current: str
 ) -> bool:
     """Learn from a fault whose evidence is confirmed; True when anything changed.
 
@@ -75,19 +75,19 @@ def fail(
     if fault.kind is FaultKind.AUTH and token and token != current:
         return False
     if fault.windows:
-        absorb(live, fault.windows, now)
-    live.last_fault = FaultNote(now, fault.kind, fault.code, fault.message, fault.status, model)
+        absorb(health, fault.windows, now)
+    health.last_fault = FaultNote(now, fault.kind, fault.code, fault.message, fault.status, model)
     if fault.kind is FaultKind.SUSPENDED:
-        move(live, AccountEvent.STOPPED, StateActor.PROVIDER, now, fault.message)
+        move(health, AccountEvent.STOPPED, StateActor.PROVIDER, now, fault.message)
         return True
     if fault.kind is FaultKind.NEEDS_USER:
-        return login_lost(live, now, fault.message, current, StateActor.PROVIDER)
+        return login_lost(health, now, fault.message, current, StateActor.PROVIDER)
     if evidence.counts and not isinstance(fault.scope, RequestScope | ProviderScope):
-        live.trouble, live.trouble_at = trouble(live, now) + 1.0, now
+        health.trouble, health.trouble_at = trouble(health, now) + 1.0, now
     scope = cooled(fault.scope, operation)
     if scope is not None and evidence.longest_s:
-        _rest(live, fault, scope, now, current)
-    settle(live, now)
+        _cool(health, fault, scope, now, current)
+    settle(health, now)
     return True
 
 
@@ -95,33 +95,33 @@ _BLAMELESS = frozenset({FaultKind.ENCRYPTED_CONTENT, FaultKind.CLIENT_GONE})
 
 
 def contrast(
-    live: AccountHealth, fault: Fault, now: float, *, model: str, operation: Operation, token: str, current: str
+    health: AccountHealth, fault: Fault, now: float, *, model: str, operation: Operation, token: str, current: str
 ) -> bool:
     """Another account served what this one refused: learnt for the model once that happened often enough in an hour
     without an answer of this account's in between. True when anything changed."""
     if not model:
         return False
     scope = scope_key(operation, model)
-    times, since = live.doubts.pop(scope, (0, now))
+    times, since = health.doubts.pop(scope, (0, now))
     if not 0 <= now - since <= DOUBT_S:
         times, since = 0, now
     if times + 1 < EVIDENCE[fault.kind].times:
-        live.doubts[scope] = (times + 1, since)
-        if len(live.doubts) > DOUBTS_KEPT:
-            del live.doubts[next(iter(live.doubts))]
+        health.doubts[scope] = (times + 1, since)
+        if len(health.doubts) > DOUBTS_KEPT:
+            del health.doubts[next(iter(health.doubts))]
         return True
     own = msgspec.structs.replace(fault, scope=ModelScope(model))
-    return fail(live, own, now, model=model, operation=operation, token=token, current=current)
+    return fail(health, own, now, model=model, operation=operation, token=token, current=current)
 
 
-def acquit(live: AccountHealth, kind: FaultKind, since: float, now: float) -> bool:
+def acquit(health: AccountHealth, kind: FaultKind, since: float, now: float) -> bool:
     """A second account refused the same: what a bare refusal taught of this one since then is taken back."""
-    rest = live.rests.get("")
-    if rest is None or rest.kind is not kind or not rest.bare or rest.since < since:
+    cooldown = health.cooldowns.get("")
+    if cooldown is None or cooldown.kind is not kind or not cooldown.bare or cooldown.since < since:
         return False
-    del live.rests[""]
-    move(live, AccountEvent.ANSWERED, StateActor.PROVIDER, now)
-    settle(live, now)
+    del health.cooldowns[""]
+    move(health, AccountEvent.ANSWERED, StateActor.PROVIDER, now)
+    settle(health, now)
     return True
 
 
@@ -129,49 +129,51 @@ class LearnStep(Protocol):
     """`fail` or `contrast`."""
 
     def __call__(
-        self, live: AccountHealth, fault: Fault, now: float, /, *, model: str, operation: Operation, token: str,
+        self, health: AccountHealth, fault: Fault, now: float, /, *, model: str, operation: Operation, token: str,
         current: str,
     ) -> bool: ...  # fmt: skip
 
 
-def _rest(live: AccountHealth, fault: Fault, scope: str, now: float, current: str) -> None:
-    rebase(live, now)
-    old = live.rests.get(scope)
-    if fault.kind is FaultKind.QUOTA and scope in live.overage:
-        live.overage.remove(scope)
+def _cool(health: AccountHealth, fault: Fault, scope: str, now: float, current: str) -> None:
+    rebase(health, now)
+    old = health.cooldowns.get(scope)
+    if fault.kind is FaultKind.QUOTA and scope in health.overage:
+        health.overage.remove(scope)
     level = _level(old, now)
-    until = _until(live, fault, scope, level, now)
+    until = _until(health, fault, scope, level, now)
     since = now
     if old is not None and now < old.until:
         tested = bool(old.probing) and fault.retry_at is not None
         if not tested:
             until = max(until, old.until)
         since = old.since
-    rest = Cooldown(fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare, length_s=until - now)
+    cooldown = Cooldown(
+        fault.kind, since, until, level, fault.code, fault.message, bare=fault.bare, length_s=until - now
+    )
     if old is not None:
-        rest.probed_at = now if old.probing else old.probed_at
-    live.rests[scope] = rest
+        cooldown.probed_at = now if old.probing else old.probed_at
+    health.cooldowns[scope] = cooldown
     if scope:
-        _forget_surplus(live)
+        _forget_surplus(health)
         return
     if fault.kind is FaultKind.AUTH and level:
-        login_lost(live, now, fault.message, current, StateActor.PROVIDER)
+        login_lost(health, now, fault.message, current, StateActor.PROVIDER)
         return
     event = AccountEvent.QUOTA if fault.kind in (FaultKind.QUOTA, FaultKind.PAYMENT) else AccountEvent.FAULT
-    if not move(live, event, StateActor.PROVIDER, now, fault.message):
-        live.reason = fault.message
+    if not move(health, event, StateActor.PROVIDER, now, fault.message):
+        health.reason = fault.message
 
 
-def _forget_surplus(live: AccountHealth) -> None:
+def _forget_surplus(health: AccountHealth) -> None:
     """Of too many models' cooldowns the ones that end soonest go."""
-    surplus = len(live.rests) - SCOPES_KEPT
+    surplus = len(health.cooldowns) - SCOPES_KEPT
     if surplus > 0:
-        for scope in sorted((s for s in live.rests if s), key=lambda s: live.rests[s].until)[:surplus]:
-            del live.rests[scope]
+        for scope in sorted((s for s in health.cooldowns if s), key=lambda s: health.cooldowns[s].until)[:surplus]:
+            del health.cooldowns[scope]
 
 
 def _level(old: Cooldown | None, now: float) -> int:
-    """One level a rest: faults that arrive while it lasts were under way already and do not escalate."""
+    """One level a cooldown: faults that arrive while it lasts were under way already and do not escalate."""
     if old is None or not old.confirmed:
         return 0
     if now < old.until:
@@ -179,10 +181,10 @@ def _level(old: Cooldown | None, now: float) -> int:
     return old.level + 1 if now <= counts_until(old) else 0
 
 
-def _until(live: AccountHealth, fault: Fault, scope: str, level: int, now: float) -> float:
+def _until(health: AccountHealth, fault: Fault, scope: str, level: int, now: float) -> float:
     evidence = EVIDENCE[fault.kind]
     ladder = now + min(evidence.longest_s, evidence.first_s * 2.0 ** min(level, 20))
-    bound = win.binding(live.windows, (scope, scope.partition(":")[2]) if scope else ())
+    bound = win.binding(health.windows, (scope, scope.partition(":")[2]) if scope else ())
     if fault.retry_at is None or fault.retry_at <= now:
         full = [at for w in bound if fault.kind is FaultKind.QUOTA and (at := win.full_until(w, now)) is not None]
         return max(full) if full else ladder
@@ -195,70 +197,70 @@ def _until(live: AccountHealth, fault: Fault, scope: str, level: int, now: float
     return max(ladder, min(fault.retry_at, now + WEEK))
 
 
-def trouble(live: AccountHealth, now: float) -> float:
+def trouble(health: AccountHealth, now: float) -> float:
     """Recent faults, each halved every ten minutes."""
-    if not live.trouble:
+    if not health.trouble:
         return 0.0
-    return live.trouble * math.exp2(-max(0.0, now - live.trouble_at) / HALF_LIFE_S)
+    return health.trouble * math.exp2(-max(0.0, now - health.trouble_at) / HALF_LIFE_S)
 
 
-def succeed(live: AccountHealth, scopes: tuple[str, ...], first_byte_s: float | None, now: float) -> bool:
+def succeed(health: AccountHealth, scopes: tuple[str, ...], first_byte_s: float | None, now: float) -> bool:
     """Learn from an answered request; True when anything changed that is worth keeping.
 
-    An answer ends the rests it disproves. A quota rest is disproved by a half-open request only: other answers
+    An answer ends the cooldowns it disproves. A quota cooldown is disproved by a half-open request only: other answers
     may belong to streams that began before the account ran out.
     """
-    changed = first_byte_s is not None and _note_latency(live, first_byte_s, now)
+    changed = first_byte_s is not None and _note_latency(health, first_byte_s, now)
     for scope in ("", *scopes):
-        changed |= live.doubts.pop(scope, None) is not None
-        rest = live.rests.get(scope)
-        if rest is None or not (rest.probing or rest.kind not in EARNED or now >= rest.until):
+        changed |= health.doubts.pop(scope, None) is not None
+        cooldown = health.cooldowns.get(scope)
+        if cooldown is None or not (cooldown.probing or cooldown.kind not in EARNED or now >= cooldown.until):
             continue
-        if returning(rest, now) is not None:
+        if returning(cooldown, now) is not None:
             continue  # others wait for the account to prove itself
-        if rest.probing and not rest.confirmed and scope not in live.overage:
-            live.overage.append(scope)  # it reads full, yet it answers: extra usage is being sold
-        if not scope and live.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING):
-            move(live, AccountEvent.ANSWERED, StateActor.PROVIDER, now)
-        del live.rests[scope]
+        if cooldown.probing and not cooldown.confirmed and scope not in health.overage:
+            health.overage.append(scope)  # it reads full, yet it answers: extra usage is being sold
+        if not scope and health.state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING):
+            move(health, AccountEvent.ANSWERED, StateActor.PROVIDER, now)
+        del health.cooldowns[scope]
         changed = True
     if changed:
-        settle(live, now)
+        settle(health, now)
     return changed
 
 
-def _note_latency(live: AccountHealth, seconds: float, now: float) -> bool:
+def _note_latency(health: AccountHealth, seconds: float, now: float) -> bool:
     """Take another first byte in; True when the median moved by more than a tenth."""
-    seen, old = live.first_bytes, live.latency
+    seen, old = health.first_bytes, health.latency
     seen.append(round(seconds, 3))
     if len(seen) > LATENCIES_KEPT:
         del seen[0]
-    live.latency_at = now
+    health.latency_at = now
     if len(seen) < LATENCIES_LEAST:
         return True
-    live.latency = sorted(seen)[len(seen) // 2]
-    return old is None or abs(live.latency - old) > 0.1 * old
+    health.latency = sorted(seen)[len(seen) // 2]
+    return old is None or abs(health.latency - old) > 0.1 * old
 
 
-def absorb(live: AccountHealth, observations: Iterable[WindowObservation], now: float) -> bool:
+def absorb(health: AccountHealth, observations: Iterable[WindowObservation], now: float) -> bool:
     """Take in sightings of windows; True when one of them, or the state, changed."""
-    changed = rebase(live, now)
+    changed = rebase(health, now)
     scopes: dict[str, WindowObservation] = {}
     for new in observations:
         name = win.key(new.window, new.scope)
-        old = live.windows.get(name)
+        old = health.windows.get(name)
         merged = win.merge(old, new)
         if merged is old:
             continue
-        live.windows[name] = merged
+        health.windows[name] = merged
         scopes[new.scope] = new
         changed |= old is None or _differs(old, merged)
     for scope, new in scopes.items():
         if new.source is not Source.ERROR:
-            _weigh_rest(live, scope, new, now)
+            _weigh_cooldown(health, scope, new, now)
     if scopes:
-        win.prune(live.windows, now)
-    return settle(live, now) or changed
+        win.prune(health.windows, now)
+    return settle(health, now) or changed
 
 
 def _differs(old: WindowObservation, new: WindowObservation) -> bool:
@@ -267,49 +269,49 @@ def _differs(old: WindowObservation, new: WindowObservation) -> bool:
     return not same or new.observed_at - old.observed_at > LAGGING_S
 
 
-def _weigh_rest(live: AccountHealth, scope: str, new: WindowObservation, now: float) -> None:
-    """End a rest for want of quota when the windows show room again; note when they confirm it."""
-    rest = live.rests.get(scope)
-    if rest is None or rest.kind not in METERED or now >= rest.until:
+def _weigh_cooldown(health: AccountHealth, scope: str, new: WindowObservation, now: float) -> None:
+    """End a cooldown for want of quota when the windows show room again; note when they confirm it."""
+    cooldown = health.cooldowns.get(scope)
+    if cooldown is None or cooldown.kind not in METERED or now >= cooldown.until:
         return
-    bound = [w for w in live.windows.values() if w.scope == scope and w.window != win.CREDITS]
+    bound = [w for w in health.windows.values() if w.scope == scope and w.window != win.CREDITS]
     percent = max((win.used(w, now) for w in bound), default=win.FULL)
     if percent >= win.FULL - 2.0:
         if new.source is Source.USAGE_ENDPOINT:
-            rest.probed_at = now
+            cooldown.probed_at = now
         return
-    if rest.confirmed and percent > CLEAR_ROOM_USED and new.observed_at < rest.since + LAGGING_S:
+    if cooldown.confirmed and percent > CLEAR_ROOM_USED and new.observed_at < cooldown.since + LAGGING_S:
         return
-    if rest.kind is FaultKind.RATE and rest.until - now < LAGGING_S:
+    if cooldown.kind is FaultKind.RATE and cooldown.until - now < LAGGING_S:
         return  # a short-term limit is not what these windows count
-    del live.rests[scope]
+    del health.cooldowns[scope]
     if not scope:
         actor = StateActor.USAGE if new.source is Source.USAGE_ENDPOINT else StateActor.PROVIDER
-        move(live, AccountEvent.ROOM, actor, now)
+        move(health, AccountEvent.ROOM, actor, now)
 
 
-def login_lost(live: AccountHealth, now: float, reason: str, token: str, actor: StateActor) -> bool:
+def login_lost(health: AccountHealth, now: float, reason: str, token: str, actor: StateActor) -> bool:
     """The credential named by `token` is dead for good: somebody must sign in again."""
-    live.token = token
-    return move(live, AccountEvent.LOGIN_LOST, actor, now, reason)
+    health.token = token
+    return move(health, AccountEvent.LOGIN_LOST, actor, now, reason)
 
 
-def new_login(live: AccountHealth, now: float) -> bool:
+def new_login(health: AccountHealth, now: float) -> bool:
     """The file brought a credential that the pool did not write: what the old one suffered is over."""
-    changed = move(live, AccountEvent.NEW_LOGIN, StateActor.FILE, now) or bool(live.rests)
-    live.rests.clear()
-    live.token = ""
-    settle(live, now)
+    changed = move(health, AccountEvent.NEW_LOGIN, StateActor.FILE, now) or bool(health.cooldowns)
+    health.cooldowns.clear()
+    health.token = ""
+    settle(health, now)
     return changed
 
 
-def reset(live: AccountHealth, now: float) -> bool:
-    """The operator's word: forget rests, faults and full windows, and try again. Always a change."""
-    live.rests.clear()
-    live.windows = {name: w for name, w in live.windows.items() if win.used(w, now) < win.FULL - 2.0}
-    live.trouble = 0.0
-    live.easing_until = 0.0
-    live.token = ""
-    move(live, AccountEvent.RESET, StateActor.OPERATOR, now)
-    settle(live, now)
+def reset(health: AccountHealth, now: float) -> bool:
+    """The operator's word: forget cooldowns, faults and full windows, and try again. Always a change."""
+    health.cooldowns.clear()
+    health.windows = {name: w for name, w in health.windows.items() if win.used(w, now) < win.FULL - 2.0}
+    health.trouble = 0.0
+    health.easing_until = 0.0
+    health.token = ""
+    move(health, AccountEvent.RESET, StateActor.OPERATOR, now)
+    settle(health, now)
     return True

@@ -1,7 +1,7 @@
-"""What the pool has learnt of one account: state, rests, windows, latency. Plain data and pure changes by the
+"""What the pool has learnt of one account: state, cooldowns, windows, latency. Plain data and pure changes by the
 clock.
 
-A rest is a time for which the account ("" as scope) or one model family or model is left alone. Faults make them
+A cooldown is a time for which the account ("" as scope) or one model family or model is left alone. Faults make them
 (`learn.py`), the clock, answers and observations end them.
 """
 
@@ -20,12 +20,12 @@ from pool_server.providers.evidence.table import METERED
 
 LOW_ROOM = 1.0  # percent: at or below it an account drains, taking no new conversations while others can
 PROBE_LIMIT_S = 600.0  # a half-open request that told nothing for so long (its worker died) is over
-EASE_LONGEST_S = 30.0  # after a long rest accounts come back spread over so many seconds
-LONG_REST_S = 300.0
+EASE_LONGEST_S = 30.0  # after a long cooldown accounts come back spread over so many seconds
+LONG_COOLDOWN_S = 300.0
 SKEW_S = 1.0  # between two readings of the clock that are one moment
 RETURN_STEP_S = 2.0  # after a limit an account takes 1, 2, 4 … requests, doubled by time and by what is answered …
 RETURN_STEPS = 6  # … for so many steps
-LEVEL_KEPT_S = 600.0  # so long after its end, or twice its own length, a rest counts for the level of the next
+LEVEL_KEPT_S = 600.0  # so long after its end, or twice its own length, a cooldown counts for the level of the next
 
 
 class Cooldown(msgspec.Struct):
@@ -74,7 +74,7 @@ class AccountHealth(msgspec.Struct):
     reason: str = ""
     token: str = ""
     easing_until: float = 0.0
-    rests: dict[str, Cooldown] = {}
+    cooldowns: dict[str, Cooldown] = msgspec.field(default_factory=dict, name="rests")
     windows: dict[str, WindowObservation] = {}
     overage: list[str] = []  # scopes that answer although their window reads full (paid extra usage)
     last_fault: FaultNote | None = None
@@ -87,177 +87,181 @@ class AccountHealth(msgspec.Struct):
     doubts: dict[str, tuple[int, float]] = {}
 
     @property
-    def rest(self) -> Cooldown | None:
-        """The rest of the whole account, if it has or had one."""
-        return self.rests.get("")
+    def cooldown(self) -> Cooldown | None:
+        """The cooldown of the whole account, if it has or had one."""
+        return self.cooldowns.get("")
 
 
-_RESTING = frozenset({AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING})
+_COOLING = frozenset({AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING})
 
 
-def move(live: AccountHealth, event: AccountEvent, actor: StateActor, now: float, reason: str = "") -> bool:
+def move(health: AccountHealth, event: AccountEvent, actor: StateActor, now: float, reason: str = "") -> bool:
     """Apply one event through the table; True when the state changed."""
-    state = after(live.state, event)
-    if state is live.state:
+    state = after(health.state, event)
+    if state is health.state:
         return False
-    live.state, live.since, live.actor, live.event, live.reason = state, now, actor, event, reason
+    health.state, health.since, health.actor, health.event, health.reason = state, now, actor, event, reason
     return True
 
 
-def settle(live: AccountHealth, now: float) -> bool:
+def settle(health: AccountHealth, now: float) -> bool:
     """Bring the state in line with the clock and the windows; True when anything changed.
 
-    Ends rests whose time is over, begins a rest where a window reads full, and drains or frees by room.
+    Ends cooldowns whose time is over, begins a cooldown where a window reads full, and drains or frees by room.
     """
-    changed = rebase(live, now)
-    changed |= bool(live.rests or live.state in _RESTING) and _end_rests(live, now)
-    tight = [w for w in live.windows.values() if w.used_percent >= win.FULL - LOW_ROOM]
+    changed = rebase(health, now)
+    changed |= bool(health.cooldowns or health.state in _COOLING) and _end_cooldowns(health, now)
+    tight = [w for w in health.windows.values() if w.used_percent >= win.FULL - LOW_ROOM]
     if tight:
-        changed |= _rest_full_windows(live, tight, now)
-    if live.state is AccountState.READY:
-        if tight and _low(live, tight, now):
-            changed |= move(live, AccountEvent.LOW, StateActor.CLOCK, now)
-    elif live.state is AccountState.DRAINING and not _low(live, tight, now):
-        changed |= move(live, AccountEvent.ROOM, StateActor.CLOCK, now)
+        changed |= _cool_full_windows(health, tight, now)
+    if health.state is AccountState.READY:
+        if tight and _low(health, tight, now):
+            changed |= move(health, AccountEvent.LOW, StateActor.CLOCK, now)
+    elif health.state is AccountState.DRAINING and not _low(health, tight, now):
+        changed |= move(health, AccountEvent.ROOM, StateActor.CLOCK, now)
     return changed
 
 
-def rebase(live: AccountHealth, now: float) -> bool:
+def rebase(health: AccountHealth, now: float) -> bool:
     """Bring back what was written by a clock that has been set back since; True when there was any."""
     changed = False
-    for rest in live.rests.values():
-        until = deadlines.within(rest.until, now, rest.length_s or rest.until - rest.since)
-        if until < rest.until - 0.001 or max(rest.since, rest.probing, rest.probed_at) > now:
-            rest.until, rest.since = until, min(rest.since, now)
-            rest.probing, rest.probed_at = min(rest.probing, now), min(rest.probed_at, now)
+    for cooldown in health.cooldowns.values():
+        until = deadlines.within(cooldown.until, now, cooldown.length_s or cooldown.until - cooldown.since)
+        if until < cooldown.until - 0.001 or max(cooldown.since, cooldown.probing, cooldown.probed_at) > now:
+            cooldown.until, cooldown.since = until, min(cooldown.since, now)
+            cooldown.probing, cooldown.probed_at = min(cooldown.probing, now), min(cooldown.probed_at, now)
             changed = True
-    for name, w in live.windows.items():
+    for name, w in health.windows.items():
         if w.observed_at > now + SKEW_S:
             at = w.resets_at
             resets_at = None if at is None else deadlines.within(at, now, max(0.0, at - w.observed_at))
-            live.windows[name] = msgspec.structs.replace(w, observed_at=now, resets_at=resets_at)
+            health.windows[name] = msgspec.structs.replace(w, observed_at=now, resets_at=resets_at)
             changed = True
-    if live.easing_until > now + EASE_LONGEST_S + 1:
-        live.easing_until = now + EASE_LONGEST_S
+    if health.easing_until > now + EASE_LONGEST_S + 1:
+        health.easing_until = now + EASE_LONGEST_S
         changed = True
     return changed
 
 
-def returning(rest: Cooldown, now: float) -> int | None:
+def returning(cooldown: Cooldown, now: float) -> int | None:
     """How many requests more an account may take that is just back from a limit; None when it takes all."""
-    if rest.kind not in METERED or not rest.confirmed or not 0 <= now - rest.until < RETURN_STEPS * RETURN_STEP_S:
+    if (
+        cooldown.kind not in METERED
+        or not cooldown.confirmed
+        or not 0 <= now - cooldown.until < RETURN_STEPS * RETURN_STEP_S
+    ):
         return None
-    allowed = (1 + rest.answered) << int((now - rest.until) / RETURN_STEP_S)
-    return max(0, allowed - (rest.begun - rest.answered))
+    allowed = (1 + cooldown.answered) << int((now - cooldown.until) / RETURN_STEP_S)
+    return max(0, allowed - (cooldown.begun - cooldown.answered))
 
 
-def return_begun(live: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
+def return_begun(health: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
     """A request to an account that is just back began; True when that was worth counting."""
-    found = [r for s in ("", *scopes) if (r := live.rests.get(s)) is not None and returning(r, now) is not None]
-    for rest in found:
-        rest.begun += 1
+    found = [r for s in ("", *scopes) if (r := health.cooldowns.get(s)) is not None and returning(r, now) is not None]
+    for cooldown in found:
+        cooldown.begun += 1
     return bool(found)
 
 
-def return_answered(live: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
+def return_answered(health: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
     """An account that is just back answers: it may take two more for this one."""
-    found = [r for s in ("", *scopes) if (r := live.rests.get(s)) is not None and returning(r, now) is not None]
-    for rest in found:
-        rest.answered = min(rest.answered + 1, rest.begun)
+    found = [r for s in ("", *scopes) if (r := health.cooldowns.get(s)) is not None and returning(r, now) is not None]
+    for cooldown in found:
+        cooldown.answered = min(cooldown.answered + 1, cooldown.begun)
     return bool(found)
 
 
-def counts_until(rest: Cooldown) -> float:
-    """Until when a rest that is over still makes the next one longer."""
-    return rest.until + max(LEVEL_KEPT_S, 2 * (rest.until - rest.since))
+def counts_until(cooldown: Cooldown) -> float:
+    """Until when a cooldown that is over still makes the next one longer."""
+    return cooldown.until + max(LEVEL_KEPT_S, 2 * (cooldown.until - cooldown.since))
 
 
-def _low(live: AccountHealth, tight: list[WindowObservation], now: float) -> bool:
+def _low(health: AccountHealth, tight: list[WindowObservation], now: float) -> bool:
     """Has the account hardly any room? Its own windows of ten minutes and longer say so."""
     lasting = [
         w for w in tight if not w.scope and w.window != win.CREDITS and not 0 < w.seconds < win.SHORTEST_PACED
     ]  # fmt: skip
     room = win.room(lasting, now)
-    return room is not None and room <= LOW_ROOM and "" not in live.overage
+    return room is not None and room <= LOW_ROOM and "" not in health.overage
 
 
-def _end_rests(live: AccountHealth, now: float) -> bool:
+def _end_cooldowns(health: AccountHealth, now: float) -> bool:
     changed = False
-    for scope, rest in list(live.rests.items()):
-        if rest.probing and now - rest.probing > PROBE_LIMIT_S:
-            changed |= probe_lost(live, scope, now)
-        if scope and counts_until(rest) < now:
-            del live.rests[scope]
-    whole = live.rests.get("")
-    if live.state not in _RESTING:
+    for scope, cooldown in list(health.cooldowns.items()):
+        if cooldown.probing and now - cooldown.probing > PROBE_LIMIT_S:
+            changed |= probe_lost(health, scope, now)
+        if scope and counts_until(cooldown) < now:
+            del health.cooldowns[scope]
+    whole = health.cooldowns.get("")
+    if health.state not in _COOLING:
         return changed
     if whole is None or now >= whole.until:
-        if whole is not None and whole.until - whole.since >= LONG_REST_S:
-            live.easing_until = whole.until + 1 + live.jitter * (EASE_LONGEST_S - 1)
-        changed |= move(live, AccountEvent.RESTED, StateActor.CLOCK, now)
+        if whole is not None and whole.until - whole.since >= LONG_COOLDOWN_S:
+            health.easing_until = whole.until + 1 + health.jitter * (EASE_LONGEST_S - 1)
+        changed |= move(health, AccountEvent.RESTED, StateActor.CLOCK, now)
     return changed
 
 
-def _rest_full_windows(live: AccountHealth, tight: list[WindowObservation], now: float) -> bool:
+def _cool_full_windows(health: AccountHealth, tight: list[WindowObservation], now: float) -> bool:
     changed = False
     for w in tight:
-        if w.used_percent < win.FULL or w.scope in live.overage:
+        if w.used_percent < win.FULL or w.scope in health.overage:
             continue
         until = win.full_until(w, now)
-        rest = live.rests.get(w.scope)
-        if until is None or until <= now or (rest is not None and rest.until > now and rest.until >= until):
+        cooldown = health.cooldowns.get(w.scope)
+        if until is None or until <= now or (cooldown is not None and cooldown.until > now and cooldown.until >= until):
             continue
-        if not w.scope and live.state not in (AccountState.READY, AccountState.DRAINING):
+        if not w.scope and health.state not in (AccountState.READY, AccountState.DRAINING):
             continue
-        live.rests[w.scope] = Cooldown(
+        health.cooldowns[w.scope] = Cooldown(
             FaultKind.QUOTA, now, until, code=w.window, confirmed=False, length_s=until - now
         )
         changed = True
         if not w.scope:
-            move(live, AccountEvent.FULL, StateActor.PROVIDER, now)
+            move(health, AccountEvent.FULL, StateActor.PROVIDER, now)
     return changed
 
 
-def probe_begun(live: AccountHealth, scope: str, now: float) -> bool:
-    """A half-open request to what rests under `scope` began; True when there was something to probe."""
-    rest = live.rests.get(scope)
-    if rest is None or now >= rest.until:
+def probe_begun(health: AccountHealth, scope: str, now: float) -> bool:
+    """A half-open request to what cools under `scope` began; True when there was something to probe."""
+    cooldown = health.cooldowns.get(scope)
+    if cooldown is None or now >= cooldown.until:
         return False
-    if not scope and not move(live, AccountEvent.PROBE, StateActor.CLOCK, now, rest.message):
+    if not scope and not move(health, AccountEvent.PROBE, StateActor.CLOCK, now, cooldown.message):
         return False
-    rest.probing = rest.probed_at = now
+    cooldown.probing = cooldown.probed_at = now
     return True
 
 
-def probe_lost(live: AccountHealth, scope: str, now: float) -> bool:
-    """The half-open request ended without an answer or a fault: back to rest. True when one was under way."""
-    rest = live.rests.get(scope)
-    if rest is None or not rest.probing:
+def probe_lost(health: AccountHealth, scope: str, now: float) -> bool:
+    """The half-open request ended without an answer or a fault: back to its cooldown. True when one was under way."""
+    cooldown = health.cooldowns.get(scope)
+    if cooldown is None or not cooldown.probing:
         return False
-    rest.probing = 0.0
-    if not scope and live.state is AccountState.PROBING:
-        move(live, AccountEvent.PROBE_LOST, StateActor.CLOCK, now, rest.message)
-        if rest.kind in (FaultKind.QUOTA, FaultKind.PAYMENT):
-            move(live, AccountEvent.QUOTA, StateActor.CLOCK, now, rest.message)
+    cooldown.probing = 0.0
+    if not scope and health.state is AccountState.PROBING:
+        move(health, AccountEvent.PROBE_LOST, StateActor.CLOCK, now, cooldown.message)
+        if cooldown.kind in (FaultKind.QUOTA, FaultKind.PAYMENT):
+            move(health, AccountEvent.QUOTA, StateActor.CLOCK, now, cooldown.message)
     return True
 
 
-def next_step(rest: Cooldown, now: float) -> float:
+def next_step(cooldown: Cooldown, now: float) -> float:
     """When an account that is just back may take more by the clock alone."""
-    return rest.until + RETURN_STEP_S * (int((now - rest.until) / RETURN_STEP_S) + 1)
+    return cooldown.until + RETURN_STEP_S * (int((now - cooldown.until) / RETURN_STEP_S) + 1)
 
 
-def next_change(live: AccountHealth, now: float) -> float:
+def next_change(health: AccountHealth, now: float) -> float:
     """When the clock alone will next change what this account is worth; infinity for never."""
     nearest = inf
-    for rest in live.rests.values():
-        if now < rest.until < nearest:
-            nearest = rest.until
-        elif returning(rest, now) is not None:
-            nearest = min(nearest, next_step(rest, now))
-    if now < live.easing_until < nearest:
-        nearest = live.easing_until
-    for w in live.windows.values():
+    for cooldown in health.cooldowns.values():
+        if now < cooldown.until < nearest:
+            nearest = cooldown.until
+        elif returning(cooldown, now) is not None:
+            nearest = min(nearest, next_step(cooldown, now))
+    if now < health.easing_until < nearest:
+        nearest = health.easing_until
+    for w in health.windows.values():
         at = w.resets_at if w.resets_at is not None else w.observed_at + w.seconds
         if now < at < nearest:
             nearest = at

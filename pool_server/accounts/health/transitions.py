@@ -16,11 +16,11 @@ class AccountEvent(StrEnum):
     """What can happen to an account. Together with who said so it is the evidence for a state."""
 
     QUOTA = "quota"  # the provider refused: used up or unpaid
-    FAULT = "fault"  # any other fault that rests the whole account
+    FAULT = "fault"  # any other fault that cools the whole account
     FULL = "full"  # a window read 100 % on real traffic
     LOW = "low"  # hardly any room left: no new conversations
     ROOM = "room"  # windows show room again
-    RESTED = "rested"  # the time of rest is over
+    RESTED = "rested"  # the cooldown is over
     ANSWERED = "answered"  # a real request was answered
     PROBE = "probe"  # a half-open request began
     PROBE_LOST = "probe_lost"  # it ended without telling anything
@@ -43,12 +43,16 @@ class StateActor(StrEnum):
 
 _STOPS = {AccountEvent.LOGIN_LOST: State.NEEDS_LOGIN, AccountEvent.STOPPED: State.SUSPENDED}
 _FRESH = {AccountEvent.NEW_LOGIN: State.READY, AccountEvent.RESET: State.READY}
-_RESTS = {AccountEvent.QUOTA: State.EXHAUSTED, AccountEvent.FAULT: State.COOLING, AccountEvent.FULL: State.EXHAUSTED}
+_COOLDOWNS = {
+    AccountEvent.QUOTA: State.EXHAUSTED,
+    AccountEvent.FAULT: State.COOLING,
+    AccountEvent.FULL: State.EXHAUSTED,
+}
 _ENDS = {AccountEvent.ROOM: State.READY, AccountEvent.RESTED: State.READY, AccountEvent.ANSWERED: State.READY}
 
 TRANSITIONS: dict[State, dict[AccountEvent, State]] = {
-    State.READY: {**_RESTS, **_STOPS, AccountEvent.LOW: State.DRAINING},
-    State.DRAINING: {**_RESTS, **_STOPS, **_FRESH, AccountEvent.ROOM: State.READY},
+    State.READY: {**_COOLDOWNS, **_STOPS, AccountEvent.LOW: State.DRAINING},
+    State.DRAINING: {**_COOLDOWNS, **_STOPS, **_FRESH, AccountEvent.ROOM: State.READY},
     State.COOLING: {**_STOPS, **_FRESH, **_ENDS, AccountEvent.PROBE: State.PROBING,
                     AccountEvent.QUOTA: State.EXHAUSTED, AccountEvent.FULL: State.EXHAUSTED},
     State.EXHAUSTED: {**_STOPS, **_FRESH, **_ENDS, AccountEvent.PROBE: State.PROBING},

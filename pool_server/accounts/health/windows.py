@@ -16,7 +16,7 @@ DAY = 86400.0
 FULL = 100.0
 CREDITS = "credits"  # paid extra usage: shown, but a plan works without it
 SHORTEST_PACED = 600  # seconds; shorter ones (requests a minute) say nothing about what must last
-UNKNOWN_RESET_REST = 3600.0  # a full window without a known reset is believed for an hour
+UNKNOWN_RESET_COOLDOWN = 3600.0  # a full window without a known reset is believed for an hour
 
 
 def key(window: str, scope: str) -> str:
@@ -95,7 +95,7 @@ def full_until(w: WindowObservation, now: float) -> float | None:
         return None
     if w.resets_at is not None:
         return w.resets_at
-    until = w.observed_at + min(w.seconds or UNKNOWN_RESET_REST, UNKNOWN_RESET_REST)
+    until = w.observed_at + min(w.seconds or UNKNOWN_RESET_COOLDOWN, UNKNOWN_RESET_COOLDOWN)
     return until if until > now else None
 
 

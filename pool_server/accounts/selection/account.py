@@ -24,12 +24,28 @@ class Account:
     """
 
     __slots__ = (
-        "credential", "elsewhere", "id", "live", "local", "options", "owner", "people", "provider", "rated_at",
-        "refresh_retry_at", "refreshable", "refused_until", "served_at", "turn", "unreachable_until", "version", "way",
+        "credential",
+        "elsewhere",
+        "health",
+        "id",
+        "local",
+        "options",
+        "owner",
+        "people",
+        "provider",
+        "rated_at",
+        "refresh_retry_at",
+        "refreshable",
+        "refused_until",
+        "served_at",
+        "turn",
+        "unreachable_until",
+        "version",
+        "way",
     )  # fmt: skip
 
     def __init__(
-        self, credential: Credential, options: Options = NO_OPTIONS, live: AccountHealth | None = None
+        self, credential: Credential, options: Options = NO_OPTIONS, health: AccountHealth | None = None
     ) -> None:
         self.id = credential.account
         self.provider = credential.provider
@@ -39,7 +55,7 @@ class Account:
         self.refreshable = False
         self.people: frozenset[str] | None = None
         self.way = ""
-        self.live = live if live is not None else AccountHealth()
+        self.health = health if health is not None else AccountHealth()
         self.version = 0
         self.local = 0
         self.elsewhere = 0
@@ -57,4 +73,4 @@ class Account:
     @property
     def state(self) -> AccountState:
         """The state people see: the operator's DISABLED over what was learnt."""
-        return AccountState.DISABLED if self.options.disabled else self.live.state
+        return AccountState.DISABLED if self.options.disabled else self.health.state

@@ -53,17 +53,17 @@ class Placement:
 class CandidateQueue:
     """A cohort's accounts as they stand for one set of scopes.
 
-    `ready`: eligible, best first. `resting`: those with a known return, soonest first. `reserved`: owner →
-    eligible for that owner alone. `probes`: when a half-open request to a resting account is due.
+    `ready`: eligible, best first. `cooling`: those with a known return, soonest first. `reserved`: owner →
+    eligible for that owner alone. `probes`: when a half-open request to a cooling account is due.
     """
 
-    __slots__ = ("cards", "probes", "ready", "refused", "reserved", "resting", "scopes", "stopped")
+    __slots__ = ("cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped")
 
     def __init__(self, scopes: tuple[str, ...]) -> None:
         self.scopes = scopes
-        self.cards: dict[str, Placement] = {}
+        self.placements: dict[str, Placement] = {}
         self.ready: SortedList[Key] = SortedList()
-        self.resting: SortedList[Key] = SortedList()
+        self.cooling: SortedList[Key] = SortedList()
         self.probes: SortedList[Key] = SortedList()
         self.reserved: dict[str, SortedList[Key]] = {}
         self.stopped: dict[str, None] = {}
@@ -71,51 +71,51 @@ class CandidateQueue:
 
     def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
         """Put the account where it belongs now."""
-        card = judge(account, self.scopes, now, usual_latency)
-        refusal = card.candidate.refusal
-        if card.candidate.score is not None:
-            card.key = rank(account, card.candidate, strategy)
-            card.home = self.ready
+        placement = judge(account, self.scopes, now, usual_latency)
+        refusal = placement.candidate.refusal
+        if placement.candidate.score is not None:
+            placement.key = rank(account, placement.candidate, strategy)
+            placement.home = self.ready
             if refusal is Refusal.RESERVED:
-                card.home = self.reserved.setdefault(account.owner, SortedList())
-        elif card.candidate.until is not None and refusal in RETURNING:
-            card.key = (card.candidate.until, account.id)
-            card.home = self.resting
-            due = probe_due(account.live, self.scopes, now)
-            card.due = (due, account.id) if due is not None else None
-        self._insert(card)
+                placement.home = self.reserved.setdefault(account.owner, SortedList())
+        elif placement.candidate.until is not None and refusal in RETURNING:
+            placement.key = (placement.candidate.until, account.id)
+            placement.home = self.cooling
+            due = probe_due(account.health, self.scopes, now)
+            placement.due = (due, account.id) if due is not None else None
+        self._insert(placement)
 
-    def _insert(self, card: Placement) -> None:
-        account_id, refusal = card.account.id, card.candidate.refusal
-        old = self.cards.get(account_id)
+    def _insert(self, placement: Placement) -> None:
+        account_id, refusal = placement.account.id, placement.candidate.refusal
+        old = self.placements.get(account_id)
         if old is not None:
-            same = old.home is card.home and old.key == card.key and old.due == card.due
+            same = old.home is placement.home and old.key == placement.key and old.due == placement.due
             if same and old.candidate.refusal is refusal:
-                self.cards[account_id] = card
+                self.placements[account_id] = placement
                 return
             self.drop(account_id)
-        self.cards[account_id] = card
-        if card.home is not None:
-            card.home.add(card.key)
+        self.placements[account_id] = placement
+        if placement.home is not None:
+            placement.home.add(placement.key)
         else:
             self.stopped[account_id] = None
-        if card.due is not None:
-            self.probes.add(card.due)
+        if placement.due is not None:
+            self.probes.add(placement.due)
         if refusal is not None:
             self.refused[refusal] = self.refused.get(refusal, 0) + 1
 
     def drop(self, account_id: str) -> None:
         """Take the account out, if it is in."""
-        card = self.cards.pop(account_id, None)
-        if card is None:
+        placement = self.placements.pop(account_id, None)
+        if placement is None:
             return
-        if card.home is not None:
-            card.home.remove(card.key)
+        if placement.home is not None:
+            placement.home.remove(placement.key)
         else:
             del self.stopped[account_id]
-        if card.due is not None:
-            self.probes.remove(card.due)
-        refusal = card.candidate.refusal
+        if placement.due is not None:
+            self.probes.remove(placement.due)
+        refusal = placement.candidate.refusal
         if refusal is not None:
             self.refused[refusal] -= 1
             if not self.refused[refusal]:
@@ -130,16 +130,16 @@ def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: 
     candidate = rate(account, scopes, now, usual_latency=usual_latency)
     kept, left = 100 * account.options.reserve, candidate.headroom
     if kept > 0 and account.owner and left is not None and left <= kept:
-        until = _reserve_until(account.live, scopes, kept, now)
+        until = _reserve_until(account.health, scopes, kept, now)
         candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=until)
     return Placement(account, candidate)
 
 
-def _reserve_until(live: AccountHealth, scopes: tuple[str, ...], kept: float, now: float) -> float | None:
+def _reserve_until(health: AccountHealth, scopes: tuple[str, ...], kept: float, now: float) -> float | None:
     """When the last of the windows that are down to the owner's part begins anew; None when one does not say."""
     resets = [
         win.time_left(w, now)
-        for w in win.binding(live.windows, scopes)
+        for w in win.binding(health.windows, scopes)
         if win.FULL - win.used(w, now) <= kept and not 0 < w.seconds < win.SHORTEST_PACED
     ]
     known = [left for left in resets if left is not None]
@@ -148,13 +148,13 @@ def _reserve_until(live: AccountHealth, scopes: tuple[str, ...], kept: float, no
 
 def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
     state = account.state
-    rest = account.live.rests.get("")
+    cooldown = account.health.cooldowns.get("")
     if state in STATE_REFUSALS:
-        resting = state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
-        if not resting or rest is None:
+        cooling = state in (AccountState.COOLING, AccountState.EXHAUSTED, AccountState.PROBING)
+        if not cooling or cooldown is None:
             return STATE_REFUSALS[state], None
-        limited = state is AccountState.COOLING and rest.kind is FaultKind.RATE
-        return Refusal.RATE_LIMITED if limited else STATE_REFUSALS[state], _back_at(rest, now)
+        limited = state is AccountState.COOLING and cooldown.kind is FaultKind.RATE
+        return Refusal.RATE_LIMITED if limited else STATE_REFUSALS[state], _back_at(cooldown, now)
     expires_at = account.credential.expires_at
     if expires_at is not None and now >= expires_at:
         if not account.refreshable:
@@ -163,23 +163,23 @@ def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Ref
             return Refusal.EXPIRED, account.refresh_retry_at
     if account.refused_until > now:
         return Refusal.EXPIRED, account.refused_until
-    return _cooldown(account.live, scopes, now) if account.live.rests else (None, None)
+    return _cooldown(account.health, scopes, now) if account.health.cooldowns else (None, None)
 
 
-def _cooldown(live: AccountHealth, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
+def _cooldown(health: AccountHealth, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
     """The cooldown of one of these scopes that ends last, or the return from one that has ended."""
     found: tuple[Refusal | None, float | None] = (None, None)
     for scope in ("", *scopes):
-        rest = live.rests.get(scope)
-        if rest is None:
+        cooldown = health.cooldowns.get(scope)
+        if cooldown is None:
             continue
-        if now >= rest.until:
-            if returning(rest, now) != 0:
+        if now >= cooldown.until:
+            if returning(cooldown, now) != 0:
                 continue
-            why, until = Refusal.RETURNING, next_step(rest, now)
+            why, until = Refusal.RETURNING, next_step(cooldown, now)
         elif scope:
-            why = Refusal.PROBING if rest.probing else SCOPED_REFUSALS.get(rest.kind, Refusal.MODEL_COOLING)
-            until = _back_at(rest, now)
+            why = Refusal.PROBING if cooldown.probing else SCOPED_REFUSALS.get(cooldown.kind, Refusal.MODEL_COOLING)
+            until = _back_at(cooldown, now)
         else:
             continue  # the account's state has said so
         if found[1] is None or until > found[1]:
@@ -187,7 +187,7 @@ def _cooldown(live: AccountHealth, scopes: tuple[str, ...], now: float) -> tuple
     return found
 
 
-def _back_at(rest: Cooldown, now: float) -> float:
+def _back_at(cooldown: Cooldown, now: float) -> float:
     """When the account may be back: a half-open request under way tells within moments."""
-    told = rest.probing + PROBE_TELLS_S
-    return told if rest.probing and now < told < rest.until else rest.until
+    told = cooldown.probing + PROBE_TELLS_S
+    return told if cooldown.probing and now < told < cooldown.until else cooldown.until

@@ -33,14 +33,14 @@ class Way:
 class Hosts:
     """`clock` gives unix seconds. Ways without a failure are not kept."""
 
-    def __init__(self, view: SelectionIndex, clock: Callable[[], float]) -> None:
-        self._view = view
+    def __init__(self, index: SelectionIndex, clock: Callable[[], float]) -> None:
+        self._index = index
         self._clock = clock
         self._ways: dict[str, Way] = {}
 
     def way(self, account_id: str) -> str:
         """The way to an account's provider, "" for an unknown account."""
-        account = self._view.accounts.get(account_id)
+        account = self._index.accounts.get(account_id)
         return account.way if account is not None else ""
 
     def reached(self, account_id: str) -> None:
@@ -77,10 +77,10 @@ class Hosts:
 
     def _another(self, name: str) -> bool:
         """Is there an account behind another way?"""
-        return any(a.way != name and not a.options.disabled for a in self._view.accounts.values())
+        return any(a.way != name and not a.options.disabled for a in self._index.accounts.values())
 
     def _mark(self, name: str, until: float) -> None:
-        for account in self._view.accounts.values():
+        for account in self._index.accounts.values():
             if account.way == name:
                 account.unreachable_until = until
-                self._view.touch(account)
+                self._index.touch(account)

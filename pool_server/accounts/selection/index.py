@@ -1,8 +1,8 @@
 """All accounts of a pool, kept in order, so that a choice looks at a few of them only.
 
-Accounts alike in what they serve form a cohort. Each cohort keeps one lane a model family that has rests or
-windows of its own, and one for everything else; a lane holds its accounts sorted by worth, the resting ones by
-their return, and counts the refusals. A change of an account moves it within its cohort's lanes; nothing else
+Accounts alike in what they serve form a cohort. Each cohort keeps one queue a model family that has cooldowns or
+windows of its own, and one for everything else; a queue holds its accounts sorted by worth, the cooling ones by
+their return, and counts the refusals. A change of an account moves it within its cohort's queues; nothing else
 is touched.
 """
 
@@ -20,10 +20,10 @@ from pool_server.accounts.selection.candidates import CandidateQueue, Need, Plac
 from pool_server.accounts.selection.score import Candidate, Key, rank
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal, Strategy
 
-SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no lane; they are judged one by one
+SPARSE = 24  # a family that concerns fewer accounts of a large cohort gets no queue; they are judged one by one
 RERATE_S = 60.0  # a rating drifts with time and is made anew after so long …
 LARGE = 64  # … all at once in a pool of so many, else a few accounts with each choice
-LANES_KEPT = 16
+QUEUES_KEPT = 16
 FITS_KEPT = 512
 ASKED_KEPT = 16
 
@@ -37,8 +37,18 @@ class Cohort:
     (minutes of a day: from, to) they serve their `owner` alone."""
 
     __slots__ = (
-        "fits", "guessed", "hours", "lanes", "latency", "members", "owner", "people", "provider", "scoped",
-        "translated", "until",
+        "fits",
+        "guessed",
+        "hours",
+        "latency",
+        "members",
+        "owner",
+        "people",
+        "provider",
+        "queues",
+        "scoped",
+        "translated",
+        "until",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +61,7 @@ class Cohort:
         self.hours: tuple[tuple[int, int], ...] = ()
         self.owner = ""
         self.members: dict[str, Account] = {}
-        self.lanes: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
+        self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
         self.fits: dict[Need, Refusal | None] = {}
         self.translated: dict[Need, bool] = {}
@@ -71,17 +81,17 @@ class Cohort:
 
 
 class Shortlist:
-    """A cohort's answer to one need: a lane, and the few accounts judged apart from it."""
+    """A cohort's answer to one need: a queue, and the few accounts judged apart from it."""
 
-    __slots__ = ("apart", "lane", "scopes")
+    __slots__ = ("apart", "queue", "scopes")
 
-    def __init__(self, lane: CandidateQueue, scopes: tuple[str, ...], apart: dict[str, Placement]) -> None:
-        self.lane = lane
+    def __init__(self, queue: CandidateQueue, scopes: tuple[str, ...], apart: dict[str, Placement]) -> None:
+        self.queue = queue
         self.scopes = scopes
         self.apart = apart
 
-    def card(self, account_id: str) -> Placement | None:
-        return self.apart.get(account_id) or self.lane.cards.get(account_id)
+    def placement(self, account_id: str) -> Placement | None:
+        return self.apart.get(account_id) or self.queue.placements.get(account_id)
 
 
 class SelectionIndex:
@@ -229,32 +239,32 @@ class SelectionIndex:
             ring.rotate(-1)
             self._dirty[account.id] = account
 
-    def stand(self, cohort: Cohort, need: Need, now: float) -> Shortlist:
-        """The cohort's lane for a need, made when it is needed first."""
+    def shortlist(self, cohort: Cohort, need: Need, now: float) -> Shortlist:
+        """The cohort's queue for a need, made when it is needed first."""
         known = cohort.scoped
         scopes: tuple[str, ...] = ()
         if known:
             scopes = tuple(s for s in self.scopes(cohort.provider, need.model, need.operation) if s in known)
-        lane = cohort.lanes.get(scopes)
-        if lane is not None:
-            return Shortlist(lane, scopes, {})
+        queue = cohort.queues.get(scopes)
+        if queue is not None:
+            return Shortlist(queue, scopes, {})
         concerned = cohort.concerned(scopes)
         if len(concerned) <= SPARSE and len(cohort.members) > 4 * SPARSE:
             apart = {i: judge(cohort.members[i], scopes, now, cohort.latency) for i in concerned}
-            return Shortlist(cohort.lanes[()], scopes, apart)
-        if len(cohort.lanes) >= LANES_KEPT:
-            del cohort.lanes[next(s for s in cohort.lanes if s)]
-        lane = cohort.lanes[scopes] = CandidateQueue(scopes)
+            return Shortlist(cohort.queues[()], scopes, apart)
+        if len(cohort.queues) >= QUEUES_KEPT:
+            del cohort.queues[next(s for s in cohort.queues if s)]
+        queue = cohort.queues[scopes] = CandidateQueue(scopes)
         for account in cohort.members.values():
-            lane.place(account, self.strategy, cohort.latency, now)
-        return Shortlist(lane, scopes, {})
+            queue.place(account, self.strategy, cohort.latency, now)
+        return Shortlist(queue, scopes, {})
 
     def rank(self, account: Account, candidate: Candidate) -> Key:
-        """An account's place in the order, for those judged apart from their lane."""
+        """An account's place in the order, for those judged apart from their queue."""
         return rank(account, candidate, self.strategy)
 
     def scopes(self, provider: Provider, model: str, operation: Operation) -> tuple[str, ...]:
-        """The scopes of rests and windows that concern a model in an operation, beside the account's own."""
+        """The scopes of cooldowns and windows that concern a model in an operation, beside the account's own."""
         if not model:
             return ()
         family, own = self._family(provider, model), scope_key(operation, model)
@@ -315,8 +325,8 @@ class SelectionIndex:
             if not self.owned[owner]:
                 del self.owned[owner]
         del cohort.members[account_id]
-        for lane in cohort.lanes.values():
-            lane.drop(account_id)
+        for queue in cohort.queues.values():
+            queue.drop(account_id)
         for scope in self._scopes.pop(account_id, ()):
             _discard(cohort.scoped, scope, account_id)
         if not cohort.members:
@@ -327,7 +337,7 @@ class SelectionIndex:
     def _place(self, account: Account, now: float) -> None:
         account_id = account.id
         cohort = self._home[account_id]
-        if settle(account.live, now) and self.on_settled is not None:
+        if settle(account.health, now) and self.on_settled is not None:
             self.on_settled(account)
         scopes, before = _scopes_known(account), self._scopes.get(account_id) or set()
         if scopes != before:
@@ -342,11 +352,11 @@ class SelectionIndex:
 
     def _rank_anew(self, account: Account, now: float) -> None:
         cohort = self._home[account.id]
-        for lane in cohort.lanes.values():
-            lane.place(account, self.strategy, cohort.latency, now)
+        for queue in cohort.queues.values():
+            queue.place(account, self.strategy, cohort.latency, now)
 
     def _schedule(self, account: Account, now: float) -> None:
-        at, account_id = next_change(account.live, now), account.id
+        at, account_id = next_change(account.health, now), account.id
         for other in (
             account.unreachable_until,
             account.credential.expires_at,
@@ -363,8 +373,8 @@ class SelectionIndex:
 
 
 def _scopes_known(account: Account) -> set[str]:
-    known = {w.scope for w in account.live.windows.values()}
-    known.update(account.live.rests)
+    known = {w.scope for w in account.health.windows.values()}
+    known.update(account.health.cooldowns)
     known.discard("")
     return known
 

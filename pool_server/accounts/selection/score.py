@@ -80,18 +80,18 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Candidate:
     """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
     byte."""
-    live, credential = account.live, account.credential
-    pace, low, room, resets_at, family_drained = _read(live, scopes, now)
+    health, credential = account.health, account.credential
+    pace, low, room, resets_at, family_drained = _read(health, scopes, now)
     terms = {"pace": pace}
     if low:
         terms["room"] = low
     if account.local or account.elsewhere:
         terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / account.options.weight
-    if live.trouble and (recent := trouble(live, now)) > 0.05:
+    if health.trouble and (recent := trouble(health, now)) > 0.05:
         terms["faults"] = -TROUBLE_WEIGHT * min(TROUBLE_LIMIT, recent)
-    if live.latency and usual_latency and live.latency > usual_latency + LATENCY_NOTICED_S:
-        slow = min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(live.latency / usual_latency))
-        terms["latency"] = -slow * exp2(-max(0.0, now - live.latency_at) / LATENCY_HALF_LIFE_S)
+    if health.latency and usual_latency and health.latency > usual_latency + LATENCY_NOTICED_S:
+        slow = min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(health.latency / usual_latency))
+        terms["latency"] = -slow * exp2(-max(0.0, now - health.latency_at) / LATENCY_HALF_LIFE_S)
     if credential.kind is CredentialKind.API_KEY:
         terms["api_key"] = -API_KEY_COST
     if credential.expires_at is not None and now >= credential.expires_at:
@@ -99,15 +99,15 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
     tier = READY
     if now < account.unreachable_until:
         tier = UNREACHABLE
-    elif live.state is AccountState.DRAINING or family_drained:
+    elif health.state is AccountState.DRAINING or family_drained:
         tier = DRAINING
-    elif now < live.easing_until:
+    elif now < health.easing_until:
         tier = EASING
     return Candidate(account.id, None, None, sum(terms.values()), terms, tier, room, resets_at)
 
 
 def _read(
-    live: AccountHealth, scopes: tuple[str, ...], now: float
+    health: AccountHealth, scopes: tuple[str, ...], now: float
 ) -> tuple[float, float, float | None, float | None, bool]:
     """What the windows say together to a model of these scopes: (pace, the malus for low room, room, reset, is the
     model's family used up). The pace is that of the tightest long window, as is the reset; the room that of the
@@ -117,14 +117,14 @@ def _read(
     room: float | None = None
     resets_at: float | None = None
     family_drained = False
-    for w in live.windows.values():
+    for w in health.windows.values():
         scope, seconds = w.scope, w.seconds
         if (scope and scope not in scopes) or 0 < seconds < win.SHORTEST_PACED or w.window == win.CREDITS:
             continue
         left = max(0.0, win.FULL - win.used(w, now))
         if room is None or left < room:
             room = left
-        if scope and left <= LOW_ROOM and scope not in live.overage:
+        if scope and left <= LOW_ROOM and scope not in health.overage:
             family_drained = True
         if seconds >= win.DAY:
             doublings = log2(max(win.surplus(w, left, now), _LEAST_SURPLUS))

@@ -2,7 +2,7 @@
 
 `select` reads a `SelectionIndex` that was brought up to `now`, changes nothing and returns a `Decision`: who, why,
 who else,
-and why not. Its cost does not grow with the number of accounts: it looks at the heads of a few ordered lanes.
+and why not. Its cost does not grow with the number of accounts: it looks at the heads of a few ordered queues.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import msgspec
 from sortedcontainers import SortedList
 
-from pool_server.accounts.health.probing import last_resort, resting
+from pool_server.accounts.health.probing import cooling, last_resort
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need, Placement
 from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist
 from pool_server.accounts.selection.score import DRAINING, UNREACHABLE, Candidate, Key
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
 
-SHORTLIST = 8  # eligible accounts looked at in each lane, beside those already tried
+SHORTLIST = 8  # eligible accounts looked at in each queue, beside those already tried
 LISTED = 20  # candidates a decision names; the others are counted
-LAST_RESORTS = 32  # resting accounts looked at when nobody is ready
-BORROW_S = 600.0  # a pin outlives a rest of its account up to so long; a longer one would outlive the cache
+LAST_RESORTS = 32  # cooling accounts looked at when nobody is ready
+BORROW_S = 600.0  # a pin outlives a cooldown of its account up to so long; a longer one would outlive the cache
 NEVER_RETURN = frozenset({Refusal.MODEL_NOT_SERVED, Refusal.PLAN_UNFIT, Refusal.NOT_SHARED})
 
 
@@ -63,7 +63,7 @@ class Decision(msgspec.Struct):
     """Who serves, and why.
 
     `retry_at`: the nearest return (unix seconds) when `account` is None and one is known. `probe`: the request
-    tests a resting account. `translated`: the account speaks another dialect than the client. `hard_lost`: a hard
+    tests a cooling account. `translated`: the account speaks another dialect than the client. `hard_lost`: a hard
     pin exists, but its account cannot serve. `refused` counts all refusals, `eligible` all accounts that could have
     served; `candidates` names some of both, the winner first.
     """
@@ -98,81 +98,88 @@ class Decision(msgspec.Struct):
 
 
 def select(
-    ask: SelectionRequest, view: SelectionIndex, now: float, held: Affinity = NO_AFFINITY, *, explain: bool = True
+    request: SelectionRequest,
+    index: SelectionIndex,
+    now: float,
+    affinity: Affinity = NO_AFFINITY,
+    *,
+    explain: bool = True,
 ) -> Decision:
-    """Choose an account for `ask`. Pure: reads `view` as of the last `advance(now)`; binds and counts nothing.
+    """Choose an account for `request`. Pure: reads `index` as of the last `advance(now)`; binds and counts nothing.
 
     Without `explain` a decision for an account does not list the others; why there is none is told always.
     """
-    return _Choice(ask, view, now, held, explain).decide()
+    return _Choice(request, index, now, affinity, explain).decide()
 
 
-def temporary(live: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
+def temporary(health: AccountHealth, scopes: tuple[str, ...], now: float) -> bool:
     """Will this account be back before the conversation's cache is cold? Then a pin waits for it."""
-    found = resting(live, scopes, now)
+    found = cooling(health, scopes, now)
     return found is not None and found[1].until - now <= BORROW_S
 
 
 class _Choice:
-    """One choice being made: the lanes that can serve, and what was found in them."""
+    """One choice being made: the queues that can serve, and what was found in them."""
 
-    __slots__ = ("ask", "explain", "held", "later", "need", "now", "refused", "stands", "view")
+    __slots__ = ("affinity", "explain", "index", "later", "need", "now", "refused", "request", "shortlists")
 
-    def __init__(self, ask: SelectionRequest, view: SelectionIndex, now: float, held: Affinity, explain: bool) -> None:
-        self.ask = ask
+    def __init__(
+        self, request: SelectionRequest, index: SelectionIndex, now: float, affinity: Affinity, explain: bool
+    ) -> None:
+        self.request = request
         self.explain = explain
-        self.view = view
+        self.index = index
         self.now = now
-        self.held = held
-        self.need = Need(ask.operation, ask.dialect, ask.model, ask.websocket, ask.own_dialect)
+        self.affinity = affinity
+        self.need = Need(request.operation, request.dialect, request.model, request.websocket, request.own_dialect)
         self.refused: dict[Refusal, int] = {}
-        self.stands: list[tuple[Cohort, Shortlist]] = []
+        self.shortlists: list[tuple[Cohort, Shortlist]] = []
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
-        for cohort in view.cohorts(ask.providers):
-            if cohort.bounded and ask.forced is None and not view.shared(cohort, ask.user, now):
+        for cohort in index.cohorts(request.providers):
+            if cohort.bounded and request.forced is None and not index.shared(cohort, request.user, now):
                 _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
                 continue
-            unfit = view.unfit(cohort, self.need)
-            if unfit is None and view.translated(cohort, self.need):
+            unfit = index.unfit(cohort, self.need)
+            if unfit is None and index.translated(cohort, self.need):
                 self.later.append(cohort)
             elif unfit is None:
-                kind = guesses if ask.dialect in cohort.guessed else self.stands
-                kind.append((cohort, view.stand(cohort, self.need, now)))
+                kind = guesses if request.dialect in cohort.guessed else self.shortlists
+                kind.append((cohort, index.shortlist(cohort, self.need, now)))
             else:
                 _add(self.refused, unfit, len(cohort.members))
-        if not self.stands or ask.forced is not None or held.hard is not None:
-            self.stands += guesses
-        if ask.forced is not None or held.hard is not None or not self.stands or self._pinned_later():
+        if not self.shortlists or request.forced is not None or affinity.hard is not None:
+            self.shortlists += guesses
+        if request.forced is not None or affinity.hard is not None or not self.shortlists or self._pinned_later():
             self._widen()
 
     def _pinned_later(self) -> bool:
         """Does the conversation live on an account that serves it in another dialect?"""
-        pinned = self.held.pinned or self.view.locked
-        return bool(self.later) and pinned in self.view.accounts and self.view.cohort_of(pinned) in self.later
+        pinned = self.affinity.pinned or self.index.locked
+        return bool(self.later) and pinned in self.index.accounts and self.index.cohort_of(pinned) in self.later
 
     def _widen(self) -> None:
         """Takes in the accounts that serve this in another dialect."""
-        self.stands += [(cohort, self.view.stand(cohort, self.need, self.now)) for cohort in self.later]
+        self.shortlists += [(cohort, self.index.shortlist(cohort, self.need, self.now)) for cohort in self.later]
         self.later = []
 
     def decide(self) -> Decision:
-        ask = self.ask
-        if ask.forced is not None:
-            return self._only(ask.forced, ChoiceReason.FORCED, Refusal.NOT_FORCED)
-        if self.held.hard is not None:
-            found = self._only(self.held.hard, ChoiceReason.HARD_PIN, Refusal.NOT_OWNER)
+        request = self.request
+        if request.forced is not None:
+            return self._only(request.forced, ChoiceReason.FORCED, Refusal.NOT_FORCED)
+        if self.affinity.hard is not None:
+            found = self._only(self.affinity.hard, ChoiceReason.HARD_PIN, Refusal.NOT_OWNER)
             found.hard_lost = found.account is None
             return found
-        locked = self.view.locked
-        if locked and locked in self.view.accounts and self._asked(locked):
+        locked = self.index.locked
+        if locked and locked in self.index.accounts and self._asked(locked):
             return self._only(locked, ChoiceReason.LOCKED, Refusal.LOCKED)
-        pinned = self.held.pinned
+        pinned = self.affinity.pinned
         if pinned is not None and self._eligible(pinned) and not self._unreachable(pinned):
             return self._won(pinned, ChoiceReason.PINNED)
-        if ask.user in self.view.owned and (own := self._own()) is not None:
+        if request.user in self.index.owned and (own := self._own()) is not None:
             return self._won(own, ChoiceReason.BORROWED if self._borrows(pinned) else ChoiceReason.OWN)
-        if not ask.exclude and pinned is None and (probe := self._probe()) is not None:
+        if not request.exclude and pinned is None and (probe := self._probe()) is not None:
             return self._won(probe, ChoiceReason.PROBE)
         best = self._best()
         if best is None and self.later:
@@ -180,87 +187,89 @@ class _Choice:
             best = self._best()
         if best is not None:
             return self._won(best, ChoiceReason.BORROWED if self._borrows(pinned) else ChoiceReason.BEST)
-        if not ask.exclude and (resort := self._last_resort()) is not None:
+        if not request.exclude and (resort := self._last_resort()) is not None:
             return self._won(resort, ChoiceReason.PROBE)
         return self._nobody()
 
     def _asked(self, account_id: str) -> bool:
-        return self.view.accounts[account_id].provider in self.ask.providers
+        return self.index.accounts[account_id].provider in self.request.providers
 
-    def _card(self, account_id: str) -> Placement | None:
+    def _placement(self, account_id: str) -> Placement | None:
         """The account's standing, None when it is unknown or of a kind that does not serve this."""
-        if account_id not in self.view.accounts:
+        if account_id not in self.index.accounts:
             return None
-        home = self.view.cohort_of(account_id)
-        for cohort, stand in self.stands:
+        home = self.index.cohort_of(account_id)
+        for cohort, shortlist in self.shortlists:
             if cohort is home:
-                return stand.card(account_id)
+                return shortlist.placement(account_id)
         return None
 
-    def _open(self, card: Placement) -> bool:
-        """May this card's account serve this user now?"""
-        if card.candidate.score is None:
+    def _open(self, placement: Placement) -> bool:
+        """May this placement's account serve this user now?"""
+        if placement.candidate.score is None:
             return False
-        refusal = card.candidate.refusal
-        return refusal is None or (refusal is Refusal.RESERVED and card.account.owner == self.ask.user)
+        refusal = placement.candidate.refusal
+        return refusal is None or (refusal is Refusal.RESERVED and placement.account.owner == self.request.user)
 
     def _eligible(self, account_id: str) -> bool:
-        card = self._card(account_id)
-        return card is not None and account_id not in self.ask.exclude and self._open(card)
+        placement = self._placement(account_id)
+        return placement is not None and account_id not in self.request.exclude and self._open(placement)
 
     def _unreachable(self, account_id: str) -> bool:
         """Is the way to the account's provider set aside?"""
-        card = self._card(account_id)
-        return card is not None and card.candidate.tier == UNREACHABLE
+        placement = self._placement(account_id)
+        return placement is not None and placement.candidate.tier == UNREACHABLE
 
     def _borrows(self, pinned: str | None) -> bool:
         """Does the pin stay although another account serves this time?"""
-        if pinned is None or pinned not in self.view.accounts:
+        if pinned is None or pinned not in self.index.accounts:
             return False
-        account = self.view.accounts[pinned]
-        card = self._card(pinned)
-        if (card is not None and card.candidate.refusal is Refusal.RETURNING) or self._unreachable(pinned):
+        account = self.index.accounts[pinned]
+        placement = self._placement(pinned)
+        if (placement is not None and placement.candidate.refusal is Refusal.RETURNING) or self._unreachable(pinned):
             return True
-        if pinned in self.ask.exclude and self._eligible_but_tried(pinned):
+        if pinned in self.request.exclude and self._eligible_but_tried(pinned):
             return True
-        return temporary(account.live, self.view.scopes(account.provider, self.ask.model, self.ask.operation), self.now)
+        return temporary(
+            account.health, self.index.scopes(account.provider, self.request.model, self.request.operation), self.now
+        )
 
     def _eligible_but_tried(self, account_id: str) -> bool:
-        card = self._card(account_id)
-        return card is not None and self._open(card)
+        placement = self._placement(account_id)
+        return placement is not None and self._open(placement)
 
     def _best(self) -> str | None:
         """The account whose key is the least of all that are open to this."""
-        ask = self.ask
+        request = self.request
         least: Key | None = None
-        for _, stand in self.stands:
-            lane = stand.lane
-            head = self._head(lane.ready, stand)
+        for _, shortlist in self.shortlists:
+            queue = shortlist.queue
+            head = self._head(queue.ready, shortlist)
             if head is not None and (least is None or head < least):
                 least = head
-            if ask.user in lane.reserved:
-                head = self._head(lane.reserved[ask.user], stand)
+            if request.user in queue.reserved:
+                head = self._head(queue.reserved[request.user], shortlist)
                 if head is not None and (least is None or head < least):
                     least = head
-            for account_id, card in stand.apart.items():
-                if account_id not in ask.exclude and self._open(card):
-                    head = self.view.rank(card.account, card.candidate)
+            for account_id, placement in shortlist.apart.items():
+                if account_id not in request.exclude and self._open(placement):
+                    head = self.index.rank(placement.account, placement.candidate)
                     least = head if least is None or head < least else least
         return None if least is None else str(least[-1])
 
     def _own(self) -> str | None:
         """The best account of whoever asks, while one of theirs has headroom."""
         least: Key | None = None
-        for account_id in self.view.owned[self.ask.user]:
-            card = self._card(account_id) if account_id not in self.ask.exclude else None
-            if card is not None and card.candidate.tier < DRAINING and self._open(card):
-                key = self.view.rank(card.account, card.candidate)
+        for account_id in self.index.owned[self.request.user]:
+            placement = self._placement(account_id) if account_id not in self.request.exclude else None
+            if placement is not None and placement.candidate.tier < DRAINING and self._open(placement):
+                key = self.index.rank(placement.account, placement.candidate)
                 least = key if least is None or key < least else least
         return None if least is None else str(least[-1])
 
-    def _head(self, order: SortedList[Key], stand: Shortlist) -> Key | None:
+    def _head(self, order: SortedList[Key], shortlist: Shortlist) -> Key | None:
         """The least key of an account that was not tried yet and is not judged apart."""
-        exclude, apart = self.ask.exclude, stand.apart
+        exclude, apart = self.request.exclude, shortlist.apart
         key: Key
         for key in order:
             if key[-1] not in exclude and key[-1] not in apart:
@@ -268,46 +277,48 @@ class _Choice:
         return None
 
     def _probe(self) -> str | None:
-        """A resting account whose half-open request is due."""
-        for _, stand in self.stands:
-            due = next(iter(stand.lane.probes), None)
-            if due is not None and due[0] <= self.now and due[1] not in stand.apart:
+        """A cooling account whose half-open request is due."""
+        for _, shortlist in self.shortlists:
+            due = next(iter(shortlist.queue.probes), None)
+            if due is not None and due[0] <= self.now and due[1] not in shortlist.apart:
                 return str(due[1])
         return None
 
     def _last_resort(self) -> str | None:
-        for _, stand in self.stands:
-            for key in islice(stand.lane.resting, LAST_RESORTS):
-                account = stand.lane.cards[key[1]].account
-                if key[1] not in stand.apart and last_resort(account.live, stand.scopes, self.now):
+        for _, shortlist in self.shortlists:
+            for key in islice(shortlist.queue.cooling, LAST_RESORTS):
+                account = shortlist.queue.placements[key[1]].account
+                if key[1] not in shortlist.apart and last_resort(account.health, shortlist.scopes, self.now):
                     return account.id
-            for account_id, card in stand.apart.items():
-                if card.candidate.score is None and last_resort(card.account.live, stand.scopes, self.now):
+            for account_id, placement in shortlist.apart.items():
+                if placement.candidate.score is None and last_resort(
+                    placement.account.health, shortlist.scopes, self.now
+                ):
                     return account_id
         return None
 
     def _only(self, account_id: str, reason: ChoiceReason, others: Refusal) -> Decision:
         """One account or none: everybody else is refused for `others`."""
-        total = sum(len(cohort.members) for cohort, _ in self.stands)
-        card = self._card(account_id)
+        total = sum(len(cohort.members) for cohort, _ in self.shortlists)
+        placement = self._placement(account_id)
         refused = dict(self.refused)
-        _add(refused, others, total - (card is not None))
-        decision = Decision(None, None, self.view.strategy, [], pinned=self.held.pinned)
-        if card is None:
-            if account_id in self.view.accounts:
+        _add(refused, others, total - (placement is not None))
+        decision = Decision(None, None, self.index.strategy, [], pinned=self.affinity.pinned)
+        if placement is None:
+            if account_id in self.index.accounts:
                 decision.candidates.append(Candidate(account_id, self._unfit(account_id)))
             decision.refused = _some(refused)
             return decision
-        candidate = card.candidate
-        if account_id in self.ask.exclude:
+        candidate = placement.candidate
+        if account_id in self.request.exclude:
             candidate = Candidate(account_id, Refusal.TRIED)
-        elif card.candidate.score is not None and (reason is ChoiceReason.FORCED or self._open(card)):
+        elif placement.candidate.score is not None and (reason is ChoiceReason.FORCED or self._open(placement)):
             candidate = Candidate(account_id, None, None, candidate.score, candidate.terms)
             decision.account, decision.reason, decision.eligible = account_id, reason, 1
         elif candidate.refusal is Refusal.RETURNING:  # nobody else can serve it: it need not wait for its turn
             candidate = Candidate(account_id)
             decision.account, decision.reason, decision.eligible = account_id, reason, 1
-        elif reason is ChoiceReason.FORCED and last_resort(card.account.live, self._scopes(card), self.now):
+        elif reason is ChoiceReason.FORCED and last_resort(placement.account.health, self._scopes(placement), self.now):
             decision.account, decision.reason, decision.probe = account_id, reason, True
         if candidate.refusal is not None:
             _add(refused, candidate.refusal, 1)
@@ -316,32 +327,32 @@ class _Choice:
         decision.refused = _some(refused)
         return decision
 
-    def _scopes(self, card: Placement) -> tuple[str, ...]:
-        return self.view.scopes(card.account.provider, self.ask.model, self.ask.operation)
+    def _scopes(self, placement: Placement) -> tuple[str, ...]:
+        return self.index.scopes(placement.account.provider, self.request.model, self.request.operation)
 
     def _unfit(self, account_id: str) -> Refusal:
-        cohort = self.view.cohort_of(account_id)
-        if cohort.provider not in self.ask.providers:
+        cohort = self.index.cohort_of(account_id)
+        if cohort.provider not in self.request.providers:
             return Refusal.PROVIDER
-        if not self.view.shared(cohort, self.ask.user, self.now):
+        if not self.index.shared(cohort, self.request.user, self.now):
             return Refusal.NOT_SHARED
-        return self.view.unfit(cohort, self.need) or Refusal.PROVIDER
+        return self.index.unfit(cohort, self.need) or Refusal.PROVIDER
 
     def _translated(self, account_id: str) -> bool:
-        return self.view.translated(self.view.cohort_of(account_id), self.need)
+        return self.index.translated(self.index.cohort_of(account_id), self.need)
 
     def _won(self, account_id: str, reason: ChoiceReason) -> Decision:
         if self.explain:
             decision = self._decision(account_id, reason)
         else:
-            decision = Decision(account_id, reason, self.view.strategy, [], pinned=self.held.pinned)
+            decision = Decision(account_id, reason, self.index.strategy, [], pinned=self.affinity.pinned)
         decision.probe = reason is ChoiceReason.PROBE
         decision.translated = self._translated(account_id)
         return decision
 
     def _nobody(self) -> Decision:
         decision = self._decision(None, None)
-        returns = [key[0] for _, stand in self.stands for key in islice(stand.lane.resting, 1)]
+        returns = [key[0] for _, shortlist in self.shortlists for key in islice(shortlist.queue.cooling, 1)]
         returns += [
             c.until for c in decision.candidates
             if c.until is not None and c.refusal is not None and c.refusal not in NEVER_RETURN
@@ -355,30 +366,30 @@ class _Choice:
         listed: list[Candidate] = []
         others: list[Candidate] = []
         drains = self._winner_drains(account_id)
-        for _, stand in self.stands:
-            self._list(stand, account_id, drains, listed, others)
-            eligible += self._count(stand, refused)
+        for _, shortlist in self.shortlists:
+            self._list(shortlist, account_id, drains, listed, others)
+            eligible += self._count(shortlist, refused)
         return Decision(
-            account_id, reason, self.view.strategy, (listed + others)[:LISTED],
-            eligible=eligible, refused=_some(refused), pinned=self.held.pinned,
+            account_id, reason, self.index.strategy, (listed + others)[:LISTED],
+            eligible=eligible, refused=_some(refused), pinned=self.affinity.pinned,
         )  # fmt: skip
 
     def _winner_drains(self, account_id: str | None) -> bool:
-        card = self._card(account_id) if account_id is not None else None
-        return card is None or card.candidate.score is None or card.candidate.tier >= DRAINING
+        placement = self._placement(account_id) if account_id is not None else None
+        return placement is None or placement.candidate.score is None or placement.candidate.tier >= DRAINING
 
     def _list(
-        self, stand: Shortlist, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]
+        self, shortlist: Shortlist, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]
     ) -> None:
-        lane, apart, exclude = stand.lane, stand.apart, self.ask.exclude
-        cards = lane.cards
-        if winner is not None and (card := stand.card(winner)) is not None:
-            listed.insert(0, card.candidate)
-        for key in islice(lane.ready, SHORTLIST + len(exclude)):
+        queue, apart, exclude = shortlist.queue, shortlist.apart, self.request.exclude
+        placements = queue.placements
+        if winner is not None and (placement := shortlist.placement(winner)) is not None:
+            listed.insert(0, placement.candidate)
+        for key in islice(queue.ready, SHORTLIST + len(exclude)):
             account_id = key[-1]
             if account_id == winner or account_id in apart:
                 continue
-            candidate = cards[account_id].candidate
+            candidate = placements[account_id].candidate
             if account_id in exclude:
                 others.append(Candidate(account_id, Refusal.TRIED))
             elif key[0] == DRAINING and not drains:
@@ -387,29 +398,29 @@ class _Choice:
                 listed.append(candidate)
         if apart:
             others += [c.candidate for i, c in apart.items() if i != winner]
-        others += [cards[key[-1]].candidate for key in islice(lane.resting, SHORTLIST) if key[-1] != winner]
-        for reserved in lane.reserved.values():
-            others += [cards[key[-1]].candidate for key in islice(reserved, 2) if key[-1] != winner]
-        if lane.stopped:
-            others += [cards[account_id].candidate for account_id in islice(lane.stopped, SHORTLIST)]
+        others += [placements[key[-1]].candidate for key in islice(queue.cooling, SHORTLIST) if key[-1] != winner]
+        for reserved in queue.reserved.values():
+            others += [placements[key[-1]].candidate for key in islice(reserved, 2) if key[-1] != winner]
+        if queue.stopped:
+            others += [placements[account_id].candidate for account_id in islice(queue.stopped, SHORTLIST)]
 
-    def _count(self, stand: Shortlist, refused: dict[Refusal, int]) -> int:
-        """Add the lane's refusals; returns how many of its accounts are eligible."""
-        lane, ask = stand.lane, self.ask
-        for refusal, n in lane.refused.items():
+    def _count(self, shortlist: Shortlist, refused: dict[Refusal, int]) -> int:
+        """Add the queue's refusals; returns how many of its accounts are eligible."""
+        queue, request = shortlist.queue, self.request
+        for refusal, n in queue.refused.items():
             _add(refused, refusal, n)
-        eligible = len(lane.ready)
-        if ask.user in lane.reserved:
-            eligible += len(lane.reserved[ask.user])
-            _add(refused, Refusal.RESERVED, -len(lane.reserved[ask.user]))
-        for account_id, card in stand.apart.items():
-            base = lane.cards[account_id].candidate.refusal
-            if card.candidate.refusal is not None and base is None:
-                _add(refused, card.candidate.refusal, 1)
+        eligible = len(queue.ready)
+        if request.user in queue.reserved:
+            eligible += len(queue.reserved[request.user])
+            _add(refused, Refusal.RESERVED, -len(queue.reserved[request.user]))
+        for account_id, placement in shortlist.apart.items():
+            base = queue.placements[account_id].candidate.refusal
+            if placement.candidate.refusal is not None and base is None:
+                _add(refused, placement.candidate.refusal, 1)
                 eligible -= 1
-        for account_id in ask.exclude:
-            card_tried = stand.card(account_id)
-            if card_tried is not None and self._open(card_tried):
+        for account_id in request.exclude:
+            placement_tried = shortlist.placement(account_id)
+            if placement_tried is not None and self._open(placement_tried):
                 _add(refused, Refusal.TRIED, 1)
                 eligible -= 1
         return eligible

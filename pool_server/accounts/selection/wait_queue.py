@@ -16,10 +16,10 @@ Choose = Callable[[SelectionRequest], Decision]
 
 
 class _Waiter:
-    __slots__ = ("ask", "deadline", "future", "last")
+    __slots__ = ("deadline", "future", "last", "request")
 
-    def __init__(self, ask: SelectionRequest, deadline: float, last: Decision) -> None:
-        self.ask = ask
+    def __init__(self, request: SelectionRequest, deadline: float, last: Decision) -> None:
+        self.request = request
         self.deadline = deadline
         self.last = last
         self.future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
@@ -27,16 +27,16 @@ class _Waiter:
     @property
     def shape(self) -> tuple[object, ...]:
         """Requests of one shape can all be served, or none of them."""
-        ask = self.ask
+        request = self.request
         return (
-            ask.providers,
-            ask.operation,
-            ask.dialect,
-            ask.model,
-            ask.websocket,
-            ask.forced,
-            ask.hard,
-            ask.exclude,
+            request.providers,
+            request.operation,
+            request.dialect,
+            request.model,
+            request.websocket,
+            request.forced,
+            request.hard,
+            request.exclude,
         )
 
 
@@ -54,18 +54,18 @@ class WaitQueue:
     def __len__(self) -> int:
         return self._size
 
-    async def wait(self, ask: SelectionRequest, deadline: float) -> Decision:
-        """The decision for `ask`, at the latest at `deadline` (unix seconds); without an account when none returns
+    async def wait(self, request: SelectionRequest, deadline: float) -> Decision:
+        """The decision for `request`, at the latest at `deadline` (unix seconds); without an account when none returns
         in time, and then at once."""
-        decision = self._choose(ask)
+        decision = self._choose(request)
         if decision.account is None and not self._worth_waiting(decision, deadline):
             return decision
         if decision.account is not None and not self._queues and not self._going:
             return decision
         if self._size >= LIMIT:
             return decision
-        waiter = _Waiter(ask, deadline, decision)
-        self._queues.setdefault(ask.user, deque()).append(waiter)
+        waiter = _Waiter(request, deadline, decision)
+        self._queues.setdefault(request.user, deque()).append(waiter)
         self._size += 1
         self._soon()
         try:
@@ -90,13 +90,13 @@ class WaitQueue:
         self._handle = asyncio.get_running_loop().call_soon(self._turn)
 
     def _leave(self, waiter: _Waiter) -> None:
-        queue = self._queues.get(waiter.ask.user)
+        queue = self._queues.get(waiter.request.user)
         if queue is None or waiter not in queue:
             return
         queue.remove(waiter)
         self._size -= 1
         if not queue:
-            del self._queues[waiter.ask.user]
+            del self._queues[waiter.request.user]
 
     def _turn(self) -> None:
         """Let one request go on, or send those home whose time is over; then look again when it is worth it."""
@@ -106,7 +106,7 @@ class WaitQueue:
         next_look = now + LOOK_S
         for waiter in [w for queue in self._queues.values() for w in queue]:
             if waiter.shape not in blocked:
-                waiter.last = self._choose(waiter.ask)
+                waiter.last = self._choose(waiter.request)
                 if waiter.last.account is not None:
                     self._release(waiter)
                     self._soon()
@@ -122,8 +122,8 @@ class WaitQueue:
 
     def _release(self, waiter: _Waiter) -> None:
         self._leave(waiter)
-        if waiter.ask.user in self._queues:
-            self._queues.move_to_end(waiter.ask.user)  # the next turn is another user's
+        if waiter.request.user in self._queues:
+            self._queues.move_to_end(waiter.request.user)  # the next turn is another user's
         if not waiter.future.done():
             self._going += 1
             waiter.future.set_result(waiter.last)

@@ -35,8 +35,8 @@ class SimulatedStrategy(ABC):
         return Strategy.BALANCED
 
     @abstractmethod
-    def choose(self, ask: SelectionRequest, view: SelectionIndex, now: float, held: Affinity) -> Decision:
-        """Choose an account for `ask`; `view` was brought up to `now`."""
+    def choose(self, request: SelectionRequest, index: SelectionIndex, now: float, affinity: Affinity) -> Decision:
+        """Choose an account for `request`; `index` was brought up to `now`."""
 
 
 class Baseline(SimulatedStrategy):
@@ -47,17 +47,19 @@ class Baseline(SimulatedStrategy):
     def key(self, account: Account, candidate: Candidate, now: float) -> Any:
         """The place of an eligible account; the least is chosen."""
 
-    def choose(self, ask: SelectionRequest, view: SelectionIndex, now: float, held: Affinity) -> Decision:
-        decision = select(ask, view, now, held, explain=False)
+    def choose(self, request: SelectionRequest, index: SelectionIndex, now: float, affinity: Affinity) -> Decision:
+        decision = select(request, index, now, affinity, explain=False)
         if decision.reason not in _ORDERED:
             return decision
-        need = Need(ask.operation, ask.dialect, ask.model)
+        need = Need(request.operation, request.dialect, request.model)
         found = []
-        for account in view.accounts.values():
-            if account.id in ask.exclude or view.unfit(view.cohort_of(account.id), need):
+        for account in index.accounts.values():
+            if account.id in request.exclude or index.unfit(index.cohort_of(account.id), need):
                 continue
-            candidate = judge(account, view.scopes(account.provider, ask.model, ask.operation), now, None).candidate
-            mine = candidate.refusal is Refusal.RESERVED and account.owner == ask.user
+            candidate = judge(
+                account, index.scopes(account.provider, request.model, request.operation), now, None
+            ).candidate
+            mine = candidate.refusal is Refusal.RESERVED and account.owner == request.user
             if candidate.score is not None and (candidate.refusal is None or mine):
                 found.append((self.key(account, candidate, now), account.id))
         if found:

@@ -15,13 +15,13 @@ LOW = 20.0  # percent left at which protect_low spares an account
 
 def _left(account: Account, now: float, *, shorter_than: float = WEEK + 1, at_least: float = 0.0) -> float:
     """Percent left in the tightest seen window of these lengths; 100 when none was seen."""
-    seen = (w for w in account.live.windows.values() if at_least <= w.seconds < shorter_than and not w.scope)
+    seen = (w for w in account.health.windows.values() if at_least <= w.seconds < shorter_than and not w.scope)
     return max(0.0, min((win.FULL - win.used(w, now) for w in seen), default=win.FULL))
 
 
 def _reset(account: Account, now: float) -> float:
     """Seconds to the reset of the longest seen window; its whole length when unknown."""
-    seen = [w for w in account.live.windows.values() if w.seconds >= DAY and not w.scope]
+    seen = [w for w in account.health.windows.values() if w.seconds >= DAY and not w.scope]
     return min((win.time_left(w, now) or float(w.seconds) for w in seen), default=WEEK)
 
 

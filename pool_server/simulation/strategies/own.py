@@ -15,8 +15,8 @@ class OwnStrategy(SimulatedStrategy):
     def order(self) -> Strategy:
         return Strategy(self.id)
 
-    def choose(self, ask: SelectionRequest, view: SelectionIndex, now: float, held: Affinity) -> Decision:
-        return select(ask, view, now, held, explain=False)
+    def choose(self, request: SelectionRequest, index: SelectionIndex, now: float, affinity: Affinity) -> Decision:
+        return select(request, index, now, affinity, explain=False)
 
 
 class Balanced(OwnStrategy):
