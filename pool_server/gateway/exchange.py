@@ -49,12 +49,12 @@ class Exchange:
     """The facts and steps of one exchange. Times: `at` unix seconds, `started` monotonic seconds."""
 
     def __init__(
-        self, rooms: Services, route: Route, principal: Principal, upcall: ClientCall, request_id: str
+        self, services: Services, route: Route, principal: Principal, client_call: ClientCall, request_id: str
     ) -> None:
-        self.rooms = rooms
+        self.services = services
         self.route = route
         self.principal = principal
-        self.upcall = upcall
+        self.client_call = client_call
         self.id = request_id
         self.at = time.time()
         self.started = time.monotonic()
@@ -64,7 +64,7 @@ class Exchange:
         self.account = ""
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
-        self.refusals = Refusals(rooms.accounts, route.operation)
+        self.refusals = Refusals(services.accounts, route.operation)
         self.usage = Usage()
         self.transport = Transport.BUFFERED
         self.first_byte_ms: float | None = None
@@ -79,9 +79,9 @@ class Exchange:
         self.forced: str | None = None
         self.agent = ""
         self.project = ""
-        self.continuity = Continuity(rooms.accounts, principal.user, route.dialect)
+        self.continuity = Continuity(services.accounts, principal.user, route.dialect)
         self.resumed = False  # the pool holds the conversation that the request goes on with
-        self.objects = Tracking(rooms.access, principal, route)
+        self.objects = Tracking(services.access, principal, route)
         self.translation: AttemptTranslation | None = None  # of the attempt under way
         self.asked = ""  # the model that the client named
         self.ruled = False  # the upstream's own rules are applied to the request, which it refused as it came
@@ -101,7 +101,7 @@ class Exchange:
     @property
     def call(self) -> ClientCall:
         """What the account is asked."""
-        return self.upcall if self.translation is None else self.translation.call
+        return self.client_call if self.translation is None else self.translation.call
 
     def told(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """An answer's headers, with the model that served it where it is another than the one asked for."""
@@ -110,15 +110,15 @@ class Exchange:
     def native(self, credential: Credential) -> bool:
         """Whether the call goes to this account in the client's own dialect."""
         route, own = self.route, self.route.forced is not None
-        return not self.rooms.settings.models.translate or serves_natively(
+        return not self.services.settings.models.translate or serves_natively(
             credential, route.operation, route.dialect, self.peek.model, own_dialect=own
         )
 
     def translatable(self) -> bool:
         """Whether there are accounts that could answer in another dialect, whatever the model."""
-        has = self.rooms.accounts.has
+        has = self.services.accounts.has
         others = [one for one in Provider if one is not self.providers[0]] if self.route.forced is None else []
-        return self.rooms.settings.models.translate and any(has(one) for one in others)
+        return self.services.settings.models.translate and any(has(one) for one in others)
 
     async def translated(
         self, credential: Credential, whole: Callable[[], Awaitable[bytes | None]], *, sealed: bool
@@ -141,7 +141,7 @@ class Exchange:
             refused=self.ruled,
             now=self.at,
         )
-        made = await translate(terms, credential, self.upcall, whole, native=native)
+        made = await translate(terms, credential, self.client_call, whole, native=native)
         self.objects.translated = made is not None
         return made
 
@@ -152,14 +152,15 @@ class Exchange:
         route = self.route
         # What lets a request in must be what the provider reads; a frame was judged when it came.
         strict = not route.websocket and (
-            route.dialect is Dialect.RESPONSES or self.rooms.users.limits.allowed(self.principal.user) != (None, None)
+            route.dialect is Dialect.RESPONSES
+            or self.services.users.limits.allowed(self.principal.user) != (None, None)
         )
         self.peek = dialects.peek(
             route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
         )
         self.continuity.look(self.peek)
         self.asked = self.peek.model
-        self._serve(self.rooms.settings.models.aliases.get(self.asked, self.asked))
+        self._serve(self.services.settings.models.aliases.get(self.asked, self.asked))
         self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
         self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
         self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]
@@ -172,16 +173,16 @@ class Exchange:
             min(self.peek.max_output or dialects.REQUEST_OUTPUT, _OUTPUT_CAP),
         )
         expected = self.objects.expected or {self.peek.model: one}
-        costs = [self.rooms.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
+        costs = [self.services.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
         known = [cost for cost in costs if cost is not None]
-        allowed, _ = self.rooms.users.limits.allowed(self.principal.user)
+        allowed, _ = self.services.users.limits.allowed(self.principal.user)
         if allowed is not None:  # where none is left, the first one's refusal says why
-            has = self.rooms.accounts.has
+            has = self.services.accounts.has
             kept = tuple(one for one in self.providers if one in allowed and has(one))
             self.providers = kept or self.providers[:1]
         provider = self.providers[0] if self.providers else None
-        room = self.rooms.gauge.percent(provider) if provider is not None else None
-        answer = await self.rooms.users.reserve_or_wait(
+        room = self.services.gauge.percent(provider) if provider is not None else None
+        answer = await self.services.users.reserve_or_wait(
             self.principal,
             provider=provider.value if provider is not None else "",
             model=self.peek.model,
@@ -199,10 +200,10 @@ class Exchange:
         if self.forced is None:
             return None
         try:
-            owner = self.rooms.accounts.owner(self.forced)
+            owner = self.services.accounts.owner(self.forced)
         except KeyError:
             owner = None
-        if owner is not None and self.rooms.users.may_force(self.principal, owner):
+        if owner is not None and self.services.users.may_force(self.principal, owner):
             return None
         message = "X-Pool-Account names an account you may not force."
         return ClientError(ErrorKind.FORBIDDEN, message, 403, code="account_not_yours")
@@ -210,14 +211,14 @@ class Exchange:
     def claim(self) -> ClientError | None:
         """Finds the account that holds what the call names; the error when an id is not the caller's."""
         previous = self.peek.previous_response_id or ""
-        known = self.rooms.accounts.owner_of(self.principal.user, "response", previous) if previous else None
+        known = self.services.accounts.owner_of(self.principal.user, "response", previous) if previous else None
         skip = [(ObjectKind.RESPONSE, previous)] if known is not None or self.resumed else []
         error = self.objects.claim(self.peek, self.providers, skip=skip, forced=self.forced is not None)
         if self.objects.holder:
             self.providers = (Provider(self.objects.holder.partition(":")[0]),)
         if error is not None and error.status == 404 and previous and not self.route.ids:
             return final_error.no_previous_response()
-        ledger, users = self.rooms.ledger, self.rooms.users
+        ledger, users = self.services.ledger, self.services.users
         return error or self.objects.spending_refused(
             self.peek,
             lambda: users.limits.standing(self.principal.user),
@@ -233,7 +234,9 @@ class Exchange:
         them (`shed`: the body must be stripped); a lost response id or file is the client's to know.
         """
         account = await self._next()
-        while account is None and len(self.attempts) < self.rooms.settings.max_attempts and (other := self._fallback()):
+        while (
+            account is None and len(self.attempts) < self.services.settings.max_attempts and (other := self._fallback())
+        ):
             self._serve(other)
             self.tried.clear()
             account = await self._next()
@@ -245,14 +248,14 @@ class Exchange:
             return None
         self.continuity.shed = True
         self.peek.hard = ()
-        drop_turn_state(self.upcall)
+        drop_turn_state(self.client_call)
         return await self._next()
 
     def _serve(self, model: str) -> None:
         """Lets another model than the one asked for serve."""
-        self.peek.model = self.upcall.model = model
+        self.peek.model = self.client_call.model = model
         if model != self.asked and self.route.dialect is Dialect.GEMINI:  # its clients name the model in the path
-            self.upcall.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
+            self.client_call.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
 
     def _fallback(self) -> str:
         """The model to serve instead, "" for none: the operator's chain for the one asked for, for these reasons."""
@@ -261,19 +264,19 @@ class Exchange:
         kind = faults[-1].kind if faults else None
         quota = kind in (FaultKind.QUOTA, FaultKind.RATE) or not _SPENT.isdisjoint(refused)
         overload = kind in (FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK)
-        return self.rooms.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
+        return self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
 
     async def _next(self) -> str | None:
-        if len(self.attempts) >= self.rooms.settings.max_attempts and self.decision is not None:
-            self.decision = self.rooms.accounts.select(self._new_ask())
+        if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:
+            self.decision = self.services.accounts.select(self._new_ask())
             return None
         ask = self._new_ask()
-        self.decision = decision = self.rooms.accounts.select(ask)
+        self.decision = decision = self.services.accounts.select(ask)
         self._ask, now = ask, time.time()
-        deadline = now + self.rooms.settings.choosing.wait_s
+        deadline = now + self.services.settings.choosing.wait_s
         # Another model that may serve at once is not waited for.
         if decision.account is None and (decision.retry_at or deadline + 1) <= deadline and not self._fallback():
-            self.decision = decision = await self.rooms.accounts.wait_turn(ask, deadline=deadline)
+            self.decision = decision = await self.services.accounts.wait_turn(ask, deadline=deadline)
         return decision.account
 
     def _new_ask(self) -> SelectionRequest:
@@ -294,23 +297,23 @@ class Exchange:
 
     def another(self) -> str | None:
         """An account that could serve in place of the one that is asked, None when there is none."""
-        if len(self.attempts) >= self.rooms.settings.max_attempts:
+        if len(self.attempts) >= self.services.settings.max_attempts:
             return None
-        return self.rooms.accounts.select(self._new_ask()).account
+        return self.services.accounts.select(self._new_ask()).account
 
     def begin(self, account: str) -> Credential:
         """Counts the account as in use and returns its credential. Pair with `end`."""
-        credential = self.rooms.accounts.credential(account)
-        self.rooms.accounts.begin(account, self.peek.model, self.route.operation)
+        credential = self.services.accounts.credential(account)
+        self.services.accounts.begin(account, self.peek.model, self.route.operation)
         self.account = account
-        self.continuity.leave_turn_state(self.upcall, account)
+        self.continuity.leave_turn_state(self.client_call, account)
         self.tried.add(account)
         self._attempt_started = time.monotonic()
         self.attempts.append(Attempt(account, started_ms=self.since_start()))
         return credential
 
     def end(self, account: str) -> None:
-        self.rooms.accounts.end(account)
+        self.services.accounts.end(account)
         if self.attempts and not self.recorded:  # a record that is on its way to the disk must not change
             self.time_attempt()
 
@@ -321,12 +324,12 @@ class Exchange:
         self, account: str, prepared: UpstreamRequest, payload: RequestBody, size: int
     ) -> Answer | DecodedAnswer | UpstreamRefusal | Fault:
         """One HTTP request to the account, and the beginning of its answer. `size` of the payload in bytes."""
-        rooms = self.rooms
-        first_byte_s, proxy_url = rooms.settings.upstream_first_byte_s, rooms.accounts.proxy_url(account)
-        opening = rooms.upstream.open(prepared, payload, size=size, proxy_url=proxy_url, first_byte_s=first_byte_s)
+        services = self.services
+        first_byte_s, proxy_url = services.settings.upstream_first_byte_s, services.accounts.proxy_url(account)
+        opening = services.upstream.open(prepared, payload, size=size, proxy_url=proxy_url, first_byte_s=first_byte_s)
         hedged = self.peek.stream and size <= _SOON_SENT
         try:
-            answer = await rooms.openings.watched(account, opening, self.another, hedged=hedged)
+            answer = await services.openings.watched(account, opening, self.another, hedged=hedged)
         except UpstreamError as error:
             return network_fault(str(error))
         if 200 <= answer.status < 300:
@@ -344,14 +347,14 @@ class Exchange:
 
     def look_after(self, account: str, since: float, give_up: Callable[[], None]) -> None:
         """The account's answer has begun and said nothing since then: see whether its host lives, `give_up` if not."""
-        self.rooms.openings.look_after(account, since, self.another, give_up)
+        self.services.openings.look_after(account, since, self.another, give_up)
 
     async def refreshed(self, account: str, failed: Credential) -> Credential | None:
         """After a 401: the account's new credential, None when it cannot be refreshed or is not what was refused."""
-        if await self.rooms.accounts.own_calls.valid(account, FaultKind.AUTH, failed.fingerprint):
+        if await self.services.accounts.own_calls.valid(account, FaultKind.AUTH, failed.fingerprint):
             return None
         try:
-            return await self.rooms.accounts.refresh(account, failed.secret, "rejected by the provider")
+            return await self.services.accounts.refresh(account, failed.secret, "rejected by the provider")
         except RefreshError:
             self._judged.add(account)  # the refresh has set the account's state
             return None
@@ -359,10 +362,10 @@ class Exchange:
     async def completed(self, account: str, credential: Credential) -> Credential | Fault:
         """The credential as the account's one-time set-up leaves it, or why the set-up failed. Nearly always there
         is nothing to set up."""
-        if provider_module(credential.provider).setup_request(credential, self.rooms.settings) is None:
+        if provider_module(credential.provider).setup_request(credential, self.services.settings) is None:
             return credential
         try:
-            return await self.rooms.accounts.complete(account)
+            return await self.services.accounts.complete(account)
         except OnboardingError as failed:
             self._judged.add(account)  # the set-up has set the account's state
             return failed.fault
@@ -386,26 +389,26 @@ class Exchange:
         module = provider_module(credential.provider)
         seen = module.quota_headers(headers, now=time.time(), model=self.peek.model)
         if seen:
-            self.rooms.accounts.observe(account, seen)
+            self.services.accounts.observe(account, seen)
 
     def observe_event(self, account: str, credential: Credential, raw: bytes) -> None:
         """Learns quota windows from a stream event."""
         module = provider_module(credential.provider)
         seen = module.quota_event(raw, now=time.time(), model=self.peek.model)
         if seen:
-            self.rooms.accounts.observe(account, seen)
+            self.services.accounts.observe(account, seen)
 
     def wants_usage(self) -> bool:
         """Whether the pool asks for the usage of a streamed completion; large bodies are not rewritten for it."""
         small = self.request_bytes <= MEMORY_LIMIT and self.route.dialect is Dialect.CHAT
         host = dialects.host_of(self.upstream_url)
-        self.usage_added = small and self.rooms.stream_usage.wanted(self.route.operation, self.peek, host)
+        self.usage_added = small and self.services.stream_usage.wanted(self.route.operation, self.peek, host)
         return self.usage_added
 
     def asks_again(self, credential: Credential, status: int, body: bytes) -> bool:
         """Whether the account that refused is asked once more, in another form: without the pool's own question for
         usage, or by the rules of a backend that names a broken one in `detail`."""
-        if self.usage_added and self.rooms.stream_usage.refused(dialects.host_of(self.upstream_url), body):
+        if self.usage_added and self.services.stream_usage.refused(dialects.host_of(self.upstream_url), body):
             return True
         plain = self.translation is None and not self.route.websocket and not self.ruled
         self.ruled = plain and status == 400 and credential.provider is Provider.CODEX and b'"detail"' in body
@@ -431,7 +434,7 @@ class Exchange:
         self.answered()
         self.attempts[-1].status = status
         if self._ask is not None:
-            self.rooms.accounts.bind(self._ask, account)
+            self.services.accounts.bind(self._ask, account)
         self.refusals.served_by(account, self.peek.model)
 
     def answered(self) -> None:
@@ -443,13 +446,13 @@ class Exchange:
         """Corrects the reservation by what the stream reported so far."""
         if self.reservation is not None and usage.known:
             facts = price_facts(self.at, self.upstream_url, self.served, self.peek.tier, self.answered_model)
-            cost = self.rooms.ledger.price(self.peek.model, usage, facts)
-            self.rooms.users.progress(self.reservation, usage.total, cost.dollars)
+            cost = self.services.ledger.price(self.peek.model, usage, facts)
+            self.services.users.progress(self.reservation, usage.total, cost.dollars)
 
     def succeeded(self, account: str, response_id: str, *, unsealed: bool = False) -> None:
         """The answer came to its good end. `unsealed`: the account was not shown what is sealed in the request, and is
         not to be the next time."""
-        self.rooms.accounts.succeed(account, self.peek.model, self.route.operation, self._first_byte_s())
+        self.services.accounts.succeed(account, self.peek.model, self.route.operation, self._first_byte_s())
         self.continuity.answered(account, self.peek, response_id, unsealed=unsealed)
 
     def _first_byte_s(self) -> float | None:
@@ -462,14 +465,14 @@ class Exchange:
     async def unserved(self) -> ClientError:
         """What the client is told when no account is left."""
         if await self.refusals.settled():
-            self.decision = self.rooms.accounts.select(self._new_ask())
+            self.decision = self.services.accounts.select(self._new_ask())
         assert self.decision is not None
         if self.objects.holder:
             if not self.refusals.faults:
                 return final_error.holder_out(self.decision)
             self.decision = msgspec.structs.replace(self.decision, hard_lost=False)
         return self.refusals.last_word(
-            self.decision, self.providers, self.peek.model, repeats=repeats_unavailable(self.upcall.headers)
+            self.decision, self.providers, self.peek.model, repeats=repeats_unavailable(self.client_call.headers)
         )
 
     def session_hash(self) -> str:

@@ -283,7 +283,7 @@ class Pipeline:
         body = await self._without_sealed() if self._unsealed else None
         if self._x.asked != self._x.peek.model and self._x.route.dialect is not Dialect.GEMINI:
             body = dialects.splice(await self._plain() if body is None else body, {"model": self._x.peek.model})
-        self._transformer = self._x.rooms.transformer(self._x, self._credential)
+        self._transformer = self._x.services.transformer(self._x, self._credential)
         if self._transformer is not None:
             body = self._transformer.request(await self._plain() if body is None else body) or body
         return body
@@ -454,7 +454,7 @@ class Pipeline:
 
     def limits(self, raw: bytes) -> bytes:
         self._x.observe_event(self._account, self._credential, raw)
-        return self._x.rooms.view.event(self._x.principal)
+        return self._x.services.view.event(self._x.principal)
 
     # -- the clock
 
@@ -465,7 +465,7 @@ class Pipeline:
         if answer is not None and self._shown:
             begun(self._x, answer.meter.usage, transport.sent)
         if answer is not None and self._source is not None:
-            if timers.silent(now, LINGER_S if answer.over else self._x.rooms.settings.upstream_idle_s):
+            if timers.silent(now, LINGER_S if answer.over else self._x.services.settings.upstream_idle_s):
                 self._source.close()
             elif (held := answer.tick(now)) is not None:
                 self._release(held.pieces, answer)

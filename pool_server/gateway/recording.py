@@ -29,10 +29,10 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
         x.time_attempt()
     job, counted = _count(x, outcome)
     usage = x.usage = counted.usage
-    quote = x.rooms.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else _UNPRICED
+    quote = x.services.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else _UNPRICED
     sheet = _ended(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
     sheet.job, sheet.reserved = job, counted.reserved
-    saved = x.rooms.ledger.record(sheet, priced=True)
+    saved = x.services.ledger.record(sheet, priced=True)
     _settle(x, counted, quote)  # while the disk is busy
     metrics.exchange_ended(sheet.provider, sheet.dialect, sheet.outcome).inc()
     try:
@@ -53,7 +53,7 @@ def begun(x: Exchange, told: Usage | None = None, sent: int = 0) -> None:
         streamed = x.transport is not Transport.BUFFERED
         sheet.usage = dialects.estimate(x.route.operation, x.request_bytes, sent, streamed=streamed)
     sheet.response_bytes = sent
-    x.rooms.ledger.begin(sheet)
+    x.services.ledger.begin(sheet)
 
 
 def _sheet(x: Exchange) -> UsageRecord:
@@ -126,17 +126,17 @@ def _settle(x: Exchange, counted: Counted, quote: Quote) -> None:
         return
     charged = counted.charged
     if charged is None:
-        x.rooms.users.release(x.reservation)
+        x.services.users.release(x.reservation)
         return
     cost = quote.dollars
     if charged is not counted.usage:  # of a job, before or after its usage is known
-        cost = x.rooms.ledger.price(_model(x), charged, _price_facts(x)).dollars
-    x.rooms.users.settle(x.reservation, charged, cost)
+        cost = x.services.ledger.price(_model(x), charged, _price_facts(x)).dollars
+    x.services.users.settle(x.reservation, charged, cost)
 
 
 def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
     """The job the exchange is about, if it is about one, and what is recorded and charged."""
-    method, path = "POST" if x.route.websocket else x.upcall.method, x.route.path
+    method, path = "POST" if x.route.websocket else x.client_call.method, x.route.path
     identity = dialects.identity(method, path, x.response_id, stored=x.peek.stored)
     if x.usage.known and not identity:
         return "", Counted(x.usage, x.usage)
@@ -153,7 +153,7 @@ def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
         pending=x.pending,
         expected=x.objects.expected,
     )
-    return job, count(x.usage, call, x.rooms.ledger.job(job) if job and method == "GET" else None)
+    return job, count(x.usage, call, x.services.ledger.job(job) if job and method == "GET" else None)
 
 
 def _provider(x: Exchange) -> str:

@@ -82,7 +82,7 @@ class DataPlane:
         self.owners = Owners(ledger.store)
         access = ObjectAccess(self.owners, holds=self._holds, owned_by=self._owned_by)
         openings = Openings(accounts)
-        self.rooms = Services(
+        self.services = Services(
             settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings
         )
         self.lists = ListCalls(settings, accounts=accounts, upstream=upstream, access=access)
@@ -125,18 +125,18 @@ class DataPlane:
         if navigates(request.headers):
             message = "This address is for API clients; open the pool's own pages in a browser."
             return ClientError(ErrorKind.FORBIDDEN, message, 403, code="not_a_page")
-        users = self.rooms.users
-        if not self.rooms.settings.friends_mode:
+        users = self.services.users
+        if not self.services.settings.friends_mode:
             refusal = local_refusal(request.remote_ip or "", request.headers)
             if refusal is not None:
                 metrics.caller_refused(Denial.NOT_LOCAL.value).inc()
                 message = f"{refusal[0].upper()}{refusal[1:]}."
                 return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.NOT_LOCAL.value)
-            if not self.rooms.settings.local_token:
+            if not self.services.settings.local_token:
                 return users.local_principal()
         if not route.model_call and self.local.open_to_all(request.method or "", route.path):
             return None
-        if not self.rooms.settings.friends_mode:
+        if not self.services.settings.friends_mode:
             return self._local_caller(shown)
         answer: Principal | Denied | None = None
         for token in shown:
@@ -153,9 +153,9 @@ class DataPlane:
 
     def _local_caller(self, shown: Sequence[str]) -> Principal | ClientError:
         """Whoever shows the token of local mode, of all who may use this machine."""
-        token = self.rooms.settings.local_token
+        token = self.services.settings.local_token
         if any(same(one, token) for one in shown):
-            return self.rooms.users.local_principal()
+            return self.services.users.local_principal()
         metrics.caller_refused(Denial.BAD_KEY.value).inc()
         message = "This pool asks for its local_token as the API key; the set-up lines on its page carry it."
         return ClientError(ErrorKind.AUTH, message, 401, code=Denial.BAD_KEY.value)
@@ -173,19 +173,19 @@ class DataPlane:
             found = self.owners.everybodys(route.family, (ObjectKind.UPLOAD, ticket))
         except StoreError:
             return None
-        return self.rooms.users.resume(found[0].user, found[0].key) if found else None
+        return self.services.users.resume(found[0].user, found[0].key) if found else None
 
     def _holds(self, principal: Principal, account: str) -> bool:
         """Is the account the caller's, or open to them as every account is?"""
         try:
-            owner = self.rooms.accounts.owner(account)
+            owner = self.services.accounts.owner(account)
         except KeyError:
             owner = ""
-        return self.rooms.users.may_force(principal, owner)
+        return self.services.users.may_force(principal, owner)
 
     def _owned_by(self, principal: Principal, providers: Iterable[Provider]) -> Iterator[str]:
-        for account, owner in self.rooms.accounts.owned(tuple(providers)):
-            if self.rooms.users.may_force(principal, owner):
+        for account, owner in self.services.accounts.owned(tuple(providers)):
+            if self.services.users.may_force(principal, owner):
                 yield account
 
     async def _sweep(self) -> None:
@@ -211,7 +211,7 @@ class DataPlane:
 
     def apply(self, settings: Settings) -> None:
         """New settings for exchanges that begin from now on."""
-        self.rooms.settings = self.lists.settings = settings
+        self.services.settings = self.lists.settings = settings
         self.local.apply(settings)
         spool = _spool_caps(settings)
         self.spool.memory = spool["memory"]
@@ -273,8 +273,8 @@ class DataPlane:
     async def close(self) -> None:
         await self._tasks.close()
         self.decoder.close()
-        await self.rooms.openings.close()
-        await self.rooms.upstream.close()
+        await self.services.openings.close()
+        await self.services.upstream.close()
 
     def _ended(self, user: str | None, key: str | None) -> None:
         """A user was disabled or a key revoked: their exchanges end now."""

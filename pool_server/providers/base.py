@@ -161,15 +161,15 @@ class ProviderModule(ABC):
         """The sign-in or token in a file, None when it holds none. Raises CredentialRejectedError."""
         return None
 
-    def prepare(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def prepare(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         """The upstream request: address, authorization, the client's other headers in their order and case; and where
         it may go."""
-        request = self.build(cred, upcall, settings)
+        request = self.build(cred, call, settings)
         request.egress = self.egress(cred, settings)
         return request
 
     @abstractmethod
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         """`prepare` without the bounds."""
 
     def egress(self, cred: Credential, settings: Settings) -> frozenset[str]:

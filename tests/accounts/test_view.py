@@ -162,7 +162,7 @@ def cost(index: SelectionIndex, rounds: int = 300) -> float:
     return best
 
 
-@pytest.mark.parametrize("resting", [0, 1])
+@pytest.mark.parametrize("cooling", [0, 1])
 def test_ten_thousand_cost_hardly_more_than_ten(cooling: int) -> None:
     def made(n: int) -> SelectionIndex:
         index = view_of(*(entry(f"a{i}", window(i % 60), week(i % 97, (i % 7 + 1) * 80_000)) for i in range(n)))

@@ -73,7 +73,7 @@ def test_a_friend_sees_the_pooled_room_and_not_the_accounts(tmp_path: Path) -> N
         async with Stack(tmp_path, [one, two]) as stack:
             for name in ("codex:one", "codex:two"):
                 await stack.post("/v1/responses", responses(session=name), X_Pool_Account=name)
-            stack.gateway.rooms.view._seen.clear()
+            stack.gateway.services.view._seen.clear()
             body = json.dumps(responses(session="e"))
             async with stack.client.post(stack.url + "/v1/responses", data=body) as told:
                 await told.read()
@@ -85,8 +85,8 @@ def test_a_friend_sees_the_pooled_room_and_not_the_accounts(tmp_path: Path) -> N
 
 
 def test_limit_headers_show_the_two_tightest_windows() -> None:
-    rooms = [QuotaWindow(18_000, 12.9, 5_000.0), QuotaWindow(86_400, 1.0, None), QuotaWindow(604_800, 140.0, None)]
-    headers = dict(limit_headers(rooms, 1_000.0))
+    windows = [QuotaWindow(18_000, 12.9, 5_000.0), QuotaWindow(86_400, 1.0, None), QuotaWindow(604_800, 140.0, None)]
+    headers = dict(limit_headers(windows, 1_000.0))
     assert headers["x-codex-primary-used-percent"] == "12"
     assert headers["x-codex-primary-reset-at"] == "5000"
     assert headers["x-codex-secondary-used-percent"] == "100"

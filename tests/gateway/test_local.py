@@ -24,7 +24,7 @@ KEYS = {"key-of-ann": ANN, "second-key-of-ann": Principal("u_ann", "Ann", "key-2
 SPOKEN = {Provider.GEMINI: (Dialect.GEMINI,), Provider.CLAUDE: (Dialect.MESSAGES,), Provider.QWEN: (Dialect.CHAT,)}
 
 
-class FakeRooms:
+class FakeServices:
     """Accounts and users as the local answers see them, and what was sent upstream."""
 
     def __init__(self) -> None:
@@ -85,16 +85,16 @@ class FakeRooms:
 class Desk:
     """The local answers with their fakes and a clock that stands still."""
 
-    def __init__(self, rooms: FakeRooms, **settings: Any) -> None:
-        self.rooms = rooms
+    def __init__(self, services: FakeServices, **settings: Any) -> None:
+        self.services = services
         self.now = NOW
-        fakes: Any = rooms
+        fakes: Any = services
         self.local = LocalAnswers(
             Settings(**settings),
             accounts=fakes,
             users=fakes,
             ledger=fakes,
-            send=rooms.send,
+            send=services.send,
             clock=lambda: self.now,
         )
 
@@ -120,8 +120,10 @@ class Desk:
         )
 
 
-def ask(method: str, path: str, body: Any = None, *, rooms: FakeRooms | None = None, **more: Any) -> tuple[int, Any]:
-    found = asyncio.run(Desk(rooms or FakeRooms()).ask(method, path, body, **more))
+def ask(
+    method: str, path: str, body: Any = None, *, services: FakeServices | None = None, **more: Any
+) -> tuple[int, Any]:
+    found = asyncio.run(Desk(services or FakeServices()).ask(method, path, body, **more))
     return found.status, json.loads(found.body) if found.body else None
 
 
@@ -169,7 +171,7 @@ def catalogue(*slugs: str, etag: str = "") -> HttpAnswer:
     ],
 )
 def test_known_calls_are_handled(method: str, path: str) -> None:
-    assert Desk(FakeRooms()).local.handles(method, path)
+    assert Desk(FakeServices()).local.handles(method, path)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +179,11 @@ def test_known_calls_are_handled(method: str, path: str) -> None:
     [("POST", "/v1/models"), ("GET", "/v1internal:loadCodeAssist"), ("GET", "/v1/nonsense"), ("GET", "/")],
 )
 def test_other_calls_are_not(method: str, path: str) -> None:
-    assert not Desk(FakeRooms()).local.handles(method, path)
+    assert not Desk(FakeServices()).local.handles(method, path)
 
 
 def test_only_the_handshakes_are_open_to_all() -> None:
-    local = Desk(FakeRooms()).local
+    local = Desk(FakeServices()).local
     assert local.open_to_all("POST", "/backend-api/ps/mcp")
     assert local.open_to_all("HEAD", "/") and local.open_to_all("HEAD", "/api/hello")
     assert local.open_to_all("POST", "/oauth/token")
@@ -217,7 +219,7 @@ def test_unknown_paths_are_404_in_the_dialect(path: str, shape: str) -> None:
 
 def test_accounts_check_names_the_pool_and_nothing_else() -> None:
     async def run(public_url: str) -> Any:
-        desk = Desk(FakeRooms(), public_url=public_url)
+        desk = Desk(FakeServices(), public_url=public_url)
         found = await desk.ask("GET", "/backend-api/wham/accounts/check", chatgpt_account_id="acct-7")
         return json.loads(found.body)["accounts"]
 
@@ -259,13 +261,13 @@ def test_telemetry_is_swallowed() -> None:
 
 
 def test_codex_usage_shows_the_tighter_of_own_limit_and_pool() -> None:
-    rooms = FakeRooms()
-    rooms.windows[Provider.CODEX] = [
+    services = FakeServices()
+    services.windows[Provider.CODEX] = [
         {"window": "5h", "seconds": 18000, "used_percent": 30.0, "resets_at": NOW + 100},
         {"window": "7d", "seconds": 604800, "used_percent": 55.4, "resets_at": NOW + 900},
     ]
-    rooms.own_limits, rooms.used = Limits(tokens_5h=1000), {"tokens_5h": 800}
-    body = ask("GET", "/backend-api/wham/usage", rooms=rooms)[1]["rate_limit"]
+    services.own_limits, services.used = Limits(tokens_5h=1000), {"tokens_5h": 800}
+    body = ask("GET", "/backend-api/wham/usage", services=services)[1]["rate_limit"]
     assert body["primary_window"] == {
         "used_percent": 80,
         "limit_window_seconds": 18000,
@@ -273,8 +275,8 @@ def test_codex_usage_shows_the_tighter_of_own_limit_and_pool() -> None:
         "reset_at": int(NOW + 60),
     }
     assert body["secondary_window"]["used_percent"] == 55 and body["allowed"] and not body["limit_reached"]
-    rooms.used = {"tokens_5h": 1000}
-    assert ask("GET", "/api/codex/usage", rooms=rooms)[1]["rate_limit"]["limit_reached"] is True
+    services.used = {"tokens_5h": 1000}
+    assert ask("GET", "/api/codex/usage", services=services)[1]["rate_limit"]["limit_reached"] is True
 
 
 def test_usage_of_an_empty_pool_has_no_windows() -> None:
@@ -317,11 +319,11 @@ def test_the_profile_is_the_friends_own() -> None:
 
 
 def test_claude_usage_is_percent_and_rfc3339() -> None:
-    rooms = FakeRooms()
-    rooms.windows[Provider.CLAUDE] = [
+    services = FakeServices()
+    services.windows[Provider.CLAUDE] = [
         {"window": "5h", "seconds": 18000, "used_percent": 12.34, "resets_at": 1_800_000_000}
     ]
-    body = ask("GET", "/api/oauth/usage", rooms=rooms)[1]
+    body = ask("GET", "/api/oauth/usage", services=services)[1]
     assert body["five_hour"] == {"utilization": 12.3, "resets_at": "2027-01-15T08:00:00+00:00"}
     assert body["seven_day"] is None
 
@@ -337,12 +339,12 @@ def test_code_assist_tells_one_project_throughout() -> None:
 
 
 def test_code_assist_quota_is_the_pools() -> None:
-    rooms = FakeRooms()
-    rooms.add("gemini:a")
-    rooms.windows[Provider.GEMINI] = [
+    services = FakeServices()
+    services.add("gemini:a")
+    services.windows[Provider.GEMINI] = [
         {"window": "1d", "seconds": 86400, "used_percent": 25.0, "resets_at": 1_800_000_000}
     ]
-    buckets = ask("POST", "/v1internal:retrieveUserQuota", {}, rooms=rooms)[1]["buckets"]
+    buckets = ask("POST", "/v1internal:retrieveUserQuota", {}, services=services)[1]["buckets"]
     assert {"remainingFraction": 0.75, "resetTime": "2027-01-15T08:00:00Z"}.items() <= buckets[0].items()
     assert "gemini-2.5-pro" in {bucket["modelId"] for bucket in buckets}
-    assert rooms.sent == []
+    assert services.sent == []

@@ -12,70 +12,70 @@ import pytest
 from pool_server.core.enums import CredentialKind, Dialect
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Limits, Models
-from tests.gateway.test_local import Desk, FakeRooms, ask, catalogue
+from tests.gateway.test_local import Desk, FakeServices, ask, catalogue
 
 
 def test_the_codex_catalogue_is_the_union_of_the_plans() -> None:
-    rooms = FakeRooms()
-    rooms.add("codex:a", plan="plus")
-    rooms.add("codex:b", plan="pro")
-    rooms.add("codex:c", plan="pro")
-    rooms.answers = {"token-codex:a": catalogue("one", "two"), "token-codex:b": catalogue("two", "three")}
-    status, body = ask("GET", "/backend-api/codex/models?client_version=0.169.0", rooms=rooms)
+    services = FakeServices()
+    services.add("codex:a", plan="plus")
+    services.add("codex:b", plan="pro")
+    services.add("codex:c", plan="pro")
+    services.answers = {"token-codex:a": catalogue("one", "two"), "token-codex:b": catalogue("two", "three")}
+    status, body = ask("GET", "/backend-api/codex/models?client_version=0.169.0", services=services)
     assert status == 200 and [row["slug"] for row in body["models"]] == ["one", "two", "three"]
-    assert len(rooms.sent) == 2 and all("client_version=0.169.0" in one.url for one in rooms.sent)
+    assert len(services.sent) == 2 and all("client_version=0.169.0" in one.url for one in services.sent)
 
 
 def test_the_codex_catalogue_is_kept_and_survives_a_failing_provider() -> None:
     async def run() -> None:
-        rooms = FakeRooms()
-        rooms.add("codex:a", plan="plus")
-        rooms.answers = {"token-codex:a": catalogue("one", etag='"v1"')}
-        desk = Desk(rooms)
+        services = FakeServices()
+        services.add("codex:a", plan="plus")
+        services.answers = {"token-codex:a": catalogue("one", etag='"v1"')}
+        desk = Desk(services)
         path = "/backend-api/codex/models?client_version=1.0"
         first = await desk.ask("GET", path)
         assert dict(first.headers)["ETag"] == '"v1"'
         assert (await desk.ask("GET", path, if_none_match='"v1"')).status == 304
-        assert len(rooms.sent) == 1
+        assert len(services.sent) == 1
         desk.now += 3600
-        rooms.answers = {}
+        services.answers = {}
         stale = await desk.ask("GET", path)
         assert stale.body == first.body
         await asyncio.sleep(0)
-        assert len(rooms.sent) == 2
+        assert len(services.sent) == 2
         assert (await desk.ask("GET", path)).body == first.body
         await asyncio.sleep(0)
-        assert len(rooms.sent) == 2, "a source that failed is left alone for a while"
+        assert len(services.sent) == 2, "a source that failed is left alone for a while"
 
     asyncio.run(run())
 
 
 def test_without_a_catalogue_codex_gets_an_empty_one_and_uses_its_own() -> None:
-    rooms = FakeRooms()
-    rooms.add("codex:a", plan="plus")
-    rooms.add("codex:k", kind=CredentialKind.API_KEY)
-    assert ask("GET", "/backend-api/codex/models?client_version=1", rooms=rooms) == (200, {"models": []})
-    assert len(rooms.sent) == 1, "an API key has no such catalogue and is not asked"
+    services = FakeServices()
+    services.add("codex:a", plan="plus")
+    services.add("codex:k", kind=CredentialKind.API_KEY)
+    assert ask("GET", "/backend-api/codex/models?client_version=1", services=services) == (200, {"models": []})
+    assert len(services.sent) == 1, "an API key has no such catalogue and is not asked"
     assert ask("GET", "/backend-api/codex/models?client_version=1") == (200, {"models": []})
 
 
 def test_accounts_that_are_out_are_not_asked() -> None:
-    rooms = FakeRooms()
-    rooms.add("codex:a", plan="plus")
-    rooms.states["codex:a"] = "needs_login"
-    assert ask("GET", "/v1/models?client_version=1", rooms=rooms) == (200, {"models": []}) and rooms.sent == []
+    services = FakeServices()
+    services.add("codex:a", plan="plus")
+    services.states["codex:a"] = "needs_login"
+    assert ask("GET", "/v1/models?client_version=1", services=services) == (200, {"models": []}) and services.sent == []
 
 
-def mixed() -> FakeRooms:
-    rooms = FakeRooms()
-    rooms.add("claude:a")
-    rooms.add("openai:a", kind=CredentialKind.API_KEY, models=("local-model",))
-    rooms.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
-    return rooms
+def mixed() -> FakeServices:
+    services = FakeServices()
+    services.add("claude:a")
+    services.add("openai:a", kind=CredentialKind.API_KEY, models=("local-model",))
+    services.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
+    return services
 
 
 def test_models_are_the_union_in_openai_shape() -> None:
-    body = ask("GET", "/v1/models", rooms=mixed())[1]
+    body = ask("GET", "/v1/models", services=mixed())[1]
     assert body["object"] == "list"
     assert {row["id"]: row["owned_by"] for row in body["data"]} == {
         "claude-next": "claude",
@@ -84,10 +84,10 @@ def test_models_are_the_union_in_openai_shape() -> None:
 
 
 def test_models_in_anthropic_shape_and_by_prefix() -> None:
-    body = ask("GET", "/claude/v1/models?limit=1000", rooms=mixed(), anthropic_version="2023-06-01")[1]
+    body = ask("GET", "/claude/v1/models?limit=1000", services=mixed(), anthropic_version="2023-06-01")[1]
     assert body["has_more"] is False and body["first_id"] == body["last_id"] == "claude-next"
     assert body["data"][0]["type"] == "model"
-    only = ask("GET", "/openai/v1/models", rooms=mixed())[1]["data"]
+    only = ask("GET", "/openai/v1/models", services=mixed())[1]["data"]
     assert [row["id"] for row in only] == ["local-model"]
 
 
@@ -103,75 +103,77 @@ SHAPES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     [("openai", {"gpt-9", "house"}), ("anthropic", {"claude-next", "house"}), ("gemini", {"gemini-next"})],
 )
 def test_each_model_tells_its_family_and_whether_it_is_translated(shape: str, untranslated: set[str]) -> None:
-    rooms = FakeRooms()
-    rooms.add("claude:a")
-    rooms.add("codex:k", kind=CredentialKind.API_KEY, models=("gpt-9",))
-    rooms.add("gemini:a", kind=CredentialKind.API_KEY, models=("gemini-next",))
-    rooms.add("openai:c", kind=CredentialKind.API_KEY, models=("house",), dialects=(Dialect.CHAT,))
-    rooms.add("openai:m", kind=CredentialKind.API_KEY, models=("house",), dialects=(Dialect.MESSAGES,))
-    rooms.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
+    services = FakeServices()
+    services.add("claude:a")
+    services.add("codex:k", kind=CredentialKind.API_KEY, models=("gpt-9",))
+    services.add("gemini:a", kind=CredentialKind.API_KEY, models=("gemini-next",))
+    services.add("openai:c", kind=CredentialKind.API_KEY, models=("house",), dialects=(Dialect.CHAT,))
+    services.add("openai:m", kind=CredentialKind.API_KEY, models=("house",), dialects=(Dialect.MESSAGES,))
+    services.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
     path, headers, listed, ident = SHAPES[shape]
-    rows = {row[ident].removeprefix("models/"): row for row in ask("GET", path, rooms=rooms, **headers)[1][listed]}
+    rows = {
+        row[ident].removeprefix("models/"): row for row in ask("GET", path, services=services, **headers)[1][listed]
+    }
     families = {"claude-next": "claude", "gpt-9": "codex", "gemini-next": "gemini", "house": "openai"}
     assert {name: row["family"] for name, row in rows.items()} == families
     assert {name for name, row in rows.items() if not row["translated"]} == untranslated
-    one = ask("GET", f"{path}/claude-next", rooms=rooms, **headers)[1]
+    one = ask("GET", f"{path}/claude-next", services=services, **headers)[1]
     assert (one["family"], one["translated"]) == ("claude", shape != "anthropic")
 
 
 def test_a_model_that_an_endpoint_may_only_have_is_listed_to_its_own_clients_alone() -> None:
     """An endpoint of somebody's own that names a known vendor's model gets no translated calls for it."""
-    rooms = FakeRooms()
-    rooms.add("openai:e", kind=CredentialKind.API_KEY, base_url="https://e.example/v1", dialects=(Dialect.CHAT,))
-    rooms.answers["sk-x"] = HttpAnswer(200, {}, b'{"data":[{"id":"gpt-9"},{"id":"house"}]}')
-    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["gpt-9", "house"]
-    asked = ask("GET", "/v1/models", rooms=rooms, anthropic_version="x")[1]["data"]
+    services = FakeServices()
+    services.add("openai:e", kind=CredentialKind.API_KEY, base_url="https://e.example/v1", dialects=(Dialect.CHAT,))
+    services.answers["sk-x"] = HttpAnswer(200, {}, b'{"data":[{"id":"gpt-9"},{"id":"house"}]}')
+    assert [row["id"] for row in ask("GET", "/v1/models", services=services)[1]["data"]] == ["gpt-9", "house"]
+    asked = ask("GET", "/v1/models", services=services, anthropic_version="x")[1]["data"]
     assert [row["id"] for row in asked] == ["house"]
 
 
 def test_a_users_limits_hold_for_the_lists() -> None:
-    rooms = mixed()
-    rooms.own_limits = Limits(providers=["claude"])
-    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["claude-next"]
-    rooms.own_limits = Limits(models=["Local-*"])
-    assert [row["id"] for row in ask("GET", "/v1/models", rooms=rooms)[1]["data"]] == ["local-model"]
-    assert ask("GET", "/v1/models/claude-next", rooms=rooms)[0] == 404
+    services = mixed()
+    services.own_limits = Limits(providers=["claude"])
+    assert [row["id"] for row in ask("GET", "/v1/models", services=services)[1]["data"]] == ["claude-next"]
+    services.own_limits = Limits(models=["Local-*"])
+    assert [row["id"] for row in ask("GET", "/v1/models", services=services)[1]["data"]] == ["local-model"]
+    assert ask("GET", "/v1/models/claude-next", services=services)[0] == 404
 
 
 def test_one_model() -> None:
-    assert ask("GET", "/v1/models/local-model", rooms=mixed())[1]["object"] == "model"
-    assert ask("GET", "/v1/models/claude-next", rooms=mixed(), anthropic_version="x")[1]["type"] == "model"
-    assert ask("GET", "/v1/models/other", rooms=mixed())[0] == 404
+    assert ask("GET", "/v1/models/local-model", services=mixed())[1]["object"] == "model"
+    assert ask("GET", "/v1/models/claude-next", services=mixed(), anthropic_version="x")[1]["type"] == "model"
+    assert ask("GET", "/v1/models/other", services=mixed())[0] == 404
 
 
 def test_patterns_are_no_models_but_choose_among_the_endpoints_own() -> None:
-    rooms = mixed()
-    rooms.add("openai:p", kind=CredentialKind.API_KEY, base_url="https://p.example/v1", models=("GLM-*", "kimi-k2"))
+    services = mixed()
+    services.add("openai:p", kind=CredentialKind.API_KEY, base_url="https://p.example/v1", models=("GLM-*", "kimi-k2"))
     rows = [{"id": name} for name in ("glm-5", "glm-4.5:free", "vendor/qwen3:8b", "kimi-k2")]
-    rooms.answers["sk-x"] = HttpAnswer(200, {}, json.dumps({"data": rows}).encode())
-    ids = [row["id"] for row in ask("GET", "/openai/v1/models", rooms=rooms)[1]["data"]]
+    services.answers["sk-x"] = HttpAnswer(200, {}, json.dumps({"data": rows}).encode())
+    ids = [row["id"] for row in ask("GET", "/openai/v1/models", services=services)[1]["data"]]
     assert sorted(ids) == ["glm-4.5:free", "glm-5", "kimi-k2", "local-model"]
-    rooms.add("openai:q", kind=CredentialKind.API_KEY, base_url="https://p.example/v1", models=("vendor/*",))
-    ids = [row["id"] for row in ask("GET", "/openai/v1/models", rooms=rooms)[1]["data"]]
+    services.add("openai:q", kind=CredentialKind.API_KEY, base_url="https://p.example/v1", models=("vendor/*",))
+    ids = [row["id"] for row in ask("GET", "/openai/v1/models", services=services)[1]["data"]]
     assert sorted(ids) == ["glm-4.5:free", "glm-5", "kimi-k2", "local-model", "vendor/qwen3:8b"]
     for path in ("vendor/qwen3:8b", "vendor%2Fqwen3%3A8b", "vendor/qwen3%3a8b", "glm-4.5:free"):
-        status, body = ask("GET", f"/openai/v1/models/{path}", rooms=rooms)
+        status, body = ask("GET", f"/openai/v1/models/{path}", services=services)
         assert status == 200 and body["id"] in ("vendor/qwen3:8b", "glm-4.5:free")
-    status, body = ask("GET", "/openai/v1/models/glm-*", rooms=rooms)
+    status, body = ask("GET", "/openai/v1/models/glm-*", services=services)
     assert status == 404 and "/v1/models lists what does" in body["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1beta/models", "/v1alpha/models"])
 def test_googles_clients_get_googles_list(path: str) -> None:
-    rooms = FakeRooms()
-    rooms.add("gemini:k", kind=CredentialKind.API_KEY)
+    services = FakeServices()
+    services.add("gemini:k", kind=CredentialKind.API_KEY)
     for headers in ({"x_goog_api_key": "k"}, {"x_goog_api_client": "google-genai-sdk/3"}):
-        names = [row["name"] for row in ask("GET", path, rooms=rooms, **headers)[1]["models"]]
+        names = [row["name"] for row in ask("GET", path, services=services, **headers)[1]["models"]]
         assert "models/gemini-2.5-pro" in names
 
 
 def test_codexs_base_url_without_the_cli_is_an_openai_list() -> None:
-    body = ask("GET", "/backend-api/codex/models", rooms=mixed())[1]
+    body = ask("GET", "/backend-api/codex/models", services=mixed())[1]
     assert body["object"] == "list" and all("id" in row for row in body["data"])
 
 
@@ -194,26 +196,26 @@ def test_an_unknown_call_is_told_its_base_url(path: str, headers: dict[str, Any]
 
 
 def test_gemini_models_have_a_shipped_fallback() -> None:
-    rooms = FakeRooms()
-    rooms.add("gemini:a")
-    names = [row["name"] for row in ask("GET", "/v1beta/models", rooms=rooms)[1]["models"]]
+    services = FakeServices()
+    services.add("gemini:a")
+    names = [row["name"] for row in ask("GET", "/v1beta/models", services=services)[1]["models"]]
     assert "models/gemini-2.5-pro" in names
-    assert ask("GET", "/v1beta/models/gemini-2.5-pro", rooms=rooms)[1]["name"] == "models/gemini-2.5-pro"
-    assert ask("GET", "/v1beta/models", rooms=FakeRooms())[1] == {"models": []}
+    assert ask("GET", "/v1beta/models/gemini-2.5-pro", services=services)[1]["name"] == "models/gemini-2.5-pro"
+    assert ask("GET", "/v1beta/models", services=FakeServices())[1] == {"models": []}
 
 
 def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pool_server.gateway.emulation.catalogue.WAIT_S", 0.02)
 
     async def run() -> None:
-        rooms = mixed()
+        services = mixed()
         never = asyncio.Event()
 
         async def hang(request: HttpRequest) -> HttpAnswer:
             await never.wait()
             return HttpAnswer(0, {})
 
-        desk = Desk(rooms)
+        desk = Desk(services)
         desk.local.catalogue._send = hang
         body = json.loads((await desk.ask("GET", "/v1/models")).body)
         assert "claude-sonnet-4-5" in {row["id"] for row in body["data"]}
@@ -223,8 +225,8 @@ def test_a_provider_that_does_not_answer_is_not_waited_for_long(monkeypatch: pyt
     asyncio.run(run())
 
 
-def listed(path: str, rooms: FakeRooms, *, translate: bool, **headers: Any) -> set[str]:
-    desk = Desk(rooms, models=Models(translate=translate))
+def listed(path: str, services: FakeServices, *, translate: bool, **headers: Any) -> set[str]:
+    desk = Desk(services, models=Models(translate=translate))
     body = json.loads(asyncio.run(desk.ask("GET", path, **headers)).body)
     return {row.get("id") or row["name"].removeprefix("models/") for row in body.get("data", body.get("models"))}
 
@@ -239,9 +241,11 @@ def listed(path: str, rooms: FakeRooms, *, translate: bool, **headers: Any) -> s
     ],
 )
 def test_a_list_holds_what_its_client_can_call(path: str, headers: dict[str, str], alone: set[str]) -> None:
-    rooms = mixed()
-    rooms.add("gemini:a", kind=CredentialKind.API_KEY, dialects=(Dialect.GEMINI,))
-    rooms.credentials["openai:a"] = msgspec.structs.replace(rooms.credentials["openai:a"], dialects=(Dialect.CHAT,))
-    assert listed(path, rooms, translate=False, **headers) == alone
-    every = listed(path, rooms, translate=True, **headers)
+    services = mixed()
+    services.add("gemini:a", kind=CredentialKind.API_KEY, dialects=(Dialect.GEMINI,))
+    services.credentials["openai:a"] = msgspec.structs.replace(
+        services.credentials["openai:a"], dialects=(Dialect.CHAT,)
+    )
+    assert listed(path, services, translate=False, **headers) == alone
+    every = listed(path, services, translate=True, **headers)
     assert every == alone if path.startswith("/claude") else every > {"local-model", "claude-next"}

@@ -289,7 +289,7 @@ def test_no_path_leaves_the_base(provider: Provider, key: bool, path: str, query
     moved: dict[str, Any] = {**dict.fromkeys(Upstreams.__struct_fields__, base), "presets": {provider.value: base}}
     settings = Settings(upstreams=Upstreams(**moved))
     found = msgspec.structs.replace(found, resource_url="")
-    upcall = call("/" + path.partition("?")[0], query=query, dialect=Dialect.RESPONSES)
-    url = provider_module(provider).prepare(found, upcall, settings).url
+    client_call = call("/" + path.partition("?")[0], query=query, dialect=Dialect.RESPONSES)
+    url = provider_module(provider).prepare(found, client_call, settings).url
     assert url.startswith("http://127.0.0.1:9/base")
     assert not any(part in (".", "..") for part in url.partition("?")[0].split("/"))

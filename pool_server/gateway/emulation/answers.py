@@ -193,13 +193,13 @@ class LocalAnswers:
             models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
         return models
 
-    # ------------------------------------------------------------ room
+    # ------------------------------------------------------------ headroom
 
     def _room(self, provider: Provider, principal: Principal | None) -> list[QuotaWindow]:
-        rooms = pooled(self._accounts.glance(provider)[1])
+        windows = pooled(self._accounts.glance(provider)[1])
         if principal is not None and not principal.local:
-            rooms += own(*self._users.limits.standing(principal.user))
-        return tightest(rooms)
+            windows += own(*self._users.limits.standing(principal.user))
+        return tightest(windows)
 
     async def _codex_usage(self, request: LocalRequest) -> LocalAnswer:
         return codex.usage(self._room(Provider.CODEX, request.principal), self._clock())

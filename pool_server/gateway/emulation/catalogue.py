@@ -203,8 +203,8 @@ class Catalogue:
             headers = [("User-Agent", f"pool-server/{__version__}"), ("Accept", "application/json")]
             if provider is Provider.CLAUDE:
                 headers.append(("anthropic-version", "2023-06-01"))
-            upcall = ClientCall(Operation.OTHER, dialect, "GET", path, headers=headers)
-            prepared = provider_module(provider).prepare(cred, upcall, self.settings)
+            call = ClientCall(Operation.OTHER, dialect, "GET", path, headers=headers)
+            prepared = provider_module(provider).prepare(cred, call, self.settings)
             request = HttpRequest("GET", prepared.url, tuple(prepared.headers))
         return msgspec.structs.replace(self._accounts.bounded(account, request), timeout_s=20.0)
 

@@ -53,32 +53,32 @@ def own(limits: Limits, used: Mapping[str, float], frees: Mapping[str, float | N
     ]
 
 
-def two_slots(rooms: Iterable[QuotaWindow]) -> list[QuotaWindow]:
+def two_slots(windows: Iterable[QuotaWindow]) -> list[QuotaWindow]:
     """The two windows that are used most, the shorter one first: all that Codex has room for on its screens."""
-    return sorted(sorted(rooms, key=lambda room: -room.used_percent)[:2], key=lambda room: room.seconds)
+    return sorted(sorted(windows, key=lambda window: -window.used_percent)[:2], key=lambda window: window.seconds)
 
 
-def tightest(rooms: Iterable[QuotaWindow]) -> list[QuotaWindow]:
+def tightest(windows: Iterable[QuotaWindow]) -> list[QuotaWindow]:
     """For each length of window the one that is used most, in order of length."""
     best: dict[int, QuotaWindow] = {}
-    for room in rooms:
-        if room.seconds not in best or room.used_percent > best[room.seconds].used_percent:
-            best[room.seconds] = room
+    for window in windows:
+        if window.seconds not in best or window.used_percent > best[window.seconds].used_percent:
+            best[window.seconds] = window
     return [best[seconds] for seconds in sorted(best)]
 
 
 class HeadroomGauge:
-    """How much room a provider has left, in percent; read anew every few seconds, not on every request."""
+    """How much quota a provider has left, in percent; read anew every few seconds, not on every request."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
-        self._rooms: dict[Provider, tuple[float, float | None]] = {}
+        self._known: dict[Provider, tuple[float, float | None]] = {}
 
     def percent(self, provider: Provider) -> float | None:
         """0 to 100, None while the provider has not said."""
         now = time.monotonic()
-        due, percent = self._rooms.get(provider, (0.0, None))
+        due, percent = self._known.get(provider, (0.0, None))
         if now >= due:
             percent, _ = self._accounts.glance(provider)
-            self._rooms[provider] = (now + _GAUGE_S, percent)
+            self._known[provider] = (now + _GAUGE_S, percent)
         return percent

@@ -1,4 +1,4 @@
-"""What a friend's Codex shows as its limits: the tighter of the own limits and the pooled room, as headers and as
+"""What a friend's Codex shows as its limits: the tighter of the own limits and the pooled window, as headers and as
 the event that takes their place within a stream.
 
 The account's own `x-codex-*` figures would jump with every change of account and tell a friend about accounts that
@@ -36,54 +36,53 @@ class FriendView:
     def instead(self, headers: Headers, principal: Principal) -> Headers:
         """The provider's headers with the account's limits replaced by the friend's."""
         kept = [pair for pair in headers if not _is_limit(pair[0])]
-        return kept + limit_headers(self._rooms(principal), self._clock())
+        return kept + limit_headers(self._windows(principal), self._clock())
 
     def event(self, principal: Principal) -> bytes:
         """The JSON that is to stand for the account's own `codex.rate_limits`."""
-        return limits_event(self._rooms(principal), self._clock())
+        return limits_event(self._windows(principal), self._clock())
 
-    def _rooms(self, principal: Principal) -> list[QuotaWindow]:
+    def _windows(self, principal: Principal) -> list[QuotaWindow]:
         now = self._clock()
         known = self._seen.get(principal.user)
         if known is not None and 0 <= now - known[0] < _FRESH_S:
             return known[1]
         if len(self._seen) >= _MOST_REMEMBERED:
             self._seen.clear()
-        _, windows = self._accounts.glance(Provider.CODEX)
-        rooms = pooled(windows)
+        windows = pooled(self._accounts.glance(Provider.CODEX)[1])
         if not principal.local:
-            rooms += own(*self._users.limits.standing(principal.user))
-        view = tightest(rooms)
-        self._seen[principal.user] = (now, view)
-        return view
+            windows += own(*self._users.limits.standing(principal.user))
+        told = tightest(windows)
+        self._seen[principal.user] = (now, told)
+        return told
 
 
-def limit_headers(rooms: list[QuotaWindow], now: float) -> Headers:
+def limit_headers(windows: list[QuotaWindow], now: float) -> Headers:
     """`x-codex-primary-…` and `-secondary-…`; `now` in unix seconds stands in for an unknown reset."""
     headers: Headers = []
-    for slot, room in zip(_SLOTS, two_slots(rooms), strict=False):
-        resets_at = room.resets_at if room.resets_at is not None else now + room.seconds
+    for slot, window in zip(_SLOTS, two_slots(windows), strict=False):
+        resets_at = window.resets_at if window.resets_at is not None else now + window.seconds
         headers += [
-            (f"x-codex-{slot}-used-percent", str(min(100, int(room.used_percent)))),
-            (f"x-codex-{slot}-window-minutes", str(room.seconds // 60)),
+            (f"x-codex-{slot}-used-percent", str(min(100, int(window.used_percent)))),
+            (f"x-codex-{slot}-window-minutes", str(window.seconds // 60)),
             (f"x-codex-{slot}-reset-at", str(int(resets_at))),
         ]
     return headers
 
 
-def limits_event(rooms: list[QuotaWindow], now: float) -> bytes:
+def limits_event(windows: list[QuotaWindow], now: float) -> bytes:
     """`codex.rate_limits` as the ChatGPT backend writes it, without plan and credits."""
-    windows: dict[str, dict[str, int] | None] = dict.fromkeys(_SLOTS)
-    for slot, room in zip(_SLOTS, two_slots(rooms), strict=False):
-        resets_at = room.resets_at if room.resets_at is not None else now + room.seconds
-        windows[slot] = {
-            "used_percent": min(100, int(room.used_percent)),
-            "window_minutes": room.seconds // 60,
+    slots: dict[str, dict[str, int] | None] = dict.fromkeys(_SLOTS)
+    for slot, window in zip(_SLOTS, two_slots(windows), strict=False):
+        resets_at = window.resets_at if window.resets_at is not None else now + window.seconds
+        slots[slot] = {
+            "used_percent": min(100, int(window.used_percent)),
+            "window_minutes": window.seconds // 60,
             "reset_after_seconds": max(0, int(resets_at - now)),
             "reset_at": int(resets_at),
         }
-    reached = any(room.used_percent >= 100 for room in rooms)
-    limits = {"allowed": not reached, "limit_reached": reached, **windows}
+    reached = any(window.used_percent >= 100 for window in windows)
+    limits = {"allowed": not reached, "limit_reached": reached, **slots}
     return msgspec.json.encode({"type": "codex.rate_limits", "rate_limits": limits})
 
 

@@ -74,7 +74,7 @@ class HttpExchange:
         if self._principal is None:
             response.shorten()
         else:
-            self._limit = gateway.rooms.settings.max_body_mb << 20 if self._route.model_call else LOCAL_BODY_CAP
+            self._limit = gateway.services.settings.max_body_mb << 20 if self._route.model_call else LOCAL_BODY_CAP
             self._most_read = self._limit + _TELLTALE_EXTRA
             self._body.owner = self._principal.user
         fields = self._request.headers.fields
@@ -105,7 +105,7 @@ class HttpExchange:
     def _ask_limits(self) -> None:
         """Whoever is over a limit need not upload more."""
         self._asked = True
-        stopped = None if self._principal is None else self._gateway.rooms.users.stopped(self._principal)
+        stopped = None if self._principal is None else self._gateway.services.users.stopped(self._principal)
         if stopped is not None:
             self._denied = final_error.denied(stopped)
             self._body.close()
@@ -204,7 +204,7 @@ class HttpExchange:
 
     async def _exchange(self, principal: Principal) -> None:
         request, keys = self._request, self._keys
-        upcall = ClientCall(
+        client_call = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,
             method=request.method,
@@ -212,7 +212,7 @@ class HttpExchange:
             query=uploads.without_ticket(query_without_key(request.query, keys)),
             headers=upward(request.headers.pairs, keys),
         )
-        x = Exchange(self._gateway.rooms, self._route, principal, upcall, self._reply.request_id)
+        x = Exchange(self._gateway.services, self._route, principal, client_call, self._reply.request_id)
         x.request_bytes = self._size
         if uploads.concerned(self._route.path):
             x.objects.upload = self._upload()
@@ -235,13 +235,13 @@ class HttpExchange:
 
     def _origin(self) -> str:
         """The pool's address as the client sees it."""
-        told = self._gateway.rooms.settings.public_url.rstrip("/")
+        told = self._gateway.services.settings.public_url.rstrip("/")
         return told or f"http://{self._request.headers.get('Host', '127.0.0.1')}"
 
     async def _list(self, x: Exchange) -> None:
         """Only the caller's own, from every account that keeps some."""
         refused = await x.reserve()
-        answer = refused or await self._gateway.lists.answer(x.principal, self._route, x.upcall, x.providers)
+        answer = refused or await self._gateway.lists.answer(x.principal, self._route, x.client_call, x.providers)
         if isinstance(answer, ClientError):
             outcome = Outcome.DENIED if refused else final_error.outcome_of(answer, attempted=False)
             await record(x, outcome, answer.status, answer.message)
@@ -255,7 +255,7 @@ class HttpExchange:
         try:
             body = transport.plain_at_once()
             if body is None or len(body) > _LOOKED_AT_ONCE:
-                stopped = self._gateway.rooms.users.stopped(x.principal)
+                stopped = self._gateway.services.users.stopped(x.principal)
                 if stopped is not None:
                     return final_error.denied(stopped)
             data = await transport.plain() if body is None else body

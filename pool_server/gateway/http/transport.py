@@ -90,7 +90,7 @@ class HttpTransport:
 
     def prepare(self, credential: Credential) -> str:
         module = provider_module(credential.provider)
-        self._prepared = module.prepare(credential, self._x.call, self._x.rooms.settings)
+        self._prepared = module.prepare(credential, self._x.call, self._x.services.settings)
         return self._prepared.url
 
     async def open(
@@ -127,7 +127,7 @@ class HttpTransport:
         if self._x.objects.upload is not None:
             headers = uploads.brought_back(headers, self._x.objects.upload)
         if self._shows_limits:
-            headers = self._x.rooms.view.instead(headers, self._x.principal)
+            headers = self._x.services.view.instead(headers, self._x.principal)
         return self._reply.start(self._answer.status, headers, chunk, length=length)
 
     def keep_alive(self) -> None:

@@ -23,27 +23,27 @@ _HANDSHAKE_S = 30.0
 class Dialler:
     """`http_only` is shared by all sockets: account → unix seconds until which no upgrade is tried."""
 
-    def __init__(self, rooms: Services, http_only: dict[str, float]) -> None:
-        self._rooms = rooms
+    def __init__(self, services: Services, http_only: dict[str, float]) -> None:
+        self._services = services
         self._http_only = http_only
 
     async def dial(self, x: Exchange, account: str, credential: Credential) -> tuple[Link | None, Fault | None]:
         """A link to the account, or the fault that stands against it."""
         if not x.native(credential):
             return TranslatedLink(account), None
-        settings = self._rooms.settings
-        proxy_url = self._rooms.accounts.proxy_url(account)
+        settings = self._services.settings
+        proxy_url = self._services.accounts.proxy_url(account)
         module = provider_module(credential.provider)
         upgrades = credential.kind is not CredentialKind.API_KEY and upgrades_over(proxy_url)
         if upgrades and self._http_only.get(account, 0.0) < time.time():
             try:
-                opening = self._rooms.upstream.dial(
-                    module.prepare(credential, x.upcall, settings),
+                opening = self._services.upstream.dial(
+                    module.prepare(credential, x.client_call, settings),
                     proxy_url=proxy_url,
                     frame_cap=FRAME_CAP,
                     timeout_s=_HANDSHAKE_S,
                 )
-                socket, headers = await self._rooms.openings.watched(account, opening, x.another, hedged=True)
+                socket, headers = await self._services.openings.watched(account, opening, x.another, hedged=True)
             except UpstreamError as error:
                 return None, network_fault(str(error))
             except HandshakeRefusedError as refused:
@@ -55,15 +55,19 @@ class Dialler:
             else:
                 x.observe(account, credential, headers)
                 return SocketLink(account, socket, headers), None
-        upcall = msgspec.structs.replace(x.upcall, websocket=False, method="POST")
-        upcall.headers = [*upcall.headers, ("Content-Type", "application/json"), ("Accept", "text/event-stream")]
-        prepared = module.prepare(credential, upcall, settings)
+        client_call = msgspec.structs.replace(x.client_call, websocket=False, method="POST")
+        client_call.headers = [
+            *client_call.headers,
+            ("Content-Type", "application/json"),
+            ("Accept", "text/event-stream"),
+        ]
+        prepared = module.prepare(credential, client_call, settings)
         link = HttpLink(
             account,
-            self._rooms.upstream,
+            self._services.upstream,
             prepared,
             proxy_url=proxy_url,
             first_byte_s=settings.upstream_first_byte_s,
-            watched=lambda opening: self._rooms.openings.watched(account, opening, x.another, hedged=True),
+            watched=lambda opening: self._services.openings.watched(account, opening, x.another, hedged=True),
         )
         return link, None

@@ -71,7 +71,7 @@ class CodexSocket(WebSocketHandler):
         self._arriving: BudgetShare | None = None  # what has come of a frame
         self._held: BudgetShare | None = None  # what the frame of the turn under way takes
         self._sent = {name.lower(): value for name, value in self.request.headers.get_all()}
-        self._dialler = Dialler(gateway.rooms, gateway.http_only)
+        self._dialler = Dialler(gateway.services, gateway.http_only)
 
     @property
     def busy(self) -> bool:
@@ -107,7 +107,7 @@ class CodexSocket(WebSocketHandler):
         if self.link is None:
             return
         assert self._shield is not None
-        headers = x.rooms.view.instead(downward(self.link.handshake.items(), self._shield), x.principal)
+        headers = x.services.view.instead(downward(self.link.handshake.items(), self._shield), x.principal)
         for name, value in headers:
             if name not in _UNSENT:
                 self.set_header(name, value)
@@ -116,9 +116,9 @@ class CodexSocket(WebSocketHandler):
         """Takes one of the user's seats; the error when there is none, or nothing is to be had on it."""
         if self.request.headers.get("Sec-WebSocket-Version") != _KNOWN_VERSION:
             return ClientError(ErrorKind.UPGRADE, "This pool speaks version 13 of the WebSocket protocol.", 426)
-        user, most = x.principal.user, x.rooms.settings.budgets.sockets_per_user
+        user, most = x.principal.user, x.services.settings.budgets.sockets_per_user
         provider = x.providers[0].value if x.providers else ""
-        stopped = x.rooms.users.stopped(x.principal, provider=provider)
+        stopped = x.services.users.stopped(x.principal, provider=provider)
         if stopped is not None:
             return final_error.denied(stopped)
         if self._gateway.seats[user] >= most:
@@ -204,7 +204,7 @@ class CodexSocket(WebSocketHandler):
     async def _take(self, message: str | bytes) -> None:
         assert self.principal is not None
         if len(message) > _LOOKED_AT_ONCE:
-            stopped = self._gateway.rooms.users.stopped(self.principal)
+            stopped = self._gateway.services.users.stopped(self.principal)
             if stopped is not None:
                 await self.say(final_error.denied(stopped))
                 return
@@ -340,7 +340,7 @@ class CodexSocket(WebSocketHandler):
         assert self._route is not None
         assert self.principal is not None
         keys = self._keys()
-        upcall = ClientCall(
+        client_call = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,
             method="GET",
@@ -349,7 +349,7 @@ class CodexSocket(WebSocketHandler):
             headers=upward(self.request.headers.get_all(), keys),
             websocket=True,
         )
-        return Exchange(self._gateway.rooms, self._route, self.principal, upcall, request_id)
+        return Exchange(self._gateway.services, self._route, self.principal, client_call, request_id)
 
     def send_frame(self, frame: str | bytes) -> Awaitable[None] | None:
         """Something to wait for while the client is behind. Raises `ClientDisconnectedError`."""

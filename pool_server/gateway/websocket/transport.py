@@ -97,7 +97,9 @@ class TurnTransport:
         """A link that is there already is asked without more ado."""
         if self._x.translation is None:
             return ""
-        self._prepared = provider_module(credential.provider).prepare(credential, self._x.call, self._x.rooms.settings)
+        self._prepared = provider_module(credential.provider).prepare(
+            credential, self._x.call, self._x.services.settings
+        )
         return self._prepared.url
 
     async def open(

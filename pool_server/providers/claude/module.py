@@ -164,17 +164,17 @@ class Claude(ProviderModule):
             return None
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD_UNKNOWN)
 
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
-            return keys.prepare(cred, upcall, settings.upstreams.claude)
-        path = upcall.path if upcall.path.startswith(("/v1/", "/api/")) else "/v1" + upcall.path
-        url = join(settings.upstreams.claude, path, upcall.query)
-        names = [name.lower() for name, _ in upcall.headers]
-        client = with_beta(upcall.headers, names, OAUTH_BETA)
+            return keys.prepare(cred, call, settings.upstreams.claude)
+        path = call.path if call.path.startswith(("/v1/", "/api/")) else "/v1" + call.path
+        url = join(settings.upstreams.claude, path, call.query)
+        names = [name.lower() for name, _ in call.headers]
+        client = with_beta(call.headers, names, OAUTH_BETA)
         own = [bearer(cred.access_token)]
         if "anthropic-version" not in names:
             own.append(ANTHROPIC_VERSION)
-        return UpstreamRequest(upcall.method, url, upstream_headers(client, own))
+        return UpstreamRequest(call.method, url, upstream_headers(client, own))
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
         return quota.from_headers(headers, now=now, scope=self.model_family(model))

@@ -141,13 +141,13 @@ class Codex(ProviderModule):
         issued = cred.issued_at or cred.last_refresh
         return cred.expires_at - lead_seconds(cred.expires_at, issued, longest=LEAD, unknown=LEAD_UNKNOWN)
 
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
-            return keys.prepare(cred, upcall, settings.upstreams.openai)
-        url = _chatgpt_url(upcall, settings)
-        if upcall.websocket:
+            return keys.prepare(cred, call, settings.upstreams.openai)
+        url = _chatgpt_url(call, settings)
+        if call.websocket:
             url = websocket_url(url)
-        return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, self._auth(cred)))
+        return UpstreamRequest(call.method, url, upstream_headers(call.headers, self._auth(cred)))
 
     def _auth(self, cred: Credential) -> list[tuple[str, str]]:
         headers = [bearer(cred.access_token)]
@@ -210,15 +210,15 @@ class Codex(ProviderModule):
         return cred.kind is not CredentialKind.API_KEY or (not cred.base_url and Dialect.RESPONSES in cred.dialects)
 
 
-def _chatgpt_url(upcall: ClientCall, settings: Settings) -> str:
-    path = upcall.path
+def _chatgpt_url(call: ClientCall, settings: Settings) -> str:
+    path = call.path
     # How the CLI names the backend's calls when its base lacks /backend-api; its model calls keep their names.
     if path.startswith("/api/codex/") and not path.startswith("/api/codex/responses"):
-        return join(settings.upstreams.chatgpt, "/wham" + path.removeprefix("/api/codex"), upcall.query)
+        return join(settings.upstreams.chatgpt, "/wham" + path.removeprefix("/api/codex"), call.query)
     rest = strip_prefixes(path, _CODEX_PREFIXES)
     if rest.startswith(_BACKEND + "/"):
-        return join(settings.upstreams.chatgpt, rest.removeprefix(_BACKEND), upcall.query)
-    return join(settings.upstreams.codex, rest, upcall.query)
+        return join(settings.upstreams.chatgpt, rest.removeprefix(_BACKEND), call.query)
+    return join(settings.upstreams.codex, rest, call.query)
 
 
 class CodexIdentity(msgspec.Struct, frozen=True):

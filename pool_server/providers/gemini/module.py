@@ -115,14 +115,14 @@ class Gemini(ProviderModule):
             return None
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
 
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         if cred.kind is CredentialKind.API_KEY:
-            return keys.prepare(cred, upcall, settings.upstreams.gemini)
-        url = join(settings.upstreams.code_assist, upcall.path, upcall.query)
-        method = upcall.path.rpartition(":")[2] if upcall.path.startswith(_INTERNAL + ":") else ""
+            return keys.prepare(cred, call, settings.upstreams.gemini)
+        url = join(settings.upstreams.code_assist, call.path, call.query)
+        method = call.path.rpartition(":")[2] if call.path.startswith(_INTERNAL + ":") else ""
         # An empty project is what an account without one sends; the client's belongs to another account.
         patch = {"project": cred.project} if method in _PROJECT_METHODS else None
-        return UpstreamRequest(upcall.method, url, upstream_headers(upcall.headers, [bearer(cred.access_token)]), patch)
+        return UpstreamRequest(call.method, url, upstream_headers(call.headers, [bearer(cred.access_token)]), patch)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, *, now: float, model: str) -> Fault:
         return faults.of_gemini(status, headers, body, now=now, model=model)

@@ -31,8 +31,8 @@ class OpenAI(ProviderModule):
         small_model="gpt-5-mini",
     )
 
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
-        return keys.prepare(cred, upcall, settings.upstreams.openai)
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
+        return keys.prepare(cred, call, settings.upstreams.openai)
 
     def quota_headers(self, headers: Mapping[str, str], *, now: float, model: str) -> list[WindowObservation]:
         return rate_windows(headers, now=now, scope=self.model_family(model))

@@ -120,10 +120,10 @@ class PresetModule(ProviderModule):
     def addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return tuple(self._at(address, cred, settings) for address in self.preset.addresses())
 
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
-        host = self._hosts.get(upcall.dialect) or self._hosts[self.preset.dialects[0]]
-        own = keys.key_headers(cred, self.preset.auth(upcall.dialect))
-        return keys.prepare_at(self._at(host, cred, settings), upcall, own)
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
+        host = self._hosts.get(call.dialect) or self._hosts[self.preset.dialects[0]]
+        own = keys.key_headers(cred, self.preset.auth(call.dialect))
+        return keys.prepare_at(self._at(host, cred, settings), call, own)
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
         if dialect not in self._hosts or not model_listed(cred, model):

@@ -106,14 +106,14 @@ class Qwen(ProviderModule):
             return None
         return cred.expires_at - lead_seconds(cred.expires_at, cred.issued_at, longest=LEAD, unknown=LEAD)
 
-    def build(self, cred: Credential, upcall: ClientCall, settings: Settings) -> UpstreamRequest:
-        client = without(upcall.headers, _AUTH_TYPE[0].lower())
+    def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
+        client = without(call.headers, _AUTH_TYPE[0].lower())
         if cred.kind is CredentialKind.API_KEY:
-            call = msgspec.structs.replace(upcall, headers=client)
+            call = msgspec.structs.replace(call, headers=client)
             return keys.prepare(cred, call, settings.upstreams.qwen)
-        url = join(self._base(cred, settings), strip_prefixes(upcall.path, ("/v1",)), upcall.query)
+        url = join(self._base(cred, settings), strip_prefixes(call.path, ("/v1",)), call.query)
         own = [bearer(cred.access_token), _AUTH_TYPE]
-        return UpstreamRequest(upcall.method, url, upstream_headers(client, own))
+        return UpstreamRequest(call.method, url, upstream_headers(client, own))
 
     def _base(self, cred: Credential, settings: Settings) -> str:
         return versioned(cred.resource_url or settings.upstreams.qwen)
