@@ -24,6 +24,21 @@ def folder_held(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def try_hold(path: Path) -> int | None:
+    """A descriptor that holds a file until it is closed, also across processes; None while another one does. Needs no
+    room on the disk. Raises OSError where the file cannot be opened or its file system has no locks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pool_server.accounts import Accounts
+from pool_server.accounts import Accounts, RefreshError
+from pool_server.accounts.credentials import refresh
+from pool_server.core.disk import try_hold
 from pool_server.core.enums import Operation
+from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.storage import Store, StoreError, StoreFullError
 from pool_server.storage.write_behind import MOST_OWED, RETRY_S, WriteBehind
 from tests.accounts.kit import HOUR, SONNET, Clock, Line, Pool, ask, claude, quota, token_answer
@@ -196,3 +201,80 @@ def test_what_is_owed_has_a_bound(tmp_path: Path) -> None:
     write_behind.settle()
     with pool.store.read() as txn:
         assert sum(1 for _ in txn.scan("pins")) == MOST_OWED
+
+
+@pytest.mark.parametrize("fills", ["before", "between"])
+def test_one_worker_trades_a_token_while_no_lease_can_be_written(
+    broken: tuple[Pool, Disk], monkeypatch: pytest.MonkeyPatch, fills: str
+) -> None:
+    pool, disk = broken
+    old = pool.accounts.credential("claude:a").secret
+    tried: list[object] = []
+
+    def counted(path: Path) -> int | None:
+        tried.append(path)
+        return try_hold(path)
+
+    monkeypatch.setattr(refresh, "try_hold", counted)
+
+    async def run() -> set[str]:
+        asked, gate = asyncio.Event(), asyncio.Event()
+
+        async def slow(_: HttpRequest) -> HttpAnswer:
+            asked.set()
+            await gate.wait()
+            return token_answer("sk-ant-oat01-new")
+
+        pool.line.answer = slow
+        disk.full = fills == "before"
+        workers = [pool.accounts, *(pool.worker(leader=False) for _ in range(3))]
+        flights = [asyncio.create_task(workers[0].refresh("claude:a", old))]
+        await asked.wait()
+        disk.full = True
+        flights += [asyncio.create_task(worker.refresh("claude:a", old)) for worker in workers[1:]]
+        while len(tried) < 2 * len(workers):  # each of the others has looked more than once
+            await asyncio.sleep(0)
+        gate.set()
+        return {found.secret for found in await asyncio.gather(*flights)}
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == {"sk-ant-oat01-new"}
+    assert len(pool.line.sent) == 1
+
+
+def test_a_token_is_not_traded_where_nothing_keeps_others_from_it(
+    broken: tuple[Pool, Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, disk = broken
+    old = pool.accounts.credential("claude:a").secret
+
+    def no_locks(path: Path) -> int | None:
+        raise OSError(errno.ENOLCK, "No locks available", str(path))
+
+    monkeypatch.setattr(refresh, "try_hold", no_locks)
+    disk.full = True
+    with pytest.raises(RefreshError, match="cannot be locked") as caught:
+        asyncio.run(pool.accounts.refresh("claude:a", old))
+    assert not caught.value.permanent and not pool.line.sent
+    disk.full = False
+    pool.clock.now += RETRY_S
+    assert asyncio.run(pool.accounts.refresh("claude:a", old)).secret == "sk-ant-oat01-new", "the lease is enough"
+
+
+def test_a_stopped_worker_holds_a_file_no_longer_than_a_lease(broken: tuple[Pool, Disk]) -> None:
+    pool, _ = broken
+    old = pool.accounts.credential("claude:a").secret
+    held = try_hold(pool.folder / "claude_a.json")
+    assert held is not None
+
+    async def run() -> str:
+        waiting = asyncio.create_task(pool.accounts.refresh("claude:a", old))
+        while not pool.store.get("leases", b"refresh:claude:a"):
+            await asyncio.sleep(0)
+        assert not pool.line.sent
+        pool.clock.now += refresh.LEASE_S
+        return (await waiting).secret
+
+    try:
+        assert asyncio.run(asyncio.wait_for(run(), 60)) == "sk-ant-oat01-new"
+    finally:
+        os.close(held)

@@ -1,13 +1,15 @@
 """Token refresh: one flight a token value, in the server's own task, durable before use.
 
 A caller that goes away cancels nothing. Across processes a lease in the state store keeps it to one, as long as its
-holder lives; the file is read again first, because whoever came earlier may have rotated the token already.
+holder lives, and so does a lock on the credential file, for a store that cannot be written. The file is read again
+first, because whoever came earlier may have rotated the token already.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import msgspec
 from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
 from pool_server.core import deadlines, processes
+from pool_server.core.disk import try_hold
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
@@ -50,6 +53,16 @@ class _Lease(msgspec.Struct, frozen=True):
 
     holder: str
     until: float
+
+
+class _Hold:
+    """What keeps other processes from refreshing an account: its lease, its file's lock, or both."""
+
+    __slots__ = ("descriptor", "leased")
+
+    def __init__(self) -> None:
+        self.leased = False
+        self.descriptor: int | None = None
 
 
 class RefreshOutcome(NamedTuple):
@@ -134,22 +147,48 @@ class Refresher:
             self._lost.pop(key, None)
 
     async def _fly(self, account_id: str, tried: Credential) -> Credential:
-        lease = f"refresh:{account_id}".encode()
-        while True:
-            fresh = self._reread(account_id, tried)
-            if fresh is not None:
-                return fresh
-            try:
-                if self._store.write(lambda txn: self._take(txn, lease)):
-                    break
-            except StoreError:
-                break  # a spent token serves nobody: better two workers at once, of whom the later finds the file
-            await asyncio.sleep(LEASE_POLL_S)
+        hold, patience = _Hold(), self._clock() + LEASE_S
         try:
-            fresh = self._reread(account_id, tried)
-            return fresh if fresh is not None else await self._ask(account_id, tried)
+            while True:
+                fresh = self._reread(account_id, tried)
+                if fresh is not None:
+                    return fresh
+                if self._held_back(account_id, hold, patience):
+                    await asyncio.sleep(LEASE_POLL_S)
+                    continue
+                fresh = self._reread(account_id, tried)
+                return fresh if fresh is not None else await self._ask(account_id, tried)
         finally:
-            self._store.owe(TABLE, lease, lambda txn: self._give(txn, lease))
+            self._let_go(account_id, hold)
+
+    def _held_back(self, account_id: str, hold: _Hold, patience: float) -> bool:
+        """Whether another process may be refreshing the account; takes what keeps the others from it. A process that
+        was stopped is waited for until `patience` (unix seconds). Raises RefreshError when nothing would keep the
+        others from trading the same token."""
+        key = _lease_key(account_id)
+        try:
+            hold.leased = self._store.write(lambda txn: self._take(txn, key))
+        except StoreError:
+            leases = False
+        else:
+            leases = True
+            if not hold.leased:
+                return True
+        if hold.descriptor is None:
+            try:
+                hold.descriptor = try_hold(self._credentials.items[account_id].found.path)
+            except OSError as exc:
+                if not leases:
+                    raise RefreshError(f"its file cannot be locked: {exc.strerror}", permanent=False) from None
+                return False
+        return hold.descriptor is None and self._clock() < patience
+
+    def _let_go(self, account_id: str, hold: _Hold) -> None:
+        if hold.descriptor is not None:
+            os.close(hold.descriptor)
+        if hold.leased:
+            key = _lease_key(account_id)
+            self._store.owe(TABLE, key, lambda txn: self._give(txn, key))
 
     def _reread(self, account_id: str, tried: Credential) -> Credential | None:
         """The file's credential when it is no longer the one that failed."""
@@ -226,3 +265,7 @@ class Refresher:
         """Let refreshes under way finish: a rotated token must reach the disk."""
         if self._flights:
             await asyncio.wait(list(self._flights.values()), timeout=60)
+
+
+def _lease_key(account_id: str) -> bytes:
+    return f"refresh:{account_id}".encode()
