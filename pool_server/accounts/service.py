@@ -26,10 +26,12 @@ from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.accounts.selection.candidates import Need
+from pool_server.accounts.selection.held import affinity_of
 from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.score import Candidate
-from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, select
+from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
+from pool_server.accounts.selection.warmth import WarmthMemory
 from pool_server.accounts.sign_in.service import SignIns
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import Fault, HttpRequest, WindowObservation
@@ -75,6 +77,7 @@ class Accounts:
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600)
+        self.warmth = WarmthMemory(write_behind)
         self._background = Background(self._registry, self._pins, write_behind, send=send, rng=rng, leader=leader)
         self._background.on_usage.append(self._heard_usage)
         self.hosts = Hosts(self._index, clock)
@@ -141,21 +144,7 @@ class Accounts:
         now = self._clock()
         self._registry.follow()
         self._index.advance(now)
-        return select(request, self._index, now, self._affinity(request, now))
-
-    def _affinity(self, request: SelectionRequest, now: float) -> Affinity:
-        pinned, hard = None, request.holder or None
-        for kind, thing in () if request.holder else request.hard:
-            owner = self._pins.owner(request.user, kind, thing, now)
-            if owner is not None and owner.partition(":")[0] in request.providers:
-                hard = owner
-                break
-        if request.session is not None:
-            for provider in request.providers:
-                pinned = self._pins.pinned(provider, request.user, request.session, now)
-                if pinned is not None:
-                    break
-        return Affinity(pinned, hard)
+        return select(request, self._index, now, affinity_of(self._pins, self.warmth, request, now))
 
     async def wait_turn(self, request: SelectionRequest, *, deadline: float) -> Decision:
         """Like `select`, but when the nearest account returns before `deadline` (unix seconds) the request

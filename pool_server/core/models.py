@@ -167,6 +167,15 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     usage: Usage | None = None  # what a failed attempt had already used, if it said so
 
 
+class MoveCost(msgspec.Struct, omit_defaults=True):
+    """What it cost that a conversation went on with another account than `before`: tokens that account had in its cache
+    and this one read anew, and US dollars more than from a cache. None: not known, which is not nothing."""
+
+    before: str
+    tokens: int | None = None
+    cost: float | None = None
+
+
 class UsageRecord(msgspec.Struct, omit_defaults=True):
     """One exchange, as the ledger keeps it. Times: `at` unix seconds, the others milliseconds from `at`.
 
@@ -176,7 +185,7 @@ class UsageRecord(msgspec.Struct, omit_defaults=True):
     response or a batch, whose usage counts once however often it is fetched; `reserved` is what the limits were
     charged when such a job was made, before its usage was known. `partial` says that the client or the upstream left
     before the final usage was known. `decision` is the record of the last choice. `session` is a short
-    hash, never the client's own identifier.
+    hash, never the client's own identifier. `move`: its conversation was with another account before.
     """
 
     id: str
@@ -211,6 +220,7 @@ class UsageRecord(msgspec.Struct, omit_defaults=True):
     job: str = ""
     reserved: Usage | None = None
     project: str = ""
+    move: MoveCost | None = None
 
 
 class Peek(msgspec.Struct):

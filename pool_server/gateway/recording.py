@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from pool_server import dialects
 from pool_server.core.enums import Outcome, Transport
-from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.models import MoveCost, Usage, UsageRecord
 from pool_server.gateway import metrics
 from pool_server.gateway.attempts.counting import CallFacts, Counted, count, price_facts
 from pool_server.gateway.exchange import Exchange
@@ -32,6 +33,7 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
     quote = x.services.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else _UNPRICED
     sheet = _ended(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
     sheet.job, sheet.reserved = job, counted.reserved
+    _follow_cache(x, sheet)
     saved = x.services.ledger.record(sheet, priced=True)
     _settle(x, counted, quote)  # while the disk is busy
     metrics.exchange_ended(sheet.provider, sheet.dialect, sheet.outcome).inc()
@@ -39,6 +41,22 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
         await saved  # cancelled, it is written all the same
     except Exception as error:  # a full disk must not take the answer away from the client
         log.warning("exchange %s is not recorded: %s", x.id, redact(str(error)))
+
+
+def _follow_cache(x: Exchange, sheet: UsageRecord) -> None:
+    """Notes what the conversation's last change of account cost, and where its cache is now."""
+    session, usage = x.peek.session, x.usage
+    if not session or not x.account or not usage.counted or not usage.prompt:
+        return
+    warmth, user = x.services.accounts.warmth, x.principal.user
+    before = warmth.find(user, session, x.at)
+    pinned = x.decision.pinned if x.decision is not None else None
+    if before is not None and before.account != x.account:
+        lost = before.lost_by(usage, x.at)
+        sheet.move = MoveCost(before.account, lost, x.services.ledger.prices.reread(_model(x), lost))
+    elif before is None and pinned not in (None, x.account):
+        sheet.move = MoveCost(pinned or "")
+    warmth.note(user, session, x.account, usage, time.time())
 
 
 def begun(x: Exchange, told: Usage | None = None, sent: int = 0) -> None:

@@ -105,6 +105,15 @@ class OnboardingRejectedError(Exception):
         self.fault = fault
 
 
+class PromptCache(msgspec.Struct, frozen=True):
+    """How a vendor caches prompts: a token read from the cache costs `share` of a fresh one; a prefix is kept for
+    `life_s` seconds after its last use. `sealed`: conversations carry reasoning that only their account can read."""
+
+    share: float
+    life_s: float
+    sealed: bool = False
+
+
 class ProviderSpec(msgspec.Struct, frozen=True):
     """What the rest of the pool has to know of a vendor; tables of vendors are made from these.
 
@@ -117,7 +126,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     `small_model` is asked when an account is tried. `consent` is what somebody has to agree to who shares a
     sign-in, or a key of a plan that is sold to one person; "" for what is sold to be shared. `page_sign_in`: its terms
     tolerate a sign-in from another page than its own.
-    `family` is whose API its paths belong to where vendors share one.
+    `family` is whose API its paths belong to where vendors share one. `cache` is what it says of its prompt cache,
+    None where it says nothing.
     """
 
     provider: Provider
@@ -137,6 +147,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     small_model: str = ""
     consent: str = ""
     page_sign_in: bool = False
+    cache: PromptCache | None = None
 
 
 class ProviderModule(ABC):

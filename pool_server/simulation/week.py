@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.selection.select import Decision, SelectionRequest
+from pool_server.accounts.selection.warmth import Warmth
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Source
 from pool_server.core.models import Fault
 from pool_server.simulation.bound import Bound, reachable
@@ -125,7 +126,7 @@ class Week:
         request = SelectionRequest((Provider.CLAUDE,), Operation.MESSAGES, Dialect.MESSAGES, talk.model, talk.user)
         while True:
             request.exclude = conversation.tried
-            decision = self.workers[number].choose(request, conversation.account)
+            decision = self.workers[number].choose(request, conversation.account, self._warmth(conversation))
             account = decision.account
             if account is None:
                 self._refuse(conversation, decision)
@@ -143,6 +144,14 @@ class Week:
             if len(conversation.tried) >= ATTEMPTS:
                 self._refuse(conversation, decision)
                 return
+
+    def _warmth(self, conversation: _Conversation) -> Warmth | None:
+        """What the pool knows of the conversation's cache; nothing where a scenario gives caches no worth."""
+        caching, at = self.scenario.caching, conversation.at
+        if caching.cold <= 1.0 or not at or not conversation.warm_at:
+            return None
+        units, since = conversation.talk.turns[at - 1][2], conversation.warm_since + self._offset
+        return Warmth(conversation.warm_at, since, units, units, caching.cold - 1.0, caching.life_s)
 
     def _silence(self, number: int, conversation: _Conversation, account: str, fault: Fault) -> None:
         """The host says nothing: the attempt is given up after a while, and the request goes on elsewhere."""

@@ -14,6 +14,7 @@ from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, temporary
+from pool_server.accounts.selection.warmth import Warmth
 from pool_server.core.enums import CredentialKind, FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import Fault, WindowObservation
 from pool_server.providers import Credential
@@ -42,10 +43,10 @@ class Worker:
     def scopes(self, model: str) -> tuple[str, ...]:
         return self.index.scopes(Provider.CLAUDE, model, Operation.MESSAGES)
 
-    def choose(self, request: SelectionRequest, pinned: str | None) -> Decision:
+    def choose(self, request: SelectionRequest, pinned: str | None, warmth: Warmth | None = None) -> Decision:
         now = self._clock()
         self.index.advance(now)
-        return self._strategy.choose(request, self.index, now, Affinity(pinned))
+        return self._strategy.choose(request, self.index, now, Affinity(pinned, None, warmth))
 
     def chosen(self, account: str, model: str, *, probe: bool) -> None:
         """A request to the account begins here."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import EASE_LONGEST_S, AccountHealth, next_change, settle
+from pool_server.accounts.selection.held import affinity_of
 from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import AccountScope, Fault
 from pool_server.providers.evidence.table import EVIDENCE
@@ -123,5 +124,5 @@ def test_a_pin_of_the_future_ends_like_any_other(tmp_path: Path) -> None:
     p.clock.now -= 400 * DAY
     assert p.serve(ask(session="s")) == first
     p.clock.now += 3 * DAY
-    held = p.accounts._affinity(ask(session="s"), p.clock.now)
+    held = affinity_of(p.accounts._pins, p.accounts.warmth, ask(session="s"), p.clock.now)
     assert held.pinned is None

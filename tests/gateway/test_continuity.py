@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,5 +313,23 @@ def test_thinking_another_vendor_has_signed_is_left_out_once(tmp_path: Path) -> 
             status, _ = await stack.post("/v1/messages", messages(messages=said))
             assert status == 200
             assert [b"of-another-vendor" in call.body for call in stack.fakes.made()] == [True, False]
+
+    run(test)
+
+
+def test_a_move_is_recorded_with_what_was_read_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, [account("claude:one"), account("claude:two")], **BY_PRIORITY) as stack:
+            await stack.post("/v1/messages", messages())
+            await stack.post("/v1/messages", messages())
+            stack.fakes.always("claude:one", faults.claude_limit(time.time() + 7200))
+            await stack.post("/v1/messages", messages())
+            *stayed, moved = stack.records()
+            assert [one.move for one in stayed] == [None, None]
+            assert moved.account == "claude:two" and moved.move is not None
+            before = stayed[-1].usage
+            lost = max(0, min(before.prompt, moved.usage.prompt) - moved.usage.cache_read)
+            assert (moved.move.before, moved.move.tokens) == ("claude:one", lost)
+            assert moved.move.cost == stack.ledger.prices.reread(moved.model, lost)
 
     run(test)

@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pool_server.core.enums import CostBasis
-from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.models import MoveCost, Usage, UsageRecord
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
@@ -311,3 +312,13 @@ def test_estimates_and_assumed_prices_are_summed_apart(tmp_path: Path) -> None:
         for timed in (True, False):
             (row,) = book.queries.top("user", NOW - 3600, NOW + 60, timed=timed)
             assert (row["estimated"], row["assumed_cost_usd"]) == (1, 0.25)
+
+
+def test_moves_are_summed_and_an_unknown_price_is_no_price() -> None:
+    sums = Sums()
+    kinds = (MoveCost("claude:a", 1000, 0.25), MoveCost("claude:a", 0, 0.0), MoveCost("claude:b"), None)
+    for number, move in enumerate(kinds):
+        sums.add(Sums.of(msgspec.structs.replace(exchange(str(number)), move=move)))
+    told = Sums.decode(sums.encode()).describe()
+    assert (told["moves"], told["move_tokens"], told["move_cost_usd"], told["moves_unpriced"]) == (3, 1000, 0.25, 1)
+    assert sums.slim().describe()["moves"] == 3

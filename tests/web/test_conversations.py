@@ -14,9 +14,9 @@ from tests.web.site import Site
 from tests.web.test_friends import Browser
 
 
-def cost(model: str, usage: Usage) -> float | None:
+def cost(model: str, tokens: int) -> float | None:
     """Ten dollars a million read, one from a cache."""
-    return None if model == "unpriced" else (10 * usage.input + usage.cache_read) / 1e6
+    return 0.0 if not tokens else None if model == "unpriced" else 9 * tokens / 1e6
 
 
 def turn(number: int, account: str, read: int, cached: int, model: str = "m") -> UsageRecord:
@@ -51,6 +51,7 @@ def test_requests_that_reached_no_account_are_no_move() -> None:
 def test_no_move_loses_more_than_was_there(turns: list[tuple[str, int, int]]) -> None:
     told = [turn(number, *one) for number, one in enumerate(turns)]
     for move in moves(told, cost):
+        assert move.lost is not None
         assert 0 <= move.lost <= max(one.usage.prompt for one in told)
         assert move.cost is not None
         assert move.cost >= 0

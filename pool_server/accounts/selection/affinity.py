@@ -22,7 +22,7 @@ SLIDE = 1 / 24  # a pin is written again when so much of its time is gone
 SWEEP_LIMIT = 2000
 SEEN = 4096  # pins that are remembered between a choice and its answer
 _head = struct.Struct(">d")
-_SOFT, _HARD = b"s", b"h"
+_SOFT, _HARD, _WARM = b"s", b"h", b"w"
 
 
 def _nobody(_: str) -> bool:
@@ -94,6 +94,11 @@ class Pins:
             except StoreError:
                 return 0  # told by the store; the next round finds them again
         return len(gone)
+
+
+def warm_key(user: str, session: str) -> bytes:
+    """Where the table keeps what is known of a conversation's cache (`warmth`)."""
+    return _key(_WARM, "", user, session)
 
 
 @lru_cache(maxsize=8192)  # one exchange asks for the same pin several times

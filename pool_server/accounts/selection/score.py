@@ -29,6 +29,7 @@ LATENCY_WEIGHT = 0.06
 LATENCY_LIMIT = 0.25  # of two requests in flight: slowness never outweighs what an account has left
 LATENCY_NOTICED_S = 1.0  # nobody notices a smaller difference
 LATENCY_HALF_LIFE_S = 600.0  # an account that is not asked any more is given another chance
+API_KEY = "api_key"
 API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
 EXPIRED_COST = 0.5  # the first request has to wait for the refresh
 
@@ -93,7 +94,7 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
         slow = min(LATENCY_LIMIT, LATENCY_WEIGHT * log2(health.latency / usual_latency))
         terms["latency"] = -slow * exp2(-max(0.0, now - health.latency_at) / LATENCY_HALF_LIFE_S)
     if credential.kind is CredentialKind.API_KEY:
-        terms["api_key"] = -API_KEY_COST
+        terms[API_KEY] = -API_KEY_COST
     if credential.expires_at is not None and now >= credential.expires_at:
         terms["expired"] = -EXPIRED_COST
     tier = READY

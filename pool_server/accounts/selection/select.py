@@ -18,7 +18,8 @@ from pool_server.accounts.health.probing import cooling, last_resort
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need, Placement
 from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist
-from pool_server.accounts.selection.score import DRAINING, UNREACHABLE, Candidate, Key
+from pool_server.accounts.selection.score import API_KEY, DRAINING, UNREACHABLE, Candidate, Key
+from pool_server.accounts.selection.warmth import Warmth, WeighedMove
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
 
 SHORTLIST = 8  # eligible accounts looked at in each queue, beside those already tried
@@ -50,10 +51,12 @@ class SelectionRequest(msgspec.Struct):
 
 
 class Affinity(msgspec.Struct, frozen=True):
-    """Where this conversation lives: the accounts its soft and hard pins name, None without a pin."""
+    """Where this conversation lives: the accounts its soft and hard pins name, None without a pin; and what is known
+    of its cache."""
 
     pinned: str | None = None
     hard: str | None = None
+    warmth: Warmth | None = None
 
 
 NO_AFFINITY = Affinity()
@@ -65,7 +68,8 @@ class Decision(msgspec.Struct):
     `retry_at`: the nearest return (unix seconds) when `account` is None and one is known. `probe`: the request
     tests a cooling account. `translated`: the account speaks another dialect than the client. `hard_lost`: a hard
     pin exists, but its account cannot serve. `refused` counts all refusals, `eligible` all accounts that could have
-    served; `candidates` names some of both, the winner first.
+    served; `candidates` names some of both, the winner first. `move` is the change of account that was made, or
+    weighed and not made.
     """
 
     account: str | None
@@ -79,6 +83,7 @@ class Decision(msgspec.Struct):
     translated: bool = False
     eligible: int = 0
     refused: dict[Refusal, int] = {}
+    move: WeighedMove | None = None
 
     def record(self) -> dict[str, Any]:
         """Plain data for the ledger and the pages."""
@@ -90,6 +95,7 @@ class Decision(msgspec.Struct):
             "probe": self.probe,
             "hard_lost": self.hard_lost,
             **({"translated": True} if self.translated else {}),
+            **({"move": self.move.row()} if self.move is not None else {}),
             "retry_at": self.retry_at,
             "eligible": self.eligible,
             "refused": {str(refusal): n for refusal, n in self.refused.items()},
@@ -121,7 +127,7 @@ def temporary(health: AccountHealth, scopes: tuple[str, ...], now: float) -> boo
 class _Choice:
     """One choice being made: the queues that can serve, and what was found in them."""
 
-    __slots__ = ("affinity", "explain", "index", "later", "need", "now", "refused", "request", "shortlists")
+    __slots__ = ("affinity", "explain", "index", "later", "move", "need", "now", "refused", "request", "shortlists")
 
     def __init__(
         self, request: SelectionRequest, index: SelectionIndex, now: float, affinity: Affinity, explain: bool
@@ -133,6 +139,7 @@ class _Choice:
         self.affinity = affinity
         self.need = Need(request.operation, request.dialect, request.model, request.websocket, request.own_dialect)
         self.refused: dict[Refusal, int] = {}
+        self.move: WeighedMove | None = None  # of a conversation away from an account that could go on
         self.shortlists: list[tuple[Cohort, Shortlist]] = []
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         guesses: list[tuple[Cohort, Shortlist]] = []
@@ -175,7 +182,7 @@ class _Choice:
         if locked and locked in self.index.accounts and self._asked(locked):
             return self._only(locked, ChoiceReason.LOCKED, Refusal.LOCKED)
         pinned = self.affinity.pinned
-        if pinned is not None and self._eligible(pinned) and not self._unreachable(pinned):
+        if pinned is not None and self._stays(pinned):
             return self._won(pinned, ChoiceReason.PINNED)
         if request.user in self.index.owned and (own := self._own()) is not None:
             return self._won(own, ChoiceReason.BORROWED if self._borrows(pinned) else ChoiceReason.OWN)
@@ -219,6 +226,41 @@ class _Choice:
         """Is the way to the account's provider set aside?"""
         placement = self._placement(account_id)
         return placement is not None and placement.candidate.tier == UNREACHABLE
+
+    def _stays(self, pinned: str) -> bool:
+        """Does the conversation go on with its account? Yes while that can serve, unless it is paid by use, about to
+        run out or has forgotten the conversation, and a move frees more than it costs."""
+        found = self._placement(pinned)
+        if found is None or pinned in self.request.exclude or not self._open(found):
+            return False
+        candidate, warmth = found.candidate, self.affinity.warmth
+        if candidate.tier == UNREACHABLE:
+            return False
+        if warmth is None or warmth.account != pinned or self.index.strategy is not Strategy.BALANCED:
+            return True
+        weak = candidate.tier == DRAINING or API_KEY in candidate.terms
+        if not (weak or warmth.forgotten(self.now)) or found.account.owner == self.request.user:
+            return True
+        best = self._best()
+        other = self._placement(best) if best is not None and best != pinned else None
+        if other is None or other.candidate.score is None or not _may_replace(other, found):
+            return True
+        assert candidate.score is not None
+        gain = other.candidate.score - candidate.score
+        price, tokens = warmth.price(self.now), warmth.again(self.now)
+        self.move = WeighedMove(pinned, other.account.id, price, tokens, gain)
+        return not self.move.pays
+
+    def _moved(self, account_id: str) -> WeighedMove | None:
+        """The change of account, made or weighed, that belongs in the record of this choice."""
+        pinned, warmth = self.affinity.pinned, self.affinity.warmth
+        if self.move is not None and account_id in (self.move.before, self.move.after):
+            return self.move
+        if pinned is None or pinned == account_id:
+            return None
+        if warmth is None or warmth.account != pinned:
+            return WeighedMove(pinned, account_id)
+        return WeighedMove(pinned, account_id, warmth.price(self.now), warmth.again(self.now))
 
     def _borrows(self, pinned: str | None) -> bool:
         """Does the pin stay although another account serves this time?"""
@@ -347,6 +389,8 @@ class _Choice:
         else:
             decision = Decision(account_id, reason, self.index.strategy, [], pinned=self.affinity.pinned)
         decision.probe = reason is ChoiceReason.PROBE
+        if self.affinity.pinned is not None:
+            decision.move = self._moved(account_id)
         decision.translated = self._translated(account_id)
         return decision
 
@@ -424,6 +468,14 @@ class _Choice:
                 _add(refused, Refusal.TRIED, 1)
                 eligible -= 1
         return eligible
+
+
+def _may_replace(other: Placement, pinned: Placement) -> bool:
+    """May a conversation move to this account for a better score alone? Only within a vendor, in the operator's order,
+    and where headroom is to spare: else it displaces work of others."""
+    here, there, score = pinned.account, other.account, other.candidate.score
+    in_order = there.options.priority <= here.options.priority and other.candidate.tier <= pinned.candidate.tier
+    return score is not None and score >= 0.0 and in_order and there.provider is here.provider
 
 
 def _add(refused: dict[Refusal, int], refusal: Refusal, n: int) -> None:

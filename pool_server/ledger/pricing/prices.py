@@ -95,6 +95,15 @@ class Prices:
         """US dollars for an exchange; None when the model, its tier, speed or a kind of token has no known price."""
         return self.quote(model, usage, facts).dollars
 
+    def reread(self, model: str, tokens: int) -> float | None:
+        """US dollars that so many tokens cost more when they are read anew than from a cache, by the list; None without
+        a price."""
+        if not tokens:
+            return 0.0
+        full = self.cost(model, Usage(input=tokens, known=True))
+        cached = self.cost(model, Usage(cache_read=tokens, known=True))
+        return None if full is None or cached is None else max(0.0, full - cached)
+
     def quote(self, model: str, usage: Usage, facts: PriceFacts = _STANDARD) -> Quote:
         """The cost of an exchange and what it rests on. The model that answered sets the price; `model`, the one asked
         for, does where the answer names none, or where only the asked one has a price in the settings."""

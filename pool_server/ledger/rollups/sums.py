@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import CostBasis, Outcome
-from pool_server.core.models import UsageRecord
+from pool_server.core.models import MoveCost, UsageRecord
 
 NANO = 1_000_000_000
 STEPS = 4  # latency buckets an octave
@@ -34,6 +34,7 @@ _TOTAL = 1_000  # keys of a spread: first-byte buckets, total buckets from here 
 _FAULT = "!"
 _EXTRA = "+:"  # further counts by name, of which most rows have none
 _EXTRA_BYTES = _EXTRA.encode()
+MOVES, MOVE_TOKENS, MOVE_NANO, MOVES_UNPRICED = "moves", "move_tokens", "move_nano", "moves_unpriced"
 ESTIMATED, ESTIMATED_NANO, ASSUMED, ASSUMED_NANO = "estimated", "estimated_nano", "assumed", "assumed_nano"
 
 _APART = (_FAULT, _EXTRA)
@@ -128,6 +129,8 @@ class Sums:
             _note(spread, ESTIMATED, ESTIMATED_NANO, rec.cost)
         if rec.cost_basis == CostBasis.ASSUMED and rec.cost is not None:
             _note(spread, ASSUMED, ASSUMED_NANO, rec.cost)
+        if rec.move is not None:
+            _note_move(spread, rec.move)
         return sums
 
     def add(self, other: Sums) -> None:
@@ -200,6 +203,8 @@ class Sums:
             "attempts": n[12], "request_bytes": n[17], "response_bytes": n[18],
             "estimated": self.extra(ESTIMATED), "estimated_cost_usd": self.extra(ESTIMATED_NANO) / NANO,
             "assumed": self.extra(ASSUMED), "assumed_cost_usd": self.extra(ASSUMED_NANO) / NANO,
+            "moves": self.extra(MOVES), "move_tokens": self.extra(MOVE_TOKENS),
+            "move_cost_usd": self.extra(MOVE_NANO) / NANO, "moves_unpriced": self.extra(MOVES_UNPRICED),
             "cache_share": n[4] / prompt if prompt else None,
             "error_share": n[1] / n[0] if n[0] else None,
             "first_byte_ms": percentiles(self.first), "total_ms": percentiles(self.total),
@@ -261,6 +266,17 @@ def _note(spread: _Spread, count: str, nano: str, cost: float | None) -> None:
     spread[_EXTRA + count] = 1
     if cost:
         spread[_EXTRA + nano] = cost_nano(cost)
+
+
+def _note_move(spread: _Spread, move: MoveCost) -> None:
+    """A move whose price is not known is counted as such: it adds nothing to the sum, and is not free."""
+    spread[_EXTRA + MOVES] = 1
+    if move.tokens:
+        spread[_EXTRA + MOVE_TOKENS] = move.tokens
+    if move.cost is None:
+        spread[_EXTRA + MOVES_UNPRICED] = 1
+    elif move.cost:
+        spread[_EXTRA + MOVE_NANO] = cost_nano(move.cost)
 
 
 def _merge(into: _Spread, other: _Spread) -> None:

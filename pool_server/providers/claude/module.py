@@ -11,7 +11,14 @@ from pool_server.core.enums import ApiFamily, CredentialKind, Dialect, Operation
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
+from pool_server.providers.base import (
+    PromptCache,
+    ProviderModule,
+    ProviderSpec,
+    Refreshed,
+    RefreshRejectedError,
+    UsageAnswer,
+)
 from pool_server.providers.claude import quota
 from pool_server.providers.claude.faults import of_claude
 from pool_server.providers.credential import (
@@ -70,6 +77,7 @@ class Claude(ProviderModule):
             "claudeAiOauth.refreshTokenExpiresAt",
         ),
         small_model="claude-haiku-4-5",
+        cache=PromptCache(0.1, 300.0),  # docs.anthropic.com, "Prompt caching": 5 minutes, each use anew
         consent="Anthropic's terms do not allow it, not even for your own account in another product: the account may "
         "be banned without notice. An API key is the way they allow.",
         usage_least_s=15 * MINUTE,  # it answers 429 for hours when it is asked more often

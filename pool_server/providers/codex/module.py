@@ -17,7 +17,14 @@ from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, UpstreamRequest, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError, UsageAnswer
+from pool_server.providers.base import (
+    PromptCache,
+    ProviderModule,
+    ProviderSpec,
+    Refreshed,
+    RefreshRejectedError,
+    UsageAnswer,
+)
 from pool_server.providers.codex import quota
 from pool_server.providers.codex.faults import of_codex
 from pool_server.providers.codex.serving import openai_serves
@@ -82,6 +89,7 @@ class Codex(ProviderModule):
         owned=("tokens.id_token", "tokens.access_token", "tokens.refresh_token", "last_refresh"),
         unnamed=True,
         small_model="gpt-5.1-codex-mini",
+        cache=PromptCache(0.1, 600.0, sealed=True),  # platform.openai.com, "Prompt caching": 5 to 10 minutes idle
         page_sign_in=True,
         consent="Own use in other tools is tolerated by OpenAI today; lending the sign-in to friends breaks its "
         "account rule, and OpenAI may close the account.",

@@ -13,7 +13,7 @@ from pool_server.core.models import ClientCall, Fault, HttpAnswer, HttpRequest, 
 from pool_server.core.origins import registrable
 from pool_server.core.settings import Settings
 from pool_server.providers import keys
-from pool_server.providers.base import ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError
+from pool_server.providers.base import PromptCache, ProviderModule, ProviderSpec, Refreshed, RefreshRejectedError
 from pool_server.providers.credential import (
     Credential,
     Fields,
@@ -64,6 +64,7 @@ class Qwen(ProviderModule):
         shipped=("qwen3-coder-plus", "qwen3-coder-flash"),
         owned=("access_token", "refresh_token", "expiry_date", "resource_url"),
         small_model="qwen3-coder-flash",
+        cache=PromptCache(0.2, 300.0),  # help.aliyun.com, "Context Cache": implicit, at least 5 minutes
         consent="Qwen ended this sign-in on 2026-04-15; a plan's key or an API key is the way that stays.",
         notice="Qwen ended its free sign-in on 2026-04-15; use an API key or a coding plan's key",
     )

@@ -14,6 +14,7 @@ from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 ADDED = (
     "input", "cache_read", "cache_write", "output", "reasoning", "requests", "cost_usd", "total_tokens", "failures",
     "partial", "unpriced", "estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd",
+    "moves", "move_tokens", "move_cost_usd", "moves_unpriced",
 )  # fmt: skip
 SUMMED = frozenset({"tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output",
                     "reasoning"})  # fmt: skip

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from pool_server.core.models import Usage, UsageRecord
-from pool_server.ledger import Filters, LogFilters, Prices
+from pool_server.core.models import UsageRecord
+from pool_server.ledger import Filters, LogFilters
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
@@ -25,33 +25,33 @@ SCANS = 10  # steps in which the log is looked through for them
 
 TOKENS = ("input", "cache_read", "cache_write", "output")
 
-Cost = Callable[[str, Usage], float | None]
+Reread = Callable[[str, int], float | None]  # (model, tokens) → US dollars more than from a cache
 
 
 class Move(NamedTuple):
     """A conversation went on with another account. `lost` tokens that the account before had in its cache were read
-    anew; `cost` is what that cost more, in US dollars, None without a price."""
+    anew; `cost` is what that cost more, in US dollars. None: not known."""
 
     at: float
     before: str
     after: str
-    lost: int
+    lost: int | None
     cost: float | None
 
 
-def moves(records: Sequence[UsageRecord], cost: Cost) -> list[Move]:
-    """Every change of account in a conversation's records, which are in the order of time. What the earlier prompt had
-    and the later one did not read from a cache is lost; a prompt that was shortened loses nothing by the move."""
+def moves(records: Sequence[UsageRecord], reread: Reread) -> list[Move]:
+    """Every change of account in a conversation's records, which are in the order of time: as recorded, else by what
+    the earlier prompt had and the later one did not read from a cache; what was shortened loses nothing."""
     found = []
     served = [one for one in records if one.account and one.usage.counted and one.usage.prompt]
     for before, after in pairwise(served):
         if before.account == after.account:
             continue
+        if after.move is not None and after.move.before == before.account:
+            found.append(Move(after.at, before.account, after.account, after.move.tokens, after.move.cost))
+            continue
         lost = max(0, min(before.usage.prompt, after.usage.prompt) - after.usage.cache_read)
-        model = after.answered or after.model
-        full, cached = cost(model, Usage(input=lost, known=True)), cost(model, Usage(cache_read=lost, known=True))
-        more = 0.0 if not lost else None if full is None or cached is None else max(0.0, full - cached)
-        found.append(Move(after.at, before.account, after.account, lost, more))
+        found.append(Move(after.at, before.account, after.account, lost, reread(after.answered or after.model, lost)))
     return found
 
 
@@ -59,10 +59,6 @@ def cache_share(sums: dict[str, Any]) -> float | None:
     """The percentage of what was read that came from a cache; None where nothing was read."""
     read = sums["input"] + sums["cache_read"] + sums["cache_write"]
     return 100.0 * sums["cache_read"] / read if read else None
-
-
-def list_price(prices: Prices) -> Cost:
-    return lambda model, usage: prices.cost(model, usage)
 
 
 class ConversationsPage(PageHandler, access=Access.FRIEND):
@@ -96,7 +92,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
         if not newest:
             raise ProblemError(404, "not_found", "there is no such conversation, or it is not yours to see")
         names = Names(ctx, who)
-        moved = moves(newest[::-1], list_price(ctx.ledger.prices))
+        moved = moves(newest[::-1], ctx.ledger.prices.reread)
         usages = [one.usage for one in newest if one.usage.counted]
         sums = {name: sum(getattr(one, name) for one in usages) for name in TOKENS}
         self.page(

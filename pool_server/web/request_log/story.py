@@ -195,6 +195,8 @@ def _around(decision: dict[str, Any]) -> list[str]:
     pinned = decision.get("pinned")
     if pinned and pinned != decision.get("account"):
         said.append(f"The conversation was with {account(pinned)}.")
+    if move := decision.get("move"):
+        said.append(_weighed(move, made=decision.get("account") == move["to"]))
     if decision.get("hard_lost"):
         said.append("Only one account knows the conversation, and it could not serve.")
     eligible = decision.get("eligible") or 0
@@ -207,6 +209,18 @@ def _around(decision: dict[str, Any]) -> list[str]:
     if strategy:
         said.append(f"Strategy: {worded(Strategy, STRATEGIES, strategy)}.")
     return said
+
+
+def _weighed(move: dict[str, Any], *, made: bool) -> str:
+    """A change of account in words: what it costs against what it frees, in doublings of headroom."""
+    if move["price"] is None:
+        return "What the change of account costs in lost cache was not known beforehand."
+    cost = f"{format.count(round(move['tokens'] or 0))} tokens' worth to read again, a price of {move['price']:.1f}"
+    if move["gain"] is None:
+        return f"The change of account meant {cost} against the score."
+    if made:
+        return f"It moved for a score better by {move['gain']:.1f}, at {cost}."
+    return f"It did not move to {account(move['to'])}, better by {move['gain']:.1f}: {cost} against that."
 
 
 def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinfo) -> Considered:

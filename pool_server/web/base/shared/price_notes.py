@@ -48,11 +48,23 @@ def notes(total: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], pri
     if total.get("assumed"):
         worth = format.money(total["assumed_cost_usd"])
         sentences.append(f"{worth} of the price, of {_requests(total['assumed'])}, rests on prices not confirmed.")
+    if total.get("moves"):
+        sentences.append(_moved(total))
     if (age := prices.age_days(now)) > OLD_AFTER_DAYS:
         written = date.fromisoformat(prices.date)
         day = f"{written.day} {written:%b %Y}"
         sentences.append(f"The price table is of {day}, {age} days old: prices may have changed.")
     return PriceNotes(tuple(missing[:NAMED]), max(0, len(missing) - NAMED), tuple(sentences))
+
+
+def _moved(total: Mapping[str, Any]) -> str:
+    """What changes of account cost, as far as it is known."""
+    moves, unpriced = total["moves"], total["moves_unpriced"]
+    times = f"Conversations changed their account {format.count(moves)} time{'' if moves == 1 else 's'}"
+    if unpriced == moves:
+        return f"{times}; what they read again is not known."
+    rest = f", {format.count(unpriced)} of unknown price left out" if unpriced else ""
+    return f"{times}: reading again what the one before had cached cost {format.money(total['move_cost_usd'])}{rest}."
 
 
 def _requests(number: int) -> str:
