@@ -65,9 +65,17 @@ def until(true: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -
 class PoolProcess:
     """`with PoolProcess(folder, settings) as pool`: started, listening, `pool.url` known; stopped at the end."""
 
-    def __init__(self, folder: Path, settings: Settings, *args: str, descriptors: int | None = None) -> None:
-        """`descriptors`: how many files the process may have open, None = as many as this one."""
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *args: str,
+        descriptors: int | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """`descriptors`: how many files the process may have open, None = as many as this one. `env`: variables it
+        gets beside those of `environment`."""
+        self.folder, self._env = folder, env or {}
         self.config = folder / "config.toml"
         self.config.write_text(to_toml(settings), encoding="utf-8")
         self.settings = settings
@@ -80,7 +88,7 @@ class PoolProcess:
         self.process = subprocess.Popen(
             self._before + command("serve", "--config", str(self.config), *self._args),
             cwd=self.folder,
-            env=environment(self.settings),
+            env=environment(self.settings) | self._env,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

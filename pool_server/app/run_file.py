@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pool_server import __version__
+from pool_server.accounts.credentials.sealing import environment_keys
 from pool_server.core import processes
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,8 @@ NOTE = ".server.json"
 
 class Note:
     """One server's own note: pid and name of its process, address, version, how its last upgrade went, how often the
-    note was written. Only the holder of the folder's lock may write it."""
+    note was written, the names of the keys that seal its credential files. Only the holder of the folder's lock may
+    write it."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._path = folder / NOTE
@@ -37,6 +39,7 @@ class Note:
             "version": __version__,
             "upgrade": upgrade,
             "changes": self._changes,
+            "seal_keys": list(environment_keys().names),
         }
         try:
             draft.write_text(json.dumps(told) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pool_server.accounts.credentials.sealing import environment_keys
 from pool_server.app import budgets, listening
 from pool_server.app.lifecycle import service_manager
 from pool_server.app.lifecycle.incumbent import Incumbent
@@ -48,9 +49,10 @@ LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was ki
 
 
 def run(loaded: LoadedSettings, reread: Reread) -> int:
-    """Serves until told to stop, or until another server has taken over; the exit code. Raises ConfigError, StartError
-    or StoreError with one line."""
+    """Serves until told to stop, or until another server has taken over; the exit code. Raises ConfigError, StartError,
+    SealError or StoreError with one line."""
     settings = loaded.settings
+    environment_keys()
     budgets.raise_descriptor_limit()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is a server that can hand over
     given = handed_over(os.environ)

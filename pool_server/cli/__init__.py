@@ -16,7 +16,7 @@ COMMANDS = {
     "run": "Start Codex, Claude Code, Gemini CLI, Qwen Code, opencode or aider with a pool, for this run alone.",
     "login": "Sign this machine in to a pool, for run.",
     "doctor": "Check settings, clock, port, store and accounts.",
-    "account": "Accounts: list, test, enable, disable, add-key.",
+    "account": "Accounts: list, test, enable, disable, login, import, export, add-key, seal.",
     "import": "Take accounts, people and their keys from another program or pool.",
     "sync": "Give an account to Codex, opencode or pi, in that program's own file.",
     "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials import files, sealing
 from pool_server.accounts.credentials.doubles import doubles
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
@@ -37,6 +38,7 @@ OK, WARNING, WRONG = "ok", "warning", "wrong"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
 OWNER = "pool-server user list shows the ids; pool-server user add NAME makes somebody"
 TLS = "write the https address, if it has one"
+KEY = f"start the pool, and this command, with the {sealing.ENVIRONMENT} that sealed it"
 SIGN_IN = "sign in again with its CLI and copy the file anew"
 BUILT = 1_790_000_000  # 2026-09-21: a clock before it is wrong
 
@@ -195,6 +197,7 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         else:
             yield from _look_at_file(file, settings, now, lost.get(file.account))
     yield from _look_whether_writable(credentials, folder)
+    yield from _look_at_seals(seen.found)
     yield from _look_at_owners(credentials, settings)
     there = {
         (item.found.provider, item.credential.kind is CredentialKind.API_KEY) for item in credentials.items.values()
@@ -232,6 +235,27 @@ def _look_whether_writable(credentials: CredentialStore, folder: Path) -> Iterat
         yield Finding(f"{folder}/", WARNING, reason, fix)
 
 
+def _look_at_seals(found: Sequence[CredentialFile]) -> Iterator[Finding]:
+    """Which files are sealed, and whether with the key that seals now."""
+    try:
+        names = sealing.environment_keys().names
+    except sealing.SealError as error:
+        yield Finding("seal", WRONG, str(error), "pool-server account seal --new-key prints one")
+        return
+    sealed = []
+    for file in found:
+        with contextlib.suppress(CredentialRejectedError):  # told of each file
+            sealed.append(files.sealed_with(file.path))
+    count = sum(key is not None for key in sealed)
+    if not count and not names:
+        return
+    message = f"{count} of {len(sealed)} credential files are sealed"
+    if names and any(key != names[0] for key in sealed):
+        yield Finding("seal", WARNING, message, f"pool-server account seal seals all with key {names[0]}")
+    else:
+        yield Finding("seal", OK, message)
+
+
 def _far_away(host: str) -> bool:
     """Is this a host beyond one's own machine and network?"""
     try:
@@ -260,7 +284,8 @@ def _look_at_file(file: CredentialFile, settings: Settings, now: float, lost: st
         options = files.options(data)
         credential = files.parse(data, file, now=now)
     except files.UnreadFileError as error:
-        yield Finding(file.account, WRONG, f"{file.name}: {error}", READABLE)
+        sealed = isinstance(error.__cause__, sealing.SealError)
+        yield Finding(file.account, WRONG, f"{file.name}: {error}", KEY if sealed else READABLE)
         return
     except CredentialRejectedError as error:
         yield Finding(file.account, WRONG, f"{file.name}: {error}", SIGN_IN)

@@ -79,7 +79,6 @@ NAMES = re.compile(r"(?i:codex|claude|gemini|qwen|openai|anthropic)|Provider\.[A
 EXCEPTIONS = {
     "accounts/translated.py": "which dialect a sign-in speaks",
     "cli/__init__.py": "which programs a command starts, or lends an account to",
-    "cli/account.py": "a dialect in a help text",
     "cli/doctor.py": "an example of a command",
     "core/enums.py": "the closed vocabularies themselves",
     "core/settings.py": "the settings' names, which are a contract",

@@ -2,7 +2,7 @@
 
 A token endpoint gives a rotated token once and spends the one it was asked with: until the file holds the new one,
 this is its only durable copy. It is named after the spent refresh token, so that whichever file still holds that one,
-whatever its name, is told what came after it.
+whatever its name, is told what came after it. Where there is a key to seal with, entries are sealed like files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.credentials import files
+from pool_server.accounts.credentials import files, sealing
 from pool_server.core.disk import DRAFT, create_private, write_private
 from pool_server.providers import Credential
 
@@ -68,7 +68,7 @@ class Escrow:
         """Make `updates` durable as what came after `spent`; returns the entry's key. Raises OSError."""
         key = key_of(spent)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path, data = self._path(key), msgspec.json.encode(Rotation(spent.account, updates))
+        path, data = self._path(key), _encode(Rotation(spent.account, updates))
         try:
             create_private(path, data)  # at its name at once: one that was cut off is seen to be
         except FileExistsError:
@@ -81,10 +81,10 @@ class Escrow:
         if not key:
             return None
         try:
-            return msgspec.json.decode(self._path(key).read_bytes(), type=Rotation)
+            return _decode(self._path(key).read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except (OSError, sealing.SealError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             log.error("%s: what was kept of its rotated token cannot be read (%s)", credential.account, _why(exc))
             return None
 
@@ -113,5 +113,23 @@ class Escrow:
         return self.folder / f"{key}{_SUFFIX}"
 
 
+def _encode(rotation: Rotation) -> bytes:
+    plain = msgspec.json.encode(rotation)
+    try:
+        keys = sealing.environment_keys()
+    except sealing.SealError:
+        return plain  # a token in plain is better than one that is lost
+    return msgspec.json.encode(keys.seal(plain)) if keys.names else plain
+
+
+def _decode(raw: bytes) -> Rotation:
+    data = msgspec.json.decode(raw)
+    if sealing.is_sealed(data):
+        return msgspec.json.decode(sealing.environment_keys().open(data), type=Rotation)
+    return msgspec.convert(data, Rotation)
+
+
 def _why(exc: Exception) -> str:
+    if isinstance(exc, sealing.SealError):
+        return str(exc)
     return exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else "not JSON"

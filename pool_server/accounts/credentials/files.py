@@ -1,6 +1,7 @@
 """The credential files in the pool folder: reading, judging and carefully rewriting them.
 
-The files are the truth. The pool changes only the fields it owns and keeps everything else in them.
+The files are the truth. The pool changes only the fields it owns and keeps everything else in them. What is sealed
+stays sealed, and what is plain stays plain: its own program may read it too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pool_server.accounts.credentials import sealing
 from pool_server.accounts.credentials.scan import CredentialFile, because
 from pool_server.core.disk import folder_held
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
@@ -75,14 +77,46 @@ class Options(msgspec.Struct, frozen=True):
 def read(path: Path) -> tuple[dict[str, Any], str]:
     """A credential file's JSON object and the digest of its bytes. Raises CredentialRejectedError with one clear line;
     its kinds here are UnreadFileError and BrokenFileError."""
+    data, raw, _ = _read(path)
+    return data, digest(raw)
+
+
+def sealed_with(path: Path) -> str | None:
+    """The name of the key a file is sealed with, None for a plain one. Raises CredentialRejectedError."""
+    data = _object(_read_bytes(path))
+    return sealing.key_name(data) if sealing.is_sealed(data) else None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes, bool]:
+    """A file's JSON object, its bytes, and whether they are sealed."""
     raw = _read_bytes(path)
+    data = _object(raw)
+    if not sealing.is_sealed(data):
+        return data, raw, False
+    try:
+        return _object(sealing.environment_keys().open(data)), raw, True
+    except sealing.SealError as exc:
+        raise UnreadFileError(str(exc)) from exc
+
+
+def _object(raw: bytes) -> dict[str, Any]:
     try:
         data = msgspec.json.decode(raw.removeprefix(codecs.BOM_UTF8))  # which Windows editors and PowerShell write
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BrokenFileError(_not_json(raw)) from None
     if not isinstance(data, dict):
         raise CredentialRejectedError("not a JSON object")
-    return data, digest(raw)
+    return data
+
+
+def _content(data: dict[str, Any], *, sealed: bool) -> bytes:
+    """The bytes of a file. Raises CredentialRejectedError where it is to be sealed and cannot be."""
+    if sealed:
+        data = sealing.environment_keys().seal(json.dumps(data, ensure_ascii=False).encode())
+    raw = json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
+    if len(raw) > MAX_BYTES:
+        raise CredentialRejectedError("larger than 1 MiB")
+    return raw
 
 
 def _not_json(raw: bytes) -> str:
@@ -201,11 +235,11 @@ def write_back(path: Path, updates: dict[str, Any], check: Callable[[dict[str, A
     """
     target = Path(os.path.realpath(path))
     with folder_held(target.parent) as folder:
-        data, _ = read(target)
+        data, _, sealed = _read(target)
         if check is not None:
             check(data)
         _merge(data, updates)
-        raw = json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
+        raw = _content(data, sealed=sealed)
         _replace(target, raw, folder)
     return digest(raw)
 
@@ -215,17 +249,25 @@ def replace_content(path: Path, make: Callable[[dict[str, Any]], dict[str, Any]]
     raises."""
     target = Path(os.path.realpath(path))
     with folder_held(target.parent) as folder:
-        data = make(read(target)[0])
-        _replace(target, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n", folder)
+        data, _, sealed = _read(target)
+        _replace(target, _content(make(data), sealed=sealed), folder)
+
+
+def reseal(path: Path, *, sealed: bool) -> None:
+    """Seal a file with the first key, or write it in plain again. Raises CredentialRejectedError and OSError."""
+    target = Path(os.path.realpath(path))
+    with folder_held(target.parent) as folder:
+        _replace(target, _content(_read(target)[0], sealed=sealed), folder)
 
 
 def create(path: Path, data: dict[str, Any]) -> None:
-    """Write a new credential file, 0600. Raises FileExistsError rather than overwrite one."""
+    """Write a new credential file, 0600, and sealed where there is a key. Raises FileExistsError rather than overwrite
+    one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with folder_held(path.parent) as folder:
         if path.exists():
             raise FileExistsError(path.name)
-        _replace(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n", folder)
+        _replace(path, _content(data, sealed=bool(sealing.environment_keys().names)), folder)
 
 
 def merged(data: dict[str, Any], updates: dict[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from typing import Any
 import click
 
 from pool_server.accounts import create_file
-from pool_server.cli import reconcile
+from pool_server.cli.account import login, reconcile, seal, transfer
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
-from pool_server.cli.login import command as login
 from pool_server.cli.pool import open_pool
-from pool_server.core.enums import FaultKind, Provider
+from pool_server.core.enums import Dialect, FaultKind, Provider
 from pool_server.providers import CredentialRejectedError, provider_module
 
+_SPOKEN = [
+    dialect.value for dialect in Dialect if dialect is not Dialect.CODE_ASSIST
+]  # of which no endpoint is one's own
 _STEPS = {
     FaultKind.AUTH: "sign in again with its own client, or write a new key, and replace the file",
     FaultKind.PAYMENT: "add credit where the key was made, or wait until its budget resets",
@@ -68,6 +70,9 @@ def test(account: str, config: str | None, as_json: bool) -> int:
 
 command.add_command(reconcile.command)
 command.add_command(login.command)
+command.add_command(transfer.import_)
+command.add_command(transfer.export)
+command.add_command(seal.command)
 
 
 @command.command("enable", help="Let new requests go to a disabled account again.")
@@ -92,9 +97,7 @@ def disable(account: str, config: str | None) -> None:
 @click.argument("provider", type=click.Choice([provider.value for provider in Provider]))
 @click.option("--name", help="The account's name; made up when left out.")
 @click.option("--base-url", help="Where the key is good, if not at the provider's own address.")
-@click.option(
-    "--dialect", "dialects", multiple=True, help="What the endpoint speaks: messages, chat, responses, gemini."
-)
+@click.option("--dialect", "dialects", multiple=True, help=f"What the endpoint speaks: {', '.join(_SPOKEN)}.")
 @click.option("--auth", help="How the key is shown: bearer, x-api-key or api-key.")
 @click.option("--model", "models", multiple=True, help="A model it serves, or a pattern; all when left out.")
 @click.option("--region", help="Where the vendor has several: which.")

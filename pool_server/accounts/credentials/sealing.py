@@ -1,0 +1,116 @@
+"""Credential files sealed with AES-256-GCM, unreadable without a key that the environment alone holds.
+
+A sealed file is a JSON object of its own, `{"sealed": {"key": NAME, "nonce": base64, "data": base64}}`, in place of the
+credential. Keys have names, so that a new one seals while older ones still open what they sealed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import secrets
+from functools import lru_cache
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from pool_server.providers import CredentialRejectedError
+
+ENVIRONMENT = "POOL_STORE_KEY"
+FIELD = "sealed"
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_PURPOSE = b"pool-server credential file"  # authenticated with each: what was sealed for another use opens nowhere here
+
+
+class SealError(CredentialRejectedError):
+    """What is sealed cannot be opened, or the keys cannot be read; says why in one line, without a secret."""
+
+
+class SealKeys:
+    """The keys of `POOL_STORE_KEY`, "k2:base64,k1:base64": the first seals, all open. None of them is in its repr."""
+
+    def __init__(self, keys: dict[str, bytes]) -> None:
+        self._ciphers = {name: AESGCM(key) for name, key in keys.items()}
+        self.names = tuple(keys)
+
+    def seal(self, plain: bytes) -> dict[str, Any]:
+        """A sealed file's object. Raises SealError without a key."""
+        if not self.names:
+            raise SealError(f"{ENVIRONMENT} holds no key to seal with")
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        data = self._ciphers[self.names[0]].encrypt(nonce, plain, _PURPOSE)
+        return {FIELD: {"key": self.names[0], "nonce": _text(nonce), "data": _text(data)}}
+
+    def open(self, file: dict[str, Any]) -> bytes:
+        """What was sealed. Raises SealError."""
+        name = key_name(file)
+        try:
+            nonce, data = _bytes(file[FIELD]["nonce"]), _bytes(file[FIELD]["data"])
+        except (KeyError, TypeError, ValueError):
+            nonce = data = b""
+        if not name or len(nonce) != _NONCE_BYTES:
+            raise SealError("sealed, and damaged")
+        if name not in self._ciphers:
+            raise SealError(f"sealed with key {name}, which {ENVIRONMENT} does not hold")
+        try:
+            return self._ciphers[name].decrypt(nonce, data, _PURPOSE)
+        except InvalidTag:
+            raise SealError(f"sealed, and damaged, or {ENVIRONMENT} holds another key {name}") from None
+
+
+def is_sealed(data: Any) -> bool:
+    """Whether a decoded file is a sealed one; a credential has other fields."""
+    return isinstance(data, dict) and data.keys() == {FIELD}
+
+
+def key_name(file: dict[str, Any]) -> str:
+    """The name of the key that a file is sealed with, "" where it is plain or damaged."""
+    sealed = file[FIELD] if is_sealed(file) else None
+    name = sealed.get("key") if isinstance(sealed, dict) else None
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
+
+
+def environment_keys() -> SealKeys:
+    """The keys that this process was started with. Raises SealError when they cannot be read."""
+    return parse_keys(os.environ.get(ENVIRONMENT, ""))
+
+
+@lru_cache(maxsize=8)
+def parse_keys(text: str) -> SealKeys:
+    """The keys of "NAME:base64,…"; none of "". Raises SealError."""
+    keys: dict[str, bytes] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, encoded = entry.partition(":")
+        try:
+            key = _bytes(encoded)
+        except ValueError:
+            key = b""
+        if not _NAME.fullmatch(name) or len(key) != _KEY_BYTES:
+            raise SealError(f"{ENVIRONMENT} must be NAME:KEY, or several with commas, each key 32 bytes in base64")
+        if name in keys:
+            raise SealError(f"{ENVIRONMENT} names key {name} twice")
+        keys[name] = key
+    return SealKeys(keys)
+
+
+def new_key(taken: tuple[str, ...]) -> str:
+    """An entry for `POOL_STORE_KEY` with a key of chance and the next free name."""
+    name = next(name for name in (f"k{number}" for number in range(1, len(taken) + 2)) if name not in taken)
+    return f"{name}:{_text(secrets.token_bytes(_KEY_BYTES))}"
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: Any) -> bytes:
+    """Raises ValueError and TypeError."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as exc:
+        raise ValueError("not base64") from exc
