@@ -10,7 +10,7 @@ import ssl
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohappyeyeballs
@@ -105,9 +105,9 @@ class ConnectionPool:
             tls = await self._context() if origin.secure else None
             opened = await _open(origin.host, origin.port, public=origin.public)
             return (await _over(opened, make, tls, origin.host))[1]
-        proxy = urlsplit(origin.proxy)
+        proxy, beyond = urlsplit(origin.proxy), await _beyond(origin)
         if proxy.scheme in socks.SCHEMES:
-            return await self._through_socks(origin, proxy, make)
+            return await self._through_socks(origin, beyond, proxy, make)
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         tls = await self._context() if secure else None
         opened = await _open(host, proxy.port or (443 if secure else 80))
@@ -116,7 +116,7 @@ class ConnectionPool:
             return connection
         transport, tunnel = await _over(opened, _Tunnel, tls, host)
         try:
-            await tunnel.ask(origin, proxy_authorization(origin.proxy))
+            await tunnel.ask(beyond, origin.port, proxy_authorization(origin.proxy))
             connection = make()
             inner = await asyncio.get_running_loop().start_tls(
                 transport, connection, await self._context(), server_hostname=origin.host
@@ -130,12 +130,12 @@ class ConnectionPool:
         return connection
 
     async def _through_socks(
-        self, origin: Origin, proxy: SplitResult, make: Callable[[], ClientConnection]
+        self, origin: Origin, beyond: str, proxy: SplitResult, make: Callable[[], ClientConnection]
     ) -> ClientConnection:
         tls = await self._context() if origin.secure else None
         opened = await _open(proxy.hostname or "", proxy.port or socks.PORT)
         try:
-            await socks.ask(opened, proxy, origin.host, origin.port)
+            await socks.ask(opened, proxy, beyond, origin.port)
         except BaseException as error:
             opened.close()
             if isinstance(error, socks.SocksRefusedError):
@@ -194,11 +194,11 @@ class _Tunnel(asyncio.Protocol):
         if not self._done.done():
             self._done.set_result(None)
 
-    async def ask(self, origin: Origin, authorization: str) -> None:
+    async def ask(self, host: str, port: int, authorization: str) -> None:
         """Raises `ConnectError` when the proxy refuses."""
         assert self._transport is not None
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
+        host = f"[{host}]" if ":" in host else host
+        lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
         if authorization:
             lines.append(f"Proxy-Authorization: {authorization}")
         self._transport.write("\r\n".join((*lines, "", "")).encode("latin-1"))
@@ -266,11 +266,27 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
-async def _open(host: str, port: int, *, public: bool = False) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def _beyond(origin: Origin) -> str:
+    """The host that a proxy is asked for. One that must be public is looked up here and asked for by its address: the
+    proxy may stand in a network of its own, and find another address under the name. Raises ConnectError."""
+    if not origin.public:
+        return origin.host
+    if origin.whole:
+        raise ConnectError("an address that must be public is not reached through this proxy without TLS")
+    return str((await _addresses(origin.host, origin.port, public=True))[0][4][0])
+
+
+async def _addresses(host: str, port: int, *, public: bool) -> list[Any]:
+    """As `getaddrinfo` tells them."""
+    found: list[Any] = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if public and not all(is_public(str(row[4][0])) for row in found):
         raise ConnectError("the address leads into the pool's own network")
+    return found
+
+
+async def _open(host: str, port: int, *, public: bool = False) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await _addresses(host, port, public=public)
     opened = await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=_SECOND_FAMILY_S, interleave=1, loop=loop
     )

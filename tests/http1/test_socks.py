@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from hypothesis import given
@@ -145,6 +146,47 @@ def test_what_is_no_socks_proxy_gets_nothing() -> None:
 
     run(test)
     assert told == [0]
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "http"])
+@pytest.mark.parametrize("url", ["https://localhost/", "https://10.0.0.7/", "https://[fd00::7]/", "http://localhost/"])
+def test_what_must_be_public_is_not_asked_of_a_proxy_either(url: str, scheme: str) -> None:
+    """The proxy may stand in the pool's own network."""
+    proxy, told = Proxy(0), []
+
+    async def test() -> None:
+        async with raw_server(proxy) as port:
+            upstream, way = Upstream(), f"{scheme}://127.0.0.1:{port}"
+            request = HttpRequest("GET", url, proxy_url=way, egress=origins(url) | {PUBLIC_ONLY}, timeout_s=10)
+            told.append((await upstream.send(request)).error)
+            await upstream.close()
+
+    run(test)
+    assert "own network" in told[0] or "must be public" in told[0]
+    assert proxy.asked == []
+
+
+def test_a_proxy_is_asked_for_the_address_that_was_found_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = socket.getaddrinfo
+
+    def found(host: object, port: object, *rest: object, **more: object) -> object:
+        known = host in ("rebound.example.test", b"rebound.example.test")
+        return looked_up("2600::7" if known else host, port, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    proxy, url = Proxy(0), "http://rebound.example.test/"
+
+    async def test() -> None:
+        async with raw_server(answer) as target:
+            proxy.to = target
+            async with raw_server(proxy) as port:
+                upstream, way = Upstream(), f"socks5://127.0.0.1:{port}"
+                request = HttpRequest("GET", url, proxy_url=way, egress=origins(url) | {PUBLIC_ONLY}, timeout_s=10)
+                assert (await upstream.send(request)).status == 200
+                await upstream.close()
+
+    run(test)
+    assert proxy.asked == [(4, socket.inet_pton(socket.AF_INET6, "2600::7"), 80)]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "http://localhost:{port}/"])
