@@ -85,7 +85,7 @@ class AlertFactsSource:
         return {row["key"] for row in self._ledger.queries.top("user", now - seconds, now + 1, limit=MOST_USERS)}
 
     def _shares(self, user: str) -> list[Budget]:
-        limits, used, _ = self._users.limits.standing(user)
+        limits, used, _, _ = self._users.limits.standing(user)
         caps = {name: cap for name in _BUDGETS if (cap := getattr(limits, name))}
         if not caps:
             return []

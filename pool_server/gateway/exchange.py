@@ -153,7 +153,7 @@ class Exchange:
         # What lets a request in must be what the provider reads; a frame was judged when it came.
         strict = not route.websocket and (
             route.dialect is Dialect.RESPONSES
-            or self.services.users.limits.allowed(self.principal.user) != (None, None)
+            or bool(self.services.users.limits.allowed(self.principal.user, self.principal.key))
         )
         self.peek = dialects.peek(
             route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
@@ -175,10 +175,14 @@ class Exchange:
         expected = self.objects.expected or {self.peek.model: one}
         costs = [self.services.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
         known = [cost for cost in costs if cost is not None]
-        allowed, _ = self.services.users.limits.allowed(self.principal.user)
-        if allowed is not None:  # where none is left, the first one's refusal says why
+        allowed = [
+            one.providers
+            for one in self.services.users.limits.allowed(self.principal.user, self.principal.key)
+            if one.providers is not None
+        ]
+        if allowed:  # where none is left, the first one's refusal says why
             has = self.services.accounts.has
-            kept = tuple(one for one in self.providers if one in allowed and has(one))
+            kept = tuple(one for one in self.providers if all(one in names for names in allowed) and has(one))
             self.providers = kept or self.providers[:1]
         provider = self.providers[0] if self.providers else None
         room = self.services.gauge.percent(provider) if provider is not None else None
@@ -221,7 +225,7 @@ class Exchange:
         ledger, users = self.services.ledger, self.services.users
         return error or self.objects.spending_refused(
             self.peek,
-            lambda: users.limits.standing(self.principal.user),
+            lambda: users.limits.of_caller(self.principal.user, self.principal.key),
             lambda model, most: ledger.estimate(model, 0, most),
         )
 

@@ -29,6 +29,7 @@ from pool_server.ledger.chart import (
 )
 from pool_server.ledger.quota_history import Sighting
 from pool_server.ledger.records.keys import GRAINS, OTHER, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
+from pool_server.ledger.request_log import LogFilters, records_of
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.months import with_months
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly, rows
@@ -67,6 +68,20 @@ class Queries:
         with self._store.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
             return _sum(reader, slices, filters)
+
+    def of_key(self, user: str, key: str, frm: float, to: float) -> Sums:
+        """What one key of a user was used for. There are days of keys, no hours: what begins within a day is added up
+        from its records."""
+        days = Days(self._timezone)
+        first = days.start(frm) if days.start(frm) == frm else days.after(frm)
+        part = LogFilters(user=user, since=frm, until=min(first, to))
+        with self._store.read() as reader:
+            whole = rows(reader, [Slice(b"d", first, days.after(to))], Filters(user=user), ("key",))
+            found = Sums.together([raw for _, names, raw in whole if names == (key,)], full=False)
+            for record in records_of(reader, part):
+                if record.key == key:
+                    found.add(Sums.of(record))
+        return found
 
     def summary(self, frm: float, to: float, filters: Filters = _DEFAULT) -> dict[str, Any]:
         """{"from","to","total":{…},"providers":{name:{…}},"models":{name:{…}}}; the sums as in `Sums.describe`."""

@@ -128,6 +128,14 @@ class Log:
             yield write(part)
 
 
+def records_of(reader: Reader, filters: LogFilters) -> Iterator[UsageRecord]:
+    """Every kept exchange that passes the filters, newest first, in one transaction: for what is known to be short."""
+    for key, raw in _newest_first(reader, filters, None):
+        rec = _readable(key, raw)
+        if rec is not None and matches(rec, filters):
+            yield rec
+
+
 def _readable(key: bytes, raw: bytes) -> UsageRecord | None:
     """The record, or None, and a line in the log, for one that cannot be read: it must not hide the others."""
     try:

@@ -221,11 +221,13 @@ class Ledger:
         if entry is not None:
             self._sightings.send(entry)
 
-    def used_by_user(self, user: str, since: float) -> dict[str, int | float]:
-        """What a user has used since then: {"input","cache_read","cache_write","output","reasoning","requests",
-        "cost_usd"}. What a process that died left in its write-ahead log is part of it."""
+    def used_by_user(self, user: str, since: float, key: str = "") -> dict[str, int | float]:
+        """What a user, or one key of theirs, has used since then: {"input","cache_read","cache_write","output",
+        "reasoning","requests","cost_usd"}. What a process that died left in its write-ahead log is part of it."""
         self._make_up()
-        return self.queries.total(since, self._clock() + 1, Filters(user=user)).tokens()
+        end = self._clock() + 1
+        sums = self.queries.of_key(user, key, since, end) if key else self.queries.total(since, end, Filters(user=user))
+        return sums.tokens()
 
     def _failed(self, entry: PendingRecord, error: BaseException) -> bool:
         """The store could not take a record: keep it when the store is at fault, say so when the record is."""

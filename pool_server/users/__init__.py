@@ -12,7 +12,8 @@ from pool_server.users.identity.imported.aliases import (
 from pool_server.users.identity.importer import ImportedUser, TakenUser
 from pool_server.users.identity.importer import read as read_codex_pool_users
 from pool_server.users.limits.counters import FLOOR_COST
-from pool_server.users.limits.reservations import Reservation
+from pool_server.users.limits.pending import Reservation
+from pool_server.users.limits.standing import LimitStanding
 from pool_server.users.models import LEDGER_TABLES, SERVER, STATE_TABLES, AuditActor, Denied, Principal, RefusedError
 from pool_server.users.service import Users
 
@@ -25,6 +26,7 @@ __all__ = [
     "Denied",
     "ImportedSecret",
     "ImportedUser",
+    "LimitStanding",
     "OtherPool",
     "Principal",
     "RefusedError",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from pool_server.core.enums import Denial
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.change_feed import append, next_number, number_key
@@ -49,12 +51,22 @@ def append_audit(
     txn.put(AUDIT, number_key(next_number(txn, AUDIT)), encode(row))
 
 
+def audit_filter(actor: str, action: str, target: str) -> Callable[[AuditRow], bool]:
+    """Whether a row is by this user id or name, its action begins so and it is about this id; "" = any."""
+
+    def match(row: AuditRow) -> bool:
+        who = not actor or actor in (row.actor_id, row.actor_name, row.actor)
+        return who and row.action.startswith(action) and target in ("", row.target)
+
+    return match
+
+
 def audit_page(
     store: Store, *, cursor: int | None, limit: int, match: Callable[[AuditRow], bool]
-) -> tuple[list[AuditRow], int | None]:
+) -> tuple[list[dict[str, Any]], int | None]:
     """Newest first: at most `limit` rows before `cursor` that match, and the next cursor (None = no more)."""
     stop = number_key(cursor) if cursor is not None else None
-    rows: list[AuditRow] = []
+    rows: list[dict[str, Any]] = []
     number, seen = 0, 0
     with store.read() as txn:
         for key, value in txn.scan(AUDIT, stop=stop, reverse=True, limit=SCAN_AUDIT):
@@ -62,7 +74,7 @@ def audit_page(
             row = decode_audit(value)
             if match(row):
                 row.seq = number
-                rows.append(row)
+                rows.append(msgspec.structs.asdict(row))
                 if len(rows) == limit:
                     break
     more = number > 1 and (len(rows) == limit or seen == SCAN_AUDIT)

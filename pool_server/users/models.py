@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.core.settings import Limits
 
 PEOPLE = "users.people"  # user id → User
 NAMES = "users.names"  # skeleton of a name → user id
@@ -24,8 +25,8 @@ CHANGES = "users.changes"  # number → UserChange, followed by every worker
 AUDIT = "users.audit"  # sequence → AuditRow
 META = "users.meta"  # what was done once (imports)
 
-USE = "users.use"  # user id → Use (counters and what is held)
-HELD = "users.held"  # worker, NUL, user id → b"": the worker holds something for the user
+USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
+HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner
 SHARE = "users.share"  # provider, NUL, user id → recent use
 SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries
@@ -47,6 +48,23 @@ class Principal(msgspec.Struct, frozen=True):
     admin: bool = False
     local: bool = False
     session: str = ""  # short hash that names the browser session, "" for keys
+
+
+class KeyFacts(msgspec.Struct, frozen=True):
+    """What requests need of the key they are made with. `limits` are its own, beside the user's: what is absent there
+    limits nothing further; `counted` says whether one is that is counted. `expires` in unix seconds, None = never."""
+
+    id: str
+    user: str
+    label: str
+    limits: Limits
+    counted: bool
+    expires: float | None
+
+    @property
+    def owner(self) -> str:
+        """What the key's counters are kept under."""
+        return f"{self.user}\0{self.id}"
 
 
 class Denied(msgspec.Struct, frozen=True):
@@ -122,7 +140,8 @@ class User(msgspec.Struct, array_like=True):
 
 
 class Key(msgspec.Struct, array_like=True):
-    """A pool key the store knows. The token itself is not kept. `aliases` are the marks that lead to it."""
+    """A pool key the store knows. The token itself is not kept. `aliases` are the marks that lead to it; `limits` are
+    its own, beside its user's. It is good until `expires`, whatever end the token names."""
 
     id: str
     user: str
@@ -130,6 +149,7 @@ class Key(msgspec.Struct, array_like=True):
     created: float
     expires: float | None = None
     aliases: list[bytes] = []
+    limits: dict[str, Any] = {}
 
 
 class Alias(msgspec.Struct, array_like=True):

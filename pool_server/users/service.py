@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
 from pool_server.core.settings import Settings
@@ -22,23 +20,24 @@ from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
-from pool_server.users.changes import append_audit, append_change, audit_page, commit
+from pool_server.users.changes import append_audit, append_change, audit_filter, audit_page, commit
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, UserFacts
 from pool_server.users.identity.imported.aliases import ImportedSecret, OtherPool, keep_secrets, load_secrets
 from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, take
-from pool_server.users.identity.keys import KeyRing
+from pool_server.users.identity.keys import EXPIRED_KEY, REVOKED_KEY, KeyRing
 from pool_server.users.identity.passwords import ROUNDS, Hasher
 from pool_server.users.identity.people import People
 from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.sign_in import SignIn
 from pool_server.users.identity.tokens import load_signer, rotate_secret
-from pool_server.users.limits import counters
+from pool_server.users.limits import counters, reservations
+from pool_server.users.limits.pending import Reservation
 from pool_server.users.limits.periods import Calendar, zone
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.limits.reservations import Reservation, Reservations
+from pool_server.users.limits.reservations import Reservations, forbidden
 from pool_server.users.limits.standing import UserLimits
 from pool_server.users.models import (
     ADMIN_USER,
@@ -49,9 +48,10 @@ from pool_server.users.models import (
     SHARE,
     THROTTLE,
     TICKETS,
+    USE,
     AuditActor,
-    AuditRow,
     Denied,
+    KeyFacts,
     Principal,
     RefusedError,
     UserChange,
@@ -107,7 +107,7 @@ class Users:
         calendar = Calendar(zone(settings.ledger.timezone))
         self._book = Reservations(state, calendar, self._shares, clock, used, many=many)
         self.stand_beside = self._book.stand_beside
-        self.limits = UserLimits(self._directory.view, self._book)
+        self.limits = UserLimits(self._directory.view, self._directory.key, self._book)
         self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._freed = asyncio.Event()
@@ -138,6 +138,7 @@ class Users:
             cleanup.Sweeper(state, SHARE, self._shares.stale),
             cleanup.Sweeper(state, THROTTLE, throttle.stale),
             cleanup.Sweeper(state, TICKETS, tickets.stale),
+            cleanup.Sweeper(state, USE, reservations.stale),
             cleanup.Sweeper(store, SESSIONS, sessions.stale),
         )
 
@@ -185,16 +186,14 @@ class Users:
         try:
             return self._ring.authenticate(token)
         except StoreError as exc:
-            log.warning("a key could not be checked: %s", exc)
-            return _STORE
+            return _unread("a key", exc)
 
     def resume(self, user: str, key: str) -> Principal | Denied:
         """The caller who began something with a key that is not shown again (401, 403; 503 when the store fails)."""
         try:
             return self._ring.resume(user, key)
         except StoreError as exc:
-            log.warning("a key could not be checked: %s", exc)
-            return _STORE
+            return _unread("a key", exc)
 
     def local_principal(self) -> Principal:
         """The caller in local mode: whoever sits at this machine, with every right and no limits."""
@@ -218,39 +217,44 @@ class Users:
         """
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
-        view = self._view(principal, provider, model, headroom)
-        if isinstance(view, Denied):
-            return view
-        return self._book.reserve(view.id, provider, view.limits, tokens, cost)
+        found = self._facts(principal, provider, model, headroom)
+        if isinstance(found, Denied):
+            return found
+        view, key = found
+        return self._book.reserve(view.id, provider, view.limits, tokens, cost, key)
 
     def stopped(self, principal: Principal, *, provider: str = "") -> Denied | None:
         """What stops any request of this caller now (to `provider` if it is told), before anything of it is looked
         into: their access has ended, or a limit is used up that does not free in a moment."""
         if principal.local:
             return None
+        found = self._facts(principal, provider, "", None)
+        if isinstance(found, Denied):
+            return found
+        view, key = found
         try:
-            view = self._directory.view(principal.user)
-            if view is None or not view.active:
-                return _GONE
-            if provider and not counters.provider_allowed(view.limits, provider):
-                return _forbidden(view, provider, "")
-            denied = self._book.stopped(view.id, view.limits)
+            denied = self._book.stopped(view.id, view.limits, key)
         except StoreError as exc:
-            log.warning("limits could not be read: %s", exc)
-            return _STORE
+            return _unread("limits", exc)
         return None if denied is None or self._passes_soon(denied) else denied
 
-    def _view(self, principal: Principal, provider: str, model: str, headroom: Headroom) -> UserFacts | Denied:
-        """The user behind a caller, or what is in the way other than their counters."""
+    def _facts(
+        self, principal: Principal, provider: str, model: str, headroom: Headroom
+    ) -> tuple[UserFacts, KeyFacts | None] | Denied:
+        """The user and the key behind a caller, or what is in the way other than their counters."""
         try:
-            view = self._directory.view(principal.user)
+            view, key = self._directory.view(principal.user), None
             if view is None or not view.active:
                 return _GONE
+            if principal.key:
+                key = self._directory.key(principal.key)
+                if key is None or (key.expires is not None and key.expires <= self._clock()):
+                    return EXPIRED_KEY if key is not None else REVOKED_KEY
             left = headroom() if callable(headroom) else headroom
-            return _forbidden(view, provider, model) or self._unfair(view, provider, left) or view
+            denied = forbidden(view.limits, key, provider, model) or self._unfair(view, provider, left)
+            return (view, key) if denied is None else denied
         except StoreError as exc:
-            log.warning("limits could not be read: %s", exc)
-            return _STORE
+            return _unread("limits", exc)
 
     async def reserve_or_wait(
         self,
@@ -271,8 +275,8 @@ class Users:
             return Reservation(principal.user, provider, counted=False)
         deadline = 0.0
         while True:
-            view = self._view(principal, provider, model, headroom)
-            answer = view if isinstance(view, Denied) else await self._reserved(view, provider, tokens, cost)
+            found = self._facts(principal, provider, model, headroom)
+            answer = found if isinstance(found, Denied) else await self._reserved(*found, provider, tokens, cost)
             if not isinstance(answer, Denied) or not self._passes_soon(answer):
                 return answer
             now = time.monotonic()
@@ -282,8 +286,10 @@ class Users:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._freed.wait(), min(deadline - now, TURN_S))
 
-    async def _reserved(self, view: UserFacts, provider: str, tokens: int, cost: float | None) -> Reservation | Denied:
-        asked = self._book.reserve_soon(view.id, provider, view.limits, tokens, cost)
+    async def _reserved(
+        self, view: UserFacts, key: KeyFacts | None, provider: str, tokens: int, cost: float | None
+    ) -> Reservation | Denied:
+        asked = self._book.reserve_soon(view.id, provider, view.limits, tokens, cost, key)
         try:
             return await asked
         except asyncio.CancelledError:
@@ -314,17 +320,19 @@ class Users:
     # What people see of themselves, and admins of everybody
 
     def me(self, principal: Principal) -> dict[str, Any]:
-        """{"user": {"id", "name"}, "limits", "used", "frees", "keys"}; no secrets.
+        """{"user": {"id", "name"}, "limits", "used", "frees", "keys"}; no secrets. A key with limits of its own has a
+        "standing" of the same three.
 
         `limits` are those in effect, `used` is now, `frees` is when each does (unix seconds or None), all by the
         limits' names.
         """
-        nobody = principal.local or principal.user == ADMIN_USER
-        return {
-            "user": {"id": principal.user, "name": principal.name},
-            **self.limits.of(principal.user),
-            "keys": [] if nobody else self.people.list_keys(principal.user),
-        }
+        keys = [] if principal.local or principal.user == ADMIN_USER else self.keys(principal.user)
+        me = {"id": principal.user, "name": principal.name}
+        return {"user": me, **self.limits.of(principal.user), "keys": keys}
+
+    def keys(self, user_id: str) -> list[dict[str, Any]]:
+        """A user's keys, with how the limits of each stand (None: it has none of its own); no secrets."""
+        return [{**row, "standing": self.limits.of_key(row["id"])} for row in self.people.list_keys(user_id)]
 
     def page_token(self, cookie: str) -> str:
         """What a form of the browser session with this cookie must carry."""
@@ -344,13 +352,7 @@ class Users:
 
         `actor` is a user id or name, `action` a prefix ("user.", "key.revoke"), `target` an id; "" = any.
         """
-
-        def match(row: AuditRow) -> bool:
-            who = not actor or actor in (row.actor_id, row.actor_name, row.actor)
-            return who and row.action.startswith(action) and target in ("", row.target)
-
-        rows, following = audit_page(self._store, cursor=cursor, limit=limit, match=match)
-        return [msgspec.structs.asdict(row) for row in rows], following
+        return audit_page(self._store, cursor=cursor, limit=limit, match=audit_filter(actor, action, target))
 
     async def rotate_secret(self, *, actor: AuditActor) -> None:
         """Signs new keys with a new secret; the old one is accepted for 30 days.
@@ -407,7 +409,7 @@ class Users:
             self._signer = load_signer(self._settings, self._folder)
             self._ring.forget_all(self._signer, self._imported())
             return
-        self._directory.forget(change.user)
+        self._directory.forget(change.user, change.key)
         self._ring.forget(change.user, change.key)
         if change.kind == "end":
             self._ended(change.user, change.key)
@@ -488,9 +490,6 @@ class Users:
         return self.sign_in.guard(self._signer.fingerprint)
 
 
-def _forbidden(view: UserFacts, provider: str, model: str) -> Denied | None:
-    if provider and not counters.provider_allowed(view.limits, provider):
-        return Denied(Denial.PROVIDER, f"your access does not include {provider}", 403)
-    if not counters.model_allowed(view.limits, model):
-        return Denied(Denial.MODEL, f"your access does not include the model {model}", 403)
-    return None
+def _unread(what: str, exc: StoreError) -> Denied:
+    log.warning("%s could not be read: %s", what, exc)
+    return _STORE

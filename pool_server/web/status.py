@@ -111,8 +111,7 @@ class StatusLine(BaseHandler, access=Access.KEY):
         if wanted not in ("", *Provider):
             raise ProblemError(400, "bad_request", f"there is no provider {wanted[:40]!r}")
         providers = [row for row in ctx.accounts.summary() if wanted in ("", row["provider"])]
-        who = self.principal
-        own = [] if who.admin or who.local else limits.rows(ctx.users.limits.of(who.user), now)
+        own = limits.of_caller(ctx, self.principal)
         told = line(providers, own, now)
         if "application/json" in self.request.headers.get("Accept", ""):
             limited = [{"label": row.label, "percent": row.percent, "resets_at": row.frees} for row in own]

@@ -106,3 +106,26 @@ def test_a_running_server_hears_of_it(sh: Shell, folder: Path, monkeypatch: pyte
         until(lambda: status() == 403, "the key is locked out")
         sh("user", "enable", "Ann")
         until(lambda: status() == 200, "the key works again")
+
+
+def test_a_key_is_given_limits_of_its_own_and_an_end(sh: Shell) -> None:
+    sh("user", "add", "Ann")
+    made = sh("user", "key", "add", "Ann", "--label", "ci", "--limit", "tokens_day=5000", "--json").json
+    key = made["id"]
+    (_, row) = sh("user", "key", "list", "Ann", "--json").json
+    assert (row["standing"]["limits"]["tokens_day"], row["standing"]["used"]["tokens_day"]) == (5000, 0)
+    assert "tokens_day 0 of 5,000" in sh("user", "key", "list", "Ann").out
+    said = sh("user", "key", "limit", "Ann", key, "cost_week=2.5", "models=gpt-*,*haiku*").out
+    assert said == "ci: cost_week 0 of 2.50, models gpt-*, *haiku*\n"
+    assert "no limits of its own" in sh("user", "key", "limit", "Ann", key).out
+    assert "ends never" in sh("user", "key", "set", "Ann", key, "--label", "build").out
+    assert sh("user", "key", "set", "Ann", key, "--days", "7").code == 0
+    (_, row) = sh("user", "key", "list", "Ann", "--json").json
+    assert row["label"] == "build" and row["expires"] is not None
+    assert sh("user", "key", "set", "Ann", key, "--forever").code == 0
+    assert sh("user", "key", "list", "Ann", "--json").json[1]["expires"] is None
+    assert "nothing to set" in sh("user", "key", "set", "Ann", key).refused(2)
+    assert "not both" in sh("user", "key", "set", "Ann", key, "--forever", "--days", "1").refused(2)
+    assert "no such key" in sh("user", "key", "limit", "Ann", "k_none", "tokens_day=1").refused(1)
+    assert "tokens_year" in sh("user", "key", "limit", "Ann", key, "tokens_year=1").refused(2)
+    assert "future" in sh("user", "key", "set", "Ann", key, "--days", "-1").refused(1)

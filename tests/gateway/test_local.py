@@ -15,7 +15,7 @@ from pool_server.core.settings import Limits, Settings
 from pool_server.gateway.emulation.answers import LocalAnswer, LocalAnswers, LocalRequest
 from pool_server.gateway.routes import match
 from pool_server.providers import Credential
-from pool_server.users import Denied, Principal
+from pool_server.users import Denied, LimitStanding, Principal
 
 NOW = 1_800_000_000.0
 ANN = Principal("u_ann", "Ann", "key-1")
@@ -73,8 +73,11 @@ class FakeServices:
     def authenticate(self, token: str | None) -> Principal | Denied:
         return KEYS.get(token or "", Denied(Denial.BAD_KEY, "no", 401))
 
-    def standing(self, user: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
-        return self.own_limits, self.used, dict.fromkeys(self.used, NOW + 60)
+    def of_caller(self, user: str, key: str) -> list[LimitStanding]:
+        return [LimitStanding(self.own_limits, self.used, dict.fromkeys(self.used, NOW + 60))]
+
+    def allowed(self, user: str, key: str) -> list[Limits]:
+        return [self.own_limits]
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
         self.sent.append(request)

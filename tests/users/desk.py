@@ -18,6 +18,7 @@ from pool_server.storage import Store, StoreFullError
 from pool_server.users import STATE_TABLES, Denied, Reservation
 from pool_server.users.limits.counters import used_now
 from pool_server.users.limits.periods import Calendar, zone
+from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
 from pool_server.users.limits.reservations import Reservations
 
@@ -29,7 +30,7 @@ numbers = itertools.count()
 class Desk:
     """A book on a real store, and one user of it."""
 
-    def __init__(self, store: Store, used: Callable[[str, float], dict[str, float]] | None = None) -> None:
+    def __init__(self, store: Store, used: Used | None = None) -> None:
         self.store = store
         self.clock = Clock()
         self.used = used
@@ -61,7 +62,7 @@ class Books:
         self.events = events
         self.asked = 0
 
-    def __call__(self, user: str, since: float) -> dict[str, float]:
+    def __call__(self, user: str, since: float, key: str = "") -> dict[str, float]:
         self.asked += 1
         rows = [(tokens, cost) for at, tokens, cost in self.events if at >= since]
         return {"input": 0, "output": sum(t for t, _ in rows), "cost_usd": sum(c for _, c in rows), "requests": 9}

@@ -336,7 +336,7 @@ def test_nor_when_somebody_takes_room_while_it_is_asked(store: Store, monkeypatc
     ledger = Books()
     taken: list[Reservation | Denied] = []
 
-    def used(user: str, since: float) -> dict[str, float]:
+    def used(user: str, since: float, key: str = "") -> dict[str, float]:
         if ledger.events and not taken:
             taken.append(other.reserve(user, "codex", Limits(), 0, None))
         return ledger(user, since)

@@ -18,20 +18,33 @@ from tests.web.test_browser import busy, signed_in, visit
 pytestmark = pytest.mark.browser
 
 AXE = DIRECTORY / "axe/node_modules/axe-core/axe.min.js"
-FRIENDS = (
-    "/",
-    "/?client=codex",
-    "/analytics",
-    "/requests",
-    "/analytics/conversations/c0ffee",
-    "/contribute",
-    "/status",
-)
-OPERATORS = (
-    "/", "/analytics", "/requests", "/requests/req-none-9", "/analytics/conversations", "/accounts?id=claude:work",
-    "/admin/models", "/people", "/people/{user}", "/audit", "/settings",
-)  # fmt: skip
-OPEN = ("/", "/?back=1", "/admin")
+# Page → what its heading says, or part of it: with another heading it is another page, such as one that tells an error.
+FRIENDS = {
+    "/": "You can use the pool now.",
+    "/?client=codex": "You can use the pool now.",
+    "/keys/{key}": "first key",
+    "/analytics": "You used",
+    "/requests": "Your requests",
+    "/analytics/conversations/c0ffee": "no price for 1 request",
+    "/contribute": "Your accounts",
+    "/status": "Status",
+}
+OPERATORS = {
+    "/": "1 thing needs attention",
+    "/analytics": "tokens in the last hour",
+    "/requests": "Requests",
+    "/requests/req-none-9": "a-model-with-a-long-name",
+    "/analytics/conversations": "Conversations, last 7 days",
+    "/accounts?id=claude:work": "2 of 2 accounts are ready",
+    "/admin/models": "Models",
+    "/people": "1 person",
+    "/people/{user}": "Ada",
+    "/people/{user}/keys/{key}": "first key",
+    "/audit": "Audit",
+    "/settings": "differ from the default",
+}
+OPEN = {"/": "Blue pool", "/?back=1": "Blue pool", "/admin": "Operator"}
+STATUS = "return performance.getEntriesByType('navigation')[0].responseStatus"
 RUN = """
 const done = arguments[0];
 const told = (node) => node.html.slice(0, 160) + " " + node.any.map((check) => check.message).join("; ");
@@ -62,6 +75,7 @@ def test_axe_finds_nothing(tmp_path: Path, chrome: webdriver.Chrome, width: int,
         long = exchange(who["user"], 9, id="req-none-9", session="c0ffee", model="a-model-" + "with-a-long-name-" * 6)
         site.run(partial(site.ctx.ledger.record, long))
         for session, pages in (("", OPEN), (who["friend"], FRIENDS), (who["admin"], OPERATORS)):
-            for page in pages:
-                visit(chrome, site.url + page.format(user=who["user"]), session)
+            for page, heading in pages.items():
+                visit(chrome, site.url + page.format(**who), session)
+                assert chrome.execute_script(STATUS) == 200 and heading in browser.text(chrome, "h1"), page
                 assert faults(chrome, script) == [], page

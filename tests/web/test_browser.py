@@ -180,6 +180,7 @@ def signed_in(site: Site) -> dict[str, str]:
         "friend": entered.cookies()["pool_session"],
         "admin": admin.cookies()["pool_session"],
         "user": user,
+        "key": site.run(lambda: site.ctx.users.people.list_keys(user))[0]["id"],
     }
 
 

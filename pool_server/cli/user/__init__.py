@@ -137,7 +137,7 @@ def rotate(user: str, config: str | None, as_json: bool) -> None:
 def show(user: str, config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> dict[str, Any]:
         ident = common.found(users, user)
-        return {**users.people.get(ident), "keys": users.people.list_keys(ident), "standing": users.limits.of(ident)}
+        return {**users.people.get(ident), "keys": users.keys(ident), "standing": users.limits.of(ident)}
 
     row = common.run(config, look)
     if as_json:
@@ -145,7 +145,9 @@ def show(user: str, config: str | None, as_json: bool) -> None:
         return
     click.echo(f"{row['name']} ({row['id']}) is {row['state']}, here since {common.day(row['created'])}")
     limits, used = row["standing"]["limits"], row["standing"]["used"]
-    cells = [(name, _amount(used[name]), _amount(limit)) for name, limit in limits.items() if limit is not None]
+    cells = [
+        (name, common.amount(used[name]), common.amount(limit)) for name, limit in limits.items() if limit is not None
+    ]
     table(("LIMIT", "USED", "OF"), cells, "no limits")
 
 
@@ -177,12 +179,6 @@ def _patch(config: str | None, user: str, patch: dict[str, Any]) -> dict[str, An
 
     row: dict[str, Any] = common.run(config, change)
     return row
-
-
-def _amount(value: Any) -> str:
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:,.2f}"
-    return f"{value:,.0f}" if isinstance(value, int | float) else ", ".join(value or ())
 
 
 @command.command("totp", help="A new secret for the operator's authenticator app, to be put into the settings.")

@@ -67,6 +67,23 @@ def words(limits: dict[str, Any]) -> str:
     return ", ".join(f"{name}={'none' if value is None else value}" for name, value in limits.items())
 
 
+def amount(value: Any) -> str:
+    """A limit, or what is used of one."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.2f}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else ", ".join(value or ())
+
+
+def standing(found: dict[str, Any] | None) -> str:
+    """Limits with what is used of them: "tokens_day 1,200 of 5,000, models gpt-*"."""
+    limits = {} if found is None else {name: value for name, value in found["limits"].items() if value is not None}
+    used = {} if found is None else found["used"]
+    return ", ".join(
+        f"{name} {amount(used[name])} of {amount(value)}" if used[name] is not None else f"{name} {amount(value)}"
+        for name, value in limits.items()
+    )
+
+
 def day(at: float | None) -> str:
     """A moment as its date."""
     return time.strftime("%Y-%m-%d", time.localtime(at)) if at else "never"

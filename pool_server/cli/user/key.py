@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import config_option, emit, json_option, table
+from pool_server.cli.common import config_option, emit, given, json_option, table
 from pool_server.cli.user import common
 from pool_server.cli.user.common import SHELL
 from pool_server.users import Users
@@ -21,12 +21,18 @@ def key() -> None:
 @click.argument("user")
 @click.option("--label", default="", help="What it is for.")
 @click.option("--days", type=float, help="How long it is valid; for ever when left out.")
+@click.option(
+    "--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Its own, as in [limits]; may be repeated."
+)
 @config_option
 @json_option
-def add(user: str, label: str, days: float | None, config: str | None, as_json: bool) -> None:
+def add(user: str, label: str, days: float | None, limits: tuple[str, ...], config: str | None, as_json: bool) -> None:
+    wanted = common.limits(limits)
+
     async def make(users: Users) -> dict[str, Any]:
         ident = common.found(users, user)
-        return await users.people.create_key(ident, label, actor=SHELL, expires=common.in_days(days))
+        ends = common.in_days(days)
+        return await users.people.create_key(ident, label, actor=SHELL, expires=ends, limits=wanted)
 
     made = common.run(config, make)
     common.show_secret(made, "key", f"{user}, {made['label']}", as_json)
@@ -38,17 +44,51 @@ def add(user: str, label: str, days: float | None, config: str | None, as_json: 
 @json_option
 def list_(user: str, config: str | None, as_json: bool) -> None:
     async def look(users: Users) -> list[dict[str, Any]]:
-        return users.people.list_keys(common.found(users, user))
+        return users.keys(common.found(users, user))
 
     rows = common.run(config, look)
     if as_json:
         emit(rows)
         return
     cells = [
-        (r["id"], r["label"], common.day(r["created"]), common.day(r["expires"]), common.day(r["last_used"]))
+        (
+            r["id"],
+            r["label"],
+            common.day(r["created"]),
+            common.day(r["expires"]),
+            common.day(r["last_used"]),
+            common.standing(r["standing"]),
+        )
         for r in rows
     ]
-    table(("ID", "LABEL", "MADE", "ENDS", "LAST USED"), cells, f"{user} has no keys")
+    table(("ID", "LABEL", "MADE", "ENDS", "LAST USED", "OWN LIMITS, USED"), cells, f"{user} has no keys")
+
+
+@key.command("limit", help="A key's own limits, in place of those it had, beside its person's. None given: none.")
+@click.argument("user")
+@click.argument("key_id")
+@click.argument("limits", nargs=-1, metavar="[NAME=VALUE]...")
+@config_option
+def limit(user: str, key_id: str, limits: tuple[str, ...], config: str | None) -> None:
+    row = _patch(config, user, key_id, {"limits": common.limits(limits)})
+    click.echo(f"{row['label']}: {common.standing(row['standing']) or 'no limits of its own'}")
+
+
+@key.command("set", help="Another label, or until when the key is good.")
+@click.argument("user")
+@click.argument("key_id")
+@click.option("--label")
+@click.option("--days", type=float, help="Good for so many days from now.")
+@click.option("--forever", is_flag=True, help="Good until it is revoked.")
+@config_option
+def set_(user: str, key_id: str, label: str | None, days: float | None, forever: bool, config: str | None) -> None:
+    if days is not None and forever:
+        raise click.UsageError("give --days or --forever, not both")
+    patch = given(label=label, expires=common.in_days(days)) | ({"expires": None} if forever else {})
+    if not patch:
+        raise click.UsageError("nothing to set: give --label, --days or --forever")
+    row = _patch(config, user, key_id, patch)
+    click.echo(f"{row['label']}: ends {common.day(row['expires'])}")
 
 
 @key.command("revoke", help="End one key; what it has running ends within a second.")
@@ -61,3 +101,15 @@ def revoke(user: str, key_id: str, config: str | None) -> None:
 
     common.run(config, end)
     click.echo(f"{key_id} is revoked")
+
+
+def _patch(config: str | None, user: str, key_id: str, patch: dict[str, Any]) -> dict[str, Any]:
+    """Changes the key and returns its row."""
+
+    async def change(users: Users) -> dict[str, Any]:
+        ident = common.found(users, user)
+        await users.people.patch_key(ident, key_id, patch, actor=SHELL)
+        return next(row for row in users.keys(ident) if row["id"] == key_id)
+
+    row: dict[str, Any] = common.run(config, change)
+    return row

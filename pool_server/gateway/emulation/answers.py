@@ -182,15 +182,15 @@ class LocalAnswers:
         return self._allowed(request.principal, await self.catalogue.models(asked, asker))
 
     def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
-        """The models the user's limits let them use."""
+        """The models the limits of the user, and of their key, let them use."""
         if principal is None or principal.local:
             return models
-        limits = self._users.limits.standing(principal.user)[0]
-        if limits.providers is not None:
-            models = [one for one in models if one.owner in limits.providers]
-        if limits.models is not None:
-            patterns = [pattern.lower() for pattern in limits.models]
-            models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
+        for limits in self._users.limits.allowed(principal.user, principal.key):
+            if limits.providers is not None:
+                models = [one for one in models if one.owner in limits.providers]
+            if limits.models is not None:
+                patterns = [pattern.lower() for pattern in limits.models]
+                models = [one for one in models if any(fnmatchcase(one.id.lower(), pattern) for pattern in patterns)]
         return models
 
     # ------------------------------------------------------------ headroom
@@ -198,7 +198,7 @@ class LocalAnswers:
     def _room(self, provider: Provider, principal: Principal | None) -> list[QuotaWindow]:
         windows = pooled(self._accounts.glance(provider)[1])
         if principal is not None and not principal.local:
-            windows += own(*self._users.limits.standing(principal.user))
+            windows += own(self._users.limits.of_caller(principal.user, principal.key))
         return tightest(windows)
 
     async def _codex_usage(self, request: LocalRequest) -> LocalAnswer:

@@ -10,7 +10,7 @@ import msgspec
 
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Provider
-from pool_server.core.settings import Limits
+from pool_server.users import LimitStanding
 
 _GAUGE_S = 5.0
 FIVE_HOURS, DAY, WEEK, MONTH = 18_000, 86_400, 604_800, 2_592_000
@@ -44,12 +44,13 @@ def pooled(windows: Iterable[Mapping[str, Any]]) -> list[QuotaWindow]:
     ]
 
 
-def own(limits: Limits, used: Mapping[str, float], frees: Mapping[str, float | None]) -> list[QuotaWindow]:
-    """A user's own limits as windows; `used` and `frees` by the limits' names."""
+def own(held_to: Iterable[LimitStanding]) -> list[QuotaWindow]:
+    """The limits a caller is held to as windows."""
     return [
-        QuotaWindow(seconds, 100.0 * used[name] / most if most > 0 else 100.0, frees[name])
+        QuotaWindow(seconds, 100.0 * one.used[name] / most if most > 0 else 100.0, one.frees[name])
+        for one in held_to
         for name, seconds in _OWN
-        if (most := getattr(limits, name)) is not None
+        if (most := getattr(one.limits, name)) is not None
     ]
 
 

@@ -25,13 +25,13 @@ Headers = list[tuple[str, str]]
 
 
 class FriendView:
-    """Remembers each user's view for a few seconds, so that an exchange does not pay for it."""
+    """Remembers the view of each user, and of each key, for a few seconds, so that an exchange does not pay for it."""
 
     def __init__(self, accounts: Accounts, users: Users, clock: Callable[[], float] = time.time) -> None:
         self._accounts = accounts
         self._users = users
         self._clock = clock
-        self._seen: dict[str, tuple[float, list[QuotaWindow]]] = {}
+        self._seen: dict[tuple[str, str], tuple[float, list[QuotaWindow]]] = {}
 
     def instead(self, headers: Headers, principal: Principal) -> Headers:
         """The provider's headers with the account's limits replaced by the friend's."""
@@ -44,16 +44,17 @@ class FriendView:
 
     def _windows(self, principal: Principal) -> list[QuotaWindow]:
         now = self._clock()
-        known = self._seen.get(principal.user)
+        who = principal.user, principal.key
+        known = self._seen.get(who)
         if known is not None and 0 <= now - known[0] < _FRESH_S:
             return known[1]
         if len(self._seen) >= _MOST_REMEMBERED:
             self._seen.clear()
         windows = pooled(self._accounts.glance(Provider.CODEX)[1])
         if not principal.local:
-            windows += own(*self._users.limits.standing(principal.user))
+            windows += own(self._users.limits.of_caller(principal.user, principal.key))
         told = tightest(windows)
-        self._seen[principal.user] = (now, told)
+        self._seen[who] = (now, told)
         return told
 
 

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from pool_server.core.enums import Denial, ErrorKind
 from pool_server.core.models import ClientError
-from pool_server.core.settings import Limits
-
-# The limits in effect, and for each that is counted what is used and when it frees.
-Standing = tuple[Limits, Mapping[str, float], Mapping[str, float | None]]
+from pool_server.users import LimitStanding
 
 _TOKENS = ("tokens_5h", "tokens_day", "tokens_week", "tokens_month")
 _COSTS = ("cost_day", "cost_week", "cost_month")
 
 
-def unnamed_model(limits: Limits) -> ClientError | None:
+def unnamed_model(held_to: Iterable[LimitStanding]) -> ClientError | None:
     """What is told of a call that names no model although one is to work for it."""
-    if limits.models is None:
-        return None
-    message = "Your access is limited to certain models, and this call names none; name the model."
-    return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.MODEL.value)
+    for one in held_to:
+        if one.limits.models is not None:
+            message = f"{_access(one)} is limited to certain models, and this call names none; name the model."
+            return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.MODEL.value)
+    return None
 
 
 def batch_refused(
-    models: Mapping[str, int],
-    limits: Limits,
-    used: Mapping[str, float],
-    frees: Mapping[str, float | None],
-    price: Callable[[str, int], float | None],
+    models: Mapping[str, int], held_to: Iterable[LimitStanding], price: Callable[[str, int], float | None]
 ) -> ClientError | None:
     """What is told of a batch that goes beyond the limits. `models`: each with the most tokens its requests may use;
-    `used` and `frees` by the limits' names; `price` is what so many tokens of a model may cost, None = not known."""
+    `price` is what so many tokens of a model may cost, None = not known."""
+    found = (_batch_refused(models, one, price) for one in held_to)
+    return next((error for error in found if error is not None), None)
+
+
+def _batch_refused(
+    models: Mapping[str, int], held: LimitStanding, price: Callable[[str, int], float | None]
+) -> ClientError | None:
+    limits, used, frees, _ = held
     for model in models:
         if limits.models is not None and not _matches(model, limits.models):
             named = f"the model {model[:100]}" if model else "a request that names no model"
-            return ClientError(
-                ErrorKind.FORBIDDEN, f"Your access does not include {named}.", 403, code=Denial.MODEL.value
-            )
+            message = f"{_access(held)} does not include {named}."
+            return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.MODEL.value)
     tokens = sum(models.values())
     costs = [price(model, most) for model, most in models.items()]
     cost = sum(one for one in costs if one is not None)
@@ -46,16 +47,20 @@ def batch_refused(
         most = getattr(limits, name)
         asked = tokens if name in _TOKENS else cost
         if most is not None and used.get(name, 0) + asked > most:
-            return _too_much(name, asked, most, used.get(name, 0), frees.get(name))
+            return _too_much(name, asked, most, used.get(name, 0), frees.get(name), held.key)
     return None
 
 
-def _too_much(name: str, asked: float, most: float, used: float, frees: float | None) -> ClientError:
+def _access(held: LimitStanding) -> str:
+    return f"Your key “{held.key}”" if held.key else "Your access"
+
+
+def _too_much(name: str, asked: float, most: float, used: float, frees: float | None, key: str) -> ClientError:
     kind, _, window = name.partition("_")
     unit = "tokens" if kind == "tokens" else "dollars"
-    message = (
-        f"This batch may use {asked:,.0f} {unit}; of your {most:,.0f} a {window} {max(0.0, most - used):,.0f} are left."
-    )
+    left = f"{max(0.0, most - used):,.0f} are left"
+    whose = f"the {most:,.0f} a {window} of your key “{key}”" if key else f"your {most:,.0f} a {window}"
+    message = f"This batch may use {asked:,.0f} {unit}; of {whose} {left}."
     later = frees if asked <= most else None  # what never fits need not wait
     return ClientError(ErrorKind.LIMIT, message, 429, later, code=name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pool_server import dialects
 from pool_server.core.enums import ApiFamily, ObjectKind, Operation, Provider
@@ -13,7 +13,7 @@ from pool_server.gateway.objects.owners import Owned, Reference
 from pool_server.gateway.objects.uploads import Upload
 from pool_server.gateway.routes import Route
 from pool_server.ledger import job_key
-from pool_server.users import Principal
+from pool_server.users import LimitStanding, Principal
 
 _MODEL_CALLS = frozenset({Operation.RESPONSES, Operation.MESSAGES, Operation.CHAT})
 
@@ -76,7 +76,7 @@ class Tracking:
         return [owned for owned, (kind, _) in self._claim.mine if kind is ObjectKind.FILE]
 
     def spending_refused(
-        self, peek: Peek, standing: Callable[[], spending.Standing], price: Callable[[str, int], float | None]
+        self, peek: Peek, held_to: Callable[[], Sequence[LimitStanding]], price: Callable[[str, int], float | None]
     ) -> ClientError | None:
         """What the caller's limits forbid of a call that has no single model in view; asked after `claim`."""
         route = self._route
@@ -86,9 +86,9 @@ class Tracking:
             by_file = peek.batch_by_file
             if route.family is ApiFamily.OPENAI:
                 by_file = not all(owned.models for owned in self._files())
-            return spending.file_not_read() if by_file else spending.batch_refused(self._most, *standing(), price)
+            return spending.file_not_read() if by_file else spending.batch_refused(self._most, held_to(), price)
         if route.works and not peek.model:
-            return spending.unnamed_model(standing()[0])
+            return spending.unnamed_model(held_to())
         return None
 
     async def keep(self, account: str, meter: dialects.Meter) -> None:

@@ -1,4 +1,4 @@
-"""What admission needs of a person, remembered in memory until the person changes."""
+"""What admission needs of a person and of a key, remembered in memory until they change."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import Provider
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.storage import Store
-from pool_server.users.models import PEOPLE, User, bad_value, decode_user, id_key
+from pool_server.users.models import KEYS, PEOPLE, KeyFacts, User, bad_value, decode_key, decode_user, id_key
 
 REMEMBERED = 50_000
 
@@ -33,24 +33,39 @@ class Directory:
         self._store = store
         self._defaults = defaults
         self._views: dict[str, UserFacts] = {}
+        self._keys: dict[str, KeyFacts] = {}
 
     def view(self, user_id: str) -> UserFacts | None:
         """The user, None when the store does not know the id."""
         found = self._views.get(user_id)
         return found if found is not None else self._read(user_id)
 
+    def key(self, key_id: str) -> KeyFacts | None:
+        """The key, None when it is no more. Whose it is, the caller compares."""
+        found = self._keys.get(key_id)
+        if found is None and (raw := self._store.get(KEYS, id_key(key_id))) is not None:
+            key = decode_key(raw)
+            counted = any(limit.name in key.limits for limit in COUNTED_LIMITS)
+            found = KeyFacts(key.id, key.user, key.label, effective(Limits(), key.limits), counted, key.expires)
+            if len(self._keys) >= REMEMBERED:
+                self._keys.clear()
+            self._keys[key_id] = found
+        return found
+
     def user(self, user_id: str) -> User | None:
         """The whole record, fresh from the store."""
         raw = self._store.get(PEOPLE, id_key(user_id))
         return decode_user(raw) if raw is not None else None
 
-    def forget(self, user_id: str) -> None:
-        """The user changed."""
+    def forget(self, user_id: str, key_id: str = "") -> None:
+        """The user changed, or that key of theirs."""
         self._views.pop(user_id, None)
+        self._keys.pop(key_id, None)
 
     def forget_all(self, defaults: Limits | None = None) -> None:
         """Anything may have changed; `defaults` replaces the default limits."""
         self._views.clear()
+        self._keys.clear()
         self._defaults = defaults or self._defaults
 
     def _read(self, user_id: str) -> UserFacts | None:

@@ -11,7 +11,7 @@ from pool_server.storage import Store
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.imported.aliases import Aliases, ImportedSecret
 from pool_server.users.identity.tokens import Signer
-from pool_server.users.models import KEYS, Denied, Principal, decode_key, id_key
+from pool_server.users.models import Denied, Principal
 
 REMEMBERED = 50_000
 
@@ -80,10 +80,12 @@ class KeyRing:
         return [known.principal for known in self._known.values()]
 
     def stands(self, user: str, key: str) -> Denied | None:
-        """Whether user and key are still good, None = yes. Reads the store."""
-        raw = self._store.get(KEYS, id_key(key))
-        if raw is None or decode_key(raw).user != user:
+        """Whether user and key are still good, None = yes."""
+        facts = self._directory.key(key)
+        if facts is None or facts.user != user:
             return REVOKED_KEY
+        if facts.expires is not None and facts.expires <= self._clock():
+            return EXPIRED_KEY
         view = self._directory.view(user)
         if view is None:
             return REVOKED_KEY
@@ -92,24 +94,27 @@ class KeyRing:
         return None if view.active else REVOKED_KEY
 
     def resume(self, user: str, key: str) -> Principal | Denied:
-        """The caller behind a key that was checked before and is not shown now. Reads the store."""
+        """The caller behind a key that was checked before and is not shown now."""
         denied, view = self.stands(user, key), self._directory.view(user)
         if denied is not None or view is None:
             return denied or REVOKED_KEY
         return Principal(user, view.name, key)
 
     def _verify(self, token: str, now: float) -> Principal | Denied:
-        claims = self._signer.claims(token, now) or self._aliases.claims(token, now)
+        own = self._signer.claims(token, now)
+        claims = own or self._aliases.claims(token, now)
         if claims is None:
             return BAD_KEY
-        if claims.expires is not None and claims.expires <= now:
+        facts, view = self._directory.key(claims.key), self._directory.view(claims.user)
+        # The end of a key can be changed, that in its token cannot.
+        expires = facts.expires if own is not None and facts is not None else claims.expires
+        if expires is not None and expires <= now:
             return EXPIRED_KEY
         denied = self.stands(claims.user, claims.key)
-        view = self._directory.view(claims.user)
         if denied is not None or view is None:
             return denied or REVOKED_KEY
         principal = Principal(claims.user, view.name, claims.key)
-        self._remember(token, _Known(principal, claims.expires if claims.expires is not None else float("inf")))
+        self._remember(token, _Known(principal, expires if expires is not None else float("inf")))
         self.last_used[claims.key] = now
         return principal
 

@@ -37,6 +37,7 @@ MAX_LABEL = 64
 BY_ADMIN = ("admin", "import")  # how somebody came whom an admin knows
 MAX_NOTE = 2000
 MAX_KEYS = 100  # keys a user; a runaway script must not fill the store
+_LAST_END = 253_370_764_800.0  # the year 9999; what comes later is no date
 
 
 class People:
@@ -173,16 +174,17 @@ class People:
         *,
         actor: AuditActor,
         expires: float | None = None,
+        limits: Mapping[str, Any] | None = None,
         replaces: bool = False,
     ) -> dict[str, Any]:
-        """A new key → {"id", "key", "label", "expires"}; the key is shown this once. `expires` in unix seconds.
+        """A new key → {"id", "key", "label", "expires"}; the key is shown this once. `expires` in unix seconds;
+        `limits` are its own, beside the user's.
 
         `replaces` ends the user's earlier keys of the same label: a set-up that is run again leaves one key.
         """
         now = self._clock()
-        if expires is not None and expires <= now:
-            raise bad_value("the key would have expired already")
-        key = Key("k_" + secrets.token_hex(8), user_id, checked_label(label), now, expires)
+        key = Key("k_" + secrets.token_hex(8), user_id, checked_label(label), now, _checked_end(expires, now))
+        key.limits = _key_limits(limits or {})
 
         def make(txn: Txn) -> None:
             living(txn, user_id)
@@ -198,6 +200,32 @@ class People:
         if replaces:
             self._poll()
         return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
+
+    async def patch_key(self, user_id: str, key_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> None:
+        """Changes `label`, `expires` and `limits` (all of the key's own) of one key of that user.
+
+        Raises RefusedError: 400, 404 also for somebody else's key.
+        """
+        now = self._clock()
+        checks: dict[str, Callable[[Any], Any]] = {
+            "label": checked_label,
+            "expires": lambda value: _checked_end(value, now),
+            "limits": _key_limits,
+        }
+        checked = _checked_fields(patch, _KEY_FIELDS, checks)
+
+        def change(txn: Txn) -> None:
+            key = _key(txn, key_id)
+            if key is None or key.user != user_id:
+                raise not_found("key")
+            for field, value in checked.items():
+                setattr(key, field, value)
+            txn.put(KEYS, key.id.encode(), encode(key))
+            append_change(txn, UserChange("user", now, user_id, key.id))
+            append_audit(txn, now, actor, "key.change", key.id, {"user": user_id, **checked})
+
+        await commit(self._store, change)
+        self._poll()
 
     async def revoke_key(self, user_id: str, key_id: str, *, actor: AuditActor) -> None:
         """Ends one key of that user and what runs on it. Somebody else's key answers like a missing one (404)."""
@@ -373,25 +401,48 @@ def checked_note(note: str) -> str:
     return note
 
 
+_Kinds = Mapping[str, type | tuple[type, ...]]
+_USER_FIELDS: _Kinds = {"disabled": bool, "name": str, "limits": dict, "note": str, "weight": (int, float)}
+_KEY_FIELDS: _Kinds = {"label": str, "expires": (int, float, type(None)), "limits": dict}
+
+
 def _checked_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
-    checks: dict[str, tuple[type | tuple[type, ...], Callable[[Any], Any]]] = {
-        "disabled": (bool, bool),
-        "name": (str, fit_name),
-        "limits": (dict, checked_limits),
-        "note": (str, checked_note),
-        "weight": ((int, float), _checked_weight),
+    checks: dict[str, Callable[[Any], Any]] = {
+        "disabled": bool,
+        "name": fit_name,
+        "limits": checked_limits,
+        "note": checked_note,
+        "weight": _checked_weight,
     }
+    return _checked_fields(patch, _USER_FIELDS, checks)
+
+
+def _checked_fields(
+    patch: Mapping[str, Any], kinds: _Kinds, checks: Mapping[str, Callable[[Any], Any]]
+) -> dict[str, Any]:
+    """What a patch says, each field by its check. Raises RefusedError 400, also for a patch that says nothing."""
     checked: dict[str, Any] = {}
     for field, value in patch.items():
-        if field not in checks:
-            raise bad_value(f"{field!r} cannot be changed; allowed are {', '.join(checks)}")
-        kind, check = checks[field]
+        kind = kinds.get(field)
+        if kind is None:
+            raise bad_value(f"{field!r} cannot be changed; allowed are {', '.join(kinds)}")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise bad_value(f"{field} has the wrong type")
-        checked[field] = check(value)
+        checked[field] = checks[field](value)
     if not checked:
-        raise bad_value(f"nothing to change; allowed are {', '.join(checks)}")
+        raise bad_value(f"nothing to change; allowed are {', '.join(kinds)}")
     return checked
+
+
+def _checked_end(expires: float | None, now: float) -> float | None:
+    if expires is not None and not now < expires <= _LAST_END:
+        raise bad_value("a key ends in the future, or never")
+    return expires
+
+
+def _key_limits(given: Any) -> dict[str, Any]:
+    """A key's own limits. One that is None says no more than one that is absent: the user's alone is in effect."""
+    return {name: value for name, value in checked_limits(given).items() if value is not None}
 
 
 def _checked_weight(value: float) -> float:

@@ -47,7 +47,7 @@ class Hold(msgspec.Struct, array_like=True):
 
 
 class Use(msgspec.Struct, array_like=True):
-    """Counters of one user. Buckets are (start, amount) in order of time, starts are unix seconds.
+    """Counters of one owner, a user or a key. Buckets are (start, amount) in order of time, starts are unix seconds.
 
     `epoch` names the life of the machine the counters were written in: after a restart of it what was not
     synced may be gone, so counters of another epoch are made again from the ledger. `ratio` is how far actual

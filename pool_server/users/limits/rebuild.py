@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from pool_server.users.limits import counters
 from pool_server.users.limits.counters import Use
 from pool_server.users.limits.periods import Bounds
 
-Used = Callable[[str, float], Mapping[str, float]]  # (user id, unix seconds) → the ledger's sums since then
+
+class Used(Protocol):
+    """The ledger's sums of a user, or of one key of theirs, since a moment in unix seconds."""
+
+    def __call__(self, user: str, since: float, key: str = "", /) -> Mapping[str, float]: ...
+
+
 _STEPS = 5  # the rolling window is rebuilt from this many questions
 
 
-def counters_of(used: Used | None, user: str, epoch: str, marks: Bounds, now: float) -> Use:
-    """What the ledger knows of a user. The rolling window is asked for in steps, so that it ages as it should."""
+def counters_of(used: Used | None, owner: str, epoch: str, marks: Bounds, now: float) -> Use:
+    """What the ledger knows of an owner. The rolling window is asked for in steps, so that it ages as it should."""
     use = Use(epoch, day=marks.day, week=marks.week, month=marks.month)
     oldest = min(marks.month, marks.week, now - counters.ROLLING)
-    if used is None or _sums(used(user, oldest)) == (0, 0.0):
+    of = _since(used, *owner.partition("\0"))
+    if of(oldest) == (0, 0.0):
         return use
-    use.day_tokens, use.day_cost = _sums(used(user, marks.day))
-    use.week_tokens, use.week_cost = _sums(used(user, marks.week))
-    use.month_tokens, use.month_cost = _sums(used(user, marks.month))
+    use.day_tokens, use.day_cost = of(marks.day)
+    use.week_tokens, use.week_cost = of(marks.week)
+    use.month_tokens, use.month_cost = of(marks.month)
     step = counters.ROLLING / _STEPS
     younger = 0
     for back in range(1, _STEPS + 1):
         start = now - back * step
-        total, _ = _sums(used(user, start))
+        total, _ = of(start)
         if total > younger:
             use.rolling.insert(0, (int(start + step) // counters.BUCKET * counters.BUCKET, total - younger))
         younger = max(younger, total)
     return use
+
+
+def _since(used: Used | None, user: str, _: str, key: str) -> Callable[[float], tuple[int, float]]:
+    """What answers with the tokens and US dollars of a user, or of one key, since a moment."""
+    if used is None:
+        return lambda since: (0, 0.0)
+    return lambda since: _sums(used(user, since, key) if key else used(user, since))
 
 
 def _sums(row: Mapping[str, float]) -> tuple[int, float]:

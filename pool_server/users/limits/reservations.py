@@ -1,6 +1,7 @@
 """Reservations: what a request may use is reserved before it starts and released, exactly once, when it ends.
 
-Counters live in the state store, one small record a user, changed in transactions, so all workers see one truth.
+Counters live in the state store, one small record a user and one a key with limits of its own (their "owner"),
+changed in transactions, so all workers see one truth.
 The record also says what each worker's running requests hold and have used so far. A worker leaves a mark for
 every user it holds something for; when it dies, the next one to look settles what it left behind at what was
 reported last, or by the ledger when that knows of more.
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -29,98 +31,29 @@ from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.limits import counters, rebuild
 from pool_server.users.limits.counters import Hold, Stop, Use
 from pool_server.users.limits.fair_share import weigh
+from pool_server.users.limits.pending import Ask, Cap, Final, Pending, Reservation
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.models import HELD, USE, Denied
+from pool_server.users.models import HELD, USE, Denied, KeyFacts
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
+_KEPT_S = 70 * 86_400.0  # of counters nobody uses, from the beginning of their last month
 _COMPANY_S = 0.01  # how long what has ended waits for company, where no other worker could miss it
 
 
-class Reservation(msgspec.Struct, eq=False):
-    """What is reserved for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
-
-    `seen_…` is what the stream has reported, as far as the store knows. `counted` is False in local mode, `taken`
-    when the store could not be written (only the unlimited go on then).
-    """
-
-    user: str
-    provider: str
-    counted: bool = True
-    taken: bool = True
-    base: int = 0
-    tokens: int = 0
-    cost: float = 0.0
-    seen_tokens: int = 0
-    seen_cost: float = 0.0
-    done: bool = False
-
-    @property
-    def hold(self) -> Hold:
-        """What it adds to its worker's hold."""
-        return Hold(1, self.tokens, self.cost, self.seen_tokens, self.seen_cost)
-
-
-class _Final(msgspec.Struct, frozen=True):
-    """How a reservation ends: what it used."""
-
-    reservation: Reservation
-    tokens: int
-    cost: float
-    weight: float
-
-
-class _Ask(NamedTuple):
-    """A request waits for a reservation."""
-
-    made: Reservation
-    limits: Limits
-    cost: float | None
-    answer: asyncio.Future[Reservation | Denied]
-
-
-class _Turn:
-    """What one turn of the event loop leaves to be written at its end."""
-
-    def __init__(
-        self, ended: Sequence[_Final] = (), reported: _Reports | None = None, asked: Sequence[_Ask] = ()
-    ) -> None:
-        self.ended = list(ended)
-        self.reported = reported or {}
-        self.asked = list(asked)
-        self.users: set[str] = set()  # whom it concerns
-        self.due = False  # its end is waited for, …
-        self.timer: asyncio.TimerHandle | None = None  # … or a little longer
-
-    def __len__(self) -> int:
-        return len(self.ended) + len(self.reported) + len(self.asked)
-
-    def parts(self) -> list[_Turn]:
-        """Each change by itself."""
-        ended = [_Turn(ended=[final]) for final in self.ended]
-        reported = [_Turn(reported={made: seen}) for made, seen in self.reported.items()]
-        return ended + reported + [_Turn(asked=[ask]) for ask in self.asked]
-
-    def fail(self, exc: Exception) -> None:
-        """Whoever waits is told."""
-        for ask in self.asked:
-            ask.answer.set_exception(exc)
-
-
 class _NoCounters(Exception):
-    """A user's counters are missing, or of another life of the machine: they must be made from the ledger first."""
+    """Counters are missing, or of another life of the machine: they must be made from the ledger first."""
 
-    def __init__(self, user: str) -> None:
-        super().__init__(user)
-        self.user = user
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self.owner = owner
 
 
-_Reports = dict[Reservation, tuple[int, float]]  # running request → tokens and cost used so far
-_Seeds = dict[str, bytes]  # user id → counters made from the ledger, encoded: a transaction may run again
+_Seeds = dict[str, bytes]  # owner → counters made from the ledger, encoded: a transaction may run again
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_use = msgspec.msgpack.Decoder(Use).decode
@@ -149,59 +82,73 @@ class Reservations:
         self._used = used
         self._epoch = processes.epoch()
         self._worker = processes.name()
-        self._running: dict[str, int] = {}  # user id → this worker's requests, 0 = the mark may go
-        self._turn = _Turn()
-        self._uncounted: dict[str, int] = {}  # user id → this worker's requests of which the store knows nothing
-        self._unsettled: list[_Final] = []  # could not be written
+        self._running: dict[str, int] = {}  # owner → this worker's requests, 0 = the mark may go
+        self._turn = Pending()
+        self._uncounted: dict[str, int] = {}  # owner → this worker's requests of which the store knows nothing
+        self._unsettled: list[Final] = []  # could not be written
         self._closed = False
 
     def reserve(
-        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
+        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: KeyFacts | None = None
     ) -> Reservation | Denied:
-        """Reserves for one request of about `tokens` and `cost` (US dollars, None = price not known)."""
+        """Reserves for one request of about `tokens` and `cost` (US dollars, None = price not known), under the user's
+        limits and those of the `key` it is made with."""
         self.write_turn()
-        now = self._clock()
-        made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
+        made, caps = _asked(user, provider, limits, tokens, key)
 
-        def take(txn: Txn, seeds: _Seeds) -> Stop | None:
-            use = self._use(txn, user, now, seeds)
-            stop = self._take_one(txn, use, made, limits, cost, now)
-            if stop is None:
-                txn.put(USE, user.encode(), _encode(use))
-            return stop
+        def take(txn: Txn, seeds: _Seeds) -> Denied | None:
+            now = self._clock()
+            uses = {cap.owner: self._use(txn, cap.owner, now, seeds) for cap in caps}
+            denied = self._take_one(txn, uses, made, caps, cost, now)
+            if denied is None:
+                _keep(txn, uses)
+            return denied
 
         try:
             return self._answer(made, self._write(take))
         except StoreError as exc:
-            return self._unguarded(made, limits, exc)
+            return self._unguarded(made, caps, exc)
 
     def reserve_soon(
-        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None
+        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: KeyFacts | None = None
     ) -> asyncio.Future[Reservation | Denied]:
         """`reserve` at the end of this turn of the event loop. Cancel the future to take nothing."""
-        made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
-        ask = _Ask(made, limits, cost, asyncio.get_running_loop().create_future())
+        made, caps = _asked(user, provider, limits, tokens, key)
+        ask = Ask(made, caps, cost, asyncio.get_running_loop().create_future())
         self._turn.asked.append(ask)
-        self._write_soon(user)
+        self._write_soon(made)
         return ask.answer
 
     def _take_one(
-        self, txn: Txn, use: Use, made: Reservation, limits: Limits, cost: float | None, now: float
-    ) -> Stop | None:
-        stop = counters.stopped(use, limits, now, self.calendar.at(now))
-        if stop is not None:
-            return stop
-        made.tokens = int(made.base * use.ratio)
-        made.cost = max(cost or 0.0, counters.FLOOR_COST) * use.ratio
-        counters.hold(use, self._worker, made.tokens, made.cost, now)
-        if made.user not in self._running:
-            txn.put(HELD, _mark(self._worker, made.user), b"")
+        self, txn: Txn, uses: dict[str, Use], made: Reservation, caps: Sequence[Cap], cost: float | None, now: float
+    ) -> Denied | None:
+        denied = self._stop(uses, caps, now)
+        if denied is not None:
+            return denied
+        ratio = uses[made.user].ratio
+        made.tokens = int(made.base * ratio)
+        made.cost = max(cost or 0.0, counters.FLOOR_COST) * ratio
+        for owner in made.owners:
+            counters.hold(uses[owner], self._worker, made.tokens, made.cost, now)
+            if owner not in self._running:
+                txn.put(HELD, _mark(self._worker, owner), b"")
         return None
 
-    def _answer(self, made: Reservation, stop: Stop | None) -> Reservation | Denied:
-        if stop is not None:
-            return _denied(stop)
-        self._running[made.user] = self._running.get(made.user, 0) + 1
+    def _stop(self, uses: Mapping[str, Use], caps: Sequence[Cap], now: float) -> Denied | None:
+        """The limit in the way; of the user's and the key's the one that frees last."""
+        marks = self.calendar.at(now)
+        denied, last = None, 0.0
+        for cap in caps:
+            stop = counters.stopped(uses[cap.owner], cap.limits, now, marks)
+            if stop is not None and (frees := math.inf if stop.retry_at is None else stop.retry_at) > last:
+                denied, last = _denied(stop, cap.label), frees
+        return denied
+
+    def _answer(self, made: Reservation, denied: Denied | None) -> Reservation | Denied:
+        if denied is not None:
+            return denied
+        for owner in made.owners:
+            self._running[owner] = self._running.get(owner, 0) + 1
         return made
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
@@ -210,7 +157,7 @@ class Reservations:
             return
         seen_tokens, seen_cost = self._seen(reservation)
         self._turn.reported[reservation] = max(seen_tokens, tokens), max(seen_cost, cost or 0.0)
-        self._write_soon(reservation.user, self._company_s)
+        self._write_soon(reservation, self._company_s)
 
     def _seen(self, reservation: Reservation) -> tuple[int, float]:
         """What the stream has reported so far, be it written or not."""
@@ -224,35 +171,32 @@ class Reservations:
         spent = cost
         if spent is None:
             spent = self._seen(reservation)[1] or (counters.FLOOR_COST if usage.total else 0.0)
-        self._end(_Final(reservation, usage.total, spent, weigh(usage)))
+        self._end(Final(reservation, usage.total, spent, weigh(usage)))
 
     def release(self, reservation: Reservation) -> None:
         """Nothing was used. The request still counts toward requests a minute."""
-        self._end(_Final(reservation, 0, 0.0, 0.0))
+        self._end(Final(reservation, 0, 0.0, 0.0))
 
-    def stopped(self, user: str, limits: Limits) -> Denied | None:
+    def stopped(self, user: str, limits: Limits, key: KeyFacts | None = None) -> Denied | None:
         """The limit in the way of one more request, whatever it asks for. Takes nothing."""
-        if counters.limitless(limits):
-            return None
-        use, marks = self.read(user)
-        stop = counters.stopped(use, limits, self._clock(), marks)
-        return None if stop is None else _denied(stop)
+        caps = [cap for cap in _caps(user, limits, key) if not counters.limitless(cap.limits)]
+        return self._stop({cap.owner: self.read(cap.owner)[0] for cap in caps}, caps, self._clock())
 
-    def read(self, user: str) -> tuple[Use, Bounds]:
-        """The counters of a user of the pool now. Those that are missing are made and kept."""
-        if user in self._turn.users:
+    def read(self, owner: str) -> tuple[Use, Bounds]:
+        """The counters of a user of the pool, or of a key, now. Those that are missing are made and kept."""
+        if owner in self._turn.owners:
             self.write_turn()
         now = self._clock()
         marks = self.calendar.at(now)
-        raw = self._store.get(USE, user.encode())
+        raw = self._store.get(USE, owner.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
-            return self._with_use(user, now, lambda txn, use: self._keep(txn, user, use)), marks
+            return self._with_use(owner, now, lambda txn, use: self._kept(txn, owner, use)), marks
         counters.advance(use, now, marks)
         return use, marks
 
-    def _keep(self, txn: Txn, user: str, use: Use) -> Use:
-        txn.put(USE, user.encode(), _encode(use))
+    def _kept(self, txn: Txn, owner: str, use: Use) -> Use:
+        _keep(txn, {owner: use})
         return use
 
     @property
@@ -266,7 +210,7 @@ class Reservations:
 
     def write_turn(self) -> None:
         """Writes what was left to the end of this turn of the event loop."""
-        turn, self._turn = self._turn, _Turn()
+        turn, self._turn = self._turn, Pending()
         if turn.timer is not None:
             turn.timer.cancel()
         if turn:
@@ -277,7 +221,7 @@ class Reservations:
         """Settles what could not be written before. Called now and then."""
         self.write_turn()
         while self._unsettled:
-            left = self._write_all(_Turn(ended=self._unsettled[:_MOST_ENDS]))
+            left = self._write_all(Pending(ended=self._unsettled[:_MOST_ENDS]))
             self._unsettled[:_MOST_ENDS] = left
             if left:
                 return
@@ -289,7 +233,7 @@ class Reservations:
         self.forget_idle(None)
 
     def recover(self, most: int | None = None) -> int:
-        """Settles what dead workers left behind, for at most so many users; returns for how many that was."""
+        """Settles what dead workers left behind, for at most so many owners; returns for how many that was."""
         self.write_turn()
         settled, start = 0, b""
         while most is None or settled < most:
@@ -304,14 +248,14 @@ class Reservations:
         return settled
 
     def forget_idle(self, most: int | None = 500) -> None:
-        """Takes back the marks of users for whom nothing runs here any more: so many at once, None = all."""
+        """Takes back the marks of owners for whom nothing runs here any more: so many at once, None = all."""
         self.write_turn()
-        idle = [user for user, running in self._running.items() if not running][:most]
+        idle = [owner for owner, running in self._running.items() if not running][:most]
         if not idle or self._unsettled:  # what is unsettled still holds, and a mark must stay for it
             return
-        self._store.write(lambda txn: [txn.delete(HELD, _mark(self._worker, user)) for user in idle])
-        for user in idle:
-            del self._running[user]
+        self._store.write(lambda txn: [txn.delete(HELD, _mark(self._worker, owner)) for owner in idle])
+        for owner in idle:
+            del self._running[owner]
 
     def _recover_from(self, name: bytes, most: int | None) -> int:
         with self._store.read() as txn:
@@ -320,13 +264,13 @@ class Reservations:
             self._recover_one(mark, name.decode(), mark[len(name) + 1 :].decode())
         return len(marks)
 
-    def _recover_one(self, mark: bytes, name: str, user: str) -> None:
+    def _recover_one(self, mark: bytes, name: str, owner: str) -> None:
         """Asks the ledger, about half a millisecond, where the dead worker alone held something, and before the
         transaction. Its answer is taken only if nobody else holds anything then: all it knows of the others has
         been settled by that time, and nothing is counted twice."""
         now = self._clock()
-        raw = self._store.get(USE, user.encode())
-        fresh = self._seed(user, now) if raw is not None and list(_decode_use(raw).by) == [name] else None
+        raw = self._store.get(USE, owner.encode())
+        fresh = self._seed(owner, now) if raw is not None and list(_decode_use(raw).by) == [name] else None
 
         def end(txn: Txn, use: Use) -> None:
             if not txn.delete(HELD, mark):
@@ -334,33 +278,35 @@ class Reservations:
             counters.abandon(use, name, now)
             if fresh is not None and not use.by:
                 counters.raise_to(use, fresh, now)
-            txn.put(USE, user.encode(), _encode(use))
+            _keep(txn, {owner: use})
 
-        self._with_use(user, now, end)
+        self._with_use(owner, now, end)
 
-    def _end(self, final: _Final) -> None:
+    def _end(self, final: Final) -> None:
         reservation = final.reservation
         if reservation.done or not reservation.counted:
             return
         reservation.done = True
         self._turn.reported.pop(reservation, None)  # the end says more
-        if reservation.taken:
-            self._running[reservation.user] -= 1
-        elif self._uncounted[reservation.user] > 1:
-            self._uncounted[reservation.user] -= 1
-        else:
-            del self._uncounted[reservation.user]
+        for owner in reservation.owners:
+            if reservation.taken:
+                self._running[owner] -= 1
+            elif self._uncounted[owner] > 1:
+                self._uncounted[owner] -= 1
+            else:
+                del self._uncounted[owner]
         if self._unsettled:  # the store fails
             self._unsettled.append(final)
             return
         self._turn.ended.append(final)
-        self._write_soon(reservation.user, self._company_s)
+        self._write_soon(reservation, self._company_s)
 
-    def _write_soon(self, user: str, within_s: float = 0.0) -> None:
-        """Has this turn's changes, one of this user the latest, written at its end or `within_s`; at once where no loop
-        runs."""
+    def _write_soon(self, made: Reservation, within_s: float = 0.0) -> None:
+        """Has this turn's changes, one of this reservation the latest, written at its end or `within_s`; at once where
+        no loop runs."""
         turn = self._turn
-        turn.users.add(user)
+        turn.owners.add(made.user)
+        turn.owners.add(made.key)
         if turn.due or (within_s and turn.timer is not None):
             return
         try:
@@ -375,7 +321,7 @@ class Reservations:
             turn.due = True
             loop.call_soon(self.write_turn)
 
-    def _write_all(self, turn: _Turn) -> list[_Final]:
+    def _write_all(self, turn: Pending) -> list[Final]:
         """Writes all of it in one transaction; returns what has ended and the store could not take.
 
         Reports it could not take are dropped: the next one, or the settling, makes up for them.
@@ -384,7 +330,7 @@ class Reservations:
             known, stops = self._write(lambda txn, seeds: self._change_all(txn, turn, seeds))
         except StoreError as exc:
             for ask in turn.asked:
-                ask.answer.set_result(self._unguarded(ask.made, ask.limits, exc))
+                ask.answer.set_result(self._unguarded(ask.made, ask.caps, exc))
             return turn.ended
         except Exception as exc:
             if len(turn) > 1:  # one that cannot be counted must not keep the others from it
@@ -400,38 +346,50 @@ class Reservations:
             ask.answer.set_result(self._answer(ask.made, stop))
         return []
 
-    def _change_all(self, txn: Txn, turn: _Turn, seeds: _Seeds) -> tuple[list[Reservation], list[Stop | None]]:
+    def _change_all(self, txn: Txn, turn: Pending, seeds: _Seeds) -> tuple[list[Reservation], list[Denied | None]]:
         """Returns the reservations whose reports the store knows now, and what stops each who asked."""
         now = self._clock()
         uses: dict[str, Use] = {}
         weights: dict[tuple[str, str], float] = {}
 
-        def use_of(made: Reservation) -> Use:
-            if made.user not in uses:
-                uses[made.user] = self._use(txn, made.user, now, seeds)
-            return uses[made.user]
+        def uses_of(owners: Sequence[str]) -> list[tuple[str, Use]]:
+            for owner in owners:
+                if owner not in uses:
+                    uses[owner] = self._use(txn, owner, now, seeds)
+            return [(owner, uses[owner]) for owner in owners]
 
-        known = [made for made, seen in turn.reported.items() if self._grow_one(use_of(made), made, *seen)]
+        known = [made for made, seen in turn.reported.items() if self._grow(uses_of(made.owners), made, *seen)]
         for final in turn.ended:
             made = final.reservation
-            self._settle_one(use_of(made), final, now)
-            key = made.provider, made.user
-            weights[key] = weights.get(key, 0.0) + final.weight
-        stops = [self._take_one(txn, use_of(ask.made), ask.made, ask.limits, ask.cost, now) for ask in turn.asked]
-        for user, use in uses.items():
-            txn.put(USE, user.encode(), _encode(use))
+            late = (made.key,) if made.key and not made.limited and self._counted(txn, made.key) else ()
+            for owner, use in uses_of((*made.owners, *late)):
+                self._settle_one(use, final, now, held=owner not in late)
+            share = made.provider, made.user
+            weights[share] = weights.get(share, 0.0) + final.weight
+        stops = [
+            self._take_one(txn, dict(uses_of([cap.owner for cap in ask.caps])), ask.made, ask.caps, ask.cost, now)
+            for ask in turn.asked
+        ]
+        _keep(txn, uses)
         for (provider, user), weight in weights.items():
             self._shares.add(txn, provider, user, weight, now)
         return known, stops
 
-    def _grow_one(self, use: Use, made: Reservation, tokens: int, cost: float) -> bool:
+    def _grow(self, uses: Sequence[tuple[str, Use]], made: Reservation, tokens: int, cost: float) -> bool:
+        """Whether the user's counters took the report in."""
         more_tokens, more_cost = max(0, tokens - made.tokens), max(0.0, cost - made.cost)
         more = Hold(0, more_tokens, more_cost, tokens - made.seen_tokens, cost - made.seen_cost)
-        return counters.grow(use, self._worker, more)
+        took = [counters.grow(use, self._worker, more) for _, use in uses]
+        return took[0]
 
-    def _settle_one(self, use: Use, final: _Final, now: float) -> None:
+    def _counted(self, txn: Txn, owner: str) -> bool:
+        """Whether these counters are kept at all: a key's that was given limits while the request was under way."""
+        raw = txn.get(USE, owner.encode())
+        return raw is not None and _decode_use(raw).epoch == self._epoch
+
+    def _settle_one(self, use: Use, final: Final, now: float, *, held: bool) -> None:
         made, tokens, cost = final.reservation, final.tokens, final.cost
-        if made.taken and not counters.unhold(use, self._worker, made.hold):
+        if held and made.taken and not counters.unhold(use, self._worker, made.hold):
             # Taken for dead and settled at what was reported: add the rest.
             tokens = max(0, tokens - made.seen_tokens)
             cost = max(0.0, cost - made.seen_cost)
@@ -439,9 +397,9 @@ class Reservations:
         if final.tokens:
             counters.learn(use, made.base, final.tokens)
 
-    def _with_use(self, user: str, now: float, change: Callable[[Txn, Use], T]) -> T:
-        """Runs `change` in a transaction on the user's counters."""
-        return self._write(lambda txn, seeds: change(txn, self._use(txn, user, now, seeds)))
+    def _with_use(self, owner: str, now: float, change: Callable[[Txn, Use], T]) -> T:
+        """Runs `change` in a transaction on the owner's counters."""
+        return self._write(lambda txn, seeds: change(txn, self._use(txn, owner, now, seeds)))
 
     def _write(self, change: Callable[[Txn, _Seeds], T]) -> T:
         """Runs `change` in a transaction, again when counters it needs must first be made from the ledger.
@@ -453,38 +411,82 @@ class Reservations:
             try:
                 return self._store.write(lambda txn: change(txn, seeds))
             except _NoCounters as missing:
-                seeds[missing.user] = _encode(self._seed(missing.user, self._clock()))
+                seeds[missing.owner] = _encode(self._seed(missing.owner, self._clock()))
 
-    def _use(self, txn: Txn, user: str, now: float, seeds: _Seeds) -> Use:
-        """The user's counters now. Raises _NoCounters."""
-        raw = txn.get(USE, user.encode())
+    def _use(self, txn: Txn, owner: str, now: float, seeds: _Seeds) -> Use:
+        """The owner's counters now. Raises _NoCounters."""
+        raw = txn.get(USE, owner.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
-            if user not in seeds:
-                raise _NoCounters(user)
-            use = _renewed(_decode_use(seeds[user]), use, now)
+            if owner not in seeds:
+                raise _NoCounters(owner)
+            use = _renewed(_decode_use(seeds[owner]), use, now)
         counters.advance(use, now, self.calendar.at(now))
         return use
 
-    def _seed(self, user: str, now: float) -> Use:
-        return rebuild.counters_of(self._used, user, self._epoch, self.calendar.at(now), now)
+    def _seed(self, owner: str, now: float) -> Use:
+        return rebuild.counters_of(self._used, owner, self._epoch, self.calendar.at(now), now)
 
-    def _unguarded(self, made: Reservation, limits: Limits, exc: StoreError) -> Reservation | Denied:
+    def _unguarded(self, made: Reservation, caps: Sequence[Cap], exc: StoreError) -> Reservation | Denied:
         """The store cannot be written: requests of users whose limits need it are refused, the others go on. How many
         there are at the same time is known here, of this worker."""
-        here = self._running.get(made.user, 0) + self._uncounted.get(made.user, 0)
-        at_once = msgspec.structs.replace(limits, concurrent=None)
-        if counters.limitless(at_once) and (limits.concurrent is None or here < limits.concurrent):
-            self._uncounted[made.user] = self._uncounted.get(made.user, 0) + 1
+        if all(self._kept_here(cap) for cap in caps):
+            for owner in made.owners:
+                self._uncounted[owner] = self._uncounted.get(owner, 0) + 1
             made.taken = False
             return made
         log.warning("limits cannot be kept, turning requests away: %s", exc)
         return Denied(Denial.STORE, "limits cannot be checked just now; try again in a moment", 503, None)
 
+    def _kept_here(self, cap: Cap) -> bool:
+        here = self._running.get(cap.owner, 0) + self._uncounted.get(cap.owner, 0)
+        at_once = msgspec.structs.replace(cap.limits, concurrent=None)
+        return counters.limitless(at_once) and (cap.limits.concurrent is None or here < cap.limits.concurrent)
 
-def _denied(stop: Stop) -> Denied:
-    message = f"your limit of {COUNTED_BY_DENIAL[stop.denial].amount(stop.limit)} is reached"
-    return Denied(stop.denial, message, 429, stop.retry_at)
+
+def _asked(
+    user: str, provider: str, limits: Limits, tokens: int, key: KeyFacts | None
+) -> tuple[Reservation, tuple[Cap, ...]]:
+    """What a request asks for, and the limits it is held to."""
+    made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
+    if key is not None:
+        made.key, made.limited = key.owner, key.counted
+    return made, _caps(user, limits, key)
+
+
+def _caps(user: str, limits: Limits, key: KeyFacts | None) -> tuple[Cap, ...]:
+    """The user's limits, and those of the key where it has any that are counted."""
+    if key is None or not key.counted:
+        return (Cap(user, limits),)
+    return Cap(user, limits), Cap(key.owner, key.limits, key.label)
+
+
+def _denied(stop: Stop, key: str) -> Denied:
+    amount = COUNTED_BY_DENIAL[stop.denial].amount(stop.limit)
+    message = f"the limit of {amount} of your key “{key}”" if key else f"your limit of {amount}"
+    return Denied(stop.denial, f"{message} is reached", 429, stop.retry_at)
+
+
+def forbidden(limits: Limits, key: KeyFacts | None, provider: str, model: str) -> Denied | None:
+    """Why somebody with these limits, and this key, may not use this provider or model; "" = not known."""
+    for caps in (limits, key.limits) if key is not None else (limits,):
+        whose = "your access" if caps is limits or key is None else f"your key “{key.label}”"
+        if provider and not counters.provider_allowed(caps, provider):
+            return Denied(Denial.PROVIDER, f"{whose} does not include {provider}", 403)
+        if not counters.model_allowed(caps, model):
+            return Denied(Denial.MODEL, f"{whose} does not include the model {model}", 403)
+    return None
+
+
+def stale(raw: bytes, now: float) -> bool:
+    """Whether counters were last used so long ago that all they count is over; the ledger can make them anew."""
+    use = _decode_use(raw)
+    return not use.by and max(use.month, use.week) < now - _KEPT_S
+
+
+def _keep(txn: Txn, uses: Mapping[str, Use]) -> None:
+    for owner, use in uses.items():
+        txn.put(USE, owner.encode(), _encode(use))
 
 
 def _renewed(fresh: Use, old: Use | None, now: float) -> Use:
@@ -494,5 +496,5 @@ def _renewed(fresh: Use, old: Use | None, now: float) -> Use:
     return fresh
 
 
-def _mark(name: str, user: str) -> bytes:
-    return f"{name}\0{user}".encode()
+def _mark(name: str, owner: str) -> bytes:
+    return f"{name}\0{owner}".encode()

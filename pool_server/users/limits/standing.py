@@ -1,9 +1,9 @@
-"""What limits a person has and how they stand, as pages, the API and people themselves see it."""
+"""What limits people and keys have and how they stand, as pages, the API and people themselves see it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,31 +19,78 @@ class HasLimits(Protocol):
     def limits(self) -> Limits: ...
 
 
+class HasOwnLimits(HasLimits, Protocol):
+    """A key, with what its counters are kept under."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+
+
+class LimitStanding(NamedTuple):
+    """Limits, and for each that is counted what is used and when it frees, by the limits' names. `key` is the label of
+    the key whose own limits they are, "" for a user's."""
+
+    limits: Limits
+    used: dict[str, float]
+    frees: dict[str, float | None]
+    key: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """{"limits", "used", "frees"}, each with all names."""
+        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
+        return {
+            "limits": msgspec.structs.asdict(self.limits),
+            "used": blank | self.used,
+            "frees": blank | self.frees,
+        }
+
+
 class UserLimits:
     """Reads the limits in effect and the counters under them; changes nothing. Raises StoreError.
 
-    `view` finds somebody by their id, None for nobody.
+    `view` finds somebody by their id, `key` a key by its own; None for nobody and for no such key.
     """
 
-    def __init__(self, view: Callable[[str], HasLimits | None], book: Reservations) -> None:
+    def __init__(
+        self, view: Callable[[str], HasLimits | None], key: Callable[[str], HasOwnLimits | None], book: Reservations
+    ) -> None:
         self._view = view
+        self._key = key
         self._book = book
 
     def of(self, user_id: str) -> dict[str, Any]:
         """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
-        limits, used, frees = self.standing(user_id)
-        blank: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
-        return {"limits": msgspec.structs.asdict(limits), "used": blank | used, "frees": blank | frees}
+        return self.standing(user_id).described()
 
-    def standing(self, user_id: str) -> tuple[Limits, dict[str, float], dict[str, float | None]]:
-        """The limits in effect for a user, and for each that is counted what is used and when it frees."""
+    def of_key(self, key_id: str) -> dict[str, Any] | None:
+        """The same of one key's own limits; None where it has none, or is no more."""
+        found = self._of_key(key_id)
+        return None if found is None else found.described()
+
+    def standing(self, user_id: str) -> LimitStanding:
+        """How a user's limits stand."""
         view = self._view(user_id)
         if view is None:
-            return Limits(), dict.fromkeys(counters.COUNTED, 0), dict.fromkeys(counters.COUNTED)
-        use, marks = self._book.read(user_id)
-        return view.limits, counters.used_now(use), counters.frees_at(use, view.limits, marks)
+            return LimitStanding(Limits(), dict.fromkeys(counters.COUNTED, 0), dict.fromkeys(counters.COUNTED))
+        return self._standing(user_id, view.limits)
 
-    def allowed(self, user_id: str) -> tuple[list[str] | None, list[str] | None]:
-        """The providers and the models a user may use at all, None = every one."""
-        view = self._view(user_id)
-        return (view.limits.providers, view.limits.models) if view is not None else (None, None)
+    def of_caller(self, user_id: str, key_id: str) -> list[LimitStanding]:
+        """What a caller is held to: their own limits, and those of the key they use ("" = none) where it has any."""
+        of_key = self._of_key(key_id) if key_id else None
+        return [self.standing(user_id)] + ([of_key] if of_key is not None else [])
+
+    def allowed(self, user_id: str, key_id: str) -> list[Limits]:
+        """The limits that say which providers and models a caller may use at all."""
+        view, key = self._view(user_id), self._key(key_id) if key_id else None
+        found = [one.limits for one in (view, key) if one is not None]
+        return [one for one in found if one.providers is not None or one.models is not None]
+
+    def _of_key(self, key_id: str) -> LimitStanding | None:
+        key = self._key(key_id)
+        return None if key is None or key.limits == Limits() else self._standing(key.owner, key.limits, key.label)
+
+    def _standing(self, owner: str, limits: Limits, key: str = "") -> LimitStanding:
+        use, marks = self._book.read(owner)
+        return LimitStanding(limits, counters.used_now(use), counters.frees_at(use, limits, marks), key)

@@ -14,7 +14,7 @@ from pool_server.web.admin import accounts, people, score
 from pool_server.web.base.handler import Access
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import headroom, limits
+from pool_server.web.base.shared import headroom, key_changes, limits
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.query_params import DAY
 
@@ -148,10 +148,21 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             standing=standing,
             bars=limits.rows(standing, self.ctx.clock()),
             used=limits.used(self.ctx, user),
-            keys=users.people.list_keys(user),
+            keys=limits.keys(self.ctx, user),
             counted=COUNTED_LIMITS,
             usual=limits.usual(self.ctx.settings.limits),
         )
+
+
+class PersonKeyPage(PageHandler, access=Access.ADMIN):
+    """One key of a person: its limits as they stand and to change."""
+
+    def get(self, user: str, key: str) -> None:
+        row = self.ctx.users.people.get(user)
+        values = key_changes.page_values(self.ctx, user, key)
+        up = (f"/people/{user}", row["name"])
+        call = f"/admin/pool-users/{user}/keys/{key}"
+        self.page("key.html", title=values["key"]["label"], **values, up=up, call=call)
 
 
 class AuditPage(PageHandler, access=Access.ADMIN):

@@ -8,6 +8,7 @@ import msgspec
 
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
+from pool_server.web.base.shared import key_changes
 
 MOST = 500
 
@@ -16,11 +17,6 @@ class NewUser(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     limits: dict[str, Any] = {}
     note: str = ""
-
-
-class NewUserKey(msgspec.Struct, forbid_unknown_fields=True):
-    label: str = ""
-    expires: float | None = None
 
 
 class NewCode(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +66,7 @@ class UserHandler(AdminHandler, access=Access.ADMIN):
 
     def get(self, user: str) -> None:
         users = self.ctx.users
-        self.answer({**users.people.get(user), "keys": users.people.list_keys(user), "standing": users.limits.of(user)})
+        self.answer({**users.people.get(user), "keys": users.keys(user), "standing": users.limits.of(user)})
 
     async def patch(self, user: str) -> None:
         self.answer(await self.ctx.users.people.patch_user(user, self.body_as(dict), actor=self.actor))
@@ -81,20 +77,21 @@ class UserHandler(AdminHandler, access=Access.ADMIN):
 
 
 class UserKeysHandler(PageHandler, access=Access.ADMIN):
-    """A user's keys: `GET`, and `POST {"label"?,"expires"?}` → the new key, shown once."""
+    """A user's keys: `GET`, and `POST {"label"?,"expires"?,"expires_in"?,"limits"?}` → the new key, shown once."""
 
     def get(self, user: str) -> None:
         self.ctx.users.people.get(user)
-        self.answer({"keys": self.ctx.users.people.list_keys(user)})
+        self.answer({"keys": self.ctx.users.keys(user)})
 
     async def post(self, user: str) -> None:
-        asked = self.body_as(NewUserKey)
-        made = await self.ctx.users.people.create_key(user, asked.label, actor=self.actor, expires=asked.expires)
-        self.answer(made)
+        await key_changes.create(self, user)
 
 
 class UserKeyHandler(PageHandler, access=Access.ADMIN):
-    """`DELETE` revokes one key of a user."""
+    """One key of a user: `PATCH {"label"?,"expires"?,"expires_in"?,"limits"?}` → its row; `DELETE` revokes it."""
+
+    async def patch(self, user: str, key: str) -> None:
+        await key_changes.change(self, user, key)
 
     async def delete(self, user: str, key: str) -> None:
         await self.ctx.users.people.revoke_key(user, key, actor=self.actor)

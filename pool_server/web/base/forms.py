@@ -14,10 +14,10 @@ _KEPT_EMPTY = frozenset(
 def nested(fields: Mapping[str, str]) -> dict[str, Any]:
     """`{"limits.tokens_day": "5"}` → `{"limits": {"tokens_day": 5}}`.
 
-    Names that begin with `_` are the page's own. `none.limits.X` (a ticked box) means no limit. Raises ValueError in
-    one line for a limit that is no number.
+    Names that begin with `_` are the page's own; `_limits` says that these are all limits, were every field empty.
+    `none.limits.X` (a ticked box) means no limit. Raises ValueError in one line for a limit that is no number.
     """
-    body: dict[str, Any] = {}
+    body: dict[str, Any] = {"limits": {}} if "_limits" in fields else {}
     for name, value in fields.items():
         if name.startswith(("_", "none.")) or (value == "" and name not in _KEPT_EMPTY):
             continue

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta
 
 from pool_server.users import Principal
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import own_requests
+from pool_server.web.base.shared import key_changes, own_requests
 
 MOST = 100
-MOST_S = 10 * 365 * 86_400.0
-
-
-class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """`expires` in unix seconds, None = never; `expires_in` says it in seconds from now."""
-
-    label: str = ""
-    expires: float | None = None
-    expires_in: Annotated[float, Meta(gt=0, le=MOST_S)] | None = None
 
 
 class NewTicket(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,21 +44,30 @@ class Me(OwnHandler, access=Access.FRIEND):
 
 
 class Keys(OwnHandler, access=Access.FRIEND):
-    """`POST /api/keys` → `{"id","key","label"}`, the key shown once."""
+    """`POST /api/keys {"label"?,"expires"?,"expires_in"?,"limits"?}` → `{"id","key","label"}`, the key shown once."""
 
     async def post(self) -> None:
-        asked = self.body_as(NewKey)
-        expires = self.ctx.clock() + asked.expires_in if asked.expires_in is not None else asked.expires
-        made = await self.ctx.users.people.create_key(self.person.user, asked.label, actor=self.actor, expires=expires)
-        self.answer(made)
+        await key_changes.create(self, self.person.user)
 
 
 class OwnKey(OwnHandler, access=Access.FRIEND):
-    """`DELETE /api/keys/ID` ends the key and what runs on it."""
+    """`PATCH /api/keys/ID {"label"?,"expires"?,"expires_in"?,"limits"?}` → the key's row; `DELETE` ends the key and
+    what runs on it."""
+
+    async def patch(self, key: str) -> None:
+        await key_changes.change(self, self.person.user, key)
 
     async def delete(self, key: str) -> None:
         await self.ctx.users.people.revoke_key(self.person.user, key, actor=self.actor)
         self.answer({"revoked": key})
+
+
+class KeyPage(OwnHandler, access=Access.FRIEND):
+    """One key of one's own: its limits as they stand and to change."""
+
+    def get(self, key: str) -> None:
+        values = key_changes.page_values(self.ctx, self.person.user, key)
+        self.page("key.html", title=values["key"]["label"], **values, up=("/", "Home"), call=f"/api/keys/{key}")
 
 
 class OwnRequests(OwnHandler, access=Access.FRIEND):

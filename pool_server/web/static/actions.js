@@ -42,9 +42,9 @@ function fieldValue(field) {
   const list = () => text.split(/[\s,]+/);
   switch (field.dataset.type) {
     case "number":
-      return text === "" ? null : Number(text);
+      return text === "" || text === "null" ? null : Number(text);
     case "limit":
-      if (field.closest("label").querySelector("[data-none]").checked) return null;
+      if (field.closest("label").querySelector("[data-none]")?.checked) return null;
       return text === "" ? undefined : Number(text);
     case "limit-list":
       return text === "" ? undefined : list();

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.ledger import Field, Filters
 from pool_server.texts import format
+from pool_server.users import Principal
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.shared import price_notes
 from pool_server.web.base.shared.price_notes import PriceNotes
@@ -41,8 +42,9 @@ class LimitRow(NamedTuple):
         return "bad" if self.used_up else "warn" if self.percent >= 80 else ""
 
 
-def rows(standing: dict[str, Any], now: float) -> list[LimitRow]:
-    """The limits that are set, from `Users.limits()`."""
+def rows(standing: dict[str, Any], now: float, key: str = "") -> list[LimitRow]:
+    """The limits that are set, as `UserLimits.of` and `of_key` describe them; `key` is the label of the key whose own
+    they are."""
     found = []
     for counted in COUNTED_LIMITS:
         name = counted.name
@@ -55,7 +57,11 @@ def rows(standing: dict[str, Any], now: float) -> list[LimitRow]:
         percent = 100.0 * used / limit if limit else 100.0
         words = f"{say(used)} of {say(limit)}"
         frees = frees if used and frees and frees > now else None
-        found.append(LimitRow(counted.label, percent, words, frees, counted.yours, counted.returns))
+        yours = counted.yours
+        if key:
+            what, _, verb = yours.removeprefix("Your ").rpartition(" ")
+            yours = f"The {what} of your key “{key}” {verb}"
+        found.append(LimitRow(counted.label, percent, words, frees, yours, counted.returns))
     return found
 
 
@@ -85,11 +91,26 @@ def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]
 
 
 def keys(ctx: WebContext, user: str) -> list[dict[str, Any]]:
-    """A user's keys, each with the tokens of its last 7 days."""
+    """A user's keys, each with the tokens of its last 7 days, and its own limits as `rows`, the tightest first."""
     now = ctx.clock()
     found = ctx.ledger.queries.top("key", now - 6 * DAY, now + 1, Filters(user=user), limit=MOST_KEYS, timed=False)
     tokens = {row["key"]: row["total_tokens"] for row in found}
-    return [{**key, "tokens": tokens.get(key["id"], 0)} for key in ctx.users.people.list_keys(user)]
+    return [
+        {**key, "tokens": tokens.get(key["id"], 0), "bars": sorted(_bars(key, now), key=lambda bar: -bar.percent)}
+        for key in ctx.users.keys(user)
+    ]
+
+
+def _bars(key: dict[str, Any], now: float) -> list[LimitRow]:
+    return rows(key["standing"], now, key["label"]) if key["standing"] is not None else []
+
+
+def of_caller(ctx: WebContext, who: Principal) -> list[LimitRow]:
+    """The limits a caller is held to: their own, and those of the key they use."""
+    if who.admin or who.local:
+        return []
+    now = ctx.clock()
+    return [row for one in ctx.users.limits.of_caller(who.user, who.key) for row in rows(one.described(), now, one.key)]
 
 
 def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:

@@ -1,0 +1,100 @@
+"""What a turn of the event loop leaves to be written at its end: requests that ask, report and end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pool_server.core.settings import Limits
+from pool_server.users.limits.counters import Hold
+
+
+class Cap(NamedTuple):
+    """Limits a request is held to. `owner` is whose counters they look at: a user's id, or `KeyFacts.owner` with the
+    key's `label`."""
+
+    owner: str
+    limits: Limits
+    label: str = ""
+
+
+class Reservation(msgspec.Struct, eq=False):
+    """What is reserved for one request. `tokens` and `cost` are what is held now, `base` the unscaled reservation.
+
+    `seen_…` is what the stream has reported, as far as the store knows. `counted` is False in local mode, `taken`
+    when the store could not be written (only the unlimited go on then). `key` is the owner of the counters of the key
+    it is made with, "" for none; they hold it where the key is `limited`.
+    """
+
+    user: str
+    provider: str
+    counted: bool = True
+    taken: bool = True
+    base: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    seen_tokens: int = 0
+    seen_cost: float = 0.0
+    done: bool = False
+    key: str = ""
+    limited: bool = False
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Whose counters hold it."""
+        return (self.user, self.key) if self.limited else (self.user,)
+
+    @property
+    def hold(self) -> Hold:
+        """What it adds to its worker's hold."""
+        return Hold(1, self.tokens, self.cost, self.seen_tokens, self.seen_cost)
+
+
+class Final(msgspec.Struct, frozen=True):
+    """How a reservation ends: what it used."""
+
+    reservation: Reservation
+    tokens: int
+    cost: float
+    weight: float
+
+
+class Ask(NamedTuple):
+    """A request waits for a reservation."""
+
+    made: Reservation
+    caps: Sequence[Cap]
+    cost: float | None
+    answer: asyncio.Future[Any]  # the reservation, or why there is none
+
+
+class Pending:
+    """What one turn of the event loop leaves to be written at its end."""
+
+    def __init__(self, ended: Sequence[Final] = (), reported: Reports | None = None, asked: Sequence[Ask] = ()) -> None:
+        self.ended = list(ended)
+        self.reported = reported or {}
+        self.asked = list(asked)
+        self.owners: set[str] = set()  # whose counters it concerns
+        self.due = False  # its end is waited for, …
+        self.timer: asyncio.TimerHandle | None = None  # … or a little longer
+
+    def __len__(self) -> int:
+        return len(self.ended) + len(self.reported) + len(self.asked)
+
+    def parts(self) -> list[Pending]:
+        """Each change by itself."""
+        ended = [Pending(ended=[final]) for final in self.ended]
+        reported = [Pending(reported={made: seen}) for made, seen in self.reported.items()]
+        return ended + reported + [Pending(asked=[ask]) for ask in self.asked]
+
+    def fail(self, exc: Exception) -> None:
+        """Whoever waits is told."""
+        for ask in self.asked:
+            ask.answer.set_exception(exc)
+
+
+Reports = dict[Reservation, tuple[int, float]]  # running request → tokens and cost used so far

@@ -1,0 +1,71 @@
+"""What is asked for of a key, by whoever holds it or by the operator: its name, until when it is good, its limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import BaseHandler, ProblemError
+from pool_server.web.base.shared import limits
+
+MOST_S = 10 * 365 * 86_400.0
+Span = Annotated[float, Meta(gt=0, le=MOST_S)]
+
+
+class NewKey(msgspec.Struct, forbid_unknown_fields=True):
+    """`expires` in unix seconds, None = never; `expires_in` says it in seconds from now. `limits` are its own."""
+
+    label: str = ""
+    expires: float | None = None
+    expires_in: Span | None = None
+    limits: dict[str, Any] = {}
+
+
+class KeyChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What is not named stays. `limits` are all of the key's own; `expires` and `expires_in` None = never."""
+
+    label: str | UnsetType = UNSET
+    expires: float | UnsetType | None = UNSET
+    expires_in: Span | UnsetType | None = UNSET
+    limits: dict[str, Any] | UnsetType = UNSET
+
+
+async def create(handler: BaseHandler, user: str) -> None:
+    """Answers with a new key of this user, shown once."""
+    asked = handler.body_as(NewKey)
+    expires = handler.ctx.clock() + asked.expires_in if asked.expires_in is not None else asked.expires
+    people = handler.ctx.users.people
+    made = await people.create_key(user, asked.label, actor=handler.actor, expires=expires, limits=asked.limits)
+    handler.answer(made)
+
+
+async def change(handler: BaseHandler, user: str, key: str) -> None:
+    """Changes a key of this user and answers with its row. From here on its counters are kept."""
+    asked = handler.body_as(KeyChange)
+    patch = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
+    if "expires_in" in patch:
+        span = patch.pop("expires_in")
+        patch["expires"] = None if span is None else handler.ctx.clock() + span
+    await handler.ctx.users.people.patch_key(user, key, patch, actor=handler.actor)
+    handler.answer(row(handler.ctx, user, key))
+
+
+def row(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
+    """One key of this user, with how its limits stand. ProblemError 404 also for somebody else's."""
+    found = next((one for one in ctx.users.keys(user) if one["id"] == key), None)
+    if found is None:
+        raise ProblemError(404, "not_found", "there is no such key")
+    return found
+
+
+def page_values(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
+    """What the page of a key shows."""
+    found = next((one for one in limits.keys(ctx, user) if one["id"] == key), None)
+    if found is None:
+        raise ProblemError(404, "not_found", "there is no such key")
+    own = (found["standing"] or {}).get("limits", {})
+    return {"key": found, "own": own, "counted": COUNTED_LIMITS}

@@ -1,0 +1,93 @@
+"""Limits of one key on the wire: refused in the client's dialect, with the key's name, and models told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.users import Principal
+from tests.fakes import account
+from tests.gateway.stack import ADMIN, Stack, chat, messages, responses, run
+
+
+async def key_of(stack: Stack, user: str, **limits: Any) -> str:
+    made = await stack.users.people.create_key(user, "ci runner", actor=ADMIN, limits=limits)
+    return str(made["key"])
+
+
+@pytest.mark.parametrize(
+    ("ident", "path", "body"),
+    [
+        ("claude:one", "/v1/messages", messages(stream=False)),
+        ("claude:one", "/v1/messages", messages()),
+        ("codex:one", "/v1/responses", responses()),
+        ("qwen:one", "/v1/chat/completions", chat()),
+    ],
+)
+def test_a_key_with_its_limit_used_up_is_told_so_and_the_persons_other_key_serves(
+    tmp_path: Path, ident: str, path: str, body: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with Stack(tmp_path, [account(ident)], friend_code="swim") as stack:
+            first = await stack.key()
+            limited = await key_of(stack, stack.user(first), tokens_day=1)
+            assert (await stack.post(path, body, token=limited))[0] == 200
+            await stack.idle()
+            status, answer = await stack.post(path, body, token=limited)
+            assert status == 429
+            assert (
+                "the limit of 1 token a day of your key “ci runner” is reached"
+                in json.loads(answer)["error"]["message"]
+            )
+            assert (await stack.post(path, body, token=first))[0] == 200
+            await stack.idle()
+            found = stack.users.limits.of_key(_jti(stack, limited))
+            used = [record.usage.total for record in stack.records() if record.key == _jti(stack, limited)]
+            assert found is not None and found["used"]["tokens_day"] == sum(used) > 0
+
+    run(main)
+
+
+def _jti(stack: Stack, token: str) -> str:
+    principal = stack.users.authenticate(token)
+    assert isinstance(principal, Principal)
+    return principal.key
+
+
+def test_a_model_outside_a_keys_models_is_forbidden_and_not_listed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Stack(tmp_path, [account("claude:one")], friend_code="swim") as stack:
+            first = await stack.key()
+            limited = await key_of(stack, stack.user(first), models=["*haiku*"])
+            status, answer = await stack.post("/v1/messages", messages(stream=False), token=limited)
+            assert (
+                status == 403 and "your key “ci runner” does not include the model claude-sonnet-4-5" in answer.decode()
+            )
+            everything = await listed(stack, first)
+            assert everything and await listed(stack, limited) == [name for name in everything if "haiku" in name]
+            wide = await key_of(stack, stack.user(first), models=["claude-*"])
+            assert await listed(stack, wide) == everything
+
+    run(main)
+
+
+async def listed(stack: Stack, token: str) -> list[str]:
+    """The models that a key is told of."""
+    headers = {"Authorization": f"Bearer {token}", "anthropic-version": "2023-06-01"}
+    async with stack.client.get(stack.url + "/v1/models", headers=headers) as answer:
+        return [row["id"] for row in (await answer.json())["data"]]
+
+
+def test_a_batch_beyond_a_keys_limit_is_refused_by_its_name(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Stack(tmp_path, [account("claude:one")], friend_code="swim") as stack:
+            limited = await key_of(stack, stack.user(await stack.key()), tokens_day=5000)
+            params = {"model": "claude-haiku-4-5", "max_tokens": 6000, "messages": []}
+            asked = {"requests": [{"custom_id": "c", "params": params}]}
+            status, answer = await stack.post("/v1/messages/batches", asked, token=limited)
+            assert (status, "of the 5,000 a day of your key “ci runner”" in answer.decode()) == (429, True)
+
+    run(main)
