@@ -43,6 +43,9 @@ class StateChange(Enum):
     LOCK = b"K"  # the operator locked or unlocked the pool
 
 
+_CHANGES = frozenset(change.value for change in StateChange)
+
+
 class Replication:
     """The state store as accounts use it. `many`: other workers share it, always or for as long as `share` says."""
 
@@ -92,10 +95,13 @@ class Replication:
         """(the record, whether it changed, the number of its log entry or 0)"""
         key = account.id.encode()
         raw = txn.get(HEALTH, key)
-        health = _read(raw if raw is not None else _encode(account.health)) or AccountHealth()
+        there = _read(raw)
+        if there is None and raw is not None and self._beside:
+            return account.health, change(account.health), 0  # a newer program's, which goes on: it stays as it is
+        health = there or (AccountHealth() if raw is not None else _decode(_encode(account.health)))
         changed, number = change(health), 0
         if changed or raw is None:
-            txn.put(HEALTH, key, _encode(health))
+            txn.put(HEALTH, key, _with_unknown(health, raw) if raw and self._beside else _encode(health))
             number = self._log(txn, StateChange.HEALTH, account.id)
         return health, changed, number
 
@@ -119,7 +125,7 @@ class Replication:
                 missed = True
                 continue
             worker, _, account_id = entry[1:].partition(b" ")
-            if worker != self._worker:
+            if worker != self._worker and entry[:1] in _CHANGES:  # a newer program beside this one may tell of others
                 found[(StateChange(entry[:1]), account_id.decode())] = None
         return None if missed else list(found)
 
@@ -199,6 +205,12 @@ class Replication:
     def settle(self) -> None:
         """Write what a failing store could not take, if it can now."""
         self._store.settle()
+
+
+def _with_unknown(health: AccountHealth, before: bytes) -> bytes:
+    """The record as it is written, with the fields that only the program which wrote it `before` knows."""
+    known: dict[str, object] = msgspec.msgpack.decode(_encode(health))
+    return _encode(msgspec.msgpack.decode(before) | known)
 
 
 def _read(raw: bytes | None) -> AccountHealth | None:

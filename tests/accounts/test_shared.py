@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+import pytest
+
 from pool_server.accounts import replication
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.replication import Replication, StateChange
 from pool_server.accounts.selection.account import Account
-from pool_server.storage import Store
+from pool_server.storage import Store, change_feed
 from pool_server.storage.write_behind import WriteBehind
 from tests.accounts.kit import Clock, entry
 
@@ -66,6 +69,43 @@ def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:
     assert not one.change(0) and one.account.health.latency == 1.0
     with store.read() as txn:
         assert txn.id == before
+
+
+@pytest.mark.parametrize(
+    "newer", [{"state": "hibernating"}, {"rests": 7}, {"easing_until": "soon"}, {"windows": {"5h": {"used": []}}}]
+)
+def test_a_newer_programs_record_is_left_as_it_is(tmp_path: Path, newer: dict[str, object]) -> None:
+    store, old, _ = two_workers(tmp_path)
+    assert old.change(1)
+    old.shared.share(True)
+    with store.read() as txn:
+        before = msgspec.msgpack.decode(txn.get(replication.HEALTH, b"claude:a") or b"")
+    theirs = msgspec.msgpack.encode(before | newer)
+    store.write(lambda txn: txn.put(replication.HEALTH, b"claude:a", theirs))
+    assert old.change(1) and old.account.health.trouble == 2.0, "what is learnt counts here"
+    assert store.get(replication.HEALTH, b"claude:a") == theirs
+    old.shared.share(False)
+    assert old.change(1) and store.get(replication.HEALTH, b"claude:a") != theirs, "it is alone: somebody must write"
+
+
+def test_fields_that_only_a_newer_program_knows_are_kept(tmp_path: Path) -> None:
+    store, old, new = two_workers(tmp_path)
+    old.change(1)
+    old.shared.share(True)
+    before = msgspec.msgpack.decode(store.get(replication.HEALTH, b"claude:a") or b"")
+    more = {"mood": ["fine"], "": None}
+    store.write(lambda txn: txn.put(replication.HEALTH, b"claude:a", msgspec.msgpack.encode(before | more)))
+    old.change(1)
+    after = msgspec.msgpack.decode(store.get(replication.HEALTH, b"claude:a") or b"")
+    assert {name: after[name] for name in more} == more and after["trouble"] == 2.0
+    assert new.change(1) and new.account.health.trouble == 3.0
+
+
+def test_news_of_a_kind_that_only_a_newer_program_knows_is_passed_over(tmp_path: Path) -> None:
+    store, one, two = two_workers(tmp_path)
+    store.write(lambda txn: change_feed.append(txn, replication.LOG, b"Znobody claude:a", most=100))
+    one.change(1)
+    assert two.shared.news() == [(StateChange.HEALTH, "claude:a")]
 
 
 def test_servers_beside_each_other_share_what_they_learn_and_part_again(tmp_path: Path) -> None:
