@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from pool_server.accounts.selection.select import NEVER_RETURN
 from pool_server.core.enums import FaultKind, Operation, Refusal
 from pool_server.core.models import OF_ACCOUNT, OF_PROVIDER, OF_REQUEST, Fault, ModelScope
 from tests.accounts.kit import DAY, OPUS, SONNET, Pool, ask, claude, key, window
@@ -20,7 +21,7 @@ FILES = {
     "claude_b.json": claude("sk-ant-oat01-second", ends=2e9),
     "claude_c.json": key(),
 }
-_ENDLESS = {Refusal.SUSPENDED, Refusal.MODEL_NOT_SERVED}  # what no wait is told for
+_ENDLESS = {Refusal.SUSPENDED, *NEVER_RETURN}  # what no wait is told for
 PASSING = (
     FaultKind.QUOTA, FaultKind.RATE, FaultKind.CAPACITY, FaultKind.OVERLOAD, FaultKind.TRANSIENT, FaultKind.NETWORK,
     FaultKind.NOT_FOUND, FaultKind.MODEL_UNSUPPORTED, FaultKind.PAYMENT, FaultKind.REQUEST, FaultKind.CHALLENGE,

@@ -1,4 +1,4 @@
-"""Histories of choice and health, one by each seed. `POOL_SEEDS=1000 pytest tests/simulated` runs so many,
+"""Histories of choice and health, one by each seed. `POOL_SEEDS=10000 pytest tests/simulated` runs so many,
 `POOL_SEED=N` one."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from tests.simulated.selection import simulate
 
 ONE = os.environ.get("POOL_SEED", "")
-SEEDS = int(os.environ.get("POOL_SEEDS", "100"))
+SEEDS = int(os.environ.get("POOL_SEEDS", "300"))
 
 
 def test_whatever_happens_somebody_serves_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
