@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
+from pool_server.dialects.translation import UpstreamKind
+from tests.dialects.translation import kit
 from tests.fuzz.targets import COOKIE, TOKEN
+from tests.http1.test_fuzz import REQUESTS, RESPONSES
 
 CORPUS = Path(__file__).parent / "corpus"
 _ODD = (
@@ -15,8 +19,32 @@ _ODD = (
 )  # fmt: skip
 
 
+def _requests() -> list[bytes]:
+    turns = [("user", "?"), ("call", "c1", "moon", '{"a":1}'), ("result", "c1", "moon", "full"), ("assistant", "!")]
+    return [
+        json.dumps(kit.request(client, turns, tools=("moon",), stream=True, system="s")).encode()
+        for client in kit.CLIENTS
+    ]
+
+
+def _answers() -> list[bytes]:
+    blocks = [("think", "Wind.", "CtcCAdHtim9k"), ("text", "Sail."), ("call", "c1", "moon", '{"a":1}')]
+    kinds = list(UpstreamKind)
+    return [b"".join(kit.events(kind, blocks)) for kind in kinds] + [kit.answer(kind, blocks) for kind in kinds]
+
+
+_MADE = {
+    "http_server": lambda: list(REQUESTS),
+    "http_client": lambda: list(RESPONSES),
+    "translated_request": _requests,
+    "translated_answer": _answers,
+}
+
+
 def seeds(target: str) -> list[bytes]:
-    """The inputs of a target's corpus: one a line, with Python's escapes, # for a remark."""
+    """The inputs of a target's corpus: those of other tests, or one a line, with Python's escapes, # for a remark."""
+    if target in _MADE:
+        return _MADE[target]()
     lines = (CORPUS / f"{target}.txt").read_text(encoding="ascii").splitlines()
     found = [line.encode().decode("unicode_escape").encode("latin-1") for line in lines if line and line[0] != "#"]
     return [*found, TOKEN.encode(), COOKIE.encode()] if target == "token" else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.scan import CredentialFile
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.dialects import BadBodyError, peek
+from pool_server.dialects.translation import TranslationError, refusal_body
 from pool_server.dialects.wire import multipart
 from pool_server.dialects.wire.sse import Scanner, data_of
 from pool_server.gateway.http.headers import credentials, query_without_key
@@ -20,6 +22,10 @@ from pool_server.gateway.routes import match
 from pool_server.gateway.websocket.frames import BadFrameError, judge
 from pool_server.providers import CredentialRejectedError
 from pool_server.users.identity.tokens import Signer
+from tests.dialects.translation import kit
+from tests.dialects.translation.grammar import hear
+from tests.http1.test_fuzz import answered, first, served
+from tests.http1.wire import run
 
 NOW = 1_800_000_000.0
 SIGNER = Signer("a secret of the tests that is long enough")
@@ -165,6 +171,61 @@ def body(data: bytes) -> None:
         assert isinstance(found.model, str) and isinstance(found.stream, bool)
 
 
+def http_server(data: bytes) -> None:
+    """A server answers in HTTP, or not at all, and the first answer is the same however the bytes were cut."""
+
+    async def test() -> None:
+        whole, _ = await served([data])
+        apart, _ = await served([data[at : at + 3] for at in range(0, len(data), 3)])
+        assert not whole or whole.startswith(b"HTTP/1.1 ")
+        assert bool(whole) == bool(apart) and first(whole)[:3] == first(apart)[:3]
+
+    run(test)
+
+
+def http_client(data: bytes) -> None:
+    """What a client takes for whole has a status, and is the same however the bytes were cut."""
+
+    async def test() -> None:
+        status, body, whole = await answered([data])
+        again = await answered([data[at : at + 3] for at in range(0, len(data), 3)])
+        assert not whole or status >= 200
+        assert (status, body, whole) == again or not (whole or again[2])
+
+    run(test)
+
+
+def translated_request(data: bytes) -> None:
+    """Any body goes up as JSON in the other dialect, or is refused in one line."""
+    for client, kind in kit.PAIRS:
+        try:
+            json.loads(kit.translate(client, kind, data).body)
+        except TranslationError as refused:
+            told = refusal_body(client, refused)
+            assert "\n" not in str(refused) and len(told) < 20_000 and json.loads(told)
+
+
+def translated_answer(data: bytes) -> None:
+    """A stream or a body is told whole or as an error, the same however it was cut."""
+    client, kind = kit.PAIRS[zlib.crc32(data) % len(kit.PAIRS)]
+    body = kit.request(client, [("user", "?")], stream=True)
+    outcomes = []
+    for size in (len(data) or 1, 5):
+        told = kit.translate(client, kind, body, stream=True).response
+        raw = b"".join(told.feed(data[at : at + size]) for at in range(0, len(data), size)) + told.finish()
+        assert told.complete == (told.fault is None)
+        assert not told.begun or (hear(client, raw).error is None) == told.complete
+        outcomes.append((raw, told.complete, told.begun))
+    assert outcomes[0] == outcomes[1]
+    one = kit.translate(client, kind, kit.request(client, [("user", "?")])).response
+    one.whole(data)
+    assert one.complete == (one.fault is None)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (sse, frames, credential_file, token, query, form, content_type, path, body)
-}
+    one.__name__: one
+    for one in (
+        sse, frames, credential_file, token, query, form, content_type, path, body,
+        http_server, http_client, translated_request, translated_answer,
+    )
+}  # fmt: skip
