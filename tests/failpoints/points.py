@@ -1,4 +1,5 @@
-"""Where a server can be made to fail: every call that changes the disk, every commit, every answer of a token endpoint.
+"""Where a server can be made to fail: every call that changes the disk, every commit, every lease, every answer of a
+token endpoint.
 
 The hooks are put around the real calls in a process of a test's own, so that a release has none of them.
 """
@@ -14,14 +15,22 @@ from typing import Any, NamedTuple
 
 import lmdb
 
+from pool_server.accounts.credentials.refresh import Refresher
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.gateway.upstream import Upstream
 from pool_server.storage.lmdb.engine import Engine
 
-CALLS = ("fsync", "fdatasync", "rename", "replace", "pwrite", "posix_fallocate", "unlink", "mkdir")  # of the module os
+CALLS = ("fsync", "fdatasync", "rename", "replace", "pwrite", "unlink", "mkdir")  # of the module os
 COMMITS = ("ledger", "state")
+LEASES = ("take lease", "give lease")  # in the transaction
 TOKEN = ("before token", "after token")  # the call of a token endpoint
-PLACES = (*CALLS, "create", *(f"{when} commit {store}" for store in COMMITS for when in ("before", "after")), *TOKEN)
+PLACES = (
+    *CALLS,
+    "create",
+    *(f"{when} commit {store}" for store in COMMITS for when in ("before", "after")),
+    *LEASES,
+    *TOKEN,
+)
 ACTIONS = ("kill", "ENOSPC", "EIO", "EMFILE")
 PHASES = ("start", "load")
 
@@ -66,6 +75,8 @@ class Failpoint:
             setattr(os, place, self._around(getattr(os, place)))
         elif place == "create":
             os.open = self._around(os.open, lambda args: bool(args[1] & os.O_CREAT))
+        elif place in LEASES:
+            self._lease("_take" if place == "take lease" else "_give")
         elif place in TOKEN:
             self._token(before=place == "before token")
         else:
@@ -98,6 +109,16 @@ class Failpoint:
             return result
 
         Engine._run_once = run_once  # type: ignore[assignment,method-assign]
+
+    def _lease(self, name: str) -> None:
+        real = getattr(Refresher, name)
+
+        def change(refresher: Refresher, txn: Any, key: bytes) -> Any:
+            changed = real(refresher, txn, key)
+            self.passing(engine=True)
+            return changed
+
+        setattr(Refresher, name, change)
 
     def _token(self, *, before: bool) -> None:
         real = Upstream.send

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import tempfile
 import time
@@ -18,14 +20,17 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pool_server.accounts.credentials.escrow import Escrow
+from pool_server.accounts.credentials.escrow import FOLDER as ESCROW
 from pool_server.app.server import open_durable, open_people
 from pool_server.app.supervisor import run
-from pool_server.core.models import Usage
+from pool_server.core.models import HttpAnswer, HttpRequest, Usage, UsageRecord
 from pool_server.core.settings import PoolUsers, Settings
 from pool_server.core.settings_file import LoadedSettings
+from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger
+from pool_server.storage import backup_folder, restore
 from pool_server.users import AuditActor
+from tests.failpoints.old_faults import FAULTS
 from tests.failpoints.points import ACTIONS, PHASES, PLACES, Failpoint, Point
 from tests.fakes import FakeProviders, account, fake_settings, key_account, plays
 from tests.gateway.stack import messages
@@ -40,18 +45,24 @@ CTX.set_forkserver_preload(["tests.failpoints.runs"])
 SIGN_IN, KEY = "claude:sign-in", "claude:key"
 
 
+ANSWERED_S, STARTED_S = 5.0, 3.0  # at most, of a request and of the next start
+CLIENT_S = 30.0  # a client's patience
+
+
 class ModelError(AssertionError):
     """What was promised does not hold."""
 
 
-def _serve(settings: Settings, folder: Path, point: Point | None) -> None:
+def _serve(settings: Settings, folder: Path, point: Point | None, fault: str) -> None:
     """The process of a server; what it prints goes into a file."""
     out = os.open(folder / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(out, 1)
     os.dup2(out, 2)
     if point is not None:
         Failpoint(point, folder / "armed", folder / "passed").install()
-        _watch_escrow(folder)
+        _watch_tokens(folder, settings)
+    if fault:
+        FAULTS[fault].put_back()
     loaded = LoadedSettings(settings, {}, None)
     try:
         code = run(loaded, lambda: loaded)
@@ -61,32 +72,68 @@ def _serve(settings: Settings, folder: Path, point: Point | None) -> None:
     os._exit(code)
 
 
-def _watch_escrow(folder: Path) -> None:
-    """Note when a rotated token was kept: before that, a kill may lose it."""
-    keep = Escrow.keep
+def _watch_tokens(folder: Path, settings: Settings) -> None:
+    """Note when a file of the accounts was durable after a token endpoint had answered: before that, a kill may lose
+    the rotated token."""
+    sync, send = os.fsync, Upstream.send
+    mine = tuple(os.path.realpath(place) for place in (settings.pool_dir, Path(settings.data_dir) / ESCROW))
+    answered: list[str] = []
 
-    def kept(*args: Any) -> str:
-        key = keep(*args)
-        (folder / "kept").touch()
-        return key
+    async def noted(upstream: Upstream, request: HttpRequest) -> HttpAnswer:
+        answer = await send(upstream, request)
+        if "token" in request.url:
+            answered.append(request.url)
+        return answer
 
-    Escrow.keep = kept  # type: ignore[assignment,method-assign]
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        path = os.path.realpath(f"/proc/self/fd/{descriptor}")
+        if answered and os.path.isfile(path) and path.startswith(mine):
+            (folder / "kept").touch()
+
+    Upstream.send, os.fsync = noted, synced  # type: ignore[assignment,method-assign]
+
+
+class Stopwatch:
+    """What a program's own work and waiting take, on a machine however busy: time in which one of its threads could
+    have run and was given no processor does not count."""
+
+    def __init__(self, *pids: int | None) -> None:
+        self._began, self._queued = time.monotonic(), _queued_s(pids)
+
+    def own_s(self, *pids: int | None) -> float:
+        return max(0.0, time.monotonic() - self._began - (_queued_s(pids) - self._queued))
+
+
+def _queued_s(pids: tuple[int | None, ...]) -> float:
+    """For how long threads of these processes have waited for a processor (Linux; elsewhere 0)."""
+    waited = 0
+    for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").glob("*/schedstat")):
+        try:
+            waited += int(task.read_text().split()[1])
+        except (OSError, IndexError):
+            continue  # it has ended
+    return waited / 1e9
 
 
 class Server:
-    """`with Server(settings, folder, point) as server`: `url` is "" where it did not come up."""
+    """`with Server(settings, folder, point) as server`: `url` is "" where it did not come up. `fault`: of FAULTS."""
 
-    def __init__(self, settings: Settings, folder: Path, point: Point | None = None) -> None:
+    def __init__(self, settings: Settings, folder: Path, point: Point | None = None, fault: str = "") -> None:
         self._out = folder / "out"
         self._said = len(self._out.read_text(encoding="utf-8")) if self._out.exists() else 0
-        self.process: ForkServerProcess = CTX.Process(target=_serve, args=(settings, folder, point))
+        self.process: ForkServerProcess = CTX.Process(target=_serve, args=(settings, folder, point, fault))
         self.url = ""
+        self.started_s = 0.0  # see `Stopwatch.own_s`
+        self.slowest_s = 0.0  # of its answers, likewise
 
     def __enter__(self) -> Server:
         self.process.start()
+        watch = Stopwatch(os.getpid())
         self.url = until(lambda: self._announced() or (not self.alive and "-"), "a start or an end")
         until(lambda: not self.alive or self._healthy(), "an answer or an end")
         self.url = self.url if self.alive else ""
+        self.started_s = watch.own_s(os.getpid(), self.process.pid)
         return self
 
     def _announced(self) -> str:
@@ -106,7 +153,7 @@ class Server:
 
     def call(self, method: str, path: str, key: str, body: Any = None, **headers: str) -> tuple[int, str, bytes]:
         """Status, request id, body. Raises OSError or HTTPException."""
-        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=CLIENT_S)
         try:
             sent = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
             sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -116,9 +163,9 @@ class Server:
         finally:
             connection.close()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.alive and self.process.pid is not None:
-            os.kill(self.process.pid, signal.SIGTERM)
+            os.kill(self.process.pid, signal.SIGTERM if kind is None else signal.SIGKILL)
         self.process.join(60)
         if self.alive:
             self.process.kill()
@@ -158,38 +205,54 @@ def world(folder: Path, *, expired: bool) -> Iterator[World]:
 def ask(server: Server, key: str, number: int) -> tuple[int, str]:
     """Status and id of one answered request; status 0 where nothing whole came back."""
     body = messages(stream=bool(number % 2), session=f"s-{number}") | {"max_tokens": 5}
+    pids = (os.getpid(), server.process.pid)
+    watch = Stopwatch(*pids)
     try:
         status, ident, _ = server.call("POST", "/v1/messages", key, body)
     except (OSError, http.client.HTTPException):
-        return 0, ""
+        status, ident = 0, ""
+    server.slowest_s = max(server.slowest_s, watch.own_s(*pids))
     return status, ident
 
 
-def check(point: Point, folder: Path) -> str:
-    """Run the point and hold the outcome to the model; returns what came of it. Raises ModelError."""
+def check(point: Point, folder: Path, fault: str = "") -> str:
+    """Run the point and hold the outcome to the model; returns what came of it. Raises ModelError. `fault`: with one of
+    FAULTS put back."""
     with world(folder, expired=point.phase == "start") as shared:
         acknowledged: set[str] = set()
-        keys = list(shared.keys.values())
-        with Server(shared.settings, folder, point) as server:
+        with Server(shared.settings, folder, point, fault) as server:
             if server.url:
                 (folder / "armed").touch()
                 if point.phase == "load":
                     shared.fakes.accounts[SIGN_IN].revoke()  # the first request has it renewed
-                with ThreadPoolExecutor(4) as pool:
-                    asked = [pool.submit(ask, server, keys[n % 2], n) for n in range(ASKED)]
-                acknowledged = {ident for status, ident in (one.result() for one in asked) if status == 200}
+                acknowledged = _load(server, list(shared.keys.values()))
                 if point.action != "kill":
                     status, _ = ask(server, shared.keys["bob"], 99)
                     _expect(status == 200, f"it answers {status}: {(folder / 'out').read_text()}")
-            passed = (folder / "passed").exists()
-            if passed and point.action == "kill":
+            if (folder / "passed").exists() and point.action == "kill":
                 server.process.join(60)
             died = not server.alive
+        passed = (folder / "passed").exists()  # some are passed at the end alone
         _expect(passed or not died, f"it ended without a fault: {(folder / 'out').read_text()}")
         _expect(not died or point.action == "kill" or point.phase == "start", "an error of the disk ended it")
-        seconds = _second_life(shared, point)
+        _expect(server.slowest_s <= ANSWERED_S, f"a request waits {server.slowest_s:.1f} s")
+        _copy(shared, acknowledged, fault)
+        seconds = _second_life(shared, point, fault)
         _books(shared, acknowledged)
     return f"{'passed' if passed else 'not reached'}, {'died' if died else 'lived'}, up again in {seconds:.1f} s"
+
+
+def _load(server: Server, keys: list[str]) -> set[str]:
+    """Some requests at once, and once more: the ids of those that were answered. Between them a page is looked at, for
+    which the store takes what the log has."""
+    answered: list[tuple[int, str]] = []
+    for half in range(2):
+        with ThreadPoolExecutor(4) as pool:
+            numbers = range(half * ASKED // 2, (half + 1) * ASKED // 2)
+            answered += pool.map(lambda n: ask(server, keys[n % 2], n), numbers)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.call("GET", "/admin/accounts", "deep end")
+    return {ident for status, ident in answered if status == 200}
 
 
 def _expect(true: bool, what: str) -> None:
@@ -197,14 +260,35 @@ def _expect(true: bool, what: str) -> None:
         raise ModelError(what)
 
 
-def _second_life(shared: World, point: Point) -> float:
+def _copy(shared: World, acknowledged: set[str], fault: str) -> None:
+    """A copy of what the first life left, made and put back as an operator does, has what was acknowledged. The folder
+    itself stays as it was left."""
+    data, folder = Path(shared.settings.data_dir), shared.folder
+    shutil.copytree(data, folder / "left" / data.name)
+    process = CTX.Process(target=_back_up, args=(folder / "left" / data.name, folder, fault))
+    process.start()
+    process.join()
+    _expect(process.exitcode == 0, f"no copy can be made: {(folder / 'out').read_text()}")
+    missing = acknowledged - {record.id for record in _recorded(folder / "restored", shared.settings)}
+    _expect(not missing, f"{len(missing)} acknowledged requests are in no copy")
+
+
+def _back_up(data: Path, folder: Path, fault: str) -> None:
+    if fault:
+        FAULTS[fault].put_back()
+    backup_folder(data, folder / "copy.tar", now=time.time())
+    restore(folder / "copy.tar", folder / "restored")
+
+
+def _second_life(shared: World, point: Point, fault: str) -> float:
     """A start without faults, and what it must be able to do; how long it took in seconds."""
-    began = time.monotonic()
-    with Server(shared.settings, shared.folder) as server:
-        seconds = time.monotonic() - began
+    with Server(shared.settings, shared.folder, fault=fault) as server:
+        seconds = server.started_s
         _expect(bool(server.url), f"the next start refuses: {(shared.folder / 'out').read_text()}")
+        _expect(seconds <= STARTED_S, f"the next start takes {seconds:.1f} s")
         for number in range(ASKED):
             ask(server, shared.keys["ada"], 100 + number)
+            _expect(server.slowest_s <= ANSWERED_S, f"a request of the next start waits {server.slowest_s:.1f} s")
         _expect(ask(server, shared.keys["bob"], 200)[0] == 200, "the next start serves")
         renewed = shared.fakes.accounts[SIGN_IN].generation > 0
         if renewed and not (shared.folder / "kept").exists() and (point.action == "kill" or point.times > 1):
@@ -214,22 +298,29 @@ def _second_life(shared: World, point: Point) -> float:
     return seconds
 
 
-def _books(shared: World, acknowledged: set[str]) -> None:
-    store = open_durable(Path(shared.settings.data_dir))
+def _recorded(data: Path, settings: Settings) -> list[UsageRecord]:
+    """What the ledger in this folder has, and that its sums agree. Raises ModelError."""
+    store = open_durable(data)
     try:
-        ledger = Ledger(store, shared.settings)
+        ledger = Ledger(store, settings)
         records = list(ledger.log.scan(0, 1e11))
-        ids = [record.id for record in records]
-        _expect(len(ids) == len(set(ids)), "an id is there twice")
-        _expect(acknowledged <= set(ids), f"{len(acknowledged - set(ids))} acknowledged requests are in no book")
         total = ledger.queries.total(0, 1e11)
-        _expect(total["requests"] == len(records), "sums and records differ")
-        _expect(total["output"] == sum(record.usage.output for record in records), "tokens and records differ")
-        ada = [record.usage for record in records if record.user == shared.users["ada"]]
-        spent = sum(usage.input + usage.output for usage in ada if usage.known)
-        _expect(spent <= LIMIT, f"{spent} tokens were let through, {LIMIT} were allowed")
     finally:
         store.close()
+    ids = [record.id for record in records]
+    _expect(len(ids) == len(set(ids)), "an id is there twice")
+    _expect(total["requests"] == len(records), "sums and records differ")
+    _expect(total["output"] == sum(record.usage.output for record in records), "tokens and records differ")
+    return records
+
+
+def _books(shared: World, acknowledged: set[str]) -> None:
+    records = _recorded(Path(shared.settings.data_dir), shared.settings)
+    missing = acknowledged - {record.id for record in records}
+    _expect(not missing, f"{len(missing)} acknowledged requests are in no book")
+    ada = [record.usage for record in records if record.user == shared.users["ada"]]
+    spent = sum(usage.input + usage.output for usage in ada if usage.known)
+    _expect(spent <= LIMIT, f"{spent} tokens were let through, {LIMIT} were allowed")
 
 
 def points() -> list[Point]:

@@ -18,8 +18,10 @@ ALWAYS = (
     "before-token:load:kill:1:1",  # the lease of the dead holds nobody up
     "before-commit-ledger:load:ENOSPC:1:1000",
     "create:load:EMFILE:1:1000",
+    "take-lease:load:kill:1:1",
+    "give-lease:load:ENOSPC:1:1000",
 )
-DRAWN = 3
+DRAWN = 2
 
 
 def drawn() -> list[str]:
