@@ -25,7 +25,7 @@ COMMANDS = {
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
     "fsck": "See whether the stopped store agrees with itself, and put it right.",
-    "simulate": "A week of demand through the real choice.",
+    "simulate": "A week of demand, or the recorded past, through the real choice.",
     "status": "Accounts, headroom and requests in flight of the running pool.",
     "top": "The same, live in the terminal.",
     "statusline": "The pool in one line, for the status bar of a CLI or a terminal.",

@@ -11,7 +11,10 @@ HOUR = 3600.0
 
 RESTING = "claude:home"  # told to wait a while by its provider
 EXHAUSTED = "codex:night-owl"  # its five hours are used up
+LAST_RESORT = "gemini:lab"  # paid by use: nobody needed it so far
 SIGNED_OUT = "claude:old-laptop"  # its refresh token was used elsewhere
+
+SIGNED_OUT_S = 2 * DAY  # since when
 
 COMPATIBLE_MODELS = ("deepseek-v3.2", "glm-4.6")
 
@@ -52,7 +55,7 @@ def accounts(now: float, origin: str) -> list[FakeAccount]:
         ),
     ]
     lost = next(account for account in cast if account.id == SIGNED_OUT)
-    lost.expires_at = now - 2 * DAY
+    lost.expires_at = now - SIGNED_OUT_S
     return cast
 
 

@@ -6,6 +6,8 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pool_server.accounts import Candidate, Decision
 from pool_server.core.enums import ChoiceReason, FaultKind, Outcome, Provider, Refusal, Source, Strategy, Transport
@@ -28,8 +30,19 @@ _SAID = {
     Outcome.EXHAUSTED: "Every account of the pool is out of room.",
     Outcome.UPSTREAM: "The provider could not be reached.",
 }
-_RETRIED = 0.03
+_RETRIED = 0.2  # of first requests
 _BUSY = 3  # friends who were here within the last hours
+
+
+class DemoAccounts(NamedTuple):
+    """The accounts of each provider, and from when on some of them served nobody."""
+
+    of: Mapping[Provider, Sequence[str]]
+    ended: Mapping[str, float]
+
+    def at(self, provider: Provider, at: float) -> Sequence[str]:
+        """Those that served then; all, where none did."""
+        return [one for one in self.of[provider] if at < self.ended.get(one, math.inf)] or self.of[provider]
 
 
 class SeededPerson:
@@ -40,17 +53,24 @@ class SeededPerson:
 
 
 def history(
-    people: Sequence[SeededPerson], accounts: Mapping[Provider, Sequence[str]], *, now: float, seed: int = 7
+    people: Sequence[SeededPerson],
+    accounts: Mapping[Provider, Sequence[str]],
+    *,
+    now: float,
+    seed: int = 7,
+    ended: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[UsageRecord]:
-    """The records of all sessions up to `now` (unix seconds), person by person. The same seed, the same past."""
+    """The records of all sessions up to `now` (unix seconds), person by person. The same seed, the same past. `ended`:
+    from when on an account served nobody."""
+    at_work = DemoAccounts(accounts, ended)
     for number, person in enumerate(people):
         rng = random.Random(f"{seed}-{number}")
         for day in range(person.friend.since, -1, -1):
             for start in _sessions(person.friend, now - day * DAY, rng):
-                yield from (record for record in _session(person, start, accounts, rng) if record.at < now)
+                yield from (record for record in _session(person, start, at_work, rng) if record.at < now)
         if number < _BUSY:  # whatever the hour, somebody has just been at work
             start = now - rng.uniform(900, 9000)
-            yield from (record for record in _session(person, start, accounts, rng) if record.at < now)
+            yield from (record for record in _session(person, start, at_work, rng) if record.at < now)
 
 
 def _sessions(friend: Friend, at: float, rng: random.Random) -> list[float]:
@@ -64,13 +84,11 @@ def _sessions(friend: Friend, at: float, rng: random.Random) -> list[float]:
     return sorted(midnight + rng.uniform(first, last) * 3600 for _ in range(count))
 
 
-def _session(
-    person: SeededPerson, start: float, accounts: Mapping[Provider, Sequence[str]], rng: random.Random
-) -> Iterator[UsageRecord]:
+def _session(person: SeededPerson, start: float, accounts: DemoAccounts, rng: random.Random) -> Iterator[UsageRecord]:
     """One conversation: the same account throughout, a context that grows and is read from the cache."""
     habits = person.friend.habits
     habit = rng.choices(habits, [one.weight for one in habits])[0]
-    pool = accounts[habit.provider]
+    pool = accounts.at(habit.provider, start)
     account = rng.choices(pool, range(len(pool), 0, -1))[0]
     session = f"{rng.getrandbits(48):012x}"
     at, context = start, int(rng.uniform(9_000, 22_000))
@@ -79,7 +97,7 @@ def _session(
         record = _record(person, habit, account, at, usage, rng)
         record.session = session
         record.decision = _decision(record, pool, turn > 0, rng).record()
-        if rng.random() < _RETRIED and len(pool) > 1:
+        if turn == 0 and rng.random() < _RETRIED and len(pool) > 1:  # later ones go where their cache is
             _retried(record, next(one for one in pool if one != account), rng)
         yield record
         context += usage.output + usage.input + usage.cache_write

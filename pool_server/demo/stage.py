@@ -22,7 +22,7 @@ from pool_server.core.enums import FaultKind, Operation, Provider, Source
 from pool_server.core.models import OF_ACCOUNT, Fault, WindowObservation
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import PoolUsers, Settings, UsagePolling, bind_address
-from pool_server.demo.cast import FRIENDS, RESTING, accounts
+from pool_server.demo.cast import FRIENDS, LAST_RESORT, RESTING, SIGNED_OUT, SIGNED_OUT_S, accounts
 from pool_server.demo.fake_account import DAY, FakeAccount
 from pool_server.demo.history import WINDOW_NAMES, SeededPerson, fillings, history
 from pool_server.demo.providers import DemoProviders
@@ -95,7 +95,7 @@ async def play(sockets: list[socket.socket], *, pace: float = 1.0, seed: int = 7
             cast = accounts(now, fakes.origin)
             fakes.accounts = {account.id: account for account in cast}
             settings = _settings(folder, fakes)
-            people = await _past(settings, cast, now, seed)
+            people = await write_past(settings, cast, now, seed)
             server = Server(settings)
             await server.start(sockets)
             try:
@@ -136,7 +136,7 @@ class _Friend(NamedTuple):
     person: SeededPerson
 
 
-async def _past(settings: Settings, cast: list[FakeAccount], now: float, seed: int) -> list[_Friend]:
+async def write_past(settings: Settings, cast: list[FakeAccount], now: float, seed: int) -> list[_Friend]:
     """Writes friends, their usage and the accounts' quota history as if the server had been running all along."""
     state, durable = open_stores(Path(settings.data_dir))
     try:
@@ -161,7 +161,8 @@ async def _write_usage(
     ids: dict[Provider, list[str]] = defaultdict(list)
     for account in cast:
         ids[account.provider].append(account.id)
-    await asyncio.gather(*(ledger.record(one) for one in history(people, ids, now=now, seed=seed)))
+    ended = {LAST_RESORT: 0.0, SIGNED_OUT: now - SIGNED_OUT_S}
+    await asyncio.gather(*(ledger.record(one) for one in history(people, ids, now=now, seed=seed, ended=ended)))
     for account in cast:
         windows = {seconds: (one.used_percent, one.resets_at) for seconds, one in account.windows.items()}
         for sighting in fillings(account.id, windows, now=now):

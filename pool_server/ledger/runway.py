@@ -30,9 +30,9 @@ class Runway:
         self._queries = queries
         self._prices = prices
 
-    def sightings(self, series: Series, frm: float, to: float) -> list[Sighting]:
-        """The quota history of one window, oldest first."""
-        return history(self._store, series, frm, to)
+    def sightings(self, series: Series, frm: float, to: float, *, limit: int = 5_000) -> list[Sighting]:
+        """The quota history of one window, oldest first; of more than `limit`, the newest."""
+        return history(self._store, series, frm, to, limit=limit)
 
     def series(self) -> list[Series]:
         """Every window of every account that was ever seen."""

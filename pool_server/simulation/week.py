@@ -13,13 +13,16 @@ from typing import Any
 
 import msgspec
 
+from pool_server.accounts.selection.account import Account
+from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.select import Decision, SelectionRequest
 from pool_server.accounts.selection.warmth import Warmth
-from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Source
+from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Provider, Refusal, Source
 from pool_server.core.models import Fault
 from pool_server.simulation.bound import Bound, reachable
 from pool_server.simulation.outcome import Goals, Tally, WeekOutcome, outcome
 from pool_server.simulation.scenario import Event, EventKind, Scenario, Talk, scope_of
+from pool_server.simulation.seats import accounts_of, family
 from pool_server.simulation.strategies import strategies
 from pool_server.simulation.strategies.base import SimulatedStrategy
 from pool_server.simulation.worker import Worker
@@ -81,10 +84,13 @@ class Week:
         self._count = 0
         self._owned = {seat.owner for seat in scenario.seats if seat.owner}
         workers = range(scenario.servers.workers)
-        self.workers = [Worker(scenario.seats, strategy, self._clock, self.world.fits) for _ in workers]
+        self.workers = [Worker(accounts_of(scenario), strategy, self._clock, self._fit, family) for _ in workers]
         if scenario.sight.at_start:
             for name in self.world.seats:
                 self._see(0, name, scope_of(""))
+
+    def _fit(self, account: Account, need: Need) -> Refusal | None:
+        return None if self.world.fits(account.id, scope_of(need.model)) else Refusal.PLAN_UNFIT
 
     def _clock(self) -> float:
         return self.now + self._offset

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pool_server.accounts.credentials.files import Options
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.probing import cooling
-from pool_server.accounts.health.state import AccountHealth, probe_begun
+from pool_server.accounts.health.state import probe_begun
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.accounts.selection.account import Account
-from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.hosts import Hosts
-from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.accounts.selection.index import Family, Fit, SelectionIndex
 from pool_server.accounts.selection.select import Affinity, Decision, SelectionRequest, temporary
 from pool_server.accounts.selection.warmth import Warmth
-from pool_server.core.enums import CredentialKind, FaultKind, Operation, Provider, Refusal
+from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import Fault, WindowObservation
-from pool_server.providers import Credential
-from pool_server.simulation.scenario import OPUS, Seat, scope_of
 from pool_server.simulation.strategies.base import SimulatedStrategy
 
 
@@ -26,22 +22,22 @@ class Worker:
     """`clock` gives the pool's time. What another worker did is told by the same methods, later."""
 
     def __init__(
-        self, seats: Iterable[Seat], strategy: SimulatedStrategy, clock: Callable[[], float],
-        fits: Callable[[str, str], bool],
-    ) -> None:  # fmt: skip
+        self,
+        accounts: Iterable[Account],
+        strategy: SimulatedStrategy,
+        clock: Callable[[], float],
+        fit: Fit,
+        family: Family,
+    ) -> None:
         self._strategy = strategy
-        self._fits = fits
         self._clock = clock
-        self.index = SelectionIndex(strategy=strategy.order, fit=self._fit, family=_family)
+        self.index = SelectionIndex(strategy=strategy.order, fit=fit, family=family)
         self.hosts = Hosts(self.index, clock)
-        for at, seat in enumerate(seats):
-            self.index.put(_account(seat, at))
+        for account in accounts:
+            self.index.put(account)
 
-    def _fit(self, account: Account, need: Need) -> Refusal | None:
-        return None if self._fits(account.id, scope_of(need.model)) else Refusal.PLAN_UNFIT
-
-    def scopes(self, model: str) -> tuple[str, ...]:
-        return self.index.scopes(Provider.CLAUDE, model, Operation.MESSAGES)
+    def _scopes(self, entry: Account, model: str) -> tuple[str, ...]:
+        return self.index.scopes(entry.provider, model, Operation.MESSAGES)
 
     def choose(self, request: SelectionRequest, pinned: str | None, warmth: Warmth | None = None) -> Decision:
         now = self._clock()
@@ -54,7 +50,7 @@ class Worker:
         entry.local += 1
         self.hosts.begun(entry)
         self.index.chosen(entry)
-        found = cooling(entry.health, self.scopes(model), self._clock()) if probe else None
+        found = cooling(entry.health, self._scopes(entry, model), self._clock()) if probe else None
         if found is not None:
             probe_begun(entry.health, found[0], self._clock())
 
@@ -82,7 +78,7 @@ class Worker:
     def succeed(self, account: str, model: str) -> None:
         entry = self.index.accounts.get(account)
         if entry is not None:
-            learning.succeed(entry.health, self.scopes(model), None, self._clock())
+            learning.succeed(entry.health, self._scopes(entry, model), None, self._clock())
             self.hosts.reached(account)
             self.index.touch(entry)
 
@@ -110,18 +106,4 @@ class Worker:
     def returns(self, account: str, model: str) -> bool:
         """Does a pin to this account outlast what keeps it off now?"""
         entry = self.index.accounts.get(account)
-        return entry is not None and temporary(entry.health, self.scopes(model), self._clock())
-
-
-def _account(seat: Seat, at: int) -> Account:
-    kind = CredentialKind.API_KEY if seat.plan.budget is not None else CredentialKind.OAUTH
-    tier = "" if seat.plan.opus == 0 else "opus"
-    options = Options(owner=seat.owner, reserve=seat.reserve)
-    credential = Credential(Provider.CLAUDE, seat.name, kind, tier=tier)
-    account = Account(credential, options, AccountHealth(jitter=at % 10 / 10))
-    account.way = seat.host
-    return account
-
-
-def _family(provider: Provider, model: str) -> str:
-    return OPUS if OPUS in model else "sonnet"
+        return entry is not None and temporary(entry.health, self._scopes(entry, model), self._clock())

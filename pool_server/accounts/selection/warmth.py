@@ -91,10 +91,20 @@ def after(account: str, usage: Usage, now: float) -> Warmth:
     """The cache that an answered request leaves behind. What a provider does not say of its cache stays unknown."""
     cache = SPECS[Provider(account.partition(":")[0])].cache
     share = 1.0 if cache is None else cache.share
-    spent = usage.input + usage.cache_write + share * usage.cache_read + OUTPUT_PRICE * usage.output
+    return of_vendor(account, now, usage.prompt, spent(usage, share))
+
+
+def of_vendor(account: str, at: float, prompt: float, cost: float) -> Warmth:
+    """A cache as its vendor keeps it. Raises ValueError for a vendor that is not known."""
+    cache = SPECS[Provider(account.partition(":")[0])].cache
     if cache is None:
-        return Warmth(account, now, usage.prompt, spent)
-    return Warmth(account, now, usage.prompt, spent, 1.0 - share, cache.life_s, cache.sealed)
+        return Warmth(account, at, prompt, cost)
+    return Warmth(account, at, prompt, cost, 1.0 - cache.share, cache.life_s, cache.sealed)
+
+
+def spent(usage: Usage, share: float) -> float:
+    """Tokens of a request at the price of fresh input; one from a cache costs `share`."""
+    return usage.input + usage.cache_write + share * usage.cache_read + OUTPUT_PRICE * usage.output
 
 
 class WarmthMemory:
@@ -128,17 +138,14 @@ class WarmthMemory:
         raw = self._store.get(TABLE, key)
         if raw is None or len(raw) <= _row.size:
             return known
-        _, at, prompt, spent = _row.unpack_from(raw)
+        _, at, prompt, cost = _row.unpack_from(raw)
         if known is not None and known.at >= at:
             return known
         account = raw[_row.size :].decode("utf-8", "replace")
         try:
-            cache = SPECS[Provider(account.partition(":")[0])].cache
+            return of_vendor(account, min(at, now), prompt, cost)
         except ValueError:  # of a vendor that a newer version knows
             return known
-        if cache is None:
-            return Warmth(account, min(at, now), prompt, spent)
-        return Warmth(account, min(at, now), prompt, spent, 1.0 - cache.share, cache.life_s, cache.sealed)
 
 
 def _matters(before: Warmth, now: Warmth, life_s: float) -> bool:

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from pool_server.cli.common import emit, json_option, table, waiting
+from pool_server.cli.common import config_option, emit, json_option, settings, table, waiting
+from pool_server.cli.simulate.replay import replay
 from pool_server.core.enums import Strategy
 from pool_server.simulation.demand import generate
+from pool_server.simulation.replay.what_if import FORMS
 from pool_server.simulation.scenario import Scenario
 from pool_server.simulation.specification import ScenarioError, WeekSpec, parse, shipped
 from pool_server.simulation.strategies import strategies
@@ -21,7 +23,7 @@ HEADINGS = (
 )  # fmt: skip
 
 
-@click.command("simulate", help="A week of demand through the real choice, for one strategy or all.")
+@click.command("simulate", help="A week of demand, or the recorded past, through the real choice.")
 @click.option(
     "--scenario", default="standard-week", show_default=True, help="A name of --list, a TOML file, or all of them: all."
 )
@@ -29,17 +31,32 @@ HEADINGS = (
 @click.option("--baselines", is_flag=True, help="Also what other pools do.")
 @click.option("--bound", is_flag=True, help="Also the share of the most that could be served (needs scipy).")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another number, another week.")
+@click.option("--from", "source", type=click.Choice(["ledger"]), help="Replay the recorded past instead of a scenario.")
+@click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="So much of the past.")
+@click.option("--what-if", "what_ifs", multiple=True, metavar="CHANGE", help=f"Also how it would have been: {FORMS}.")
+@click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Replays that tell the spread.")
+@click.option("--progress-lines", is_flag=True, hidden=True)
+@config_option
 @click.option("--list", "listed", is_flag=True, help="Name the scenarios and the strategies.")
 @json_option
 def command(
-    scenario: str, strategy: str | None, baselines: bool, bound: bool, seed: int, listed: bool, as_json: bool
-) -> None:
+    scenario: str, strategy: str | None, baselines: bool, bound: bool, seed: int, listed: bool, as_json: bool,
+    source: str | None, days: int, what_ifs: tuple[str, ...], seeds: int, progress_lines: bool, config: str | None,
+) -> None:  # fmt: skip
     known = strategies()
     if listed:
         _list(as_json)
         return
     if strategy is not None and strategy not in known:
         raise click.BadParameter(f"{strategy!r} is none of {', '.join(known)}", param_hint="--strategy")
+    if source is not None:
+        replay(
+            settings(config), days=days, what_ifs=what_ifs, strategy=strategy, seeds=seeds, as_json=as_json,
+            lines=progress_lines,
+        )  # fmt: skip
+        return
+    if what_ifs:
+        raise click.UsageError("--what-if is asked of a past: add --from ledger")
     own = [each.value for each in Strategy]
     chosen = [strategy] if strategy else [name for name in known if baselines or name in own]
     rows: list[dict[str, Any]] = []
