@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -72,15 +73,18 @@ class PoolProcess:
         *args: str,
         descriptors: int | None = None,
         env: dict[str, str] | None = None,
+        trusts: Path | None = None,
     ) -> None:
         """`descriptors`: how many files the process may have open, None = as many as this one. `env`: variables it
-        gets beside those of `environment`."""
+        gets beside those of `environment`. `trusts`: the authority that signed its certificate, where it speaks
+        TLS."""
         self.folder, self._env = folder, env or {}
         self.config = folder / "config.toml"
         self.config.write_text(to_toml(settings), encoding="utf-8")
         self.settings = settings
         self._args = args
         self._before = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
+        self.tls = None if trusts is None else ssl.create_default_context(cafile=str(trusts))
         self.url = ""
 
     def __enter__(self) -> PoolProcess:
@@ -95,7 +99,7 @@ class PoolProcess:
         )
         assert self.process.stdout is not None
         self.banner = self.process.stdout.readline().strip()
-        found = re.search(r"http://\S+", self.banner)
+        found = re.search(r"https?://\S+", self.banner)
         assert found, f"no banner: {self.banner!r} {self.log()}"
         self.url = found[0]
         return self
@@ -132,7 +136,8 @@ class PoolProcess:
         request.add_header("Content-Type", "application/json")
         for name, value in headers.items():
             request.add_header(name.replace("_", "-"), value)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        tls = urllib.request.HTTPSHandler(context=self.tls)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
         try:
             with opener.open(request, timeout=PATIENCE_S) as answer:
                 status, raw = answer.status, answer.read()

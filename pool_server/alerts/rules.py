@@ -34,6 +34,7 @@ class AlertRule(StrEnum):
     DISK = "disk"
     DATA_FOLDER = "data_folder"  # it was removed or replaced under the server
     LEDGER = "ledger"  # usage records are kept in memory only
+    CERTIFICATE = "certificate"  # the TLS certificate ends, or the new one in its files cannot be served
     POOL_FOLDER = "pool_folder"  # credential files that are known cannot be read, or a folder of them was emptied
 
 
@@ -51,7 +52,7 @@ class AlertFacts(msgspec.Struct, frozen=True):
     `accounts` maps account id to state, `sign_ins_end` account id to when its sign-in ends, `lasts_until` provider to
     unix seconds (or None: no end in sight); errors and requests are those of the last minutes, without those clients
     caused. `pool_folder` maps a file or folder to what is wrong with it, `data_folder` says what is wrong with the data
-    folder ("": nothing).
+    folder and `certificate` with the TLS certificate ("": nothing).
     """
 
     budgets: tuple[Budget, ...] | None = None
@@ -64,6 +65,7 @@ class AlertFacts(msgspec.Struct, frozen=True):
     ledger_healthy: bool | None = None
     pool_folder: Mapping[str, str] | None = None
     data_folder: str | None = None
+    certificate: str | None = None
 
 
 class Incident(msgspec.Struct):
@@ -134,7 +136,7 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
         AlertRule.SIGN_IN_ENDS: facts.sign_ins_end,
         AlertRule.HEADROOM: facts.lasts_until, AlertRule.ERROR_RATE: facts.errors, AlertRule.DISK: facts.disk_free,
         AlertRule.LEDGER: facts.ledger_healthy, AlertRule.POOL_FOLDER: facts.pool_folder,
-        AlertRule.DATA_FOLDER: facts.data_folder,
+        AlertRule.DATA_FOLDER: facts.data_folder, AlertRule.CERTIFICATE: facts.certificate,
     }  # fmt: skip
     return {rule for rule, value in seen.items() if value is not None}
 
@@ -167,6 +169,8 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
     if facts.data_folder:
         text = f"{facts.data_folder}: nothing is recorded any more, the server stops"
         yield Incident(AlertRule.DATA_FOLDER, "data", text, now)
+    if facts.certificate:
+        yield Incident(AlertRule.CERTIFICATE, "tls", facts.certificate, now)
     for name, wrong in (facts.pool_folder or {}).items():
         yield Incident(AlertRule.POOL_FOLDER, name, f"{name} {wrong}", now)
 

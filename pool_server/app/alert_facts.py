@@ -29,13 +29,16 @@ class AlertFactsSource:
         *,
         clock: Callable[[], float],
         data_folder: Callable[[], str] = lambda: "",
+        certificate: Callable[[], str] = lambda: "",
     ) -> None:
-        """`data_folder` tells what is wrong with the data folder, "" for nothing."""
+        """`data_folder` tells what is wrong with the data folder, `certificate` with the TLS certificate, "" for
+        nothing."""
         self._accounts = accounts
         self._users = users
         self._ledger = ledger
         self._clock = clock
         self._data_folder = data_folder
+        self._certificate = certificate
         self._changed = {row["id"] for row in accounts.describe_all()}
         self._close: set[str] = set()  # users who were near a limit when last looked at
         accounts.on_change.append(self._changed.add)
@@ -51,6 +54,7 @@ class AlertFactsSource:
             sign_ins_end=self._accounts.sign_ins_end(),
             pool_folder=self._accounts.folder_trouble(),
             data_folder=self._data_folder(),
+            certificate=self._certificate(),
         )
 
     def _troubled(self) -> dict[str, AccountState]:

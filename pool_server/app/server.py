@@ -19,6 +19,8 @@ from pool_server.alerts import AlertMonitor
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.app.tls.pair import pair_files
+from pool_server.app.tls.served import ServedCertificate
 from pool_server.app.upkeep import OTHERS_S, Upkeep
 from pool_server.core.enums import SignInState
 from pool_server.core.models import HttpAnswer, HttpRequest
@@ -36,7 +38,10 @@ log = logging.getLogger(__name__)
 IDLE_S = 60.0  # connections without a request may wait so long for their last one when another server takes over
 
 # Read once at the start: a reload keeps the old value and says so.
-FIXED = ("listen_addr", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices", "subscriptions", "backup")
+FIXED = (
+    "listen_addr", "tls_cert", "tls_key", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices",
+    "subscriptions", "backup",
+)  # fmt: skip
 
 
 class CoreServices(NamedTuple):
@@ -143,6 +148,7 @@ class Server:
         self._succeeds = succeeds
         self._stack = AsyncExitStack()
         self._reloading = asyncio.Lock()
+        self._tls: ServedCertificate | None = None
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Open everything and serve on bound, listening sockets. Raises what `open_services` raises."""
@@ -155,6 +161,8 @@ class Server:
 
     async def _build(self) -> None:
         settings, upstream = self.settings, Upstream()
+        if (files := pair_files(settings)) is not None:
+            self._tls = ServedCertificate(*files, clock=time.time, leader=self.leader)
         services = open_services(settings, upstream.send, leader=self.leader)
         self._stack.callback(services.close_stores)
         self.accounts, self.users, self.ledger = services.accounts, services.users, services.ledger
@@ -196,17 +204,20 @@ class Server:
         self.users.load()
         self._stack.push_async_callback(self.ledger.close)
         await self.ledger.start(leader=self.leader)
-        for part in (self.users, self.accounts, self._upkeep, *(await self._for_the_leader() if self.leader else ())):
+        tls = (self._tls,) if self._tls is not None else ()
+        leading = await self._for_the_leader() if self.leader else ()
+        for part in (self.users, self.accounts, self._upkeep, *tls, *leading):
             self._stack.push_async_callback(part.close)
             await part.start()
         self.gateway.start()
-        pages = web.application(self.web)
+        pages, scheme = web.application(self.web), self.settings.scheme
 
         def serve(request: Request, response: Response) -> RequestHandler:
-            return self.gateway.take(request, response) or TornadoRequestHandler(pages, request, response)
+            return self.gateway.take(request, response) or TornadoRequestHandler(pages, request, response, scheme)
 
         table = budgets.connection_table(lambda: self.settings)
-        self.http = HttpServer(serve, table=table, refuse=budgets.refusal, told=budgets.told)
+        context = self._tls.context if self._tls is not None else None
+        self.http = HttpServer(serve, table=table, refuse=budgets.refusal, told=budgets.told, tls=context)
         self._stack.push_async_callback(self.http.close)
         await self.http.listen(sockets)
 
@@ -222,8 +233,9 @@ class Server:
     async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:
         """What one worker does for all: scheduled copies, a look at what people should be told."""
         gathering = AlertFactsSource(
-            self.accounts, self.users, self.ledger, clock=time.time, data_folder=lambda: self._upkeep.lost
-        )
+            self.accounts, self.users, self.ledger, clock=time.time, data_folder=lambda: self._upkeep.lost,
+            certificate=lambda: self._tls.trouble if self._tls is not None else "",
+        )  # fmt: skip
         await asyncio.to_thread(gathering.prime)
         self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
         return self._backups, self.watch
@@ -298,6 +310,8 @@ class Server:
         async with self._reloading:
             error = ""
             restart: list[str] = []
+            if self._tls is not None:
+                await self._tls.look()
             if self._reread is not None:
                 try:
                     loaded = self._reread()

@@ -25,6 +25,7 @@ from pool_server.app.listening import StartError
 from pool_server.app.parent_watch import ParentWatch
 from pool_server.app.server import can_stand_beside
 from pool_server.app.shared_metrics import worker_ended
+from pool_server.app.tls.pair import load_pair, pair_files
 from pool_server.app.upkeep import SURE_S
 from pool_server.app.worker_state import Heartbeats, LeaderLock
 from pool_server.core.settings import ConfigError, Settings, bind_address
@@ -53,13 +54,16 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
     SealError or StoreError with one line."""
     settings = loaded.settings
     environment_keys()
+    if (files := pair_files(settings)) is not None:
+        load_pair(*files)
     budgets.raise_descriptor_limit()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is a server that can hand over
     given = handed_over(os.environ)
     folder = Path(settings.data_dir)
     with _held(folder, given) as lock, contextlib.ExitStack() as stack:
         sockets = _sockets(settings, given)
-        incumbent = Incumbent(folder, lock, sockets, address=settings.listen_addr, url=url_of(sockets), given=given)
+        url = url_of(sockets, settings.scheme)
+        incumbent = Incumbent(folder, lock, sockets, address=settings.listen_addr, url=url, given=given)
         stack.callback(incumbent.close)
         leaving = contextlib.ExitStack()
         stack.push(leaving)

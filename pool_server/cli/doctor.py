@@ -23,6 +23,7 @@ from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.app import run_file
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable, open_people
+from pool_server.app.tls.pair import is_for, load_pair, pair_files
 from pool_server.cli.common import config_option, emit, json_option
 from pool_server.cli.pool import running
 from pool_server.cli.service.manage import installed
@@ -39,6 +40,7 @@ READABLE = "let the user who runs the pool read it; until then its accounts stay
 OWNER = "pool-server user list shows the ids; pool-server user add NAME makes somebody"
 TLS = "write the https address, if it has one"
 KEY = f"start the pool, and this command, with the {sealing.ENVIRONMENT} that sealed it"
+RENEW = "put a valid certificate and its key there; the server reads them within seconds, without a restart"
 SIGN_IN = "sign in again with its CLI and copy the file anew"
 BUILT = 1_790_000_000  # 2026-09-21: a clock before it is wrong
 
@@ -87,6 +89,7 @@ def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Find
         lambda: look_at_settings(loaded),
         lambda: look_at_clock(settings, now),
         lambda: look_at_port(settings),
+        lambda: look_at_certificate(settings, now),
         lambda: look_at_data(settings),
         look_at_service,
         lambda: look_at_accounts(settings, now),
@@ -138,6 +141,30 @@ def look_at_port(settings: Settings) -> Iterator[Finding]:
         yield Finding("port", WRONG, str(error), fix)
     else:
         yield Finding("port", OK, f"{settings.listen_addr} is free")
+
+
+def look_at_certificate(settings: Settings, now: float) -> Iterator[Finding]:
+    """What the server speaks TLS with, where it does, and whether friends' address fits it."""
+    try:
+        files = pair_files(settings)
+        if files is None:
+            return
+        pair = load_pair(*files)
+    except ConfigError as error:
+        yield Finding("tls", WRONG, f"{error}; a running server goes on with the one before", RENEW)
+        return
+    trouble = pair.trouble(now)
+    valid = pair.begins <= now < pair.ends
+    said = f"the certificate is for {', '.join(pair.names) or 'no name'}, until {pair.until}"
+    yield Finding("tls", OK if not trouble else WARNING if valid else WRONG, trouble or said, RENEW if trouble else "")
+    if _open_to_others(Path(settings.tls_key)):
+        yield _readable(Path(settings.tls_key), "holds the certificate's private key")
+    public = urlsplit(settings.public_url)
+    if public.scheme == "http":
+        yield Finding("tls", WARNING, f"public_url = {settings.public_url} is plain http", "write https:// there")
+    elif public.hostname and not is_for(pair.names, public.hostname):
+        message = f"the certificate is not for {public.hostname}, which public_url names: clients refuse it"
+        yield Finding("tls", WARNING, message, "have it made for that name, or correct public_url")
 
 
 def look_at_data(settings: Settings) -> Iterator[Finding]:

@@ -267,6 +267,8 @@ class Settings(Section, frozen=True):
 
     listen_addr: str = "127.0.0.1:8989"
     public_url: str = ""
+    tls_cert: str = ""  # the certificate and those it is signed by, PEM; with it the pool serves https
+    tls_key: str = ""
     pool_dir: Annotated[str, Meta(min_length=1)] = "pool"
     data_dir: Annotated[str, Meta(min_length=1)] = "data"
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
@@ -306,6 +308,11 @@ class Settings(Section, frozen=True):
     def friends_mode(self) -> bool:
         """Every data-plane call needs a key; otherwise local mode, loopback peers only."""
         return bool(self.friend_code or self.pool_users.admin_password)
+
+    @property
+    def scheme(self) -> str:
+        """What the server speaks on its own port: "https" with a certificate, else "http"."""
+        return "https" if self.tls_cert else "http"
 
     @property
     def operator_password(self) -> str:

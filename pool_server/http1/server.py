@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Callable, Collection, Sequence
 
 from pool_server.http1.admission import ConnectionLimits, ConnectionTable, TooMany
 from pool_server.http1.request import Request
 from pool_server.http1.response import RequestHandler, Response
 from pool_server.http1.server_connection import LINGER_S, ServerConnection
+from pool_server.http1.tls import TlsTransport
 
 _SWEEP_S = 15.0
 _NEW_SWEEP_S = 1.0  # connections that say nothing are looked at more often
@@ -33,11 +35,18 @@ def refusal(why: TooMany) -> bytes:
     return f"HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
+def _silence(why: TooMany) -> bytes:
+    """The same within TLS: before a handshake there is nothing that could be read."""
+    return b""
+
+
 class HttpServer:
     """`serve(request, response)` gives each request its handler, as soon as its head is here.
 
     `table` judges new connections, `refuse` words the answer to one too many. `told` hears how connections end that
-    the server ends: "refused" or "ended" with the `TooMany` that is the reason, "silent" or "tls" without one.
+    the server ends: "refused" or "ended" with the `TooMany` that is the reason, "silent", "tls", and what
+    `TlsTransport` tells, without one. `tls` is asked for each new connection's context; without it the server speaks
+    plain HTTP.
     """
 
     def __init__(
@@ -47,13 +56,15 @@ class HttpServer:
         table: ConnectionTable[ServerConnection] | None = None,
         refuse: Callable[[TooMany], bytes] = refusal,
         told: Callable[[str, str], object] = lambda what, why: None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self.serve = serve
         self.stopping = False
         self.table = table if table is not None else ConnectionTable(ConnectionLimits())
         self.told = told
         self.long_heads = 0  # bytes of long heads that are not whole yet
-        self._refuse = refuse
+        self._refuse = refuse if tls is None else _silence
+        self._tls = tls
         self._refused: dict[socket.socket, asyncio.TimerHandle] = {}  # may read why
         self._empty = asyncio.Event()  # no connection is left
         self._sockets: list[socket.socket] = []
@@ -145,7 +156,8 @@ class HttpServer:
         try:
             taken.setblocking(False)
             taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, taken)
+            protocol = connection if self._tls is None else TlsTransport(self._tls(), connection, self.told)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, taken)
         except OSError:  # it has left already
             taken.close()
             self.forget(connection)

@@ -6,10 +6,13 @@ Pages are few beside the data path, so here each request may cost what Tornado's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from tornado.httputil import (
     HTTPConnection,
@@ -25,19 +28,23 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from pool_server.http1.request import MOST_FIELDS, Request
 from pool_server.http1.response import ClientDisconnectedError, Response
+from pool_server.http1.tls import TlsSession, TlsTransport
 
 log = logging.getLogger(__name__)
 
 BODY_CAP = 1 << 20  # bytes of a request's body before its handler has said how many it takes
 _COOKIES_CAP = 16 << 10  # bytes
 _MOST_FIELDS = 128  # header lines: a browser and two proxies send some fifty, and Tornado looks at each in turn
+_PIECE = 64 << 10  # bytes of a WebSocket within TLS that are encrypted, or read, in one step
 _FRAMING = frozenset({"Content-Length", "Transfer-Encoding", "Connection"})
 
 
 class TornadoRequestHandler:
     """One request, handed to a Tornado router at the pace of what it finds there."""
 
-    def __init__(self, router: HTTPServerConnectionDelegate, request: Request, response: Response) -> None:
+    def __init__(
+        self, router: HTTPServerConnectionDelegate, request: Request, response: Response, scheme: str = "http"
+    ) -> None:
         self._response = response
         response.shorten()  # a browser comes again where it needs to
         self._pieces: list[bytes] = []
@@ -45,7 +52,7 @@ class TornadoRequestHandler:
         self._whole = False
         self._gone = False
         self._news = asyncio.Event()
-        self._connection = TornadoConnection(request, response)
+        self._connection = TornadoConnection(request, response, scheme)
         self._delegate: HTTPMessageDelegate | None = None  # while it still wants to hear of the request
         delegate = router.start_request(object(), self._connection)
         self._task = asyncio.get_running_loop().create_task(self._run(request, delegate))
@@ -128,8 +135,8 @@ class TornadoRequestHandler:
 class TornadoConnection(HTTPConnection):
     """What Tornado's handlers write their answer to. `cap`: bytes of a body that are taken in."""
 
-    def __init__(self, request: Request, response: Response) -> None:
-        self.context = _Context(request.remote_ip)
+    def __init__(self, request: Request, response: Response, scheme: str) -> None:
+        self.context = _Context(request.remote_ip, scheme)
         self.cap = BODY_CAP
         self._response = response
         self._left: int | None = None  # bytes of a body of known length still to come
@@ -211,17 +218,32 @@ class TornadoConnection(HTTPConnection):
             raise
         taken.setblocking(False)
         transport.abort()  # closes its own descriptor; the connection lives on by ours
-        stream = _Resumed(taken, rest)
+        tls = transport.session if isinstance(transport, TlsTransport) else None
+        stream = _Straight(taken, rest) if tls is None else _Encrypted(taken, rest, tls)
         stream.write(self._switching)
         return stream
 
 
 class _Resumed(IOStream):
-    """A stream that begins with bytes read before, and writes without a detour."""
+    """A stream that begins with bytes read before."""
 
     def __init__(self, taken: socket.socket, before: bytes) -> None:
         super().__init__(taken)
         self._before = before
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        if not self._before:
+            return self._received(buf)
+        piece, self._before = self._before[: len(buf)], self._before[len(buf) :]
+        buf[: len(piece)] = piece
+        return len(piece)
+
+    def _received(self, buf: bytearray | memoryview) -> int | None:
+        return super().read_from_fd(buf)
+
+
+class _Straight(_Resumed):
+    """One that writes without a detour."""
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
         """Straight to the socket while that takes all, as it nearly always does: the buffer's way costs a frame more
@@ -236,21 +258,58 @@ class _Resumed(IOStream):
             data = memoryview(data)[sent:]
         return super().write(data)
 
-    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        if not self._before:
-            return super().read_from_fd(buf)
-        piece, self._before = self._before[: len(buf)], self._before[len(buf) :]
-        buf[: len(piece)] = piece
-        return len(piece)
+
+class _Encrypted(_Resumed):
+    """One within TLS, whose session goes on."""
+
+    def __init__(self, taken: socket.socket, before: bytes, session: TlsSession) -> None:
+        super().__init__(taken, before)
+        self._session = session
+        self._ciphertext = b""  # what the socket has not taken yet …
+        self._owed = 0  # … and of how many bytes of the write buffer it is
+
+    def _received(self, buf: bytearray | memoryview) -> int | None:
+        while True:
+            try:
+                return cast(int, self._session.tls.read(len(buf), buf))  # 0: the client has said goodbye
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return 0
+            try:
+                data = self.socket.recv(_PIECE)
+            except BlockingIOError:
+                return None
+            if not data:
+                return 0
+            self._session.incoming.write(data)
+
+    def write_to_fd(self, data: memoryview) -> int:
+        """Encrypts a piece once; until the socket has taken all of that, the piece stays in the buffer."""
+        if not self._owed:
+            self._owed = self._session.tls.write(data[:_PIECE])
+            self._ciphertext = self._session.outgoing.read()
+        while self._ciphertext:
+            self._ciphertext = self._ciphertext[self.socket.send(self._ciphertext) :]
+        owed, self._owed = self._owed, 0
+        return owed
+
+    def close_fd(self) -> None:
+        if not self._owed:  # else a record is cut off anyway
+            with contextlib.suppress(OSError):  # it would wait for the client's, who may be gone
+                self._session.tls.unwrap()
+            with contextlib.suppress(OSError):
+                self.socket.send(self._session.outgoing.read())
+        super().close_fd()
 
 
 class _Context:
     """What Tornado reads of a connection."""
 
-    def __init__(self, remote_ip: str) -> None:
+    def __init__(self, remote_ip: str, scheme: str) -> None:
         self.address = (remote_ip, 0)
         self.address_family = socket.AF_INET6 if ":" in remote_ip else socket.AF_INET
-        self.protocol = "http"
+        self.protocol = scheme
         self.remote_ip = remote_ip
 
 

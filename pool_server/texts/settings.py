@@ -5,6 +5,8 @@ from __future__ import annotations
 SETTINGS = {
     "listen_addr": "Where the pool listens; a bare port means this machine in local mode, everybody in friends mode",
     "public_url": "How friends reach the pool, for set-up commands; empty = the address their browser used",
+    "tls_cert": "The certificate the pool serves https with, and those that signed it; empty = plain http",
+    "tls_key": "The certificate's private key",
     "pool_dir": "Folder of the credential files",
     "data_dir": "Folder of everything the server keeps",
     "max_attempts": "Accounts one request may try",

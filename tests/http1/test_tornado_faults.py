@@ -9,7 +9,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 from pool_server.http1 import HttpServer, Request, Response, TornadoRequestHandler
-from pool_server.http1.tornado import _Resumed
+from pool_server.http1.tornado import _Straight
 from tests.http1.pages import Plain, ask, parts
 from tests.http1.wire import GET, Wire, run
 
@@ -73,7 +73,7 @@ def test_what_a_full_socket_does_not_take_goes_out_later() -> None:
         with pytest.raises(BlockingIOError):
             while True:
                 filled += near.send(b"x" * 4096)
-        stream = _Resumed(near, b"")
+        stream = _Straight(near, b"")
         waiting = stream.write(b"last")
         assert not waiting.done()
         got = b""

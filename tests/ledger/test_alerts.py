@@ -29,13 +29,14 @@ WRONG = {
     AlertRule.DISK: AlertFacts(disk_free=100 << 20),
     AlertRule.LEDGER: AlertFacts(ledger_healthy=False),
     AlertRule.DATA_FOLDER: AlertFacts(data_folder="data was removed"),
+    AlertRule.CERTIFICATE: AlertFacts(certificate="the TLS certificate ends at 2026-01-09 10:00 UTC"),
     AlertRule.POOL_FOLDER: AlertFacts(pool_folder={"pool/": "cannot be read: Too many open files"}),
 }
 RIGHT = AlertFacts(
     budgets=(Budget("ada", "cost_day", 0.5),), accounts={"claude:a": AccountState.READY},
     sign_ins_end={"claude:a": NOW + 9 * 86400, "claude:gone": NOW - 1},
     lasts_until={"claude": None, "codex": NOW + 1e6}, requests=100, errors=1, disk_free=1 << 40,
-    ledger_healthy=True, pool_folder={}, data_folder="",
+    ledger_healthy=True, pool_folder={}, data_folder="", certificate="",
 )  # fmt: skip
 
 

@@ -84,12 +84,12 @@ def banner(
     pool = f"{ready} of {total} accounts ready" if total else f"no accounts in {settings.pool_dir}/ yet"
     if rejected and not total:
         pool = f"no accounts: {rejected[0]['file']} {rejected[0]['reason']}"
-    return f"pool-server {__version__} on {url_of(sockets)} ({mode}; {pool})"
+    return f"pool-server {__version__} on {url_of(sockets, settings.scheme)} ({mode}; {pool})"
 
 
-def url_of(sockets: list[socket.socket]) -> str:
+def url_of(sockets: list[socket.socket], scheme: str) -> str:
     host, port = sockets[0].getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def work(

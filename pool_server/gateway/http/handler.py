@@ -235,8 +235,9 @@ class HttpExchange:
 
     def _origin(self) -> str:
         """The pool's address as the client sees it."""
-        told = self._gateway.services.settings.public_url.rstrip("/")
-        return told or f"http://{self._request.headers.get('Host', '127.0.0.1')}"
+        settings = self._gateway.services.settings
+        told = settings.public_url.rstrip("/")
+        return told or f"{settings.scheme}://{self._request.headers.get('Host', '127.0.0.1')}"
 
     async def _list(self, x: Exchange) -> None:
         """Only the caller's own, from every account that keeps some."""

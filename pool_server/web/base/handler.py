@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from pool_server.core.loopback import local_refusal
+from pool_server.core.loopback import is_loopback_host, local_refusal
 from pool_server.http1 import TornadoConnection
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
 from pool_server.web.base import auth, forms
@@ -32,6 +32,7 @@ T = TypeVar("T")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"post", "put", "patch", "delete"})
 OPEN_BODY_CAP = 16 * 1024  # bytes
+HSTS_S = 365 * 86_400
 TICKETED = frozenset({"setup", "contribute"})  # routes whose address holds a ticket
 VERBS = ("get", "post", "put", "patch", "delete")
 SECURITY_HEADERS = {
@@ -295,7 +296,15 @@ class BaseHandler(RequestHandler):
     def set_default_headers(self) -> None:
         for name, value in SECURITY_HEADERS.items():
             self.set_header(name, value)
+        if self._binds_to_tls():
+            self.set_header("Strict-Transport-Security", f"max-age={HSTS_S}")
         self.clear_header("Server")
+
+    def _binds_to_tls(self) -> bool:
+        """Whether browsers are told to come over TLS alone from now on. That binds every port of the host: only where
+        the pool itself speaks TLS on the usual port, and never this machine's own names."""
+        host = self.request.headers.get("Host", "")
+        return self.request.protocol == "https" and host.rpartition(":")[0] in ("", host) and not is_loopback_host(host)
 
     def set_cookie(self, name: str, value: str | bytes, *args: Any, **kwargs: Any) -> None:
         """Tornado's, with the flags no cookie of this house goes without."""
