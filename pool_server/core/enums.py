@@ -86,6 +86,7 @@ class Operation(StrEnum):
     CONTAINERS = "containers"  # /v1/containers…
     VIDEOS = "videos"  # /v1/videos…, Gemini :predictLongRunning and its operations
     CACHES = "caches"  # Gemini cachedContents
+    REALTIME = "realtime"  # /v1/realtime and its calls, Gemini Live: a connection of many turns
     OTHER = "other"  # no call of a provider
 
 
@@ -121,6 +122,7 @@ class ObjectKind(StrEnum):
     CHARACTER = "character"  # of videos
     CACHE = "cache"
     OPERATION = "operation"
+    CALL = "call"  # of the realtime API, over WebRTC or SIP
     PROMPT = "prompt"
     SKILL = "skill"
     VOICE = "voice"

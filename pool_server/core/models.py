@@ -231,7 +231,7 @@ class Peek(msgspec.Struct):
     are the things kept by the provider that the body names. `usage_asked` says that a streamed completion is to tell
     its usage, `stored` that the answer can be fetched again. `batch` are the models a batch's requests name, each with
     the most tokens they may use, `batch_expected` with the tokens of prompts and of answers they are likely to use;
-    `batch_by_file`: its requests are in a file.
+    `batch_by_file`: its requests are in a file. `beside` are models that work beside the one that is asked.
     """
 
     model: str = ""
@@ -249,6 +249,7 @@ class Peek(msgspec.Struct):
     batch: dict[str, int] = {}
     batch_expected: dict[str, tuple[int, int]] = {}
     batch_by_file: bool = False
+    beside: tuple[str, ...] = ()
 
 
 class ClientError(msgspec.Struct, frozen=True):

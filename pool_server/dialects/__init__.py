@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from pool_server.core.enums import Dialect
 from pool_server.dialects import chat, gemini, messages, responses
-from pool_server.dialects.errors import ends_stream, error, header_safe, stream_error, ws_error
+from pool_server.dialects.errors import ends_stream, error, header_safe, live_error, stream_error, ws_error
+from pool_server.dialects.live.asking import name_model
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
 from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
 from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.responses import next_sequence, response_object
 from pool_server.dialects.stream_usage import StreamUsagePolicy, ask_usage, host_of, without_usage
-from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, Meter
+from pool_server.dialects.types import BadBodyError, BadEncodingError, BodyTooLargeError, ContinuationLostError, Meter
 from pool_server.dialects.usage import (
     BYTES_A_TOKEN,
     REQUEST_OUTPUT,
@@ -51,6 +52,7 @@ __all__ = [
     "BadBodyError",
     "BadEncodingError",
     "BodyTooLargeError",
+    "ContinuationLostError",
     "FrameMeter",
     "Inflater",
     "Meter",
@@ -73,12 +75,14 @@ __all__ = [
     "identity",
     "keepalive",
     "keys_once",
+    "live_error",
     "made",
     "makes_batch",
     "meter",
     "model_entry",
     "models_answer",
     "models_shape",
+    "name_model",
     "next_sequence",
     "peek",
     "references",

@@ -11,6 +11,8 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from pool_server.core.enums import Dialect, ErrorKind
 from pool_server.core.models import ClientError
 from pool_server.dialects import responses
@@ -134,6 +136,13 @@ def ws_error(err: ClientError, *, now: float) -> str:
     shown = {name.lower(): value for name, value in headers if name != "Content-Type"}
     frame = {"type": "error", "status": status, "error": _codex(err, now), "headers": shown}
     return dumps(frame).decode()
+
+
+def live_error(err: ClientError, *, now: float, event_id: str) -> str:
+    """An error event of the realtime API (JSON text)."""
+    _, _, body = error(Dialect.CHAT, err, now=now)
+    told = {"type": "error", "event_id": event_id, **msgspec.json.decode(body)}
+    return dumps(told).decode()
 
 
 def header_safe(value: str) -> str:

@@ -12,6 +12,7 @@ from msgspec.json import Decoder
 
 from pool_server.core.enums import MODEL_CALLS, Dialect, Operation
 from pool_server.core.models import Peek
+from pool_server.dialects.live.asking import peek_session
 from pool_server.dialects.references import Reference, field_references, references
 from pool_server.dialects.session import find_session, opening_hash
 from pool_server.dialects.types import RAW_FIELDS, TEXT, BadBodyError, loads, text, whole
@@ -130,6 +131,8 @@ def peek(
     left to the provider to refuse. `strict`: also where a key of the object stands there twice, so that the provider
     may read another request than the one that is let in.
     """
+    if operation is Operation.REALTIME:
+        return peek_session(headers, body if isinstance(body, bytes) else bytes(body))
     if operation in _FORMS and (mark := boundary(headers.get("content-type", ""))) is not None:
         return _peek_form(body if isinstance(body, bytes | memoryview) else bytes(body), mark)
     if operation is Operation.FILES and dialect is Dialect.GEMINI:

@@ -35,6 +35,10 @@ class BadEncodingError(Exception):
     """The Content-Encoding is not known, or the body is not what it says."""
 
 
+class ContinuationLostError(Exception):
+    """The request continues a response that is not held: the client must send everything again."""
+
+
 class BodyTooLargeError(Exception):
     """The decoded body would be larger than the cap."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pool_server.accounts import Accounts
+from pool_server.core.enums import Operation
 from pool_server.core.settings import Settings
 from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.routes import match
 from pool_server.gateway.service import DataPlane
 from pool_server.gateway.upstream import Upstream
-from pool_server.gateway.websocket.handler import socket_application
+from pool_server.gateway.websocket.handler import CodexSocket
+from pool_server.gateway.websocket.live_socket import RealtimeSocket
+from pool_server.gateway.websocket.relay import socket_application
 from pool_server.http1 import Request, RequestHandler, Response, TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.users import Users
@@ -21,7 +24,7 @@ class Gateway(DataPlane):
         self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
     ) -> None:
         super().__init__(settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream)
-        self._socket_app = socket_application(self)
+        self._sockets = {kind: socket_application(self, kind) for kind in (CodexSocket, RealtimeSocket)}
 
     def take(self, request: Request, response: Response) -> RequestHandler | None:
         """Who answers a request of the data plane; None for all others."""
@@ -29,5 +32,6 @@ class Gateway(DataPlane):
         if route is None:
             return None
         if route.websocket:
-            return TornadoRequestHandler(self._socket_app, request, response)
+            kind = RealtimeSocket if route.operation is Operation.REALTIME else CodexSocket
+            return TornadoRequestHandler(self._sockets[kind], request, response)
         return HttpExchange(self, request, response, route)

@@ -5,7 +5,6 @@ HTTP answers and WebSocket turns both drive this; they differ only in how bytes 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +14,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Provider, Refusal, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Refusal, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts.counting import price_facts
@@ -91,7 +90,7 @@ class Exchange:
         self.reservation: Reservation | None = None
         self._attempt_started = 0.0
         self._judged: set[str] = set()
-        self._session_hash: tuple[str, str] | None = None  # of which session, and its hash
+        self._live = route.operation is Operation.REALTIME
 
     @property
     def foreign(self) -> bool:
@@ -158,28 +157,28 @@ class Exchange:
         self.peek = dialects.peek(
             route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
         )
+        if self._live:
+            dialects.name_model(self.peek, self.client_call.query)
         self.continuity.look(self.peek)
-        self.asked = self.peek.model
-        self._serve(self.services.settings.models.aliases.get(self.asked, self.asked))
-        self.providers = providers_for(route.dialect, route.operation, self.peek.model, route.forced)
+        self.want(self.peek.model)
         self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
         self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]
         self.forced = headers.get("x-pool-account") or None
 
+    def want(self, model: str) -> None:
+        """Takes the model the client asks for; a live conversation, which names it more than once, has no other."""
+        self.asked = model
+        self._serve(model if self._live else self.services.settings.models.aliases.get(model, model))
+        self.providers = providers_for(self.route.dialect, self.route.operation, self.peek.model, self.route.forced)
+
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
-        one = (
-            self.request_bytes // dialects.BYTES_A_TOKEN,
-            min(self.peek.max_output or dialects.REQUEST_OUTPUT, _OUTPUT_CAP),
-        )
-        expected = self.objects.expected or {self.peek.model: one}
+        prompt, output = self.request_bytes // dialects.BYTES_A_TOKEN, self.peek.max_output or dialects.REQUEST_OUTPUT
+        expected = self.objects.expected or {self.peek.model: (prompt, min(output, _OUTPUT_CAP))}
         costs = [self.services.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
         known = [cost for cost in costs if cost is not None]
-        allowed = [
-            one.providers
-            for one in self.services.users.limits.allowed(self.principal.user, self.principal.key)
-            if one.providers is not None
-        ]
+        limits = self.services.users.limits.allowed(self.principal.user, self.principal.key)
+        allowed = [one.providers for one in limits if one.providers is not None]
         if allowed:  # where none is left, the first one's refusal says why
             has = self.services.accounts.has
             kept = tuple(one for one in self.providers if all(one in names for names in allowed) and has(one))
@@ -268,7 +267,11 @@ class Exchange:
         kind = faults[-1].kind if faults else None
         quota = kind in (FaultKind.QUOTA, FaultKind.RATE) or not _SPENT.isdisjoint(refused)
         overload = kind in (FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK)
-        return self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
+        return (
+            ""
+            if self._live
+            else self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
+        )
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:
@@ -295,7 +298,7 @@ class Exchange:
             holder=self.objects.holder,
             exclude=frozenset(self.tried),
             forced=self.forced,
-            websocket=self.route.websocket,
+            websocket=self.route.websocket and self.route.operation is Operation.RESPONSES,
             own_dialect=self.route.forced is not None,
         )
 
@@ -337,6 +340,9 @@ class Exchange:
         except UpstreamError as error:
             return network_fault(str(error))
         if 200 <= answer.status < 300:
+            if self._live and (uncounted := await services.joins(self, account, answer)) is not None:
+                answer.close()
+                return uncounted
             try:
                 return decoded(answer)
             except dialects.BadEncodingError:
@@ -480,14 +486,7 @@ class Exchange:
         )
 
     def session_hash(self) -> str:
-        session = self.peek.session
-        if not session:
-            return ""
-        known = self._session_hash
-        if known is None or known[0] != session:
-            text = f"{self.principal.user}|{session}".encode()
-            known = self._session_hash = session, hashlib.blake2b(text, digest_size=6).hexdigest()
-        return known[1]
+        return self.continuity.session_hash(self.peek.session)
 
     def since_start(self) -> float:
         return _tenths((time.monotonic() - self.started) * 1000)

@@ -44,7 +44,6 @@ from pool_server.gateway.transports import (
     WaitTimers,
     content_length,
 )
-from pool_server.gateway.websocket.bridge import ContinuationLostError
 from pool_server.http1 import ClientDisconnectedError, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, provider_module, redact
 
@@ -112,7 +111,7 @@ class Pipeline:
             return
         try:
             error = await self._attempts(self._ask)
-        except ContinuationLostError:
+        except dialects.ContinuationLostError:
             error = final_error.resend()
         except dialects.BadBodyError as wrong:
             error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400)
@@ -174,10 +173,10 @@ class Pipeline:
         has to send everything again."""
         x, transport = self._x, self._transport
         if transport.bound == "":
-            raise ContinuationLostError
+            raise dialects.ContinuationLostError
         while (account := await x.next_account()) is not None:
             if transport.bound not in (None, account):
-                raise ContinuationLostError
+                raise dialects.ContinuationLostError
             self._account, self._credential = account, x.begin(account)
             try:
                 fault = await self._cured(attempt)
@@ -191,7 +190,7 @@ class Pipeline:
             bound = transport.bound is not None
             transport.drop()
             if bound:
-                raise ContinuationLostError
+                raise dialects.ContinuationLostError
         return await x.unserved()
 
     async def _cured(self, attempt: Callable[[], Awaitable[Fault | None]]) -> Fault | None:
@@ -214,7 +213,7 @@ class Pipeline:
             bound = self._transport.bound is not None
             self._transport.drop()
             if bound:
-                raise ContinuationLostError
+                raise dialects.ContinuationLostError
 
     def _cure(self, fault: Fault) -> Cure | None:
         if fault.kind is FaultKind.AUTH and self._credential.can_refresh:

@@ -38,6 +38,7 @@ from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import Upstream
 from pool_server.gateway.websocket.held_conversations import HeldConversations
 from pool_server.gateway.websocket.links import FRAME_CAP
+from pool_server.gateway.websocket.live import LiveCalls
 from pool_server.http1 import ClientDisconnectedError, Request
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
@@ -82,10 +83,12 @@ class DataPlane:
         self.owners = Owners(ledger.store)
         access = ObjectAccess(self.owners, holds=self._holds, owned_by=self._owned_by)
         openings = Openings(accounts)
+        self.sockets: set[LiveSocket] = set()
+        calls = LiveCalls(self.sockets, self.in_background)
         self.services = Services(
-            settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings
+            settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings, calls.joined
         )
-        self.lists = ListCalls(settings, accounts=accounts, upstream=upstream, access=access)
+        self.lists = ListCalls(settings, accounts=accounts, send=upstream.send, access=access)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.decoder = BodyDecoder()
         self.turns = Turns()
@@ -94,7 +97,6 @@ class DataPlane:
         self.seats: Counter[str] = Counter()  # user → sockets, from the handshake on
         self._busiest = (0, 0)  # bytes of bodies in memory and exchanges, at most, since memory was given back
         self.live: set[LiveExchange] = set()
-        self.sockets: set[LiveSocket] = set()
         self.http_only: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.draining = False

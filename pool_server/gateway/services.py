@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pool_server import dialects
 from pool_server.accounts import Accounts
+from pool_server.core.models import Fault
 from pool_server.core.settings import Settings
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.attempts.openings import Openings
@@ -35,6 +36,7 @@ class Services:
     transformer: Callable[[Any, Credential], Transformer | None]  # of an exchange and its attempt's account
     access: ObjectAccess
     openings: Openings
+    joins: Callable[[Any, str, Any], Awaitable[Fault | None]]  # counts the call that an answer begins
     stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
 
 

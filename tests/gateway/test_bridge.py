@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from pool_server.dialects import BadBodyError
-from pool_server.gateway.websocket.bridge import ContinuationLostError, Conversation
+from pool_server.dialects import BadBodyError, ContinuationLostError
+from pool_server.gateway.websocket.bridge import Conversation
 
 USER = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
 ANSWER = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hello"}]}

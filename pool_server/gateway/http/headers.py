@@ -58,6 +58,7 @@ SAFE = (
 SAFE_STREAM = (*SAFE, ("X-Accel-Buffering", "no"))  # nginx in front would hold the events back
 _BROWSED = frozenset({"document", "iframe", "frame", "embed", "object", "fencedframe"})
 _MOST_KEYS = 4
+_KEY_PROTOCOL = "openai-insecure-api-key."  # OpenAI's realtime API, WebSocket subprotocols
 _SECRET_LENGTH = 16  # characters; what is shorter may stand anywhere by chance
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
 
@@ -105,6 +106,11 @@ def credentials(headers: Mapping[str, str], query: str) -> list[str]:
         value = headers.get(name, "").strip()
         if value and value not in found:
             found.append(value)
+    offered = headers.get("Sec-WebSocket-Protocol", "")
+    if _KEY_PROTOCOL in offered:  # a browser's socket can send no header of its own
+        found += [
+            one.strip()[len(_KEY_PROTOCOL) :] for one in offered.split(",") if one.strip().startswith(_KEY_PROTOCOL)
+        ][:_MOST_KEYS]
     if "key=" in query and not _from_a_browser(headers):
         for value in _keys_in(query):
             if value not in found:

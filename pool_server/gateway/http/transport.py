@@ -13,7 +13,6 @@ from pool_server.gateway.http.body import Body
 from pool_server.gateway.http.decoding import BodyDecoder, CodingError, DecodedAnswer
 from pool_server.gateway.http.headers import downward
 from pool_server.gateway.http.reply import Reply
-from pool_server.gateway.objects import uploads
 from pool_server.gateway.transports import UpstreamAnswer, UpstreamRefusal
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module
@@ -124,8 +123,7 @@ class HttpTransport:
             return self._reply.start(translation.status, self._x.told(translation.headers()), chunk, length=length)
         assert self._answer is not None
         headers = self._x.told(downward(self._answer.headers, shield))
-        if self._x.objects.upload is not None:
-            headers = uploads.brought_back(headers, self._x.objects.upload)
+        headers = self._x.objects.brought_back(headers)
         if self._shows_limits:
             headers = self._x.services.view.instead(headers, self._x.principal)
         return self._reply.start(self._answer.status, headers, chunk, length=length)

@@ -73,6 +73,13 @@ class ObjectAccess:
             found.error = ClientError(ErrorKind.NO_ACCOUNT, message, 503)
         return found
 
+    def refused_at(
+        self, principal: Principal, family: ApiFamily, references: Iterable[Reference], account: str
+    ) -> ClientError | None:
+        """Why this account may not be asked about these objects, None where it may."""
+        found = self.claim(principal, family, references, (Provider(account.partition(":")[0]),))
+        return found.error or (None if found.account in ("", account) else _apart())
+
     def _holder(
         self,
         principal: Principal,

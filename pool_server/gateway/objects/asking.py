@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -13,19 +13,20 @@ from pool_server.core.settings import Settings
 from pool_server.gateway.objects.access import ObjectAccess, missing
 from pool_server.gateway.objects.listing import Listing, ListRefusedError
 from pool_server.gateway.routes import Route
-from pool_server.gateway.upstream import Upstream
 from pool_server.providers import provider_module
 from pool_server.storage import StoreError
 from pool_server.users import Principal
+
+Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 
 class ListCalls:
     """Answers the list calls of people who may see their own alone."""
 
-    def __init__(self, settings: Settings, *, accounts: Accounts, upstream: Upstream, access: ObjectAccess) -> None:
+    def __init__(self, settings: Settings, *, accounts: Accounts, send: Send, access: ObjectAccess) -> None:
         self.settings = settings
         self._accounts = accounts
-        self._upstream = upstream
+        self._send = send
         self._access = access
 
     async def answer(
@@ -78,7 +79,7 @@ class ListCalls:
         request = provider_module(credential.provider).prepare(credential, asked, self.settings)
         own = HttpRequest(request.method, request.url, tuple(request.headers))
         try:
-            answer = await self._upstream.send(self._accounts.bounded(account, own))
+            answer = await self._send(self._accounts.bounded(account, own))
         except KeyError:
             return HttpAnswer(0, {}, error="the account is gone")
         return msgspec.structs.replace(answer, body=credential.hide(answer.body))

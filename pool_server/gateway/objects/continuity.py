@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Dialect
 from pool_server.core.models import ClientCall, Peek
 
 _TURN_STATE = "x-codex-turn-state"
-_WEEK = 7 * 86_400.0
+_DAY = 86_400.0
+_WEEK = 7 * _DAY
 # How long it is remembered which account an id belongs to, in seconds. "unsealed": the account was not shown what is
 # sealed in the conversation, and is not to be.
-_OWNED_S = {"response": _WEEK, "turn_state": 3_600.0, "encrypted": _WEEK, "unsealed": _WEEK}
+_OWNED_S = {"response": _WEEK, "turn_state": 3_600.0, "encrypted": _WEEK, "unsealed": _WEEK, "live_session": _DAY}
 
 
 class Continuity:
@@ -22,6 +25,14 @@ class Continuity:
         self._dialect = dialect
         self._seals: tuple[str, ...] = ()
         self.shed = False
+        self._session_hash = ("", "")  # of which session, and its hash
+
+    def session_hash(self, session: str | None) -> str:
+        """What stands for the conversation in records, "" for none: never the client's own identifier."""
+        if session and session != self._session_hash[0]:
+            text = f"{self._user}|{session}".encode()
+            self._session_hash = session, hashlib.blake2b(text, digest_size=6).hexdigest()
+        return self._session_hash[1] if session else ""
 
     def look(self, peek: Peek) -> None:
         self._seals = tuple(thing for kind, thing in peek.hard if kind == "encrypted")

@@ -18,6 +18,7 @@ _OPENAI = {
     ObjectKind.COMPLETION: 30 * DAY,
     ObjectKind.CONTAINER: 7 * DAY,  # its content is gone after 20 idle minutes
     ObjectKind.VIDEO: 30 * DAY,
+    ObjectKind.CALL: DAY,  # an hour at most
 }
 _ANTHROPIC = {
     ObjectKind.BATCH: 60 * DAY,  # its results are kept for 29 days

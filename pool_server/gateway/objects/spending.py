@@ -22,6 +22,16 @@ def unnamed_model(held_to: Iterable[LimitStanding]) -> ClientError | None:
     return None
 
 
+def beside_refused(models: Iterable[str], held_to: Iterable[LimitStanding]) -> ClientError | None:
+    """What is told of a call that sets models to work which the caller may not use."""
+    held = list(held_to)
+    for model in models:
+        for one in held:
+            if one.limits.models is not None and not _matches(model, one.limits.models):
+                return _no_access(model, one)
+    return None
+
+
 def batch_refused(
     models: Mapping[str, int], held_to: Iterable[LimitStanding], price: Callable[[str, int], float | None]
 ) -> ClientError | None:
@@ -37,9 +47,7 @@ def _batch_refused(
     limits, used, frees, _ = held
     for model in models:
         if limits.models is not None and not _matches(model, limits.models):
-            named = f"the model {model[:100]}" if model else "a request that names no model"
-            message = f"{_access(held)} does not include {named}."
-            return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.MODEL.value)
+            return _no_access(model, held)
     tokens = sum(models.values())
     costs = [price(model, most) for model, most in models.items()]
     cost = sum(one for one in costs if one is not None)
@@ -53,6 +61,12 @@ def _batch_refused(
 
 def _access(held: LimitStanding) -> str:
     return f"Your key “{held.key}”" if held.key else "Your access"
+
+
+def _no_access(model: str, held: LimitStanding) -> ClientError:
+    named = f"the model {model[:100]}" if model else "a request that names no model"
+    message = f"{_access(held)} does not include {named}."
+    return ClientError(ErrorKind.FORBIDDEN, message, 403, code=Denial.MODEL.value)
 
 
 def _too_much(name: str, asked: float, most: float, used: float, frees: float | None, key: str) -> ClientError:

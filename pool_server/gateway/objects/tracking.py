@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from urllib.parse import quote
 
 from pool_server import dialects
 from pool_server.core.enums import ApiFamily, ObjectKind, Operation, Provider
@@ -10,7 +11,7 @@ from pool_server.core.models import ClientError, Peek
 from pool_server.gateway.objects import spending
 from pool_server.gateway.objects.access import Claim, ObjectAccess
 from pool_server.gateway.objects.owners import Owned, Reference
-from pool_server.gateway.objects.uploads import Upload
+from pool_server.gateway.objects.uploads import Headers, Upload, brought_back
 from pool_server.gateway.routes import Route
 from pool_server.ledger import job_key
 from pool_server.users import LimitStanding, Principal
@@ -32,6 +33,7 @@ class Tracking:
         self._claim = Claim()
         self._kept: set[Reference] = set()
         self.upload: Upload | None = None
+        self.located: list[Reference] = []  # what the answer's Location names
         self.translated = False  # the answer is of another API: its ids mean nothing to the client
 
     @property
@@ -87,6 +89,8 @@ class Tracking:
             if route.family is ApiFamily.OPENAI:
                 by_file = not all(owned.models for owned in self._files())
             return spending.file_not_read() if by_file else spending.batch_refused(self._most, held_to(), price)
+        if peek.beside and (error := spending.beside_refused(peek.beside, held_to())) is not None:
+            return error
         if route.works and not peek.model:
             return spending.unnamed_model(held_to())
         return None
@@ -108,6 +112,19 @@ class Tracking:
                 expected=self.expected,
                 batch=self._batch_told_of(account),
             )
+
+    def brought_back(self, headers: Headers) -> Headers:
+        """An answer's headers with the pool's address of what they name in place of the provider's."""
+        if self.upload is not None:
+            headers = brought_back(headers, self.upload)
+        return headers + [("Location", f"/v1/realtime/calls/{quote(call, safe='')}") for _, call in self.located]
+
+    def beside_refused(
+        self, models: Collection[str], held_to: Callable[[], Sequence[LimitStanding]]
+    ) -> ClientError | None:
+        """What the caller's limits forbid of models that a live conversation sets to work."""
+        exempt = not models or self._principal.admin or self._principal.local
+        return None if exempt else spending.beside_refused(models, held_to())
 
     def _batch_told_of(self, account: str) -> str:
         """The ledger's key of the batch that the answer tells of, and so of the files it names; "" of anything else."""
@@ -138,6 +155,8 @@ class Tracking:
             return []
         if self.upload is not None and self.upload.started:
             return [(ObjectKind.UPLOAD, self.upload.ticket)]
+        if self.located:
+            return list(self.located)
         if route.operation in _MODEL_CALLS:
             brought = list(meter.made)
             if self._stored and route.operation is not Operation.MESSAGES:

@@ -51,6 +51,17 @@ CODE_ASSIST_ROWS = (
     Row("POST", "/v1internal:countTokens", Operation.COUNT_TOKENS, works=True, dialect=Dialect.CODE_ASSIST),
 )
 
+LIVE_ROWS = tuple(
+    Row(
+        "GET",
+        f"/ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent",
+        Operation.REALTIME,
+        works=True,
+        socket=True,
+    )
+    for version in ("v1beta", "v1alpha", "v1")
+)
+
 REFUSED = (
     "tunedModels",
     "fileSearchStores",

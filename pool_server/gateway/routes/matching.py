@@ -53,7 +53,7 @@ class _Table:
             row.dialect or dialect,
             row.operation,
             path,
-            websocket=row.method == "GET" and row.operation is Operation.RESPONSES,
+            websocket=row.socket,
             makes=row.makes,
             lists=row.lists,
             deletes=row.deletes,
@@ -92,7 +92,7 @@ TABLES: dict[ApiFamily, _Table] = {
         (
             (google.BASES, google.ROWS),
             (google.UPLOAD_BASES, google.UPLOAD_ROWS),
-            (("",), google.CODE_ASSIST_ROWS),
+            (("",), (*google.CODE_ASSIST_ROWS, *google.LIVE_ROWS)),
         ),
     ),
 }
@@ -127,6 +127,7 @@ _FAMILIES: tuple[tuple[str, Dialect], ...] = (
     ("/v1beta", Dialect.GEMINI),
     ("/v1alpha", Dialect.GEMINI),
     ("/upload/", Dialect.GEMINI),
+    ("/ws/google.", Dialect.GEMINI),
     ("/v1/messages", Dialect.MESSAGES),
     ("/v1/responses", Dialect.RESPONSES),
     ("/v1/oauth", Dialect.MESSAGES),

@@ -1,7 +1,7 @@
 """The OpenAI API's calls, as compatible servers have them too. Source: the vendor's SDK (openai 3.57).
 
-Codex asks the same of `/backend-api/codex`, and some more. Not served: sessions and secrets of the realtime API, whose
-use nobody would count.
+Codex asks the same of `/backend-api/codex`, and some more. Not served: sessions and secrets of the realtime API, with
+which a client would go past the pool and nobody would count what it uses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _R = Dialect.RESPONSES
 
 RESPONSES = (
     Row("POST", "/responses", Operation.RESPONSES, works=True, dialect=_R),
-    Row("GET", "/responses", Operation.RESPONSES, works=True, dialect=_R),  # a WebSocket's handshake
+    Row("GET", "/responses", Operation.RESPONSES, works=True, socket=True, dialect=_R),
     Row("POST", "/responses/compact", Operation.RESPONSES_COMPACT, works=True, dialect=_R),
 )
 STORED_RESPONSES = (
@@ -115,6 +115,14 @@ VIDEOS = (
     Row("POST", "/videos/characters", Operation.VIDEOS, makes=Kind.CHARACTER),
     Row("GET", "/videos/characters/{character}", Operation.VIDEOS),
 )
+REALTIME = (
+    Row("GET", "/realtime", Operation.REALTIME, works=True, socket=True),
+    Row("POST", "/realtime/calls", Operation.REALTIME, makes=Kind.CALL, works=True),
+    Row("POST", "/realtime/calls/{call}/accept", Operation.REALTIME, works=True),
+    Row("POST", "/realtime/calls/{call}/hangup", Operation.REALTIME),
+    Row("POST", "/realtime/calls/{call}/refer", Operation.REALTIME),
+    Row("POST", "/realtime/calls/{call}/reject", Operation.REALTIME),
+)
 ROWS = (
     *RESPONSES,
     *STORED_RESPONSES,
@@ -126,6 +134,7 @@ ROWS = (
     *VECTOR_STORES,
     *CONTAINERS,
     *VIDEOS,
+    *REALTIME,
 )
 CODEX_ROWS = (
     *RESPONSES,

@@ -22,7 +22,8 @@ class Row(msgspec.Struct, frozen=True):
     object, `{_}` for one that is found below the object before it, `{model}` for a model.
 
     `makes`: the kind of the object the answer brings. `lists`: the kind whose ids the answer lists. `deletes`: the
-    call ends the object its path names last. `works`: a model works for it, so that it has to name one.
+    call ends the object its path names last. `works`: a model works for it, so that it has to name one. `socket`: it is
+    a WebSocket's handshake.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Row(msgspec.Struct, frozen=True):
     lists: ObjectKind | None = None
     deletes: bool = False
     works: bool = False
+    socket: bool = False
     dialect: Dialect | None = None  # where it is not the one of the table
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.dialects import BadBodyError, Scanner, data_of, response_object
+from pool_server.dialects import BadBodyError, ContinuationLostError, Scanner, data_of, response_object
 
 KEEP_BYTES = 64 << 20  # of one socket's conversation; beyond it the client is asked to resend
 _EVENT_CAP = 64 << 20
@@ -26,10 +26,6 @@ _OUTPUTS = frozenset(_CALLS.values())
 _COMPACTED = frozenset({"compaction", "compaction_summary"})
 _WIRE_ONLY = ("type", "previous_response_id", "generate")
 _INHERITED = ("model", "instructions", "tools")
-
-
-class ContinuationLostError(Exception):
-    """The frame continues a response this socket does not hold: the client must send everything again."""
 
 
 class _Item(msgspec.Struct):

@@ -1,23 +1,26 @@
 """Ties a socket to an account: the upstream's own WebSocket, or a bridge over HTTP where it has none, with a
-translation where it speaks another dialect."""
+translation where it speaks another dialect; and a live conversation to the one that takes it."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import msgspec
 
-from pool_server.core.enums import CredentialKind
-from pool_server.core.models import Fault
+from pool_server.core.enums import CredentialKind, Dialect
+from pool_server.core.models import ClientCall, Fault
+from pool_server.dialects.live import refusal_in
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError, upgrades_over
-from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, SocketLink, TranslatedLink
+from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, LinkClosedError, SocketLink, TranslatedLink
 from pool_server.providers import Credential, network_fault, provider_module
 
 _HTTP_ONLY_S = 3600.0  # how long a refused upgrade is remembered
 _NO_SOCKET = frozenset({404, 405, 426, 501})
 _HANDSHAKE_S = 30.0
+_WELCOME_S = 30.0
 
 
 class Dialler:
@@ -71,3 +74,58 @@ class Dialler:
             watched=lambda opening: self._services.openings.watched(account, opening, x.another, hedged=True),
         )
         return link, None
+
+
+async def dial_live(x: Exchange, account: str, credential: Credential, call: ClientCall) -> SocketLink | Fault:
+    """A socket of the account's, or what stands against it."""
+    services, module = x.services, provider_module(credential.provider)
+    prepared = module.prepare(credential, call, services.settings)
+    x.upstream_url = "http" + prepared.url.removeprefix("ws")
+    opening = services.upstream.dial(
+        prepared, proxy_url=services.accounts.proxy_url(account), frame_cap=FRAME_CAP, timeout_s=_HANDSHAKE_S
+    )
+    try:
+        socket, headers = await services.openings.watched(account, opening, x.another, hedged=True)
+    except UpstreamError as error:
+        return network_fault(str(error))
+    except HandshakeRefusedError as refused:
+        return module.classify(refused.status, refused.headers, b"", now=time.time(), model=x.peek.model)
+    x.observe(account, credential, headers)
+    return SocketLink(account, socket, headers)
+
+
+async def welcomed(x: Exchange, link: SocketLink, credential: Credential) -> str | bytes | Fault:
+    """The provider's first message, or why it does not serve: what it has not begun another account may still do."""
+    try:
+        async with asyncio.timeout(_WELCOME_S):
+            message = await link.receive()
+    except TimeoutError:
+        fault: Fault = network_fault("no word after the connection was made")
+    except LinkClosedError as closed:
+        status, body = closed_with(closed)
+        fault = _judged(x, credential, status, body) if status else network_fault(closed.reason or str(closed))
+    else:
+        refused = refusal_in(message) if x.route.dialect is not Dialect.GEMINI else None
+        if refused is None:
+            return message
+        fault = _judged(x, credential, *refused)
+    await link.close()
+    return fault
+
+
+def closed_with(closed: LinkClosedError) -> tuple[int, bytes]:
+    """The HTTP status and error body that the words of a close stand for, 0 where it says nothing."""
+    words = closed.reason.lower()
+    if not words:
+        return 0, b""
+    status = 400 if closed.code in (1002, 1003, 1007, 1008) else 503
+    for mark, told in (("quota", 429), ("exhausted", 429), ("api key", 401), ("not found", 404), ("permission", 403)):
+        if mark in words:
+            status = told
+            break
+    return status, msgspec.json.encode({"error": {"code": status, "message": closed.reason}})
+
+
+def _judged(x: Exchange, credential: Credential, status: int, body: bytes) -> Fault:
+    module = provider_module(credential.provider)
+    return module.classify(status, {}, credential.hide(body), now=time.time(), model=x.peek.model)

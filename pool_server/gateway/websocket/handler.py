@@ -8,145 +8,55 @@ everything again, which it does on a new socket.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections import Counter
-from collections.abc import Awaitable, Coroutine
-from typing import Any
-
-from tornado.iostream import StreamClosedError
-from tornado.web import Application, Finish
-from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from pool_server import dialects
-from pool_server.core.budget import BudgetFullError, BudgetShare
+from pool_server.core.budget import BudgetFullError
 from pool_server.core.enums import ErrorKind, Outcome, Transport
-from pool_server.core.models import ClientCall, ClientError, Fault
-from pool_server.gateway import final_error, metrics
+from pool_server.core.models import ClientError, Fault
+from pool_server.gateway import final_error
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.http.headers import SAFE, credentials, downward, query_without_key, upward
-from pool_server.gateway.http.reply import REQUEST_ID
 from pool_server.gateway.pipeline import Pipeline
-from pool_server.gateway.routes import Route, match
 from pool_server.gateway.service import DataPlane
 from pool_server.gateway.services import new_request_id
 from pool_server.gateway.websocket.dialling import Dialler
 from pool_server.gateway.websocket.frames import BadFrameError, FrameKind, judge
-from pool_server.gateway.websocket.links import FRAME_CAP, Link, LinkClosedError, reason_bytes
-from pool_server.gateway.websocket.protocol import RelayProtocol
+from pool_server.gateway.websocket.links import Link, LinkClosedError
+from pool_server.gateway.websocket.relay import GOING_AWAY, POLICY, SILENT_CODES, RelaySocket
 from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
 from pool_server.http1 import ClientDisconnectedError
 from pool_server.providers import Credential, Shield
-from pool_server.users import Principal
-
-_PING_S = 30.0
-_GOING_AWAY = 1001
-_POLICY = 1008
-_SILENT_CODES = frozenset({0, 1005, 1006, 1015})  # close codes that must not be sent
-_UNSENT = ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-protocol")
-
 
 _INVALID = 1007
-_KNOWN_VERSION = "13"  # of the WebSocket protocol (RFC 6455 §4.1)
 _LARGE = 64 << 10  # bytes; what is shorter is not counted
 _LOOKED_AT_ONCE = 1 << 20  # bytes of a frame that are looked into before the user's limits are asked
 
 
-class CodexSocket(WebSocketHandler):
+class CodexSocket(RelaySocket):
     """A client's socket. `busy` while a turn is under way."""
 
     def initialize(self, gateway: DataPlane) -> None:
-        self._gateway = gateway
-        self._route: Route | None = None
-        self.principal: Principal | None = None
-        self.link: Link | None = None
-        self._shield: Shield | None = None  # of the credential the link was made with
+        super().initialize(gateway)
         self._turn: asyncio.Task[None] | None = None
         self._idle: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None  # of the turn under way
         self._begun = False
-        self._left = False
         self._model = ""  # of the last turn: an append names none
-        self._seated = False  # counts as one of the user's sockets
-        self._arriving: BudgetShare | None = None  # what has come of a frame
-        self._held: BudgetShare | None = None  # what the frame of the turn under way takes
-        self._sent = {name.lower(): value for name, value in self.request.headers.get_all()}
         self._dialler = Dialler(gateway.services, gateway.http_only)
 
     @property
     def busy(self) -> bool:
         return self._turn is not None
 
-    @property
-    def connected(self) -> bool:
-        return self.ws_connection is not None
-
     # -- the handshake
 
-    async def prepare(self) -> None:
-        self._route = match(self.request.method or "", self.request.path, self.request.headers)
-        assert self._route is not None
-        admitted = self._gateway.door(self.request, self._route, self._keys())
-        request_id = new_request_id(time.time())
-        for name, value in (*SAFE, (REQUEST_ID, request_id)):
-            self.set_header(name, value)
-        if isinstance(admitted, ClientError):
-            self._refuse(admitted)
-            return
-        self.principal = admitted
-        x = self._exchange(request_id)
+    async def _greet(self, x: Exchange) -> ClientError | None:
         x.look(self._sent, b"{}", x.principal.key or x.principal.user)
         refused = self._no_seat(x) or x.force_refused() or await self._first_link(x)
-        if self._left:
-            self._leave_seat()
-            self.drop_link(_GOING_AWAY)
-            raise Finish
-        if refused is not None:
-            self._refuse(refused)
-            return
-        if self.link is None:
-            return
-        assert self._shield is not None
-        headers = x.services.view.instead(downward(self.link.handshake.items(), self._shield), x.principal)
-        for name, value in headers:
-            if name not in _UNSENT:
-                self.set_header(name, value)
-
-    def _no_seat(self, x: Exchange) -> ClientError | None:
-        """Takes one of the user's seats; the error when there is none, or nothing is to be had on it."""
-        if self.request.headers.get("Sec-WebSocket-Version") != _KNOWN_VERSION:
-            return ClientError(ErrorKind.UPGRADE, "This pool speaks version 13 of the WebSocket protocol.", 426)
-        user, most = x.principal.user, x.services.settings.budgets.sockets_per_user
-        provider = x.providers[0].value if x.providers else ""
-        stopped = x.services.users.stopped(x.principal, provider=provider)
-        if stopped is not None:
-            return final_error.denied(stopped)
-        if self._gateway.seats[user] >= most:
-            metrics.socket_refused("seats").inc()
-            return final_error.sockets_full(most, time.time())
-        self._gateway.seats[user] += 1
-        self._seated = True
-        return None
-
-    def _leave_seat(self) -> None:
-        if self._seated:
-            self._seated = False
-            assert self.principal is not None
-            self._gateway.seats[self.principal.user] -= 1
-            self._gateway.seats += Counter()  # drops those at nothing
-
-    def on_finish(self) -> None:
-        if self.get_status() != 101:  # nothing comes of it, also where Tornado found the handshake wanting
-            self._leave_seat()
-            self.drop_link(_GOING_AWAY)
-
-    def _refuse(self, error: ClientError) -> None:
-        assert self._route is not None
-        status, headers, body = dialects.error(self._route.dialect, error, now=time.time())
-        self.set_status(status)
-        for name, value in headers:
-            self.set_header(name, value)
-        self.finish(body)
+        if refused is None and self.link is not None and not self._left:
+            assert self._shield is not None
+            self._show_handshake(self.link.handshake, self._shield)
+        return refused
 
     async def _first_link(self, x: Exchange) -> ClientError | None:
         """Ties the socket to an account before the client is accepted; the error when none can be had. A client that
@@ -170,23 +80,6 @@ class CodexSocket(WebSocketHandler):
             if turn_state:
                 x.continuity.own(account, "turn_state", turn_state)
         return fault
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # the key admits, never a cookie; local mode has judged the Origin at the door
-
-    def get_compression_options(self) -> dict[str, Any]:
-        return {}
-
-    def get_websocket_protocol(self) -> WebSocketProtocol | None:
-        protocol = super().get_websocket_protocol()
-        if isinstance(protocol, WebSocketProtocol13):
-            assert self.principal is not None
-            relay = RelayProtocol(self, False, protocol.params)
-            relay.arriving = self._arriving = BudgetShare(self._gateway.frames, self.principal.user)
-            relay.on_busy = self.on_busy
-            self._held = BudgetShare(self._gateway.frames, self.principal.user)
-            return relay
-        return protocol
 
     def open(self, *args: str, **kwargs: str) -> None:
         self._gateway.sockets.add(self)
@@ -224,11 +117,6 @@ class CodexSocket(WebSocketHandler):
             await self._stop_idle()
             self._turn = asyncio.get_running_loop().create_task(self._run(message, kind))
 
-    def _arrived(self) -> None:
-        """The frame that came is with its turn, or gone."""
-        if self._arriving is not None:
-            self._arriving.resize(0)
-
     async def _hold(self, message: str | bytes) -> bool:
         """Counts a large frame for as long as its turn lasts; False, told, when there is no room for it."""
         self._arrived()
@@ -239,15 +127,6 @@ class CodexSocket(WebSocketHandler):
             self.on_busy()
             return False
         return True
-
-    def on_busy(self) -> None:
-        """There is no room for a message."""
-        metrics.socket_refused("messages").inc()
-        with contextlib.suppress(ClientDisconnectedError):
-            self.send_frame(dialects.ws_error(final_error.frames_full(time.time()), now=time.time()))
-
-    def _keys(self) -> list[str]:
-        return credentials(self.request.headers, self.request.query)
 
     def _still_admitted(self) -> bool:
         """A turn is let in like a request: the key may have ended since, the server may be about to."""
@@ -280,8 +159,8 @@ class CodexSocket(WebSocketHandler):
                 task.cancel()
         self._idle = None  # the task and the socket would keep each other
         code = self.close_code or 0
-        if code in _SILENT_CODES:
-            self.drop_link(_GOING_AWAY)
+        if code in SILENT_CODES:
+            self.drop_link(GOING_AWAY)
         else:
             self.drop_link(code, self.close_reason or "")
 
@@ -291,10 +170,7 @@ class CodexSocket(WebSocketHandler):
             self._pipeline.stop(outcome, error)
         if self._turn is not None:
             self._turn.cancel()
-        self.close(_POLICY if outcome is Outcome.REVOKED else RESTARTING, error.message)
-
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        super().close(code, reason_bytes(reason).decode() if reason else reason)
+        self.close(POLICY if outcome is Outcome.REVOKED else RESTARTING, error.message)
 
     # -- one turn
 
@@ -334,60 +210,6 @@ class CodexSocket(WebSocketHandler):
         if self._pipeline is not None:
             self._pipeline.tick(now)
 
-    # -- small things
-
-    def _exchange(self, request_id: str) -> Exchange:
-        assert self._route is not None
-        assert self.principal is not None
-        keys = self._keys()
-        client_call = ClientCall(
-            operation=self._route.operation,
-            dialect=self._route.dialect,
-            method="GET",
-            path=self._route.path,
-            query=query_without_key(self.request.query, keys),
-            headers=upward(self.request.headers.get_all(), keys),
-            websocket=True,
-        )
-        return Exchange(self._gateway.services, self._route, self.principal, client_call, request_id)
-
-    def send_frame(self, frame: str | bytes) -> Awaitable[None] | None:
-        """Something to wait for while the client is behind. Raises `ClientDisconnectedError`."""
-        connection = self.ws_connection
-        if connection is None or connection.is_closing():
-            raise ClientDisconnectedError
-        assert isinstance(connection, RelayProtocol)
-        try:
-            sent = connection.send_frame(frame)
-        except StreamClosedError:
-            raise ClientDisconnectedError from None
-        return None if sent.done() else _read_by_client(sent)
-
-    async def say(self, error: ClientError) -> None:
-        """Tells an error as a frame; a closed socket is no error here."""
-        with contextlib.suppress(ClientDisconnectedError):
-            behind = self.send_frame(dialects.ws_error(error, now=time.time()))
-            if behind is not None:
-                await behind
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        self._gateway.in_background(work)
-
-    def tied_to(self, account: str) -> bool:
-        return self.link is not None and self.link.account == account
-
-    def drop_link(self, code: int = 1000, reason: str = "") -> None:
-        """Lets go of the upstream; nobody waits until it has answered the close."""
-        link, self.link = self.link, None
-        if link is not None:
-            self._gateway.in_background(link.close(code, reason))
-
-    def mirror(self, closed: LinkClosedError) -> None:
-        """The upstream hung up: the client gets the same code, so that it reconnects."""
-        self.drop_link()
-        reason = self._shield.text(closed.reason) if self._shield is not None else closed.reason
-        self.close(RESTARTING if closed.code in _SILENT_CODES else closed.code, reason)
-
     def _watch_idle(self) -> None:
         """Between turns somebody must listen, or an upstream that hung up would go unnoticed."""
         if self.link is not None and self._idle is None and self.ws_connection is not None:
@@ -418,24 +240,3 @@ class CodexSocket(WebSocketHandler):
 
 def _bad(message: str) -> ClientError:
     return ClientError(ErrorKind.BAD_REQUEST, message, 400)
-
-
-async def _read_by_client(sent: Awaitable[None]) -> None:
-    try:
-        await sent
-    except (StreamClosedError, WebSocketClosedError):
-        raise ClientDisconnectedError from None
-
-
-def socket_application(gateway: DataPlane) -> Application:
-    """The Tornado application behind the data plane's socket paths."""
-    return Application(
-        [(r".*", CodexSocket, {"gateway": gateway})],
-        websocket_max_message_size=FRAME_CAP,
-        websocket_ping_interval=_PING_S,
-        log_function=_quiet,
-    )
-
-
-def _quiet(handler: Any) -> None:
-    """Sockets are counted and recorded as exchanges; Tornado's access log would only double that."""

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from pool_server.core.enums import CredentialKind, Operation, Provider
-from pool_server.dialects import BadBodyError
-from pool_server.gateway.websocket.bridge import ContinuationLostError, Conversation
+from pool_server.dialects import BadBodyError, ContinuationLostError
+from pool_server.gateway.websocket.bridge import Conversation
 from pool_server.providers import Credential
 
 if TYPE_CHECKING:

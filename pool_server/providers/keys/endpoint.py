@@ -66,7 +66,7 @@ def prepare(cred: Credential, call: ClientCall, upstream: str) -> UpstreamReques
 def prepare_at(base: str, call: ClientCall, own: list[tuple[str, str]]) -> UpstreamRequest:
     """The upstream request of a client's call at `base`, with the headers that show the key."""
     if call.dialect is Dialect.GEMINI:
-        path = _google_path(base, call.path)
+        base, path = (_unversioned(base), call.path) if call.websocket else (base, _google_path(base, call.path))
     else:
         path = strip_prefixes(call.path, _PREFIXES.get(call.dialect, ()))
     url = join(base, path, call.query)
@@ -84,6 +84,13 @@ def _google_path(base: str, path: str) -> str:
     if _GOOGLE_VERSION.search(base, base.find("://") + 3):
         return path[named.end() :] if named else path
     return path if named or path.startswith("/upload/") else f"/v1beta{path}"
+
+
+@lru_cache(maxsize=256)
+def _unversioned(base: str) -> str:
+    """The base of Google's sockets, which name the version within their path."""
+    named = _GOOGLE_VERSION.search(base, base.find("://") + 3)
+    return base if named is None else base[: named.start()]
 
 
 def key_headers(cred: Credential, auth: KeyAuth | None = None) -> list[tuple[str, str]]:

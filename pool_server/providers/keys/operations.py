@@ -32,6 +32,7 @@ OPENAI_CHAT_API = frozenset(
         Operation.VECTOR_STORES,
         Operation.CONTAINERS,
         Operation.VIDEOS,
+        Operation.REALTIME,
         Operation.OTHER,
     }
 )
@@ -58,6 +59,7 @@ GEMINI_API = frozenset(
         Operation.FILES,
         Operation.BATCHES,
         Operation.CACHES,
+        Operation.REALTIME,
         Operation.OTHER,
     }
 )

@@ -53,6 +53,7 @@ OPERATIONS = {
     Operation.CONTAINERS: "a container",
     Operation.VIDEOS: "a video",
     Operation.CACHES: "a cached content",
+    Operation.REALTIME: "a live conversation",
     Operation.OTHER: "another call, passed on as it was",
 }
 TRANSPORTS = {
