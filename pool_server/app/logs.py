@@ -1,17 +1,32 @@
-"""Logging to stderr, as text or as JSON: a line a fact, and nothing secret in any of them."""
+"""Logging to stderr, as text or as JSON: a line a fact, and nothing secret in any of them.
+
+The newest lines of each process stand in two small files of the data folder besides, for the page that shows them. A
+process writes its own files, so that no lock is needed; of those that ended the newest stay, since what a worker said
+last is what one wants to know when it died.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from pool_server.core import processes
 from pool_server.core.models import UsageRecord
 from pool_server.providers import redact
+from pool_server.web.base.recent_log import FOLDER, MOST_FILES, SUFFIX
 
 log = logging.getLogger("pool_server.exchanges")
 REQUEST_ID = "request_id"  # of a record's `extra`, and of a line in JSON
+MOST_BYTES = 512 * 1024  # of one file; the one before it stays, too
+BEFORE = ".before"  # what the file before is called: sorted by name, it comes first
+LONGEST = 16 * 1024  # bytes of one line
+RETRY_S = 30.0  # after the disk could not take a line
 
 
 # Characters that a terminal acts on or that begin another line: C0, DEL, C1, line and paragraph separators, marks that
@@ -80,3 +95,78 @@ def exchange(rec: UsageRecord) -> None:
             rec.id, rec.user, rec.operation, rec.model or "-", rec.account or "-",
             rec.status, rec.outcome, len(rec.attempts), rec.usage.total, rec.total_ms, extra={REQUEST_ID: rec.id},
         )  # fmt: skip
+
+
+class RecentLog(logging.Handler):
+    """Writes lines to files of the process that logs, also after a fork. A disk that takes none costs no request: the
+    log itself goes to stderr all the same."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self._folder = data_dir / FOLDER
+        self._pid, self._file, self._size = 0, -1, 0
+        self._path = self._folder / SUFFIX
+        self._not_before = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            line = self.format(record).encode() + b"\n"
+            if len(line) > LONGEST:
+                record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "args": ()})
+                record.msg = record.getMessage()[: LONGEST // 8] + " …"
+                line = self.format(record).encode() + b"\n"
+            if self._pid != os.getpid():
+                self._open()
+            elif self._size + len(line) > MOST_BYTES:
+                self._turn_over()
+            self._size += os.write(self._file, line)
+        except OSError:
+            self._not_before = time.monotonic() + RETRY_S
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        if self._pid == os.getpid() and self._file >= 0:
+            os.close(self._file)
+        self._pid, self._file = 0, -1
+        super().close()
+
+    def _open(self) -> None:
+        with suppress(FileExistsError):
+            self._folder.mkdir(mode=0o700)
+        self._path = self._folder / f"{processes.name()}{SUFFIX}"
+        self._begin()
+        self._pid = os.getpid()
+        self._drop_oldest()
+
+    def _begin(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file, self._size = os.open(self._path, flags, 0o600), 0
+
+    def _turn_over(self) -> None:
+        os.replace(self._path, self._path.with_suffix(f"{BEFORE}{SUFFIX}"))
+        before = self._file
+        self._begin()
+        os.close(before)
+
+    def _drop_oldest(self) -> None:
+        """Of processes that have ended, what is beyond the newest files goes."""
+        found = sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in found[MOST_FILES // 2 :]:
+            if not processes.alive(path.name):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept(data_dir: Path) -> Iterator[None]:
+    """Keeps the newest lines of this process and of those it forks."""
+    handler = RecentLog(data_dir)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

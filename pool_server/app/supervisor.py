@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.accounts.credentials.sealing import environment_keys
-from pool_server.app import budgets, listening
+from pool_server.app import budgets, listening, logs
 from pool_server.app.lifecycle import service_manager
 from pool_server.app.lifecycle.incumbent import Incumbent
 from pool_server.app.lifecycle.successor import Handover, handed_over
@@ -61,6 +61,7 @@ def run(loaded: LoadedSettings, reread: Reread) -> int:
     given = handed_over(os.environ)
     folder = Path(settings.data_dir)
     with _held(folder, given) as lock, contextlib.ExitStack() as stack:
+        stack.enter_context(logs.kept(folder))
         sockets = _sockets(settings, given)
         url = url_of(sockets, settings.scheme)
         incumbent = Incumbent(folder, lock, sockets, address=settings.listen_addr, url=url, given=given)

@@ -41,6 +41,7 @@ OPERATORS = {
     "/people/{user}": "Ada",
     "/people/{user}/keys/{key}": "first key",
     "/audit": "Audit",
+    "/log": "Log",
     "/settings": "differ from the default",
 }
 OPEN = {"/": "Blue pool", "/?back=1": "Blue pool", "/admin": "Operator"}

@@ -1,9 +1,14 @@
-"""The server itself: reread what is on disk, and the counters for Prometheus."""
+"""The server itself: reread what is on disk, the counters for Prometheus, and the newest lines of the log."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import get_args
+from urllib.parse import urlencode
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -12,9 +17,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from pool_server.core.enums import AccountState
+from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import Access
+from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
+from pool_server.web.base.recent_log import Level, LogFilter, LogLine
+from pool_server.web.base.shared import query_params as asking
+
+SHOWN = 100
+LEVEL_LABELS: dict[Level, str] = {
+    "DEBUG": "Everything",
+    "INFO": "Information and above",
+    "WARNING": "Warnings and errors",
+    "ERROR": "Errors",
+}
+TONES = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 
 
 class Reload(PageHandler, access=Access.ADMIN):
@@ -71,3 +88,52 @@ class Snapshot:
         waiting.add_metric(["log"], self.ctx.ledger.waiting - self.ctx.ledger.unlogged)
         waiting.add_metric(["memory"], self.ctx.ledger.unlogged)
         yield from (accounts, room, in_flight, up, healthy, waiting)
+
+
+class ServerLogHandler(PageHandler, abstract=True):
+    """`?level=&q=&request=&before=`."""
+
+    async def lines(self, most: int) -> tuple[LogFilter, list[LogLine], str]:
+        """What was asked for, the newest lines that pass and the next cursor, read beside the event loop."""
+        wanted = LogFilter(
+            asking.word(self, "level", get_args(Level), "DEBUG"), asking.text(self, "q"), asking.text(self, "request")
+        )
+        folder, before = Path(self.ctx.settings.data_dir), asking.text(self, "before")
+        try:
+            return wanted, *await asyncio.to_thread(recent_log.newest, folder, wanted, most, before)
+        except ValueError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong)) from None
+
+
+class ServerLog(ServerLogHandler, access=Access.ADMIN):
+    """`GET /admin/log?level=&q=&request=&before=&limit=` → `{"lines","next"}`, newest first; `next` is the next page's
+    `before`."""
+
+    async def get(self) -> None:
+        try:
+            limit = max(1, min(recent_log.MOST_LINES, int(self.get_query_argument("limit", str(SHOWN)))))
+        except ValueError:
+            raise ProblemError(400, "bad_request", "limit must be a whole number") from None
+        _, lines, following = await self.lines(limit)
+        self.answer({"lines": [msgspec.structs.asdict(line) for line in lines], "next": following or None})
+
+
+class ServerLogPage(ServerLogHandler, access=Access.ADMIN):
+    """The same as a page that follows what is written."""
+
+    async def get(self) -> None:
+        wanted, lines, following = await self.lines(SHOWN)
+        asked = {"level": wanted.level, "q": wanted.text, "request": wanted.request}
+        filters = {name: value for name, value in asked.items() if value and value != "DEBUG"}
+        older = urlencode({**filters, "before": following}) if following else ""
+        paged = bool(asking.text(self, "before"))
+        self.page(
+            "log.html",
+            title="Log",
+            rows=[(datetime.fromisoformat(line.time).timestamp(), TONES.get(line.level, ""), line) for line in lines],
+            wanted=wanted,
+            filters=filters,
+            newest=f"/log?{urlencode(filters)}" if paged else "",
+            levels=LEVEL_LABELS.items(),
+            older=older,
+        )

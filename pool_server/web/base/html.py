@@ -54,6 +54,12 @@ def clock(at: float, now: float, where: tzinfo) -> str:
     return f'<time datetime="{format.stamp(at)}" data-clock>{format.clock(at, now, where)}</time>'
 
 
+def second(at: float, now: float, where: tzinfo) -> str:
+    """A clock time to the second."""
+    words = f"{format.clock(at, now, where)}:{int(at) % 60:02d}"
+    return f'<time datetime="{format.stamp(at)}" data-clock data-second>{words}</time>'
+
+
 def until(at: float, now: float, where: tzinfo) -> str:
     """When something still to come happens, both ways: "00:00 (in 8 h 6 min)"."""
     words = f"{format.clock(at, now, where)} ({format.within(at, now)})"

@@ -7,11 +7,13 @@ Several workers share the stores, so that one look a second sees what any of the
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
+from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 
@@ -26,21 +28,28 @@ MOST_OF_ONE = 24  # … and of one person, who may sign in as often as they like
 class PageWatch:
     """What one open page has seen last. `changes()` says what is new since."""
 
-    def __init__(self, ctx: WebContext, user: str) -> None:
+    def __init__(self, ctx: WebContext, user: str, *, operator: bool = False) -> None:
         self.ctx = ctx
         self.user = user
+        self._operator = operator
+        self._logged = self._log()
         self._latest = self._newest()
         self._state = self._digest()
         self._ticks = 0
 
     def changes(self) -> list[tuple[str, dict[str, Any]]]:
-        """(event, data) for each thing that is new: "request" with its time, model and ending, "state" empty."""
+        """(event, data) for each thing that is new: "request" with its id; "state" and, for who may read it, "log"
+        empty."""
         events: list[tuple[str, dict[str, Any]]] = []
         self._ticks += 1
         newest = self._newest()
         if newest != self._latest:
             self._latest = newest
             events.append(("request", {"id": newest}))
+        log = self._log()
+        if log != self._logged:
+            self._logged = log
+            events.append(("log", {}))
         if self._ticks % STATE_TICKS == 0:
             state = self._digest()
             if state != self._state:
@@ -63,6 +72,10 @@ class PageWatch:
             newest[self.user] = found[0].id if found else ""
         return newest[self.user]
 
+    def _log(self) -> int:
+        """Another number whenever the log has a new line; the operator's to know."""
+        return recent_log.mark(Path(self.ctx.settings.data_dir)) if self._operator else 0
+
     def _digest(self) -> Any:
         """What a page shows of the accounts, coarse enough that not every request is a change.
 
@@ -80,7 +93,7 @@ class PageWatch:
 
 
 class LiveHandler(BaseHandler, access=Access.FRIEND):
-    """`GET /api/live`: server-sent events `request`, `state` and `bye` (the session has ended)."""
+    """`GET /api/live`: server-sent events `request`, `state`, `log` and `bye` (the session has ended)."""
 
     def initialize(self, ctx: WebContext) -> None:
         super().initialize(ctx)
@@ -104,7 +117,8 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         try:
             self.write(f"retry: {RETRY_MS}\n\n")
             await self.flush()
-            await self._follow(PageWatch(self.ctx, "" if everyone else self.principal.user))
+            user = "" if everyone else self.principal.user
+            await self._follow(PageWatch(self.ctx, user, operator=self.caller.rank >= Access.ADMIN))
         except StreamClosedError:
             return
         finally:

@@ -31,6 +31,7 @@ NAVIGATION = (
     NavItem("/admin/models", "Models", Access.ADMIN, "m"),
     NavItem("/people", "People", Access.ADMIN, "p"),
     NavItem("/audit", "Audit", Access.ADMIN, "u"),
+    NavItem("/log", "Log", Access.ADMIN, "l"),
     NavItem("/settings", "Settings", Access.ADMIN, "s"),
 )
 THEMES = ("light", "dark")

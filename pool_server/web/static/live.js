@@ -2,7 +2,7 @@
 // this page that show it are fetched again, as the server writes them:  <section id="…" data-live="request state">
 import { refreshTimes } from "./times.js";
 
-const KINDS = ["request", "state"];
+const KINDS = ["request", "state", "log"];
 const waiting = new Set();
 const missed = new Set(); // what changed while the page was hidden, or a part of it in use
 
@@ -57,7 +57,7 @@ async function refresh(what) {
 
 // Several events in a row are one look; a page that is dear to make says how many seconds lie between two.
 function soon(what) {
-  if (waiting.has(what)) return;
+  if (waiting.has(what) || !document.querySelector(`[data-live~="${what}"]`)) return;
   waiting.add(what);
   const pause = Number(document.querySelector("[data-live-pause]")?.dataset.livePause ?? 0.25);
   setTimeout(() => {

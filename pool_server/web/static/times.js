@@ -21,8 +21,8 @@ function distance(seconds) {
 }
 
 // In the page's language, not the browser's: what the server wrote must not change its look, only its zone.
-function clock(moment, now) {
-  const time = moment.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+function clock(moment, now, second) {
+  const time = moment.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
   if (moment.toDateString() === now.toDateString()) return time;
   if (Math.abs(moment - now) < 6 * 86400e3) return `${moment.toLocaleDateString("en", { weekday: "short" })} ${time}`;
   const month = moment.toLocaleDateString("en", { month: "short" });
@@ -42,7 +42,8 @@ export function refreshTimes(root = document) {
     const moment = new Date(time.dateTime);
     if ("clock" in time.dataset) {
       const ahead = "until" in time.dataset && moment > now ? ` (in ${duration((moment - now) / 1000)})` : "";
-      say(time, clock(moment, now) + ahead, moment.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" }));
+      const second = "second" in time.dataset ? "2-digit" : undefined;
+      say(time, clock(moment, now, second) + ahead, moment.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" }));
       continue;
     }
     // What was still to come when the page was written never turns into "ago" under the reader's eyes.
