@@ -184,7 +184,7 @@ class Registry:
         credential, module = item.credential, provider_module(account.provider)
         addresses = module.addresses(credential, self.settings)
         account.way = f"{origin(addresses[0]) if addresses else account.provider.value} {item.options.proxy_url or ''}"
-        account.refreshable = credential.can_refresh and module.refresh_request(credential, self.settings) is not None
+        account.refreshable = module.refreshable(credential, self.settings)
 
     def _signed_in(self, account: Account, before: Credential | None, now: Credential) -> bool:
         """Did somebody else than the pool bring another credential?"""

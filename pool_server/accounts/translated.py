@@ -35,6 +35,8 @@ def spoken(cred: Credential) -> tuple[UpstreamKind, ...]:
         return (UpstreamKind.CODEX,)
     if cred.provider is Provider.GEMINI:
         return (UpstreamKind.CODE_ASSIST,)
+    if cred.provider is Provider.VERTEX:
+        return (UpstreamKind.MESSAGES, UpstreamKind.GEMINI)
     return (UpstreamKind.MESSAGES,) if cred.provider is Provider.CLAUDE else (UpstreamKind.CHAT,)
 
 

@@ -33,6 +33,7 @@ from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import HIDDEN, ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings, config_path, load, rows
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
+from pool_server.providers.credential import KeyAuth
 from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
@@ -334,14 +335,18 @@ def _look_at_file(file: CredentialFile, settings: Settings, now: float, lost: st
 
 def _judge(credential: Credential, settings: Settings, now: float) -> tuple[str, str, str]:
     """State, message and fix of a readable credential."""
-    if credential.kind is CredentialKind.API_KEY:
-        return OK, "API key", ""
     ends = credential.expires_at
+    if credential.kind is CredentialKind.SERVICE_ACCOUNT:
+        return OK, "service account, whose tokens the pool renews", ""
+    if credential.kind is CredentialKind.API_KEY:
+        if ends is not None and ends <= now:
+            return WRONG, f"the session of its keys ended at {_date(ends)}", "write new keys into the file"
+        return OK, "API key" if credential.auth is not KeyAuth.SIGNED else "access key that signs requests", ""
     valid = ends is None or ends > now
     until = "valid, no end known" if ends is None else f"{'valid until' if valid else 'ended at'} {_date(ends)}"
     if credential.kind is CredentialKind.SETUP_TOKEN or not credential.can_refresh:
         return OK if valid else WRONG, f"token {until}, cannot be refreshed", "" if valid else SIGN_IN
-    if provider_module(credential.provider).refresh_request(credential, settings) is None:
+    if not provider_module(credential.provider).refreshable(credential, settings):
         fix = f"set {' and '.join(SPECS[credential.provider].refresh_needs)} (the vendor's installed-app client)"
         return WARNING if valid else WRONG, f"token {until}; the pool cannot refresh it", fix
     return OK, f"token {until}, refreshable", ""

@@ -10,13 +10,14 @@ from enum import IntFlag, StrEnum
 
 
 class Provider(StrEnum):
-    """Who answers: the vendor behind an account. Those after OPENAI are data: providers/presets.toml."""
+    """Who answers: the vendor behind an account. Those after VERTEX are data: providers/presets.toml."""
 
     CODEX = "codex"
     CLAUDE = "claude"
     GEMINI = "gemini"
     QWEN = "qwen"
     OPENAI = "openai"
+    VERTEX = "vertex"
     ZAI = "zai"
     ZHIPU = "zhipu"
     KIMI = "kimi"
@@ -148,6 +149,7 @@ class Transport(StrEnum):
 class CredentialKind(StrEnum):
     OAUTH = "oauth"
     SETUP_TOKEN = "setup_token"  # an access token without a refresh token
+    SERVICE_ACCOUNT = "service_account"  # a private key that is traded for access tokens
     API_KEY = "api_key"
 
 

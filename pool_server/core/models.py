@@ -5,6 +5,7 @@ Times are unix seconds (float) unless a name says otherwise; tokens are whole nu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -305,7 +306,7 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 
 
 class ClientCall(msgspec.Struct):
-    """A client's call, as far as a provider must know it to prepare the upstream request.
+    """A client's call, as far as a provider must know it to prepare the upstream request; `stream`: it wants events.
 
     `path` has neither the pool's provider prefix nor a doubled one; `query` has no pool key; `headers` are the
     client's in their order and case, without credential, hop-by-hop, forwarding, cookie and X-Pool-* headers.
@@ -319,10 +320,12 @@ class ClientCall(msgspec.Struct):
     headers: list[tuple[str, str]] = []
     model: str = ""
     websocket: bool = False
+    stream: bool = False
 
 
 class UpstreamRequest(msgspec.Struct):
-    """The upstream request. `patch` sets top-level JSON fields of the body (Code Assist's `project`).
+    """The upstream request. `patch` sets top-level JSON fields of the body (Code Assist's `project`), `drop` takes some
+    away; `sign` makes of the body that goes up the headers that show the credential.
 
     `egress` are the origins its account may reach, perhaps with PUBLIC_ONLY; without its own among them it is not sent.
     """
@@ -332,6 +335,8 @@ class UpstreamRequest(msgspec.Struct):
     headers: list[tuple[str, str]]
     patch: dict[str, Any] | None = None
     egress: frozenset[str] = frozenset()
+    drop: tuple[str, ...] = ()
+    sign: Callable[[bytes], list[tuple[str, str]]] | None = None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         names = [name for name, _ in self.headers]

@@ -77,6 +77,7 @@ class TokenUrls(Section, frozen=True):
     claude: str = "https://platform.claude.com/v1/oauth/token"
     gemini: str = "https://oauth2.googleapis.com/token"
     qwen: str = "https://chat.qwen.ai/api/v1/oauth2/token"
+    vertex: str = "https://oauth2.googleapis.com/token"
 
 
 class SignInUrls(Section, frozen=True):

@@ -27,7 +27,7 @@ from pool_server.dialects.usage import (
 )
 from pool_server.dialects.wire.encoding import Inflater, decode_body
 from pool_server.dialects.wire.sealed import strip_sealed
-from pool_server.dialects.wire.splice import splice
+from pool_server.dialects.wire.splice import splice, without
 from pool_server.dialects.wire.sse import Scanner, data_of
 from pool_server.dialects.wire.unique import keys_once
 
@@ -90,6 +90,7 @@ __all__ = [
     "splice",
     "stream_error",
     "strip_sealed",
+    "without",
     "without_usage",
     "ws_error",
 ]

@@ -160,6 +160,7 @@ class Exchange:
         if self._live:
             dialects.name_model(self.peek, self.client_call.query)
         self.continuity.look(self.peek)
+        self.client_call.stream = self.peek.stream
         self.want(self.peek.model)
         self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
         self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]

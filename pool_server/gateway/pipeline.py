@@ -35,7 +35,7 @@ from pool_server.gateway.attempts.kinds import answer_of
 from pool_server.gateway.attempts.openings import SILENT_S
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.recording import begun, record
-from pool_server.gateway.translation import NoAnswer
+from pool_server.gateway.translation import NoAnswer, worded
 from pool_server.gateway.transports import (
     LIVED_TOO_LONG,
     ClientTransport,
@@ -309,14 +309,13 @@ class Pipeline:
         fault = module.classify(refusal.status, refusal.fields, refusal.body, now=time.time(), model=x.peek.model)
         curable = self._cure(fault) not in (None, *self._cured_of)  # what the account may heal is nobody's word yet
         if curable or not x.refusals.passes_on(self._account, fault):
-            told = refusal if x.translation is None else x.translation.refusal(refusal)
+            told = worded(x.translation, self._credential, x.client_call, refusal)
             self._kept = told, fault, self.shield
             return fault
         x.failed(self._account, self._credential, fault)
         x.first_byte_ms = None
         await record(x, Outcome.REQUEST_FAULT, refusal.status, fault.message)
-        if x.translation is not None:
-            refusal = x.translation.refusal(refusal)
+        refusal = worded(x.translation, self._credential, x.client_call, refusal)
         await self._transport.refuse(refusal, fault, self.shield)
         return None
 

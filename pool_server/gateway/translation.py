@@ -16,7 +16,8 @@ from pool_server.dialects import translation
 from pool_server.dialects.translation import DIALECT, Target, TranslationContext, UpstreamKind
 from pool_server.gateway.answer import Piece, UnusableAnswerError
 from pool_server.gateway.transports import UpstreamRefusal
-from pool_server.providers import Credential
+from pool_server.providers import SPECS, Credential
+from pool_server.providers.json_fields import decode
 
 _IN_THREAD = 128 << 10  # bytes of a request whose translation would hold the event loop for more than a millisecond
 _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
@@ -106,6 +107,7 @@ class Translation(AttemptTranslation):
             query=query,
             headers=_headers(translated.headers, stream=translated.stream),
             model=translated.model,
+            stream=translated.stream,
         )
         name = f"{terms.dialect.value}>{kind.value}"
         super().__init__(name, kind, call, translated.body, stream=translated.response.stream)
@@ -164,9 +166,7 @@ class PlainClient(AttemptTranslation):
         return whole
 
     def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
-        info = translation.read_error(refusal.status, refusal.body)
-        body = msgspec.json.encode(translation.error_body(Dialect.RESPONSES, info))
-        return UpstreamRefusal(refusal.status, [("Content-Type", _JSON)], refusal.fields, body)
+        return _told(Dialect.RESPONSES, refusal)
 
 
 class NoAnswer:
@@ -214,9 +214,30 @@ class CountTranslation(AttemptTranslation):
         return translation.count_answer(self._client, b"".join(self._whole) if self.estimate is None else self.estimate)
 
     def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
-        info = translation.read_error(refusal.status, refusal.body)
-        body = msgspec.json.encode(translation.error_body(self._client, info))
-        return UpstreamRefusal(refusal.status, [("Content-Type", _JSON)], refusal.fields, body)
+        return _told(self._client, refusal)
+
+
+def worded(
+    translated: AttemptTranslation | None, cred: Credential, call: ClientCall, refusal: UpstreamRefusal
+) -> UpstreamRefusal:
+    """A refusal as its client gets it: in the client's dialect, also where the vendor's errors are of another form."""
+    if translated is not None:
+        return translated.refusal(refusal)
+    if not SPECS[cred.provider].foreign_errors or _of_form(call.dialect, refusal.body):
+        return refusal
+    return _told(call.dialect, refusal)
+
+
+def _of_form(dialect: Dialect, body: bytes) -> bool:
+    """Whether an error's body has the dialect's own form."""
+    data = decode(body)
+    return isinstance(data.get("error"), dict) and (dialect is not Dialect.MESSAGES or data.get("type") == "error")
+
+
+def _told(dialect: Dialect, refusal: UpstreamRefusal) -> UpstreamRefusal:
+    """The upstream's words in another dialect's form."""
+    body = msgspec.json.encode(translation.error_body(dialect, translation.read_error(refusal.status, refusal.body)))
+    return UpstreamRefusal(refusal.status, [("Content-Type", _JSON)], refusal.fields, body)
 
 
 async def translate(

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from pool_server.core.models import ClientError, Fault
+from pool_server import dialects
+from pool_server.core.models import ClientError, Fault, UpstreamRequest
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.http1 import UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield
@@ -131,6 +132,23 @@ class ClientTransport(Protocol):
 
     async def tell(self, error: ClientError) -> None:
         """Tells the client an error of the pool's own, whichever stage the answer is in."""
+
+
+def finished(prepared: UpstreamRequest, body: bytes) -> tuple[UpstreamRequest, bytes]:
+    """The request and its body as they go up: with the fields that the account's vendor wants, and signed where it has
+    to be. Raises `BadBodyError`."""
+    if prepared.drop:
+        body = dialects.without(body, prepared.drop)
+    if prepared.patch:
+        body = dialects.splice(body, prepared.patch)
+    if prepared.sign is not None:
+        prepared = msgspec.structs.replace(prepared, headers=[*prepared.headers, *prepared.sign(body)])
+    return prepared, body
+
+
+def changes(prepared: UpstreamRequest) -> bool:
+    """Whether `finished` has to have the whole body."""
+    return bool(prepared.patch or prepared.drop) or prepared.sign is not None
 
 
 def content_length(source: UpstreamAnswer | None) -> int | None:

@@ -18,6 +18,7 @@ from pool_server.providers.base import (
     SetupStep,
     UsageAnswer,
 )
+from pool_server.providers.bedrock.module import Bedrock
 from pool_server.providers.claude.module import Claude
 from pool_server.providers.codex import sign_in as page_sign_in
 from pool_server.providers.codex.module import Codex
@@ -37,12 +38,14 @@ from pool_server.providers.redact import HIDDEN, redact, short
 from pool_server.providers.requests import client_headers
 from pool_server.providers.routing import family_of, has_model, providers_for, surely_has_model
 from pool_server.providers.shield import Shield
+from pool_server.providers.vertex.module import Vertex
 
 _CODEX = Codex()
 _MODULES: dict[Provider, ProviderModule] = {
-    module.spec.provider: module for module in (_CODEX, Claude(), Gemini(), Qwen(), OpenAI())
+    module.spec.provider: module for module in (_CODEX, Claude(), Gemini(), Qwen(), OpenAI(), Vertex())
 }
 _MODULES |= {provider: PresetModule(provider, preset) for provider, preset in PRESETS.items()}
+_MODULES[Provider.BEDROCK] = Bedrock(Provider.BEDROCK, PRESETS[Provider.BEDROCK])
 SPECS: dict[Provider, ProviderSpec] = {provider: module.spec for provider, module in _MODULES.items()}
 
 

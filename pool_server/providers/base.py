@@ -127,7 +127,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     sign-in, or a key of a plan that is sold to one person; "" for what is sold to be shared. `page_sign_in`: its terms
     tolerate a sign-in from another page than its own.
     `family` is whose API its paths belong to where vendors share one. `cache` is what it says of its prompt cache,
-    None where it says nothing.
+    None where it says nothing. `foreign_errors`: its refusals may be of another form than the dialect it was asked in
+    has.
     """
 
     provider: Provider
@@ -148,6 +149,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     consent: str = ""
     page_sign_in: bool = False
     cache: PromptCache | None = None
+    foreign_errors: bool = False
 
 
 class ProviderModule(ABC):
@@ -240,9 +242,12 @@ class ProviderModule(ABC):
         """Whether an account is tried by its quota endpoint: a real request would be refused or against its terms."""
         return False
 
-    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
-        """The token refresh; None when this credential cannot be refreshed (`Credential.can_refresh`, or Google's
-        client id and secret are not configured)."""
+    def refreshable(self, cred: Credential, settings: Settings) -> bool:
+        """Whether this credential can be refreshed under these settings."""
+        return cred.can_refresh
+
+    def refresh_request(self, cred: Credential, settings: Settings, *, now: float) -> HttpRequest | None:
+        """The token refresh; None for what is not `refreshable`."""
         return None
 
     def refresh_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> Refreshed:

@@ -33,6 +33,7 @@ class KeyAuth(StrEnum):
     API_KEY = "api-key"
     GOOGLE = "x-goog-api-key"
     NONE = "none"
+    SIGNED = "sigv4"  # the key signs each request and is not in it
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -46,6 +47,8 @@ class Credential(msgspec.Struct, frozen=True):
     its vendor's hosts; `public_only`: its endpoint was named by somebody who may not reach the pool's own network.
     `expires_at` and `issued_at` speak of the access
     token; None = not known. `last_refresh` is what the file says.
+    `private_key` (PEM) of a service account, whose e-mail address is `user_id`, is traded for access tokens. `key_id`
+    is its vendor's name for that key, or for an API key that signs requests (AWS; `access_token` is its session's).
     `admin_key` is the API key's companion: it is shown to the vendor's report of what was spent, and to nothing else.
     `login_ends` is when the sign-in itself ends, which no refresh puts off.
     """
@@ -55,6 +58,8 @@ class Credential(msgspec.Struct, frozen=True):
     kind: CredentialKind
     access_token: str = ""
     refresh_token: str = ""
+    private_key: str = ""
+    key_id: str = ""
     expires_at: float | None = None
     issued_at: float | None = None
     last_refresh: float | None = None
@@ -86,7 +91,16 @@ class Credential(msgspec.Struct, frozen=True):
 
     @property
     def can_refresh(self) -> bool:
+        if self.kind is CredentialKind.SERVICE_ACCOUNT:
+            return bool(self.private_key)
         return self.kind is CredentialKind.OAUTH and bool(self.refresh_token)
+
+    @property
+    def grant(self) -> str:
+        """What is traded for access tokens: a refresh token, or a service account where it works; "" for neither."""
+        if self.kind is CredentialKind.SERVICE_ACCOUNT:
+            return "\0".join((self.private_key, self.user_id, self.project, *(value for _, value in self.places)))
+        return self.refresh_token if self.can_refresh else ""
 
     @property
     def sign_in_ends(self) -> float | None:
@@ -124,7 +138,7 @@ class Credential(msgspec.Struct, frozen=True):
     def _secrets(self) -> list[str]:
         return [
             one
-            for one in (self.access_token, self.refresh_token, self.api_key, self.admin_key)
+            for one in (self.access_token, self.refresh_token, self.private_key, self.api_key, self.admin_key)
             if len(one) >= _SHORTEST
         ]
 

@@ -19,7 +19,7 @@ _SPEAKERS = {
     Dialect.CODE_ASSIST: (Provider.GEMINI, Provider.OPENAI, Provider.QWEN, Provider.CODEX, Provider.CLAUDE),
 }
 # A call that names a model may be any account's, also by translation.
-_BY_DIALECT = {dialect: (*own, *PRESETS) for dialect, own in _SPEAKERS.items()}
+_BY_DIALECT = {dialect: (*own, Provider.VERTEX, *PRESETS) for dialect, own in _SPEAKERS.items()}
 _QWEN_FIRST = tuple(sorted(_BY_DIALECT[Dialect.CHAT], key=lambda one: one is not Provider.QWEN))
 # A call that names no model stays with the vendor whose call it is.
 _UNNAMED = {**_SPEAKERS, Dialect.CHAT: tuple(one for one in _SPEAKERS[Dialect.CHAT] if one is not Provider.QWEN)}
@@ -39,11 +39,12 @@ _OPENAI = re.compile(
     r"(gpt-|chatgpt|codex-|computer-use|o[134](-|$)|text-embedding-|dall-e|whisper|tts-|omni-moderation)"
 )
 _OWN = {
-    Provider.CODEX: Provider.CODEX,
-    Provider.OPENAI: Provider.CODEX,
-    Provider.CLAUDE: Provider.CLAUDE,
-    Provider.GEMINI: Provider.GEMINI,
-    Provider.QWEN: Provider.QWEN,
+    Provider.CODEX: (Provider.CODEX,),
+    Provider.OPENAI: (Provider.CODEX,),
+    Provider.CLAUDE: (Provider.CLAUDE,),
+    Provider.GEMINI: (Provider.GEMINI,),
+    Provider.QWEN: (Provider.QWEN,),
+    Provider.VERTEX: (Provider.GEMINI, Provider.CLAUDE),
 }
 
 
@@ -65,7 +66,7 @@ def has_model(cred: Credential, model: str) -> bool:
     if cred.models or cred.base_url:
         return True
     family = family_of(model)
-    return family is None or family is _OWN.get(cred.provider, family)
+    return family is None or family in _OWN.get(cred.provider, (family,))
 
 
 def surely_has_model(cred: Credential, model: str) -> bool:
@@ -75,4 +76,4 @@ def surely_has_model(cred: Credential, model: str) -> bool:
     family = family_of(model)
     if cred.base_url:
         return family is None
-    return family is not None and family is _OWN.get(cred.provider)
+    return family in _OWN.get(cred.provider, ())

@@ -33,6 +33,7 @@ class Shield:
             "" if _PLACEHOLDER.fullmatch(credential.api_key) else credential.api_key,
             credential.account_id,
             credential.user_id,
+            f"projects/{credential.project}" if credential.private_key else "",
         )
         self._carry = b""
 

@@ -184,6 +184,7 @@ SOURCES = {
 CREDENTIALS = {
     CredentialKind.OAUTH: "subscription",
     CredentialKind.SETUP_TOKEN: "setup token",
+    CredentialKind.SERVICE_ACCOUNT: "service account",
     CredentialKind.API_KEY: "API key",
 }
 

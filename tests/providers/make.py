@@ -8,6 +8,9 @@ import json
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer
 from pool_server.core.settings import Settings
@@ -79,7 +82,30 @@ def google_file(**changes: Any) -> dict[str, Any]:
     }
 
 
-OWN = [provider for provider, spec in SPECS.items() if not spec.preset]  # the vendors with a module of their own
+OWN = [
+    one for one, spec in SPECS.items() if not spec.preset and spec.keys.fields
+]  # with a module of their own, and keys
+
+_PEM = (
+    rsa.generate_private_key(65537, 2048)
+    .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    .decode()
+)
+
+
+def service_account(**changes: Any) -> dict[str, Any]:
+    return {
+        "type": "service_account",
+        "project_id": "project-one",
+        "private_key_id": "key-1",
+        "private_key": _PEM,
+        "client_email": "pool@project-one.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+        "access_token": ACCESS,
+        "expiry_date": int((NOW + 3600) * 1000),
+        **changes,
+    }
+
 
 FILES: dict[Provider, dict[str, Any]] = {
     Provider.CODEX: codex_file(),
@@ -87,6 +113,7 @@ FILES: dict[Provider, dict[str, Any]] = {
     Provider.GEMINI: google_file(project_id="proj-1"),
     Provider.QWEN: google_file(resource_url="portal.qwen.ai"),
     Provider.OPENAI: {"api_key": KEY},
+    Provider.VERTEX: service_account(),
 }
 KEY_FILES: dict[Provider, dict[str, Any]] = {
     provider: {"OPENAI_API_KEY" if provider is Provider.CODEX else "api_key": KEY} for provider in OWN
@@ -121,7 +148,11 @@ def preset_file(provider: Provider, **more: object) -> dict[str, Any]:
 def cred(provider: Provider, data: object = None, *, key: bool = False) -> Credential:
     """The credential of a file of this provider: a usual sign-in, an API key, or `data`."""
     if data is None:
-        data = preset_file(provider) if provider in PRESETS else (KEY_FILES if key else FILES)[provider]
+        data = (
+            preset_file(provider)
+            if provider in PRESETS
+            else (KEY_FILES if key and provider in OWN else FILES)[provider]
+        )
     chosen = data
     return provider_module(provider).parse(chosen, f"{provider}:joe", now=NOW)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import CredentialKind, Provider
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings, TokenUrls
-from pool_server.providers import Refreshed, RefreshRejectedError, provider_module
+from pool_server.providers import SPECS, Refreshed, RefreshRejectedError, provider_module
 from tests.providers.make import (
     ACCESS,
     CLIENT_SECRET,
@@ -35,7 +35,7 @@ HTML = b"<!DOCTYPE html><html><head><title>Blocked</title></head></html>"
 
 
 def request(provider: Provider, settings: Settings = SETTINGS) -> HttpRequest:
-    found = provider_module(provider).refresh_request(cred(provider), settings)
+    found = provider_module(provider).refresh_request(cred(provider), settings, now=NOW)
     assert found is not None
     return found
 
@@ -96,13 +96,13 @@ def test_the_token_url_is_a_setting_and_the_call_shows_no_secret(provider: Provi
 
 
 def test_what_cannot_be_refreshed() -> None:
-    for provider in Provider:
+    for provider in (one for one in Provider if SPECS[one].keys.fields):
         module = provider_module(provider)
-        assert module.refresh_request(cred(provider, key=True), SETTINGS) is None
+        assert module.refresh_request(cred(provider, key=True), SETTINGS, now=NOW) is None
         assert module.refresh_due_at(cred(provider, key=True), now=NOW) is None
     setup = cred(Provider.CLAUDE, {"claudeAiOauth": {"accessToken": ACCESS}})
-    assert provider_module(Provider.CLAUDE).refresh_request(setup, SETTINGS) is None
-    assert provider_module(Provider.GEMINI).refresh_request(cred(Provider.GEMINI), Settings()) is None
+    assert provider_module(Provider.CLAUDE).refresh_request(setup, SETTINGS, now=NOW) is None
+    assert provider_module(Provider.GEMINI).refresh_request(cred(Provider.GEMINI), Settings(), now=NOW) is None
     with pytest.raises(RefreshRejectedError):
         provider_module(Provider.OPENAI).refresh_answer(cred(Provider.OPENAI), answered(200, {}), now=NOW)
 

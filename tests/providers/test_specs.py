@@ -26,7 +26,8 @@ def missing(provider: Provider) -> list[str]:
     found = []
     if not spec.label:
         found.append("a label for people")
-    if not spec.keys.fields or not spec.keys.dialects:
+    keyless = cred(provider).kind is CredentialKind.SERVICE_ACCOUNT
+    if not (spec.keys.fields or keyless) or not spec.keys.dialects:
         found.append("its API keys: fields and dialects")
     elif spec.keys.dialects[0] is not spec.home:
         found.append("the dialect of its home first among those its keys speak")

@@ -81,7 +81,7 @@ class Adding:
         file = self._file(new)
         data, cred = self._judge(file, new.data)
         self._refuse_same(cred)
-        mark = cred.refresh_token or cred.fingerprint or file.account
+        mark = cred.grant or cred.fingerprint or file.account
         if mark in self._under_way:
             raise NameTakenError("this credential is being added just now")
         self._under_way.add(mark)

@@ -150,7 +150,7 @@ class Trial:
         self.result.model = model
         request = minimal_requests.minimal_request(self._module, self._cred, model, self._settings)
         answer, now = await self._ask(request), self._clock()
-        dialect = minimal_requests.dialect_of(self._cred)
+        dialect = minimal_requests.dialect_of(self._cred, model)
         fault = answers.fault_of(self._module, answer, dialect, now=now, model=model)
         seen = tuple(self._module.quota_headers(answer.headers, now=now, model=model)) or (
             fault.windows if fault else ()
@@ -200,7 +200,7 @@ async def renewed(
     module = provider_module(cred.provider)
     if not cred.can_refresh or cred.expires_at is None or cred.expires_at > now:
         return {}
-    request = module.refresh_request(cred, settings)
+    request = module.refresh_request(cred, settings, now=now)
     if request is None:
         raise RefreshRejectedError("its access token has ended, and this server cannot renew it")
     egress = module.egress(cred, settings)

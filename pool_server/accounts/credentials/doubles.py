@@ -13,9 +13,9 @@ from pool_server.providers import Credential, provider_module
 
 
 def token_of(credential: Credential) -> str:
-    """What makes a sign-in this one: its refresh token, else the token itself; "" for an API key."""
+    """What makes a sign-in this one: what it is refreshed with, else the token itself; "" for an API key."""
     if credential.can_refresh:
-        return credential.refresh_token
+        return credential.grant
     return credential.access_token if credential.kind is CredentialKind.SETUP_TOKEN else ""
 
 

@@ -52,10 +52,9 @@ class Owed(msgspec.Struct, frozen=True):
 
 
 def key_of(credential: Credential) -> str:
-    """The name of a sign-in's refresh token, which tells nothing of the token; "" when it has none."""
-    if not credential.can_refresh:
-        return ""
-    return hashlib.sha256(credential.refresh_token.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    """The name of what a sign-in is refreshed with, which tells nothing of it; "" when there is nothing."""
+    grant = credential.grant
+    return hashlib.sha256(grant.encode("utf-8", "surrogatepass")).hexdigest()[:32] if grant else ""
 
 
 class Escrow:

@@ -221,7 +221,7 @@ class Refresher:
 
     async def _ask(self, account_id: str, tried: Credential) -> Credential:
         module = provider_module(tried.provider)
-        request = module.refresh_request(tried, self.settings)
+        request = module.refresh_request(tried, self.settings, now=self._clock())
         if request is None:
             failure = RefreshRejectedError("this credential cannot be refreshed", permanent=not tried.can_refresh)
             raise self._failed(account_id, tried, failure)

@@ -15,7 +15,7 @@ from pool_server.cli.account import login, reconcile, seal, transfer
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings, table
 from pool_server.cli.pool import open_pool
 from pool_server.core.enums import Dialect, FaultKind, Provider
-from pool_server.providers import CredentialRejectedError, provider_module
+from pool_server.providers import SPECS, CredentialRejectedError, provider_module
 
 _SPOKEN = [
     dialect.value for dialect in Dialect if dialect is not Dialect.CODE_ASSIST
@@ -94,7 +94,7 @@ def disable(account: str, config: str | None) -> None:
 
 
 @command.command("add-key", help="A new account from an API key, read from the prompt or from standard input.")
-@click.argument("provider", type=click.Choice([provider.value for provider in Provider]))
+@click.argument("provider", type=click.Choice([one.value for one, spec in SPECS.items() if spec.keys.fields]))
 @click.option("--name", help="The account's name; made up when left out.")
 @click.option("--base-url", help="Where the key is good, if not at the provider's own address.")
 @click.option("--dialect", "dialects", multiple=True, help=f"What the endpoint speaks: {', '.join(_SPOKEN)}.")

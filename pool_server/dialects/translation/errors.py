@@ -68,7 +68,7 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
 
 
 def _message(inner: dict[str, Any], error: Any, detail: Any, found: Any) -> str:
-    for value in (inner.get("message"), error, detail, found):
+    for value in (inner.get("message"), inner.get("Message"), error, detail, found):
         if isinstance(value, str) and value.strip():
             return value.strip()[:_LONGEST]
     if isinstance(detail, (dict, list)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -37,6 +38,30 @@ def splice(body: bytes, fields: dict[str, Any]) -> bytes:
         parts += [body[at:start], new]
         at = stop
     return b"".join((*parts, body[at:]))
+
+
+def without(body: bytes, names: Iterable[str]) -> bytes:
+    """A JSON object's bytes without these top-level fields. Raises BadBody when the body is not a JSON object."""
+    found = loads(body, RAW_FIELDS)
+    if found is None:
+        raise BadBodyError("the request body is not a JSON object")
+    gone = {name for name in names if name in found}
+    if not gone:
+        return body
+    members = _members(body, _spans(body, found)[0])
+    start, end = members[0][1], members[-1][2]
+    kept = [body[begin:stop] for name, begin, stop in members if name not in gone]
+    return body[:start] + b",".join(kept) + body[end:]
+
+
+def _members(body: bytes, spans: dict[str, list[tuple[int, int]]]) -> list[tuple[str, int, int]]:
+    """Name, beginning and end of each member of a JSON object, in their order."""
+    at = _skip(body, _skip(body, 0) + 1)
+    members = []
+    for stop, name in sorted((stop, name) for name, places in spans.items() for _, stop in places):
+        members.append((name, at, stop))
+        at = _skip(body, _skip(body, stop) + 1)
+    return members
 
 
 def _spans(body: bytes, found: dict[str, msgspec.Raw]) -> tuple[dict[str, list[tuple[int, int]]], int]:

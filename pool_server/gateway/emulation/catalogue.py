@@ -196,7 +196,7 @@ class Catalogue:
         cred = self._accounts.credential(account)
         if provider is Provider.CODEX:
             request = catalogue_request(cred, self.settings, version or "1.0.0")
-        elif provider is Provider.GEMINI and cred.kind is not CredentialKind.API_KEY:
+        elif provider_module(provider).models_request(cred, self.settings) is None:
             return None
         else:
             dialect, path = SPECS[provider].home, SPECS[provider].models_path
@@ -205,7 +205,8 @@ class Catalogue:
                 headers.append(("anthropic-version", "2023-06-01"))
             call = ClientCall(Operation.OTHER, dialect, "GET", path, headers=headers)
             prepared = provider_module(provider).prepare(cred, call, self.settings)
-            request = HttpRequest("GET", prepared.url, tuple(prepared.headers))
+            shown = prepared.sign(b"") if prepared.sign is not None else ()
+            request = HttpRequest("GET", prepared.url, (*prepared.headers, *shown))
         return msgspec.structs.replace(self._accounts.bounded(account, request), timeout_s=20.0)
 
 

@@ -13,7 +13,7 @@ from pool_server.gateway.http.body import Body
 from pool_server.gateway.http.decoding import BodyDecoder, CodingError, DecodedAnswer
 from pool_server.gateway.http.headers import downward
 from pool_server.gateway.http.reply import Reply
-from pool_server.gateway.transports import UpstreamAnswer, UpstreamRefusal
+from pool_server.gateway.transports import UpstreamAnswer, UpstreamRefusal, changes, finished
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module
 
@@ -96,8 +96,8 @@ class HttpTransport:
         self, account: str, credential: Credential, body: bytes | None
     ) -> UpstreamAnswer | UpstreamRefusal | Fault:
         prepared = self._prepared
-        if prepared.patch:
-            body = dialects.splice(await self.plain() if body is None else body, prepared.patch)
+        if changes(prepared):
+            prepared, body = finished(prepared, await self.plain() if body is None else body)
         if body is not None:
             _declare_plain(prepared)
         payload, size = (self._body.payload(), self._body.size) if body is None else (body, len(body))

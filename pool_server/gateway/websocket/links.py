@@ -15,6 +15,7 @@ from typing import Protocol
 import aiohttp
 
 from pool_server.core.models import UpstreamRequest
+from pool_server.gateway.transports import finished
 from pool_server.gateway.upstream import Upstream, UpstreamError, refusal_body
 from pool_server.gateway.websocket.bridge import Conversation
 from pool_server.http1 import Answer, UpstreamDisconnectedError
@@ -192,8 +193,9 @@ class HttpLink:
         if body is None:
             return
         try:
+            prepared, body = finished(self._prepared, body)
             opening = self._upstream.open(
-                self._prepared, body, size=len(body), proxy_url=self._proxy_url, first_byte_s=self._first_byte_s
+                prepared, body, size=len(body), proxy_url=self._proxy_url, first_byte_s=self._first_byte_s
             )
             answer = await self._watched(opening)
         except UpstreamError as error:

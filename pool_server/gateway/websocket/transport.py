@@ -7,12 +7,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from pool_server import dialects
 from pool_server.core.enums import ErrorKind, FaultKind
 from pool_server.core.models import ClientError, Fault, UpstreamRequest
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.gateway.exchange import Exchange
-from pool_server.gateway.transports import LIVED_TOO_LONG, UpstreamAnswer, UpstreamRefusal
+from pool_server.gateway.transports import LIVED_TOO_LONG, UpstreamAnswer, UpstreamRefusal, finished
 from pool_server.gateway.websocket.links import Link, LinkClosedError, TranslatedLink
 from pool_server.http1 import UpstreamDisconnectedError
 from pool_server.providers import Credential, Shield, network_fault, provider_module
@@ -110,9 +109,8 @@ class TurnTransport:
         return await self._open_link(account, credential, body)
 
     async def _open_translated(self, account: str, body: bytes) -> UpstreamAnswer | UpstreamRefusal | Fault:
-        if self._prepared.patch:
-            body = dialects.splice(body, self._prepared.patch)
-        return await self._x.open(account, self._prepared, body, len(body))
+        prepared, body = finished(self._prepared, body)
+        return await self._x.open(account, prepared, body, len(body))
 
     async def _open_link(
         self, account: str, credential: Credential, body: bytes | None

@@ -128,7 +128,7 @@ class Claude(ProviderModule):
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return (settings.upstreams.claude, settings.token_urls.claude)
 
-    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+    def refresh_request(self, cred: Credential, settings: Settings, *, now: float) -> HttpRequest | None:
         if not cred.can_refresh:
             return None
         body = {

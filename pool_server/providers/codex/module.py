@@ -105,7 +105,7 @@ class Codex(ProviderModule):
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return (settings.upstreams.codex, settings.upstreams.chatgpt, settings.token_urls.codex)
 
-    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+    def refresh_request(self, cred: Credential, settings: Settings, *, now: float) -> HttpRequest | None:
         if not cred.can_refresh:
             return None
         body = {"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": cred.refresh_token}

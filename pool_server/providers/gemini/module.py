@@ -87,13 +87,15 @@ class Gemini(ProviderModule):
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return (settings.upstreams.code_assist, settings.token_urls.gemini)
 
-    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
-        client, secret = settings.gemini_client_id, settings.gemini_client_secret
-        if not (cred.can_refresh and client and secret):
+    def refreshable(self, cred: Credential, settings: Settings) -> bool:
+        return cred.can_refresh and bool(settings.gemini_client_id and settings.gemini_client_secret)
+
+    def refresh_request(self, cred: Credential, settings: Settings, *, now: float) -> HttpRequest | None:
+        if not self.refreshable(cred, settings):
             return None
         form = {
-            "client_id": client,
-            "client_secret": secret,
+            "client_id": settings.gemini_client_id,
+            "client_secret": settings.gemini_client_secret,
             "grant_type": "refresh_token",
             "refresh_token": cred.refresh_token,
         }

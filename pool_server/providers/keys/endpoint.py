@@ -96,7 +96,7 @@ def _unversioned(base: str) -> str:
 def key_headers(cred: Credential, auth: KeyAuth | None = None) -> list[tuple[str, str]]:
     """The header that shows the key, as its file says unless `auth` does."""
     auth = auth or cred.auth
-    if auth is KeyAuth.NONE or not cred.api_key:
+    if auth in (KeyAuth.NONE, KeyAuth.SIGNED) or not cred.api_key:
         return []
     return [bearer(cred.api_key)] if auth is KeyAuth.BEARER else [(auth.value, cred.api_key)]
 

@@ -38,6 +38,8 @@ def refuse_unnamed(data: Mapping[str, Any], stem: str) -> None:
 
 def belongs_to(data: Mapping[str, Any], stem: str) -> str:
     """What a file's content is and how it is named; "" when it does not tell."""
+    if data.get("type") == "service_account":
+        return f"this is a Google service account; name the file {_called(Provider.VERTEX, stem)}"
     if "claudeAiOauth" in data:
         return f"this is a Claude sign-in; name the file {_called(Provider.CLAUDE, stem)}"
     if "expiry_date" in data or ("access_token" in data and "refresh_token" in data):
@@ -49,8 +51,6 @@ def belongs_to(data: Mapping[str, Any], stem: str) -> str:
             else f", or {_called(Provider.QWEN, stem)} if it is Qwen's"
         )
         return f"this looks like a Gemini sign-in; name the file {_called(Provider.GEMINI, stem)}{qwen}"
-    if data.get("type") == "service_account":
-        return "this is a Google service account, which is no credential the pool can use"
     for field, provider in _KEY_FIELDS.items():
         if data.get(field):
             return f"{field} is a key of {provider}; name the file {_called(provider, stem)}"

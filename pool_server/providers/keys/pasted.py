@@ -64,6 +64,10 @@ def _whose(data: dict[str, Any]) -> Provider | None:
     """The vendor whose CLI writes a file of this shape."""
     if "claudeAiOauth" in data:
         return Provider.CLAUDE
+    if data.get("type") == "service_account":
+        return Provider.VERTEX
+    if data.get("aws_access_key_id"):
+        return Provider.BEDROCK
     if isinstance(data.get("tokens"), dict) or data.get("OPENAI_API_KEY"):
         return Provider.CODEX
     for name, provider in _VARIABLES.items():

@@ -12,6 +12,7 @@ from pool_server.core.settings import Settings
 from pool_server.providers.base import ProviderModule
 from pool_server.providers.credential import Credential, model_listed
 from pool_server.providers.requests import JSON_TYPE, OWN_AGENT
+from pool_server.providers.routing import family_of
 
 _ASKED = "hi"
 _LEAST_RESPONSES = 16  # api.openai.com refuses a smaller limit
@@ -24,8 +25,10 @@ _SIGNED_IN = {
 }
 
 
-def dialect_of(cred: Credential) -> Dialect:
-    """The dialect the account is asked in first."""
+def dialect_of(cred: Credential, model: str) -> Dialect:
+    """The dialect the account is asked for the model in."""
+    if cred.provider is Provider.VERTEX:
+        return Dialect.MESSAGES if family_of(model) is Provider.CLAUDE else Dialect.GEMINI
     return cred.dialects[0] if cred.kind is CredentialKind.API_KEY else _SIGNED_IN[cred.provider]
 
 
@@ -41,14 +44,16 @@ def minimal_request(module: ProviderModule, cred: Credential, model: str, settin
     """The request, within the account's own hosts."""
     call, body = _call(cred, model)
     prepared = module.prepare(cred, call, settings)
-    raw = msgspec.json.encode({**body, **(prepared.patch or {})})
-    return HttpRequest(prepared.method, prepared.url, tuple(prepared.headers), raw, egress=prepared.egress)
+    fields = {**body, **(prepared.patch or {})}
+    raw = msgspec.json.encode({name: value for name, value in fields.items() if name not in prepared.drop})
+    headers = [*prepared.headers, *(prepared.sign(raw) if prepared.sign is not None else ())]
+    return HttpRequest(prepared.method, prepared.url, tuple(headers), raw, egress=prepared.egress)
 
 
 def _call(cred: Credential, model: str) -> tuple[ClientCall, dict[str, Any]]:
     signed_in = cred.kind is not CredentialKind.API_KEY
     words = [{"role": "user", "content": _ASKED}]
-    match dialect := dialect_of(cred):
+    match dialect := dialect_of(cred, model):
         case Dialect.MESSAGES:
             return _as(Operation.MESSAGES, dialect, "/v1/messages", model, max_tokens=1, messages=words)
         case Dialect.RESPONSES if signed_in:

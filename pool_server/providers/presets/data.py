@@ -49,6 +49,7 @@ class PresetUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
     models: tuple[str, ...] = ()
     test_model: str = ""
+    foreign_errors: bool = False
 
 
 class PresetQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

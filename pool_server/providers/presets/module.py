@@ -57,6 +57,7 @@ class PresetModule(ProviderModule):
             preset=True,
             small_model=preset.use.test_model,
             consent=_CONSENT.get(preset.about.share, ""),
+            foreign_errors=preset.use.foreign_errors,
         )
 
     def parse(self, data: object, account: str, *, now: float) -> Credential:
@@ -122,7 +123,7 @@ class PresetModule(ProviderModule):
 
     def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         host = self._hosts.get(call.dialect) or self._hosts[self.preset.dialects[0]]
-        own = keys.key_headers(cred, self.preset.auth(call.dialect))
+        own = keys.key_headers(cred, self._auth(cred, call.dialect))
         return keys.prepare_at(self._at(host, cred, settings), call, own)
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
@@ -173,11 +174,15 @@ class PresetModule(ProviderModule):
         operation = "/messages" if dialect is Dialect.MESSAGES else "/chat/completions"
         return own_post(self._base(cred, settings) + operation, body, *self._own(cred))
 
+    def _auth(self, cred: Credential, dialect: Dialect) -> KeyAuth:
+        """How the key is shown."""
+        return cred.auth if cred.auth is KeyAuth.SIGNED else self.preset.auth(dialect)
+
     def _base(self, cred: Credential, settings: Settings) -> str:
         return self._at(self._hosts[self.preset.dialects[0]], cred, settings)
 
     def _own(self, cred: Credential) -> list[tuple[str, str]]:
         """The headers of the pool's own calls."""
         dialect = self.preset.dialects[0]
-        own = keys.key_headers(cred, self.preset.auth(dialect))
+        own = keys.key_headers(cred, self._auth(cred, dialect))
         return [*own, ANTHROPIC_VERSION] if dialect is Dialect.MESSAGES else own

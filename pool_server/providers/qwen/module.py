@@ -79,7 +79,7 @@ class Qwen(ProviderModule):
     def sign_in_addresses(self, cred: Credential, settings: Settings) -> tuple[str, ...]:
         return (cred.resource_url or settings.upstreams.qwen, settings.token_urls.qwen)
 
-    def refresh_request(self, cred: Credential, settings: Settings) -> HttpRequest | None:
+    def refresh_request(self, cred: Credential, settings: Settings, *, now: float) -> HttpRequest | None:
         if not cred.can_refresh:
             return None
         form = {"grant_type": "refresh_token", "refresh_token": cred.refresh_token, "client_id": CLIENT_ID}

@@ -191,9 +191,9 @@ def _renamed(data: dict[str, Any], provider: Provider) -> dict[str, Any]:
     """A key under the name that the chosen vendor's files have for it."""
     keys = {field for one in Provider for field in provider_module(one).spec.keys.fields}
     held = [name for name in data if name in keys]
-    if len(held) != 1:
-        return dict(data)
     own = provider_module(provider).spec.keys.fields
+    if len(held) != 1 or not own:
+        return dict(data)
     name = held[0] if held[0] in own else own[0]
     return {(name if field == held[0] else field): value for field, value in data.items()}
 

@@ -1,0 +1,1 @@
+"""Amazon Bedrock: the preset, and AWS access keys, with which every request is signed."""
