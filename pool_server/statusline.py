@@ -20,11 +20,15 @@ USUAL = "http://127.0.0.1:8989"
 
 class LineSource:
     """Where the pool is, the key for it ("" = none), which provider is asked for ("" = all), and the file that keeps
-    the line. POOL_URL and POOL_KEY come first; Claude Code hands its own two variables to its status line."""
+    the line. POOL_URL and POOL_KEY come first; Claude Code hands its own two variables to its status line. An address
+    and a key are a pair: a key goes to no address but the one it was set with."""
 
     def __init__(self, environ: dict[str, str], provider: str = "") -> None:
-        self.url = (environ.get("POOL_URL") or environ.get("ANTHROPIC_BASE_URL") or USUAL).rstrip("/")
-        self.key = environ.get("POOL_KEY") or environ.get("ANTHROPIC_AUTH_TOKEN") or ""
+        names = ("POOL_URL", "POOL_KEY"), ("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN")
+        pairs = [(environ.get(url, ""), environ.get(key, "")) for url, key in names]
+        url, key = next((pair for pair in pairs if pair[0]), ("", environ.get("POOL_KEY", "")))
+        self.url = (url or USUAL).rstrip("/")
+        self.key = key
         self.provider = provider
         folder = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         name = zlib.crc32(f"{self.url}\n{self.key}\n{provider}".encode())

@@ -79,8 +79,11 @@ class BackupSchedule:
         backup(self._stores, self._data_dir, dest, now=now)
         if self._settings.prove:
             self._prove(dest, now)
-        for old in expired(list_backups(folder), now, keep=self._settings.keep, keep_days=self._settings.keep_days):
-            old.unlink(missing_ok=True)
+        over = expired(list_backups(folder), now, keep=self._settings.keep, keep_days=self._settings.keep_days)
+        tried = _tried(folder)
+        for old in over:
+            if old.name != tried:
+                old.unlink(missing_ok=True)
         return dest
 
     def _prove(self, made: Path, now: float) -> None:
@@ -118,11 +121,19 @@ def list_backups(folder: Path) -> list[Path]:
 
 def last_proven(folder: Path) -> float:
     """When the newest copy that was restored for a trial was made, 0 for never, as the folder says. Blocks."""
+    found = _NAME.fullmatch(_tried(folder))
     try:
-        found = _NAME.fullmatch((folder / _PROVEN).read_text(encoding="ascii").strip())
         return calendar.timegm(time.strptime(found.group(1), _STAMP)) if found else 0.0
-    except (OSError, ValueError):
+    except ValueError:
         return 0.0
+
+
+def _tried(folder: Path) -> str:
+    """The name of that copy, "" for none: it stays, whatever its number and age, until another one was tried."""
+    try:
+        return (folder / _PROVEN).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def expired(backups: list[Path], now: float, *, keep: int, keep_days: float) -> list[Path]:

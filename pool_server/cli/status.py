@@ -90,12 +90,13 @@ def headline(found: dict[str, Any]) -> str:
     """ "The pool is up: 8 of 11 accounts are ready, 2 requests in flight." """
     state = {"ok": "is up", "draining": "is restarting", "store_failed": "is up but cannot record usage"}
     ready, total = found["accounts"]["ready"], found["accounts"]["total"]
-    flying = sum(row.get("in_flight", 0) for row in found["providers"])
+    known = [row["in_flight"] for row in found["providers"] if row.get("in_flight") is not None]
     words = "account is" if total == 1 else "accounts are"
-    return (
-        f"The pool {state.get(found['status'], found['status'])}: {ready} of {total} {words} ready, "
-        f"{flying or 'no'} {'request' if flying == 1 else 'requests'} in flight."
-    )
+    said = f"The pool {state.get(found['status'], found['status'])}: {ready} of {total} {words} ready"
+    if len(known) < len(found["providers"]):
+        return f"{said}."
+    flying = sum(known)
+    return f"{said}, {flying or 'no'} {'request' if flying == 1 else 'requests'} in flight."
 
 
 def lines(found: dict[str, Any], now: float) -> list[tuple[str, ...]]:
@@ -111,7 +112,7 @@ def lines(found: dict[str, Any], now: float) -> list[tuple[str, ...]]:
             headroom.state_words(row, now),
             "unknown" if left is None else f"{format.percent(left)} left",
             format.within(min(resets), now) if resets else "unknown",
-            str(row.get("in_flight", 0)),
+            "unknown" if row.get("in_flight") is None else str(row["in_flight"]),
         ))  # fmt: skip
     return rows
 

@@ -72,6 +72,7 @@ def test_what_would_win_over_the_pool_is_left_out_or_overruled() -> None:
     assert json.loads(claude.files[file])["env"]["ANTHROPIC_AUTH_TOKEN"] == KEY
     assert claude.env["ANTHROPIC_CUSTOM_HEADERS"] == "X-Pool-Agent: a"
     own = launched("claude", "--settings=mine.json")
+    assert "wins over the pool" in own.note, "a file that cannot be read"
     assert own.argv == ("claude", "--settings=mine.json") and not own.files
     gemini = launched("gemini", env={"GEMINI_API_KEY": "mine", "GEMINI_CLI_CUSTOM_HEADERS": "A: b"}, X_Pool_Agent="a")
     assert gemini.env["GEMINI_API_KEY"] == KEY
@@ -249,3 +250,51 @@ def test_somebody_signs_in_and_comes_back(sh: Shell, folder: Path, monkeypatch: 
 
 def test_a_key_is_not_sent_in_the_clear(sh: Shell) -> None:
     assert "--insecure" in sh("login", "http://pool.example.org", "--key", stdin="k\n").refused(2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--settings", "{file}"], ["--settings={file}"], ["--settings", "{json}"],
+        ["--settings", "nowhere.json", "--settings={json}"],
+    ],
+)  # fmt: skip
+def test_settings_of_the_person_s_own_stand_beside_the_pool(folder: Path, given: list[str]) -> None:
+    own = {"model": "opus", "env": {"MINE": "1", "ANTHROPIC_BASE_URL": "https://elsewhere.example"}}
+    (folder / "mine.json").write_text(json.dumps(own))
+    args = [one.replace("{file}", str(folder / "mine.json")).replace("{json}", json.dumps(own)) for one in given]
+    made = launched("claude", *args, "-p", "--", "--settings", "is said here")
+    assert made.argv[1] == "--settings" and made.argv[3:] == ("-p", "--", "--settings", "is said here")
+    (text,) = made.files.values()
+    both = json.loads(text)
+    assert both["model"] == "opus" and both["env"]["MINE"] == "1"
+    assert both["env"]["ANTHROPIC_BASE_URL"] == BASE
+    assert not made.note
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", '{"env": 3}'])
+def test_settings_that_cannot_be_merged_are_told_to_win(folder: Path, text: str) -> None:
+    (folder / "mine.json").write_text(text)
+    made = launched("claude", "--settings", str(folder / "mine.json"))
+    assert made.argv == ("claude", "--settings", str(folder / "mine.json"))
+    assert not made.files and made.note
+
+
+def test_codex_s_tools_see_no_key() -> None:
+    made = launched("codex", "exec")
+    options = [made.argv[at + 1] for at, part in enumerate(made.argv) if part == "-c"]
+    assert tomllib.loads("\n".join(options))["shell_environment_policy"] == {"set": {"POOL_SERVER_KEY": ""}}
+    assert made.env["POOL_SERVER_KEY"] == KEY
+
+
+def test_settings_of_runs_that_have_ended_are_removed(folder: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(folder / "cfg")}
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    places = [pools.settings_folder(env, pid) for pid in (ended.pid, os.getpid())]
+    other = places[0].parent / "notes"
+    for place in (*places, other):
+        place.mkdir(parents=True)
+        (place / "claude-settings.json").write_text("{}")
+    pools.sweep_ended(env)
+    assert [place.exists() for place in (*places, other)] == [False, True, True]

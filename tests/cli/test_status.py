@@ -30,6 +30,11 @@ def test_the_pool_in_words() -> None:
     assert status.headline(found) == "The pool is up: 8 of 11 accounts are ready, 2 requests in flight."
     none = {"status": "draining", "accounts": {"ready": 0, "total": 1}, "providers": []}
     assert status.headline(none) == "The pool is restarting: 0 of 1 account is ready, no requests in flight."
+    absent = row()
+    del absent["in_flight"]
+    found = {"status": "ok", "accounts": {"ready": 8, "total": 11}, "providers": [row(), absent]}
+    assert status.headline(found) == "The pool is up: 8 of 11 accounts are ready.", "what is not told is not none"
+    assert status.lines({"providers": [absent]}, NOW)[0][4] == "unknown"
     assert status.lines({"providers": [row(), row(total=0)]}, NOW) == [
         ("Claude", "1 account ready", "40 % left", "in 8 h 6 min", "1")
     ]

@@ -126,3 +126,20 @@ def test_a_plain_call_loads_no_command(pool: Pool) -> None:
     assert told.stdout.splitlines() == ["Claude 62 % left", "[]"], told.stderr
     assert statusline.asked(["--json"]) is None
     assert statusline.asked(["--provider", "claude"]) == "claude"
+
+
+@pytest.mark.parametrize(
+    ("env", "url", "key"),
+    [
+        ({"POOL_URL": "https://a", "ANTHROPIC_BASE_URL": "https://b", "ANTHROPIC_AUTH_TOKEN": "kb"}, "https://a", ""),
+        ({"POOL_KEY": "ka", "ANTHROPIC_BASE_URL": "https://b", "ANTHROPIC_AUTH_TOKEN": "kb"}, "https://b", "kb"),
+        ({"POOL_KEY": "ka", "ANTHROPIC_BASE_URL": "https://b"}, "https://b", ""),
+        ({"POOL_URL": "https://a/", "POOL_KEY": "ka", "ANTHROPIC_BASE_URL": "https://b"}, "https://a", "ka"),
+        ({"ANTHROPIC_AUTH_TOKEN": "a vendor's"}, statusline.USUAL, ""),
+        ({"POOL_KEY": "ka"}, statusline.USUAL, "ka"),
+        ({}, statusline.USUAL, ""),
+    ],
+)
+def test_a_key_goes_to_no_address_but_its_own(env: dict[str, str], url: str, key: str) -> None:
+    place = statusline.LineSource(env)
+    assert (place.url, place.key) == (url, key)

@@ -248,7 +248,14 @@ def test_a_copy_that_cannot_be_restored_is_none_and_the_older_ones_stay(
     monkeypatch.setattr(backup_schedule, "backup", real)
     monkeypatch.setattr(backup_schedule, "prove", full)
     second = plan.run()
-    assert backup_schedule.list_backups(folder) == [second], "a copy that there is no room to try is kept"
+    assert backup_schedule.list_backups(folder) == [second, first], "what was tried gives no way to what was not"
+    clock[0] += 86_400
+    third = plan.run()
+    assert backup_schedule.list_backups(folder) == [third, first]
+    monkeypatch.setattr(backup_schedule, "prove", prove)
+    clock[0] += 86_400
+    fourth = plan.run()
+    assert backup_schedule.list_backups(folder) == [fourth]
 
 
 @pytest.mark.parametrize(

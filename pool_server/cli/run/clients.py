@@ -30,9 +30,13 @@ class CannotSendHeadersError(ValueError):
     """The CLI has no way to be given headers."""
 
 
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
 class Asked(NamedTuple):
     """A run: the pool, its key, headers for every request, the CLI's own arguments, the environment, and the folder
-    where settings files of ours may be written."""
+    where settings files of ours may be written. `read` reads a file that the arguments name."""
 
     base: str
     key: str
@@ -40,6 +44,7 @@ class Asked(NamedTuple):
     args: Sequence[str]
     env: Mapping[str, str]
     folder: Path
+    read: Callable[[str], str] = _text
 
 
 class Launch(NamedTuple):
@@ -48,6 +53,7 @@ class Launch(NamedTuple):
     argv: tuple[str, ...]
     env: dict[str, str]
     files: dict[Path, str] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    note: str = ""  # what the person must know before it starts
 
 
 def codex(asked: Asked) -> Launch:
@@ -61,23 +67,58 @@ def codex(asked: Asked) -> Launch:
         "supports_websockets": True,
         **({"http_headers": dict(asked.headers)} if asked.headers else {}),
     }
-    fields = {"model_provider": "pool-server", "model_providers.pool-server": provider}
+    fields = {
+        "model_provider": "pool-server",
+        "model_providers.pool-server": provider,
+        f"shell_environment_policy.set.{KEY_VARIABLE}": "",  # its tools need no key
+    }
     options = [part for name, value in fields.items() for part in ("-c", f"{name}={_toml(value)}")]
     return Launch(("codex", *options, *asked.args), {**asked.env, KEY_VARIABLE: asked.key})
 
 
 def claude(asked: Asked) -> Launch:
-    """Variables, and a settings file that repeats them: those of the person's own settings files win over variables."""
+    """Variables, and a settings file that repeats them: those of the person's own settings files win over variables.
+    Settings that the arguments give stand in it too, since the program takes one such file alone."""
     variables = claude_env(asked.base, asked.key)
     if asked.headers:
         own = [asked.env["ANTHROPIC_CUSTOM_HEADERS"]] if asked.env.get("ANTHROPIC_CUSTOM_HEADERS") else []
         lines = [*own, *(f"{name}: {value}" for name, value in asked.headers.items())]
         variables["ANTHROPIC_CUSTOM_HEADERS"] = "\n".join(lines)
     env = {**_without(asked.env, CLAUDE_CONFLICTS), **variables}
-    if any(arg == "--settings" or arg.startswith("--settings=") for arg in asked.args):
-        return Launch(("claude", *asked.args), env)
+    given, args = _claude_settings(asked)
+    if given is None:
+        note = "the settings that --settings names cannot be read here: what they say of an address wins over the pool"
+        return Launch(("claude", *asked.args), env, note=note)
     file = asked.folder / CLAUDE_SETTINGS
-    return Launch(("claude", "--settings", str(file), *asked.args), env, {file: _json({"env": variables})})
+    both = _json(_merged(given, {"env": variables}))
+    return Launch(("claude", "--settings", str(file), *args), env, {file: both})
+
+
+def _claude_settings(asked: Asked) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The settings that the arguments name (a file, or JSON), of which Claude Code takes the last alone, and the other
+    arguments. None for settings that cannot be read."""
+    given, waiting = "", False
+    rest: list[str] = []
+    for number, arg in enumerate(asked.args):
+        if waiting:
+            given, waiting = arg, False
+        elif arg == "--":
+            rest += asked.args[number:]
+            break
+        elif arg == "--settings":
+            waiting = True
+        elif arg.startswith("--settings="):
+            given = arg.partition("=")[2]
+        else:
+            rest.append(arg)
+    if not given:
+        return {}, tuple(rest)
+    try:
+        found = json.loads(given if given.lstrip().startswith("{") else asked.read(given))
+    except (OSError, ValueError):
+        return None, ()
+    readable = isinstance(found, dict) and isinstance(found.get("env", {}), dict)
+    return found if readable else None, tuple(rest)
 
 
 def gemini(asked: Asked) -> Launch:

@@ -11,7 +11,13 @@ from pathlib import Path
 import click
 
 from pool_server.cli.run import pools
-from pool_server.cli.run.clients import INSTALLED_BY, RECIPES, Asked, CannotSendHeadersError, Launch
+from pool_server.cli.run.clients import (
+    INSTALLED_BY,
+    RECIPES,
+    Asked,
+    CannotSendHeadersError,
+    Launch,
+)
 from pool_server.core.disk import write_private
 
 
@@ -31,17 +37,20 @@ from pool_server.core.disk import write_private
 def command(pool: str, account: str, label: str, cli: str, args: tuple[str, ...]) -> int:
     env = dict(os.environ)
     found = pools.find(pool, env)
+    place = pools.settings_folder(env, os.getpid())
     headers = {"X-Pool-Account": _plain("--account", account), "X-Pool-Agent": _plain("--as", label)}
-    asked = Asked(
-        found.url, found.key, {name: value for name, value in headers.items() if value}, args, env, pools.folder(env)
-    )
+    told = {name: value for name, value in headers.items() if value}
+    handed = {name: value for name, value in env.items() if name not in pools.SECRETS}
     try:
-        launch = RECIPES[cli](asked)
+        launch = RECIPES[cli](Asked(found.url, found.key, told, args, handed, place))
     except CannotSendHeadersError as error:
         raise click.UsageError(str(error)) from None
     if shutil.which(launch.argv[0]) is None:
         raise click.ClickException(f"{cli} is not on this machine; get it with: {INSTALLED_BY[cli]}")
+    pools.sweep_ended(env)
     _write(launch.files)
+    if launch.note:
+        click.echo(f"pool-server: {launch.note}", err=True)
     return _start(launch)
 
 

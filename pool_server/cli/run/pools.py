@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 from collections.abc import Mapping
@@ -17,11 +18,13 @@ import click
 
 from pool_server.core.disk import write_private
 from pool_server.core.loopback import is_loopback
+from pool_server.core.processes import runs
 
 HERE = "http://127.0.0.1:8989"  # where a pool of this machine listens unless told otherwise
 NO_KEY = "pool"  # what local mode is told; the clients insist on a key
 FILE = "pools.json"
 CLAUDE_SETTINGS, QWEN_SETTINGS = "claude-settings.json", "qwen-settings.json"  # written by a run, with a key in them
+SECRETS = ("POOL_SERVER_KEY", "POOL_LOCAL_TOKEN")  # what a program that is run, and its tools, need not see
 SERVICE = "pool-server"  # in the system's keyring
 MOST_BYTES = 1 << 20
 
@@ -107,11 +110,26 @@ def forget(url: str, env: Mapping[str, str]) -> bool:
     return True
 
 
+def settings_folder(env: Mapping[str, str], pid: int) -> Path:
+    """Where a run by this process may write settings: no other run reads or replaces them."""
+    return folder(env) / "run" / str(pid)
+
+
+def sweep_ended(env: Mapping[str, str]) -> None:
+    """Remove the settings of runs that have ended: they hold keys, and their programs cannot remove them. What cannot
+    be removed now is at the next run."""
+    for place in (folder(env) / "run").glob("*"):
+        if re.fullmatch("[0-9]+", place.name) and not runs(int(place.name)):
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def _sweep(place: Path, url: str) -> bool:
     """Remove the settings files that runs with this pool wrote: they hold its key. Whether there were any. Raises
     OSError."""
     address = re.compile(rf'"{re.escape(url)}[/"]')
-    found = [path for path in (place / CLAUDE_SETTINGS, place / QWEN_SETTINGS) if path.is_file()]
+    names = (CLAUDE_SETTINGS, QWEN_SETTINGS)
+    every = (one / name for one in (place, *(place / "run").glob("*")) for name in names)
+    found = [path for path in every if path.is_file()]
     found = [path for path in found if address.search(path.read_text(encoding="utf-8", errors="replace"))]
     for path in found:
         path.unlink(missing_ok=True)
