@@ -137,7 +137,7 @@ def kept(settings: Settings) -> tuple[list[UsageRecord], dict[str, Any]]:
     """Every record, and what the rollups say of them together."""
     store = open_durable(Path(settings.data_dir))
     try:
-        book = Ledger(store, settings)
-        return list(book.log.scan(0, 1e11)), book.queries.total(0, 1e11).tokens()
+        reservations = Ledger(store, settings)
+        return list(reservations.log.scan(0, 1e11)), reservations.queries.total(0, 1e11).tokens()
     finally:
         store.close()

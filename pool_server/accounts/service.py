@@ -25,8 +25,8 @@ from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins
+from pool_server.accounts.selection.affinity_lookup import affinity_of
 from pool_server.accounts.selection.candidates import Need
-from pool_server.accounts.selection.held import affinity_of
 from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select

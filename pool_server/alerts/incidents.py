@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pool_server.alerts.rules import Incident
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.storage import Store
 
 _PLACE = b"incidents"
@@ -16,7 +16,7 @@ _decode = msgspec.json.Decoder(dict[str, Incident]).decode
 
 def remembered(store: Store) -> dict[str, Incident]:
     """Open incidents by their keys; none when a later version wrote them in another form."""
-    raw = store.get(keys.NOTES, _PLACE)
+    raw = store.get(layout.NOTES, _PLACE)
     try:
         return {} if raw is None else _decode(raw)
     except msgspec.MsgspecError:
@@ -31,4 +31,4 @@ def open_incidents(store: Store) -> list[Incident]:
 async def remember(store: Store, incidents: Mapping[str, Incident]) -> None:
     """Keep the open incidents over a restart. Raises StoreError."""
     raw = msgspec.json.encode(incidents)
-    await store.submit(lambda txn: txn.put(keys.NOTES, _PLACE, raw))
+    await store.submit(lambda txn: txn.put(layout.NOTES, _PLACE, raw))

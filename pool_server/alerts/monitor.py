@@ -81,7 +81,7 @@ class AlertMonitor:
             requests=sum(outcomes.values()) - sum(outcomes.get(word, 0) for word in _CLIENTS),
             errors=sum(outcomes.get(word, 0) for word in _OURS),
             lasts_until={
-                name: provider["lasts_until"] for name, provider in ledger.outlook.all(now)["providers"].items()
+                name: provider["lasts_until"] for name, provider in ledger.runway.all(now)["providers"].items()
             },
             disk_free=_free(ledger.store.folder),
             ledger_healthy=ledger.healthy,

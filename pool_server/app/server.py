@@ -69,13 +69,13 @@ def open_services(
         state, durable = open_stores(Path(settings.data_dir))
         undo.callback(state.close)
         undo.callback(durable.close)
-        books = Ledger(durable, settings, write_ahead=True)
-        people = Users(settings, durable, state, used=books.used_by_user, many=settings.workers != 1)
-        pool = Accounts(settings, state, send=send, leader=leader)
-        pool.follow_owners(people.people.owner_id)
-        people.sign_in.keep_names(pool.owners)
+        ledger = Ledger(durable, settings, write_ahead=True)
+        users = Users(settings, durable, state, used=ledger.used_by_user, many=settings.workers != 1)
+        accounts = Accounts(settings, state, send=send, leader=leader)
+        accounts.follow_owners(users.people.owner_id)
+        users.sign_in.keep_names(accounts.owners)
         undo.pop_all()
-        return CoreServices(pool, people, books, state, durable)
+        return CoreServices(accounts, users, ledger, state, durable)
 
 
 @contextmanager

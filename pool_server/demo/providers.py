@@ -13,8 +13,8 @@ from pool_server.core.enums import Provider
 from pool_server.core.models import Usage
 from pool_server.demo.cast import EXHAUSTED, MODELS, RESTING, SIGNED_OUT
 from pool_server.demo.fake_account import FakeAccount
+from pool_server.demo.fake_upstream import Call, FakeUpstream, Json, refused_refresh
 from pool_server.demo.surfaces import Surface
-from pool_server.demo.upstream import Call, FakeUpstream, Json, refused_refresh
 
 _FIRST_S = (0.35, 0.9)  # until the first word
 _WORD_S = 0.03

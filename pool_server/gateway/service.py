@@ -25,8 +25,8 @@ from pool_server.gateway import final_error, metrics
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.attempts.openings import Openings
 from pool_server.gateway.emulation.answers import LocalAnswers
-from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
+from pool_server.gateway.emulation.quota_windows import HeadroomGauge
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Spool
 from pool_server.gateway.http.decoding import BodyDecoder

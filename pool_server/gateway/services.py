@@ -13,8 +13,8 @@ from pool_server.core.models import Fault
 from pool_server.core.settings import Settings
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.attempts.openings import Openings
-from pool_server.gateway.emulation.headroom import HeadroomGauge
 from pool_server.gateway.emulation.quota_headers import FriendView
+from pool_server.gateway.emulation.quota_windows import HeadroomGauge
 from pool_server.gateway.objects import ObjectAccess
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
-from pool_server.ledger.records.keys import OTHER
+from pool_server.ledger.records.layout import OTHER
 from pool_server.ledger.rollups.reader import RollupRow
 from pool_server.ledger.rollups.sums import NANO, LeadingCounts, latencies, leading_counts, percentiles
 

@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.keys import RECENT, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS, Days, Grain
+from pool_server.ledger.records.layout import RECENT, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS, Days, Grain
 from pool_server.ledger.rollups import months, pending
 from pool_server.ledger.rollups.months import Month
 from pool_server.ledger.rollups.sums import leading_counts
@@ -100,7 +100,7 @@ def _missing(reader: Reader, rec: UsageRecord, key: bytes) -> Iterator[tuple[str
     """The rows that lead to a record and are not there."""
     if reader.get(RECORD_IDS, rec.id.encode()) != key:
         yield RECORD_IDS, rec.id.encode(), key
-    for entry in keys.index_keys(rec, key):
+    for entry in layout.index_keys(rec, key):
         if reader.get(RECORD_INDEX, entry) is None:
             yield RECORD_INDEX, entry, b""
 
@@ -128,14 +128,14 @@ def _wrong_days(reader: Reader, days: Days, told: Counter[int]) -> set[int]:
     wrong: set[int] = set()
     summed: Counter[int] = Counter()
     strange: set[int] = set()  # beside days of another time zone records are not compared
-    for grain in keys.GRAINS:
-        wholes = _sums(reader, grain, keys.POOL, wrong, days)
+    for grain in layout.GRAINS:
+        wholes = _sums(reader, grain, layout.POOL, wrong, days)
         if grain == b"d":
             for bucket, counts in wholes.items():
                 summed[days.start(bucket)] += counts[0]
                 if days.start(bucket) != bucket:
                     strange |= {days.start(bucket), days.after(bucket), days.start(days.start(bucket) - 1)}
-        for dimension in keys.DIMENSIONS[1:]:
+        for dimension in layout.DIMENSIONS[1:]:
             parts = _sums(reader, grain, dimension, wrong, days)
             buckets = wholes.keys() | parts.keys()
             wrong |= {days.start(bucket) for bucket in buckets if wholes.get(bucket) != parts.get(bucket)}
@@ -174,9 +174,9 @@ def _wrong_months(reader: Reader, days: Days) -> Iterator[Month]:
 
 def _make_anew(txn: Txn, writer: RollupWriter, day: int, after: int) -> None:
     """A day's rollups from its records."""
-    for grain in keys.GRAINS:
-        for dimension in keys.DIMENSIONS + keys.LABELS:
+    for grain in layout.GRAINS:
+        for dimension in layout.DIMENSIONS + layout.LABELS:
             head = grain + dimension
-            txn.delete_range(ROLLUPS, head + keys.seconds_key(day), head + keys.seconds_key(after), limit=1 << 30)
-    there = list(txn.scan(RECORDS, keys.time_key(day), keys.time_key(after)))
+            txn.delete_range(ROLLUPS, head + layout.seconds_key(day), head + layout.seconds_key(after), limit=1 << 30)
+    there = list(txn.scan(RECORDS, layout.time_key(day), layout.time_key(after)))
     writer.add_up(txn, [unpack(raw) for key, raw in there if txn.get(RECENT, key) is None])

@@ -28,7 +28,7 @@ from pool_server.ledger.chart import (
     title,
 )
 from pool_server.ledger.quota_history import Sighting
-from pool_server.ledger.records.keys import GRAINS, OTHER, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
+from pool_server.ledger.records.layout import GRAINS, OTHER, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
 from pool_server.ledger.request_log import LogFilters, records_of
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.months import with_months

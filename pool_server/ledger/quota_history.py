@@ -12,7 +12,7 @@ import msgspec
 
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.storage import Reader, Store, Txn
 
 KEEP_ALIVE_S = 900.0
@@ -74,12 +74,12 @@ def write(txn: Txn, entries: Sequence[Entry]) -> list[bool]:
 
 
 def _write_one(txn: Txn, head: bytes, sighting: Sighting) -> bool:
-    key = head + keys.time_key(sighting.at)
-    before = next(txn.scan(keys.QUOTA, head, key + b"\0", reverse=True, limit=1), None)
+    key = head + layout.time_key(sighting.at)
+    before = next(txn.scan(layout.QUOTA, head, key + b"\0", reverse=True, limit=1), None)
     if before is not None and not _is_news(_sighting(*before), sighting):
         return False
     value = (sighting.used_percent, sighting.resets_at, sighting.seconds, sighting.source)
-    txn.put(keys.QUOTA, key, _encode(value))
+    txn.put(layout.QUOTA, key, _encode(value))
     return True
 
 
@@ -106,7 +106,7 @@ def all_series(reader: Reader) -> list[Series]:
     """Every series there is; one step a series, however long they are."""
     found: list[Series] = []
     start = b""
-    while (pair := next(reader.scan(keys.QUOTA, start, limit=1), None)) is not None:
+    while (pair := next(reader.scan(layout.QUOTA, start, limit=1), None)) is not None:
         head = pair[0][:-8]
         account, scope, window, _ = head.decode("utf-8", "replace").split("\0")
         found.append(Series(account, scope, window))
@@ -118,7 +118,9 @@ def history(store: Store, series: Series, frm: float, to: float, *, limit: int =
     """The sightings with frm <= time < to, oldest first; of more than `limit`, the newest."""
     head = series_key(series)
     with store.read() as reader:
-        pairs = reader.scan(keys.QUOTA, head + keys.time_key(frm), head + keys.time_key(to), reverse=True, limit=limit)
+        pairs = reader.scan(
+            layout.QUOTA, head + layout.time_key(frm), head + layout.time_key(to), reverse=True, limit=limit
+        )
         found = [_sighting(key, raw) for key, raw in pairs]
     return found[::-1]
 

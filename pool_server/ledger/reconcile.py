@@ -11,7 +11,7 @@ AGREED = 0.01  # a difference below this share of the larger figure is none
 KINDS = ("input", "cache_read", "cache_write", "output")
 
 
-class Line(NamedTuple):
+class KindCompared(NamedTuple):
     """One kind of tokens: what the pool counted, what the vendor did, and theirs less ours."""
 
     kind: str
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 class Reconciled(NamedTuple):
     """`reasons` explain what does not agree, the likeliest first."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[KindCompared, ...]
     reasons: tuple[str, ...]
 
     @property
@@ -40,14 +40,14 @@ class Reconciled(NamedTuple):
 
 def reconcile(ours: Mapping[str, Any], theirs: Usage, requests: int | None = None) -> Reconciled:
     """`ours` is a sum as `Sums.describe` tells it; `requests` how many the vendor counted, None = not told."""
-    lines = tuple(Line(kind, ours[kind], getattr(theirs, kind)) for kind in KINDS)
+    lines = tuple(KindCompared(kind, ours[kind], getattr(theirs, kind)) for kind in KINDS)
     more = sum(line.difference for line in lines if not line.agrees)
     if all(line.agrees for line in lines):
         return Reconciled(lines, ())
     return Reconciled(lines, tuple(_reasons(ours, lines, more, requests)))
 
 
-def _reasons(ours: Mapping[str, Any], lines: tuple[Line, ...], more: int, requests: int | None) -> list[str]:
+def _reasons(ours: Mapping[str, Any], lines: tuple[KindCompared, ...], more: int, requests: int | None) -> list[str]:
     found = []
     if ours["partial"] and more > 0:
         found.append(

@@ -16,7 +16,7 @@ import msgspec
 
 from pool_server.core.enums import Outcome
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
 from pool_server.ledger.rollups.sums import GOOD
 from pool_server.storage import Reader, Store
@@ -59,8 +59,8 @@ class Log:
         if not ident or len(ident) > 400:
             return None
         with self._store.read() as reader:
-            key = reader.get(keys.RECORD_IDS, ident.encode("utf-8", "replace"))
-            raw = None if key is None else reader.get(keys.RECORDS, key)
+            key = reader.get(layout.RECORD_IDS, ident.encode("utf-8", "replace"))
+            raw = None if key is None else reader.get(layout.RECORDS, key)
         return None if key is None or raw is None else _readable(key, raw)
 
     def page(
@@ -89,10 +89,10 @@ class Log:
 
     def scan(self, frm: float, to: float, filters: LogFilters = _ALL) -> Iterator[UsageRecord]:
         """Every kept exchange of a range, oldest first, read in short transactions."""
-        at, stop = keys.time_key(frm), keys.time_key(to)
+        at, stop = layout.time_key(frm), layout.time_key(to)
         while True:
             with self._store.read() as reader:
-                part = list(reader.scan(keys.RECORDS, at, stop, limit=_EXPORT_STEP))
+                part = list(reader.scan(layout.RECORDS, at, stop, limit=_EXPORT_STEP))
             for key, raw in part:
                 rec = _readable(key, raw)
                 if rec is not None and matches(rec, filters):
@@ -199,17 +199,17 @@ def _before(cursor: str | None) -> bytes | None:
 
 def _newest_first(reader: Reader, filters: LogFilters, before: bytes | None) -> Iterator[tuple[bytes, bytes]]:
     """Candidates by the best index: key and stored record."""
-    low = b"" if filters.since is None else keys.time_key(filters.since)
-    high = b"\xff" if filters.until is None else keys.time_key(filters.until)
+    low = b"" if filters.since is None else layout.time_key(filters.since)
+    high = b"\xff" if filters.until is None else layout.time_key(filters.until)
     if before is not None:
         high = min(high, before)
     prefix = _index(filters)
     if prefix is None:
-        yield from reader.scan(keys.RECORDS, low, high, reverse=True)
+        yield from reader.scan(layout.RECORDS, low, high, reverse=True)
         return
-    for entry, _ in reader.scan(keys.RECORD_INDEX, prefix + low, prefix + high, reverse=True):
+    for entry, _ in reader.scan(layout.RECORD_INDEX, prefix + low, prefix + high, reverse=True):
         key = entry[len(prefix) :]
-        raw = reader.get(keys.RECORDS, key)
+        raw = reader.get(layout.RECORDS, key)
         if raw is not None:
             yield key, raw
 
@@ -218,13 +218,13 @@ def _index(filters: LogFilters) -> bytes | None:
     """The index that leads to the fewest candidates, as a rule of thumb."""
     if filters.failed or (filters.status is not None and filters.status >= 400):
         narrow = filters.outcome
-        return keys.index_prefix(keys.BY_OUTCOME, narrow) if narrow else keys.index_prefix(keys.FAILED, "")
+        return layout.index_prefix(layout.BY_OUTCOME, narrow) if narrow else layout.index_prefix(layout.FAILED, "")
     if filters.outcome is not None and filters.outcome != Outcome.OK:
-        return keys.index_prefix(keys.BY_OUTCOME, filters.outcome)
-    for kind, value in ((keys.BY_USER, filters.user), (keys.BY_ACCOUNT, filters.account)):
+        return layout.index_prefix(layout.BY_OUTCOME, filters.outcome)
+    for kind, value in ((layout.BY_USER, filters.user), (layout.BY_ACCOUNT, filters.account)):
         if value is not None:
-            return keys.index_prefix(kind, value)
-    return None if filters.model is None else keys.index_prefix(keys.BY_MODEL, filters.model)
+            return layout.index_prefix(kind, value)
+    return None if filters.model is None else layout.index_prefix(layout.BY_MODEL, filters.model)
 
 
 def _jsonl_piece(lines: list[dict[str, Any]]) -> bytes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.keys import Days
+from pool_server.ledger.records.layout import Days
 from pool_server.ledger.rollups.time_slices import PRUNED, Kept, kept
 from pool_server.storage import Txn
 
@@ -43,57 +43,57 @@ def plan(now: float, retention_days: int, days: Days, have: Kept) -> Cut:
 
 def begin(txn: Txn, now: float, retention_days: int, days: Days) -> Cut:
     """Start a run: note what will be gone, before it goes."""
-    raw = txn.get(keys.NOTES, _CLOCK)
+    raw = txn.get(layout.NOTES, _CLOCK)
     now = now if raw is None else min(now, float(raw) + MAX_ADVANCE_S)
     cut = plan(now, retention_days, days, kept(txn))
-    txn.put(keys.NOTES, _CLOCK, repr(now).encode())
-    txn.put(keys.NOTES, PRUNED, msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours)))
+    txn.put(layout.NOTES, _CLOCK, repr(now).encode())
+    txn.put(layout.NOTES, PRUNED, msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours)))
     return cut
 
 
 def step(txn: Txn, cut: Cut) -> bool:
     """Delete up to about STEP rows; True while there is more."""
     gone = _records(txn, cut.records)
-    head = b"d" + keys.CONVERSATION
-    gone += txn.delete_range(keys.ROLLUPS, head, head + keys.seconds_key(cut.records), limit=STEP)
+    head = b"d" + layout.CONVERSATION
+    gone += txn.delete_range(layout.ROLLUPS, head, head + layout.seconds_key(cut.records), limit=STEP)
     for grain, before in ((b"m", cut.minutes), (b"h", cut.hours)):
-        for dimension in keys.DIMENSIONS + keys.LABELS:
+        for dimension in layout.DIMENSIONS + layout.LABELS:
             if gone >= STEP:
                 return True
             head = grain + dimension
-            gone += txn.delete_range(keys.ROLLUPS, head, head + keys.seconds_key(before), limit=STEP - gone)
+            gone += txn.delete_range(layout.ROLLUPS, head, head + layout.seconds_key(before), limit=STEP - gone)
     return gone >= STEP
 
 
 def _records(txn: Txn, before: float) -> int:
-    old = list(txn.scan(keys.RECORDS, b"", keys.time_key(before), limit=STEP // 4))  # each has four or five rows
+    old = list(txn.scan(layout.RECORDS, b"", layout.time_key(before), limit=STEP // 4))  # each has four or five rows
     for key, raw in old:
-        txn.delete(keys.RECORDS, key)
+        txn.delete(layout.RECORDS, key)
         try:
             rec = unpack(raw)
         except ValueError:
             continue  # its index entries lead nowhere, which readers bear
-        txn.delete(keys.RECORD_IDS, rec.id.encode())
+        txn.delete(layout.RECORD_IDS, rec.id.encode())
         if rec.job:
-            for name in (keys.made_key(rec.job), keys.counted_key(rec.job)):
-                if txn.get(keys.RECORD_IDS, name) == key:
-                    txn.delete(keys.RECORD_IDS, name)
-        for entry in keys.index_keys(rec, key):
-            txn.delete(keys.RECORD_INDEX, entry)
+            for name in (layout.made_key(rec.job), layout.counted_key(rec.job)):
+                if txn.get(layout.RECORD_IDS, name) == key:
+                    txn.delete(layout.RECORD_IDS, name)
+        for entry in layout.index_keys(rec, key):
+            txn.delete(layout.RECORD_INDEX, entry)
     return len(old) * 5
 
 
 def quota(txn: Txn, before: float) -> bool:
     """Delete up to STEP old sightings, but never a series' last one; True while there is more."""
     gone = 0
-    stop = keys.time_key(before)
+    stop = layout.time_key(before)
     prefix = b""
     while gone < STEP:
-        found = next(txn.scan(keys.QUOTA, prefix, limit=1), None)
+        found = next(txn.scan(layout.QUOTA, prefix, limit=1), None)
         if found is None:
             return False
         head = found[0][:-8]
-        last = next(txn.scan(keys.QUOTA, head, head + b"\xff" * 9, reverse=True, limit=1))[0]
-        gone += txn.delete_range(keys.QUOTA, head, min(head + stop, last), limit=STEP - gone)
+        last = next(txn.scan(layout.QUOTA, head, head + b"\xff" * 9, reverse=True, limit=1))[0]
+        gone += txn.delete_range(layout.QUOTA, head, min(head + stop, last), limit=STEP - gone)
         prefix = head + b"\xff" * 9
     return True

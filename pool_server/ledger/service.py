@@ -20,9 +20,9 @@ from pool_server.ledger import consistency, quota_history, retention
 from pool_server.ledger.consistency import Consistency
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.records.keys import Days
+from pool_server.ledger.records.layout import Days
 from pool_server.ledger.records.sanitize import clean
 from pool_server.ledger.request_log import Log
 from pool_server.ledger.rollups import months
@@ -73,7 +73,7 @@ class Ledger:
         self._clock = clock
         self.queries = Queries(store, settings.ledger.timezone)
         self.log = Log(store)
-        self.outlook = Runway(store, self.queries, self.prices)
+        self.runway = Runway(store, self.queries, self.prices)
         self._watcher = quota_history.Watcher()
         self._sightings = store.channel(quota_history.write, failed=_not_kept)
         self._writer = RollupWriter(settings.ledger.timezone)
@@ -204,9 +204,9 @@ class Ledger:
     def job(self, job: str) -> JobState:
         """What is known of a stored response or a batch: whether its usage has been counted, and what was reserved."""
         with self.store.read() as reader:
-            counted = reader.get(keys.RECORD_IDS, keys.counted_key(job)) is not None
-            made = reader.get(keys.RECORD_IDS, keys.made_key(job))
-            raw = None if made is None else reader.get(keys.RECORDS, made)
+            counted = reader.get(layout.RECORD_IDS, layout.counted_key(job)) is not None
+            made = reader.get(layout.RECORD_IDS, layout.made_key(job))
+            raw = None if made is None else reader.get(layout.RECORDS, made)
         record = None if raw is None else _read(raw)
         return JobState(counted, None if record is None else record.reserved)
 

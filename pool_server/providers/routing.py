@@ -7,7 +7,7 @@ import re
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.providers.credential import Credential
 from pool_server.providers.presets.data import PRESETS
-from pool_server.providers.qwen.names import qwen_model
+from pool_server.providers.qwen.own_models import qwen_model
 
 # The vendors whose accounts may speak a dialect, its own first: an API key in any vendor's file can be for any
 # endpoint.

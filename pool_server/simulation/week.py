@@ -23,9 +23,9 @@ from pool_server.simulation.bound import Bound, reachable
 from pool_server.simulation.outcome import Goals, Tally, WeekOutcome, outcome
 from pool_server.simulation.scenario import Event, EventKind, Scenario, Talk, scope_of
 from pool_server.simulation.seats import accounts_of, family
+from pool_server.simulation.simulated_worker import Worker
 from pool_server.simulation.strategies import strategies
 from pool_server.simulation.strategies.base import SimulatedStrategy
-from pool_server.simulation.worker import Worker
 from pool_server.simulation.world import World
 
 ATTEMPTS = 3

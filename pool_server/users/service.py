@@ -105,9 +105,9 @@ class Users:
         self._ring = KeyRing(ledger_store, self._directory, self._signer, clock, self._imported())
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))
-        self._book = Reservations(state, calendar, self._shares, clock, used, many=many)
-        self.stand_beside = self._book.stand_beside
-        self.limits = UserLimits(self._directory.view, self._directory.key, self._book)
+        self._reservations = Reservations(state, calendar, self._shares, clock, used, many=many)
+        self.stand_beside = self._reservations.stand_beside
+        self.limits = UserLimits(self._directory.view, self._directory.key, self._reservations)
         self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._freed = asyncio.Event()
@@ -144,7 +144,7 @@ class Users:
 
     def load(self) -> None:
         """Settles what dead workers left behind and takes over codex-pool's users once. Call before serving."""
-        self._book.recover()
+        self._reservations.recover()
         path = self._settings.pool_users.storage_path
         if path:
             import_once(self._store, Path(path), self._clock())
@@ -161,7 +161,7 @@ class Users:
         await self._tasks.close()
         self._hasher.close()
         with suppress(StoreError):
-            self._book.close()
+            self._reservations.close()
         with suppress(StoreError):
             while self._flush():
                 pass
@@ -172,7 +172,7 @@ class Users:
         Raises ValueError (one line) before anything has changed.
         """
         signer, imported = load_signer(settings, self._folder), self._imported(settings)
-        self._book.calendar = Calendar(zone(settings.ledger.timezone))
+        self._reservations.calendar = Calendar(zone(settings.ledger.timezone))
         self._shares.settings = settings.fair_share
         self._settings = self.sign_in.settings = settings
         self._signer = signer
@@ -221,7 +221,7 @@ class Users:
         if isinstance(found, Denied):
             return found
         view, key = found
-        return self._book.reserve(view.id, provider, view.limits, tokens, cost, key)
+        return self._reservations.reserve(view.id, provider, view.limits, tokens, cost, key)
 
     def stopped(self, principal: Principal, *, provider: str = "") -> Denied | None:
         """What stops any request of this caller now (to `provider` if it is told), before anything of it is looked
@@ -233,7 +233,7 @@ class Users:
             return found
         view, key = found
         try:
-            denied = self._book.stopped(view.id, view.limits, key)
+            denied = self._reservations.stopped(view.id, view.limits, key)
         except StoreError as exc:
             return _unread("limits", exc)
         return None if denied is None or self._passes_soon(denied) else denied
@@ -289,7 +289,7 @@ class Users:
     async def _reserved(
         self, view: UserFacts, key: KeyFacts | None, provider: str, tokens: int, cost: float | None
     ) -> Reservation | Denied:
-        asked = self._book.reserve_soon(view.id, provider, view.limits, tokens, cost, key)
+        asked = self._reservations.reserve_soon(view.id, provider, view.limits, tokens, cost, key)
         try:
             return await asked
         except asyncio.CancelledError:
@@ -301,16 +301,16 @@ class Users:
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
         """The stream has used `tokens` and `cost` so far (sums, not increments)."""
-        self._book.progress(reservation, tokens, cost)
+        self._reservations.progress(reservation, tokens, cost)
 
     def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
         """The exchange is over and used this. Only the first `settle` or `release` of a reservation counts."""
-        self._book.settle(reservation, usage, cost)
+        self._reservations.settle(reservation, usage, cost)
         self._wake()
 
     def release(self, reservation: Reservation) -> None:
         """The exchange is over and nothing was used."""
-        self._book.release(reservation)
+        self._reservations.release(reservation)
         self._wake()
 
     def may_force(self, principal: Principal, account_owner: str) -> bool:
@@ -434,7 +434,7 @@ class Users:
 
     def _flush(self) -> bool:
         """Writes some of what was last used when; whether anything is left."""
-        self._book.settle_waiting()
+        self._reservations.settle_waiting()
         pairs: list[tuple[bytes, bytes]] = []
         written: list[tuple[dict[str, float], str]] = []
         for mark, seen in ((b"k", self._ring.last_used), (b"u", self.sessions.last_seen)):
@@ -453,9 +453,9 @@ class Users:
     async def _sweep(self) -> None:
         settled = RECOVER_MOST
         while settled == RECOVER_MOST:
-            settled = self._book.recover(RECOVER_MOST)
+            settled = self._reservations.recover(RECOVER_MOST)
             await asyncio.sleep(0)
-        self._book.forget_idle()
+        self._reservations.forget_idle()
         for sweeper in self._sweepers:
             gone = sweeper.step(self._clock())
             if not isinstance(gone, int):
@@ -475,7 +475,7 @@ class Users:
     def _unfair(self, view: UserFacts, provider: str, headroom: float | None) -> Denied | None:
         if not self._shares.short(headroom):
             return None
-        self._book.write_turn()  # what has just ended is recent use
+        self._reservations.write_turn()  # what has just ended is recent use
         until = self._shares.waits_until(provider, view.id, headroom, self._clock())
         if until is None:
             return None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import EASE_LONGEST_S, AccountHealth, next_change, settle
-from pool_server.accounts.selection.held import affinity_of
+from pool_server.accounts.selection.affinity_lookup import affinity_of
 from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import AccountScope, Fault
 from pool_server.providers.evidence.table import EVIDENCE

@@ -11,7 +11,7 @@ from pool_server.app.server import open_durable
 from pool_server.cli import fsck
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
-from pool_server.ledger.records.keys import RECORD_IDS, ROLLUPS
+from pool_server.ledger.records.layout import RECORD_IDS, ROLLUPS
 from pool_server.storage import join_folder, lock_folder
 from tests.cli.conftest import Shell
 from tests.ledger.ledger_kit import exchange

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pool_server.core.enums import Outcome, Provider, Transport
-from pool_server.demo.upstream import refused_refresh
+from pool_server.demo.fake_upstream import refused_refresh
 from tests.clients.cases import EACH_CLIENT, Case, missing
 from tests.clients.jail import Ran, why_not
 from tests.clients.stage import Stage, stage

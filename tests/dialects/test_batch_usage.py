@@ -16,7 +16,7 @@ from pool_server.dialects import Meter, identity, makes_batch, meter
 from pool_server.dialects.types import BadBodyError
 from pool_server.dialects.usage import batch
 from pool_server.dialects.wire.batches import google_batch, lines_of, message_batch
-from pool_server.ledger.pricing.table import shipped
+from pool_server.ledger.pricing.price_table import shipped
 
 
 def claude(model: str, **usage: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ async with FakeProviders([one, two]) as fakes:
 """
 
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK, FakeAccount, Window
+from pool_server.demo.fake_upstream import Call
 from pool_server.demo.surfaces import Surface
-from pool_server.demo.upstream import Call
 from tests.fakes import faults, plays
 from tests.fakes.plays import Gate, Play
 from tests.fakes.pool import account, fake_settings, key_account, write_pool

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pool_server.demo.upstream import Call
+from pool_server.demo.fake_upstream import Call
 
 Json = dict[str, Any]
 

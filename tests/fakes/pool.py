@@ -12,7 +12,7 @@ import msgspec
 from pool_server.core.enums import CredentialKind, Provider
 from pool_server.core.settings import Settings, UsagePolling
 from pool_server.demo.fake_account import FIVE_HOURS, WEEK, FakeAccount, Window
-from pool_server.demo.upstream import FakeUpstream
+from pool_server.demo.fake_upstream import FakeUpstream
 
 
 def account(

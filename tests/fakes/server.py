@@ -16,8 +16,8 @@ from aiohttp import web
 from pool_server.core.models import Usage
 from pool_server.demo import wire
 from pool_server.demo.fake_account import FakeAccount
+from pool_server.demo.fake_upstream import Call, FakeUpstream
 from pool_server.demo.surfaces import GENERATION, Surface, good
-from pool_server.demo.upstream import Call, FakeUpstream
 from tests.fakes.objects import Keeper
 from tests.fakes.plays import Play
 from tests.fakes.tools import offered, returns_result, tool_answer, tool_events, tool_frames

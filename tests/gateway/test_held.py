@@ -9,8 +9,8 @@ import pytest
 
 from pool_server.core.enums import Strategy
 from pool_server.core.settings import Choosing, CodexSettings
-from pool_server.gateway.emulation.headroom import QuotaWindow
 from pool_server.gateway.emulation.quota_headers import limit_headers
+from pool_server.gateway.emulation.quota_windows import QuotaWindow
 from pool_server.gateway.websocket.held_conversations import HeldConversations
 from tests.fakes import account, faults, plays
 from tests.gateway.sockets import create, socket

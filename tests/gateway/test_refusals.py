@@ -10,7 +10,7 @@ import pytest
 
 from pool_server.core.enums import Outcome, Strategy
 from pool_server.core.settings import Choosing
-from pool_server.demo.upstream import unauthorized
+from pool_server.demo.fake_upstream import unauthorized
 from tests.fakes import FakeAccount, account, faults, key_account, plays
 from tests.fakes.plays import Play, status
 from tests.gateway.stack import Stack, chat, messages, responses, run

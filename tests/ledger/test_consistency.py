@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pool_server.ledger import Ledger
 from pool_server.ledger.records import codec
 from pool_server.ledger.records.codec import pack, unpack
-from pool_server.ledger.records.keys import MONTH, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS
+from pool_server.ledger.records.layout import MONTH, RECORD_IDS, RECORD_INDEX, RECORDS, ROLLUPS
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.sums import Sums
 from pool_server.storage import Txn

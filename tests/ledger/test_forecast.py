@@ -162,7 +162,7 @@ def test_unchanged_sightings_are_kept_once_in_a_while(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         observe(book, "claude:a", *(seen(10.0, NOW + i, resets=NOW + FIVE + i % 3) for i in range(60)))
         observe(book, "claude:a", seen(11.0, NOW + 61), seen(11.0, NOW + 2000), seen(math.nan, NOW + 2001))
-        kept = book.outlook.sightings(Series("claude:a", "", "5h"), NOW - 1, NOW + DAY)
+        kept = book.runway.sightings(Series("claude:a", "", "5h"), NOW - 1, NOW + DAY)
         assert [s.at for s in kept] == [NOW, NOW + 61, NOW + 2000]
 
 
@@ -171,7 +171,7 @@ def test_two_workers_keep_one_sighting(tmp_path: Path) -> None:
         other = Ledger(book.store, book.settings)
         observe(book, "claude:a", seen(10.0, NOW))
         observe(other, "claude:a", seen(10.0, NOW + 1))
-        assert len(book.outlook.sightings(Series("claude:a", "", "5h"), 0, NOW + DAY)) == 1
+        assert len(book.runway.sightings(Series("claude:a", "", "5h"), 0, NOW + DAY)) == 1
 
 
 def test_an_accounts_forecast_knows_what_a_percent_is_worth(tmp_path: Path) -> None:
@@ -183,21 +183,21 @@ def test_an_accounts_forecast_knows_what_a_percent_is_worth(tmp_path: Path) -> N
             seen(5.0, NOW - 60, window="7d", seconds=int(WEEK), resets=NOW + 3 * DAY),
             seen(50.0, NOW - 60, window="7d", seconds=int(WEEK), resets=NOW + 3 * DAY, scope="opus"),
         )  # fmt: skip
-        windows = {(row["window"], row["scope"]): row for row in book.outlook.forecast("claude:work", NOW)}
+        windows = {(row["window"], row["scope"]): row for row in book.runway.forecast("claude:work", NOW)}
         assert windows["5h", ""]["tokens_per_percent"] == pytest.approx(10_000 / 20)
         assert windows["5h", ""]["burn_per_h"] > 0
         assert windows["7d", "opus"]["tokens_per_percent"] is None
-        outlook = book.outlook.all(NOW)
-        assert [row["window"] for row in outlook["resets"]] == ["5h", "7d", "7d"]
-        provider = outlook["providers"]["claude"]
+        runway = book.runway.all(NOW)
+        assert [row["window"] for row in runway["resets"]] == ["5h", "7d", "7d"]
+        provider = runway["providers"]["claude"]
         assert {row["window"] for row in provider["windows"]} == {"5h", "7d"}
-        assert book.outlook.all(NOW, ["codex:x"])["accounts"] == {}
+        assert book.runway.all(NOW, ["codex:x"])["accounts"] == {}
 
 
 def test_value_for_money(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1", at=NOW - DAY, model="claude-sonnet-4-5", input=0, output=1_000_000)])
-        (known, unknown) = book.outlook.value({"claude:work": "pro", "openai:x": ""}, NOW)
+        (known, unknown) = book.runway.value({"claude:work": "pro", "openai:x": ""}, NOW)
         assert (known["subscription_usd"], known["api_cost_usd"]) == (20.0, pytest.approx(15.0))
         assert known["ratio"] == pytest.approx(0.75)
         assert (unknown["subscription_usd"], unknown["ratio"]) == (None, None)

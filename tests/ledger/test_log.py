@@ -73,7 +73,7 @@ def test_rare_combinations_take_several_quick_pages(book: Ledger, monkeypatch: p
 
 
 def test_equal_hashes_do_not_mix_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.ledger.records.keys._hash4", lambda text: b"same")
+    monkeypatch.setattr("pool_server.ledger.records.layout._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as other:
         record_all(other, history(10))
         assert {rec.user for rec in other.log.latest("ada")} == {"ada"}

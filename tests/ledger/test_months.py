@@ -15,7 +15,7 @@ from pool_server.core.models import UsageRecord
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import Settings
 from pool_server.ledger import TABLES, Ledger, query
-from pool_server.ledger.records.keys import MONTH, POOL, ROLLUPS, Days
+from pool_server.ledger.records.layout import MONTH, POOL, ROLLUPS, Days
 from pool_server.ledger.rollups import months, pending
 from pool_server.ledger.rollups.reader import Field, Filters
 from pool_server.storage import Store

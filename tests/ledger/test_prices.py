@@ -14,7 +14,7 @@ from pool_server.core.enums import CostBasis
 from pool_server.core.models import Usage
 from pool_server.core.settings import ModelPrice
 from pool_server.ledger import PriceFacts, Prices
-from pool_server.ledger.pricing.table import Entry, PriceFile, read, shipped
+from pool_server.ledger.pricing.price_table import Entry, PriceFile, read, shipped
 
 PRICES = Prices()
 MILLION = 1_000_000

@@ -8,7 +8,7 @@ import pytest
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
 from pool_server.ledger import Ledger, retention, service
-from pool_server.ledger.records.keys import TABLES, Days
+from pool_server.ledger.records.layout import TABLES, Days
 from pool_server.ledger.rollups import pending
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 

@@ -46,7 +46,7 @@ def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
 
 
 def test_two_records_of_one_microsecond_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool_server.ledger.records.keys._hash4", lambda text: b"same")
+    monkeypatch.setattr("pool_server.ledger.records.layout._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r2"), exchange("r3")])
         assert {rec.id for rec in book.log.page()[0]} == {"r1", "r2", "r3"}

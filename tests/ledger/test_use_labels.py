@@ -10,7 +10,7 @@ import pytest
 from pool_server.core.models import UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.ledger import Field, Filters, Ledger
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.ledger.rollups import pending
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 
@@ -81,8 +81,8 @@ def test_series_by_label_and_what_is_not_kept(tmp_path: Path) -> None:
 
 def test_no_user_makes_more_rows_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "MOST", 10)
-    monkeypatch.setitem(keys.MOST_LABELS, keys.USER_PROGRAM, 5)
-    monkeypatch.setitem(keys.MOST_LABELS, keys.PROGRAM, 7)
+    monkeypatch.setitem(layout.MOST_LABELS, layout.USER_PROGRAM, 5)
+    monkeypatch.setitem(layout.MOST_LABELS, layout.PROGRAM, 7)
     with ledger_in(tmp_path) as book:
         record_all(book, [labelled(f"r{n}", program=f"program {n:02}\0{'x' * 300}") for n in range(40)])
         record_all(book, [labelled(f"b{n}", user="bob", program="program 00") for n in range(10)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.users.identity import names
+from pool_server.users.identity import user_names
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ from pool_server.users.identity import names
     ],
 )
 def test_names_that_look_alike_are_one(one: str, other: str) -> None:
-    assert names.skeleton(one) == names.skeleton(other)
+    assert user_names.skeleton(one) == user_names.skeleton(other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("Anna", "Hanna"), ("Иван", "Ирина"), ("李雷", "李磊"), ("jo", "joe")])
 def test_different_names_stay_different(one: str, other: str) -> None:
-    assert names.skeleton(one) != names.skeleton(other)
+    assert user_names.skeleton(one) != user_names.skeleton(other)
 
 
 @pytest.mark.parametrize(
@@ -40,26 +40,26 @@ def test_different_names_stay_different(one: str, other: str) -> None:
 )
 def test_names_that_deceive_or_cannot_be_shown_are_refused(bad: str) -> None:
     with pytest.raises(ValueError):
-        names.clean(bad)
+        user_names.clean(bad)
 
 
 def test_names_are_shown_with_single_spaces() -> None:
-    assert names.clean("  Anna \t Maria ") == "Anna Maria"
+    assert user_names.clean("  Anna \t Maria ") == "Anna Maria"
 
 
 @given(st.text(max_size=80))
 def test_a_clean_name_stays_clean_and_keeps_its_skeleton(text: str) -> None:
     try:
-        shown = names.clean(text)
+        shown = user_names.clean(text)
     except ValueError:
         return
-    assert names.clean(shown) == shown
-    assert 0 < len(names.skeleton(shown).encode()) <= 4 * names.MAX_NAME  # the store's keys hold 511
+    assert user_names.clean(shown) == shown
+    assert 0 < len(user_names.skeleton(shown).encode()) <= 4 * user_names.MAX_NAME  # the store's keys hold 511
 
 
 @pytest.mark.parametrize("char", ["한", "𐐨", "İ", "é"])
 def test_the_longest_names_fit_a_key_of_the_store(char: str) -> None:
-    assert len(names.skeleton(names.clean(char * names.MAX_NAME)).encode()) <= 4 * names.MAX_NAME
+    assert len(user_names.skeleton(user_names.clean(char * user_names.MAX_NAME)).encode()) <= 4 * user_names.MAX_NAME
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_longest_names_fit_a_key_of_the_store(char: str) -> None:
 )  # fmt: skip
 def test_a_new_name_is_seen_as_it_is(bad: str) -> None:
     with pytest.raises(ValueError):
-        names.fit(bad)
+        user_names.fit(bad)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_a_new_name_is_seen_as_it_is(bad: str) -> None:
      "שלום", "مرحبا", "अनिल कुमार", "ʻOkina", "O'Neil-Smith 2", "Dr. Who 👩", "ㄅㄆ 李 B"],
 )  # fmt: skip
 def test_names_of_every_script_are_taken(good: str) -> None:
-    assert names.fit(good) == names.clean(good)
+    assert user_names.fit(good) == user_names.clean(good)
 
 
 @given(st.text(max_size=80))
 def test_a_fit_name_is_a_clean_one(text: str) -> None:
     try:
-        shown = names.fit(text)
+        shown = user_names.fit(text)
     except ValueError:
         return
-    assert names.clean(text) == shown == names.fit(shown)
+    assert user_names.clean(text) == shown == user_names.fit(shown)

@@ -28,6 +28,7 @@ input_tokens`), `count_answer` the client's answer to either.
 
 from __future__ import annotations
 
+from pool_server.dialects.translation.conformance import TranslationError, conformance
 from pool_server.dialects.translation.errors import error_body, read_error
 from pool_server.dialects.translation.neutral import ErrorInfo, UpstreamKind
 from pool_server.dialects.translation.plan import (
@@ -40,8 +41,7 @@ from pool_server.dialects.translation.plan import (
     translate_request,
 )
 from pool_server.dialects.translation.responses.codex_rules import ResponseFold, apply_rules
-from pool_server.dialects.translation.table import TranslationError, conformance
-from pool_server.dialects.translation.tokens import Count, count_answer, translate_count
+from pool_server.dialects.translation.token_counts import Count, count_answer, translate_count
 
 __all__ = [
     "DIALECT",

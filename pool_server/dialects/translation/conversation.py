@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from pool_server.dialects.translation.conformance import Feature, Notes
 from pool_server.dialects.translation.neutral import Family, Message, Part, Reasoning, Result, Role, Text, ToolCall
-from pool_server.dialects.translation.table import Feature, Notes
 
 _MISSING = "No result was recorded: the call was interrupted."
 

@@ -10,9 +10,9 @@ from urllib.parse import unquote_to_bytes
 from msgspec.json import encode
 
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.conformance import Feature, TranslationError
 from pool_server.dialects.translation.neutral import Choice, Effort, Media, NeutralRequest, Tool, WebSearch
 from pool_server.dialects.translation.options import LEVELS, level_of
-from pool_server.dialects.translation.table import Feature, TranslationError
 from pool_server.dialects.usage import google, openai
 
 _KINDS = {"image/": "image", "audio/": "audio", "video/": "video"}

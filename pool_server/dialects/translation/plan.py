@@ -21,6 +21,7 @@ from pool_server.dialects.translation.chat import (
 from pool_server.dialects.translation.chat import (
     stream_out as chat_stream_out,
 )
+from pool_server.dialects.translation.conformance import RULES, Feature, Notes, TranslationError, Verdict, judge
 from pool_server.dialects.translation.conversation import arrange
 from pool_server.dialects.translation.errors import error_body, read_error
 from pool_server.dialects.translation.fold import Fold, WholeAnswer
@@ -80,7 +81,6 @@ from pool_server.dialects.translation.responses import (
     stream_out as responses_stream_out,
 )
 from pool_server.dialects.translation.sequence import Sequencer, Terms, Writer
-from pool_server.dialects.translation.table import RULES, Feature, Notes, TranslationError, Verdict, judge
 from pool_server.dialects.translation.tools import ToolNames, names_of
 from pool_server.dialects.types import RENDERED
 from pool_server.dialects.wire.sse import Scanner, data_of

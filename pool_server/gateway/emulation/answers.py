@@ -21,8 +21,8 @@ from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.gateway.emulation import claude, codex, google
 from pool_server.gateway.emulation.callable_models import Asker
 from pool_server.gateway.emulation.catalogue import Catalogue, Send
-from pool_server.gateway.emulation.headroom import QuotaWindow, own, pooled, tightest
 from pool_server.gateway.emulation.not_found import no_such_model, not_served
+from pool_server.gateway.emulation.quota_windows import QuotaWindow, own, pooled, tightest
 from pool_server.gateway.emulation.types import LocalAnswer, LocalRequest, answer, empty
 from pool_server.ledger import Ledger
 from pool_server.users import Principal, Users

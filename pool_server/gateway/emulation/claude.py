@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pool_server.gateway.emulation.headroom import FIVE_HOURS, WEEK, QuotaWindow
+from pool_server.gateway.emulation.quota_windows import FIVE_HOURS, WEEK, QuotaWindow
 from pool_server.gateway.emulation.types import Json, LocalAnswer, answer
 from pool_server.users import Principal
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from pool_server.gateway.emulation.headroom import QuotaWindow, two_slots
+from pool_server.gateway.emulation.quota_windows import QuotaWindow, two_slots
 from pool_server.gateway.emulation.types import Json, LocalAnswer, LocalRequest, answer, empty
 
 _SHOWN_PLAN = "pro"  # what the set-up's login says; plans of the real accounts are nobody's business here

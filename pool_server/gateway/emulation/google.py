@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from pool_server.gateway.emulation.headroom import QuotaWindow
+from pool_server.gateway.emulation.quota_windows import QuotaWindow
 from pool_server.gateway.emulation.types import Json, LocalAnswer, LocalRequest, answer
 
 PROJECT = "pool-server"

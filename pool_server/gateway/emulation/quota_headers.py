@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Provider
-from pool_server.gateway.emulation.headroom import QuotaWindow, own, pooled, tightest, two_slots
+from pool_server.gateway.emulation.quota_windows import QuotaWindow, own, pooled, tightest, two_slots
 from pool_server.users import Principal, Users
 
 _FRESH_S = 10.0

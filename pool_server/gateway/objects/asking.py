@@ -11,7 +11,7 @@ from pool_server.core.enums import ErrorKind, Provider
 from pool_server.core.models import ClientCall, ClientError, HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.gateway.objects.access import ObjectAccess, missing
-from pool_server.gateway.objects.listing import Listing, ListRefusedError
+from pool_server.gateway.objects.object_lists import Listing, ListRefusedError
 from pool_server.gateway.routes import Route
 from pool_server.providers import provider_module
 from pool_server.storage import StoreError

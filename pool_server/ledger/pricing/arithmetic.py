@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pool_server.core.models import Usage
-from pool_server.ledger.pricing.table import Price, Rates
+from pool_server.ledger.pricing.price_table import Price, Rates
 
 MILLION = 1_000_000.0
 STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "unspecified"})

@@ -11,14 +11,14 @@ import msgspec
 from pool_server.core.enums import CostBasis
 from pool_server.core.models import Usage
 from pool_server.core.settings import ModelPrice
-from pool_server.ledger.pricing import names
+from pool_server.ledger.pricing import model_ids
 from pool_server.ledger.pricing.arithmetic import UnknownPriceError, multiplier, searches_cost, tokens_cost
-from pool_server.ledger.pricing.table import Entry, Listed, PriceFile, by_name, shipped
+from pool_server.ledger.pricing.price_table import Entry, Listed, PriceFile, by_name, shipped
 
 OLD_AFTER_DAYS = 60  # vendors change prices every few weeks: an older table is said to be old
 _CACHED_MODELS = 4096
 _CACHED_HOSTS = 256
-_FREE = Entry(names.FREE, Listed(0.0, 0.0, web_search=0.0))
+_FREE = Entry(model_ids.FREE, Listed(0.0, 0.0, web_search=0.0))
 _DAY_S = 86_400.0
 
 
@@ -64,12 +64,12 @@ class Prices:
         self.date = table.date
         self.sources = {key: source.what for key, source in table.sources.items()}
         self._table = table
-        own = {names.plain(names.spelt(name)): price for name, price in (overrides or {}).items()}
+        own = {model_ids.plain(model_ids.spelt(name)): price for name, price in (overrides or {}).items()}
         self._own = {name: Entry(name, Listed(**msgspec.structs.asdict(price))) for name, price in own.items()}
         self._entries = by_name(table.models) | self._own
         self._by_length = sorted(self._entries, key=len, reverse=True)
         self._hosts = {
-            at: by_name({names.spelt(name): listed for name, listed in host.models.items()})
+            at: by_name({model_ids.spelt(name): listed for name, listed in host.models.items()})
             for host in table.hosts.values()
             for at in host.at
         }
@@ -86,8 +86,12 @@ class Prices:
             pass
         if len(self._found) >= _CACHED_MODELS:
             self._found.clear()  # names come from clients: the memory of them stays small
-        name = names.spelt(model)
-        found = _FREE if name.endswith(names.FREE) else names.search(self._entries, self._by_length, names.plain(name))
+        name = model_ids.spelt(model)
+        found = (
+            _FREE
+            if name.endswith(model_ids.FREE)
+            else model_ids.search(self._entries, self._by_length, model_ids.plain(name))
+        )
         self._found[model] = found
         return found
 
@@ -137,8 +141,8 @@ class Prices:
         """The entry that holds at a host, else the model's."""
         listed, _ = self._host(host)
         if listed:
-            name = names.spelt(model)
-            plain = names.plain(name)
+            name = model_ids.spelt(model)
+            plain = model_ids.plain(name)
             entry = listed.get(name) or listed.get(plain)
             if entry is not None and plain not in self._own:
                 return entry

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pool_server.ledger.records.keys import DIMENSIONS, MONTH, POOL, ROLLUPS, Days, seconds_key
+from pool_server.ledger.records.layout import DIMENSIONS, MONTH, POOL, ROLLUPS, Days, seconds_key
 from pool_server.ledger.rollups.sums import Sums, leading_counts
 from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.storage import Reader, Txn

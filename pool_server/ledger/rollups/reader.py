@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from pool_server.ledger.records import keys
+from pool_server.ledger.records import layout
 from pool_server.ledger.rollups import pending
 from pool_server.ledger.rollups.pending import Share
 from pool_server.ledger.rollups.time_slices import Slice
@@ -22,21 +22,21 @@ from pool_server.storage import Reader
 Field = Literal["provider", "account", "user", "model", "program", "key", "project", "conversation"]
 # A label's dimension of the whole pool, if there is one, and of each user; its place among an exchange's labels.
 LABELS: dict[Field, tuple[bytes | None, bytes, int]] = {
-    "program": (keys.PROGRAM, keys.USER_PROGRAM, 0),
-    "key": (None, keys.KEY, 1),
-    "project": (keys.PROJECT, keys.USER_PROJECT, 2),
-    "conversation": (None, keys.CONVERSATION, 3),
+    "program": (layout.PROGRAM, layout.USER_PROGRAM, 0),
+    "key": (None, layout.KEY, 1),
+    "project": (layout.PROJECT, layout.USER_PROJECT, 2),
+    "conversation": (None, layout.CONVERSATION, 3),
 }
 _ORDER: dict[frozenset[str], tuple[bytes, tuple[Field, ...]]] = {
-    frozenset(): (keys.POOL, ()),
-    frozenset({"provider"}): (keys.PROVIDER, ("provider",)),
-    frozenset({"account"}): (keys.ACCOUNT, ("account",)),
-    frozenset({"user"}): (keys.USER, ("user",)),
-    frozenset({"model"}): (keys.MODEL, ("model",)),
-    frozenset({"user", "model"}): (keys.USER_MODEL, ("user", "model")),
-    frozenset({"user", "account"}): (keys.USER_ACCOUNT, ("user", "account")),
-    frozenset({"account", "model"}): (keys.ACCOUNT_MODEL, ("account", "model")),
-    frozenset({"user", "account", "model"}): (keys.USER_ACCOUNT_MODEL, ("user", "account", "model")),
+    frozenset(): (layout.POOL, ()),
+    frozenset({"provider"}): (layout.PROVIDER, ("provider",)),
+    frozenset({"account"}): (layout.ACCOUNT, ("account",)),
+    frozenset({"user"}): (layout.USER, ("user",)),
+    frozenset({"model"}): (layout.MODEL, ("model",)),
+    frozenset({"user", "model"}): (layout.USER_MODEL, ("user", "model")),
+    frozenset({"user", "account"}): (layout.USER_ACCOUNT, ("user", "account")),
+    frozenset({"account", "model"}): (layout.ACCOUNT_MODEL, ("account", "model")),
+    frozenset({"user", "account", "model"}): (layout.USER_ACCOUNT_MODEL, ("user", "account", "model")),
 }
 for _label, (_of_pool, _of_user, _) in LABELS.items():
     _ORDER[frozenset({"user", _label})] = _of_user, ("user", _label)
@@ -159,19 +159,19 @@ def _scan(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes
         yield from _by_second(reader, part, plan)
         return
     if not plan.order or not (plan.prefix or plan.exact):
-        start, stop = base + keys.seconds_key(part.start), base + keys.seconds_key(part.stop)
-        for key, raw in reader.scan(keys.ROLLUPS, start, stop):
+        start, stop = base + layout.seconds_key(part.start), base + layout.seconds_key(part.stop)
+        for key, raw in reader.scan(layout.ROLLUPS, start, stop):
             yield int.from_bytes(key[2:6], "big"), key[6:], raw
         return
     for bucket in _buckets(reader, part):
         head = base + bucket + plan.prefix
         at = int.from_bytes(bucket, "big")
         if plan.exact:
-            raw_row = reader.get(keys.ROLLUPS, head)
+            raw_row = reader.get(layout.ROLLUPS, head)
             if raw_row is not None:
                 yield at, plan.prefix, raw_row
             continue
-        for key, raw in reader.scan(keys.ROLLUPS, head, head + _END):
+        for key, raw in reader.scan(layout.ROLLUPS, head, head + _END):
             yield at, key[6:], raw
 
 
@@ -180,16 +180,18 @@ def _by_second(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, 
     all pairs."""
     leading, base = _ORDER[frozenset(plan.order[:1])][0], part.grain + plan.dimension
     head = part.grain + leading
-    for key, _ in reader.scan(keys.ROLLUPS, head + keys.seconds_key(part.start), head + keys.seconds_key(part.stop)):
+    for key, _ in reader.scan(
+        layout.ROLLUPS, head + layout.seconds_key(part.start), head + layout.seconds_key(part.stop)
+    ):
         name = key[6:] + b"\0" + plan.second
-        raw = reader.get(keys.ROLLUPS, base + key[2:6] + name)
+        raw = reader.get(layout.ROLLUPS, base + key[2:6] + name)
         if raw is not None:
             yield int.from_bytes(key[2:6], "big"), name, raw
 
 
 def _newest(shares: Sequence[Share], part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes, bytes]]:
     """What `_scan` would find if the newest exchanges were in the rollups, a row for each of them."""
-    grain = keys.GRAINS.index(b"d" if part.grain == keys.MONTH else part.grain)
+    grain = layout.GRAINS.index(b"d" if part.grain == layout.MONTH else part.grain)
     for share in shares:
         start = share.starts[grain]
         if part.start <= start < part.stop:
@@ -212,9 +214,9 @@ def _name(share: Share, order: tuple[Field, ...]) -> bytes | None:
 
 def _buckets(reader: Reader, part: Slice) -> list[bytes]:
     """The buckets in which anything happened; the pool's own rows name them."""
-    base = part.grain + keys.POOL
-    start, stop = base + keys.seconds_key(part.start), base + keys.seconds_key(part.stop)
-    return [key[2:6] for key, _ in reader.scan(keys.ROLLUPS, start, stop)]
+    base = part.grain + layout.POOL
+    start, stop = base + layout.seconds_key(part.start), base + layout.seconds_key(part.stop)
+    return [key[2:6] for key, _ in reader.scan(layout.ROLLUPS, start, stop)]
 
 
 def _passes(names: list[str], wanted: tuple[tuple[int, str, bool], ...]) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from pool_server.ledger.records.keys import NOTES, Days, Grain
+from pool_server.ledger.records.layout import NOTES, Days, Grain
 from pool_server.storage import Reader
 
 PRUNED = b"pruned"

@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server.core.models import Usage, UsageRecord
 from pool_server.ledger.records.codec import pack
-from pool_server.ledger.records.keys import (
+from pool_server.ledger.records.layout import (
     HOURLY,
     MOST_LABELS,
     OTHER,

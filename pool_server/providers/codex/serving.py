@@ -5,7 +5,7 @@ from __future__ import annotations
 from pool_server.core.enums import Dialect, Operation
 from pool_server.providers import keys
 from pool_server.providers.credential import Credential
-from pool_server.providers.qwen.names import qwen_model
+from pool_server.providers.qwen.own_models import qwen_model
 
 
 def openai_serves(cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:

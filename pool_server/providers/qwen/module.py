@@ -27,7 +27,7 @@ from pool_server.providers.keys import KeySpec
 from pool_server.providers.keys.operations import DASHSCOPE
 from pool_server.providers.oauth import lead_seconds, token_answer
 from pool_server.providers.qwen.faults import of_qwen
-from pool_server.providers.qwen.names import qwen_model
+from pool_server.providers.qwen.own_models import qwen_model
 from pool_server.providers.requests import (
     bearer,
     join,

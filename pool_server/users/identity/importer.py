@@ -19,7 +19,7 @@ import msgspec
 
 from pool_server.storage import Store, Txn
 from pool_server.users.changes import append_audit
-from pool_server.users.identity import names
+from pool_server.users.identity import user_names
 from pool_server.users.identity.imported.aliases import person_mark
 from pool_server.users.identity.people import keys_of, put_key
 from pool_server.users.models import (
@@ -88,7 +88,7 @@ def _entry(where: str, entry: Any) -> ImportedUser:
     if not isinstance(given, str):
         return ImportedUser(where, skipped="neither name nor email")
     try:
-        name = names.clean(given)
+        name = user_names.clean(given)
     except ValueError as exc:
         return ImportedUser(where, skipped=str(exc))
     ident = entry.get("id")
@@ -145,10 +145,10 @@ def _add(txn: Txn, entry: ImportedUser, now: float, only_known: bool) -> TakenUs
     if any(txn.get(ALIASES, mark) is not None for mark in entry.marks):
         return TakenUser(entry, why="this key, or this person, came over before")
     try:
-        name = names.clean(entry.name)
+        name = user_names.clean(entry.name)
     except ValueError as exc:
         return TakenUser(entry, why=str(exc))
-    known = txn.get(NAMES, names.skeleton(name).encode())
+    known = txn.get(NAMES, user_names.skeleton(name).encode())
     if known is not None:
         user = _without_key(txn, known)
         if user is None or not entry.marks:
@@ -158,7 +158,7 @@ def _add(txn: Txn, entry: ImportedUser, now: float, only_known: bool) -> TakenUs
     else:
         user = User("u_" + secrets.token_hex(8), name, entry.created or now, via="import", limits=entry.limits)
         user.disabled = entry.disabled
-        txn.put(NAMES, names.skeleton(name).encode(), user.id.encode())
+        txn.put(NAMES, user_names.skeleton(name).encode(), user.id.encode())
         txn.put(PEOPLE, user.id.encode(), encode(user))
     if entry.marks:
         key = Key("k_" + secrets.token_hex(8), user.id, _LABEL, now, entry.expires, list(entry.marks))

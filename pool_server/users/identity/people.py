@@ -9,7 +9,7 @@ from typing import Any
 from pool_server.core.enums import Denial
 from pool_server.storage import Reader, Store, Txn
 from pool_server.users.changes import append_audit, append_change, commit
-from pool_server.users.identity import names
+from pool_server.users.identity import user_names
 from pool_server.users.identity.directory import Directory, checked_limits
 from pool_server.users.identity.tokens import Signer
 from pool_server.users.models import (
@@ -84,7 +84,7 @@ class People:
         key = Key("k_" + secrets.token_hex(8), user.id, checked_label(key_label), now)
 
         def make(txn: Txn) -> None:
-            if not txn.put_new(NAMES, names.skeleton(shown).encode(), user.id.encode()):
+            if not txn.put_new(NAMES, user_names.skeleton(shown).encode(), user.id.encode()):
                 raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)
             if first is not None:
                 first(txn, user)
@@ -128,7 +128,7 @@ class People:
             user = living(txn, user_id)
             for key in keys_of(txn, user_id):
                 _drop_key(txn, key)
-            txn.delete(NAMES, names.skeleton(user.name).encode())
+            txn.delete(NAMES, user_names.skeleton(user.name).encode())
             user.deleted, user.passphrase, user.limits = now, "", {}
             user.epoch += 1
             txn.put(PEOPLE, user.id.encode(), encode(user))
@@ -293,7 +293,7 @@ class People:
 
     def find(self, name: str) -> User | None:
         """The living person of that name."""
-        raw = self._store.get(NAMES, id_key(names.skeleton(name)))
+        raw = self._store.get(NAMES, id_key(user_names.skeleton(name)))
         return self._directory.user(raw.decode()) if raw is not None else None
 
     def owner_id(self, said: str) -> str:
@@ -371,17 +371,17 @@ def keys_of(txn: Reader, user_id: str) -> list[Key]:
 
 
 def clean_name(name: str) -> str:
-    """`names.clean`, refusing with 400."""
+    """`user_names.clean`, refusing with 400."""
     try:
-        return names.clean(name)
+        return user_names.clean(name)
     except ValueError as exc:
         raise bad_value(str(exc)) from exc
 
 
 def fit_name(name: str) -> str:
-    """`names.fit`, refusing with 400."""
+    """`user_names.fit`, refusing with 400."""
     try:
-        return names.fit(name)
+        return user_names.fit(name)
     except ValueError as exc:
         raise bad_value(str(exc)) from exc
 
@@ -463,7 +463,7 @@ def _shown(checked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rename(txn: Txn, user: User, name: str) -> None:
-    old, new = names.skeleton(user.name).encode(), names.skeleton(name).encode()
+    old, new = user_names.skeleton(user.name).encode(), user_names.skeleton(name).encode()
     if old != new:
         if not txn.put_new(NAMES, new, user.id.encode()):
             raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)

@@ -11,7 +11,7 @@ from pool_server.core.enums import Denial
 from pool_server.core.settings import Settings
 from pool_server.storage import Store, Txn
 from pool_server.users.changes import append_audit, commit
-from pool_server.users.identity import names
+from pool_server.users.identity import user_names
 from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.keys import USER_DISABLED, KeyRing
@@ -108,7 +108,7 @@ class SignIn:
         if key:
             return await self._by_key(key, peer)
         shown = clean_name(name)
-        async with self._throttle.attempt("friend", peer, names.skeleton(shown)) as attempt:
+        async with self._throttle.attempt("friend", peer, user_names.skeleton(shown)) as attempt:
             grant = await self._grant(code, attempt, peer) if code else None
             user = self._people.find(shown)
             if user is None and grant is not None:
@@ -128,7 +128,7 @@ class SignIn:
         user = self._directory.user(principal.user)
         if user is None:
             raise bad_value("only pool users can be invited")
-        async with self._throttle.attempt("friend", peer, names.skeleton(user.name)) as attempt:
+        async with self._throttle.attempt("friend", peer, user_names.skeleton(user.name)) as attempt:
             grant = await self._grant(code, attempt, peer)
             if not grant.contributes:
                 raise RefusedError(Denial.BAD_LOGIN, "this code invites nobody to contribute an account", 401)
@@ -151,7 +151,7 @@ class SignIn:
         checked_passphrase(new)
         proven = self._sessions.entered_by_key(cookie) and self._sessions.find(cookie) == principal
         if user.passphrase and not proven:
-            async with self._throttle.attempt("friend", peer, names.skeleton(user.name)) as attempt:
+            async with self._throttle.attempt("friend", peer, user_names.skeleton(user.name)) as attempt:
                 await self._prove(user, current, attempt, peer, "the current passphrase is wrong")
         actor = AuditActor.of(principal, peer)
         await self._people.set_passphrase(user.id, await self._hasher.hash(new), actor=actor)
@@ -225,8 +225,8 @@ class SignIn:
         why = self._codes.usable(grant) if grant.prefix else None
         if why is not None:
             raise RefusedError(Denial.BAD_LOGIN, why, 401)
-        mine = names.skeleton(name)
-        if any(names.skeleton(kept) == mine for kept in self._kept_names()):
+        mine = user_names.skeleton(name)
+        if any(user_names.skeleton(kept) == mine for kept in self._kept_names()):
             raise RefusedError(Denial.NAME_TAKEN, _KEPT, 409)
         hashed = await self._hasher.hash(checked_passphrase(passphrase))
 

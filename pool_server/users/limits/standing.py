@@ -54,11 +54,14 @@ class UserLimits:
     """
 
     def __init__(
-        self, view: Callable[[str], HasLimits | None], key: Callable[[str], HasOwnLimits | None], book: Reservations
+        self,
+        view: Callable[[str], HasLimits | None],
+        key: Callable[[str], HasOwnLimits | None],
+        reservations: Reservations,
     ) -> None:
         self._view = view
         self._key = key
-        self._book = book
+        self._reservations = reservations
 
     def of(self, user_id: str) -> dict[str, Any]:
         """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
@@ -92,5 +95,5 @@ class UserLimits:
         return None if key is None or key.limits == Limits() else self._standing(key.owner, key.limits, key.label)
 
     def _standing(self, owner: str, limits: Limits, key: str = "") -> LimitStanding:
-        use, marks = self._book.read(owner)
+        use, marks = self._reservations.read(owner)
         return LimitStanding(limits, counters.used_now(use), counters.frees_at(use, limits, marks), key)

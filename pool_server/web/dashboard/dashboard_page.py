@@ -20,7 +20,7 @@ from pool_server.web.base.shared.names import Names, account
 from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 from pool_server.web.dashboard import charts as charts
 from pool_server.web.dashboard import overview as first
-from pool_server.web.dashboard import sums, tables
+from pool_server.web.dashboard import tables, visible
 
 FILTERS = ("user", "provider", "model", "account")
 KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)
@@ -64,15 +64,15 @@ def gather(
         today=first.today(ledger, ask, now),
         hours=first.hour(ledger, ask, now),
         summary=ledger.queries.summary(frm, to, filters),
-        use=sums.series(ledger, who, ask, field, own, metric, every=wide),
+        use=visible.series(ledger, who, ask, field, own, metric, every=wide),
         cache=line("cache_share"),
         times={name: line(name) for name in ("first_byte_p50", "first_byte_p95", "total_p50", "total_p95")},
         heat=ledger.queries.heatmap(frm, to, filters, tz=ask.zone, metric=metric),
-        people=sums.top(ledger, who, ask, "user", metric, LISTED, timed=False),
+        people=visible.top(ledger, who, ask, "user", metric, LISTED, timed=False),
         models=ledger.queries.top("model", frm, to, filters, metric=metric, limit=LISTED, timed=False),
         accounts=ledger.queries.top("account", frm, to, filters, limit=1000, timed=False) if who.admin else [],
         matrix=ledger.queries.matrix(max(frm, to - LONGEST_SHARED), to, filters) if who.admin else [],
-        values=ledger.outlook.value(plans, now) if plans else [],
+        values=ledger.runway.value(plans, now) if plans else [],
     )
 
 

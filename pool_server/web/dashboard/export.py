@@ -23,7 +23,7 @@ from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import UsageQuery
-from pool_server.web.dashboard import sums
+from pool_server.web.dashboard import visible
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson; charset=utf-8"}
 
@@ -56,7 +56,9 @@ class Export(BaseHandler, access=Access.FRIEND):
         field, metric, ledger = asking.by(self, "none"), asking.metric(self), self.ctx.ledger
         asking.own_label(who, ask, field)
         try:
-            chart = await asyncio.to_thread(sums.series, ledger, who, ask, field, asking.step_for(ask, field), metric)
+            chart = await asyncio.to_thread(
+                visible.series, ledger, who, ask, field, asking.step_for(ask, field), metric
+            )
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         names, where = Names(self.ctx, who), ZoneInfo(chart["tz"])

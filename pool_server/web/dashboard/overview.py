@@ -104,7 +104,7 @@ def _lasts(row: headroom.ProviderRow, told: Mapping[str, Any] | None, now: float
 
 
 def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
-    """The next resets of single accounts, from the outlook's calendar: for the admin."""
+    """The next resets of single accounts, from the runway's calendar: for the admin."""
     rows = []
     for reset in found:
         if reset["resets_at"] <= now:

@@ -15,7 +15,7 @@ from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.shared import headline
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
-from pool_server.web.dashboard import sums
+from pool_server.web.dashboard import visible
 
 STEPS = ("minute", "hour", "day")
 
@@ -47,7 +47,7 @@ class SeriesHandler(BaseHandler, access=Access.FRIEND):
         top = asking.whole(self, "top", 12, most=100) or 12
         ledger = self.ctx.ledger
         try:
-            chart = await asyncio.to_thread(sums.series, ledger, who, ask, field, step, metric, top)
+            chart = await asyncio.to_thread(visible.series, ledger, who, ask, field, step, metric, top)
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", f"{wrong}: take a longer bucket or a shorter range") from None
         names = Names(self.ctx, who)
@@ -67,7 +67,7 @@ class Top(BaseHandler, access=Access.FRIEND):
         limit = asking.whole(self, "limit", 50) or 50
         ledger, metric = self.ctx.ledger, asking.metric(self)
         try:
-            rows = await asyncio.to_thread(sums.top, ledger, who, ask, field, metric, limit)
+            rows = await asyncio.to_thread(visible.top, ledger, who, ask, field, metric, limit)
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         names = Names(self.ctx, who)

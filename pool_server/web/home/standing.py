@@ -24,14 +24,14 @@ class Standing(NamedTuple):
 
 
 def standing(
-    limits: Sequence[LimitRow], providers: Sequence[ProviderRow], outlook: str, *, draining: bool = False
+    limits: Sequence[LimitRow], providers: Sequence[ProviderRow], headroom: str, *, draining: bool = False
 ) -> Standing:
     """What matters most to this friend now. Their own used-up limit comes before anything said of the pool.
 
-    `outlook` is the pool's headroom as one sentence without its full stop, "" when there is none.
+    `headroom` is the pool's headroom as one sentence without its full stop, "" when there is none.
     """
     ready = [row for row in providers if row.ready]
-    said = f"{outlook}." if outlook else ""
+    said = f"{headroom}." if headroom else ""
     used_up = [row for row in limits if row.used_up]
     if used_up:
         last = max(used_up, key=lambda row: row.frees or 0.0)

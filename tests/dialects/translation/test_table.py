@@ -10,7 +10,7 @@ import pytest
 
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import TranslationError, UpstreamKind, conformance, refusal_body
-from pool_server.dialects.translation.table import RULES, Feature, Verdict
+from pool_server.dialects.translation.conformance import RULES, Feature, Verdict
 from tests.dialects.translation.kit import PAIRS, request, translate
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "conformance.md"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import Feature, Notes, TranslationError
 from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Family,
@@ -22,7 +23,6 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.options import openai_level
-from pool_server.dialects.translation.table import Feature, Notes, TranslationError
 from pool_server.dialects.translation.tools import ToolNames, emulated, is_strict, object_schema, plain_id
 
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import Feature, TranslationError
 from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Effort,
@@ -22,7 +23,6 @@ from pool_server.dialects.translation.neutral import (
 )
 from pool_server.dialects.translation.options import LEVELS, level_of
 from pool_server.dialects.translation.seals import read_seal
-from pool_server.dialects.translation.table import Feature, TranslationError
 
 _ROLES = {"user": Role.USER, "model": Role.ASSISTANT, "function": Role.USER, None: Role.USER, "": Role.USER}
 _KNOWN = fields.words("model contents systemInstruction tools toolConfig generationConfig cachedContent sessionId")

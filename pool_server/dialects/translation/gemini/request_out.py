@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.dialects.translation.conformance import Feature, Notes
 from pool_server.dialects.translation.neutral import (
     Media,
     Message,
@@ -19,7 +20,6 @@ from pool_server.dialects.translation.neutral import (
     ToolCall,
 )
 from pool_server.dialects.translation.options import gemini_thinking, gemini_version
-from pool_server.dialects.translation.table import Feature, Notes
 from pool_server.dialects.translation.tools import ToolNames, arguments_object, emulated, object_schema
 
 _STOPS = 5

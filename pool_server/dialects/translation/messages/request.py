@@ -7,6 +7,7 @@ from typing import Any
 from pool_server.core.enums import Dialect
 from pool_server.dialects.session import claude_session
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import Feature, TranslationError
 from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Effort,
@@ -23,7 +24,6 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.seals import read_seal
-from pool_server.dialects.translation.table import Feature, TranslationError
 
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 _KNOWN = fields.words(

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import Feature, Notes
 from pool_server.dialects.translation.neutral import (
     Format,
     Media,
@@ -22,7 +23,6 @@ from pool_server.dialects.translation.neutral import (
     ToolCall,
 )
 from pool_server.dialects.translation.options import DEFAULT_OUTPUT, claude, claude_thinking
-from pool_server.dialects.translation.table import Feature, Notes
 from pool_server.dialects.translation.tools import (
     ToolNames,
     arguments_object,

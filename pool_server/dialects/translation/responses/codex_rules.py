@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import TranslationError
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import obj, text
 from pool_server.dialects.translation.neutral import ErrorInfo
 from pool_server.dialects.translation.responses.request_out import SEALED
-from pool_server.dialects.translation.table import TranslationError
 from pool_server.dialects.translation.tools import plain_id
 from pool_server.dialects.types import BadBodyError
 from pool_server.dialects.wire.sse import Scanner, data_of

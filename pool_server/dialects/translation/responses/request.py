@@ -6,6 +6,7 @@ from typing import Any
 
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import Feature, TranslationError
 from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Format,
@@ -22,7 +23,6 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.seals import read_seal
-from pool_server.dialects.translation.table import Feature, TranslationError
 
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
 _KNOWN = fields.words(

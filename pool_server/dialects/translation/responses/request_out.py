@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.conformance import Notes
 from pool_server.dialects.translation.neutral import (
     Format,
     Media,
@@ -20,7 +21,6 @@ from pool_server.dialects.translation.neutral import (
     UpstreamKind,
 )
 from pool_server.dialects.translation.options import openai_level
-from pool_server.dialects.translation.table import Notes
 from pool_server.dialects.translation.tools import ToolNames, is_strict, object_schema, plain_id
 
 SEALED = "reasoning.encrypted_content"

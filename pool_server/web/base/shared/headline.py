@@ -36,12 +36,12 @@ async def sentence(ctx: WebContext) -> str:
 
 
 async def foretold(ctx: WebContext, now: float) -> Mapping[str, Any]:
-    """The ledger's outlook over the accounts that can still serve, at most KEPT_S old."""
+    """The ledger's runway over the accounts that can still serve, at most KEPT_S old."""
     made, kept = ctx.foretold
     if 0 <= now - made < KEPT_S:
         return kept
     alive = [row["id"] for row in ctx.accounts.describe_all() if AccountState(row["state"]) not in _DEAD]
-    found: Mapping[str, Any] = await asyncio.to_thread(ctx.ledger.outlook.all, now, alive)
+    found: Mapping[str, Any] = await asyncio.to_thread(ctx.ledger.runway.all, now, alive)
     ctx.foretold = (now, found)
     return found
 

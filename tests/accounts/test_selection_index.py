@@ -66,7 +66,7 @@ def change(index: SelectionIndex, name: int, step: tuple[str, float, float], now
 
 @given(STEPS)
 @settings(max_examples=150)
-def test_the_lanes_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[str, float, float], float]]) -> None:
+def test_the_queues_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[str, float, float], float]]) -> None:
     index, now = view_of(), NOW
     for name, step, wait in steps:
         now += wait
@@ -124,7 +124,7 @@ def test_few_of_many_with_a_family_of_their_own_are_judged_apart() -> None:
     assert len(index.cohort_of("claude:a0").queues) == 1
 
 
-def test_names_of_models_that_clients_invent_make_no_lanes() -> None:
+def test_names_of_models_that_clients_invent_make_no_queues() -> None:
     index = view_of(*(entry(f"a{n}") for n in range(3)))
     for n in range(100):
         model = f"invented-{n}"

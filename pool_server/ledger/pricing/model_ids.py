@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from pool_server.ledger.pricing.table import Entry
+from pool_server.ledger.pricing.price_table import Entry
 
 # What may follow a listed name without making it another model: dates, revisions, context and effort marks.
 _VARIANT = re.compile(
