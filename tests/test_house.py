@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import runpy
 import socket
 import subprocess
@@ -242,6 +243,76 @@ def test_a_public_class_name_means_one_thing() -> None:
         if not node.name.startswith("_"):
             homes[node.name].append(file)
     assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+# Words the glossary has another one for: in no name of the package, or of one part of it.
+NOT_SAID = {
+    "": "card cards cube cubes keeper lane lanes outlook phrases promises roster shelf steady upcall vault",
+    "accounts/health": "live rest rests resting view",
+    "accounts/selection": "ask held live rest rests resting stand stands view",
+    "gateway": "rooms",
+    "ledger": "book books",
+    "simulation": "live rests view",
+    "users": "book books",
+}
+NOT_CLASSES = {"Ask", "Card", "Front", "Gone", "Lane", "Line", "Lines", "Live", "Rooms", "Stand", "Taker", "View"}
+
+
+def names(path: Path) -> Iterator[str]:
+    """What a file itself names: the module, its classes, functions, arguments, variables and attributes."""
+    yield path.stem
+    for node in nodes(path):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def parts_of(name: str) -> set[str]:
+    """`_MostLanes_kept` → most, lanes, kept."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+@pytest.mark.parametrize("where", NOT_SAID)
+def test_names_are_those_of_the_glossary(where: str) -> None:
+    banned = set(NOT_SAID[where].split())
+    said = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules()
+        if path.is_relative_to(PACKAGE / where)
+        for name in names(path)
+        if (parts_of(name) if not where else {name.strip("_").lower()}) & banned
+    }
+    assert not said
+
+
+def test_no_class_has_a_private_word_for_its_name() -> None:
+    assert not {node.name for _, node in definitions(ast.ClassDef)} & NOT_CLASSES
+
+
+# Module names of more than one room, and why: all others mean one thing.
+SEVERAL_ROOMS = {
+    "what every room has of its own": "base errors handler models request requests server service types",
+    "one subject on several floors: its arithmetic, its command, its page": (
+        "backup headroom onboarding pasted people programs reconcile score settings sign_in standing status "
+        "stream_usage windows"
+    ),
+    "a vendor's part in each": "anthropic google openai",
+    "DESIGN's word for two things that never meet": "answer answers asking live pending rules served store vendors",
+}
+
+
+def test_a_module_name_means_one_thing() -> None:
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for path in modules():
+        if path.name != "__init__.py":
+            rooms[path.stem].add(room(path))
+    several = {name for name, homes in rooms.items() if len(homes) > 1}
+    assert several <= {name for names in SEVERAL_ROOMS.values() for name in names.split()}
 
 
 def test_every_exception_says_that_it_is_an_error() -> None:

@@ -81,9 +81,9 @@ def _read(here: Settings, span: tuple[float, float], tell: Tell) -> tuple[Past, 
                 tell("reading the ledger", (past.at[-1] - frm) / (to - frm))
         past.fill_in()
         there = present(Path(here.pool_dir), folder, people, to)
-        outlook = ledger.outlook
+        runway = ledger.runway
         known = holdings(
-            past, outlook.series(), lambda one: outlook.sightings(one, frm, to, limit=SIGHTINGS), there, frm, to
+            past, runway.series(), lambda one: runway.sightings(one, frm, to, limit=SIGHTINGS), there, frm, to
         )
     finally:
         state.close()

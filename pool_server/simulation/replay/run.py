@@ -24,8 +24,8 @@ from pool_server.simulation.replay.allowance import Allowance
 from pool_server.simulation.replay.holdings import Holding
 from pool_server.simulation.replay.past import Past, RecordedEnd
 from pool_server.simulation.replay.vendors import Vendors
+from pool_server.simulation.simulated_worker import Worker
 from pool_server.simulation.strategies.base import SimulatedStrategy
-from pool_server.simulation.worker import Worker
 
 ATTEMPTS = 3
 WAIT_S = 10.0

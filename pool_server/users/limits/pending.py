@@ -62,7 +62,7 @@ class Final(msgspec.Struct, frozen=True):
     weight: float
 
 
-class Ask(NamedTuple):
+class ReservationRequest(NamedTuple):
     """A request waits for a reservation."""
 
     made: Reservation
@@ -74,7 +74,9 @@ class Ask(NamedTuple):
 class Pending:
     """What one turn of the event loop leaves to be written at its end."""
 
-    def __init__(self, ended: Sequence[Final] = (), reported: Reports | None = None, asked: Sequence[Ask] = ()) -> None:
+    def __init__(
+        self, ended: Sequence[Final] = (), reported: Reports | None = None, asked: Sequence[ReservationRequest] = ()
+    ) -> None:
         self.ended = list(ended)
         self.reported = reported or {}
         self.asked = list(asked)

@@ -31,7 +31,7 @@ from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.limits import counters, rebuild
 from pool_server.users.limits.counters import Hold, Stop, Use
 from pool_server.users.limits.fair_share import weigh
-from pool_server.users.limits.pending import Ask, Cap, Final, Pending, Reservation
+from pool_server.users.limits.pending import Cap, Final, Pending, Reservation, ReservationRequest
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
@@ -114,7 +114,7 @@ class Reservations:
     ) -> asyncio.Future[Reservation | Denied]:
         """`reserve` at the end of this turn of the event loop. Cancel the future to take nothing."""
         made, caps = _asked(user, provider, limits, tokens, key)
-        ask = Ask(made, caps, cost, asyncio.get_running_loop().create_future())
+        ask = ReservationRequest(made, caps, cost, asyncio.get_running_loop().create_future())
         self._turn.asked.append(ask)
         self._write_soon(made)
         return ask.answer
