@@ -10,7 +10,15 @@ from pool_server.dialects import chat, gemini, messages, responses
 from pool_server.dialects.errors import ends_stream, error, header_safe, live_error, stream_error, ws_error
 from pool_server.dialects.live.asking import name_model
 from pool_server.dialects.meters import FrameMeter, frame_meter, meter
-from pool_server.dialects.models import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
+from pool_server.dialects.models import (
+    ModelInfo,
+    ModelsShape,
+    converses,
+    etag,
+    model_entry,
+    models_answer,
+    models_shape,
+)
 from pool_server.dialects.references import made, references
 from pool_server.dialects.requests import SHEDDABLE, peek
 from pool_server.dialects.responses import next_sequence, response_object
@@ -62,6 +70,7 @@ __all__ = [
     "Served",
     "StreamUsagePolicy",
     "ask_usage",
+    "converses",
     "data_of",
     "decode_body",
     "ends_stream",

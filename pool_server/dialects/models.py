@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,6 +12,23 @@ from typing import Any
 import msgspec
 
 from pool_server.dialects.types import dumps
+
+# Of a model whose vendor has no entry for Codex.
+_CODEX_INSTRUCTIONS = """\
+You are a coding agent in the Codex CLI, working with its user in a workspace on their machine.
+
+Do what the user asks, to its end, with the tools you are given: look before you change, keep changes small and in \
+the style of the code around them, and run what proves them. Read files and search with the shell (`rg` where it is \
+there). Leave changes alone that you did not make, and ask before anything that cannot be undone. Instructions in \
+AGENTS.md hold for the folder it stands in and all below; what the user says comes first.
+
+Answer briefly, in Markdown, naming files as `path:line`. Say what you did, what you saw, and what is still open."""
+_CONTEXT = 128_000  # tokens, where nobody says more
+_LAST = 1_000  # behind what the vendor's own entries rank
+_OTHER_WORK = re.compile(
+    r"embed|whisper|(?:^|[-_/])tts|transcri|speech|realtime|audio|(?:^|-)live(?:-|$)|moderation|dall-e|image|imagen|sora|"
+    r"veo|video|lyria|rerank|babbage|davinci|(?:^|[-/])aqa"
+)
 
 
 class ModelsShape(StrEnum):
@@ -56,13 +74,13 @@ def models_shape(path: str, query: Mapping[str, str], headers: Mapping[str, str]
 def models_answer(shape: ModelsShape, models: Sequence[ModelInfo]) -> bytes:
     """The body of a model list, one entry an id (the first wins), in the order given.
 
-    Codex takes each model's system prompt from its catalogue entry, so only models with a provider's own entry
-    are in its list; where there is none at all, answer 404 instead and Codex uses the catalogue it came with.
+    Codex takes each model's system prompt and tools from its catalogue entry: a model without the vendor's own gets one
+    that suits any.
     """
     unique: dict[str, ModelInfo] = {}
     for model in models:
         unique.setdefault(model.id, model)
-    listed = [entry for model in unique.values() if (entry := model_entry(shape, model)) is not None]
+    listed = [model_entry(shape, model) for model in unique.values()]
     if shape in (ModelsShape.CODEX, ModelsShape.GEMINI):
         return dumps({"models": listed})
     if shape is ModelsShape.OPENAI:
@@ -72,13 +90,15 @@ def models_answer(shape: ModelsShape, models: Sequence[ModelInfo]) -> bytes:
     return dumps({"data": listed, "has_more": False} | ends)
 
 
-def model_entry(shape: ModelsShape, model: ModelInfo) -> msgspec.Raw | dict[str, Any] | None:
-    """One model as the list shows it and as `GET …/models/ID` answers it; None where the shape cannot say it. `family`
-    and `translated` are the pool's own words in it; Codex's catalogue is the vendor's to the byte."""
-    if shape is ModelsShape.CODEX:
-        return model.entries.get(shape)
+def model_entry(shape: ModelsShape, model: ModelInfo) -> msgspec.Raw | dict[str, Any]:
+    """One model as the list shows it and as `GET …/models/ID` answers it. `family` and `translated` are the pool's own
+    words in it; an entry of Codex's vendor passes to the byte."""
+    if shape is ModelsShape.CODEX and shape in model.entries:
+        return model.entries[shape]
     marks = {"family": model.family, "translated": model.translated} if model.family else {}
     own: dict[str, Any] | None = msgspec.json.decode(model.entries[shape]) if shape in model.entries else None
+    if shape is ModelsShape.CODEX:
+        return _codex(model) | marks
     if shape is ModelsShape.ANTHROPIC:
         return _anthropic(model) | (own or {}) | marks
     if own is not None:
@@ -94,6 +114,40 @@ def _anthropic(model: ModelInfo) -> dict[str, Any]:
     named = {"type": "model", "id": model.id, "display_name": model.name or model.id, "created_at": made}
     sizes = {"max_input_tokens": model.context, "max_tokens": model.max_output}
     return {**named, "lifecycle": "active", **{name: size for name, size in sizes.items() if size}}
+
+
+def _codex(model: ModelInfo) -> dict[str, Any]:
+    """An entry with every field the CLI (0.169) reads a model by; behind the vendor's own in its list."""
+    what = f"{model.family or model.owner}, translated by the pool" if model.translated else model.family or model.owner
+    efforts = [{"effort": name, "description": name.capitalize()} for name in ("low", "medium", "high")]
+    return {
+        "slug": model.id,
+        "display_name": model.name or model.id,
+        "description": what,
+        "default_reasoning_level": "medium",
+        "supported_reasoning_levels": efforts,
+        "shell_type": "unified_exec",
+        "visibility": "list",
+        "supported_in_api": True,
+        "priority": _LAST,
+        "upgrade": None,
+        "base_instructions": _CODEX_INSTRUCTIONS,
+        "supports_reasoning_summaries": True,
+        "support_verbosity": False,
+        "default_verbosity": None,
+        "apply_patch_tool_type": None,
+        "truncation_policy": {"mode": "tokens", "limit": 10_000},
+        "supports_parallel_tool_calls": True,
+        "context_window": model.context or _CONTEXT,
+        "experimental_supported_tools": [],
+        "minimal_client_version": "0.1.0",
+        "prefer_websockets": False,
+    }
+
+
+def converses(model: str) -> bool:
+    """Whether a model is one to talk to, as far as its name tells: not one of speech, pictures, vectors …"""
+    return _OTHER_WORK.search(model.lower()) is None
 
 
 def _gemini(model: ModelInfo) -> dict[str, Any]:

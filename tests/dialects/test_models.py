@@ -8,7 +8,7 @@ import anthropic
 import msgspec
 import pytest
 
-from pool_server.dialects import ModelInfo, ModelsShape, etag, model_entry, models_answer, models_shape
+from pool_server.dialects import ModelInfo, ModelsShape, converses, etag, model_entry, models_answer, models_shape
 
 SOL = ModelInfo(
     "gpt-x",
@@ -88,9 +88,33 @@ def test_gemini() -> None:
     assert "streamGenerateContent" in full["supportedGenerationMethods"]
 
 
-def test_codex_gets_the_providers_own_entries_only() -> None:
-    assert models_answer(ModelsShape.CODEX, MODELS) == (b'{"models":[{"slug": "gpt-x","base_instructions":"you"}]}')
-    assert model_entry(ModelsShape.CODEX, OPUS) is None
+def test_codex_gets_the_providers_own_entries_to_the_byte_and_one_for_every_other_model() -> None:
+    translated = msgspec.structs.replace(OPUS, family="claude", translated=True)
+    answer = models_answer(ModelsShape.CODEX, [SOL, translated, ModelInfo("gpt-x", owner="later")])
+    assert answer.startswith(b'{"models":[{"slug": "gpt-x","base_instructions":"you"},{"slug":"claude-x",')
+    _, entry = json.loads(answer)["models"]
+    assert (entry["family"], entry["translated"], entry["description"]) == (
+        "claude",
+        True,
+        "claude, translated by the pool",
+    )
+    assert entry["context_window"] == 200_000 and entry["base_instructions"]
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-5.5", "claude-opus-5", "gemini-3-pro", "qwen3-coder", "deepseek-chat", "olive-7b"]
+)
+def test_models_to_talk_to(model: str) -> None:
+    assert converses(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["text-embedding-3-small", "whisper-1", "tts-1", "gpt-4o-mini-tts", "gpt-realtime", "dall-e-3", "sora-2",
+     "gpt-image-1", "gemini-embedding-001", "gemini-2.5-flash-image", "veo-3", "imagen-4", "gemini-live-2.5-flash"],
+)  # fmt: skip
+def test_models_of_other_work(model: str) -> None:
+    assert not converses(model)
 
 
 def test_etags_follow_the_answer() -> None:

@@ -59,6 +59,35 @@ def test_without_a_catalogue_codex_gets_an_empty_one_and_uses_its_own() -> None:
     assert ask("GET", "/backend-api/codex/models?client_version=1") == (200, {"models": []})
 
 
+def test_codex_sees_what_it_can_call_behind_its_vendors_own_models() -> None:
+    services = FakeServices()
+    services.add("codex:a", plan="plus")
+    services.add("claude:a")
+    services.add("openai:a", kind=CredentialKind.API_KEY, models=("house", "text-embedding-9", "one"))
+    services.answers = {
+        "token-codex:a": catalogue("one", "two", etag='"v1"'),
+        "token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}'),
+    }
+    path = "/codex/models?client_version=1"
+    rows = ask("GET", f"/backend-api{path}", services=services)[1]["models"]
+    assert [(row["slug"], row.get("family"), row.get("translated")) for row in rows] == [
+        ("one", None, None),
+        ("two", None, None),
+        ("claude-next", "claude", True),
+        ("house", "openai", False),
+    ]
+    answer = asyncio.run(Desk(services).ask("GET", f"/backend-api{path}", if_none_match='"v1"'))
+    assert answer.status == 200 and dict(answer.headers)["ETag"] == '"v1"', "the vendor's ETag says nothing of the rest"
+
+
+def test_codex_sees_what_there_is_where_no_vendor_of_its_own_is_signed_in() -> None:
+    services = FakeServices()
+    services.add("claude:a")
+    services.answers = {"token-claude:a": HttpAnswer(200, {}, b'{"data":[{"type":"model","id":"claude-next"}]}')}
+    rows = ask("GET", "/v1/models?client_version=1", services=services)[1]["models"]
+    assert [row["slug"] for row in rows] == ["claude-next"]
+
+
 def test_accounts_that_are_out_are_not_asked() -> None:
     services = FakeServices()
     services.add("codex:a", plan="plus")

@@ -146,8 +146,16 @@ class LocalAnswers:
         if not version:  # another client than the CLI, at its base URL
             return self._list(request, ModelsShape.OPENAI, await self._served(request, (Provider.CODEX,)))
         models, etag = await self.catalogue.codex(version)
-        # Nobody could say: of an empty list the CLI uses the one it brings along; a 404 it would show as an error.
-        return self._list(request, ModelsShape.CODEX, models, etag)
+        own, others = self._allowed(request.principal, models), []
+        if request.forced is None and (models or not self.catalogue.codex_signed_in()):
+            known = {model.id for model in models}
+            served = await self._served(request, shape=ModelsShape.CODEX)
+            others = [model for model in served if model.id not in known and dialects.converses(model.id)]
+        # Nobody could say: of an empty list the CLI uses the one it brings along; a 404 it would show as an error. The
+        # vendor's ETag, which its answers repeat, does not tell what else is in the list: no 304 for it then.
+        return self._list(
+            request, ModelsShape.CODEX, [*own, *others], etag, changes=bool(others) or len(own) < len(models)
+        )
 
     async def _models(self, request: LocalRequest) -> LocalAnswer:
         shape = self._shape(request)
@@ -166,20 +174,29 @@ class LocalAnswers:
         return dialects.models_shape(request.path, query, request.headers)
 
     def _list(
-        self, request: LocalRequest, shape: ModelsShape, models: Sequence[ModelInfo], etag: str = ""
+        self,
+        request: LocalRequest,
+        shape: ModelsShape,
+        models: Sequence[ModelInfo],
+        etag: str = "",
+        *,
+        changes: bool = False,
     ) -> LocalAnswer:
-        """A model list; 304 when the client has it already."""
+        """A model list; 304 when the client has it already, unless it `changes` while its ETag stays."""
         body = dialects.models_answer(shape, models)
         etag = etag or dialects.etag(body)
-        if etag == request.headers.get("if-none-match"):
+        if etag == request.headers.get("if-none-match") and not changes:
             return LocalAnswer(304, [("ETag", etag)])
         return LocalAnswer(200, [("Content-Type", "application/json"), ("ETag", etag)], body)
 
-    async def _served(self, request: LocalRequest, providers: Sequence[Provider] = ()) -> list[ModelInfo]:
+    async def _served(
+        self, request: LocalRequest, providers: Sequence[Provider] = (), shape: ModelsShape | None = None
+    ) -> list[ModelInfo]:
         asked = providers or ([request.forced] if request.forced is not None else list(Provider))
         strict = request.forced is None and not providers
-        asker = Asker(_SPOKEN[self._shape(request)], self._settings.models.translate, strict)
-        return self._allowed(request.principal, await self.catalogue.models(asked, asker))
+        asker = Asker(_SPOKEN[shape or self._shape(request)], self._settings.models.translate, strict)
+        plans = shape is not ModelsShape.CODEX
+        return self._allowed(request.principal, await self.catalogue.models(asked, asker, plans=plans))
 
     def _allowed(self, principal: Principal | None, models: list[ModelInfo]) -> list[ModelInfo]:
         """The models the limits of the user, and of their key, let them use."""

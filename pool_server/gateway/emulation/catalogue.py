@@ -98,16 +98,21 @@ class Catalogue:
         )
         return _merged(answers), answers[0].etag if len(answers) == 1 else ""
 
-    async def models(self, providers: Iterable[Provider], asker: Asker) -> list[ModelInfo]:
+    def codex_signed_in(self) -> bool:
+        """Whether there are sign-ins whose plans have a catalogue, answered or not."""
+        return any(group.startswith(_PLAN) for group in self._sources(Provider.CODEX) or ())
+
+    async def models(self, providers: Iterable[Provider], asker: Asker, *, plans: bool = True) -> list[ModelInfo]:
         """The models these providers serve here to this client, provider by provider, each once: untranslated if one
-        of them serves it so."""
-        asked = [self._models(provider, asker) for provider in providers]
+        of them serves it so. Without `plans` what `codex` has told is left out."""
+        asked = [self._models(provider, asker, plans) for provider in providers]
         return once_each(model for models in await asyncio.gather(*asked) for model in models)
 
-    async def _models(self, provider: Provider, asker: Asker) -> list[ModelInfo]:
+    async def _models(self, provider: Provider, asker: Asker, plans: bool) -> list[ModelInfo]:
         sources = self._sources(provider)
         if sources is None:
             return []
+        sources = {group: one for group, one in sources.items() if plans or not group.startswith(_PLAN)}
         answers = await self._ask([((provider, group, ""), one.account) for group, one in sources.items()])
         known = _merged(
             [_limited(answer, source, asker) for answer, source in zip(answers, sources.values(), strict=True)]
