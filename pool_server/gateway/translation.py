@@ -10,6 +10,7 @@ import msgspec
 
 from pool_server import __version__
 from pool_server.accounts import upstream_kind
+from pool_server.core import memory
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall
 from pool_server.dialects import translation
@@ -20,6 +21,7 @@ from pool_server.providers import SPECS, Credential
 from pool_server.providers.json_fields import decode
 
 _IN_THREAD = 128 << 10  # bytes of a request whose translation would hold the event loop for more than a millisecond
+_LARGE = 4 << 20  # bytes whose release takes the kernel milliseconds
 _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 
 
@@ -86,6 +88,9 @@ class AttemptTranslation:
 
     def close(self) -> None:
         """Undoes what refers to itself: the collector is to have nothing to do."""
+        if len(self.body) > _LARGE:
+            large, self.body = [self.body], b""
+            memory.beside_the_loop(large.clear)
 
     def feed(self, piece: bytes) -> bytes:
         raise NotImplementedError
@@ -132,6 +137,7 @@ class Translation(AttemptTranslation):
         return body
 
     def close(self) -> None:
+        super().close()
         self._response.close()
 
     def refusal(self, refusal: UpstreamRefusal) -> UpstreamRefusal:
@@ -154,6 +160,7 @@ class PlainClient(AttemptTranslation):
         return b""
 
     def close(self) -> None:
+        super().close()
         if self._fold is not None:
             self._fold.close()
 

@@ -253,3 +253,31 @@ def test_memory_is_given_back_after_a_burst(tmp_path: Path, monkeypatch: pytest.
 
 def test_giving_memory_back_works_where_the_library_can() -> None:
     assert memory.trim() in (True, False)
+
+
+def test_a_body_that_will_not_stay_in_memory_is_in_its_file_from_the_first_byte(tmp_path: Path) -> None:
+    body = Body(spool(tmp_path))
+    body.expect(9 << 20)
+    body.append(bytes(FULL_LIMIT + 1))
+    assert body.in_file
+    body.close()
+
+
+@pytest.mark.parametrize(("announced", "size", "in_file"), [(3 << 20, 3 << 20, False), (None, 3 << 20, True)])
+def test_a_body_without_a_length_moves_to_its_file_while_there_is_little_to_move(
+    tmp_path: Path, announced: int | None, size: int, in_file: bool
+) -> None:
+    body = Body(spool(tmp_path))
+    body.expect(announced)
+    for start in range(0, size, 64 << 10):
+        body.append(bytes([start >> 16 & 255]) * (64 << 10))
+    assert body.in_file is in_file
+
+    async def read() -> None:
+        whole = await body.whole()
+        assert whole == bytes(body.view()) and len(whole) == size
+        body.close()
+        body.close()
+
+    asyncio.run(read())
+    assert body._spool.files.used == body._spool.held == 0

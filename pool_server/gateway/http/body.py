@@ -3,6 +3,7 @@ under budgets of one worker."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import mmap
 import os
@@ -10,12 +11,14 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from pool_server.core import memory
 from pool_server.core.budget import BudgetFullError, ByteBudget
 from pool_server.core.enums import SpoolFullReason
 
 MEMORY_LIMIT = 8 << 20  # bytes of a body kept in memory …
 CROWDED_LIMIT = 1 << 20  # … while all bodies together take more than half of their budget …
 FULL_LIMIT = 64 << 10  # … and while they take all of it
+UNANNOUNCED_LIMIT = 2 << 20  # likewise, of a body whose length nobody said
 _PIECE = 256 << 10
 _LACKING = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -64,7 +67,7 @@ class Body:
     """Grows by `append`, then is read whole (`view`) and sent as often as needed (`payload`). `owner` is the user it
     counts against."""
 
-    __slots__ = ("_chunks", "_fd", "_held", "_map", "_mapped", "_spool", "_spooled", "_whole", "owner", "size")
+    __slots__ = ("_chunks", "_fd", "_held", "_map", "_mapped", "_most", "_spool", "_spooled", "_whole", "owner", "size")
 
     def __init__(self, spool: Spool, owner: str = "") -> None:
         self._spool = spool
@@ -72,10 +75,19 @@ class Body:
         self._chunks: list[bytes] = []
         self._whole: bytes | None = None
         self._held = self._spooled = 0
+        self._most = MEMORY_LIMIT
         self._fd = -1
         self._map: mmap.mmap | None = None
         self._mapped = memoryview(b"")
         self.size = 0
+
+    def expect(self, size: int | None) -> None:
+        """So much is announced, None = nothing was said. What will not stay in memory goes to its file from the first
+        byte, and what may come without end soon does: moving much of it later would hold the event loop."""
+        if size is None:
+            self._most = UNANNOUNCED_LIMIT
+        elif size > self._spool.memory_limit:
+            self._most = 0
 
     def append(self, chunk: bytes) -> None:
         """Adds a piece. Raises SpoolFullError; then the body is to be closed."""
@@ -86,7 +98,7 @@ class Body:
         self._chunks.append(chunk)
         self._held += len(chunk)
         self._spool.held += len(chunk)
-        if self.size > FULL_LIMIT and self.size > self._spool.memory_limit:
+        if self.size > FULL_LIMIT and self.size > min(self._most, self._spool.memory_limit):
             self._move()
 
     def _move(self) -> None:
@@ -121,6 +133,12 @@ class Body:
             self._chunks = [self._whole]
         return self._whole
 
+    async def whole(self) -> bytes:
+        """All of it as bytes. A spooled one is read beside the event loop."""
+        if self._fd < 0:
+            return bytes(self.view())
+        return await asyncio.to_thread(_read_all, os.dup(self._fd), self.size)
+
     def payload(self) -> bytes | AsyncIterator[bytes]:
         """What the upstream client sends; a fresh iterator each time for a spooled body."""
         if self._fd >= 0:
@@ -142,15 +160,31 @@ class Body:
         self._whole = None
         self._spool.held -= self._held
         self._held = 0
-        if self._map is not None:
+        mapped, self._map = self._map, None
+        if mapped is not None:
             self._mapped.release()
-            self._map.close()
-            self._map = None
         if self._fd >= 0:
-            os.close(self._fd)
+            memory.beside_the_loop(_closed, self._fd, mapped)
             self._fd = -1
             self._spool.files.give_back(self.owner, self._spooled)
             self._spooled = 0
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    """The file's first `size` bytes; closes it."""
+    try:
+        found = os.pread(fd, size, 0)
+        while len(found) < size and (more := os.pread(fd, size - len(found), len(found))):
+            found += more
+        return found
+    finally:
+        os.close(fd)
+
+
+def _closed(fd: int, mapped: mmap.mmap | None) -> None:
+    if mapped is not None:
+        mapped.close()
+    os.close(fd)
 
 
 def _nameless(folder: Path) -> int:

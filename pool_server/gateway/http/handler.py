@@ -82,6 +82,7 @@ class HttpExchange:
         announced = int(length) if length.isdigit() else 0
         if announced > self._limit:
             self._too_large()
+        self._body.expect(announced if length else None)
         # Told at once, where the body is too much to be heard out or waits for leave to come.
         if self._error is not None and (announced > self._most_read or "expect" in fields):
             self.finish()

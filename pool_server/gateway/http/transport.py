@@ -76,6 +76,8 @@ class HttpTransport:
         return self._decoded
 
     async def plain(self) -> bytes:
+        if not self.compressed:
+            return await self._body.whole()
         body = self.plain_at_once()
         if body is None:
             body = await self._decoder.decode(
