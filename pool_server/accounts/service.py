@@ -226,9 +226,10 @@ class Accounts:
         """Who the files name as owners, ids and names as they are written."""
         return {item.options.owner for item in self._registry.credentials.items.values() if item.options.owner}
 
-    def follow_owners(self, owner_id: Callable[[str], str]) -> None:
-        """From now on `owner_id` tells which user id a file's owner stands for, "" for nobody."""
-        self._registry.credentials.owner_id = owner_id
+    def follow_people(self, owner_id: Callable[[str], str], groups_of: Callable[[str], frozenset[str]]) -> None:
+        """From now on `owner_id` tells which user id a file's owner stands for, "" for nobody, and `groups_of` which
+        groups a user is in now."""
+        self._registry.credentials.owner_id, self._index.groups_of = owner_id, groups_of
         self._registry.reown()
 
     def knows(self, account_id: str) -> bool:
@@ -381,6 +382,7 @@ class Accounts:
             "file": item.found.name,
             "models": list(item.credential.models),
             "people": None if options.people is None else list(options.people),
+            "groups": None if options.groups is None else list(options.groups),
             "sharing": msgspec.json.decode(msgspec.json.encode(options.terms)),
             "unsaved": account_id in credentials.owed,
             "locked": self._index.locked == account_id,

@@ -72,7 +72,7 @@ def open_services(
         ledger = Ledger(durable, settings, write_ahead=True)
         users = Users(settings, durable, state, used=ledger.used_by_user, many=settings.workers != 1)
         accounts = Accounts(settings, state, send=send, leader=leader)
-        accounts.follow_owners(users.people.owner_id)
+        accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)
         undo.pop_all()
         return CoreServices(accounts, users, ledger, state, durable)

@@ -38,6 +38,7 @@ from pool_server.storage import StoreError
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
+GROUP = "put somebody into it on the people page, or change the account's groups"
 OWNER = "pool-server user list shows the ids; pool-server user add NAME makes somebody"
 TLS = "write the https address, if it has one"
 KEY = f"start the pool, and this command, with the {sealing.ENVIRONMENT} that sealed it"
@@ -240,16 +241,23 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
 
 
 def _look_at_owners(credentials: CredentialStore, settings: Settings) -> Iterator[Finding]:
-    """Whom the files name as owners, and who is in the pool."""
-    named = {item.found.account: item.options.owner for item in credentials.items.values() if item.options.owner}
-    if not named or not (Path(settings.data_dir) / "ledger").exists():
+    """Whom the files name as owners and groups, and who is in the pool."""
+    items = credentials.items.values()
+    named = {item.found.account: item.options.owner for item in items if item.options.owner}
+    grouped = {item.found.account: item.options.groups for item in items if item.options.groups}
+    if not (named or grouped) or not (Path(settings.data_dir) / "ledger").exists():
         return
     try:
         with open_people(settings) as people:
             nobody = {account: said for account, said in named.items() if not people.people.owner_id(said.strip())}
             known = {said: people.people.named(said) for said in nobody.values()}
+            there = people.groups.all() if grouped else {}
     except (StoreError, ValueError):
         return  # told by the look at the store
+    for account, groups in grouped.items():
+        for name in groups:
+            if name not in there:
+                yield Finding(account, WARNING, f"nobody is in the group {name!r}, which may use it", GROUP)
     for account, said in nobody.items():
         user = known[said]
         why = f"who came by a code; write the id {user['id']} instead, if it is them" if user else "who is nobody here"

@@ -5,7 +5,8 @@ Times are unix seconds (float) unless a name says otherwise; tokens are whole nu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ from pool_server.core.enums import (
 
 MOST_TOKENS = 1_000_000_000  # in one answer; the largest contexts are a thousandth of it: a figure beyond it is broken
 MOST_DOLLARS = 1_000_000.0  # for one answer
+MOST_GROUPS = 20  # of one person, or of one account
+_GROUP = re.compile(r"\w[\w .-]{0,39}")
 
 
 def _short(value: msgspec.Struct) -> str:
@@ -344,3 +347,20 @@ class UpstreamRequest(msgspec.Struct):
 
     def __repr__(self) -> str:
         return _short(self)
+
+
+def group_names(said: str | Iterable[object]) -> tuple[str, ...]:
+    """Names as a list or in a text with commas between, each once and in its one form. Raises ValueError.
+
+    >>> group_names("Family, The  Lab,family")
+    ('family', 'the lab')
+    """
+    listed = said.split(",") if isinstance(said, str) else list(said)
+    if not all(isinstance(one, str) for one in listed):
+        raise ValueError("groups must be a list of names")
+    found = tuple(dict.fromkeys(name for one in listed if (name := " ".join(str(one).split()).casefold())))
+    if len(found) > MOST_GROUPS:
+        raise ValueError(f"groups are at most {MOST_GROUPS}")
+    if not all(_GROUP.fullmatch(name) for name in found):
+        raise ValueError("a group's name is 1 to 40 letters, digits, blanks, dots and dashes")
+    return found

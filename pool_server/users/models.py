@@ -137,6 +137,7 @@ class User(msgspec.Struct, array_like=True):
     via: str = ""  # how the user came: "code:<prefix>", "friend_code", "admin", "import"
     epoch: int = 0
     weight: float = 1.0  # fair share
+    groups: list[str] = []  # in the form of `core.models.group_names`
 
 
 class Key(msgspec.Struct, array_like=True):

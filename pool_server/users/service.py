@@ -23,7 +23,7 @@ from pool_server.users import cleanup
 from pool_server.users.changes import append_audit, append_change, audit_filter, audit_page, commit
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
-from pool_server.users.identity.directory import Directory, UserFacts
+from pool_server.users.identity.directory import Directory, Groups, UserFacts
 from pool_server.users.identity.imported.aliases import ImportedSecret, OtherPool, keep_secrets, load_secrets
 from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, take
 from pool_server.users.identity.keys import EXPIRED_KEY, REVOKED_KEY, KeyRing
@@ -102,6 +102,7 @@ class Users:
         self._folder = Path(settings.data_dir)
         self._signer = load_signer(settings, self._folder)
         self._directory = Directory(ledger_store, settings.limits)
+        self.groups = Groups(ledger_store, self._directory)
         self._ring = KeyRing(ledger_store, self._directory, self._signer, clock, self._imported())
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))

@@ -12,6 +12,11 @@ from tests.accounts.kit import NOW, Pool, ask, claude, key, window
 ANNA = "u_0123456789abcdef"
 
 
+def nobody(user: str) -> frozenset[str]:
+    """In no group."""
+    return frozenset()
+
+
 def pool(tmp_path: Path, owner: str) -> Pool:
     return Pool(tmp_path, {"claude_a.json": claude(owner=owner, reserve=0.9), "claude_b.json": key(priority=500)})
 
@@ -20,7 +25,7 @@ def pool(tmp_path: Path, owner: str) -> Pool:
 def test_the_reserve_is_the_owners_by_id(tmp_path: Path, said: str) -> None:
     p = pool(tmp_path, said)
     people = {"Anna": ANNA, ANNA: ANNA}
-    p.accounts.follow_owners(lambda name: people.get(name, ""))
+    p.accounts.follow_people(lambda name: people.get(name, ""), nobody)
     p.accounts.observe("claude:a", [window(50.0)])
     assert p.accounts.owner("claude:a") == ANNA
     assert p.accounts.select(ask(ANNA)).account == "claude:a"
@@ -31,7 +36,7 @@ def test_the_reserve_is_the_owners_by_id(tmp_path: Path, said: str) -> None:
 
 def test_an_owner_who_is_nobody_gives_no_authority_and_keeps_the_reserve(tmp_path: Path) -> None:
     p = pool(tmp_path, "Berta")
-    p.accounts.follow_owners(lambda _: "")
+    p.accounts.follow_people(lambda _: "", nobody)
     p.accounts.observe("claude:a", [window(50.0)])
     assert p.accounts.select(ask("u_berta")).account == "claude:b"
     row = p.accounts.describe("claude:a")
@@ -41,7 +46,7 @@ def test_an_owner_who_is_nobody_gives_no_authority_and_keeps_the_reserve(tmp_pat
 def test_who_comes_and_goes_is_followed(tmp_path: Path) -> None:
     p = pool(tmp_path, "Anna")
     people: dict[str, str] = {}
-    p.accounts.follow_owners(lambda name: people.get(name, ""))
+    p.accounts.follow_people(lambda name: people.get(name, ""), nobody)
     p.accounts.observe("claude:a", [window(50.0)])
 
     async def run() -> None:

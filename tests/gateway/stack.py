@@ -50,7 +50,7 @@ class Stack:
         self.upstream = Upstream()
         self.accounts = Accounts(self.settings, self.state, send=self.upstream.send)
         self.users = Users(self.settings, self.ledger_store, self.state)
-        self.accounts.follow_owners(self.users.people.owner_id)
+        self.accounts.follow_people(self.users.people.owner_id, self.users.groups.of)
         self.ledger = Ledger(self.ledger_store, self.settings)
         self.users.load()
         self.report = self.accounts.load()

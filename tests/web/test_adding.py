@@ -373,3 +373,28 @@ def test_a_part_of_the_vendors_books_is_told_as_a_part(
     else:
         assert (said["vendor_usd"], said["difference_usd"], said["partial"]) == (7.5, 7.5, [])
         assert "$7.50 by the vendor" in page and "tells a part" not in page
+
+
+def test_an_account_is_shared_with_a_group_and_with_nobody_else(pool: Running) -> None:
+    people = {}
+    for name in ("Ada", "Bob"):
+        made = pool.ask("POST", "/admin/pool-users", {"name": name})[1]
+        people[name] = made
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+    def status(name: str) -> int:
+        return pool.ask("POST", "/v1/messages", body, Authorization=f"Bearer {people[name]['key']}")[0]
+
+    new = {"name": "g", "credential": pool.fakes.accounts["claude:work"].file(), "consent": True}
+    status_said, said = pool.ask("POST", "/admin/accounts", new | {"groups": "family"})
+    assert (status_said, said["error"]["code"]) == (422, "unknown_group")
+    one = f"/admin/pool-users/{people['Ada']['id']}"
+    assert pool.ask("PATCH", one, {"groups": "Family"})[1]["groups"] == ["family"]
+    assert pool.ask("POST", "/admin/accounts", new | {"groups": "family"})[0] == 201
+    assert pool.file("claude_g.json")["groups"] == ["family"] and pool.row("claude:g")["groups"] == ["family"]
+    assert status("Ada") == 200 and status("Bob") in (403, 503)
+    assert pool.ask("PATCH", one, {"groups": []})[0] == 200
+    assert status("Ada") in (403, 503), "a group that nobody is in is nobody"
+    assert pool.ask("PATCH", "/admin/accounts/claude:g", {"groups": ["no such"]})[0] == 422
+    assert pool.ask("PATCH", "/admin/accounts/claude:g", {"groups": None})[1]["account"]["groups"] is None
+    assert status("Ada") == status("Bob") == 200

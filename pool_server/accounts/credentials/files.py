@@ -24,6 +24,7 @@ import msgspec
 from pool_server.accounts.credentials import sealing
 from pool_server.accounts.credentials.scan import CredentialFile, because
 from pool_server.core.disk import folder_held
+from pool_server.core.models import group_names
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 from pool_server.providers.times import moment
 
@@ -60,7 +61,7 @@ class SharingTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Options(msgspec.Struct, frozen=True):
     """What any credential file may say beside the credential. `reserve` is a share, 0 to 1. `people` are the ids of
-    those who may use it beside its owner; None = everybody."""
+    those who may use it beside its owner, `groups` the groups whose members may; None of either = everybody."""
 
     disabled: bool = False
     priority: int = 100
@@ -71,6 +72,7 @@ class Options(msgspec.Struct, frozen=True):
     owner: str = ""
     reserve: float = 0.0
     people: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
     terms: SharingTerms = SharingTerms()
 
 
@@ -173,11 +175,22 @@ def options(data: dict[str, Any]) -> Options:
         if not isinstance(people, list) or not all(isinstance(one, str) and one for one in people):
             raise CredentialRejectedError("people must be a list of user ids")
         picked["people"] = tuple(dict.fromkeys(people))
+    if "groups" in picked:
+        picked["groups"] = _groups(picked["groups"])
     proxy = picked.get("proxy_url")
     if proxy is not None and proxy and not _usable_proxy(proxy):
         raise CredentialRejectedError("proxy_url must be an http://, https:// or socks5:// address")
     picked["proxy_url"] = proxy or None
     return Options(**picked)
+
+
+def _groups(said: object) -> tuple[str, ...]:
+    if not isinstance(said, list):
+        raise CredentialRejectedError("groups must be a list of names")
+    try:
+        return group_names(said)
+    except ValueError as wrong:
+        raise CredentialRejectedError(str(wrong)) from None
 
 
 def _minute(clock: str) -> int:

@@ -260,11 +260,13 @@ class CredentialStore:
         return self.owner_id(said) or said if said else ""
 
     def people_of(self, account_id: str) -> frozenset[str] | None:
-        """The ids of the users who may use the account, its owner's among them; None = everybody. Raises KeyError."""
-        people = self.items[account_id].options.people
-        if people is None:
+        """The ids of the users who may use the account, its owner's among them, beside the members of its
+        groups; None = everybody. Raises KeyError."""
+        options = self.items[account_id].options
+        if options.people is None and options.groups is None:
             return None
-        return frozenset((*(self.owner_id(one) or one for one in people), self.owner_of(account_id))) - {""}
+        named = (self.owner_id(one) or one for one in options.people or ())
+        return frozenset((*named, self.owner_of(account_id))) - {""}
 
 
 def _newer_login(found: Mapping[Path, CredentialFile], now: float) -> leftovers.Judge:

@@ -38,6 +38,7 @@ class Cohort:
 
     __slots__ = (
         "fits",
+        "groups",
         "guessed",
         "hours",
         "latency",
@@ -52,11 +53,16 @@ class Cohort:
     )  # fmt: skip
 
     def __init__(
-        self, provider: Provider, guessed: tuple[Dialect, ...] = (), people: frozenset[str] | None = None
+        self,
+        provider: Provider,
+        guessed: tuple[Dialect, ...] = (),
+        people: frozenset[str] | None = None,
+        groups: frozenset[str] = frozenset(),
     ) -> None:
         self.provider = provider
         self.guessed = guessed
         self.people = people
+        self.groups = groups
         self.until: float | None = None
         self.hours: tuple[tuple[int, int], ...] = ()
         self.owner = ""
@@ -115,6 +121,7 @@ class SelectionIndex:
         self.by_provider: dict[Provider, list[Cohort]] = {}
         self._asked: list[tuple[tuple[Provider, ...], list[Cohort]]] = []
         self.on_settled: Callable[[Account], None] | None = None
+        self.groups_of: Callable[[str], frozenset[str]] = lambda user: frozenset()
         self.minute_of: Callable[[float], int] = lambda now: int(now // 60 % 1440)  # of the day, by the pool's clock
         self._fit = fit
         self._translated = translated
@@ -143,10 +150,11 @@ class SelectionIndex:
         self.accounts[account_id] = account
         terms = account.options.terms
         ends = (terms.until, terms.hours, account.owner) if terms.until is not None or terms.hours else ()
-        key = (account.provider, account.people, ends, *account.credential.traits)
+        groups = frozenset(account.options.groups or ())
+        key = (account.provider, account.people, groups, ends, *account.credential.traits)
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people)
+            cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people, groups)
             cohort.until, cohort.hours, cohort.owner = terms.until, terms.spans(), account.owner
             self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
@@ -305,7 +313,8 @@ class SelectionIndex:
 
     def shared(self, cohort: Cohort, user: str, now: float) -> bool:
         """Whether this user may use these accounts now."""
-        if cohort.people is not None and user not in cohort.people:
+        named = cohort.people is None or user in cohort.people
+        if not named and not (cohort.groups and cohort.groups & self.groups_of(user)):
             return False
         if user and user == cohort.owner:
             return True

@@ -151,16 +151,19 @@ def show(user: str, config: str | None, as_json: bool) -> None:
     table(("LIMIT", "USED", "OF"), cells, "no limits")
 
 
-@command.command("set", help="A note for yourself, the weight in fair shares, or a passphrase to be chosen anew.")
+@command.command("set", help="A note for yourself, groups, the weight in fair shares, or a passphrase to be chosen.")
 @click.argument("user")
 @click.option("--note")
 @click.option("--weight", type=float, help="1 is the ordinary share.")
+@click.option("--groups", help="The groups they are in, with commas between; none where it is empty.")
 @click.option("--forget-passphrase", is_flag=True, help="They come back with a key and choose a new one.")
 @config_option
-def set_(user: str, note: str | None, weight: float | None, forget_passphrase: bool, config: str | None) -> None:
-    patch = given(note=note, weight=weight)
+def set_(
+    user: str, note: str | None, weight: float | None, groups: str | None, forget_passphrase: bool, config: str | None
+) -> None:
+    patch = given(note=note, weight=weight, groups=groups)
     if not patch and not forget_passphrase:
-        raise click.UsageError("nothing to set: give --note, --weight or --forget-passphrase")
+        raise click.UsageError("nothing to set: give --note, --weight, --groups or --forget-passphrase")
 
     async def change(users: Users) -> None:
         ident = common.found(users, user)

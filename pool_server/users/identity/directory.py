@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
 
 from pool_server.core.enums import Provider
+from pool_server.core.models import group_names
 from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.storage import Store
 from pool_server.users.models import KEYS, PEOPLE, KeyFacts, User, bad_value, decode_key, decode_user, id_key
@@ -24,6 +26,7 @@ class UserFacts(msgspec.Struct, frozen=True):
     limits: Limits
     weight: float
     epoch: int
+    groups: frozenset[str] = frozenset()
 
 
 class Directory:
@@ -74,11 +77,35 @@ class Directory:
             return None
         active = not user.disabled and user.deleted is None
         limits = effective(self._defaults, user.limits)
-        view = UserFacts(user.id, user.name, active, user.disabled, limits, user.weight, user.epoch)
+        groups = frozenset(user.groups)
+        view = UserFacts(user.id, user.name, active, user.disabled, limits, user.weight, user.epoch, groups)
         if len(self._views) >= REMEMBERED:
             self._views.clear()  # rare, and cheaper than an order of use
         self._views[user_id] = view
         return view
+
+
+class Groups:
+    """Who is in which group: each person's record names theirs. A group that nobody is in does not exist."""
+
+    def __init__(self, store: Store, directory: Directory) -> None:
+        self._store = store
+        self._directory = directory
+
+    def of(self, user: str) -> frozenset[str]:
+        """The groups a person is in; none for somebody unknown, disabled or deleted."""
+        view = self._directory.view(user)
+        return view.groups if view is not None and view.active else frozenset()
+
+    def all(self) -> dict[str, list[str]]:
+        """Every group's members, by id. Reads everybody: for pages and commands."""
+        found: dict[str, list[str]] = defaultdict(list)
+        with self._store.read() as txn:
+            for _, raw in txn.scan(PEOPLE):
+                user = decode_user(raw)
+                for name in user.groups if user.deleted is None else ():
+                    found[name].append(user.id)
+        return dict(found)
 
 
 def effective(defaults: Limits, override: dict[str, Any]) -> Limits:
@@ -105,3 +132,11 @@ def checked_limits(given: Any) -> dict[str, Any]:
     if unknown:
         raise bad_value(f"limits: providers: {sorted(unknown)[0]!r} is not a provider")
     return dict(given)
+
+
+def checked_groups(given: Any) -> list[str]:
+    """Groups as they came from outside. Raises RefusedError 400."""
+    try:
+        return list(group_names(given))
+    except ValueError as wrong:
+        raise bad_value(str(wrong)) from None

@@ -10,7 +10,7 @@ from pool_server.core.enums import Denial
 from pool_server.storage import Reader, Store, Txn
 from pool_server.users.changes import append_audit, append_change, commit
 from pool_server.users.identity import user_names
-from pool_server.users.identity.directory import Directory, checked_limits
+from pool_server.users.identity.directory import Directory, checked_groups, checked_limits
 from pool_server.users.identity.tokens import Signer
 from pool_server.users.models import (
     ALIASES,
@@ -96,7 +96,7 @@ class People:
         return {"id": user.id, "name": shown, "key_id": key.id, "key": self._token(key)}
 
     async def patch_user(self, user_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> dict[str, Any]:
-        """Changes `disabled`, `name`, `limits` (replaces the whole override), `note`, `weight` → the user's row.
+        """Changes `disabled`, `name`, `limits` (replaces the whole override), `note`, `weight`, `groups` → their row.
 
         Disabling ends the user's sessions and running exchanges. Raises RefusedError: 400, 404, 409.
         """
@@ -108,7 +108,7 @@ class People:
             if "name" in checked:
                 _rename(txn, user, checked["name"])
             ends = bool(checked.get("disabled")) and not user.disabled
-            for field in ("disabled", "limits", "note", "weight"):
+            for field in ("disabled", "limits", "note", "weight", "groups"):
                 if field in checked:
                     setattr(user, field, checked[field])
             user.epoch += ends
@@ -339,6 +339,7 @@ class People:
             "note": user.note,
             "via": user.via,
             "weight": user.weight,
+            "groups": user.groups,
             "passphrase": bool(user.passphrase),
         }
         if keys is not None:
@@ -402,7 +403,9 @@ def checked_note(note: str) -> str:
 
 
 _Kinds = Mapping[str, type | tuple[type, ...]]
-_USER_FIELDS: _Kinds = {"disabled": bool, "name": str, "limits": dict, "note": str, "weight": (int, float)}
+_USER_FIELDS: _Kinds = {
+    "disabled": bool, "name": str, "limits": dict, "note": str, "weight": (int, float), "groups": (list, str)
+}  # fmt: skip
 _KEY_FIELDS: _Kinds = {"label": str, "expires": (int, float, type(None)), "limits": dict}
 
 
@@ -413,6 +416,7 @@ def _checked_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
         "limits": checked_limits,
         "note": checked_note,
         "weight": _checked_weight,
+        "groups": checked_groups,
     }
     return _checked_fields(patch, _USER_FIELDS, checks)
 

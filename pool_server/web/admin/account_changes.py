@@ -14,6 +14,7 @@ from pool_server.accounts import (
     SameAccountError,
 )
 from pool_server.core.enums import Provider
+from pool_server.core.models import group_names
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.providers.keys.pasted import recognise
 from pool_server.web.base.handler import Access, ProblemError
@@ -49,6 +50,7 @@ class AddedAccount(msgspec.Struct, forbid_unknown_fields=True):
     owner: str = ""
     reserve: float | None = None
     people: list[str] | str | None = None
+    groups: list[str] | str | None = None
     disabled: bool = False
     consent: bool = False
 
@@ -66,6 +68,7 @@ class ChangedOptions(msgspec.Struct, forbid_unknown_fields=True):
     owner: str | UnsetType | None = UNSET
     reserve: float | UnsetType | None = UNSET
     people: list[str] | str | UnsetType | None = UNSET
+    groups: list[str] | str | UnsetType | None = UNSET
     disabled: bool | UnsetType | None = UNSET
     terms: dict[str, Any] | UnsetType | None = UNSET
 
@@ -84,6 +87,18 @@ class AccountChanges(PageHandler, abstract=True):
         """The ids of those who may use an account; None = everybody."""
         names = said if isinstance(said, list) else [name for one in said.split(",") if (name := one.strip())]
         return [self.user(name) for name in names] if names or isinstance(said, list) else None
+
+    def groups(self, said: list[str] | str) -> list[str] | None:
+        """The names of the groups whose members may use an account; None = everybody. ProblemError 422 for one that
+        nobody is in."""
+        try:
+            names = group_names(said)
+        except ValueError as wrong:
+            raise ProblemError(422, "rejected", str(wrong)) from None
+        there = self.ctx.users.groups.all() if names else {}
+        if unknown := next((name for name in names if name not in there), ""):
+            raise ProblemError(422, "unknown_group", f"nobody is in a group {unknown!r}; add somebody to it first")
+        return list(names) if names or isinstance(said, list) else None
 
     def known(self, account: str) -> str:
         """The account's id. ProblemError 404 where there is none."""
@@ -134,6 +149,8 @@ class AccountAdding(AccountChanges, abstract=True):
         data |= {name: value for name, value in numbers.items() if value is not None}
         if asked.people is not None and (people := self.people(asked.people)) is not None:
             data["people"] = people
+        if asked.groups is not None and (groups := self.groups(asked.groups)) is not None:
+            data["groups"] = groups
         if asked.disabled:
             data["disabled"] = True
         if asked.owner.strip():
@@ -234,8 +251,9 @@ class OneAccount(AccountChanges, access=Access.ADMIN):
         given = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
         changes: dict[str, Any] = {}
         for name, value in given.items():
-            if name == "people":
-                changes[name] = None if value is None else self.people(value)
+            if name in ("people", "groups"):
+                read = self.people if name == "people" else self.groups
+                changes[name] = None if value is None else read(value)
             elif name == "models":
                 changes[name] = words(value or "") or None
             elif name == "owner":

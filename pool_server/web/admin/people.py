@@ -62,7 +62,8 @@ class UsersHandler(AdminHandler, access=Access.ADMIN):
 
 
 class UserHandler(AdminHandler, access=Access.ADMIN):
-    """One user: `GET`, `PATCH {"disabled"?,"name"?,"limits"?,"note"?,"weight"?}`, `DELETE`."""
+    """One user: `GET`, `PATCH {"disabled"?,"name"?,"limits"?,"note"?,"weight"?,
+    "groups"?}`, `DELETE`."""
 
     def get(self, user: str) -> None:
         users = self.ctx.users

@@ -27,7 +27,7 @@ from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
 MOST_S = 90 * 86400.0
 _OPERATORS = ("admin_key", "disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
 _SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
-          "people", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
+          "people", "groups", "reserve", "disabled", "expires_at", "in_flight")  # fmt: skip
 
 
 class NewInvitation(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,6 +53,7 @@ class OwnOptions(msgspec.Struct, forbid_unknown_fields=True):
     models: list[str] | str | msgspec.UnsetType | None = msgspec.UNSET
     reserve: float | msgspec.UnsetType | None = msgspec.UNSET
     people: list[str] | str | msgspec.UnsetType | None = msgspec.UNSET
+    groups: list[str] | str | msgspec.UnsetType | None = msgspec.UNSET
     disabled: bool | msgspec.UnsetType | None = msgspec.UNSET
     terms: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -198,6 +199,8 @@ class OwnAccount(OwnChanges, access=Access.FRIEND):
             changes["models"] = words(given["models"] or "") or None
         if "people" in given:
             changes["people"] = None if given["people"] is None else self.people(given["people"])
+        if "groups" in given:
+            changes["groups"] = None if given["groups"] is None else self.groups(given["groups"])
         try:
             self.ctx.accounts.change(self.own(account), changes)
         except REJECTED as error:
