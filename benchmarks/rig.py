@@ -53,7 +53,7 @@ def process(command: list[str], *, core: int, port: int, log: Path) -> Iterator[
     with log.open("wb") as out:
         child = subprocess.Popen(command, stdout=out, stderr=out)
     try:
-        _wait_for(port, child, log)
+        wait_for(port, child, log)
         yield child.pid
     finally:
         child.send_signal(signal.SIGTERM)
@@ -64,7 +64,7 @@ def process(command: list[str], *, core: int, port: int, log: Path) -> Iterator[
             child.wait()
 
 
-def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if child.poll() is not None:

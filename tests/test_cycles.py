@@ -18,7 +18,7 @@ import aiohttp
 from pool_server.app.listening import listen
 from pool_server.app.server import Server
 from pool_server.core.settings import PoolUsers, Settings
-from pool_server.web import TABLE
+from pool_server.web.routes import TABLE
 from tests.fakes import FakeAccount, FakeProviders, Gate, account, fake_settings, faults, key_account, plays
 from tests.gateway.sockets import TERMINAL
 from tests.gateway.stack import ADMIN, chat, messages, responses, run

@@ -19,7 +19,8 @@ from pool_server.gateway.emulation import answers, codex
 from pool_server.gateway.emulation.types import LocalRequest
 from pool_server.gateway.http.headers import credentials
 from pool_server.http1.request import MOST_FIELDS, Headers
-from pool_server.web import TABLE, Access
+from pool_server.web.base.handler import Access
+from pool_server.web.routes import TABLE
 from tests.fakes import FakeProviders, account, fake_settings
 from tests.process import PoolProcess
 

@@ -7,11 +7,10 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-
-from watchfiles import awatch
+from typing import Any
 
 from pool_server.accounts.credentials import escrow, files, removal
 from pool_server.accounts.credentials.back_off import BackOff
@@ -259,7 +258,7 @@ class Background:
         folder = self.registry.credentials.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         watched = _directory(folder)
-        watch = awatch(
+        watch = (await asyncio.to_thread(_load_awatch))(
             folder, stop_event=self._stop, debounce=400, step=50, rust_timeout=WATCH_MS, yield_on_timeout=True,
             ignore_permission_denied=True,
         )  # fmt: skip
@@ -308,6 +307,13 @@ class Background:
         if self._leader and self._rounds % SWEEP_EVERY == 0:
             self._pins.sweep(now)
             registry.shared.sweep_spent(now)
+
+
+def _load_awatch() -> Callable[..., AsyncGenerator[set[Any], None]]:
+    """In a thread: the library takes a while to load, and nobody else loads a part of it."""
+    from watchfiles import awatch
+
+    return awatch
 
 
 def _directory(folder: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from pool_server.alerts import AlertMonitor
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.app.lifecycle import late_imports
 from pool_server.app.tls.pair import pair_files
 from pool_server.app.tls.served import ServedCertificate
 from pool_server.app.upkeep import OTHERS_S, Upkeep
@@ -27,7 +29,7 @@ from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import ConfigError, Settings, bind_address
 from pool_server.core.settings_file import LoadedSettings
 from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
-from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
 from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, needs_migration
 from pool_server.users import Users
@@ -210,16 +212,24 @@ class Server:
             self._stack.push_async_callback(part.close)
             await part.start()
         self.gateway.start()
-        pages, scheme = web.application(self.web), self.settings.scheme
+        pages, scheme = cache(self._pages), self.settings.scheme
 
         def serve(request: Request, response: Response) -> RequestHandler:
-            return self.gateway.take(request, response) or TornadoRequestHandler(pages, request, response, scheme)
+            return self.gateway.take(request, response) or pages()(request, response, scheme)
 
         table = budgets.connection_table(lambda: self.settings)
         context = self._tls.context if self._tls is not None else None
         self.http = HttpServer(serve, table=table, refuse=budgets.refusal, told=budgets.told, tls=context)
         self._stack.push_async_callback(self.http.close)
         await self.http.listen(sockets)
+        late = asyncio.get_running_loop().create_task(late_imports.load())
+        self._stack.callback(late.cancel)
+
+    def _pages(self) -> Callable[[Request, Response, str], RequestHandler]:
+        """Who answers what is no call of the data plane."""
+        from pool_server.http1.tornado import TornadoRequestHandler
+
+        return partial(TornadoRequestHandler, web.application(self.web))
 
     async def _signed_in(self, record: AccountSignIn) -> None:
         """Keep in the audit log how a sign-in ended."""

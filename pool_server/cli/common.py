@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from pool_server.app.listening import StartError
 from pool_server.core.settings import ConfigError, Settings
@@ -68,6 +67,8 @@ def one_line() -> Iterator[None]:
 @contextlib.contextmanager
 def waiting(words: str) -> Iterator[None]:
     """Says on a terminal what is being done, once it has taken two seconds."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Operation
 from pool_server.core.settings import Settings
 from pool_server.gateway.http.handler import HttpExchange
-from pool_server.gateway.routes import match
+from pool_server.gateway.routes import Route, match
 from pool_server.gateway.service import DataPlane
 from pool_server.gateway.upstream import Upstream
-from pool_server.gateway.websocket.handler import CodexSocket
-from pool_server.gateway.websocket.live_socket import RealtimeSocket
-from pool_server.gateway.websocket.relay import socket_application
-from pool_server.http1 import Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.http1 import Request, RequestHandler, Response
 from pool_server.ledger import Ledger
 from pool_server.users import Users
+
+if TYPE_CHECKING:
+    from tornado.web import Application
+
+    from pool_server.gateway.websocket.relay import RelaySocket
 
 
 class Gateway(DataPlane):
@@ -24,7 +28,7 @@ class Gateway(DataPlane):
         self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
     ) -> None:
         super().__init__(settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream)
-        self._sockets = {kind: socket_application(self, kind) for kind in (CodexSocket, RealtimeSocket)}
+        self._sockets: dict[type[RelaySocket], Application] = {}
 
     def take(self, request: Request, response: Response) -> RequestHandler | None:
         """Who answers a request of the data plane; None for all others."""
@@ -32,6 +36,17 @@ class Gateway(DataPlane):
         if route is None:
             return None
         if route.websocket:
-            kind = RealtimeSocket if route.operation is Operation.REALTIME else CodexSocket
-            return TornadoRequestHandler(self._sockets[kind], request, response)
+            return self._socket(route, request, response)
         return HttpExchange(self, request, response, route)
+
+    def _socket(self, route: Route, request: Request, response: Response) -> RequestHandler:
+        """Tornado, which holds the clients' sockets, is loaded with the first one: a start need not wait for it."""
+        from pool_server.gateway.websocket.handler import CodexSocket
+        from pool_server.gateway.websocket.live_socket import RealtimeSocket
+        from pool_server.gateway.websocket.relay import socket_application
+        from pool_server.http1.tornado import TornadoRequestHandler
+
+        kind = RealtimeSocket if route.operation is Operation.REALTIME else CodexSocket
+        if kind not in self._sockets:
+            self._sockets[kind] = socket_application(self, kind)
+        return TornadoRequestHandler(self._sockets[kind], request, response)

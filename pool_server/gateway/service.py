@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
-
-from tornado.httputil import HTTPServerRequest
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pool_server.accounts import Accounts
 from pool_server.core import memory
@@ -46,6 +44,9 @@ from pool_server.storage import StoreError
 from pool_server.users import Denied, Principal, Users
 from pool_server.users.identity.passwords import same
 from pool_server.users.limits.turns import Turns
+
+if TYPE_CHECKING:
+    from tornado.httputil import HTTPServerRequest
 
 SWEEP_S = 60.0  # between two looks for objects whose time is over
 _BURST_BYTES = 32 << 20

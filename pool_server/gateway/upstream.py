@@ -1,6 +1,6 @@
 """The client toward the providers: no cookies, no redirects, no host beyond the account's own, bytes as they come.
 
-Requests go over the data path's own connections (`http1`), WebSockets over aiohttp.
+Requests go over the data path's own connections (`http1`), WebSockets over aiohttp, which is loaded with the first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ import asyncio
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
 
 from pool_server.core.models import HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.origins import PUBLIC_ONLY, origin
@@ -29,6 +26,9 @@ from pool_server.http1 import (
     proxy_authorization,
     request_head,
 )
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _ANSWER_CAP = 4 << 20  # bytes kept of a refusal, or of the answer to a call of our own
 _REFUSAL_S = 30.0
@@ -146,6 +146,8 @@ class Upstream:
 
     def _sockets(self) -> aiohttp.ClientSession:
         """The session behind WebSockets."""
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
@@ -167,6 +169,10 @@ class Upstream:
         _within_bounds(prepared)
         if PUBLIC_ONLY in prepared.egress or not upgrades_over(proxy_url):
             raise UpstreamError("no WebSocket goes there")
+        import aiohttp
+        from multidict import CIMultiDict
+        from yarl import URL
+
         try:
             async with asyncio.timeout(timeout_s):
                 socket = await self._sockets().ws_connect(
@@ -234,6 +240,7 @@ def _within_bounds(request: UpstreamRequest | HttpRequest) -> None:
 
 def _never_redirected() -> aiohttp.TraceConfig:
     """A handshake that is sent elsewhere ends there: the account's token and the client's headers do not go along."""
+    import aiohttp
 
     async def refuse(*_: object) -> None:
         raise UpstreamError(_REDIRECTED)
@@ -272,6 +279,8 @@ def _line(origin: str, proxy_url: str | None, public: bool) -> tuple[Origin, str
 
 def _cause(error: BaseException) -> str:
     """A short cause without URL or header text in it."""
+    import aiohttp
+
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         return "TLS handshake failed"
     if isinstance(error, aiohttp.ClientConnectorDNSError):

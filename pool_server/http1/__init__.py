@@ -5,7 +5,8 @@ carries, nothing else stands between. It knows nothing of what it carries.
 
 `HttpServer` takes connections, judges each by a `ConnectionTable`, and makes a `ServerConnection` of it; for every
 request on it `serve(request, response)` returns a `RequestHandler`, which is told of the request's body and writes the
-`Response`. `TornadoRequestHandler` is one, behind which a Tornado application sees the connection it knows.
+`Response`. `TornadoRequestHandler` (`tornado.py`) is one, behind which a Tornado application sees the connection it
+knows.
 
 `ConnectionPool` keeps and makes `ClientConnection`s to an `Origin`, directly or through a proxy; `exchange` on one
 sends a request and returns an `Answer`, whose body is read as it comes.
@@ -33,7 +34,6 @@ from pool_server.http1.request import Headers, Request
 from pool_server.http1.response import ClientDisconnectedError, RequestHandler, Response
 from pool_server.http1.server import HttpServer
 from pool_server.http1.server_connection import ServerConnection
-from pool_server.http1.tornado import TornadoConnection, TornadoRequestHandler
 
 __all__ = [
     "CONNECT_S",
@@ -53,8 +53,6 @@ __all__ = [
     "ResponseTimeoutError",
     "ServerConnection",
     "TooMany",
-    "TornadoConnection",
-    "TornadoRequestHandler",
     "UpstreamDisconnectedError",
     "is_public",
     "proxy_authorization",

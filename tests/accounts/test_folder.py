@@ -323,7 +323,7 @@ def test_a_folder_that_cannot_be_watched_is_looked_at(tmp_path: Path, monkeypatc
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "no inotify watch is left")
 
-    monkeypatch.setattr(background, "awatch", refuse)
+    monkeypatch.setattr(background, "_load_awatch", lambda: refuse)
 
     async def act(until: Callable[..., Any]) -> None:
         for name in ("three", "four"):

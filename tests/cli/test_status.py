@@ -75,7 +75,7 @@ def test_what_takes_long_is_said_on_a_terminal_alone(
         pass
     assert capsys.readouterr() == ("", "")
     started = threading.Event()
-    monkeypatch.setattr(common, "Console", lambda **_: Console(force_terminal=True, stderr=True))
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(force_terminal=True, stderr=True))
     monkeypatch.setattr(Status, "start", lambda self: started.set())
     with common.waiting("Copying"):
         assert started.wait(60)

@@ -20,7 +20,8 @@ from pool_server.accounts import Accounts
 from pool_server.core.models import UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
-from pool_server.http1 import HttpServer, Request, RequestHandler, Response, TornadoRequestHandler
+from pool_server.http1 import HttpServer, Request, RequestHandler, Response
+from pool_server.http1.tornado import TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
 from pool_server.users import AuditActor, Principal, Users

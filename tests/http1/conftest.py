@@ -10,7 +10,8 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
-from pool_server.http1 import HttpServer, TornadoRequestHandler
+from pool_server.http1 import HttpServer
+from pool_server.http1.tornado import TornadoRequestHandler
 from tests.http1 import pages
 from tests.http1.wire import LOOPS
 

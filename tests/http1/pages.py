@@ -9,7 +9,7 @@ from typing import Any
 from tornado.web import RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
-from pool_server.http1 import TornadoConnection
+from pool_server.http1.tornado import TornadoConnection
 
 left: list[str] = []
 looked: list[RequestHandler] = []  # handlers that have said how much they take

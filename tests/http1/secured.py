@@ -12,9 +12,10 @@ from typing import Any
 
 from tornado.web import Application
 
-from pool_server.http1 import HttpServer, TornadoRequestHandler
+from pool_server.http1 import HttpServer
 from pool_server.http1.admission import ConnectionLimits, ConnectionTable
 from pool_server.http1.server_connection import ServerConnection
+from pool_server.http1.tornado import TornadoRequestHandler
 from tests.http1.tls import contexts
 from tests.http1.wire import Echo
 

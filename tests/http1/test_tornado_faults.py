@@ -8,8 +8,8 @@ import socket
 import pytest
 from tornado.web import Application, RequestHandler
 
-from pool_server.http1 import HttpServer, Request, Response, TornadoRequestHandler
-from pool_server.http1.tornado import _Straight
+from pool_server.http1 import HttpServer, Request, Response
+from pool_server.http1.tornado import TornadoRequestHandler, _Straight
 from tests.http1.pages import Plain, ask, parts
 from tests.http1.wire import GET, Wire, run
 

@@ -20,7 +20,8 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from pool_server.http1 import HttpServer, TornadoRequestHandler
+from pool_server.http1 import HttpServer
+from pool_server.http1.tornado import TornadoRequestHandler
 from pool_server.web import WebContext, application
 from tests.web.pool import close_context
 

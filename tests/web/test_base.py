@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pool_server.web import TABLE, Access, BaseHandler
 from pool_server.web.base.assets import paths
 from pool_server.web.base.assets.bundle import assets
-from pool_server.web.base.handler import SECURITY_HEADERS
+from pool_server.web.base.handler import SECURITY_HEADERS, Access, BaseHandler
+from pool_server.web.routes import TABLE
 from tests.web.site import Site
 
 # Every route anybody may call. A new one is added here on purpose or not at all.

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.core.settings import Settings
-from pool_server.web import TABLE
 from pool_server.web.base.cross_site import BodyKind, body_kind, is_foreign
+from pool_server.web.routes import TABLE
 from tests.web.pool import ADMIN, CODE
 from tests.web.site import LiveSite, Site
 

@@ -6,8 +6,8 @@ import itertools
 import re
 from typing import Any
 
-from pool_server.web import TABLE
 from pool_server.web.base.handler import Access
+from pool_server.web.routes import TABLE
 from tests.web.pool import CODE, exchange
 from tests.web.site import Site
 

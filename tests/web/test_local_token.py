@@ -13,7 +13,8 @@ import pytest
 
 from pool_server.core.settings import ConfigError, PoolUsers, Settings
 from pool_server.core.settings_file import load
-from pool_server.web import TABLE, Access
+from pool_server.web.base.handler import Access
+from pool_server.web.routes import TABLE
 from tests.fakes import account
 from tests.gateway.stack import Stack, messages, run
 from tests.web.site import Site

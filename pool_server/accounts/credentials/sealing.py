@@ -12,12 +12,12 @@ import os
 import re
 import secrets
 from functools import lru_cache
-from typing import Any
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, Any
 
 from pool_server.providers import CredentialRejectedError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 ENVIRONMENT = "POOL_STORE_KEY"
 FIELD = "sealed"
@@ -35,7 +35,7 @@ class SealKeys:
     """The keys of `POOL_STORE_KEY`, "k2:base64,k1:base64": the first seals, all open. None of them is in its repr."""
 
     def __init__(self, keys: dict[str, bytes]) -> None:
-        self._ciphers = {name: AESGCM(key) for name, key in keys.items()}
+        self._ciphers = _ciphers(keys) if keys else {}
         self.names = tuple(keys)
 
     def seal(self, plain: bytes) -> dict[str, Any]:
@@ -57,10 +57,19 @@ class SealKeys:
             raise SealError("sealed, and damaged")
         if name not in self._ciphers:
             raise SealError(f"sealed with key {name}, which {ENVIRONMENT} does not hold")
+        from cryptography.exceptions import InvalidTag
+
         try:
             return self._ciphers[name].decrypt(nonce, data, _PURPOSE)
         except InvalidTag:
             raise SealError(f"sealed, and damaged, or {ENVIRONMENT} holds another key {name}") from None
+
+
+def _ciphers(keys: dict[str, bytes]) -> dict[str, AESGCM]:
+    """cryptography is loaded where there is a key: a start without one need not wait for it."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return {name: AESGCM(key) for name, key in keys.items()}
 
 
 def is_sealed(data: Any) -> bool:

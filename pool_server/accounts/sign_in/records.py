@@ -6,15 +6,16 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pool_server.core.disk import create_private
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.storage import Store, Txn
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 TABLE = "accounts.sign_ins"  # id → AccountSignIn
 KEPT_S = 3600.0  # how long an ended sign-in is remembered
@@ -143,6 +144,8 @@ class SignInRecords:
         """The secrets of a record; empty ones once they were erased, or when the key is another."""
         if len(record.sealed) <= _NONCE:
             return Secrets()
+        from cryptography.exceptions import InvalidTag  # loaded with the first sign-in
+
         try:
             plain = self._aes().decrypt(record.sealed[:_NONCE], record.sealed[_NONCE:], record.id.encode())
         except InvalidTag:
@@ -151,6 +154,8 @@ class SignInRecords:
 
     def _aes(self) -> AESGCM:
         if self._cipher is None:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
             path = self._folder / KEY_FILE
             try:
                 create_private(path, secrets.token_bytes(32))

@@ -1,4 +1,7 @@
-"""A certificate and its key, as two files: read, checked against each other, made into a context for connections."""
+"""A certificate and its key, as two files: read, checked against each other, made into a context for connections.
+
+cryptography is loaded where there is one: a start without TLS need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ import datetime
 import ipaddress
 import ssl
 from pathlib import Path
-from typing import NamedTuple
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from typing import TYPE_CHECKING, NamedTuple
 
 from pool_server.core.settings import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _MOST_BYTES = 1 << 20  # of one file
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all modern
@@ -75,6 +77,9 @@ def load_pair(cert: Path, key: Path) -> CertificatePair:
 
 def _certificate(path: Path) -> x509.Certificate:
     """The first certificate of a file, which must be the server's own."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         found = x509.load_pem_x509_certificates(_read("tls_cert", path))[0]
         found.public_key()
@@ -85,6 +90,9 @@ def _certificate(path: Path) -> x509.Certificate:
 
 
 def _check_key(certificate: x509.Certificate, cert: Path, path: Path) -> None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     where = f"tls_key = {str(path)!r}"
     try:
         key = load_pem_private_key(_read("tls_key", path), None)
@@ -111,6 +119,8 @@ def _read(setting: str, path: Path) -> bytes:
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    from cryptography import x509
+
     try:
         said = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from urllib.parse import unquote
 
 import msgspec
@@ -32,9 +33,15 @@ _NO_OBJECT = frozenset({"model", "_"})
 
 
 class _Pattern(msgspec.Struct, frozen=True):
-    expression: re.Pattern[str]
+    """A path with parts of its own. `expression` is compiled when it is first searched for: there are many of them, and
+    a start need not wait for those nobody calls."""
+
+    expression: str
     kinds: tuple[ObjectKind | None, ...]
     route: Route
+
+
+_compiled = cache(re.compile)
 
 
 class _Table:
@@ -65,7 +72,7 @@ class _Table:
             return
         kinds = tuple(None if name in _NO_OBJECT else ObjectKind(name) for name in names)
         literal = [re.escape(part) for part in _PLACE.split(path)[::2]]
-        expression = re.compile(f"({_ID})".join(literal))
+        expression = f"({_ID})".join(literal)
         self._patterns.setdefault((row.method, path.count("/")), []).append(_Pattern(expression, kinds, route))
 
     def find(self, method: str, path: str) -> Route | None:
@@ -73,7 +80,7 @@ class _Table:
         if found is not None:
             return found
         for pattern in self._patterns.get((method, path.count("/")), ()):
-            match = pattern.expression.fullmatch(path)
+            match = _compiled(pattern.expression).fullmatch(path)
             if match is not None:
                 ids = tuple(
                     (kind, unquote(value))

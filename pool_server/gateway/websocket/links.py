@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
-
-import aiohttp
+from typing import TYPE_CHECKING, Protocol
 
 from pool_server.core.models import UpstreamRequest
 from pool_server.gateway.transports import finished
@@ -20,9 +18,14 @@ from pool_server.gateway.upstream import Upstream, UpstreamError, refusal_body
 from pool_server.gateway.websocket.bridge import Conversation
 from pool_server.http1 import Answer, UpstreamDisconnectedError
 
+if TYPE_CHECKING:
+    import aiohttp
+
 FRAME_CAP = 64 << 20  # bytes of one frame, both ways
 PING_S = 30.0  # finds an upstream whose other end is gone
 _REASON_CAP = 123
+_TEXT, _BINARY, _PING, _PONG = 0x1, 0x2, 0x9, 0xA  # RFC 6455 §5.2, and aiohttp's kinds of messages
+_GOING_AWAY = 1001
 
 
 class LinkClosedError(UpstreamDisconnectedError):
@@ -106,7 +109,7 @@ class SocketLink:
                 await self._socket.send_str(frame, compress)
             else:
                 await self._socket.send_bytes(frame, compress)
-        except (aiohttp.ClientError, OSError, RuntimeError):
+        except _broken(RuntimeError):
             raise LinkClosedError(self._socket.close_code or 1006) from None
 
     async def receive(self) -> str | bytes:
@@ -116,13 +119,13 @@ class SocketLink:
                 message = await self._socket.receive()
                 self._heard += 1
                 kind = message.type
-                if kind is aiohttp.WSMsgType.TEXT or kind is aiohttp.WSMsgType.BINARY:
+                if kind in (_TEXT, _BINARY):
                     data: str | bytes = message.data
                     return data
-                if kind is aiohttp.WSMsgType.PING:
-                    with contextlib.suppress(aiohttp.ClientError, OSError):  # the next receive tells
+                if kind == _PING:
+                    with contextlib.suppress(*_broken()):  # the next receive tells
                         await self._socket.pong(message.data)
-                elif kind is not aiohttp.WSMsgType.PONG:
+                elif kind != _PONG:
                     break
         finally:
             self._receiving = False
@@ -137,16 +140,14 @@ class SocketLink:
             self._known, self._pinged = self._heard, False
         elif self._pinged:
             self._timer.cancel()
-            self._background = self._loop.create_task(
-                self._quietly(self._socket.close(code=aiohttp.WSCloseCode.GOING_AWAY))
-            )
+            self._background = self._loop.create_task(self._quietly(self._socket.close(code=_GOING_AWAY)))
         else:
             self._pinged = True
             self._background = self._loop.create_task(self._quietly(self._socket.ping()))
 
     @staticmethod
     async def _quietly(work: Awaitable[object]) -> None:
-        with contextlib.suppress(aiohttp.ClientError, OSError):  # whoever receives notices
+        with contextlib.suppress(*_broken()):  # whoever receives notices
             await work
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -273,6 +274,13 @@ class TranslatedLink:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """It is memory alone."""
+
+
+def _broken(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What a broken connection raises. aiohttp is loaded by whoever dials: it takes a while."""
+    import aiohttp
+
+    return aiohttp.ClientError, OSError, *others
 
 
 def reason_bytes(reason: str) -> bytes:

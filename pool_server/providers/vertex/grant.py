@@ -1,17 +1,15 @@
 """The exchange of a service account's signed assertion for an access token (RFC 7523).
 
 Source: developers.google.com/identity/protocols/oauth2/service-account. The assertion is good for an hour at most and
-names Google's own token endpoint as its audience, whatever stands in for that.
+names Google's own token endpoint as its audience, whatever stands in for that. cryptography and PyJWT are loaded with
+the first such account: a start without one need not wait for them.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
-
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.providers.base import RefreshRejectedError
@@ -19,6 +17,9 @@ from pool_server.providers.credential import Credential, CredentialRejectedError
 from pool_server.providers.oauth import token_answer
 from pool_server.providers.requests import own_post
 from pool_server.providers.times import HOUR
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 AUDIENCE = "https://oauth2.googleapis.com/token"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -29,6 +30,9 @@ _CLOCK = "iat and exp"  # of the vendor's sentence for an assertion made by a cl
 @lru_cache(maxsize=256)
 def signing_key(pem: str) -> RSAPrivateKey:
     """The key of a file. Raises CredentialRejectedError."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         key = load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError):  # TypeError: it is encrypted
@@ -42,6 +46,8 @@ def signing_key(pem: str) -> RSAPrivateKey:
 
 def request(cred: Credential, token_url: str, *, now: float) -> HttpRequest:
     """Asks for a token, with an assertion made now."""
+    import jwt
+
     claims = {"iss": cred.user_id, "scope": SCOPE, "aud": AUDIENCE, "iat": int(now), "exp": int(now + HOUR)}
     headers = {"kid": cred.key_id} if cred.key_id else None
     assertion = jwt.encode(claims, signing_key(cred.private_key), algorithm="RS256", headers=headers)

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jwt
 import msgspec
 
 from pool_server.core.disk import sync_folder
@@ -57,6 +56,8 @@ class Signer:
 
     def key(self, user: str, jti: str, issued: float, expires: float | None) -> str:
         """The token of a pool key. The same facts and secret give the same token."""
+        import jwt  # with all of cryptography: loaded with the first key
+
         claims: dict[str, Any] = {"iss": ISSUER, "sub": user, "jti": jti, "iat": int(issued)}
         if expires is not None:
             claims["exp"] = int(expires)
@@ -66,6 +67,8 @@ class Signer:
         """What a token says, None when it is not genuine. Says nothing about expiry or revocation."""
         if not _canonical(token):
             return None
+        import jwt
+
         for secret in self._accepted(now):
             try:
                 found = jwt.decode(token, secret, algorithms=["HS256"], issuer=ISSUER, options=_OPTIONS)
@@ -150,15 +153,21 @@ def load_signer(settings: Settings, folder: Path) -> Signer:
     if given.jwt_secret:
         previous = [(given.jwt_secret_previous, float("inf"))] if given.jwt_secret_previous else []
         signer = Signer(given.jwt_secret, previous)
-    else:
-        kept = _kept(folder)
-        extra = [(given.jwt_secret_previous, float("inf"))] if given.jwt_secret_previous else []
-        signer = Signer(kept.current, [*kept.previous, *extra])
+        _check(signer)
+        return signer
+    kept = _kept(folder)
+    extra = [(given.jwt_secret_previous, float("inf"))] if given.jwt_secret_previous else []
+    return Signer(kept.current, [*kept.previous, *extra])
+
+
+def _check(signer: Signer) -> None:
+    """Raises ValueError when nothing can be signed with the secret somebody chose."""
+    import jwt
+
     try:
         signer.key("check", "check", 0, None)
     except jwt.InvalidKeyError as exc:
         raise ValueError("pool_users.jwt_secret: a private or public key cannot be the secret") from exc
-    return signer
 
 
 def rotate_secret(folder: Path, now: float) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pool_server.core.loopback import is_loopback_host, local_refusal
-from pool_server.http1 import TornadoConnection
+from pool_server.http1.tornado import TornadoConnection
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
 from pool_server.web.base import auth, forms
 from pool_server.web.base.context import WebContext

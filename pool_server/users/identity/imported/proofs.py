@@ -14,7 +14,6 @@ import hmac
 import json
 from typing import Any
 
-import jwt
 import msgspec
 
 _CLAUDE = ("sk-ant-oat01-pool-", "sk-ant-api-pool-")
@@ -76,6 +75,8 @@ def _gemini_login(rest: str, key: bytes) -> Proof | None:
 
 
 def _jwt(token: str, key: bytes) -> Proof | None:
+    import jwt  # with all of cryptography: loaded with the first such key
+
     try:
         claims = jwt.decode(token, key.ljust(_SPACE, b"\0"), algorithms=["HS256"], options=_UNCHECKED)
     except jwt.PyJWTError:
