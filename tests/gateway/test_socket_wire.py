@@ -22,7 +22,7 @@ from pool_server.core.enums import Outcome
 from pool_server.core.settings import Upstreams
 from pool_server.gateway import answer as answers
 from pool_server.gateway import service, transports
-from pool_server.gateway.websocket import handler, links
+from pool_server.gateway.websocket import links, relay
 from tests.fakes import Gate, Surface, account, plays
 from tests.gateway.sockets import BY_PRIORITY, create, final_id, socket, two
 from tests.gateway.stack import ADMIN, Stack, run
@@ -196,7 +196,7 @@ def test_a_client_that_leaves_before_the_switch_takes_the_upstream_along(
 
 
 def test_a_client_that_is_half_open_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "_PING_S", 0.1)
+    monkeypatch.setattr(relay, "_PING_S", 0.1)
 
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:
@@ -211,7 +211,7 @@ def test_a_client_that_is_half_open_is_let_go(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_client_that_never_reads_holds_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "_PING_S", 1.0)
+    monkeypatch.setattr(relay, "_PING_S", 1.0)
 
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:
