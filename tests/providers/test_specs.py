@@ -94,7 +94,7 @@ EXCEPTIONS = {
     "gateway/translation.py": "headers of Codex's own client",
     "gateway/transport.py": "whether quota headers are shown; Codex's WebSocket",
     "ledger/codec.py": "a sample for the compressor",
-    "ledger/names.py": "spellings of model names",
+    "ledger/model_ids.py": "spellings of model names",
     "statusline.py/statusline.py": "a variable of Claude Code's",
     "texts/client_settings.py": "the settings of client programs",
     "texts/settings.py": "the settings' names",
