@@ -66,13 +66,22 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def _is_slow(path: Path) -> bool:
+    return path.is_relative_to(HERE) and path.relative_to(HERE).as_posix() in SLOW
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The quick tests need not even import what is slow: collecting it in every worker cost more than most of them."""
+    return True if "not slow" in config.option.markexpr and _is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The real CLIs have races of their own: each test of one gets a second chance, and the closing line counts those
     that took it."""
     for item in items:
         if item.get_closest_marker("clis"):
             item.add_marker(pytest.mark.flaky(reruns=1))
-        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix() in SLOW:
+        if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
 
 

@@ -44,7 +44,12 @@ def play(scenario: Scenario, strategy: str = "balanced") -> WeekOutcome:
     return run(scenario, strategies()[strategy](1), NO_GOALS)
 
 
-@pytest.mark.parametrize("name", shipped())
+QUICK = {"standard-week", "mixed-plans", "two-workers"}  # the others take a second each
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in shipped()]
+)
 def test_every_shipped_week_is_served_without_touching_a_reserve(name: str) -> None:
     row = play(thinned(shipped()[name]))
     assert row.requests > 200
