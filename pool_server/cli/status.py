@@ -54,7 +54,9 @@ def top(every: float, once: bool, config: str | None, as_json: bool) -> None:
 
 
 @click.command("statusline", help="Headroom, your limit and the next reset in one line, from a cache.")
-@click.option("--provider", type=click.Choice(tuple(Provider)), default="", help="Leave out the others.")
+@click.option(
+    "--provider", type=click.Choice([provider.value for provider in Provider]), default="", help="Leave out the others."
+)
 @click.option("--fetch", is_flag=True, help="Ask the pool now and keep what it says.")
 @json_option
 def statusline(provider: str, fetch: bool, as_json: bool) -> None:

@@ -275,6 +275,14 @@ class Strategy(StrEnum):
     RESET_FIRST = "reset_first"
 
 
+class TokenScope(StrEnum):
+    """What an admin token may do. Each stands for itself: none includes another."""
+
+    READ = "read"  # look at accounts, people, requests, usage, the audit log
+    PEOPLE = "people"  # change people, their keys and codes
+    ACCOUNTS = "accounts"  # change accounts
+
+
 class Denial(StrEnum):
     """Why a caller is not let in, or not further."""
 

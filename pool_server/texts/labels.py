@@ -218,6 +218,8 @@ ACTIONS = {
     "key.create": "created the key",
     "key.revoke": "revoked the key",
     "key.rotate": "replaced all keys of",
+    "token.create": "made the admin token",
+    "token.revoke": "revoked the admin token",
     "code.create": "created the code",
     "code.revoke": "revoked the code",
     "account.add": "added the account",

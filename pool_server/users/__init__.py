@@ -1,5 +1,6 @@
 """Friends of the pool: people, codes, keys, sessions, limits, fair share, audit. Knows nothing of accounts."""
 
+from pool_server.users.admin_tokens import TokenHolder, is_admin_token
 from pool_server.users.identity.directory import checked_limits
 from pool_server.users.identity.imported.aliases import (
     ImportedSecret,
@@ -32,9 +33,11 @@ __all__ = [
     "RefusedError",
     "Reservation",
     "TakenUser",
+    "TokenHolder",
     "Users",
     "checked_limits",
     "hashed_mark",
+    "is_admin_token",
     "load_secrets",
     "person_mark",
     "read_codex_pool_users",

@@ -24,6 +24,7 @@ SESSIONS = "users.sessions"  # SHA-256 of the session id → Session
 CHANGES = "users.changes"  # number → UserChange, followed by every worker
 AUDIT = "users.audit"  # sequence → AuditRow
 META = "users.meta"  # what was done once (imports)
+ADMIN_TOKENS = "users.admin_tokens"  # id → AdminToken
 
 USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
 HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner
@@ -32,7 +33,7 @@ SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries
 TICKETS = "users.tickets"  # SHA-256 of the ticket → Ticket
 
-LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, ALIASES, CODES, SESSIONS, CHANGES, AUDIT, META)
+LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, ALIASES, CODES, SESSIONS, CHANGES, AUDIT, META, ADMIN_TOKENS)
 STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 
 LOCAL_USER = "local"
@@ -174,6 +175,17 @@ class Code(msgspec.Struct, array_like=True):
     used_by: list[str] = []
     contributes: str = ""
     done: list[str] = []
+
+
+class AdminToken(msgspec.Struct, array_like=True):
+    """A token for programs of the operator; `hash` is the SHA-256 of the whole. `expires` None = never."""
+
+    id: str
+    hash: bytes
+    label: str
+    scopes: list[str]
+    created: float
+    expires: float | None = None
 
 
 class Session(msgspec.Struct, array_like=True):

@@ -20,6 +20,7 @@ from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
+from pool_server.users.admin_tokens import AdminTokens
 from pool_server.users.changes import append_audit, append_change, audit_filter, audit_page, commit
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
@@ -120,6 +121,7 @@ class Users:
         store, state, clock = self._store, self._state, self._clock
         self.people = People(store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(store, self._hasher, clock)
+        self.admin_tokens = AdminTokens(store, clock)
         self.sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
         self.tickets = tickets.Tickets(state, self.people, self._directory, clock)
         self.sign_in = SignIn(

@@ -7,6 +7,8 @@ from typing import Any
 from tornado.routing import Rule, URLSpec
 from tornado.web import Application
 
+from pool_server.core.enums import TokenScope
+from pool_server.web import api_shapes as shapes
 from pool_server.web import status
 from pool_server.web.admin import (
     account_changes,
@@ -21,10 +23,12 @@ from pool_server.web.admin import (
 from pool_server.web.base import live
 from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import BaseHandler
+from pool_server.web.base.handler import VERBS, BaseHandler
+from pool_server.web.base.shared import key_changes
 from pool_server.web.dashboard import bill, dashboard_page, export, usage_api
 from pool_server.web.home import home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
+from pool_server.web.openapi import BASE, ApiOperation, document
 from pool_server.web.request_log import conversations, log_pages
 from pool_server.web.sign_ins import balance, contributing, sign_in_api, sign_in_page
 
@@ -113,9 +117,122 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
 )
 
 
+_ACTIONS = ("enable", "disable", "refresh", "test", "reset", "priority", "lock", "unlock")
+_DEEDS = ("enable", "disable", "sign-out", "forget-passphrase")
+_PAGE = ("cursor", "limit")
+_RANGE = ("range", "from", "to", "tz", "user", "provider", "model", "account")
+
+# The operator's API: what its pages do, by the same handlers, described by `openapi.document`.
+API: tuple[ApiOperation, ...] = (
+    ApiOperation("GET", "/openapi.json", system.ApiDocument, TokenScope.READ, "This description", dict[str, Any]),
+    ApiOperation("GET", "/status", status.Status, TokenScope.READ, "Headroom by provider", shapes.StatusAnswer),
+    ApiOperation("GET", "/accounts", accounts.AccountList, TokenScope.READ, "Every account", shapes.AccountsAnswer),
+    ApiOperation(
+        "POST", "/accounts", accounts.AccountList, TokenScope.ACCOUNTS, "Add an account", shapes.AddedAnswer,
+        account_changes.AddedAccount, 201, ("test",),
+    ),
+    ApiOperation(
+        "PATCH", "/accounts/{account}", account_changes.OneAccount, TokenScope.ACCOUNTS, "Change options of an account",
+        shapes.AccountAnswer, account_changes.ChangedOptions,
+    ),
+    ApiOperation(
+        "DELETE", "/accounts/{account}", account_changes.OneAccount, TokenScope.ACCOUNTS,
+        "Remove an account; it can be restored", shapes.RemovedAnswer,
+    ),
+    ApiOperation(
+        "POST", "/accounts/{account}/restore", account_changes.RestoredAccount, TokenScope.ACCOUNTS,
+        "Bring a removed account back", shapes.AccountAnswer,
+    ),
+    ApiOperation(
+        "POST", "/accounts/{account}/{action}", accounts.AccountAction, TokenScope.ACCOUNTS,
+        "Enable, disable, refresh, test, reset, lock; \"priority\" takes a body with it", shapes.AccountAnswer,
+        choices={"action": _ACTIONS},
+    ),
+    ApiOperation(
+        "POST", "/reload", system.Reload, TokenScope.ACCOUNTS, "Reread settings and credential files",
+        shapes.ReloadAnswer,
+    ),
+    ApiOperation(
+        "GET", "/people", people.UsersHandler, TokenScope.READ, "People", shapes.PeopleAnswer, query=(*_PAGE, "deleted")
+    ),
+    ApiOperation(
+        "POST", "/people", people.UsersHandler, TokenScope.PEOPLE, "Add a person", shapes.NewPersonAnswer,
+        people.NewUser,
+    ),
+    ApiOperation("GET", "/people/{person}", people.UserHandler, TokenScope.READ, "One person", shapes.PersonRow),
+    ApiOperation(
+        "PATCH", "/people/{person}", people.UserHandler, TokenScope.PEOPLE, "Change a person", shapes.PersonRow,
+        shapes.PersonChange,
+    ),
+    ApiOperation(
+        "DELETE", "/people/{person}", people.UserHandler, TokenScope.PEOPLE, "Delete a person", shapes.DeletedAnswer
+    ),
+    ApiOperation(
+        "GET", "/people/{person}/keys", people.UserKeysHandler, TokenScope.READ, "A person's keys", shapes.KeysAnswer
+    ),
+    ApiOperation(
+        "POST", "/people/{person}/keys", people.UserKeysHandler, TokenScope.PEOPLE, "A new key for a person",
+        shapes.NewKeyAnswer, key_changes.NewKey,
+    ),
+    ApiOperation(
+        "PATCH", "/people/{person}/keys/{key}", people.UserKeyHandler, TokenScope.PEOPLE,
+        "Change a key's name, end or limits", dict[str, Any], key_changes.KeyChange,
+    ),
+    ApiOperation(
+        "DELETE", "/people/{person}/keys/{key}", people.UserKeyHandler, TokenScope.PEOPLE, "Revoke a key",
+        shapes.RevokedAnswer,
+    ),
+    ApiOperation(
+        "POST", "/people/{person}/{action}", people.UserActionHandler, TokenScope.PEOPLE,
+        "Enable, disable, end sessions, forget a passphrase", shapes.PersonRow, choices={"action": _DEEDS},
+    ),
+    ApiOperation("GET", "/codes", people.CodesHandler, TokenScope.READ, "Personal codes", shapes.CodesAnswer),
+    ApiOperation(
+        "POST", "/codes", people.CodesHandler, TokenScope.PEOPLE, "A new personal code", shapes.NewCodeAnswer,
+        people.NewCode,
+    ),
+    ApiOperation(
+        "DELETE", "/codes/{code}", people.CodeHandler, TokenScope.PEOPLE, "Revoke a code", shapes.RevokedAnswer
+    ),
+    ApiOperation(
+        "GET", "/requests", log_pages.AdminRequests, TokenScope.READ, "Recent requests with their decisions, no bodies",
+        shapes.RequestsAnswer, query=(*_PAGE, *_RANGE),
+    ),
+    ApiOperation(
+        "GET", "/usage/summary", usage_api.Summary, TokenScope.READ, "What was used", shapes.UsedAnswer, query=_RANGE
+    ),
+    ApiOperation(
+        "GET", "/audit", people.AuditHandler, TokenScope.READ, "The audit log", shapes.AuditAnswer,
+        query=(*_PAGE, "actor", "action", "target"),
+    ),
+    ApiOperation("GET", "/tokens", system.Tokens, None, "Admin tokens", shapes.TokensAnswer),
+    ApiOperation(
+        "POST", "/tokens", system.Tokens, None, "A new admin token", shapes.NewTokenAnswer, system.NewToken, 201
+    ),
+    ApiOperation("DELETE", "/tokens/{token}", system.OneToken, None, "Revoke a token", shapes.RevokedAnswer),
+)  # fmt: skip
+
+
+_NOTHING: dict[str, TokenScope | None] = dict.fromkeys(verb.upper() for verb in VERBS)
+
+
+def api_rules(ctx: WebContext) -> list[Rule]:
+    """The API as Tornado rules: a handler hears which methods of its path are of the API, and what each needs."""
+    scopes: dict[tuple[str, type[BaseHandler]], dict[str, TokenScope | None]] = {}
+    for one in API:
+        scopes.setdefault((one.pattern, one.handler), {})[one.method] = one.scope
+    made: list[Rule] = []
+    for (pattern, handler), methods in scopes.items():
+        given: dict[str, Any] = {"ctx": ctx, "scopes": methods}
+        if handler is system.ApiDocument:
+            given["described"] = lambda: document(API, ctx.version)
+        made.append(URLSpec(pattern, handler, given))
+    return [*made, URLSpec(rf"{BASE}(?:/.*)?", static_files.NotFound, {"ctx": ctx, "scopes": _NOTHING})]
+
+
 def rules(ctx: WebContext) -> list[Rule]:
-    """The table as Tornado rules. The last one answers every other path with a 404."""
-    return [URLSpec(pattern, handler, {"ctx": ctx}) for pattern, handler in TABLE]
+    """The tables as Tornado rules. The last one answers every other path with a 404."""
+    return [*api_rules(ctx), *(URLSpec(pattern, handler, {"ctx": ctx}) for pattern, handler in TABLE)]
 
 
 def application(ctx: WebContext) -> Application:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 import msgspec
@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from pool_server.core.enums import AccountState
+from pool_server.core.enums import AccountState, TokenScope
 from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
@@ -42,6 +42,50 @@ class Reload(PageHandler, access=Access.ADMIN):
         counts = {name: len(value) for name, value in report.items() if isinstance(value, list) and value}
         await self.ctx.users.audit(self.actor, "pool.reload", detail=counts)
         self.answer(report)
+
+
+class NewToken(msgspec.Struct, forbid_unknown_fields=True):
+    """`expires_in` seconds from now, None = never."""
+
+    label: str
+    scopes: list[str]
+    expires_in: float | None = None
+
+
+class Tokens(PageHandler, access=Access.ADMIN):
+    """Admin tokens: `GET`, and `POST {"label","scopes","expires_in"?}` → the token, shown once."""
+
+    def get(self) -> None:
+        self.answer({"tokens": self.ctx.users.admin_tokens.rows()})
+
+    async def post(self) -> None:
+        asked = self.body_as(NewToken)
+        expires = None if asked.expires_in is None else self.ctx.clock() + asked.expires_in
+        made = await self.ctx.users.admin_tokens.create(
+            actor=self.actor, label=asked.label, scopes=asked.scopes, expires=expires
+        )
+        self.answer(made, 201)
+
+
+class OneToken(PageHandler, access=Access.ADMIN):
+    """`DELETE`: the token opens nothing any more."""
+
+    async def delete(self, token: str) -> None:
+        await self.ctx.users.admin_tokens.revoke(token, actor=self.actor)
+        self.answer({"revoked": token})
+
+
+class ApiDocument(PageHandler, access=Access.ADMIN):
+    """The description of the API, as JSON."""
+
+    def initialize(
+        self, ctx: WebContext, scopes: Mapping[str, TokenScope | None] | None = None, *, described: Any = None
+    ) -> None:
+        super().initialize(ctx, scopes)
+        self._described = described
+
+    def get(self) -> None:
+        self.answer(self._described())
 
 
 class Metrics(PageHandler, access=Access.ADMIN):

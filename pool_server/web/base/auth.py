@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import msgspec
 from tornado.web import RequestHandler
 
-from pool_server.core.enums import Denial
+from pool_server.core.enums import Denial, TokenScope
 from pool_server.core.loopback import local_refusal
-from pool_server.users import Denied, Principal
+from pool_server.users import Denied, Principal, is_admin_token
 from pool_server.users.identity.passwords import same
 from pool_server.web.base.context import WebContext
 
@@ -22,15 +22,17 @@ def cookie_name(secure: bool) -> str:
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """`rank` compares with `Access`; `via` is "local", "session", "key", "password" or "" for nobody.
+    """`rank` compares with `Access`; `via` is "local", "session", "key", "password", "token" or "" for nobody.
 
-    `denied` holds why a credential that was shown is not accepted (throttled, disabled …).
+    `scopes` is what an admin token may do, where its route is one of the API. `denied` holds why a credential that was
+    shown is not accepted (throttled, disabled …).
     """
 
     rank: int = 0
     via: str = ""
     principal: Principal | None = None
     denied: Denied | None = None
+    scopes: frozenset[TokenScope] = frozenset()
 
 
 NOBODY = Caller()
@@ -66,6 +68,11 @@ async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cooki
     In local mode the guard has already turned away everyone but this machine. A credential in a header is a pool
     key or the admin password; what has a key's shape is never tried as the password, so that an old key bans nobody.
     """
+    if is_admin_token(text := shown(handler.request.headers) if wanted else ""):
+        holder = ctx.users.admin_tokens.find(text)
+        if isinstance(holder, Denied):
+            return Caller(denied=holder)
+        return Caller(3, "token", holder.principal, scopes=holder.scopes)
     if ctx.local:
         return _local(ctx, shown(handler.request.headers), cookie)
     token = shown(handler.request.headers) if wanted else ""

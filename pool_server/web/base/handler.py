@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum
 from functools import wraps
 from typing import Any, ClassVar, TypeVar, cast
@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from pool_server.core.enums import TokenScope
 from pool_server.core.loopback import is_loopback_host, local_refusal
 from pool_server.http1.tornado import TornadoConnection
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
@@ -29,6 +30,7 @@ log = logging.getLogger("pool_server.web")
 
 T = TypeVar("T")
 
+_OWN = ("key", "password", "token")  # credentials in a header, which no other site's page can send
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"post", "put", "patch", "delete"})
 OPEN_BODY_CAP = 16 * 1024  # bytes
@@ -105,8 +107,10 @@ class BaseHandler(RequestHandler):
         for verb in CHANGES & cls.__dict__.keys():
             setattr(cls, verb, _token_first(cls.__dict__[verb]))
 
-    def initialize(self, ctx: WebContext) -> None:
+    def initialize(self, ctx: WebContext, scopes: Mapping[str, TokenScope | None] | None = None) -> None:
+        """`scopes`: of a route of the API, method → what an admin token needs for it, None = no token may."""
         self.ctx = ctx
+        self.scopes = scopes
         self.caller = auth.NOBODY
         self.body_kind = body_kind(self.request.headers)
         self._chunks = bytearray()
@@ -131,7 +135,7 @@ class BaseHandler(RequestHandler):
         self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
         self._refuse_foreign()
         self.caller = await auth.identify(
-            self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self.access
+            self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self._wanted
         )
         self._admit()
         self._check_body_kind()
@@ -155,15 +159,31 @@ class BaseHandler(RequestHandler):
             raise ProblemError(413, "too_large", f"the body may hold at most {cap // 1024} KiB here")
         cast(TornadoConnection, self.request.connection).set_max_body_size(cap)
 
+    @property
+    def _wanted(self) -> Access:
+        """Who may call this: the operator alone, where the API leads here."""
+        return self.access if self.scopes is None or self.access is Access.OPEN else Access.ADMIN
+
     def _admit(self) -> None:
         if self.access is Access.OPEN:
             return
         if self.caller.denied is not None:
             raise denial(self.caller.denied, self.ctx.clock())
-        if self.caller.rank < self.access:
+        if self.caller.via == "token":
+            self._admit_token()
+        if self.caller.rank < self._wanted:
             if self.caller.rank > Access.OPEN:
                 raise ProblemError(403, "forbidden", "this is not yours to see or to change")
             raise ProblemError(401, "sign_in", "sign in first")
+
+    def _admit_token(self) -> None:
+        """An admin token opens the routes of the API that its scopes name, and no other."""
+        method = "GET" if self.request.method == "HEAD" else self.request.method or ""
+        needed = (self.scopes or {}).get(method)
+        if needed is None:
+            raise ProblemError(403, "forbidden", "no admin token may do this")
+        if needed not in self.caller.scopes:
+            raise ProblemError(403, "scope", f"this needs an admin token with the scope {needed.value}")
 
     def _check_body_kind(self) -> None:
         """JSON, or a form where one is taken; and the token of every change a browser could be tricked into.
@@ -175,7 +195,7 @@ class BaseHandler(RequestHandler):
         headers, kind = self.request.headers, self.body_kind
         if self.request.method in SAFE:
             return
-        own_credential = self.caller.via in ("key", "password")
+        own_credential = self.caller.via in _OWN
         nothing = kind in (BodyKind.ABSENT, BodyKind.OTHER) and not has_body(headers)  # HTTP libraries name that too
         unnamed = nothing and self.access is not Access.OPEN
         from_program = own_credential and kind in (BodyKind.FORM, BodyKind.ABSENT)  # curl names every body a form
@@ -249,7 +269,7 @@ class BaseHandler(RequestHandler):
         except ValueError:
             raise ProblemError(400, "bad_request", "the form cannot be read") from None
         self.request.arguments["_xsrf"] = [value.encode() for value in fields.get("_xsrf", [])]
-        if self.caller.via not in ("key", "password"):
+        if self.caller.via not in _OWN:
             self.check_xsrf_cookie()
         self._fields = {name: values[-1] for name, values in fields.items()}
         return self._fields
@@ -291,7 +311,7 @@ class BaseHandler(RequestHandler):
 
     @property
     def wants_page(self) -> bool:
-        return "text/html" in self.request.headers.get("Accept", "")
+        return self.scopes is None and "text/html" in self.request.headers.get("Accept", "")
 
     def set_default_headers(self) -> None:
         for name, value in SECURITY_HEADERS.items():
@@ -355,6 +375,8 @@ class BaseHandler(RequestHandler):
     def _allowed(self) -> set[str]:
         own = self._own_methods()
         by_form = {"POST"} if own & {"PUT", "PATCH", "DELETE"} and BodyKind.FORM in self.takes else set()
+        if self.scopes is not None:
+            own, by_form = own & self.scopes.keys(), set()
         return own | by_form | ({"HEAD"} if "GET" in own else set())
 
     def _own_methods(self) -> set[str]:

@@ -7,12 +7,14 @@ Several workers share the stores, so that one look a second sees what any of the
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
+from pool_server.core.enums import TokenScope
 from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
@@ -95,8 +97,8 @@ class PageWatch:
 class LiveHandler(BaseHandler, access=Access.FRIEND):
     """`GET /api/live`: server-sent events `request`, `state`, `log` and `bye` (the session has ended)."""
 
-    def initialize(self, ctx: WebContext) -> None:
-        super().initialize(ctx)
+    def initialize(self, ctx: WebContext, scopes: Mapping[str, TokenScope | None] | None = None) -> None:
+        super().initialize(ctx, scopes)
         self._gone = asyncio.Event()
 
     def on_connection_close(self) -> None:
