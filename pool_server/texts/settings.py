@@ -12,7 +12,7 @@ SETTINGS = {
     "max_attempts": "Accounts one request may try",
     "max_body_mb": "Largest request body, MiB",
     "workers": "Processes; 0 = one a core",
-    "trusted_proxies": "Proxies whose X-Forwarded-* is believed",
+    "trusted_proxies": "Proxies whose X-Forwarded-* or Forwarded is believed",
     "debug": "A log line for each request",
     "log_format": "How the server writes its log",
     "upstream_first_byte_s": "Silence allowed before an answer begins, seconds",

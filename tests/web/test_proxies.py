@@ -40,6 +40,45 @@ def test_the_scheme_is_a_trusted_proxys_to_say() -> None:
     assert real_scheme("http", "10.1.2.3", {"X-Forwarded-Proto": "gopher"}, TRUSTED) == "http"
 
 
+@pytest.mark.parametrize(
+    ("headers", "scheme"),
+    [
+        ({"X-Forwarded-Proto": "https, http"}, "https"),
+        ({"X-Forwarded-Proto": "http, https"}, "http"),
+        ({"X-Forwarded-Proto": "http", "Forwarded": "proto=https"}, "http"),
+        ({"Forwarded": "for=192.0.2.7;proto=https;by=10.0.0.1"}, "https"),
+        ({"Forwarded": 'for="[2001:db8::1]:443"; Proto="HTTPS", for=10.0.0.2;proto=http'}, "https"),
+        ({"Forwarded": "for=x, proto=https"}, "http"),
+        ({"Forwarded": "notproto=https"}, "http"),
+    ],
+)
+def test_the_scheme_by_several_proxies_and_by_the_standard_s_header(headers: dict[str, str], scheme: str) -> None:
+    assert real_scheme("http", "10.1.2.3", headers, TRUSTED) == scheme
+    assert real_scheme("http", "192.0.2.1", headers, TRUSTED) == "http"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "found"),
+    [
+        ("for=203.0.113.7", "203.0.113.7"),
+        ("For=198.51.100.1, for=203.0.113.7;proto=https", "203.0.113.7"),
+        ("for=203.0.113.7;by=10.0.0.9, for=10.0.0.2", "203.0.113.7"),
+        ('for="[2001:4860::8]:443"', "2001:4860::8"),
+        ('for="203.0.113.7:4711"', "203.0.113.7"),
+        ("for=unknown", "10.0.0.1"),
+        ("for=_hidden, for=10.0.0.2", "10.0.0.2"),
+        ("by=203.0.113.7", "10.0.0.1"),
+        ('for="1.2.3.4, for=203.0.113.7', "203.0.113.7"),  # what a visitor left open hides nobody
+        ("", "10.0.0.1"),
+    ],
+)
+def test_the_standard_s_header_names_the_nearest_address_too(forwarded: str, found: str) -> None:
+    assert real_peer("10.0.0.1", {"Forwarded": forwarded}, TRUSTED) == found
+    assert real_peer("192.0.2.1", {"Forwarded": forwarded}, TRUSTED) == "192.0.2.1"
+    both = {"Forwarded": forwarded, "X-Forwarded-For": "198.51.100.9"}
+    assert real_peer("10.0.0.1", both, TRUSTED) == "198.51.100.9"
+
+
 @pytest.mark.parametrize("host", ["pool.example", "pool.example:8989", "10.0.0.1:80", "[::1]:8989", "localhost"])
 def test_a_plain_host_is_taken_over(host: str) -> None:
     assert base_url("", "https", host) == f"https://{host}"

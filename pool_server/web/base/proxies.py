@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PORT = re.compile(r":[0-9]{1,5}")
+_FOR = re.compile(r'(?:^|;)\s*for=("[^"]*"|[^\s";]+)\s*(?:;|$)', re.IGNORECASE)
+_PROTO = re.compile(r'(?:^|;)\s*proto="?(https?)"?\s*(?:;|$)', re.IGNORECASE)
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:]{2,39}\])(?::[0-9]{1,5})?")
 
 
@@ -42,6 +44,13 @@ def _hop(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return _address(text)
 
 
+def _hops(headers: Mapping[str, str]) -> list[str]:
+    if hops := headers.get("X-Forwarded-For", ""):
+        return hops.split(",")
+    found = [_FOR.search(part) for part in headers.get("Forwarded", "").split(",")]
+    return [part[1] if part else "" for part in found]
+
+
 def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
     """Is the connection's peer in one of the networks?"""
     address = _address(peer)
@@ -49,13 +58,14 @@ def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
 
 
 def real_peer(peer: str, headers: Mapping[str, str], trusted: Sequence[Network]) -> str:
-    """The address to throttle and to log: the nearest one in X-Forwarded-For that is not a trusted proxy.
+    """The address to throttle and to log: the nearest one in X-Forwarded-For (else in RFC 7239's Forwarded) that is not
+    a trusted proxy.
 
     An untrusted peer's header changes nothing; neither does a word in it that is no address.
     """
     if not is_trusted(peer, trusted):
         return peer
-    for hop in reversed(headers.get("X-Forwarded-For", "").split(",")):
+    for hop in reversed(_hops(headers)):
         address = _hop(hop)
         if address is None:
             break
@@ -66,9 +76,14 @@ def real_peer(peer: str, headers: Mapping[str, str], trusted: Sequence[Network])
 
 
 def real_scheme(scheme: str, peer: str, headers: Mapping[str, str], trusted: Sequence[Network]) -> str:
-    """The visitor's own "http" or "https", as far as a trusted proxy says so."""
-    said = headers.get("X-Forwarded-Proto", "").strip().lower()
-    return said if said in ("http", "https") and is_trusted(peer, trusted) else scheme
+    """The visitor's own "http" or "https", as far as a trusted proxy says so: in X-Forwarded-Proto, of several the
+    first, or in RFC 7239's Forwarded."""
+    if not is_trusted(peer, trusted):
+        return scheme
+    said = headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+    if not said and (found := _PROTO.search(headers.get("Forwarded", "").partition(",")[0])):
+        said = found[1].lower()
+    return said if said in ("http", "https") else scheme
 
 
 def base_url(public_url: str, scheme: str, host: str) -> str:
