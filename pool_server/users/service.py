@@ -33,6 +33,7 @@ from pool_server.users.identity.people import People
 from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.sign_in import SignIn
 from pool_server.users.identity.tokens import load_signer, rotate_secret
+from pool_server.users.last_used import LastUsed
 from pool_server.users.limits import counters, reservations
 from pool_server.users.limits.pending import Reservation
 from pool_server.users.limits.periods import Calendar, zone
@@ -44,7 +45,6 @@ from pool_server.users.models import (
     ADMIN_USER,
     CHANGES,
     LOCAL_USER,
-    SEEN,
     SESSIONS,
     SHARE,
     THROTTLE,
@@ -63,7 +63,6 @@ log = logging.getLogger(__name__)
 
 FOLLOW_S = 0.25  # how often other workers' changes are looked for
 FLUSH_S = 5.0  # how often "last used" is written
-FLUSH_MOST = 500  # keys written at once, so that the loop does not pause
 RECOVER_MOST = 10  # users settled at once for dead workers, likewise
 SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleared
 TURN_S = 0.5  # how often somebody who waits for their turn looks again
@@ -137,6 +136,7 @@ class Users:
             clock=clock,
             once=self.tickets.once,
         )
+        self._last_used = LastUsed(state, self._ring.last_used, self.sessions.last_seen, self.people.owner)
         self._sweepers = (
             cleanup.Sweeper(state, SHARE, self._shares.stale),
             cleanup.Sweeper(state, THROTTLE, throttle.stale),
@@ -155,7 +155,7 @@ class Users:
     async def start(self) -> None:
         """Begins following other workers' changes and writing what can wait."""
         self._tasks.every(FOLLOW_S, self._follow, "following changes of users")
-        self._tasks.every(FLUSH_S, self._flush, "writing what users left to be written")
+        self._tasks.every(FLUSH_S, self._write_what_waits, "writing what users left to be written")
         self._tasks.every(SWEEP_S, self._sweep, "clearing what is stale of users")
         self._tasks.start()
 
@@ -166,7 +166,7 @@ class Users:
         with suppress(StoreError):
             self._reservations.close()
         with suppress(StoreError):
-            while self._flush():
+            while self._last_used.write():
                 pass
 
     def reload(self, settings: Settings) -> None:
@@ -435,23 +435,9 @@ class Users:
             if self._ring.stands(principal.user, principal.key) is not None:
                 self._ended(principal.user, principal.key)
 
-    def _flush(self) -> bool:
-        """Writes some of what was last used when; whether anything is left."""
+    def _write_what_waits(self) -> None:
         self._reservations.settle_waiting()
-        pairs: list[tuple[bytes, bytes]] = []
-        written: list[tuple[dict[str, float], str]] = []
-        for mark, seen in ((b"k", self._ring.last_used), (b"u", self.sessions.last_seen)):
-            for what in list(seen)[:FLUSH_MOST]:
-                at = b"%.0f" % seen[what]
-                written.append((seen, what))
-                pairs.append((mark + what.encode(), at))
-                if mark == b"k" and (user := self.people.owner(what)) is not None:
-                    pairs.append((b"u" + user.encode(), at))
-        if pairs:
-            self._state.write(lambda txn: txn.put_many(SEEN, pairs))
-        for seen, what in written:
-            del seen[what]
-        return bool(self._ring.last_used or self.sessions.last_seen)
+        self._last_used.write_in_turn()
 
     async def _sweep(self) -> None:
         settled = RECOVER_MOST
