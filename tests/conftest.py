@@ -46,8 +46,8 @@ SLOW = frozenset({
     "test_data_folder.py", "test_front.py", "test_orphans.py", "test_restarts.py", "test_sentinels.py",
     "test_server.py", "test_strangers.py", "test_upgrade.py", "test_workers.py", "web/test_setup.py",
     "fuzz/test_targets.py", "gateway/test_sandbox.py", "simulated/test_limits_simulated.py",
-    "failpoints/test_old_faults.py", "simulated/test_selection_simulated.py", "simulated/test_store_simulated.py",
-    "web/test_foreign_ids.py", "test_serving_tls.py",
+    "failpoints/test_old_faults.py", "failpoints/test_read_only.py", "simulated/test_selection_simulated.py",
+    "simulated/test_store_simulated.py", "test_serving_tls.py", "web/test_foreign_ids.py",
 })  # fmt: skip
 HERE = Path(__file__).parent
 

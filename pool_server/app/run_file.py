@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -48,13 +49,15 @@ class Note:
             log.warning(
                 "the shell's commands will not find this server: %s cannot be written: %s", self._path, exc.strerror
             )
-            draft.unlink(missing_ok=True)
-            self._path.unlink(missing_ok=True)
+            for path in (draft, self._path):
+                with contextlib.suppress(OSError):  # of a read-only folder nothing can be removed either
+                    path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Take it away, unless it is another server's by now."""
         if read(self._path.parent).get("process") == self._process:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pool_server.app.tls.pair import is_for, load_pair, pair_files
 from pool_server.cli.common import config_option, emit, json_option
 from pool_server.cli.pool import running
 from pool_server.cli.service.manage import installed
+from pool_server.core.disk import is_read_only
 from pool_server.core.enums import AccountState, CredentialKind, Provider
 from pool_server.core.origins import host_of, origin
 from pool_server.core.origins import shown as shown_origin
@@ -174,6 +175,10 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
     folder = Path(settings.data_dir)
     if not (folder / "ledger").exists():
         yield Finding("store", OK, f"{folder}/ is filled at the first start")
+        return
+    if is_read_only(folder):
+        fix = "mount it writable; until then what is there is served, and usage waits in memory"
+        yield Finding("store", WRONG, f"{folder}/ cannot be written: its file system is read-only", fix)
         return
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         yield Finding("store", WRONG, f"{folder}/ cannot be written", f"chown -R {os.getuid()} {folder}")

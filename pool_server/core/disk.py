@@ -48,6 +48,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether a folder lies on a file system that takes no writes. Raises OSError."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def unwritable(folder: Path) -> str:
     """Why nothing can be written into a folder, "" when it can, as far as that is told without trying."""
     try:

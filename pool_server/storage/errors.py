@@ -18,7 +18,8 @@ class StoreError(Exception):
 
 
 class StoreFullError(StoreError):
-    """Nothing can be written because the disk, a quota or the allowed size is used up. Reading still works."""
+    """Nothing can be written because the disk, a quota or the allowed size is used up, or the file system read-only.
+    Reading still works."""
 
 
 class StoreDamagedError(StoreError):
@@ -47,6 +48,10 @@ def translate(exc: lmdb.Error, folder: Path) -> StoreError:
     cut_short = code == errno.EIO and _no_space_in(folder)  # how the engine tells of a write that ended early
     if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)) or code in _NO_SPACE or cut_short:
         return StoreFullError(f"the store in {folder} cannot be written, no space left: free disk space on that volume")
+    if isinstance(exc, lmdb.ReadonlyError) or code == errno.EROFS:
+        return StoreFullError(
+            f"the store in {folder} cannot be written, its file system is read-only: make it writable"
+        )
     if isinstance(exc, _DAMAGE):
         return damaged(folder, str(exc))
     return StoreError(f"the store in {folder} failed: {exc}")

@@ -7,6 +7,7 @@ folder's files waits until that is free too, since a worker may end a moment lat
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -60,7 +61,7 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> F
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open(folder / name)
     except OSError as exc:
         raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
     try:
@@ -80,6 +81,16 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE, wait: bool = False) -> F
     return lock
 
 
+def _open(path: Path, *, create: bool = True) -> int:
+    """A lock's file, made if missing; on a file system that is read-only one that is there. Raises OSError."""
+    try:
+        return os.open(path, os.O_RDWR | (os.O_CREAT if create else 0) | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        if exc.errno != errno.EROFS or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def adopt_lock(folder: Path, descriptor: int) -> FolderLock:
     """The hold of `folder` that a running server hands over: both have it until one lets it go. Raises StoreError when
     the descriptor is another file's."""
@@ -96,7 +107,7 @@ def adopt_lock(folder: Path, descriptor: int) -> FolderLock:
 def join_folder(folder: Path) -> FolderLock:
     """Be one of the workers that have `folder` open. Raises StoreError."""
     try:
-        descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open(folder / WORKERS_FILE)
     except OSError as exc:
         raise StoreError(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
     try:
@@ -112,7 +123,7 @@ def wait_for_workers(folder: Path, within_s: float) -> bool:
     For the holder of the folder's lock. Raises StoreError."""
     deadline = time.monotonic() + within_s
     try:
-        descriptor = os.open(folder / WORKERS_FILE, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = _open(folder / WORKERS_FILE, create=False)
     except FileNotFoundError:
         return True
     except OSError as exc:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -13,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
@@ -53,16 +54,21 @@ class ModelError(AssertionError):
     """What was promised does not hold."""
 
 
-def _serve(settings: Settings, folder: Path, point: Point | None, fault: str) -> None:
+def _serve(
+    settings: Settings, folder: Path, point: Point | None, fault: str, prepare: Callable[[], None] | None
+) -> None:
     """The process of a server; what it prints goes into a file."""
     out = os.open(folder / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if point is not None:
         Failpoint(point, folder / "armed", folder / "passed").install()
         _watch_tokens(folder, settings)
     if fault:
         FAULTS[fault].put_back()
+    if prepare is not None:
+        prepare()
     loaded = LoadedSettings(settings, {}, None)
     try:
         code = run(loaded, lambda: loaded)
@@ -117,12 +123,20 @@ def _queued_s(pids: tuple[int | None, ...]) -> float:
 
 
 class Server:
-    """`with Server(settings, folder, point) as server`: `url` is "" where it did not come up. `fault`: of FAULTS."""
+    """`with Server(settings, folder, point) as server`: `url` is "" where it did not come up. `fault`: of FAULTS.
+    `prepare` is called in its process before it starts."""
 
-    def __init__(self, settings: Settings, folder: Path, point: Point | None = None, fault: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        point: Point | None = None,
+        fault: str = "",
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
         self._out = folder / "out"
         self._said = len(self._out.read_text(encoding="utf-8")) if self._out.exists() else 0
-        self.process: ForkServerProcess = CTX.Process(target=_serve, args=(settings, folder, point, fault))
+        self.process: ForkServerProcess = CTX.Process(target=_serve, args=(settings, folder, point, fault, prepare))
         self.url = ""
         self.started_s = 0.0  # see `Stopwatch.own_s`
         self.slowest_s = 0.0  # of its answers, likewise

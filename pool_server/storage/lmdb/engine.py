@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from pool_server.core.disk import sync_folder
+from pool_server.core.disk import is_read_only, sync_folder
 from pool_server.storage.errors import StoreDamagedError, StoreError, StoreFullError, damaged, translate, translate_os
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
 from pool_server.storage.lmdb.transaction import Reader, Txn
@@ -54,6 +54,8 @@ class Engine:
 
     def _open_env(self) -> tuple[lmdb.Environment, dict[str, Any]]:
         try:
+            if (self.folder / DATA_FILE).exists() and is_read_only(self.folder):
+                return self._open_read_only()
             _prepare(self.folder)
         except OSError as exc:
             raise translate_os(exc, self.folder) from exc
@@ -84,6 +86,28 @@ class Engine:
         except StoreDamagedError:
             env.close()
             raise
+        return env, tables
+
+    def _open_read_only(self) -> tuple[lmdb.Environment, dict[str, Any]]:
+        """Where nothing can be written, what is there can be read. Without locks: nobody else writes it either."""
+        _check_beginning(self.folder)
+        env = lmdb.open(
+            str(self.folder),
+            map_size=self._map_size,
+            max_dbs=len(self._names) + 4,
+            readonly=True,
+            lock=False,
+            create=False,
+            readahead=False,
+            max_spare_txns=4,
+        )
+        try:
+            _check_length(env, self.folder)
+            tables = {name: env.open_db(name.encode(), create=False) for name in self._names}
+        except BaseException:
+            env.close()
+            raise
+        log.error("the file system of %s is read-only: what is there is served, nothing is written", self.folder)
         return env, tables
 
     @contextmanager
@@ -152,6 +176,10 @@ class Engine:
                 self._alone(self._grow, exc)
             except lmdb.MapResizedError:
                 self._alone(self._adopt_map)
+            except lmdb.ReadonlyError as exc:
+                if is_read_only(self.folder):
+                    raise translate(exc, self.folder) from exc
+                self._alone(self._reopen)
             except lmdb.PanicError as exc:
                 # After a failed write of its meta page the engine refuses everything until it is opened again.
                 self._alone(self._reopen)
@@ -266,7 +294,7 @@ def _prepare(folder: Path) -> None:
     """Make the environment's files where there are none, each whole or not at all. An empty or cut-off first page is
     refused before the engine maps it. Raises OSError, lmdb.Error and StoreDamagedError."""
     try:
-        size = (folder / DATA_FILE).stat().st_size
+        (folder / DATA_FILE).stat()
     except FileNotFoundError:
         sweep(folder, ".new-", (DATA_FILE,))
         with scratch_folder(folder, ".new-") as scratch:
@@ -274,9 +302,14 @@ def _prepare(folder: Path) -> None:
             os.replace(scratch / DATA_FILE, folder / DATA_FILE)
             sync_folder(folder)
     else:
-        if size < 2 * _PAGE:
-            raise damaged(folder, f"{DATA_FILE} has only {size} bytes")
+        _check_beginning(folder)
     _take_room_for_locks(folder)
+
+
+def _check_beginning(folder: Path) -> None:
+    size = (folder / DATA_FILE).stat().st_size
+    if size < 2 * _PAGE:
+        raise damaged(folder, f"{DATA_FILE} has only {size} bytes")
 
 
 def _take_room_for_locks(folder: Path) -> None:
@@ -310,7 +343,8 @@ def _check_length(env: lmdb.Environment, folder: Path) -> None:
         verify(folder, live=True)
     except StoreDamagedError as exc:
         raise damaged(folder, f"{DATA_FILE} has {actual} of {needed} bytes") from exc
-    _extend(env, folder)
+    if not env.flags()["readonly"]:
+        _extend(env, folder)
 
 
 def _lengths(env: lmdb.Environment, folder: Path) -> tuple[int, int]:
