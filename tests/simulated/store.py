@@ -26,6 +26,7 @@ STEPS = 30
 TABLES = ("rows", "records")
 LOG_BYTES = 64 << 10
 SIZES = (0, 10, 300, 1_900, 2_100, 5_000, 40_000)  # of values; those above 2,000 lie in pages of their own
+_WRITE = log_file._write
 _META_TXN = 16 + 24 + 48 + 48 + 8  # see integrity.py
 
 
@@ -38,14 +39,13 @@ class Disk:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._write = log_file._write
         self.full = False
 
     def write(self, descriptor: int, data: bytes, at: int) -> None:
         if self.full:
-            self._write(descriptor, data[: self._rng.randint(0, len(data))], at)
+            _WRITE(descriptor, data[: self._rng.randint(0, len(data))], at)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._write(descriptor, data, at)
+        _WRITE(descriptor, data, at)
 
 
 class History:
