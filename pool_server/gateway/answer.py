@@ -11,6 +11,7 @@ WebSocket messages; answers that are one body stand in `attempts/bodies.py`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Protocol
 
@@ -102,7 +103,7 @@ class UnusableAnswerError(Exception):
     """A transformer can make nothing of the answer; the text says why."""
 
 
-class RelayedAnswer:
+class RelayedAnswer(ABC):
     """What the three kinds of answer share: the judgement of what the meter saw, and what is held.
 
     `committed`: something was released. `over`: its `End` was handed out; what still comes is only passed on.
@@ -150,13 +151,13 @@ class RelayedAnswer:
         as the beginning of its next piece."""
         return False
 
+    @abstractmethod
     def feed(self, piece: Piece, now: float) -> Step:
         """The next piece of the answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, now: float) -> Step:
         """The upstream's pieces have ended."""
-        raise NotImplementedError
 
     def tick(self, now: float) -> Write | None:
         """What was held for too long, to be released now."""

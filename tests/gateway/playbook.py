@@ -110,10 +110,13 @@ class Playbook:
         return self
 
 
-def stream(dialect: Dialect = Dialect.CHAT, transformer: Transformer | None = None) -> Playbook:
+def stream(
+    dialect: Dialect = Dialect.CHAT, transformer: Transformer | None = None, *, translated: bool = False
+) -> Playbook:
     account = Someone()
     meter = dialects.meter(dialect, _OPERATION[dialect], stream=True)
-    return Playbook(StreamAnswer(meter, account, status=200, now=0.0, transformer=transformer), account)
+    answer = StreamAnswer(meter, account, status=200, now=0.0, transformer=transformer, translated=translated)
+    return Playbook(answer, account)
 
 
 def body(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Dialect, FaultKind, Operation, Outcome
 from pool_server.gateway import answer as answers
 from pool_server.gateway import transports
-from pool_server.gateway.answer import End, Ending, Write
+from pool_server.gateway.answer import End, Ending, UnusableAnswerError, Write
 from pool_server.gateway.transports import WaitTimers
 from tests.gateway.playbook import MASK, SECRET, Playbook, body, delta, event, frame, frames, stream, undecided
 
@@ -407,3 +407,79 @@ def test_a_playbook_notices_what_was_not_expected() -> None:
         play.feed(delta("a")).nothing()
     with pytest.raises(AssertionError, match="nothing was expected"):
         stream().feed(delta("a")).feed(delta("b"))
+
+
+class Silent(Shout):
+    """Has told nothing by its end, and then `last`; it is no answer where that is empty."""
+
+    def __init__(self, last: bytes = b"") -> None:
+        self._last = last
+
+    def feed(self, piece: bytes) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        if not self._last:
+            raise UnusableAnswerError("there is nothing in it")
+        return self._last
+
+
+def test_a_translated_stream_that_begins_with_the_requests_fault_is_refused_with_its_status() -> None:
+    play = stream(transformer=Silent(), translated=True)
+    play.feed(REFUSED).fails(FaultKind.REQUEST)
+    assert play.answer.refusal is not None and play.answer.refusal[0] == 400
+    assert not play.answer.over, "the refusal is told as an answer of its own"
+    for told in (stream(transformer=Shout(), translated=True), stream(transformer=Silent())):
+        told.feed(delta("a"))._taken()
+        told.feed(REFUSED)._taken()
+        assert told.answer.refusal is None, "its beginning went out, or it is nobody's translation"
+
+
+def test_a_translated_stream_that_tells_all_at_its_end_is_whole_and_one_that_tells_nothing_is_none() -> None:
+    play = stream(transformer=Silent(event(b"ALL")), translated=True)
+    play.feed(delta("a")).nothing().feed(DONE).ends(Outcome.OK, event(b"ALL"))
+    assert play.answer.done
+    play = stream(transformer=Silent(), translated=True)
+    play.feed(delta("a")).nothing().feed(DONE).fails(FaultKind.NETWORK)
+    play = stream(Dialect.GEMINI, transformer=Silent())
+    play.feed(event({"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}]}))._taken()
+    play.finish()
+    assert not isinstance(play._taken(), Write), "what cannot be told is no success"
+
+
+def test_a_stream_s_last_event_needs_no_blank_line() -> None:
+    for last, outcome in ((DONE, Outcome.OK), (REFUSED, Outcome.REQUEST_FAULT)):
+        play = stream()
+        play.feed(delta("a")).writes(delta("a"))
+        play.feed(last.rstrip()).nothing()
+        assert play.answer.withheld == len(last.rstrip()) and not play.answer.flows
+        shown = last.rstrip().replace(SECRET.encode(), MASK.encode())
+        play.finish().ends(outcome, shown, status=200 if outcome is Outcome.OK else 400)
+    play = stream()
+    play.feed(delta("a")).writes(delta("a"))
+    play.feed(b'data: {"cho').nothing().finish().ends(Outcome.CUT)
+    play = stream()
+    play.feed(ERROR.rstrip()).nothing().finish().fails(FaultKind.OVERLOAD)
+
+
+def test_a_secret_in_an_ordinary_event_is_no_ordinary_one() -> None:
+    play = stream()
+    play.feed(delta("a")).writes(delta("a"))
+    told = delta(f"my key {SECRET}")
+    assert not play.answer.ordinary(told)
+    play.feed(told).writes(told.replace(SECRET.encode(), MASK.encode()))
+    turn = frames()
+    turn.feed(WORD).writes(WORD)
+    spoken = frame("response.output_text.delta", delta=SECRET)
+    assert not turn.answer.ordinary(spoken)
+    turn.feed(spoken).writes(spoken.replace(SECRET, MASK))
+
+
+def test_a_body_and_a_turn_are_offered_nothing_before_they_show_something() -> None:
+    for play in (body(), frames(), stream()):
+        assert not play.answer.flows and play.answer.withheld == 0
+    assert not body().answer.ordinary(b"{}")
+    turn = frames()
+    turn.feed(CREATED).nothing()
+    assert turn.answer.withheld == len(CREATED)
+    turn.finish().fails(FaultKind.NETWORK)

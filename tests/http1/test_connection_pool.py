@@ -105,6 +105,22 @@ def test_idle_connections_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     run(test)
 
 
+def test_a_sweep_leaves_those_that_are_young() -> None:
+    async def test() -> None:
+        async with raw_server(answer_all) as port:
+            lines, line = ConnectionPool(), Origin(False, "127.0.0.1", port)
+            old, young = await lines.dial(line), await lines.dial(line)
+            await ask(old)
+            await ask(young)
+            old.idle_since = -1e9
+            lines._close_old()
+            assert old.closed and not young.closed
+            assert lines.kept(line) is young and lines.kept(line) is None
+            lines.close()
+
+    run(test)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_within_tls(loop: str, tmp_path: Path) -> None:
     server, client = contexts(tmp_path)

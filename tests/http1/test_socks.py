@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from pool_server.core.models import HttpRequest
 from pool_server.core.origins import PUBLIC_ONLY, origins
 from pool_server.gateway.upstream import Upstream
 from pool_server.http1 import is_public
+from pool_server.http1.socks import SocksRefusedError, _address
 from tests.http1.wire import raw_server, read_request, run
 
 
@@ -26,8 +28,11 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 class Proxy:
     """A SOCKS5 proxy that leads every name to one port of this machine. `reply` other than 0 refuses."""
 
-    def __init__(self, to: int, *, user: str = "", reply: int = 0, cut: int | None = None, split: bool = False) -> None:
-        self.to, self.user, self.reply, self.cut, self.split = to, user, reply, cut, split
+    def __init__(self, to: int, *, user: str = "", reply: int = 0, cut: int | None = None, **more: Any) -> None:
+        """`version` and `replied` are those of its first and second answer."""
+        self.to, self.user, self.reply, self.cut = to, user, reply, cut
+        self.split = bool(more.get("split"))
+        self.version, self.replied = more.get("version", 5), more.get("replied", 5)
         self.asked: list[tuple[int, bytes, int]] = []
         self.signed_in = ""
 
@@ -57,15 +62,15 @@ class Proxy:
             self.signed_in = (name + b":" + password).decode()
             await self.say(writer, b"\x01\x00" if self.signed_in == self.user else b"\x01\x01")
         else:
-            await self.say(writer, b"\x05\x00")
+            await self.say(writer, bytes((self.version, 0)))
         _, _, _, kind = await reader.readexactly(4)
         size = {1: 4, 4: 16}.get(kind) or (await reader.readexactly(1))[0]
         host = await reader.readexactly(size)
         self.asked.append((kind, host, int.from_bytes(await reader.readexactly(2), "big")))
         if self.cut == 1:
             return
-        await self.say(writer, bytes((5, self.reply, 0, 1)) + b"\x00" * 6)
-        if self.reply:
+        await self.say(writer, bytes((self.replied, self.reply, 0, 1)) + b"\x00" * 6)
+        if self.reply or self.replied != 5:
             return
         inner, outer = await asyncio.open_connection("127.0.0.1", self.to)
         outer.write(await reader.readuntil(b"\r\n\r\n"))
@@ -124,11 +129,30 @@ def test_with_user_and_password() -> None:
         (Proxy(0, cut=0), "", "closed the connection"),
         (Proxy(0, cut=1), "", "closed the connection"),
         (Proxy(0), "a" * 300 + ":b@", "too long"),
+        (Proxy(0, version=4), "", "no SOCKS5 proxy"),
+        (Proxy(0, replied=4), "", "no SOCKS5 proxy"),
     ],
 )
 def test_a_refusal_is_an_end(proxy: Proxy, sign_in: str, says: str) -> None:
     status, _, error = through(proxy, "http://api.example.test/", sign_in=sign_in)
     assert status == 0 and says in error and "right" not in error and "wrong@" not in error
+
+
+@pytest.mark.parametrize(
+    ("host", "sent", "says"),
+    [
+        ("bücher.example", b"\x03\x15xn--bcher-kva.example", ""),
+        ("a" * 256 + ".example", b"", "too long"),
+        ("ü" * 70, b"", "is none"),
+        ("a..ü", b"", "is none"),
+    ],
+)
+def test_a_host_s_name_goes_to_the_proxy_in_ascii_or_not_at_all(host: str, sent: bytes, says: str) -> None:
+    if says:
+        with pytest.raises(SocksRefusedError, match=says):
+            _address(host)
+    else:
+        assert _address(host) == sent
 
 
 def test_what_is_no_socks_proxy_gets_nothing() -> None:

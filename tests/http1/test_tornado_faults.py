@@ -87,6 +87,27 @@ def test_what_a_full_socket_does_not_take_goes_out_later() -> None:
     run(test)
 
 
+def test_a_page_waits_for_the_rest_of_its_body() -> None:
+    async def test() -> None:
+        class Said(RequestHandler):
+            def post(self) -> None:
+                self.write(self.request.body)
+
+        pages = Application([("/", Said)])
+        talk = Wire(front=HttpServer(lambda request, response: TornadoRequestHandler(pages, request, response)))
+        talk.feed(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n")
+        for piece in (b"ab", b"cd", b"ef"):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert talk.transport.sent == b""
+            talk.feed(piece)
+        while not talk.transport.sent.endswith(b"abcdef"):
+            await asyncio.sleep(0)
+        talk.connection.connection_lost(None)
+
+    run(test)
+
+
 @pytest.mark.parametrize("host", [b"a b", b"\xff", b"x/../y", b"<x>"])
 @pytest.mark.gen_test
 async def test_a_host_that_is_none_is_refused(port: int, host: bytes) -> None:
