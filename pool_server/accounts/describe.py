@@ -35,6 +35,7 @@ def account_row(account: Account, now: float, standing: Candidate) -> dict[str, 
         "since": health.since or None,
         "windows": [window_row(w, now) for w in sorted(health.windows.values(), key=lambda w: (w.scope, w.seconds))],
         "cooldown_until": cooldown_until(health, now),
+        "unreachable_until": account.unreachable_until if account.unreachable_until > now else None,
         "rests": [
             _cooldown_row(health, scope, cooldown, now)
             for scope, cooldown in health.cooldowns.items()
@@ -133,6 +134,8 @@ def provider_row(provider: Provider, accounts: list[Account], standings: list[Ca
         "windows": windows,
         "next_return": min(cooling) if cooling else None,
         "in_flight": sum(a.in_flight for a in accounts),
+        "unreachable": sum(a.unreachable_until > now for a in accounts),
+        "returning": sum(s.refusal is Refusal.RETURNING for s in standings),
     }
 
 

@@ -312,6 +312,16 @@ class Denial(StrEnum):
     NOT_FOUND = "not_found"
 
 
+class PassiveHealth(StrEnum):
+    """What is done about a host that requests find silent."""
+
+    SET_ASIDE = "set_aside"  # others are asked first
+    TRIED = "tried"  # half-open: one request tries it again
+    REOPENED = "reopened"
+    LEFT = "left"  # a request that waited on a dead host went to another account
+    HEDGED = "hedged"  # one that waited unusually long went to another account
+
+
 class ErrorKind(StrEnum):
     """What the pool itself has to tell a client; each dialect gives it its own shape."""
 

@@ -20,6 +20,8 @@ frame_bytes = Gauge("pool_frame_bytes", "Bytes of large WebSocket messages that 
 sockets_refused = Counter("pool_sockets_refused_total", "WebSockets and messages there was no room for", ["why"])
 socket_refused = lru_cache(maxsize=8)(sockets_refused.labels)
 live = Gauge("pool_exchanges_live", "Exchanges in flight", multiprocess_mode="livesum")
+passive_health = Counter("pool_passive_health_total", "What was done about silent hosts", ["provider", "event"])
+turns_waited = Counter("pool_turns_waited_total", "Requests that waited behind others of their own user")
 first_byte = Histogram(
     "pool_first_byte_seconds",
     "Time from the request's headers to the first byte the client got",

@@ -84,6 +84,7 @@ class DataPlane:
         self.owners = Owners(ledger.store)
         access = ObjectAccess(self.owners, holds=self._holds, owned_by=self._owned_by)
         openings = Openings(accounts)
+        accounts.hosts.told = lambda provider, event: metrics.passive_health.labels(provider, event).inc()
         self.sockets: set[LiveSocket] = set()
         calls = LiveCalls(self.sockets, self.in_background)
         self.services = Services(

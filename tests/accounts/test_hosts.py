@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pool_server.accounts.selection import hosts
-from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider
+from pool_server.accounts.selection.select import SelectionRequest
+from pool_server.core.enums import ChoiceReason, Dialect, Operation, PassiveHealth, Provider
 from tests.accounts.kit import Pool, ask
 
 FAR, NEAR = "https://far.example/v1", "https://near.example/v1"
@@ -24,10 +25,14 @@ def two(folder: Path, **more: Any) -> Pool:
     return Pool(folder, files)
 
 
-def pick(pool: Pool, session: str | None = None) -> str | None:
+def asking(session: str | None = None) -> SelectionRequest:
     asked = ask(session=session, model="m", providers=(Provider.OPENAI,))
     asked.operation, asked.dialect = Operation.CHAT, Dialect.CHAT
-    decision = pool.accounts.select(asked)
+    return asked
+
+
+def pick(pool: Pool, session: str | None = None) -> str | None:
+    decision = pool.accounts.select(asking(session))
     pool.reason = decision.reason  # type: ignore[attr-defined]
     return decision.account
 
@@ -58,6 +63,28 @@ def test_a_dead_host_is_set_aside_at_once_and_for_all_its_accounts(tmp_path: Pat
     pool = two(tmp_path, **{"openai_other.json": key(FAR + "/", priority=1, api_key="sk-bbbbbbbb")})
     fails(pool, times=1, dead=True)
     assert pick(pool) == "openai:near"
+
+
+def test_what_is_done_is_told_and_shown(tmp_path: Path) -> None:
+    pool, told = two(tmp_path), []
+    pool.accounts.hosts.told = lambda provider, event: told.append((provider, event))
+    fails(pool)
+    assert told == [(Provider.OPENAI, PassiveHealth.SET_ASIDE)]
+    shown = pool.accounts.describe("openai:far")
+    assert shown["unreachable_until"] == pool.clock.now + hosts.FIRST_S and shown["state"] == "ready"
+    assert pool.accounts.describe("openai:near")["unreachable_until"] is None
+    (row,) = pool.accounts.summary()
+    assert (row["unreachable"], row["ready"]) == (1, 2)
+    pool.clock.now += hosts.FIRST_S
+    assert pool.accounts.describe("openai:far")["unreachable_until"] is None
+    assert pick(pool) == "openai:far"
+    pool.accounts.begin("openai:far", "m", Operation.CHAT)
+    assert told[1:] == [(Provider.OPENAI, PassiveHealth.TRIED)]
+    pool.accounts.hosts.reached("openai:far")
+    pool.accounts.hosts.reached("openai:far")
+    assert told[2:] == [(Provider.OPENAI, PassiveHealth.REOPENED)], "once"
+    pool.accounts.hosts.note("nobody", PassiveHealth.LEFT)
+    assert len(told) == 3
 
 
 def test_the_same_host_over_another_proxy_is_another_way(tmp_path: Path) -> None:

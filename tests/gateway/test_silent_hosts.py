@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pool_server.core.enums import Strategy
+from pool_server.core.enums import PassiveHealth, Strategy
 from pool_server.core.settings import Choosing
-from pool_server.gateway import service
+from pool_server.gateway import metrics, service
 from pool_server.gateway.attempts import openings
 from pool_server.gateway.attempts.openings import Opening, Openings, WayWatch
 from pool_server.gateway.exchange import _tenths
@@ -50,12 +50,16 @@ async def silent_host(begins: bytes = b"") -> AsyncIterator[tuple[str, list[byte
         server.close()
 
 
+def counted(event: str) -> float:
+    return float(metrics.passive_health.labels("openai", event)._value.get())
+
+
 def test_conversations_go_to_the_other_account_and_the_host_is_set_aside(tmp_path: Path) -> None:
     async def test() -> None:
         async with silent_host() as (url, asked):
             far = key_account("openai:far", priority=1, base_url=url)
             async with Stack(tmp_path, [far, key_account("openai:near", priority=2)], **BY_PRIORITY) as stack:
-                began = time.monotonic()
+                began, left, aside = time.monotonic(), counted("left"), counted("set_aside")
                 answers = await asyncio.gather(
                     *(stack.post(PATH, chat(model="m", stream=n % 2 > 0, text=f"talk {n}")) for n in range(8))
                 )
@@ -67,6 +71,7 @@ def test_conversations_go_to_the_other_account_and_the_host_is_set_aside(tmp_pat
                     assert (await stack.post(PATH, chat(model="m", text=f"later {n}")))[0] == 200
                 assert sum(chunk.startswith(b"POST") for chunk in asked) - posts <= 2, "now and then one tries it"
                 assert stack.accounts.describe("openai:far")["state"] == "ready"
+                assert counted("left") - left == 8 and counted("set_aside") > aside
                 assert {record.status for record in stack.records()} == {200}
 
     run(test)
@@ -182,6 +187,9 @@ class FakeHosts:
     def unreached(self, account: str, *, dead: bool = False) -> None:
         self.told.append(("dead" if dead else "unreached", account))
 
+    def note(self, account: str, what: PassiveHealth) -> None:
+        self.told.append((what.value, account))
+
 
 class FakeAccounts:
     def __init__(self, *, alive: bool) -> None:
@@ -220,6 +228,7 @@ def test_who_is_given_up(monkeypatch: pytest.MonkeyPatch, alive: bool, other: st
             assert isinstance(task.exception(), UpstreamError)
         assert accounts.checks == 1, "one look for all that wait"
         assert (("dead", "a1") in accounts.hosts.told) is not alive
+        assert accounts.hosts.told.count(("left", "a1")) == len(done)
         for task in pending:
             task.cancel()
         if pending:
@@ -234,11 +243,13 @@ def test_a_stream_of_unusual_silence_is_given_up_on_a_host_that_lives(monkeypatc
         monkeypatch.setattr(openings, name, value)
 
     async def test() -> None:
-        watch = Openings(FakeAccounts(alive=True))  # type: ignore[arg-type]
+        accounts = FakeAccounts(alive=True)
+        watch = Openings(accounts)  # type: ignore[arg-type]
         for _ in range(openings.LEAST_SEEN):
             assert await watch.watched("a1", soon(), lambda: "b", hedged=True) == "soon"
         with pytest.raises(UpstreamError):
             await watch.watched("a1", never(), lambda: "b", hedged=True)
+        assert accounts.hosts.told.count(("hedged", "a1")) == 1 and ("left", "a1") not in accounts.hosts.told
         large = asyncio.create_task(watch.watched("a1", never(), lambda: "b", hedged=False))
         assert not (await asyncio.wait({large}, timeout=0.05))[0], "what is buffered or large takes its time"
         large.cancel()
@@ -313,7 +324,7 @@ def test_an_opening_that_is_over_cannot_be_given_up() -> None:
     async def test() -> None:
         watch = Openings(FakeAccounts(alive=False))  # type: ignore[arg-type]
         over = Opening("a1", "a", lambda: "b", True, 0.0)
-        watch._give_up(over)
+        watch._give_up(over, PassiveHealth.LEFT)
         assert not over.given_up
 
     asyncio.run(test())

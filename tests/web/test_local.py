@@ -62,6 +62,22 @@ def test_status_is_json_for_programs_and_names_no_account(local: Site) -> None:
     assert "claude:work" not in page.text
 
 
+def test_the_accounts_page_says_whose_host_is_silent_and_who_is_just_back(
+    local: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = local.ctx.accounts
+    listed = accounts.describe_all()
+    monkeypatch.setattr(accounts, "describe_all", lambda: listed)
+    for row in listed:
+        row["cooldown_until"], row["unreachable_until"], row["refusal"] = None, None, None
+    assert not any(words in local.get("/accounts").text for words in ("its host is silent", "just back"))
+    listed[0]["unreachable_until"] = local.ctx.clock() + 30
+    listed[1]["refusal"] = "returning"
+    shown = local.get("/accounts").text
+    assert shown.count("its host is silent, tried again") == 1
+    assert shown.count("just back, takes a few requests at first") == 1
+
+
 def test_accounts_are_listed_with_their_use_and_the_files_that_cannot_be_used(local: Site) -> None:
     local.run(lambda: local.ctx.ledger.record(exchange("local", model="house-model")))
     listed = local.get("/admin/accounts").json()

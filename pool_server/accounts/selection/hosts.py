@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.index import SelectionIndex
+from pool_server.core.enums import PassiveHealth, Provider
 
 FAILURES = 3  # in a row, with no answer in between
 FIRST_S = 5.0  # set aside for so long, twice as long each time …
@@ -31,12 +32,13 @@ class Way:
 
 
 class Hosts:
-    """`clock` gives unix seconds. Ways without a failure are not kept."""
+    """`clock` gives unix seconds. Ways without a failure are not kept. `told` hears of what is done."""
 
     def __init__(self, index: SelectionIndex, clock: Callable[[], float]) -> None:
         self._index = index
         self._clock = clock
         self._ways: dict[str, Way] = {}
+        self.told: Callable[[Provider, PassiveHealth], object] = lambda *_: None
 
     def way(self, account_id: str) -> str:
         """The way to an account's provider, "" for an unknown account."""
@@ -49,6 +51,7 @@ class Hosts:
             way = self._ways.pop(name)
             if way.down_until:
                 self._mark(name, 0.0)
+                self.note(account_id, PassiveHealth.REOPENED)
 
     def unreached(self, account_id: str, *, dead: bool = False) -> None:
         """Nothing came back. `dead`: another call to the same host said nothing either."""
@@ -66,6 +69,7 @@ class Hosts:
         way.trying_until = 0.0
         way.level += 1
         self._mark(name, way.down_until)
+        self.note(account_id, PassiveHealth.SET_ASIDE)
 
     def begun(self, account: Account) -> None:
         """A request to this account begins: over a way whose time is over it is the one that tries it."""
@@ -74,6 +78,13 @@ class Hosts:
         if way is not None and 0.0 < way.down_until <= now:
             way.down_until = way.trying_until = now + TRY_S
             self._mark(account.way, way.down_until)
+            self.note(account.id, PassiveHealth.TRIED)
+
+    def note(self, account_id: str, what: PassiveHealth) -> None:
+        """Tell of what was done about the host of an account."""
+        account = self._index.accounts.get(account_id)
+        if account is not None:
+            self.told(account.provider, what)
 
     def _another(self, name: str) -> bool:
         """Is there an account behind another way?"""

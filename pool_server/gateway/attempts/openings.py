@@ -19,6 +19,7 @@ from math import inf
 from typing import TypeVar
 
 from pool_server.accounts import Accounts
+from pool_server.core.enums import PassiveHealth
 from pool_server.gateway.upstream import UpstreamError
 
 SILENT_S = 0.75  # without a sign of life, before the host is asked for one …
@@ -139,7 +140,7 @@ class Openings:
             if now >= waiting.unusual_at and waiting.another() is not None:
                 del self._thinking[waiting]
                 self._accounts.hosts.unreached(waiting.account)
-                self._give_up(waiting)
+                self._give_up(waiting, PassiveHealth.HEDGED)
             elif now >= waiting.look_at:
                 del self._thinking[waiting]
                 self._doubt(waiting, now)
@@ -191,12 +192,13 @@ class Openings:
         other = waiting.another() if waiting.leave is not None else None
         if other is None or self._accounts.hosts.way(other) == waiting.way:
             return False
-        self._give_up(waiting)
+        self._give_up(waiting, PassiveHealth.LEFT)
         return True
 
-    def _give_up(self, waiting: Opening) -> None:
+    def _give_up(self, waiting: Opening, why: PassiveHealth) -> None:
         if waiting.leave is not None and not waiting.given_up:
             waiting.given_up = True
+            self._accounts.hosts.note(waiting.account, why)
             waiting.leave()
 
     async def close(self) -> None:

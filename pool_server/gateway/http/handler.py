@@ -183,6 +183,7 @@ class HttpExchange:
             assert self._principal is not None
             waits = self._gateway.turns.take(self._principal.user)
             if waits is not None:
+                metrics.turns_waited.inc()
                 await waits
             await self._exchange(self._principal)
 

@@ -117,11 +117,15 @@ class Snapshot:
         accounts = GaugeMetricFamily("pool_accounts", "Accounts by state", labels=["provider", "state"])
         room = GaugeMetricFamily("pool_room_percent", "Headroom left, where it is known", labels=["provider"])
         in_flight = GaugeMetricFamily("pool_account_exchanges", "Exchanges in flight", labels=["provider"])
+        unreachable = GaugeMetricFamily("pool_accounts_unreachable", "Accounts of silent hosts", labels=["provider"])
+        returning = GaugeMetricFamily("pool_accounts_returning", "Accounts in slow start", labels=["provider"])
         for provider in self.ctx.accounts.offered():
             row = by_provider.get(provider, {})
             for state in AccountState:
                 accounts.add_metric([provider, state], row.get("accounts", {}).get(state, 0))
             in_flight.add_metric([provider], row.get("in_flight", 0))
+            unreachable.add_metric([provider], row.get("unreachable", 0))
+            returning.add_metric([provider], row.get("returning", 0))
             if row.get("room_percent") is not None:
                 room.add_metric([provider], row["room_percent"])
         up = GaugeMetricFamily("pool_uptime_seconds", "Time since the server started")
@@ -131,7 +135,7 @@ class Snapshot:
         waiting = GaugeMetricFamily("pool_records_waiting", "Usage records the store has no room for", labels=["where"])
         waiting.add_metric(["log"], self.ctx.ledger.waiting - self.ctx.ledger.unlogged)
         waiting.add_metric(["memory"], self.ctx.ledger.unlogged)
-        yield from (accounts, room, in_flight, up, healthy, waiting)
+        yield from (accounts, room, in_flight, unreachable, returning, up, healthy, waiting)
 
 
 class ServerLogHandler(PageHandler, abstract=True):
