@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_server.core.settings import Settings
+from pool_server.web.routes import TABLE
 from tests.web import usage
 from tests.web.pool import ADMIN, exchange
 from tests.web.site import LiveSite, Site
@@ -191,6 +192,26 @@ def test_an_export_is_written_as_it_is_read(site: Site) -> None:
     assert answer.headers["Transfer-Encoding"] == "chunked"
     assert "Content-Length" not in answer.headers
     assert len(answer.body.splitlines()) == 1299
+
+
+ROUTES = ("summary", "series", "top", "heatmap", "matrix", "forecast", "requests", "export", "bill")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("query", ["form=1", "User=Bo", "user_id=x&range=7d", "model%5B%5D=a", "=x", "limt=", "%00=1"])
+def test_a_parameter_that_nobody_reads_is_refused(
+    filled: tuple[Site, list[dict[str, Any]]], route: str, query: str
+) -> None:
+    """A filter that is misspelt must not seem to have matched everything."""
+    site, _ = filled
+    answer = site.get(f"/api/usage/{route}?{query}")
+    assert answer.status == 400 and "no parameter is called" in answer.json()["error"]["message"]
+
+
+def test_every_route_of_the_usage_says_what_it_reads() -> None:
+    found = [handler for path, handler in TABLE if path.startswith("/api/usage/")]
+    assert len(found) == len(ROUTES)
+    assert all(handler.asks is not None for handler in found)
 
 
 class Two:

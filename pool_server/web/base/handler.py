@@ -91,6 +91,7 @@ class BaseHandler(RequestHandler):
     body_cap: ClassVar[int] = 64 * 1024  # bytes …
     open_cap: ClassVar[int] = OPEN_BODY_CAP  # … and where the route is open to all
     takes: ClassVar[frozenset[BodyKind]] = frozenset({BodyKind.JSON})  # a form's token is checked in `form()`
+    asks: ClassVar[frozenset[str] | None] = None  # names of the query's parameters, where others are refused
     ctx: WebContext
     caller: auth.Caller
 
@@ -138,9 +139,17 @@ class BaseHandler(RequestHandler):
             self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self._wanted
         )
         self._admit()
+        self._check_query()
         self._check_body_kind()
         if self.caller.rank > Access.OPEN:
             await self.ctx.ledger.fresh()  # what was recorded a moment ago is part of what a page shows
+
+    def _check_query(self) -> None:
+        """A misspelt filter must not seem to have found everything."""
+        unknown = sorted(self.request.query_arguments.keys() - self.asks) if self.asks is not None else []
+        if unknown:
+            names = ", ".join(sorted(self.asks or ())) or "none"
+            raise ProblemError(400, "bad_request", f"no parameter is called {unknown[0][:60]!r}; there are: {names}")
 
     def _refuse_foreign(self) -> None:
         """A change that another site's page asks for ends here, before anybody's tries are counted."""

@@ -92,6 +92,8 @@ class Bill(BillHandler, access=Access.ADMIN):
     "accounts"}],"accounts":[{"account","price_usd","measured","unpriced"}],"without_price"}`: dollars, whose parts add
     up to each price; `unpriced` requests are billed by use, have no price here and are in no part."""
 
+    asks = frozenset(("month", "format"))
+
     async def get(self) -> None:
         fmt = asking.word(self, "format", ("json", "csv"), "json")
         asked, told = await self.gather()

@@ -32,6 +32,8 @@ class Export(BaseHandler, access=Access.FRIEND):
     """`?format=csv|jsonl`, ranges and filters as elsewhere below `/api/usage/`. A friend gets own exchanges only,
     without the accounts that served them."""
 
+    asks = asking.ASKED | {"format", "what", "by", "metric"}
+
     async def get(self) -> None:
         fmt = cast(Literal["csv", "jsonl"], asking.word(self, "format", tuple(TYPES), "csv"))
         if asking.word(self, "what", ("requests", "series"), "requests") == "series":

@@ -24,6 +24,8 @@ class Summary(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/summary` → `{"from","to","user","total":{…},"providers":{…},"models":{…}}`; a friend who may
     see them also gets the pool's sums as `"pool"`."""
 
+    asks = asking.ASKED
+
     async def get(self) -> None:
         who, ask = asking.viewer(self), asking.read(self)
         found = await asyncio.to_thread(self.ctx.ledger.queries.summary, ask.frm, ask.to, ask.filters)
@@ -38,6 +40,8 @@ class Summary(BaseHandler, access=Access.FRIEND):
 class SeriesHandler(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/series?by=&bucket=&metric=&top=` → a chart: `{"from","to","step","tz","metric","buckets",
     "series":[{"key","name","values"}]}`; `by=none` for one line, `bucket` minute, hour or day."""
+
+    asks = asking.ASKED | {"by", "bucket", "metric", "top"}
 
     async def get(self) -> None:
         who, ask = asking.viewer(self), asking.read(self)
@@ -57,6 +61,8 @@ class SeriesHandler(BaseHandler, access=Access.FRIEND):
 
 class Top(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/top?by=&metric=&limit=` → `{"top":[{"key","name", sums…}]}`, the largest first."""
+
+    asks = asking.ASKED | {"by", "metric", "limit"}
 
     async def get(self) -> None:
         who, ask = asking.viewer(self), asking.read(self)
@@ -79,6 +85,8 @@ class HeatMap(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/heatmap?metric=` → `{"from","to","tz","metric","cells"}`: 7 weekdays, Monday first, of 24
     hours."""
 
+    asks = asking.ASKED | {"metric"}
+
     async def get(self) -> None:
         ask, metric = asking.read(self), asking.metric(self)
         ledger = self.ctx.ledger
@@ -90,6 +98,8 @@ class HeatMap(BaseHandler, access=Access.FRIEND):
 class Matrix(BaseHandler, access=Access.ADMIN):
     """`GET /api/usage/matrix` → `{"rows":[{"user","name","account", tokens…}]}`: who used which account."""
 
+    asks = asking.ASKED
+
     async def get(self) -> None:
         ask = asking.read(self)
         rows = await asyncio.to_thread(self.ctx.ledger.queries.matrix, ask.frm, ask.to, ask.filters)
@@ -100,6 +110,8 @@ class Matrix(BaseHandler, access=Access.ADMIN):
 class ForecastHandler(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/forecast` → `{"now","providers":{…}}`: room, burn and end of each; for the admin also each
     account's windows and the calendar of resets."""
+
+    asks = frozenset[str]()
 
     async def get(self) -> None:
         now = self.ctx.clock()

@@ -73,6 +73,8 @@ class KeyPage(OwnHandler, access=Access.FRIEND):
 class OwnRequests(OwnHandler, access=Access.FRIEND):
     """`GET /api/me/requests?limit=`: the caller's own latest exchanges, failures explained."""
 
+    asks = frozenset(("limit",))
+
     def get(self) -> None:
         try:
             limit = max(1, min(MOST, int(self.get_query_argument("limit", "20"))))

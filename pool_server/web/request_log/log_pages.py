@@ -105,6 +105,8 @@ class Requests(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/requests?cursor=&limit=` and the filters of the log → `{"requests":[…],"cursor"}`; `cursor` is
     null at the end."""
 
+    asks = asking.ASKED | {*FIELDS, "cursor", "limit"}
+
     async def get(self) -> None:
         found = await find(self)
         who = asking.viewer(self)

@@ -21,6 +21,7 @@ USUAL = "7d"
 LONGEST = 20 * 366 * DAY
 ZONE_COOKIE = "tz"  # set by the page's script: the viewer's own zone
 MOST_TEXT = 200
+ASKED = frozenset(("range", "from", "to", "tz", "user", "provider", "model", "account"))  # what `read` reads
 
 Sees = Literal["own", "pool", "names"]
 T = TypeVar("T", bound=str)
