@@ -17,6 +17,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,22 @@ from rich.table import Table
 from benchmarks import proxy, rig
 
 WIDE = 0.12  # a spread beyond which a ratio says nothing
-MEASURES = {"16": "request, 16 connections", "1": "request, 1 connection", "event": "streamed event"}
+MEASURES = {
+    "16": "request, 16 connections", "1": "request, 1 connection", "event": "streamed event",
+    "200k": "body of 200 KB", "8m": "body of 8 MiB",
+}  # fmt: skip
 Figures = dict[str, list[float]]  # measure → µs of CPU, round by round
+
+
+class Load(NamedTuple):
+    """Requests of one size over some connections; `share` of the asked number of requests."""
+
+    connections: int
+    share: float
+    size: int = 2048
+
+
+_LOADS = {"16": Load(16, 1), "1": Load(1, 1 / 4), "200k": Load(4, 1 / 10, 200_000), "8m": Load(2, 1 / 150, 8 << 20)}
 
 
 class Target(NamedTuple):
@@ -70,10 +85,10 @@ def cost(target: Target, measure: str, requests: int) -> float:
         before = rig.exact_cpu(target.pid)
         asyncio.run(proxy.streams(target.port, target.token, 1, proxy.EVENTS + 1))
         return (rig.exact_cpu(target.pid) - before - short) / (proxy.STREAMS * proxy.EVENTS) * 1e6
-    connections = int(measure)
-    count = requests if connections > 1 else requests // 4
+    connections, share, size = _LOADS[measure]
+    count = max(1, int(requests * share) // connections) * connections
     before = rig.exact_cpu(target.pid)
-    asyncio.run(proxy.small_requests(target.port, target.token, count, connections))
+    asyncio.run(proxy.small_requests(target.port, target.token, count, connections, size=size))
     return (rig.exact_cpu(target.pid) - before) / count * 1e6
 
 
@@ -106,21 +121,21 @@ def targets(stack: contextlib.ExitStack, folder: Path, checkouts: list[Path]) ->
     return found
 
 
-def measure(found: list[Target], rounds: int, requests: int) -> dict[str, Figures]:
+def measure(found: list[Target], rounds: int, requests: int, measures: Collection[str]) -> dict[str, Figures]:
     """By target's name."""
-    figures: dict[str, Figures] = {target.name: {one: [] for one in MEASURES} for target in found}
+    figures: dict[str, Figures] = {target.name: {one: [] for one in measures} for target in found}
     for target in found:
         asyncio.run(proxy.small_requests(target.port, target.token, 800, 16))
     for number in range(rounds):
         for target in found if number % 2 == 0 else reversed(found):
-            for one in MEASURES:
+            for one in measures:
                 figures[target.name][one].append(cost(target, one, requests))
     return figures
 
 
 def show(figures: dict[str, Figures], first: str) -> None:
-    for one, title in MEASURES.items():
-        table = Table(title=f"{title}: µs of CPU")
+    for one in figures[first]:
+        table = Table(title=f"{MEASURES[one]}: µs of CPU")
         others = [name for name in ("nginx", "floor") if name in figures]
         for column in ("", "median", "least", *(f"× {name}" for name in (first, *others)), "spread"):
             table.add_column(column, justify="right")
@@ -141,6 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--requests", type=int, default=1500, help="of a round, at 16 connections")
+    parser.add_argument("--measures", nargs="+", choices=list(MEASURES), default=["16", "1", "event"])
     parser.add_argument("--check", type=float, metavar="RATIO", help="most a request at 16 connections may cost")
     args = parser.parse_args()
     rig.raise_file_limit()
@@ -148,7 +164,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pool-benchmark-")))
         found = targets(stack, folder, args.checkouts)
-        figures = measure(found, args.rounds, args.requests)
+        figures = measure(found, args.rounds, args.requests, dict.fromkeys([*args.measures, "16"]))
     names = [target.name for target in found if target.name not in ("nginx", "floor")]
     show(figures, names[0])
     print("load after:", *(f"{load:.1f}" for load in os.getloadavg()))

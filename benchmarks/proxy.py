@@ -40,8 +40,9 @@ def body(model: str, *, stream: bool = False, size: int = 2048) -> bytes:
     return json.dumps(shell).encode()
 
 
-async def small_requests(port: int, token: str, count: int, connections: int) -> None:
-    call = rig.request("/v1/chat/completions", body("small"), token)
+async def small_requests(port: int, token: str, count: int, connections: int, *, size: int = 2048) -> None:
+    """So many requests whose bodies have `size` bytes and whose answers are small."""
+    call = rig.request("/v1/chat/completions", body("small", size=size), token)
 
     async def worker(share: int) -> None:
         async with rig.Client(port) as client:
@@ -137,7 +138,8 @@ http {{
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream provider {{ server 127.0.0.1:{upstream}; keepalive 64; }}
   server {{ listen 127.0.0.1:{port} backlog=8192;
-    location / {{ proxy_pass http://provider; proxy_buffering off; proxy_http_version 1.1;
+    location / {{ proxy_pass http://provider; proxy_buffering off; proxy_request_buffering off;
+      client_max_body_size 0; proxy_http_version 1.1;
       proxy_set_header Connection ""; }} }}
 }}
 """
