@@ -61,6 +61,15 @@ class PoolUsers(Section, frozen=True):
     new_people_per_day: Count = 50
 
 
+class SingleSignOn(Section, frozen=True):
+    """Who comes in by what a trusted proxy says of them. `people` and `operators` are identities, such as e-mail
+    addresses; empty lets nobody in."""
+
+    user_header: str = ""
+    people: list[str] = []  # fnmatch patterns of those who may become people of the pool
+    operators: list[str] = []  # whole identities of those who are the operator
+
+
 class Upstreams(Section, frozen=True):
     codex: str = "https://chatgpt.com/backend-api/codex"
     chatgpt: str = "https://chatgpt.com/backend-api"
@@ -287,6 +296,7 @@ class Settings(Section, frozen=True):
     friend_name: str = ""
     friend_tagline: str = ""
     pool_users: PoolUsers = PoolUsers()
+    single_sign_on: SingleSignOn = SingleSignOn()
     upstreams: Upstreams = Upstreams()
     token_urls: TokenUrls = TokenUrls()
     sign_in: SignInUrls = SignInUrls()

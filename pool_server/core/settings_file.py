@@ -316,6 +316,15 @@ def _totp(text: str) -> str:
     return text
 
 
+def _user_header(text: str) -> str:
+    """No header that says something else: clients send those themselves."""
+    taken = text.lower().startswith(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "sec-"))
+    known = text.lower() in ("host", "cookie", "authorization", "x-api-key", "x-goog-api-key", "user-agent", "origin")
+    if text and (not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{2,63}", text) or taken or known):
+        raise ValueError(text)
+    return text
+
+
 def _signing_secret(text: str) -> str:
     if 0 < len(text) < 16:
         raise ValueError
@@ -351,6 +360,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
         _totp,
         "a Base32 secret of at least 26 characters, or empty",
     ),
+    "single_sign_on.user_header": (_user_header, "the name of a header of its own, as in X-Forwarded-User, or empty"),
     "pool_users.jwt_secret": (_signing_secret, "text of at least 16 characters, or empty"),
     "ledger.timezone": (_timezone, 'a time zone by its IANA name, as in "Europe/Zurich"'),
     "limits.providers": (_providers, f"a list of {', '.join(Provider)}"),

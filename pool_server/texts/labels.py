@@ -269,7 +269,12 @@ def standing(row: Mapping[str, Any]) -> str:
 
 _LIMITS = {limit.name: limit.words for limit in COUNTED_LIMITS}
 
-VIA = {"friend_code": "the shared code", "admin": "the operator", "import": "an older server"}
+VIA = {
+    "friend_code": "the shared code",
+    "admin": "the operator",
+    "import": "an older server",
+    "single_sign_on": "single sign-on",
+}
 
 
 def via(text: str) -> str:

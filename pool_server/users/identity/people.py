@@ -68,10 +68,10 @@ class People:
         note: str = "",
         passphrase_hash: str = "",
         via: str = "admin",
-        key_label: str = "first key",
+        key_label: str | None = "first key",
         first: Callable[[Txn, User], None] | None = None,
     ) -> dict[str, Any]:
-        """A new person with a first key → {"id", "name", "key_id", "key"}; the key is shown this once.
+        """A new person with a first key (`key_label` None = none) → {"id", "name", "key_id", "key"}; it is shown once.
 
         `first` runs in the same transaction (a friend code's use). Raises RefusedError: 400 for a name or limit that
         will not do, 409 when the name, or one that looks like it, is taken.
@@ -81,7 +81,7 @@ class People:
         now = self._clock()
         user = User("u_" + secrets.token_hex(8), shown, now, passphrase_hash, limits=override, via=via)
         user.note = checked_note(note)
-        key = Key("k_" + secrets.token_hex(8), user.id, checked_label(key_label), now)
+        key = Key("k_" + secrets.token_hex(8), user.id, checked_label(key_label or ""), now)
 
         def make(txn: Txn) -> None:
             if not txn.put_new(NAMES, user_names.skeleton(shown).encode(), user.id.encode()):
@@ -89,11 +89,13 @@ class People:
             if first is not None:
                 first(txn, user)
             txn.put(PEOPLE, user.id.encode(), encode(user))
-            put_key(txn, key)
+            if key_label is not None:
+                put_key(txn, key)
             append_audit(txn, now, actor, "user.create", user.id, {"name": shown, "via": via, "limits": override})
 
         await commit(self._store, make)
-        return {"id": user.id, "name": shown, "key_id": key.id, "key": self._token(key)}
+        made = {"key_id": key.id, "key": self._token(key)} if key_label is not None else {}
+        return {"id": user.id, "name": shown, **made}
 
     async def patch_user(self, user_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> dict[str, Any]:
         """Changes `disabled`, `name`, `limits` (replaces the whole override), `note`, `weight`, `groups` → their row.
@@ -202,10 +204,8 @@ class People:
         return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
 
     async def patch_key(self, user_id: str, key_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> None:
-        """Changes `label`, `expires` and `limits` (all of the key's own) of one key of that user.
-
-        Raises RefusedError: 400, 404 also for somebody else's key.
-        """
+        """Changes `label`, `expires` and `limits` (all of the key's own) of one key of that user. Raises RefusedError:
+        400, 404 also for somebody else's key."""
         now = self._clock()
         checks: dict[str, Callable[[Any], Any]] = {
             "label": checked_label,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,7 +18,7 @@ from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.keys import USER_DISABLED, KeyRing
 from pool_server.users.identity.passwords import TOTP_STEP_S, Hasher, checked_passphrase, is_bcrypt, same, totp_step
-from pool_server.users.identity.people import People, clean_name
+from pool_server.users.identity.people import BY_ADMIN, People, clean_name
 from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.throttle import Kind, SignInAttempt, Throttle
 from pool_server.users.models import (
@@ -34,11 +36,23 @@ from pool_server.users.models import (
 
 _PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by digest
 
+BY_SSO = "single_sign_on"  # how somebody came whom another party vouches for
+PROXY = "proxy"  # the issuer of identities that a trusted proxy names
 ADMIN = Principal(ADMIN_USER, "admin", admin=True)
 _NEW_PEOPLE = b"new people"
+_NOT_ASKED = "you are signed in, but this pool does not know you; ask whoever runs it"
 _WRONG = "the code, the name or the passphrase is wrong"
 _KEPT = "this name is kept for the owner of an account; ask the operator to let you in"
 _TAKEN = "this name is taken; if it is yours, the passphrase is wrong"
+
+
+class Identity(NamedTuple):
+    """Somebody as another party vouches for them: always the same `subject` of that `issuer`, called `name`, which
+    nobody else there can be called."""
+
+    issuer: str
+    subject: str
+    name: str
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -160,6 +174,68 @@ class SignIn:
     async def reset_passphrase(self, user_id: str, *, actor: AuditActor) -> None:
         """Forgets the passphrase: the friend returns by a key and chooses a new one. All sessions end."""
         await self._people.set_passphrase(user_id, "", actor=actor)
+
+    async def vouched(self, who: Identity, *, peer: str) -> Principal:
+        """The operator or the person whom another party vouches for; somebody new becomes a person where the settings
+        let them. Raises RefusedError: 403 for whom they do not, or who is switched off."""
+        asked = self.settings.single_sign_on
+        name = who.name.casefold()
+        if any(name == one.casefold() for one in asked.operators):
+            return ADMIN
+        user = self._linked(who)
+        if user is None:
+            if not any(fnmatchcase(name, pattern.casefold()) for pattern in asked.people):
+                raise RefusedError(Denial.USER_DISABLED, _NOT_ASKED, 403)
+            user = await self._link(who, peer)
+        if user.disabled:
+            raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
+        return Principal(user.id, user.name)
+
+    def _linked(self, who: Identity) -> User | None:
+        """The living person behind an identity."""
+        raw = self._store.get(META, _mark(who))
+        user = self._directory.user(raw.decode()) if raw is not None else None
+        return user if user is not None and user.deleted is None else None
+
+    async def _link(self, who: Identity, peer: str) -> User:
+        """The person whom the operator made by this very name, else somebody new. People who came by the door are not
+        taken for this one: they chose their names themselves."""
+        mark = _mark(who)
+        made = self._people.find(who.name)
+        if made is not None and made.via in BY_ADMIN and made.name.casefold() == who.name.casefold():
+            user_id = made.id
+            await commit(self._store, lambda txn: txn.put(META, mark, user_id.encode()))
+            return made
+        actor = AuditActor("user", "", who.name, peer)
+
+        def link(txn: Txn, user: User) -> None:
+            txn.put(META, mark, user.id.encode())
+
+        for name in self._free_names(who.name):
+            try:
+                row = await self._people.create_user(name, actor=actor, via=BY_SSO, first=link, key_label=None)
+            except RefusedError as refused:
+                if refused.denied.denial is not Denial.NAME_TAKEN:
+                    raise
+                found = self._linked(who)  # two requests of one browser come together
+                if found is None:
+                    continue
+                return found
+            found = self._directory.user(row["id"])
+            assert found is not None
+            return found
+        raise RefusedError(Denial.NAME_TAKEN, "every name like this one is taken; ask the operator", 409)
+
+    def _free_names(self, said: str) -> Iterable[str]:
+        """Names for somebody new: what stands before the @, the same with a number. Those kept for owners of accounts
+        are left out."""
+        kept = {user_names.skeleton(name) for name in self._kept_names()}
+        try:
+            stem = user_names.fit(said.partition("@")[0])
+        except ValueError:
+            stem = "friend"
+        tries = (stem if not number else f"{stem[:60]} {number + 1}" for number in range(50))
+        return (name for name in tries if user_names.skeleton(name) not in kept)
 
     async def admin_login(self, password: str, *, peer: str, totp: str = "") -> SignedIn:
         """The admin's browser session; `totp` is the code of their app where the settings have its secret. Raises
@@ -304,6 +380,11 @@ class SignIn:
         detail = {"kind": kind, "until": until}
         actor = msgspec.structs.replace(SERVER, peer=peer)
         await commit(self._store, lambda txn: append_audit(txn, now, actor, "door.ban", peer, detail))
+
+
+def _mark(who: Identity) -> bytes:
+    """The store's key of an identity."""
+    return b"identity " + hashlib.sha256(f"{who.issuer}\0{who.subject}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _digest(kept: str, password: str) -> bytes:

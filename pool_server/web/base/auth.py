@@ -9,8 +9,9 @@ from tornado.web import RequestHandler
 
 from pool_server.core.enums import Denial, TokenScope
 from pool_server.core.loopback import local_refusal
-from pool_server.users import Denied, Principal, is_admin_token
+from pool_server.users import Denied, Principal, RefusedError, is_admin_token
 from pool_server.users.identity.passwords import same
+from pool_server.users.identity.sign_in import PROXY, Identity
 from pool_server.web.base.context import WebContext
 
 COOKIE = "pool_session"
@@ -22,7 +23,7 @@ def cookie_name(secure: bool) -> str:
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """`rank` compares with `Access`; `via` is "local", "session", "key", "password", "token" or "" for nobody.
+    """`rank` compares with `Access`; `via` is "local", "session", "key", "password", "token", "proxy" or "" for nobody.
 
     `scopes` is what an admin token may do, where its route is one of the API. `denied` holds why a credential that was
     shown is not accepted (throttled, disabled …).
@@ -62,8 +63,20 @@ def _local(ctx: WebContext, token: str, cookie: str) -> Caller:
     return Caller(3, "session", here) if session is not None and session.admin else NOBODY
 
 
-async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cookie: str, wanted: int) -> Caller:
-    """Who this request comes from, as far as a route that wants `wanted` must know.
+async def _vouched(ctx: WebContext, name: str, peer: str) -> Caller:
+    """Whom a trusted proxy names: it comes with every request, so that no session outlives what the proxy says."""
+    try:
+        found = await ctx.users.sign_in.vouched(Identity(PROXY, name, name), peer=peer)
+    except RefusedError as refused:
+        return Caller(denied=refused.denied)
+    return Caller(3 if found.admin else 2, "proxy", found)
+
+
+async def identify(
+    ctx: WebContext, handler: RequestHandler, *, peer: str, cookie: str, wanted: int, named: str = ""
+) -> Caller:
+    """Who this request comes from, as far as a route that wants `wanted` must know. `named` is whom a trusted proxy
+    says it is, "" for nobody.
 
     In local mode the guard has already turned away everyone but this machine. A credential in a header is a pool
     key or the admin password; what has a key's shape is never tried as the password, so that an old key bans nobody.
@@ -88,6 +101,8 @@ async def identify(ctx: WebContext, handler: RequestHandler, *, peer: str, cooki
         if isinstance(admin, Principal):
             return Caller(3, "password", admin)
         return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)
+    if named:
+        return await _vouched(ctx, named, peer)
     principal = ctx.users.sessions.find(cookie) if cookie else None
     if principal is None:
         return NOBODY

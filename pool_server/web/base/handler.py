@@ -24,7 +24,7 @@ from pool_server.users import AuditActor, Denied, Principal, RefusedError
 from pool_server.web.base import auth, forms
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.cross_site import JSON_OR_FORM, BodyKind, body_kind, has_body, is_foreign
-from pool_server.web.base.proxies import real_peer, real_scheme
+from pool_server.web.base.proxies import real_peer, real_scheme, vouched
 
 log = logging.getLogger("pool_server.web")
 
@@ -135,8 +135,9 @@ class BaseHandler(RequestHandler):
         self.peer = real_peer(connection_peer, headers, self.ctx.trusted)
         self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
         self._refuse_foreign()
+        named = vouched(self.ctx.settings.single_sign_on.user_header, headers, connection_peer, self.ctx.trusted)
         self.caller = await auth.identify(
-            self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self._wanted
+            self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self._wanted, named=named
         )
         self._admit()
         self._check_query()

@@ -9,8 +9,11 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
+from tornado.httputil import HTTPHeaders
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MOST_NAME = 256  # characters of an identity
 _PORT = re.compile(r":[0-9]{1,5}")
 _FOR = re.compile(r'(?:^|;)\s*for=("[^"]*"|[^\s";]+)\s*(?:;|$)', re.IGNORECASE)
 _PROTO = re.compile(r'(?:^|;)\s*proto="?(https?)"?\s*(?:;|$)', re.IGNORECASE)
@@ -84,6 +87,14 @@ def real_scheme(scheme: str, peer: str, headers: Mapping[str, str], trusted: Seq
     if not said and (found := _PROTO.search(headers.get("Forwarded", "").partition(",")[0])):
         said = found[1].lower()
     return said if said in ("http", "https") else scheme
+
+
+def vouched(header: str, headers: HTTPHeaders, peer: str, trusted: Sequence[Network]) -> str:
+    """Who a trusted proxy says it is, in the header of that name; "" for nobody, also when it is there twice, is no
+    name, or there is no such `header` in the settings."""
+    values = headers.get_list(header) if header and is_trusted(peer, trusted) else []
+    name = values[0].strip() if len(values) == 1 else ""
+    return name if len(name) <= MOST_NAME and name.isprintable() and "," not in name else ""
 
 
 def base_url(public_url: str, scheme: str, host: str) -> str:

@@ -9,7 +9,7 @@ from pool_server.texts import client_settings
 from pool_server.users import FLOOR_COST, Principal
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.context import WebContext
-from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.handler import Access, ProblemError, denial
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
 from pool_server.web.base.shared import headline, headroom, limits, own_requests
@@ -143,8 +143,11 @@ class Home(HomePage, access=Access.OPEN):
         if principal is None and self.ctx.local:
             self.redirect("/admin", status=303)
         elif principal is None or self.caller.via == "key":
-            back = bool(self.get_query_argument("back", ""))
-            self.door(returning=back, code=self.get_query_argument("code", "")[:MOST_CODE])
+            back, denied = bool(self.get_query_argument("back", "")), self.caller.denied
+            problem = denial(denied, self.ctx.clock()) if denied is not None else None
+            status = problem.status_code if problem is not None else 200
+            code = self.get_query_argument("code", "")[:MOST_CODE]
+            self.door(returning=back, code=code, problem=problem, status=status)
         elif principal.admin and not principal.local:
             await self.operator()
         else:
