@@ -195,6 +195,7 @@ class Server:
             reload=self.reload,
             sources=self._sources,
             models=self.gateway.local.every_model,
+            send=upstream.send,
             reread=self._reread,
         )
 

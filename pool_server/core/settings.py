@@ -28,6 +28,7 @@ SECRET = frozenset(
         "admin_password",
         "admin_totp",
         "chat_urls",
+        "client_secret",
         "friend_code",
         "gemini_client_secret",
         "jwt_secret",
@@ -62,10 +63,14 @@ class PoolUsers(Section, frozen=True):
 
 
 class SingleSignOn(Section, frozen=True):
-    """Who comes in by what a trusted proxy says of them. `people` and `operators` are identities, such as e-mail
-    addresses; empty lets nobody in."""
+    """Who comes in by what a trusted proxy, or an issuer of OpenID Connect, says of them. `people` and `operators` are
+    identities, such as e-mail addresses; empty lets nobody in."""
 
     user_header: str = ""
+    issuer: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    label: str = "single sign-on"  # what the button on the door calls it
     people: list[str] = []  # fnmatch patterns of those who may become people of the pool
     operators: list[str] = []  # whole identities of those who are the operator
 

@@ -22,6 +22,7 @@ import tomli
 from msgspec.inspect import DictType, EnumType, FloatType, IntType, ListType, LiteralType, StrType, VarTupleType
 
 from pool_server.core.enums import Provider
+from pool_server.core.loopback import is_loopback
 from pool_server.core.settings import HIDDEN, SECRET, ConfigError, ModelPrice, Section, Settings, parse_listen
 
 DEFAULT_FILE = Path("config.toml")
@@ -56,6 +57,7 @@ VARIABLES = {
     "POOL_ADMIN_PASSWORD": "pool_users.admin_password",
     "POOL_ADMIN_TOTP": "pool_users.admin_totp",
     "POOL_JWT_SECRET": "pool_users.jwt_secret",
+    "POOL_OPENID_CLIENT_SECRET": "single_sign_on.client_secret",
     "GEMINI_OAUTH_CLIENT_ID": "gemini_client_id",
     "GEMINI_OAUTH_CLIENT_SECRET": "gemini_client_secret",
 }
@@ -316,6 +318,13 @@ def _totp(text: str) -> str:
     return text
 
 
+def _issuer(text: str) -> str:
+    """Compared letter by letter with what the issuer calls itself. Without https on this machine alone."""
+    if text and _url(text) and not text.startswith("https://") and not is_loopback(urlsplit(text).hostname or ""):
+        raise ValueError(text)
+    return text
+
+
 def _user_header(text: str) -> str:
     """No header that says something else: clients send those themselves."""
     taken = text.lower().startswith(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "sec-"))
@@ -361,6 +370,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
         "a Base32 secret of at least 26 characters, or empty",
     ),
     "single_sign_on.user_header": (_user_header, "the name of a header of its own, as in X-Forwarded-User, or empty"),
+    "single_sign_on.issuer": (_issuer, "the https address of an issuer of OpenID Connect, or empty"),
     "pool_users.jwt_secret": (_signing_secret, "text of at least 16 characters, or empty"),
     "ledger.timezone": (_timezone, 'a time zone by its IANA name, as in "Europe/Zurich"'),
     "limits.providers": (_providers, f"a list of {', '.join(Provider)}"),

@@ -46,6 +46,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     # a friend's own
     (r"/api/friend/login", sign_in.Login),
     (r"/api/friend/logout", sign_in.Logout),
+    (r"/sign-in/openid", sign_in.OpenIdStart),
+    (r"/sign-in/openid/callback", sign_in.OpenIdCallback),
     (r"/api/me", own_account.Me),
     (r"/api/me/requests", own_account.OwnRequests),
     (r"/api/me/balance", balance.Balance),

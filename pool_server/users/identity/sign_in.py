@@ -37,6 +37,7 @@ from pool_server.users.models import (
 _PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by digest
 
 BY_SSO = "single_sign_on"  # how somebody came whom another party vouches for
+SUBJECT = "sub:"  # what the name of somebody without a verified address begins with
 PROXY = "proxy"  # the issuer of identities that a trusted proxy names
 ADMIN = Principal(ADMIN_USER, "admin", admin=True)
 _NEW_PEOPLE = b"new people"
@@ -184,12 +185,24 @@ class SignIn:
             return ADMIN
         user = self._linked(who)
         if user is None:
-            if not any(fnmatchcase(name, pattern.casefold()) for pattern in asked.people):
+            if not any(_matches(name, pattern.casefold()) for pattern in asked.people):
                 raise RefusedError(Denial.USER_DISABLED, _NOT_ASKED, 403)
             user = await self._link(who, peer)
         if user.disabled:
             raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
         return Principal(user.id, user.name)
+
+    async def by_identity(self, who: Identity, *, peer: str) -> SignedIn:
+        """A browser session for whom another party vouches. Raises what `vouched` raises."""
+        found = await self.vouched(who, peer=peer)
+        if not found.admin:
+            return await self._let_in(found.user, found.name, peer)
+        return await self._admit_admin(peer)
+
+    async def _admit_admin(self, peer: str) -> SignedIn:
+        actor = AuditActor("admin", ADMIN_USER, "admin", peer)
+        cookie, expires = await self._sessions.open(ADMIN_USER, actor=actor)
+        return SignedIn(ADMIN_USER, "admin", cookie, expires, admin=True)
 
     def _linked(self, who: Identity) -> User | None:
         """The living person behind an identity."""
@@ -243,9 +256,7 @@ class SignIn:
         found = await self.check_admin(password, peer=peer, totp=totp)
         if isinstance(found, Denied):
             raise RefusedError(found.denial, found.message, found.status, found.retry_at)
-        actor = AuditActor("admin", ADMIN_USER, "admin", peer)
-        cookie, expires = await self._sessions.open(ADMIN_USER, actor=actor)
-        return SignedIn(ADMIN_USER, "admin", cookie, expires, admin=True)
+        return await self._admit_admin(peer)
 
     async def check_admin(self, password: str, *, peer: str, totp: str | None = None) -> Principal | Denied:
         """The admin behind a password, or why not (401, 429); a pool key is refused with 403, uncounted. `totp` None
@@ -268,8 +279,11 @@ class SignIn:
 
     def guard(self, fingerprint: Callable[[str], str]) -> str:
         """Names what opens the admin's session now, for sessions to compare: one from before there was a code, or a new
-        one, has ended. "" when no password is set."""
+        one, has ended, and so has one from before there were other `operators`. "" when nobody can be the operator."""
         password, totp = self.settings.operator_password, self.settings.pool_users.admin_totp
+        asked = self.settings.single_sign_on
+        if asked.issuer and asked.operators:
+            return fingerprint("\n".join((password, totp, asked.issuer, *asked.operators)))
         return fingerprint(f"{password}\n{totp}" if totp else password) if password else ""
 
     async def _by_key(self, key: str, peer: str) -> SignedIn:
@@ -380,6 +394,11 @@ class SignIn:
         detail = {"kind": kind, "until": until}
         actor = msgspec.structs.replace(SERVER, peer=peer)
         await commit(self._store, lambda txn: append_audit(txn, now, actor, "door.ban", peer, detail))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """A bare subject, which no address proves, is met by patterns of subjects alone."""
+    return name.startswith(SUBJECT) == pattern.startswith(SUBJECT) and fnmatchcase(name, pattern)
 
 
 def _mark(who: Identity) -> bytes:

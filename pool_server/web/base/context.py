@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings
 from pool_server.web.base.proxies import Network, networks
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pool_server.users import Users
 
 
+async def _no_network(request: HttpRequest) -> HttpAnswer:
+    return HttpAnswer(0, {}, error="no network")
+
+
 async def _no_models() -> Sequence[ModelInfo]:
     return ()
 
@@ -29,7 +34,9 @@ class WebContext:
     """Built once by the server and shared by every handler.
 
     `reload` rereads settings and credential files and answers the report of what changed. `models` are those the pool
-    serves, by whatever client; `reread` reads the settings' file and the environment. `draining`,
+    serves, by whatever client; `send` makes a call of the pool's own; `reread` reads the settings' file and the
+    environment.
+    `draining`,
     `data_lost` (why the data folder is not the one that was opened, "" while it is) and `settings` are set by the
     server while it runs. `sources` says where a setting came from ("file",
     "environment"), by its dotted name; what is not in it is a default. Times are unix seconds.
@@ -43,6 +50,7 @@ class WebContext:
     started_at: float
     reload: Callable[[], Awaitable[Any]]
     models: Callable[[], Awaitable[Sequence[ModelInfo]]] = _no_models
+    send: Callable[[HttpRequest], Awaitable[HttpAnswer]] = _no_network
     reread: Callable[[], LoadedSettings] | None = None
     draining: bool = False
     data_lost: str = ""
@@ -55,6 +63,7 @@ class WebContext:
     )  # live streams open in this process, by session and by person
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
+    open_id: Any = None  # what is kept of the identity provider, made when first asked for
     _colours: Any = None
 
     def colour_book(self, make: Callable[[], Any]) -> Any:
