@@ -104,6 +104,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/admin/audit", people.AuditHandler),
     (r"/admin/log", system.ServerLog),
     (r"/admin/settings", settings_page.OneSetting),
+    (r"/admin/tokens", system.Tokens),
+    (rf"/admin/tokens/{ID}", system.OneToken),
     (r"/accounts", admin_pages.AccountsPage),
     (rf"/sign-ins/{ID}", sign_in_page.SignInPage),
     (r"/admin/models", models_page.ModelsPage),

@@ -147,7 +147,8 @@ def test_tokens_are_made_listed_ended_and_revoked(friends: Site) -> None:
     "body",
     [
         {}, {"label": "x"}, {"label": "", "scopes": ["read"]}, {"label": "x", "scopes": []},
-        {"label": "x", "scopes": ["all"]}, {"label": "x" * 81, "scopes": ["read"]}, {"label": "x", "scopes": "read"},
+        {"label": "x", "scopes": ["all"]}, {"label": "x" * 81, "scopes": ["read"]},
+        {"label": "x", "scopes": "read,people"},
         {"label": "x", "scopes": ["read"], "expires_in": -1}, {"label": "x", "scopes": ["read"], "expires_in": 1e300},
         {"label": "\u0007", "scopes": ["read"]}, {"label": "x", "scopes": ["read"], "more": 1},
     ],
@@ -205,3 +206,16 @@ def test_changes_answer_as_described(friends: Site) -> None:
     did("DELETE", f"/people/{person}")
     did("DELETE", f"/codes/{did('POST', '/codes', {'label': 'x'}).id}")
     did("DELETE", f"/tokens/{did('POST', '/tokens', {'label': 'x', 'scopes': ['read']}).id}")
+
+
+def test_the_page_lists_tokens_without_them_and_forms_make_and_revoke(friends: Site) -> None:
+    assert "No tokens yet." in friends.request("GET", "/settings", Accept="text/html", **ADMIN).text
+    body = {"label": "nightly", "scopes": "read people", "expires_in": 60}
+    made = friends.request("POST", "/admin/tokens", json_body=body, **ADMIN).json()
+    assert made["scopes"] == ["read", "people"]
+    page = friends.request("GET", "/settings", Accept="text/html", **ADMIN).text
+    assert "nightly" in page and "read, people" in page and made["token"][17:] not in page
+    form = {"Content_Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+    path = f"/admin/tokens/{made['id']}"
+    assert friends.request("POST", path, body=b"_method=DELETE&_back=/settings", **form, **ADMIN).status == 303
+    assert "nightly" not in friends.request("GET", "/settings", Accept="text/html", **ADMIN).text

@@ -132,6 +132,7 @@ class SettingsPage(PageHandler, access=Access.ADMIN):
             chosen=chosen,
             differ=sum(row.changed for row in every),
             can_change=self.ctx.reread is not None,
+            tokens=self.ctx.users.admin_tokens.rows(),
         )
 
 

@@ -45,10 +45,10 @@ class Reload(PageHandler, access=Access.ADMIN):
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
-    """`expires_in` seconds from now, None = never."""
+    """`scopes` as a list, or as text with blanks between; `expires_in` seconds from now, None = never."""
 
     label: str
-    scopes: list[str]
+    scopes: list[str] | str
     expires_in: float | None = None
 
 
@@ -61,8 +61,9 @@ class Tokens(PageHandler, access=Access.ADMIN):
     async def post(self) -> None:
         asked = self.body_as(NewToken)
         expires = None if asked.expires_in is None else self.ctx.clock() + asked.expires_in
+        scopes = asked.scopes.split() if isinstance(asked.scopes, str) else asked.scopes
         made = await self.ctx.users.admin_tokens.create(
-            actor=self.actor, label=asked.label, scopes=asked.scopes, expires=expires
+            actor=self.actor, label=asked.label, scopes=scopes, expires=expires
         )
         self.answer(made, 201)
 

@@ -99,7 +99,7 @@ function testWords(result) {
 
 function after(element, value) {
   const { showsKey, tells, done } = element.dataset;
-  if (showsKey) showKey(document.getElementById(showsKey), value.url ?? value.key ?? value.code, value);
+  if (showsKey) showKey(document.getElementById(showsKey), value.url ?? value.key ?? value.code ?? value.token, value);
   if (tells === "test") say(element, testWords(value.result), value.result.ok ? "good" : "bad");
   const parts = element.dataset.refreshes?.split(" ") ?? [];
   if (element.dataset.undo) toast(done, () => undo(element.dataset.undo, parts));
