@@ -109,6 +109,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/accounts", admin_pages.AccountsPage),
     (rf"/sign-ins/{ID}", sign_in_page.SignInPage),
     (r"/admin/models", models_page.ModelsPage),
+    (r"/admin/what-if", admin_pages.WhatIfPage),
     (r"/people", admin_pages.PeoplePage),
     (rf"/people/{ID}", admin_pages.PersonPage),
     (rf"/people/{ID}/keys/{ID}", admin_pages.PersonKeyPage),

@@ -1,17 +1,21 @@
-"""The operator's pages: accounts, people, audit. Each is a table over what the JSON API answers too."""
+"""The operator's pages: accounts, people, audit, what if. Each is a table over what the JSON API answers too."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import tzinfo
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+import msgspec
 
 from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.texts import format, labels
 from pool_server.users import RefusedError
-from pool_server.web.admin import accounts, people, score
-from pool_server.web.base.handler import Access
+from pool_server.web.admin import accounts, ledger_replay, people, score
+from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import headroom, key_changes, limits
@@ -186,3 +190,39 @@ class AuditPage(PageHandler, access=Access.ADMIN):
             return str(self.ctx.users.people.get(target)["name"])
         except RefusedError:
             return ""
+
+
+class WhatIfPage(PageHandler, access=Access.ADMIN):
+    """`GET /admin/what-if`: the last replay of the ledger as a page or JSON. `POST` `{"days","changes"}` begins
+    another; 409 while one runs."""
+
+    async def get(self) -> None:
+        state = await asyncio.to_thread(self._file.read)
+        runs = state.runs(self.ctx.clock())
+        if not self.wants_page:
+            self.answer({"running": runs, **msgspec.to_builtins(state)})
+            return
+        if state.began_at and not runs and state.found is None and not state.error:
+            state.error = "the replay ended without a word"
+        if runs:
+            self.set_header("Refresh", "3")
+        self.page(
+            "what_if.html", title="What if", state=state, runs=runs, days=ledger_replay.DAYS, seeds=ledger_replay.SEEDS,
+            rows=ledger_replay.rows(state),
+        )  # fmt: skip
+
+    async def post(self) -> None:
+        asked, now, file = self.body_as(ledger_replay.AskedReplay), self.ctx.clock(), self._file
+        try:
+            state = ledger_replay.ReplayState(asked.days, asked.lines(), now, now, doing="starting")
+        except ValueError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong)) from None
+        if not await asyncio.to_thread(file.begin, state, now):
+            raise ProblemError(409, "running", "a replay is running: wait for its end")
+        reread = self.ctx.reread() if self.ctx.reread is not None else None
+        ledger_replay.start(self.ctx.settings, None if reread is None else reread.path, file, state, self.ctx.clock)
+        self.answer({"running": True}, 202)
+
+    @property
+    def _file(self) -> ledger_replay.ReplayFile:
+        return ledger_replay.ReplayFile(Path(self.ctx.settings.data_dir))
