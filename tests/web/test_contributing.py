@@ -227,16 +227,21 @@ def test_terms_are_the_owners(pool: Running) -> None:
     one = "/api/accounts/mistral:k"
     status, said = pool.ask("PATCH", one, {"terms": {"until": "2027-01-31"}}, **ada)
     assert status == 200 and said["account"]["terms"] == {
-        "own_first": True, "until": 1801353600.0, "hours": [],
+        "own_first": True, "until": 1801353600.0, "hours": [], "share": {},
     }  # fmt: skip
     said = pool.ask("PATCH", one, {"terms": {"own_first": False}}, **ada)[1]
     assert said["account"]["terms"] == {
-        "own_first": False, "until": 1801353600.0, "hours": [],
+        "own_first": False, "until": 1801353600.0, "hours": [], "share": {},
     }, "what is not given stays"  # fmt: skip
     said = pool.ask("PATCH", one, {"terms": {"hours": "22:00-07:00, 12:00-13:30"}}, **ada)[1]
     assert said["account"]["terms"]["hours"] == ["22:00-07:00", "12:00-13:30"]
     assert pool.ask("PATCH", one, {"terms": {"hours": ""}}, **ada)[1]["account"]["terms"]["hours"] == []
-    for terms in ({"until": "soon"}, {"colour": 1}, "x"):
+    assert pool.ask("PATCH", one, {"terms": {"share": "5h 60, 7d 30"}}, **ada)[1]["account"]["terms"]["share"] == {
+        "5h": 60.0, "7d": 30.0,
+    }  # fmt: skip
+    assert "5h 60, 7d 30" in pool.ask("GET", "/contribute", **ada, Accept="text/html")[1]
+    assert pool.ask("PATCH", one, {"terms": {"share": None}}, **ada)[1]["account"]["terms"]["share"] == {}
+    for terms in ({"until": "soon"}, {"colour": 1}, {"share": "all"}, "x"):
         assert pool.ask("PATCH", one, {"terms": terms}, **ada)[0] in (400, 422)
     assert pool.row("mistral:k")["sharing"]["own_first"] is False
 

@@ -26,7 +26,7 @@ from pool_server.accounts.credentials.scan import CredentialFile, because
 from pool_server.core.disk import folder_held
 from pool_server.core.models import group_names
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
-from pool_server.providers.times import moment
+from pool_server.providers.times import moment, number
 
 MAX_BYTES = 1 << 20
 TEMPORARY = ".pool-tmp"
@@ -34,6 +34,7 @@ _PROXIES = ("http", "https", "socks5", "socks5h")
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _HOURS = re.compile(rf"{_CLOCK}-(?:{_CLOCK}|24:00)")
 _SPANS = 12
+_WINDOW = re.compile(r"[0-9]{1,4}[smhd]")
 
 
 class UnreadFileError(CredentialRejectedError):
@@ -47,11 +48,17 @@ class BrokenFileError(CredentialRejectedError):
 class SharingTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an account's owner gives. `own_first`: the owner's own requests go there first; `until`: when the pool's
     part ends (unix seconds; the owner goes on), None = it does not; `hours`: when of a day others are served, as
-    "22:00-07:00" in the pool's time zone, () = always."""
+    "22:00-07:00" in the pool's time zone, () = always; `share`: the percent of each window that others may use, by the
+    window's name, "" = of every window, {} = all."""
 
     own_first: bool = True
     until: float | None = None
     hours: tuple[str, ...] = ()
+    share: dict[str, float] = {}
+
+    def kept(self, window: str) -> float:
+        """Percent of a window that is its owner's alone."""
+        return 100.0 - self.share.get(window, self.share.get("", 100.0))
 
     def spans(self) -> tuple[tuple[int, int], ...]:
         """`hours` in minutes of a day: from, to; the end is left out, and one before its beginning is of the next
@@ -215,10 +222,27 @@ def _terms(said: object) -> SharingTerms:
         raise CredentialRejectedError("terms.hours has a span of no length; the whole day is 00:00-24:00")
     if isinstance(hours, list) and len(hours) > _SPANS:
         raise CredentialRejectedError(f"terms.hours are at most {_SPANS} spans")
+    if "share" in given:
+        given["share"] = _share(given["share"])
     try:
         return msgspec.convert(given, SharingTerms)
     except msgspec.ValidationError as wrong:
         raise CredentialRejectedError(f"terms: {str(wrong).splitlines()[0]}") from None
+
+
+def _share(said: object) -> dict[str, float]:
+    """Percentages of windows: one for all, an object by their names, or as written into a field: "5h 60, 7d 30".
+    Raises CredentialRejectedError."""
+    if isinstance(said, str):
+        parts = [part.rsplit(None, 1) for part in said.replace("%", " ").split(",") if part.strip()]
+        said = {part[0].strip() if len(part) == 2 else "": part[-1] for part in parts}
+    told = said if isinstance(said, dict) else {"": said}
+    found = {str(name): number(value) for name, value in told.items()}
+    if not all(name == "" or _WINDOW.fullmatch(name) for name in found) or len(found) > _SPANS:
+        raise CredentialRejectedError("terms.share names windows as 5h and 7d")
+    if not all(value is not None and 0 <= value <= 100 for value in found.values()):
+        raise CredentialRejectedError("terms.share must be percentages from 0 to 100, such as 50, or 5h 60, 7d 30")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _number(picked: dict[str, Any], name: str, *, low: float, high: float, whole: bool = False) -> None:

@@ -128,22 +128,28 @@ def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: 
     if refusal is not None:
         return Placement(account, Candidate(account.id, refusal, until))
     candidate = rate(account, scopes, now, usual_latency=usual_latency)
-    kept, left = 100 * account.options.reserve, candidate.headroom
-    if kept > 0 and account.owner and left is not None and left <= kept:
-        until = _reserve_until(account.health, scopes, kept, now)
-        candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=until)
+    if account.owner and (account.options.reserve > 0 or account.options.terms.share):
+        reserved, until = _reserved(account, scopes, now)
+        if reserved:
+            candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=until)
     return Placement(account, candidate)
 
 
-def _reserve_until(health: AccountHealth, scopes: tuple[str, ...], kept: float, now: float) -> float | None:
-    """When the last of the windows that are down to the owner's part begins anew; None when one does not say."""
-    resets = [
-        win.time_left(w, now)
-        for w in win.binding(health.windows, scopes)
-        if win.FULL - win.used(w, now) <= kept and not 0 < w.seconds < win.SHORTEST_PACED
+def _reserved(account: Account, scopes: tuple[str, ...], now: float) -> tuple[bool, float | None]:
+    """Whether what is left is the owner's alone, and when the last window that says so begins anew; None when one does
+    not say. A window whose share its owner told and nobody has reported yet is taken for the owner's."""
+    options = account.options
+    least = 100 * options.reserve
+    seen = [w for w in win.binding(account.health.windows, scopes) if not 0 < w.seconds < win.SHORTEST_PACED]
+    unseen = options.terms.share.keys() - {w.window for w in seen} - ({""} if seen else set())
+    down = [
+        w for w in seen if win.FULL - win.used(w, now) <= (kept := max(least, options.terms.kept(w.window))) and kept
     ]
+    if any(options.terms.kept(name) > 0 for name in unseen):
+        return True, None
+    resets = [win.time_left(w, now) for w in down]
     known = [left for left in resets if left is not None]
-    return now + max(known) if known and len(known) == len(resets) else None
+    return bool(down), now + max(known) if known and len(known) == len(resets) else None
 
 
 def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
