@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import socket
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -32,13 +33,13 @@ class ServerThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pool-server", daemon=True)
 
-    def start(self, listening: Any) -> None:
+    def start(self, *listening: Any) -> None:
         self._thread.start()
         self.call(self._start(listening))
 
-    async def _start(self, listening: Any) -> None:
+    async def _start(self, listening: Sequence[Any]) -> None:
         self.server = Server(self._settings)
-        await self.server.start([listening])
+        await self.server.start(list(listening))
         self.server.ledger.on_record.append(self.records.append)
 
     def call(self, what: Coroutine[Any, Any, T]) -> T:
@@ -52,7 +53,10 @@ class ServerThread:
 
 
 class Stage:
-    """What a test works with: run turns of the case, look at accounts, calls and records."""
+    """What a test works with: run turns of the case, look at accounts, calls and records. `page` is the server's
+    address for whoever stands outside the jail."""
+
+    page = ""
 
     def __init__(self, case: Case, jail: Jail, fakes: FakeProviders, thread: ServerThread, home: Path, key: str):
         self.case, self.fakes, self.key = case, fakes, key
@@ -138,8 +142,12 @@ def stage(
         logs.mkdir()
         jail, thread = Jail(logs), ServerThread(settings)
         try:
-            thread.start(jail.listening)
-            yield Stage(case, jail, fakes, thread, home, key)
+            outside = socket.create_server(("127.0.0.1", 0))
+            outside.setblocking(False)
+            thread.start(jail.listening, outside)
+            made = Stage(case, jail, fakes, thread, home, key)
+            made.page = f"http://127.0.0.1:{outside.getsockname()[1]}"
+            yield made
         finally:
             thread.stop()
             jail.close()
