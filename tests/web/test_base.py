@@ -24,6 +24,8 @@ PUBLIC = {
     "/admin",
     r"/favicon\.ico",
     "/api/friend/login",
+    "/sign-in/openid",
+    "/sign-in/openid/callback",
     r"/setup/([A-Za-z0-9_-]+)/([a-z]+)",
     r"/contribute/([A-Za-z0-9_-]+)",
     r"/static/([0-9a-f]+)/([a-z0-9_./-]+)",
