@@ -8,8 +8,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tornado.httputil import HTTPHeaders
+if TYPE_CHECKING:
+    from tornado.httputil import HTTPHeaders
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
