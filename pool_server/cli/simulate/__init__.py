@@ -16,6 +16,7 @@ from pool_server.simulation.scenario import Scenario
 from pool_server.simulation.specification import ScenarioError, WeekSpec, parse, shipped
 from pool_server.simulation.strategies import strategies
 from pool_server.simulation.week import simulate
+from pool_server.simulation.weeks_table import coarser, markdown
 
 HEADINGS = (
     "SCENARIO", "STRATEGY", "REQUESTS", "REFUSED", "WITH ROOM", "SERVED", "MOVED", "CACHED", "ROOM USED", "ROOM LOST",
@@ -37,11 +38,14 @@ HEADINGS = (
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Replays that tell the spread.")
 @click.option("--progress-lines", is_flag=True, hidden=True)
 @config_option
+@click.option("--coarse", type=click.FloatRange(1, 20), default=1.0, help="Requests so many times as large, and fewer.")
+@click.option("--table", "as_table", is_flag=True, help="Weeks × strategies in Markdown: percent served of the bound.")
 @click.option("--list", "listed", is_flag=True, help="Name the scenarios and the strategies.")
 @json_option
 def command(
     scenario: str, strategy: str | None, baselines: bool, bound: bool, seed: int, listed: bool, as_json: bool,
-    source: str | None, days: int, what_ifs: tuple[str, ...], seeds: int, progress_lines: bool, config: str | None,
+    coarse: float, as_table: bool, source: str | None, days: int, what_ifs: tuple[str, ...], seeds: int,
+    progress_lines: bool, config: str | None,
 ) -> None:  # fmt: skip
     known = strategies()
     if listed:
@@ -63,8 +67,10 @@ def command(
     specs = _specs(scenario)
     with waiting("Replaying a week of demand"):
         for spec in specs:
-            rows += _rows(generate(spec, seed), chosen, bound)
-    if as_json:
+            rows += _rows(generate(coarser(spec, coarse), seed), chosen, bound or as_table)
+    if as_table:
+        click.echo(markdown(rows))
+    elif as_json:
         emit(rows)
     else:
         table(HEADINGS, [_cells(row) for row in rows], "")
