@@ -105,21 +105,23 @@ class Stopwatch:
     have run and was given no processor does not count."""
 
     def __init__(self, *pids: int | None) -> None:
-        self._began, self._queued = time.monotonic(), _queued_s(pids)
+        self._began, self._queued = time.monotonic(), _queued_ns(pids)
 
     def own_s(self, *pids: int | None) -> float:
-        return max(0.0, time.monotonic() - self._began - (_queued_s(pids) - self._queued))
+        """Threads that have ended since, with a process that was killed, count for nothing."""
+        waited = sum(now - self._queued.get(task, 0) for task, now in _queued_ns(pids).items())
+        return max(0.0, time.monotonic() - self._began - waited / 1e9)
 
 
-def _queued_s(pids: tuple[int | None, ...]) -> float:
-    """For how long threads of these processes have waited for a processor (Linux; elsewhere 0)."""
-    waited = 0
+def _queued_ns(pids: tuple[int | None, ...]) -> dict[Path, int]:
+    """For how long each thread of these processes has waited for a processor (Linux; elsewhere none is known)."""
+    waited = {}
     for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").glob("*/schedstat")):
         try:
-            waited += int(task.read_text().split()[1])
+            waited[task] = int(task.read_text().split()[1])
         except (OSError, IndexError):
             continue  # it has ended
-    return waited / 1e9
+    return waited
 
 
 class Server:
