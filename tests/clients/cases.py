@@ -58,7 +58,7 @@ def binary(client: str) -> Path:
 
 def path() -> str:
     own = [str(DIRECTORY / name / "node_modules" / ".bin") for name in INSTALLED]
-    return ":".join([*own, "/usr/bin:/bin"])
+    return ":".join([*own, "/usr/bin:/bin", str(DIRECTORY / "aider" / "bin")])  # which has a Python of its own
 
 
 def missing(client: str) -> str:
