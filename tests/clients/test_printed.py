@@ -21,7 +21,13 @@ from tests.fakes import account, key_account, plays
 
 pytestmark = pytest.mark.clis
 
-AGENTS = {"aider": "aider", "cline": "cline", "continue": "cn", "copilot": "copilot", "pi": "pi"}  # name on the page → program
+AGENTS = {
+    "aider": "aider",
+    "cline": "cline",
+    "continue": "cn",
+    "copilot": "copilot",
+    "pi": "pi",
+}  # name on the page → program
 SDKS = ("openai-sdk", "anthropic-sdk", "genai-sdk")
 SCRIPTS = {"Python:": ("x.py", [sys.executable]), "Node:": ("x.mjs", ["node"])}
 
