@@ -218,10 +218,6 @@ class _Choice:
         refusal = placement.candidate.refusal
         return refusal is None or (refusal is Refusal.RESERVED and placement.account.owner == self.request.user)
 
-    def _eligible(self, account_id: str) -> bool:
-        placement = self._placement(account_id)
-        return placement is not None and account_id not in self.request.exclude and self._open(placement)
-
     def _unreachable(self, account_id: str) -> bool:
         """Is the way to the account's provider set aside?"""
         placement = self._placement(account_id)

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from math import sqrt
-from typing import NamedTuple
 
 import msgspec
 
@@ -39,12 +38,6 @@ class Growth(msgspec.Struct, frozen=True):
     turns: tuple[tuple[float, float], ...]
     most: float
     outside: tuple[tuple[float, float], ...]
-
-
-class _Step(NamedTuple):
-    at: float
-    percent: float
-    units: float
 
 
 def growth(sightings: Sequence[Sighting], use: Sequence[tuple[float, float]]) -> Growth:
