@@ -13,7 +13,7 @@ from pool_server.core.models import HttpAnswer
 from pool_server.demo.fake_account import DAY, FIVE_HOURS, WEEK, FakeAccount, Window
 from pool_server.providers import SPECS, provider_module
 
-OWN = [provider for provider, spec in SPECS.items() if not spec.preset]
+OWN = [provider for provider, spec in SPECS.items() if spec.keys.fields and not spec.preset]
 NOW = 1_800_000_000.0
 
 
