@@ -29,7 +29,6 @@ NAVIGATION = (
     NavItem("/contribute", "Your accounts", Access.FRIEND, "y"),
     NavItem("/accounts", "Accounts", Access.ADMIN, "a"),
     NavItem("/admin/models", "Models", Access.ADMIN, "m"),
-    NavItem("/admin/what-if", "What if", Access.ADMIN, "w"),
     NavItem("/people", "People", Access.ADMIN, "p"),
     NavItem("/audit", "Audit", Access.ADMIN, "u"),
     NavItem("/log", "Log", Access.ADMIN, "l"),
