@@ -73,6 +73,7 @@ class Feature(StrEnum):
     STATE = "previous_response_id, conversation, background, stored prompts"
     UNKNOWN_CONTENT = "unknown role, content part, tool type"
     UNKNOWN_FIELD = "unknown field at the top"
+    UNKNOWN_INSIDE = "unknown field within a message, part, call or tool"
     COUNT = "counting tokens"
 
 
@@ -191,6 +192,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.STATE: _all(_no(_NO_STATE)),
     Feature.UNKNOWN_CONTENT: _all(_no("not known here, so it cannot be translated")),
     Feature.UNKNOWN_FIELD: _all(_out("left out, named")),
+    Feature.UNKNOWN_INSIDE: _all(_about("left out, named in the record")),
     Feature.COUNT: _row(_about("an estimate"), _E, _about("an estimate"), _E, _E),
 }
 
@@ -269,7 +271,9 @@ def judge(request: NeutralRequest, upstream: UpstreamKind) -> Notes:
         if rule.verdict in (Verdict.DROPPED, Verdict.ALONE):
             for field in fields:
                 notes.drop(field)
-        if rule.verdict is not Verdict.EXACT:
+        if feature is Feature.UNKNOWN_INSIDE:
+            notes.about(feature, f"left out: {', '.join(_plain(field) for field in fields)}")
+        elif rule.verdict is not Verdict.EXACT:
             notes.about(feature, rule.how)
     for field in request.unknown:
         notes.drop(field)

@@ -96,6 +96,15 @@ def unknown(request: NeutralRequest, body: dict[str, Any], known: Iterable[str])
     request.unknown += [name for name, value in body.items() if name not in found and value is not None]
 
 
+def unknown_inside(request: NeutralRequest, shape: dict[str, Any], known: frozenset[str], where: str) -> None:
+    """Note the fields of a message, part, call or tool that nobody reads; an empty one is as good as absent."""
+    if shape.keys() <= known:
+        return
+    for name, value in shape.items():
+        if name not in known and value not in (None, False, "", [], {}):
+            request.ask(Feature.UNKNOWN_INSIDE, f"{where}.{name}")
+
+
 def no_such(kind: Any, field: str) -> TranslationError:
     """A role, part or tool nobody here knows."""
     return TranslationError(field, f"{text(kind)[:80] or 'nothing'!r} is not known here, so it cannot be translated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,81 @@ def test_a_field_nobody_knows_is_served_and_named(client: Dialect, kind: Upstrea
     found = translate(client, kind, body)
     assert "wind_direction" in found.dropped
     assert b"wind_direction" not in found.body
+
+
+INSIDE: dict[Dialect, tuple[list[str], list[str]]] = {
+    Dialect.CHAT: (
+        ["messages 0", "messages -1", "messages 0 content 0", "messages 1 tool_calls 0", "tools 0", "tools 0 function"],
+        ["messages[]", "messages[].content[]", "messages[].tool_calls[]", "tools[]", "tools[].function"],
+    ),
+    Dialect.MESSAGES: (
+        ["messages 0", "messages 0 content 0", "messages 1 content 0", "messages 2 content 0", "tools 0"],
+        ["messages[]", "messages[].content[]", "tools[]"],
+    ),
+    Dialect.RESPONSES: (
+        ["input 0", "input 0 content 0", "input 1", "input 2", "tools 0"],
+        ["input[]", "input[].content[]", "tools[]"],
+    ),
+    Dialect.GEMINI: (
+        ["contents 0", "contents 0 parts 0", "contents 1 parts 0 functionCall", "contents 2 parts 0 functionResponse",
+         "tools 0 functionDeclarations 0"],
+        ["contents[]", "contents[].parts[]", "contents[].parts[].functionCall", "contents[].parts[].functionResponse",
+         "tools[].functionDeclarations[]"],
+    ),
+}  # fmt: skip
+TALKS: dict[Dialect, dict[str, Any]] = {
+    Dialect.CHAT: {
+        "model": "m", "tools": [{"type": "function", "function": {"name": "moon", "parameters": {"deep": 1}}}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "?"}]},
+            {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "moon", "arguments": '{"deep": 1}'}}]},
+            {"role": "tool", "tool_call_id": "c1", "name": "moon", "content": "full"},
+        ],
+    },
+    Dialect.MESSAGES: {
+        "model": "m", "max_tokens": 9, "tools": [{"name": "moon", "input_schema": {"deep": 1}}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "?", "cache_control": {"type": "ephemeral"}}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "moon", "input": {"deep": 1}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "full"}]},
+        ],
+    },
+    Dialect.RESPONSES: {
+        "model": "m", "tools": [{"type": "function", "name": "moon", "parameters": {"deep": 1}, "strict": False}],
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "?"}]},
+            {"type": "function_call", "id": "fc", "call_id": "c1", "name": "moon", "arguments": "{}", "status": "done"},
+            {"type": "function_call_output", "call_id": "c1", "output": "full"},
+        ],
+    },
+    Dialect.GEMINI: {
+        "tools": [{"functionDeclarations": [{"name": "moon", "parameters": {"deep": 1}}]}],
+        "contents": [
+            {"role": "user", "parts": [{"text": "?"}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "moon", "args": {"deep": 1}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "moon", "response": {"deep": 1}}}]},
+        ],
+    },
+}  # fmt: skip
+LEFT_OUT = "unknown field within a message, part, call or tool"
+
+
+@pytest.mark.parametrize(("client", "kind"), [pair for pair in PAIRS if pair[0] in TALKS])
+def test_a_field_inside_that_nobody_knows_is_in_the_record(client: Dialect, kind: UpstreamKind) -> None:
+    places, names = INSIDE[client]
+    assert LEFT_OUT not in translate(client, kind, deepcopy(TALKS[client])).approximated, "all of it is known"
+    body = deepcopy(TALKS[client])
+    for place in places:
+        found: Any = body
+        for step in place.split():
+            found = found[int(step) if step.lstrip("-").isdigit() else step]
+        found |= {"wind, direction": {"deg": 270}, "still": None, "none": []}
+    translated = translate(client, kind, body)
+    assert translated.approximated[LEFT_OUT] == "left out: " + ", ".join(
+        f"{name}.wind\\x2c direction" for name in names
+    )
+    assert b"wind" not in translated.body and not any("wind" in name for name in translated.dropped)
 
 
 def test_a_server_tool_beside_functions_is_left_out_and_named() -> None:

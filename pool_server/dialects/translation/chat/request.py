@@ -35,6 +35,13 @@ _KNOWN = fields.words(
     "top_logprobs modalities audio response_format reasoning_effort reasoning verbosity web_search_options "
     "prompt_cache_key service_tier"
 )
+# The same within messages, parts, calls and tools.
+_MESSAGE = fields.words("role content refusal tool_calls function_call reasoning reasoning_content")
+_RESULT = fields.words("role content tool_call_id name")
+_PART = fields.words("type text refusal image_url input_audio file")
+_CALL = fields.words("id type index function custom")
+_TOOL = fields.words("type function custom")
+_FUNCTION = fields.words("name description parameters strict format")
 
 
 def read_request(body: dict[str, Any]) -> NeutralRequest:
@@ -51,7 +58,9 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
 
 def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> None:
     role = text(message.get("role"))
-    if role in ("tool", "function"):
+    result_of = role in ("tool", "function")
+    fields.unknown_inside(request, message, _RESULT if result_of else _MESSAGE, "messages[]")
+    if result_of:
         ident, name = text(message.get("tool_call_id")), text(message.get("name"))
         parts = _content(request, message.get("content"), f"{where}.content")
         if any(isinstance(part, Media) for part in parts):
@@ -81,6 +90,7 @@ def _content(request: NeutralRequest, content: Any, where: str) -> list[Part]:
 
 def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | None:
     kind = shape.get("type")
+    fields.unknown_inside(request, shape, _PART, "messages[].content[]")
     if kind == "text":
         return Text(text(shape.get("text"))) if shape.get("text") else None
     if kind == "refusal":
@@ -112,6 +122,7 @@ def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | 
 def _calls(request: NeutralRequest, message: dict[str, Any], parts: list[Part], where: str) -> None:
     for at, call in each(message.get("tool_calls"), f"{where}.tool_calls"):
         ident = text(call.get("id"))
+        fields.unknown_inside(request, call, _CALL, "messages[].tool_calls[]")
         if call.get("type") == "custom":
             custom = obj(call.get("custom"))
             parts.append(ToolCall(ident, text(custom.get("name")), text(custom.get("input")), custom=True))
@@ -127,6 +138,8 @@ def _calls(request: NeutralRequest, message: dict[str, Any], parts: list[Part], 
 def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
     for where, tool in each(body.get("tools"), "tools"):
         kind = tool.get("type")
+        fields.unknown_inside(request, tool, _TOOL, "tools[]")
+        fields.unknown_inside(request, obj(tool.get(text(kind))), _FUNCTION, "tools[].function")
         if kind == "function":
             function = obj(tool.get("function"))
             fields.function_tool(request, function, f"{where}.function", function.get("parameters"))

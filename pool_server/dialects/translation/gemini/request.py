@@ -30,6 +30,14 @@ _CONFIG = fields.words(
     "maxOutputTokens temperature topP topK stopSequences seed presencePenalty frequencyPenalty candidateCount "
     "responseLogprobs logprobs responseModalities responseMimeType responseSchema responseJsonSchema thinkingConfig"
 )
+# The same within contents, parts and functions.
+_CONTENT = fields.words("role parts")
+_PART = fields.words(
+    "text thought thoughtSignature inlineData fileData functionCall functionResponse executableCode codeExecutionResult"
+)
+_CALL = fields.words("id name args")
+_RESPONSE = fields.words("id name response parts")
+_FUNCTION = fields.words("name description parameters parametersJsonSchema")
 _SERVER_TOOLS = fields.words(
     "codeExecution urlContext googleMaps fileSearch computerUse mcpServers enterpriseWebSearch"
 )
@@ -75,6 +83,7 @@ def _content(request: NeutralRequest, content: dict[str, Any], where: str) -> No
     role = content.get("role")
     if not isinstance(role, (str, type(None))) or role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
+    fields.unknown_inside(request, content, _CONTENT, "contents[]")
     parts = _parts(request, content.get("parts"), f"{where}.parts")
     results: list[Part] = [part for part in parts if isinstance(part, Result)]
     if results:
@@ -88,6 +97,8 @@ def _parts(request: NeutralRequest, parts: Any, where: str) -> list[Part]:
     found: list[Part] = []
     for at, raw in each([parts] if isinstance(parts, dict) else parts, where):
         part = camel(raw)
+        if not part.keys().isdisjoint(_PART):  # one of none is refused below
+            fields.unknown_inside(request, part, _PART, "contents[].parts[]")
         signature = text(part.get("thoughtSignature"))
         if part.get("thought") is True or signature:
             thought = text(part.get("text")) if part.get("thought") is True else ""
@@ -115,6 +126,7 @@ def _part(request: NeutralRequest, part: dict[str, Any], where: str) -> list[Par
         return [fields.media(request, kind, f"{where}.fileData.fileUri", uri, mime=mime)]
     if "functionCall" in part:
         call = obj(part["functionCall"])
+        fields.unknown_inside(request, call, _CALL, "contents[].parts[].functionCall")
         return [ToolCall(text(call.get("id")), text(call.get("name")), fields.json_text(obj(call.get("args"))))]
     if "functionResponse" in part:
         return [_result(request, camel(obj(part["functionResponse"])), where)]
@@ -128,6 +140,7 @@ def _part(request: NeutralRequest, part: dict[str, Any], where: str) -> list[Par
 
 def _result(request: NeutralRequest, shape: dict[str, Any], where: str) -> Result:
     """A response is an object; one of a single text is that text."""
+    fields.unknown_inside(request, shape, _RESPONSE, "contents[].parts[].functionResponse")
     response = obj(shape.get("response"))
     failed = "error" in response and response.keys() <= {"error"}
     if failed:
@@ -150,6 +163,7 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
             if kind == "functionDeclarations":
                 for at, function in each(value, f"{where}.functionDeclarations"):
                     shape = camel(function)
+                    fields.unknown_inside(request, shape, _FUNCTION, "tools[].functionDeclarations[]")
                     schema = shape.get("parametersJsonSchema") or lower(shape.get("parameters"))
                     fields.function_tool(request, shape, at, schema)
             elif kind in ("googleSearch", "googleSearchRetrieval"):

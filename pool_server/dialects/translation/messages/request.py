@@ -30,6 +30,14 @@ _KNOWN = fields.words(
     "model messages system stream tools tool_choice max_tokens temperature top_p top_k stop_sequences metadata "
     "thinking output_config output_format service_tier speed cache_control"
 )
+# The same within messages, blocks and tools.
+_MESSAGE = fields.words("role content")
+_BLOCK = fields.words(
+    "type text cache_control source title content id name input tool_use_id is_error thinking signature data file_id"
+)
+_TOOL = fields.words(
+    "type name description input_schema strict cache_control max_uses allowed_domains blocked_domains user_location"
+)
 # What the vendor did by itself: its outcome is in the text that follows.
 _SERVER_BLOCKS = fields.words(
     "server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_use "
@@ -57,6 +65,7 @@ def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> No
     role = text(message.get("role"))
     if role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
+    fields.unknown_inside(request, message, _MESSAGE, "messages[]")
     parts = _blocks(request, message.get("content"), f"{where}.content")
     results: list[Part] = [part for part in parts if isinstance(part, Result)]
     if results:
@@ -79,6 +88,8 @@ def _block(request: NeutralRequest, block: dict[str, Any], where: str) -> list[P
     kind = text(block.get("type"))
     if block.get("cache_control") is not None:
         request.ask(Feature.CACHE, f"{where}.cache_control")
+    if kind not in _SERVER_BLOCKS:
+        fields.unknown_inside(request, block, _BLOCK, f"{where.partition('[')[0]}[].content[]")
     if kind == "text":
         return [Text(text(block.get("text")))] if block.get("text") else []
     if kind in ("image", "document"):
@@ -139,6 +150,8 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
         kind = text(tool.get("type"))
         if tool.get("cache_control") is not None:
             request.ask(Feature.CACHE, f"{where}.cache_control")
+        if kind in ("", "custom") or kind.startswith("web_search_"):
+            fields.unknown_inside(request, tool, _TOOL, "tools[]")
         if kind in ("", "custom"):
             fields.function_tool(request, tool, where, tool.get("input_schema"))
         elif kind.startswith("web_search_"):

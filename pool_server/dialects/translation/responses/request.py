@@ -30,6 +30,14 @@ _KNOWN = fields.words(
     "temperature top_p top_logprobs reasoning text prompt_cache_key service_tier previous_response_id conversation "
     "background prompt"
 )
+# The same within items, their parts and tools; what the vendor itself gives its items says nothing.
+_ITEM = fields.words(
+    "type role content id status call_id name namespace arguments input output summary encrypted_content"
+)
+_PART = fields.words(
+    "type text refusal image_url detail file_id filename file_url file_data input_audio annotations logprobs"
+)
+_TOOL = fields.words("type name description parameters strict format tools filters user_location")
 # What the vendor did by itself: its outcome is in the message that follows.
 _SERVER_ITEMS = fields.words(
     "web_search_call file_search_call code_interpreter_call image_generation_call mcp_call mcp_list_tools "
@@ -70,6 +78,8 @@ class _Items:
 
     def item(self, item: dict[str, Any], where: str) -> None:
         kind = text(item.get("type", "message"))
+        if kind not in _SERVER_ITEMS:
+            fields.unknown_inside(self._request, item, _ITEM, "input[]")
         if kind == "message":
             self._message(item, where)
         elif kind == "reasoning":
@@ -139,6 +149,7 @@ def _content(request: NeutralRequest, content: Any, where: str) -> list[Part]:
 
 def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | None:
     kind = shape.get("type")
+    fields.unknown_inside(request, shape, _PART, "input[].content[]")
     if kind in ("input_text", "output_text", "text"):
         return Text(text(shape.get("text"))) if shape.get("text") else None
     if kind == "refusal":
@@ -168,6 +179,8 @@ def _tool(request: NeutralRequest, tool: dict[str, Any], where: str, space: str)
     kind, name = text(tool.get("type")), text(tool.get("name"))
     if space and name:
         name = fields.flatten(request, space, name)
+    if kind not in _SERVER_TOOLS:
+        fields.unknown_inside(request, tool, _TOOL, "tools[]")
     if kind == "function":
         fields.function_tool(request, tool, where, tool.get("parameters"), name=name)
     elif kind == "custom":
