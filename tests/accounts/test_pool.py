@@ -325,6 +325,8 @@ def test_the_summary_counts_and_names_the_next_return(tmp_path: Path) -> None:
         "windows": [{"window": "5h", "seconds": 18000, "accounts": 2, "used_percent": 60.0, "resets_at": NOW + HOUR}],
         "next_return": NOW + HOUR,
         "in_flight": 1,
+        "returning": 0,
+        "unreachable": 0,
     }
     assert pool.accounts.ready() == (5, 3)
 

@@ -37,16 +37,14 @@ def test_turns_with_a_tool_are_bridged_unseen(tmp_path: Path, kind: str) -> None
         for argv in (case.first, case.second):
             ran = scene.turn(argv)
             clean(scene, ran)
-        # With keys alone there is no catalogue; the model of the CLI's own is not offered the tool by that name.
-        each = 1 if kind == "API keys" else 2
         records = scene.answers()
         assert {(one.transport, one.outcome) for one in records} == {(Transport.WEBSOCKET, Outcome.OK)}
-        assert [one.usage for one in records] == [USAGE] * 2 * each
+        assert [one.usage for one in records] == [USAGE] * 4, "each turn calls the tool and hears of its result"
         assert len({one.account for one in records}) == 1
         calls = scene.fakes.made(surface=Surface.RESPONSES)
         assert len(calls) == len(records)
         assert all("previous_response_id" not in call.json for call in calls)
-        assert each == 1 or calls[1].json["input"][-1]["type"] == "function_call_output"
+        assert calls[1].json["input"][-1]["type"] == "function_call_output"
 
 
 def test_a_pool_without_room_is_told_once(tmp_path: Path) -> None:
