@@ -53,7 +53,8 @@ class Principal(msgspec.Struct, frozen=True):
 
 class KeyFacts(msgspec.Struct, frozen=True):
     """What requests need of the key they are made with. `limits` are its own, beside the user's: what is absent there
-    limits nothing further; `counted` says whether one is that is counted. `expires` in unix seconds, None = never."""
+    limits nothing further; `counted` says whether one is that is counted. `expires` in unix seconds, None = never;
+    `moved` as of the `Key`."""
 
     id: str
     user: str
@@ -61,6 +62,7 @@ class KeyFacts(msgspec.Struct, frozen=True):
     limits: Limits
     counted: bool
     expires: float | None
+    moved: bool = False
 
     @property
     def owner(self) -> str:
@@ -143,7 +145,8 @@ class User(msgspec.Struct, array_like=True):
 
 class Key(msgspec.Struct, array_like=True):
     """A pool key the store knows. The token itself is not kept. `aliases` are the marks that lead to it; `limits` are
-    its own, beside its user's. It is good until `expires`, whatever end the token names."""
+    its own, beside its user's. It is good until `expires` and until the end that its token names; that one counts no
+    more once `moved`: `expires` was changed after the token was made."""
 
     id: str
     user: str
@@ -152,6 +155,7 @@ class Key(msgspec.Struct, array_like=True):
     expires: float | None = None
     aliases: list[bytes] = []
     limits: dict[str, Any] = {}
+    moved: bool = False
 
 
 class Alias(msgspec.Struct, array_like=True):

@@ -49,7 +49,9 @@ class Directory:
         if found is None and (raw := self._store.get(KEYS, id_key(key_id))) is not None:
             key = decode_key(raw)
             counted = any(limit.name in key.limits for limit in COUNTED_LIMITS)
-            found = KeyFacts(key.id, key.user, key.label, effective(Limits(), key.limits), counted, key.expires)
+            found = KeyFacts(
+                key.id, key.user, key.label, effective(Limits(), key.limits), counted, key.expires, key.moved
+            )
             if len(self._keys) >= REMEMBERED:
                 self._keys.clear()
             self._keys[key_id] = found

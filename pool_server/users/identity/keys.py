@@ -106,8 +106,9 @@ class KeyRing:
         if claims is None:
             return BAD_KEY
         facts, view = self._directory.key(claims.key), self._directory.view(claims.user)
-        # The end of a key can be changed, that in its token cannot.
-        expires = facts.expires if own is not None and facts is not None else claims.expires
+        expires = claims.expires
+        if own is not None and facts is not None and facts.moved:  # the end in a token cannot be
+            expires = facts.expires
         if expires is not None and expires <= now:
             return EXPIRED_KEY
         denied = self.stands(claims.user, claims.key)

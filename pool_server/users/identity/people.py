@@ -220,6 +220,7 @@ class People:
                 raise not_found("key")
             for field, value in checked.items():
                 setattr(key, field, value)
+            key.moved = key.moved or "expires" in checked
             txn.put(KEYS, key.id.encode(), encode(key))
             append_change(txn, UserChange("user", now, user_id, key.id))
             append_audit(txn, now, actor, "key.change", key.id, {"user": user_id, **checked})
