@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import platform
 import statistics
@@ -93,7 +94,8 @@ def keep(history: Path, line: Line) -> None:
 
 def build() -> str:
     """The interpreter: one that was built without its optimizations costs a quarter more."""
-    return f"{platform.python_version()} {platform.python_compiler()} {sys.base_prefix}"
+    program = hashlib.sha256(Path(sys.executable).resolve().read_bytes()).hexdigest()[:8]
+    return f"{platform.python_version()} {platform.python_compiler()} {program}"
 
 
 def commit() -> str:
