@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from pool_server.app.server import Server
 from pool_server.core.settings import Limits, PoolUsers
 from pool_server.texts import client_settings
 from tests.clients.cases import missing, path
@@ -47,11 +46,9 @@ class Everywhere(ServerThread):
         self.port: int = self._outside.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    async def _start(self, listening: Any) -> None:
+    async def _start(self, listening: Sequence[Any]) -> None:
         self._outside.setblocking(False)
-        self.server = Server(self._settings)
-        await self.server.start([self._outside, *([listening] if listening else [])])
-        self.server.ledger.on_record.append(self.records.append)
+        await super()._start([self._outside, *listening])
 
 
 @pytest.fixture
