@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pool_server.providers import CredentialRejectedError
 from tests.accounts.kit import Line, Pool, ask, claude, key, token_answer
 
 OLD, NEW = "sk-ant-oat01-first", "sk-ant-oat01-second"
-KEYS = {name: base64.b64encode(secrets.token_bytes(32)).decode() for name in ("k1", "k2")}
+KEYS = {name: base64.b64encode(hashlib.sha256(name.encode()).digest()).decode() for name in ("k1", "k2")}
 ONE, BOTH = f"k1:{KEYS['k1']}", f"k2:{KEYS['k2']}, k1:{KEYS['k1']}"
 
 
