@@ -145,7 +145,10 @@ def test_damaged_lines_are_left_out_and_a_folder_that_cannot_be_read_is_empty(tm
     assert [line.message for line in lines] == ["good"] and following == ""
 
 
-def test_a_disk_that_takes_no_line_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_takes_no_line_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # others' write to streams that are closed by now
     with logs.kept(tmp_path / "missing"):
         logging.getLogger("pool_server.under_test").warning("still here")
         (tmp_path / "missing").mkdir()
