@@ -90,9 +90,13 @@ def test_messages_streams_and_sockets_pass(tmp_path: Path, site: Site, fakes: Fa
             async with aiohttp.ClientSession() as session:
                 url = pool.url.replace("https", "wss") + "/backend-api/codex/responses"
                 async with session.ws_connect(url, headers={"session-id": "s-1"}, ssl=site.trust) as connection:
+                    beneath = connection.get_extra_info("socket")
                     client = Client(connection)
                     first = final_id(await client.turn(create()))
                     assert final_id(await client.turn(create(previous_response_id=first)))
+            async with asyncio.timeout(PATIENCE_S):
+                while beneath.fileno() != -1:  # a session does not wait for the end of TLS
+                    await asyncio.sleep(0.01)
 
         asyncio.run(talk())
 
