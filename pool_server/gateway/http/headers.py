@@ -60,7 +60,6 @@ _BROWSED = frozenset({"document", "iframe", "frame", "embed", "object", "fencedf
 _MOST_KEYS = 4
 _KEY_PROTOCOL = "openai-insecure-api-key."  # OpenAI's realtime API, WebSocket subprotocols
 _SECRET_LENGTH = 16  # characters; what is shorter may stand anywhere by chance
-FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-Ip", "Via")
 
 
 @lru_cache(maxsize=4096)
