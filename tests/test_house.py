@@ -398,6 +398,7 @@ def test_skips_are_told_and_fail_where_all_must_run(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, require: str, failed: int, errors: int
 ) -> None:
     monkeypatch.setenv("POOL_REQUIRE_ALL", require)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # of plugins, conftest.py alone is asked here
     pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(SKIPS)
     pytester.makepyfile(test_module='import pytest; pytest.importorskip("no_such_module")')
