@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -51,6 +52,9 @@ def document(operations: Sequence[ApiOperation], version: str) -> dict[str, Any]
     types = [kind for one in operations for kind in (one.answer, one.body) if kind is not None]
     shapes, components = msgspec.json.schema_components([ProblemAnswer, *types], ref_template=_REF)
     told = dict(zip([ProblemAnswer, *types], shapes, strict=True))
+    for component in components.values():
+        if "description" in component:  # a docstring, which msgspec before 0.23 leaves indented
+            component["description"] = inspect.cleandoc(component["description"])
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(BASE + one.path, {})[one.method.lower()] = _operation(one, told)
