@@ -34,6 +34,18 @@ class StoreLockedError(StoreError):
     """Another server holds the folder."""
 
 
+class StoreAwayError(StoreError):
+    """The database of several nodes does not answer, or cannot serve just now."""
+
+
+class StoreRefusedError(StoreError):
+    """The database answered, and refused: a right, a role, an object that is not there. `state` is the SQLSTATE."""
+
+    def __init__(self, message: str, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
 def damaged(folder: Path, why: str) -> StoreDamagedError:
     """The one wording for damage, with the way back."""
     return StoreDamagedError(

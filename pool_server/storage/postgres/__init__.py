@@ -1,0 +1,1 @@
+"""One PostgreSQL database as the store of several nodes. The driver is an extra, imported late."""

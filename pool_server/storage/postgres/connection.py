@@ -1,0 +1,123 @@
+"""The one place that knows the driver. Whatever goes wrong with it is a `StoreError`; what is not the database's own
+answer to a statement is `StoreAwayError`: the driver has errors of many trees, also when a server dies within a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Protocol
+
+from pool_server.storage.errors import StoreAwayError, StoreError, StoreRefusedError
+from pool_server.storage.postgres.url import DatabaseUrl
+
+CONNECT_S = 5.0
+CALL_S = 30.0
+_AWAY = ("08", "40", "53", "57", "58", "XX")  # classes of SQLSTATE: connection, rollback, resources, shutdown, system
+_READ_ONLY = "25006"  # a server that was primary, or never was
+
+
+class ResultRow(Protocol):
+    """A row, by name or position."""
+
+    def __getitem__(self, key: str | int) -> Any: ...
+    def items(self) -> Iterator[tuple[str, Any]]: ...
+
+
+class Connection:
+    """One connection; statements and functions with parameters."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    async def rows(self, sql: str, *values: Any) -> Sequence[ResultRow]:
+        with translated():
+            found: Sequence[ResultRow] = await self._raw.fetch(sql, *values, timeout=CALL_S)
+            return found
+
+    async def row(self, sql: str, *values: Any) -> ResultRow | None:
+        with translated():
+            found: ResultRow | None = await self._raw.fetchrow(sql, *values, timeout=CALL_S)
+            return found
+
+    async def value(self, sql: str, *values: Any) -> Any:
+        with translated():
+            return await self._raw.fetchval(sql, *values, timeout=CALL_S)
+
+    async def script(self, sql: str) -> None:
+        """Several statements without parameters, however long they take."""
+        with translated():
+            await self._raw.execute(sql)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        raw = self._raw.transaction()
+        with translated():
+            await raw.start()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(StoreError), translated():
+                await raw.rollback()
+            raise
+        with translated():
+            await raw.commit()
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turns the driver's errors into the store's. Messages of the server are kept out where they could hold values."""
+    try:
+        yield
+    except (StoreError, asyncio.CancelledError):
+        raise
+    except Exception as exc:
+        raise _error(exc) from None
+
+
+def _error(exc: Exception) -> StoreError:
+    state = getattr(exc, "sqlstate", None)
+    if not isinstance(state, str):
+        return StoreAwayError(f"the database does not answer ({type(exc).__name__})")
+    if state.startswith(_AWAY) or state == _READ_ONLY:
+        return StoreAwayError(f"the database cannot serve just now (SQLSTATE {state})")
+    if state in ("28000", "28P01"):
+        return StoreRefusedError(
+            "the database does not let this role in: look at role, password and pg_hba.conf", state
+        )
+    if state == "3D000":
+        return StoreRefusedError("the database does not exist: createdb it first", state)
+    if state == "42501":
+        return StoreRefusedError("the database role lacks a right: `pool-server store check` names roles", state)
+    if state in ("3F000", "42P01", "42883"):
+        return StoreRefusedError("the database lacks what this program needs: `pool-server store migrate`", state)
+    return StoreRefusedError(f"the database refused a statement ({type(exc).__name__}, SQLSTATE {state})", state)
+
+
+async def connect(url: DatabaseUrl) -> Any:
+    """A connection of the driver. Raises StoreError."""
+    driver = _driver()
+    with translated():
+        return await driver.connect(
+            **url.arguments(), timeout=CONNECT_S, server_settings={"application_name": "pool-server"}
+        )
+
+
+@contextlib.asynccontextmanager
+async def connected(url: DatabaseUrl) -> AsyncIterator[Connection]:
+    """One connection for as long as the block lasts."""
+    raw = await connect(url)
+    try:
+        yield Connection(raw)
+    finally:
+        with contextlib.suppress(StoreError), translated():
+            await raw.close(timeout=CONNECT_S)
+
+
+def _driver() -> Any:
+    try:
+        import asyncpg
+    except ImportError:
+        raise StoreError("several machines need the driver: pip install 'pool-server[cluster]'") from None
+    return asyncpg
