@@ -10,6 +10,7 @@ import ssl
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -22,6 +23,7 @@ CONNECT_S = 5.0  # for the name, the connection, a proxy's consent and TLS toget
 KEPT_S = 60.0  # how long an idle connection is kept
 _SECOND_FAMILY_S = 0.25  # after so long IPv4 is tried beside IPv6 (RFC 8305)
 _PROXY_HEAD_CAP = 64 << 10
+_ASKED_OF_PROXY = 4  # addresses of one host
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HANDED_OUT = ipaddress.IPv6Network("2000::/3")
 
@@ -105,7 +107,18 @@ class ConnectionPool:
             tls = await self._context() if origin.secure else None
             opened = await _open(origin.host, origin.port, public=origin.public)
             return (await _over(opened, make, tls, origin.host))[1]
-        proxy, beyond = urlsplit(origin.proxy), await _beyond(origin)
+        *others, last = await _beyond(origin)
+        for beyond in others:
+            try:
+                async with asyncio.timeout(CONNECT_S / (len(others) + 1)):
+                    return await self._through(origin, beyond, make)
+            except (ConnectError, OSError):
+                continue  # which a proxy says of an address it cannot reach, or says nothing
+        return await self._through(origin, last, make)
+
+    async def _through(self, origin: Origin, beyond: str, make: Callable[[], ClientConnection]) -> ClientConnection:
+        assert origin.proxy is not None
+        proxy = urlsplit(origin.proxy)
         if proxy.scheme in socks.SCHEMES:
             return await self._through_socks(origin, beyond, proxy, make)
         host, secure = proxy.hostname or "", proxy.scheme == "https"
@@ -266,14 +279,19 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
-async def _beyond(origin: Origin) -> str:
-    """The host that a proxy is asked for. One that must be public is looked up here and asked for by its address: the
-    proxy may stand in a network of its own, and find another address under the name. Raises ConnectError."""
+async def _beyond(origin: Origin) -> list[str]:
+    """The host that a proxy is asked for. One that must be public is looked up here and asked for by its addresses, one
+    after the other, the first of each family before the second: the proxy may stand in a network of its own, and find
+    another address under the name. Raises ConnectError."""
     if not origin.public:
-        return origin.host
+        return [origin.host]
     if origin.whole:
         raise ConnectError("an address that must be public is not reached through this proxy without TLS")
-    return str((await _addresses(origin.host, origin.port, public=True))[0][4][0])
+    families: dict[int, dict[str, None]] = {}
+    for family, *_, address in await _addresses(origin.host, origin.port, public=True):
+        families.setdefault(family, {})[str(address[0])] = None
+    rounds = zip_longest(*families.values())
+    return [address for each in rounds for address in each if address is not None][:_ASKED_OF_PROXY]
 
 
 async def _addresses(host: str, port: int, *, public: bool) -> list[Any]:

@@ -213,6 +213,40 @@ def test_a_proxy_is_asked_for_the_address_that_was_found_public(monkeypatch: pyt
     assert proxy.asked == [(4, socket.inet_pton(socket.AF_INET6, "2600::7"), 80)]
 
 
+@pytest.mark.parametrize("dead", [1, 3, 5])
+def test_a_proxy_is_asked_for_each_address_until_one_answers(monkeypatch: pytest.MonkeyPatch, dead: int) -> None:
+    """Of four at most, those of IPv6 and IPv4 by turns."""
+    addresses = ["2600::1", "2600::2", "2600::3", "2600::4", "8.8.8.8", "2600::1"]
+    looked_up = socket.getaddrinfo
+
+    def found(host: object, port: object, *rest: object, **more: object) -> object:
+        if host not in ("many.example.test", b"many.example.test"):
+            return looked_up(host, port, *rest, **more)  # type: ignore[arg-type]
+        return [row for one in addresses for row in looked_up(one, port, *rest, **more)]  # type: ignore[arg-type]
+
+    class Some(Proxy):
+        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.reply = 4 if len(self.asked) < dead else 0
+            await super()._serve(reader, writer)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    proxy, url, said = Some(0), "http://many.example.test/", []
+
+    async def test() -> None:
+        async with raw_server(answer) as target:
+            proxy.to = target
+            async with raw_server(proxy) as port:
+                upstream, way = Upstream(), f"socks5://127.0.0.1:{port}"
+                request = HttpRequest("GET", url, proxy_url=way, egress=origins(url) | {PUBLIC_ONLY}, timeout_s=10)
+                said.append(await upstream.send(request))
+                await upstream.close()
+
+    run(test)
+    asked = [socket.inet_ntop(socket.AF_INET6 if kind == 4 else socket.AF_INET, host) for kind, host, _ in proxy.asked]
+    assert asked == ["2600::1", "8.8.8.8", "2600::2", "2600::3"][: dead + 1]
+    assert said[0].status == 200 if dead < 4 else "refused the connection" in said[0].error
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "http://localhost:{port}/"])
 def test_a_name_that_leads_inside_is_refused_when_it_is_dialled(url: str) -> None:
     """The name was public when the account was added: what counts is where it leads at each connection."""
