@@ -162,6 +162,18 @@ def test_only_the_owner_has_a_hand_in_it(pool: Running) -> None:
     assert pool.ask("POST", f"{one}/test", {}, **ada)[1]["result"]["ok"]
 
 
+def test_the_next_step_stands_on_its_owners_page_and_the_operators(pool: Running) -> None:
+    ada = session(pool, "Ada", invited(pool))
+    body = {"provider": "mistral", "api_key": pool.fakes.accounts["mistral:key"].access, "name": "k"}
+    pool.ask("POST", "/api/accounts", body, **ada)
+    assert pool.ask("GET", "/api/accounts", **ada)[1]["accounts"][0]["next"] == ""
+    assert pool.ask("PATCH", "/api/accounts/mistral:k", {"disabled": True}, **ada)[0] == 200
+    words = "Turn it on when it is to serve again."
+    assert pool.ask("GET", "/api/accounts", **ada)[1]["accounts"][0]["next"] == words
+    for path, who in (("/contribute", ada), ("/accounts?id=mistral:k", {})):
+        assert words in str(pool.ask("GET", path, **{"Accept": "text/html", **who})[1]), path
+
+
 def test_withdrawn_at_once_and_its_credential_is_gone(pool: Running) -> None:
     ada = session(pool, "Ada", invited(pool))
     secret = pool.fakes.accounts["mistral:key"].access

@@ -13,6 +13,7 @@ import msgspec
 from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.texts import format, labels
+from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
 from pool_server.web.admin import accounts, ledger_replay, people, score
 from pool_server.web.base.handler import Access, ProblemError
@@ -90,6 +91,7 @@ def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
         "tone": labels.TONES[state],
         "gauges": [headroom.gauge(window, now) for window in row["windows"]],
         "why": score.standing(row, back),
+        "next_step": next_step(row, now, back),
         "score_terms": score.terms(row, now),
         "provider_name": labels.PROVIDERS[Provider(row["provider"])],
     }

@@ -10,6 +10,7 @@ from pool_server.accounts import NewAccount, RefreshError
 from pool_server.core.enums import AccountState, Provider
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.texts import format, labels
+from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
 from pool_server.web.admin.account_changes import (
     REJECTED,
@@ -128,8 +129,12 @@ class OwnChanges(AccountChanges, abstract=True):
         """One's own accounts, without anything of the pool's."""
         accounts, user = self.ctx.accounts, self.principal.user
         found = [one for one, owner in accounts.owned(tuple(Provider)) if owner == user]
-        shown = [accounts.describe(one) for one in found]
-        return [{**{name: row[name] for name in _SHOWN}, "terms": row["sharing"]} for row in shown]
+        return [self._row(accounts.describe(one)) for one in found]
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
+        step = next_step(row, now, format.clock(row["until"], now, zone) if row.get("until") else "")
+        return {**{name: row[name] for name in _SHOWN}, "terms": row["sharing"], "next": step}
 
 
 class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
