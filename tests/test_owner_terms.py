@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import urllib.request
+from http.cookiejar import CookieJar
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,18 @@ def served_by(pair: Pair, key: str) -> list[str]:
         made = pair.fakes.made()
         found.append(str(made[0].account) if status == 200 else str(status))
     return found
+
+
+def withdraw(pool: PoolProcess, key: str, account: str) -> None:
+    """As its owner does in a browser."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar := CookieJar()))
+    body = json.dumps({"key": key}).encode()
+    browser.open(urllib.request.Request(f"{pool.url}/api/friend/login", body, {"Content-Type": "application/json"}))
+    browser.open(f"{pool.url}/api/me").read()
+    token = {one.name: one.value or "" for one in jar}["_xsrf"]
+    asked = urllib.request.Request(f"{pool.url}/api/accounts/{account}", method="DELETE")
+    asked.add_header("X-XSRFToken", token)
+    assert browser.open(asked).status == 200
 
 
 def kill_one(pair: Pair) -> None:
@@ -61,11 +76,15 @@ def test_terms_hold_in_both_workers_and_through_a_kill(tmp_path: Path) -> None:
             pair.admin("POST", "/admin/accounts/claude:pool/disable", {})
             until(lambda: "claude:pool" not in served_by(pair, bob), "the pool's own is off")
             assert not {"claude:ada", "claude:pool"} & set(served_by(pair, bob)), "rather nobody than a broken term"
-            assert pair.admin("DELETE", "/admin/accounts/claude:ada")[0] == 200
+            secret = fakes.accounts["claude:ada"].access
+            assert secret in (tmp_path / "pool/claude_ada.json").read_text()
+            withdraw(pool, ada, "claude:ada")
+            assert "claude:ada" not in served_by(pair, ada), "from that moment on, in both"
             os.kill(pool.process.pid, signal.SIGKILL)
             pool.wait()
             pair.close()
-        assert not (tmp_path / "pool/claude_ada.json").exists()
+        kept = [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+        assert kept == [], "its credential is nowhere"
         with PoolProcess(tmp_path, settings, "--workers", "2") as pool:
             status, _ = pool.call("POST", "/v1/messages", {"model": "x"}, Authorization=f"Bearer {ada}")
             assert status != 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -152,9 +153,7 @@ class Registry:
                 self.renew(account_id, before.credential if before is not None else None)
                 index.advance(self.clock())
             elif news:
-                account = index.remove(account_id)
-                if account is not None and account.local:
-                    self._gone[account_id] = account
+                self._leave(account_id)
             yield
         for account_id in [*report.added, *report.changed, *report.removed]:
             self.changed(account_id)
@@ -206,6 +205,20 @@ class Registry:
             return  # the next load says why
         self.renew(account_id, item.credential)
 
+    def drop(self, account_id: str) -> None:
+        """An account's file was taken out of the pool: it serves nobody from now on, unless the file is there."""
+        item = self.credentials.items.get(account_id)
+        if item is None or os.path.lexists(item.found.path):
+            return
+        del self.credentials.items[account_id]
+        self._leave(account_id)
+        self.changed(account_id)
+
+    def _leave(self, account_id: str) -> None:
+        account = self.index.remove(account_id)
+        if account is not None and account.local:
+            self._gone[account_id] = account
+
     def follow(self) -> None:
         """Take in what other workers changed."""
         news = self.shared.news()
@@ -216,6 +229,8 @@ class Registry:
                 self.relock()
             elif change is StateChange.FILE:
                 self.reread(account_id)
+            elif change is StateChange.GONE:
+                self.drop(account_id)
             elif (account := self.index.accounts.get(account_id)) is not None and self.shared.load(account):
                 self.index.touch(account)
                 self.changed(account_id)

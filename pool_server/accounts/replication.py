@@ -40,6 +40,7 @@ class StateChange(Enum):
 
     HEALTH = b"L"
     FILE = b"F"  # the account's credential file was rewritten
+    GONE = b"G"  # the account's credential file was taken out of the pool
     LOCK = b"K"  # the operator locked or unlocked the pool
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pool_server.accounts import NewAccount, RefreshError
 from pool_server.accounts.credentials import escrow, files, sealing
+from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.sealing import ENVIRONMENT, SealError, parse_keys
 from pool_server.core.enums import Provider
 from pool_server.providers import CredentialRejectedError
@@ -154,6 +155,20 @@ def test_keys_that_cannot_be_read_are_refused_without_a_secret(text: str) -> Non
     with pytest.raises(SealError, match=ENVIRONMENT) as caught:
         parse_keys(text)
     assert KEYS["k1"] not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_with_keys_that_cannot_be_read_nothing_is_kept_in_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file that is plain gets its new token as ever; the copy beside it is what nobody could open or seal."""
+    pool = Pool(tmp_path, {"claude_a.json": claude(OLD)}, line=Line(lambda _: token_answer(NEW)))
+    monkeypatch.setenv(ENVIRONMENT, f"k1:{KEYS['k1'][:-4]}")
+    with pytest.raises(SealError):
+        Escrow(tmp_path).keep(pool.accounts.credential("claude:a"), {"claudeAiOauth": {"accessToken": NEW}})
+    assert asyncio.run(pool.accounts.refresh("claude:a", OLD)).secret == NEW
+    assert NEW in (pool.folder / "claude_a.json").read_text()
+    assert list((tmp_path / escrow.FOLDER).glob("*")) == []
+    assert "could not be kept" in caplog.text and KEYS["k1"][:-4] not in caplog.text and NEW not in caplog.text
 
 
 def test_a_new_key_has_a_free_name() -> None:

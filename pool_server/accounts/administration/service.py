@@ -15,6 +15,7 @@ from pool_server.accounts.credentials import files, removal
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Send
 from pool_server.accounts.health import learning
 from pool_server.accounts.registry import Registry
+from pool_server.accounts.replication import StateChange
 from pool_server.core.enums import AccountState
 from pool_server.providers import Credential, UsageAnswer, provider_module, usage_report
 
@@ -87,18 +88,25 @@ class Administration:
     async def remove(self, account_id: str) -> None:
         """Take an account out of the pool; its file can be brought back. Requests in flight finish. Raises KeyError
         and OSError."""
-        await self._take_out(account_id, removal.remove)
-
-    async def withdraw(self, account_id: str) -> None:
-        """Take an account out of the pool and delete its credential. Raises KeyError and OSError."""
-        await self._take_out(account_id, removal.withdraw)
-
-    async def _take_out(self, account_id: str, how: Callable[..., object]) -> None:
         credentials = self._registry.credentials
         file = credentials.items[account_id].found
         if account_id in credentials.owed:
             await asyncio.to_thread(credentials.write, account_id, {})
-        await asyncio.to_thread(how, self._folder, file, now=self._registry.clock())
+        await asyncio.to_thread(removal.remove, self._folder, file, now=self._registry.clock())
+        await self._left(account_id)
+
+    async def withdraw(self, account_id: str) -> None:
+        """Take an account out of the pool and delete its credential. Requests in flight finish. Raises KeyError and
+        OSError."""
+        try:
+            await asyncio.to_thread(self._registry.credentials.withdraw, account_id, self._registry.clock())
+        finally:
+            await self._left(account_id)
+
+    async def _left(self, account_id: str) -> None:
+        """No worker chooses the account any more, whenever it looks at the folder."""
+        self._registry.drop(account_id)
+        self._registry.shared.announce(StateChange.GONE, account_id)
         await self._registry.reload()
 
     async def restore(self, account_id: str) -> None:

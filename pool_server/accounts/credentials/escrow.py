@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 FOLDER = "escrow"  # within the data folder
 KEPT_S = 90 * 86400.0  # an entry that no file asked for is given up after so long
 _SUFFIX = ".json"
+_UNREADABLE = (sealing.SealError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Rotation(msgspec.Struct, frozen=True):
@@ -64,7 +66,7 @@ class Escrow:
         self.folder = data_dir / FOLDER
 
     def keep(self, spent: Credential, updates: dict[str, Any]) -> str:
-        """Make `updates` durable as what came after `spent`; returns the entry's key. Raises OSError."""
+        """Make `updates` durable as what came after `spent`; returns the entry's key. Raises OSError and SealError."""
         key = key_of(spent)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path, data = self._path(key), _encode(Rotation(spent.account, updates))
@@ -83,8 +85,8 @@ class Escrow:
             return _decode(self._path(key).read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, sealing.SealError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            log.error("%s: what was kept of its rotated token cannot be read (%s)", credential.account, _why(exc))
+        except (OSError, *_UNREADABLE) as exc:
+            log.error("%s: what was kept of its rotated token cannot be read (%s)", credential.account, why(exc))
             return None
 
     def drop(self, keys: tuple[str, ...]) -> None:
@@ -94,6 +96,17 @@ class Escrow:
                 self._path(key).unlink(missing_ok=True)
             except OSError:
                 continue  # no file asks for it any more, and the sweep removes it
+
+    def forget(self, before: Mapping[str, float]) -> None:
+        """Delete what was kept for accounts that were withdrawn, each `before` a moment (unix seconds). Raises
+        OSError."""
+        for path in self.folder.glob(f"*{_SUFFIX}") if before else ():
+            try:
+                kept, at = _decode(path.read_bytes()), path.stat().st_mtime
+            except (FileNotFoundError, *_UNREADABLE):
+                continue  # another process was faster; or no key is left that opens it
+            if at < before.get(kept.account, 0.0):
+                path.unlink(missing_ok=True)
 
     def sweep(self, before: float) -> None:
         """Remove what nobody asked for since `before` (unix seconds), and half-written entries."""
@@ -113,11 +126,8 @@ class Escrow:
 
 
 def _encode(rotation: Rotation) -> bytes:
-    plain = msgspec.json.encode(rotation)
-    try:
-        keys = sealing.environment_keys()
-    except sealing.SealError:
-        return plain  # a token in plain is better than one that is lost
+    """Raises SealError where the keys cannot be read: whoever set them wants no token in plain."""
+    plain, keys = msgspec.json.encode(rotation), sealing.environment_keys()
     return msgspec.json.encode(keys.seal(plain)) if keys.names else plain
 
 
@@ -128,7 +138,8 @@ def _decode(raw: bytes) -> Rotation:
     return msgspec.convert(data, Rotation)
 
 
-def _why(exc: Exception) -> str:
+def why(exc: Exception) -> str:
+    """Why an entry could not be read or written, in one line."""
     if isinstance(exc, sealing.SealError):
         return str(exc)
     return exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else "not JSON"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,17 @@ def finish(targets: Iterable[Path], judge: Judge, *, newer: bool) -> list[Path]:
     return done
 
 
-def _left_in(folder: Path, names: dict[str, Path]) -> list[tuple[Path, str]]:
+def drop(target: Path) -> None:
+    """Delete what was left beside a credential file that was withdrawn, and is not there again. Raises OSError."""
+    if not _left_in(target.parent, {target.name: target}):
+        return
+    with folder_held(target.parent):
+        if not os.path.lexists(target) or not target.stat().st_size:
+            for left, _ in _left_in(target.parent, {target.name: target}):
+                left.unlink(missing_ok=True)
+
+
+def _left_in(folder: Path, names: Mapping[str, Path]) -> list[tuple[Path, str]]:
     """The leftovers of these files, oldest first, and whose they are."""
     try:
         entries = [entry.name for entry in os.scandir(folder) if entry.name.endswith(files.TEMPORARY)]

@@ -1,7 +1,8 @@
 """Accounts that were taken out of the pool: their files lie in `pool/.removed/`, each in a folder of its own moment.
 
 What stands there says that a file went on purpose, so that an emptied pool folder is no alarm. A withdrawn account's
-file is emptied there: nothing of its credential stays.
+file is emptied there: nothing of its credential stays. The folder's name says so from the rename on, and what a killed
+process leaves in it is emptied by the next start.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from pool_server.accounts.credentials import leftovers
 from pool_server.accounts.credentials.scan import REMOVED, CredentialFile, identify_by_name
 from pool_server.core.disk import folder_held, sync_folder
 
 KEPT_S = 30 * 86400.0
 _STAMP = "%Y%m%dT%H%M%S"
+_WITHDRAWN = "_withdrawn"  # ends the name of a moment's folder
 
 
 class RemovedFile(msgspec.Struct, frozen=True):
@@ -33,7 +36,11 @@ class RemovedFile(msgspec.Struct, frozen=True):
 
 def remove(folder: Path, file: CredentialFile, *, now: float) -> Path:
     """Move an account's file out of the pool; returns where it lies. Raises OSError."""
-    stamp = time.strftime(_STAMP, time.gmtime(now)) + f"_{time.time_ns()}"
+    return _move(folder, file, now, "")
+
+
+def _move(folder: Path, file: CredentialFile, now: float, mark: str) -> Path:
+    stamp = time.strftime(_STAMP, time.gmtime(now)) + f"_{time.time_ns()}{mark}"
     place = folder / REMOVED / stamp / file.name
     place.parent.mkdir(parents=True, mode=0o700)
     with folder_held(file.path.parent):
@@ -43,10 +50,42 @@ def remove(folder: Path, file: CredentialFile, *, now: float) -> Path:
     return place
 
 
-def withdraw(folder: Path, file: CredentialFile, *, now: float) -> None:
-    """Move an account's file out of the pool and delete what it holds. Raises OSError."""
-    place = remove(folder, file, now=now)
-    with open(place, "r+b") as left:
+def withdraw(folder: Path, file: CredentialFile, *, now: float, copies: Iterable[Path] = ()) -> None:
+    """Move an account's file out of the pool and delete what it holds; so are `copies` of it, files in `.removed/`.
+    A process that dies in between has withdrawn it or not: `finish` does the rest. Raises OSError."""
+    target = Path(os.path.realpath(file.path))
+    for moment in {folder / REMOVED / path.relative_to(folder / REMOVED).parts[0] for path in copies}:
+        os.rename(moment, moment.with_name(moment.name + _WITHDRAWN))
+    if file.path.is_symlink():
+        _empty(target)  # which the link need not lead to from another folder
+    try:
+        _move(folder, file, now, _WITHDRAWN)
+    except OSError:
+        if os.path.lexists(file.path):  # no room for a folder: then nothing tells that it went on purpose
+            _delete(file.path)
+    leftovers.drop(target)
+    finish(folder)
+
+
+def finish(folder: Path) -> list[RemovedFile]:
+    """Delete what withdrawn accounts' files still hold; returns the files. Raises OSError."""
+    gone = [file for file in removed(folder) if file.withdrawn]
+    for file in gone:
+        if not file.path.is_symlink() and file.path.stat().st_size:
+            _empty(file.path)
+        leftovers.drop(folder / file.name)
+    return gone
+
+
+def _delete(path: Path) -> None:
+    with folder_held(path.parent):
+        _empty(path)
+        path.unlink()
+    sync_folder(path.parent)
+
+
+def _empty(path: Path) -> None:
+    with open(path, "r+b") as left:
         size = os.fstat(left.fileno()).st_size
         left.write(b"\0" * size)
         left.flush()
@@ -89,12 +128,13 @@ def _found(folder: Path) -> Iterator[RemovedFile]:
             except OSError:
                 continue
             if file is not None:
-                yield RemovedFile(file.account, name, _moment(moment), path, seen.st_size == 0)
+                withdrawn = moment.name.endswith(_WITHDRAWN) or seen.st_size == 0
+                yield RemovedFile(file.account, name, _moment(moment), path, withdrawn)
 
 
 def _moment(entry: os.DirEntry[str]) -> float:
     """When a folder of `.removed/` was made, by its name, which a copy keeps."""
-    _, _, nanoseconds = entry.name.partition("_")
+    _, _, nanoseconds = entry.name.removesuffix(_WITHDRAWN).partition("_")
     return int(nanoseconds) / 1e9 if nanoseconds.isdigit() else entry.stat().st_mtime
 
 

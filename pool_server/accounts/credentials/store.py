@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from pool_server.accounts.credentials import files, leftovers
-from pool_server.accounts.credentials.escrow import Escrow, Owed, key_of
+from pool_server.accounts.credentials import files, leftovers, removal
+from pool_server.accounts.credentials.escrow import Escrow, Owed, key_of, why
 from pool_server.accounts.credentials.look import Doubts, Item, Look, Signature, look, signature, signature_or_none
 from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, scan, shown
+from pool_server.accounts.credentials.sealing import SealError
 from pool_server.core.disk import unwritable
 from pool_server.core.models import HttpRequest
 from pool_server.core.origins import origin
@@ -22,6 +25,8 @@ from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
 log = logging.getLogger(__name__)
+
+LATE_S = 600.0  # so long after an account was withdrawn a refresh that was under way may have kept a token of it
 
 
 class ReplacedError(Exception):
@@ -150,8 +155,15 @@ class CredentialStore:
         return item.credential
 
     def recover(self, now: float) -> None:
-        """Finish the rewrites of files that a killed process left; before the folder is read for the first time."""
+        """Finish the withdrawals and the rewrites of files that a killed process left; before the folder is read for
+        the first time."""
         found = {file.path: file for file in scan(self.folder).found}
+        there = {file.account for file in found.values()}
+        try:
+            gone = {one.account: one.at + LATE_S for one in reversed(removal.finish(self.folder))}
+            self.escrow.forget({account: before for account, before in gone.items() if account not in there})
+        except OSError as exc:
+            log.error("what a withdrawn account has left in %s could not be deleted: %s", self.folder, exc.strerror)
         for path in leftovers.finish(found, _newer_login(found, now), newer=True):
             log.warning("%s: a write that was broken off was finished", found[path].account)
 
@@ -188,13 +200,35 @@ class CredentialStore:
     def rotate(self, account_id: str, updates: dict[str, Any], spent: Credential) -> str:
         """`write` for what a token endpoint gave for `spent`: durable in the escrow before the file is touched."""
         keys: tuple[str, ...] = ()
+        file = self.items[account_id].found
         try:
             keys = (self.escrow.keep(spent, updates),)
-        except OSError as exc:
-            log.error("%s: its rotated token could not be kept in %s: %s", account_id, self.escrow.folder, exc.strerror)
-        digest = self.write(account_id, updates, spent)
+        except (OSError, SealError) as exc:
+            log.error("%s: its rotated token could not be kept in %s: %s", account_id, self.escrow.folder, why(exc))
+        try:
+            digest = self.write(account_id, updates, spent)
+        except (files.UnreadFileError, KeyError):
+            if self._withdrawn(file):  # while the endpoint was asked
+                self.escrow.drop(keys)
+                raise KeyError(account_id) from None
+            raise
         self.escrow.drop(keys)
         return digest
+
+    def withdraw(self, account_id: str, now: float) -> None:
+        """Take an account's file out of the pool and delete all that is kept of its credential: the file, earlier
+        files of the account and its owner that were removed, unfinished writes, entries of the escrow. What a killed
+        process leaves of it the next start deletes. Raises KeyError and OSError."""
+        item = self.items[account_id]
+        copies = [one for one in removal.removed(self.folder) if one.account == account_id and not one.withdrawn]
+        own = [one.path for one in copies if _owner(one.path) == item.options.owner]
+        removal.withdraw(self.folder, item.found, now=now, copies=own)
+        self.owed.pop(account_id, None)
+        self.escrow.forget({account_id: inf})
+
+    def _withdrawn(self, file: CredentialFile) -> bool:
+        gone = not os.path.lexists(file.path)
+        return gone and any(one.name == file.name and one.withdrawn for one in removal.removed(self.folder))
 
     def unwritable(self) -> str:
         """Why new tokens cannot be written into the credential files, in words for people; "" when they can, or when
@@ -267,6 +301,14 @@ class CredentialStore:
             return None
         named = (self.owner_id(one) or one for one in options.people or ())
         return frozenset((*named, self.owner_of(account_id))) - {""}
+
+
+def _owner(path: Path) -> str | None:
+    """Whom a removed file names as its owner; None where it cannot be read."""
+    try:
+        return files.options(files.read(path)[0]).owner
+    except CredentialRejectedError:
+        return None
 
 
 def _newer_login(found: Mapping[Path, CredentialFile], now: float) -> leftovers.Judge:
