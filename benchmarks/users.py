@@ -18,8 +18,8 @@ from pool_server.core.settings import Limits, Settings
 from pool_server.storage import Store
 from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, Principal, RefusedError, Reservation, Users
 from pool_server.users.identity.passwords import Hasher
-from pool_server.users.identity.user_names import skeleton
 from pool_server.users.models import KEYS, NAMES, PEOPLE, USER_KEYS, Key, User, encode, user_key_index
+from pool_server.users.user_names import skeleton
 
 SHELL = AuditActor("shell")
 PASSPHRASE = "correct horse battery"

@@ -296,7 +296,7 @@ def test_no_class_has_a_private_word_for_its_name() -> None:
 
 # Module names of more than one room, and why: all others mean one thing.
 SEVERAL_ROOMS = {
-    "what every room has of its own": "base errors handler models request requests server service types",
+    "what every room has of its own": "base errors handler models ports request requests server service types",
     "one subject on several floors: its arithmetic, its command, its page": (
         "backup headroom onboarding pasted people programs reconcile score settings sign_in standing status "
         "stream_usage windows"

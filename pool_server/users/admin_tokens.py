@@ -16,20 +16,19 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import Denial, TokenScope
-from pool_server.storage import Store, Txn
-from pool_server.users.changes import append_audit, commit
+from pool_server.storage import Store
+from pool_server.users.changes import stored
 from pool_server.users.models import (
     ADMIN_TOKENS,
     ADMIN_USER,
     AdminToken,
     AuditActor,
+    AuditRow,
     Denied,
     Principal,
     bad_value,
-    encode,
-    id_key,
-    not_found,
 )
+from pool_server.users.ports import PeoplePort, Trail
 
 _SHAPE = re.compile(r"pst_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _LABEL = 80  # characters
@@ -55,7 +54,8 @@ def is_admin_token(text: str) -> bool:
 class AdminTokens:
     """The operator's tokens."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, port: PeoplePort, store: Store, clock: Callable[[], float]) -> None:
+        self._port = port
         self._store = store
         self._clock = clock
 
@@ -76,13 +76,8 @@ class AdminTokens:
         wanted = [scope.value for scope in TokenScope if scope in scopes]
         token = AdminToken(made.split("_")[1], _hash(made), label, wanted, now, expires)
 
-        def keep(txn: Txn) -> None:
-            if sum(1 for _ in txn.scan(ADMIN_TOKENS)) >= _MOST:
-                raise bad_value(f"there are {_MOST} tokens: revoke one that is not used")
-            txn.put(ADMIN_TOKENS, token.id.encode(), encode(token))
-            append_audit(txn, now, actor, "token.create", token.id, {"label": label, "scopes": wanted})
-
-        await commit(self._store, keep)
+        trail = Trail([AuditRow.of(now, actor, "token.create", token.id, {"label": label, "scopes": wanted})])
+        await stored(self._port.token_make(token, _MOST, trail))
         return {**_row(token, now), "token": made}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -95,14 +90,8 @@ class AdminTokens:
 
     async def revoke(self, token_id: str, *, actor: AuditActor) -> None:
         """The token opens nothing any more. RefusedError 404."""
-        now = self._clock()
-
-        def drop(txn: Txn) -> None:
-            if not txn.delete(ADMIN_TOKENS, id_key(token_id)):
-                raise not_found("token")
-            append_audit(txn, now, actor, "token.revoke", token_id)
-
-        await commit(self._store, drop)
+        trail = Trail([AuditRow.of(self._clock(), actor, "token.revoke", token_id)])
+        await stored(self._port.token_end(token_id, trail))
 
     def find(self, text: str) -> TokenHolder | Denied:
         """Whose token this is. Never raises for a bad one; StoreError when the store cannot be read."""

@@ -7,6 +7,7 @@ with a default. No record holds a secret: passphrases and codes are bcrypt hashe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -38,6 +39,8 @@ STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 
 LOCAL_USER = "local"
 ADMIN_USER = "admin"
+
+USED_UP = "this code has been used up; ask for a new one"
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -180,6 +183,14 @@ class Code(msgspec.Struct, array_like=True):
     contributes: str = ""
     done: list[str] = []
 
+    def spend(self, user_id: str) -> None:
+        """Takes one use. RefusedError 401 when there is none left."""
+        if self.uses_left == 0:
+            raise RefusedError(Denial.BAD_LOGIN, USED_UP, 401)
+        if self.uses_left is not None:
+            self.uses_left -= 1
+        self.used_by.append(user_id)
+
 
 class AdminToken(msgspec.Struct, array_like=True):
     """A token for programs of the operator; `hash` is the SHA-256 of the whole. `expires` None = never."""
@@ -214,6 +225,24 @@ class Ticket(msgspec.Struct, array_like=True):
     label: str = ""
 
 
+class Tries(msgspec.Struct, array_like=True):
+    """Wrong tries of one network or at one name: when, the end of the ban, how many bans there were in a row, when
+    those began that are being judged, and the last sign-in from there."""
+
+    wrong: list[float] = []
+    until: float = 0.0
+    bans: int = 0
+    pending: list[float] = []
+    good: float = 0.0
+
+
+class NewPerson(msgspec.Struct, array_like=True):
+    """Somebody came at `at` (unix seconds), from these networks, the own one first."""
+
+    at: float
+    networks: list[str]
+
+
 class UserChange(msgspec.Struct, array_like=True):
     """One entry of the change feed. `kind`: "end" (access ended), "user" (facts changed), "secret" (keys re-
     signed).
@@ -237,6 +266,13 @@ class AuditRow(msgspec.Struct):
     target: str = ""
     detail: dict[str, Any] = {}
     seq: int = 0
+
+    @classmethod
+    def of(
+        cls, now: float, actor: AuditActor, action: str, target: str = "", detail: Mapping[str, Any] | None = None
+    ) -> AuditRow:
+        """A line of what `actor` does now. No secret may be in `detail`."""
+        return cls(now, actor.kind, actor.user, actor.name, actor.peer, action, target, dict(detail or {}))
 
 
 def id_key(text: str) -> bytes:

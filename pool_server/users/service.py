@@ -21,7 +21,8 @@ from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
 from pool_server.users.admin_tokens import AdminTokens
-from pool_server.users.changes import append_audit, append_change, audit_filter, audit_page, commit
+from pool_server.users.changes import append_change, commit, described, stored
+from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, Groups, UserFacts
@@ -51,6 +52,7 @@ from pool_server.users.models import (
     TICKETS,
     USE,
     AuditActor,
+    AuditRow,
     Denied,
     KeyFacts,
     Principal,
@@ -58,6 +60,7 @@ from pool_server.users.models import (
     UserChange,
     decode_change,
 )
+from pool_server.users.ports import Trail
 
 log = logging.getLogger(__name__)
 
@@ -118,14 +121,15 @@ class Users:
 
     def _make_parts(self) -> None:
         store, state, clock = self._store, self._state, self._clock
-        self.people = People(store, state, self._directory, lambda: self._signer, clock, self._follow)
-        self.codes = Codes(store, self._hasher, clock)
-        self.admin_tokens = AdminTokens(store, clock)
+        self._port = EmbeddedPeople(store)
+        self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
+        self.codes = Codes(self._port, store, self._hasher, clock)
+        self.admin_tokens = AdminTokens(self._port, store, clock)
         self.sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
         self.tickets = tickets.Tickets(state, self.people, self._directory, clock)
         self.sign_in = SignIn(
             self._settings,
-            store,
+            self._port,
             people=self.people,
             directory=self._directory,
             ring=self._ring,
@@ -346,16 +350,17 @@ class Users:
     ) -> None:
         """Adds a line to the audit log and returns when it is on disk. `detail` must hold no secret."""
         now = self._clock()
-        await commit(self._store, lambda txn: append_audit(txn, now, actor, action, target, detail))
+        await stored(self._port.tell(Trail([AuditRow.of(now, actor, action, target, detail)])))
 
-    def audit_log(
+    async def audit_log(
         self, *, cursor: int | None = None, limit: int = 100, actor: str = "", action: str = "", target: str = ""
     ) -> tuple[list[dict[str, Any]], int | None]:
         """Newest first, at most `limit` rows before `cursor`, and the next cursor (None = no more).
 
         `actor` is a user id or name, `action` a prefix ("user.", "key.revoke"), `target` an id; "" = any.
         """
-        return audit_page(self._store, cursor=cursor, limit=limit, match=audit_filter(actor, action, target))
+        rows, following = await self._port.audit_page(cursor, limit, actor=actor, action=action, target=target)
+        return [described(row) for row in rows], following
 
     async def rotate_secret(self, *, actor: AuditActor) -> None:
         """Signs new keys with a new secret; the old one is accepted for 30 days.
@@ -367,8 +372,8 @@ class Users:
             raise RefusedError(Denial.BAD_VALUE, why, 409)
         now = self._clock()
         await asyncio.to_thread(rotate_secret, self._folder, now)
-        await commit(self._store, lambda txn: append_change(txn, UserChange("secret", now)))
-        await self.audit(actor, "secret.rotate")
+        trail = Trail([AuditRow.of(now, actor, "secret.rotate")], [UserChange("secret", now)])
+        await stored(self._port.tell(trail))
         self._follow()
 
     async def import_people(

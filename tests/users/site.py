@@ -57,6 +57,10 @@ class Site:
 
         return asyncio.run(whole())
 
+    def audit_log(self) -> list[dict[str, Any]]:
+        """The newest lines, where no loop runs."""
+        return asyncio.run(self.users.audit_log())[0]
+
     async def friend(self, name: str = "Anna", **limits: Any) -> tuple[Principal, str]:
         """A new user by the admin's hand: who they are by their first key, and that key."""
         made = await self.users.people.create_user(name, actor=SHELL, limits=limits)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.users.identity import user_names
+from pool_server.users import user_names
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ from pool_server.users.identity.throttle import (
     WIDER,
     Kind,
     Throttle,
-    Tries,
     banned_until,
     network,
     scopes,
     stale,
     wider,
 )
+from pool_server.users.models import Tries
 
 from .site import NOON, Clock, Site
 

@@ -252,7 +252,7 @@ def test_every_change_is_audited_without_secrets(site: Site) -> None:
         await users.people.end_sessions(entry.user, actor=ADMIN)
         await users.people.delete_user(made["id"], actor=ADMIN)
         await users.audit(ADMIN, "account.disable", "claude:work", {"why": "asked to"})
-        rows, cursor = users.audit_log(limit=100)
+        rows, cursor = await users.audit_log(limit=100)
         assert cursor is None
         assert [row["action"] for row in reversed(rows)] == [
             "user.create", "code.create", "user.create", "session.open", "user.change", "user.disable",
@@ -274,17 +274,17 @@ def test_the_audit_log_is_read_newest_first_page_by_page(site: Site) -> None:
         for number in range(10):
             actor = ADMIN if number % 2 else AuditActor("user", "u_1", "Anna", "192.0.2.9")
             await site.users.audit(actor, f"test.{number}", "even" if number % 2 == 0 else "odd")
-        seen, cursor = site.users.audit_log(limit=4)
+        seen, cursor = await site.users.audit_log(limit=4)
         while cursor is not None:
-            rows, cursor = site.users.audit_log(limit=4, cursor=cursor)
+            rows, cursor = await site.users.audit_log(limit=4, cursor=cursor)
             seen += rows
         assert [row["action"] for row in seen] == [f"test.{number}" for number in reversed(range(10))]
         assert [row["seq"] for row in seen] == sorted((row["seq"] for row in seen), reverse=True)
-        mine, more = site.users.audit_log(actor="u_1", limit=3)
+        mine, more = await site.users.audit_log(actor="u_1", limit=3)
         assert [row["action"] for row in mine] == ["test.8", "test.6", "test.4"] and more is not None
-        assert len(site.users.audit_log(target="odd")[0]) == 5
-        assert len(site.users.audit_log(action="test.")[0]) == 10
-        assert site.users.audit_log(action="user.")[0] == []
+        assert len((await site.users.audit_log(target="odd"))[0]) == 5
+        assert len((await site.users.audit_log(action="test."))[0]) == 10
+        assert (await site.users.audit_log(action="user."))[0] == []
 
     site.run(main)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pool_server.core.settings import PoolUsers
 from pool_server.users import RefusedError
-from pool_server.users.identity.codes import NewPerson, networks_of, refused
+from pool_server.users.identity.codes import networks_of, refused
+from pool_server.users.models import NewPerson
 
 from .site import NOON, PASSPHRASE, SHELL, Site
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Denial
 from pool_server.storage import Store, StoreFullError
 from pool_server.users import STATE_TABLES, RefusedError
-from pool_server.users.identity.throttle import NAME, PEER, Throttle, Tries, banned_until, network, stale, wrong
+from pool_server.users.identity.throttle import NAME, PEER, Throttle, banned_until, network, stale, wrong
+from pool_server.users.models import Tries
 
 from .site import NOON, Clock, Site
 

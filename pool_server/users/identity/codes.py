@@ -14,29 +14,28 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
-
 from pool_server.core.enums import Denial
 from pool_server.core.loopback import is_loopback
 from pool_server.core.settings import PoolUsers
-from pool_server.storage import Store, Txn
-from pool_server.users.changes import append_audit, commit
+from pool_server.storage import Store
+from pool_server.users.changes import stored
 from pool_server.users.identity.directory import checked_limits
 from pool_server.users.identity.passwords import Hasher
 from pool_server.users.identity.people import checked_label
 from pool_server.users.identity.throttle import DAY_S, network, wider
 from pool_server.users.models import (
     CODES,
+    USED_UP,
     AuditActor,
+    AuditRow,
     Code,
+    NewPerson,
     RefusedError,
     User,
     bad_value,
     decode_code,
-    encode,
-    id_key,
-    not_found,
 )
+from pool_server.users.ports import PeoplePort, Trail
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: nothing that reads like something else
 GROUP, GROUPS = 5, 4
@@ -57,7 +56,8 @@ def spelt(code: str) -> str:
 class Codes:
     """The personal codes."""
 
-    def __init__(self, store: Store, hasher: Hasher, clock: Callable[[], float]) -> None:
+    def __init__(self, port: PeoplePort, store: Store, hasher: Hasher, clock: Callable[[], float]) -> None:
+        self._port = port
         self._store = store
         self._hasher = hasher
         self._clock = clock
@@ -88,13 +88,9 @@ class Codes:
         code = Code(groups[0], hashed, now, uses, expires, preset, checked_label(label or "code"))
         code.contributes = contributes
 
-        def make(txn: Txn) -> None:
-            if not txn.put_new(CODES, code.prefix.encode(), encode(code)):
-                raise RefusedError(Denial.BAD_VALUE, "this code exists by chance; make another", 409)
-            detail = {"label": code.label, "uses": uses, **({"contributes": contributes} if contributes else {})}
-            append_audit(txn, now, actor, "code.create", code.prefix, detail)
-
-        await commit(self._store, make)
+        detail = {"label": code.label, "uses": uses, **({"contributes": contributes} if contributes else {})}
+        trail = Trail([AuditRow.of(now, actor, "code.create", code.prefix, detail)])
+        await stored(self._port.code_make(code, trail))
         return {**_row(code, now), "code": "-".join(groups)}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -109,14 +105,8 @@ class Codes:
 
     async def revoke(self, code_id: str, *, actor: AuditActor) -> None:
         """The code opens nothing any more; people who came by it stay. RefusedError 404."""
-        now = self._clock()
-
-        def drop(txn: Txn) -> None:
-            if not txn.delete(CODES, id_key(code_id)):
-                raise not_found("code")
-            append_audit(txn, now, actor, "code.revoke", code_id)
-
-        await commit(self._store, drop)
+        trail = Trail([AuditRow.of(self._clock(), actor, "code.revoke", code_id)])
+        await stored(self._port.code_end(code_id, trail))
 
     async def check(self, typed: str) -> Code | None:
         """The code behind what was typed, spent and expired ones too; None when wrong. One bcrypt either way."""
@@ -128,8 +118,13 @@ class Codes:
 
     async def take(self, code: Code, user: User) -> None:
         """Somebody who is in already takes up an invitation to contribute. RefusedError 401 when it is used up."""
-        if user.id not in code.used_by:
-            await commit(self._store, lambda txn: self.spend(txn, code, user))
+
+        def spend(kept: Code) -> bool:
+            kept.spend(user.id)
+            return True
+
+        if user.id not in code.used_by and not await stored(self._port.code_change(code.prefix, spend)):
+            raise RefusedError(Denial.BAD_LOGIN, USED_UP, 401)
 
     def invited(self, user_id: str) -> list[dict[str, Any]]:
         """The invitations to contribute that this person may still use: {"id", "provider", "expires"}."""
@@ -146,35 +141,21 @@ class Codes:
     async def contributed(self, code_id: str, user_id: str) -> bool:
         """An account came of an invitation: it is used up for this person. False when it was already."""
 
-        def note(txn: Txn) -> bool:
-            raw = txn.get(CODES, id_key(code_id))
-            code = decode_code(raw) if raw is not None else None
-            if code is None or user_id in code.done:
+        def note(code: Code) -> bool:
+            if user_id in code.done:
                 return False
             code.done.append(user_id)
-            txn.put(CODES, id_key(code_id), encode(code))
             return True
 
-        return await commit(self._store, note)
+        return bool(await stored(self._port.code_change(code_id, note)))
 
     def usable(self, code: Code) -> str | None:
         """Why a right code lets nobody new in, None when it does."""
         if code.uses_left == 0:
-            return "this code has been used up; ask for a new one"
+            return USED_UP
         if code.expires is not None and code.expires <= self._clock():
             return "this code has expired; ask for a new one"
         return None
-
-    def spend(self, txn: Txn, code: Code, user: User) -> None:
-        """Takes one use, within the transaction that makes the user. RefusedError 401 when it was the last by then."""
-        raw = txn.get(CODES, code.prefix.encode())
-        kept = decode_code(raw) if raw is not None else None
-        if kept is None or kept.uses_left == 0:
-            raise RefusedError(Denial.BAD_LOGIN, "this code has been used up; ask for a new one", 401)
-        if kept.uses_left is not None:
-            kept.uses_left -= 1
-        kept.used_by.append(user.id)
-        txn.put(CODES, kept.prefix.encode(), encode(kept))
 
 
 def _row(code: Code, now: float) -> dict[str, Any]:
@@ -193,22 +174,11 @@ def _row(code: Code, now: float) -> dict[str, Any]:
     }
 
 
-class NewPerson(msgspec.Struct, array_like=True):
-    """Somebody came at `at` (unix seconds), from these networks, the own one first."""
-
-    at: float
-    networks: list[str]
-
-
 class TooManyNewPeople(NamedTuple):
     """Why nobody new may come, for the one who tries, and when it may be tried again (unix seconds)."""
 
     why: str
     retry_at: float | None
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[NewPerson]).decode
 
 
 def networks_of(peer: str) -> list[str]:
@@ -233,7 +203,7 @@ def _too_many(why: str, came: list[NewPerson], now: float) -> TooManyNewPeople:
     return TooManyNewPeople(f"{why}; ask whoever runs it for a code of your own, or come back tomorrow", retry_at)
 
 
-def taken_in(kept: bytes | None, peer: str, settings: PoolUsers, now: float) -> bytes | TooManyNewPeople:
-    """Somebody new comes: what is to be kept instead of `kept` (None: nothing was), or why they may not."""
-    came = [one for one in (_decode(kept) if kept is not None else []) if one.at > now - DAY_S]
-    return refused(came, peer, settings, now) or _encode([*came, NewPerson(now, networks_of(peer))])
+def taken_in(came: list[NewPerson], peer: str, settings: PoolUsers, now: float) -> list[NewPerson] | TooManyNewPeople:
+    """Somebody new comes after those who `came`: who counts from now on, or why they may not."""
+    came = [one for one in came if one.at > now - DAY_S]
+    return refused(came, peer, settings, now) or [*came, NewPerson(now, networks_of(peer))]

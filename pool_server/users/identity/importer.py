@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from pool_server.storage import Store, Txn
+from pool_server.users import user_names
 from pool_server.users.changes import append_audit
-from pool_server.users.identity import user_names
+from pool_server.users.embedded_people import keys_of, put_key
 from pool_server.users.identity.imported.aliases import person_mark
-from pool_server.users.identity.people import keys_of, put_key
 from pool_server.users.models import (
     ALIASES,
     META,

@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pool_server.core.enums import Denial
-from pool_server.storage import Reader, Store, Txn
-from pool_server.users.changes import append_audit, append_change, commit
-from pool_server.users.identity import user_names
+from pool_server.storage import Store
+from pool_server.users import user_names
+from pool_server.users.changes import stored
+from pool_server.users.embedded_people import keys_of
 from pool_server.users.identity.directory import Directory, checked_groups, checked_limits
 from pool_server.users.identity.tokens import Signer
 from pool_server.users.models import (
-    ALIASES,
     KEYS,
     NAMES,
     PEOPLE,
     SEEN,
-    USER_KEYS,
     AuditActor,
+    AuditRow,
     Key,
     RefusedError,
     User,
@@ -27,24 +27,25 @@ from pool_server.users.models import (
     bad_value,
     decode_key,
     decode_user,
-    encode,
     id_key,
     not_found,
-    user_key_index,
 )
+from pool_server.users.ports import Arrival, PeoplePort, Person, Trail
 
 MAX_LABEL = 64
 BY_ADMIN = ("admin", "import")  # how somebody came whom an admin knows
 MAX_NOTE = 2000
 MAX_KEYS = 100  # keys a user; a runaway script must not fill the store
+_NOTHING_ELSE = Arrival()
 _LAST_END = 253_370_764_800.0  # the year 9999; what comes later is no date
 
 
 class People:
-    """Users and keys in the durable store."""
+    """Users and keys: changed through the port, read from this machine's store."""
 
     def __init__(
         self,
+        port: PeoplePort,
         store: Store,
         state: Store,
         directory: Directory,
@@ -52,6 +53,7 @@ class People:
         clock: Callable[[], float],
         poll: Callable[[], None],
     ) -> None:
+        self._port = port
         self._store = store
         self._state = state
         self._directory = directory
@@ -69,12 +71,12 @@ class People:
         passphrase_hash: str = "",
         via: str = "admin",
         key_label: str | None = "first key",
-        first: Callable[[Txn, User], None] | None = None,
+        arrival: Arrival = _NOTHING_ELSE,
     ) -> dict[str, Any]:
         """A new person with a first key (`key_label` None = none) → {"id", "name", "key_id", "key"}; it is shown once.
 
-        `first` runs in the same transaction (a friend code's use). Raises RefusedError: 400 for a name or limit that
-        will not do, 409 when the name, or one that looks like it, is taken.
+        Raises RefusedError: 400 for a name or limit that will not do, 409 when the name, or one that looks like it, is
+        taken, and what the `arrival` is refused for.
         """
         shown = fit_name(name)
         override = checked_limits(dict(limits or {}))
@@ -82,18 +84,10 @@ class People:
         user = User("u_" + secrets.token_hex(8), shown, now, passphrase_hash, limits=override, via=via)
         user.note = checked_note(note)
         key = Key("k_" + secrets.token_hex(8), user.id, checked_label(key_label or ""), now)
-
-        def make(txn: Txn) -> None:
-            if not txn.put_new(NAMES, user_names.skeleton(shown).encode(), user.id.encode()):
-                raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)
-            if first is not None:
-                first(txn, user)
-            txn.put(PEOPLE, user.id.encode(), encode(user))
-            if key_label is not None:
-                put_key(txn, key)
-            append_audit(txn, now, actor, "user.create", user.id, {"name": shown, "via": via, "limits": override})
-
-        await commit(self._store, make)
+        detail = {"name": shown, "via": via, "limits": override}
+        trail = Trail([AuditRow.of(now, actor, "user.create", user.id, detail)])
+        person = Person(user, [key] if key_label is not None else [])
+        await stored(self._port.create(person, trail, arrival))
         made = {"key_id": key.id, "key": self._token(key)} if key_label is not None else {}
         return {"id": user.id, "name": shown, **made}
 
@@ -105,69 +99,46 @@ class People:
         checked = _checked_patch(patch)
         now = self._clock()
 
-        def change(txn: Txn) -> None:
-            user = living(txn, user_id)
-            if "name" in checked:
-                _rename(txn, user, checked["name"])
+        def change(person: Person) -> Trail:
+            user = person.user
             ends = bool(checked.get("disabled")) and not user.disabled
-            for field in ("disabled", "limits", "note", "weight", "groups"):
-                if field in checked:
-                    setattr(user, field, checked[field])
+            for field, value in checked.items():
+                setattr(user, field, value)
             user.epoch += ends
-            txn.put(PEOPLE, user.id.encode(), encode(user))
-            append_change(txn, UserChange("end" if ends else "user", now, user.id))
-            append_audit(txn, now, actor, _action(checked, ends), user.id, _shown(checked))
+            line = AuditRow.of(now, actor, _action(checked, ends), user.id, _shown(checked))
+            return Trail([line], [UserChange("end" if ends else "user", now, user.id)])
 
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, change)
         return self.get(user_id)
 
     async def delete_user(self, user_id: str, *, actor: AuditActor) -> None:
         """Ends a person: keys and sessions go, the name is free again, history keeps the tombstone's name."""
         now = self._clock()
 
-        def change(txn: Txn) -> None:
-            user = living(txn, user_id)
-            for key in keys_of(txn, user_id):
-                _drop_key(txn, key)
-            txn.delete(NAMES, user_names.skeleton(user.name).encode())
+        def change(person: Person) -> Trail:
+            user = person.user
+            person.keys.clear()
             user.deleted, user.passphrase, user.limits = now, "", {}
             user.epoch += 1
-            txn.put(PEOPLE, user.id.encode(), encode(user))
-            append_change(txn, UserChange("end", now, user.id))
-            append_audit(txn, now, actor, "user.delete", user.id, {"name": user.name})
+            line = AuditRow.of(now, actor, "user.delete", user.id, {"name": user.name})
+            return Trail([line], [UserChange("end", now, user.id)])
 
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, change)
 
     async def set_passphrase(self, user_id: str, passphrase_hash: str, *, actor: AuditActor) -> None:
         """A new passphrase hash; all sessions of the user end."""
         now = self._clock()
 
-        def change(txn: Txn) -> None:
-            user = living(txn, user_id)
-            user.passphrase = passphrase_hash
-            user.epoch += 1
-            txn.put(PEOPLE, user.id.encode(), encode(user))
-            append_change(txn, UserChange("user", now, user.id))
-            append_audit(txn, now, actor, "user.passphrase", user.id)
+        def change(person: Person) -> Trail:
+            person.user.passphrase = passphrase_hash
+            return _signed_out(person, now, actor, "user.passphrase")
 
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, change)
 
     async def end_sessions(self, user_id: str, *, actor: AuditActor) -> None:
         """Signs the user out of every browser. Raises RefusedError 404."""
         now = self._clock()
-
-        def change(txn: Txn) -> None:
-            user = living(txn, user_id)
-            user.epoch += 1
-            txn.put(PEOPLE, user.id.encode(), encode(user))
-            append_change(txn, UserChange("user", now, user.id))
-            append_audit(txn, now, actor, "session.end_all", user.id)
-
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, lambda person: _signed_out(person, now, actor, "session.end_all"))
 
     async def create_key(
         self,
@@ -188,19 +159,16 @@ class People:
         key = Key("k_" + secrets.token_hex(8), user_id, checked_label(label), now, _checked_end(expires, now))
         key.limits = _key_limits(limits or {})
 
-        def make(txn: Txn) -> None:
-            living(txn, user_id)
-            for old in keys_of(txn, user_id) if replaces else []:
-                if old.label == key.label:
-                    _end_key(txn, old, now, actor)
-            if len(keys_of(txn, user_id)) >= MAX_KEYS:
+        def make(person: Person) -> Trail:
+            old = [one for one in person.keys if replaces and one.label == key.label]
+            ended = [_end_key(person, one, now, actor) for one in old]
+            if len(person.keys) >= MAX_KEYS:
                 raise RefusedError(Denial.BAD_VALUE, f"a user has at most {MAX_KEYS} keys; revoke some first", 409)
-            put_key(txn, key)
-            append_audit(txn, now, actor, "key.create", key.id, {"user": user_id, "label": key.label})
+            person.keys.append(key)
+            line = AuditRow.of(now, actor, "key.create", key.id, {"user": user_id, "label": key.label})
+            return Trail([*(row for row, _ in ended), line], [change for _, change in ended])
 
-        await commit(self._store, make)
-        if replaces:
-            self._poll()
+        await self._change(user_id, make)
         return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
 
     async def patch_key(self, user_id: str, key_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> None:
@@ -214,51 +182,43 @@ class People:
         }
         checked = _checked_fields(patch, _KEY_FIELDS, checks)
 
-        def change(txn: Txn) -> None:
-            key = _key(txn, key_id)
-            if key is None or key.user != user_id:
-                raise not_found("key")
+        def change(person: Person) -> Trail:
+            key = _key(person, key_id)
             for field, value in checked.items():
                 setattr(key, field, value)
             key.moved = key.moved or "expires" in checked
-            txn.put(KEYS, key.id.encode(), encode(key))
-            append_change(txn, UserChange("user", now, user_id, key.id))
-            append_audit(txn, now, actor, "key.change", key.id, {"user": user_id, **checked})
+            line = AuditRow.of(now, actor, "key.change", key.id, {"user": user_id, **checked})
+            return Trail([line], [UserChange("user", now, user_id, key.id)])
 
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, change)
 
     async def revoke_key(self, user_id: str, key_id: str, *, actor: AuditActor) -> None:
         """Ends one key of that user and what runs on it. Somebody else's key answers like a missing one (404)."""
         now = self._clock()
 
-        def change(txn: Txn) -> None:
-            key = _key(txn, key_id)
-            if key is None or key.user != user_id:
-                raise not_found("key")
-            _end_key(txn, key, now, actor)
+        def change(person: Person) -> Trail:
+            line, ended = _end_key(person, _key(person, key_id), now, actor)
+            return Trail([line], [ended])
 
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, change)
 
     async def rotate(self, user_id: str, *, actor: AuditActor) -> dict[str, Any]:
         """Ends all keys of the user and makes one new → {"id", "key", "label"}."""
         now = self._clock()
         fresh = Key("k_" + secrets.token_hex(8), user_id, "rotated", now)
 
-        def change(txn: Txn) -> int:
-            living(txn, user_id)
-            old = keys_of(txn, user_id)
-            for key in old:
-                _drop_key(txn, key)
-                append_change(txn, UserChange("end", now, user_id, key.id))
-            put_key(txn, fresh)
-            append_audit(txn, now, actor, "key.rotate", user_id, {"revoked": [key.id for key in old]})
-            return len(old)
+        def change(person: Person) -> Trail:
+            old = [key.id for key in person.keys]
+            person.keys[:] = [fresh]
+            line = AuditRow.of(now, actor, "key.rotate", user_id, {"revoked": old})
+            return Trail([line], [UserChange("end", now, user_id, key) for key in old])
 
-        await commit(self._store, change)
-        self._poll()
+        await self._change(user_id, change)
         return {"id": fresh.id, "key": self._token(fresh), "label": fresh.label}
+
+    async def _change(self, user_id: str, change: Callable[[Person], Trail]) -> None:
+        await stored(self._port.change(user_id, change))
+        self._poll()
 
     def token(self, key_id: str) -> str | None:
         """The token of a key that still exists: signing the same facts again gives a genuine key."""
@@ -353,23 +313,6 @@ class People:
 
     def _token(self, key: Key) -> str:
         return self._signer().key(key.user, key.id, key.created, key.expires)
-
-
-def living(txn: Reader, user_id: str) -> User:
-    """The user's record; RefusedError 404 when there is none or it is a tombstone."""
-    raw = txn.get(PEOPLE, id_key(user_id))
-    user = decode_user(raw) if raw is not None else None
-    if user is None or user.deleted is not None:
-        raise not_found("user")
-    return user
-
-
-def keys_of(txn: Reader, user_id: str) -> list[Key]:
-    """The keys of a user, by the index of them."""
-    prefix = user_key_index(user_id)
-    index = txn.scan(USER_KEYS, prefix, prefix[:-1] + b"\1")
-    found = [_key(txn, entry[len(prefix) :].decode()) for entry, _ in index]
-    return [key for key in found if key is not None]
 
 
 def clean_name(name: str) -> str:
@@ -467,34 +410,22 @@ def _shown(checked: Mapping[str, Any]) -> dict[str, Any]:
     return {field: "changed" if field == "note" else value for field, value in checked.items()}
 
 
-def _rename(txn: Txn, user: User, name: str) -> None:
-    old, new = user_names.skeleton(user.name).encode(), user_names.skeleton(name).encode()
-    if old != new:
-        if not txn.put_new(NAMES, new, user.id.encode()):
-            raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)
-        txn.delete(NAMES, old)
-    user.name = name
+def _signed_out(person: Person, now: float, actor: AuditActor, action: str) -> Trail:
+    """Every browser session of theirs ends."""
+    user = person.user
+    user.epoch += 1
+    return Trail([AuditRow.of(now, actor, action, user.id)], [UserChange("user", now, user.id)])
 
 
-def _key(txn: Reader, key_id: str) -> Key | None:
-    raw = txn.get(KEYS, id_key(key_id))
-    return decode_key(raw) if raw is not None else None
+def _key(person: Person, key_id: str) -> Key:
+    found = next((key for key in person.keys if key.id == key_id), None)
+    if found is None:
+        raise not_found("key")
+    return found
 
 
-def put_key(txn: Txn, key: Key) -> None:
-    txn.put(KEYS, key.id.encode(), encode(key))
-    txn.put(USER_KEYS, user_key_index(key.user, key.id), b"")
-
-
-def _end_key(txn: Txn, key: Key, now: float, actor: AuditActor) -> None:
+def _end_key(person: Person, key: Key, now: float, actor: AuditActor) -> tuple[AuditRow, UserChange]:
     """One key ends, with what runs on it, and the audit log says so."""
-    _drop_key(txn, key)
-    append_change(txn, UserChange("end", now, key.user, key.id))
-    append_audit(txn, now, actor, "key.revoke", key.id, {"user": key.user, "label": key.label})
-
-
-def _drop_key(txn: Txn, key: Key) -> None:
-    for mark in key.aliases:
-        txn.delete(ALIASES, mark)
-    txn.delete(KEYS, key.id.encode())
-    txn.delete(USER_KEYS, user_key_index(key.user, key.id))
+    person.keys.remove(key)
+    detail = {"user": key.user, "label": key.label}
+    return AuditRow.of(now, actor, "key.revoke", key.id, detail), UserChange("end", now, key.user, key.id)

@@ -11,9 +11,8 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.core.settings import Settings
-from pool_server.storage import Store, Txn
-from pool_server.users.changes import append_audit, commit
-from pool_server.users.identity import user_names
+from pool_server.users import user_names
+from pool_server.users.changes import stored
 from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.keys import USER_DISABLED, KeyRing
@@ -23,16 +22,18 @@ from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.throttle import Kind, SignInAttempt, Throttle
 from pool_server.users.models import (
     ADMIN_USER,
-    META,
     SERVER,
     AuditActor,
+    AuditRow,
     Code,
     Denied,
+    NewPerson,
     Principal,
     RefusedError,
     User,
     bad_value,
 )
+from pool_server.users.ports import Arrival, PeoplePort, Trail
 
 _PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by digest
 
@@ -40,7 +41,6 @@ BY_SSO = "single_sign_on"  # how somebody came whom another party vouches for
 SUBJECT = "sub:"  # what the name of somebody without a verified address begins with
 PROXY = "proxy"  # the issuer of identities that a trusted proxy names
 ADMIN = Principal(ADMIN_USER, "admin", admin=True)
-_NEW_PEOPLE = b"new people"
 _NOT_ASKED = "you are signed in, but this pool does not know you; ask whoever runs it"
 _WRONG = "the code, the name or the passphrase is wrong"
 _KEPT = "this name is kept for the owner of an account; ask the operator to let you in"
@@ -82,7 +82,7 @@ class SignIn:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        port: PeoplePort,
         *,
         people: People,
         directory: Directory,
@@ -95,7 +95,7 @@ class SignIn:
         once: Callable[[str, float], bool],
     ) -> None:
         self.settings = settings
-        self._store = store
+        self._port = port
         self._people = people
         self._directory = directory
         self._ring = ring
@@ -183,7 +183,7 @@ class SignIn:
         name = who.name.casefold()
         if any(name == one.casefold() for one in asked.operators):
             return ADMIN
-        user = self._linked(who)
+        user = await self._linked(who)
         if user is None:
             if not any(_matches(name, pattern.casefold()) for pattern in asked.people):
                 raise RefusedError(Denial.USER_DISABLED, _NOT_ASKED, 403)
@@ -204,10 +204,10 @@ class SignIn:
         cookie, expires = await self._sessions.open(ADMIN_USER, actor=actor)
         return SignedIn(ADMIN_USER, "admin", cookie, expires, admin=True)
 
-    def _linked(self, who: Identity) -> User | None:
+    async def _linked(self, who: Identity) -> User | None:
         """The living person behind an identity."""
-        raw = self._store.get(META, _mark(who))
-        user = self._directory.user(raw.decode()) if raw is not None else None
+        user_id = await self._port.linked(_mark(who))
+        user = self._directory.user(user_id) if user_id is not None else None
         return user if user is not None and user.deleted is None else None
 
     async def _link(self, who: Identity, peer: str) -> User:
@@ -216,21 +216,16 @@ class SignIn:
         mark = _mark(who)
         made = self._people.find(who.name)
         if made is not None and made.via in BY_ADMIN and made.name.casefold() == who.name.casefold():
-            user_id = made.id
-            await commit(self._store, lambda txn: txn.put(META, mark, user_id.encode()))
+            await stored(self._port.link(mark, made.id))
             return made
-        actor = AuditActor("user", "", who.name, peer)
-
-        def link(txn: Txn, user: User) -> None:
-            txn.put(META, mark, user.id.encode())
-
+        actor, arrival = AuditActor("user", "", who.name, peer), Arrival(identity=mark)
         for name in self._free_names(who.name):
             try:
-                row = await self._people.create_user(name, actor=actor, via=BY_SSO, first=link, key_label=None)
+                row = await self._people.create_user(name, actor=actor, via=BY_SSO, arrival=arrival, key_label=None)
             except RefusedError as refused:
                 if refused.denied.denial is not Denial.NAME_TAKEN:
                     raise
-                found = self._linked(who)  # two requests of one browser come together
+                found = await self._linked(who)  # two requests of one browser come together
                 if found is None:
                     continue
                 return found
@@ -320,11 +315,8 @@ class SignIn:
             raise RefusedError(Denial.NAME_TAKEN, _KEPT, 409)
         hashed = await self._hasher.hash(checked_passphrase(passphrase))
 
-        def spend(txn: Txn, user: User) -> None:
-            if grant.prefix:
-                self._codes.spend(txn, grant, user)
-            if not grant.prefix or grant.uses_left is None:
-                self._note_new(txn, peer)
+        def counted(came: list[NewPerson]) -> list[NewPerson]:
+            return self._with_new(came, peer)
 
         made = await self._people.create_user(
             name,
@@ -332,17 +324,17 @@ class SignIn:
             limits=grant.limits,
             passphrase_hash=hashed,
             via=f"code:{grant.prefix}" if grant.prefix else "friend_code",
-            first=spend,
+            arrival=Arrival(grant.prefix, counted if not grant.prefix or grant.uses_left is None else None),
         )
         entry = await self._let_in(made["id"], made["name"], peer)
         return msgspec.structs.replace(entry, is_new=True, key=made["key"], key_id=made["key_id"])
 
-    def _note_new(self, txn: Txn, peer: str) -> None:
+    def _with_new(self, came: list[NewPerson], peer: str) -> list[NewPerson]:
         """Somebody new comes without a code for a number of people. Raises RefusedError 429 for one too many."""
-        kept = taken_in(txn.get(META, _NEW_PEOPLE), peer, self.settings.pool_users, self._clock())
+        kept = taken_in(came, peer, self.settings.pool_users, self._clock())
         if isinstance(kept, TooManyNewPeople):
             raise RefusedError(Denial.THROTTLED, kept.why, 429, kept.retry_at)
-        txn.put(META, _NEW_PEOPLE, kept)
+        return kept
 
     async def _prove(self, user: User | None, passphrase: str, attempt: SignInAttempt, peer: str, wrong: str) -> None:
         """Raises RefusedError 401, counted, unless the passphrase is the user's; having no user costs the same."""
@@ -393,7 +385,7 @@ class SignIn:
         now = self._clock()
         detail = {"kind": kind, "until": until}
         actor = msgspec.structs.replace(SERVER, peer=peer)
-        await commit(self._store, lambda txn: append_audit(txn, now, actor, "door.ban", peer, detail))
+        await stored(self._port.tell(Trail([AuditRow.of(now, actor, "door.ban", peer, detail)])))
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -402,8 +394,8 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _mark(who: Identity) -> bytes:
-    """The store's key of an identity."""
-    return b"identity " + hashlib.sha256(f"{who.issuer}\0{who.subject}".encode("utf-8", "surrogatepass")).digest()
+    """What an identity is known by."""
+    return hashlib.sha256(f"{who.issuer}\0{who.subject}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _digest(kept: str, password: str) -> bytes:

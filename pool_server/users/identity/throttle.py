@@ -21,7 +21,7 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.storage import Reader, Store, StoreError, Txn
-from pool_server.users.models import THROTTLE, RefusedError
+from pool_server.users.models import THROTTLE, RefusedError, Tries
 
 Kind = Literal["friend", "admin"]
 DAY_S = 86400.0
@@ -47,17 +47,6 @@ _NOTED_S = DAY_S / 4  # so often a sign-in from there is noted
 _JUDGED_S = 60.0  # a try that was not judged within this was its process's last
 _SOON_S = 5.0
 _LONGEST_KEY = 500  # bytes
-
-
-class Tries(msgspec.Struct, array_like=True):
-    """Wrong tries of one network or at one name: when, the end of the ban, how many bans there were in a row, when
-    those began that are being judged, and the last sign-in from there."""
-
-    wrong: list[float] = []
-    until: float = 0.0
-    bans: int = 0
-    pending: list[float] = []
-    good: float = 0.0
 
 
 class Scope(NamedTuple):

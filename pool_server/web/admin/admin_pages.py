@@ -174,8 +174,8 @@ class PersonKeyPage(PageHandler, access=Access.ADMIN):
 class AuditPage(PageHandler, access=Access.ADMIN):
     """Who did what, when; filters are in the address."""
 
-    def get(self) -> None:
-        rows, following = people.audit(self, 100)
+    async def get(self) -> None:
+        rows, following = await people.audit(self, 100)
         filters = {name: self.get_query_argument(name, "") for name in ("actor", "action", "target")}
         older = urlencode({**{k: v for k, v in filters.items() if v}, "cursor": following}) if following else ""
         for row in rows:

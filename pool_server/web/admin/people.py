@@ -143,22 +143,22 @@ class CodeHandler(PageHandler, access=Access.ADMIN):
 class AuditHandler(AdminHandler, access=Access.ADMIN):
     """`GET /admin/audit?cursor=&limit=&actor=&action=&target=` → `{"rows","next"}`, newest first."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         if self.wants_page:
             self.redirect("/audit", status=303)
             return
-        rows, following = audit(self, self.limit(100))
+        rows, following = await audit(self, self.limit(100))
         self.answer({"rows": rows, "next": following})
 
 
-def audit(handler: BaseHandler, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+async def audit(handler: BaseHandler, limit: int) -> tuple[list[dict[str, Any]], int | None]:
     """A page of the audit log by the filters in the query; Problem 400 for a cursor that is no number."""
     argument = handler.get_query_argument
     try:
         cursor = int(argument("cursor", "0")) or None
     except ValueError:
         raise ProblemError(400, "bad_request", "cursor must be a whole number") from None
-    return handler.ctx.users.audit_log(
+    return await handler.ctx.users.audit_log(
         cursor=cursor,
         limit=limit,
         actor=argument("actor", ""),
