@@ -22,6 +22,7 @@ from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
 from pool_server.users.admin_tokens import AdminTokens
 from pool_server.users.changes import append_change, commit, described, stored
+from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
@@ -121,12 +122,12 @@ class Users:
 
     def _make_parts(self) -> None:
         store, state, clock = self._store, self._state, self._clock
-        self._port = EmbeddedPeople(store)
+        self._port, self._door = EmbeddedPeople(store), EmbeddedDoor(store, state)
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
         self.admin_tokens = AdminTokens(self._port, store, clock)
-        self.sessions = Sessions(store, self._directory, lambda: self._signer, clock, self._guard)
-        self.tickets = tickets.Tickets(state, self.people, self._directory, clock)
+        self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard)
+        self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
         self.sign_in = SignIn(
             self._settings,
             self._port,
@@ -135,7 +136,7 @@ class Users:
             ring=self._ring,
             codes=self.codes,
             sessions=self.sessions,
-            throttle=throttle.Throttle(state, clock),
+            throttle=throttle.Throttle(self._door, clock),
             hasher=self._hasher,
             clock=clock,
             once=self.tickets.once,

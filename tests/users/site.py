@@ -12,6 +12,8 @@ import msgspec
 from pool_server.core.settings import Settings
 from pool_server.storage import Store
 from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, Principal, Users
+from pool_server.users.embedded_door import EmbeddedDoor
+from pool_server.users.identity.throttle import Throttle
 
 T = TypeVar("T")
 SHELL = AuditActor("shell")
@@ -56,6 +58,14 @@ class Site:
                 await self.users.close()
 
         return asyncio.run(whole())
+
+    def throttle(self) -> Throttle:
+        """One more worker's counters of wrong tries."""
+        return Throttle(EmbeddedDoor(self.durable, self.state), self.clock)
+
+    async def ticket(self, principal: Principal, **more: str) -> str:
+        """A new set-up ticket."""
+        return str((await self.users.tickets.create(principal, **more))["ticket"])
 
     def audit_log(self) -> list[dict[str, Any]]:
         """The newest lines, where no loop runs."""

@@ -40,7 +40,7 @@ def test_a_friend_comes_in_by_code_and_returns_by_passphrase_or_key(site: Site) 
             again = await site.users.sign_in.friend_login(peer=HOME, **how)
             assert (again.user, again.is_new, again.key) == (first.user, False, None)
             assert again.cookie != first.cookie
-            found = site.users.sessions.find(again.cookie)
+            found = await site.users.sessions.find(again.cookie)
             assert found is not None and (found.user, found.admin) == (first.user, False)
 
     site.run(main)
@@ -65,7 +65,7 @@ def test_a_user_made_by_the_admin_cannot_be_claimed_either(site: Site) -> None:
         for passphrase in ("", PASSPHRASE):
             await turned_away(site.users.sign_in.friend_login(peer=HOME, code=CODE, name="Anna", passphrase=passphrase))
         entry = await site.users.sign_in.friend_login(peer=HOME, key=key)
-        here = site.users.sessions.find(entry.cookie)
+        here = await site.users.sessions.find(entry.cookie)
         assert here is not None
         await site.users.sign_in.change_passphrase(here, "", PASSPHRASE, peer=HOME)
         assert (await site.users.sign_in.friend_login(peer=HOME, name="Anna", passphrase=PASSPHRASE)).user == entry.user
@@ -217,7 +217,7 @@ def test_disabled_friends_learn_so_only_when_they_are_themselves(site: Site) -> 
     async def main() -> None:
         entry = await site.users.sign_in.friend_login(peer=HOME, code=CODE, name="Anna", passphrase=PASSPHRASE)
         await site.users.people.patch_user(entry.user, {"disabled": True}, actor=ADMIN)
-        assert site.users.sessions.find(entry.cookie) is None
+        assert await site.users.sessions.find(entry.cookie) is None
         await turned_away(site.users.sign_in.friend_login(peer=HOME, name="Anna", passphrase="wrong words"))
         denied = await turned_away(site.users.sign_in.friend_login(peer=HOME, name="Anna", passphrase=PASSPHRASE), 403)
         assert denied.denial is Denial.USER_DISABLED
@@ -331,7 +331,7 @@ def test_the_admin_comes_in_by_password(guarded: Site) -> None:
         found = await users.sign_in.check_admin("let the admin in", peer=HOME)
         assert isinstance(found, Principal) and found.admin
         entry = await users.sign_in.admin_login("let the admin in", peer=HOME)
-        session = users.sessions.find(entry.cookie)
+        session = await users.sessions.find(entry.cookie)
         assert session is not None and session.admin and entry.admin
         for wrong in ("", "let the admin i", guarded.settings.pool_users.admin_password + "x"):
             denied = await users.sign_in.check_admin(wrong, peer=HOME)
@@ -378,11 +378,11 @@ def test_a_new_admin_password_ends_the_admins_sessions(guarded: Site) -> None:
         for password in ("something new", ""):
             new = msgspec.structs.replace(guarded.settings, pool_users=PoolUsers(admin_password=password))
             users.reload(new)
-            assert users.sessions.find(entry.cookie) is None
+            assert await users.sessions.find(entry.cookie) is None
             assert isinstance(await users.sign_in.check_admin("let the admin in", peer=HOME), Denied)
         assert isinstance(await users.sign_in.check_admin("", peer=HOME), Denied)
         users.reload(guarded.settings)
-        assert users.sessions.find(entry.cookie) is not None
+        assert await users.sessions.find(entry.cookie) is not None
 
     guarded.run(main)
 

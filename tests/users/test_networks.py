@@ -32,12 +32,12 @@ from pool_server.users.identity.throttle import (
 )
 from pool_server.users.models import Tries
 
-from .site import NOON, Clock, Site
+from .site import NOON, Site
 
 
 @pytest.fixture
 def throttle(site: Site) -> Throttle:
-    return Throttle(site.state, site.clock)
+    return site.throttle()
 
 
 def judged(throttle: Throttle, peers: Iterable[str], *, kind: Kind = "admin", wrong: bool = True) -> int:
@@ -50,9 +50,9 @@ def judged(throttle: Throttle, peers: Iterable[str], *, kind: Kind = "admin", wr
                 async with throttle.attempt(kind, peer) as attempt:
                     count += 1
                     if wrong:
-                        attempt.failed()
+                        await attempt.failed()
                     else:
-                        attempt.passed()
+                        await attempt.passed()
             except RefusedError as refused:
                 assert refused.denied.status == 429
                 assert refused.denied.retry_at is not None
@@ -123,7 +123,7 @@ def test_who_is_right_uses_nothing_up(throttle: Throttle) -> None:
 
 
 def test_tries_that_are_judged_at_once_in_two_processes_stay_within_the_allowance(site: Site) -> None:
-    workers = [Throttle(site.state, site.clock) for _ in range(2)]
+    workers = [site.throttle() for _ in range(2)]
     open_, most = 0, 0
 
     async def one(number: int, peer: str) -> None:
@@ -132,7 +132,7 @@ def test_tries_that_are_judged_at_once_in_two_processes_stay_within_the_allowanc
             open_ += 1
             most = max(most, open_)
             await asyncio.sleep(0.01)
-            attempt.failed()
+            await attempt.failed()
 
     async def main() -> list[BaseException | None]:
         tries = (one(number, peer) for number, peer in enumerate(households(100)))
@@ -164,7 +164,7 @@ def test_hanging_up_before_the_judgement_is_a_wrong_try(throttle: Throttle) -> N
 
 def test_a_try_whose_process_died_is_forgotten(throttle: Throttle, site: Site) -> None:
     for _ in range(PEER.tries):
-        throttle._begin(scopes("admin", "192.0.2.7", ""), note=True)
+        asyncio.run(throttle._begin(scopes("admin", "192.0.2.7", ""), note=True))
     assert judged(throttle, ["192.0.2.7"]) == 0
     site.clock.now += 61
     assert judged(throttle, ["192.0.2.7"] * 9) == PEER.tries
@@ -204,7 +204,7 @@ def test_a_known_network_is_kept_and_forgotten_in_the_end() -> None:
 def test_a_record_of_an_earlier_version_is_read(site: Site) -> None:
     old = msgspec.msgpack.encode([[NOON - 1] * 4, 0.0, 0])
     site.state.write(lambda txn: txn.put("users.throttle", b"admin\0peer\x00192.0.2.7", old))
-    assert judged(Throttle(site.state, Clock()), ["192.0.2.7"] * 9) == 1
+    assert judged(site.throttle(), ["192.0.2.7"] * 9) == 1
 
 
 def test_guesses_at_the_door_and_at_the_admins_page(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_ids_of_nobody(site: Site, user_id: str) -> None:
         with pytest.raises(RefusedError):
             users.people.get(user_id)
         with pytest.raises(RefusedError):
-            users.tickets.create(Principal("u_1", "x"), key_id=user_id or "k")
+            await users.tickets.create(Principal("u_1", "x"), key_id=user_id or "k")
 
     site.run(main)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -20,10 +21,10 @@ def test_a_session_lasts_thirty_days_in_every_worker_and_over_a_restart(site: Si
     async def main() -> None:
         entry = await enter(site)
         assert entry.expires == NOON + FRIEND_S
-        found = site.worker().sessions.find(entry.cookie)
+        found = await site.worker().sessions.find(entry.cookie)
         assert isinstance(found, Principal) and (found.user, found.key) == (entry.user, "")
         site.clock.now = entry.expires
-        assert site.users.sessions.find(entry.cookie) is None
+        assert await site.users.sessions.find(entry.cookie) is None
 
     site.run(main)
 
@@ -34,9 +35,9 @@ def test_logging_out_ends_this_session_alone(site: Site) -> None:
         other = await enter(site)
         actor = AuditActor("user", one.user, one.name, HOME)
         await site.users.sessions.end(one.cookie, actor=actor)
-        assert site.users.sessions.find(one.cookie) is None
-        assert site.worker().sessions.find(one.cookie) is None
-        assert site.users.sessions.find(other.cookie) is not None
+        assert await site.users.sessions.find(one.cookie) is None
+        assert await site.worker().sessions.find(one.cookie) is None
+        assert await site.users.sessions.find(other.cookie) is not None
         for cookie in (one.cookie, "", "nonsense", "x" * 10_000):
             await site.users.sessions.end(cookie, actor=actor)
 
@@ -50,7 +51,7 @@ def test_what_ends_every_session_of_a_user_and_nobody_elses(site: Site, end: str
         berta = await enter(site, "Berta")
         entry = await enter(site)
         kept: Any = None
-        here = users.sessions.find(entry.cookie)
+        here = await users.sessions.find(entry.cookie)
         assert here is not None
         if end == "disable":
             await users.people.patch_user(entry.user, {"disabled": True}, actor=SHELL)
@@ -64,9 +65,9 @@ def test_what_ends_every_session_of_a_user_and_nobody_elses(site: Site, end: str
         else:
             await users.people.end_sessions(entry.user, actor=SHELL)
         for worker in (users, site.worker()):
-            assert worker.sessions.find(entry.cookie) is None
-            assert worker.sessions.find(berta.cookie) is not None
-        assert kept is None or users.sessions.find(kept.cookie) is not None
+            assert await worker.sessions.find(entry.cookie) is None
+            assert await worker.sessions.find(berta.cookie) is not None
+        assert kept is None or await users.sessions.find(kept.cookie) is not None
 
     site.run(main)
 
@@ -75,7 +76,7 @@ def test_a_passphrase_is_changed_by_who_knows_it(site: Site) -> None:
     async def main() -> None:
         users = site.users
         entry = await enter(site)
-        here = users.sessions.find(entry.cookie)
+        here = await users.sessions.find(entry.cookie)
         assert here is not None
         for current, new, status in (("wrong words", "something else", 401), (PASSPHRASE, "short", 400)):
             with pytest.raises(RefusedError) as info:
@@ -95,7 +96,7 @@ def test_a_passphrase_is_changed_by_who_knows_it(site: Site) -> None:
 
 @pytest.mark.parametrize("cookie", ["", ".", "a.b", "\ud800.x", "x" * 600, "…"])
 def test_cookies_nobody_signed(site: Site, cookie: str) -> None:
-    assert site.users.sessions.find(cookie) is None
+    assert asyncio.run(site.users.sessions.find(cookie)) is None
 
 
 def test_the_store_holds_no_cookie(site: Site) -> None:

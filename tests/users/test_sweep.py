@@ -40,11 +40,11 @@ def test_what_has_had_its_time_is_cleared_in_the_background(site: Site, monkeypa
     async def main() -> None:
         users = site.users
         entry = await users.sign_in.friend_login(peer=PEER, code="open sesame", name="Anna", passphrase=PASSPHRASE)
-        principal = users.sessions.find(entry.cookie)
+        principal = await users.sessions.find(entry.cookie)
         assert principal is not None
-        users.tickets.create(principal)
+        await users.tickets.create(principal)
         site.clock.now += 40 * 86400
-        ticket = users.tickets.create(principal)
+        ticket = await users.tickets.create(principal)
         await users.start()
         async with asyncio.timeout(60):
             while True:

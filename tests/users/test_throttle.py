@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Denial
 from pool_server.storage import Store, StoreFullError
 from pool_server.users import STATE_TABLES, RefusedError
+from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.identity.throttle import NAME, PEER, Throttle, banned_until, network, stale, wrong
 from pool_server.users.models import Tries
 
@@ -71,13 +72,13 @@ def test_a_ban_never_lasts_longer_than_a_day_and_is_always_ended(gaps: list[floa
 
 @pytest.fixture
 def throttle(site: Site) -> Throttle:
-    return Throttle(site.state, site.clock)
+    return site.throttle()
 
 
 def guess(throttle: Throttle, kind: str, peer: str, name: str = "") -> float | None:
     async def main() -> float | None:
         async with throttle.attempt(kind, peer, name) as attempt:  # type: ignore[arg-type]
-            return attempt.failed()
+            return await attempt.failed()
 
     return asyncio.run(main())
 
@@ -121,7 +122,7 @@ def test_tries_made_at_once_take_turns(throttle: Throttle) -> None:
         async with throttle.attempt("friend", "192.0.2.7") as attempt:
             let_through += 1
             await asyncio.sleep(0)
-            attempt.failed()
+            await attempt.failed()
 
     async def main() -> list[BaseException | None]:
         return await asyncio.gather(*(one() for _ in range(20)), return_exceptions=True)
@@ -147,7 +148,7 @@ def test_a_crowd_of_tries_is_turned_away_instead_of_queued(throttle: Throttle) -
 def test_counts_outlive_the_process(tmp_path: Path) -> None:
     for round_ in range(5):
         store = Store.open(tmp_path, tables=STATE_TABLES, durable=False)
-        until = guess(Throttle(store, Clock()), "admin", "192.0.2.7")
+        until = guess(Throttle(EmbeddedDoor(store, store), Clock()), "admin", "192.0.2.7")
         store.close()
         assert (until is not None) == (round_ == 4)
 

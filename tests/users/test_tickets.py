@@ -20,7 +20,7 @@ async def worthless(site: Site, ticket: str) -> None:
 def test_a_ticket_is_good_for_one_key(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        made = site.users.tickets.create(anna, label="codex on my laptop")
+        made = await site.users.tickets.create(anna, label="codex on my laptop")
         assert made["expires_in"] == 600
         got = await site.worker().tickets.redeem(made["ticket"], peer=HOME)
         assert got["user"] == {"id": anna.user, "name": "Anna"}
@@ -38,10 +38,10 @@ def test_a_ticket_can_hand_out_a_key_one_has(site: Site) -> None:
         anna, key = await site.friend("Anna")
         berta, _ = await site.friend("Berta")
         with pytest.raises(RefusedError):
-            site.users.tickets.create(berta, key_id=anna.key)
-        got = await site.users.tickets.redeem(site.users.tickets.create(anna, key_id=anna.key)["ticket"], peer=HOME)
+            await site.users.tickets.create(berta, key_id=anna.key)
+        got = await site.users.tickets.redeem(await site.ticket(anna, key_id=anna.key), peer=HOME)
         assert (got["key"], got["key_id"]) == (key, anna.key)
-        ticket = site.users.tickets.create(anna, key_id=anna.key)["ticket"]
+        ticket = await site.ticket(anna, key_id=anna.key)
         await site.users.people.revoke_key(anna.user, anna.key, actor=SHELL)
         await worthless(site, ticket)
 
@@ -52,11 +52,11 @@ def test_a_ticket_can_hand_out_a_key_one_has(site: Site) -> None:
 def test_tickets_that_are_worth_nothing(site: Site, how: str) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        ticket = site.users.tickets.create(anna)["ticket"]
+        ticket = await site.ticket(anna)
         if how == "used":
             await site.users.tickets.redeem(ticket, peer=HOME)
         elif how == "revoked":
-            site.users.tickets.revoke(ticket)
+            await site.users.tickets.revoke(ticket)
         elif how == "old":
             site.clock.now += 600
         elif how == "disabled":
@@ -78,7 +78,7 @@ def test_tickets_nobody_made(site: Site, ticket: str) -> None:
 def test_of_many_at_once_one_gets_the_key(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna")
-        ticket = site.users.tickets.create(anna)["ticket"]
+        ticket = await site.ticket(anna)
         calls = (site.users.tickets.redeem(ticket, peer=HOME) for _ in range(5))
         results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         assert sum(isinstance(result, dict) for result in results) == 1
@@ -89,13 +89,13 @@ def test_of_many_at_once_one_gets_the_key(site: Site) -> None:
 
 def test_a_ticket_holds_nothing_a_shell_would_read(site: Site) -> None:
     for _ in range(50):
-        ticket = site.users.tickets.create(site.users.local_principal())["ticket"]
+        ticket = asyncio.run(site.ticket(site.users.local_principal()))
         assert all(char.isalnum() or char in "-_" for char in ticket) and ticket.isascii()
 
 
 def test_local_mode_has_tickets_without_keys(site: Site) -> None:
     async def main() -> None:
-        ticket = site.users.tickets.create(site.users.local_principal())["ticket"]
+        ticket = await site.ticket(site.users.local_principal())
         got = await site.users.tickets.redeem(ticket, peer="127.0.0.1")
         assert got == {"user": {"id": "local", "name": "you"}, "key": "local", "key_id": ""}
 

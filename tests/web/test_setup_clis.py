@@ -91,4 +91,5 @@ def test_one_line_sets_the_real_cli_up(cli: str, tmp_path: Path, cast: FakeProvi
 
 async def _ticket(thread: ServerThread, made: dict[str, Any]) -> str:
     principal = Principal(made["id"], "Ann")
-    return str(thread.server.users.tickets.create(principal, key_id=made["key_id"])["ticket"])
+    ticket = await thread.server.users.tickets.create(principal, key_id=made["key_id"])
+    return str(ticket["ticket"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import msgspec
@@ -51,6 +52,6 @@ def test_without_a_secret_nothing_is_asked(friends: Site) -> None:
 def test_a_session_from_before_there_was_a_code_has_ended(friends: Site) -> None:
     cookie = {"pool_session": friends.post("/admin", {"password": ADMIN}).cookies()["pool_session"]}
     sign_in = friends.ctx.users.sign_in
-    assert friends.ctx.users.sessions.find(cookie["pool_session"]) is not None
+    assert asyncio.run(friends.ctx.users.sessions.find(cookie["pool_session"])) is not None
     sign_in.settings = msgspec.structs.replace(sign_in.settings, pool_users=WITH_APP.pool_users)
-    assert friends.ctx.users.sessions.find(cookie["pool_session"]) is None
+    assert asyncio.run(friends.ctx.users.sessions.find(cookie["pool_session"])) is None

@@ -6,11 +6,11 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
-from pool_server.storage import Store, Txn
-from pool_server.users.changes import append_audit, commit
+from pool_server.users.changes import stored
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.tokens import Signer
-from pool_server.users.models import ADMIN_USER, SESSIONS, AuditActor, Principal, Session, decode_session, encode
+from pool_server.users.models import ADMIN_USER, AuditActor, AuditRow, Principal, Session, decode_session
+from pool_server.users.ports import DoorPort, Trail
 
 FRIEND_S = 30 * 86400.0
 ADMIN_S = 12 * 3600.0
@@ -23,13 +23,13 @@ class Sessions:
 
     def __init__(
         self,
-        store: Store,
+        port: DoorPort,
         directory: Directory,
         signer: Callable[[], Signer],
         clock: Callable[[], float],
         guard: Callable[[], str],
     ) -> None:
-        self._store = store
+        self._port = port
         self._directory = directory
         self._signer = signer
         self._clock = clock
@@ -46,18 +46,14 @@ class Sessions:
         session.guard = self._guard() if admin else ""
         session.by_key = by_key
         value = secrets.token_urlsafe(24)
-
-        def keep(txn: Txn) -> None:
-            txn.put(SESSIONS, _key(value), encode(session))
-            append_audit(txn, now, actor, "session.open", user_id)
-
-        await commit(self._store, keep)
+        trail = Trail([AuditRow.of(now, actor, "session.open", user_id)])
+        await stored(self._port.session_open(_key(value), session, trail))
         return self._signer().cookie(value), session.expires
 
-    def find(self, cookie: str) -> Principal | None:
+    async def find(self, cookie: str) -> Principal | None:
         """Whose session a cookie is, None when it is nobody's or has ended."""
         now = self._clock()
-        mark, session = self._stored(cookie, now)
+        mark, session = await self._stored(cookie, now)
         if session is None:
             return None
         if session.admin:
@@ -69,19 +65,18 @@ class Sessions:
         self.last_seen[view.id] = now
         return Principal(view.id, view.name, session=mark)
 
-    def entered_by_key(self, cookie: str) -> bool:
+    async def entered_by_key(self, cookie: str) -> bool:
         """Whether this session was opened with a pool key a moment ago: its friend may have lost the passphrase."""
         now = self._clock()
-        _, session = self._stored(cookie, now)
+        _, session = await self._stored(cookie, now)
         return session is not None and session.by_key and 0 <= now - session.created <= RESET_S
 
-    def _stored(self, cookie: str, now: float) -> tuple[str, Session | None]:
+    async def _stored(self, cookie: str, now: float) -> tuple[str, Session | None]:
         """A short name for the session and what is kept of it, None when there is none or it has run out."""
         value = self._signer().opened(cookie, now) if 0 < len(cookie) <= MAX_COOKIE else None
-        raw = self._store.get(SESSIONS, _key(value)) if value else None
-        if value is None or raw is None:
+        session = await self._port.session(_key(value)) if value else None
+        if value is None or session is None:
             return "", None
-        session = decode_session(raw)
         return _key(value).hex()[:12], session if session.expires > now else None
 
     async def end(self, cookie: str, *, actor: AuditActor) -> None:
@@ -90,12 +85,8 @@ class Sessions:
         value = self._signer().opened(cookie, now) if len(cookie) <= MAX_COOKIE else None
         if value is None:
             return
-
-        def drop(txn: Txn) -> None:
-            if txn.delete(SESSIONS, _key(value)):
-                append_audit(txn, now, actor, "session.end", actor.user)
-
-        await commit(self._store, drop)
+        trail = Trail([AuditRow.of(now, actor, "session.end", actor.user)])
+        await stored(self._port.session_end(_key(value), trail))
 
 
 def _key(value: str) -> bytes:

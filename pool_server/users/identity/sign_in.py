@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ class SignIn:
         throttle: Throttle,
         hasher: Hasher,
         clock: Callable[[], float],
-        once: Callable[[str, float], bool],
+        once: Callable[[str, float], Awaitable[bool]],
     ) -> None:
         self.settings = settings
         self._port = port
@@ -128,13 +128,13 @@ class SignIn:
             user = self._people.find(shown)
             if user is None and grant is not None:
                 entry = await self._welcome(shown, passphrase, grant, peer)
-                attempt.passed()
+                await attempt.passed()
                 return entry
             await self._prove(user, passphrase, attempt, peer, _TAKEN if grant is not None else _WRONG)
             assert user is not None
             if user.disabled:
                 raise RefusedError(Denial.USER_DISABLED, USER_DISABLED.message, 403)
-            attempt.passed()
+            await attempt.passed()
             return await self._let_in(user.id, user.name, peer)
 
     async def claim(self, principal: Principal, code: str, *, peer: str) -> None:
@@ -147,7 +147,7 @@ class SignIn:
             grant = await self._grant(code, attempt, peer)
             if not grant.contributes:
                 raise RefusedError(Denial.BAD_LOGIN, "this code invites nobody to contribute an account", 401)
-            attempt.passed()
+            await attempt.passed()
         if principal.user not in grant.used_by and (why := self._codes.usable(grant)) is not None:
             raise RefusedError(Denial.BAD_LOGIN, why, 401)
         await self._codes.take(grant, user)
@@ -164,7 +164,7 @@ class SignIn:
         if user is None:
             raise bad_value("only pool users have a passphrase")
         checked_passphrase(new)
-        proven = self._sessions.entered_by_key(cookie) and self._sessions.find(cookie) == principal
+        proven = await self._sessions.entered_by_key(cookie) and await self._sessions.find(cookie) == principal
         if user.passphrase and not proven:
             async with self._throttle.attempt("friend", peer, user_names.skeleton(user.name)) as attempt:
                 await self._prove(user, current, attempt, peer, "the current passphrase is wrong")
@@ -262,8 +262,8 @@ class SignIn:
             return Denied(Denial.BAD_LOGIN, "no admin password is set", 401)
         try:
             async with self._throttle.attempt("admin", peer, slow=self._takes_time(password)) as attempt:
-                if await self._is_admin(password) and (totp is None or self._is_code(totp)):
-                    attempt.passed()
+                if await self._is_admin(password) and (totp is None or await self._is_code(totp)):
+                    await attempt.passed()
                     return ADMIN
                 await self._count(attempt, "admin", peer)
         except RefusedError as refused:
@@ -285,7 +285,7 @@ class SignIn:
         async with self._throttle.attempt("friend", peer, slow=False) as attempt:
             found = self._ring.authenticate(key)
             if isinstance(found, Principal):
-                attempt.passed()
+                await attempt.passed()
                 return await self._let_in(found.user, found.name, peer, by_key=True)
             if found.status == 401:
                 await self._count(attempt, "friend", peer)
@@ -369,17 +369,17 @@ class SignIn:
         self._proven = (digest, self._clock() + _PROVEN_S)
         return True
 
-    def _is_code(self, totp: str) -> bool:
+    async def _is_code(self, totp: str) -> bool:
         """Whether this is the code of now, for the first time; always where the settings have no secret."""
         secret = self.settings.pool_users.admin_totp
         if not secret:
             return True
         step = totp_step(secret, totp, self._clock())
-        return step is not None and self._once(f"totp {step}", 4 * TOTP_STEP_S)
+        return step is not None and await self._once(f"totp {step}", 4 * TOTP_STEP_S)
 
     async def _count(self, attempt: SignInAttempt, kind: Kind, peer: str) -> None:
         """Counts a wrong try; the ban it may begin is audited."""
-        until = attempt.failed()
+        until = await attempt.failed()
         if until is None:
             return
         now = self._clock()

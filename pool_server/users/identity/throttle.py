@@ -20,8 +20,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pool_server.core.enums import Denial
-from pool_server.storage import Reader, Store, StoreError, Txn
-from pool_server.users.models import THROTTLE, RefusedError, Tries
+from pool_server.storage import StoreError
+from pool_server.users.models import RefusedError, Tries
+from pool_server.users.ports import DoorPort
 
 Kind = Literal["friend", "admin"]
 DAY_S = 86400.0
@@ -139,7 +140,6 @@ def scopes(kind: Kind, peer: str, name: str) -> list[Scope]:
     return [Scope(f"{kind}\0{whom}".encode()[:_LONGEST_KEY], rule) for whom, rule in (*counted, ("all", ALL))]
 
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Tries).decode
 
 
@@ -152,31 +152,31 @@ class SignInAttempt:
         self._began = began  # noted as being judged
         self._over = False
 
-    def failed(self) -> float | None:
+    async def failed(self) -> float | None:
         """Counts a wrong try; the end of the ban when it was one too many."""
         self._over = True
-        return self._throttle.count(self._where, self._began)
+        return await self._throttle.count(self._where, self._began)
 
-    def passed(self) -> None:
+    async def passed(self) -> None:
         """Somebody is in."""
         self._over = True
-        self._throttle.forgive(self._where, self._began, signed_in=True)
+        await self._throttle.forgive(self._where, self._began, signed_in=True)
 
-    def end(self, *, judged: bool) -> None:
+    async def end(self, *, judged: bool) -> None:
         """Nothing was wrong with the code or the passphrase, or nobody was there any more to hear."""
         if not self._over and self._began is not None:
             self._over = True
             if judged:
-                self._throttle.forgive(self._where, self._began)
+                await self._throttle.forgive(self._where, self._began)
             else:
-                self._throttle.count(self._where, self._began)
+                await self._throttle.count(self._where, self._began)
 
 
 class Throttle:
     """The counters of all networks and names, shared by the workers."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
-        self._store = store
+    def __init__(self, port: DoorPort, clock: Callable[[], float]) -> None:
+        self._port = port
         self._clock = clock
         self._turns: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
@@ -187,86 +187,70 @@ class Throttle:
         """One try by `peer`, at `name` when there is one. Raises RefusedError (429 with `retry_at`) during a ban.
 
         Tries of one network take turns, so that many at once count one after another. `slow` False: the block judges
-        the try without giving way to others.
+        the try without giving way to others in this process, so that it is counted only when it was wrong.
         """
         where = scopes(kind, peer, name)
         async with self._turn(where[0].key):
-            attempt = SignInAttempt(self, where, self._begin(where, note=slow))
+            attempt = SignInAttempt(self, where, await self._begin(where, note=slow or not self._port.instant))
             try:
                 yield attempt
             except Exception:
-                attempt.end(judged=True)
+                await attempt.end(judged=True)
                 raise
             except BaseException:  # hanging up in time must not make a guess free
-                attempt.end(judged=False)
+                await attempt.end(judged=False)
                 raise
-            attempt.end(judged=True)
+            await attempt.end(judged=True)
 
-    def count(self, where: list[Scope], began: float | None) -> float | None:
+    async def count(self, where: list[Scope], began: float | None) -> float | None:
         """Adds a wrong try everywhere; the latest end of a ban that is on now.
 
         Where it cannot be written the caller is told to wait: guessing must not be free because a disk is full.
         """
         now = self._clock()
 
-        def add(txn: Txn) -> list[float]:
-            bans = []
-            for key, rule in where:
-                tries = wrong(_without(_read(txn, key), began), rule, now)
-                txn.put(THROTTLE, key, _encode(tries))
-                bans.append(banned_until(tries, now) or 0.0)
-            return bans
+        def add(kept: list[Tries]) -> float:
+            for at, (_, rule) in enumerate(where):
+                kept[at] = wrong(_without(kept[at], began), rule, now)
+            return max(banned_until(tries, now) or 0.0 for tries in kept)
 
         try:
-            return max(self._store.write(add)) or None
+            return await self._port.tries([scope.key for scope in where], add) or None
         except StoreError as exc:
             raise RefusedError(Denial.STORE, "nobody can sign in just now; try again in a moment", 503) from exc
 
-    def forgive(self, where: list[Scope], began: float | None, *, signed_in: bool = False) -> None:
+    async def forgive(self, where: list[Scope], began: float | None, *, signed_in: bool = False) -> None:
         """The try that began then was no wrong one."""
-        now = self._clock()
-        own = where[0].key
-        known = _read(self._store, own) if signed_in else Tries()
+        now, keys = self._clock(), [scope.key for scope in where]
+        (known,) = await self._port.read_tries(keys[:1]) if signed_in else [Tries()]
         fresh = not signed_in or 0 <= now - known.good < _NOTED_S
         if began is None and fresh:
             return
 
-        def end(txn: Txn) -> None:
-            for key, _ in where:
-                tries = _without(_read(txn, key), began)
-                if key == own and not fresh:
-                    tries.good = now
-                if tries == Tries():
-                    txn.delete(THROTTLE, key)
-                else:
-                    txn.put(THROTTLE, key, _encode(tries))
+        def end(kept: list[Tries]) -> None:
+            for tries in kept:
+                _without(tries, began)
+            if not fresh:
+                kept[0].good = now
 
         with suppress(StoreError):  # what is left as pending is dropped after a minute
-            self._store.write(end)
+            await self._port.tries(keys, end)
 
-    def _begin(self, where: list[Scope], *, note: bool) -> float | None:
+    async def _begin(self, where: list[Scope], *, note: bool) -> float | None:
         """Refuses a try that may not be judged now; notes one that takes time, and says under which time."""
-        now = self._clock()
+        now, keys = self._clock(), [scope.key for scope in where]
 
-        def begin(txn: Txn) -> None:
-            self._refuse_stopped(txn, where, now)
-            for key, _ in where:
-                tries = _read(txn, key)
-                txn.put(THROTTLE, key, _encode(msgspec.structs.replace(tries, pending=[*_pending(tries, now), now])))
+        def begin(kept: list[Tries]) -> None:
+            _refuse_stopped(where, kept, now)
+            for tries in kept:
+                tries.pending = [*_pending(tries, now), now]
 
         if note:
             with suppress(StoreError):  # a correct password is accepted while nothing can be written
-                self._store.write(begin)
+                await self._port.tries(keys, begin)
                 return now
-        self._refuse_stopped(self._store, where, now)
+        _refuse_stopped(where, await self._port.read_tries(keys), now)
         return None
-
-    def _refuse_stopped(self, reader: Reader | Store, where: list[Scope], now: float) -> None:
-        own = _read(reader, where[0].key)
-        for key, rule in where[:1] if is_known(own, now) else where:
-            until = stopped_until(_read(reader, key), rule, now)
-            if until is not None:
-                raise throttled(until)
 
     @asynccontextmanager
     async def _turn(self, key: bytes) -> AsyncIterator[None]:
@@ -297,9 +281,13 @@ def stale(raw: bytes, now: float) -> bool:
     return not fresh and now - tries.until > DAY_S and not is_known(tries, now)
 
 
-def _read(reader: Reader | Store, key: bytes) -> Tries:
-    raw = reader.get(THROTTLE, key)
-    return _decode(raw) if raw is not None else Tries()
+def _refuse_stopped(where: list[Scope], kept: list[Tries], now: float) -> None:
+    """`kept` are the records of these scopes."""
+    judging = 1 if is_known(kept[0], now) else len(where)
+    for scope, tries in zip(where[:judging], kept, strict=False):
+        until = stopped_until(tries, scope.rule, now)
+        if until is not None:
+            raise throttled(until)
 
 
 def _without(tries: Tries, began: float | None) -> Tries:

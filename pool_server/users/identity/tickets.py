@@ -8,19 +8,17 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from pool_server.storage import Store, Txn
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.people import People, checked_label
 from pool_server.users.models import (
     LOCAL_USER,
-    TICKETS,
     AuditActor,
     Principal,
     Ticket,
     decode_ticket,
-    encode,
     not_found,
 )
+from pool_server.users.ports import DoorPort
 
 TICKET_S = 600.0
 LOCAL_KEY = "local"  # local mode asks for no key, but most CLIs want something in its place
@@ -30,13 +28,13 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]{32}")
 class Tickets:
     """Tickets live in the state store under their hash; a restart of the machine may end them early."""
 
-    def __init__(self, state: Store, people: People, directory: Directory, clock: Callable[[], float]) -> None:
-        self._state = state
+    def __init__(self, port: DoorPort, people: People, directory: Directory, clock: Callable[[], float]) -> None:
+        self._port = port
         self._people = people
         self._directory = directory
         self._clock = clock
 
-    def create(self, principal: Principal, *, key_id: str = "", label: str = "") -> dict[str, Any]:
+    async def create(self, principal: Principal, *, key_id: str = "", label: str = "") -> dict[str, Any]:
         """A ticket → {"ticket", "expires_in"} (seconds).
 
         It hands out the caller's key `key_id` again, or a new one named `label`. Raises RefusedError 404 when that key
@@ -46,7 +44,7 @@ class Tickets:
             raise not_found("key")
         value = secrets.token_urlsafe(24)
         ticket = Ticket(principal.user, self._clock() + TICKET_S, key_id, checked_label(label) if label else "")
-        self._state.write(lambda txn: txn.put(TICKETS, _key(value), encode(ticket)))
+        await self._port.ticket_make(_key(value), ticket)
         return {"ticket": value, "expires_in": int(TICKET_S)}
 
     async def redeem(self, value: str, *, peer: str, label: str = "", replaces: bool = False) -> dict[str, Any]:
@@ -57,8 +55,7 @@ class Tickets:
         """
         if not _SHAPE.fullmatch(value):
             raise not_found("ticket")
-        raw = self._state.write(lambda txn: _take(txn, _key(value)))
-        ticket = decode_ticket(raw) if raw is not None else None
+        ticket = await self._port.ticket_take(_key(value))
         if ticket is None or ticket.expires <= self._clock():
             raise not_found("ticket")
         if ticket.user == LOCAL_USER:
@@ -77,33 +74,19 @@ class Tickets:
             token, key_id = made["key"], made["id"]
         return {"user": {"id": view.id, "name": view.name}, "key": token, "key_id": key_id}
 
-    def once(self, what: str, seconds: float) -> bool:
+    async def once(self, what: str, seconds: float) -> bool:
         """Whether this is the first time that `what` is said, of all processes, within `seconds`."""
-        now, key = self._clock(), _key(f"once {what}")
+        now = self._clock()
+        return await self._port.once(_key(f"once {what}"), now, now + seconds)
 
-        def note(txn: Txn) -> bool:
-            raw = txn.get(TICKETS, key)
-            if raw is not None and not stale(raw, now):
-                return False
-            txn.put(TICKETS, key, encode(Ticket("", now + seconds, "", "")))
-            return True
-
-        return self._state.write(note)
-
-    def revoke(self, value: str) -> None:
+    async def revoke(self, value: str) -> None:
         """The ticket is worth nothing any more."""
-        self._state.write(lambda txn: txn.delete(TICKETS, _key(value)))
+        await self._port.ticket_drop(_key(value))
 
 
 def stale(raw: bytes, now: float) -> bool:
     """Whether a stored ticket has run out."""
     return decode_ticket(raw).expires <= now
-
-
-def _take(txn: Txn, key: bytes) -> bytes | None:
-    raw = txn.get(TICKETS, key)
-    txn.delete(TICKETS, key)
-    return raw
 
 
 def _key(value: str) -> bytes:

@@ -52,14 +52,14 @@ def shown(headers: Mapping[str, str]) -> str:
     return headers.get("X-Api-Key", "") or headers.get("X-Goog-Api-Key", "")
 
 
-def _local(ctx: WebContext, token: str, cookie: str) -> Caller:
+async def _local(ctx: WebContext, token: str, cookie: str) -> Caller:
     """Whoever is at this machine; where a token is asked for, whoever shows it or signed in with it."""
     wanted, here = ctx.settings.local_token, ctx.users.local_principal()
     if not wanted:
         return Caller(3, "local", here)
     if token:
         return Caller(3, "password", here) if same(token, wanted) else NOBODY
-    session = ctx.users.sessions.find(cookie) if cookie else None
+    session = await ctx.users.sessions.find(cookie) if cookie else None
     return Caller(3, "session", here) if session is not None and session.admin else NOBODY
 
 
@@ -87,7 +87,7 @@ async def identify(
             return Caller(denied=holder)
         return Caller(3, "token", holder.principal, scopes=holder.scopes)
     if ctx.local:
-        return _local(ctx, shown(handler.request.headers), cookie)
+        return await _local(ctx, shown(handler.request.headers), cookie)
     token = shown(handler.request.headers) if wanted else ""
     if token:
         found = ctx.users.authenticate(token)
@@ -103,7 +103,7 @@ async def identify(
         return Caller(denied=admin if wanted > 1 or admin.status == 429 else found)
     if named:
         return await _vouched(ctx, named, peer)
-    principal = ctx.users.sessions.find(cookie) if cookie else None
+    principal = await ctx.users.sessions.find(cookie) if cookie else None
     if principal is None:
         return NOBODY
     return Caller(3 if principal.admin else 2, "session", principal)

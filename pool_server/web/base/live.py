@@ -138,7 +138,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
                 pass
             if self._gone.is_set() or self.ctx.draining:  # the stores may be closed by now
                 return
-            if not self._still_in():
+            if not await self._still_in():
                 await self._send("bye", {})
                 return
             events = watch.changes()
@@ -150,11 +150,11 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
                 self.write(": still here\n\n")
                 await self.flush()
 
-    def _still_in(self) -> bool:
+    async def _still_in(self) -> bool:
         """A session that was ended elsewhere ends its open pages too."""
         if self.caller.via != "session":
             return True
-        return self.ctx.users.sessions.find(self.session_cookie) is not None
+        return await self.ctx.users.sessions.find(self.session_cookie) is not None
 
     async def _send(self, name: str, data: dict[str, Any]) -> None:
         self.write(f"event: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n")

@@ -57,7 +57,7 @@ class HomePage(PageHandler, abstract=True):
 
     async def enter(self, cookie: str, *, first_key: str) -> None:
         """The home of somebody who has just come in for the first time, with the key that is shown once."""
-        principal = self.ctx.users.sessions.find(cookie)
+        principal = await self.ctx.users.sessions.find(cookie)
         if principal is None:
             raise ProblemError(401, "sign_in", "sign in first")
         self.caller = Caller(Access.FRIEND, "session", principal)
@@ -85,10 +85,10 @@ class HomePage(PageHandler, abstract=True):
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),
             "latest": [own_requests.row(record) for record in latest],
-            **self._setup(base, key, {cli: self.ticket(principal, cli) for cli in client_settings.CLIS}),
+            **self._setup(base, key, {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}),
             "local": principal.local,
             "principal": principal,
-            "by_key": ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
+            "by_key": await ctx.users.sessions.entered_by_key(self.session_cookie) and not first_key,
         }
         self.page("home.html", title="Home", **values)
 
@@ -121,13 +121,14 @@ class HomePage(PageHandler, abstract=True):
         """The providers that can serve now."""
         return frozenset(row["provider"] for row in self.ctx.accounts.summary() if row["ready"])
 
-    def ticket(self, principal: Principal, cli: str) -> str:
+    async def ticket(self, principal: Principal, cli: str) -> str:
         """A set-up ticket for one client's command; none for a page that only refreshes what changed."""
         if principal.local:
             return local_tickets(self.ctx)[0]
         if self.get_query_argument("part", ""):
             return ""
-        return str(self.ctx.users.tickets.create(principal, label=client_settings.LABELS[cli])["ticket"])
+        made = await self.ctx.users.tickets.create(principal, label=client_settings.LABELS[cli])
+        return str(made["ticket"])
 
     def base_url(self) -> str:
         """How this visitor reaches the pool."""

@@ -87,9 +87,9 @@ class OwnRequests(OwnHandler, access=Access.FRIEND):
 class TicketsHandler(OwnHandler, access=Access.FRIEND):
     """`POST /api/setup-tickets` → `{"ticket","expires_in"}`, good for one script within ten minutes."""
 
-    def post(self) -> None:
+    async def post(self) -> None:
         asked = self.body_as(NewTicket)
-        self.answer(self.ctx.users.tickets.create(self.principal, key_id=asked.key, label=asked.label))
+        self.answer(await self.ctx.users.tickets.create(self.principal, key_id=asked.key, label=asked.label))
 
 
 class Passphrase(OwnHandler, access=Access.FRIEND):

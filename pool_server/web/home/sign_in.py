@@ -209,7 +209,7 @@ class OpenIdCallback(OpenIdHandler, access=Access.OPEN):
         said, now = self.get_query_argument("state", ""), self.ctx.clock()
         if pending is None or not hmac.compare_digest(said.encode(), pending.state.encode()) or pending.until <= now:
             raise OpenIdError("this sign-in was not begun here, or took too long; start again")
-        if not self.ctx.users.tickets.once(f"openid {pending.state}", PENDING_S):
+        if not await self.ctx.users.tickets.once(f"openid {pending.state}", PENDING_S):
             raise OpenIdError("this sign-in was finished before; start again")
         if self.get_query_argument("error", ""):
             raise OpenIdError("the identity provider signed nobody in; start again")
