@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import socket
-import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from tests.clients.cases import Case
 from tests.clients.jail import Jail, Ran
 from tests.clients.terminal import Terminal, terminal
 from tests.fakes import FakeAccount, FakeProviders, Surface, account, fake_settings, key_account
+from tests.loop_thread import LoopThread
 
 T = TypeVar("T")
 
@@ -30,8 +30,7 @@ class ServerThread:
     def __init__(self, settings: Settings) -> None:
         self.records: list[UsageRecord] = []
         self._settings = settings
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pool-server", daemon=True)
+        self._thread = LoopThread("pool-server")
 
     def start(self, *listening: Any) -> None:
         self._thread.start()
@@ -43,13 +42,11 @@ class ServerThread:
         self.server.ledger.on_record.append(self.records.append)
 
     def call(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+        return self._thread.call(what)
 
     def stop(self) -> None:
         self.call(self.server.drain())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._thread.stop()
 
 
 class Stage:

@@ -3,12 +3,10 @@ whose requests are signed. Both verify what they are shown by the vendors' docum
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import re
-import threading
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pool_server.core.models import Usage
 from pool_server.demo.surfaces import Surface, good
+from tests.loop_thread import LoopbackApp, LoopThread
 
 USAGE = Usage(input=20, output=5, known=True)
 TOKEN_URI = "https://oauth2.googleapis.com/token"
@@ -51,28 +50,17 @@ class FakeCloud:
     def __init__(self) -> None:
         self.calls: list[Seen] = []
         self.next: list[tuple[int, dict[str, str], Any]] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-cloud", daemon=True)
+        self._app = LoopbackApp(self._take)
+        self._thread = LoopThread("fake-cloud")
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.origin = self._thread.call(self._app.start())
         return self
 
     def __exit__(self, *exc: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        app = web.Application(client_max_size=64 << 20)
-        app.router.add_route("*", "/{rest:.*}", self._take)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.origin = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._thread.call(self._app.close())
+        self._thread.stop()
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         seen = Seen(request, await request.read())

@@ -14,6 +14,8 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.loop_thread import LoopbackApp
+
 CLIENT, SECRET = "pool", "client-secret-of-the-pool"
 
 
@@ -31,19 +33,13 @@ class FakeIdentityProvider:
         self.status = 200
         self.asked: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
+        self._app = LoopbackApp(self._answer)
 
     async def start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{rest:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        self.issuer = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
+        self.issuer = await self._app.start()
 
     async def close(self) -> None:
-        await self._runner.cleanup()
+        await self._app.close()
 
     def agree(self, address: str) -> str:
         """The person signs in on the page of that address: the query they come back with."""

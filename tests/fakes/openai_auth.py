@@ -15,6 +15,7 @@ from aiohttp import web
 
 from pool_server.core.settings import SignInUrls
 from tests.fakes import FakeAccount
+from tests.loop_thread import LoopbackApp, LoopThread
 
 CALLBACK = "http://localhost:1455/auth/callback"
 
@@ -38,28 +39,17 @@ class FakeSignInService:
         self._codes: dict[str, tuple[FakeAccount, str, str]] = {}
         self._challenges: dict[str, str] = {}
         self.person: FakeAccount | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-sign-in", daemon=True)
+        self._app = LoopbackApp(self._answer)
+        self._thread = LoopThread("fake-sign-in")
 
     def __enter__(self) -> FakeSignInService:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.origin = self._thread.call(self._app.start())
         return self
 
     def __exit__(self, *exc: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/{rest:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.origin = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._thread.call(self._app.close())
+        self._thread.stop()
 
     def urls(self) -> SignInUrls:
         return SignInUrls(f"{self.origin}/oauth/authorize", f"{self.origin}/api/accounts/deviceauth", CALLBACK)
@@ -78,6 +68,8 @@ class FakeSignInService:
         return code
 
     async def _answer(self, request: web.Request) -> web.Response:
+        if request.method != "POST":
+            return web.json_response({}, status=405)
         raw = await request.text()
         fields = json.loads(raw) if raw.startswith("{") else {k: v[0] for k, v in parse_qs(raw).items()}
         self.calls.append((request.path, fields))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
-import threading
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,6 +20,7 @@ from pool_server.demo.surfaces import GENERATION, Surface, good
 from tests.fakes.objects import Keeper
 from tests.fakes.plays import Play
 from tests.fakes.tools import offered, returns_result, tool_answer, tool_events, tool_frames
+from tests.loop_thread import LoopThread
 
 # What a script speaks of unless it says otherwise: every call that generates, over HTTP or a socket's turn.
 _GENERATING = GENERATION | {Surface.SOCKET}
@@ -69,8 +69,6 @@ class FakeProviders(FakeUpstream):
         self.keeper: Keeper | None = None
         self._plays: dict[int, Play] = {}
         self._ended = asyncio.Event()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     # ------------------------------------------------------------ scripting and looking
 
@@ -242,30 +240,14 @@ class FakeProviders(FakeUpstream):
         await self.close()
 
     def __enter__(self) -> FakeProviders:
-        started = threading.Event()
-        self._loop = asyncio.new_event_loop()
-
-        async def begin() -> None:
-            await self.start()
-            started.set()
-
-        def run() -> None:
-            assert self._loop is not None
-            self._loop.create_task(begin())
-            self._loop.run_forever()
-            self._loop.run_until_complete(self.close())
-            self._loop.close()
-
-        self._thread = threading.Thread(target=run, name="fake-providers", daemon=True)
+        self._thread = LoopThread("fake-providers")
         self._thread.start()
-        if not started.wait(10):
-            raise RuntimeError("the fake providers did not start")
+        self._thread.call(self.start())
         return self
 
     def __exit__(self, *exc: object) -> None:
-        assert self._loop is not None and self._thread is not None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.call(self.close())
+        self._thread.stop()
 
 
 def _wanted(play: Play, surface: Surface, body: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

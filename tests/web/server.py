@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from pool_server.core.settings import PoolUsers, Settings
 from pool_server.users import service
 from pool_server.users.identity.passwords import Hasher
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
+from tests.loop_thread import LoopThread
 from tests.web.pool import ADMIN, CODE
 
 T = TypeVar("T")
@@ -31,8 +30,7 @@ class Running:
     def __init__(self, settings: Settings, fakes: FakeProviders, *, workers: int = 1) -> None:
         self.settings, self.fakes = settings, fakes
         self.pool = Path(settings.pool_dir)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pool-server", daemon=True)
+        self._thread = LoopThread("pool-server")
         self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
         for one in self._sockets:
             one.setblocking(False)
@@ -58,14 +56,12 @@ class Running:
             self.servers.append(made)
 
     def call(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+        return self._thread.call(what)
 
     def stop(self) -> None:
         for one in reversed(self.servers):
             self.call(one.drain())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._thread.stop()
 
     def ask(self, method: str, path: str, body: Any = None, *, worker: int = 0, **headers: str) -> tuple[int, Any]:
         """Status and JSON (or text) of one call; as the admin unless `Authorization` says otherwise."""
