@@ -47,6 +47,7 @@ LONGEST_WAIT_S = 30.0
 LOOK_S = 5.0  # so often the supervisor looks at the heartbeats of its workers
 HUNG_S = 30.0  # a loop that has not run for so long serves nobody: its worker is replaced
 LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was killed
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 
 
 def run(loaded: LoadedSettings, reread: Reread) -> int:
@@ -260,22 +261,24 @@ class Supervisor:
         first = worker.born == 0.0
         worker.born = self._clock()
         self._heartbeats.begin(worker.number)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # the child is not to run our handlers
         pid = os.fork()
         if pid:
             worker.pid = pid
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             return
         code = 70
         leader = worker.number == 0
         try:
+            for number in HEARD:
+                signal.signal(number, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(self._pipe[1])
             if leader:
                 os.close(self._others[1])
                 self._lock.take()
             os.close(self._started[0])
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
-            signal.set_wakeup_fd(-1)
             code = self._child(worker.number, self._life(first, leader))
         except BaseException:
             log.exception("worker %d failed", worker.number)
@@ -347,14 +350,13 @@ def _signals() -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    before = [signal.signal(number, lambda *_: None) for number in HEARD]
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
         yield ours
     finally:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(HEARD, before, strict=True):
             signal.signal(number, handler)
         ours.close()
         theirs.close()
