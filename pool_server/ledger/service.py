@@ -85,6 +85,7 @@ class Ledger:
         )
         self._under_way = Slots(store.folder) if write_ahead else None
         self._waiting: deque[PendingRecord] = deque()
+        self._tried: dict[int, PendingRecord] = {}  # by identity: of those that waited, what the store is asked to take
         self._retry: asyncio.Task[None] | None = None
         self._tasks = PeriodicTasks()
         self._closing = asyncio.Event()
@@ -124,7 +125,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Records that the store does not have because it cannot be written."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._tried)
 
     @property
     def unlogged(self) -> int:
@@ -231,6 +232,7 @@ class Ledger:
 
     def _failed(self, entry: PendingRecord, error: BaseException) -> bool:
         """The store could not take a record: keep it when the store is at fault, say so when the record is."""
+        self._tried.pop(id(entry), None)
         if not isinstance(error, StoreError):
             self.lost += 1
             log.error("usage record %s cannot be kept: %s", entry.record.id, type(error).__name__)
@@ -260,7 +262,9 @@ class Ledger:
                 await wait_at_most(self._closing, RETRY_S)
             last_try = self._closing.is_set()
             batch = [self._waiting.popleft() for _ in range(min(_RETRY_BATCH, len(self._waiting)))]
+            self._tried = {id(entry): entry for entry in batch}
             written = await asyncio.gather(*(self._channel.send(entry) for entry in batch))  # what fails waits again
+            self._tried.clear()
             pause = not all(written)
             for entry, kept in zip(batch, written, strict=True):
                 if kept and self._under_way is not None:

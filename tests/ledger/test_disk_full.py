@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from pool_server.storage.lmdb import log_file, write_ahead_log
 from tests.fakes import FakeProviders, account, fake_settings, plays
 from tests.gateway.stack import messages
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in
-from tests.process import PoolProcess, until
+from tests.process import PATIENCE_S, PoolProcess, until
 
 LIMIT = 250_000  # bytes a file may have: the kernel refuses more, as a full disk or a quota does
 
@@ -31,7 +32,7 @@ def test_counting_resumes_when_there_is_room_again(tmp_path: Path) -> None:
     """In a process of its own, because the limit holds for all of its files."""
     child = multiprocessing.get_context("spawn").Process(target=_fill_up, args=(tmp_path,))
     child.start()
-    child.join(60)
+    child.join(PATIENCE_S)
     assert child.exitcode == 0
     assert verify(tmp_path / "ledger") > 100
     expected = int((tmp_path / "count").read_text())
@@ -61,7 +62,7 @@ async def _record_until_full(folder: Path) -> None:
     assert book.queries.total(NOW - 60, NOW + 60)["requests"] == count - 51  # reading still works
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert book._retry is not None
-    await asyncio.wait_for(book._retry, 60)
+    await asyncio.wait_for(book._retry, PATIENCE_S)
     assert book.healthy
     assert await book.record(exchange("last"))
     (folder / "count").write_text(str(count + 1))
@@ -72,7 +73,7 @@ async def _record_until_full(folder: Path) -> None:
 def test_what_was_promised_is_counted_when_there_is_room_again(tmp_path: Path) -> None:
     child = multiprocessing.get_context("spawn").Process(target=_promise_until_full, args=(tmp_path,))
     child.start()
-    child.join(60)
+    child.join(PATIENCE_S)
     assert child.exitcode == 0
     expected = int((tmp_path / "count").read_text())
     with ledger_in(tmp_path) as book:
@@ -99,7 +100,7 @@ def _promise_until_full(folder: Path) -> None:
         assert len(list((folder / "ledger").glob("journal-*"))) == 1, "it keeps what the store has not"
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert book._retry is not None
-        await asyncio.wait_for(book._retry, 60)
+        await asyncio.wait_for(book._retry, PATIENCE_S)
         assert await book.record(exchange("last"))
         (folder / "count").write_text(str(count + 2))
         await book.close()
@@ -125,6 +126,31 @@ async def fill(book: Ledger, count: int = 0) -> int:
     return count
 
 
+def test_what_the_store_is_asked_to_take_still_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RETRY_S", 0.001)
+    waiting: list[int] = []
+
+    async def go() -> None:
+        store, book = open_small(tmp_path)
+        await fill(book)
+        enough, write = asyncio.Event(), store._engine.write
+
+        def watched(change: Any) -> Any:
+            waiting.append(book.waiting)
+            if len(waiting) == 3:
+                loop.call_soon_threadsafe(enough.set)
+            return write(change)
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(store._engine, "write", watched)
+        await enough.wait()
+        await book.close()
+        store.close()
+
+    asyncio.run(go())
+    assert waiting[:3] == [1, 1, 1]
+
+
 def killed(folder: Path) -> None:
     """A process that is killed after it has answered 40 more, the engine full."""
 
@@ -143,7 +169,7 @@ def killed(folder: Path) -> None:
 def run_killed(folder: Path) -> int:
     child = multiprocessing.get_context("spawn").Process(target=killed, args=(folder,))
     child.start()
-    child.join(60)
+    child.join(PATIENCE_S)
     assert child.exitcode == -signal.SIGKILL
     return int((folder / "count").read_text())
 
