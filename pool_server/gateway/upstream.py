@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from pool_server.core.models import HttpAnswer, HttpRequest, UpstreamRequest
 from pool_server.core.origins import PUBLIC_ONLY, origin
 from pool_server.http1 import (
-    CONNECT_S,
     Answer,
     Body,
     ConnectError,
@@ -59,7 +58,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self._lines = ConnectionPool()
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
 
     async def open(
         self, prepared: UpstreamRequest, payload: Body, *, size: int, proxy_url: str | None, first_byte_s: float
@@ -144,20 +143,21 @@ class Upstream:
                     raise UpstreamError(_REDIRECTED)
                 return answer
 
-    def _sockets(self) -> aiohttp.ClientSession:
-        """The session behind WebSockets."""
+    def _sockets(self, proxy_url: str | None, public: bool) -> aiohttp.ClientSession:
+        """The session behind WebSockets that go this way."""
         import aiohttp
 
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+        session = self._sessions.get((proxy_url, public))
+        if session is None:
+            session = self._sessions[proxy_url, public] = aiohttp.ClientSession(
+                connector=_connector(self._lines, proxy_url, public),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 trust_env=False,
                 trace_configs=[_never_redirected()],
             )
-        return self._session
+        return session
 
     async def dial(
         self, prepared: UpstreamRequest, *, proxy_url: str | None, frame_cap: int, timeout_s: float
@@ -167,25 +167,24 @@ class Upstream:
         Raises `HandshakeRefusedError` with the HTTP status, `UpstreamError` when nothing answered.
         """
         _within_bounds(prepared)
-        if PUBLIC_ONLY in prepared.egress or not upgrades_over(proxy_url):
-            raise UpstreamError("no WebSocket goes there")
         import aiohttp
         from multidict import CIMultiDict
         from yarl import URL
 
         try:
             async with asyncio.timeout(timeout_s):
-                socket = await self._sockets().ws_connect(
+                socket = await self._sockets(proxy_url, PUBLIC_ONLY in prepared.egress).ws_connect(
                     URL(prepared.url, encoded=True),
                     headers=CIMultiDict(prepared.headers),
                     max_msg_size=frame_cap,
                     autoping=False,
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                     compress=15,
-                    proxy=proxy_url,
                 )
         except TimeoutError:
             raise UpstreamError("no answer in time") from None
+        except ConnectError as error:
+            raise UpstreamError(str(error)) from None
         except aiohttp.WSServerHandshakeError as error:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
             raise HandshakeRefusedError(error.status, headers) from None
@@ -196,14 +195,8 @@ class Upstream:
 
     async def close(self) -> None:
         self._lines.close()
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-
-def upgrades_over(proxy_url: str | None) -> bool:
-    """Whether a WebSocket can go over this proxy; None is no proxy."""
-    return proxy_url is None or not proxy_url.lower().startswith("socks")
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
 
 async def read_capped(answer: Answer, cap: int) -> bytes:
@@ -236,6 +229,20 @@ def _within_bounds(request: UpstreamRequest | HttpRequest) -> None:
         raise UpstreamError(_UNWRITABLE)
     if place not in request.egress:
         raise UpstreamError("the address is none of the hosts this account may reach")
+
+
+def _connector(connections: ConnectionPool, proxy_url: str | None, public: bool) -> aiohttp.BaseConnector:
+    """Has aiohttp's sockets carried by the connections that requests go over: proxies and bounds hold for both."""
+    import aiohttp
+    from aiohttp.client_proto import ResponseHandler
+
+    class Connector(aiohttp.BaseConnector):
+        async def _create_connection(self, req: aiohttp.ClientRequest, *_: object) -> ResponseHandler:
+            url = req.url
+            origin = Origin(url.scheme in ("https", "wss"), url.raw_host or "", url.port or 80, proxy_url, public)
+            return await connections.carry(origin, self._factory)
+
+    return Connector(limit=0, force_close=True)
 
 
 def _never_redirected() -> aiohttp.TraceConfig:
@@ -281,14 +288,6 @@ def _cause(error: BaseException) -> str:
     """A short cause without URL or header text in it."""
     import aiohttp
 
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return "TLS handshake failed"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "host name not found"
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return "proxy not reachable"
-    if isinstance(error, aiohttp.ClientConnectorError | ConnectionRefusedError):
-        return "connection refused or host not reachable"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionResetError):
         return _BROKEN
     return type(error).__name__

@@ -75,9 +75,18 @@ class ConnectionPool:
 
     async def dial(self, origin: Origin) -> ClientConnection:
         """A new connection. Raises `ConnectError`."""
+        return await self._dial(origin, lambda: ClientConnection(partial(self._keep, origin)), whole=origin.whole)
+
+    async def carry(self, origin: Origin, make: Callable[[], P]) -> P:
+        """A protocol of the caller's own over a new connection, which is never kept. An HTTP proxy is asked for a
+        tunnel even without TLS (RFC 6455 §4.1). Raises `ConnectError`."""
+        return await self._dial(origin, make, whole=False)
+
+    async def _dial(self, origin: Origin, make: Callable[[], P], *, whole: bool) -> P:
+        """`whole`: the proxy is asked for each URL, not for a tunnel."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                connection = await self._dial(origin)
+                return await self._way(origin, make, whole=whole)
         except TimeoutError:
             raise ConnectError("no connection in time") from None
         except (ssl.SSLError, ssl.CertificateError):
@@ -87,7 +96,6 @@ class ConnectionPool:
         except (OSError, ValueError):
             why = "proxy not reachable" if origin.proxy else "connection refused or host not reachable"
             raise ConnectError(why) from None
-        return connection
 
     def _keep(self, origin: Origin, idle: ClientConnection) -> None:
         if self._closed:
@@ -99,24 +107,21 @@ class ConnectionPool:
         if self._sweep is None:
             self._sweep = loop.call_later(KEPT_S / 2, self._close_old)
 
-    async def _dial(self, origin: Origin) -> ClientConnection:
-        def make() -> ClientConnection:
-            return ClientConnection(partial(self._keep, origin))
-
+    async def _way(self, origin: Origin, make: Callable[[], P], *, whole: bool) -> P:
         if origin.proxy is None:
             tls = await self._context() if origin.secure else None
             opened = await _open(origin.host, origin.port, public=origin.public)
             return (await _over(opened, make, tls, origin.host))[1]
-        *others, last = await _beyond(origin)
+        *others, last = await _beyond(origin, whole=whole)
         for beyond in others:
             try:
                 async with asyncio.timeout(CONNECT_S / (len(others) + 1)):
-                    return await self._through(origin, beyond, make)
+                    return await self._through(origin, beyond, make, whole=whole)
             except (ConnectError, OSError):
                 continue  # which a proxy says of an address it cannot reach, or says nothing
-        return await self._through(origin, last, make)
+        return await self._through(origin, last, make, whole=whole)
 
-    async def _through(self, origin: Origin, beyond: str, make: Callable[[], ClientConnection]) -> ClientConnection:
+    async def _through(self, origin: Origin, beyond: str, make: Callable[[], P], *, whole: bool) -> P:
         assert origin.proxy is not None
         proxy = urlsplit(origin.proxy)
         if proxy.scheme in socks.SCHEMES:
@@ -124,27 +129,29 @@ class ConnectionPool:
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         tls = await self._context() if secure else None
         opened = await _open(host, proxy.port or (443 if secure else 80))
-        if not origin.secure:  # the proxy is asked for each URL; `Upstream` writes requests so
-            _, connection = await _over(opened, make, tls, host)
-            return connection
+        if whole:  # `Upstream` writes requests so
+            return (await _over(opened, make, tls, host))[1]
         transport, tunnel = await _over(opened, _Tunnel, tls, host)
         try:
             await tunnel.ask(beyond, origin.port, proxy_authorization(origin.proxy))
-            connection = make()
-            inner = await asyncio.get_running_loop().start_tls(
-                transport, connection, await self._context(), server_hostname=origin.host
-            )
+            protocol = make()
+            inner: asyncio.Transport | None = transport
+            if origin.secure:
+                inner = await asyncio.get_running_loop().start_tls(
+                    transport, protocol, await self._context(), server_hostname=origin.host
+                )
+            else:
+                transport.set_protocol(protocol)
         except BaseException:
             transport.abort()
             raise
-        if inner is None or connection.closed:  # lost as soon as it was there
+        lost = isinstance(protocol, ClientConnection) and protocol.closed
+        if inner is None or inner.is_closing() or lost:  # lost as soon as it was there
             raise ConnectionResetError
-        connection.connection_made(inner)
-        return connection
+        protocol.connection_made(inner)
+        return protocol
 
-    async def _through_socks(
-        self, origin: Origin, beyond: str, proxy: SplitResult, make: Callable[[], ClientConnection]
-    ) -> ClientConnection:
+    async def _through_socks(self, origin: Origin, beyond: str, proxy: SplitResult, make: Callable[[], P]) -> P:
         tls = await self._context() if origin.secure else None
         opened = await _open(proxy.hostname or "", proxy.port or socks.PORT)
         try:
@@ -279,13 +286,13 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
-async def _beyond(origin: Origin) -> list[str]:
+async def _beyond(origin: Origin, *, whole: bool) -> list[str]:
     """The host that a proxy is asked for. One that must be public is looked up here and asked for by its addresses, one
     after the other, the first of each family before the second: the proxy may stand in a network of its own, and find
     another address under the name. Raises ConnectError."""
     if not origin.public:
         return [origin.host]
-    if origin.whole:
+    if whole:
         raise ConnectError("an address that must be public is not reached through this proxy without TLS")
     families: dict[int, dict[str, None]] = {}
     for family, *_, address in await _addresses(origin.host, origin.port, public=True):

@@ -15,6 +15,8 @@ from tests.fakes import key_account
 from tests.fakes.live import HEARD
 from tests.gateway.live_client import GOOGLE_URL, SAY, SETUP, URL, pool, settled, talk
 from tests.gateway.stack import ADMIN, run
+from tests.http1.test_socks import Proxy
+from tests.http1.wire import raw_server
 
 
 def test_each_turn_is_counted_and_messages_pass_as_they_come(tmp_path: Path) -> None:
@@ -43,6 +45,35 @@ def test_each_turn_is_counted_and_messages_pass_as_they_come(tmp_path: Path) -> 
                 assert (usage.input, usage.cache_read, usage.output) == (68, 64, 121)
                 assert (usage.audio_in, usage.audio_out) == (13, 91) and record.cost
             assert len(stack.records()) == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize("path", [URL, GOOGLE_URL])
+def test_an_account_behind_a_socks_proxy_has_live_conversations_too(tmp_path: Path, path: str) -> None:
+    async def test() -> None:
+        proxy = Proxy(0)
+        ident = "openai:one" if path == URL else "gemini:one"
+        async with raw_server(proxy) as port:
+            behind = key_account(ident, proxy_url=f"socks5h://127.0.0.1:{port}")
+            async with pool(tmp_path, behind) as (stack, live):
+                proxy.to = live.port
+                async with talk(stack, await stack.key("anna"), path) as client:
+                    if path == URL:
+                        await client.next()
+                        assert (await client.turn())[-1]["type"] == "response.done"
+                    else:
+                        await client.say(SETUP)
+                        await client.say(SAY)
+                        await client.until(lambda message: "usageMetadata" in message)
+                await settled(stack)
+                (record,) = stack.records()
+                assert (record.account, record.outcome) == (ident, Outcome.OK)
+                assert (3, b"127.0.0.1", live.port) in proxy.asked or (
+                    1,
+                    bytes((127, 0, 0, 1)),
+                    live.port,
+                ) in proxy.asked
 
     run(test)
 

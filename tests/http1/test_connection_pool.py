@@ -16,7 +16,7 @@ from pool_server.http1 import connection_pool as lines_module
 from pool_server.http1.client_connection import ClientConnection, UpstreamDisconnectedError, request_head
 from pool_server.http1.connection_pool import ConnectError, ConnectionPool, Origin
 from tests.http1.tls import contexts
-from tests.http1.wire import LOOPS, raw_server, read_request, run
+from tests.http1.wire import LOOPS, passing, raw_server, read_request, run
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 HEAD = request_head("GET", "/", "here", [], 0)
@@ -55,15 +55,7 @@ class Proxy:
         port = int(head.split()[1].rpartition(b":")[2])
         there, out = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 ClientConnection established\r\nVia: test\r\n\r\n")
-        await asyncio.gather(_pass(reader, out), _pass(there, writer))
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while piece := await reader.read(1 << 16):
-            writer.write(piece)
-            await writer.drain()
-    writer.close()
+        await asyncio.gather(passing(reader, out), passing(there, writer))
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -15,7 +15,7 @@ from pool_server.core.origins import PUBLIC_ONLY, origins
 from pool_server.gateway.upstream import Upstream
 from pool_server.http1 import is_public
 from pool_server.http1.socks import SocksRefusedError, _address
-from tests.http1.wire import raw_server, read_request, run
+from tests.http1.wire import passing, raw_server, read_request, run
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,10 +73,7 @@ class Proxy:
         if self.reply or self.replied != 5:
             return
         inner, outer = await asyncio.open_connection("127.0.0.1", self.to)
-        outer.write(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(await inner.read())
-        await writer.drain()
-        outer.close()
+        await asyncio.gather(passing(reader, outer), passing(inner, writer))
 
 
 def through(proxy: Proxy, url: str, *, scheme: str = "socks5", sign_in: str = "") -> tuple[int, bytes, str]:

@@ -146,3 +146,12 @@ class Wire:
     @property
     def statuses(self) -> list[int]:
         return [int(part[:3]) for part in self.transport.sent.split(b"HTTP/1.1 ")[1:]]
+
+
+async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a proxy does: all that comes goes on, and the end too."""
+    with contextlib.suppress(ConnectionError):
+        while piece := await reader.read(1 << 16):
+            writer.write(piece)
+            await writer.drain()
+    writer.close()

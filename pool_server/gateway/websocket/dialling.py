@@ -13,7 +13,7 @@ from pool_server.core.models import ClientCall, Fault
 from pool_server.dialects.live import refusal_in
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.services import Services
-from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError, upgrades_over
+from pool_server.gateway.upstream import HandshakeRefusedError, UpstreamError
 from pool_server.gateway.websocket.links import FRAME_CAP, HttpLink, Link, LinkClosedError, SocketLink, TranslatedLink
 from pool_server.providers import Credential, network_fault, provider_module
 
@@ -37,7 +37,7 @@ class Dialler:
         settings = self._services.settings
         proxy_url = self._services.accounts.proxy_url(account)
         module = provider_module(credential.provider)
-        upgrades = credential.kind is not CredentialKind.API_KEY and upgrades_over(proxy_url)
+        upgrades = credential.kind is not CredentialKind.API_KEY
         if upgrades and self._http_only.get(account, 0.0) < time.time():
             try:
                 opening = self._services.upstream.dial(
