@@ -26,7 +26,7 @@ FLOORS = (
     ("core", "statusline"),
     ("http1", "storage"),
     ("providers", "dialects"),
-    ("accounts", "users", "ledger", "texts"),
+    ("accounts", "users", "ledger", "texts", "transcripts"),
     ("alerts", "simulation"),
     ("gateway", "web"),
     ("app",),

@@ -32,6 +32,7 @@ from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
 from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, needs_migration
+from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 from pool_server.web import WebContext
 
@@ -181,8 +182,14 @@ class Server:
             gone=self._leave,
         )
         self._stack.push_async_callback(self._rescue)
+        self.transcripts = Transcripts(settings, self.users.consents, leader=self.leader)
         self.gateway = Gateway(
-            settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=upstream
+            settings,
+            accounts=self.accounts,
+            users=self.users,
+            ledger=self.ledger,
+            upstream=upstream,
+            transcripts=self.transcripts,
         )
         self._stack.push_async_callback(self.gateway.close)
         self.web = WebContext(
@@ -197,6 +204,7 @@ class Server:
             models=self.gateway.local.every_model,
             send=upstream.send,
             reread=self._reread,
+            transcripts=self.transcripts,
         )
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
@@ -209,7 +217,7 @@ class Server:
         await self.ledger.start(leader=self.leader)
         tls = (self._tls,) if self._tls is not None else ()
         leading = await self._for_the_leader() if self.leader else ()
-        for part in (self.users, self.accounts, self._upkeep, *tls, *leading):
+        for part in (self.users, self.accounts, self._upkeep, self.transcripts, *tls, *leading):
             self._stack.push_async_callback(part.close)
             await part.start()
         self.gateway.start()
@@ -339,6 +347,7 @@ class Server:
         self.settings = self.web.settings = self.ledger.settings = settings
         self.web.sources = sources
         self.gateway.apply(settings)
+        self.transcripts.apply(settings)
         self.http.table.limits = budgets.connection_limits(settings, budgets.descriptor_limit())
         logs.set_debug(settings.debug)
 

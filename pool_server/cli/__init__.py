@@ -21,6 +21,7 @@ COMMANDS = {
     "sync": "Give an account to Codex, opencode or pi, in that program's own file.",
     "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",
     "token": "Tokens for programs of the operator: add, list, revoke.",
+    "transcripts": "Transcripts that people let the pool keep: list, show, export, purge.",
     "service": "Install the pool as a service of systemd or launchd; look at it, restart it.",
     "upgrade": "Let the version that is installed now take over from the running one.",
     "backup": "Copy the data folder into one file, also while the server runs.",

@@ -233,6 +233,13 @@ class Backup(Section, frozen=True):
     prove: bool = True  # restore each copy for a trial
 
 
+class TranscriptSettings(Section, frozen=True):
+    enabled: bool = False  # people may have their exchanges kept; each decides for themselves
+    keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0
+    max_mb: Annotated[int, Meta(ge=1, le=1 << 24)] = 2048  # of all people, as it lies on the disk
+    exchange_mb: Annotated[int, Meta(ge=1, le=65536)] = 64  # of one exchange; the rest is counted
+
+
 class CodexSettings(Section, frozen=True):
     hold_conversations_mb: Count = 0  # 0 = off: nothing of a conversation is kept for replay
 
@@ -314,6 +321,7 @@ class Settings(Section, frozen=True):
     subscriptions: dict[str, Amount] = {}  # account id or plan → US dollars a month
     alerts: Alerts = Alerts()
     backup: Backup = Backup()
+    transcripts: TranscriptSettings = TranscriptSettings()
     codex: CodexSettings = CodexSettings()
     models: Models = Models()
     budgets: Budgets = Budgets()

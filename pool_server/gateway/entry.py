@@ -13,6 +13,7 @@ from pool_server.gateway.service import DataPlane
 from pool_server.gateway.upstream import Upstream
 from pool_server.http1 import Request, RequestHandler, Response
 from pool_server.ledger import Ledger
+from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 
 if TYPE_CHECKING:
@@ -25,9 +26,18 @@ class Gateway(DataPlane):
     """The data plane with its transports. Each request is offered to it first; other paths belong to the pages."""
 
     def __init__(
-        self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
+        self,
+        settings: Settings,
+        *,
+        accounts: Accounts,
+        users: Users,
+        ledger: Ledger,
+        upstream: Upstream,
+        transcripts: Transcripts | None = None,
     ) -> None:
-        super().__init__(settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream)
+        super().__init__(
+            settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream, transcripts=transcripts
+        )
         self._sockets: dict[type[RelaySocket], Application] = {}
 
     def take(self, request: Request, response: Response) -> RequestHandler | None:

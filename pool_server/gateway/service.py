@@ -41,6 +41,7 @@ from pool_server.http1 import ClientDisconnectedError, Request
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
 from pool_server.storage import StoreError
+from pool_server.transcripts import Transcripts
 from pool_server.users import Denied, Principal, Users
 from pool_server.users.identity.passwords import same
 from pool_server.users.limits.turns import Turns
@@ -76,7 +77,14 @@ class DataPlane:
     """What all exchanges share: budgets, who is live, the caller's admission, drain and shutdown."""
 
     def __init__(
-        self, settings: Settings, *, accounts: Accounts, users: Users, ledger: Ledger, upstream: Upstream
+        self,
+        settings: Settings,
+        *,
+        accounts: Accounts,
+        users: Users,
+        ledger: Ledger,
+        upstream: Upstream,
+        transcripts: Transcripts | None = None,
     ) -> None:
         view = FriendView(accounts, users)
         self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
@@ -88,8 +96,9 @@ class DataPlane:
         self.sockets: set[LiveSocket] = set()
         calls = LiveCalls(self.sockets, self.in_background)
         self.services = Services(
-            settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings, calls.joined
-        )
+            settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings, calls.joined,
+            transcripts=transcripts,
+        )  # fmt: skip
         self.lists = ListCalls(settings, accounts=accounts, send=upstream.send, access=access)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)
         self.decoder = BodyDecoder()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from pool_server.gateway.objects import ObjectAccess
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
+from pool_server.transcripts import CaptureHead, ExchangeCapture, HeldFile, Transcripts
 from pool_server.users import Users
 
 
@@ -38,6 +39,37 @@ class Services:
     openings: Openings
     joins: Callable[[Any, str, Any], Awaitable[Fault | None]]  # counts the call that an answer begins
     stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
+    transcripts: Transcripts | None = None
+
+    def capture(
+        self,
+        x: Any,
+        method: str,
+        headers: Sequence[tuple[str, str]],
+        body: Callable[[], bytes | HeldFile | None] = lambda: None,
+    ) -> ExchangeCapture | None:
+        """Of an exchange that has just begun, where its person wants one; the `headers` are the client's own."""
+        if self.transcripts is None or not self.transcripts.wanted(x.principal.user):
+            return None
+        head = CaptureHead(
+            id=x.id,
+            at=x.at,
+            user=x.principal.user,
+            key=x.principal.key,
+            dialect=x.route.dialect,
+            operation=x.route.operation,
+            method=method,
+            path=x.route.path,
+            query=x.client_call.query,
+            headers=headers,
+            websocket=x.route.websocket,
+        )
+        return self.transcripts.begin(head, body)
+
+    def captured(self, x: Any, capture: ExchangeCapture | None) -> None:
+        """The exchange is over."""
+        if capture is not None and self.transcripts is not None:
+            self.transcripts.finish(capture, x.sheet)
 
 
 def new_request_id(now: float) -> str:

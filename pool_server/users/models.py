@@ -26,6 +26,7 @@ CHANGES = "users.changes"  # number → UserChange, followed by every worker
 AUDIT = "users.audit"  # sequence → AuditRow
 META = "users.meta"  # what was done once (imports)
 ADMIN_TOKENS = "users.admin_tokens"  # id → AdminToken
+CONSENTS = "users.consents"  # user id → Consent
 
 USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
 HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner
@@ -34,7 +35,7 @@ SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries
 TICKETS = "users.tickets"  # SHA-256 of the ticket → Ticket
 
-LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, ALIASES, CODES, SESSIONS, CHANGES, AUDIT, META, ADMIN_TOKENS)
+LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, ALIASES, CODES, SESSIONS, CHANGES, AUDIT, META, ADMIN_TOKENS, CONSENTS)
 STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 
 LOCAL_USER = "local"

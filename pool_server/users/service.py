@@ -22,6 +22,7 @@ from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
 from pool_server.users.admin_tokens import AdminTokens
 from pool_server.users.changes import append_change, commit, described, stored
+from pool_server.users.consents import Consents
 from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity import sessions, throttle, tickets
@@ -126,6 +127,7 @@ class Users:
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
         self.admin_tokens = AdminTokens(self._port, store, clock)
+        self.consents = Consents(store, clock, self._follow)
         self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard)
         self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
         self.sign_in = SignIn(
@@ -420,6 +422,7 @@ class Users:
             return
         self._directory.forget(change.user, change.key)
         self._ring.forget(change.user, change.key)
+        self.consents.forget(change.user)
         if change.kind == "end":
             self._ended(change.user, change.key)
 
@@ -437,6 +440,7 @@ class Users:
         seen = self._ring.remembered()
         self._directory.forget_all()
         self._ring.forget_all()
+        self.consents.forget()
         for principal in seen:
             if self._ring.stands(principal.user, principal.key) is not None:
                 self._ended(principal.user, principal.key)

@@ -24,6 +24,7 @@ from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.http1.tornado import TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
+from pool_server.transcripts import Transcripts
 from pool_server.users import AuditActor, Principal, Users
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
 
@@ -58,8 +59,14 @@ class Stack:
         await self.ledger.start()
         await self.accounts.start()
         await self.users.start()
+        self.transcripts = Transcripts(self.settings, self.users.consents)
         self.gateway = Gateway(
-            self.settings, accounts=self.accounts, users=self.users, ledger=self.ledger, upstream=self.upstream
+            self.settings,
+            accounts=self.accounts,
+            users=self.users,
+            ledger=self.ledger,
+            upstream=self.upstream,
+            transcripts=self.transcripts,
         )
         self.gateway.start()
         pages = Application()
@@ -83,6 +90,7 @@ class Stack:
         await self.users.close()
         await self.ledger.close()
         await self.gateway.close()
+        await self.transcripts.close()
         self.ledger_store.close()
         self.state.close()
         await self.fakes.close()

@@ -16,6 +16,7 @@ from pool_server.core.models import HttpAnswer, HttpRequest, Usage, UsageRecord,
 from pool_server.core.settings import PoolUsers, Settings
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
+from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 from pool_server.web import WebContext
 
@@ -75,6 +76,7 @@ def open_context(folder: Path, settings: Settings) -> WebContext:
         accounts=pool,
         users=people,
         ledger=books,
+        transcripts=Transcripts(settings, people.consents),
         version="0.0.test",
         started_at=time.time() - 100,
         reload=reload,
@@ -85,6 +87,7 @@ def open_context(folder: Path, settings: Settings) -> WebContext:
 
 
 async def close_context(context: WebContext) -> None:
+    await context.transcripts.close()
     await context.accounts.close()
     await context.users.close()
     await context.ledger.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from pool_server.core import memory
 from pool_server.core.budget import BudgetFullError, ByteBudget
 from pool_server.core.enums import SpoolFullReason
+from pool_server.transcripts import HeldFile
 
 MEMORY_LIMIT = 8 << 20  # bytes of a body kept in memory …
 CROWDED_LIMIT = 1 << 20  # … while all bodies together take more than half of their budget …
@@ -138,6 +139,16 @@ class Body:
         if self._fd < 0:
             return bytes(self.view())
         return await asyncio.to_thread(_read_all, os.dup(self._fd), self.size)
+
+    def share(self) -> bytes | HeldFile | None:
+        """The whole body for whoever reads it beside the loop, also after `close`; None where descriptors are short."""
+        if self._fd < 0:
+            whole = self.view()
+            return whole if isinstance(whole, bytes) else None
+        try:
+            return HeldFile(os.dup(self._fd), self.size)
+        except OSError:
+            return None
 
     def payload(self) -> bytes | AsyncIterator[bytes]:
         """What the upstream client sends; a fresh iterator each time for a spooled body."""

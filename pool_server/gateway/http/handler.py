@@ -13,6 +13,7 @@ from pool_server.gateway import final_error, metrics
 from pool_server.gateway.emulation.answers import LocalRequest
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Body, SpoolFullError
+from pool_server.gateway.http.captured_reply import CapturedReply
 from pool_server.gateway.http.decoding import DECODED_CAP
 from pool_server.gateway.http.headers import credentials, query_without_key, upward
 from pool_server.gateway.http.reply import Reply
@@ -24,6 +25,7 @@ from pool_server.gateway.routes import Route
 from pool_server.gateway.service import DataPlane
 from pool_server.gateway.services import new_request_id
 from pool_server.http1 import ClientDisconnectedError, Request, Response
+from pool_server.transcripts import ExchangeCapture
 from pool_server.users import Principal
 
 log = logging.getLogger("pool_server.gateway")
@@ -53,6 +55,7 @@ class HttpExchange:
         self._stop: tuple[Outcome, ClientError] | None = None
         self._task: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
+        self._response = response
         self._reply = Reply(response, new_request_id(time.time()))
         self._admit(response)
 
@@ -218,11 +221,24 @@ class HttpExchange:
         x.request_bytes = self._size
         if uploads.concerned(self._route.path):
             x.objects.upload = self._upload()
+        capture = self._gateway.services.capture(x, request.method, request.headers.pairs, self._body.share)
+        if capture is not None:
+            self._reply = CapturedReply(self._response, x.id, capture)
+        try:
+            await self._run_exchange(x, capture)
+        finally:
+            self._gateway.services.captured(x, capture)
+
+    async def _run_exchange(self, x: Exchange, capture: ExchangeCapture | None) -> None:
+        request = self._request
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
         cap = min(self._limit, DECODED_CAP)
         transport = HttpTransport(x, self._body, encoding, self._gateway.decoder, cap, self._reply)
         refused = self._denied or await self._look(x, transport)
-        if refused is None and self._route.lists is not None and not (principal.admin or principal.local or x.forced):
+        if capture is not None:
+            capture.named(x.agent, x.peek.session or "", x.session_hash())
+        everybodys = x.principal.admin or x.principal.local or x.forced
+        if refused is None and self._route.lists is not None and not everybodys:
             await self._list(x)
             return
         self._pipeline = Pipeline(x, transport)

@@ -26,6 +26,7 @@ from pool_server.gateway.websocket.relay import GOING_AWAY, POLICY, SILENT_CODES
 from pool_server.gateway.websocket.transport import RESTARTING, TurnTransport
 from pool_server.http1 import ClientDisconnectedError
 from pool_server.providers import Credential, Shield
+from pool_server.transcripts import ExchangeCapture
 
 _INVALID = 1007
 _LARGE = 64 << 10  # bytes; what is shorter is not counted
@@ -140,6 +141,8 @@ class CodexSocket(RelaySocket):
         return True
 
     async def _pass_on(self, message: str | bytes) -> None:
+        if self._capture is not None:
+            self._capture.up(message)
         if self.link is not None:
             try:
                 await self.link.pass_on(message)
@@ -179,17 +182,27 @@ class CodexSocket(RelaySocket):
         x.transport = Transport.WEBSOCKET
         x.request_bytes = len(frame)
         refused = self._look(x, frame, kind)
+        self._capture = self._begin_capture(x, frame)
         continued = kind is FrameKind.APPEND or x.peek.previous_response_id is not None
         self._pipeline = Pipeline(x, TurnTransport(self, x, frame, continued=continued))
         try:
             await self._pipeline.run(refused)
         finally:
+            x.services.captured(x, self._capture)
+            self._capture = None
             self._begun = self._begun or bool(x.attempts)  # a turn that was let in
             self._pipeline = None
             self._turn = None
             assert self._held is not None
             self._held.resize(0)
             self._watch_idle()
+
+    def _begin_capture(self, x: Exchange, frame: str | bytes) -> ExchangeCapture | None:
+        capture = x.services.capture(x, "GET", list(self.request.headers.get_all()))
+        if capture is not None:
+            capture.named(x.agent, x.peek.session or "", x.session_hash())
+            capture.up(frame)
+        return capture
 
     def _look(self, x: Exchange, frame: str | bytes, kind: FrameKind) -> ClientError | None:
         try:

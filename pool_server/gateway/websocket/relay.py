@@ -28,6 +28,7 @@ from pool_server.gateway.websocket.protocol import RelayProtocol
 from pool_server.gateway.websocket.transport import RESTARTING
 from pool_server.http1 import ClientDisconnectedError
 from pool_server.providers import Shield
+from pool_server.transcripts import ExchangeCapture
 from pool_server.users import Principal
 
 GOING_AWAY = 1001
@@ -49,6 +50,7 @@ class RelaySocket(WebSocketHandler):
         self.link: Link | None = None
         self._shield: Shield | None = None  # of the credential the link was made with
         self._left = False
+        self._capture: ExchangeCapture | None = None  # of the turn under way
         self._seated = False  # counts as one of the user's sockets
         self._arriving: BudgetShare | None = None  # what has come of a frame
         self._held: BudgetShare | None = None  # what the frame of the turn under way takes
@@ -185,6 +187,8 @@ class RelaySocket(WebSocketHandler):
             sent = connection.send_frame(frame)
         except StreamClosedError:
             raise ClientDisconnectedError from None
+        if self._capture is not None:
+            self._capture.down(frame)
         return None if sent.done() else _read_by_client(sent)
 
     def error_frame(self, error: ClientError) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pool_server.core.settings_file import LoadedSettings
     from pool_server.dialects import ModelInfo
     from pool_server.ledger import Ledger
+    from pool_server.transcripts import Transcripts
     from pool_server.users import Users
 
 
@@ -46,6 +47,7 @@ class WebContext:
     accounts: Accounts
     users: Users
     ledger: Ledger
+    transcripts: Transcripts
     version: str
     started_at: float
     reload: Callable[[], Awaitable[Any]]

@@ -84,6 +84,8 @@ class HomePage(PageHandler, abstract=True):
             "own": [] if principal.local else self._own(principal),
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),
+            "transcripts_offered": ctx.transcripts.offered,
+            "transcripts_since": ctx.users.consents.given(principal.user),
             "latest": [own_requests.row(record) for record in latest],
             **self._setup(base, key, {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}),
             "local": principal.local,

@@ -1,13 +1,20 @@
-"""What friends see and change of themselves: limits, use, keys, requests, set-up tickets."""
+"""What friends see and change of themselves: limits, use, keys, requests, set-up tickets, transcripts."""
 
 from __future__ import annotations
 
-import msgspec
+import asyncio
+from pathlib import Path
+from typing import Any
 
+import msgspec
+from tornado.iostream import StreamClosedError
+
+from pool_server.transcripts import archive
 from pool_server.users import Principal
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import key_changes, own_requests
+from pool_server.web.base.shared import key_changes, own_requests, query_params
+from pool_server.web.base.shared.names import Names
 
 MOST = 100
 
@@ -102,3 +109,137 @@ class Passphrase(OwnHandler, access=Access.FRIEND):
         )
         self.set_session(entry.cookie, entry.expires)
         self.answer({"changed": True})
+
+
+class TranscriptChoice(msgspec.Struct, forbid_unknown_fields=True):
+    """`delete`: what is kept goes too."""
+
+    allowed: bool
+    delete: bool = False
+
+
+class TranscriptShare(msgspec.Struct, forbid_unknown_fields=True):
+    shared: bool
+
+
+class TranscriptHandler(PageHandler, abstract=True):
+    """Transcripts of the caller's own exchanges; the operator sees whose there are, and those that were shared."""
+
+    @property
+    def owner(self) -> str:
+        """Whose transcripts the caller decides about."""
+        if self.principal.admin and not self.principal.local:
+            raise ProblemError(409, "not_a_user", "only pool users have transcripts; you are not signed in as one")
+        return self.principal.user
+
+    async def own(self) -> dict[str, Any]:
+        """How it stands with the caller."""
+        transcripts, user = self.ctx.transcripts, self.owner
+        rows = [msgspec.to_builtins(one) for one in await transcripts.conversations(user)]
+        since = self.ctx.users.consents.given(user)
+        keep_days = self.ctx.settings.transcripts.keep_days
+        return {"offered": transcripts.offered, "allowed": since is not None, "since": since,
+                "keep_days": keep_days, "conversations": rows}  # fmt: skip
+
+    async def place(self, user: str, identifier: str) -> Path:
+        found = await self.ctx.transcripts.find(user, identifier)
+        if found is None:
+            raise ProblemError(404, "not_found", "there is no such transcript")
+        return found
+
+    async def send(self, place: Path) -> None:
+        """A conversation as JSON lines."""
+        self.set_header("Content-Type", "application/jsonl; charset=utf-8")
+        self.set_header("Content-Disposition", f'attachment; filename="{place.parent.name}-{place.name}.jsonl"')
+        pieces = archive.read(place)
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                self.write(piece)
+                await self.flush()
+        except StreamClosedError:
+            return
+
+
+class OwnTranscripts(TranscriptHandler, access=Access.FRIEND):
+    """`GET /api/me/transcripts` → whether they are offered and allowed, and the conversations; `PATCH
+    {"allowed","delete"?}` gives or takes back one's consent; `DELETE` deletes them all."""
+
+    async def get(self) -> None:
+        self.answer(await self.own())
+
+    async def patch(self) -> None:
+        asked = self.body_as(TranscriptChoice)
+        if asked.allowed and not self.ctx.transcripts.offered:
+            raise ProblemError(409, "not_offered", "the operator of this pool keeps no transcripts")
+        await self.ctx.users.consents.change(self.owner, asked.allowed, actor=self.actor)
+        if asked.delete:
+            await self._remove()
+        self.answer(await self.own())
+
+    async def delete(self) -> None:
+        self.answer({"deleted": await self._remove()})
+
+    async def _remove(self) -> int:
+        removed = await self.ctx.transcripts.remove_person(self.owner)
+        await self.ctx.users.audit(self.actor, "transcripts.delete", self.owner, {"exchanges": removed})
+        return removed
+
+
+class OwnTranscript(TranscriptHandler, access=Access.FRIEND):
+    """`GET /api/me/transcripts/ID`: one conversation as JSON lines; `PATCH {"shared"}` lets the operator read it, or no
+    longer; `DELETE`."""
+
+    async def get(self, identifier: str) -> None:
+        await self.send(await self.place(self.owner, identifier))
+
+    async def patch(self, identifier: str) -> None:
+        asked = self.body_as(TranscriptShare)
+        await asyncio.to_thread(archive.share, await self.place(self.owner, identifier), asked.shared)
+        action = "transcripts.share" if asked.shared else "transcripts.unshare"
+        await self.ctx.users.audit(self.actor, action, self.owner, {"conversation": identifier})
+        self.answer({"id": identifier, "shared": asked.shared})
+
+    async def delete(self, identifier: str) -> None:
+        removed = await self.ctx.transcripts.remove(self.owner, await self.place(self.owner, identifier))
+        await self.ctx.users.audit(self.actor, "transcripts.delete", self.owner, {"exchanges": removed})
+        self.answer({"deleted": removed})
+
+
+class AllTranscripts(TranscriptHandler, access=Access.ADMIN):
+    """`GET /admin/transcripts`: of whom there are some, how many, and what was shared with the operator."""
+
+    async def get(self) -> None:
+        self.answer({"people": await people_with_transcripts(self)})
+
+
+class SharedTranscript(TranscriptHandler, access=Access.ADMIN):
+    """`GET /admin/transcripts/USER/ID`: one that its person shared, as JSON lines."""
+
+    async def get(self, user: str, identifier: str) -> None:
+        place = await self.place(user, identifier)
+        if not archive.is_shared(place) and not (self.ctx.local and user == self.principal.user):
+            raise ProblemError(403, "not_shared", "its person has not shared this transcript with the operator")
+        await self.ctx.users.audit(self.actor, "transcripts.read", user, {"conversation": identifier})
+        await self.send(place)
+
+
+class TranscriptsPage(TranscriptHandler, access=Access.FRIEND):
+    """One's own transcripts and the decision about them; for the operator, of whom there are some."""
+
+    async def get(self) -> None:
+        if self.principal.admin and not self.principal.local:
+            people = await people_with_transcripts(self)
+            self.page("transcripts.html", title="Transcripts", people=people, own=None)
+        else:
+            self.page("transcripts.html", title="Transcripts", people=None, own=await self.own())
+
+
+async def people_with_transcripts(handler: TranscriptHandler) -> list[dict[str, Any]]:
+    """A row a person: how many there are, and the conversations they shared."""
+    ctx, rows = handler.ctx, []
+    names = Names(ctx, query_params.viewer(handler))
+    for kept in await ctx.transcripts.everybody():
+        shared = [one for one in await ctx.transcripts.conversations(kept.user) if one.shared] if kept.shared else []
+        told = msgspec.to_builtins(kept) | {"name": names.user(kept.user)}
+        rows.append(told | {"shared": [msgspec.to_builtins(one) for one in shared]})
+    return rows

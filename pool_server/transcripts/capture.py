@@ -1,0 +1,143 @@
+"""One exchange as its client saw it, gathered on the event loop and handed in batches to whoever keeps it.
+
+The loop appends references and nothing else; encoding, hashing, compressing and writing are the sink's, beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from pool_server.core.models import UsageRecord
+
+BATCH_BYTES = 256 << 10  # so much is held before it is handed over
+
+Piece = bytes | str
+
+
+class HeldFile:
+    """A body that lies in a file: a descriptor of its own, which whoever takes it closes."""
+
+    __slots__ = ("_fd", "size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self.size = size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class CaptureHead(msgspec.Struct):
+    """What is known when the exchange begins, and its agent and conversation once the request was read. `headers` are
+    the client's own, secrets included: they are redacted before they are kept. `session` is the client's own name of
+    the conversation, `conversation` the pool's hash of it."""
+
+    id: str
+    at: float
+    user: str
+    key: str
+    dialect: str
+    operation: str
+    method: str
+    path: str
+    query: str
+    headers: Sequence[tuple[str, str]]
+    websocket: bool = False
+    agent: str = ""
+    session: str = ""
+    conversation: str = ""
+
+
+class Answered(NamedTuple):
+    """The answer's status and headers."""
+
+    status: int
+    headers: list[tuple[str, str]]
+
+
+class CaptureEvent(NamedTuple):
+    """`what` came `ms` after the exchange began; `up` = from the client."""
+
+    ms: float
+    what: Piece | Answered
+    up: bool = False
+
+
+class CaptureSink(Protocol):
+    """Who keeps captures. Called on the event loop; must not block."""
+
+    def take(self, capture: ExchangeCapture, events: list[CaptureEvent], size: int) -> None:
+        """The next events, in their order, of `size` bytes."""
+
+    def end(self, capture: ExchangeCapture, record: UsageRecord | None) -> None:
+        """All was taken; `record` is the exchange's."""
+
+    def drop(self, capture: ExchangeCapture) -> None:
+        """Nothing of it is to be kept."""
+
+
+class ExchangeCapture:
+    """`dropped`: nothing more of it is wanted, nothing of it is kept."""
+
+    __slots__ = ("_began", "_events", "_held", "_sink", "body", "dropped", "head")
+
+    def __init__(self, head: CaptureHead, body: bytes | HeldFile | None, sink: CaptureSink) -> None:
+        self.head = head
+        self.body = body
+        self.dropped = False
+        self._sink = sink
+        self._began = time.monotonic()
+        self._events: list[CaptureEvent] = []
+        self._held = 0
+
+    def named(self, agent: str, session: str, conversation: str) -> None:
+        """The request was read."""
+        self.head.agent, self.head.session, self.head.conversation = agent, session, conversation
+
+    def answer(self, status: int, headers: list[tuple[str, str]]) -> None:
+        """The answer begins."""
+        self._add(Answered(status, headers), 0, up=False)
+
+    def down(self, piece: Piece) -> None:
+        """A piece that the client was sent."""
+        self._add(piece, len(piece), up=False)
+
+    def up(self, frame: Piece) -> None:
+        """A WebSocket message of the client's."""
+        self._add(frame, len(frame), up=True)
+
+    def end(self, record: UsageRecord | None) -> None:
+        """The exchange is over."""
+        if not self.dropped:
+            self._hand_over()
+            self._sink.end(self, record)
+
+    def drop(self) -> None:
+        """Forgets all of it."""
+        if not self.dropped:
+            self.dropped = True
+            self._events = []
+            self._sink.drop(self)
+
+    def _add(self, what: Any, size: int, *, up: bool) -> None:
+        if self.dropped:
+            return
+        self._events.append(CaptureEvent((time.monotonic() - self._began) * 1000, what, up))
+        self._held += size
+        if self._held > BATCH_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        events, size, self._events, self._held = self._events, self._held, [], 0
+        if events:
+            self._sink.take(self, events, size)

@@ -1,0 +1,156 @@
+"""Transcripts of one worker: whose exchanges are captured, and what is kept of those that were."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from pool_server.core.settings import Settings
+from pool_server.core.tasks import PeriodicTasks
+from pool_server.transcripts import archive
+from pool_server.transcripts.archive import KeptConversation, KeptOfPerson
+from pool_server.transcripts.capture import CaptureHead, ExchangeCapture, HeldFile
+from pool_server.transcripts.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+PRUNE_EVERY_S = 60.0
+
+
+class ConsentSource(Protocol):
+    """People's consent to transcripts of their own exchanges."""
+
+    on_change: list[Callable[[], None]]  # called when anybody's may have changed
+
+    def allows(self, user: str) -> bool:
+        """From memory, on the event loop."""
+
+    def stands(self, user: str) -> bool:
+        """From the store, in any thread."""
+
+    def left(self, user: str) -> bool:
+        """Whether the person was deleted; likewise."""
+
+
+class Transcripts:
+    """`leader`: removes what is too old or too much, for all workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consents: ConsentSource,
+        *,
+        leader: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._consents = consents
+        self._clock = clock
+        self.folder = Path(settings.data_dir) / archive.FOLDER
+        self._live: set[ExchangeCapture] = set()
+        self._recorder = Recorder(
+            self.folder,
+            stands=lambda user: self.offered and consents.stands(user),
+            free=lambda: self._settings.alerts.disk_free_mb << 20,
+            most=lambda: self._settings.transcripts.exchange_mb << 20,
+        )
+        self._tasks = PeriodicTasks()
+        if leader:
+            self._tasks.every(PRUNE_EVERY_S, self._prune, "removing old transcripts", at_once=True)
+        consents.on_change.append(self._look_again)
+
+    @property
+    def offered(self) -> bool:
+        """Whether the operator lets people have transcripts."""
+        return self._settings.transcripts.enabled
+
+    def wanted(self, user: str) -> bool:
+        """Whether this person's exchanges are captured now."""
+        return self._settings.transcripts.enabled and self._consents.allows(user)
+
+    def begin(self, head: CaptureHead, body: Callable[[], bytes | HeldFile | None]) -> ExchangeCapture | None:
+        """The capture of an exchange whose person wants one, to be `finish`ed; None for all others. `body` is asked
+        for where it is kept."""
+        if not self.wanted(head.user):
+            return None
+        capture = ExchangeCapture(head, body(), self._recorder)
+        self._live.add(capture)
+        return capture
+
+    def finish(self, capture: ExchangeCapture, record: object) -> None:
+        """The exchange is over; `record` is its usage record, None where there is none."""
+        self._live.discard(capture)
+        capture.end(record)  # type: ignore[arg-type]
+
+    def apply(self, settings: Settings) -> None:
+        """New settings."""
+        self._settings = settings
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Who takes consent back is heard at once, in the middle of an answer too: nothing of it is kept."""
+        for capture in [one for one in self._live if not self.wanted(one.head.user)]:
+            self._live.discard(capture)
+            capture.drop()
+
+    # -- what is kept; each looks at the folder beside the loop
+
+    async def conversations(self, user: str) -> list[KeptConversation]:
+        """A person's, the one with the newest exchange first."""
+        return await asyncio.to_thread(archive.conversations, self.folder, user)
+
+    async def everybody(self) -> list[KeptOfPerson]:
+        """Of whom there are some, and how many."""
+        return await asyncio.to_thread(archive.everybody, self.folder)
+
+    async def find(self, user: str, identifier: str) -> Path | None:
+        """A conversation by its id, for `archive.read`; None where there is none."""
+        return await asyncio.to_thread(archive.find, self.folder, user, identifier)
+
+    async def remove(self, user: str, place: Path) -> int:
+        """Deletes a conversation → how many exchanges."""
+        return len(await asyncio.to_thread(archive.remove, place))
+
+    async def purge(self, user: str, identifier: str | None, *, older_than_s: float | None) -> int:
+        """Deletes of a person's what is asked for: one conversation or all of them, as a whole or what is older → how
+        many exchanges."""
+        place = await self.find(user, identifier) if identifier else None
+        if identifier and place is None:
+            return 0
+        if older_than_s is not None:
+            before = self._clock() - older_than_s
+            return await asyncio.to_thread(archive.remove_older, self.folder, user, place, before)
+        return await (self.remove(user, place) if place is not None else self.remove_person(user))
+
+    async def remove_person(self, user: str) -> int:
+        """Deletes all of a person's → how many exchanges."""
+        return await asyncio.to_thread(archive.remove_person, self.folder, user)
+
+    def flush(self) -> None:
+        """Returns when what ended by now is written. Blocks."""
+        self._recorder.flush()
+
+    async def start(self) -> None:
+        self._tasks.start()
+
+    async def close(self) -> None:
+        """Returns when what was captured is written."""
+        await self._tasks.close()
+        await asyncio.to_thread(self._recorder.close)
+
+    async def _prune(self) -> None:
+        now, wanted = self._clock(), self._settings.transcripts
+        removed = await asyncio.to_thread(
+            archive.prune,
+            self.folder,
+            now,
+            keep_days=wanted.keep_days,
+            most_bytes=wanted.max_mb << 20,
+            gone=self._consents.left,
+        )
+        if removed:
+            log.info("%d old transcripts were removed", removed)
