@@ -6,15 +6,17 @@ The loop appends references and nothing else; encoding, hashing, compressing and
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from time import monotonic
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from pool_server.core.models import UsageRecord
 
-BATCH_BYTES = 256 << 10  # so much is held before it is handed over
+BATCH_BYTES = 256 << 10  # so much is held before it is handed over, …
+BATCH_EVENTS = 1024  # … or so many events
+LARGE = 16 << 10  # bytes of a piece that is counted at once
 
 Piece = bytes | str
 
@@ -65,12 +67,7 @@ class Answered(NamedTuple):
     headers: list[tuple[str, str]]
 
 
-class CaptureEvent(NamedTuple):
-    """`what` came `ms` after the exchange began; `up` = from the client."""
-
-    ms: float
-    what: Piece | Answered
-    up: bool = False
+CaptureEvent = tuple[float, Piece | Answered, bool]  # monotonic seconds; what came; whether from the client
 
 
 class CaptureSink(Protocol):
@@ -89,16 +86,15 @@ class CaptureSink(Protocol):
 class ExchangeCapture:
     """`dropped`: nothing more of it is wanted, nothing of it is kept."""
 
-    __slots__ = ("_began", "_events", "_held", "_sink", "body", "dropped", "head")
+    __slots__ = ("_events", "_sink", "began", "body", "dropped", "head")
 
     def __init__(self, head: CaptureHead, body: bytes | HeldFile | None, sink: CaptureSink) -> None:
         self.head = head
         self.body = body
         self.dropped = False
         self._sink = sink
-        self._began = time.monotonic()
+        self.began = monotonic()
         self._events: list[CaptureEvent] = []
-        self._held = 0
 
     def named(self, agent: str, session: str, conversation: str) -> None:
         """The request was read."""
@@ -106,20 +102,24 @@ class ExchangeCapture:
 
     def answer(self, status: int, headers: list[tuple[str, str]]) -> None:
         """The answer begins."""
-        self._add(Answered(status, headers), 0, up=False)
+        self._add(Answered(status, headers), up=False)
 
     def down(self, piece: Piece) -> None:
         """A piece that the client was sent."""
-        self._add(piece, len(piece), up=False)
+        if not self.dropped:  # spelt out: this is each event's way
+            events = self._events
+            events.append((monotonic(), piece, False))
+            if len(events) >= BATCH_EVENTS or len(piece) >= LARGE:
+                self._look()
 
     def up(self, frame: Piece) -> None:
         """A WebSocket message of the client's."""
-        self._add(frame, len(frame), up=True)
+        self._add(frame, up=True)
 
     def end(self, record: UsageRecord | None) -> None:
         """The exchange is over."""
+        self._hand_over()
         if not self.dropped:
-            self._hand_over()
             self._sink.end(self, record)
 
     def drop(self) -> None:
@@ -129,15 +129,17 @@ class ExchangeCapture:
             self._events = []
             self._sink.drop(self)
 
-    def _add(self, what: Any, size: int, *, up: bool) -> None:
-        if self.dropped:
-            return
-        self._events.append(CaptureEvent((time.monotonic() - self._began) * 1000, what, up))
-        self._held += size
-        if self._held > BATCH_BYTES:
+    def _add(self, what: Piece | Answered, *, up: bool) -> None:
+        if not self.dropped:
+            self._events.append((monotonic(), what, up))
+            self._look()
+
+    def _look(self) -> None:
+        """Hands over what is much."""
+        if len(self._events) >= BATCH_EVENTS or sum(len(what) for _, what, _ in self._events) > BATCH_BYTES:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        events, size, self._events, self._held = self._events, self._held, [], 0
-        if events:
-            self._sink.take(self, events, size)
+        events, self._events = self._events, []
+        if events and not self.dropped:
+            self._sink.take(self, events, sum(len(what) for _, what, _ in events))

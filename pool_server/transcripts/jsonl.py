@@ -84,22 +84,24 @@ def request_lines(body: bytes | HeldFile | None, sums: Totals, room: int) -> Ite
             yield _line("request", offset=offset, **_payload(part))
 
 
-def event_lines(events: Sequence[CaptureEvent], up: Totals, down: Totals, *, websocket: bool) -> Iterator[bytes]:
-    """Lines of events; neighbours among an HTTP answer's pieces share one."""
+def event_lines(
+    events: Sequence[CaptureEvent], up: Totals, down: Totals, *, began: float, websocket: bool
+) -> Iterator[bytes]:
+    """Lines of events; neighbours among an HTTP answer's pieces share one. `began`: monotonic seconds."""
     pieces: list[tuple[float, bytes]] = []
-    for event in events:
-        if isinstance(event.what, Answered):
+    for at, what, from_client in events:
+        ms = (at - began) * 1000
+        if isinstance(what, Answered):
             yield from _body_line(pieces)
-            headers = without_secrets(event.what.headers)
-            yield _line("answer", ms=_ms(event.ms), status=event.what.status, headers=headers)
+            yield _line("answer", ms=_ms(ms), status=what.status, headers=without_secrets(what.headers))
             continue
-        data = _bytes(event.what)
-        (up if event.up else down).add(data)
+        data = _bytes(what)
+        (up if from_client else down).add(data)
         if websocket:
-            way, kind = "up" if event.up else "down", "text" if isinstance(event.what, str) else "binary"
-            yield _line("frame", ms=_ms(event.ms), direction=way, kind=kind, **_payload(data))
+            way, kind = "up" if from_client else "down", "text" if isinstance(what, str) else "binary"
+            yield _line("frame", ms=_ms(ms), direction=way, kind=kind, **_payload(data))
         else:
-            pieces.append((event.ms, data))
+            pieces.append((ms, data))
     yield from _body_line(pieces)
 
 

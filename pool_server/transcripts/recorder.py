@@ -152,7 +152,7 @@ class Recorder:
             lines += jsonl.request_lines(capture.body, draft.request, draft.room)
             draft.cut = draft.request.bytes > draft.room
             draft.room -= min(draft.request.bytes, draft.room)
-        made = jsonl.event_lines(events, draft.up, draft.down, websocket=capture.head.websocket)
+        made = jsonl.event_lines(events, draft.up, draft.down, began=capture.began, websocket=capture.head.websocket)
         if draft.cut or size > draft.room:
             draft.cut = True
             for _ in made:  # counted all the same

@@ -41,11 +41,11 @@ def test_ordinary_headers_stay() -> None:
 
 def test_pieces_of_an_answer_share_a_line_and_keep_their_times() -> None:
     up, down = jsonl.Totals(), jsonl.Totals()
-    events = [
-        CaptureEvent(1.0, Answered(200, [("Set-Cookie", SECRET)])),
-        CaptureEvent(2.0, b"one"), CaptureEvent(3.5, b"two"),
+    events: list[CaptureEvent] = [
+        (0.001, Answered(200, [("Set-Cookie", SECRET)]), False),
+        (0.002, b"one", False), (0.0035, b"two", False),
     ]  # fmt: skip
-    answer, body = map(json.loads, jsonl.event_lines(events, up, down, websocket=False))
+    answer, body = map(json.loads, jsonl.event_lines(events, up, down, began=0.0, websocket=False))
     assert answer["status"] == 200 and SECRET not in json.dumps(answer)
     assert body["pieces"] == [[2.0, 3], [3.5, 3]] and base64.b64decode(body["data"]) == b"onetwo"
     assert body["sha256"] == down.told()["sha256"] == hashlib.sha256(b"onetwo").hexdigest()
@@ -54,5 +54,5 @@ def test_pieces_of_an_answer_share_a_line_and_keep_their_times() -> None:
 
 def test_a_frame_that_is_no_unicode_is_kept() -> None:
     up, down = jsonl.Totals(), jsonl.Totals()
-    [line] = jsonl.event_lines([CaptureEvent(1.0, "\ud800", up=True)], up, down, websocket=True)
+    [line] = jsonl.event_lines([(0.001, "\ud800", True)], up, down, began=0.0, websocket=True)
     assert json.loads(line)["direction"] == "up" and up.told()["bytes"] == 3

@@ -12,11 +12,12 @@ from pool_server.transcripts import ExchangeCapture
 class CapturedReply(Reply):
     """Headers and pieces as they were handed to the client; in place of a `Reply` that has not started."""
 
-    __slots__ = ("_capture",)
+    __slots__ = ("_capture", "_note")
 
     def __init__(self, response: Response, request_id: str, capture: ExchangeCapture) -> None:
         super().__init__(response, request_id)
         self._capture = capture
+        self._note = capture.down
 
     def start(
         self, status: int, headers: list[tuple[str, str]], chunk: bytes = b"", *, length: int | None = None
@@ -28,7 +29,8 @@ class CapturedReply(Reply):
         return behind
 
     def write(self, chunk: bytes) -> Future[None] | None:
-        behind = super().write(chunk)
-        if chunk:
-            self._capture.down(chunk)
-        return behind
+        if not chunk:
+            return None
+        self.bytes += len(chunk)
+        self._note(chunk)
+        return self._response.write(chunk)
