@@ -73,8 +73,9 @@ class Registry:
         self.clock = clock
         self.on_change: list[Callable[[str], None]] = []
         self.index = SelectionIndex(
-            strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family
-        )
+            strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family,
+            workers=settings.workers or os.cpu_count() or 1,
+        )  # fmt: skip
         self.index.minute_of = _day_clock(settings.ledger.timezone)
         self.index.on_settled = lambda account: self.changed(account.id)
         self._rng = rng
@@ -248,8 +249,10 @@ class Registry:
         account = self.under_way(account_id)
         if account is None:
             return False
-        state = account.health.state
+        state, windows = account.health.state, list(account.health.windows.values()) if account.keeps else []
         changed = self.shared.update(account, change)
+        if account.keeps:
+            account.unseen.observed(windows, account.health.windows.values())
         if account_id in self.index.accounts:
             self.index.touch(account)
             if account.health.state is not state:
@@ -266,6 +269,8 @@ class Registry:
         if account is None:
             return None
         account.local = max(0, account.local - 1)
+        if account.keeps:
+            account.unseen.ended(self.clock())
         if account_id in self._gone:
             if not account.local:
                 del self._gone[account_id]

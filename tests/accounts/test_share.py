@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pool_server.accounts.credentials import files
 from pool_server.core.enums import Refusal
 from pool_server.providers import CredentialRejectedError
 from tests.accounts.kit import DAY, HOUR, NOW, Pool, ask, claude, week, window
 
+ADA = "claude:ada"
 
-def pool_of(folder: Path, share: Any, **more: Any) -> Pool:
-    return Pool(folder, {"claude_ada.json": claude(owner="ada", terms={"share": share}, ends=NOW + 30 * DAY, **more)})
+
+def pool_of(folder: Path, share: Any, workers: int = 1, **more: Any) -> Pool:
+    file = claude(owner="ada", terms={"share": share}, ends=NOW + 30 * DAY, **more)
+    return Pool(folder, {"claude_ada.json": file}, workers=workers)
 
 
 def served(pool: Pool, user: str) -> bool:
@@ -66,6 +71,94 @@ def test_the_reserve_and_the_share_hold_both(tmp_path: Path) -> None:
         pool.clock.now += 1
         pool.accounts.observe("claude:ada", [window(used, at=pool.clock.now)])
         assert served(pool, "bob") is open_
+
+
+class Vendor:
+    """An account that is used by requests of random sizes, and says with the head of each answer, or when it is asked,
+    how much was used by those that have ended."""
+
+    def __init__(self, folder: Path, share: float, workers: int) -> None:
+        self.pool = pool_of(folder, {"5h": share, "7d": 100}, workers=workers)
+        self.workers = [self.pool.accounts, *(self.pool.worker(leader=False) for _ in range(workers - 1))]
+        self.used, self.open = 0.0, list[tuple[int, float]]()
+        self.say(0)
+
+    def say(self, by: int) -> None:
+        self.pool.clock.now += 0.01
+        seen = [window(self.used, 4 * HOUR, at=self.pool.clock.now), week(self.used / 10, at=self.pool.clock.now)]
+        self.workers[by].observe(ADA, seen)
+
+    def ask(self, user: str, by: int, size: float) -> bool:
+        decision = self.workers[by].select(ask(user))
+        if decision.account is not None:
+            self.workers[by].begin(ADA, "claude-sonnet-4-5", ask().operation)
+            self.open.append((by, size))
+        return decision.account is not None
+
+    def end(self, number: int) -> None:
+        by, size = self.open.pop(number % len(self.open))
+        self.pool.clock.now += 0.01
+        self.used += size
+        self.workers[by].end(ADA)
+
+    @property
+    def promised(self) -> float:
+        return self.used + sum(size for _, size in self.open)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["bob", "cyd", "ada", "end", "end", "say"]), st.integers(0, 7), st.floats(0.5, 1.0)),
+    min_size=30, max_size=80,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@settings(max_examples=15, deadline=None)
+@given(share=st.sampled_from([5, 30, 50]), size=st.sampled_from([0.2, 1.0, 2.0]), steps=STEPS)
+def test_requests_in_parallel_pass_a_share_by_one_at_most(
+    tmp_path_factory: pytest.TempPathFactory, workers: int, share: int, size: float, steps: Any
+) -> None:
+    """By one of each worker, which do not hear of each other here: that takes a moment, and what the owner began
+    elsewhere meanwhile is not known."""
+    vendor = Vendor(tmp_path_factory.mktemp("share"), share, workers)
+    for what, number, part in steps:
+        by = number % workers
+        if what == "end":
+            if vendor.open:
+                vendor.end(number)
+        elif what == "say":
+            vendor.say(by)
+        elif what != "ada" or workers == 1:
+            before = vendor.promised
+            if vendor.ask(what, by, size * part):
+                assert what == "ada" or before < share + (workers - 1) * size, "what is promised is the share, and one"
+            else:
+                assert what != "ada"
+    while vendor.open:
+        vendor.end(0)
+    for by in range(workers):
+        vendor.say(by)
+    assert vendor.ask("bob", 0, size) is (vendor.used < share), "what was left of it is open again"
+
+
+def test_a_burst_at_the_boundary_waits_for_what_it_cannot_see(tmp_path: Path) -> None:
+    vendor = Vendor(tmp_path, 50, 1)
+    vendor.used = 49.9
+    vendor.say(0)
+    assert [vendor.ask("bob", 0, 1.0) for _ in range(8)] == [True, *[False] * 7]
+    told = vendor.pool.accounts.select(ask("bob"))
+    assert told.refused == {Refusal.RESERVED: 1} and told.retry_at is not None
+    assert vendor.pool.clock.now < told.retry_at < vendor.pool.clock.now + 10
+    assert vendor.ask("ada", 0, 1.0), "it is hers"
+
+
+def test_far_from_it_a_share_holds_nobody_up(tmp_path: Path) -> None:
+    vendor = Vendor(tmp_path, 50, 1)
+    for _ in range(30):  # each of which uses a fiftieth of a percent
+        assert vendor.ask("bob", 0, 0.02)
+        vendor.say(0)
+        vendor.end(0)
+    assert all(vendor.ask("bob", 0, 0.02) for _ in range(200))
 
 
 def test_without_an_owner_there_is_nobody_to_keep_for(tmp_path: Path) -> None:

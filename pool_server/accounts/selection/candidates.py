@@ -16,6 +16,7 @@ from pool_server.accounts.selection.score import Candidate, Key, rank, rate
 from pool_server.core.enums import AccountState, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 
 PROBE_TELLS_S = 10.0
+UNSEEN_S = 2.0  # whoever waits for what requests in flight will have used looks again after so long
 
 RETURNING = frozenset(
     {Refusal.COOLING, Refusal.EXHAUSTED, Refusal.RATE_LIMITED, Refusal.RETURNING, Refusal.MODEL_COOLING,
@@ -57,10 +58,11 @@ class CandidateQueue:
     eligible for that owner alone. `probes`: when a half-open request to a cooling account is due.
     """
 
-    __slots__ = ("cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped")
+    __slots__ = ("cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped", "workers")
 
-    def __init__(self, scopes: tuple[str, ...]) -> None:
+    def __init__(self, scopes: tuple[str, ...], workers: int = 1) -> None:
         self.scopes = scopes
+        self.workers = workers
         self.placements: dict[str, Placement] = {}
         self.ready: SortedList[Key] = SortedList()
         self.cooling: SortedList[Key] = SortedList()
@@ -71,7 +73,7 @@ class CandidateQueue:
 
     def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
         """Put the account where it belongs now."""
-        placement = judge(account, self.scopes, now, usual_latency)
+        placement = judge(account, self.scopes, now, usual_latency, self.workers)
         refusal = placement.candidate.refusal
         if placement.candidate.score is not None:
             placement.key = rank(account, placement.candidate, strategy)
@@ -122,34 +124,42 @@ class CandidateQueue:
                 del self.refused[refusal]
 
 
-def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None) -> Placement:
-    """An account's standing for a model of these scopes: the one place where eligibility is decided."""
+def judge(
+    account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None, workers: int = 1
+) -> Placement:
+    """An account's standing for a model of these scopes: the one place where eligibility is decided. `workers` are
+    those that choose it."""
     refusal, until = _refusal(account, scopes, now)
     if refusal is not None:
         return Placement(account, Candidate(account.id, refusal, until))
     candidate = rate(account, scopes, now, usual_latency=usual_latency)
-    if account.owner and (account.options.reserve > 0 or account.options.terms.share):
-        reserved, until = _reserved(account, scopes, now)
+    if account.keeps:
+        reserved, until = _reserved(account, scopes, now, workers)
         if reserved:
             candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=until)
     return Placement(account, candidate)
 
 
-def _reserved(account: Account, scopes: tuple[str, ...], now: float) -> tuple[bool, float | None]:
+def _reserved(account: Account, scopes: tuple[str, ...], now: float, workers: int) -> tuple[bool, float | None]:
     """Whether what is left is the owner's alone, and when the last window that says so begins anew; None when one does
     not say. A window whose share its owner told and nobody has reported yet is taken for the owner's."""
     options = account.options
     least = 100 * options.reserve
     seen = [w for w in win.binding(account.health.windows, scopes) if not 0 < w.seconds < win.SHORTEST_PACED]
     unseen = options.terms.share.keys() - {w.window for w in seen} - ({""} if seen else set())
-    down = [
-        w for w in seen if win.FULL - win.used(w, now) <= (kept := max(least, options.terms.kept(w.window))) and kept
-    ]
     if any(options.terms.kept(name) > 0 for name in unseen):
         return True, None
+    given = [
+        (w, win.FULL - win.used(w, now) - kept) for w in seen if (kept := max(least, options.terms.kept(w.window)))
+    ]
+    down = [w for w, left in given if left <= 0]
+    if not down:
+        flight = {"here": account.local, "elsewhere": account.elsewhere, "workers": workers}
+        waits = not all(account.unseen.fits(w, left, now, **flight) for w, left in given)
+        return waits, now + UNSEEN_S if waits else None
     resets = [win.time_left(w, now) for w in down]
     known = [left for left in resets if left is not None]
-    return bool(down), now + max(known) if known and len(known) == len(resets) else None
+    return True, now + max(known) if known and len(known) == len(resets) else None
 
 
 def _refusal(account: Account, scopes: tuple[str, ...], now: float) -> tuple[Refusal | None, float | None]:
