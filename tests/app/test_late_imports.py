@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pool_server.app.lifecycle import late_imports
 WORKER = "import pool_server.cli.serve, pool_server.app.lifecycle.worker"
 
 
+@functools.cache
 def loaded(code: str) -> set[str]:
     """The modules a new process has after `code`."""
     told = subprocess.run(

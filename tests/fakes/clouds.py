@@ -16,16 +16,15 @@ from typing import Any, Self
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pool_server.core.models import Usage
 from pool_server.demo.surfaces import Surface, good
+from tests.fakes.rsa_keys import rsa_key
 from tests.loop_thread import LoopbackApp, LoopThread
 
 USAGE = Usage(input=20, output=5, known=True)
 TOKEN_URI = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_KEYS = [rsa.generate_private_key(65537, 2048) for _ in range(2)]
 
 
 class Seen:
@@ -113,7 +112,7 @@ class FakeVertex(FakeCloud):
 
     def file(self, *, key: int = 0, **more: Any) -> dict[str, Any]:
         """The JSON of the service account as the console makes it; the second `key` is none that the vendor knows."""
-        pem = _KEYS[key].private_bytes(
+        pem = rsa_key(key).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return {
@@ -153,7 +152,7 @@ class FakeVertex(FakeCloud):
             assert form.keys() == {"grant_type", "assertion"}
             assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
             assert jwt.get_unverified_header(form["assertion"])["kid"] == "key-1"
-            claims = jwt.decode(form["assertion"], _KEYS[0].public_key(), algorithms=["RS256"], audience=TOKEN_URI)
+            claims = jwt.decode(form["assertion"], rsa_key().public_key(), algorithms=["RS256"], audience=TOKEN_URI)
             assert claims["iss"] == self.address and claims["scope"] == SCOPE
             assert 0 < claims["exp"] - claims["iat"] <= 3600 and abs(claims["iat"] - time.time()) < 300
         except (AssertionError, jwt.InvalidTokenError) as wrong:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.fakes.rsa_keys import rsa_key
 from tests.loop_thread import LoopbackApp
 
 CLIENT, SECRET = "pool", "client-secret-of-the-pool"
@@ -24,7 +24,7 @@ class FakeIdentityProvider:
     is put over what it says of itself. `asked` holds the paths in the order of arrival."""
 
     def __init__(self) -> None:
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.key = rsa_key()
         self.kid = "first"
         self.claims: dict[str, Any] = {}
         self.discovery: dict[str, Any] = {}

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pool_server.core.enums import Dialect, Operation, Provider
 from pool_server.core.models import ClientCall, HttpAnswer
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, client_headers, provider_module
 from pool_server.providers.presets.data import PRESETS
+from tests.fakes.rsa_keys import rsa_key
 
 P = ParamSpec("P")
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
@@ -87,7 +87,7 @@ OWN = [
 ]  # with a module of their own, and keys
 
 _PEM = (
-    rsa.generate_private_key(65537, 2048)
+    rsa_key()
     .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     .decode()
 )

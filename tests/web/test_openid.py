@@ -15,11 +15,11 @@ import jwt
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pool_server.core.settings import Settings, SingleSignOn
 from pool_server.gateway import Upstream
 from tests.fakes.identity_provider import CLIENT, SECRET, FakeIdentityProvider
+from tests.fakes.rsa_keys import rsa_key
 from tests.web.pool import friends_settings
 from tests.web.site import Answer, Site
 
@@ -105,7 +105,7 @@ def test_the_operator_signs_in_and_a_new_list_of_operators_ends_it(friends: Site
     assert boss.get("/accounts").status != 200
 
 
-OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_KEY = rsa_key(1)
 
 
 def unsigned(idp: FakeIdentityProvider, claims: dict[str, Any]) -> str:
