@@ -43,6 +43,14 @@ async def commit(store: Store, change: Callable[[Txn], T]) -> T:
     return await stored(store.submit(change))
 
 
+async def asked(answer: Awaitable[T]) -> T:
+    """What a store answers at the door. Raises RefusedError (503) when it cannot be asked."""
+    try:
+        return await answer
+    except StoreError as exc:
+        raise RefusedError(Denial.STORE, "nobody can sign in just now; try again in a moment", 503) from exc
+
+
 def keep_trail(txn: Txn, audit: Iterable[AuditRow], changes: Iterable[UserChange] = ()) -> None:
     """Tells all workers, this one too, and adds to the audit log, in the transaction of the change."""
     for change in changes:

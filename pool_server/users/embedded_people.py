@@ -84,7 +84,7 @@ class EmbeddedPeople(PeoplePort):
                 if before is None or before[1] != encode(key):
                     put_key(txn, key)
             for key, _ in keys.values():
-                _drop_key(txn, key)
+                drop_key(txn, key)
             keep_trail(txn, trail.audit, trail.changes)
             return person
 
@@ -148,6 +148,9 @@ class EmbeddedPeople(PeoplePort):
     ) -> tuple[list[AuditRow], int | None]:
         return audit_page(self._store, before, limit, actor=actor, action=action, target=target)
 
+    async def catch_up(self) -> None:
+        """The store read here is the store written to."""
+
 
 def keys_of(txn: Reader, user_id: str) -> list[Key]:
     """The keys of a user, by the index of them."""
@@ -162,7 +165,7 @@ def put_key(txn: Txn, key: Key) -> None:
     txn.put(USER_KEYS, user_key_index(key.user, key.id), b"")
 
 
-def _drop_key(txn: Txn, key: Key) -> None:
+def drop_key(txn: Txn, key: Key) -> None:
     for mark in key.aliases:
         txn.delete(ALIASES, mark)
     txn.delete(KEYS, key.id.encode())

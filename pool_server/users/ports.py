@@ -53,6 +53,21 @@ class Arrival(NamedTuple):
     identity: bytes = b""
 
 
+class PeopleNews(NamedTuple):
+    """What changed of people from one number of the store's to another: records as they are now, and what has ended.
+    From 0: everything there is."""
+
+    since: int
+    upto: int
+    people: list[User]
+    keys: list[Key]
+    ended_keys: list[tuple[str, str]]  # (user, key)
+    codes: list[Code]
+    ended_codes: list[str]
+    tokens: list[AdminToken]
+    ended_tokens: list[str]
+
+
 class PeoplePort(Protocol):
     """People with their keys, codes and the operator's tokens. A change is durable when its method returns."""
 
@@ -94,6 +109,9 @@ class PeoplePort(Protocol):
         """The newest lines first, at most `limit` with a number under `before`, by this user id or name, of actions
         that begin so, about this id ("" = any); and the number to go on with, None = no more."""
 
+    async def catch_up(self) -> None:
+        """Returns when this machine reads what was changed before the call, on any machine."""
+
 
 class DoorPort(Protocol):
     """What the door keeps for a while: wrong tries, browser sessions, single-use tickets. Sessions, tickets and what
@@ -127,3 +145,10 @@ class DoorPort(Protocol):
 
     async def ticket_drop(self, mark: bytes) -> None:
         """Nobody may take it any more."""
+
+
+class UserPorts(NamedTuple):
+    """The stores that people and the door are kept in, where these are not this machine's own."""
+
+    people: PeoplePort
+    door: DoorPort

@@ -28,7 +28,7 @@ from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
 from pool_server.users.identity.directory import Directory, Groups, UserFacts
-from pool_server.users.identity.imported.aliases import ImportedSecret, OtherPool, keep_secrets, load_secrets
+from pool_server.users.identity.imported.aliases import ImportedSecret, imported_secrets, keep_secrets
 from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, take
 from pool_server.users.identity.keys import EXPIRED_KEY, REVOKED_KEY, KeyRing
 from pool_server.users.identity.passwords import ROUNDS, Hasher
@@ -62,11 +62,13 @@ from pool_server.users.models import (
     UserChange,
     decode_change,
 )
-from pool_server.users.ports import Trail
+from pool_server.users.ports import Trail, UserPorts
+from pool_server.users.replica import Follower
 
 log = logging.getLogger(__name__)
 
 FOLLOW_S = 0.25  # how often other workers' changes are looked for
+LOOK_S = 0.5  # likewise those of other machines
 FLUSH_S = 5.0  # how often "last used" is written
 RECOVER_MOST = 10  # users settled at once for dead workers, likewise
 SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleared
@@ -95,10 +97,12 @@ class Users:
         used: Used | None = None,
         bcrypt_rounds: int = ROUNDS,
         many: bool = True,
+        ports: UserPorts | None = None,
     ) -> None:
         """`used(user, since)` answers at once with the ledger's sums for that user since unix seconds `since`, a
         mapping with `input`, `cache_read`, `cache_write`, `output` and `cost_usd`; without it counters that are
-        missing start at nothing. `many`: other workers share the stores. Raises ValueError (one line) for a secret or
+        missing start at nothing. `many`: other workers share the stores. `ports`: where people and the door are kept;
+        None = in the two stores themselves. Raises ValueError (one line) for a secret or
         time zone that cannot be used."""
         self._settings = settings
         self._store = ledger_store
@@ -108,7 +112,9 @@ class Users:
         self._signer = load_signer(settings, self._folder)
         self._directory = Directory(ledger_store, settings.limits)
         self.groups = Groups(ledger_store, self._directory)
-        self._ring = KeyRing(ledger_store, self._directory, self._signer, clock, self._imported())
+        self._ring = KeyRing(
+            ledger_store, self._directory, self._signer, clock, imported_secrets(settings, self._folder)
+        )
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))
         self._reservations = Reservations(state, calendar, self._shares, clock, used, many=many)
@@ -119,16 +125,17 @@ class Users:
         self._freed = asyncio.Event()
         self._tasks = PeriodicTasks()
         self.on_end: list[EndListener] = []  # (user, None): a person's access ended; (None, key): one key's
+        self._port, self._door = ports or UserPorts(EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state))
+        self.follower = Follower(self._port, self._follow)
         self._make_parts()
 
     def _make_parts(self) -> None:
         store, state, clock = self._store, self._state, self._clock
-        self._port, self._door = EmbeddedPeople(store), EmbeddedDoor(store, state)
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
         self.admin_tokens = AdminTokens(self._port, store, clock)
         self.consents = Consents(store, clock, self._follow)
-        self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard)
+        self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard, self.follower)
         self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
         self.sign_in = SignIn(
             self._settings,
@@ -141,6 +148,7 @@ class Users:
             throttle=throttle.Throttle(self._door, clock),
             hasher=self._hasher,
             clock=clock,
+            follower=self.follower,
             once=self.tickets.once,
         )
         self._last_used = LastUsed(state, self._ring.last_used, self.sessions.last_seen, self.people.owner)
@@ -160,8 +168,10 @@ class Users:
             import_once(self._store, Path(path), self._clock())
 
     async def start(self) -> None:
-        """Begins following other workers' changes and writing what can wait."""
+        """Begins following changes and writing what can wait. Raises StoreError when nobody can be known."""
+        await self.follower.catch_up()
         self._tasks.every(FOLLOW_S, self._follow, "following changes of users")
+        self._tasks.every(LOOK_S, self.follower.look, "looking for changes of people elsewhere")
         self._tasks.every(FLUSH_S, self._write_what_waits, "writing what users left to be written")
         self._tasks.every(SWEEP_S, self._sweep, "clearing what is stale of users")
         self._tasks.start()
@@ -181,7 +191,7 @@ class Users:
 
         Raises ValueError (one line) before anything has changed.
         """
-        signer, imported = load_signer(settings, self._folder), self._imported(settings)
+        signer, imported = load_signer(settings, self._folder), imported_secrets(settings, self._folder)
         self._reservations.calendar = Calendar(zone(settings.ledger.timezone))
         self._shares.settings = settings.fair_share
         self._settings = self.sign_in.settings = settings
@@ -189,14 +199,20 @@ class Users:
         self._directory.forget_all(settings.limits)
         self._ring.forget_all(signer, imported)
 
-    # Admission: the data plane's part, synchronous and quick.
-
     def authenticate(self, token: str | None) -> Principal | Denied:
         """The caller behind a pool key, or why not (401, 403; 503 when the store fails)."""
         try:
             return self._ring.authenticate(token)
         except StoreError as exc:
             return _unread("a key", exc)
+
+    async def recognise(self, token: str | None) -> Principal | Denied:
+        """`authenticate`; a key that is not known may have been made on another machine a moment ago."""
+        found = self.authenticate(token)
+        if isinstance(found, Denied) and found.denial is Denial.REVOKED_KEY:
+            await self.follower.look()
+            found = self.authenticate(token)
+        return found
 
     def resume(self, user: str, key: str) -> Principal | Denied:
         """The caller who began something with a key that is not shown again (401, 403; 503 when the store fails)."""
@@ -352,8 +368,7 @@ class Users:
         self, actor: AuditActor, action: str, target: str = "", detail: dict[str, Any] | None = None
     ) -> None:
         """Adds a line to the audit log and returns when it is on disk. `detail` must hold no secret."""
-        now = self._clock()
-        await stored(self._port.tell(Trail([AuditRow.of(now, actor, action, target, detail)])))
+        await stored(self._port.tell(Trail([AuditRow.of(self._clock(), actor, action, target, detail)])))
 
     async def audit_log(
         self, *, cursor: int | None = None, limit: int = 100, actor: str = "", action: str = "", target: str = ""
@@ -375,8 +390,8 @@ class Users:
             raise RefusedError(Denial.BAD_VALUE, why, 409)
         now = self._clock()
         await asyncio.to_thread(rotate_secret, self._folder, now)
-        trail = Trail([AuditRow.of(now, actor, "secret.rotate")], [UserChange("secret", now)])
-        await stored(self._port.tell(trail))
+        row, change = AuditRow.of(now, actor, "secret.rotate"), UserChange("secret", now)
+        await stored(self._port.tell(Trail([row], [change])))
         self._follow()
 
     async def import_people(
@@ -397,14 +412,6 @@ class Users:
         self._follow()
         return rows
 
-    def _imported(self, settings: Settings | None = None) -> list[ImportedSecret]:
-        """The secrets of other pools; codex-pool's own settings, taken over as they are, hold its secret."""
-        told = (settings or self._settings).pool_users
-        kept = load_secrets(self._folder)
-        if told.storage_path and told.jwt_secret:
-            kept.append(ImportedSecret(OtherPool.CODEX_POOL, told.jwt_secret))
-        return kept
-
     # What runs in the background
 
     def _follow(self) -> None:
@@ -418,7 +425,7 @@ class Users:
     def _apply(self, change: UserChange) -> None:
         if change.kind == "secret":
             self._signer = load_signer(self._settings, self._folder)
-            self._ring.forget_all(self._signer, self._imported())
+            self._ring.forget_all(self._signer, imported_secrets(self._settings, self._folder))
             return
         self._directory.forget(change.user, change.key)
         self._ring.forget(change.user, change.key)
@@ -428,10 +435,9 @@ class Users:
 
     def _ended(self, user: str, key: str) -> None:
         """Tells the listeners what ended: (None, key) when it is one key, (user, None) when it is the person."""
-        what = (None, key) if key else (user, None)
         for listener in list(self.on_end):
             try:
-                listener(*what)
+                listener(*((None, key) if key else (user, None)))
             except Exception:
                 log.exception("a listener failed when access ended")
 

@@ -11,6 +11,7 @@ from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.tokens import Signer
 from pool_server.users.models import ADMIN_USER, AuditActor, AuditRow, Principal, Session, decode_session
 from pool_server.users.ports import DoorPort, Trail
+from pool_server.users.replica import Follower
 
 FRIEND_S = 30 * 86400.0
 ADMIN_S = 12 * 3600.0
@@ -28,11 +29,13 @@ class Sessions:
         signer: Callable[[], Signer],
         clock: Callable[[], float],
         guard: Callable[[], str],
+        follower: Follower,
     ) -> None:
         self._port = port
         self._directory = directory
         self._signer = signer
         self._clock = clock
+        self._follower = follower
         self._guard = guard  # fingerprint of the admin password, "" when there is none
         self.last_seen: dict[str, float] = {}  # user id → when, since the last flush
 
@@ -60,6 +63,9 @@ class Sessions:
             current = bool(session.guard) and session.guard == self._guard()
             return Principal(ADMIN_USER, "admin", admin=True, session=mark) if current else None
         view = self._directory.view(session.user)
+        if view is None or view.epoch != session.epoch:  # changed on another machine a moment ago?
+            await self._follower.catch_up()
+            view = self._directory.view(session.user)
         if view is None or not view.active or view.epoch != session.epoch:
             return None
         self.last_seen[view.id] = now

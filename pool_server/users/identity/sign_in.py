@@ -12,7 +12,7 @@ import msgspec
 from pool_server.core.enums import Denial
 from pool_server.core.settings import Settings
 from pool_server.users import user_names
-from pool_server.users.changes import stored
+from pool_server.users.changes import asked, stored
 from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.keys import USER_DISABLED, KeyRing
@@ -34,6 +34,7 @@ from pool_server.users.models import (
     bad_value,
 )
 from pool_server.users.ports import Arrival, PeoplePort, Trail
+from pool_server.users.replica import Follower
 
 _PROVEN_S = 300.0  # how long a bcrypt-checked admin password is remembered, by digest
 
@@ -92,6 +93,7 @@ class SignIn:
         throttle: Throttle,
         hasher: Hasher,
         clock: Callable[[], float],
+        follower: Follower,
         once: Callable[[str, float], Awaitable[bool]],
     ) -> None:
         self.settings = settings
@@ -104,6 +106,7 @@ class SignIn:
         self._throttle = throttle
         self._hasher = hasher
         self._clock = clock
+        self._follower = follower
         self._once = once
         self._kept_names: Callable[[], Iterable[str]] = tuple
         self._proven: tuple[bytes, float] = (b"", 0.0)
@@ -124,6 +127,7 @@ class SignIn:
             return await self._by_key(key, peer)
         shown = clean_name(name)
         async with self._throttle.attempt("friend", peer, user_names.skeleton(shown)) as attempt:
+            await asked(self._follower.catch_up())
             grant = await self._grant(code, attempt, peer) if code else None
             user = self._people.find(shown)
             if user is None and grant is not None:
@@ -140,6 +144,7 @@ class SignIn:
     async def claim(self, principal: Principal, code: str, *, peer: str) -> None:
         """Somebody who is in takes up an invitation to contribute an account. Raises RefusedError: 401 for a code that
         is wrong, used up, expired or no such invitation, 429 throttled."""
+        await asked(self._follower.catch_up())
         user = self._directory.user(principal.user)
         if user is None:
             raise bad_value("only pool users can be invited")
@@ -283,6 +288,7 @@ class SignIn:
 
     async def _by_key(self, key: str, peer: str) -> SignedIn:
         async with self._throttle.attempt("friend", peer, slow=False) as attempt:
+            await asked(self._follower.catch_up())
             found = self._ring.authenticate(key)
             if isinstance(found, Principal):
                 await attempt.passed()

@@ -21,6 +21,7 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.storage import StoreError
+from pool_server.users.changes import asked
 from pool_server.users.models import RefusedError, Tries
 from pool_server.users.ports import DoorPort
 
@@ -214,15 +215,12 @@ class Throttle:
                 kept[at] = wrong(_without(kept[at], began), rule, now)
             return max(banned_until(tries, now) or 0.0 for tries in kept)
 
-        try:
-            return await self._port.tries([scope.key for scope in where], add) or None
-        except StoreError as exc:
-            raise RefusedError(Denial.STORE, "nobody can sign in just now; try again in a moment", 503) from exc
+        return await asked(self._port.tries([scope.key for scope in where], add)) or None
 
     async def forgive(self, where: list[Scope], began: float | None, *, signed_in: bool = False) -> None:
         """The try that began then was no wrong one."""
         now, keys = self._clock(), [scope.key for scope in where]
-        (known,) = await self._port.read_tries(keys[:1]) if signed_in else [Tries()]
+        (known,) = await asked(self._port.read_tries(keys[:1])) if signed_in else [Tries()]
         fresh = not signed_in or 0 <= now - known.good < _NOTED_S
         if began is None and fresh:
             return
@@ -249,7 +247,7 @@ class Throttle:
             with suppress(StoreError):  # a correct password is accepted while nothing can be written
                 await self._port.tries(keys, begin)
                 return now
-        _refuse_stopped(where, await self._port.read_tries(keys), now)
+        _refuse_stopped(where, await asked(self._port.read_tries(keys)), now)
         return None
 
     @asynccontextmanager

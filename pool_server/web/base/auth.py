@@ -90,7 +90,7 @@ async def identify(
         return await _local(ctx, shown(handler.request.headers), cookie)
     token = shown(handler.request.headers) if wanted else ""
     if token:
-        found = ctx.users.authenticate(token)
+        found = await ctx.users.recognise(token)
         if isinstance(found, Principal):
             return Caller(1, "key", found)
         if token.count(".") == 2:

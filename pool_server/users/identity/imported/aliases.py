@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pool_server.core.disk import write_private
+from pool_server.core.settings import Settings
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.identity.imported.proofs import proof
 from pool_server.users.identity.tokens import Claims
@@ -70,6 +71,14 @@ def load_secrets(folder: Path) -> list[ImportedSecret]:
         return []
     except msgspec.DecodeError as exc:
         raise ValueError(f"{path} is damaged: restore it from a backup, or remove it to end imported keys") from exc
+
+
+def imported_secrets(settings: Settings, folder: Path) -> list[ImportedSecret]:
+    """The secrets of other pools; codex-pool's own settings, taken over as they are, hold its secret."""
+    told, kept = settings.pool_users, load_secrets(folder)
+    if told.storage_path and told.jwt_secret:
+        kept.append(ImportedSecret(OtherPool.CODEX_POOL, told.jwt_secret))
+    return kept
 
 
 def keep_secrets(folder: Path, fresh: list[ImportedSecret]) -> None:
