@@ -14,7 +14,7 @@ from typing import Any
 
 from pool_server.accounts.credentials import escrow, files, removal
 from pool_server.accounts.credentials.back_off import BackOff
-from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome, Send
+from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome
 from pool_server.accounts.credentials.write_back import CredentialWriter
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.polling import LONGEST_S, Poller
@@ -24,6 +24,7 @@ from pool_server.accounts.onboarding import Onboarding
 from pool_server.accounts.registry import Registry
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.core.enums import AccountState
+from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks, Timers
 from pool_server.providers import Credential, UsageAnswer, provider_module

@@ -12,12 +12,12 @@ import logging
 
 import msgspec
 
-from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Save, Send
+from pool_server.accounts.credentials.refresh import Refresher, RefreshError, Save
 from pool_server.accounts.credentials.store import ReplacedError
 from pool_server.accounts.health import learning
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import FaultKind, Operation
-from pool_server.core.models import OF_ACCOUNT, Fault, RequestScope
+from pool_server.core.models import OF_ACCOUNT, Fault, RequestScope, Send
 from pool_server.providers import Credential, OnboardingRejectedError, SetupDone, provider_module
 from pool_server.providers.evidence.table import EVIDENCE
 

@@ -16,7 +16,7 @@ from pool_server.accounts import describe, headroom
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
 from pool_server.accounts.credentials.escrow import Escrow
-from pool_server.accounts.credentials.refresh import RefreshError, Send
+from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
 from pool_server.accounts.health.verifying import Verifier
@@ -34,7 +34,7 @@ from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.accounts.selection.warmth import WarmthMemory
 from pool_server.accounts.sign_in.service import SignIns
 from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
-from pool_server.core.models import Fault, HttpRequest, WindowObservation
+from pool_server.core.models import Fault, HttpRequest, Send, WindowObservation
 from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, UsageAnswer

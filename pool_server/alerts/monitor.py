@@ -12,9 +12,10 @@ import msgspec
 
 from pool_server.alerts import rules
 from pool_server.alerts.incidents import remember, remembered
-from pool_server.alerts.notify import Send, deliver
+from pool_server.alerts.notify import deliver
 from pool_server.alerts.rules import AlertEvent, AlertFacts, Incident
 from pool_server.core.enums import Outcome
+from pool_server.core.models import Send
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.ledger.service import Ledger
 from pool_server.storage import StoreError

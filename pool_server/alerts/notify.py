@@ -16,7 +16,7 @@ from email.message import EmailMessage
 import msgspec
 
 from pool_server.alerts.rules import AlertEvent
-from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.models import HttpRequest, Send
 from pool_server.core.origins import origins
 from pool_server.core.settings import Alerts
 
@@ -26,7 +26,6 @@ RETRY_AFTER_S = (1.0, 5.0, 30.0, 120.0)  # waits between tries
 TIMEOUT_S = 10.0
 _HOPELESS = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
 
-Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 Sleep = Callable[[float], Awaitable[None]]
 
 

@@ -6,7 +6,7 @@ Times are unix seconds (float) unless a name says otherwise; tokens are whole nu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -306,6 +306,9 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return _short(self)
+
+
+Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]  # does a call of the pool's own
 
 
 class ClientCall(msgspec.Struct):

@@ -13,10 +13,10 @@ from pool_server.accounts.administration.trial import Trial, TrialResult, renewe
 from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.doubles import doubles
 from pool_server.accounts.credentials.escrow import key_of
-from pool_server.accounts.credentials.refresh import Send
 from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, identify
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import Provider
+from pool_server.core.models import Send
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.credentials import files
-from pool_server.accounts.credentials.refresh import Send
 from pool_server.core.enums import FaultKind
-from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
+from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Send
 from pool_server.core.origins import origin, shown
 from pool_server.core.settings import Settings
 from pool_server.providers import (

@@ -19,7 +19,7 @@ from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
 from pool_server.core import deadlines, processes
 from pool_server.core.disk import try_hold
-from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
 from pool_server.storage import StoreError, Txn
@@ -27,7 +27,6 @@ from pool_server.storage.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see CredentialWriter.rotate
 
 TABLE = "leases"

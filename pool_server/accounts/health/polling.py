@@ -7,10 +7,11 @@ import random
 from collections.abc import Awaitable, Callable
 
 from pool_server.accounts.credentials.back_off import BackOff, Pause
-from pool_server.accounts.credentials.refresh import RefreshError, Send
+from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.core import deadlines
 from pool_server.core.enums import FaultKind
+from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, UsageAnswer, provider_module
 

@@ -11,10 +11,9 @@ from enum import Enum
 
 import msgspec
 
-from pool_server.accounts.credentials.refresh import Send
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.core.enums import FaultKind
-from pool_server.core.models import OF_ACCOUNT, Fault
+from pool_server.core.models import OF_ACCOUNT, Fault, Send
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, provider_module
 

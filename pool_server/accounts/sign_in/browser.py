@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from pool_server.accounts.credentials.refresh import Send
 from pool_server.accounts.sign_in.pasted import PastedCode, read_code
 from pool_server.accounts.sign_in.records import AccountSignIn, Secrets, SignInRecords, end
 from pool_server.core.enums import SignInFlow, SignInState, SignInStep
-from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.models import HttpAnswer, HttpRequest, Send
 from pool_server.core.settings import Settings
 from pool_server.providers import SignInRefusedError, provider_module
 from pool_server.providers import page_sign_in as vendor

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.administration.service import Administration
-from pool_server.accounts.credentials.refresh import Send
 from pool_server.accounts.sign_in import browser, landing
 from pool_server.accounts.sign_in.landing import Landing, LandingError
 from pool_server.accounts.sign_in.pasted import PastedCodeError
 from pool_server.accounts.sign_in.records import AccountSignIn, Secrets, SignInRecords, end, ticket_mark
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
+from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.providers import CredentialRejectedError, SignInRefusedError
 from pool_server.providers.keys.pasted import recognise

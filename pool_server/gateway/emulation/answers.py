@@ -15,12 +15,12 @@ from urllib.parse import parse_qs, unquote
 from pool_server import dialects
 from pool_server.accounts import Accounts
 from pool_server.core.enums import Dialect, Provider
-from pool_server.core.models import ClientError
+from pool_server.core.models import ClientError, Send
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.gateway.emulation import claude, codex, google
 from pool_server.gateway.emulation.callable_models import Asker
-from pool_server.gateway.emulation.catalogue import Catalogue, Send
+from pool_server.gateway.emulation.catalogue import Catalogue
 from pool_server.gateway.emulation.not_found import no_such_model, not_served
 from pool_server.gateway.emulation.quota_windows import QuotaWindow, own, pooled, tightest
 from pool_server.gateway.emulation.types import LocalAnswer, LocalRequest, answer, empty

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from pool_server import __version__
 from pool_server.accounts import Accounts
 from pool_server.core.enums import AccountState, ApiFamily, CredentialKind, Operation, Provider
-from pool_server.core.models import ClientCall, HttpAnswer, HttpRequest
+from pool_server.core.models import ClientCall, HttpRequest, Send
 from pool_server.core.settings import Settings
 from pool_server.dialects import ModelInfo, ModelsShape
 from pool_server.gateway.emulation.callable_models import Asker, callable_models, once_each
@@ -24,7 +24,6 @@ from pool_server.providers import SPECS, Credential, catalogue_request, provider
 
 log = logging.getLogger("pool_server.gateway")
 
-Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 Key = tuple[Provider, str, str]
 
 FRESH_S = 900.0  # seconds a catalogue is used without asking again

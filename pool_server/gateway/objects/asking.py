@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
 from pool_server.accounts import Accounts, RefreshError
 from pool_server.core.enums import ErrorKind, Provider
-from pool_server.core.models import ClientCall, ClientError, HttpAnswer, HttpRequest
+from pool_server.core.models import ClientCall, ClientError, HttpAnswer, HttpRequest, Send
 from pool_server.core.settings import Settings
 from pool_server.gateway.objects.access import ObjectAccess, missing
 from pool_server.gateway.objects.object_lists import Listing, ListRefusedError
@@ -16,8 +16,6 @@ from pool_server.gateway.routes import Route
 from pool_server.providers import provider_module
 from pool_server.storage import StoreError
 from pool_server.users import Principal
-
-Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 
 class ListCalls:

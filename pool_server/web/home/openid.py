@@ -10,14 +10,14 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import jwt
 import msgspec
 
-from pool_server.core.models import HttpAnswer, HttpRequest
+from pool_server.core.models import HttpRequest, Send
 from pool_server.core.origins import origin
 from pool_server.core.settings import SingleSignOn
 from pool_server.users.identity.sign_in import SUBJECT, Identity
@@ -30,8 +30,6 @@ MOST_BYTES = 256 * 1024  # of an answer
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 _KEY_TYPES = frozenset({"RSA", "EC", "OKP"})  # no "oct": a secret that both know proves nothing
 _REQUIRED = ["iss", "sub", "aud", "exp", "iat"]
-
-Send = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 
 class OpenIdError(Exception):
