@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any
 
 from pool_server.accounts.health import windows as win
@@ -14,6 +15,8 @@ from pool_server.accounts.selection.candidates import RETURNING
 from pool_server.accounts.selection.score import Candidate
 from pool_server.core.enums import AccountState, Provider, Refusal
 from pool_server.core.models import WindowObservation
+
+MOST_LOOKED_AT = 64  # accounts of a cohort; a pool with more has its mean estimated from as many
 
 
 def account_row(account: Account, now: float, standing: Candidate) -> dict[str, Any]:
@@ -187,3 +190,16 @@ def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list
         for (seconds, name), group in sorted(sums.items())
     ]
     return (sum(rooms) / len(rooms) if rooms else None), rows
+
+
+def sample(accounts: Collection[Account]) -> list[Account]:
+    """At most `MOST_LOOKED_AT` of the accounts, spread evenly over them."""
+    step = max(1, -(-len(accounts) // MOST_LOOKED_AT))
+    return list(islice(accounts, 0, None, step))
+
+
+def glance(provider: Provider, accounts: list[Account], now: float) -> tuple[float | None, list[dict[str, Any]]]:
+    """(percent of room left, windows) as in `Accounts.summary()`, without the rest of its row."""
+    standings = [Candidate(account.id) for account in accounts]
+    row = provider_row(provider, accounts, standings, now)
+    return row["room_percent"], row["windows"]

@@ -12,7 +12,6 @@ from enum import Enum
 
 import msgspec
 
-from pool_server.accounts.credentials.escrow import key_of
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.account import Account
 from pool_server.core import processes
@@ -149,13 +148,13 @@ class Replication:
 
     def spent_by(self, credential: Credential) -> str:
         """The account that has traded this sign-in's refresh token for a new one, "" for none."""
-        key = key_of(credential)
+        key = credential.grant_key
         raw = self._store.get(SPENT, key.encode()) if key else None
         return "" if raw is None else raw[_spent_at.size :].decode()
 
     def note_spent(self, account_id: str, credential: Credential, now: float) -> None:
         """The account has traded this refresh token for a new one; an old copy of its file must not show it again."""
-        if key := key_of(credential):
+        if key := credential.grant_key:
             self._store.put(SPENT, key.encode(), _spent_at.pack(now) + account_id.encode())
 
     def sweep_spent(self, now: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts import describe, headroom
+from pool_server.accounts import describe
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
 from pool_server.accounts.credentials.escrow import Escrow
@@ -26,7 +26,7 @@ from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.accounts.selection.affinity_lookup import affinity_of
-from pool_server.accounts.selection.candidates import Need
+from pool_server.accounts.selection.candidates import Need, just_back
 from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
@@ -157,7 +157,7 @@ class Accounts:
         """An account answered: pin the conversation to it, unless it only stood in for a moment."""
         now = self._clock()
         account = self._index.accounts.get(account_id)
-        if account is not None and account.health.cooldowns and returns.just_back(account, now):
+        if account is not None and account.health.cooldowns and just_back(account, now):
             self._return_answered(account, request, now)
         if request.session is None:
             return
@@ -182,7 +182,7 @@ class Accounts:
         if not account.health.cooldowns:
             return
         scopes = self._index.scopes(account.provider, model, operation)
-        if returns.just_back(account, now):
+        if just_back(account, now):
             self._registry.update(account_id, lambda known: state.return_begun(known, scopes, now))
         found = probing.cooling(account.health, scopes, now)
         if found is not None:
@@ -463,14 +463,14 @@ class Accounts:
         """(percent of room left, windows) of a provider, cheap however many accounts there are; see `room`."""
         now = self._now()
         cohorts = self._index.by_provider.get(provider, [])
-        sampled = [a for cohort in cohorts for a in headroom.sample(cohort.members.values())]
-        return headroom.glance(provider, sampled, now)
+        sampled = [a for cohort in cohorts for a in describe.sample(cohort.members.values())]
+        return describe.glance(provider, sampled, now)
 
     def samples(self, provider: Provider) -> list[tuple[str, AccountState]]:
         """(account id, state) of some accounts of every kind; all of them in a usual pool, see `room`."""
         self._now()
         cohorts = self._index.by_provider.get(provider, [])
-        return [(a.id, a.state) for cohort in cohorts for a in headroom.sample(cohort.members.values())]
+        return [(a.id, a.state) for cohort in cohorts for a in describe.sample(cohort.members.values())]
 
     def ready(self) -> tuple[int, int]:
         """How many accounts there are, and how many of them can serve now."""

@@ -103,6 +103,12 @@ class Credential(msgspec.Struct, frozen=True):
         return self.refresh_token if self.can_refresh else ""
 
     @property
+    def grant_key(self) -> str:
+        """The name of its grant, which tells nothing of it; "" when there is none."""
+        grant = self.grant
+        return hashlib.sha256(grant.encode("utf-8", "surrogatepass")).hexdigest()[:32] if grant else ""
+
+    @property
     def sign_in_ends(self) -> float | None:
         """When its owner has to sign in again whatever the pool does (unix seconds); None = nobody knows of an end."""
         return self.expires_at if self.kind is CredentialKind.SETUP_TOKEN else self.login_ends

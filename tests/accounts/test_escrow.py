@@ -16,7 +16,7 @@ import pytest
 
 from pool_server.accounts import RefreshError
 from pool_server.accounts.credentials import escrow, files, store
-from pool_server.accounts.credentials.escrow import Escrow, key_of
+from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.core import disk
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
@@ -409,9 +409,9 @@ def test_keys_tell_nothing_and_need_a_refresh_token(tmp_path: Path) -> None:
     p = pool(tmp_path)
     p.write("claude_key.json", {"api_key": "sk-ant-api03-key"})
     p.reload()
-    key = key_of(p.accounts.credential(ID))
+    key = p.accounts.credential(ID).grant_key
     assert len(key) == 32 and int(key, 16)
-    assert key_of(p.accounts.credential("claude:key")) == ""
+    assert p.accounts.credential("claude:key").grant_key == ""
     assert Escrow(tmp_path).find(p.accounts.credential("claude:key")) is None
     shutil.rmtree(tmp_path / escrow.FOLDER, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.accounts.headroom import MOST_LOOKED_AT, sample
+from pool_server.accounts.describe import MOST_LOOKED_AT, sample
 
 
 @given(st.integers(0, 5 * MOST_LOOKED_AT))

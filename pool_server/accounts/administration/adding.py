@@ -12,7 +12,6 @@ import msgspec
 from pool_server.accounts.administration.trial import Trial, TrialResult, renewed
 from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.doubles import doubles
-from pool_server.accounts.credentials.escrow import key_of
 from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, identify
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import Provider
@@ -180,10 +179,10 @@ class Adding:
         while (kept := credentials.escrow.find(cred)) is not None:
             if kept.account in credentials.items and kept.account != file.account:
                 raise SameAccountError(kept.account)
-            before = key_of(cred)
+            before = cred.grant_key
             data = files.merged(data, kept.updates)
             cred = self._parsed(file, data)
-            if key_of(cred) == before:
+            if cred.grant_key == before:
                 break
         others = (item for item in credentials.items.values() if item.found != file)
         known = [(item.found.account, item.found.account, item.credential) for item in others]

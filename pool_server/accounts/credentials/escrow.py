@@ -7,7 +7,6 @@ whatever its name, is told what came after it. Where there is a key to seal with
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,12 +52,6 @@ class Owed(msgspec.Struct, frozen=True):
         return Owed(files.merged(self.updates, updates), self.stale, tuple(dict.fromkeys(self.spent + spent)))
 
 
-def key_of(credential: Credential) -> str:
-    """The name of what a sign-in is refreshed with, which tells nothing of it; "" when there is nothing."""
-    grant = credential.grant
-    return hashlib.sha256(grant.encode("utf-8", "surrogatepass")).hexdigest()[:32] if grant else ""
-
-
 class Escrow:
     """The entries in one folder, shared by all workers. All methods may run in any thread."""
 
@@ -67,7 +60,7 @@ class Escrow:
 
     def keep(self, spent: Credential, updates: dict[str, Any]) -> str:
         """Make `updates` durable as what came after `spent`; returns the entry's key. Raises OSError and SealError."""
-        key = key_of(spent)
+        key = spent.grant_key
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path, data = self._path(key), _encode(Rotation(spent.account, updates))
         try:
@@ -78,7 +71,7 @@ class Escrow:
 
     def find(self, credential: Credential) -> Rotation | None:
         """What came after this sign-in's refresh token, where its file does not know."""
-        key = key_of(credential)
+        key = credential.grant_key
         if not key:
             return None
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.credentials import files, leftovers, removal
-from pool_server.accounts.credentials.escrow import Escrow, Owed, key_of, why
+from pool_server.accounts.credentials.escrow import Escrow, Owed, why
 from pool_server.accounts.credentials.look import Doubts, Item, Look, Signature, look, signature, signature_or_none
 from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, scan, shown
 from pool_server.accounts.credentials.sealing import SealError
@@ -128,7 +128,7 @@ class CredentialStore:
         if owed is not None:
             credential = parse(files.merged(data, owed.updates), found.account, now=now)
         seen: list[str] = []
-        while (kept := self.escrow.find(credential)) is not None and (key := key_of(credential)) not in seen:
+        while (kept := self.escrow.find(credential)) is not None and (key := credential.grant_key) not in seen:
             if kept.account != found.account and kept.account in self.items:
                 break  # a copy of that account's file, not the file under another name
             seen.append(key)
@@ -137,7 +137,7 @@ class CredentialStore:
                 newer = parse(files.merged(data, later.updates), found.account, now=now)
             except CredentialRejectedError:
                 break  # whatever it holds is none of this account's
-            if key_of(newer) == key and (newer.expires_at or 0.0) <= (credential.expires_at or 0.0):
+            if newer.grant_key == key and (newer.expires_at or 0.0) <= (credential.expires_at or 0.0):
                 break  # a provider that does not rotate: the file is as new
             credential, owed = newer, later
         return Item(found, credential, options, digest, mark, owed)
@@ -249,7 +249,7 @@ class CredentialStore:
     def owe(self, account_id: str, updates: dict[str, Any], stale: Credential) -> None:
         """Remember fields that could not be written. Until they are, the file's old token counts as the new one."""
         before = self.owed.get(account_id) or Owed({}, stale.fingerprint)
-        self.owed[account_id] = before.also(updates, tuple(filter(None, (key_of(stale),))))
+        self.owed[account_id] = before.also(updates, tuple(filter(None, (stale.grant_key,))))
 
     def forget_owed(self, account_id: str) -> None:
         """The file has a sign-in of its own."""
@@ -318,6 +318,6 @@ def _newer_login(found: Mapping[Path, CredentialFile], now: float) -> leftovers.
         file = found[path]
         parse = provider_module(file.provider).parse
         before, after = parse(there, file.account, now=now), parse(left, file.account, now=now)
-        return after.can_refresh and key_of(after) != key_of(before)
+        return after.can_refresh and after.grant_key != before.grant_key
 
     return judge

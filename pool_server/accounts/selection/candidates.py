@@ -207,3 +207,8 @@ def _back_at(cooldown: Cooldown, now: float) -> float:
     """When the account may be back: a half-open request under way tells within moments."""
     told = cooldown.probing + PROBE_TELLS_S
     return told if cooldown.probing and now < told < cooldown.until else cooldown.until
+
+
+def just_back(account: Account, now: float) -> bool:
+    """Is the account, or a model of it, back from a limit only now?"""
+    return any(returning(cooldown, now) is not None for cooldown in account.health.cooldowns.values())

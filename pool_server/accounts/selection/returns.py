@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from pool_server.accounts.health.state import returning
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import RETURNING, judge
 from pool_server.accounts.selection.index import SelectionIndex
@@ -40,8 +39,3 @@ def fresh(index: SelectionIndex, request: SelectionRequest, now: float) -> Selec
             if standing(index, account, scopes, now).refusal in RETURNING:
                 back.add(account_id)
     return msgspec.structs.replace(request, exclude=request.exclude - back) if back else request
-
-
-def just_back(account: Account, now: float) -> bool:
-    """Is the account, or a model of it, back from a limit only now?"""
-    return any(returning(cooldown, now) is not None for cooldown in account.health.cooldowns.values())
