@@ -41,8 +41,7 @@ def child(number, life):
     os.write(1, f"{forks}{os.linesep}".encode())
     if forks > 1:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-        while True:
-            signal.pause()
+        os.read(life.parent, 1)  # until the supervisor is gone, whatever becomes of it
     return 1
 
 
