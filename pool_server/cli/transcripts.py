@@ -18,6 +18,7 @@ from pool_server.cli.common import config_option, emit, json_option, one_line, s
 from pool_server.cli.user import common
 from pool_server.cli.user.common import SHELL
 from pool_server.core.settings import Settings
+from pool_server.storage import encrypted_stream, store_keys
 from pool_server.transcripts import Transcripts, archive
 from pool_server.users import Users
 
@@ -147,6 +148,21 @@ def export(identifier: str, target: str, who: str | None, config: str | None) ->
         for piece in archive.read(place):
             file.write(piece)
     click.echo(f"{target}: {Path(target).stat().st_size:,} bytes")
+
+
+@command.command("decrypt", help="Open an encrypted copy from the mirror, with the key in POOL_STORE_KEY.")
+@click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.argument("target", metavar="TARGET", type=click.Path(dir_okay=False))
+def decrypt(source: str, target: str) -> None:
+    with one_line(), open(source, "rb") as file:
+        keys = store_keys.from_environment()
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            try:
+                for piece in encrypted_stream.decrypt(file.read, keys):
+                    out.write(piece)
+            except encrypted_stream.DecryptionError as error:
+                os.unlink(target)
+                raise click.ClickException(f"{source}: {error}") from None
 
 
 @command.command("purge", help="Delete transcripts: of one person, of one conversation, or what is older than DAYS.")

@@ -34,6 +34,7 @@ SECRET = frozenset(
         "jwt_secret",
         "jwt_secret_previous",
         "local_token",
+        "mirror_options",
         "smtp_password",
         "webhook_url",
     }
@@ -238,6 +239,8 @@ class TranscriptSettings(Section, frozen=True):
     keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0
     max_mb: Annotated[int, Meta(ge=1, le=1 << 24)] = 2048  # of all people, as it lies on the disk
     exchange_mb: Annotated[int, Meta(ge=1, le=65536)] = 64  # of one exchange; the rest is counted
+    mirror: str = ""  # a folder or s3://, gs://, az:// that gets a copy of each; empty = none
+    mirror_options: dict[str, str] = {}  # obstore's for that store; they may hold secrets
 
 
 class CodexSettings(Section, frozen=True):

@@ -112,6 +112,8 @@ SETTINGS = {
     "transcripts.keep_days": "How long a transcript is kept, days",
     "transcripts.max_mb": "What transcripts take on the disk, MiB; the oldest of whoever has most go first",
     "transcripts.exchange_mb": "What is kept of one exchange, MiB; the rest is counted",
+    "transcripts.mirror": "A folder, or s3://, gs:// or az://, that gets a copy of each; empty = none",
+    "transcripts.mirror_options": "Options of that object store, as obstore names them",
     "codex.hold_conversations_mb": "Memory for conversations that may have to be sent again, MiB; 0 = none",
     "gemini_client_id": "Google's client for Gemini sign-ins, from the environment only",
     "gemini_client_secret": "Its secret, from the environment only",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +154,17 @@ def is_shared(place: Path) -> bool:
     return (place / _SHARED).exists()
 
 
-def prune(
-    folder: Path, now: float, *, keep_days: float, most_bytes: int, gone: Callable[[str], bool] = lambda user: False
-) -> int:
-    """Removes what is too old, what is too much (the oldest of whoever has most), what people left who are `gone`,
-    and drafts of crashed servers → how many exchanges."""
+def people(folder: Path) -> list[str]:
+    """Of whom there is anything."""
+    return [home.name for home in _folders(folder)]
+
+
+def prune(folder: Path, now: float, *, keep_days: float, most_bytes: int) -> int:
+    """Removes what is too old, what is too much (the oldest of whoever has most), and drafts of crashed servers → how
+    many exchanges."""
     removed = 0
     by_person: dict[str, list[tuple[float, int, Path]]] = defaultdict(list)
     for home in _folders(folder):
-        if gone(home.name):
-            removed += remove_person(folder, home.name)
-            continue
         for place in _places(folder, home.name):
             _sweep_drafts(place, now)
             for path, at, size in _files(place):

@@ -14,11 +14,13 @@ from pool_server.core.tasks import PeriodicTasks
 from pool_server.transcripts import archive
 from pool_server.transcripts.archive import KeptConversation, KeptOfPerson
 from pool_server.transcripts.capture import CaptureHead, ExchangeCapture, HeldFile
+from pool_server.transcripts.mirror import Mirror, Outbox
 from pool_server.transcripts.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
 PRUNE_EVERY_S = 60.0
+MIRROR_EVERY_S = 2.0
 
 
 class ConsentSource(Protocol):
@@ -57,10 +59,14 @@ class Transcripts:
             stands=lambda user: self.offered and consents.stands(user),
             free=lambda: self._settings.alerts.disk_free_mb << 20,
             most=lambda: self._settings.transcripts.exchange_mb << 20,
+            kept=self._to_mirror,
         )
+        self._outbox = Outbox(self.folder)
+        self._mirror = Mirror(self._outbox, lambda: self._settings.transcripts, clock=time.monotonic)
         self._tasks = PeriodicTasks()
         if leader:
             self._tasks.every(PRUNE_EVERY_S, self._prune, "removing old transcripts", at_once=True)
+            self._tasks.every(MIRROR_EVERY_S, self._send, "mirroring transcripts")
         consents.on_change.append(self._look_again)
 
     @property
@@ -113,6 +119,7 @@ class Transcripts:
 
     async def remove(self, user: str, place: Path) -> int:
         """Deletes a conversation → how many exchanges."""
+        self._delete_mirrored(user, place.parent.name, place.name)
         return len(await asyncio.to_thread(archive.remove, place))
 
     async def purge(self, user: str, identifier: str | None, *, older_than_s: float | None) -> int:
@@ -128,7 +135,21 @@ class Transcripts:
 
     async def remove_person(self, user: str) -> int:
         """Deletes all of a person's → how many exchanges."""
+        self._delete_mirrored(user)
         return await asyncio.to_thread(archive.remove_person, self.folder, user)
+
+    def _delete_mirrored(self, *parts: str) -> None:
+        """Raises OSError: what cannot be deleted at the mirror later is not deleted here."""
+        if self._settings.transcripts.mirror:
+            self._outbox.delete(*parts)
+
+    def _to_mirror(self, path: Path) -> None:
+        """In the recorder's thread."""
+        if self._settings.transcripts.mirror:
+            try:
+                self._outbox.send(path)
+            except OSError as error:
+                log.warning("a transcript will not be mirrored: %s", error.strerror or error)
 
     def flush(self) -> None:
         """Returns when what ended by now is written. Blocks."""
@@ -144,13 +165,16 @@ class Transcripts:
 
     async def _prune(self) -> None:
         now, wanted = self._clock(), self._settings.transcripts
+        for user in await asyncio.to_thread(archive.people, self.folder):
+            if self._consents.left(user):
+                await self.remove_person(user)
         removed = await asyncio.to_thread(
-            archive.prune,
-            self.folder,
-            now,
-            keep_days=wanted.keep_days,
-            most_bytes=wanted.max_mb << 20,
-            gone=self._consents.left,
+            archive.prune, self.folder, now, keep_days=wanted.keep_days, most_bytes=wanted.max_mb << 20
         )
-        if removed:
-            log.info("%d old transcripts were removed", removed)
+        dropped = await asyncio.to_thread(self._outbox.prune, wanted.max_mb << 20)
+        if removed or dropped:
+            log.info("%d old transcripts were removed, %d left unmirrored for want of room", removed, dropped)
+
+    async def _send(self) -> None:
+        if self._settings.transcripts.mirror:
+            await asyncio.to_thread(self._mirror.run)

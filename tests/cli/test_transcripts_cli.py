@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -13,6 +14,7 @@ import zstandard
 from click.testing import CliRunner
 
 from pool_server.cli import cli
+from pool_server.storage.encrypted_stream import encrypt
 from pool_server.transcripts import archive
 
 SESSION = "0199a213-81c0-7800-8aa1-bbab2a035a53"
@@ -102,3 +104,15 @@ def test_what_is_asked_for_is_deleted(shell: Shell, args: list[str], left: int) 
     told = shell("transcripts", "purge", *args)
     assert told.exit_code == 0 and told.output.startswith(f"{3 - left} exchange")
     assert len(list((shell.data / "transcripts").rglob("*.zst"))) == left
+
+
+def test_an_encrypted_copy_is_opened_with_the_key_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "x.enc", tmp_path / "x"
+    source.write_bytes(b"".join(encrypt([b"words"], "k1", b"1" * 32)))
+    command = ["transcripts", "decrypt", str(source), str(target)]
+    monkeypatch.delenv("POOL_STORE_KEY", raising=False)
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 1 and "not here" in refused.output and not target.exists()
+    monkeypatch.setenv("POOL_STORE_KEY", "k1:" + base64.b64encode(b"1" * 32).decode())
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    assert target.read_bytes() == b"words" and target.stat().st_mode & 0o777 == 0o600

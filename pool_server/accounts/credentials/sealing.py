@@ -9,21 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import re
 import secrets
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pool_server.providers import CredentialRejectedError
+from pool_server.storage import store_keys
+from pool_server.storage.store_keys import KEY_BYTES, KEY_NAME
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-ENVIRONMENT = "POOL_STORE_KEY"
+ENVIRONMENT = store_keys.ENVIRONMENT
 FIELD = "sealed"
-_KEY_BYTES = 32
 _NONCE_BYTES = 12
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _PURPOSE = b"pool-server credential file"  # authenticated with each: what was sealed for another use opens nowhere here
 
 
@@ -81,7 +80,7 @@ def key_name(file: dict[str, Any]) -> str:
     """The name of the key that a file is sealed with, "" where it is plain or damaged."""
     sealed = file[FIELD] if is_sealed(file) else None
     name = sealed.get("key") if isinstance(sealed, dict) else None
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
+    return name if isinstance(name, str) and KEY_NAME.fullmatch(name) else ""
 
 
 def environment_keys() -> SealKeys:
@@ -89,28 +88,23 @@ def environment_keys() -> SealKeys:
     return parse_keys(os.environ.get(ENVIRONMENT, ""))
 
 
-@lru_cache(maxsize=8)
 def parse_keys(text: str) -> SealKeys:
     """The keys of "NAME:base64,…"; none of "". Raises SealError."""
-    keys: dict[str, bytes] = {}
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        name, _, encoded = entry.partition(":")
-        try:
-            key = _bytes(encoded)
-        except ValueError:
-            key = b""
-        if not _NAME.fullmatch(name) or len(key) != _KEY_BYTES:
-            raise SealError(f"{ENVIRONMENT} must be NAME:KEY, or several with commas, each key 32 bytes in base64")
-        if name in keys:
-            raise SealError(f"{ENVIRONMENT} names key {name} twice")
-        keys[name] = key
-    return SealKeys(keys)
+    try:
+        return _seal_keys(text)
+    except ValueError as wrong:
+        raise SealError(str(wrong)) from None
+
+
+@lru_cache(maxsize=8)
+def _seal_keys(text: str) -> SealKeys:
+    return SealKeys(store_keys.parse(text))
 
 
 def new_key(taken: tuple[str, ...]) -> str:
     """An entry for `POOL_STORE_KEY` with a key of chance and the next free name."""
     name = next(name for name in (f"k{number}" for number in range(1, len(taken) + 2)) if name not in taken)
-    return f"{name}:{_text(secrets.token_bytes(_KEY_BYTES))}"
+    return f"{name}:{_text(secrets.token_bytes(KEY_BYTES))}"
 
 
 def _text(data: bytes) -> str:
