@@ -146,7 +146,7 @@ NO_PRICE = "no price"
 
 
 def cost(row: Mapping[str, Any]) -> str:
-    """The API price of one exchange; see `own_requests.row`."""
+    """The API price of one exchange; see `request_rows.row`."""
     if row["cost_usd"] is None:
         return NO_PRICE if row["usage"]["known"] or row["usage"]["estimated"] else "—"
     about = row["usage"]["estimated"] or row["cost_basis"] == CostBasis.ASSUMED

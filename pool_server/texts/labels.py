@@ -12,6 +12,7 @@ from pool_server.core.enums import (
     Denial,
     FaultKind,
     Outcome,
+    Provider,
     Refusal,
     SignInStep,
     Source,
@@ -308,3 +309,17 @@ def detail(facts: dict[str, Any]) -> str:
 def _label(name: str) -> str:
     """ "tokens_week" → "tokens a week": a limit is called the same wherever it stands."""
     return _LIMITS.get(name) or name.replace("_", " ")
+
+
+def provider_name(key: str) -> str:
+    """A provider as people call it; one that is not known by its own name."""
+    try:
+        return PROVIDERS[Provider(key)]
+    except ValueError:
+        return key or "no provider"
+
+
+def account_name(key: str) -> str:
+    """ "claude:work" → "work"; what never reached an account says so."""
+    name, _, stem = key.partition(":")
+    return stem or (f"{provider_name(name)}, no account" if name else "no account")

@@ -30,7 +30,7 @@ from pool_server.web.home import home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
 from pool_server.web.openapi import BASE, ApiOperation, document
 from pool_server.web.request_log import conversations, log_pages
-from pool_server.web.sign_ins import balance, contributing, sign_in_api, sign_in_page
+from pool_server.web.sign_ins import balance, contributing, sign_in_api
 
 ID = r"([^/]+)"
 
@@ -112,7 +112,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/admin/tokens", system.Tokens),
     (rf"/admin/tokens/{ID}", system.OneToken),
     (r"/accounts", admin_pages.AccountsPage),
-    (rf"/sign-ins/{ID}", sign_in_page.SignInPage),
+    (rf"/sign-ins/{ID}", sign_in_api.SignInPage),
     (r"/admin/models", models_page.ModelsPage),
     (r"/admin/what-if", admin_pages.WhatIfPage),
     (r"/people", admin_pages.PeoplePage),

@@ -12,7 +12,7 @@ from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.users.models import SERVER
 from pool_server.web.base.shared import limits
 from pool_server.web.base.shared.headroom import ProviderRow
-from pool_server.web.home.standing import standing
+from pool_server.web.base.shared.standing import standing
 from tests.web.pool import CODE, exchange
 from tests.web.site import Site
 from tests.web.test_friends import Browser

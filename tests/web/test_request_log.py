@@ -11,7 +11,7 @@ import pytest
 
 from pool_server.core.enums import Dialect, Operation, Strategy, Transport
 from pool_server.core.models import Attempt, Usage
-from pool_server.web.base.shared import own_requests
+from pool_server.web.base.shared import request_rows
 from pool_server.web.request_log import story as story
 from tests.web import usage
 from tests.web.pool import exchange
@@ -100,7 +100,7 @@ def test_a_friend_sees_what_became_of_their_own(site: Site) -> None:
     usage.keep(site, [exchange(ada.user, 5, decision={**DECISION, **carried})])
     page = ada.page(f"/requests/req-{ada.user}-5")
     assert "left out: &lt;i&gt;wind&lt;/i&gt;" in page and "claude:home" not in page
-    row = own_requests.row(exchange(ada.user, 6, decision={**DECISION, **carried}))
+    row = request_rows.row(exchange(ada.user, 6, decision={**DECISION, **carried}))
     assert (row["translation"], row["dropped"]) == ("chat>messages", ["<i>wind</i>"])
 
 

@@ -16,7 +16,7 @@ import tree_sitter_powershell
 from tree_sitter import Language, Parser
 
 from pool_server.core.enums import Provider
-from pool_server.web.sign_ins import lines
+from pool_server.web.onboarding import sign_in_lines as lines
 from tests.fakes import account
 from tests.web.server import Running, running
 from tests.web.test_sign_ins import begin, person, state, ticket

@@ -19,7 +19,7 @@ from pool_server.texts import format, labels
 from pool_server.web.base import html
 from pool_server.web.base.assets.bundle import assets
 from pool_server.web.base.assets.paths import templates_folder
-from pool_server.web.base.shared import headline, headroom, limits, own_requests
+from pool_server.web.base.shared import headline, headroom, limits, request_rows
 from tests.web.pool import exchange
 
 NOW = 1_790_000_000.0
@@ -193,7 +193,7 @@ def test_limits_are_shown_where_they_are_set() -> None:
 
 
 def test_an_exchange_of_ones_own_says_what_to_do_and_not_whose_account_it_was() -> None:
-    row = own_requests.row(exchange("u", status=502, outcome="upstream", provider="", model=""))
+    row = request_rows.row(exchange("u", status=502, outcome="upstream", provider="", model=""))
     assert row["advice"]
     assert row["tone"] == "bad"
     assert "claude:work" not in str(row)

@@ -9,11 +9,11 @@ from pool_server.accounts import SelectionRequest
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal
 from pool_server.ledger import Prices
 from pool_server.texts import format, labels
+from pool_server.texts.labels import provider_name
 from pool_server.web.base.handler import Access
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import query_params as asking
-from pool_server.web.base.shared.names import provider as provider_name
 from pool_server.web.base.shared.query_params import DAY
 
 MOST = 5_000  # models whose use is looked up

@@ -11,16 +11,17 @@ from zoneinfo import ZoneInfo
 from pool_server.core.enums import AccountState
 from pool_server.ledger import Field, Ledger, Metric
 from pool_server.texts import labels
+from pool_server.texts.labels import account_name
 from pool_server.users import FLOOR_COST
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import banner, headline, headroom, price_notes
+from pool_server.web.base.shared import banner, headline, headroom, price_notes, visible
 from pool_server.web.base.shared import query_params as asking
-from pool_server.web.base.shared.names import Names, account
+from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import UsageQuery, Viewer
 from pool_server.web.dashboard import charts as charts
 from pool_server.web.dashboard import overview as first
-from pool_server.web.dashboard import tables, visible
+from pool_server.web.dashboard import tables
 
 FILTERS = ("user", "provider", "model", "account")
 KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)
@@ -105,7 +106,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             pause=60 if ask.to - ask.frm > LONGEST_SHARED else 10,  # seconds between two looks of an open page
             names=names,
             found=found,
-            account_name=account,
+            account_name=account_name,
             **self._now(who, ask, told, providers, accounts, found, now),
             **self._range(who, ask, field, found, names),
             **self._address(ask, found, names),

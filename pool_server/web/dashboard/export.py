@@ -21,9 +21,9 @@ from pool_server.ledger import LogFilters, flat, tame
 from pool_server.texts import format
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.shared import query_params as asking
+from pool_server.web.base.shared import visible
 from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import UsageQuery
-from pool_server.web.dashboard import visible
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson; charset=utf-8"}
 

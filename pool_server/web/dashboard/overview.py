@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from pool_server.core.enums import AccountState
 from pool_server.ledger import Confidence, Filters, Ledger
 from pool_server.texts import format, labels
+from pool_server.texts.labels import account_name
 from pool_server.web.base.shared import headroom
-from pool_server.web.base.shared.names import account
 from pool_server.web.base.shared.query_params import DAY, HOUR, UsageQuery
 
 RESETS = 6
@@ -113,7 +113,7 @@ def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
         words = "not known" if unused is None else format.percent(unused)
         window = labels.window(reset["window"], reset["scope"])
         provider, _, _ = reset["account"].partition(":")
-        rows.append(Reset(account(reset["account"]), provider, window, reset["resets_at"], words))
+        rows.append(Reset(account_name(reset["account"]), provider, window, reset["resets_at"], words))
     return rows[:RESETS]
 
 
@@ -135,7 +135,7 @@ def hands(
     bad, soon = [], []
     for row in accounts:
         state = AccountState(row["state"])
-        name = f"{labels.PROVIDERS[row['provider']]} {account(row['id'])}"
+        name = f"{labels.PROVIDERS[row['provider']]} {account_name(row['id'])}"
         expires = row.get("expires_at")
         if state in TROUBLE:
             said = f" ({row['message']})" if row.get("message") else ""

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, FaultKind, Outcome
 from pool_server.texts import format, labels
+from pool_server.texts.labels import account_name
 from pool_server.web.base.shared import headroom
-from pool_server.web.base.shared.names import Names, account
+from pool_server.web.base.shared.names import Names
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 DAY_S = 86_400.0
@@ -158,7 +159,7 @@ def accounts(
         plan = row["plan"].replace("_", " ") if named else labels.CREDENTIALS[row["kind"]]
         lines.append(
             AccountLine(
-                row, account(ident), plan, labels.STATES[state], labels.TONES[state], gauges, sums.get(ident), said
+                row, account_name(ident), plan, labels.STATES[state], labels.TONES[state], gauges, sums.get(ident), said
             )
         )
     lines.sort(key=lambda line: (ORDER[line.tone], line.row["provider"], line.name))

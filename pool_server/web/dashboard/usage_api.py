@@ -12,10 +12,9 @@ from typing import Any, cast, get_args
 
 from pool_server.ledger import Field, Filters, Step
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
-from pool_server.web.base.shared import headline
+from pool_server.web.base.shared import headline, visible
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
-from pool_server.web.dashboard import visible
 
 STEPS = ("minute", "hour", "day")
 

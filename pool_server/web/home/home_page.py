@@ -12,8 +12,8 @@ from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError, denial
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
-from pool_server.web.base.shared import headline, headroom, limits, own_requests
-from pool_server.web.home import operator_home, standing
+from pool_server.web.base.shared import headline, headroom, limits, request_rows, standing
+from pool_server.web.home import operator_home
 from pool_server.web.onboarding import snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
@@ -86,7 +86,7 @@ class HomePage(PageHandler, abstract=True):
             "wanted": self.get_query_argument("client", ""),
             "transcripts_offered": ctx.transcripts.offered,
             "transcripts_since": ctx.users.consents.given(principal.user),
-            "latest": [own_requests.row(record) for record in latest],
+            "latest": [request_rows.row(record) for record in latest],
             **self._setup(base, key, {cli: await self.ticket(principal, cli) for cli in client_settings.CLIS}),
             "local": principal.local,
             "principal": principal,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from pool_server.texts.labels import account_name
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import banner, headline, headroom
+from pool_server.web.base.shared import banner, headline, headroom, request_rows
 from pool_server.web.base.shared import query_params as asking
-from pool_server.web.base.shared.names import Names, account
+from pool_server.web.base.shared.names import Names
 from pool_server.web.dashboard import overview as first
-from pool_server.web.request_log import log_pages
 
 LATEST = 8
 
@@ -42,8 +42,8 @@ async def values(handler: PageHandler) -> dict[str, Any]:
         "today": today,
         "burning": first.burning(list(hours.values()), in_flight),
         "focal": focal(len(hands), providers),
-        "latest": [log_pages.row(record, names, admin=True) for record in records],
-        "account_name": account,
+        "latest": [request_rows.shown(record, names, admin=True) for record in records],
+        "account_name": account_name,
     }
 
 

@@ -13,7 +13,7 @@ from pool_server.transcripts import archive
 from pool_server.users import Principal
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import key_changes, own_requests, query_params
+from pool_server.web.base.shared import key_changes, query_params, request_rows
 from pool_server.web.base.shared.names import Names
 
 MOST = 100
@@ -88,7 +88,7 @@ class OwnRequests(OwnHandler, access=Access.FRIEND):
         except ValueError:
             raise ProblemError(400, "bad_request", "limit must be a whole number") from None
         found = self.ctx.ledger.log.latest(self.principal.user, limit)
-        self.answer({"requests": [own_requests.row(record) for record in found]})
+        self.answer({"requests": [request_rows.row(record) for record in found]})
 
 
 class TicketsHandler(OwnHandler, access=Access.FRIEND):

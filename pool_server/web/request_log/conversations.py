@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from pool_server.core.models import UsageRecord
 from pool_server.ledger import Filters, LogFilters
+from pool_server.texts.labels import account_name
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import own_requests
 from pool_server.web.base.shared import query_params as asking
-from pool_server.web.base.shared.names import Names, account
+from pool_server.web.base.shared import request_rows
+from pool_server.web.base.shared.names import Names
 from pool_server.web.base.shared.query_params import DAY
 
 LISTED = 1000  # conversations that are searched and sorted
@@ -99,7 +100,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
             "conversation.html",
             title="Conversation",
             ident=ident,
-            rows=[{**own_requests.row(one), "account": one.account} for one in newest],
+            rows=[{**request_rows.row(one), "account": one.account} for one in newest],
             people=sorted({names.user(one.user) for one in newest}),
             moves=moved if who.admin else [move._replace(before="", after="") for move in moved],
             lost=None if any(move.cost is None for move in moved) else sum(move.cost or 0.0 for move in moved),
@@ -109,7 +110,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
             unpriced=sum(one.cost is None and one.usage.counted for one in newest),
             whole=len(newest) < SHOWN,
             admin=who.admin,
-            account_name=account,
+            account_name=account_name,
         )
 
     def _records(self, filters: LogFilters) -> list[UsageRecord]:

@@ -6,20 +6,19 @@ A friend finds own exchanges, without the accounts and decisions behind them; th
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from pool_server.core.enums import Outcome
-from pool_server.core.models import Attempt, UsageRecord
+from pool_server.core.models import UsageRecord
 from pool_server.ledger import LogFilters
 from pool_server.texts import format, labels
+from pool_server.texts.labels import account_name, provider_name
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import own_requests
 from pool_server.web.base.shared import query_params as asking
-from pool_server.web.base.shared.names import Names, account, provider
+from pool_server.web.base.shared import request_rows
+from pool_server.web.base.shared.names import Names
 from pool_server.web.request_log import story
 
 PAGE = 50
@@ -76,31 +75,6 @@ def mine(handler: BaseHandler, ident: str) -> UsageRecord | None:
     return record if record is not None and (who.admin or record.user == who.user) else None
 
 
-def row(record: UsageRecord, names: Names, *, admin: bool) -> dict[str, Any]:
-    """One exchange as its user sees it; for the admin also who, which account, the attempts and the decision."""
-    shown = own_requests.row(record)
-    if not admin:
-        return shown
-    return {
-        **shown,
-        "user": record.user,
-        "user_name": names.user(record.user),
-        "account": record.account,
-        "operation": record.operation,
-        "dialect": record.dialect,
-        "transport": record.transport,
-        "session": record.session,
-        "key": record.key,
-        "attempts": [_attempt(one) for one in record.attempts],
-        "decision": record.decision,
-    }
-
-
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(attempt)
-    return told if attempt.usage is None else {**told, "usage": own_requests.counts(attempt.usage)}
-
-
 class Requests(BaseHandler, access=Access.FRIEND):
     """`GET /api/usage/requests?cursor=&limit=` and the filters of the log → `{"requests":[…],"cursor"}`; `cursor` is
     null at the end."""
@@ -111,7 +85,7 @@ class Requests(BaseHandler, access=Access.FRIEND):
         found = await find(self)
         who = asking.viewer(self)
         names = Names(self.ctx, who)
-        rows = [row(record, names, admin=who.admin) for record in found.records]
+        rows = [request_rows.shown(record, names, admin=who.admin) for record in found.records]
         self.answer({"requests": rows, "cursor": found.following})
 
 
@@ -125,7 +99,7 @@ class AdminRequests(PageHandler, access=Access.ADMIN):
             return
         found = await find(self)
         names = Names(self.ctx, asking.viewer(self))
-        rows = [row(record, names, admin=True) for record in found.records]
+        rows = [request_rows.shown(record, names, admin=True) for record in found.records]
         self.answer({"requests": rows, "cursor": found.following})
 
 
@@ -136,7 +110,7 @@ class RequestsPage(PageHandler, access=Access.FRIEND):
         found = await find(self)
         who = asking.viewer(self)
         names = Names(self.ctx, who)
-        rows = [row(record, names, admin=who.admin) for record in found.records]
+        rows = [request_rows.shown(record, names, admin=who.admin) for record in found.records]
         if asking.text(self, "id") and len(rows) == 1:
             self.redirect(f"/requests/{quote(rows[0]['id'], safe='')}", status=303)
             return
@@ -154,7 +128,7 @@ class RequestsPage(PageHandler, access=Access.FRIEND):
             admin=who.admin,
             outcomes=[(one.value, labels.OUTCOMES[one]) for one in Outcome],
             providers=[(one.value, labels.PROVIDERS[one]) for one in self.ctx.accounts.offered()],
-            account_name=account,
+            account_name=account_name,
             quote=quote,
         )
 
@@ -172,12 +146,12 @@ class RequestPage(PageHandler, access=Access.FRIEND):
             title="Request",
             record=record,
             counts=story.counts(record.usage),
-            row=row(record, Names(self.ctx, who), admin=who.admin),
+            row=request_rows.shown(record, Names(self.ctx, who), admin=who.admin),
             attempts=story.attempts(record, named=who.admin),
             story=story.story(record, format.zone(self.viewer_zone())) if who.admin else None,
             asked_for=story.asked_for(record),
             passed_on=story.passed_on(record),
-            account_name=account,
-            provider_name=provider,
+            account_name=account_name,
+            provider_name=provider_name,
             admin=who.admin,
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
 from pool_server.core.models import Attempt, Usage, UsageRecord
 from pool_server.texts import format, labels
-from pool_server.web.base.shared.names import account
+from pool_server.texts.labels import account_name
 
 W = TypeVar("W", bound=str)
 
@@ -147,7 +147,7 @@ def attempts(record: UsageRecord, *, named: bool) -> tuple[AttemptLine, ...]:
         number = seen.index(attempt.account) + 1
         # A good attempt is not timed by itself: it lasted until the exchange was over.
         ms = attempt.ms or max(0.0, record.total_ms - attempt.started_ms)
-        lines.append(_line(attempt, account(attempt.account) if named else f"account {number}", ms, named=named))
+        lines.append(_line(attempt, account_name(attempt.account) if named else f"account {number}", ms, named=named))
     return tuple(lines)
 
 
@@ -184,7 +184,7 @@ def _outcome(decision: dict[str, Any], at: float, where: tzinfo) -> str:
     if chosen:
         reason = decision.get("reason")
         why = worded(ChoiceReason, labels.CHOICES, reason) if reason else ""
-        return f"{account(chosen)} was selected: {why}." if reason else f"{account(chosen)} was selected."
+        return f"{account_name(chosen)} was selected: {why}." if reason else f"{account_name(chosen)} was selected."
     back = decision.get("retry_at")
     if back:
         return f"No account could serve it; the nearest return was {format.clock(back, at, where)}."
@@ -195,7 +195,7 @@ def _around(decision: dict[str, Any]) -> list[str]:
     said = []
     pinned = decision.get("pinned")
     if pinned and pinned != decision.get("account"):
-        said.append(f"The conversation was with {account(pinned)}.")
+        said.append(f"The conversation was with {account_name(pinned)}.")
     if move := decision.get("move"):
         said.append(_weighed(move, made=decision.get("account") == move["to"]))
     if decision.get("hard_lost"):
@@ -221,7 +221,7 @@ def _weighed(move: dict[str, Any], *, made: bool) -> str:
         return f"The change of account meant {cost} against the score."
     if made:
         return f"It moved for a score better by {move['gain']:.1f}, at {cost}."
-    return f"It did not move to {account(move['to'])}, better by {move['gain']:.1f}: {cost} against that."
+    return f"It did not move to {account_name(move['to'])}, better by {move['gain']:.1f}: {cost} against that."
 
 
 def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinfo) -> Considered:
@@ -233,7 +233,7 @@ def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinf
         if row.get("until"):
             words += f", back at {format.clock(row['until'], at, where)}"
     terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.get("terms", {}).items())
-    return Considered(account(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
+    return Considered(account_name(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
 
 
 def counts(usage: Usage) -> list[tuple[str, int]]:

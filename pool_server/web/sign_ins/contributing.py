@@ -22,8 +22,8 @@ from pool_server.web.admin.account_changes import (
 )
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.sign_ins import balance, lines, public_address, qr
-from pool_server.web.sign_ins.sign_in_api import invitation, reached_at
+from pool_server.web.sign_ins import balance, public_address, qr
+from pool_server.web.sign_ins.sign_in_api import invitation, offered, reached_at
 
 MOST_S = 90 * 86400.0
 _OPERATORS = ("admin_key", "disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
@@ -244,7 +244,7 @@ class ContributePage(OwnChanges, access=Access.FRIEND):
         invited = self.ctx.users.codes.invited(self.principal.user)
         allowed = {one["provider"] for one in invited}
         rows = self.rows()
-        programs = [one for one in lines.PROGRAMS if allowed & {"any", one.value}]
+        programs = offered(allowed)
         self.page(
             "contribute.html",
             title="Your accounts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import msgspec
@@ -15,13 +16,13 @@ from pool_server.accounts import (
 )
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.providers import CredentialRejectedError, provider_module
+from pool_server.texts import client_settings, labels
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.cross_site import JSON_OR_FORM, BodyKind
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
-from pool_server.web.onboarding import scripts
-from pool_server.web.sign_ins import lines
+from pool_server.web.onboarding import scripts, sign_in_lines
 
 LARGEST = 256 * 1024  # bytes of a credential file that a line delivers
 
@@ -60,7 +61,7 @@ def row(handler: BaseHandler, record: AccountSignIn) -> dict[str, Any]:
     found = handler.ctx.accounts.sign_ins.shown(record)
     ticket = found.pop("ticket", "")
     if ticket:
-        posix, powershell = lines.lines(reached_at(handler), ticket)
+        posix, powershell = sign_in_lines.lines(reached_at(handler), ticket)
         found |= {"line": posix.text, "lines": {"sh": posix.text, "powershell": powershell.text}}
     return found
 
@@ -81,7 +82,7 @@ class SignInHandler(PageHandler, abstract=True):
         """Begin one. ProblemError 400, 404, 422 or 429 where that cannot be."""
         provider, flow = _provider(asked.provider), _flow(asked.flow)
         page = flow is not SignInFlow.LINE and not provider_module(provider).spec.page_sign_in
-        if page or provider not in lines.PROGRAMS:
+        if page or provider not in sign_in_lines.PROGRAMS:
             raise ProblemError(422, "no_such_flow", f"{provider.value} cannot be signed in to in this way")
         if asked.account and (not self.ctx.accounts.knows(asked.account) or not self._own(asked.account, owner)):
             raise ProblemError(404, "not_found", f"there is no account {asked.account[:80]}")
@@ -221,7 +222,7 @@ class Contribute(PageHandler, access=Access.OPEN):
             return
         sign_ins.fetched(record)
         pool = self.ctx.pool_name
-        self.finish(lines.script(record.provider, powershell=powershell, base=base, ticket=ticket, pool=pool))
+        self.finish(sign_in_lines.script(record.provider, powershell=powershell, base=base, ticket=ticket, pool=pool))
 
     async def post(self, ticket: str) -> None:
         if self.is_form() and any(name in self.request.headers for name in ("Cookie", "Origin", "Sec-Fetch-Site")):
@@ -246,3 +247,26 @@ class Contribute(PageHandler, access=Access.OPEN):
             self.answer({"state": "confirm", "message": after.message}, 202)
             return
         self.answer({"account": after.account, "test": after.test}, 201)
+
+
+def offered(allowed: Set[str]) -> list[Provider]:
+    """The vendors whose own programs somebody may run for a sign-in, `allowed` being what an invitation names."""
+    return [one for one in sign_in_lines.PROGRAMS if allowed & {"any", one.value}]
+
+
+class SignInPage(SignInHandler, access=Access.FRIEND):
+    """`/sign-ins/ID`: one sign-in as it goes, live: the line, the code or the address, and how it ended."""
+
+    def get(self, ident: str) -> None:
+        record = self.found(ident)
+        self.page(
+            "sign_in.html",
+            title="Sign in",
+            row=row(self, record),
+            label=labels.PROVIDERS[record.provider],
+            steps=labels.SIGN_IN_STEPS,
+            install=client_settings.INSTALL.get(record.provider.value, ""),
+            notice=provider_module(record.provider).spec.notice,
+            act=f"{'/admin' if self.principal.admin else '/api'}/sign-ins/{record.id}",
+            back="/accounts" if self.principal.admin else "/contribute",
+        )

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from pool_server.core.enums import Provider
 from pool_server.texts import labels
 from pool_server.users import RefusedError
 from pool_server.web.base.context import WebContext
@@ -38,9 +37,9 @@ class Names:
             case "user":
                 return self.user(key)
             case "provider":
-                return provider(key)
+                return labels.provider_name(key)
             case "account":
-                return account(key)
+                return labels.account_name(key)
             case "model":
                 return key or "no model"
             case "program" | "project" | "conversation":
@@ -69,19 +68,6 @@ class Names:
             return str(self._ctx.users.people.get(key)["name"])
         except RefusedError:
             return "deleted user"
-
-
-def provider(key: str) -> str:
-    try:
-        return labels.PROVIDERS[Provider(key)]
-    except ValueError:
-        return key or "no provider"
-
-
-def account(key: str) -> str:
-    """ "claude:work" → "work"; what never reached an account says so."""
-    name, _, stem = key.partition(":")
-    return stem or (f"{provider(name)}, no account" if name else "no account")
 
 
 class ColourBook:

@@ -1,12 +1,15 @@
-"""Exchanges as their own user sees them: what, when, how much, and what to do when one failed."""
+"""Exchanges as rows of pages and answers: what, when, how much, what to do when one failed."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pool_server.core.enums import Outcome, Provider
-from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.models import Attempt, Usage, UsageRecord
 from pool_server.texts import labels
+from pool_server.web.base.shared.names import Names
 
 FURTHER = (
     "cache_write_1h",
@@ -68,3 +71,28 @@ def counts(usage: Usage) -> dict[str, Any]:
         "estimated": usage.estimated,
         **{name: value for name in FURTHER if (value := getattr(usage, name))},
     }
+
+
+def shown(record: UsageRecord, names: Names, *, admin: bool) -> dict[str, Any]:
+    """One exchange as its user sees it; for the admin also who, which account, the attempts and the decision."""
+    own = row(record)
+    if not admin:
+        return own
+    return {
+        **own,
+        "user": record.user,
+        "user_name": names.user(record.user),
+        "account": record.account,
+        "operation": record.operation,
+        "dialect": record.dialect,
+        "transport": record.transport,
+        "session": record.session,
+        "key": record.key,
+        "attempts": [_attempt(one) for one in record.attempts],
+        "decision": record.decision,
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(attempt)
+    return told if attempt.usage is None else {**told, "usage": counts(attempt.usage)}
