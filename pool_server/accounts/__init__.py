@@ -9,7 +9,7 @@ from pool_server.accounts.administration.adding import (
     SameAccountError,
 )
 from pool_server.accounts.administration.pool_files import PoolFile, PoolFiles
-from pool_server.accounts.credentials import back_off, refresh
+from pool_server.accounts.credentials import back_off
 from pool_server.accounts.credentials.files import create as create_file
 from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.scan import RejectedFile
@@ -25,8 +25,9 @@ from pool_server.accounts.sign_in.pasted import PastedCodeError
 from pool_server.accounts.sign_in.records import AccountSignIn
 from pool_server.accounts.sign_in.service import SignInBusyError, SignInLimitError, SignInStart
 from pool_server.accounts.translated import serves_natively, upstream_kind
+from pool_server.storage import leases
 
-STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *refresh.TABLES, back_off.TABLE, records.TABLE)
+STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *leases.TABLES, back_off.TABLE, records.TABLE)
 
 __all__ = [
     "STATE_TABLES",

@@ -14,7 +14,7 @@ from typing import Any
 
 from pool_server.accounts.credentials import escrow, files, removal
 from pool_server.accounts.credentials.back_off import BackOff
-from pool_server.accounts.credentials.refresh import Refresher, RefreshError, RefreshOutcome
+from pool_server.accounts.credentials.refresh import BACK_OFF_LONGEST_S, Refresher, RefreshError, RefreshOutcome
 from pool_server.accounts.credentials.write_back import CredentialWriter
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.polling import LONGEST_S, Poller
@@ -28,6 +28,7 @@ from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks, Timers
 from pool_server.providers import Credential, UsageAnswer, provider_module
+from pool_server.storage.leases import LeasesPort
 from pool_server.storage.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,9 @@ class Background:
     follow."""
 
     def __init__(
-        self, registry: Registry, pins: Pins, store: WriteBehind, *, send: Send, rng: random.Random, leader: bool
-    ) -> None:
+        self, registry: Registry, pins: Pins, store: WriteBehind, *,
+        leases: LeasesPort, send: Send, rng: random.Random, leader: bool,
+    ) -> None:  # fmt: skip
         self.registry = registry
         self._pins = pins
         self._rng = rng
@@ -71,7 +73,8 @@ class Background:
         self.saver = CredentialWriter(registry, clock=clock)
         self.refresher = Refresher(
             credentials,
-            store,
+            leases,
+            BackOff(store, "refresh", BACK_OFF_LONGEST_S),
             settings,
             send=send,
             save=self.saver.rotate,

@@ -39,6 +39,7 @@ from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, UsageAnswer
 from pool_server.storage import Store
+from pool_server.storage.leases import EmbeddedLeases, LeasesPort
 from pool_server.storage.write_behind import WriteBehind
 
 REFRESH_PATIENCE_S = 2.5  # so long an exchange waits for a refresh before another account is chosen
@@ -66,7 +67,9 @@ class Accounts:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         leader: bool = True,
+        leases: LeasesPort | None = None,
     ) -> None:
+        """`leases`: what keeps processes from refreshing one account at once; None = the state store does."""
         rng = rng or random.Random()
         self._clock = clock
         self._send = send
@@ -78,7 +81,10 @@ class Accounts:
         self._index = self._registry.index
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600)
         self.warmth = WarmthMemory(write_behind)
-        self._background = Background(self._registry, self._pins, write_behind, send=send, rng=rng, leader=leader)
+        self._background = Background(
+            self._registry, self._pins, write_behind, leases=leases or EmbeddedLeases(write_behind, clock),
+            send=send, rng=rng, leader=leader,
+        )  # fmt: skip
         self._background.on_usage.append(self._heard_usage)
         self.hosts = Hosts(self._index, clock)
         self._waiting = WaitQueue(self.select, clock)

@@ -12,12 +12,15 @@ import msgspec
 import pytest
 
 from pool_server.accounts import RefreshError, service
-from pool_server.accounts.credentials.refresh import LEASE_S, TABLE
+from pool_server.accounts.credentials.refresh import LEASE_S
 from pool_server.core import processes
 from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest
 from pool_server.core.settings import UsagePolling
 from pool_server.core.tasks import Timers
+from pool_server.providers import Credential
+from pool_server.storage.leases import TABLE, EmbeddedLeases
+from pool_server.storage.write_behind import WriteBehind
 from tests.accounts.kit import (
     DAY,
     HOUR,
@@ -372,6 +375,33 @@ def test_the_lease_of_a_living_worker_keeps_the_others_waiting(tmp_path: Path) -
 
     assert asyncio.run(asyncio.wait_for(run(), 60)) == NEW
     assert len(p.line.sent) == 1
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_a_worker_that_was_stopped_after_it_took_the_lease_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
+) -> None:
+    """Its lease has run out by the time it goes on: another may have traded the token, or be about to."""
+    p = pool(tmp_path, token_answer(NEW), workers=2)
+    clock = [0.0]
+    p.accounts._background.refresher._leases = EmbeddedLeases(
+        WriteBehind(p.store, p.clock), p.clock, monotonic=lambda: clock[0]
+    )
+    refresher = p.accounts._background.refresher
+    reread, looks = refresher._reread, []
+
+    def stopped(account_id: str, tried: Credential) -> Credential | None:
+        looks.append(found := reread(account_id, tried))
+        if len(looks) == 2:  # the last one before it asks
+            clock[0] += LEASE_S
+            if another:
+                p.write("claude_a.json", claude(NEW))
+        return found
+
+    monkeypatch.setattr(refresher, "_reread", stopped)
+    assert asyncio.run(p.accounts.refresh("claude:a", OLD)).secret == NEW
+    assert len(p.line.sent) == (0 if another else 1)
+    assert p.store.get(TABLE, b"refresh:claude:a") is None, "it was given back"
 
 
 def test_a_refresh_that_takes_long_sends_callers_to_another_account(

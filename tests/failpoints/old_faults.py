@@ -14,8 +14,9 @@ import lmdb
 from pool_server.accounts import service
 from pool_server.accounts.credentials import leftovers
 from pool_server.accounts.credentials.escrow import Escrow
-from pool_server.accounts.credentials.refresh import LEASE_S, Refresher
+from pool_server.accounts.credentials.refresh import LEASE_S
 from pool_server.storage.errors import damaged
+from pool_server.storage.leases import EmbeddedLeases
 from pool_server.storage.lmdb import engine, log_file
 from pool_server.storage.lmdb.write_ahead_log import Leftover, WriteAheadLog
 
@@ -45,10 +46,10 @@ def _strict_length() -> None:
 
 
 def _leases_by_time() -> None:
-    def held(refresher: Refresher, lease: Any, now: float) -> bool:
-        return bool(lease.holder != refresher._holder and now < lease.until <= now + LEASE_S)
+    def elsewhere(leases: EmbeddedLeases, lease: Any, now: float, life_s: float) -> bool:
+        return bool(lease.holder != leases._holder and now < lease.until <= now + life_s)
 
-    _replace(Refresher, "_held", held)
+    _replace(EmbeddedLeases, "_elsewhere", elsewhere)
     _replace(service, "REFRESH_PATIENCE_S", LEASE_S)
 
 

@@ -13,24 +13,20 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
-from pool_server.core import deadlines, processes
+from pool_server.core import deadlines
 from pool_server.core.disk import try_hold
 from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
-from pool_server.storage import StoreError, Txn
-from pool_server.storage.write_behind import WriteBehind
+from pool_server.storage import StoreError
+from pool_server.storage.leases import LeasesPort, LeaseTerm
 
 log = logging.getLogger(__name__)
 
 Save = Callable[[str, dict[str, Any], Credential], Awaitable[str]]  # see CredentialWriter.rotate
 
-TABLE = "leases"
-TABLES = (TABLE,)
 LEASE_S = 90.0  # longer than a refresh call can take; where liveness cannot be told, so long a dead worker holds it
 LEASE_POLL_S = 0.1
 BACK_OFF_S = 30.0
@@ -47,20 +43,13 @@ class RefreshError(Exception):
         self.retry_at = retry_at
 
 
-class _Lease(msgspec.Struct, frozen=True):
-    """`holder` as `processes.name` names it."""
-
-    holder: str
-    until: float
-
-
 class _Hold:
     """What keeps other processes from refreshing an account: its lease, its file's lock, or both."""
 
-    __slots__ = ("descriptor", "leased")
+    __slots__ = ("descriptor", "term")
 
     def __init__(self) -> None:
-        self.leased = False
+        self.term: LeaseTerm | None = None
         self.descriptor: int | None = None
 
 
@@ -82,7 +71,8 @@ class Refresher:
     def __init__(
         self,
         credentials: CredentialStore,
-        store: WriteBehind,
+        leases: LeasesPort,
+        back_off: BackOff,
         settings: Settings,
         *,
         send: Send,
@@ -93,14 +83,13 @@ class Refresher:
     ) -> None:
         self.settings = settings
         self._credentials = credentials
-        self._store = store
-        self._back_off = BackOff(store, "refresh", BACK_OFF_LONGEST_S)
+        self._leases = leases
+        self._back_off = back_off
         self._send = send
         self._save = save
         self._spent = spent
         self._clock = clock
         self._done = done
-        self._holder = processes.name()
         self._flights: dict[tuple[str, str], asyncio.Task[Credential]] = {}
         self._lost: dict[tuple[str, str], RefreshError] = {}  # sign-ins that were refused for good
 
@@ -152,42 +141,42 @@ class Refresher:
                 fresh = self._reread(account_id, tried)
                 if fresh is not None:
                     return fresh
-                if self._held_back(account_id, hold, patience):
+                if await self._held_back(account_id, hold, patience):
                     await asyncio.sleep(LEASE_POLL_S)
                     continue
                 fresh = self._reread(account_id, tried)
+                if fresh is None and hold.term is not None and not self._leases.held(hold.term):
+                    continue  # this process was stopped meanwhile, and another may have begun
                 return fresh if fresh is not None else await self._ask(account_id, tried)
         finally:
-            self._let_go(account_id, hold)
+            await self._let_go(hold)
 
-    def _held_back(self, account_id: str, hold: _Hold, patience: float) -> bool:
+    async def _held_back(self, account_id: str, hold: _Hold, patience: float) -> bool:
         """Whether another process may be refreshing the account; takes what keeps the others from it. A process that
         was stopped is waited for until `patience` (unix seconds). Raises RefreshError when nothing would keep the
         others from trading the same token."""
-        key = _lease_key(account_id)
+        leased = True
         try:
-            hold.leased = self._store.write(lambda txn: self._take(txn, key))
+            if hold.term is None or not self._leases.held(hold.term):
+                hold.term = await self._leases.take(f"refresh:{account_id}", LEASE_S)
+                if hold.term is None:
+                    return True
         except StoreError:
-            leases = False
-        else:
-            leases = True
-            if not hold.leased:
-                return True
+            leased, hold.term = False, None
         if hold.descriptor is None:
             try:
                 hold.descriptor = try_hold(self._credentials.items[account_id].found.path)
             except OSError as exc:
-                if not leases:
+                if not leased:
                     raise RefreshError(f"its file cannot be locked: {exc.strerror}", permanent=False) from None
                 return False
         return hold.descriptor is None and self._clock() < patience
 
-    def _let_go(self, account_id: str, hold: _Hold) -> None:
+    async def _let_go(self, hold: _Hold) -> None:
         if hold.descriptor is not None:
             os.close(hold.descriptor)
-        if hold.leased:
-            key = _lease_key(account_id)
-            self._store.owe(TABLE, key, lambda txn: self._give(txn, key))
+        if hold.term is not None:
+            await self._leases.give(hold.term)
 
     def _reread(self, account_id: str, tried: Credential) -> Credential | None:
         """The file's credential when it is no longer the one that failed."""
@@ -199,24 +188,6 @@ class Refresher:
             return None
         self._done(RefreshOutcome(account_id, tried, now_there, None))
         return now_there
-
-    def _take(self, txn: Txn, key: bytes) -> bool:
-        now = self._clock()
-        raw = txn.get(TABLE, key)
-        if raw is not None and self._held(msgspec.msgpack.decode(raw, type=_Lease), now):
-            return False
-        txn.put(TABLE, key, msgspec.msgpack.encode(_Lease(self._holder, now + LEASE_S)))
-        return True
-
-    def _held(self, lease: _Lease, now: float) -> bool:
-        if lease.holder == self._holder or not now < lease.until <= now + LEASE_S:
-            return False
-        return processes.alive(lease.holder)
-
-    def _give(self, txn: Txn, key: bytes) -> None:
-        raw = txn.get(TABLE, key)
-        if raw is not None and msgspec.msgpack.decode(raw, type=_Lease).holder == self._holder:
-            txn.delete(TABLE, key)
 
     async def _ask(self, account_id: str, tried: Credential) -> Credential:
         module = provider_module(tried.provider)
@@ -264,7 +235,3 @@ class Refresher:
         """Let refreshes under way finish: a rotated token must reach the disk."""
         if self._flights:
             await asyncio.wait(list(self._flights.values()), timeout=60)
-
-
-def _lease_key(account_id: str) -> bytes:
-    return f"refresh:{account_id}".encode()

@@ -1,0 +1,94 @@
+"""What keeps processes from doing at the same time what must be done once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from pool_server.core import processes
+from pool_server.storage.lmdb.transaction import Txn
+from pool_server.storage.write_behind import WriteBehind
+
+TABLE = "leases"
+TABLES = (TABLE,)
+RELIED_ON = 2 / 3  # of a lease's life
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class LeaseTerm(NamedTuple):
+    """A lease that was taken. `number` is higher than that of any term before it where its holder may be on another
+    machine; `until` (monotonic seconds of this one) is how long it is relied on, which is less than it lasts."""
+
+    name: str
+    number: int
+    until: float
+
+
+class LeasesPort(Protocol):
+    """Leases by name, each held by one process at a time."""
+
+    async def take(self, name: str, life_s: float) -> LeaseTerm | None:
+        """The lease for so many seconds; None while another process holds it. Raises StoreError."""
+
+    def held(self, term: LeaseTerm) -> bool:
+        """Whether something that the lease guards may still be begun: a process can be stopped for any time between
+        two of its steps."""
+
+    async def give(self, term: LeaseTerm) -> None:
+        """Somebody else may take it; where that cannot be said now, it runs out. Never raises."""
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    """`holder` as `processes.name` names it."""
+
+    holder: str
+    until: float
+
+
+_decode = msgspec.msgpack.Decoder(_Lease).decode
+
+
+class EmbeddedLeases(LeasesPort):
+    """Leases among the processes that share a state store: one that has died holds nothing, where that can be
+    told. `clock` gives unix seconds."""
+
+    def __init__(
+        self, store: WriteBehind, clock: Callable[[], float], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._monotonic = monotonic
+        self._holder = processes.name()
+
+    async def take(self, name: str, life_s: float) -> LeaseTerm | None:
+        began = self._monotonic()
+        taken = self._store.write(lambda txn: self._take(txn, name.encode(), life_s))
+        return LeaseTerm(name, 0, began + life_s * RELIED_ON) if taken else None
+
+    def held(self, term: LeaseTerm) -> bool:
+        return self._monotonic() < term.until
+
+    async def give(self, term: LeaseTerm) -> None:
+        key = term.name.encode()
+        self._store.owe(TABLE, key, lambda txn: self._give(txn, key))
+
+    def _take(self, txn: Txn, key: bytes, life_s: float) -> bool:
+        now, raw = self._clock(), txn.get(TABLE, key)
+        if raw is not None and self._elsewhere(_decode(raw), now, life_s):
+            return False
+        txn.put(TABLE, key, _encode(_Lease(self._holder, now + life_s)))
+        return True
+
+    def _elsewhere(self, lease: _Lease, now: float, life_s: float) -> bool:
+        if lease.holder == self._holder or not now < lease.until <= now + life_s:
+            return False
+        return processes.alive(lease.holder)
+
+    def _give(self, txn: Txn, key: bytes) -> None:
+        raw = txn.get(TABLE, key)
+        if raw is not None and _decode(raw).holder == self._holder:
+            txn.delete(TABLE, key)
