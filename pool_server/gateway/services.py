@@ -49,7 +49,7 @@ class Services:
         body: Callable[[], bytes | HeldFile | None] = lambda: None,
     ) -> ExchangeCapture | None:
         """Of an exchange that has just begun, where its person wants one; the `headers` are the client's own."""
-        if self.transcripts is None or not self.transcripts.wanted(x.principal.user):
+        if self.transcripts is None or not self.transcripts.wanted(x.principal.user, x.principal.key):
             return None
         head = CaptureHead(
             id=x.id,

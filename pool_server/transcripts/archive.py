@@ -79,7 +79,7 @@ def conversations(folder: Path, user: str) -> list[KeptConversation]:
 def everybody(folder: Path) -> list[KeptOfPerson]:
     """That there are transcripts, and how many; nothing of what they hold."""
     people: list[KeptOfPerson] = []
-    for home in _folders(folder):
+    for home in folders(folder):
         kept = KeptOfPerson(home.name, 0, 0, 0, None, None, 0)
         for place in _places(folder, home.name):
             files = _files(place)
@@ -156,7 +156,7 @@ def is_shared(place: Path) -> bool:
 
 def people(folder: Path) -> list[str]:
     """Of whom there is anything."""
-    return [home.name for home in _folders(folder)]
+    return [home.name for home in folders(folder)]
 
 
 def prune(folder: Path, now: float, *, keep_days: float, most_bytes: int) -> int:
@@ -164,7 +164,7 @@ def prune(folder: Path, now: float, *, keep_days: float, most_bytes: int) -> int
     many exchanges."""
     removed = 0
     by_person: dict[str, list[tuple[float, int, Path]]] = defaultdict(list)
-    for home in _folders(folder):
+    for home in folders(folder):
         for place in _places(folder, home.name):
             _sweep_drafts(place, now)
             for path, at, size in _files(place):
@@ -237,11 +237,12 @@ def _head(path: Path) -> dict[str, Any]:
 def _places(folder: Path, user: str) -> Iterator[Path]:
     """The folders of a person's conversations."""
     if _PART.fullmatch(user):
-        for agent in _folders(folder / user):
-            yield from _folders(agent)
+        for agent in folders(folder / user):
+            yield from folders(agent)
 
 
-def _folders(folder: Path) -> list[Path]:
+def folders(folder: Path) -> list[Path]:
+    """What lies in a folder as folders, hidden ones left out."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:

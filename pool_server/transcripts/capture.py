@@ -96,6 +96,10 @@ class ExchangeCapture:
         self.began = monotonic()
         self._events: list[CaptureEvent] = []
 
+    @property
+    def parts(self) -> tuple[ExchangeCapture, ...]:
+        return (self,)
+
     def named(self, agent: str, session: str, conversation: str) -> None:
         """The request was read."""
         self.head.agent, self.head.session, self.head.conversation = agent, session, conversation
@@ -143,3 +147,32 @@ class ExchangeCapture:
         events, self._events = self._events, []
         if events and not self.dropped:
             self._sink.take(self, events, sum(len(what) for _, what, _ in events))
+
+
+class PairedCapture(ExchangeCapture):
+    """One exchange for two sinks that know nothing of each other: what one gives up the other keeps."""
+
+    __slots__ = ("_pair",)
+
+    def __init__(self, one: ExchangeCapture, other: ExchangeCapture) -> None:
+        self._pair = (one, other)
+
+    @property
+    def parts(self) -> tuple[ExchangeCapture, ...]:
+        return self._pair
+
+    def named(self, agent: str, session: str, conversation: str) -> None:
+        for part in self._pair:
+            part.named(agent, session, conversation)
+
+    def answer(self, status: int, headers: list[tuple[str, str]]) -> None:
+        for part in self._pair:
+            part.answer(status, headers)
+
+    def down(self, piece: Piece) -> None:
+        for part in self._pair:
+            part.down(piece)
+
+    def up(self, frame: Piece) -> None:
+        for part in self._pair:
+            part.up(frame)

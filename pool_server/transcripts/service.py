@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pool_server.core.models import UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.transcripts import archive
 from pool_server.transcripts.archive import KeptConversation, KeptOfPerson
-from pool_server.transcripts.capture import CaptureHead, ExchangeCapture, HeldFile
+from pool_server.transcripts.capture import CaptureHead, ExchangeCapture, HeldFile, PairedCapture
 from pool_server.transcripts.mirror import Mirror, Outbox
 from pool_server.transcripts.recorder import Recorder
+from pool_server.transcripts.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -67,30 +69,41 @@ class Transcripts:
         if leader:
             self._tasks.every(PRUNE_EVERY_S, self._prune, "removing old transcripts", at_once=True)
             self._tasks.every(MIRROR_EVERY_S, self._send, "mirroring transcripts")
-        consents.on_change.append(self._look_again)
+        self.reports = Reports(Path(settings.data_dir), clock=clock)
+        consents.on_change += [self._look_again, self._learn_orders]
 
     @property
     def offered(self) -> bool:
         """Whether the operator lets people have transcripts."""
         return self._settings.transcripts.enabled
 
-    def wanted(self, user: str) -> bool:
-        """Whether this person's exchanges are captured now."""
+    def wanted(self, user: str, key: str) -> bool:
+        """Whether an exchange of this person with this key is captured now, for whatever."""
+        return self._kept_for(user) or self.reports.wanted(user, key)
+
+    def _kept_for(self, user: str) -> bool:
         return self._settings.transcripts.enabled and self._consents.allows(user)
 
     def begin(self, head: CaptureHead, body: Callable[[], bytes | HeldFile | None]) -> ExchangeCapture | None:
-        """The capture of an exchange whose person wants one, to be `finish`ed; None for all others. `body` is asked
-        for where it is kept."""
-        if not self.wanted(head.user):
-            return None
-        capture = ExchangeCapture(head, body(), self._recorder)
-        self._live.add(capture)
-        return capture
+        """The capture of an exchange that is wanted, to be `finish`ed; None for all others. `body` is asked for by
+        each who keeps it."""
+        made: list[ExchangeCapture] = []
+        if self._kept_for(head.user):
+            made.append(ExchangeCapture(head, body(), self._recorder))
+            self._live.add(made[0])
+        if self.reports.wanted(head.user, head.key):
+            report = self.reports.claim(head.user, head.key)
+            if report is not None:
+                made.append(ExchangeCapture(head, body(), report))
+        if len(made) == 2:
+            return PairedCapture(*made)
+        return made[0] if made else None
 
-    def finish(self, capture: ExchangeCapture, record: object) -> None:
+    def finish(self, capture: ExchangeCapture, record: UsageRecord | None) -> None:
         """The exchange is over; `record` is its usage record, None where there is none."""
-        self._live.discard(capture)
-        capture.end(record)  # type: ignore[arg-type]
+        for part in capture.parts:
+            self._live.discard(part)
+            part.end(record)
 
     def apply(self, settings: Settings) -> None:
         """New settings."""
@@ -99,9 +112,13 @@ class Transcripts:
 
     def _look_again(self) -> None:
         """Who takes consent back is heard at once, in the middle of an answer too: nothing of it is kept."""
-        for capture in [one for one in self._live if not self.wanted(one.head.user)]:
+        for capture in [one for one in self._live if not self._kept_for(one.head.user)]:
             self._live.discard(capture)
             capture.drop()
+
+    def _learn_orders(self) -> None:
+        """Another worker may have taken an order for a bug report."""
+        self.reports.background(self.reports.load)
 
     # -- what is kept; each looks at the folder beside the loop
 
@@ -156,11 +173,13 @@ class Transcripts:
         self._recorder.flush()
 
     async def start(self) -> None:
+        await asyncio.to_thread(self.reports.load)
         self._tasks.start()
 
     async def close(self) -> None:
         """Returns when what was captured is written."""
         await self._tasks.close()
+        await self.reports.close()
         await asyncio.to_thread(self._recorder.close)
 
     async def _prune(self) -> None:
@@ -171,6 +190,7 @@ class Transcripts:
         removed = await asyncio.to_thread(
             archive.prune, self.folder, now, keep_days=wanted.keep_days, most_bytes=wanted.max_mb << 20
         )
+        await asyncio.to_thread(self.reports.prune)
         dropped = await asyncio.to_thread(self._outbox.prune, wanted.max_mb << 20)
         if removed or dropped:
             log.info("%d old transcripts were removed, %d left unmirrored for want of room", removed, dropped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -72,6 +73,17 @@ class Consents:
                 txn.delete(CONSENTS, id_key(user))
             append_change(txn, UserChange("user", now, user))
             append_audit(txn, now, actor, "transcripts.allow" if allowed else "transcripts.withdraw", user)
+
+        await commit(self._store, write)
+        self._poll()
+
+    async def tell(self, user: str, *, actor: AuditActor, action: str, detail: dict[str, Any]) -> None:
+        """Lets every worker look again at what this person ordered. Raises RefusedError 503."""
+        now = self._clock()
+
+        def write(txn: Txn) -> None:
+            append_change(txn, UserChange("user", now, user))
+            append_audit(txn, now, actor, action, user, detail)
 
         await commit(self._store, write)
         self._poll()

@@ -48,7 +48,7 @@ def test_consent_is_ones_own_word_given_and_taken_back(friends: Site) -> None:
 def test_what_the_operator_does_not_offer_nobody_can_allow(friends: Site) -> None:
     ada, user = friend(friends)
     assert ada.send("PATCH", "/api/me/transcripts", {"allowed": True}).status == 409
-    assert "/transcripts" not in ada.get("/", Accept="text/html").text
+    assert "Nothing of your requests and answers is kept" in ada.get("/", Accept="text/html").text
     assert "keeps no transcripts" in ada.get("/transcripts", Accept="text/html").text
     assert not friends.ctx.users.consents.allows(user)
 
@@ -105,3 +105,22 @@ def test_a_damaged_one_does_not_take_the_page_away(friends: Site) -> None:
     path.write_bytes(b"no zstd")
     assert ada.get("/transcripts", Accept="text/html").status == 200
     assert ada.send("DELETE", f"/api/me/transcripts/{talk}").status == 200
+
+
+def test_a_capture_is_ordered_fetched_and_deleted_by_its_person_alone(friends: Site) -> None:
+    ada, user = friend(friends)
+    bob, _ = friend(friends, "Bob")
+    key = ada.get("/api/me").json()["keys"][0]["id"]
+    made = ada.send("POST", "/api/me/captures", {"exchanges": 2, "key": key})
+    assert made.status == 201 and made.json()["open"]
+    assert friends.ctx.transcripts.reports.wanted(user, key)
+    [row] = ada.get("/api/me/captures").json()["captures"]
+    assert (row["taken"], row["texts"]) == (0, False)
+    assert "0 of 2 captured" in ada.get("/transcripts", Accept="text/html").text
+    address = f"/api/me/captures/{row['id']}"
+    assert ada.get(address).status == 200 and bob.get(address).status == 404
+    assert bob.send("DELETE", address).status == 404 and ada.send("DELETE", address).status == 200
+    assert ada.get(address).status == 404
+    assert ada.send("POST", "/api/me/captures", {"exchanges": 1, "texts": True}).status == 409
+    assert ada.send("POST", "/api/me/captures", {"exchanges": 99}).status == 400
+    assert ada.send("POST", "/api/me/captures", {"key": "k_none"}).status == 404

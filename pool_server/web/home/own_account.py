@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,56 @@ class OwnTranscript(TranscriptHandler, access=Access.FRIEND):
         self.answer({"deleted": removed})
 
 
+class NewCapture(msgspec.Struct, forbid_unknown_fields=True):
+    """The next so many exchanges of a key of one's own, "" = of any; `texts`: they stay in it."""
+
+    exchanges: int = 1
+    key: str = ""
+    texts: bool = False
+
+
+class Captures(TranscriptHandler, access=Access.FRIEND):
+    """`GET /api/me/captures`; `POST {"exchanges"?,"key"?,"texts"?}`: captures one's next exchanges for a bug report."""
+
+    async def get(self) -> None:
+        rows = await asyncio.to_thread(self.ctx.transcripts.reports.of, self.owner)
+        self.answer({"captures": [msgspec.to_builtins(one) for one in rows]})
+
+    async def post(self) -> None:
+        asked, user = self.body_as(NewCapture), self.owner
+        if asked.texts and not self.ctx.transcripts.offered:
+            raise ProblemError(409, "not_offered", "the operator of this pool keeps no texts; capture without them")
+        known = [] if self.principal.local else [key["id"] for key in self.ctx.users.me(self.principal)["keys"]]
+        if asked.key and asked.key not in known:
+            raise ProblemError(404, "not_found", "there is no such key")
+        order = partial(self.ctx.transcripts.reports.order, user, asked.key, asked.exchanges, texts=asked.texts)
+        try:
+            made = await asyncio.to_thread(order)
+        except ValueError as wrong:
+            raise ProblemError(400, "bad_request", str(wrong)) from None
+        detail = {"exchanges": asked.exchanges, "texts": asked.texts}
+        await self.ctx.users.consents.tell(user, actor=self.actor, action="capture.order", detail=detail)
+        self.answer(msgspec.to_builtins(made), 201)
+
+
+class OneCapture(TranscriptHandler, access=Access.FRIEND):
+    """`GET /api/me/captures/ID`: the file for a bug report, JSON lines; `DELETE` ends and deletes it."""
+
+    async def get(self, identifier: str) -> None:
+        found = await asyncio.to_thread(self.ctx.transcripts.reports.file, self.owner, identifier)
+        if found is None:
+            raise ProblemError(404, "not_found", "there is no such capture")
+        self.set_header("Content-Type", "application/jsonl; charset=utf-8")
+        self.set_header("Content-Disposition", f'attachment; filename="pool-capture-{identifier}.jsonl"')
+        self.finish(found)
+
+    async def delete(self, identifier: str) -> None:
+        if not await asyncio.to_thread(self.ctx.transcripts.reports.remove, self.owner, identifier):
+            raise ProblemError(404, "not_found", "there is no such capture")
+        await self.ctx.users.consents.tell(self.owner, actor=self.actor, action="capture.delete", detail={})
+        self.answer({"deleted": identifier})
+
+
 class AllTranscripts(TranscriptHandler, access=Access.ADMIN):
     """`GET /admin/transcripts`: of whom there are some, how many, and what was shared with the operator."""
 
@@ -231,7 +282,11 @@ class TranscriptsPage(TranscriptHandler, access=Access.FRIEND):
             people = await people_with_transcripts(self)
             self.page("transcripts.html", title="Transcripts", people=people, own=None)
         else:
-            self.page("transcripts.html", title="Transcripts", people=None, own=await self.own())
+            captures = await asyncio.to_thread(self.ctx.transcripts.reports.of, self.owner)
+            keys = [] if self.principal.local else self.ctx.users.me(self.principal)["keys"]
+            self.page(
+                "transcripts.html", title="Transcripts", people=None, own=await self.own(), captures=captures, keys=keys
+            )
 
 
 async def people_with_transcripts(handler: TranscriptHandler) -> list[dict[str, Any]]:
