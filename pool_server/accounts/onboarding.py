@@ -60,13 +60,14 @@ class Onboarding:
         return provider_module(item.found.provider).setup_request(item.credential, self._registry.settings) is not None
 
     async def complete(self, account_id: str) -> Credential:
-        """The account's credential, set up before when that is still wanted.
+        """The account's credential, given its first token and set up before where that is still wanted.
 
         Waits for at most `PATIENCE_S`; a caller that leaves, or waits in vain, stops nothing. Raises KeyError for
         an unknown account, and SetupFailed.
         """
         known = self._registry.credentials.items[account_id].credential
-        if not self.wanted(account_id):
+        usable = known.secret or not known.can_refresh
+        if usable and not self.wanted(account_id):
             return known
         task = self._flights.get(account_id)
         if task is None:

@@ -352,6 +352,8 @@ def _judge(credential: Credential, settings: Settings, now: float) -> tuple[str,
     if credential.kind is CredentialKind.SERVICE_ACCOUNT:
         return OK, "service account, whose tokens the pool renews", ""
     if credential.kind is CredentialKind.API_KEY:
+        if credential.can_refresh:
+            return OK, "access key whose role the pool assumes", ""
         if ends is not None and ends <= now:
             return WRONG, f"the session of its keys ended at {_date(ends)}", "write new keys into the file"
         return OK, "API key" if credential.auth is not KeyAuth.SIGNED else "access key that signs requests", ""

@@ -371,9 +371,10 @@ class Exchange:
             return None
 
     async def completed(self, account: str, credential: Credential) -> Credential | Fault:
-        """The credential as the account's one-time set-up leaves it, or why the set-up failed. Nearly always there
-        is nothing to set up."""
-        if provider_module(credential.provider).setup_request(credential, self.services.settings) is None:
+        """The credential with its first token and as the account's one-time set-up leaves it, or why that failed.
+        Nearly always there is nothing to set up."""
+        usable = credential.secret or not credential.can_refresh
+        if usable and provider_module(credential.provider).setup_request(credential, self.services.settings) is None:
             return credential
         try:
             return await self.services.accounts.complete(account)

@@ -48,7 +48,9 @@ class Credential(msgspec.Struct, frozen=True):
     `expires_at` and `issued_at` speak of the access
     token; None = not known. `last_refresh` is what the file says.
     `private_key` (PEM) of a service account, whose e-mail address is `user_id`, is traded for access tokens. `key_id`
-    is its vendor's name for that key, or for an API key that signs requests (AWS; `access_token` is its session's).
+    is its vendor's name for that key, or for an API key that signs requests (AWS; `access_token` is its session's). Of
+    an AWS role (`user_id`, with `project` as its external id) these and `api_key` are the session's, traded for the
+    file's own key: `account_id`, `private_key` and, where it is a session's, `refresh_token`.
     `admin_key` is the API key's companion: it is shown to the vendor's report of what was spent, and to nothing else.
     `login_ends` is when the sign-in itself ends, which no refresh puts off.
     """
@@ -91,14 +93,13 @@ class Credential(msgspec.Struct, frozen=True):
 
     @property
     def can_refresh(self) -> bool:
-        if self.kind is CredentialKind.SERVICE_ACCOUNT:
-            return bool(self.private_key)
-        return self.kind is CredentialKind.OAUTH and bool(self.refresh_token)
+        return bool(self.private_key or (self.kind is CredentialKind.OAUTH and self.refresh_token))
 
     @property
     def grant(self) -> str:
-        """What is traded for access tokens: a refresh token, or a service account where it works; "" for neither."""
-        if self.kind is CredentialKind.SERVICE_ACCOUNT:
+        """What is traded for access tokens: a refresh token, or a service account or role where it works; "" for
+        none."""
+        if self.private_key:
             return "\0".join((self.private_key, self.user_id, self.project, *(value for _, value in self.places)))
         return self.refresh_token if self.can_refresh else ""
 

@@ -220,13 +220,13 @@ class FakeBedrock(FakeCloud):
                 return self.generated(Surface.MESSAGES, seen, seen.json)
         return web.json_response({"message": "unknown operation"}, status=404)
 
-    def _unsigned(self, seen: Seen) -> str:
+    def _unsigned(self, seen: Seen, service: str = "bedrock") -> str:
         """Why the request is not let in, "" where it is."""
         shown = seen.headers.get("authorization", "")
         if shown == f"Bearer {self.key}":
             return ""
         found = re.fullmatch(
-            r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/bedrock/aws4_request, "
+            rf"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{{8}})/([^/]+)/{service}/aws4_request, "
             r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})",
             shown,
         )
@@ -250,8 +250,62 @@ class FakeBedrock(FakeCloud):
         signed = names.split(";")
         if "host" not in signed or any(one.startswith("x-amz-") and one not in signed for one in seen.headers):
             return "A header that must be signed is not."
-        wanted = _signature(self.secret, seen.headers, seen, signed, stamp, f"{day}/{region}/bedrock/aws4_request")
+        wanted = _signature(self.secret, seen.headers, seen, signed, stamp, f"{day}/{region}/{service}/aws4_request")
         return "" if hmac.compare_digest(wanted, signature) else "The request signature we calculated does not match."
+
+
+class FakeRole(FakeBedrock):
+    """Bedrock, and STS at the same address: it takes the keys of a session alone, of which `sessions` were given for
+    the file's own. `refusals` are answers (status, body) of STS before good ones; `xml`: it speaks no JSON."""
+
+    arn = "arn:aws:iam::123456789012:role/pool/Bedrock"
+    external = "an-external-id"
+
+    def __init__(self, *, life_s: float = 3600.0, xml: bool = False) -> None:
+        super().__init__()
+        self.own = (self.key_id, self.secret, "")
+        self.sessions: list[tuple[str, str, str]] = []
+        self.refusals: list[tuple[int, Any]] = []
+        self.life_s, self.xml = life_s, xml
+
+    def file(self, **more: Any) -> dict[str, Any]:
+        keys = {"aws_access_key_id": self.own[0], "aws_secret_access_key": self.own[1], "region": self.region}
+        return {**keys, "role_arn": self.arn, "external_id": self.external, **more}
+
+    def expire(self) -> None:
+        """No session that was given is taken any more."""
+        self.sessions.append(("", "", ""))
+
+    def answer(self, seen: Seen) -> web.Response | list[bytes]:
+        if seen.path == "/":
+            return self._assumed(seen)
+        self.key_id, self.secret, self.session = self.sessions[-1] if self.sessions else ("", "", "")
+        if not self.key_id:
+            told = {"message": "The security token included in the request is expired"}
+            return web.json_response(told, status=403, headers={"x-amzn-errortype": "ExpiredTokenException"})
+        return super().answer(seen)
+
+    def _assumed(self, seen: Seen) -> web.Response:
+        if self.refusals:
+            status, told = self.refusals.pop(0)
+            return web.Response(status=status, text=told if isinstance(told, str) else json.dumps(told))
+        self.key_id, self.secret, self.session = self.own
+        wrong, form = self._unsigned(seen, "sts"), dict(urllib.parse.parse_qsl(seen.body.decode()))
+        asked = (form.get("Action"), form.get("Version"), form.get("RoleArn"), form.get("ExternalId"))
+        if wrong or asked != ("AssumeRole", "2011-06-15", self.arn, self.external) or not form["RoleSessionName"]:
+            error = {"Error": {"Code": "AccessDenied", "Message": wrong or "not authorized to perform sts:AssumeRole"}}
+            return web.json_response(error, status=403)
+        number = len(self.sessions)
+        made = (f"ASIAFAKEFAKEFAKE{number:04d}", f"secret/of+session{number}", f"token+of/session{number}==")
+        self.sessions.append(made)
+        names, ends = ("AccessKeyId", "SecretAccessKey", "SessionToken"), time.time() + self.life_s
+        if self.xml:
+            stamp = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            rows = "".join(f"<{name}>{value}</{name}>" for name, value in zip(names, made, strict=True))
+            text = f'<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>{rows}<Expiration>{stamp}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>'
+            return web.Response(text=text, content_type="text/xml")
+        keys = {**dict(zip(names, made, strict=True)), "Expiration": ends}
+        return web.json_response({"AssumeRoleResponse": {"AssumeRoleResult": {"Credentials": keys}}})
 
 
 def _signature(secret: str, headers: Mapping[str, str], seen: Seen, signed: list[str], stamp: str, scope: str) -> str:

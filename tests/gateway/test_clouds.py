@@ -14,7 +14,7 @@ import pytest
 
 from pool_server.core.settings import Settings
 from tests.fakes import FakeProviders, fake_settings
-from tests.fakes.clouds import FakeBedrock, FakeCloud, FakeVertex, Seen, google_error
+from tests.fakes.clouds import FakeBedrock, FakeCloud, FakeRole, FakeVertex, Seen, google_error
 from tests.web.pool import ADMIN
 from tests.web.server import Running
 
@@ -285,6 +285,72 @@ def test_a_wrong_signature_is_told_in_the_clients_dialect_and_an_api_key_needs_n
         bedrock.next = [(400, {"x-amzn-errortype": "ValidationException"}, {"message": "The model is not a model."})]
         status, told = ask(pool, "/v1/chat/completions", {"model": GPT, "messages": HI})
         assert (status, told["error"]["message"]) == (400, "The model is not a model.")
+
+
+def asks_bedrock(pool: Running) -> tuple[int, Any]:
+    return ask(pool, "/v1/chat/completions", {"model": GPT, "messages": HI})
+
+
+def spent(cloud: FakeCloud) -> int:
+    return sum(call.path == "/" for call in cloud.calls)
+
+
+@pytest.mark.parametrize("xml", [False, True])
+def test_a_role_is_assumed_once_and_kept_for_the_next_start(tmp_path: Path, xml: bool) -> None:
+    with FakeRole(xml=xml) as aws:
+        files = {"bedrock_one.json": aws.file()}
+        with served(tmp_path, aws, "bedrock", files) as pool:
+            for _ in range(3):
+                assert asks_bedrock(pool)[0] == 200
+            told = pool.ask("POST", "/admin/accounts/bedrock:one/test", {}, Authorization="")[1]["result"]
+            assert told["ok"], told
+            row = pool.ask("GET", "/admin/accounts", Authorization="")[1]["accounts"][0]
+            assert row["can_refresh"] and 3000 < row["expires_at"] - time.time() <= 3600
+        assert spent(aws) == 1
+        kept = json.loads((tmp_path / "pool/bedrock_one.json").read_text())
+        assert kept["assumed"]["access_key_id"] == aws.sessions[0][0] and kept["role_arn"] == aws.arn
+        with served(tmp_path, aws, "bedrock", {"bedrock_one.json": kept}) as pool:
+            assert asks_bedrock(pool)[0] == 200
+        assert spent(aws) == 1
+        shown = json.dumps([call.headers for call in aws.calls]) + "".join(str(call.body) for call in aws.calls)
+        assert aws.own[1] not in shown and aws.sessions[0][1] not in shown
+
+
+def test_a_session_that_has_ended_is_renewed_once_and_the_client_sees_nothing(tmp_path: Path) -> None:
+    with FakeRole() as aws, served(tmp_path, aws, "bedrock", {"bedrock_one.json": aws.file()}) as pool:
+        assert asks_bedrock(pool)[0] == 200
+        aws.expire()
+        assert asks_bedrock(pool)[0] == 200
+        assert spent(aws) == 2
+        row = pool.ask("GET", "/admin/accounts", Authorization="")[1]["accounts"][0]
+        assert row["state"] == "ready"
+
+
+UNTRUSTED = {"Error": {"Code": "AccessDenied", "Message": "User: arn:aws:iam::1:user/x is not authorized"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state", "words"),
+    [
+        (403, UNTRUSTED, "ready", "trust and permissions"),
+        (403, {"Error": {"Code": "InvalidClientTokenId", "Message": "is invalid"}}, "needs_login", "new access keys"),
+        (403, {"Error": {"Code": "SignatureDoesNotMatch", "Message": "Signature expired: x"}}, "ready", "clock"),
+        (400, "<Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error>", "ready", "Rate exceeded"),
+        (503, "<html>", "ready", "503"),
+        (200, "{}", "ready", "no session"),
+        (200, '{"AssumeRoleResponse":{"AssumeRoleResult":{"Credentials":{"AccessKeyId":7}}}}', "ready", "no session"),
+    ],
+)
+def test_what_sts_refuses(tmp_path: Path, status: int, body: Any, state: str, words: str) -> None:
+    with FakeRole() as aws, served(tmp_path, aws, "bedrock", {"bedrock_one.json": aws.file(disabled=True)}) as pool:
+        aws.refusals = [(status, body)] * 9
+        told = pool.ask("POST", "/admin/accounts/bedrock:one/refresh", {}, Authorization="")[1]
+        assert words in told["error"]["message"], told
+        assert aws.own[1] not in str(told)
+        assert pool.ask("POST", "/admin/accounts/bedrock:one/enable", {}, Authorization="")[0] == 200
+        row = pool.ask("GET", "/admin/accounts", Authorization="")[1]["accounts"][0]
+        assert row["state"] == state, row
+        assert asks_bedrock(pool)[0] in (429, 503)
 
 
 def test_both_are_added_on_the_accounts_page(tmp_path: Path, vertex: FakeVertex, bedrock: FakeBedrock) -> None:

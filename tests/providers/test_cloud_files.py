@@ -159,3 +159,43 @@ def test_the_secret_of_an_access_key_is_in_no_header() -> None:
 
 def test_pasted_access_keys_are_known() -> None:
     assert recognise(str(AWS).replace("'", '"'), now=NOW).provider is Provider.BEDROCK
+
+
+ROLE = "arn:aws:iam::123456789012:role/pool/Bedrock"
+
+
+def test_a_role_is_asked_for_at_its_regions_sts_and_nowhere_else() -> None:
+    module = provider_module(Provider.BEDROCK)
+    found = module.parse({**AWS, "role_arn": ROLE}, "bedrock:x", now=NOW)
+    assert found.can_refresh and found.expires_at == 0.0 and "S3NTINEL" not in repr(found)
+    assert module.egress(found, Settings()) == {
+        "https://bedrock-runtime.eu-central-1.amazonaws.com", "https://sts.eu-central-1.amazonaws.com",
+    }  # fmt: skip
+    asked = module.refresh_request(found, Settings(), now=NOW)
+    assert asked is not None and asked.url == "https://sts.eu-central-1.amazonaws.com/"
+    assert "S3NTINEL" not in str(asked.headers) and b"S3NTINEL" not in asked.body and b"ExternalId" not in asked.body
+    assert found.hide(b"S3NTINEL/aws+secret0key") == module.parse(AWS, "bedrock:x", now=NOW).hide(
+        AWS["aws_secret_access_key"].encode()
+    )
+    other = module.parse({**AWS, "role_arn": ROLE + "2"}, "bedrock:y", now=NOW)
+    assert other.grant != found.grant and module.identity(other) != module.identity(found)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"role_arn": "Bedrock"}, "role_arn must be"),
+        ({"role_arn": 7}, "role_arn must be a text"),
+        ({"role_arn": ROLE + "?x"}, "role_arn must be"),
+        ({"external_id": "x1"}, "external_id needs role_arn"),
+        ({"role_arn": ROLE, "external_id": "a b"}, "external_id is not a usable value"),
+        ({"role_arn": ROLE, "assumed": []}, ""),
+        ({"role_arn": ROLE, "assumed": [1]}, "assumed is not a JSON object"),
+        ({"role_arn": ROLE, "assumed": {"session_token": 7}}, "assumed.session_token"),
+    ],
+)
+def test_a_role_that_cannot_be_is_told(more: dict[str, Any], words: str) -> None:
+    if not words:
+        assert provider_module(Provider.BEDROCK).parse({**AWS, **more}, "bedrock:x", now=NOW).can_refresh
+        return
+    assert words in rejected(Provider.BEDROCK, {**AWS, **more})

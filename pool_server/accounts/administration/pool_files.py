@@ -88,7 +88,7 @@ class PoolFiles:
             return found
         for one in self.files:
             same_kind = one.credential.provider is cred.provider
-            key = cred.kind is CredentialKind.API_KEY and one.credential.api_key == cred.api_key
+            key = cred.kind is CredentialKind.API_KEY and one.credential.api_key == cred.api_key != ""
             if same_kind and (key or (whose and module.identity(one.credential) == whose)):
                 return one.account
         return ""

@@ -11,8 +11,6 @@ try:
 except ImportError:  # pool-server[bedrock] is not installed
     SigV4Auth = None
 
-from pool_server.providers.credential import Credential
-
 INSTALL = "AWS access keys need botocore: pip install 'pool-server[bedrock]'; a Bedrock API key needs nothing"
 
 
@@ -21,10 +19,10 @@ def available() -> bool:
 
 
 def signed(
-    cred: Credential, service: str, region: str, method: str, url: str, body: bytes, content_type: str = ""
+    key: tuple[str, str, str], service: str, region: str, method: str, url: str, body: bytes, content_type: str = ""
 ) -> list[tuple[str, str]]:
-    """The headers that show the credential for this very request, at botocore's own clock."""
+    """The headers that show a key (id, secret, session or "") for this very request, at botocore's own clock."""
     request: Any = AWSRequest(method, url, {"Content-Type": content_type} if content_type else {}, body)
-    keys = Credentials(cred.key_id, cred.api_key, cred.access_token or None)
-    SigV4Auth(keys, service, region).add_auth(request)
+    key_id, secret, session = key
+    SigV4Auth(Credentials(key_id, secret, session or None), service, region).add_auth(request)
     return [(name, value) for name, value in request.headers.items() if name.lower() not in ("content-type", "host")]

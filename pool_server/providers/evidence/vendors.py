@@ -90,6 +90,7 @@ ARK = (
 SILICONFLOW = (FaultRule(_K.PAYMENT, Of.ACCOUNT, status=(403,), code="30001"),)
 FIREWORKS = (FaultRule(_K.SUSPENDED, Of.ACCOUNT, status=(412,), says=r".{0,80}\bsuspended\b"),)
 BEDROCK = (
+    FaultRule(_K.AUTH, Of.ACCOUNT, status=(400, 401, 403), header="x-amzn-errortype: ExpiredToken"),
     FaultRule(_K.CAPACITY, Of.MODEL, header="x-amzn-errortype: ModelNotReady"),
     FaultRule(_K.QUOTA, Of.MODEL, status=(429,), says="too many tokens per day", reset=ResetTime.NONE),
 )
