@@ -7,7 +7,11 @@ import functools
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 
-@functools.cache
 def rsa_key(number: int = 0) -> rsa.RSAPrivateKey:
     """The same key for the same number."""
+    return _made(number)
+
+
+@functools.cache
+def _made(number: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)

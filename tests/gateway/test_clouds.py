@@ -77,7 +77,8 @@ def pool(tmp_path: Path, vertex: FakeVertex) -> Iterator[Running]:
 def test_a_claude_model_is_named_in_the_path_and_an_hour_needs_one_token(pool: Running, vertex: FakeVertex) -> None:
     for stream in (False, True):
         status, told = ask(pool, "/v1/messages", message(stream=stream), anthropic_beta="context-1m-2025-08-07")
-        assert status == 200 and ("Hello " in told if stream else told["content"][0]["text"] == "Hello world")
+        assert status == 200, told
+        assert "Hello " in told if stream else told["content"][0]["text"] == "Hello world"
     assert ask(pool, "/v1/messages", message(model="claude-opus-4-5-20251101"))[0] == 200
     status, told = ask(pool, "/v1/messages/count_tokens", {"model": SONNET, "messages": HI})
     assert (status, told) == (200, {"input_tokens": 11})
