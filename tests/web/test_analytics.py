@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import time
 from datetime import UTC, datetime
@@ -56,6 +58,44 @@ def test_the_first_html_holds_every_number(site: Site) -> None:
     assert "None" not in text
     assert "<script>" not in page
     assert " style=" not in page
+
+
+def drawings(page: str) -> list[Any]:
+    return [json.loads(html.unescape(text)) for text in re.findall(r'data-drawing="([^"]*)"', page)]
+
+
+@pytest.mark.parametrize("metric", ["tokens", "cost"])
+def test_what_is_drawn_is_what_the_api_answers_and_the_table_lists(site: Site, metric: str) -> None:
+    usage.keep(site, usage.past(("local",), now=time.time()))
+    page = site.get(f"/analytics?range=30d&by=model&metric={metric}", Accept="text/html").text
+    asked = site.get(f"/api/usage/series?range=30d&by=model&bucket=day&metric={metric}").json()["series"]
+    over_time, cached, first_byte, whole = drawings(page)
+    count = len(over_time["labels"])
+    digits = 2 if metric == "cost" else 0
+    want = {line["name"]: [round(value, digits) for value in line["values"][-count:]] for line in asked}
+    assert {line["name"]: line["values"] for line in over_time["lines"]} == want
+    assert len({line["colour"] for line in over_time["lines"]}) == len(want)
+    for chart in (over_time, cached, first_byte, whole):
+        assert len(chart["labels"]) == len(chart["ticks"]) == len(chart["lines"][0]["values"])
+        assert any(chart["ticks"]) and any(value for line in chart["lines"] for value in line["values"])
+    tables = re.findall(r'<table class="values".*?<tbody>(.*?)</tbody>', page, re.S)
+    for table, chart in zip(tables, drawings(page), strict=True):
+        rows = [re.findall(r"<td>([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)]
+        listed = [[float(cell.replace(",", "")) if cell else None for cell in row] for row in rows]
+        assert listed == [list(row) for row in zip(*(line["values"] for line in chart["lines"]), strict=True)]
+
+
+@given(st.text(), st.lists(st.none() | st.floats(0, 1e15), min_size=1), st.sampled_from(list(charts.SHORT)))
+def test_any_name_and_value_can_be_drawn(name: str, values: list[float | None], kind: str) -> None:
+    points = tuple(charts.Point(f"{n}", "") for n in range(len(values)))
+    line = charts.ChartLine("k", name, "line-0", values, "")
+    shown = charts.Chart("use", "", "", "", kind, True, points, (line,))
+    (drawn,) = json.loads(shown.drawing())["lines"]
+    assert drawn["name"] == name
+    for value, figure in zip(values, drawn["values"], strict=True):
+        cell = shown.cell(value)
+        assert (cell == "") is (figure is None)
+        assert figure is None or float(cell.replace(",", "")) == figure
 
 
 @pytest.mark.pool(usage.discreet("names"))

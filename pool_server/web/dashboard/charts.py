@@ -1,6 +1,6 @@
 """The charts: each a table of values, the sentence that says what one sees in it, and its look. Pure.
 
-The page's script draws from the table, so that what is drawn, what is read out and what is listed are the same.
+The page's script draws what `Chart.drawing` says, the same values as the table's, to the same digit.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
+
+import msgspec
 
 from pool_server.texts import format
 from pool_server.web.base.shared.names import Names, colours
@@ -34,6 +36,20 @@ class Point(NamedTuple):
     tick: str
 
 
+class DrawnLine(msgspec.Struct):
+    name: str
+    colour: str
+    values: list[float | None]
+
+
+class Drawing(msgspec.Struct):
+    """What the page's script draws: the labels and ticks of the time axis, and a value a step of each line."""
+
+    labels: list[str]
+    ticks: list[str]
+    lines: list[DrawnLine]
+
+
 class Chart(NamedTuple):
     """`unit` is what the values are called in a heading; `kind` how a value is written: count, money, percent, ms."""
 
@@ -52,15 +68,21 @@ class Chart(NamedTuple):
 
     def cell(self, value: float | None) -> str:
         """A value as the table lists it: every digit, nothing but the figure."""
-        return "" if value is None else PLAIN[self.kind](value)
+        return "" if value is None else f"{value * FACTOR.get(self.kind, 1):,.{DIGITS.get(self.kind, 0)}f}"
+
+    def drawing(self) -> str:
+        """What is drawn, as JSON."""
+        factor, digits = FACTOR.get(self.kind, 1), DIGITS.get(self.kind, 0)
+        lines = [
+            DrawnLine(line.name, line.colour, [None if v is None else round(v * factor, digits) for v in line.values])
+            for line in self.lines
+        ]
+        found = Drawing([point.label for point in self.points], [point.tick for point in self.points], lines)
+        return msgspec.json.encode(found).decode()
 
 
-PLAIN: dict[str, Callable[[float], str]] = {
-    "count": lambda v: f"{v:,.0f}",
-    "money": lambda v: f"{v:,.2f}",
-    "percent": lambda v: f"{100 * v:.1f}",
-    "ms": lambda v: f"{v:,.0f}",
-}
+DIGITS = {"money": 2, "percent": 1}  # of a kind's values, as table and drawing have them
+FACTOR = {"percent": 100}
 SHORT: dict[str, Callable[[float | None], str]] = {
     "count": format.count,
     "money": format.money,

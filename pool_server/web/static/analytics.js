@@ -1,11 +1,8 @@
-// Draws what the tables of values already say. Without this script, and to a screen reader, the page is the same.
+// Draws the values that the tables list, from the JSON each carries. Without this script, and to a screen reader, the
+// page is the same.
 //   <figure data-chart="id of the table's box" data-kind="count|money|percent|ms" data-stacked><canvas></canvas></figure>
 const charts = new Map();
 const DENSE = 60; // more bars than this have no line on top
-
-function number(text) {
-  return text === "" ? null : Number(text.replaceAll(",", ""));
-}
 
 // Any colour of the sheet as red, green and blue: a canvas is what turns it into them.
 const paint = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
@@ -38,31 +35,25 @@ function faint(colour, share) {
 const bridge = (part) => part.p0.skip || part.p1.skip;
 
 function read(box, figure) {
-  const table = box.querySelector("table");
-  const rows = [...table.tBodies[0].rows];
+  const drawing = JSON.parse(box.querySelector("table").dataset.drawing);
   const look = colours(figure);
-  const lines = [...table.tHead.rows[0].cells].slice(1).map((head, i) => {
-    const colour = look.of(head.dataset.colour);
+  const datasets = drawing.lines.map((line) => {
+    const colour = look.of(line.colour);
     return {
-      label: head.textContent,
-      data: rows.map((row) => number(row.cells[i + 1].textContent)),
+      label: line.name,
+      data: line.values,
       borderColor: colour,
       spanGaps: true,
       segment: {
         borderDash: (part) => (bridge(part) ? [2, 3] : undefined),
         borderColor: (part) => (bridge(part) ? faint(colour, 0.45) : undefined),
       },
-      backgroundColor: faint(colour, rows.length > DENSE ? 0.85 : 0.7),
-      ...(head.dataset.colour === "band" ? { fill: "-1", borderWidth: 0, backgroundColor: colour, order: 1 } : {}),
+      backgroundColor: faint(colour, line.values.length > DENSE ? 0.85 : 0.7),
+      ...(line.colour === "band" ? { fill: "-1", borderWidth: 0, backgroundColor: colour, order: 1 } : {}),
     };
   });
   look.done();
-  return {
-    labels: rows.map((row) => row.cells[0].textContent),
-    ticks: rows.map((row) => row.dataset.tick ?? ""),
-    datasets: lines,
-    muted: look.muted,
-  };
+  return { labels: drawing.labels, ticks: drawing.ticks, datasets, muted: look.muted };
 }
 
 const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
