@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -15,15 +16,24 @@ from pool_server.demo.stage import write_past
 from tests.cli.conftest import Shell
 
 
-@pytest.fixture
-def lived(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo's accounts, people and past."""
+    folder = tmp_path_factory.mktemp("past")
+    (folder / "pool").mkdir()
     now = time.time()
     cast = accounts(now, "http://127.0.0.1:9")
     for account in cast:
         account.write(folder / "pool")
     here = Settings(pool_dir=str(folder / "pool"), data_dir=str(folder / "data"))
     asyncio.run(write_past(here, cast, now, seed=7))
+    return folder
+
+
+@pytest.fixture
+def lived(folder: Path, past: Path) -> Path:
+    """`past`, where a command works."""
+    shutil.copytree(past, folder, dirs_exist_ok=True)
     return folder
 
 

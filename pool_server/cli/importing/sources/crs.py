@@ -6,6 +6,7 @@ AES-256-CBC under scrypt(ENCRYPTION_KEY, salt, 32). OpenAI accounts are not in t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -94,13 +95,18 @@ class _Opener:
     """Decrypts the values of one kind of account."""
 
     def __init__(self, key: str, salt: bytes) -> None:
-        self._key = hashlib.scrypt(key.encode(), salt=salt, n=16384, r=8, p=1, dklen=32) if key else b""
+        self._given, self._salt = key, salt
+
+    @functools.cached_property
+    def _key(self) -> bytes:
+        """Derived when the first value asks for it: that takes a tenth of a second."""
+        return hashlib.scrypt(self._given.encode(), salt=self._salt, n=16384, r=8, p=1, dklen=32)
 
     def open(self, value: object) -> str:
         """The plain text; "" for what cannot be opened."""
         if not isinstance(value, str) or not _SEALED.fullmatch(value):
             return value if isinstance(value, str) else ""
-        if not self._key:
+        if not self._given:
             return ""
         head, _, body = value.partition(":")
         try:
