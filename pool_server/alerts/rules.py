@@ -143,6 +143,14 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
 
 def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     yield from _budgets(facts, settings, now)
+    yield from _accounts(facts, settings, now)
+    yield from _requests(facts, settings, now)
+    yield from _stores(facts, settings, now)
+    if facts.certificate:
+        yield Incident(AlertRule.CERTIFICATE, "tls", facts.certificate, now)
+
+
+def _accounts(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     for account, state in (facts.accounts or {}).items():
         if state is AccountState.NEEDS_LOGIN:
             yield Incident(AlertRule.NEEDS_LOGIN, account, f"{account} needs its owner to sign in again", now)
@@ -158,10 +166,16 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
         if end is not None and end - now < settings.room_hours * _HOUR:
             hours = max(0.0, end - now) / _HOUR
             yield Incident(AlertRule.HEADROOM, provider, f"{provider} runs out in {hours:.1f} h at this pace", now)
+
+
+def _requests(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     if facts.errors is not None and facts.requests is not None and facts.requests >= LEAST_REQUESTS:
         percent = 100 * facts.errors / facts.requests
         if percent >= settings.error_rate_percent:
             yield Incident(AlertRule.ERROR_RATE, "pool", f"{percent:.0f} % of {facts.requests} requests failed", now)
+
+
+def _stores(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     if facts.disk_free is not None and facts.disk_free < settings.disk_free_mb * _MIB:
         yield Incident(AlertRule.DISK, "data", f"only {facts.disk_free // _MIB} MiB are free for the data folder", now)
     if facts.ledger_healthy is False:
@@ -169,8 +183,6 @@ def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident
     if facts.data_folder:
         text = f"{facts.data_folder}: nothing is recorded any more, the server stops"
         yield Incident(AlertRule.DATA_FOLDER, "data", text, now)
-    if facts.certificate:
-        yield Incident(AlertRule.CERTIFICATE, "tls", facts.certificate, now)
     for name, wrong in (facts.pool_folder or {}).items():
         yield Incident(AlertRule.POOL_FOLDER, name, f"{name} {wrong}", now)
 

@@ -8,8 +8,10 @@ over them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 Matrix = list[list[bool]]
+Cell = tuple[int, int, bool]  # row, column, dark
 
 # Per version from 1: error correction codewords a block, and the data codewords of each block.
 _BLOCKS: tuple[tuple[int, tuple[int, ...]], ...] = (
@@ -141,33 +143,46 @@ def _patterns(version: int) -> tuple[Matrix, Matrix]:
         if 0 <= row < size and 0 <= col < size:
             cells[row][col], fixed[row][col] = dark, True
 
-    for n in range(size):
-        put(6, n, n % 2 == 0)
-        put(n, 6, n % 2 == 0)
-    for top, left in ((0, 0), (0, size - 7), (size - 7, 0)):
-        for r in range(-1, 8):
-            for c in range(-1, 8):
-                put(top + r, left + c, max(abs(r - 3), abs(c - 3)) in (0, 1, 3))
-    places = _ALIGNED[version - 1]
-    ends = {(6, 6), (6, size - 7), (size - 7, 6)}
-    for row in places:
-        for col in places:
-            if (row, col) not in ends:
-                for r in range(-2, 3):
-                    for c in range(-2, 3):
-                        put(row + r, col + c, max(abs(r), abs(c)) != 1)
+    for row, col, dark in (*_timing(size), *_finders(size), *_alignments(version, size)):
+        put(row, col, dark)
     for n in range(9):  # kept for the format
         put(8, n, cells[8][n] if fixed[8][n] else False)
         put(n, 8, cells[n][8] if fixed[n][8] else False)
     for n in range(8):
         put(8, size - 1 - n, False)
         put(size - 1 - n, 8, n == 7)
+    for row, col, dark in _version_bits(version, size):
+        put(row, col, dark)
+    return cells, fixed
+
+
+def _timing(size: int) -> Iterator[Cell]:
+    for n in range(size):
+        yield 6, n, n % 2 == 0
+        yield n, 6, n % 2 == 0
+
+
+def _finders(size: int) -> Iterator[Cell]:
+    for top, left in ((0, 0), (0, size - 7), (size - 7, 0)):
+        for r, c in product(range(-1, 8), repeat=2):
+            yield top + r, left + c, max(abs(r - 3), abs(c - 3)) in (0, 1, 3)
+
+
+def _alignments(version: int, size: int) -> Iterator[Cell]:
+    ends = {(6, 6), (6, size - 7), (size - 7, 6)}
+    for row, col in product(_ALIGNED[version - 1], repeat=2):
+        if (row, col) not in ends:
+            for r, c in product(range(-2, 3), repeat=2):
+                yield row + r, col + c, max(abs(r), abs(c)) != 1
+
+
+def _version_bits(version: int, size: int) -> Iterator[Cell]:
+    """The version itself, twice; the smaller ones do without."""
     if version >= 7:
         told = version << 12 | _bch(version, 0x1F25, 12)
         for n in range(18):
-            put(n // 3, size - 11 + n % 3, bool(told >> n & 1))
-            put(size - 11 + n % 3, n // 3, bool(told >> n & 1))
-    return cells, fixed
+            yield n // 3, size - 11 + n % 3, bool(told >> n & 1)
+            yield size - 11 + n % 3, n // 3, bool(told >> n & 1)
 
 
 def _bch(value: int, generator: int, bits: int) -> int:
