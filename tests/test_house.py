@@ -27,6 +27,7 @@ FLOORS = (
     ("http1", "storage"),
     ("providers", "dialects"),
     ("accounts", "users", "ledger", "texts", "transcripts"),
+    ("cluster",),
     ("alerts", "simulation"),
     ("gateway", "web"),
     ("app",),

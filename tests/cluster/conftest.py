@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from pool_server.storage.postgres.connection import Connection, connected
+from pool_server.storage.postgres.connection import Connection, DatabasePool, connected, pooled
 from pool_server.storage.postgres.migrations import APP, OWNER, migrate
 from pool_server.storage.postgres.url import DatabaseUrl, parse
 from tests import postgres
@@ -32,6 +33,10 @@ class Database(NamedTuple):
 
     def sql(self, statement: str) -> str:
         return self.server.sql(statement, self.name)
+
+    def pool(self, most: int = 4) -> AbstractAsyncContextManager[DatabasePool]:
+        """Connections as a node has them."""
+        return pooled(self.place(), most)
 
     def run(self, work: Callable[[Connection], Coroutine[Any, Any, T]], role: str = APP) -> T:
         """Runs a coroutine with one connection."""

@@ -15,6 +15,7 @@ from pool_server.storage.postgres.url import DatabaseUrl
 CONNECT_S = 5.0
 CALL_S = 30.0
 _AWAY = ("08", "40", "53", "57", "58", "XX")  # classes of SQLSTATE: connection, rollback, resources, shutdown, system
+_NAMED = {"application_name": "pool-server"}
 _READ_ONLY = "25006"  # a server that was primary, or never was
 
 
@@ -65,6 +66,54 @@ class Connection:
             await raw.commit()
 
 
+class DatabasePool:
+    """Connections that are kept open, at most so many at once."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One connection for as long as the block lasts."""
+        with translated():
+            raw = await self._raw.acquire(timeout=CALL_S)
+        try:
+            yield Connection(raw)
+        finally:
+            with contextlib.suppress(StoreError), translated():
+                await self._raw.release(raw)
+
+    async def rows(self, sql: str, *values: Any) -> Sequence[ResultRow]:
+        async with self.connection() as connection:
+            return await connection.rows(sql, *values)
+
+    async def value(self, sql: str, *values: Any) -> Any:
+        async with self.connection() as connection:
+            return await connection.value(sql, *values)
+
+
+def storable(text: str) -> bool:
+    """Whether the database can hold a text that came from outside: it takes no NUL, and nothing that is no UTF-8."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def pooled(url: DatabaseUrl, most: int) -> AsyncIterator[DatabasePool]:
+    """A pool for as long as the block lasts. Raises StoreError."""
+    driver = _driver()
+    with translated():
+        raw = await driver.create_pool(
+            **url.arguments(), min_size=1, max_size=most, timeout=CONNECT_S, server_settings=_NAMED
+        )
+    try:
+        yield DatabasePool(raw)
+    finally:
+        raw.terminate()
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turns the driver's errors into the store's. Messages of the server are kept out where they could hold values."""
@@ -99,9 +148,7 @@ async def connect(url: DatabaseUrl) -> Any:
     """A connection of the driver. Raises StoreError."""
     driver = _driver()
     with translated():
-        return await driver.connect(
-            **url.arguments(), timeout=CONNECT_S, server_settings={"application_name": "pool-server"}
-        )
+        return await driver.connect(**url.arguments(), timeout=CONNECT_S, server_settings=_NAMED)
 
 
 @contextlib.asynccontextmanager
