@@ -48,7 +48,7 @@ SLOW = frozenset({
     "fuzz/test_targets.py", "gateway/test_sandbox.py", "simulated/test_limits_simulated.py",
     "failpoints/test_old_faults.py", "failpoints/test_read_only.py", "simulated/test_selection_simulated.py",
     "simulated/test_store_simulated.py", "test_serving_tls.py", "web/test_foreign_ids.py",
-    "app/test_terms_processes.py", "gateway/test_clouds.py", "web/test_account_mishaps.py",
+    "app/test_terms_processes.py", "cluster/test_one_rule.py", "gateway/test_clouds.py", "web/test_account_mishaps.py",
 })  # fmt: skip
 HERE = Path(__file__).parent
 
