@@ -79,7 +79,7 @@ class Accounts:
         credentials = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
-        self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600)
+        self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=lambda: not shared.many)
         self.warmth = WarmthMemory(write_behind)
         self._background = Background(
             self._registry, self._pins, write_behind, leases=leases or EmbeddedLeases(write_behind, clock),

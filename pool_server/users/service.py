@@ -27,7 +27,7 @@ from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity import sessions, throttle, tickets
 from pool_server.users.identity.codes import Codes
-from pool_server.users.identity.directory import Directory, Groups, UserFacts
+from pool_server.users.identity.directory import Directory, Groups, UserFacts, forbidden
 from pool_server.users.identity.imported.aliases import ImportedSecret, imported_secrets, keep_secrets
 from pool_server.users.identity.importer import ImportedUser, TakenUser, import_once, take
 from pool_server.users.identity.keys import EXPIRED_KEY, REVOKED_KEY, KeyRing
@@ -42,7 +42,7 @@ from pool_server.users.limits.pending import Reservation
 from pool_server.users.limits.periods import Calendar, zone
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.limits.reservations import Reservations, forbidden
+from pool_server.users.limits.reservations import Reservations
 from pool_server.users.limits.standing import UserLimits
 from pool_server.users.models import (
     ADMIN_USER,
@@ -277,8 +277,7 @@ class Users:
                 if key is None or (key.expires is not None and key.expires <= self._clock()):
                     return EXPIRED_KEY if key is not None else REVOKED_KEY
             left = headroom() if callable(headroom) else headroom
-            denied = forbidden(view.limits, key, provider, model) or self._unfair(view, provider, left)
-            return (view, key) if denied is None else denied
+            return forbidden(view.limits, key, provider, model) or self._unfair(view, provider, left) or (view, key)
         except StoreError as exc:
             return _unread("limits", exc)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pool_server.accounts.selection import affinity
 from pool_server.accounts.selection.affinity import Pins
@@ -98,3 +100,50 @@ def test_what_is_remembered_of_pins_is_bounded(tmp_path: Path, monkeypatch: pyte
         book.pin(CLAUDE, "u", str(number), "claude:x", NOW)
         assert book.pinned(CLAUDE, "u", str(number), NOW) == "claude:x"
     assert len(book._seen) <= 4
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("pos"), st.integers(0, 2), st.sampled_from(["claude:x", "claude:y"]), st.integers(0, 30)
+        )
+    )
+)
+def test_the_only_worker_finds_from_memory_what_the_store_says(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, str, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("pins")
+    kept, plain_store = store(folder / "one"), store(folder / "two")
+    book = Pins(WriteBehind(kept, Clock()), ttl_s=DAY, alone=lambda: True)
+    plain = Pins(WriteBehind(plain_store, Clock()), ttl_s=DAY)
+    now = NOW
+    for what, session, account, hours in steps:
+        now += hours * HOUR
+        for one in (book, plain):
+            if what == "p":
+                one.pin(CLAUDE, "u", str(session), account, now, lambda holder: holder == "claude:x")
+            elif what == "o":
+                one.own("u", "response", str(session), account, HOUR, now)
+            else:
+                one.sweep(now)
+        for thing in ("0", "1", "2"):
+            assert book.pinned(CLAUDE, "u", thing, now) == plain.pinned(CLAUDE, "u", thing, now)
+            assert book.owner("u", "response", thing, now) == plain.owner("u", "response", thing, now)
+    with kept.read() as ours, plain_store.read() as theirs:
+        assert list(ours.scan(affinity.TABLE)) == list(theirs.scan(affinity.TABLE))
+    kept.close()
+    plain_store.close()
+
+
+def test_what_another_server_pinned_meanwhile_is_found_once_it_has_ended(tmp_path: Path) -> None:
+    kept, shared = store(tmp_path), [False]
+    book = Pins(WriteBehind(kept, Clock()), ttl_s=DAY, alone=lambda: not shared[0])
+    book.pin(CLAUDE, "u", "s", "claude:x", NOW)
+    assert book.pinned(CLAUDE, "u", "s", NOW) == "claude:x"
+    shared[0] = True
+    Pins(WriteBehind(kept, Clock()), ttl_s=DAY).pin(CLAUDE, "u", "s", "claude:y", NOW)
+    assert book.pinned(CLAUDE, "u", "s", NOW) == "claude:y"
+    Pins(WriteBehind(kept, Clock()), ttl_s=DAY).pin(CLAUDE, "u", "s", "claude:z", NOW)
+    shared[0] = False
+    assert book.pinned(CLAUDE, "u", "s", NOW) == "claude:z"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pool_server.core.enums import Denial
 from pool_server.core.settings import Limits
+from pool_server.users.identity import directory
 from pool_server.users.limits import counters
 from pool_server.users.limits.counters import COUNTED, Hold, Use
 from pool_server.users.limits.periods import bounds
@@ -146,13 +147,13 @@ def test_no_sliding_minute_ever_holds_more_than_the_limit(gaps: list[float], mos
 
 def test_models_match_patterns_without_case() -> None:
     limits = Limits(models=["claude-*", "gpt-5"])
-    assert counters.model_allowed(limits, "Claude-Sonnet-4")
-    assert counters.model_allowed(limits, "gpt-5")
-    assert counters.model_allowed(limits, "")
-    assert not counters.model_allowed(limits, "gpt-5-codex")
-    assert not counters.model_allowed(Limits(models=[]), "gpt-5")
-    assert counters.provider_allowed(Limits(), "codex")
-    assert not counters.provider_allowed(Limits(providers=["claude"]), "codex")
+    assert directory.model_allowed(limits, "Claude-Sonnet-4")
+    assert directory.model_allowed(limits, "gpt-5")
+    assert directory.model_allowed(limits, "")
+    assert not directory.model_allowed(limits, "gpt-5-codex")
+    assert not directory.model_allowed(Limits(models=[]), "gpt-5")
+    assert directory.provider_allowed(Limits(), "codex")
+    assert not directory.provider_allowed(Limits(providers=["claude"]), "codex")
 
 
 def test_estimates_that_were_too_small_make_the_next_ones_larger_for_a_while() -> None:

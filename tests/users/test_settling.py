@@ -308,6 +308,49 @@ def test_what_a_worker_recorded_but_was_killed_before_settling_is_counted(tmp_pa
     store.close()
 
 
+@pytest.mark.parametrize("moment", ["under way", "ended", "after a pause"])
+def test_what_the_only_worker_counted_in_memory_is_counted_when_it_is_killed(tmp_path: Path, moment: str) -> None:
+    """The store is behind by any number of requests; their records are in the ledger."""
+    dying = child(
+        tmp_path,
+        f"""
+        from pool_server.users.limits import reservations
+        book = Reservations(store, Calendar(zone("UTC")), shares, time.time, None, many=False)
+
+        async def request(tokens):
+            made = await book.reserve_soon("u_1", "codex", Limits(concurrent=9), 5000, None)
+            book.settle(made, Usage(input=tokens), 0.5)
+            return made
+
+        async def main():
+            for _ in range(10):
+                await request(100)
+            if "{moment}" == "after a pause":
+                book._rows.commit()  # nothing is held now, in the store neither
+                reservations._BEHIND_S = book._rows._within_s = 3600.0
+                await request(30)
+            if "{moment}" == "under way":
+                await book.reserve_soon("u_1", "codex", Limits(concurrent=9), 5000, None)
+            print("ready", flush=True)
+            sys.stdin.read()
+
+        asyncio.run(main())
+        """,
+    )
+    assert dying.stdout is not None and dying.stdout.readline() == "ready\n"
+    dying.kill()
+    dying.communicate()
+    store = open_state(tmp_path)
+    now = time.time()
+    desk = Desk(store, Books((now - 2, 1000, 5.0), (now - 1, 30, 0.5)))
+    desk.user, desk.clock.now = "u_1", now
+    assert desk.book.recover() == 1
+    for window in ("tokens_5h", "tokens_week", "tokens_month"):
+        assert desk.now[window] == 1030
+    assert (desk.now["cost_month"], desk.now["concurrent"]) == (5.5, 0)
+    store.close()
+
+
 def dead_with(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Reservations:
     """A worker that has used 100 tokens, was killed while it held something, and a living one to look after it."""
     desk.book.settle(desk.took(), Usage(input=100), None)

@@ -30,13 +30,16 @@ def _nobody(_: str) -> bool:
 
 
 class Pins:
-    """Pins in the state store, shared by all workers. `ttl_s` is how long a soft pin lives after its last use."""
+    """Pins in the state store, shared by all workers. `ttl_s` is how long a soft pin lives after its last use; `alone`
+    says whether no other worker makes any now, so that those seen lately need not be read again."""
 
-    def __init__(self, store: WriteBehind, *, ttl_s: float) -> None:
+    def __init__(self, store: WriteBehind, *, ttl_s: float, alone: Callable[[], bool] = bool) -> None:
         self._store = store
         self.ttl_s = ttl_s
+        self._alone = alone
         self._swept_to = b""
         self._seen: dict[bytes, tuple[float, str]] = {}  # until when a pin that was found lately holds, and whose it is
+        self._seen_alone = False  # all of them are this worker's own to change
 
     def pinned(self, provider: Provider, user: str, session: str, now: float) -> str | None:
         """The account this conversation is pinned to, None when it is not or no longer."""
@@ -59,18 +62,32 @@ class Pins:
         self._put(_key(_HARD, user, kind, thing), account_id, ttl_s, now, _nobody)
 
     def _get(self, key: bytes, now: float) -> str | None:
+        if self._remembers() and (seen := self._seen.get(key)) is not None and seen[0] > now:
+            return seen[1]
         raw = self._store.get(TABLE, key)
         if raw is None or (until := _head.unpack_from(raw)[0]) <= now:
             return None
         holder = raw[8:].decode()
+        self._remember(key, until, holder)
+        return holder
+
+    def _remembers(self) -> bool:
+        """Does what was seen still hold?"""
+        alone = self._alone()
+        if alone is not self._seen_alone:
+            self._seen.clear()
+            self._seen_alone = alone
+        return alone
+
+    def _remember(self, key: bytes, until: float, holder: str) -> None:
         if len(self._seen) >= SEEN:
             self._seen.clear()
         self._seen[key] = until, holder
-        return holder
 
     def _put(self, key: bytes, account_id: str, ttl_s: float, now: float, keeps: Callable[[str], bool]) -> None:
-        until = now + ttl_s
-        seen = self._seen.pop(key, None)  # by the choice that led here, a moment ago
+        until, alone = now + ttl_s, self._remembers()
+        # Else by the choice that led here, a moment ago.
+        seen = self._seen.get(key) if alone else self._seen.pop(key, None)
         if seen is not None and seen[1] == account_id and 0.0 <= until - seen[0] < ttl_s * SLIDE:
             return
         raw = self._store.get(TABLE, key)
@@ -82,6 +99,8 @@ class Pins:
             elif before > now and keeps(holder):
                 return
         self._store.put(TABLE, key, _head.pack(until) + account_id.encode())
+        if alone:
+            self._remember(key, until, account_id)
 
     def sweep(self, now: float, limit: int = SWEEP_LIMIT) -> int:
         """Look at the next `limit` pins and drop those whose time is over; returns how many went."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from pool_server.core.enums import Provider
+from pool_server.core.enums import Denial, Provider
 from pool_server.core.models import group_names
 from pool_server.core.settings import COUNTED_LIMITS, Limits
 from pool_server.storage import Store
-from pool_server.users.models import KEYS, PEOPLE, KeyFacts, User, bad_value, decode_key, decode_user, id_key
+from pool_server.users.models import KEYS, PEOPLE, Denied, KeyFacts, User, bad_value, decode_key, decode_user, id_key
 
 REMEMBERED = 50_000
 
@@ -142,3 +144,32 @@ def checked_groups(given: Any) -> list[str]:
         return list(group_names(given))
     except ValueError as wrong:
         raise bad_value(str(wrong)) from None
+
+
+def forbidden(limits: Limits, key: KeyFacts | None, provider: str, model: str) -> Denied | None:
+    """Why somebody with these limits, and this key, may not use this provider or model; "" = not known."""
+    for caps in (limits, key.limits) if key is not None else (limits,):
+        whose = "your access" if caps is limits or key is None else f"your key “{key.label}”"
+        if provider and not provider_allowed(caps, provider):
+            return Denied(Denial.PROVIDER, f"{whose} does not include {provider}", 403)
+        if not model_allowed(caps, model):
+            return Denied(Denial.MODEL, f"{whose} does not include the model {model}", 403)
+    return None
+
+
+def provider_allowed(limits: Limits, provider: str) -> bool:
+    """Whether the user may use this provider at all."""
+    return limits.providers is None or provider in limits.providers
+
+
+def model_allowed(limits: Limits, model: str) -> bool:
+    """Whether the user may use this model; patterns are fnmatch, case does not matter. No model = nothing to
+    forbid.
+    """
+    return limits.models is None or not model or _matches(tuple(limits.models), model)
+
+
+@lru_cache(maxsize=4096)
+def _matches(patterns: tuple[str, ...], model: str) -> bool:
+    name = model.lower()
+    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns)

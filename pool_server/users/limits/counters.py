@@ -9,8 +9,6 @@ most.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -303,21 +301,3 @@ def _next(buckets: list[tuple[int, int]], most: float | None, life: int) -> floa
 def limitless(limits: Limits) -> bool:
     """True when nothing that is counted is limited."""
     return _counted_of(limits) == _UNCOUNTED
-
-
-def provider_allowed(limits: Limits, provider: str) -> bool:
-    """Whether the user may use this provider at all."""
-    return limits.providers is None or provider in limits.providers
-
-
-def model_allowed(limits: Limits, model: str) -> bool:
-    """Whether the user may use this model; patterns are fnmatch, case does not matter. No model = nothing to
-    forbid.
-    """
-    return limits.models is None or not model or _matches(tuple(limits.models), model)
-
-
-@lru_cache(maxsize=4096)
-def _matches(patterns: tuple[str, ...], model: str) -> bool:
-    name = model.lower()
-    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from pool_server.core.settings import Limits
+from pool_server.users.limits import counters
 from pool_server.users.limits.counters import Hold
 
 
@@ -19,6 +20,19 @@ class Cap(NamedTuple):
     owner: str
     limits: Limits
     label: str = ""
+
+
+class CountedKey(Protocol):
+    """A key whose own limits may count."""
+
+    @property
+    def owner(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def counted(self) -> bool: ...
 
 
 class Reservation(msgspec.Struct, eq=False):
@@ -100,3 +114,20 @@ class Pending:
 
 
 Reports = dict[Reservation, tuple[int, float]]  # running request → tokens and cost used so far
+
+
+def reservation_for(
+    user: str, provider: str, limits: Limits, tokens: int, key: CountedKey | None
+) -> tuple[Reservation, tuple[Cap, ...]]:
+    """What a request asks for, and the limits it is held to."""
+    made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
+    if key is not None:
+        made.key, made.limited = key.owner, key.counted
+    return made, caps_of(user, limits, key)
+
+
+def caps_of(user: str, limits: Limits, key: CountedKey | None) -> tuple[Cap, ...]:
+    """The user's limits, and those of the key where it has any that are counted."""
+    if key is None or not key.counted:
+        return (Cap(user, limits),)
+    return Cap(user, limits), Cap(key.owner, key.limits, key.label)

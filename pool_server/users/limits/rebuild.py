@@ -40,6 +40,13 @@ def counters_of(used: Used | None, owner: str, epoch: str, marks: Bounds, now: f
     return use
 
 
+def renewed(fresh: Use, old: Use | None, now: float) -> Use:
+    """Counters of another life of the machine, made anew: its workers are dead, what they reported was used."""
+    for left in old.by.values() if old is not None else ():
+        counters.count(fresh, left.seen_tokens, left.seen_cost, now)
+    return fresh
+
+
 def _since(used: Used | None, user: str, _: str, key: str) -> Callable[[float], tuple[int, float]]:
     """What answers with the tokens and US dollars of a user, or of one key, since a moment."""
     if used is None:

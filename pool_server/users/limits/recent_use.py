@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from pool_server.core.settings import FairShare
-from pool_server.storage import Reader, Store, Txn
+from pool_server.storage import Reader, Store
+from pool_server.storage.lmdb.gathered_writes import RowChanges
 from pool_server.users.limits import fair_share
 from pool_server.users.models import SHARE
 
@@ -30,7 +31,7 @@ class Shares:
     def _window_s(self) -> float:
         return self.settings.window_h * 3600.0
 
-    def add(self, txn: Txn, provider: str, user: str, amount: float, now: float) -> None:
+    def add(self, txn: RowChanges, provider: str, user: str, amount: float, now: float) -> None:
         """Counts use, within the transaction that settles a request."""
         if not self.settings.enabled or amount <= 0:
             return

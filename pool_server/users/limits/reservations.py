@@ -9,8 +9,9 @@ reported last, or by the ledger when that knows of more.
 What is asked for, reported and ended in one turn of the event loop is written in one transaction at the end of the
 turn. Nobody sees the difference: this worker writes before it reads, and an exchange tells its client, and with
 that anybody who could ask another worker, no sooner than in a later turn, after its record is on the disk. Where there
-is no other worker, what is reported and ended waits a few milliseconds for the next request that asks: one transaction
-then serves both. A process that is killed meanwhile has left its mark and its hold, as of any request under way.
+is no other worker, what is reported and ended waits a few milliseconds for the next request that asks, and the store
+follows what is counted in memory a moment later. A process that is killed meanwhile has left its mark and a hold, as of
+any request under way: whoever settles for it asks the ledger.
 """
 
 from __future__ import annotations
@@ -27,11 +28,20 @@ from pool_server.core import processes
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
 from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
-from pool_server.storage import Store, StoreError, Txn
+from pool_server.storage import Store, StoreError
+from pool_server.storage.lmdb.gathered_writes import GatheredWrites, RowChanges
 from pool_server.users.limits import counters, rebuild
 from pool_server.users.limits.counters import Hold, Stop, Use
 from pool_server.users.limits.fair_share import weigh
-from pool_server.users.limits.pending import Cap, Final, Pending, Reservation, ReservationRequest
+from pool_server.users.limits.pending import (
+    Cap,
+    Final,
+    Pending,
+    Reservation,
+    ReservationRequest,
+    caps_of,
+    reservation_for,
+)
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
@@ -42,7 +52,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
 _KEPT_S = 70 * 86_400.0  # of counters nobody uses, from the beginning of their last month
-_COMPANY_S = 0.01  # how long what has ended waits for company, where no other worker could miss it
+_COMPANY_S = 0.01  # how long what has ended waits for company, where no other worker could miss it, …
+_BEHIND_S = 0.1  # … and how far the store may be behind
 
 
 class _NoCounters(Exception):
@@ -76,6 +87,7 @@ class Reservations:
         self._many = many
         self._beside = 0  # servers that share it for a while
         self._store = store
+        self._rows = GatheredWrites(store, within_s=_BEHIND_S, at_once=frozenset((HELD,)))
         self.calendar = calendar
         self._shares = shares
         self._clock = clock
@@ -83,6 +95,7 @@ class Reservations:
         self._epoch = processes.epoch()
         self._worker = processes.name()
         self._running: dict[str, int] = {}  # owner → this worker's requests, 0 = the mark may go
+        self._bare: set[str] = set()  # whose row in the store has no hold of this worker: it comes before memory's
         self._turn = Pending()
         self._uncounted: dict[str, int] = {}  # owner → this worker's requests of which the store knows nothing
         self._unsettled: list[Final] = []  # could not be written
@@ -94,9 +107,9 @@ class Reservations:
         """Reserves for one request of about `tokens` and `cost` (US dollars, None = price not known), under the user's
         limits and those of the `key` it is made with."""
         self.write_turn()
-        made, caps = _asked(user, provider, limits, tokens, key)
+        made, caps = reservation_for(user, provider, limits, tokens, key)
 
-        def take(txn: Txn, seeds: _Seeds) -> Denied | None:
+        def take(txn: RowChanges, seeds: _Seeds) -> Denied | None:
             now = self._clock()
             uses = {cap.owner: self._use(txn, cap.owner, now, seeds) for cap in caps}
             denied = self._take_one(txn, uses, made, caps, cost, now)
@@ -113,14 +126,20 @@ class Reservations:
         self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: KeyFacts | None = None
     ) -> asyncio.Future[Reservation | Denied]:
         """`reserve` at the end of this turn of the event loop. Cancel the future to take nothing."""
-        made, caps = _asked(user, provider, limits, tokens, key)
+        made, caps = reservation_for(user, provider, limits, tokens, key)
         ask = ReservationRequest(made, caps, cost, asyncio.get_running_loop().create_future())
         self._turn.asked.append(ask)
         self._write_soon(made)
         return ask.answer
 
     def _take_one(
-        self, txn: Txn, uses: dict[str, Use], made: Reservation, caps: Sequence[Cap], cost: float | None, now: float
+        self,
+        txn: RowChanges,
+        uses: dict[str, Use],
+        made: Reservation,
+        caps: Sequence[Cap],
+        cost: float | None,
+        now: float,
     ) -> Denied | None:
         denied = self._stop(uses, caps, now)
         if denied is not None:
@@ -129,9 +148,9 @@ class Reservations:
         made.tokens = int(made.base * ratio)
         made.cost = max(cost or 0.0, counters.FLOOR_COST) * ratio
         for owner in made.owners:
-            counters.hold(uses[owner], self._worker, made.tokens, made.cost, now)
-            if owner not in self._running:
+            if owner not in self._running or owner in self._bare:
                 txn.put(HELD, _mark(self._worker, owner), b"")
+            counters.hold(uses[owner], self._worker, made.tokens, made.cost, now)
         return None
 
     def _stop(self, uses: Mapping[str, Use], caps: Sequence[Cap], now: float) -> Denied | None:
@@ -179,7 +198,7 @@ class Reservations:
 
     def stopped(self, user: str, limits: Limits, key: KeyFacts | None = None) -> Denied | None:
         """The limit in the way of one more request, whatever it asks for. Takes nothing."""
-        caps = [cap for cap in _caps(user, limits, key) if not counters.limitless(cap.limits)]
+        caps = [cap for cap in caps_of(user, limits, key) if not counters.limitless(cap.limits)]
         return self._stop({cap.owner: self.read(cap.owner)[0] for cap in caps}, caps, self._clock())
 
     def read(self, owner: str) -> tuple[Use, Bounds]:
@@ -188,24 +207,29 @@ class Reservations:
             self.write_turn()
         now = self._clock()
         marks = self.calendar.at(now)
-        raw = self._store.get(USE, owner.encode())
+        raw = self._rows.get(USE, owner.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
             return self._with_use(owner, now, lambda txn, use: self._kept(txn, owner, use)), marks
         counters.advance(use, now, marks)
         return use, marks
 
-    def _kept(self, txn: Txn, owner: str, use: Use) -> Use:
+    def _kept(self, txn: RowChanges, owner: str, use: Use) -> Use:
         _keep(txn, {owner: use})
         return use
 
     @property
+    def _alone(self) -> bool:
+        return not (self._many or self._beside)
+
+    @property
     def _company_s(self) -> float:
-        return 0.0 if self._many or self._beside else _COMPANY_S
+        return _COMPANY_S if self._alone else 0.0
 
     def stand_beside(self, another: bool) -> None:
         """Another server shares the store from now on, as while an upgrade lasts, or one that did has ended."""
         self.write_turn()
+        self._rows.try_commit()
         self._beside += 1 if another else -1
 
     def write_turn(self) -> None:
@@ -220,6 +244,7 @@ class Reservations:
     def settle_waiting(self) -> None:
         """Settles what could not be written before. Called now and then."""
         self.write_turn()
+        self._rows.try_commit()
         while self._unsettled:
             left = self._write_all(Pending(ended=self._unsettled[:_MOST_ENDS]))
             self._unsettled[:_MOST_ENDS] = left
@@ -230,6 +255,7 @@ class Reservations:
         """Settles what waits and takes the marks back; what ends later is written at once. Raises StoreError."""
         self._closed = True
         self.settle_waiting()
+        self._rows.commit()
         self.forget_idle(None)
 
     def recover(self, most: int | None = None) -> int:
@@ -253,6 +279,7 @@ class Reservations:
         idle = [owner for owner, running in self._running.items() if not running][:most]
         if not idle or self._unsettled:  # what is unsettled still holds, and a mark must stay for it
             return
+        self._rows.commit()
         self._store.write(lambda txn: [txn.delete(HELD, _mark(self._worker, owner)) for owner in idle])
         for owner in idle:
             del self._running[owner]
@@ -269,10 +296,10 @@ class Reservations:
         transaction. Its answer is taken only if nobody else holds anything then: all it knows of the others has
         been settled by that time, and nothing is counted twice."""
         now = self._clock()
-        raw = self._store.get(USE, owner.encode())
+        raw = self._rows.get(USE, owner.encode())
         fresh = self._seed(owner, now) if raw is not None and list(_decode_use(raw).by) == [name] else None
 
-        def end(txn: Txn, use: Use) -> None:
+        def end(txn: RowChanges, use: Use) -> None:
             if not txn.delete(HELD, mark):
                 return  # another worker was first
             counters.abandon(use, name, now)
@@ -346,7 +373,9 @@ class Reservations:
             ask.answer.set_result(self._answer(ask.made, stop))
         return []
 
-    def _change_all(self, txn: Txn, turn: Pending, seeds: _Seeds) -> tuple[list[Reservation], list[Denied | None]]:
+    def _change_all(
+        self, txn: RowChanges, turn: Pending, seeds: _Seeds
+    ) -> tuple[list[Reservation], list[Denied | None]]:
         """Returns the reservations whose reports the store knows now, and what stops each who asked."""
         now = self._clock()
         uses: dict[str, Use] = {}
@@ -382,7 +411,7 @@ class Reservations:
         took = [counters.grow(use, self._worker, more) for _, use in uses]
         return took[0]
 
-    def _counted(self, txn: Txn, owner: str) -> bool:
+    def _counted(self, txn: RowChanges, owner: str) -> bool:
         """Whether these counters are kept at all: a key's that was given limits while the request was under way."""
         raw = txn.get(USE, owner.encode())
         return raw is not None and _decode_use(raw).epoch == self._epoch
@@ -397,11 +426,11 @@ class Reservations:
         if final.tokens:
             counters.learn(use, made.base, final.tokens)
 
-    def _with_use(self, owner: str, now: float, change: Callable[[Txn, Use], T]) -> T:
+    def _with_use(self, owner: str, now: float, change: Callable[[RowChanges, Use], T]) -> T:
         """Runs `change` in a transaction on the owner's counters."""
         return self._write(lambda txn, seeds: change(txn, self._use(txn, owner, now, seeds)))
 
-    def _write(self, change: Callable[[Txn, _Seeds], T]) -> T:
+    def _write(self, change: Callable[[RowChanges, _Seeds], T]) -> T:
         """Runs `change` in a transaction, again when counters it needs must first be made from the ledger.
 
         The ledger is asked outside the transaction: nobody else waits for it.
@@ -409,19 +438,23 @@ class Reservations:
         seeds: _Seeds = {}
         while True:
             try:
-                return self._store.write(lambda txn: change(txn, seeds))
+                return self._rows.write(lambda txn: change(txn, seeds), gather=self._alone)
             except _NoCounters as missing:
                 seeds[missing.owner] = _encode(self._seed(missing.owner, self._clock()))
 
-    def _use(self, txn: Txn, owner: str, now: float, seeds: _Seeds) -> Use:
+    def _use(self, txn: RowChanges, owner: str, now: float, seeds: _Seeds) -> Use:
         """The owner's counters now. Raises _NoCounters."""
         raw = txn.get(USE, owner.encode())
         use = _decode_use(raw) if raw is not None else None
         if use is None or use.epoch != self._epoch:
             if owner not in seeds:
                 raise _NoCounters(owner)
-            use = _renewed(_decode_use(seeds[owner]), use, now)
+            use = rebuild.renewed(_decode_use(seeds[owner]), use, now)
         counters.advance(use, now, self.calendar.at(now))
+        if self._alone and self._worker not in use.by and not self._rows.gathered(USE, owner.encode()):
+            self._bare.add(owner)
+        else:
+            self._bare.discard(owner)
         return use
 
     def _seed(self, owner: str, now: float) -> Use:
@@ -444,38 +477,10 @@ class Reservations:
         return counters.limitless(at_once) and (cap.limits.concurrent is None or here < cap.limits.concurrent)
 
 
-def _asked(
-    user: str, provider: str, limits: Limits, tokens: int, key: KeyFacts | None
-) -> tuple[Reservation, tuple[Cap, ...]]:
-    """What a request asks for, and the limits it is held to."""
-    made = Reservation(user, provider, base=max(tokens, counters.FLOOR_TOKENS))
-    if key is not None:
-        made.key, made.limited = key.owner, key.counted
-    return made, _caps(user, limits, key)
-
-
-def _caps(user: str, limits: Limits, key: KeyFacts | None) -> tuple[Cap, ...]:
-    """The user's limits, and those of the key where it has any that are counted."""
-    if key is None or not key.counted:
-        return (Cap(user, limits),)
-    return Cap(user, limits), Cap(key.owner, key.limits, key.label)
-
-
 def _denied(stop: Stop, key: str) -> Denied:
     amount = COUNTED_BY_DENIAL[stop.denial].amount(stop.limit)
     message = f"the limit of {amount} of your key “{key}”" if key else f"your limit of {amount}"
     return Denied(stop.denial, f"{message} is reached", 429, stop.retry_at)
-
-
-def forbidden(limits: Limits, key: KeyFacts | None, provider: str, model: str) -> Denied | None:
-    """Why somebody with these limits, and this key, may not use this provider or model; "" = not known."""
-    for caps in (limits, key.limits) if key is not None else (limits,):
-        whose = "your access" if caps is limits or key is None else f"your key “{key.label}”"
-        if provider and not counters.provider_allowed(caps, provider):
-            return Denied(Denial.PROVIDER, f"{whose} does not include {provider}", 403)
-        if not counters.model_allowed(caps, model):
-            return Denied(Denial.MODEL, f"{whose} does not include the model {model}", 403)
-    return None
 
 
 def stale(raw: bytes, now: float) -> bool:
@@ -484,16 +489,9 @@ def stale(raw: bytes, now: float) -> bool:
     return not use.by and max(use.month, use.week) < now - _KEPT_S
 
 
-def _keep(txn: Txn, uses: Mapping[str, Use]) -> None:
+def _keep(txn: RowChanges, uses: Mapping[str, Use]) -> None:
     for owner, use in uses.items():
         txn.put(USE, owner.encode(), _encode(use))
-
-
-def _renewed(fresh: Use, old: Use | None, now: float) -> Use:
-    """Counters of another life of the machine, made anew: its workers are dead, what they reported was used."""
-    for left in old.by.values() if old is not None else ():
-        counters.count(fresh, left.seen_tokens, left.seen_cost, now)
-    return fresh
 
 
 def _mark(name: str, owner: str) -> bytes:
