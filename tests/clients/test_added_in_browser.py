@@ -50,8 +50,8 @@ def test_a_program_works_on_an_account_added_in_a_browser(
         if case.client == "claude":
             import anthropic  # a second to load, and the quick tests leave this file out
 
-            client = anthropic.Anthropic(base_url=made.page, api_key=made.key, max_retries=0)
-            said = client.messages.create(
-                model="claude-sonnet-5", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
-            )
+            with anthropic.Anthropic(base_url=made.page, api_key=made.key, max_retries=0) as client:
+                said = client.messages.create(
+                    model="claude-sonnet-5", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
+                )
             assert said.content
