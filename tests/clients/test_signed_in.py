@@ -56,7 +56,7 @@ def signed_in(made: Stage, vendor: FakeSignInService, flow: str, folder: Path) -
         )
         (programs / "codex").chmod(0o755)
         over_ssh = {"DISPLAY": "", "SSH_CONNECTION": "a b", "PATH": f"{programs}:{path()}"}
-        code, heard = run_line(begun["line"], programs, folder / "tmp", **over_ssh)
+        code, heard = run_line(begun["line"], programs, folder / "tmp", b"", **over_ssh)
         assert code == 0 and "Done." in heard, heard
         assert who.access not in heard and who.refresh not in heard
         assert list((folder / "tmp").iterdir()) == [], "its home is gone"
