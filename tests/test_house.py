@@ -23,7 +23,7 @@ PACKAGE = ROOT / "pool_server"
 
 # A module imports only what stands before it here, and within its own room; rooms in a row do not know each other.
 FLOORS = (
-    ("core", "statusline"),
+    ("core", "language", "statusline"),
     ("http1", "storage"),
     ("providers", "dialects"),
     ("accounts", "users", "ledger", "texts", "transcripts"),

@@ -7,38 +7,49 @@ own zone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 from unicodedata import bidirectional
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pool_server.core.enums import CostBasis
+from pool_server.language import gettext as _
 
-UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+UNITS = ((1e12, "{figure} T"), (1e9, "{figure} B"), (1e6, "{figure} M"), (1e3, "{figure} k"))
+SEPARATORS = "1,234.5"  # a figure as English writes it; its translation says how another language does
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MESSAGES = (*(unit for _size, unit in UNITS), SEPARATORS, *WEEKDAYS, *MONTHS)
+
+
+def figure(text: str) -> str:
+    """A figure written with "," and "." as the language of this task writes it."""
+    example = _(SEPARATORS)
+    return text if example == SEPARATORS else text.translate({44: example[1], 46: example[5]})
 
 
 def count(value: float | None) -> str:
     """12345678 → "12.3 M"; below ten thousand all digits; None → "unknown"."""
     if value is None:
-        return "unknown"
+        return _("unknown")
     if abs(value) < 10_000:
-        return f"{value:,.0f}"
-    for size, letter in UNITS:
+        return exact(value)
+    for size, unit in UNITS:
         if abs(value) >= size * 0.9995:
-            figure = value / size
-            return f"{figure:.0f} {letter}" if abs(figure) >= 99.95 else f"{figure:.1f} {letter}"
-    return f"{value:,.0f}"
+            scaled = value / size
+            return _(unit, figure=figure(f"{scaled:.0f}" if abs(scaled) >= 99.95 else f"{scaled:.1f}"))
+    return exact(value)
 
 
 def exact(value: float | None) -> str:
     """Every digit, for hovering and for screen readers."""
-    return "unknown" if value is None else f"{value:,.0f}"
+    return _("unknown") if value is None else figure(f"{value:,.0f}")
 
 
 def percent(value: float | None) -> str:
     """Whole percents, but never a rounded 0 or 100 where something is used or left."""
     if value is None:
-        return "unknown"
+        return _("unknown")
     if 0 < value < 1:
         return "<1 %"
     if 99 < value < 100:
@@ -49,10 +60,10 @@ def percent(value: float | None) -> str:
 def money(value: float | None) -> str:
     """US dollars; None means that the model's price is not known."""
     if value is None:
-        return "unknown"
+        return _("unknown")
     if 0 < value < 0.01:
-        return "<$0.01"
-    return f"${value:,.2f}" if value < 1000 else f"${value:,.0f}"
+        return _("<$0.01")
+    return _("${amount}", amount=figure(f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"))
 
 
 def duration(seconds: float) -> str:
@@ -60,29 +71,29 @@ def duration(seconds: float) -> str:
     and messages."""
     whole = max(0, round(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return _("{n} s", n=whole)
     minutes = round(whole / 60)
     if minutes < 60:
-        return f"{minutes} min"
+        return _("{n} min", n=minutes)
     hours, minutes = divmod(minutes, 60)
     if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        return _("{h} h {m} min", h=hours, m=minutes) if minutes else _("{n} h", n=hours)
     days, hours = divmod(round(whole / 3600), 24)
-    return f"{days} d {hours} h" if hours and days < 14 else f"{days} d"
+    return _("{d} d {h} h", d=days, h=hours) if hours and days < 14 else _("{n} d", n=days)
 
 
 def ago(at: float | None, now: float) -> str:
     """When something happened, as a distance."""
     if at is None:
-        return "never"
-    return "just now" if now - at < 5 else f"{duration(now - at)} ago"
+        return _("never")
+    return _("just now") if now - at < 5 else _("{time} ago", time=duration(now - at))
 
 
 def within(at: float | None, now: float) -> str:
     """When something will happen, as a distance; a time that has passed is "any moment"."""
     if at is None:
-        return "unknown"
-    return "any moment" if at <= now else f"in {duration(at - now)}"
+        return _("unknown")
+    return _("any moment") if at <= now else _("in {time}", time=duration(at - now))
 
 
 def zone(name: str) -> tzinfo:
@@ -99,15 +110,29 @@ def clock(at: float, now: float, where: tzinfo) -> str:
     if moment.date() == today.date():
         return f"{moment:%H:%M}"
     if abs(at - now) < 6 * 86400:
-        return f"{moment:%a %H:%M}"
-    year = "" if moment.year == today.year else f" {moment.year}"
-    return f"{moment.day} {moment:%b}{year} {moment:%H:%M}"
+        return _("{weekday} {time}", weekday=weekday(moment), time=f"{moment:%H:%M}")
+    named, hour = month(moment), f"{moment:%H:%M}"
+    if moment.year == today.year:
+        return _("{day} {month} {time}", day=moment.day, month=named, time=hour)
+    return _("{day} {month} {year} {time}", day=moment.day, month=named, year=moment.year, time=hour)
+
+
+def weekday(moment: date) -> str:
+    return _(WEEKDAYS[moment.weekday()])
+
+
+def month(moment: date) -> str:
+    return _(MONTHS[moment.month - 1])
+
+
+def written(moment: date) -> str:
+    """ "3 Mar 2027"."""
+    return _("{day} {month} {year}", day=moment.day, month=month(moment), year=moment.year)
 
 
 def day(at: float, where: tzinfo) -> str:
     """ "3 Mar 2027" in a zone."""
-    moment = datetime.fromtimestamp(at, where)
-    return f"{moment.day} {moment:%b %Y}"
+    return written(datetime.fromtimestamp(at, where))
 
 
 def stamp(at: float) -> str:
@@ -125,11 +150,11 @@ def isolated(name: str) -> str:
 def took(milliseconds: float) -> str:
     """How long an exchange took: "340 ms", "2.4 s", "3 min"."""
     if 0 < milliseconds < 1:
-        return "<1 ms"
+        return _("<1 ms")
     if milliseconds < 1000:
-        return f"{milliseconds:.0f} ms"
+        return _("{n} ms", n=f"{milliseconds:.0f}")
     seconds = milliseconds / 1000
-    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+    return _("{n} s", n=figure(f"{seconds:.1f}")) if seconds < 60 else duration(seconds)
 
 
 def price(sums: Mapping[str, Any]) -> str:
@@ -137,18 +162,19 @@ def price(sums: Mapping[str, Any]) -> str:
     counts are estimated or a price is assumed."""
     missing = sums.get("unpriced", 0)
     if missing and not sums["cost_usd"]:
-        return NO_PRICE
+        return no_price()
     about = sums.get("estimated", 0) or sums.get("assumed", 0)
     return ("≥ " if missing else "≈ " if about else "") + money(sums["cost_usd"])
 
 
-NO_PRICE = "no price"
+def no_price() -> str:
+    return _("no price")
 
 
 def cost(row: Mapping[str, Any]) -> str:
     """The API price of one exchange; see `request_rows.row`."""
     if row["cost_usd"] is None:
-        return NO_PRICE if row["usage"]["known"] or row["usage"]["estimated"] else "—"
+        return no_price() if row["usage"]["known"] or row["usage"]["estimated"] else "—"
     about = row["usage"]["estimated"] or row["cost_basis"] == CostBasis.ASSUMED
     return ("≈ " if about else "") + money(row["cost_usd"])
 

@@ -18,6 +18,8 @@ from pool_server.core.enums import (
     Source,
 )
 from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.language import Words
+from pool_server.language import gettext as _
 from pool_server.providers import SPECS
 from pool_server.texts import format
 
@@ -36,28 +38,32 @@ VENDORS = (
 SIGN_INS = [(one.value, spec.label) for one, spec in SPECS.items() if spec.consent and not spec.preset]
 CONSENTS = [(spec.label, spec.consent) for spec in SPECS.values() if spec.consent]
 
-SIGN_IN_STEPS = {
-    SignInStep.OPEN: "Waiting for the line to be run.",
-    SignInStep.CODE: "Waiting for you at the vendor's.",
-    SignInStep.EXCHANGE: "Getting the sign-in from the vendor…",
-    SignInStep.CHECK: "Looking at the sign-in and sending one request…",
-    SignInStep.CONFIRM: "Waiting for your decision.",
-    SignInStep.TEST: "Sending one request…",
-}
+SIGN_IN_STEPS = Words(
+    {
+        SignInStep.OPEN: "Waiting for the line to be run.",
+        SignInStep.CODE: "Waiting for you at the vendor's.",
+        SignInStep.EXCHANGE: "Getting the sign-in from the vendor…",
+        SignInStep.CHECK: "Looking at the sign-in and sending one request…",
+        SignInStep.CONFIRM: "Waiting for your decision.",
+        SignInStep.TEST: "Sending one request…",
+    }
+)
 
-STATES = {
-    AccountState.READY: "Ready",
-    AccountState.DRAINING: "Draining",
-    AccountState.COOLING: "Cooling down",
-    AccountState.EXHAUSTED: "Used up",
-    AccountState.NEEDS_LOGIN: "Signed out",
-    AccountState.SUSPENDED: "Suspended",
-    AccountState.DISABLED: "Off",
-    AccountState.PROBING: "Being probed",
-}
+STATES = Words(
+    {
+        AccountState.READY: "Ready",
+        AccountState.DRAINING: "Draining",
+        AccountState.COOLING: "Cooling down",
+        AccountState.EXHAUSTED: "Used up",
+        AccountState.NEEDS_LOGIN: "Signed out",
+        AccountState.SUSPENDED: "Suspended",
+        AccountState.DISABLED: "Off",
+        AccountState.PROBING: "Being probed",
+    }
+)
 
 # The same within a sentence, of any number of accounts: "2 cooling down".
-OF_SEVERAL = {state: words[:1].lower() + words[1:] for state, words in STATES.items()}
+OF_SEVERAL = Words({state: words[:1].lower() + words[1:] for state, words in STATES.items()})
 
 # The three colours of state, and "quiet" for what is neither good nor bad.
 TONES = {
@@ -71,192 +77,214 @@ TONES = {
     AccountState.PROBING: "warn",
 }
 
-REFUSALS = {
-    Refusal.PROVIDER: "belongs to another provider",
-    Refusal.DISABLED: "turned off by the operator",
-    Refusal.NEEDS_LOGIN: "signed out",
-    Refusal.SUSPENDED: "suspended by the provider",
-    Refusal.DRAINING: "draining, takes no new requests",
-    Refusal.EXPIRED: "its sign-in has expired and cannot be refreshed now",
-    Refusal.COOLING: "cooling down after a fault",
-    Refusal.EXHAUSTED: "a usage window is used up",
-    Refusal.RATE_LIMITED: "rate limited",
-    Refusal.RETURNING: "just back, takes a few requests at first",
-    Refusal.MODEL_COOLING: "cooling down for this model",
-    Refusal.MODEL_EXHAUSTED: "used up for this model",
-    Refusal.MODEL_NOT_SERVED: "does not offer this model",
-    Refusal.PLAN_UNFIT: "its plan does not include this model",
-    Refusal.TRANSPORT: "cannot answer this kind of call",
-    Refusal.TRIED: "already failed for this request",
-    Refusal.NOT_FORCED: "another account was asked for",
-    Refusal.NOT_OWNER: "the conversation belongs to another account",
-    Refusal.RESERVED: "what is left is kept for its owner",
-    Refusal.NOT_SHARED: "shared with other people",
-    Refusal.LOCKED: "the pool is locked to another account",
-    Refusal.PROBING: "one request is probing it",
-}
+REFUSALS = Words(
+    {
+        Refusal.PROVIDER: "belongs to another provider",
+        Refusal.DISABLED: "turned off by the operator",
+        Refusal.NEEDS_LOGIN: "signed out",
+        Refusal.SUSPENDED: "suspended by the provider",
+        Refusal.DRAINING: "draining, takes no new requests",
+        Refusal.EXPIRED: "its sign-in has expired and cannot be refreshed now",
+        Refusal.COOLING: "cooling down after a fault",
+        Refusal.EXHAUSTED: "a usage window is used up",
+        Refusal.RATE_LIMITED: "rate limited",
+        Refusal.RETURNING: "just back, takes a few requests at first",
+        Refusal.MODEL_COOLING: "cooling down for this model",
+        Refusal.MODEL_EXHAUSTED: "used up for this model",
+        Refusal.MODEL_NOT_SERVED: "does not offer this model",
+        Refusal.PLAN_UNFIT: "its plan does not include this model",
+        Refusal.TRANSPORT: "cannot answer this kind of call",
+        Refusal.TRIED: "already failed for this request",
+        Refusal.NOT_FORCED: "another account was asked for",
+        Refusal.NOT_OWNER: "the conversation belongs to another account",
+        Refusal.RESERVED: "what is left is kept for its owner",
+        Refusal.NOT_SHARED: "shared with other people",
+        Refusal.LOCKED: "the pool is locked to another account",
+        Refusal.PROBING: "one request is probing it",
+    }
+)
 
-CHOICES = {
-    ChoiceReason.BEST: "had the most useful headroom",
-    ChoiceReason.OWN: "belongs to whoever asked",
-    ChoiceReason.PINNED: "the conversation was already there",
-    ChoiceReason.HARD_PIN: "only this account knows the conversation",
-    ChoiceReason.FORCED: "was asked for by name",
-    ChoiceReason.LOCKED: "the pool is locked to it",
-    ChoiceReason.BORROWED: "stood in while the conversation's own account cools down",
-    ChoiceReason.PROBE: "was probed to see whether it works again",
-}
+CHOICES = Words(
+    {
+        ChoiceReason.BEST: "had the most useful headroom",
+        ChoiceReason.OWN: "belongs to whoever asked",
+        ChoiceReason.PINNED: "the conversation was already there",
+        ChoiceReason.HARD_PIN: "only this account knows the conversation",
+        ChoiceReason.FORCED: "was asked for by name",
+        ChoiceReason.LOCKED: "the pool is locked to it",
+        ChoiceReason.BORROWED: "stood in while the conversation's own account cools down",
+        ChoiceReason.PROBE: "was probed to see whether it works again",
+    }
+)
 
-DENIALS = {
-    Denial.NO_KEY: "no key was sent",
-    Denial.BAD_KEY: "the key is not one of this pool's",
-    Denial.EXPIRED_KEY: "the key has expired",
-    Denial.REVOKED_KEY: "the key was revoked",
-    Denial.USER_DISABLED: "the operator has turned this user off",
-    Denial.NOT_LOCAL: "the pool answers only its own machine",
-    **{limit.denial: limit.words for limit in COUNTED_LIMITS},
-    Denial.PROVIDER: "this provider is not open to this user",
-    Denial.MODEL: "this model is not open to this user",
-    Denial.FAIR_SHARE: "headroom is short and others have had less",
-    Denial.STORE: "the pool cannot record usage right now",
-    Denial.BAD_LOGIN: "name, code or passphrase is wrong",
-    Denial.THROTTLED: "too many attempts",
-    Denial.BAD_VALUE: "this cannot be accepted",
-    Denial.NAME_TAKEN: "the name is taken",
-    Denial.NOT_FOUND: "there is no such thing",
-}
+DENIALS = Words(
+    {
+        Denial.NO_KEY: "no key was sent",
+        Denial.BAD_KEY: "the key is not one of this pool's",
+        Denial.EXPIRED_KEY: "the key has expired",
+        Denial.REVOKED_KEY: "the key was revoked",
+        Denial.USER_DISABLED: "the operator has turned this user off",
+        Denial.NOT_LOCAL: "the pool answers only its own machine",
+        **{limit.denial: limit.words for limit in COUNTED_LIMITS},
+        Denial.PROVIDER: "this provider is not open to this user",
+        Denial.MODEL: "this model is not open to this user",
+        Denial.FAIR_SHARE: "headroom is short and others have had less",
+        Denial.STORE: "the pool cannot record usage right now",
+        Denial.BAD_LOGIN: "name, code or passphrase is wrong",
+        Denial.THROTTLED: "too many attempts",
+        Denial.BAD_VALUE: "this cannot be accepted",
+        Denial.NAME_TAKEN: "the name is taken",
+        Denial.NOT_FOUND: "there is no such thing",
+    }
+)
 
-FAULTS = {
-    FaultKind.REQUEST: "the provider refused the request itself",
-    FaultKind.AUTH: "the provider did not accept the sign-in",
-    FaultKind.PAYMENT: "the account has no credit left",
-    FaultKind.PERMISSION: "the provider does not allow this",
-    FaultKind.QUOTA: "a usage window is used up",
-    FaultKind.RATE: "too many requests in a short time",
-    FaultKind.CAPACITY: "the model is full at the provider",
-    FaultKind.OVERLOAD: "the provider is overloaded",
-    FaultKind.TRANSIENT: "the provider failed for a moment",
-    FaultKind.NETWORK: "the provider could not be reached",
-    FaultKind.CHALLENGE: "the provider's gate asked for a browser",
-    FaultKind.NOT_FOUND: "the provider does not know the model",
-    FaultKind.MODEL_UNSUPPORTED: "the plan does not include the model",
-    FaultKind.PLAN: "the plan does not cover the request",
-    FaultKind.CLIENT: "the provider does not serve this program",
-    FaultKind.ENCRYPTED_CONTENT: "the conversation is sealed for another account",
-    FaultKind.CONTINUATION: "the provider has forgotten the conversation",
-    FaultKind.SUSPENDED: "the provider has stopped the account",
-    FaultKind.NEEDS_USER: "the account's owner must act at the provider",
-    FaultKind.CLIENT_GONE: "the client hung up",
-}
+FAULTS = Words(
+    {
+        FaultKind.REQUEST: "the provider refused the request itself",
+        FaultKind.AUTH: "the provider did not accept the sign-in",
+        FaultKind.PAYMENT: "the account has no credit left",
+        FaultKind.PERMISSION: "the provider does not allow this",
+        FaultKind.QUOTA: "a usage window is used up",
+        FaultKind.RATE: "too many requests in a short time",
+        FaultKind.CAPACITY: "the model is full at the provider",
+        FaultKind.OVERLOAD: "the provider is overloaded",
+        FaultKind.TRANSIENT: "the provider failed for a moment",
+        FaultKind.NETWORK: "the provider could not be reached",
+        FaultKind.CHALLENGE: "the provider's gate asked for a browser",
+        FaultKind.NOT_FOUND: "the provider does not know the model",
+        FaultKind.MODEL_UNSUPPORTED: "the plan does not include the model",
+        FaultKind.PLAN: "the plan does not cover the request",
+        FaultKind.CLIENT: "the provider does not serve this program",
+        FaultKind.ENCRYPTED_CONTENT: "the conversation is sealed for another account",
+        FaultKind.CONTINUATION: "the provider has forgotten the conversation",
+        FaultKind.SUSPENDED: "the provider has stopped the account",
+        FaultKind.NEEDS_USER: "the account's owner must act at the provider",
+        FaultKind.CLIENT_GONE: "the client hung up",
+    }
+)
 
-OUTCOMES = {
-    Outcome.OK: "answered",
-    Outcome.CLIENT_GONE: "canceled by you",
-    Outcome.REQUEST_FAULT: "refused by the provider",
-    Outcome.DENIED: "denied",
-    Outcome.EXHAUSTED: "no headroom left",
-    Outcome.NO_ACCOUNT: "no account",
-    Outcome.UPSTREAM: "provider failed",
-    Outcome.CUT: "cut off",
-    Outcome.REVOKED: "ended by the operator",
-}
+OUTCOMES = Words(
+    {
+        Outcome.OK: "answered",
+        Outcome.CLIENT_GONE: "canceled by you",
+        Outcome.REQUEST_FAULT: "refused by the provider",
+        Outcome.DENIED: "denied",
+        Outcome.EXHAUSTED: "no headroom left",
+        Outcome.NO_ACCOUNT: "no account",
+        Outcome.UPSTREAM: "provider failed",
+        Outcome.CUT: "cut off",
+        Outcome.REVOKED: "ended by the operator",
+    }
+)
 
 # What a friend can do about it; an answered request needs nothing.
-ADVICE = {
-    Outcome.OK: "",
-    Outcome.CLIENT_GONE: "Nothing to do: your program hung up before the answer was complete.",
-    Outcome.REQUEST_FAULT: "Change the request: the provider did not accept it; another account would not help.",
-    Outcome.DENIED: "Check your key and your limits: your home page shows both.",
-    Outcome.EXHAUSTED: "Wait until headroom returns, or use another provider.",
-    Outcome.NO_ACCOUNT: "Tell the operator: the pool holds no working account for this provider.",
-    Outcome.UPSTREAM: "Try again in a minute; the pool tried every account it could.",
-    Outcome.CUT: "Send it again: the connection to the provider was lost.",
-    Outcome.REVOKED: "Ask the operator: your key or your access was revoked.",
-}
+ADVICE = Words(
+    {
+        Outcome.OK: "",
+        Outcome.CLIENT_GONE: "Nothing to do: your program hung up before the answer was complete.",
+        Outcome.REQUEST_FAULT: "Change the request: the provider did not accept it; another account would not help.",
+        Outcome.DENIED: "Check your key and your limits: your home page shows both.",
+        Outcome.EXHAUSTED: "Wait until headroom returns, or use another provider.",
+        Outcome.NO_ACCOUNT: "Tell the operator: the pool holds no working account for this provider.",
+        Outcome.UPSTREAM: "Try again in a minute; the pool tried every account it could.",
+        Outcome.CUT: "Send it again: the connection to the provider was lost.",
+        Outcome.REVOKED: "Ask the operator: your key or your access was revoked.",
+    }
+)
 
-SOURCES = {
-    Source.HEADERS: "reported with an answer",
-    Source.STREAM: "reported in a stream",
-    Source.USAGE_ENDPOINT: "asked from the provider",
-    Source.ERROR: "reported with an error",
-    Source.LOCAL: "counted by the pool",
-}
+SOURCES = Words(
+    {
+        Source.HEADERS: "reported with an answer",
+        Source.STREAM: "reported in a stream",
+        Source.USAGE_ENDPOINT: "asked from the provider",
+        Source.ERROR: "reported with an error",
+        Source.LOCAL: "counted by the pool",
+    }
+)
 
-CREDENTIALS = {
-    CredentialKind.OAUTH: "subscription",
-    CredentialKind.SETUP_TOKEN: "setup token",
-    CredentialKind.SERVICE_ACCOUNT: "service account",
-    CredentialKind.API_KEY: "API key",
-}
+CREDENTIALS = Words(
+    {
+        CredentialKind.OAUTH: "subscription",
+        CredentialKind.SETUP_TOKEN: "setup token",
+        CredentialKind.SERVICE_ACCOUNT: "service account",
+        CredentialKind.API_KEY: "API key",
+    }
+)
 
-WINDOWS = {"5h": "5 hours", "7d": "week", "30d": "month", "1d": "day", "1m": "minute", "credits": "extra credits"}
+WINDOWS = Words(
+    {"5h": "5 hours", "7d": "week", "30d": "month", "1d": "day", "1m": "minute", "credits": "extra credits"}
+)
 
 
 def window(name: str, scope: str = "") -> str:
     """ "5h" → "5 hours"; a window that binds one model family says so."""
     base = WINDOWS.get(name, name)
-    return f"{base}, {scope} only" if scope and scope != name else base
+    return _("{window}, {scope} only", window=base, scope=scope) if scope and scope != name else base
 
 
 # The terms of an account's score; a higher sum is chosen first.
-TERMS = {
-    "pace": "pace of its windows",
-    "room": "little headroom left",
-    "in_flight": "requests in flight",
-    "faults": "recent faults",
-    "latency": "slower than others of its kind",
-    "api_key": "billed by use, so after subscriptions",
-    "expired": "needs a refresh first",
-}
+TERMS = Words(
+    {
+        "pace": "pace of its windows",
+        "room": "little headroom left",
+        "in_flight": "requests in flight",
+        "faults": "recent faults",
+        "latency": "slower than others of its kind",
+        "api_key": "billed by use, so after subscriptions",
+        "expired": "needs a refresh first",
+    }
+)
 
-ACTIONS = {
-    "user.create": "added",
-    "user.disable": "turned off",
-    "user.enable": "turned on again",
-    "user.change": "changed the person",
-    "user.delete": "deleted the person",
-    "user.passphrase": "changed the passphrase of",
-    "key.create": "created the key",
-    "key.revoke": "revoked the key",
-    "key.rotate": "replaced all keys of",
-    "token.create": "made the admin token",
-    "token.revoke": "revoked the admin token",
-    "code.create": "created the code",
-    "code.revoke": "revoked the code",
-    "account.add": "added the account",
-    "account.change": "changed the account",
-    "account.remove": "removed the account",
-    "account.restore": "brought back the account",
-    "account.withdraw": "withdrew the account",
-    "sign_in.start": "began a sign-in",
-    "sign_in.done": "finished a sign-in of",
-    "sign_in.failed": "failed a sign-in",
-    "sign_in.cancel": "cancelled a sign-in",
-    "sign_in.confirm": "decided about a sign-in of",
-    "session.open": "signed in",
-    "session.end": "signed out",
-    "session.end_all": "signed out every browser of",
-    "door.ban": "locked out after too many wrong attempts",
-    "import.users": "took over the people of an older server",
-    "import.skip": "could not take over",
-    "secret.rotate": "replaced the secret that signs keys",
-    "account.enable": "turned on the account",
-    "account.disable": "turned off the account",
-    "account.refresh": "refreshed the sign-in of",
-    "account.test": "tested the account",
-    "account.reset": "cleared faults and cooldowns of",
-    "account.priority": "changed the priority of",
-    "account.lock": "locked the pool to",
-    "account.unlock": "ended the lock to",
-    "pool.reload": "reread the accounts and settings",
-}
+ACTIONS = Words(
+    {
+        "user.create": "added",
+        "user.disable": "turned off",
+        "user.enable": "turned on again",
+        "user.change": "changed the person",
+        "user.delete": "deleted the person",
+        "user.passphrase": "changed the passphrase of",
+        "key.create": "created the key",
+        "key.revoke": "revoked the key",
+        "key.rotate": "replaced all keys of",
+        "token.create": "made the admin token",
+        "token.revoke": "revoked the admin token",
+        "code.create": "created the code",
+        "code.revoke": "revoked the code",
+        "account.add": "added the account",
+        "account.change": "changed the account",
+        "account.remove": "removed the account",
+        "account.restore": "brought back the account",
+        "account.withdraw": "withdrew the account",
+        "sign_in.start": "began a sign-in",
+        "sign_in.done": "finished a sign-in of",
+        "sign_in.failed": "failed a sign-in",
+        "sign_in.cancel": "cancelled a sign-in",
+        "sign_in.confirm": "decided about a sign-in of",
+        "session.open": "signed in",
+        "session.end": "signed out",
+        "session.end_all": "signed out every browser of",
+        "door.ban": "locked out after too many wrong attempts",
+        "import.users": "took over the people of an older server",
+        "import.skip": "could not take over",
+        "secret.rotate": "replaced the secret that signs keys",
+        "account.enable": "turned on the account",
+        "account.disable": "turned off the account",
+        "account.refresh": "refreshed the sign-in of",
+        "account.test": "tested the account",
+        "account.reset": "cleared faults and cooldowns of",
+        "account.priority": "changed the priority of",
+        "account.lock": "locked the pool to",
+        "account.unlock": "ended the lock to",
+        "pool.reload": "reread the accounts and settings",
+    }
+)
 
 
 def action(row: dict[str, Any]) -> str:
     """What an entry of the audit log says was done; an action without words is shown by its name."""
     name: str = row["action"]
     if name == "user.create" and row["actor"] == "user":
-        return "joined"
+        return _("joined")
     return ACTIONS.get(name, name)
 
 
@@ -264,24 +292,26 @@ def standing(row: Mapping[str, Any]) -> str:
     """Why an account is or is not selected now, from a row of `Accounts.describe()`."""
     refusal = row.get("refusal")
     if refusal is None:
-        return "Taking new conversations"
-    return f"Not selected: {REFUSALS[Refusal(refusal)]}"
+        return _("Taking new conversations")
+    return _("Not selected: {why}", why=REFUSALS[Refusal(refusal)])
 
 
-_LIMITS = {limit.name: limit.words for limit in COUNTED_LIMITS}
+_LIMITS = Words({limit.name: limit.words for limit in COUNTED_LIMITS})
 
-VIA = {
-    "friend_code": "the shared code",
-    "admin": "the operator",
-    "import": "an older server",
-    "single_sign_on": "single sign-on",
-}
+VIA = Words(
+    {
+        "friend_code": "the shared code",
+        "admin": "the operator",
+        "import": "an older server",
+        "single_sign_on": "single sign-on",
+    }
+)
 
 
 def via(text: str) -> str:
     """How somebody came: by which code, or who added them."""
     code = text.removeprefix("code:")
-    return f"the code {code}" if code != text else VIA.get(text, text)
+    return _("the code {code}", code=code) if code != text else VIA.get(text, text)
 
 
 def detail(facts: dict[str, Any]) -> str:
@@ -291,15 +321,15 @@ def detail(facts: dict[str, Any]) -> str:
         if isinstance(value, dict):
             words.append(detail(value))
         elif name == "via":
-            words.append(f"by {via(str(value))}")
+            words.append(_("by {whom}", whom=via(str(value))))
         elif isinstance(value, list):
             words.append(f"{name}: {len(value)}")
         elif value is None:
-            words.append(f"{_label(name)}: none")
+            words.append(_("{label}: none", label=_label(name)))
         elif name.startswith("cost_") and isinstance(value, int | float):
             words.append(f"{_label(name)}: {format.money(value)}")
         elif isinstance(value, float) and name == "until":
-            words.append(f"until {format.stamp(value)}")
+            words.append(_("until {time}", time=format.stamp(value)))
         else:
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
             words.append(f"{_label(name)}: {shown}")
@@ -316,10 +346,10 @@ def provider_name(key: str) -> str:
     try:
         return PROVIDERS[Provider(key)]
     except ValueError:
-        return key or "no provider"
+        return key or _("no provider")
 
 
 def account_name(key: str) -> str:
     """ "claude:work" → "work"; what never reached an account says so."""
-    name, _, stem = key.partition(":")
-    return stem or (f"{provider_name(name)}, no account" if name else "no account")
+    name, _colon, stem = key.partition(":")
+    return stem or (_("{name}, no account", name=provider_name(name)) if name else _("no account"))

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.language import gettext as _
 from pool_server.storage import Reader, Store, Txn
 from pool_server.users.changes import audit_page, keep_trail
 from pool_server.users.models import (
@@ -83,7 +84,7 @@ class EmbeddedPeople(PeoplePort):
                 before = keys.pop(key.id, None)
                 if before is None or before[1] != encode(key):
                     put_key(txn, key)
-            for key, _ in keys.values():
+            for key, _raw in keys.values():
                 drop_key(txn, key)
             keep_trail(txn, trail.audit, trail.changes)
             return person
@@ -122,7 +123,7 @@ class EmbeddedPeople(PeoplePort):
 
     async def token_make(self, token: AdminToken, most: int, trail: Trail) -> None:
         def make(txn: Txn) -> None:
-            if sum(1 for _ in txn.scan(ADMIN_TOKENS)) >= most:
+            if sum(1 for _token in txn.scan(ADMIN_TOKENS)) >= most:
                 raise bad_value(f"there are {most} tokens: revoke one that is not used")
             txn.put(ADMIN_TOKENS, token.id.encode(), encode(token))
             keep_trail(txn, trail.audit, trail.changes)
@@ -156,7 +157,7 @@ def keys_of(txn: Reader, user_id: str) -> list[Key]:
     """The keys of a user, by the index of them."""
     prefix = user_key_index(user_id)
     index = txn.scan(USER_KEYS, prefix, prefix[:-1] + b"\1")
-    found = [txn.get(KEYS, id_key(entry[len(prefix) :].decode())) for entry, _ in index]
+    found = [txn.get(KEYS, id_key(entry[len(prefix) :].decode())) for entry, _raw in index]
     return [decode_key(raw) for raw in found if raw is not None]
 
 
@@ -182,7 +183,7 @@ def _living(txn: Reader, user_id: str) -> User:
 
 def _take_name(txn: Txn, user: User) -> None:
     if not txn.put_new(NAMES, skeleton(user.name).encode(), user.id.encode()):
-        raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409)
+        raise RefusedError(Denial.NAME_TAKEN, _("this name, or one that looks like it, is taken"), 409)
 
 
 def _rename(txn: Txn, user: User, name: str) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.core.settings import Limits
+from pool_server.language import gettext, marked
 
 PEOPLE = "users.people"  # user id → User
 NAMES = "users.names"  # skeleton of a name → user id
@@ -41,7 +42,7 @@ STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 LOCAL_USER = "local"
 ADMIN_USER = "admin"
 
-USED_UP = "this code has been used up; ask for a new one"
+USED_UP = marked("this code has been used up; ask for a new one")
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -187,7 +188,7 @@ class Code(msgspec.Struct, array_like=True):
     def spend(self, user_id: str) -> None:
         """Takes one use. RefusedError 401 when there is none left."""
         if self.uses_left == 0:
-            raise RefusedError(Denial.BAD_LOGIN, USED_UP, 401)
+            raise RefusedError(Denial.BAD_LOGIN, gettext(USED_UP), 401)
         if self.uses_left is not None:
             self.uses_left -= 1
         self.used_by.append(user_id)

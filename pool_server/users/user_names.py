@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from pool_server.language import gettext as _
+
 MAX_NAME = 64
 
 # Letters that look like a Latin letter in common fonts, after case folding: enough of Unicode's confusables
@@ -40,13 +42,13 @@ def clean(name: str) -> str:
     """
     shown = _SPACES.sub(" ", unicodedata.normalize("NFKC", name)).strip()
     if not shown:
-        raise ValueError("a name is needed")
+        raise ValueError(_("a name is needed"))
     if len(shown) > MAX_NAME:
-        raise ValueError(f"a name has at most {MAX_NAME} characters")
+        raise ValueError(_("a name has at most {max_name} characters", max_name=MAX_NAME))
     if any(unicodedata.category(char).startswith("C") for char in shown):
-        raise ValueError("the name holds characters that cannot be seen")
+        raise ValueError(_("the name holds characters that cannot be seen"))
     if not any(char.isalnum() for char in shown):
-        raise ValueError("a name needs at least one letter or digit")
+        raise ValueError(_("a name needs at least one letter or digit"))
     return shown
 
 
@@ -56,12 +58,12 @@ def fit(name: str) -> str:
     shown = clean(name)
     decomposed = unicodedata.normalize("NFD", shown)
     if any(char in _BLANK or _IGNORABLE.match(char) for char in shown):
-        raise ValueError("the name holds characters that cannot be seen")
+        raise ValueError(_("the name holds characters that cannot be seen"))
     if _MARKS.search("".join("m" if unicodedata.combining(char) else " " for char in decomposed)):
-        raise ValueError("the name has too many marks over one letter")
+        raise ValueError(_("the name has too many marks over one letter"))
     scripts = {script for char in shown if (script := _script(char))}
     if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
-        raise ValueError("the name mixes letters of scripts that are not written together")
+        raise ValueError(_("the name mixes letters of scripts that are not written together"))
     return shown
 
 

@@ -20,7 +20,7 @@ from pool_server.web.admin import (
     spend,
     system,
 )
-from pool_server.web.base import live
+from pool_server.web.base import live, page
 from pool_server.web.base.assets import static_files
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import VERBS, BaseHandler
@@ -123,6 +123,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/audit", admin_pages.AuditPage),
     (r"/log", system.ServerLogPage),
     (r"/settings", settings_page.SettingsPage),
+    (r"/language", page.LanguageChoice),
     (r"/favicon\.ico", static_files.Icon),
     (r"/static/([0-9a-f]+)/([a-z0-9_./-]+)", static_files.StaticFile),
     (r".*", static_files.NotFound),

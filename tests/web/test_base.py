@@ -23,6 +23,7 @@ PUBLIC = {
     "/readyz",
     "/admin",
     r"/favicon\.ico",
+    "/language",
     "/api/friend/login",
     "/sign-in/openid",
     "/sign-in/openid/callback",

@@ -48,7 +48,7 @@ def test_a_friend_sets_limits_of_a_key_of_their_own_and_sees_them_with_a_bar(fri
     home = ada.get("/", Accept="text/html").text
     assert "Tokens a day: 82 % used" in home and f'href="/keys/{key["id"]}"' in home
     line = friends.get("/api/statusline", Authorization=f"Bearer {token}").text
-    assert "the tokens for today of your key “codex on desk” 82 % used" in line
+    assert "on your key “codex on desk”, your tokens for today 82 % used" in line
     lifted = ada.send("PATCH", f"/api/keys/{key['id']}", {"limits": {}, "expires_in": 60})
     assert lifted.json()["standing"] is None and 0 < lifted.json()["expires"] - friends.ctx.clock() <= 60
     assert ada.send("PATCH", f"/api/keys/{key['id']}", {"expires_in": None}).json()["expires"] is None

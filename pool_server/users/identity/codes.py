@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pool_server.core.enums import Denial
 from pool_server.core.loopback import is_loopback
 from pool_server.core.settings import PoolUsers
+from pool_server.language import gettext as _
 from pool_server.storage import Store
 from pool_server.users.changes import stored
 from pool_server.users.identity.directory import checked_limits
@@ -79,11 +80,11 @@ class Codes:
         """
         now = self._clock()
         if uses is not None and not 1 <= uses <= MAX_USES:
-            raise bad_value(f"uses must be between 1 and {MAX_USES}")
+            raise bad_value(_("uses must be between 1 and {max_uses}", max_uses=MAX_USES))
         if expires is not None and expires <= now:
-            raise bad_value("the code would have expired already")
+            raise bad_value(_("the code would have expired already"))
         preset = checked_limits(dict(limits or {}))
-        groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
+        groups = ["".join(secrets.choice(ALPHABET) for _letter in range(GROUP)) for _group in range(GROUPS)]
         hashed = await self._hasher.hash("".join(groups))
         code = Code(groups[0], hashed, now, uses, expires, preset, checked_label(label or "code"))
         code.contributes = contributes
@@ -100,7 +101,7 @@ class Codes:
         """
         now = self._clock()
         with self._store.read() as txn:
-            codes = [decode_code(raw) for _, raw in txn.scan(CODES)]
+            codes = [decode_code(raw) for _id, raw in txn.scan(CODES)]
         return [_row(code, now) for code in sorted(codes, key=lambda code: -code.created)]
 
     async def revoke(self, code_id: str, *, actor: AuditActor) -> None:
@@ -124,13 +125,13 @@ class Codes:
             return True
 
         if user.id not in code.used_by and not await stored(self._port.code_change(code.prefix, spend)):
-            raise RefusedError(Denial.BAD_LOGIN, USED_UP, 401)
+            raise RefusedError(Denial.BAD_LOGIN, _(USED_UP), 401)
 
     def invited(self, user_id: str) -> list[dict[str, Any]]:
         """The invitations to contribute that this person may still use: {"id", "provider", "expires"}."""
         now = self._clock()
         with self._store.read() as txn:
-            codes = [decode_code(raw) for _, raw in txn.scan(CODES)]
+            codes = [decode_code(raw) for _id, raw in txn.scan(CODES)]
         return [
             {"id": code.prefix, "provider": code.contributes, "expires": code.expires}
             for code in codes
@@ -152,9 +153,9 @@ class Codes:
     def usable(self, code: Code) -> str | None:
         """Why a right code lets nobody new in, None when it does."""
         if code.uses_left == 0:
-            return USED_UP
+            return _(USED_UP)
         if code.expires is not None and code.expires <= self._clock():
-            return "this code has expired; ask for a new one"
+            return _("this code has expired; ask for a new one")
         return None
 
 
@@ -183,24 +184,26 @@ class TooManyNewPeople(NamedTuple):
 
 def networks_of(peer: str) -> list[str]:
     """Where somebody comes from. Nowhere in particular, where a proxy on this machine has not said."""
-    return [] if is_loopback(peer) else [network(peer), *(name for name, _ in wider(peer))]
+    return [] if is_loopback(peer) else [network(peer), *(name for name, _limit in wider(peer))]
 
 
 def refused(came: list[NewPerson], peer: str, settings: PoolUsers, now: float) -> TooManyNewPeople | None:
     """Why nobody new may come from `peer`; `came` are those of the last day."""
     if len(came) >= settings.new_people_per_day:
-        return _too_many("the pool has taken in as many new people as it does in a day", came, now)
+        return _too_many(_("the pool has taken in as many new people as it does in a day"), came, now)
     for name in networks_of(peer):
         from_here = [one for one in came if name in one.networks]
         own = name == network(peer)
         if len(from_here) >= settings.new_people_per_network * (1 if own else _WIDER):
-            return _too_many("as many new people have come from your network as may in a day", from_here, now)
+            return _too_many(_("as many new people have come from your network as may in a day"), from_here, now)
     return None
 
 
 def _too_many(why: str, came: list[NewPerson], now: float) -> TooManyNewPeople:
     retry_at = min(now, min(one.at for one in came)) + DAY_S if came else None
-    return TooManyNewPeople(f"{why}; ask whoever runs it for a code of your own, or come back tomorrow", retry_at)
+    return TooManyNewPeople(
+        _("{why}; ask whoever runs it for a code of your own, or come back tomorrow", why=why), retry_at
+    )
 
 
 def taken_in(came: list[NewPerson], peer: str, settings: PoolUsers, now: float) -> list[NewPerson] | TooManyNewPeople:

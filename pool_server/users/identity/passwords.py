@@ -17,6 +17,7 @@ from typing import TypeVar
 import bcrypt
 
 from pool_server.core.enums import Denial
+from pool_server.language import gettext as _
 from pool_server.users.models import RefusedError, bad_value
 
 T = TypeVar("T")
@@ -62,7 +63,9 @@ class Hasher:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING:
-            raise RefusedError(Denial.THROTTLED, "too many people are signing in just now; try again in a moment", 503)
+            raise RefusedError(
+                Denial.THROTTLED, _("too many people are signing in just now; try again in a moment"), 503
+            )
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -101,7 +104,13 @@ def is_bcrypt(text: str) -> bool:
 def checked_passphrase(passphrase: str) -> str:
     """A passphrase that will do: 8 to 256 characters. Raises RefusedError 400."""
     if not MIN_LENGTH <= len(passphrase) <= MAX_LENGTH:
-        raise bad_value(f"choose a passphrase of {MIN_LENGTH} to {MAX_LENGTH} characters")
+        raise bad_value(
+            _(
+                "choose a passphrase of {min_length} to {max_length} characters",
+                min_length=MIN_LENGTH,
+                max_length=MAX_LENGTH,
+            )
+        )
     return passphrase
 
 

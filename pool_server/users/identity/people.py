@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pool_server.core.enums import Denial
+from pool_server.language import gettext as _
 from pool_server.storage import Store
 from pool_server.users import user_names
 from pool_server.users.changes import stored
@@ -163,10 +164,10 @@ class People:
             old = [one for one in person.keys if replaces and one.label == key.label]
             ended = [_end_key(person, one, now, actor) for one in old]
             if len(person.keys) >= MAX_KEYS:
-                raise RefusedError(Denial.BAD_VALUE, f"a user has at most {MAX_KEYS} keys; revoke some first", 409)
+                raise RefusedError(Denial.BAD_VALUE, _("a user has at most {n} keys; revoke some", n=MAX_KEYS), 409)
             person.keys.append(key)
             line = AuditRow.of(now, actor, "key.create", key.id, {"user": user_id, "label": key.label})
-            return Trail([*(row for row, _ in ended), line], [change for _, change in ended])
+            return Trail([*(row for row, _change in ended), line], [change for _row, change in ended])
 
         await self._change(user_id, make)
         return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
@@ -280,7 +281,7 @@ class People:
         rows: list[dict[str, Any]] = []
         start = id_key(cursor) + b"\0" if cursor else b""
         with self._store.read() as txn:
-            found = (decode_user(raw) for _, raw in txn.scan(PEOPLE, start))
+            found = (decode_user(raw) for _id, raw in txn.scan(PEOPLE, start))
             for user in found:
                 if user.deleted is None or deleted:
                     rows.append(self._row(user, len(keys_of(txn, user.id))))
@@ -335,14 +336,14 @@ def checked_label(label: str) -> str:
     """A key's label: at most 64 visible characters. Raises RefusedError 400."""
     shown = " ".join(label.split())
     if len(shown) > MAX_LABEL or not shown.isprintable():
-        raise bad_value(f"a label has at most {MAX_LABEL} visible characters")
+        raise bad_value(_("a label has at most {max_label} visible characters", max_label=MAX_LABEL))
     return shown or "key"
 
 
 def checked_note(note: str) -> str:
     """A note of at most 2,000 characters. Raises RefusedError 400."""
     if len(note) > MAX_NOTE:
-        raise bad_value(f"a note has at most {MAX_NOTE} characters")
+        raise bad_value(_("a note has at most {max_note} characters", max_note=MAX_NOTE))
     return note
 
 
@@ -384,7 +385,7 @@ def _checked_fields(
 
 def _checked_end(expires: float | None, now: float) -> float | None:
     if expires is not None and not now < expires <= _LAST_END:
-        raise bad_value("a key ends in the future, or never")
+        raise bad_value(_("a key ends in the future, or never"))
     return expires
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from pool_server.core.enums import Denial
 from pool_server.core.settings import Settings
+from pool_server.language import gettext as _
 from pool_server.users import user_names
 from pool_server.users.changes import asked, stored
 from pool_server.users.identity.codes import Codes, TooManyNewPeople, taken_in
@@ -147,11 +148,11 @@ class SignIn:
         await asked(self._follower.catch_up())
         user = self._directory.user(principal.user)
         if user is None:
-            raise bad_value("only pool users can be invited")
+            raise bad_value(_("only pool users can be invited"))
         async with self._throttle.attempt("friend", peer, user_names.skeleton(user.name)) as attempt:
             grant = await self._grant(code, attempt, peer)
             if not grant.contributes:
-                raise RefusedError(Denial.BAD_LOGIN, "this code invites nobody to contribute an account", 401)
+                raise RefusedError(Denial.BAD_LOGIN, _("this code invites nobody to contribute an account"), 401)
             await attempt.passed()
         if principal.user not in grant.used_by and (why := self._codes.usable(grant)) is not None:
             raise RefusedError(Denial.BAD_LOGIN, why, 401)
@@ -167,12 +168,12 @@ class SignIn:
         """
         user = self._directory.user(principal.user)
         if user is None:
-            raise bad_value("only pool users have a passphrase")
+            raise bad_value(_("only pool users have a passphrase"))
         checked_passphrase(new)
         proven = await self._sessions.entered_by_key(cookie) and await self._sessions.find(cookie) == principal
         if user.passphrase and not proven:
             async with self._throttle.attempt("friend", peer, user_names.skeleton(user.name)) as attempt:
-                await self._prove(user, current, attempt, peer, "the current passphrase is wrong")
+                await self._prove(user, current, attempt, peer, _("the current passphrase is wrong"))
         actor = AuditActor.of(principal, peer)
         await self._people.set_passphrase(user.id, await self._hasher.hash(new), actor=actor)
         return await self._let_in(user.id, user.name, peer)
@@ -237,7 +238,7 @@ class SignIn:
             found = self._directory.user(row["id"])
             assert found is not None
             return found
-        raise RefusedError(Denial.NAME_TAKEN, "every name like this one is taken; ask the operator", 409)
+        raise RefusedError(Denial.NAME_TAKEN, _("every name like this one is taken; ask the operator"), 409)
 
     def _free_names(self, said: str) -> Iterable[str]:
         """Names for somebody new: what stands before the @, the same with a number. Those kept for owners of accounts
@@ -262,9 +263,9 @@ class SignIn:
         """The admin behind a password, or why not (401, 429); a pool key is refused with 403, uncounted. `totp` None
         asks for no code."""
         if isinstance(self._ring.authenticate(password), Principal):
-            return Denied(Denial.BAD_LOGIN, "a pool key does not open what is the admin's", 403)
+            return Denied(Denial.BAD_LOGIN, _("a pool key does not open what is the admin's"), 403)
         if not self.settings.operator_password:
-            return Denied(Denial.BAD_LOGIN, "no admin password is set", 401)
+            return Denied(Denial.BAD_LOGIN, _("no admin password is set"), 401)
         try:
             async with self._throttle.attempt("admin", peer, slow=self._takes_time(password)) as attempt:
                 if await self._is_admin(password) and (totp is None or await self._is_code(totp)):
@@ -274,7 +275,7 @@ class SignIn:
         except RefusedError as refused:
             return refused.denied
         coded = totp is not None and self.settings.pool_users.admin_totp
-        what = "the admin password or the code is wrong" if coded else "the admin password is wrong"
+        what = _("the admin password or the code is wrong") if coded else _("the admin password is wrong")
         return Denied(Denial.BAD_LOGIN, what, 401)
 
     def guard(self, fingerprint: Callable[[str], str]) -> str:

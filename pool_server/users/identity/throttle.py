@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.language import gettext as _
 from pool_server.storage import StoreError
 from pool_server.users.changes import asked
 from pool_server.users.models import RefusedError, Tries
@@ -211,7 +212,7 @@ class Throttle:
         now = self._clock()
 
         def add(kept: list[Tries]) -> float:
-            for at, (_, rule) in enumerate(where):
+            for at, (_key, rule) in enumerate(where):
                 kept[at] = wrong(_without(kept[at], began), rule, now)
             return max(banned_until(tries, now) or 0.0 for tries in kept)
 
@@ -269,7 +270,7 @@ class Throttle:
 
 def throttled(until: float) -> RefusedError:
     """429: too many wrong tries; `until` says when to come back."""
-    return RefusedError(Denial.THROTTLED, "too many wrong tries; wait and try again", 429, until)
+    return RefusedError(Denial.THROTTLED, _("too many wrong tries; wait and try again"), 429, until)
 
 
 def stale(raw: bytes, now: float) -> bool:

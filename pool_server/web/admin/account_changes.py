@@ -15,6 +15,7 @@ from pool_server.accounts import (
 )
 from pool_server.core.enums import Provider
 from pool_server.core.models import group_names
+from pool_server.language import gettext as _
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
 from pool_server.providers.keys.pasted import recognise
 from pool_server.web.base.handler import Access, ProblemError
@@ -80,7 +81,9 @@ class AccountChanges(PageHandler, abstract=True):
         """The id of the person that an id or a name stands for. ProblemError 422 for nobody."""
         found = self.ctx.users.people.owner_id(said) or (self.ctx.users.people.named(said) or {}).get("id", "")
         if not found:
-            raise ProblemError(422, "unknown_person", f"there is no person {said[:60]!r}; add them first")
+            raise ProblemError(
+                422, "unknown_person", _("there is no person {said}; add them first", said=repr(said[:60]))
+            )
         return str(found)
 
     def people(self, said: list[str] | str) -> list[str] | None:
@@ -97,13 +100,17 @@ class AccountChanges(PageHandler, abstract=True):
             raise ProblemError(422, "rejected", str(wrong)) from None
         there = self.ctx.users.groups.all() if names else {}
         if unknown := next((name for name in names if name not in there), ""):
-            raise ProblemError(422, "unknown_group", f"nobody is in a group {unknown!r}; add somebody to it first")
+            raise ProblemError(
+                422,
+                "unknown_group",
+                _("nobody is in a group {unknown}; add somebody to it first", unknown=repr(unknown)),
+            )
         return list(names) if names or isinstance(said, list) else None
 
     def known(self, account: str) -> str:
         """The account's id. ProblemError 404 where there is none."""
         if not self.ctx.accounts.knows(account):
-            raise ProblemError(404, "not_found", f"there is no account {account}")
+            raise ProblemError(404, "not_found", _("there is no account {account}", account=account))
         return account
 
 
@@ -120,9 +127,11 @@ def rejected(error: Exception) -> ProblemError:
         case SameAccountError():
             return ProblemError(409, "same_account", str(error))
         case AccountRefusedError():
-            return ProblemError(422, "test_failed", f"the vendor did not accept it: {error}")
+            return ProblemError(422, "test_failed", _("the vendor did not accept it: {error}", error=error))
         case OSError():
-            return ProblemError(500, "not_written", f"the pool folder cannot be written: {error.strerror}")
+            return ProblemError(
+                500, "not_written", _("the pool folder cannot be written: {strerror}", strerror=error.strerror)
+            )
     return ProblemError(422, "rejected", str(error))
 
 
@@ -141,7 +150,9 @@ class AccountAdding(AccountChanges, abstract=True):
         said = _provider(asked.provider or asked.preset)
         provider, data = self._credential(asked, said)
         if provider is None:
-            why = "it does not tell whose it is: choose the vendor" if data else "paste a credential or an API key"
+            why = (
+                _("it does not tell whose it is: choose the vendor") if data else _("paste a credential or an API key")
+            )
             raise ProblemError(422, "rejected", why)
         data |= {name: value for name in _TEXTS if (value := getattr(asked, name).strip())}
         data |= {name: value for name in _LISTS if (value := words(getattr(asked, name)))}
@@ -190,7 +201,9 @@ class AccountAdding(AccountChanges, abstract=True):
         headers = self.request.headers
         person = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
         if person and not consent:
-            raise ProblemError(422, "consent", f"{said} Tick that you have read this and share it all the same.")
+            raise ProblemError(
+                422, "consent", _("{said} Tick that you have read this and share it all the same.", said=said)
+            )
         return {"consent": said if consent else "not asked: added by a program"}
 
 
@@ -201,7 +214,7 @@ def _provider(said: str) -> Provider | None:
     try:
         return Provider(said)
     except ValueError:
-        raise ProblemError(422, "rejected", f"there is no vendor {said[:40]!r}") from None
+        raise ProblemError(422, "rejected", _("there is no vendor {said}", said=repr(said[:40]))) from None
 
 
 def _renamed(data: dict[str, Any], provider: Provider) -> dict[str, Any]:
@@ -286,9 +299,11 @@ class RestoredAccount(AccountChanges, access=Access.ADMIN):
         try:
             await accounts.restore(account)
         except KeyError:
-            raise ProblemError(404, "not_found", f"no removed account is called {account}") from None
+            raise ProblemError(404, "not_found", _("no removed account is called {account}", account=account)) from None
         except FileExistsError:
-            raise ProblemError(409, "name_taken", f"another file has the name of {account} now") from None
+            raise ProblemError(
+                409, "name_taken", _("another file has the name of {account} now", account=account)
+            ) from None
         except OSError as error:
             raise rejected(error) from None
         await self.ctx.users.audit(self.actor, "account.restore", account)

@@ -9,6 +9,7 @@ import msgspec
 
 from pool_server.accounts import RefreshError
 from pool_server.core.enums import Provider
+from pool_server.language import gettext as _
 from pool_server.web.admin.account_changes import NewAccounts
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
@@ -71,7 +72,7 @@ class AccountAction(PageHandler, access=Access.ADMIN):
         try:
             accounts.describe(account)
         except KeyError:
-            raise ProblemError(404, "not_found", f"there is no account {account}") from None
+            raise ProblemError(404, "not_found", _("there is no account {account}", account=account)) from None
         detail: dict[str, Any] = {}
         result: dict[str, Any] | None = None
         try:
@@ -90,9 +91,13 @@ class AccountAction(PageHandler, access=Access.ADMIN):
                 case "lock" | "unlock":
                     accounts.lock(account if action == "lock" else None)
         except RefreshError as failed:
-            raise ProblemError(502, "refresh_failed", f"the provider did not renew the sign-in: {failed}") from None
+            raise ProblemError(
+                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=failed)
+            ) from None
         except OSError as wrong:
-            raise ProblemError(500, "not_written", f"the account's file cannot be written: {wrong.strerror}") from None
+            raise ProblemError(
+                500, "not_written", _("the account's file cannot be written: {strerror}", strerror=wrong.strerror)
+            ) from None
         await self.ctx.users.audit(self.actor, f"account.{action}", account, detail)
         answer: dict[str, Any] = {"account": accounts.describe(account)}
         self.answer(answer if result is None else {**answer, "result": result})

@@ -12,6 +12,8 @@ import msgspec
 
 from pool_server.core.enums import AccountState, Provider
 from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.language import gettext as _
+from pool_server.language import marked
 from pool_server.texts import format, labels
 from pool_server.texts.next_step import next_step
 from pool_server.users import RefusedError
@@ -98,12 +100,12 @@ def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
 
 
 SORTS = {
-    "seen": ("Last seen", lambda row: (-(row["last_seen"] or 0.0), row["name"].casefold())),
-    "name": ("Name", lambda row: row["name"].casefold()),
-    "tokens": ("Tokens, 7 days", lambda row: (-row["tokens"], row["name"].casefold())),
-    "joined": ("Joined", lambda row: -(row["created"] or 0.0)),
+    "seen": (marked("Last seen"), lambda row: (-(row["last_seen"] or 0.0), row["name"].casefold())),
+    "name": (marked("Name"), lambda row: row["name"].casefold()),
+    "tokens": (marked("Tokens, 7 days"), lambda row: (-row["tokens"], row["name"].casefold())),
+    "joined": (marked("Joined"), lambda row: -(row["created"] or 0.0)),
 }
-PERSON_STATES = (("active", "Active"), ("disabled", "Off"))
+PERSON_STATES = (("active", marked("Active")), ("disabled", marked("Off")))
 EVERYBODY = 100_000
 
 
@@ -114,7 +116,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         users, now = self.ctx.users, self.ctx.clock()
         chosen = {name: asking.text(self, name) for name in ("q", "state", "page")}
         chosen["sort"] = asking.word(self, "sort", tuple(SORTS), "seen")
-        everybody, _ = users.people.list_users(limit=EVERYBODY)
+        everybody, _next = users.people.list_users(limit=EVERYBODY)
         used = {row["key"]: row for row in self.ctx.ledger.queries.top("user", now - 7 * DAY, now + 1, limit=EVERYBODY)}
         for row in everybody:
             row["week"] = used.get(row["id"])
@@ -133,8 +135,8 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
             title="People",
             listing=listing,
             chosen=chosen,
-            sorts=[(name, label) for name, (label, _) in SORTS.items()],
-            states=PERSON_STATES,
+            sorts=[(name, _(label)) for name, (label, _order) in SORTS.items()],
+            states=[(value, _(label)) for value, label in PERSON_STATES],
             codes=users.codes.rows(),
             names={row["id"]: row["name"] for row in everybody},
         )
@@ -220,7 +222,7 @@ class WhatIfPage(PageHandler, access=Access.ADMIN):
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
         if not await asyncio.to_thread(file.begin, state, now):
-            raise ProblemError(409, "running", "a replay is running: wait for its end")
+            raise ProblemError(409, "running", _("a replay is running: wait for its end"))
         reread = self.ctx.reread() if self.ctx.reread is not None else None
         ledger_replay.start(self.ctx.settings, None if reread is None else reread.path, file, state, self.ctx.clock)
         self.answer({"running": True}, 202)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pool_server.accounts import SelectionRequest
 from pool_server.core.enums import Dialect, Operation, Provider, Refusal
+from pool_server.language import gettext as _
 from pool_server.ledger import Prices
 from pool_server.texts import format, labels
 from pool_server.texts.labels import provider_name
@@ -43,7 +44,7 @@ def price(prices: Prices, model: str, now: float) -> str:
         return ""
     found = entry.at(now)
     about = "≈ " if found.assumed else ""
-    return f"{about}{_dollars(found.input)} in, {_dollars(found.output)} out"
+    return about + _("{input} in, {output} out", input=_dollars(found.input), output=_dollars(found.output))
 
 
 def _dollars(amount: float) -> str:
@@ -64,8 +65,8 @@ def servers(explained: list[dict[str, Any]], now: float) -> list[ModelServer]:
         refusal = row["refusal"]
         if refusal in UNFIT:
             continue
-        back = f", back {format.within(row['until'], now)}" if refusal and row.get("until") else ""
-        words = f"{labels.REFUSALS[Refusal(refusal)]}{back}" if refusal else "would serve it now"
+        back = _(", back {until}", until=format.within(row["until"], now)) if refusal and row.get("until") else ""
+        words = f"{labels.REFUSALS[Refusal(refusal)]}{back}" if refusal else _("would serve it now")
         found.append(ModelServer(row["account"], words, "warn" if refusal else "good"))
     return found
 

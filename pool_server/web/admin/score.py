@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.texts import format, labels
 
 
@@ -24,7 +26,7 @@ def terms(row: Mapping[str, Any], now: float) -> tuple[Term, ...]:
 def standing(row: Mapping[str, Any], back: str = "") -> str:
     """Why an account is or is not selected now: "Not selected: 5-hour window used up, back at 16:20"."""
     words = labels.standing(row)
-    return f"{words}, back at {back}" if back and row.get("refusal") else words
+    return _("{words}, back at {back}", words=words, back=back) if back and row.get("refusal") else words
 
 
 def _words(name: str, row: Mapping[str, Any], now: float) -> str:
@@ -35,11 +37,15 @@ def _words(name: str, row: Mapping[str, Any], now: float) -> str:
             fullest = max(_known(row), key=lambda window: window["used_percent"], default=None)
             if fullest is not None:
                 name = labels.window(fullest["window"], fullest["scope"])
-                return f"Its {name} window is {format.percent(fullest['used_percent'])} used"
+                return _(
+                    "Its {name} window is {used_percent} used",
+                    name=name,
+                    used_percent=format.percent(fullest["used_percent"]),
+                )
         case "in_flight":
-            return f"{row['in_flight']} {'request' if row['in_flight'] == 1 else 'requests'} in flight"
+            return ngettext("{n} request in flight", "{n} requests in flight", row["in_flight"])
         case "latency" if row.get("latency_ms") is not None:
-            return f"Answers begin after {format.took(row['latency_ms'])}"
+            return _("Answers begin after {latency_ms}", latency_ms=format.took(row["latency_ms"]))
     plain = labels.TERMS.get(name, name)
     return plain[:1].upper() + plain[1:]
 
@@ -49,10 +55,15 @@ def _pace(row: Mapping[str, Any], now: float) -> str:
     ends = [window for window in _known(row) if (window.get("resets_at") or 0) > now]
     longest = max(ends, key=lambda window: window["seconds"] or 0, default=None)
     if longest is None:
-        return "The pace of its windows"
+        return _("The pace of its windows")
     unused = format.percent(max(0.0, 100 - longest["used_percent"]))
     left = format.duration(longest["resets_at"] - now)
-    return f"Its {labels.window(longest['window'], longest['scope'])} ends in {left} with {unused} unused"
+    return _(
+        "Its {window} ends in {left} with {unused} unused",
+        window=labels.window(longest["window"], longest["scope"]),
+        left=left,
+        unused=unused,
+    )
 
 
 def _known(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:

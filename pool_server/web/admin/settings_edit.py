@@ -13,6 +13,8 @@ from typing import Any
 
 import tomli
 
+from pool_server.language import gettext as _
+
 _HEADER = re.compile(r"\s*\[")
 _END = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^#"'])*""")  # a value on one line, up to its comment
 
@@ -24,7 +26,7 @@ class NotEditableError(ValueError):
 def changed(text: str, key: str, value: Any) -> str:
     """`text` with the setting of that dotted key at `value` (a bool, number or str; None = back to its default). Raises
     NotEditableError, also where the text is no TOML."""
-    section, _, name = key.rpartition(".")
+    section, _dot, name = key.rpartition(".")
     before = _parsed(text)
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
@@ -41,7 +43,9 @@ def changed(text: str, key: str, value: Any) -> str:
             lines.insert(start if section else _end_of_top(lines, stop), made)
     result = "".join(lines)
     if _parsed(result) != _wanted(before, section, name, value):
-        raise NotEditableError(f"{key} is written in a way that cannot be changed here: change it in the file")
+        raise NotEditableError(
+            _("{key} is written in a way that cannot be changed here: change it in the file", key=key)
+        )
     return result
 
 
@@ -49,7 +53,7 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         return tomli.loads(text)
     except (tomli.TOMLDecodeError, RecursionError):
-        raise NotEditableError("the file cannot be changed here: change it by hand") from None
+        raise NotEditableError(_("the file cannot be changed here: change it by hand")) from None
 
 
 def _wanted(before: dict[str, Any], section: str, name: str, value: Any) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def _end_of_top(lines: list[str], stop: int) -> int:
 
 
 def _line(line: str, name: str, value: Any) -> str:
-    head, _, rest = line.partition("=")
+    head, _sign, rest = line.partition("=")
     said = _END.match(rest)
     old = said[0] if said else rest
     comment = rest[len(old) :].rstrip("\r\n")

@@ -15,6 +15,8 @@ from pool_server.core import settings_file
 from pool_server.core.disk import DRAFT, create_private, folder_held, sync_folder
 from pool_server.core.settings import ConfigError, Section, Settings
 from pool_server.core.settings_file import DEFAULT_FILE, LoadedSettings
+from pool_server.language import gettext as _
+from pool_server.language import marked
 from pool_server.texts.settings import SETTINGS
 from pool_server.web.admin.settings_edit import NotEditableError, changed
 from pool_server.web.base import html
@@ -61,7 +63,7 @@ class SettingRow(NamedTuple):
 def rows(settings: Settings, sources: dict[str, str]) -> list[SettingRow]:
     """Every setting, in the order of the file; `sources` as `WebContext` has them."""
     origins = {key: sources.get(key, origin) for key, origin in _origins(settings)}
-    usual = {key: value for key, value, _ in settings_file.rows(LoadedSettings(Settings(), dict(origins), None))}
+    usual = {key: value for key, value, _origin in settings_file.rows(LoadedSettings(Settings(), dict(origins), None))}
     found = []
     for key, value, origin in settings_file.rows(LoadedSettings(settings, origins, None)):
         editable = key in EDITABLE and not origin.startswith(("environment", "option"))
@@ -92,7 +94,7 @@ def _origins(settings: Settings) -> Iterator[tuple[str, str]]:
         if isinstance(value, Section):
             for inner in value.__struct_fields__:
                 same = getattr(value, inner) == getattr(default, inner)
-                yield f"{name}.{inner}", "default" if same else "set at the start"
+                yield f"{name}.{inner}", marked("default") if same else marked("set at the start")
         else:
             yield name, "default" if value == default else "set at the start"
 
@@ -143,9 +145,9 @@ class OneSetting(PageHandler, access=Access.ADMIN):
         asked, ctx = self.body_as(ChangedSetting), self.ctx
         row = next((one for one in rows(ctx.settings, ctx.sources) if one.key == asked.key), None)
         if row is None or not row.editable or ctx.reread is None:
-            raise ProblemError(403, "not_editable", f"{asked.key[:60]} cannot be changed on this page")
+            raise ProblemError(403, "not_editable", _("{key} cannot be changed on this page", key=asked.key[:60]))
         if len(asked.value) > LONGEST:
-            raise ProblemError(422, "too_long", f"a value has at most {LONGEST} characters")
+            raise ProblemError(422, "too_long", _("a value has at most {longest} characters", longest=LONGEST))
         try:
             value = settings_file.typed(asked.key, asked.value.strip()) if asked.value.strip() else None
             value = getattr(value, "value", value)
@@ -154,7 +156,9 @@ class OneSetting(PageHandler, access=Access.ADMIN):
         except (ConfigError, NotEditableError) as wrong:
             raise ProblemError(422, "rejected", str(wrong)) from None
         except OSError as error:
-            raise ProblemError(500, "not_written", f"the settings file cannot be written: {error.strerror}") from None
+            raise ProblemError(
+                500, "not_written", _("the settings file cannot be written: {strerror}", strerror=error.strerror)
+            ) from None
         await ctx.reload()
         await ctx.users.audit(self.actor, "settings.change", asked.key, {"to": asked.value.strip() or "the default"})
         self.answer({"key": asked.key, "value": value})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from pool_server.language import gettext as _
 from pool_server.ledger import Filters
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
@@ -21,9 +22,11 @@ class AccountSpend(PageHandler, access=Access.ADMIN):
     async def get(self, account: str) -> None:
         accounts = self.ctx.accounts
         if not accounts.knows(account):
-            raise ProblemError(404, "not_found", f"there is no account {account}")
+            raise ProblemError(404, "not_found", _("there is no account {account}", account=account))
         if not accounts.describe(account)["admin_key"]:
-            raise ProblemError(409, "no_admin_key", f"{account} has no admin key: set one among its options")
+            raise ProblemError(
+                409, "no_admin_key", _("{account} has no admin key: set one among its options", account=account)
+            )
         said = self.get_query_argument("days", "7")
         days = max(1, min(MOST_DAYS, int(said))) if said.isdecimal() and len(said) < 4 else 7
         to = int(self.ctx.clock()) // DAY_S * DAY_S

@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from pool_server.core.enums import AccountState, TokenScope
+from pool_server.language import gettext as _
+from pool_server.language import marked
 from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
@@ -26,10 +28,10 @@ from pool_server.web.base.shared import query_params as asking
 
 SHOWN = 100
 LEVEL_LABELS: dict[Level, str] = {
-    "DEBUG": "Everything",
-    "INFO": "Information and above",
-    "WARNING": "Warnings and errors",
-    "ERROR": "Errors",
+    "DEBUG": marked("Everything"),
+    "INFO": marked("Information and above"),
+    "WARNING": marked("Warnings and errors"),
+    "ERROR": marked("Errors"),
 }
 TONES = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 
@@ -163,7 +165,7 @@ class ServerLog(ServerLogHandler, access=Access.ADMIN):
             limit = max(1, min(recent_log.MOST_LINES, int(self.get_query_argument("limit", str(SHOWN)))))
         except ValueError:
             raise ProblemError(400, "bad_request", "limit must be a whole number") from None
-        _, lines, following = await self.lines(limit)
+        _state, lines, following = await self.lines(limit)
         self.answer({"lines": [msgspec.structs.asdict(line) for line in lines], "next": following or None})
 
 
@@ -183,6 +185,6 @@ class ServerLogPage(ServerLogHandler, access=Access.ADMIN):
             wanted=wanted,
             filters=filters,
             newest=f"/log?{urlencode(filters)}" if paged else "",
-            levels=LEVEL_LABELS.items(),
+            levels=[(value, _(label)) for value, label in LEVEL_LABELS.items()],
             older=older,
         )

@@ -15,13 +15,18 @@ from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import parse_qs
 
 import msgspec
+from tornado.locale import GettextLocale
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pool_server.core.enums import TokenScope
 from pool_server.core.loopback import is_loopback_host, local_refusal
 from pool_server.http1.tornado import TornadoConnection
+from pool_server.language import gettext as _
+from pool_server.language import speak
+from pool_server.texts import languages
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
 from pool_server.web.base import auth, forms
+from pool_server.web.base.assets.localized import locale_of, look_up_of
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.cross_site import JSON_OR_FORM, BodyKind, body_kind, has_body, is_foreign
 from pool_server.web.base.proxies import real_peer, real_scheme, vouched
@@ -36,6 +41,7 @@ CHANGES = frozenset({"post", "put", "patch", "delete"})
 OPEN_BODY_CAP = 16 * 1024  # bytes
 HSTS_S = 365 * 86_400
 TICKETED = frozenset({"setup", "contribute"})  # routes whose address holds a ticket
+LANGUAGE = "language"  # the cookie that remembers what a visitor has chosen
 VERBS = ("get", "post", "put", "patch", "delete")
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -127,6 +133,7 @@ class BaseHandler(RequestHandler):
             raise HTTPError(405)
         self._cap_body()
         headers = self.request.headers
+        speak(look_up_of(self.locale.code))
         connection_peer = self.request.remote_ip or ""
         if self.ctx.local:
             reason = local_refusal(connection_peer, headers)
@@ -145,6 +152,13 @@ class BaseHandler(RequestHandler):
         if self.caller.rank > Access.OPEN:
             await self.ctx.ledger.fresh()  # what was recorded a moment ago is part of what a page shows
 
+    def get_user_locale(self) -> GettextLocale:
+        """The language chosen on a page, else the browser's; the operator's API speaks English."""
+        if self.scopes is not None:
+            return locale_of(languages.ENGLISH)
+        accept = self.request.headers.get("Accept-Language", "")
+        return locale_of(languages.chosen(self.get_cookie(LANGUAGE, "") or "", accept))
+
     def _check_query(self) -> None:
         """A misspelt filter must not seem to have found everything."""
         unknown = sorted(self.request.query_arguments.keys() - self.asks) if self.asks is not None else []
@@ -156,7 +170,7 @@ class BaseHandler(RequestHandler):
         """A change that another site's page asks for ends here, before anybody's tries are counted."""
         own = (self.request.headers.get("Host", ""), self.ctx.settings.public_url)
         if self.request.method not in SAFE and is_foreign(self.request.headers, own):
-            raise ProblemError(403, "cross_site", "this was asked for by a page of another site")
+            raise ProblemError(403, "cross_site", _("this was asked for by a page of another site"))
 
     def _cap_body(self) -> None:
         try:
@@ -166,7 +180,7 @@ class BaseHandler(RequestHandler):
         cap = min(self.body_cap, self.open_cap) if self.access is Access.OPEN else self.body_cap
         if announced > cap:
             self.set_header("Connection", "close")
-            raise ProblemError(413, "too_large", f"the body may hold at most {cap // 1024} KiB here")
+            raise ProblemError(413, "too_large", _("the body may hold at most {cap} KiB here", cap=cap // 1024))
         cast(TornadoConnection, self.request.connection).set_max_body_size(cap)
 
     @property
@@ -183,8 +197,8 @@ class BaseHandler(RequestHandler):
             self._admit_token()
         if self.caller.rank < self._wanted:
             if self.caller.rank > Access.OPEN:
-                raise ProblemError(403, "forbidden", "this is not yours to see or to change")
-            raise ProblemError(401, "sign_in", "sign in first")
+                raise ProblemError(403, "forbidden", _("this is not yours to see or to change"))
+            raise ProblemError(401, "sign_in", _("sign in first"))
 
     def _admit_token(self) -> None:
         """An admin token opens the routes of the API that its scopes name, and no other."""
@@ -245,10 +259,10 @@ class BaseHandler(RequestHandler):
                 super().check_xsrf_cookie()
                 return
         except HTTPError:
-            raise ProblemError(403, "xsrf", "the page is out of date: reload it and try again") from None
+            raise ProblemError(403, "xsrf", _("the page is out of date: reload it and try again")) from None
         shown = self.request.headers.get("X-Xsrftoken") or self.get_argument("_xsrf", "")
         if not hmac.compare_digest(shown.encode(), self.ctx.users.page_token(self.session_cookie).encode()):
-            raise ProblemError(403, "xsrf", "the page is out of date: reload it and try again")
+            raise ProblemError(403, "xsrf", _("the page is out of date: reload it and try again"))
 
     # -- the body -------------------------------------------------------------------------------------------
 
@@ -277,7 +291,7 @@ class BaseHandler(RequestHandler):
         try:
             fields = parse_qs(bytes(self._chunks).decode(), keep_blank_values=True, max_num_fields=64)
         except ValueError:
-            raise ProblemError(400, "bad_request", "the form cannot be read") from None
+            raise ProblemError(400, "bad_request", _("the form cannot be read")) from None
         self.request.arguments["_xsrf"] = [value.encode() for value in fields.get("_xsrf", [])]
         if self.caller.via not in _OWN:
             self.check_xsrf_cookie()
@@ -311,7 +325,7 @@ class BaseHandler(RequestHandler):
     def principal(self) -> Principal:
         """The known caller; only for routes that are not open."""
         if self.caller.principal is None:
-            raise ProblemError(401, "sign_in", "sign in first")
+            raise ProblemError(401, "sign_in", _("sign in first"))
         return self.caller.principal
 
     @property
@@ -403,12 +417,12 @@ class BaseHandler(RequestHandler):
         if isinstance(error, RefusedError):
             return denial(error.denied, self.ctx.clock())
         if status == 404:
-            return ProblemError(404, "not_found", "there is nothing here")
+            return ProblemError(404, "not_found", _("there is nothing here"))
         if status == 405:
-            return ProblemError(405, "method", f"{self.request.method} is not possible here")
+            return ProblemError(405, "method", _("{method} is not possible here", method=self.request.method))
         if 400 <= status < 500:
-            return ProblemError(status, "bad_request", "this request cannot be understood")
-        return ProblemError(status, "failed", "something went wrong here; the server's log says what")
+            return ProblemError(status, "bad_request", _("this request cannot be understood"))
+        return ProblemError(status, "failed", _("something went wrong here; the server's log says what"))
 
     def _request_summary(self) -> str:
         """For the log: never a query, never a ticket."""

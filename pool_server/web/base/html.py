@@ -10,6 +10,7 @@ from datetime import tzinfo
 from tornado.escape import xhtml_escape
 
 from pool_server.core.settings import HIDDEN
+from pool_server.language import gettext as _
 from pool_server.texts import format
 
 
@@ -41,10 +42,10 @@ def number(value: float | None) -> str:
     )
 
 
-def moment(at: float | None, now: float, where: tzinfo, *, never: str = "never") -> str:
+def moment(at: float | None, now: float, where: tzinfo, *, never: str = "") -> str:
     """A point in time as a distance, with the clock time on hover; kept fresh by the page's script."""
     if at is None:
-        return never
+        return never or _("never")
     words = format.within(at, now) if at > now else format.ago(at, now)
     return f'<time datetime="{format.stamp(at)}" data-distance title="{format.clock(at, now, where)}">{words}</time>'
 
@@ -69,11 +70,11 @@ def until(at: float, now: float, where: tzinfo) -> str:
 def setting(value: object) -> str:
     """A setting's value as one line of plain text; a secret is "set" or "not set"."""
     if value == HIDDEN:
-        return "set"
+        return _("set")
     if value in ("", None, [], {}, ()):
-        return "not set"
+        return _("not set")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, (list, tuple)):
         return ", ".join(setting(item) for item in value)
     if isinstance(value, dict):

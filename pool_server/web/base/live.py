@@ -15,6 +15,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from pool_server.core.enums import TokenScope
+from pool_server.language import gettext as _
 from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
@@ -113,7 +114,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
         counted = {f"user {who.user}": MOST_OF_ONE, f"session {who.session or who.user}": MOST}
         if any(open_[name] >= most for name, most in counted.items()):
             raise ProblemError(
-                429, "too_many_pages", "too many pages are open: close some", retry_after=RETRY_MS / 1000
+                429, "too_many_pages", _("too many pages are open: close some"), retry_after=RETRY_MS / 1000
             )
         open_.update(counted.keys())
         try:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-from pool_server.texts import format, labels
+from pool_server.language import gettext as _
+from pool_server.language import marked
+from pool_server.texts import format, labels, languages
 from pool_server.web.base import html
 from pool_server.web.base.assets.bundle import assets
+from pool_server.web.base.assets.localized import loader
 from pool_server.web.base.assets.paths import templates_folder
-from pool_server.web.base.handler import Access, BaseHandler, ProblemError
+from pool_server.web.base.cross_site import JSON_OR_FORM
+from pool_server.web.base.handler import LANGUAGE, Access, BaseHandler, ProblemError
 from pool_server.web.base.shared import banner, query_params
 
 
@@ -22,17 +26,17 @@ class NavItem(NamedTuple):
 
 # In the order of the navigation; a page is only listed when it exists.
 NAVIGATION = (
-    NavItem("/", "Home", Access.FRIEND, "h"),
-    NavItem("/analytics", "Analytics", Access.FRIEND, "n"),
-    NavItem("/requests", "Requests", Access.FRIEND, "r"),
-    NavItem("/analytics/conversations", "Conversations", Access.FRIEND, "c"),
-    NavItem("/contribute", "Your accounts", Access.FRIEND, "y"),
-    NavItem("/accounts", "Accounts", Access.ADMIN, "a"),
-    NavItem("/admin/models", "Models", Access.ADMIN, "m"),
-    NavItem("/people", "People", Access.ADMIN, "p"),
-    NavItem("/audit", "Audit", Access.ADMIN, "u"),
-    NavItem("/log", "Log", Access.ADMIN, "l"),
-    NavItem("/settings", "Settings", Access.ADMIN, "s"),
+    NavItem("/", marked("Home"), Access.FRIEND, "h"),
+    NavItem("/analytics", marked("Analytics"), Access.FRIEND, "n"),
+    NavItem("/requests", marked("Requests"), Access.FRIEND, "r"),
+    NavItem("/analytics/conversations", marked("Conversations"), Access.FRIEND, "c"),
+    NavItem("/contribute", marked("Your accounts"), Access.FRIEND, "y"),
+    NavItem("/accounts", marked("Accounts"), Access.ADMIN, "a"),
+    NavItem("/admin/models", marked("Models"), Access.ADMIN, "m"),
+    NavItem("/people", marked("People"), Access.ADMIN, "p"),
+    NavItem("/audit", marked("Audit"), Access.ADMIN, "u"),
+    NavItem("/log", marked("Log"), Access.ADMIN, "l"),
+    NavItem("/settings", marked("Settings"), Access.ADMIN, "s"),
 )
 THEMES = ("light", "dark")
 
@@ -47,7 +51,12 @@ class PageHandler(BaseHandler, abstract=True):
         """Render `template` inside the frame. `title` is the heading of the browser tab."""
         self.set_status(status)
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(self.render_string(template, title=title, **values))
+        self.finish(self.render_string(template, title=_(title), **values))
+
+    def render_string(self, template_name: str, **kwargs: Any) -> bytes:
+        """The template in this visitor's language."""
+        found = loader(self.get_template_path(), self.locale.code).load(template_name)
+        return found.generate(**{**self.get_template_namespace(), **kwargs})
 
     def get_template_namespace(self) -> dict[str, Any]:
         """What templates may name. Not the handler itself: a rendered template refers to its namespace and back, and
@@ -65,6 +74,10 @@ class PageHandler(BaseHandler, abstract=True):
             "zone_name": zone.replace("_", " "),
             "asset": assets().url,
             **self.settings["template_functions"],
+            "_": _,
+            "lang": languages.TAGS[self.locale.code],
+            "languages": [(code, languages.TAGS[code], name) for code, name in languages.NAMES.items()],
+            "words_file": "" if self.locale.code == languages.ENGLISH else f"language/{self.locale.code}.js",
             "theme": theme if theme in THEMES else "",
             "navigation": [item for item in NAVIGATION if self.shows(item)],
             "incidents": banner.lines(self.ctx, self.caller),
@@ -103,3 +116,16 @@ class PageHandler(BaseHandler, abstract=True):
             self.redirect("/admin" if self.access is Access.ADMIN else "/", status=303)
             return
         self.page("error.html", title=problem.message, status=problem.status_code, problem=problem)
+
+
+class LanguageChoice(PageHandler, access=Access.OPEN):
+    """`POST /language`: the form at the foot of every page; remembered in a cookie, like the colours."""
+
+    takes = JSON_OR_FORM
+
+    def post(self) -> None:
+        wanted = self.form().get("language", "")
+        if wanted not in languages.NAMES:
+            raise ProblemError(400, "bad_request", _("there is no such language here"))
+        self.set_cookie(LANGUAGE, wanted, expires_days=365)
+        self.form_done(None)

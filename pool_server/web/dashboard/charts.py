@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pool_server.language import gettext as _
 from pool_server.texts import format
 from pool_server.web.base.shared.names import Names, colours
 
@@ -68,7 +69,9 @@ class Chart(NamedTuple):
 
     def cell(self, value: float | None) -> str:
         """A value as the table lists it: every digit, nothing but the figure."""
-        return "" if value is None else f"{value * FACTOR.get(self.kind, 1):,.{DIGITS.get(self.kind, 0)}f}"
+        if value is None:
+            return ""
+        return format.figure(f"{value * FACTOR.get(self.kind, 1):,.{DIGITS.get(self.kind, 0)}f}")
 
     def drawing(self) -> str:
         """What is drawn, as JSON."""
@@ -86,8 +89,8 @@ FACTOR = {"percent": 100}
 SHORT: dict[str, Callable[[float | None], str]] = {
     "count": format.count,
     "money": format.money,
-    "percent": lambda v: "unknown" if v is None else format.percent(100 * v),
-    "ms": lambda v: "unknown" if v is None else format.took(v),
+    "percent": lambda v: _("unknown") if v is None else format.percent(100 * v),
+    "ms": lambda v: _("unknown") if v is None else format.took(v),
 }
 
 
@@ -100,21 +103,23 @@ def points(chart: dict[str, Any], where: tzinfo) -> tuple[Point, ...]:
 
 
 def _point(at: datetime, step: str, count: int, every: int, *, long: bool) -> Point:
-    day = f"{at:%a} {at.day} {at:%b}"
+    weekday, named = format.weekday(at), format.month(at)
+    day = _("{weekday} {day} {month}", weekday=weekday, day=at.day, month=named)
     if step == "day":
         if long:
-            month = f"{at:%b} {at.year}" if at.month == 1 else f"{at:%b}"
-            week = "week of " if every == 7 else ""
-            return Point(f"{week}{day} {at.year}", month if at.day <= every else "")
-        return Point(day, f"{at.day} {at:%b}" if at.weekday() == 0 or count <= 10 else "")
+            label = _("{day} {year}", day=day, year=at.year)
+            label = _("week of {day}", day=label) if every == 7 else label
+            tick = _("{month} {year}", month=named, year=at.year) if at.month == 1 else named
+            return Point(label, tick if at.day <= every else "")
+        return Point(day, _("{day} {month}", day=at.day, month=named) if at.weekday() == 0 or count <= 10 else "")
     clock = f"{at:%H:%M}"
     if step == "minute":
         if every < 30:
             return Point(clock, clock if at.minute % 15 == 0 else "")
-        return Point(f"{at:%a} {clock}", clock if at.hour % 3 == 0 and at.minute == 0 else "")
+        return Point(f"{weekday} {clock}", clock if at.hour % 3 == 0 and at.minute == 0 else "")
     if count <= 50 and every == 1:
-        return Point(f"{at:%a} {clock}", clock if at.hour % 3 == 0 else "")
-    return Point(f"{day} {clock}", f"{at:%a} {at.day}" if at.hour == 0 else "")
+        return Point(f"{weekday} {clock}", clock if at.hour % 3 == 0 else "")
+    return Point(f"{day} {clock}", f"{weekday} {at.day}" if at.hour == 0 else "")
 
 
 def begins(chart: dict[str, Any]) -> int:
@@ -136,7 +141,7 @@ def use(
 ) -> Chart:
     """Tokens or dollars over time, stacked by person, model, provider or account. `quiet` = its beginning is cut."""
     kind = "money" if chart["metric"] == "cost" else "count"
-    unit = "US dollars at API prices" if kind == "money" else "tokens"
+    unit = _("US dollars at API prices") if kind == "money" else _("tokens")
     lines = [line for line in chart["series"] if any(line["values"])]
     classes = colours(field, [line["key"] for line in lines], names.book)
     drawn = tuple(
@@ -147,8 +152,8 @@ def use(
     axis = points(chart, where)
     sentence = _use_sentence(drawn, axis, kind, span, chart, field)
     if quiet:
-        sentence += f" Nothing was used before {axis[0].label}."
-    return Chart("use", "Use over time", sentence, unit, kind, True, axis, drawn)
+        sentence += " " + _("Nothing was used before {label}.", label=axis[0].label)
+    return Chart("use", _("Use over time"), sentence, unit, kind, True, axis, drawn)
 
 
 def _use_sentence(
@@ -157,21 +162,24 @@ def _use_sentence(
     sums = [sum(line.values[i] or 0 for line in lines) for i in range(len(axis))]
     total = sum(sums)
     if not total:
-        return f"Nothing was used {span}."
+        return _("Nothing was used {span}.", span=span)
     most = max(range(len(sums)), key=sums.__getitem__)
-    what = SHORT[kind](total) + ("" if kind == "money" else " tokens")
-    when = _when(chart, axis, most)
-    words = f"{what} {span}, the most {when} ({SHORT[kind](sums[most])})"
+    what = SHORT[kind](total) if kind == "money" else _("{total} tokens", total=SHORT[kind](total))
+    when, peak = _when(chart, axis, most), SHORT[kind](sums[most])
+    words = _("{what} {span}, the most {when} ({peak})", what=what, span=span, when=when, peak=peak)
     if len(lines) > 1:
         share = 100 * sum(value or 0 for value in lines[0].values) / total
         name = format.isolated(lines[0].name)
-        words += f"; {format.percent(share)} of it {'by' if field == 'user' else 'is'} {name}"
+        said = _("; {share} of it by {name}") if field == "user" else _("; {share} of it is {name}")
+        words += said.format(share=format.percent(share), name=name)
     return words + "."
 
 
 def _when(chart: dict[str, Any], axis: Sequence[Point], i: int) -> str:
     label = axis[i].label
-    return f"{'in the' if label.startswith('week') else 'on' if chart['step'] == 'day' else 'at'} {label}"
+    if chart["step"] != "day":
+        return _("at {time}", time=label)
+    return _("in the {week}", week=label) if chart.get("every") == 7 else _("on {day}", day=label)
 
 
 def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
@@ -180,15 +188,15 @@ def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
     share = total["cache_share"]
     known = [(value, i) for i, value in enumerate(values) if value is not None]
     axis = points(chart, where)
-    sentence = "Nothing was sent, so nothing could come from a cache."
+    sentence = _("Nothing was sent, so nothing could come from a cache.")
     if share is not None and known:
         low, at = min(known)
-        sentence = f"{format.percent(100 * share)} of all input tokens came from a cache"
+        sentence = _("{share} of all input tokens came from a cache", share=format.percent(100 * share))
         if len(known) > 1 and low < share - 0.05:
-            sentence += f", the least {_when(chart, axis, at)} ({format.percent(100 * low)})"
+            sentence += _(", the least {when} ({low})", when=_when(chart, axis, at), low=format.percent(100 * low))
         sentence += "."
-    line = ChartLine("all", "from a cache", "", values, SHORT["percent"](share))
-    return Chart("cache", "Cache reads", sentence, "percent of input tokens", "percent", False, axis, (line,))
+    line = ChartLine("all", _("from a cache"), "", values, SHORT["percent"](share))
+    return Chart("cache", _("Cache reads"), sentence, _("percent of input tokens"), "percent", False, axis, (line,))
 
 
 def latency(
@@ -196,17 +204,20 @@ def latency(
 ) -> Chart:
     """How long until the first byte ("first_byte"), or until the answer was complete ("total")."""
     first = ident == "first_byte"
-    verb = "began" if first else "were complete"
-    sentence = "No answer in this range, so there is nothing to time."
+    sentence = _("No answer in this range, so there is nothing to time.")
     if spread:
         p50, p95 = format.took(spread["p50"]), format.took(spread["p95"])
-        sentence = f"Half of all answers {verb} within {p50}, 95 of 100 within {p95}."
+        sentence = (
+            _("Half of all answers began within {p50}, 95 of 100 within {p95}.", p50=p50, p95=p95)
+            if first
+            else _("Half of all answers were complete within {p50}, 95 of 100 within {p95}.", p50=p50, p95=p95)
+        )
     lines = (
         ChartLine("p50", "p50", "line-0", _only(half), SHORT["ms"](spread["p50"] if spread else None)),
         ChartLine("p95", "p95", "band", _only(most), SHORT["ms"](spread["p95"] if spread else None)),
     )
-    title = "Until the first byte" if first else "Until the answer was complete"
-    return Chart(ident, title, sentence, "milliseconds", "ms", False, points(half, where), lines)
+    title = _("Until the first byte") if first else _("Until the answer was complete")
+    return Chart(ident, title, sentence, _("milliseconds"), "ms", False, points(half, where), lines)
 
 
 def _only(chart: dict[str, Any]) -> Values:

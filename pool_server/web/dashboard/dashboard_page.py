@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
+from pool_server.language import Words
 from pool_server.ledger import Field, Ledger, Metric
 from pool_server.texts import labels
 from pool_server.texts.labels import account_name
@@ -25,8 +26,10 @@ from pool_server.web.dashboard import tables
 
 FILTERS = ("user", "provider", "model", "account")
 KEPT = ("range", "from", "to", "by", "metric", "tz", *FILTERS)
-SPANS = {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
-         "1y": "in the last year", "custom": "in this range"}  # fmt: skip
+SPANS = Words(
+    {"24h": "in the last 24 hours", "7d": "in the last 7 days", "30d": "in the last 30 days",
+     "1y": "in the last year", "custom": "in this range"}
+)  # fmt: skip
 LISTED = 100  # people in the table
 LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
+from pool_server.language import Words, ngettext
+from pool_server.language import gettext as _
 from pool_server.ledger import Confidence, Filters, Ledger
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name
@@ -16,16 +18,20 @@ from pool_server.web.base.shared.query_params import DAY, HOUR, UsageQuery
 
 RESETS = 6
 EXPIRES_SOON_S = 3 * DAY
-TRUST = {
-    Confidence.NONE: "",
-    Confidence.LOW: "rough estimate",
-    Confidence.MEDIUM: "fair estimate",
-    Confidence.HIGH: "good estimate",
-}
-TROUBLE = {
-    AccountState.NEEDS_LOGIN: "is signed out: its owner has to sign in again",
-    AccountState.SUSPENDED: "was suspended by its provider",
-}
+TRUST = Words(
+    {
+        Confidence.NONE: "",
+        Confidence.LOW: "rough estimate",
+        Confidence.MEDIUM: "fair estimate",
+        Confidence.HIGH: "good estimate",
+    }
+)
+TROUBLE = Words(
+    {
+        AccountState.NEEDS_LOGIN: "{name} is signed out: its owner has to sign in again",
+        AccountState.SUSPENDED: "{name} was suspended by its provider",
+    }
+)
 
 
 class HeadroomLine(NamedTuple):
@@ -83,24 +89,24 @@ def rooms(
 def _lasts(row: headroom.ProviderRow, told: Mapping[str, Any] | None, now: float) -> tuple[str, str, str]:
     if not row.ready:
         if row.next_return is None:
-            return "None", "no account can serve", "bad"
-        return "Used up", f"back {format.within(row.next_return, now)}", "bad"
+            return _("None"), _("no account can serve"), "bad"
+        return _("Used up"), _("back {next_return}", next_return=format.within(row.next_return, now)), "bad"
     if told is None:
         if row.gauges:
-            return "Unknown", "not enough data for a forecast yet", "quiet"
-        return "No known limit", "the provider reports none", "quiet"
+            return _("Unknown"), _("not enough data for a forecast yet"), "quiet"
+        return _("No known limit"), _("the provider reports none"), "quiet"
     trust = Confidence(told["confidence"])
     if trust is Confidence.NONE:
         left = min((window["room_percent"] for window in told["windows"]), default=None)
-        return f"{format.percent(left)} left", "not enough data for a forecast yet", "quiet"
+        return _("{left} left", left=format.percent(left)), _("not enough data for a forecast yet"), "quiet"
     ends = told["lasts_until"]
     if ends is None:
         if any(window["burn_per_h"] for window in told["windows"]):
-            return "Over 2 weeks", "resets before it is used up at this pace", "good"
-        return "Over 2 weeks", "idle right now", "good"
+            return _("Over 2 weeks"), _("resets before it is used up at this pace"), "good"
+        return _("Over 2 weeks"), _("idle right now"), "good"
     left = ends - now
     tone = "bad" if left < HOUR else "warn" if left < 3 * HOUR else "good"
-    return f"About {format.duration(max(0.0, left))}", f"at this pace; {TRUST[trust]}", tone
+    return _("About {time}", time=format.duration(max(0.0, left))), _("at this pace; {trust}", trust=TRUST[trust]), tone
 
 
 def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
@@ -110,9 +116,9 @@ def resets(found: Sequence[Mapping[str, Any]], now: float) -> list[Reset]:
         if reset["resets_at"] <= now:
             continue
         unused = reset["unused_at_reset"]
-        words = "not known" if unused is None else format.percent(unused)
+        words = _("not known") if unused is None else format.percent(unused)
         window = labels.window(reset["window"], reset["scope"])
-        provider, _, _ = reset["account"].partition(":")
+        provider = reset["account"].partition(":")[0]
         rows.append(Reset(account_name(reset["account"]), provider, window, reset["resets_at"], words))
     return rows[:RESETS]
 
@@ -139,12 +145,18 @@ def hands(
         expires = row.get("expires_at")
         if state in TROUBLE:
             said = f" ({row['message']})" if row.get("message") else ""
-            bad.append(AttentionItem("bad", f"{name} {TROUBLE[state]}{said}", "/accounts"))
+            bad.append(AttentionItem("bad", TROUBLE[state].format(name=name) + said, "/accounts"))
         elif expires and not row.get("can_refresh") and expires - now < EXPIRES_SOON_S and not row.get("disabled"):
-            when = "has expired" if expires <= now else f"expires {format.within(expires, now)}"
-            soon.append(AttentionItem("warn", f"{name}: its sign-in {when} and cannot be refreshed", "/accounts"))
+            when = _("has expired") if expires <= now else _("expires {expires}", expires=format.within(expires, now))
+            soon.append(
+                AttentionItem(
+                    "warn", _("{name}: its sign-in {when} and cannot be refreshed", name=name, when=when), "/accounts"
+                )
+            )
     files = [
-        AttentionItem("warn", f"{row['file']} cannot be used: {row['reason']}", "/accounts#rejected")
+        AttentionItem(
+            "warn", _("{file} cannot be used: {reason}", file=row["file"], reason=row["reason"]), "/accounts#rejected"
+        )
         for row in rejected
     ]
     return bad + soon + files
@@ -179,38 +191,56 @@ def _week_before(now: float, zone: ZoneInfo) -> float:
 def compared(today_: Mapping[str, Any], then: Mapping[str, Any]) -> list[Compared]:
     """The lines of the comparison."""
     lines = []
-    for label, name in (("Tokens", "total_tokens"), ("Requests", "requests"), ("Failed", "failures")):
+    for label, name in ((_("Tokens"), "total_tokens"), (_("Requests"), "requests"), (_("Failed"), "failures")):
         have, had = today_[name], then[name]
         lines.append(Compared(label, format.count(have), format.count(had), change(have, had)))
     prices = format.price(today_), format.price(then)
-    costs = format.NO_PRICE if format.NO_PRICE in prices else change(today_["cost_usd"], then["cost_usd"])
-    lines.insert(2, Compared("API price", *prices, costs))
+    costs = format.no_price() if format.no_price() in prices else change(today_["cost_usd"], then["cost_usd"])
+    lines.insert(2, Compared(_("API price"), *prices, costs))
     return lines
 
 
 def change(have: float, had: float) -> str:
     """ "12 % more", "a third of it" is not tried: percent as long as they say something."""
     if round(have, 2) == round(had, 2):
-        return "the same"
+        return _("the same")
     if had <= 0:
-        return "none then"
+        return _("none then")
     percent = 100 * (have - had) / had
     if percent >= 900:
-        return f"{have / had:.0f} times as much"
-    return f"{abs(percent):.0f} % {'more' if percent > 0 else 'less'}" if abs(percent) >= 0.5 else "about the same"
+        return _("{times} times as much", times=f"{have / had:.0f}")
+    if abs(percent) < 0.5:
+        return _("about the same")
+    figure = f"{abs(percent):.0f}"
+    return _("{percent} % more", percent=figure) if percent > 0 else _("{percent} % less", percent=figure)
 
 
 def burning(hours: Sequence[Mapping[str, Any]], in_flight: int, *, mine: bool = False) -> str:
     """What is being used now, as a sentence, from the last hour's sums. `mine` = they are the reader's own, while
     what is under way is everybody's."""
     tokens = sum(row["total_tokens"] for row in hours)
-    under_way = f"{in_flight or 'no'} {'request' if in_flight == 1 else 'requests'} in flight"
-    under_way += " in the pool" if mine else ""
+    under_way = _in_flight(in_flight)
+    if mine:
+        under_way = _("{requests} in the pool", requests=under_way)
     if not tokens:
-        return f"{'You used nothing' if mine else 'Nothing used'} in the last hour; {under_way}."
+        if mine:
+            return _("You used nothing in the last hour; {requests}.", requests=under_way)
+        return _("Nothing used in the last hour; {requests}.", requests=under_way)
     price = format.price({name: sum(row[name] for row in hours) for name in ("cost_usd", "unpriced", "estimated")})
-    worth = "" if price == format.NO_PRICE else f", worth {price} at API prices"
-    return f"{'You used ' if mine else ''}{format.count(tokens)} tokens in the last hour{worth}; {under_way}."
+    values = {"tokens": format.count(tokens), "price": price, "requests": under_way}
+    if price == format.no_price():
+        if mine:
+            return _("You used {tokens} tokens in the last hour; {requests}.", **values)
+        return _("{tokens} tokens in the last hour; {requests}.", **values)
+    if mine:
+        return _("You used {tokens} tokens in the last hour, worth {price} at API prices; {requests}.", **values)
+    return _("{tokens} tokens in the last hour, worth {price} at API prices; {requests}.", **values)
+
+
+def _in_flight(count: int) -> str:
+    if not count:
+        return _("no requests in flight")
+    return ngettext("{n} request in flight", "{n} requests in flight", count)
 
 
 def hour(ledger: Ledger, ask: UsageQuery, now: float) -> dict[str, dict[str, Any]]:

@@ -7,12 +7,14 @@ from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, FaultKind, Outcome
+from pool_server.language import gettext as _
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name
 from pool_server.web.base.shared import headroom
 from pool_server.web.base.shared.names import Names
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+BUSIEST = tuple(f"Busiest on {day}s from {{start}} to {{end}}" for day in DAYS)
 DAY_S = 86_400.0
 LEVELS = 5  # shades of the heat map, beside "nothing"
 NAMED = 4  # people named beside an account
@@ -74,7 +76,7 @@ def causes(total: Mapping[str, Any], *, own: bool) -> list[Cause]:
             continue
         words = labels.OUTCOMES[Outcome(key)]
         if key == Outcome.CLIENT_GONE and not own:
-            words = "canceled by the client"
+            words = _("canceled by the client")
         found.append(Cause(key, words, count, 100 * count / total["requests"]))
     return found
 
@@ -90,33 +92,39 @@ def causes_sentence(total: Mapping[str, Any], found: Sequence[Cause]) -> str:
     """What one sees in the table of failures."""
     requests = total["requests"]
     if not requests:
-        return "No request in this range, so none has failed."
+        return _("No request in this range, so none has failed.")
     failed = total["failures"]
     if not failed:
-        return f"Every one of {format.count(requests)} requests was served."
+        return _("Every one of {requests} requests was served.", requests=format.count(requests))
     share = format.percent(100 * failed / requests)
     worst = next((cause for cause in found if cause.key != Outcome.CLIENT_GONE), None)
-    most = f", mostly: {worst.words}" if worst else ""
-    return f"{format.count(failed)} of {format.count(requests)} requests failed ({share}){most}."
+    values = {"failed": format.count(failed), "requests": format.count(requests), "share": share}
+    if worst is None:
+        return _("{failed} of {requests} requests failed ({share}).", **values)
+    return _("{failed} of {requests} requests failed ({share}), mostly: {cause}.", **values, cause=worst.words)
 
 
 def heat(found: Mapping[str, Any], frm: float, where: tzinfo) -> Heat:
     """The hours of the week as shades; `found` as `Queries.heatmap` answers a range that begins at `frm`."""
     began = datetime.fromtimestamp(found["from"], where)
-    since = f"{began.day} {began:%b %Y}" if found["from"] - frm > DAY_S else ""
+    since = format.written(began) if found["from"] - frm > DAY_S else ""
     say = format.money if found["metric"] == "cost" else format.count
     cells = [[value or 0 for value in day] for day in found["cells"]]
     most = max(max(day) for day in cells)
     days = tuple(
-        (name, tuple(Cell(_level(value, most), say(value) if value else "nothing") for value in day))
+        (_(name), tuple(Cell(_level(value, most), say(value) if value else _("nothing")) for value in day))
         for name, day in zip(DAYS, cells, strict=True)
     )
     if not most:
-        return Heat("Nothing was used, so no hour is busier than another.", since, days)
+        return Heat(_("Nothing was used, so no hour is busier than another."), since, days)
     weekday, at = max(((d, h) for d in range(7) for h in range(24)), key=lambda place: cells[place[0]][place[1]])
     quiet = [hour for hour in range(24) if not any(day[hour] for day in cells)]
-    words = f"Busiest on {DAYS[weekday]}s from {at:02d}:00 to {(at + 1) % 24:02d}:00"
-    words += f"; nothing at all in {len(quiet)} of the 24 hours." if quiet else "; no hour of the day is always quiet."
+    hours = {"start": f"{at:02d}:00", "end": f"{(at + 1) % 24:02d}:00"}
+    words = _(BUSIEST[weekday], **hours)
+    if quiet:
+        words += _("; nothing at all in {n} of the 24 hours.", n=len(quiet))
+    else:
+        words += _("; no hour of the day is always quiet.")
     return Heat(words, since, days, say(most))
 
 
@@ -153,7 +161,7 @@ def accounts(
         gauges = tuple(
             (headroom.gauge(w, now), window_words(windows.get((w["window"], w["scope"])), now)) for w in row["windows"]
         )
-        shared = _users(ident, users, names, "the last 31 days" if cut else "")
+        shared = _users(ident, users, names, cut=cut)
         said = f"{shared} {_worth(worth.get(ident))}".strip()
         named = row["plan"] and row["kind"] != "api_key"
         plan = row["plan"].replace("_", " ") if named else labels.CREDENTIALS[row["kind"]]
@@ -172,25 +180,27 @@ def window_words(told: Mapping[str, Any] | None, now: float) -> str:
         return ""
     ends, unused = told["empties_at"], told["unused_at_reset"]
     if ends is not None:
-        return "used up" if ends <= now else f"empty {format.within(ends, now)} at this pace"
+        return _("used up") if ends <= now else _("empty {ends} at this pace", ends=format.within(ends, now))
     if unused is not None and unused >= 1:
-        return f"{format.percent(unused)} will go unused"
-    return "lasts until its reset"
+        return _("{unused} will go unused", unused=format.percent(unused))
+    return _("lasts until its reset")
 
 
-def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, span: str) -> str:
-    """ "Used by Mara (62 %), Jonas (30 %)"; `span` names a shorter range than the page's."""
+def _users(ident: str, rows: Sequence[Mapping[str, Any]], names: Names, *, cut: bool) -> str:
+    """ "Used by Mara (62 %), Jonas (30 %)"; `cut` = of the last 31 days of the page's range."""
     mine = [row for row in rows if row["account"] == ident and row["total_tokens"]]
     whole = sum(row["total_tokens"] for row in mine)
     if not whole:
-        return f"Nobody used it in {span or 'this range'}."
+        return _("Nobody used it in the last 31 days.") if cut else _("Nobody used it in this range.")
     shares = [
         f"{format.isolated(names.user(row['user']))} ({format.percent(100 * row['total_tokens'] / whole)})"
         for row in mine[:NAMED]
     ]
     rest = len(mine) - NAMED
-    more = f" and {rest} more" if rest > 0 else ""
-    return f"{f'In {span} used' if span else 'Used'} by {', '.join(shares)}{more}."
+    people = ", ".join(shares)
+    if rest > 0:
+        people += _(" and {more} more", more=rest)
+    return _("In the last 31 days used by {people}.", people=people) if cut else _("Used by {people}.", people=people)
 
 
 def _worth(row: Mapping[str, Any] | None) -> str:
@@ -199,6 +209,6 @@ def _worth(row: Mapping[str, Any] | None) -> str:
         return ""
     monthly = row["subscription_usd"]
     worth = format.price({"cost_usd": row["api_cost_usd"], "unpriced": row["unpriced"]})
-    if worth == format.NO_PRICE:
+    if worth == format.no_price():
         return ""
-    return f"In 30 days it gave {worth} of API use for {format.money(monthly)} a month."
+    return _("In 30 days it gave {worth} of API use for {monthly} a month.", worth=worth, monthly=format.money(monthly))

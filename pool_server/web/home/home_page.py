@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.enums import Outcome, Provider
+from pool_server.language import gettext as _
 from pool_server.texts import client_settings
 from pool_server.users import FLOOR_COST, Principal
 from pool_server.web.base.auth import Caller
@@ -59,7 +60,7 @@ class HomePage(PageHandler, abstract=True):
         """The home of somebody who has just come in for the first time, with the key that is shown once."""
         principal = await self.ctx.users.sessions.find(cookie)
         if principal is None:
-            raise ProblemError(401, "sign_in", "sign in first")
+            raise ProblemError(401, "sign_in", _("sign in first"))
         self.caller = Caller(Access.FRIEND, "session", principal)
         await self.home(principal, first_key=first_key)
 

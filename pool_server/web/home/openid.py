@@ -20,6 +20,7 @@ import msgspec
 from pool_server.core.models import HttpRequest, Send
 from pool_server.core.origins import origin
 from pool_server.core.settings import SingleSignOn
+from pool_server.language import gettext as _
 from pool_server.users.identity.sign_in import SUBJECT, Identity
 
 KEPT_S = 3600.0  # what the issuer says of itself, and its keys …
@@ -117,7 +118,7 @@ class OpenId:
         answer = await self._fetch("POST", found.token_endpoint, headers, urlencode(form).encode())
         token = answer.get("id_token")
         if not isinstance(token, str):
-            raise OpenIdError("the identity provider sent no ID token")
+            raise OpenIdError(_("the identity provider sent no ID token"))
         return self._believed(await self._claims(token, found), pending)
 
     async def _claims(self, token: str, found: Discovery) -> dict[str, Any]:
@@ -125,7 +126,7 @@ class OpenId:
             head = jwt.get_unverified_header(token)
             algorithm = head.get("alg")
             if algorithm not in ALGORITHMS:
-                raise OpenIdError("the ID token is not signed by a key of the identity provider")
+                raise OpenIdError(_("the ID token is not signed by a key of the identity provider"))
             key = await self._key(found, head.get("kid"))
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -136,7 +137,7 @@ class OpenId:
                 options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
         except jwt.PyJWTError as exc:
-            raise OpenIdError(f"the ID token is not to be believed ({type(exc).__name__})") from None
+            raise OpenIdError(_("the ID token is not to be believed ({name})", name=type(exc).__name__)) from None
         return claims
 
     def _believed(self, claims: Mapping[str, Any], pending: PendingSignIn) -> Identity:
@@ -144,19 +145,19 @@ class OpenId:
         now = self._clock()
         times = [claims["exp"], claims["iat"], claims.get("nbf", 0)]
         if any(isinstance(at, bool) or not isinstance(at, int | float) for at in times):
-            raise OpenIdError("the ID token has no times that can be read")
+            raise OpenIdError(_("the ID token has no times that can be read"))
         expires, issued, begins = times
         if expires + LEEWAY_S <= now or issued - LEEWAY_S > now or begins - LEEWAY_S > now:
-            raise OpenIdError("the ID token has expired, or is not valid yet")
+            raise OpenIdError(_("the ID token has expired, or is not valid yet"))
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         if (several or "azp" in claims) and claims.get("azp") != self.settings.client_id:
-            raise OpenIdError("the ID token was made for another client")
+            raise OpenIdError(_("the ID token was made for another client"))
         nonce = claims.get("nonce")
         if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), pending.nonce.encode()):
-            raise OpenIdError("the ID token was made for another sign-in")
+            raise OpenIdError(_("the ID token was made for another sign-in"))
         subject, mail = claims["sub"], claims.get("email")
         if not isinstance(subject, str) or not subject:
-            raise OpenIdError("the ID token names nobody")
+            raise OpenIdError(_("the ID token names nobody"))
         proven = isinstance(mail, str) and "@" in mail and claims.get("email_verified") is True
         return Identity(self.settings.issuer, subject, str(mail) if proven else f"{SUBJECT}{subject}")
 
@@ -167,13 +168,13 @@ class OpenId:
             try:
                 found = msgspec.convert(await self._fetch("GET", url), Discovery)
             except msgspec.ValidationError:
-                raise OpenIdError("the identity provider does not say how to sign in there") from None
+                raise OpenIdError(_("the identity provider does not say how to sign in there")) from None
             if found.issuer != self.settings.issuer:
-                raise OpenIdError("the identity provider calls itself another than the issuer in the settings")
+                raise OpenIdError(_("the identity provider calls itself another than the issuer in the settings"))
             secure = self.settings.issuer.startswith("https:")
             ends = (found.authorization_endpoint, found.token_endpoint, found.jwks_uri)
             if not all(end.startswith("https:" if secure else "http") and origin(end) for end in ends):
-                raise OpenIdError("an address of the identity provider is not https")
+                raise OpenIdError(_("an address of the identity provider is not https"))
             self._found = now, found
         return self._found[1]
 
@@ -187,7 +188,7 @@ class OpenId:
         keys = self._keys[1] if self._keys is not None else {}
         key = next(iter(keys.values())) if ident is None and len(keys) == 1 else keys.get(str(ident))
         if key is None:
-            raise OpenIdError("the ID token is not signed by a key of the identity provider")
+            raise OpenIdError(_("the ID token is not signed by a key of the identity provider"))
         return key
 
     async def _fetch(
@@ -197,15 +198,17 @@ class OpenId:
         asked = HttpRequest(method, url, tuple(headers or ()), body, timeout_s=10.0, egress=egress)
         answer = await self._send(asked)
         if answer.status == 0:
-            raise OpenIdError("the identity provider cannot be reached; try again in a moment")
+            raise OpenIdError(_("the identity provider cannot be reached; try again in a moment"))
         if answer.status != 200:
-            raise OpenIdError(f"the identity provider refused this sign-in (answer {answer.status}); start again")
+            raise OpenIdError(
+                _("the identity provider refused this sign-in (answer {status}); start again", status=answer.status)
+            )
         try:
             if len(answer.body) <= MOST_BYTES:
                 return msgspec.json.decode(answer.body, type=dict[str, Any])
         except msgspec.DecodeError:
             pass
-        raise OpenIdError("the identity provider's answer cannot be read")
+        raise OpenIdError(_("the identity provider's answer cannot be read"))
 
 
 def _keys(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:

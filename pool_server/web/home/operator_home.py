@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.texts.labels import account_name
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import banner, headline, headroom, request_rows
@@ -23,7 +25,7 @@ async def values(handler: PageHandler) -> dict[str, Any]:
     told = await headline.foretold(ctx, now)
 
     def read() -> tuple[Any, ...]:
-        records, _ = ctx.ledger.log.page(LATEST)
+        records, _next = ctx.ledger.log.page(LATEST)
         return first.today(ctx.ledger, ask, now), first.hour(ctx.ledger, ask, now), records
 
     today, hours, records = await asyncio.to_thread(read)
@@ -50,10 +52,10 @@ async def values(handler: PageHandler) -> dict[str, Any]:
 def focal(hands: int, providers: list[headroom.ProviderRow]) -> tuple[str, str]:
     """The first line and its tone."""
     if not providers:
-        return "The pool has no accounts yet", "bad"
+        return _("The pool has no accounts yet"), "bad"
     if hands:
-        return f"{hands} {'thing needs' if hands == 1 else 'things need'} attention", "bad"
+        return ngettext("{n} thing needs attention", "{n} things need attention", hands), "bad"
     ready, total = sum(row.ready for row in providers), sum(row.total for row in providers)
     if ready == total:
-        return f"All {total} accounts are ready" if total > 1 else "The account is ready", "good"
-    return f"{ready} of {total} accounts are ready", "warn" if ready else "bad"
+        return _("All {total} accounts are ready", total=total) if total > 1 else _("The account is ready"), "good"
+    return _("{ready} of {total} accounts are ready", ready=ready, total=total), "warn" if ready else "bad"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from tornado.iostream import StreamClosedError
 
+from pool_server.language import gettext as _
 from pool_server.transcripts import archive
 from pool_server.users import Principal
 from pool_server.web.base.handler import Access, ProblemError
@@ -39,7 +40,7 @@ class OwnHandler(PageHandler, abstract=True):
     def person(self) -> Principal:
         """The caller, who has keys and limits; the admin and local mode have none."""
         if self.principal.admin:
-            raise ProblemError(409, "not_a_user", "only pool users have keys; you are not signed in as one")
+            raise ProblemError(409, "not_a_user", _("only pool users have keys; you are not signed in as one"))
         return self.principal
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
+from pool_server.language import gettext as _
 from pool_server.users import RefusedError
 from pool_server.users.identity.sign_in import SignedIn
 from pool_server.web.base.cross_site import JSON_OR_FORM
@@ -148,7 +149,7 @@ class OpenIdHandler(HomePage, abstract=True):
         """The issuer of the settings. ProblemError 404 where there is none."""
         settings = self.ctx.settings.single_sign_on
         if self.ctx.local or not settings.issuer or not settings.client_id:
-            raise ProblemError(404, "not_found", "there is nothing here")
+            raise ProblemError(404, "not_found", _("there is nothing here"))
         kept = self.ctx.open_id
         if kept is None or kept.settings != settings:
             kept = self.ctx.open_id = OpenId(settings, self.ctx.send, self.ctx.clock)
@@ -203,18 +204,18 @@ class OpenIdCallback(OpenIdHandler, access=Access.OPEN):
         else:
             self.set_session(entry.cookie, entry.expires)
             # A redirect would still be the other site's: the browser would not send the new cookie along.
-            self.page("signed_in.html", title="Signed in")
+            self.page("signed_in.html", title=_("Signed in"))
 
     async def _entered(self, provider: OpenId, pending: PendingSignIn | None) -> SignedIn:
         said, now = self.get_query_argument("state", ""), self.ctx.clock()
         if pending is None or not hmac.compare_digest(said.encode(), pending.state.encode()) or pending.until <= now:
-            raise OpenIdError("this sign-in was not begun here, or took too long; start again")
+            raise OpenIdError(_("this sign-in was not begun here, or took too long; start again"))
         if not await self.ctx.users.tickets.once(f"openid {pending.state}", PENDING_S):
-            raise OpenIdError("this sign-in was finished before; start again")
+            raise OpenIdError(_("this sign-in was finished before; start again"))
         if self.get_query_argument("error", ""):
-            raise OpenIdError("the identity provider signed nobody in; start again")
+            raise OpenIdError(_("the identity provider signed nobody in; start again"))
         code = self.get_query_argument("code", "")
         if not code or len(code) > MOST_ANSWER:
-            raise OpenIdError("the identity provider sent no code; start again")
+            raise OpenIdError(_("the identity provider sent no code; start again"))
         who = await provider.identity(code, pending, self.redirect_uri)
         return await self.ctx.users.sign_in.by_identity(who, peer=self.peer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 
+from pool_server.language import gettext as _
 from pool_server.web.onboarding.quoting import sh
 from pool_server.web.onboarding.steps import Client, Step, exports, pretty
 
@@ -45,7 +46,7 @@ def agents(base: str, key: str, model: str) -> tuple[Client, ...]:
 def _cline(url: str, key: str, model: str) -> tuple[Step, ...]:
     line = f"cline auth -p openai-compatible -b {sh(url)} -k {sh(key)} -m {sh(model)}"
     fields = f"API Provider: OpenAI Compatible\nBase URL: {url}\nOpenAI Compatible API Key: {key}\nModel ID: {model}"
-    return Step("In a shell, for the CLI:", line), Step("In the editor, under Cline's settings:", fields)
+    return Step(_("In a shell, for the CLI:"), line), Step(_("In the editor, under Cline's settings:"), fields)
 
 
 def _continue(url: str, key: str, model: str) -> Step:
@@ -53,9 +54,9 @@ def _continue(url: str, key: str, model: str) -> Step:
     fields = {"name": "Pool", "provider": "openai", "model": model, "apiBase": url, "apiKey": key}
     first, *rest = (f"{name}: {json.dumps(value)}" for name, value in fields.items())
     lines = ["name: Pool", "version: 1.0.0", "schema: v1", "models:", f"  - {first}", *(f"    {one}" for one in rest)]
-    return Step("As ~/.continue/config.yaml, or its last lines under your own models:", "\n".join(lines))
+    return Step(_("As ~/.continue/config.yaml, or its last lines under your own models:"), "\n".join(lines))
 
 
 def _pi(url: str, key: str, model: str) -> Step:
     provider = {"baseUrl": url, "api": "openai-completions", "apiKey": key, "models": [{"id": model}]}
-    return Step("Into ~/.pi/agent/models.json:", pretty({"providers": {"pool": provider}}))
+    return Step(_("Into ~/.pi/agent/models.json:"), pretty({"providers": {"pool": provider}}))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pool_server.core.enums import Provider
+from pool_server.language import gettext as _
+from pool_server.language import marked
 from pool_server.providers import SPECS
 from pool_server.texts.client_settings import (
     LABELS,
@@ -27,7 +29,7 @@ from pool_server.web.onboarding.quoting import ps, sh
 from pool_server.web.onboarding.sdks import sdks
 from pool_server.web.onboarding.steps import Client, Step, exports, pretty
 
-_CODEX_BY_HAND = (
+_CODEX_BY_HAND = marked(
     "At the very top of ~/.codex/config.toml, in place of lines with the same names. Where the file has an [analytics] "
     "or [features] table, put the last three lines into it, without the part before the dot:"
 )
@@ -38,19 +40,19 @@ _ASK_LINE = 'curl -fsS -m 2 -H "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN" "$A
 BARS: dict[str, tuple[Step, ...]] = {
     "claude": (
         Step(
-            "Into ~/.claude/settings.json:",
+            marked("Into ~/.claude/settings.json:"),
             pretty({"statusLine": {"type": "command", "command": _ASK_LINE}}),
             "posix",
         ),
         Step(
-            "The same where pool-server is installed, from a cache:",
+            marked("The same where pool-server is installed, from a cache:"),
             pretty({"statusLine": {"type": "command", "command": "pool-server statusline"}}),
         ),
     ),
     # The pool tells Codex its headroom as the vendor would tell a plan's.
     "codex": (
         Step(
-            "In the [tui] table of ~/.codex/config.toml:",
+            marked("In the [tui] table of ~/.codex/config.toml:"),
             'status_line = ["model-with-reasoning", "current-dir", "five-hour-limit", "weekly-limit"]',
         ),
     ),
@@ -77,8 +79,8 @@ def _clis(base: str, key: str) -> tuple[Client, ...]:
             "codex",
             "Codex",
             (
-                Step(_CODEX_BY_HAND, codex_toml(base)),
-                Step("As ~/.codex/auth.json (keep the old file):", pretty(codex_login(key))),
+                Step(_(_CODEX_BY_HAND), codex_toml(base)),
+                Step(_("As ~/.codex/auth.json (keep the old file):"), pretty(codex_login(key))),
             ),
             'codex exec --skip-git-repo-check "say hi"',
             True,
@@ -86,7 +88,7 @@ def _clis(base: str, key: str) -> tuple[Client, ...]:
         Client(
             "claude",
             "Claude Code",
-            (Step("Into ~/.claude/settings.json:", pretty({"env": claude})), *exports(claude)),
+            (Step(_("Into ~/.claude/settings.json:"), pretty({"env": claude})), *exports(claude)),
             'claude -p "say hi"',
             True,
         ),
@@ -94,7 +96,7 @@ def _clis(base: str, key: str) -> tuple[Client, ...]:
             "gemini",
             "Gemini CLI",
             (
-                Step("Into ~/.gemini/.env:", "\n".join(f"{name}={value}" for name, value in gemini.items())),
+                Step(_("Into ~/.gemini/.env:"), "\n".join(f"{name}={value}" for name, value in gemini.items())),
                 *exports(gemini),
             ),
             'gemini --skip-trust -p "say hi"',
@@ -104,7 +106,7 @@ def _clis(base: str, key: str) -> tuple[Client, ...]:
             "qwen",
             "Qwen Code",
             (
-                Step("Into ~/.qwen/.env:", "\n".join(f"{name}={value}" for name, value in qwen.items())),
+                Step(_("Into ~/.qwen/.env:"), "\n".join(f"{name}={value}" for name, value in qwen.items())),
                 *exports(qwen),
             ),
             'qwen -p "say hi"',
@@ -113,7 +115,7 @@ def _clis(base: str, key: str) -> tuple[Client, ...]:
         Client(
             "opencode",
             "opencode",
-            (Step("Into ~/.config/opencode/opencode.json:", pretty(opencode_config(base, key))),),
+            (Step(_("Into ~/.config/opencode/opencode.json:"), pretty(opencode_config(base, key))),),
             f'opencode run -m pool/{QWEN_MODEL} "say hi"',
             True,
         ),
@@ -144,17 +146,20 @@ def first_account(folder: str) -> tuple[Step, ...]:
     work from any folder."""
     place = Path(folder).absolute()
     copies = (
-        Step(f"{LABELS[name]}, signed in on this machine{_ended(name)}", _put(there, place / f"{name}_work.json"))
-        for name, (_, there) in SIGN_IN_PROGRAMS.items()
+        Step(
+            _("{labels}, signed in on this machine{ended}", labels=LABELS[name], ended=_ended(name)),
+            _put(there, place / f"{name}_work.json"),
+        )
+        for name, (_command, there) in SIGN_IN_PROGRAMS.items()
     )
     key = f"cd {sh(str(Path.cwd()))} && {program()} account add-key"
     return (
         *copies,
         Step(
-            "An API key of a vendor (kimi, zai, openrouter, deepseek, groq, … as docs/accounts.md lists them)",
+            _("An API key of a vendor (kimi, zai, openrouter, deepseek, groq, … as docs/accounts.md lists them)"),
             f"{key} kimi",
         ),
-        Step("An API key of any other compatible service; --base-url says where it is", f"{key} openai"),
+        Step(_("An API key of any other compatible service; --base-url says where it is"), f"{key} openai"),
     )
 
 
@@ -172,8 +177,8 @@ def sign_in_again(provider: str, file: str, folder: str) -> tuple[Step, ...]:
     command, there = SIGN_IN_PROGRAMS[provider]
     place = Path(folder).absolute() / file
     return (
-        Step(f"1. Sign in with {LABELS[provider]}{_ended(provider)}:", command),
-        Step("2. Put the new sign-in in its place; it is used at once:", _put(there, place)),
+        Step(_("1. Sign in with {labels}{ended}:", labels=LABELS[provider], ended=_ended(provider)), command),
+        Step(_("2. Put the new sign-in in its place; it is used at once:"), _put(there, place)),
     )
 
 

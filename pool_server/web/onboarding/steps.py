@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from pool_server.language import gettext as _
 from pool_server.web.onboarding.quoting import ps, sh
 
 
@@ -33,5 +34,5 @@ def pretty(value: object) -> str:
 def exports(variables: dict[str, str]) -> tuple[Step, Step]:
     posix = "\n".join(f"export {name}={sh(value)}" for name, value in variables.items())
     shell = "\n".join(f"$env:{name} = {ps(value)}" for name, value in variables.items())
-    say = "For this terminal only:"
+    say = _("For this terminal only:")
     return Step(say, posix, "posix"), Step(say, shell, "powershell")

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pool_server.core.models import UsageRecord
+from pool_server.language import gettext as _
 from pool_server.ledger import Filters, LogFilters
 from pool_server.texts.labels import account_name
 from pool_server.web.base.handler import Access, ProblemError
@@ -91,7 +92,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
         filters = LogFilters(session=ident[:64], user=None if who.admin else who.user, since=since)
         newest = await asyncio.to_thread(self._records, filters)
         if not newest:
-            raise ProblemError(404, "not_found", "there is no such conversation, or it is not yours to see")
+            raise ProblemError(404, "not_found", _("there is no such conversation, or it is not yours to see"))
         names = Names(ctx, who)
         moved = moves(newest[::-1], ctx.ledger.prices.reread)
         usages = [one.usage for one in newest if one.usage.counted]
@@ -117,7 +118,7 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
         """The newest SHOWN of them."""
         found: list[UsageRecord] = []
         cursor: str | None = None
-        for _ in range(SCANS):
+        for _scan in range(SCANS):
             part, cursor = self.ctx.ledger.log.page(SHOWN - len(found) or 1, cursor, filters)
             found += part
             if cursor is None or len(found) >= SHOWN:

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from pool_server.core.enums import Outcome
 from pool_server.core.models import UsageRecord
+from pool_server.language import gettext as _
 from pool_server.ledger import LogFilters
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name, provider_name
@@ -139,7 +140,7 @@ class RequestPage(PageHandler, access=Access.FRIEND):
     def get(self, ident: str) -> None:
         record = mine(self, ident)
         if record is None:
-            raise ProblemError(404, "not_found", "there is no such request, or it is not yours to see")
+            raise ProblemError(404, "not_found", _("there is no such request, or it is not yours to see"))
         who = asking.viewer(self)
         self.page(
             "request.html",

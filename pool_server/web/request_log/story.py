@@ -8,73 +8,85 @@ from typing import Any, NamedTuple, TypeVar
 
 from pool_server.core.enums import ChoiceReason, Dialect, FaultKind, Operation, Refusal, Strategy, Transport
 from pool_server.core.models import Attempt, Usage, UsageRecord
+from pool_server.language import Words, ngettext
+from pool_server.language import gettext as _
 from pool_server.texts import format, labels
 from pool_server.texts.labels import account_name
 
 W = TypeVar("W", bound=str)
 
-STRATEGIES = {
-    Strategy.BALANCED: "the account with the most useful headroom goes first",
-    Strategy.FILL_FIRST: "one account is filled before the next is begun",
-    Strategy.ROUND_ROBIN: "everyone in turn",
-    Strategy.PRIORITY: "the lowest priority number goes first",
-    Strategy.RESET_FIRST: "what resets soonest is used first",
-}
-DIALECTS = {
-    Dialect.RESPONSES: "OpenAI Responses",
-    Dialect.MESSAGES: "Anthropic Messages",
-    Dialect.CHAT: "chat completions",
-    Dialect.GEMINI: "Gemini",
-    Dialect.CODE_ASSIST: "Gemini Code Assist",
-}
+STRATEGIES = Words(
+    {
+        Strategy.BALANCED: "the account with the most useful headroom goes first",
+        Strategy.FILL_FIRST: "one account is filled before the next is begun",
+        Strategy.ROUND_ROBIN: "everyone in turn",
+        Strategy.PRIORITY: "the lowest priority number goes first",
+        Strategy.RESET_FIRST: "what resets soonest is used first",
+    }
+)
+DIALECTS = Words(
+    {
+        Dialect.RESPONSES: "OpenAI Responses",
+        Dialect.MESSAGES: "Anthropic Messages",
+        Dialect.CHAT: "chat completions",
+        Dialect.GEMINI: "Gemini",
+        Dialect.CODE_ASSIST: "Gemini Code Assist",
+    }
+)
 BACKEND = "codex"  # an account's side of a translation that is no dialect of a client
-OPERATIONS = {
-    Operation.RESPONSES: "an answer",
-    Operation.RESPONSES_COMPACT: "a shortened conversation",
-    Operation.MESSAGES: "an answer",
-    Operation.COUNT_TOKENS: "a count of tokens",
-    Operation.CHAT: "an answer",
-    Operation.GENERATE: "an answer",
-    Operation.COMPLETIONS: "an answer",
-    Operation.EMBEDDINGS: "embeddings",
-    Operation.MODERATIONS: "a moderation",
-    Operation.RERANK: "a ranking",
-    Operation.IMAGES: "an image",
-    Operation.AUDIO: "speech or its text",
-    Operation.PROVENANCE: "a provenance check",
-    Operation.SIDE: "a side call of the CLI",
-    Operation.STORED_RESPONSES: "a stored response",
-    Operation.STORED_COMPLETIONS: "a stored completion",
-    Operation.CONVERSATIONS: "a stored conversation",
-    Operation.FILES: "a file",
-    Operation.UPLOADS: "an upload",
-    Operation.BATCHES: "a batch",
-    Operation.VECTOR_STORES: "a vector store",
-    Operation.CONTAINERS: "a container",
-    Operation.VIDEOS: "a video",
-    Operation.CACHES: "a cached content",
-    Operation.REALTIME: "a live conversation",
-    Operation.OTHER: "another call, passed on as it was",
-}
-TRANSPORTS = {
-    Transport.BUFFERED: "in one piece",
-    Transport.SSE: "as a stream",
-    Transport.WEBSOCKET: "over a WebSocket",
-}
-FURTHER = {
-    "cache_write_1h": "Kept for an hour, part of written",
-    "cache_write_12h": "Kept for 12 hours, part of written",
-    "cache_read_explicit": "From caches the client made, part of read",
-    "audio_in": "Audio, part of input",
-    "image_in": "Images, part of input",
-    "video_in": "Video, part of input",
-    "audio_cache_read": "Audio, part of read",
-    "image_cache_read": "Images, part of read",
-    "audio_out": "Audio, part of output",
-    "image_out": "Images, part of output",
-    "other_kinds": "Kinds without a price",
-    "web_searches": "Web searches",
-}
+OPERATIONS = Words(
+    {
+        Operation.RESPONSES: "an answer",
+        Operation.RESPONSES_COMPACT: "a shortened conversation",
+        Operation.MESSAGES: "an answer",
+        Operation.COUNT_TOKENS: "a count of tokens",
+        Operation.CHAT: "an answer",
+        Operation.GENERATE: "an answer",
+        Operation.COMPLETIONS: "an answer",
+        Operation.EMBEDDINGS: "embeddings",
+        Operation.MODERATIONS: "a moderation",
+        Operation.RERANK: "a ranking",
+        Operation.IMAGES: "an image",
+        Operation.AUDIO: "speech or its text",
+        Operation.PROVENANCE: "a provenance check",
+        Operation.SIDE: "a side call of the CLI",
+        Operation.STORED_RESPONSES: "a stored response",
+        Operation.STORED_COMPLETIONS: "a stored completion",
+        Operation.CONVERSATIONS: "a stored conversation",
+        Operation.FILES: "a file",
+        Operation.UPLOADS: "an upload",
+        Operation.BATCHES: "a batch",
+        Operation.VECTOR_STORES: "a vector store",
+        Operation.CONTAINERS: "a container",
+        Operation.VIDEOS: "a video",
+        Operation.CACHES: "a cached content",
+        Operation.REALTIME: "a live conversation",
+        Operation.OTHER: "another call, passed on as it was",
+    }
+)
+TRANSPORTS = Words(
+    {
+        Transport.BUFFERED: "in one piece",
+        Transport.SSE: "as a stream",
+        Transport.WEBSOCKET: "over a WebSocket",
+    }
+)
+FURTHER = Words(
+    {
+        "cache_write_1h": "Kept for an hour, part of written",
+        "cache_write_12h": "Kept for 12 hours, part of written",
+        "cache_read_explicit": "From caches the client made, part of read",
+        "audio_in": "Audio, part of input",
+        "image_in": "Images, part of input",
+        "video_in": "Video, part of input",
+        "audio_cache_read": "Audio, part of read",
+        "image_cache_read": "Images, part of read",
+        "audio_out": "Audio, part of output",
+        "image_out": "Images, part of output",
+        "other_kinds": "Kinds without a price",
+        "web_searches": "Web searches",
+    }
+)
 
 
 class AttemptLine(NamedTuple):
@@ -118,7 +130,8 @@ def asked_for(record: UsageRecord) -> str:
     """ "an answer as a stream, in Anthropic Messages"."""
     operation = worded(Operation, OPERATIONS, record.operation)
     transport = worded(Transport, TRANSPORTS, record.transport)
-    return f"{operation} {transport}, in {worded(Dialect, DIALECTS, record.dialect)}"
+    dialect = worded(Dialect, DIALECTS, record.dialect)
+    return _("{operation} {transport}, in {dialect}", operation=operation, transport=transport, dialect=dialect)
 
 
 def passed_on(record: UsageRecord) -> str:
@@ -126,12 +139,12 @@ def passed_on(record: UsageRecord) -> str:
     decision = record.decision
     name = decision.get("translation")
     if not name:
-        return "as it came" if record.account else ""
-    client, _, upstream = str(name).partition(">")
-    target = "the ChatGPT backend" if upstream == BACKEND else worded(Dialect, DIALECTS, upstream)
-    said = [f"translated from {worded(Dialect, DIALECTS, client)} to {target}"]
+        return _("as it came") if record.account else ""
+    client, _arrow, upstream = str(name).partition(">")
+    target = _("the ChatGPT backend") if upstream == BACKEND else worded(Dialect, DIALECTS, upstream)
+    said = [_("translated from {client} to {target}", client=worded(Dialect, DIALECTS, client), target=target)]
     if dropped := decision.get("dropped"):
-        said.append("left out: " + ", ".join(map(str, dropped)))
+        said.append(_("left out: {fields}", fields=", ".join(map(str, dropped))))
     approximated = decision.get("approximated") or {}
     said += [f"{feature}: {how}" for feature, how in approximated.items()]
     return "; ".join(said)
@@ -147,19 +160,26 @@ def attempts(record: UsageRecord, *, named: bool) -> tuple[AttemptLine, ...]:
         number = seen.index(attempt.account) + 1
         # A good attempt is not timed by itself: it lasted until the exchange was over.
         ms = attempt.ms or max(0.0, record.total_ms - attempt.started_ms)
-        lines.append(_line(attempt, account_name(attempt.account) if named else f"account {number}", ms, named=named))
+        lines.append(
+            _line(
+                attempt,
+                account_name(attempt.account) if named else _("account {number}", number=number),
+                ms,
+                named=named,
+            )
+        )
     return tuple(lines)
 
 
 def _line(attempt: Attempt, name: str, ms: float, *, named: bool) -> AttemptLine:
     good = not attempt.fault
-    words = "answered" if good else worded(FaultKind, labels.FAULTS, attempt.fault)
+    words = _("answered") if good else worded(FaultKind, labels.FAULTS, attempt.fault)
     return AttemptLine(
         name,
         words,
         attempt.message if named else "",
         attempt.status,
-        "at once" if attempt.started_ms < 1 else f"after {format.took(attempt.started_ms)}",
+        _("at once") if attempt.started_ms < 1 else _("after {started_ms}", started_ms=format.took(attempt.started_ms)),
         format.took(ms),
         "good" if good else "bad",
     )
@@ -169,10 +189,14 @@ def story(record: UsageRecord, where: tzinfo = UTC) -> Story:
     """The last decision of an exchange. Its times are past ones and stand as clock times in the zone `where`."""
     decision = record.decision
     if not decision:
-        why = "How its account was selected was not recorded." if record.account else "No account had to be selected."
+        why = (
+            _("How its account was selected was not recorded.")
+            if record.account
+            else _("No account had to be selected.")
+        )
         return Story((why,), ())
     if "left_out" in decision:
-        return Story((f"The decision was not kept: {decision['left_out']}.",), ())
+        return Story((_("The decision was not kept: {left_out}.", left_out=decision["left_out"]),), ())
     sentences = [_outcome(decision, record.at, where), *_around(decision)]
     chosen = decision.get("account")
     considered = tuple(_considered(row, chosen, record.at, where) for row in decision.get("candidates", ()))
@@ -184,54 +208,67 @@ def _outcome(decision: dict[str, Any], at: float, where: tzinfo) -> str:
     if chosen:
         reason = decision.get("reason")
         why = worded(ChoiceReason, labels.CHOICES, reason) if reason else ""
-        return f"{account_name(chosen)} was selected: {why}." if reason else f"{account_name(chosen)} was selected."
+        return (
+            _("{chosen} was selected: {why}.", chosen=account_name(chosen), why=why)
+            if reason
+            else _("{chosen} was selected.", chosen=account_name(chosen))
+        )
     back = decision.get("retry_at")
     if back:
-        return f"No account could serve it; the nearest return was {format.clock(back, at, where)}."
-    return "No account could serve it, and none was about to return."
+        return _("No account could serve it; the nearest return was {back}.", back=format.clock(back, at, where))
+    return _("No account could serve it, and none was about to return.")
 
 
 def _around(decision: dict[str, Any]) -> list[str]:
     said = []
     pinned = decision.get("pinned")
     if pinned and pinned != decision.get("account"):
-        said.append(f"The conversation was with {account_name(pinned)}.")
+        said.append(_("The conversation was with {pinned}.", pinned=account_name(pinned)))
     if move := decision.get("move"):
         said.append(_weighed(move, made=decision.get("account") == move["to"]))
     if decision.get("hard_lost"):
-        said.append("Only one account knows the conversation, and it could not serve.")
+        said.append(_("Only one account knows the conversation, and it could not serve."))
     eligible = decision.get("eligible") or 0
-    said.append(f"{eligible} {'account' if eligible == 1 else 'accounts'} could have served.")
+    said.append(ngettext("{n} account could have served.", "{n} accounts could have served.", eligible))
     refused = decision.get("refused") or {}
     if refused:
         listed = "; ".join(f"{worded(Refusal, labels.REFUSALS, why)}: {count}" for why, count in refused.items())
-        said.append(f"Left out: {listed}.")
+        said.append(_("Left out: {listed}.", listed=listed))
     strategy = decision.get("strategy")
     if strategy:
-        said.append(f"Strategy: {worded(Strategy, STRATEGIES, strategy)}.")
+        said.append(_("Strategy: {strategy}.", strategy=worded(Strategy, STRATEGIES, strategy)))
     return said
 
 
 def _weighed(move: dict[str, Any], *, made: bool) -> str:
     """A change of account in words: what it costs against what it frees, in doublings of headroom."""
     if move["price"] is None:
-        return "What the change of account costs in lost cache was not known beforehand."
-    cost = f"{format.count(round(move['tokens'] or 0))} tokens' worth to read again, a price of {move['price']:.1f}"
+        return _("What the change of account costs in lost cache was not known beforehand.")
+    cost = _(
+        "{tokens} tokens' worth to read again, a price of {price}",
+        tokens=format.count(round(move["tokens"] or 0)),
+        price=f"{move['price']:.1f}",
+    )
     if move["gain"] is None:
-        return f"The change of account meant {cost} against the score."
+        return _("The change of account meant {cost} against the score.", cost=cost)
     if made:
-        return f"It moved for a score better by {move['gain']:.1f}, at {cost}."
-    return f"It did not move to {account_name(move['to'])}, better by {move['gain']:.1f}: {cost} against that."
+        return _("It moved for a score better by {gain}, at {cost}.", gain=f"{move['gain']:.1f}", cost=cost)
+    return _(
+        "It did not move to {to}, better by {gain}: {cost} against that.",
+        to=account_name(move["to"]),
+        gain=f"{move['gain']:.1f}",
+        cost=cost,
+    )
 
 
 def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinfo) -> Considered:
     refusal, score = row.get("refusal"), row.get("score")
     is_chosen = row["account"] == chosen
-    words = "selected" if is_chosen else "could have served"
+    words = _("selected") if is_chosen else _("could have served")
     if refusal:
         words = worded(Refusal, labels.REFUSALS, refusal)
         if row.get("until"):
-            words += f", back at {format.clock(row['until'], at, where)}"
+            words += _(", back at {until}", until=format.clock(row["until"], at, where))
     terms = tuple((labels.TERMS.get(name, name), f"{value:+.2f}") for name, value in row.get("terms", {}).items())
     return Considered(account_name(row["account"]), words, "" if score is None else f"{score:+.2f}", terms, is_chosen)
 
@@ -239,10 +276,10 @@ def _considered(row: dict[str, Any], chosen: str | None, at: float, where: tzinf
 def counts(usage: Usage) -> list[tuple[str, int]]:
     """The tokens of an exchange by what they were: the usual kinds, and others where there are any."""
     usual = [
-        ("Input", usage.input),
-        ("Read from a cache", usage.cache_read),
-        ("Written to a cache", usage.cache_write),
-        ("Output", usage.output),
-        ("Reasoning, part of output", usage.reasoning),
+        (_("Input"), usage.input),
+        (_("Read from a cache"), usage.cache_read),
+        (_("Written to a cache"), usage.cache_write),
+        (_("Output"), usage.output),
+        (_("Reasoning, part of output"), usage.reasoning),
     ]
     return usual + [(label, value) for name, label in FURTHER.items() if (value := getattr(usage, name))]

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import Provider
+from pool_server.language import gettext as _
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 
@@ -44,7 +45,7 @@ class Balance(BaseHandler, access=Access.FRIEND):
 
     async def get(self) -> None:
         if self.principal.admin:
-            raise ProblemError(409, "not_a_user", "only pool users give and take; you are not signed in as one")
+            raise ProblemError(409, "not_a_user", _("only pool users give and take; you are not signed in as one"))
         said = self.get_query_argument("weeks", str(WEEKS))
         count = int(said) if said.isdecimal() and len(said) < 4 else WEEKS
         self.answer({"weeks": await by_week(self.ctx, self.principal.user, max(1, min(MOST, count)))})

@@ -8,6 +8,8 @@ import msgspec
 
 from pool_server.accounts import NewAccount, RefreshError
 from pool_server.core.enums import AccountState, Provider
+from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.texts import format, labels
 from pool_server.texts.next_step import next_step
@@ -68,11 +70,11 @@ class Invitations(PageHandler, access=Access.ADMIN):
     async def post(self) -> None:
         asked = self.body_as(NewInvitation)
         if asked.kind not in ("person", "account"):
-            raise ProblemError(400, "bad_request", "kind must be person or account")
+            raise ProblemError(400, "bad_request", _("kind must be person or account"))
         contributes = _invited_provider(asked.provider) if asked.kind == "account" else ""
         seconds = asked.expires_in
         if contributes and (seconds is None or not 0 < seconds <= MOST_S or asked.uses is None):
-            raise ProblemError(400, "bad_request", "an invitation to contribute has an end within 90 days, and uses")
+            raise ProblemError(400, "bad_request", _("an invitation to contribute has an end within 90 days, and uses"))
         made = await self.ctx.users.codes.create(
             actor=self.actor,
             label=asked.label or ("an account" if contributes else ""),
@@ -83,18 +85,24 @@ class Invitations(PageHandler, access=Access.ADMIN):
         )
         url = f"{reached_at(self)}/?code={made['code']}"
         told = message(self.ctx.pool_name, url, made["code"], asked, contributes=bool(contributes))
-        code = qr.svg(url, "The link as a QR code")
+        code = qr.svg(url, _("The link as a QR code"))
         self.answer({"id": made["id"], "code": made["code"], "url": url, "message": told, "qr": code}, 201)
 
 
 def message(pool: str, url: str, code: str, asked: NewInvitation, *, contributes: bool) -> str:
     """The text to paste into a chat."""
-    what = (
-        "and share an account of yours; it stays yours" if contributes else "and use Codex, Claude Code and other CLIs"
+    said = (
+        _("Join {pool} and share an account of yours; it stays yours: {url}", pool=pool, url=url)
+        if contributes
+        else _("Join {pool} and use Codex, Claude Code and other CLIs: {url}", pool=pool, url=url)
     )
-    times = "once" if asked.uses == 1 else "for as many as you like" if asked.uses is None else f"{asked.uses} times"
-    ends = f", within {format.duration(asked.expires_in)}" if asked.expires_in is not None else ""
-    return f"Join {pool} {what}: {url}\nThe link works {times}{ends}. If it asks for a code: {code}"
+    if asked.uses is None:
+        works = _("The link works for as many as you like")
+    else:
+        works = ngettext("The link works once", "The link works {n} times", asked.uses)
+    if asked.expires_in is not None:
+        works += _(", within {time}", time=format.duration(asked.expires_in))
+    return f"{said}\n{works}. " + _("If it asks for a code: {code}", code=code)
 
 
 def _invited_provider(said: str) -> str:
@@ -104,7 +112,7 @@ def _invited_provider(said: str) -> str:
     try:
         return Provider(said).value
     except ValueError:
-        raise ProblemError(422, "rejected", f"there is no vendor {said[:40]!r}") from None
+        raise ProblemError(422, "rejected", _("there is no vendor {said}", said=repr(said[:40]))) from None
 
 
 class Invitation(PageHandler, access=Access.FRIEND):
@@ -122,7 +130,7 @@ class OwnChanges(AccountChanges, abstract=True):
     def own(self, account: str) -> str:
         accounts = self.ctx.accounts
         if not accounts.knows(account) or accounts.owner(account) != self.principal.user:
-            raise ProblemError(404, "not_found", f"you have no account {account[:80]}")
+            raise ProblemError(404, "not_found", _("you have no account {account}", account=account[:80]))
         return account
 
     def rows(self) -> list[dict[str, Any]]:
@@ -148,7 +156,7 @@ class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
     async def post(self) -> None:
         asked = self.body_as(AddedAccount)
         if self.principal.admin:
-            raise ProblemError(409, "not_a_user", "the operator adds accounts on the accounts page")
+            raise ProblemError(409, "not_a_user", _("the operator adds accounts on the accounts page"))
         try:
             new = self.read(asked)
         except CredentialRejectedError as error:
@@ -162,7 +170,7 @@ class OwnAccounts(AccountAdding, OwnChanges, access=Access.FRIEND):
         """A friend's account: theirs, without the operator's options, and not in the pool's own network."""
         refused = [name for name in _OPERATORS if new.data.get(name)]
         if refused:
-            raise ProblemError(422, "rejected", f"{refused[0]} is for the operator alone")
+            raise ProblemError(422, "rejected", _("{refused} is for the operator alone", refused=refused[0]))
         module = provider_module(new.provider)
         try:
             cred = module.parse(new.data, f"{new.provider.value}:new", now=self.ctx.clock())
@@ -229,7 +237,9 @@ class OwnTest(OwnChanges, access=Access.FRIEND):
         try:
             result = await self.ctx.accounts.test(self.own(account))
         except RefreshError as failed:
-            raise ProblemError(502, "refresh_failed", f"the provider did not renew the sign-in: {failed}") from None
+            raise ProblemError(
+                502, "refresh_failed", _("the provider did not renew the sign-in: {failed}", failed=failed)
+            ) from None
         await self.ctx.users.audit(self.actor, "account.test", account)
         self.answer({"result": result})
 

@@ -15,6 +15,7 @@ from pool_server.accounts import (
     SignInStart,
 )
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
+from pool_server.language import gettext as _
 from pool_server.providers import CredentialRejectedError, provider_module
 from pool_server.texts import client_settings, labels
 from pool_server.web.base.context import WebContext
@@ -75,7 +76,7 @@ class SignInHandler(PageHandler, abstract=True):
         """ProblemError 404 for one that is not there, or somebody else's."""
         record = self.ctx.accounts.sign_ins.get(ident)
         if record is None or not (self.principal.admin or record.starter == self.principal.user):
-            raise ProblemError(404, "not_found", "there is no such sign-in")
+            raise ProblemError(404, "not_found", _("there is no such sign-in"))
         return record
 
     async def begin(self, asked: BegunSignIn, *, owner: str = "", invitation: str = "") -> AccountSignIn:
@@ -83,11 +84,17 @@ class SignInHandler(PageHandler, abstract=True):
         provider, flow = _provider(asked.provider), _flow(asked.flow)
         page = flow is not SignInFlow.LINE and not provider_module(provider).spec.page_sign_in
         if page or provider not in sign_in_lines.PROGRAMS:
-            raise ProblemError(422, "no_such_flow", f"{provider.value} cannot be signed in to in this way")
+            raise ProblemError(
+                422, "no_such_flow", _("{value} cannot be signed in to in this way", value=provider.value)
+            )
         if asked.account and (not self.ctx.accounts.knows(asked.account) or not self._own(asked.account, owner)):
-            raise ProblemError(404, "not_found", f"there is no account {asked.account[:80]}")
+            raise ProblemError(404, "not_found", _("there is no account {account}", account=asked.account[:80]))
         if asked.account and not asked.account.startswith(f"{provider.value}:"):
-            raise ProblemError(422, "other_vendor", f"{asked.account[:80]} is no account of {provider.value}")
+            raise ProblemError(
+                422,
+                "other_vendor",
+                _("{account} is no account of {value}", account=asked.account[:80], value=provider.value),
+            )
         start = SignInStart(
             provider, flow, self.principal.user, owner, asked.account, asked.name.strip(), asked.label.strip(),
             asked.proxy_url.strip() or None, asked.workspace.strip(), self._agreed(provider, asked.consent), invitation,
@@ -111,8 +118,10 @@ class SignInHandler(PageHandler, abstract=True):
         headers = self.request.headers
         person = "Cookie" in headers or "Origin" in headers or "Sec-Fetch-Site" in headers
         if person and said and not consent:
-            raise ProblemError(422, "consent", f"{said} Tick that you have read this and share it all the same.")
-        return said if consent else "not asked: begun by a program"
+            raise ProblemError(
+                422, "consent", _("{said} Tick that you have read this and share it all the same.", said=said)
+            )
+        return said if consent else _("not asked: begun by a program")
 
     async def go_on(self, record: AccountSignIn, said: SignInWord) -> AccountSignIn:
         """Take a pasted address or code, or what somebody decided. ProblemError 409 or 422."""
@@ -135,14 +144,16 @@ def _provider(said: str) -> Provider:
     try:
         return Provider(said.strip().lower())
     except ValueError:
-        raise ProblemError(422, "rejected", f"there is no vendor {said[:40]!r}") from None
+        raise ProblemError(422, "rejected", _("there is no vendor {said}", said=repr(said[:40]))) from None
 
 
 def _flow(said: str) -> SignInFlow:
     try:
         return SignInFlow(said)
     except ValueError:
-        raise ProblemError(400, "bad_request", f"flow must be one of {', '.join(SignInFlow)}") from None
+        raise ProblemError(
+            400, "bad_request", _("flow must be one of {signinflow}", signinflow=", ".join(SignInFlow))
+        ) from None
 
 
 class NewSignIn(SignInHandler, access=Access.ADMIN):
@@ -181,9 +192,9 @@ class OwnSignIns(SignInHandler, access=Access.FRIEND):
     async def post(self) -> None:
         asked, user = self.body_as(BegunSignIn), self.principal.user
         if self.principal.admin:
-            raise ProblemError(409, "not_a_user", "the operator signs accounts in on the accounts page")
+            raise ProblemError(409, "not_a_user", _("the operator signs accounts in on the accounts page"))
         if asked.proxy_url:
-            raise ProblemError(422, "rejected", "proxy_url is for the operator alone")
+            raise ProblemError(422, "rejected", _("proxy_url is for the operator alone"))
         used = "" if asked.account else invitation(self.ctx, user, asked.provider.strip().lower())
         record = await self.begin(asked, owner=user, invitation=used)
         self.answer(row(self, record), 201)
@@ -200,7 +211,7 @@ def invitation(ctx: WebContext, user: str, provider: str) -> str:
     """The invitation on which somebody may bring an account of this provider. ProblemError 403 where there is none."""
     fit = [one["id"] for one in ctx.users.codes.invited(user) if one["provider"] in ("any", provider)]
     if not fit:
-        raise ProblemError(403, "not_invited", "ask the operator for an invitation to contribute an account")
+        raise ProblemError(403, "not_invited", _("ask the operator for an invitation to contribute an account"))
     return str(fit[0])
 
 
@@ -230,11 +241,11 @@ class Contribute(PageHandler, access=Access.OPEN):
         sign_ins = self.ctx.accounts.sign_ins
         record = sign_ins.by_ticket(ticket)
         if record is None:
-            raise ProblemError(404, "not_found", "this line was used or has expired; ask for a new one")
+            raise ProblemError(404, "not_found", _("this line was used or has expired; ask for a new one"))
         try:
             text = bytes(self._chunks).decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise ProblemError(422, "rejected", "the file is no UTF-8 text") from None
+            raise ProblemError(422, "rejected", _("the file is no UTF-8 text")) from None
         try:
             after = await sign_ins.deliver(record, text)
         except CredentialRejectedError as refused:

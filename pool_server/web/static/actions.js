@@ -10,6 +10,7 @@
 import { call } from "./http.js";
 import { refreshParts } from "./live.js";
 import { toast } from "./toast.js";
+import { t } from "./words.js";
 
 function ask(words, label) {
   return new Promise((resolve) => {
@@ -19,7 +20,7 @@ function ask(words, label) {
     const row = document.createElement("form");
     row.method = "dialog";
     row.className = "actions";
-    for (const [value, name, look] of [["yes", label, "primary"], ["no", "Cancel", ""]]) {
+    for (const [value, name, look] of [["yes", label, "primary"], ["no", t("Cancel"), ""]]) {
       const button = document.createElement("button");
       Object.assign(button, { value, textContent: name, className: look, autofocus: value === "no" });
       row.append(button);
@@ -93,8 +94,9 @@ function say(element, words, tone) {
 // What the operator's test of an account brought back, in words.
 function testWords(result) {
   const took = `${Math.round(result.ms)} ms`;
-  if (result.ok) return `It works: the provider answered ${result.status} in ${took}.`;
-  return `It does not work: ${result.message || "no reason given"} (answer ${result.status || "none"}, ${took}).`;
+  if (result.ok) return t("It works: the provider answered {status} in {took}.", { status: result.status, took });
+  const why = result.message || t("no reason given");
+  return t("It does not work: {why} (answer {status}, {took}).", { why, status: result.status || t("none"), took });
 }
 
 function after(element, value) {

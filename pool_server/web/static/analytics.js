@@ -1,6 +1,9 @@
 // Draws the values that the tables list, from the JSON each carries. Without this script, and to a screen reader, the
 // page is the same.
 //   <figure data-chart="id of the table's box" data-kind="count|money|percent|ms" data-stacked><canvas></canvas></figure>
+import { t } from "./words.js";
+
+const language = document.documentElement.lang;
 const charts = new Map();
 const DENSE = 60; // more bars than this have no line on top
 
@@ -56,22 +59,24 @@ function read(box, figure) {
   return { labels: drawing.labels, ticks: drawing.ticks, datasets, muted: look.muted };
 }
 
-const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
+const UNITS = [[1e12, t("{figure} T")], [1e9, t("{figure} B")], [1e6, t("{figure} M")], [1e3, t("{figure} k")]];
+const plain = (value, digits) => value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 function short(value, kind) {
   if (kind === "percent") return `${value} %`;
   if (kind === "ms") return value < 1000 ? `${value} ms` : `${value / 1000} s`;
   const unit = UNITS.find(([size]) => Math.abs(value) >= size);
-  const figure = unit ? `${Number((value / unit[0]).toPrecision(3))} ${unit[1]}` : String(value);
-  return kind === "money" ? `$${figure}` : figure;
+  const figure = Number((unit ? value / unit[0] : value).toPrecision(unit ? 3 : 15)).toLocaleString(language);
+  const amount = unit ? unit[1].replace("{figure}", figure) : figure;
+  return kind === "money" ? t("${amount}", { amount }) : amount;
 }
 
 function said(value, kind) {
-  if (value === null) return "no data";
-  if (kind === "money") return `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  if (value === null) return t("no data");
+  if (kind === "money") return t("${amount}", { amount: plain(value, 2) });
   if (kind === "percent") return `${value} %`;
-  if (kind === "ms") return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
-  return value.toLocaleString("en");
+  if (kind === "ms") return value < 1000 ? `${Math.round(value)} ms` : `${plain(value / 1000, 1)} s`;
+  return value.toLocaleString(language);
 }
 
 // Only the ticks the server chose, and no more of them than there is room for.

@@ -1,4 +1,6 @@
 // Copy buttons: the text beside the button goes to the clipboard, and the button says so.
+import { t } from "./words.js";
+
 async function put(text) {
   if (navigator.clipboard && window.isSecureContext) {
     await navigator.clipboard.writeText(text);
@@ -22,14 +24,14 @@ export function startCopy() {
     const code = button.parentElement.querySelector("code");
     try {
       await put(code.textContent);
-      button.textContent = "Copied";
+      button.textContent = t("Copied");
       document.dispatchEvent(new CustomEvent("copied", { detail: code }));
     } catch {
       getSelection().selectAllChildren(code);
-      button.textContent = "Press Ctrl+C";
+      button.textContent = t("Press Ctrl+C");
     }
     setTimeout(() => {
-      button.textContent = "Copy";
+      button.textContent = t("Copy");
     }, 2500);
   });
 }

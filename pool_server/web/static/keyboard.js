@@ -1,5 +1,7 @@
 // Keys for those who use the pages all day: "/" searches, "g" and a letter goes to a page, "?" shows what there is. Nothing
 // is taken from somebody who types, nor from the browser's own shortcuts.
+import { t } from "./words.js";
+
 const PAUSE_MS = 1500; // between "g" and its letter
 let went = 0;
 
@@ -14,12 +16,12 @@ function places() {
 function help() {
   const dialog = document.createElement("dialog");
   const heading = document.createElement("h2");
-  heading.textContent = "Keyboard";
+  heading.textContent = t("Keyboard");
   const list = document.createElement("dl");
   list.className = "facts";
   const rows = [...places()].map(([letter, link]) => [`g ${letter}`, link.textContent]);
-  if (document.querySelector("input[type=search]")) rows.unshift(["/", "Search"]);
-  for (const [keys, words] of [...rows, ["Enter", "Open or close a row"], ["?", "This list"]]) {
+  if (document.querySelector("input[type=search]")) rows.unshift(["/", t("Search")]);
+  for (const [keys, words] of [...rows, ["Enter", t("Open or close a row")], ["?", t("This list")]]) {
     const term = document.createElement("dt");
     const kbd = document.createElement("kbd");
     kbd.textContent = keys;
@@ -32,7 +34,7 @@ function help() {
   form.method = "dialog";
   form.className = "actions";
   const close = document.createElement("button");
-  close.textContent = "Close";
+  close.textContent = t("Close");
   form.append(close);
   dialog.append(heading, list, form);
   dialog.addEventListener("close", () => dialog.remove());

@@ -1,5 +1,6 @@
 // The set-up tabs: one client at a time, the lines for the visitor's own system. Without this script all are shown.
 import { call } from "./http.js";
+import { t } from "./words.js";
 
 function choose(tabs, tab, focus) {
   for (const each of tabs) {
@@ -36,7 +37,7 @@ function startSystem(root) {
   const mine = windows ? "powershell" : "posix";
   const show = (system) => {
     for (const part of root.querySelectorAll("[data-system]")) part.hidden = part.dataset.system !== system;
-    other.textContent = system === "posix" ? "Show the lines for Windows PowerShell" : "Show the lines for macOS and Linux";
+    other.textContent = system === "posix" ? t("Show the lines for Windows PowerShell") : t("Show the lines for macOS and Linux");
     other.dataset.next = system === "posix" ? "powershell" : "posix";
   };
   const other = document.createElement("button");

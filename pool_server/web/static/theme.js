@@ -1,5 +1,7 @@
 // Light, dark, or as the system has it; remembered in a cookie, so that the server writes the right page at once.
-const NAMES = { "": "System", light: "Light", dark: "Dark" };
+import { t } from "./words.js";
+
+const NAMES = { "": t("System"), light: t("Light"), dark: t("Dark") };
 const NEXT = { "": "light", light: "dark", dark: "" };
 
 export function startTheme() {
@@ -8,8 +10,8 @@ export function startTheme() {
   const show = () => {
     const name = NAMES[document.documentElement.dataset.theme ?? ""];
     button.textContent = `◐ ${name}`;
-    button.setAttribute("aria-label", `Colours: ${name}. Change`);
-    button.title = "Light, dark, or as the system has it";
+    button.setAttribute("aria-label", t("Colours: {name}. Change", { name }));
+    button.title = t("Light, dark, or as the system has it");
   };
   button.addEventListener("click", () => {
     const theme = NEXT[document.documentElement.dataset.theme ?? ""];

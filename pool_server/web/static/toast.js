@@ -1,5 +1,7 @@
 // One line at the foot of the window that says what was done, with a button that undoes it. It leaves by itself after a
 // while, but never while it is pointed at or has the focus.
+import { t } from "./words.js";
+
 const STAYS_MS = 10_000;
 let shown = null;
 
@@ -12,7 +14,7 @@ export function toast(words, undo) {
   text.textContent = words;
   const button = document.createElement("button");
   button.type = "button";
-  button.textContent = "Undo";
+  button.textContent = t("Undo");
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {

@@ -1,10 +1,12 @@
 // A credential file that is chosen or dropped becomes the text of its field; nothing is sent before the form is.
+import { t } from "./words.js";
+
 const LARGEST = 1 << 20;
 
 async function take(file, field) {
   if (!file) return;
   if (file.size > LARGEST) {
-    field.setCustomValidity("That file is larger than 1 MiB; a credential file is not.");
+    field.setCustomValidity(t("That file is larger than 1 MiB; a credential file is not."));
     field.reportValidity();
     return;
   }

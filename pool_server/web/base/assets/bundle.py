@@ -11,6 +11,8 @@ import hashlib
 from functools import cache, cached_property
 from pathlib import Path
 
+from pool_server.texts import languages, markup
+from pool_server.web.base.assets import localized
 from pool_server.web.base.assets.paths import chart_bundle, static_folder
 
 TYPES = {
@@ -25,9 +27,9 @@ CHARTS = "vendor/chart.js"
 class Asset:
     """One file: its bytes, its media type, and the compressed form made when first asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self.body = path.read_bytes()
-        self.media_type = TYPES[path.suffix]
+    def __init__(self, body: bytes, suffix: str) -> None:
+        self.body = body
+        self.media_type = TYPES[suffix]
 
     @cached_property
     def gzipped(self) -> bytes:
@@ -35,13 +37,20 @@ class Asset:
 
 
 class Assets:
-    """All files of one folder, plus Chart.js from its wheel."""
+    """All files of one folder, what its scripts say in other languages, and Chart.js from its wheel."""
 
     def __init__(self, folder: Path, charts: Path | None) -> None:
         found = [path for path in folder.rglob("*") if path.suffix in TYPES]
-        self.files = {path.relative_to(folder).as_posix(): Asset(path) for path in sorted(found)}
+        self.files = {
+            path.relative_to(folder).as_posix(): Asset(path.read_bytes(), path.suffix) for path in sorted(found)
+        }
+        scripts = [asset.body.decode() for name, asset in self.files.items() if name.endswith(".js")]
+        said = sorted({message for source in scripts for message in markup.scripted(source)})
+        for language in languages.NAMES:
+            if language != languages.ENGLISH:
+                self.files[f"language/{language}.js"] = Asset(localized.script(language, said), ".js")
         if charts is not None:
-            self.files[CHARTS] = Asset(charts)
+            self.files[CHARTS] = Asset(charts.read_bytes(), ".js")
         digest = hashlib.sha256()
         for name, asset in sorted(self.files.items()):
             digest.update(name.encode() + b"\0" + asset.body)

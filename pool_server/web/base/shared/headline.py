@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, Provider
+from pool_server.language import gettext as _
 from pool_server.ledger import Confidence
 from pool_server.texts import format, labels
 from pool_server.web.base.context import WebContext
@@ -52,19 +53,25 @@ def clause(row: Mapping[str, Any], foretold: Mapping[str, Any] | None, now: floa
     if not row["ready"]:
         back = row.get("next_return")
         if back is None:
-            return Clause(name, "needs the operator", "need the operator")
-        words = f"no headroom (back {format.within(back, now)})"
-        return Clause(name, f"has {words}", f"have {words}")
+            return Clause(name, _("needs the operator"), _("need the operator"))
+        within = format.within(back, now)
+        return Clause(
+            name,
+            _("has no headroom (back {within})", within=within),
+            _("have no headroom (back {within})", within=within),
+        )
     if foretold is not None and foretold["confidence"] != Confidence.NONE:
         ends = foretold["lasts_until"]
         if ends is None or ends - now > LONG_S:
-            return Clause(name, "lasts all day", "last all day")
-        words = f"for about {format.duration(ends - now)} at this pace"
-        return Clause(name, f"lasts {words}", f"last {words}")
+            return Clause(name, _("lasts all day"), _("last all day"))
+        time = format.duration(ends - now)
+        one = _("lasts for about {time} at this pace", time=time)
+        return Clause(name, one, _("last for about {time} at this pace", time=time))
     if row.get("room_percent") is not None:
-        words = f"{format.percent(row['room_percent'])} headroom left"
-        return Clause(name, f"has {words}", f"have {words}")
-    return Clause(name, "is ready", "are ready")
+        left = format.percent(row["room_percent"])
+        one = _("has {left} headroom left", left=left)
+        return Clause(name, one, _("have {left} headroom left", left=left))
+    return Clause(name, _("is ready"), _("are ready"))
 
 
 def joined(clauses: Sequence[Clause]) -> str:
@@ -77,5 +84,6 @@ def joined(clauses: Sequence[Clause]) -> str:
         if len(names) == 1:
             said.append(f"{names[0]} {one}")
         else:
-            said.append(f"{', '.join(names[:-1])} and {names[-1]} {many}")
+            listed = _("{names} and {name}", names=", ".join(names[:-1]), name=names[-1])
+            said.append(f"{listed} {many}")
     return "; ".join(said)

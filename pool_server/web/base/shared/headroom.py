@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pool_server.core.enums import AccountState, Provider
+from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.texts import format, labels
 from pool_server.web.base.context import WebContext
 
@@ -21,7 +23,7 @@ class Gauge(NamedTuple):
 
     @property
     def words(self) -> str:
-        return self.bare or f"{self.name}: {format.percent(self.used)} used"
+        return self.bare or _("{name}: {used} used", name=self.name, used=format.percent(self.used))
 
 
 class ProviderRow(NamedTuple):
@@ -58,7 +60,7 @@ def extra_credits(used: float | None) -> str:
     """Credits that nobody ever bought look "100 % used"; most providers only say whether there are any."""
     if used is None or 0 < used < 100:
         return ""
-    return "extra credits: none" if used else "extra credits: available"
+    return _("extra credits: none") if used else _("extra credits: available")
 
 
 def provider_rows(ctx: WebContext) -> list[ProviderRow]:
@@ -93,9 +95,11 @@ def state_words(row: dict[str, Any], now: float) -> str:
         for state, count in row["accounts"].items()
         if count and state != AccountState.READY
     ]
-    accounts = "account" if total == 1 else "accounts"
-    head = f"{total} {accounts} ready" if ready == total else f"{ready} of {total} {accounts} ready"
+    if ready == total:
+        head = ngettext("{n} account ready", "{n} accounts ready", total)
+    else:
+        head = ngettext("{ready} of {n} account ready", "{ready} of {n} accounts ready", total, ready=ready)
     words = ", ".join([head, *others])
     if not ready and row.get("next_return"):
-        words += f"; back {format.within(row['next_return'], now)}"
+        words += _("; back {next_return}", next_return=format.within(row["next_return"], now))
     return words

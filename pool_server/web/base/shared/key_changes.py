@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.language import gettext as _
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import BaseHandler, ProblemError
 from pool_server.web.base.shared import limits
@@ -58,7 +59,7 @@ def row(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
     """One key of this user, with how its limits stand. ProblemError 404 also for somebody else's."""
     found = next((one for one in ctx.users.keys(user) if one["id"] == key), None)
     if found is None:
-        raise ProblemError(404, "not_found", "there is no such key")
+        raise ProblemError(404, "not_found", _("there is no such key"))
     return found
 
 
@@ -66,6 +67,6 @@ def page_values(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
     """What the page of a key shows."""
     found = next((one for one in limits.keys(ctx, user) if one["id"] == key), None)
     if found is None:
-        raise ProblemError(404, "not_found", "there is no such key")
+        raise ProblemError(404, "not_found", _("there is no such key"))
     own = (found["standing"] or {}).get("limits", {})
     return {"key": found, "own": own, "counted": COUNTED_LIMITS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pool_server.core.settings import COUNTED_LIMITS, Limits
+from pool_server.language import gettext as _
 from pool_server.ledger import Field, Filters
 from pool_server.texts import format
 from pool_server.users import Principal
@@ -26,15 +27,24 @@ class LimitRow(NamedTuple):
     frees: float | None
     yours: str = ""
     returns: str = ""
+    resets: bool = True  # at a moment; else it frees up little by little
 
     @property
     def used_up(self) -> bool:
         return self.percent >= 100
 
     @property
+    def yours_used_up(self) -> str:
+        return _("{yours} used up.", yours=self.yours)
+
+    @property
+    def yours_used(self) -> str:
+        return _("{yours} {percent} used.", yours=self.yours, percent=format.percent(self.percent))
+
+    @property
     def state(self) -> str:
         """ "Used up", or how much is used."""
-        return "Used up" if self.used_up else f"{format.percent(self.percent)} used"
+        return _("Used up") if self.used_up else _("{percent} used", percent=format.percent(self.percent))
 
     @property
     def tone(self) -> str:
@@ -55,20 +65,21 @@ def rows(standing: dict[str, Any], now: float, key: str = "") -> list[LimitRow]:
         say = format.money if counted.dollars else format.count
         frees = standing["frees"].get(name)
         percent = 100.0 * used / limit if limit else 100.0
-        words = f"{say(used)} of {say(limit)}"
+        words = _("{used} of {limit}", used=say(used), limit=say(limit))
         frees = frees if used and frees and frees > now else None
-        yours = counted.yours
+        yours = _(counted.yours)
         if key:
-            what, _, verb = yours.removeprefix("Your ").rpartition(" ")
-            yours = f"The {what} of your key “{key}” {verb}"
-        found.append(LimitRow(counted.label, percent, words, frees, yours, counted.returns))
+            yours = _("On your key “{key}”, {yours}", key=key, yours=yours[:1].lower() + yours[1:])
+        found.append(
+            LimitRow(_(counted.label), percent, words, frees, yours, _(counted.returns), "reset" in counted.returns)
+        )
     return found
 
 
 def usual(limits: Limits) -> dict[str, str]:
     """The settings' limits for everybody, as a form shows them: "none" where there is none."""
     values = {counted.name: getattr(limits, counted.name) for counted in COUNTED_LIMITS}
-    return {name: "none" if value is None else str(value).removesuffix(".0") for name, value in values.items()}
+    return {name: _("none") if value is None else str(value).removesuffix(".0") for name, value in values.items()}
 
 
 def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
@@ -76,14 +87,14 @@ def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
     now = ctx.clock()
     return [
         (label, ctx.ledger.queries.total(now - span, now + 1, Filters(user=user)).describe())
-        for label, span in (("last 24 hours", DAY), ("last 7 days", 7 * DAY))
+        for label, span in ((_("last 24 hours"), DAY), (_("last 7 days"), 7 * DAY))
     ]
 
 
 def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """What a user has used most in the last 7 days, by program and by conversation."""
     now, mine = ctx.clock(), Filters(user=user)
-    kinds: tuple[tuple[str, Field], ...] = (("Program", "program"), ("Conversation", "conversation"))
+    kinds: tuple[tuple[str, Field], ...] = ((_("Program"), "program"), (_("Conversation"), "conversation"))
     found = [
         (label, ctx.ledger.queries.top(field, now - 6 * DAY, now + 1, mine, limit=LISTED)) for label, field in kinds
     ]

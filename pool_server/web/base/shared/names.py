@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from pool_server.language import gettext as _
 from pool_server.texts import labels
 from pool_server.users import RefusedError
 from pool_server.web.base.context import WebContext
@@ -32,7 +33,7 @@ class Names:
     def __call__(self, field: str | None, key: str) -> str:
         """`field` is what the key is a name of: provider, account, user, model, or None for all together."""
         if key == OTHER:
-            return "everything else"
+            return _("everything else")
         match field:
             case "user":
                 return self.user(key)
@@ -41,12 +42,12 @@ class Names:
             case "account":
                 return labels.account_name(key)
             case "model":
-                return key or "no model"
+                return key or _("no model")
             case "program" | "project" | "conversation":
                 return key
             case "key":
                 return self._keys().get(key, key)
-        return "all together"
+        return _("all together")
 
     def _keys(self) -> dict[str, str]:
         """The viewer's own keys by what they are for; others' keep their id."""
@@ -57,17 +58,17 @@ class Names:
     def user(self, key: str) -> str:
         """A person's name; a friend is "you" to themselves."""
         if key == OTHERS:
-            return "everybody else"
+            return _("everybody else")
         if key == self._who.user and not self._who.admin:
-            return "you"
+            return _("you")
         if key in ("local", "admin"):
-            return "this machine" if key == "local" else "the operator"
+            return _("this machine") if key == "local" else _("the operator")
         if not key:
-            return "unknown"
+            return _("unknown")
         try:
             return str(self._ctx.users.people.get(key)["name"])
         except RefusedError:
-            return "deleted user"
+            return _("deleted user")
 
 
 class ColourBook:

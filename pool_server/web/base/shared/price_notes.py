@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
+from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.ledger import OLD_AFTER_DAYS, Prices
 from pool_server.texts import format
 
@@ -33,8 +35,12 @@ class PriceNotes(NamedTuple):
     def heading(self) -> str:
         """Names of models without a price, as one sentence."""
         names = ", ".join(format.isolated(one.model) for one in self.missing)
-        rest = f" and {self.more} more" if self.more else ""
-        return f"No price is known for {names}{rest}, or for how it was served; such requests are not in the sum."
+        rest = _(" and {more} more", more=self.more) if self.more else ""
+        return _(
+            "No price is known for {names}{rest}, or for how it was served; such requests are not in the sum.",
+            names=names,
+            rest=rest,
+        )
 
 
 def notes(total: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], prices: Prices, now: float) -> PriceNotes:
@@ -43,32 +49,58 @@ def notes(total: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], pri
     missing = [MissingPrice(name, sums["unpriced"], _lines(name)) for name, sums in ranked if name and sums["unpriced"]]
     sentences = []
     if total.get("estimated"):
-        worth = f" ({format.money(total['estimated_cost_usd'])} of the price)" if total["estimated_cost_usd"] else ""
-        sentences.append(f"The tokens of {_requests(total['estimated'])}{worth} are estimated: no usage was told.")
+        worth = (
+            _(" ({estimated_cost_usd} of the price)", estimated_cost_usd=format.money(total["estimated_cost_usd"]))
+            if total["estimated_cost_usd"]
+            else ""
+        )
+        sentences.append(
+            _(
+                "The tokens of {requests}{worth} are estimated: no usage was told.",
+                requests=_requests(total["estimated"]),
+                worth=worth,
+            )
+        )
     if total.get("assumed"):
         worth = format.money(total["assumed_cost_usd"])
-        sentences.append(f"{worth} of the price, of {_requests(total['assumed'])}, rests on prices not confirmed.")
+        sentences.append(
+            _(
+                "{worth} of the price, of {requests}, rests on prices not confirmed.",
+                worth=worth,
+                requests=_requests(total["assumed"]),
+            )
+        )
     if total.get("moves"):
         sentences.append(_moved(total))
     if (age := prices.age_days(now)) > OLD_AFTER_DAYS:
         written = date.fromisoformat(prices.date)
-        day = f"{written.day} {written:%b %Y}"
-        sentences.append(f"The price table is of {day}, {age} days old: prices may have changed.")
+        day = format.written(written)
+        sentences.append(_("The price table is of {day}, {age} days old: prices may have changed.", day=day, age=age))
     return PriceNotes(tuple(missing[:NAMED]), max(0, len(missing) - NAMED), tuple(sentences))
 
 
 def _moved(total: Mapping[str, Any]) -> str:
     """What changes of account cost, as far as it is known."""
     moves, unpriced = total["moves"], total["moves_unpriced"]
-    times = f"Conversations changed their account {format.count(moves)} time{'' if moves == 1 else 's'}"
+    times = ngettext(
+        "Conversations changed their account {n} time",
+        "Conversations changed their account {n} times",
+        moves,
+        n=format.count(moves),
+    )
     if unpriced == moves:
-        return f"{times}; what they read again is not known."
-    rest = f", {format.count(unpriced)} of unknown price left out" if unpriced else ""
-    return f"{times}: reading again what the one before had cached cost {format.money(total['move_cost_usd'])}{rest}."
+        return _("{times}; what they read again is not known.", times=times)
+    rest = _(", {unpriced} of unknown price left out", unpriced=format.count(unpriced)) if unpriced else ""
+    return _(
+        "{times}: reading again what the one before had cached cost {move_cost_usd}{rest}.",
+        times=times,
+        move_cost_usd=format.money(total["move_cost_usd"]),
+        rest=rest,
+    )
 
 
 def _requests(number: int) -> str:
-    return f"{format.count(number)} request{'' if number == 1 else 's'}"
+    return ngettext("{n} request", "{n} requests", number, n=format.count(number))
 
 
 def _lines(model: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pool_server.texts import format
+from pool_server.language import gettext as _
 from pool_server.web.base.shared.headroom import ProviderRow
 from pool_server.web.base.shared.limits import LimitRow
 
@@ -35,19 +35,25 @@ def standing(
     used_up = [row for row in limits if row.used_up]
     if used_up:
         last = max(used_up, key=lambda row: row.frees or 0.0)
-        pool = "The pool itself has headroom." if ready else said
-        return Standing(f"{last.yours} used up.", "bad", last.returns, last.frees, pool)
+        pool = _("The pool itself has headroom.") if ready else said
+        return Standing(last.yours_used_up, "bad", last.returns, last.frees, pool)
     if draining:
-        return Standing("The pool is restarting.", "warn", rest="It takes new requests again in a moment.")
+        return Standing(_("The pool is restarting."), "warn", rest=_("It takes new requests again in a moment."))
     if not providers:
-        return Standing("The pool has no accounts yet.", "bad")
+        return Standing(_("The pool has no accounts yet."), "bad")
     if not ready:
         returns = [row.next_return for row in providers if row.next_return]
         if not returns:
-            return Standing("No account can serve you now.", "bad", rest="The operator has to sign in again.")
-        return Standing("The pool is used up.", "bad", "Headroom returns", min(returns), said)
+            return Standing(_("No account can serve you now."), "bad", rest=_("The operator has to sign in again."))
+        return Standing(_("The pool is used up."), "bad", _("Headroom returns"), min(returns), said)
     nearly = [row for row in limits if row.percent >= NEARLY]
     if nearly:
         most = max(nearly, key=lambda row: row.percent)
-        return Standing(f"{most.yours} {format.percent(most.percent)} used.", "warn", most.returns, most.frees, said)
-    return Standing("You can use the pool now.", "good", rest=said)
+        return Standing(
+            most.yours_used,
+            "warn",
+            most.returns,
+            most.frees,
+            said,
+        )
+    return Standing(_("You can use the pool now."), "good", rest=said)
