@@ -37,15 +37,15 @@ class SealKeys:
         self._ciphers = _ciphers(keys) if keys else {}
         self.names = tuple(keys)
 
-    def seal(self, plain: bytes) -> dict[str, Any]:
-        """A sealed file's object. Raises SealError without a key."""
+    def seal(self, plain: bytes, purpose: bytes = _PURPOSE) -> dict[str, Any]:
+        """A sealed file's object, which opens for the same purpose alone. Raises SealError without a key."""
         if not self.names:
             raise SealError(f"{ENVIRONMENT} holds no key to seal with")
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        data = self._ciphers[self.names[0]].encrypt(nonce, plain, _PURPOSE)
+        data = self._ciphers[self.names[0]].encrypt(nonce, plain, purpose)
         return {FIELD: {"key": self.names[0], "nonce": _text(nonce), "data": _text(data)}}
 
-    def open(self, file: dict[str, Any]) -> bytes:
+    def open(self, file: dict[str, Any], purpose: bytes = _PURPOSE) -> bytes:
         """What was sealed. Raises SealError."""
         name = key_name(file)
         try:
@@ -59,7 +59,7 @@ class SealKeys:
         from cryptography.exceptions import InvalidTag
 
         try:
-            return self._ciphers[name].decrypt(nonce, data, _PURPOSE)
+            return self._ciphers[name].decrypt(nonce, data, purpose)
         except InvalidTag:
             raise SealError(f"sealed, and damaged, or {ENVIRONMENT} holds another key {name}") from None
 

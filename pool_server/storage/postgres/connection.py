@@ -67,21 +67,44 @@ class Connection:
 
 
 class DatabasePool:
-    """Connections that are kept open, at most so many at once."""
+    """Connections that are kept open, at most so many at once; the first is made when one is needed."""
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, url: DatabaseUrl, most: int) -> None:
+        self._url = url
+        self._most = most
+        self._opening = asyncio.Lock()
+        self._raw: Any = None
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One connection for as long as the block lasts."""
+        """One connection for as long as the block lasts. Raises StoreError."""
+        pool = await self._opened()
         with translated():
-            raw = await self._raw.acquire(timeout=CALL_S)
+            raw = await pool.acquire(timeout=CALL_S)
         try:
             yield Connection(raw)
         finally:
             with contextlib.suppress(StoreError), translated():
-                await self._raw.release(raw)
+                await pool.release(raw)
+
+    async def _opened(self) -> Any:
+        async with self._opening:
+            if self._raw is None:
+                with translated():
+                    self._raw = await _driver().create_pool(
+                        **self._url.arguments(),
+                        min_size=1,
+                        max_size=self._most,
+                        timeout=CONNECT_S,
+                        server_settings=_NAMED,
+                    )
+            return self._raw
+
+    def close(self) -> None:
+        """Ends all connections at once."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.terminate()
 
     async def rows(self, sql: str, *values: Any) -> Sequence[ResultRow]:
         async with self.connection() as connection:
@@ -102,16 +125,12 @@ def storable(text: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def pooled(url: DatabaseUrl, most: int) -> AsyncIterator[DatabasePool]:
-    """A pool for as long as the block lasts. Raises StoreError."""
-    driver = _driver()
-    with translated():
-        raw = await driver.create_pool(
-            **url.arguments(), min_size=1, max_size=most, timeout=CONNECT_S, server_settings=_NAMED
-        )
+    """A pool for as long as the block lasts."""
+    pool = DatabasePool(url, most)
     try:
-        yield DatabasePool(raw)
+        yield pool
     finally:
-        raw.terminate()
+        pool.close()
 
 
 @contextlib.contextmanager
