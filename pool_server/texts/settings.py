@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from pool_server.core.settings import COUNTED_LIMITS, CountedLimit
+
+
+def _for_each(limit: CountedLimit) -> str:
+    """A counted limit of everybody: its label, or, in dollars, of what."""
+    what = f"API price {limit.words.removeprefix('cost ')} in US dollars" if limit.dollars else limit.label
+    return f"{what}, for each friend"
+
+
 SETTINGS = {
     "listen_addr": "Where the pool listens; a bare port means this machine in local mode, everybody in friends mode",
     "public_url": "How friends reach the pool, for set-up commands; empty = the address their browser used",
@@ -54,15 +63,7 @@ SETTINGS = {
     "sign_in.codex_device": "Where device codes of Codex come from",
     "sign_in.codex_redirect": "The address Codex's own program has registered",
     "usage_polling.interval_s": "How often an account's usage is asked for, seconds; 0 = never",
-    "limits.requests_per_minute": "Requests a minute, for each friend",
-    "limits.concurrent": "Requests at once, for each friend",
-    "limits.tokens_5h": "Tokens in 5 hours, for each friend",
-    "limits.tokens_day": "Tokens a day, for each friend",
-    "limits.tokens_week": "Tokens a week, for each friend",
-    "limits.tokens_month": "Tokens a month, for each friend",
-    "limits.cost_day": "API price a day in US dollars, for each friend",
-    "limits.cost_week": "API price a week in US dollars, for each friend",
-    "limits.cost_month": "API price a month in US dollars, for each friend",
+    **{f"limits.{limit.name}": _for_each(limit) for limit in COUNTED_LIMITS},
     "limits.providers": "Providers that friends may use; empty = all",
     "limits.models": "Models that friends may use, as patterns; empty = all",
     "choosing.strategy": "How accounts are compared for a new conversation",

@@ -13,7 +13,7 @@ import msgspec
 
 from pool_server.core import settings_file
 from pool_server.core.disk import DRAFT, create_private, folder_held, sync_folder
-from pool_server.core.settings import ConfigError, Section, Settings
+from pool_server.core.settings import COUNTED_LIMITS, ConfigError, Section, Settings
 from pool_server.core.settings_file import DEFAULT_FILE, LoadedSettings
 from pool_server.language import gettext as _
 from pool_server.language import marked
@@ -31,8 +31,7 @@ EDITABLE = frozenset(
     {"public_url", "max_attempts", "debug", "upstream_first_byte_s", "upstream_idle_s", "drain_s", "upgrade_drain_s",
      "friend_name", "friend_tagline", "usage_polling.interval_s", "choosing.strategy", "choosing.wait_s",
      "choosing.pin_ttl_h", "fair_share.enabled", "fair_share.short_percent", "fair_share.window_h",
-     "fair_share.wait_s", "limits.requests_per_minute", "limits.concurrent", "limits.tokens_5h", "limits.tokens_day",
-     "limits.tokens_week", "limits.tokens_month", "limits.cost_day", "limits.cost_week", "limits.cost_month",
+     "fair_share.wait_s", *(f"limits.{limit.name}" for limit in COUNTED_LIMITS),
      "alerts.room_hours", "alerts.error_rate_percent", "alerts.disk_free_mb", "models.translate"}
 )  # fmt: skip
 LONGEST = 500  # characters of a value
