@@ -222,6 +222,21 @@ def window(name: str, scope: str = "") -> str:
     return _("{window}, {scope} only", window=base, scope=scope) if scope and scope != name else base
 
 
+def sharing(terms: Mapping[str, Any]) -> str:
+    """What an owner gives, as "gives 60 % of 5 hours, 30 % of week, at 22:00-07:00"; "" = all of it, always."""
+    share = [
+        f"{format.percent(part)} of {window(name) if name else 'each window'}" for name, part in terms["share"].items()
+    ]
+    words = [f"gives {', '.join(share)}"] if share else []
+    if terms["hours"]:
+        words.append(f"at {', '.join(terms['hours'])}")
+    if terms["until"]:
+        words.append(f"until {format.stamp(terms['until'])}")
+    if not terms["own_first"]:
+        words.append("own requests are not first")
+    return ", ".join(words)
+
+
 # The terms of an account's score; a higher sum is chosen first.
 TERMS = Words(
     {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pool_server.core.enums import AccountState, CredentialKind, FaultKind, Refusal
+from pool_server.texts import labels
 from pool_server.texts.next_step import SIGN_IN_WARNED_S, next_step
 
 NOW = 1_760_000_000.0
@@ -64,3 +65,11 @@ def test_one_that_is_well_needs_nothing_until_its_sign_in_ends() -> None:
 )
 def test_who_is_signed_out_is_told_what_brings_it_back(kind: CredentialKind, words: str) -> None:
     assert words in next_step(row(AccountState.NEEDS_LOGIN, kind), NOW)
+
+
+def test_an_owners_terms_are_told_as_a_sentence() -> None:
+    every: dict[str, Any] = {"share": {}, "hours": [], "until": None, "own_first": True}
+    assert labels.sharing(every) == ""
+    some = {**every, "share": {"5h": 60.0, "": 30.0}, "hours": ["22:00-07:00"]}
+    assert labels.sharing(some) == "gives 60 % of 5 hours, 30 % of each window, at 22:00-07:00"
+    assert labels.sharing({**every, "until": NOW, "own_first": False}).startswith("until 2025-10-09")

@@ -93,7 +93,7 @@ def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
         "tone": labels.TONES[state],
         "gauges": [headroom.gauge(window, now) for window in row["windows"]],
         "why": score.standing(row, back),
-        "next_step": next_step(row, now, back),
+        "next_step": next_step(row, now),  # "why" has said when it is back
         "score_terms": score.terms(row, now),
         "provider_name": labels.PROVIDERS[Provider(row["provider"])],
     }
