@@ -10,9 +10,9 @@ from enum import StrEnum
 import msgspec
 
 from pool_server.core.enums import Dialect
-from pool_server.dialects.translation.neutral import NeutralRequest, UpstreamKind
+from pool_server.dialects.translation.neutral import MOST_NAMES, NeutralRequest, UpstreamKind
 
-_MOST_NAMES, _LONGEST_NAME = 48, 64  # of fields that are left out
+_LONGEST_NAME = 64  # of a field that is left out
 
 
 class Verdict(StrEnum):
@@ -32,12 +32,15 @@ class Feature(StrEnum):
     PREFILL = "assistant text last (prefill)"
     IMAGE = "inline picture"
     IMAGE_URL = "picture by address"
+    DETAIL = "detail of a picture"
     DOCUMENT = "inline PDF"
     DOCUMENT_URL = "document by address"
+    TITLE = "name of a document"
     AUDIO = "audio in"
     VIDEO = "video in"
     VENDOR_FILE = "a file id of another vendor"
     TOOLS = "function tools, calls, results"
+    STRICT = "strict tools"
     ODD_NAMES = "tool names over 64 characters, names and ids the vendor refuses"
     FAILED_RESULT = "failed result (is_error)"
     RESULT_MEDIA = "picture in a result"
@@ -51,6 +54,8 @@ class Feature(StrEnum):
     NAMESPACES = "tool namespaces"
     WEB_SEARCH = "web search"
     SEARCH_DOMAINS = "domains of a web search"
+    SEARCH_PLACE = "place of a web search"
+    SEARCH_MOST = "how many web searches at most"
     SERVER_TOOLS = "other server tools (code, files, computer)"
     SERVER_HISTORY = "the vendor's own searches in the history"
     MAX_OUTPUT = "output limit"
@@ -62,18 +67,20 @@ class Feature(StrEnum):
     LOGPROBS = "log probabilities"
     MODALITIES = "sound or pictures out"
     SCHEMA = "JSON schema"
+    SCHEMA_NAME = "name and description of a JSON schema"
     JSON = "JSON without schema"
     EFFORT = "reasoning effort, budget"
     OWN_REASONING = "reasoning of the same vendor, replayed"
     OTHER_REASONING = "reasoning of another vendor, replayed"
     CACHE = "prompt cache"
+    SESSION = "the client's name of the conversation"
     CACHED_CONTENT = "content cached at the vendor"
     TIER = "service tier"
     VERBOSITY = "verbosity"
     STATE = "previous_response_id, conversation, background, stored prompts"
     UNKNOWN_CONTENT = "unknown role, content part, tool type"
     UNKNOWN_FIELD = "unknown field at the top"
-    UNKNOWN_INSIDE = "unknown field within a message, part, call or tool"
+    UNKNOWN_INSIDE = "unknown field within another"
     COUNT = "counting tokens"
 
 
@@ -106,6 +113,8 @@ def _all(rule: Rule) -> dict[UpstreamKind, Rule]:
     return dict.fromkeys(UpstreamKind, rule)
 
 
+_LEFT = _about("left out")
+_HASH = _about("a hash of it")
 _HISTORY = _about("plain history")
 _SYSTEM = _about("joins the system text")
 _FUNCTION = _about("a function of one text")
@@ -123,6 +132,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.IMAGE_URL: _row(
         _E, _E, _E, _E, _about("the vendor fetches it"), _no("this account takes no picture by address; send it inline")
     ),
+    Feature.DETAIL: _row(_E, _E, _E, _LEFT, _LEFT),
     Feature.DOCUMENT: _all(_E),
     Feature.DOCUMENT_URL: _row(
         _E,
@@ -132,12 +142,14 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
         _about("the vendor fetches it"),
         _no("this account takes no document by address; send it inline"),
     ),
+    Feature.TITLE: _row(_E, _E, _E, _E, _LEFT),
     Feature.AUDIO: _row(
         _no("this model takes no audio"), _no("Responses takes no audio"), _E, _no("Claude takes no audio"), _E
     ),
     Feature.VIDEO: _row(*[_no("the account's vendor takes no video")] * 4, _E),
     Feature.VENDOR_FILE: _all(_no(_NO_FILE)),
     Feature.TOOLS: _all(_E),
+    Feature.STRICT: _row(_E, _E, _E, _about("where model and schema allow it"), _LEFT),
     Feature.ODD_NAMES: _all(_about("shortened or replaced, restored in the answer")),
     Feature.FAILED_RESULT: _row(*[_about("said in its text")] * 3, _E, _E),
     Feature.RESULT_MEDIA: _row(_E, _E, _about("in the next user turn"), _E, _about("beside the result")),
@@ -155,6 +167,8 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.SEARCH_DOMAINS: _row(
         *[_about("allowed domains only")] * 2, _about("left out"), _E, _about("no domain filter")
     ),
+    Feature.SEARCH_PLACE: _row(_E, _E, _LEFT, _E, _LEFT),
+    Feature.SEARCH_MOST: _row(_LEFT, _LEFT, _LEFT, _E, _LEFT),
     Feature.SERVER_TOOLS: _all(_NO_TOOL),
     Feature.SERVER_HISTORY: _all(_about("left out, the text stays")),
     Feature.MAX_OUTPUT: _row(_out("the backend refuses it"), _E, _E, _E, _E),
@@ -172,6 +186,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.LOGPROBS: _all(_no("log probabilities cannot be translated")),
     Feature.MODALITIES: _all(_no("a translated answer is text and tool calls")),
     Feature.SCHEMA: _row(_E, _E, _E, _about("objects closed; in words for models without structured output"), _E),
+    Feature.SCHEMA_NAME: _row(_E, _E, _E, _LEFT, _LEFT),
     Feature.JSON: _row(_E, _E, _E, _about("asked for in words"), _E),
     Feature.EFFORT: _row(
         *[_about("by level, at most the model's")] * 3,
@@ -186,6 +201,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
         _about("marks on tools, system and the last turn"),
         _about("implicit"),
     ),
+    Feature.SESSION: _row(_HASH, _HASH, _LEFT, _HASH, _LEFT, _HASH),
     Feature.CACHED_CONTENT: _all(_no("content cached at one vendor cannot be read by another; send it whole")),
     Feature.TIER: _row(_about("fast and priority only"), _E, _E, _about("auto and standard_only only"), _out()),
     Feature.VERBOSITY: _row(_E, _E, _E, _out(), _out()),
@@ -238,7 +254,7 @@ class Notes(msgspec.Struct):
         name = _plain(field)
         if name in self.dropped:
             return
-        if len(self.dropped) < _MOST_NAMES:
+        if len(self.dropped) < MOST_NAMES:
             self.dropped.append(name)
         else:
             self._further += 1
@@ -271,12 +287,14 @@ def judge(request: NeutralRequest, upstream: UpstreamKind) -> Notes:
         if rule.verdict in (Verdict.DROPPED, Verdict.ALONE):
             for field in fields:
                 notes.drop(field)
-        if feature is Feature.UNKNOWN_INSIDE:
-            notes.about(feature, f"left out: {', '.join(_plain(field) for field in fields)}")
-        elif rule.verdict is not Verdict.EXACT:
+        if rule.verdict is not Verdict.EXACT:
             notes.about(feature, rule.how)
     for field in request.unknown:
         notes.drop(field)
+    if request.inside:
+        names = [_plain(field) for field in request.inside]
+        names += [f"{request.inside_further} more"] if request.inside_further else []
+        notes.about(Feature.UNKNOWN_INSIDE, f"left out: {', '.join(names)}")
     return notes
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 from msgspec.json import encode
 
 from pool_server.core.models import Usage
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.neutral import Choice, Effort, Media, NeutralRequest, Tool, WebSearch
+from pool_server.dialects.translation.neutral import Choice, Effort, Format, Media, NeutralRequest, Tool, WebSearch
 from pool_server.dialects.translation.options import LEVELS, level_of
 from pool_server.dialects.usage import google, openai
 
@@ -96,13 +97,71 @@ def unknown(request: NeutralRequest, body: dict[str, Any], known: Iterable[str])
     request.unknown += [name for name, value in body.items() if name not in found and value is not None]
 
 
-def unknown_inside(request: NeutralRequest, shape: dict[str, Any], known: frozenset[str], where: str) -> None:
-    """Note the fields of a message, part, call or tool that nobody reads; an empty one is as good as absent."""
-    if shape.keys() <= known:
+class Shape(msgspec.Struct, frozen=True):
+    """The fields of an object, or of each object in a list: a shape where what is within is known too, None where it is
+    read or passed on whole.
+
+    `kinds` are the further fields by what the field `by` says ("" = it says nothing; a key that ends in `*` is a
+    beginning). A kind that is not there, or None, is not looked into: the reader refuses it or notes it as a whole.
+    """
+
+    fields: dict[str, Shape | None]
+    kinds: dict[str, Shape | None] = {}
+    by: str = "type"
+
+    def of(self, value: dict[str, Any]) -> dict[str, Shape | None] | None:
+        """The fields of this object; None where it is not to be looked into."""
+        if not self.kinds:
+            return self.fields
+        said = value.get(self.by)
+        kind = said if isinstance(said, str) else ""
+        found = self.kinds.get(kind)
+        if found is None and kind not in self.kinds:
+            starts = (one for key, one in self.kinds.items() if key.endswith("*") and kind.startswith(key[:-1]))
+            found = next(starts, None)
+        return None if found is None else self.fields | found.fields
+
+
+def known(words: str = "", **inner: Shape | None) -> Shape:
+    """Of fields that are read whole, and of those that are looked into."""
+    return Shape({**dict.fromkeys(words.split()), **inner})
+
+
+def either(words: str, by: str = "type", **kinds: Shape | None) -> Shape:
+    """Of the fields they all have, and those of each kind."""
+    return Shape(dict.fromkeys(words.split()), {"" if name == "_" else name: one for name, one in kinds.items()}, by)
+
+
+def leave_out(
+    request: NeutralRequest,
+    value: Any,
+    shape: Shape,
+    where: str = "",
+    *,
+    spelt: Callable[[str], str] = str,
+) -> None:
+    """Notes the fields nobody reads, further in than the top; null and empty ones are as good as absent. `spelt` is the
+    name a key stands for."""
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):
+                leave_out(request, item, shape, f"{where}[]", spelt=spelt)
         return
-    for name, value in shape.items():
-        if name not in known and value not in (None, False, "", [], {}):
-            request.ask(Feature.UNKNOWN_INSIDE, f"{where}.{name}")
+    if not isinstance(value, dict):
+        return
+    fields = shape.of(value)
+    if fields is None:
+        return
+    further = []
+    for name, inner in value.items():
+        key = spelt(name)
+        if key not in fields:
+            if where and inner is not None and inner not in ("", [], {}):
+                request.leave(f"{where}.{name}")
+        elif (within := fields[key]) is not None and isinstance(inner, (dict, list)):
+            further.append((name, inner, within))
+    for name, inner, within in further:
+        leave_out(request, inner, within, f"{where}.{name}" if where else name, spelt=spelt)
 
 
 def no_such(kind: Any, field: str) -> TranslationError:
@@ -133,6 +192,7 @@ def media(
     if not url.startswith(("https://", "http://")):
         raise TranslationError(field, "must be an https address or a data: URL with base64")
     request.ask(_FEATURES[kind][1], field)
+    _hints(request, name, detail, field)
     ending = url.partition("?")[0].rpartition(".")[2].lower()
     guess = _MIME_BY_ENDING.get(ending, "image/jpeg" if kind == "image" else "application/pdf")
     return Media(kind, mime or guess, url=url, name=name, detail=detail)
@@ -143,7 +203,15 @@ def inline_media(
 ) -> Media:
     kind = next((kind for start, kind in _KINDS.items() if mime.startswith(start)), "document")
     request.ask(_FEATURES[kind][0], field)
+    _hints(request, name, detail, field)
     return Media(kind, mime, data=data, name=name, detail=detail)
+
+
+def _hints(request: NeutralRequest, name: str, detail: str, field: str) -> None:
+    if detail:
+        request.ask(Feature.DETAIL, field)
+    if name:
+        request.ask(Feature.TITLE, field)
 
 
 def data_url(part: Media) -> str:
@@ -169,11 +237,24 @@ def flatten(request: NeutralRequest, space: str, name: str) -> str:
     return flat
 
 
+def place(value: Any) -> dict[str, Any] | None:
+    """Where a search is made from, in the fields all vendors have; None where it says nothing."""
+    found = obj(value)
+    told: dict[str, Any] = {
+        name: found[name] for name in ("type", "country", "region", "city", "timezone") if name in found
+    }
+    return {"type": "approximate", **told} if told else None
+
+
 def search_tool(request: NeutralRequest, found: WebSearch, field: str) -> None:
     request.web_search = found
     request.ask(Feature.WEB_SEARCH, field)
     if found.allowed or found.blocked:
         request.ask(Feature.SEARCH_DOMAINS, field)
+    if found.location:
+        request.ask(Feature.SEARCH_PLACE, field)
+    if found.max_uses is not None:
+        request.ask(Feature.SEARCH_MOST, field)
 
 
 def choose(request: NeutralRequest, mode: str, names: list[str], field: str) -> None:
@@ -189,6 +270,8 @@ def function_tool(
         raise TranslationError(f"{field}.name", "must be a string")
     strict = shape.get("strict")
     request.ask(Feature.TOOLS, field)
+    if strict is True:
+        request.ask(Feature.STRICT, field)
     request.tools.append(
         Tool(found, text(shape.get("description")), obj(schema), strict if isinstance(strict, bool) else None)
     )
@@ -201,11 +284,28 @@ def openai_usage(raw: Any) -> Usage:
     return openai.usage(told.figures)
 
 
+def grammar(value: Any) -> Any:
+    """The format of a custom tool, of the fields that are known."""
+    found = obj(value)
+    return {name: found[name] for name in ("type", "syntax", "definition") if name in found} or None
+
+
 def google_usage(raw: Any) -> Usage:
     """The usage of a Gemini answer; not `known` where it tells none."""
     told = google.told()
     google.take(told, raw)
     return google.usage(told.figures)
+
+
+def schema_format(request: NeutralRequest, shape: dict[str, Any], field: str) -> None:
+    """An answer by a JSON schema, as OpenAI's dialects ask for it."""
+    name, about, strict = text(shape.get("name")), text(shape.get("description")), shape.get("strict")
+    request.format = Format(
+        obj(shape.get("schema")), name or "result", strict if isinstance(strict, bool) else None, about
+    )
+    request.ask(Feature.SCHEMA, field)
+    if name or about:
+        request.ask(Feature.SCHEMA_NAME, field)
 
 
 def json_text(value: Any) -> str:
@@ -233,5 +333,9 @@ def ask_options(request: NeutralRequest, body: dict[str, Any], limit: str, **nam
         request.ask(Feature.STOP, names.get("stop", "stop"))
     if options.tier and options.tier not in ("auto", "default"):
         request.ask(Feature.TIER, names.get("tier", "service_tier"))
+    if options.cache_key:
+        request.ask(Feature.CACHE, "prompt_cache_key")
+    if options.session:
+        request.ask(Feature.SESSION, names.get("session", "session"))
     if options.verbosity:
         request.ask(Feature.VERBOSITY, names.get("verbosity", "verbosity"))

@@ -15,6 +15,7 @@ import msgspec
 from pool_server.core.models import Usage
 
 _MOST_FIELDS = 8  # fields told of one feature
+MOST_NAMES = 48  # of fields that are left out
 
 
 class UpstreamKind(StrEnum):
@@ -199,6 +200,17 @@ class NeutralRequest(msgspec.Struct):
     unknown: list[str] = []
     namespaces: dict[str, tuple[str, str]] = {}  # flattened tool name → (namespace, name)
     echo: dict[str, Any] = {}
+    inside: list[str] = []  # fields nobody reads, further in than the top
+    inside_further: int = 0  # how many more there were
+
+    def leave(self, field: str) -> None:
+        """Note that nobody reads the client's `field`."""
+        if field in self.inside:
+            return
+        if len(self.inside) < MOST_NAMES:
+            self.inside.append(field)
+        else:
+            self.inside_further += 1
 
     def ask(self, feature: str, field: str) -> None:
         """Note that the client's `field` needs `feature`."""

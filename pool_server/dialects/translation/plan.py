@@ -208,13 +208,8 @@ def read_request(client: Dialect, body: bytes | dict[str, Any], context: Transla
         return responses_request.read_request(found)
     if client is Dialect.MESSAGES:
         return messages_request.read_request(found)
-    model = context.model
-    if client is Dialect.CODE_ASSIST:
-        envelope, inner = found, found.get("request")
-        if not isinstance(inner, dict):
-            raise TranslationError("request", "must be an object")
-        found, model = inner, model or str(envelope.get("model") or "")
-    return gemini_request.read_request(found, model=model.removeprefix("models/"), stream=context.stream)
+    read = gemini_request.read_envelope if client is Dialect.CODE_ASSIST else gemini_request.read_request
+    return read(found, model=context.model, stream=context.stream)
 
 
 def decode(body: bytes) -> Any:

@@ -215,7 +215,7 @@ TALKS: dict[Dialect, dict[str, Any]] = {
         ],
     },
 }  # fmt: skip
-LEFT_OUT = "unknown field within a message, part, call or tool"
+LEFT_OUT = "unknown field within another"
 
 
 @pytest.mark.parametrize(("client", "kind"), [pair for pair in PAIRS if pair[0] in TALKS])
@@ -229,9 +229,8 @@ def test_a_field_inside_that_nobody_knows_is_in_the_record(client: Dialect, kind
             found = found[int(step) if step.lstrip("-").isdigit() else step]
         found |= {"wind, direction": {"deg": 270}, "still": None, "none": []}
     translated = translate(client, kind, body)
-    assert translated.approximated[LEFT_OUT] == "left out: " + ", ".join(
-        f"{name}.wind\\x2c direction" for name in names
-    )
+    told = translated.approximated[LEFT_OUT].removeprefix("left out: ").split(", ")
+    assert sorted(told) == sorted(f"{name}.wind\\x2c direction" for name in names)
     assert b"wind" not in translated.body and not any("wind" in name for name in translated.dropped)
 
 

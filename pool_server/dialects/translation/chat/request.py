@@ -6,7 +6,7 @@ from typing import Any
 
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, Notes, TranslationError
-from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.fields import each, either, known, leave_out, obj, text
 from pool_server.dialects.translation.neutral import (
     Family,
     Format,
@@ -28,20 +28,42 @@ from pool_server.dialects.translation.tools import ToolNames, emulated, is_stric
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
 _FORMATS = {"wav": "audio/wav", "mp3": "audio/mp3", "flac": "audio/flac", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _STOPS = 4  # strings an endpoint takes
-# Fields read below, and those that say nothing a translation would have to keep.
-_KNOWN = fields.words(
-    "model messages stream stream_options tools tool_choice parallel_tool_calls functions function_call max_tokens "
-    "max_completion_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n logprobs "
-    "top_logprobs modalities audio response_format reasoning_effort reasoning verbosity web_search_options "
-    "prompt_cache_key service_tier"
+_NAMED = known("name")
+_PARTS = either(
+    "type",
+    text=known("text"),
+    refusal=known("refusal"),
+    image_url=known(image_url=known("url detail")),
+    input_audio=known(input_audio=known("data format")),
+    file=known(file=known("file_data filename file_id")),
 )
-# The same within messages, parts, calls and tools.
-_MESSAGE = fields.words("role content refusal tool_calls function_call reasoning reasoning_content")
-_RESULT = fields.words("role content tool_call_id name")
-_PART = fields.words("type text refusal image_url input_audio file")
-_CALL = fields.words("id type index function custom")
-_TOOL = fields.words("type function custom")
-_FUNCTION = fields.words("name description parameters strict format")
+_CALLS = known("id type index", function=known("name arguments"), custom=known("name input"))
+_SAID = known(
+    "refusal reasoning reasoning_content", content=_PARTS, tool_calls=_CALLS, function_call=known("name arguments")
+)
+_RESULT = known("tool_call_id name", content=_PARTS)
+_FUNCTION = known("name description parameters strict")
+_CUSTOM = known(
+    "name description", format=either("type", grammar=known(grammar=known("definition syntax")), text=known())
+)
+_ALLOWED = known("mode", tools=known("type name", function=_NAMED, custom=_NAMED))
+_PLACE = known("type", approximate=known("type country region city timezone"))
+# Fields read below, and those that say nothing a translation would have to keep.
+_KNOWN = known(
+    "model stream parallel_tool_calls max_tokens max_completion_tokens temperature top_p top_k stop seed "
+    "presence_penalty frequency_penalty n logprobs top_logprobs modalities reasoning_effort verbosity prompt_cache_key "
+    "service_tier",
+    messages=either("role", "role", **dict.fromkeys((*_ROLES, "_"), _SAID), tool=_RESULT, function=_RESULT),
+    stream_options=known("include_usage"),
+    tools=either("type", function=known(function=_FUNCTION), custom=known(custom=_CUSTOM)),
+    tool_choice=known("type name", function=_NAMED, custom=_NAMED, allowed_tools=_ALLOWED),
+    functions=_FUNCTION,
+    function_call=_NAMED,
+    response_format=either("type", json_schema=known(json_schema=known("name description schema strict")),
+                           json_object=known(), text=known()),
+    reasoning=known("effort max_tokens exclude"),
+    web_search_options=known(user_location=_PLACE),
+)  # fmt: skip
 
 
 def read_request(body: dict[str, Any]) -> NeutralRequest:
@@ -52,15 +74,14 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
         _message(request, message, where)
     _tools(request, body)
     _options(request, body)
-    fields.unknown(request, body, _KNOWN)
+    fields.unknown(request, body, _KNOWN.fields)
+    leave_out(request, body, _KNOWN)
     return request
 
 
 def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> None:
     role = text(message.get("role"))
-    result_of = role in ("tool", "function")
-    fields.unknown_inside(request, message, _RESULT if result_of else _MESSAGE, "messages[]")
-    if result_of:
+    if role in ("tool", "function"):
         ident, name = text(message.get("tool_call_id")), text(message.get("name"))
         parts = _content(request, message.get("content"), f"{where}.content")
         if any(isinstance(part, Media) for part in parts):
@@ -90,7 +111,6 @@ def _content(request: NeutralRequest, content: Any, where: str) -> list[Part]:
 
 def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | None:
     kind = shape.get("type")
-    fields.unknown_inside(request, shape, _PART, "messages[].content[]")
     if kind == "text":
         return Text(text(shape.get("text"))) if shape.get("text") else None
     if kind == "refusal":
@@ -122,7 +142,6 @@ def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | 
 def _calls(request: NeutralRequest, message: dict[str, Any], parts: list[Part], where: str) -> None:
     for at, call in each(message.get("tool_calls"), f"{where}.tool_calls"):
         ident = text(call.get("id"))
-        fields.unknown_inside(request, call, _CALL, "messages[].tool_calls[]")
         if call.get("type") == "custom":
             custom = obj(call.get("custom"))
             parts.append(ToolCall(ident, text(custom.get("name")), text(custom.get("input")), custom=True))
@@ -138,8 +157,6 @@ def _calls(request: NeutralRequest, message: dict[str, Any], parts: list[Part], 
 def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
     for where, tool in each(body.get("tools"), "tools"):
         kind = tool.get("type")
-        fields.unknown_inside(request, tool, _TOOL, "tools[]")
-        fields.unknown_inside(request, obj(tool.get(text(kind))), _FUNCTION, "tools[].function")
         if kind == "function":
             function = obj(tool.get("function"))
             fields.function_tool(request, function, f"{where}.function", function.get("parameters"))
@@ -153,8 +170,7 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
     for where, function in each(body.get("functions"), "functions"):
         fields.function_tool(request, function, where, function.get("parameters"))
     if isinstance(body.get("web_search_options"), dict):
-        place = obj(obj(body["web_search_options"].get("user_location")).get("approximate"))
-        location = {"type": "approximate", **place} if place else None
+        location = fields.place(obj(body["web_search_options"].get("user_location")).get("approximate"))
         fields.search_tool(request, WebSearch(location=location), "web_search_options")
     _choice(request, body.get("tool_choice", body.get("function_call")), "tool_choice")
     if isinstance(parallel := body.get("parallel_tool_calls"), bool):
@@ -166,7 +182,8 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
 def _grammar(shape: Any) -> Any:
     """Chat nests a grammar where Responses does not."""
     found = obj(shape)
-    return {"type": "grammar", **obj(found.get("grammar"))} if found.get("type") == "grammar" else shape
+    nested = {"type": "grammar", **obj(found.get("grammar"))} if found.get("type") == "grammar" else found
+    return fields.grammar(nested)
 
 
 def _choice(request: NeutralRequest, choice: Any, where: str) -> None:
@@ -228,15 +245,7 @@ def _format(request: NeutralRequest, shape: dict[str, Any]) -> None:
         request.format = Format()
         request.ask(Feature.JSON, "response_format")
     elif kind == "json_schema":
-        inner = obj(shape.get("json_schema"))
-        strict = inner.get("strict")
-        request.format = Format(
-            obj(inner.get("schema")),
-            text(inner.get("name")) or "result",
-            strict if isinstance(strict, bool) else None,
-            text(inner.get("description")),
-        )
-        request.ask(Feature.SCHEMA, "response_format")
+        fields.schema_format(request, obj(shape.get("json_schema")), "response_format")
     elif kind not in (None, "text"):
         raise TranslationError("response_format.type", f"{text(kind)[:80]!r} is not known here")
 

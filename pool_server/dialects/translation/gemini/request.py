@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.fields import each, known, leave_out, obj, text
 from pool_server.dialects.translation.neutral import (
     Effort,
     Format,
@@ -30,36 +30,55 @@ _CONFIG = fields.words(
     "maxOutputTokens temperature topP topK stopSequences seed presencePenalty frequencyPenalty candidateCount "
     "responseLogprobs logprobs responseModalities responseMimeType responseSchema responseJsonSchema thinkingConfig"
 )
-# The same within contents, parts and functions.
-_CONTENT = fields.words("role parts")
-_PART = fields.words(
-    "text thought thoughtSignature inlineData fileData functionCall functionResponse executableCode codeExecutionResult"
-)
-_CALL = fields.words("id name args")
-_RESPONSE = fields.words("id name response parts")
-_FUNCTION = fields.words("name description parameters parametersJsonSchema")
 _SERVER_TOOLS = fields.words(
     "codeExecution urlContext googleMaps fileSearch computerUse mcpServers enterpriseWebSearch"
 )
+_BLOB = known("mimeType data")
+_FILE = known("mimeType fileUri")
+_RESPONSE = known("id name response", parts=known("text", inlineData=_BLOB, fileData=_FILE))
+_PARTS = known(
+    "text thought thoughtSignature executableCode codeExecutionResult",
+    inlineData=_BLOB,
+    fileData=_FILE,
+    functionCall=known("id name args"),
+    functionResponse=_RESPONSE,
+)
+_CONTENTS = known("role", parts=_PARTS)
+_ENVELOPE = fields.words("model project user_prompt_id request")
+_INSIDE = known(
+    contents=_CONTENTS,
+    systemInstruction=_CONTENTS,
+    tools=known(
+        " ".join(_SERVER_TOOLS),
+        functionDeclarations=known("name description parameters parametersJsonSchema"),
+        googleSearch=known(),
+        googleSearchRetrieval=known(),
+    ),
+    toolConfig=known(functionCallingConfig=known("mode allowedFunctionNames")),
+)
+_THINKING = known("includeThoughts thinkingBudget thinkingLevel")
 _MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
 _OWN_FILES = ("https://generativelanguage.googleapis.com/", "gs://", "files/")
 
 
-def camel(shape: dict[str, Any]) -> dict[str, Any]:
+def camel(raw: dict[str, Any]) -> dict[str, Any]:
     """The object with its own keys in camelCase; what is within them stays as it is."""
-    if not any("_" in key for key in shape):
-        return shape
-    found: dict[str, Any] = {}
-    for key, value in shape.items():
-        head, *rest = key.split("_")
-        found[head + "".join(word[:1].upper() + word[1:] for word in rest)] = value
-    return found
+    if not any("_" in key for key in raw):
+        return raw
+    return {_camel(key): value for key, value in raw.items()}
+
+
+def _camel(key: str) -> str:
+    if "_" not in key:
+        return key
+    head, *rest = key.split("_")
+    return head + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 def read_request(body: dict[str, Any], *, model: str = "", stream: bool = False) -> NeutralRequest:
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
     raw, body = body, camel(body)
-    request = NeutralRequest(model=model or text(body.get("model")), stream=stream)
+    request = NeutralRequest(model=(model or text(body.get("model"))).removeprefix("models/"), stream=stream)
     system = camel(obj(body.get("systemInstruction")))
     if isinstance(body.get("systemInstruction"), str):
         system = {"parts": [{"text": body["systemInstruction"]}]}
@@ -70,12 +89,26 @@ def read_request(body: dict[str, Any], *, model: str = "", stream: bool = False)
     for where, content in each([contents] if isinstance(contents, dict) else contents, "contents"):
         _content(request, content, where)
     _tools(request, body)
-    _options(request, camel(obj(body.get("generationConfig"))))
+    config = obj(body.get("generationConfig"))
+    _options(request, camel(config))
+    fields.unknown(request, {key: value for key, value in config.items() if _camel(key) not in _CONFIG}, ())
     if body.get("cachedContent") is not None:
         request.ask(Feature.CACHED_CONTENT, "cachedContent")
-    request.options.session = text(body.get("sessionId"))
-    names = {key: next(iter(camel({key: None}))) for key in raw}
-    fields.unknown(request, {key: value for key, value in raw.items() if names[key] not in _KNOWN}, ())
+    if session := text(body.get("sessionId")):
+        request.options.session = session
+        request.ask(Feature.SESSION, "sessionId")
+    fields.unknown(request, {key: value for key, value in raw.items() if _camel(key) not in _KNOWN}, ())
+    leave_out(request, raw, _INSIDE, spelt=_camel)
+    return request
+
+
+def read_envelope(envelope: dict[str, Any], *, model: str, stream: bool) -> NeutralRequest:
+    """Code Assist's. Raises TranslationError."""
+    inner = envelope.get("request")
+    if not isinstance(inner, dict):
+        raise TranslationError("request", "must be an object")
+    request = read_request(inner, model=model or text(envelope.get("model")), stream=stream)
+    fields.unknown(request, envelope, _ENVELOPE)
     return request
 
 
@@ -83,7 +116,6 @@ def _content(request: NeutralRequest, content: dict[str, Any], where: str) -> No
     role = content.get("role")
     if not isinstance(role, (str, type(None))) or role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
-    fields.unknown_inside(request, content, _CONTENT, "contents[]")
     parts = _parts(request, content.get("parts"), f"{where}.parts")
     results: list[Part] = [part for part in parts if isinstance(part, Result)]
     if results:
@@ -97,8 +129,6 @@ def _parts(request: NeutralRequest, parts: Any, where: str) -> list[Part]:
     found: list[Part] = []
     for at, raw in each([parts] if isinstance(parts, dict) else parts, where):
         part = camel(raw)
-        if not part.keys().isdisjoint(_PART):  # one of none is refused below
-            fields.unknown_inside(request, part, _PART, "contents[].parts[]")
         signature = text(part.get("thoughtSignature"))
         if part.get("thought") is True or signature:
             thought = text(part.get("text")) if part.get("thought") is True else ""
@@ -126,7 +156,6 @@ def _part(request: NeutralRequest, part: dict[str, Any], where: str) -> list[Par
         return [fields.media(request, kind, f"{where}.fileData.fileUri", uri, mime=mime)]
     if "functionCall" in part:
         call = obj(part["functionCall"])
-        fields.unknown_inside(request, call, _CALL, "contents[].parts[].functionCall")
         return [ToolCall(text(call.get("id")), text(call.get("name")), fields.json_text(obj(call.get("args"))))]
     if "functionResponse" in part:
         return [_result(request, camel(obj(part["functionResponse"])), where)]
@@ -140,7 +169,6 @@ def _part(request: NeutralRequest, part: dict[str, Any], where: str) -> list[Par
 
 def _result(request: NeutralRequest, shape: dict[str, Any], where: str) -> Result:
     """A response is an object; one of a single text is that text."""
-    fields.unknown_inside(request, shape, _RESPONSE, "contents[].parts[].functionResponse")
     response = obj(shape.get("response"))
     failed = "error" in response and response.keys() <= {"error"}
     if failed:
@@ -159,19 +187,19 @@ def _result(request: NeutralRequest, shape: dict[str, Any], where: str) -> Resul
 def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
     tools = body.get("tools")
     for where, raw in each([tools] if isinstance(tools, dict) else tools, "tools"):
-        for kind, value in camel(raw).items():
+        for name, value in raw.items():
+            kind = _camel(name)
             if kind == "functionDeclarations":
                 for at, function in each(value, f"{where}.functionDeclarations"):
-                    shape = camel(function)
-                    fields.unknown_inside(request, shape, _FUNCTION, "tools[].functionDeclarations[]")
-                    schema = shape.get("parametersJsonSchema") or lower(shape.get("parameters"))
-                    fields.function_tool(request, shape, at, schema)
+                    declared = camel(function)
+                    schema = declared.get("parametersJsonSchema") or lower(declared.get("parameters"))
+                    fields.function_tool(request, declared, at, schema)
             elif kind in ("googleSearch", "googleSearchRetrieval"):
                 fields.search_tool(request, WebSearch(), f"{where} {kind}")
             elif kind in _SERVER_TOOLS:
                 request.ask(Feature.SERVER_TOOLS, f"{where} {kind}")
             else:
-                raise fields.no_such(kind, where)
+                raise fields.no_such(name, where)
     config = camel(obj(camel(obj(body.get("toolConfig"))).get("functionCallingConfig")))
     mode = text(config.get("mode")).upper()
     if mode in _MODES:
@@ -224,7 +252,7 @@ def _options(request: NeutralRequest, config: dict[str, Any]) -> None:
     if request.effort is not None:
         request.ask(Feature.EFFORT, f"{at}thinkingConfig")
     _format(request, config)
-    fields.unknown(request, config, _CONFIG)
+    leave_out(request, config.get("thinkingConfig"), _THINKING, f"{at}thinkingConfig", spelt=_camel)
 
 
 def _effort(config: dict[str, Any]) -> Effort | None:

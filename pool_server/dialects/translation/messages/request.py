@@ -8,7 +8,7 @@ from pool_server.core.enums import Dialect
 from pool_server.dialects.session import claude_session
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.fields import Shape, each, either, known, leave_out, obj, text
 from pool_server.dialects.translation.neutral import (
     Effort,
     Format,
@@ -26,22 +26,50 @@ from pool_server.dialects.translation.neutral import (
 from pool_server.dialects.translation.seals import read_seal
 
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
-_KNOWN = fields.words(
-    "model messages system stream tools tool_choice max_tokens temperature top_p top_k stop_sequences metadata "
-    "thinking output_config output_format service_tier speed cache_control"
-)
-# The same within messages, blocks and tools.
-_MESSAGE = fields.words("role content")
-_BLOCK = fields.words(
-    "type text cache_control source title content id name input tool_use_id is_error thinking signature data file_id"
-)
-_TOOL = fields.words(
-    "type name description input_schema strict cache_control max_uses allowed_domains blocked_domains user_location"
-)
 # What the vendor did by itself: its outcome is in the text that follows.
 _SERVER_BLOCKS = fields.words(
     "server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_use "
     "mcp_tool_result bash_code_execution_tool_result text_editor_code_execution_tool_result tool_search_tool_result"
+)
+_PIECE = {"text": known("text"), "search_result": known("title source", content=either("type", text=known("text")))}
+_SOURCE = either(
+    "type",
+    base64=known("media_type data"),
+    url=known("url"),
+    text=known("media_type data"),
+    content=known(content=Shape({"type": None, "cache_control": None}, {**_PIECE})),
+    file=known("file_id"),
+)
+_MEDIA = {"image": known(source=_SOURCE), "document": known("title", source=_SOURCE)}
+_IN_RESULT = Shape({"type": None, "cache_control": None}, {**_PIECE, **_MEDIA})
+_BLOCKS = Shape(
+    {"type": None, "cache_control": None},
+    {
+        **_PIECE,
+        **_MEDIA,
+        "tool_use": known("id name input"),
+        "tool_result": known("tool_use_id is_error", content=_IN_RESULT),
+        "thinking": known("thinking signature"),
+        "redacted_thinking": known("data"),
+        "container_upload": known("file_id"),
+    },
+)
+_FUNCTION = known("name description input_schema strict cache_control")
+_SEARCH = known(
+    "name max_uses allowed_domains blocked_domains cache_control",
+    user_location=known("type country region city timezone"),
+)
+_FORMAT = known("type schema")
+_KNOWN = known(
+    "model stream max_tokens temperature top_p top_k stop_sequences service_tier speed cache_control",
+    messages=known("role", content=_BLOCKS),
+    system=_BLOCKS,
+    tools=Shape({"type": None}, {"": _FUNCTION, "custom": _FUNCTION, "web_search_*": _SEARCH}),
+    tool_choice=known("type name disable_parallel_tool_use"),
+    metadata=known("user_id"),
+    thinking=known("type budget_tokens display"),
+    output_config=known("effort", format=_FORMAT),
+    output_format=_FORMAT,
 )
 
 
@@ -57,7 +85,8 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
         request.ask(Feature.CACHE, "cache_control")
     _tools(request, body)
     _options(request, body)
-    fields.unknown(request, body, _KNOWN)
+    fields.unknown(request, body, _KNOWN.fields)
+    leave_out(request, body, _KNOWN)
     return request
 
 
@@ -65,7 +94,6 @@ def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> No
     role = text(message.get("role"))
     if role not in _ROLES:
         raise fields.no_such(role, f"{where}.role")
-    fields.unknown_inside(request, message, _MESSAGE, "messages[]")
     parts = _blocks(request, message.get("content"), f"{where}.content")
     results: list[Part] = [part for part in parts if isinstance(part, Result)]
     if results:
@@ -88,8 +116,6 @@ def _block(request: NeutralRequest, block: dict[str, Any], where: str) -> list[P
     kind = text(block.get("type"))
     if block.get("cache_control") is not None:
         request.ask(Feature.CACHE, f"{where}.cache_control")
-    if kind not in _SERVER_BLOCKS:
-        fields.unknown_inside(request, block, _BLOCK, f"{where.partition('[')[0]}[].content[]")
     if kind == "text":
         return [Text(text(block.get("text")))] if block.get("text") else []
     if kind in ("image", "document"):
@@ -150,8 +176,6 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
         kind = text(tool.get("type"))
         if tool.get("cache_control") is not None:
             request.ask(Feature.CACHE, f"{where}.cache_control")
-        if kind in ("", "custom") or kind.startswith("web_search_"):
-            fields.unknown_inside(request, tool, _TOOL, "tools[]")
         if kind in ("", "custom"):
             fields.function_tool(request, tool, where, tool.get("input_schema"))
         elif kind.startswith("web_search_"):
@@ -159,7 +183,7 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
             found = WebSearch(
                 fields.strings(tool.get("allowed_domains")),
                 fields.strings(tool.get("blocked_domains")),
-                obj(tool.get("user_location")) or None,
+                fields.place(tool.get("user_location")),
                 most if isinstance(most, int) and not isinstance(most, bool) else None,
             )
             fields.search_tool(request, found, f"{where} {kind}")
@@ -196,17 +220,18 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     )
     user = text(obj(body.get("metadata")).get("user_id"))
     options.session = claude_session(user) or user
-    fields.ask_options(request, body, "max_tokens", stop="stop_sequences", tier="speed" if speed else "service_tier")
+    words = {"stop": "stop_sequences", "tier": "speed" if speed else "service_tier", "session": "metadata.user_id"}
+    fields.ask_options(request, body, "max_tokens", **words)
     config = obj(body.get("output_config"))
     request.effort = _effort(obj(body.get("thinking")), config)
     if request.effort is not None:
         request.ask(Feature.EFFORT, "thinking" if body.get("thinking") else "output_config.effort")
-    shape = obj(config.get("format")) or obj(body.get("output_format"))
-    if shape.get("type") == "json_schema":
-        request.format = Format(obj(shape.get("schema")))
+    form = obj(config.get("format")) or obj(body.get("output_format"))
+    if form.get("type") == "json_schema":
+        request.format = Format(obj(form.get("schema")))
         request.ask(Feature.SCHEMA, "output_config.format")
-    elif shape:
-        raise TranslationError("output_config.format.type", f"{text(shape.get('type'))[:80]!r} is not known here")
+    elif form:
+        raise TranslationError("output_config.format.type", f"{text(form.get('type'))[:80]!r} is not known here")
 
 
 def _effort(thinking: dict[str, Any], config: dict[str, Any]) -> Effort | None:

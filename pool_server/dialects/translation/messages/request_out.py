@@ -28,6 +28,7 @@ from pool_server.dialects.translation.tools import (
     arguments_object,
     closed,
     emulated,
+    is_strict,
     object_schema,
     plain_id,
 )
@@ -90,7 +91,8 @@ def _late_system(messages: list[Message], notes: Notes) -> None:
 def _tools(request: NeutralRequest, body: dict[str, Any], names: ToolNames) -> None:
     choice = request.choice
     narrowed = choice.names if choice is not None and (len(choice.names) > 1 or choice.mode == "auto") else []
-    tools = [_tool(emulated(t) if t.custom else t, names) for t in request.tools if not narrowed or t.name in narrowed]
+    offered = [tool for tool in request.tools if not narrowed or tool.name in narrowed]
+    tools = [_tool(emulated(tool) if tool.custom else tool, names, request.model) for tool in offered]
     search = request.web_search
     if search is not None:
         shape: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
@@ -119,11 +121,13 @@ def _tools(request: NeutralRequest, body: dict[str, Any], names: ToolNames) -> N
         body["tool_choice"] = chosen
 
 
-def _tool(tool: Tool, names: ToolNames) -> dict[str, Any]:
+def _tool(tool: Tool, names: ToolNames, model: str) -> dict[str, Any]:
     shape: dict[str, Any] = {"name": names.up(tool.name)}
     if tool.description:
         shape["description"] = tool.description
     shape["input_schema"] = object_schema(tool.schema)
+    if tool.strict and claude(model).structured and is_strict(shape["input_schema"]):
+        shape["strict"] = True
     return shape
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.fields import each, obj, text
+from pool_server.dialects.translation.fields import Shape, each, either, known, leave_out, obj, text
 from pool_server.dialects.translation.neutral import (
     Format,
     Media,
@@ -25,23 +25,63 @@ from pool_server.dialects.translation.neutral import (
 from pool_server.dialects.translation.seals import read_seal
 
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
-_KNOWN = fields.words(
-    "model input instructions stream store include tools tool_choice parallel_tool_calls max_output_tokens "
-    "temperature top_p top_logprobs reasoning text prompt_cache_key service_tier previous_response_id conversation "
-    "background prompt"
-)
-# The same within items, their parts and tools; what the vendor itself gives its items says nothing.
-_ITEM = fields.words(
-    "type role content id status call_id name namespace arguments input output summary encrypted_content"
-)
-_PART = fields.words(
-    "type text refusal image_url detail file_id filename file_url file_data input_audio annotations logprobs"
-)
-_TOOL = fields.words("type name description parameters strict format tools filters user_location")
+_LOGPROBS, _SEALS = "message.output_text.logprobs", "reasoning.encrypted_content"
 # What the vendor did by itself: its outcome is in the message that follows.
 _SERVER_ITEMS = fields.words(
     "web_search_call file_search_call code_interpreter_call image_generation_call mcp_call mcp_list_tools "
     "mcp_approval_request mcp_approval_response tool_search_call tool_search_output"
+)
+_SERVER_TOOLS = fields.words(
+    "file_search code_interpreter image_generation computer computer_use_preview mcp local_shell shell apply_patch "
+    "tool_search"
+)
+_TEXT = known("text annotations logprobs")
+_PARTS = either(
+    "type",
+    input_text=_TEXT,
+    output_text=_TEXT,
+    text=_TEXT,
+    refusal=known("refusal"),
+    input_image=known("detail file_id", image_url=known("url")),
+    input_file=known("filename file_url file_data file_id"),
+    input_audio=known(input_audio=known("data format")),
+)
+_SAID = known("role", content=_PARTS)
+_CALL = known("call_id name namespace arguments")
+_OUTPUT = known("call_id", output=_PARTS)
+_PLACE = known("type country region city timezone")
+_TOOLS = {
+    "function": known("name description parameters strict"),
+    "custom": known("name description", format=either("type", grammar=known("syntax definition"), text=known())),
+    "web_search*": known(filters=known("allowed_domains blocked_domains"), user_location=_PLACE),
+}
+_IN_SPACE = Shape({"type": None}, {**_TOOLS})
+# Fields read below; what the vendor itself gives its items says nothing.
+_KNOWN = known(
+    "model instructions stream store include parallel_tool_calls max_output_tokens temperature top_p top_logprobs "
+    "prompt_cache_key service_tier previous_response_id conversation background prompt",
+    input=either(
+        "type id status",
+        _=_SAID,
+        message=_SAID,
+        reasoning=known("encrypted_content", summary=known("type text")),
+        function_call=_CALL,
+        custom_tool_call=known("call_id name namespace input"),
+        function_call_output=_OUTPUT,
+        custom_tool_call_output=_OUTPUT,
+    ),
+    tools=Shape({"type": None}, {**_TOOLS, "namespace": known("name", tools=_IN_SPACE)}),
+    tool_choice=either(
+        "type",
+        function=known("name"),
+        custom=known("name"),
+        allowed_tools=known("mode", tools=known("type name")),
+    ),
+    reasoning=known("effort summary"),
+    text=known(
+        "verbosity",
+        format=either("type", json_schema=known("name description schema strict"), json_object=known(), text=known()),
+    ),
 )
 _ECHO = fields.words(
     "instructions metadata tools tool_choice parallel_tool_calls temperature top_p max_output_tokens text reasoning "
@@ -65,7 +105,8 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
         _tool(request, tool, where, "")
     _choice(request, body)
     _options(request, body)
-    fields.unknown(request, body, _KNOWN)
+    fields.unknown(request, body, _KNOWN.fields)
+    leave_out(request, body, _KNOWN)
     return request
 
 
@@ -78,8 +119,6 @@ class _Items:
 
     def item(self, item: dict[str, Any], where: str) -> None:
         kind = text(item.get("type", "message"))
-        if kind not in _SERVER_ITEMS:
-            fields.unknown_inside(self._request, item, _ITEM, "input[]")
         if kind == "message":
             self._message(item, where)
         elif kind == "reasoning":
@@ -149,7 +188,6 @@ def _content(request: NeutralRequest, content: Any, where: str) -> list[Part]:
 
 def _part(request: NeutralRequest, shape: dict[str, Any], where: str) -> Part | None:
     kind = shape.get("type")
-    fields.unknown_inside(request, shape, _PART, "input[].content[]")
     if kind in ("input_text", "output_text", "text"):
         return Text(text(shape.get("text"))) if shape.get("text") else None
     if kind == "refusal":
@@ -179,13 +217,12 @@ def _tool(request: NeutralRequest, tool: dict[str, Any], where: str, space: str)
     kind, name = text(tool.get("type")), text(tool.get("name"))
     if space and name:
         name = fields.flatten(request, space, name)
-    if kind not in _SERVER_TOOLS:
-        fields.unknown_inside(request, tool, _TOOL, "tools[]")
     if kind == "function":
         fields.function_tool(request, tool, where, tool.get("parameters"), name=name)
     elif kind == "custom":
         request.ask(Feature.CUSTOM_TOOLS, where)
-        request.tools.append(Tool(name, text(tool.get("description")), custom=True, format=tool.get("format")))
+        about = text(tool.get("description"))
+        request.tools.append(Tool(name, about, custom=True, format=fields.grammar(tool.get("format"))))
     elif kind == "namespace":
         request.ask(Feature.NAMESPACES, where)
         for at, inner in each(tool.get("tools"), f"{where}.tools"):
@@ -198,18 +235,12 @@ def _tool(request: NeutralRequest, tool: dict[str, Any], where: str, space: str)
             fields.strings(filters.get("allowed_domains")),
             fields.strings(filters.get("blocked_domains")),
         )
-        found = WebSearch(allowed, blocked, obj(tool.get("user_location")) or None)
+        found = WebSearch(allowed, blocked, fields.place(tool.get("user_location")))
         fields.search_tool(request, found, f"{where} {kind}")
     elif kind in _SERVER_TOOLS:
         request.ask(Feature.SERVER_TOOLS, f"{where} {kind}")
     else:
         raise fields.no_such(kind, f"{where}.type")
-
-
-_SERVER_TOOLS = fields.words(
-    "file_search code_interpreter image_generation computer computer_use_preview mcp local_shell shell apply_patch "
-    "tool_search"
-)
 
 
 def _choice(request: NeutralRequest, body: dict[str, Any]) -> None:
@@ -231,36 +262,42 @@ def _choice(request: NeutralRequest, body: dict[str, Any]) -> None:
             request.ask(Feature.SERIAL, "parallel_tool_calls")
 
 
+def _state(request: NeutralRequest, body: dict[str, Any]) -> None:
+    for name in ("previous_response_id", "conversation", "prompt"):
+        if body.get(name) is not None:
+            request.ask(Feature.STATE, name)
+    if body.get("background") is True:
+        request.ask(Feature.STATE, "background")
+    if body.get("store") is True:
+        request.unknown.append("store")  # nobody keeps a translated answer
+
+
 def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options = request.options
     options.max_output = fields.whole(body.get("max_output_tokens"), "max_output_tokens")
     options.temperature = fields.number(body.get("temperature"), "temperature")
     options.top_p = fields.number(body.get("top_p"), "top_p")
     options.tier, options.cache_key = text(body.get("service_tier")), text(body.get("prompt_cache_key"))
-    shape = obj(body.get("text"))
-    options.verbosity = text(shape.get("verbosity"))
+    said = obj(body.get("text"))
+    options.verbosity = text(said.get("verbosity"))
     fields.ask_options(request, body, "max_output_tokens", verbosity="text.verbosity")
-    for name in ("previous_response_id", "conversation", "prompt"):
-        if body.get(name) is not None:
-            request.ask(Feature.STATE, name)
-    if body.get("background") is True:
-        request.ask(Feature.STATE, "background")
+    _state(request, body)
     if (fields.whole(body.get("top_logprobs"), "top_logprobs") or 0) > 0:
         request.ask(Feature.LOGPROBS, "top_logprobs")
-    if "message.output_text.logprobs" in fields.strings(body.get("include")):
-        request.ask(Feature.LOGPROBS, "include")
+    for name in fields.strings(body.get("include")):
+        if name == _LOGPROBS:
+            request.ask(Feature.LOGPROBS, "include")
+        elif name != _SEALS:
+            request.leave(f"include {name}")
     reasoning = obj(body.get("reasoning"))
     request.effort = fields.effort(reasoning.get("effort"), None, show=reasoning.get("summary") not in (None, "none"))
     if request.effort is not None:
         request.ask(Feature.EFFORT, "reasoning")
-    form = obj(shape.get("format"))
+    form = obj(said.get("format"))
     if form.get("type") == "json_object":
         request.format = Format()
         request.ask(Feature.JSON, "text.format")
     elif form.get("type") == "json_schema":
-        strict = form.get("strict")
-        name, about = text(form.get("name")) or "result", text(form.get("description"))
-        request.format = Format(obj(form.get("schema")), name, strict if isinstance(strict, bool) else None, about)
-        request.ask(Feature.SCHEMA, "text.format")
+        fields.schema_format(request, form, "text.format")
     elif form.get("type") not in (None, "text"):
         raise TranslationError("text.format.type", f"{text(form.get('type'))[:80]!r} is not known here")
