@@ -27,7 +27,7 @@ COMMANDS = {
     "backup": "Copy the data folder into one file, also while the server runs.",
     "restore": "Put a copy back.",
     "fsck": "See whether the stopped store agrees with itself, and put it right.",
-    "store": "The PostgreSQL database of several machines: migrate, check.",
+    "store": "The PostgreSQL database of several machines: migrate, check, import.",
     "simulate": "A week of demand, or the recorded past, through the real choice.",
     "status": "Accounts, headroom and requests in flight of the running pool.",
     "top": "The same, live in the terminal.",

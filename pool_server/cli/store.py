@@ -1,20 +1,29 @@
-"""`pool-server store migrate · check`: the database of a pool of several machines."""
+"""`pool-server store migrate · check · import`: the database of a pool of several machines."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from pool_server.cli.common import emit, json_option, one_line
+from pool_server.app.server import open_durable
+from pool_server.cli.common import config_option, emit, json_option, one_line, settings
+from pool_server.cluster import embedded_import
+from pool_server.core.settings import Settings
+from pool_server.ledger import Ledger
+from pool_server.storage import LEDGER, Store, StoreError, lock_folder
+from pool_server.storage.lmdb.integrity import DATA_FILE
 from pool_server.storage.postgres.connection import Connection, connected
 from pool_server.storage.postgres.inspection import WRONG, inspect
+from pool_server.storage.postgres.migrations import judge, migrations, schema_of
 from pool_server.storage.postgres.migrations import migrate as bring_up_to_date
-from pool_server.storage.postgres.migrations import migrations
 from pool_server.storage.postgres.url import DatabaseUrl, parse
+from pool_server.users.limits.periods import Calendar, zone
 
 VARIABLE = "POOL_STORE_URL"
 
@@ -60,6 +69,37 @@ def check(url: str, as_json: bool) -> int:
         if one.fix:
             click.echo(f"{'':<8}→ {one.fix}")
     return int(wrong)
+
+
+@command.command("import", help="Take over people and use of this machine's stopped pool; what is there stays.")
+@url_option
+@config_option
+@json_option
+def import_(url: str, config: str | None, as_json: bool) -> None:
+    here = settings(config)
+    folder = Path(here.data_dir)
+    with one_line(), lock_folder(folder):
+        if not (folder / LEDGER / DATA_FILE).is_file():
+            raise StoreError(f"there is no store in {folder}")
+        durable = open_durable(folder)
+        try:
+            taken = _run(url, lambda connection, place: _take_over(connection, durable, here))
+        finally:
+            durable.close()
+    if as_json:
+        emit(taken)
+        return
+    for what, count in taken.items():
+        click.echo(f"{what}: {count['new']} new of {count['all']}")
+
+
+async def _take_over(connection: Connection, durable: Store, here: Settings) -> dict[str, dict[str, int]]:
+    judge(await schema_of(connection), migrations())
+    ledger = Ledger(durable, here)  # takes in what killed processes had written ahead
+    taken = await embedded_import.move_people(connection, durable)
+    calendar = Calendar(zone(here.ledger.timezone))
+    await embedded_import.move_counters(connection, durable, ledger.used_by_user, calendar, time.time())
+    return {**taken, "records": await embedded_import.move_records(connection, durable)}
 
 
 def _run(url: str, work: Callable[[Connection, DatabaseUrl], Awaitable[T]]) -> T:

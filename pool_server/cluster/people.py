@@ -196,10 +196,15 @@ async def _spend(connection: Connection, seq: int, prefix: str, user: User) -> N
 
 async def keep_trail(connection: Connection, trail: Trail) -> None:
     for row in trail.audit:
-        await connection.value(
-            "select pool.audit_add_1($1, $2, $3, $4, $5, $6)",
-            row.actor, *map(_shown, (row.actor_id, row.actor_name, row.action, row.target)), encode(row),
-        )  # fmt: skip
+        await keep_line(connection, row)
+
+
+async def keep_line(connection: Connection, row: AuditRow) -> None:
+    """One line of the audit log."""
+    await connection.value(
+        "select pool.audit_add_1($1, $2, $3, $4, $5, $6)",
+        row.actor, *map(_shown, (row.actor_id, row.actor_name, row.action, row.target)), encode(row),
+    )  # fmt: skip
 
 
 async def _news(connection: Connection, since: int) -> PeopleNews:

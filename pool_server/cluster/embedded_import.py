@@ -1,0 +1,190 @@
+"""Moves the pool of one machine's data folder into the database. What is there already stays as it is, so that it may
+run again, also after the pool has gone on there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+from pool_server import __version__
+from pool_server.cluster.people import keep_line
+from pool_server.core.models import UsageRecord
+from pool_server.ledger.records import layout
+from pool_server.ledger.records.codec import pack, unpack
+from pool_server.storage import Store, StoreError
+from pool_server.storage.postgres.admission_calls import nano
+from pool_server.storage.postgres.connection import Connection, storable
+from pool_server.storage.postgres.ledger_calls import ShippedRecord, ship
+from pool_server.users.limits.counters import BUCKET, COUNTED, ROLLING
+from pool_server.users.limits.periods import Calendar
+from pool_server.users.limits.rebuild import Used, counters_of
+from pool_server.users.models import (
+    ADMIN_TOKENS,
+    AUDIT,
+    CODES,
+    KEYS,
+    META,
+    PEOPLE,
+    decode_audit,
+    decode_code,
+    decode_key,
+    decode_user,
+    encode,
+)
+from pool_server.users.user_names import skeleton
+
+_BATCH = 500
+_IDENTITY = b"identity "
+_NODE = "import"
+
+
+Count = dict[str, int]  # "new" in the database, of "all" in the folder
+
+
+async def move_people(connection: Connection, store: Store) -> dict[str, Count]:
+    """People with their keys, codes, tokens, identities and, into an empty database, the audit log; in one transaction.
+    Raises StoreError."""
+    async with connection.transaction():
+        seq = await connection.value("select pool.people_begin_1()")
+        empty = not await connection.value("select exists (select from pool.person)")
+        there = {row["id"] for row in await connection.rows("select id from pool.person")}
+        people = await _people(connection, store, seq, there)
+        keys = await _keys(connection, store, seq)
+        codes = await _codes(connection, store, seq)
+        await _tokens(connection, store, seq)
+        with store.read() as reader:
+            marks = [(key, raw) for key, raw in reader.scan(META, _IDENTITY) if key.startswith(_IDENTITY)]
+            trail = [decode_audit(raw) for _, raw in reader.scan(AUDIT)] if empty else []
+        for key, raw in marks:
+            mark = key.removeprefix(_IDENTITY)
+            if await connection.value("select pool.identity_read_1($1)", mark) is None:
+                await connection.value("select pool.identity_put_1($1, $2)", mark, raw.decode())
+        for row in trail:
+            await keep_line(connection, row)
+    return {"people": people, "keys": keys, "codes": codes}
+
+
+async def _people(connection: Connection, store: Store, seq: int, there: set[str]) -> Count:
+    new = 0
+    taken = {
+        row["mark"]: row["id"]
+        for row in await connection.rows("select mark, id from pool.person where mark is not null")
+    }
+    with store.read() as reader:
+        users = [decode_user(raw) for _, raw in reader.scan(PEOPLE)]
+    for user in users:
+        if user.id in there:
+            continue
+        gone = user.deleted is not None
+        mark = None if gone else skeleton(user.name)
+        if mark in taken:
+            raise StoreError(f"somebody else in the database has the name {user.name!r}: rename one of the two")
+        await connection.value(
+            "select pool.person_put_1($1, $2, $3, $4, $5)", seq, user.id, mark, gone or user.disabled, encode(user)
+        )
+        new += 1
+    return {"new": new, "all": len(users)}
+
+
+async def _keys(connection: Connection, store: Store, seq: int) -> Count:
+    there = {row["jti"] for row in await connection.rows("select jti from pool.key")}
+    with store.read() as reader:
+        keys = [decode_key(raw) for _, raw in reader.scan(KEYS)]
+    missing = [key for key in keys if key.id not in there]
+    for key in missing:
+        await connection.value(
+            "select pool.key_put_1($1, $2, $3, $4, $5)", seq, key.id, key.user, key.expires, encode(key)
+        )
+    return {"new": len(missing), "all": len(keys)}
+
+
+async def _codes(connection: Connection, store: Store, seq: int) -> Count:
+    there = {row["prefix"] for row in await connection.rows("select prefix from pool.code")}
+    with store.read() as reader:
+        codes = [decode_code(raw) for _, raw in reader.scan(CODES)]
+    missing = [code for code in codes if code.prefix not in there]
+    for code in missing:
+        await connection.value("select pool.code_put_1($1, $2, $3)", seq, code.prefix, encode(code))
+    return {"new": len(missing), "all": len(codes)}
+
+
+async def _tokens(connection: Connection, store: Store, seq: int) -> None:
+    there = {row["id"] for row in await connection.rows("select id from pool.admin_token")}
+    with store.read() as reader:
+        tokens = [(key.decode(), raw) for key, raw in reader.scan(ADMIN_TOKENS)]
+    for ident, raw in tokens:
+        if ident not in there:
+            await connection.value("select pool.token_put_1($1, $2, $3)", seq, ident, raw)
+
+
+async def move_records(connection: Connection, store: Store) -> Count:
+    """Usage records, each once by its id, however often it runs. Raises StoreError."""
+    row = await connection.row("select id from pool.node_start_1($1, $2, '{}')", _NODE, __version__)
+    if row is None:
+        raise StoreError("the database answered nothing")
+    node, shipped, new = row["id"], 0, 0
+    try:
+        records = _records(store)
+        while batch := list(islice(records, _BATCH)):
+            new += len(await ship(connection, node, (shipped, shipped + len(batch)), batch))
+            shipped += len(batch)
+    finally:
+        await connection.value("select pool.node_end_1($1)", node)
+    return {"new": new, "all": shipped}
+
+
+def _records(store: Store) -> Iterator[ShippedRecord]:
+    at = b""
+    while True:
+        with store.read() as reader:
+            part = list(reader.scan(layout.RECORDS, at, limit=_BATCH))
+        for _, raw in part:
+            try:
+                yield shipped_form(unpack(raw))
+            except ValueError:
+                continue  # `fsck` tells of those that cannot be read
+        if len(part) < _BATCH:
+            return
+        at = part[-1][0] + b"\0"
+
+
+def shipped_form(rec: UsageRecord) -> ShippedRecord:
+    """A record as the database keeps it."""
+    names = (rec.user, rec.key, rec.account, rec.model, rec.outcome)
+    user, key, account, model, outcome = (name if storable(name) else "" for name in names)
+    ident = rec.id if storable(rec.id) and 0 < len(rec.id) <= 400 else _digest(rec.id)
+    cost = None if rec.cost is None or not math.isfinite(rec.cost) else nano(rec.cost)
+    return ShippedRecord(
+        rec.at, ident, user, key, account, model, outcome, rec.status, rec.usage.total, cost, pack(rec)
+    )  # fmt: skip
+
+
+async def move_counters(connection: Connection, store: Store, used: Used, calendar: Calendar, now: float) -> int:
+    """What the limits of people and of keys with limits of their own have counted, as the ledger tells; counters that
+    are there stay. Returns how many were new. Raises StoreError."""
+    with store.read() as reader:
+        owners = [(decode_user(raw).id, "") for _, raw in reader.scan(PEOPLE)]
+        keys = [decode_key(raw) for _, raw in reader.scan(KEYS)]
+    owners += [(key.user, key.id) for key in keys if any(key.limits.get(name) is not None for name in COUNTED)]
+    marks, new = calendar.at(now), 0
+    for user, key in owners:
+        use = counters_of(used, f"{user}\0{key}" if key else user, "", marks, now)
+        slots = [0] * (ROLLING // BUCKET + 1)
+        newest = int(now) // BUCKET
+        for start, tokens in use.rolling:
+            slots[min(len(slots) - 1, max(0, newest - start // BUCKET))] += tokens
+        tokens_of = [use.day_tokens, use.week_tokens, use.month_tokens]
+        costs = [nano(use.day_cost), nano(use.week_cost), nano(use.month_cost)]
+        new += await connection.value(
+            "select pool.use_import_1($1, $2, $3, $4, $5, $6, $7, $8)",
+            user, key, newest, slots, list(marks[::2]), tokens_of, costs, use.ratio,
+        )  # fmt: skip
+    return new
+
+
+def _digest(ident: str) -> str:
+    """What stands for an id that the database cannot hold."""
+    return "sha256:" + hashlib.sha256(ident.encode("utf-8", "surrogatepass")).hexdigest()
