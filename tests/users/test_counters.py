@@ -13,6 +13,7 @@ from pool_server.users.identity import directory
 from pool_server.users.limits import counters
 from pool_server.users.limits.counters import COUNTED, Hold, Use
 from pool_server.users.limits.periods import bounds
+from pool_server.users.limits.rebuild import counters_of
 
 from .site import NOON
 
@@ -189,6 +190,24 @@ def test_counters_are_raised_to_what_another_source_knows() -> None:
     assert now["cost_day"] == now["cost_week"] == now["cost_month"] == 0.5
     assert use.rolling[0] == ((NOON - 3600) // 300 * 300, 100)  # what was known keeps its age
     assert len(use.rolling) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTED if name.endswith(("_day", "_week", "_month"))])
+def test_every_limit_by_the_calendar_is_counted_anew_held_and_forgotten(name: str) -> None:
+    """A counter that is not made anew from the ledger would allow everything again after a restart of the machine."""
+    sums = {"requests": 3, "input": 7, "cache_read": 0, "cache_write": 0, "output": 3, "cost_usd": 0.5}
+    fresh = counters_of(lambda user, since, key="": sums, "ada", "boot", MARKS, NOON)
+    known = counters.used_now(fresh)[name]
+    assert known > 0
+    behind = use_with()
+    counters.raise_to(behind, fresh, NOON)
+    assert counters.used_now(behind)[name] == known
+    stop = counters.stopped(behind, Limits(**{name: known}), NOON, MARKS)  # type: ignore[arg-type]
+    assert stop is not None and stop.denial == name
+    assert counters.stopped(behind, Limits(**{name: known + 1}), NOON, MARKS) is None  # type: ignore[arg-type]
+    later = NOON + 40 * 86_400
+    counters.advance(behind, later, bounds(later, UTC))
+    assert counters.used_now(behind)[name] == 0
 
 
 steps = st.lists(st.one_of(st.floats(-5e7, 5e7), st.floats(-100, 100)), min_size=1, max_size=8)
