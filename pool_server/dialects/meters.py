@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pool_server.core.enums import MODEL_CALLS, Dialect, ObjectKind, Operation, Signal
 from pool_server.core.models import Usage
 from pool_server.dialects import chat, gemini, messages, responses
@@ -31,10 +33,15 @@ _STATUSES = {Dialect.MESSAGES: messages.STATUS, Dialect.GEMINI: gemini.STATUS, D
 _AS_TOLD = MODEL_CALLS | {Operation.STORED_RESPONSES}
 
 
+def _no_glance(_: bytes) -> bool:
+    return False
+
+
 class _Facts:
     """Hands out what the reader learnt."""
 
     body = b""
+    glance: Callable[[bytes], bool] = staticmethod(_no_glance)
 
     def __init__(self, reader: _Reader, *, retrieved: bool = False) -> None:
         self._reader = reader
@@ -91,11 +98,11 @@ class StreamMeter(_Facts):
     def __init__(self, reader: _Reader, *, retrieved: bool = False) -> None:
         super().__init__(reader, retrieved=retrieved)
         self._scanner = Scanner(reader)
-        self._glance = reader.glance
+        self.glance = reader.glance
         self.at_boundary = True
 
     def feed(self, chunk: bytes) -> Signal:
-        if self.at_boundary and self._glance(chunk):  # nearly every chunk is one plain event: it is not taken apart
+        if self.at_boundary and self.glance(chunk):  # nearly every chunk is one plain event: it is not taken apart
             return _RENDERED
         found = self._judged(self._scanner.feed(chunk))
         self.at_boundary = self._scanner.at_boundary

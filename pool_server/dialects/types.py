@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -86,6 +87,11 @@ class Meter(Protocol):
 
     @property
     def at_boundary(self) -> bool: ...
+
+    @property
+    def glance(self) -> Callable[[bytes], bool]:
+        """Of a piece that comes at a boundary: whether it is one plain event that shows something and no more, so that
+        `feed` need not have it."""
 
     def feed(self, chunk: bytes) -> Signal:
         """Take the next bytes of the answer, cut anywhere, and say what their finished events held."""

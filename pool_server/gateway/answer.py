@@ -246,9 +246,11 @@ class StreamAnswer(RelayedAnswer):
         return self._held_bytes + self._tail_bytes
 
     def ordinary(self, piece: Piece) -> bool:
-        signal = self.meter.feed(piece)  # type: ignore[arg-type]  # spelt out: this is each event's way
+        meter = self.meter  # spelt out: this is each event's way
+        plain = meter.at_boundary and meter.glance(piece)  # type: ignore[arg-type]
+        signal = Signal.RENDERED if plain else meter.feed(piece)  # type: ignore[arg-type]
         # `is` spares the flag arithmetic, which costs more than the rest of an ordinary event's way.
-        if (signal is Signal.RENDERED or signal is Signal.NONE) and self.meter.at_boundary:
+        if plain or ((signal is Signal.RENDERED or signal is Signal.NONE) and meter.at_boundary):
             for needle in self._shield.needles:
                 if needle in piece:
                     break

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Refusal, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
+from pool_server.core.settings import Limits
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.attempts.counting import price_facts
 from pool_server.gateway.attempts.refusals import Refusals
@@ -90,6 +91,7 @@ class Exchange:
         self.reservation: Reservation | None = None
         self._attempt_started = 0.0
         self._judged: set[str] = set()
+        self._allowed: Sequence[Limits] = ()  # what limits providers and models
         self._live = route.operation is Operation.REALTIME
 
     @property
@@ -149,11 +151,9 @@ class Exchange:
     def look(self, headers: dict[str, str], body: Any, credential: str) -> None:
         """Reads the few facts of the request. Raises `dialects.BadBody`. Header names lower case."""
         route = self.route
+        self._allowed = self.services.users.limits.allowed(self.principal.user, self.principal.key)
         # What lets a request in must be what the provider reads; a frame was judged when it came.
-        strict = not route.websocket and (
-            route.dialect is Dialect.RESPONSES
-            or bool(self.services.users.limits.allowed(self.principal.user, self.principal.key))
-        )
+        strict = not route.websocket and (route.dialect is Dialect.RESPONSES or bool(self._allowed))
         self.peek = dialects.peek(
             route.operation, route.dialect, route.path, headers, body, credential=credential, strict=strict
         )
@@ -174,12 +174,8 @@ class Exchange:
 
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
-        prompt, output = self.request_bytes // dialects.BYTES_A_TOKEN, self.peek.max_output or dialects.REQUEST_OUTPUT
-        expected = self.objects.expected or {self.peek.model: (prompt, min(output, _OUTPUT_CAP))}
-        costs = [self.services.ledger.estimate(model, *tokens) for model, tokens in expected.items()]
-        known = [cost for cost in costs if cost is not None]
-        limits = self.services.users.limits.allowed(self.principal.user, self.principal.key)
-        allowed = [one.providers for one in limits if one.providers is not None]
+        tokens, cost = self._estimate()
+        allowed = [one.providers for one in self._allowed if one.providers is not None]
         if allowed:  # where none is left, the first one's refusal says why
             has = self.services.accounts.has
             kept = tuple(one for one in self.providers if all(one in names for names in allowed) and has(one))
@@ -190,14 +186,24 @@ class Exchange:
             self.principal,
             provider=provider.value if provider is not None else "",
             model=self.peek.model,
-            tokens=sum(map(sum, expected.values())),
-            cost=sum(known) if known else None,
+            tokens=tokens,
+            cost=cost,
             headroom=room,
         )
         if isinstance(answer, Denied):
             return final_error.denied(answer)
         self.reservation = answer
         return None
+
+    def _estimate(self) -> tuple[int, float | None]:
+        """Tokens and US dollars (None: no price is known) that the request may use."""
+        price, expected = self.services.ledger.estimate, self.objects.expected
+        if not expected:
+            prompt = self.request_bytes // dialects.BYTES_A_TOKEN
+            output = min(self.peek.max_output or dialects.REQUEST_OUTPUT, _OUTPUT_CAP)
+            return prompt + output, price(self.peek.model, prompt, output)
+        known = [cost for model, tokens in expected.items() if (cost := price(model, *tokens)) is not None]
+        return sum(map(sum, expected.values())), sum(known) if known else None
 
     def force_refused(self) -> ClientError | None:
         """The error when X-Pool-Account names an account this caller may not force."""
@@ -316,8 +322,8 @@ class Exchange:
         self.account = account
         self.continuity.leave_turn_state(self.client_call, account)
         self.tried.add(account)
-        self._attempt_started = time.monotonic()
-        self.attempts.append(Attempt(account, started_ms=self.since_start()))
+        self._attempt_started = started = time.monotonic()
+        self.attempts.append(Attempt(account, started_ms=int((started - self.started) * 10_000 + 0.5) / 10))
         return credential
 
     def end(self, account: str) -> None:
@@ -326,7 +332,7 @@ class Exchange:
             self.time_attempt()
 
     def time_attempt(self) -> None:
-        self.attempts[-1].ms = _tenths((time.monotonic() - self._attempt_started) * 1000)
+        self.attempts[-1].ms = int((time.monotonic() - self._attempt_started) * 10_000 + 0.5) / 10
 
     async def open(
         self, account: str, prepared: UpstreamRequest, payload: RequestBody, size: int
@@ -370,12 +376,15 @@ class Exchange:
             self._judged.add(account)  # the refresh has set the account's state
             return None
 
-    async def completed(self, account: str, credential: Credential) -> Credential | Fault:
-        """The credential with its first token and as the account's one-time set-up leaves it, or why that failed.
-        Nearly always there is nothing to set up."""
-        usable = credential.secret or not credential.can_refresh
-        if usable and provider_module(credential.provider).setup_request(credential, self.services.settings) is None:
-            return credential
+    def incomplete(self, credential: Credential) -> bool:
+        """Does the account still want its first token, or its one-time set-up? Hardly ever."""
+        bare = not credential.secret and credential.can_refresh
+        return (
+            bare or provider_module(credential.provider).setup_request(credential, self.services.settings) is not None
+        )
+
+    async def completed(self, account: str) -> Credential | Fault:
+        """The credential with its first token and as the account's set-up leaves it, or why that failed."""
         try:
             return await self.services.accounts.complete(account)
         except OnboardingError as failed:
@@ -398,16 +407,12 @@ class Exchange:
     def observe(self, account: str, credential: Credential, headers: dict[str, str]) -> None:
         """Learns quota windows and how it is served from an answer's headers (lower-case names)."""
         self.served = dialects.Served(tier=dialects.header_tier(headers))
-        module = provider_module(credential.provider)
-        seen = module.quota_headers(headers, now=time.time(), model=self.peek.model)
-        if seen:
+        if seen := provider_module(credential.provider).quota_headers(headers, now=time.time(), model=self.peek.model):
             self.services.accounts.observe(account, seen)
 
     def observe_event(self, account: str, credential: Credential, raw: bytes) -> None:
         """Learns quota windows from a stream event."""
-        module = provider_module(credential.provider)
-        seen = module.quota_event(raw, now=time.time(), model=self.peek.model)
-        if seen:
+        if seen := provider_module(credential.provider).quota_event(raw, now=time.time(), model=self.peek.model):
             self.services.accounts.observe(account, seen)
 
     def wants_usage(self) -> bool:
@@ -428,8 +433,8 @@ class Exchange:
 
     def stream_fault(self, credential: Credential, body: bytes) -> Fault:
         """What an error event within an answer means."""
-        module, body = provider_module(credential.provider), credential.hide(body)
-        return module.classify(200, {}, body, now=time.time(), model=self.peek.model)
+        classify, body = provider_module(credential.provider).classify, credential.hide(body)
+        return classify(200, {}, body, now=time.time(), model=self.peek.model)
 
     def heard(self, meter: dialects.Meter) -> None:
         """Takes over what the meter has learnt of the answer."""
@@ -491,9 +496,5 @@ class Exchange:
         return self.continuity.session_hash(self.peek.session)
 
     def since_start(self) -> float:
-        return _tenths((time.monotonic() - self.started) * 1000)
-
-
-def _tenths(ms: float) -> float:
-    """`round(ms, 1)` of what is not negative, in a tenth of the time."""
-    return int(ms * 10 + 0.5) / 10
+        """Milliseconds, as `round(ms, 1)` has them, in a tenth of its time."""
+        return int((time.monotonic() - self.started) * 10_000 + 0.5) / 10

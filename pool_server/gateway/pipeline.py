@@ -196,10 +196,11 @@ class Pipeline:
     async def _cured(self, attempt: Callable[[], Awaitable[Fault | None]]) -> Fault | None:
         """Tries one account; None when the client has its answer, else the fault that ended the attempt. What the
         account can cure itself is cured, each ill once."""
-        ready = await self._x.completed(self._account, self._credential)
-        if isinstance(ready, Fault):
-            return ready
-        self._credential = ready
+        if self._x.incomplete(self._credential):
+            ready = await self._x.completed(self._account)
+            if isinstance(ready, Fault):
+                return ready
+            self._credential = ready
         self._unsealed = self._x.foreign
         cured = self._cured_of = set()
         while True:
@@ -336,9 +337,16 @@ class Pipeline:
                 if answer.refusal is not None:
                     return await self._refused(UpstreamRefusal(answer.refusal[0], [], {}, answer.refusal[1]))
                 return step
-            if not self._shown:
-                await self._x.objects.keep(self._account, answer.meter)
-            await self._act(step, answer)
+            if not self._shown and (brought := self._x.objects.brought(answer.meter)):
+                await self._x.objects.keep(self._account, brought)
+            if isinstance(step, End):
+                await self._ended(step, answer)
+            if isinstance(step, Write | End):
+                behind = self._release(step.pieces, answer)
+                if behind is not None:
+                    await behind
+            elif self._x.first_byte_ms is None and not answer.streams:
+                self._x.answered()
             if answer.flows:
                 source.at_once = self._at_once
         broken = answer.streams and answer.ending is Ending.BROKEN
@@ -392,17 +400,6 @@ class Pipeline:
             assert self._source is not None
             self._source.at_once = None  # the task waits for the client before it takes more
         return True
-
-    async def _act(self, step: Step, answer: RelayedAnswer) -> None:
-        """Does what the answer wants."""
-        if isinstance(step, End):
-            await self._ended(step, answer)
-        if isinstance(step, Write | End):
-            behind = self._release(step.pieces, answer)
-            if behind is not None:
-                await behind
-        elif self._x.first_byte_ms is None and not answer.streams:
-            self._x.answered()
 
     def _release(self, pieces: list[Piece], answer: RelayedAnswer) -> Awaitable[None] | None:
         """Hands pieces to the client; with the first ones the answer is committed to."""

@@ -93,9 +93,9 @@ def _sheet(x: Exchange) -> UsageRecord:
             project=x.project,
             session=x.session_hash(),
         )
-    sheet.provider = _provider(x)
-    sheet.account = x.account
-    sheet.model = _model(x)
+    if x.account is not sheet.account or not sheet.provider:
+        sheet.provider, sheet.account = _provider(x), x.account
+    sheet.model = x.peek.model or x.answered_model
     sheet.transport = str(x.transport)
     sheet.first_byte_ms = x.first_byte_ms
     sheet.total_ms = x.since_start()

@@ -86,12 +86,10 @@ class Answer:
         self._size = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def _news(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _news(self) -> asyncio.Future[None]:
+        """Is done when something has come. A reader that gives up leaves it behind, which hurts nobody."""
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `UpstreamDisconnectedError`."""
@@ -109,12 +107,12 @@ class Answer:
         """Nothing more will come."""
         return self._complete or self._broken is not None
 
-    async def wait_for_headers(self) -> None:
-        """Returns when the headers are here. Raises `UpstreamDisconnectedError` when none came."""
-        while not self.status:
-            if self._broken is not None:
-                raise (ResponseTimeoutError if self._broken is _TOO_LATE else UpstreamDisconnectedError)(self._broken)
-            await self._news()
+    def headers_or_end(self) -> asyncio.Future[None]:
+        """What to wait for until `status` tells that the headers are here. Raises `UpstreamDisconnectedError` when none
+        will come."""
+        if self._broken is not None:
+            raise (ResponseTimeoutError if self._broken is _TOO_LATE else UpstreamDisconnectedError)(self._broken)
+        return self._news()
 
     # -- the connection's side
 
@@ -141,8 +139,10 @@ class Answer:
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -206,7 +206,8 @@ class ClientConnection(asyncio.Protocol):
                 self._flow.write(head)
                 await self._send(answer, _sliced(body) if isinstance(body, bytes) else body)
             self._sending = False
-            await answer.wait_for_headers()
+            while not answer.status:
+                await answer.headers_or_end()
         except BaseException:
             answer.close()
             raise
@@ -271,21 +272,19 @@ class ClientConnection(asyncio.Protocol):
                 self.fail(_GARBLED)
                 return
             self._spoilt = True  # the response is none the worse for what stands behind it
-        if self._body:
-            self._deliver(answer)
+        body = self._body
+        if body:
+            self._dry = 0
+            piece = body[0] if len(body) == 1 else b"".join(body)
+            body.clear()
+            if not answer.feed(piece):
+                self._flow.pause_reading()
         else:
             self._dry += len(data)
         if self._state == DONE:
             self._finish(answer)
         elif self._dry > HEAD_CAP:
             self.fail("its headers were too large")
-
-    def _deliver(self, answer: Answer) -> None:
-        self._dry = 0
-        piece = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        if not answer.feed(piece):
-            self._flow.pause_reading()
 
     def _finish(self, answer: Answer) -> None:
         """The response is whole; the connection may serve again, unless one side will not have it."""

@@ -92,16 +92,17 @@ class Response:
             lines.append("Connection: keep-alive")
         head = head_bytes(lines)
         self.started, self.bare = True, self.bare or never
-        return self._send(head + self._framed(chunk) if chunk and not self.bare else head)
+        if chunk and not self.bare:
+            head += b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk
+        return self._send(head)
 
     def write(self, chunk: bytes) -> asyncio.Future[None] | None:
         """A piece of the body, not empty."""
         if self.closed:
             raise ClientDisconnectedError
-        return None if self.bare else self._send(self._framed(chunk))
-
-    def _framed(self, chunk: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk
+        if self.bare:
+            return None
+        return self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
     def finish(self) -> None:
         """The response is whole. Does nothing after an abort or when the client has left."""

@@ -28,9 +28,9 @@ class Shield:
 
     def __init__(self, credential: Credential) -> None:
         self.words, self.needles, self._folded = _forms(
+            credential.api_key,
             credential.access_token,
             credential.refresh_token,
-            "" if _PLACEHOLDER.fullmatch(credential.api_key) else credential.api_key,
             credential.account_id,
             credential.user_id,
             f"projects/{credential.project}" if credential.private_key else "",
@@ -82,8 +82,11 @@ class Shield:
 
     def headers(self, headers: list[Header]) -> list[Header]:
         """Header lines, in which a secret may be of either case; a line whose name holds one is left out."""
-        lines = "\n".join([f"{name}\n{value}" for name, value in headers]).lower()
-        if not any(word in lines for word in self._folded):
+        lines = "\n".join(["\n".join(pair) for pair in headers]).lower()
+        for word in self._folded:
+            if word in lines:
+                break
+        else:
             return headers
         return [(name, self._value(value)) for name, value in headers if not self._holds(name)]
 
@@ -102,8 +105,11 @@ def _mask(size: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _forms(*values: str) -> tuple[tuple[str, ...], tuple[bytes, ...], tuple[str, ...]]:
-    """The forms in which the values may be echoed, the longest first: as text, as bytes, in lower case."""
+def _forms(key: str, *values: str) -> tuple[tuple[str, ...], tuple[bytes, ...], tuple[str, ...]]:
+    """The forms in which an API key and other values may be echoed, the longest first: as text, as bytes, in lower
+    case."""
+    if not _PLACEHOLDER.fullmatch(key):
+        values = (*values, key)
     found = dict.fromkeys(form for value in values if len(value) >= _SHORTEST for form in _written(value))
     words = tuple(sorted(found, key=len, reverse=True))
     return words, tuple(word.encode() for word in words), tuple(word.lower() for word in words)

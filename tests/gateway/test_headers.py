@@ -50,12 +50,12 @@ def test_cookies_and_hop_by_hop_do_not_come_down() -> None:
 
 
 def test_a_credential_is_found_wherever_a_client_puts_it() -> None:
-    assert credentials({"Authorization": "bearer  abc "}, "") == ["abc"]
-    assert credentials({"X-Api-Key": "abc"}, "") == ["abc"]
-    assert credentials({"X-Goog-Api-Key": "abc"}, "") == ["abc"]
+    assert credentials({"authorization": "bearer  abc "}, "") == ["abc"]
+    assert credentials({"x-api-key": "abc"}, "") == ["abc"]
+    assert credentials({"x-goog-api-key": "abc"}, "") == ["abc"]
     assert credentials({}, "alt=sse&key=a%2Bc") == ["a+c"]
-    assert credentials({"Authorization": "Bearer one", "X-Api-Key": "one"}, "key=two") == ["one", "two"]
-    assert credentials({"Authorization": "Basic abc"}, "keys=1") == []
+    assert credentials({"authorization": "Bearer one", "x-api-key": "one"}, "key=two") == ["one", "two"]
+    assert credentials({"authorization": "Basic abc"}, "keys=1") == []
 
 
 def test_the_key_leaves_the_query_and_nothing_else_does() -> None:
@@ -76,7 +76,7 @@ def test_no_header_and_no_parameter_takes_the_shown_key_along() -> None:
         ("X-Else", f"Token {KEY};q=1"),
         ("X-Part", KEY[:-1]),
     ]
-    keys = credentials({"Authorization": f"Bearer {KEY}", "X-Api-Key": "pool"}, "")
+    keys = credentials({"authorization": f"Bearer {KEY}", "x-api-key": "pool"}, "")
     assert upward(sent, keys) == [("X-Own", "1"), ("X-Part", KEY[:-1])]
     assert upward([("User-Agent", "my pool tool")], keys) == [("User-Agent", "my pool tool")], "too short to be told"
     assert query_without_key(f"a=1&token={KEY}&b={KEY.replace('.', '%2E')}&{KEY}&c=2", keys) == "a=1&c=2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pool_server import dialects
-from pool_server.core.enums import MODEL_CALLS, Transport
+from pool_server.core.enums import MODEL_CALLS, Dialect, Operation, Transport
 from pool_server.gateway.answer import AnsweringAccount, FrameAnswer, RelayedAnswer, StreamAnswer, Transformer
 from pool_server.gateway.attempts.bodies import BufferedAnswer, FoldedAnswer, UndecidedAnswer
 from pool_server.gateway.exchange import Exchange
@@ -27,6 +27,10 @@ def answer_of(
         x.transport = Transport.WEBSOCKET
         return FrameAnswer(dialects.frame_meter(), account, status=200, now=now)
     translation, status = x.translation, source.status
+    labelled = "event-stream" in source.fields.get("content-type", "")
+    if translation is None and not (labelled or x.peek.stream or x.route.websocket):  # as most that are no stream
+        x.transport = Transport.BUFFERED
+        return _body(x, source, account, transformer, x.route.dialect, x.route.operation, now)
     dialect, operation = x.route.dialect, x.route.operation
     if translation is not None:
         dialect, operation = translation.dialect, translation.operation
@@ -37,28 +41,39 @@ def answer_of(
         return Transport.SSE if stream else Transport.BUFFERED
 
     def make(stream: bool) -> RelayedAnswer:
-        x.transport = carried(stream)
-        meter = dialects.meter(dialect, operation, stream=stream, retrieved=x.call.method in _LOOKS_UP)
+        x.transport = carried(stream if translation is None else translation.stream)
         if translation is not None:
             translation.events = stream
-            x.transport = carried(translation.stream)
-            if stream and not translation.stream:
-                return FoldedAnswer(meter, account, status=status, now=now, transformer=transformer)
-        if stream:
-            translated = translation is not None
-            return StreamAnswer(meter, account, status=status, now=now, transformer=transformer, translated=translated)
-        return BufferedAnswer(
-            meter,
-            account,
-            status=status,
-            now=now,
-            transformer=transformer,
-            eager=x.peek.stream,
-            any_body=operation not in MODEL_CALLS,
-            length=content_length(source),
-        )
+        if not stream:
+            return _body(x, source, account, transformer, dialect, operation, now)
+        meter = dialects.meter(dialect, operation, stream=True, retrieved=x.call.method in _LOOKS_UP)
+        if translation is not None and not translation.stream:
+            return FoldedAnswer(meter, account, status=status, now=now, transformer=transformer)
+        translated = translation is not None
+        return StreamAnswer(meter, account, status=status, now=now, transformer=transformer, translated=translated)
 
-    labelled = "event-stream" in source.fields.get("content-type", "")
     if x.peek.stream or (translation is not None and operation in MODEL_CALLS):
         return UndecidedAnswer(make, account, labelled=labelled, now=now)
     return make(labelled)
+
+
+def _body(
+    x: Exchange,
+    source: UpstreamAnswer,
+    account: AnsweringAccount,
+    transformer: Transformer | None,
+    dialect: Dialect,
+    operation: Operation,
+    now: float,
+) -> BufferedAnswer:
+    """An answer that is one body."""
+    return BufferedAnswer(
+        dialects.meter(dialect, operation, stream=False, retrieved=x.call.method in _LOOKS_UP),
+        account,
+        status=source.status,
+        now=now,
+        transformer=transformer,
+        eager=x.peek.stream,
+        any_body=operation not in MODEL_CALLS,
+        length=content_length(source),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
@@ -175,20 +177,15 @@ class HttpExchange:
         self._task = None
         self._pipeline = None
 
-    async def _serve(self) -> None:
+    def _serve(self) -> Coroutine[Any, Any, None]:
         if self._error is not None:
-            await self._reply.tell(self._route.dialect, self._error)
-        elif self._route.refused:
-            await self._reply.tell(self._route.dialect, final_error.whole_account())
-        elif not self._route.model_call:
-            await self._answer_locally()
-        else:
-            assert self._principal is not None
-            waits = self._gateway.turns.take(self._principal.user)
-            if waits is not None:
-                metrics.turns_waited.inc()
-                await waits
-            await self._exchange(self._principal)
+            return self._reply.tell(self._route.dialect, self._error)
+        if self._route.refused:
+            return self._reply.tell(self._route.dialect, final_error.whole_account())
+        if not self._route.model_call:
+            return self._answer_locally()
+        assert self._principal is not None
+        return self._exchange(self._principal, self._gateway.turns.take(self._principal.user))
 
     async def _answer_locally(self) -> None:
         request = self._request
@@ -207,7 +204,10 @@ class HttpExchange:
         )
         await self._reply.whole(answer.status, list(answer.headers), answer.body)
 
-    async def _exchange(self, principal: Principal) -> None:
+    async def _exchange(self, principal: Principal, turn: asyncio.Future[None] | None) -> None:
+        if turn is not None:
+            metrics.turns_waited.inc()
+            await turn
         request, keys = self._request, self._keys
         client_call = ClientCall(
             operation=self._route.operation,

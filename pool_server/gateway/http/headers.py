@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from urllib.parse import unquote_plus
 
+from pool_server.http1 import Headers
 from pool_server.providers import Shield, client_headers
 
 # What clients read of an answer; all else stays here: what a browser would act on (cookies, Clear-Site-Data, Refresh,
@@ -85,27 +86,32 @@ def downward(headers: Iterable[tuple[str, str]], shield: Shield) -> list[tuple[s
 
 
 def navigates(headers: Mapping[str, str]) -> bool:
-    """Would a browser show the answer, as a page or within one? Plain http to a name carries no Sec-Fetch-*."""
-    return headers.get("Sec-Fetch-Dest", "") in _BROWSED or headers.get("Accept", "").startswith("text/html")
+    """Would a browser show the answer, as a page or within one? Plain http to a name carries no Sec-Fetch-*.
+    `headers` are found by lower-case name."""
+    if isinstance(headers, Headers):
+        headers = headers.fields
+    return headers.get("sec-fetch-dest", "") in _BROWSED or headers.get("accept", "").startswith("text/html")
 
 
 def _from_a_browser(headers: Mapping[str, str]) -> bool:
     """Node's fetch sends Sec-Fetch-Mode and no other of these."""
-    return bool(headers.get("Sec-Fetch-Site") or headers.get("Sec-Fetch-Dest")) or navigates(headers)
+    return bool(headers.get("sec-fetch-site") or headers.get("sec-fetch-dest")) or navigates(headers)
 
 
 def credentials(headers: Mapping[str, str], query: str) -> list[str]:
     """Every credential the client presented, likeliest first, without doubles. Of a browser none in the query: any
-    page could have made it ask, and addresses are kept and passed on."""
+    page could have made it ask, and addresses are kept and passed on. `headers` are found by lower-case name."""
+    if isinstance(headers, Headers):
+        headers = headers.fields
     found: list[str] = []
-    bearer = headers.get("Authorization", "")
+    bearer = headers.get("authorization", "")
     if bearer[:7].lower() == "bearer ":
         found.append(bearer[7:].strip())
-    for name in ("X-Api-Key", "X-Goog-Api-Key"):
+    for name in ("x-api-key", "x-goog-api-key"):
         value = headers.get(name, "").strip()
         if value and value not in found:
             found.append(value)
-    offered = headers.get("Sec-WebSocket-Protocol", "")
+    offered = headers.get("sec-websocket-protocol", "")
     if _KEY_PROTOCOL in offered:  # a browser's socket can send no header of its own
         found += [
             one.strip()[len(_KEY_PROTOCOL) :] for one in offered.split(",") if one.strip().startswith(_KEY_PROTOCOL)

@@ -54,7 +54,8 @@ class Tracking:
         is theirs, where everything is.
         """
         self._stored, self._most, self.expected = peek.stored, peek.batch, peek.batch_expected
-        wanted = [one for one in (*self._route.ids, *peek.objects) if one not in skip]
+        named = (*self._route.ids, *peek.objects)
+        wanted = [one for one in named if one not in skip] if named else []
         if self.upload is not None and not self.upload.started:
             wanted.append((ObjectKind.UPLOAD, self.upload.ticket))
         if wanted and not forced:
@@ -95,28 +96,33 @@ class Tracking:
             return spending.unnamed_model(held_to())
         return None
 
-    async def keep(self, account: str, meter: dialects.Meter) -> None:
-        """Writes whose the objects are that the answer has brought so far; returns when that is durable."""
-        brought = [] if self._makes_none(meter) else self._brought(meter)
-        brought = [one for one in brought if one[1] and one not in self._kept]
-        if brought:
-            self._kept.update(brought)
-            key = self._principal.key if self.upload is not None else ""
-            await self._access.owners.keep(
-                self._principal.user,
-                self._route.family,
-                brought,
-                account,
-                models=self._most,
-                key=key,
-                expected=self.expected,
-                batch=self._batch_told_of(account),
-            )
+    def brought(self, meter: dialects.Meter) -> list[Reference]:
+        """The objects that the answer has brought so far and whose they are is not written yet."""
+        if self._makes_none(meter):
+            return []
+        return [one for one in self._brought(meter) if one[1] and one not in self._kept]
+
+    async def keep(self, account: str, brought: list[Reference]) -> None:
+        """Writes whose the objects are that an answer has `brought`; returns when that is durable."""
+        self._kept.update(brought)
+        key = self._principal.key if self.upload is not None else ""
+        await self._access.owners.keep(
+            self._principal.user,
+            self._route.family,
+            brought,
+            account,
+            models=self._most,
+            key=key,
+            expected=self.expected,
+            batch=self._batch_told_of(account),
+        )
 
     def brought_back(self, headers: Headers) -> Headers:
         """An answer's headers with the pool's address of what they name in place of the provider's."""
         if self.upload is not None:
             headers = brought_back(headers, self.upload)
+        if not self.located:
+            return headers
         return headers + [("Location", f"/v1/realtime/calls/{quote(call, safe='')}") for _, call in self.located]
 
     def beside_refused(
@@ -136,7 +142,8 @@ class Tracking:
     async def ended(self, account: str, meter: dialects.Meter) -> None:
         """The answer came to its good end: writes what it made, moved or deleted, before its last byte goes out."""
         owners, route = self._access.owners, self._route
-        await self.keep(account, meter)
+        if brought := self.brought(meter):
+            await self.keep(account, brought)
         if route.deletes and route.ids:
             everybody = self._principal.admin or self._principal.local
             await owners.forget(route.family, route.ids[-1], "" if everybody else self._principal.user)

@@ -86,9 +86,14 @@ class UserLimits:
 
     def allowed(self, user_id: str, key_id: str) -> list[Limits]:
         """The limits that say which providers and models a caller may use at all."""
-        view, key = self._view(user_id), self._key(key_id) if key_id else None
-        found = [one.limits for one in (view, key) if one is not None]
-        return [one for one in found if one.providers is not None or one.models is not None]
+        found: list[Limits] = []
+        view = self._view(user_id)
+        if view is not None and (view.limits.providers is not None or view.limits.models is not None):
+            found.append(view.limits)
+        key = self._key(key_id) if key_id else None
+        if key is not None and (key.limits.providers is not None or key.limits.models is not None):
+            found.append(key.limits)
+        return found
 
     def _of_key(self, key_id: str) -> LimitStanding | None:
         key = self._key(key_id)
