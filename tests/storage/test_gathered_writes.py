@@ -146,3 +146,29 @@ def test_any_order_reads_as_if_each_had_been_committed(
         asyncio.run(main())
     finally:
         store.close()
+
+
+def test_what_the_store_says_is_remembered_until_another_may_change_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        rows, reads = gathering(store), list[bytes]()
+        get = store.get
+
+        def counted(table: str, key: bytes) -> bytes | None:
+            reads.append(key)
+            return get(table, key)
+
+        monkeypatch.setattr(store, "get", counted)
+        look: Callable[[RowChanges], bytes | None] = lambda txn: txn.get("a", b"1")  # noqa: E731
+        assert [rows.write(look), rows.write(look)] == [None, None] and len(reads) == 1
+        rows.write(puts("a", b"1", b"one"))
+        rows.commit()
+        assert rows.write(look) == b"one" and len(reads) == 1
+        store.write(puts("a", b"1", b"another"))
+        rows.share()
+        assert rows.write(look, gather=False) == b"another"
+        store.write(puts("a", b"1", b"third"))
+        assert rows.write(look) == b"third"
+
+    asyncio.run(main())

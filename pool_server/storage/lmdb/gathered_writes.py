@@ -16,6 +16,8 @@ from pool_server.storage.lmdb.store import Store
 
 log = logging.getLogger(__name__)
 
+SEEN = 4096  # rows that are remembered
+
 T = TypeVar("T")
 Rows = dict[tuple[str, bytes], bytes | None]  # None: deleted
 
@@ -37,6 +39,7 @@ class GatheredWrites:
         self._within_s = within_s
         self._at_once = at_once
         self._rows: Rows = {}
+        self._seen: Rows = {}  # as they are in the store, which nobody else changes while changes are gathered
         self._timer: asyncio.TimerHandle | None = None
         self._fails = False
 
@@ -58,7 +61,9 @@ class GatheredWrites:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return self._write_through(change)
-        made = _Gathered(self._store, self._rows)
+        if len(self._seen) > SEEN:
+            self._seen.clear()
+        made = _Gathered(self._store, self._rows, self._seen)
         result = change(made)
         if any(table in self._at_once for table, _ in made.rows):
             self._write_through(lambda txn: _apply(made.rows, txn))
@@ -73,13 +78,21 @@ class GatheredWrites:
             result = self._store.write(lambda txn: _after(self._rows, txn, change))
         else:
             result = self._store.write(change)
+        self._seen.clear()
         self._committed()
         return result
+
+    def share(self) -> None:
+        """Another process may change the rows from now on: what was gathered is written, if it can be, and the others
+        are read anew."""
+        self.try_commit()
+        self._seen.clear()
 
     def commit(self) -> None:
         """Write what was gathered. Raises StoreError; then it stays."""
         if self._rows:
             self._store.write(lambda txn: _apply(self._rows, txn))
+            self._seen |= self._rows
         self._committed()
 
     def _committed(self) -> None:
@@ -105,18 +118,21 @@ class GatheredWrites:
 class _Gathered:
     """A change under way: what it writes is seen by itself alone."""
 
-    __slots__ = ("_below", "_store", "rows")
+    __slots__ = ("_below", "_seen", "_store", "rows")
 
-    def __init__(self, store: Store, below: Mapping[tuple[str, bytes], bytes | None]) -> None:
+    def __init__(self, store: Store, below: Mapping[tuple[str, bytes], bytes | None], seen: Rows) -> None:
         self._store = store
         self._below = below
+        self._seen = seen
         self.rows: Rows = {}
 
     def get(self, table: str, key: bytes) -> bytes | None:
         row = table, key
-        if row in self.rows:
-            return self.rows[row]
-        return self._below[row] if row in self._below else self._store.get(table, key)
+        for known in (self.rows, self._below, self._seen):
+            if row in known:
+                return known[row]
+        found = self._seen[row] = self._store.get(table, key)
+        return found
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self.rows[table, key] = value

@@ -229,7 +229,7 @@ class Reservations:
     def stand_beside(self, another: bool) -> None:
         """Another server shares the store from now on, as while an upgrade lasts, or one that did has ended."""
         self.write_turn()
-        self._rows.try_commit()
+        self._rows.share()
         self._beside += 1 if another else -1
 
     def write_turn(self) -> None:
