@@ -106,7 +106,7 @@ def read_spend(provider: Provider, body: bytes) -> SpendReport:
             else:
                 days.append((day, sum(amount for amount in amounts if not isinstance(amount, str))))
         page = _next_page(told)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
         raise ValueError("the vendor's answer is no report of what was spent") from None
     if page is None:
         gaps.append("it goes on, and does not say where")
@@ -139,7 +139,7 @@ def read_report(provider: Provider, body: bytes) -> UsageReport:
         days = [_day(bucket) for bucket in told["data"]]
         usage, requests = _summed(provider, (result for bucket in told["data"] for result in bucket["results"]))
         page = _next_page(told)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
         raise ValueError("the vendor's answer is no report of use") from None
     known = frozenset(day for day in days if day is not None)
     if page is None or len(known) != len(days):

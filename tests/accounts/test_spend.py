@@ -129,7 +129,17 @@ def test_nor_is_one_of_openai(tmp_path: Path, result: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b"\xff", b'{"data":[7]}', b'{"data":[{"results":[7]}]}', b'{"data":7}']
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"data":[7]}',
+        b'{"data":[{"results":[7]}]}',
+        b'{"data":7}',
+        b'{"data":' + b"[" * 9999,
+    ],
 )
 def test_what_is_no_report_is_said(body: bytes) -> None:
     for provider in (Provider.CLAUDE, Provider.OPENAI):

@@ -110,7 +110,9 @@ def test_what_is_not_known_must_be_sent_again() -> None:
         Conversation().request(create(previous_response_id="resp_elsewhere"))
 
 
-@pytest.mark.parametrize("frame", ["", "[]", '{"input":5}', '{"input":[], "previous_response_id":5}', "{"])
+@pytest.mark.parametrize(
+    "frame", ["", "[]", '{"input":5}', '{"input":[], "previous_response_id":5}', "{", '{"input":' + "[" * 99_999]
+)
 def test_a_frame_that_is_none_is_refused(frame: str) -> None:
     with pytest.raises(BadBodyError):
         Conversation().request(frame)

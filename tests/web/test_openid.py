@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,8 +17,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import Settings, SingleSignOn
 from pool_server.gateway import Upstream
+from pool_server.web.home.openid import OpenId, OpenIdError, PendingSignIn
 from tests.fakes.identity_provider import CLIENT, SECRET, FakeIdentityProvider
 from tests.fakes.rsa_keys import rsa_key
 from tests.web.pool import friends_settings
@@ -230,9 +233,20 @@ def test_what_comes_back_wrong_signs_nobody_in(friends: Site, idp: FakeIdentityP
     clock = friends.ctx.clock
     friends.ctx.clock = lambda: clock() + 601
     refused(friends, late.get(f"{CALLBACK}?{query}"))
-    broken = Visitor(friends)
-    broken.cookies = {"pool_openid": "%%%"}
-    refused(friends, broken.get(f"{CALLBACK}?code=x&state=x"))
+    deep = base64.urlsafe_b64encode(b'{"x":' + b"[" * 3000).decode()
+    for cookie in ("%%%", deep):
+        broken = Visitor(friends)
+        broken.cookies = {"pool_openid": cookie}
+        refused(friends, broken.get(f"{CALLBACK}?code=x&state=x"))
+
+
+def test_an_answer_nested_without_end_is_told_in_one_line() -> None:
+    async def send(_: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(200, {}, b'{"issuer":' + b"[" * 100_000)
+
+    openid = OpenId(SingleSignOn(issuer="https://idp.example", client_id=CLIENT), send, time.time)
+    with pytest.raises(OpenIdError, match="cannot be read"):
+        asyncio.run(openid.address(PendingSignIn.new(0.0), "https://pool.example/x"))
 
 
 @pytest.mark.parametrize(

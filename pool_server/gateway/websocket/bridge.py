@@ -104,7 +104,7 @@ class Conversation:
             if bytes(fields.get("type", b"")) == b'"response.append"':
                 previous = previous or self._last_id
             prewarm = bytes(fields.get("generate", b"")) == b"false"
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadBodyError("the frame is not a response.create with a text or a list as its input") from error
         if previous and previous != self._last_id:
             raise ContinuationLostError

@@ -189,7 +189,7 @@ class TurnTransport:
         error: Any = {"message": fault.message, "code": fault.code or None, "type": "invalid_request_error"}
         try:
             error = msgspec.json.decode(refusal.body, type=dict[str, Any]).get("error", error)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         frame = {"type": "error", "status": refusal.status, "error": error}
         text = msgspec.json.encode(frame).decode()

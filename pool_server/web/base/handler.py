@@ -278,7 +278,7 @@ class BaseHandler(RequestHandler):
             if self.is_form() and not bytes(self._chunks).lstrip().startswith(b"{"):
                 return msgspec.convert(forms.nested(self.form()), shape, strict=False)
             return msgspec.json.decode(bytes(self._chunks) or b"{}", type=shape)
-        except (msgspec.DecodeError, ValueError) as wrong:
+        except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
             raise ProblemError(400, "bad_request", str(wrong).splitlines()[0]) from None
 
     def is_form(self) -> bool:

@@ -67,7 +67,7 @@ class PendingSignIn(msgspec.Struct, frozen=True):
     def read(cls, text: str) -> PendingSignIn | None:
         try:
             return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=cls)
-        except (ValueError, msgspec.DecodeError):
+        except (ValueError, msgspec.DecodeError, RecursionError):
             return None
 
 
@@ -206,7 +206,7 @@ class OpenId:
         try:
             if len(answer.body) <= MOST_BYTES:
                 return msgspec.json.decode(answer.body, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass
         raise OpenIdError(_("the identity provider's answer cannot be read"))
 
