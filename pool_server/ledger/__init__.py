@@ -1,7 +1,7 @@
 """Every exchange counted once: usage records, rollups, prices, and what can be asked of them."""
 
 from pool_server.ledger.bill_split import OUTSIDE, AccountBill, by_headroom, by_use, totals
-from pool_server.ledger.chart import METRICS, Metric
+from pool_server.ledger.chart import METRICS, Metric, SeriesLine, UsageSeries
 from pool_server.ledger.consistency import Consistency
 from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
@@ -36,9 +36,11 @@ __all__ = [
     "Prices",
     "Quote",
     "Series",
+    "SeriesLine",
     "SharedUses",
     "Sighting",
     "Step",
+    "UsageSeries",
     "Why",
     "by_headroom",
     "by_use",

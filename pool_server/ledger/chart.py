@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from pool_server.ledger.records.layout import OTHER
 from pool_server.ledger.rollups.reader import RollupRow
@@ -19,6 +21,33 @@ Metric = Literal[
     "tokens", "cost", "requests", "failures", "input", "cache_read", "cache_write", "output", "reasoning",
     "cache_share", "error_share", "first_byte_p50", "first_byte_p95", "total_p50", "total_p95",
 ]  # fmt: skip
+
+
+class SeriesLine(msgspec.Struct):
+    """One line of a chart: a value a bucket, None where a share or percentile has nothing to say."""
+
+    key: str
+    values: list[float | None]
+
+    @property
+    def total(self) -> float:
+        """What its values come to, of a metric that adds up."""
+        return sum(value or 0 for value in self.values)
+
+
+class UsageSeries(msgspec.Struct, rename={"frm": "from"}):
+    """A chart of use over time. `frm`, `to` and `buckets` are unix seconds; `every` steps are one bucket."""
+
+    frm: int
+    to: int
+    step: str
+    every: int
+    tz: str
+    metric: str
+    buckets: list[int]
+    series: list[SeriesLine]
+
+
 # What can simply be added up, and the parts and wholes of shares.
 _ADDED: dict[str, Callable[[LeadingCounts], int]] = {
     "tokens": lambda counts: counts.input + counts.cache_read + counts.cache_write + counts.output,
@@ -74,8 +103,8 @@ def gathered(found: Iterable[RollupRow]) -> dict[tuple[str, ...], list[bytes]]:
 
 def lines(
     found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: Metric, top: int
-) -> list[dict[str, Any]]:
-    """The lines of a chart, [{"key", "values"}], largest first; beyond `top` of them the rest is one line more.
+) -> list[SeriesLine]:
+    """The lines of a chart, largest first; beyond `top` of them the rest is one line more.
 
     `drawn_at` says in which of `buckets` a row's bucket is drawn. Metrics that add up rank by themselves, the rest by
     requests.
@@ -107,9 +136,9 @@ def one_line(found: Iterable[RollupRow], drawn_at: Callable[[int], int], metric:
     return line
 
 
-def drawn(named: Sequence[tuple[str, Mapping[int, int]]], buckets: Sequence[int], metric: str) -> list[dict[str, Any]]:
+def drawn(named: Sequence[tuple[str, Mapping[int, int]]], buckets: Sequence[int], metric: str) -> list[SeriesLine]:
     """Lines of a metric that adds up as a chart has them."""
-    return [{"key": key, "values": [_scaled(metric, line.get(at, 0)) for at in buckets]} for key, line in named]
+    return [SeriesLine(key, [_scaled(metric, line.get(at, 0)) for at in buckets]) for key, line in named]
 
 
 def rest_of(whole: Mapping[int, int], parts: Iterable[Mapping[int, int]]) -> dict[int, int]:
@@ -123,7 +152,7 @@ def rest_of(whole: Mapping[int, int], parts: Iterable[Mapping[int, int]]) -> dic
 
 def _added_lines(
     found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: str, top: int
-) -> list[dict[str, Any]]:
+) -> list[SeriesLine]:
     number_of = _ADDED[metric]
     numbers: defaultdict[tuple[str, ...], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
     last, at = -1, -1
@@ -144,7 +173,7 @@ def _added_lines(
 
 def _measured_lines(
     found: Iterable[RollupRow], drawn_at: Callable[[int], int], buckets: Sequence[int], metric: str, top: int
-) -> list[dict[str, Any]]:
+) -> list[SeriesLine]:
     cells: dict[tuple[str, ...], dict[int, list[bytes]]] = {}
     weights: dict[tuple[str, ...], int] = {}
     for bucket, names, raw in found:
@@ -158,9 +187,7 @@ def _measured_lines(
             for at, raws in cells[names].items():
                 rest.setdefault(at, []).extend(raws)
         named.append((OTHER, rest))
-    return [
-        {"key": key, "values": [measure(metric, line.get(bucket, ())) for bucket in buckets]} for key, line in named
-    ]
+    return [SeriesLine(key, [measure(metric, line.get(bucket, ())) for bucket in buckets]) for key, line in named]
 
 
 def title(names: tuple[str, ...]) -> str:

@@ -17,6 +17,8 @@ from pool_server.ledger import quota_history
 from pool_server.ledger.bill_split import UsedHere
 from pool_server.ledger.chart import (
     Metric,
+    SeriesLine,
+    UsageSeries,
     adds_up,
     drawn,
     gathered,
@@ -107,10 +109,8 @@ class Queries:
         metric: Metric = "tokens",
         top: int = 12,
         every: int = 1,
-    ) -> dict[str, Any]:
-        """A chart: {"from","to","step","tz","metric","buckets":[…],"series":[{"key","values":[…]}]}.
-
-        One value a bucket, None where a share or percentile has nothing to say. Beyond the `top` largest groups
+    ) -> UsageSeries:
+        """Use over time. Beyond the `top` largest groups
         the rest is one series "other". A chart begins where rows of its step begin. Days follow `tz` while hour
         rows are kept, the ledger's own zone before that. `every` steps are one bucket, by the clock: 6 hours from
         midnight on, 7 days from Monday on. Raises ValueError for more than MAX_POINTS steps.
@@ -138,10 +138,7 @@ class Queries:
                 chart = _long_lines(reader, slices, filters, by, drawn_at, buckets, metric, top, local)
             else:
                 chart = lines(rows(reader, slices, filters, names), drawn_at, buckets, metric, top)
-        return {
-            "from": start, "to": stop, "step": step, "every": every, "tz": str(local.zone), "metric": metric,
-            "buckets": buckets, "series": chart,
-        }  # fmt: skip
+        return UsageSeries(start, stop, step, every, str(local.zone), metric, buckets, chart)
 
     def top(
         self,
@@ -260,7 +257,7 @@ def _long_lines(
     metric: Metric,
     top: int,
     days: Days,
-) -> list[dict[str, Any]]:
+) -> list[SeriesLine]:
     """What `lines` draws of many days, without reading every group's days: months say which groups are the largest,
     only those are read by the day, and the rest is what remains of the whole."""
     newest = pending.shares(reader)

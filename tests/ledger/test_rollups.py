@@ -141,8 +141,8 @@ def test_every_view_adds_up_to_the_total(
         assert sum(row["total_tokens"] for row in book.queries.matrix(frm, to, wanted)) == tokens
         for step in ("hour", "day"):
             chart = book.queries.series(by, step, frm, to, wanted, tz=zones[1], top=2)
-            assert sum(sum(line["values"]) for line in chart["series"]) == tokens
-            assert all(len(line["values"]) == len(chart["buckets"]) for line in chart["series"])
+            assert sum(line.total for line in chart.series) == tokens
+            assert all(len(line.values) == len(chart.buckets) for line in chart.series)
         heat = book.queries.heatmap(frm, to, wanted, tz=zones[1])
         assert sum(map(sum, heat["cells"])) == tokens
         summary = book.queries.summary(frm, to, wanted)
@@ -160,9 +160,9 @@ def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
         frm = datetime(2026, 3, 7, tzinfo=where).timestamp()
         to = datetime(2026, 3, 31, tzinfo=where).timestamp()
         chart = book.queries.series(None, "day", frm, to, metric="requests")
-        assert len(chart["buckets"]) == 24
-        assert [v for v in chart["series"][0]["values"] if v] == [3] * 6
-        for bucket in chart["buckets"]:
+        assert len(chart.buckets) == 24
+        assert [v for v in chart.series[0].values if v] == [3] * 6
+        for bucket in chart.buckets:
             assert datetime.fromtimestamp(bucket, where).hour == 0
         heat = book.queries.heatmap(frm, to, metric="requests")["cells"]
         assert {hour for day in heat for hour, n in enumerate(day) if n} == {0, 12, 23}
@@ -250,7 +250,7 @@ def test_every_metric_can_be_charted_and_ranked(tmp_path: Path, metric: str) -> 
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r2", user="bob", outcome="cut")])
         chart = book.queries.series("user", "minute", NOW - 120, NOW + 60, metric=metric)  # type: ignore[arg-type]
-        assert {line["key"] for line in chart["series"]} == {"ada", "bob"}
+        assert {line.key for line in chart.series} == {"ada", "bob"}
         assert len(book.queries.top("user", NOW - 60, NOW + 60, metric=metric)) == 2  # type: ignore[arg-type]
         assert len(book.queries.heatmap(NOW - 60, NOW + 60, metric=metric)["cells"]) == 7  # type: ignore[arg-type]
 
@@ -276,13 +276,13 @@ def test_the_rest_of_a_chart_is_what_its_members_records_say(tmp_path: Path, met
     with ledger_in(tmp_path) as book:
         record_all(book, records)
         ends = NOW - 3 * DAY, NOW + 60
-        lines = book.queries.series("user", "day", *ends, metric=metric, top=1)["series"]  # type: ignore[arg-type]
-        assert len(lines) == 2 and lines[1]["key"] == "other"
-        rest = [rec for rec in records if rec.user != lines[0]["key"]]
+        lines = book.queries.series("user", "day", *ends, metric=metric, top=1).series  # type: ignore[arg-type]
+        assert len(lines) == 2 and lines[1].key == "other"
+        rest = [rec for rec in records if rec.user != lines[0].key]
     with ledger_in(tmp_path / "rest") as alone:
         record_all(alone, rest)
-        drawn = alone.queries.series(None, "day", *ends, metric=metric)["series"]  # type: ignore[arg-type]
-        assert drawn[0]["values"] == pytest.approx(lines[1]["values"], nan_ok=True)
+        drawn = alone.queries.series(None, "day", *ends, metric=metric).series  # type: ignore[arg-type]
+        assert drawn[0].values == pytest.approx(lines[1].values, nan_ok=True)
 
 
 def test_an_endless_chart_is_refused(tmp_path: Path) -> None:
@@ -293,9 +293,9 @@ def test_an_endless_chart_is_refused(tmp_path: Path) -> None:
 def test_the_rest_is_one_line(tmp_path: Path) -> None:
     with ledger_in(tmp_path, clock=Clock()) as book:
         record_all(book, [exchange(f"r{i}", user=f"user{i}", input=100 - i) for i in range(5)])
-        lines = book.queries.series("user", "day", NOW - DAY, NOW, top=2)["series"]
-        assert [line["key"] for line in lines] == ["user0", "user1", "other"]
-        assert sum(lines[2]["values"]) == 98 + 97 + 96
+        lines = book.queries.series("user", "day", NOW - DAY, NOW, top=2).series
+        assert [line.key for line in lines] == ["user0", "user1", "other"]
+        assert lines[2].total == 98 + 97 + 96
 
 
 def test_estimates_and_assumed_prices_are_summed_apart(tmp_path: Path) -> None:

@@ -63,10 +63,10 @@ def test_series_by_label_and_what_is_not_kept(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [labelled("r1", program="Codex", session="s1"), labelled("r2", at=NOW - DAY, program="Codex")])
         chart = book.queries.series("program", "day", NOW - 2 * DAY, NOW + 60, metric="requests")
-        assert [(line["key"], sum(line["values"])) for line in chart["series"]] == [("Codex", 2)]
+        assert [(line.key, line.total) for line in chart.series] == [("Codex", 2)]
         hours = book.queries.series("program", "hour", NOW - 3 * HOUR, NOW + 60, metric="requests")
-        assert sum(hours["series"][0]["values"]) == 1
-        assert book.queries.series("conversation", "day", NOW - DAY, NOW + 60)["series"][0]["key"] == "s1"
+        assert hours.series[0].total == 1
+        assert book.queries.series("conversation", "day", NOW - DAY, NOW + 60).series[0].key == "s1"
         for field, step in (("program", "minute"), ("conversation", "hour")):
             with pytest.raises(ValueError, match="not kept by the"):
                 book.queries.series(field, step, NOW - HOUR, NOW + 60)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pool_server.alerts import AlertRule, Incident
 from pool_server.alerts.incidents import remember
 from pool_server.core.enums import FaultKind, Outcome, Provider
-from pool_server.ledger import Filters
+from pool_server.ledger import Filters, SeriesLine, UsageSeries
 from pool_server.texts import format
 from pool_server.web.base.assets.bundle import CHARTS, assets
 from pool_server.web.base.auth import Caller
@@ -251,8 +251,8 @@ def test_colours_of_providers_are_their_own_and_the_sheet_has_all() -> None:
     assert not re.search(r"#[0-9a-f]{3,8}\b|rgb\(|oklch\(", swatches)
 
 
-def chart(step: str, buckets: list[int], *values: float) -> dict[str, Any]:
-    return {"step": step, "metric": "tokens", "buckets": buckets, "series": [{"key": "a", "values": list(values)}]}
+def chart(step: str, buckets: list[int], *values: float) -> UsageSeries:
+    return UsageSeries(0, 0, step, 1, "UTC", "tokens", buckets, [SeriesLine("a", [*values])])
 
 
 def test_the_axis_names_hours_days_or_months() -> None:
@@ -269,7 +269,7 @@ def test_an_empty_beginning_is_not_drawn() -> None:
     days = [n * 86_400 for n in range(10)]
     late = chart("day", days, *[0] * 6, 5, 0, 1, 2)
     assert charts.begins(late) == 6
-    assert charts.cut(late, 6)["series"][0]["values"] == [5, 0, 1, 2]
+    assert charts.cut(late, 6).series[0].values == [5, 0, 1, 2]
     assert charts.begins(chart("day", days, 0, 5, *[1] * 8)) == 0
     assert charts.begins(chart("hour", days, *[0] * 9, 1)) == 0
 

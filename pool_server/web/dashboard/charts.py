@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pool_server.language import gettext as _
+from pool_server.ledger import SeriesLine, UsageSeries
 from pool_server.texts import format
 from pool_server.web.base.shared.names import Names, colours
 
@@ -94,10 +95,9 @@ SHORT: dict[str, Callable[[float | None], str]] = {
 }
 
 
-def points(chart: dict[str, Any], where: tzinfo) -> tuple[Point, ...]:
+def points(chart: UsageSeries, where: tzinfo) -> tuple[Point, ...]:
     """The time axis of an answer of the ledger, in the viewer's zone."""
-    step, buckets = chart["step"], chart["buckets"]
-    every = chart.get("every", 1)
+    step, buckets, every = chart.step, chart.buckets, chart.every
     long = step == "day" and len(buckets) * every > LONG_DAYS
     return tuple(_point(datetime.fromtimestamp(at, where), step, len(buckets), every, long=long) for at in buckets)
 
@@ -122,31 +122,28 @@ def _point(at: datetime, step: str, count: int, every: int, *, long: bool) -> Po
     return Point(f"{day} {clock}", f"{weekday} {at.day}" if at.hour == 0 else "")
 
 
-def begins(chart: dict[str, Any]) -> int:
+def begins(chart: UsageSeries) -> int:
     """The bucket with which charts by day begin: years without any use before the first are not drawn."""
-    lines = chart["series"]
-    used = (i for i in range(len(chart["buckets"])) if any(line["values"][i] for line in lines))
-    first = next(used, 0)
-    return first if chart["step"] == "day" and first > LEAST_CUT * len(chart["buckets"]) else 0
+    count = len(chart.buckets)
+    first = next((i for i in range(count) if any(line.values[i] for line in chart.series)), 0)
+    return first if chart.step == "day" and first > LEAST_CUT * count else 0
 
 
-def cut(chart: dict[str, Any], first: int) -> dict[str, Any]:
+def cut(chart: UsageSeries, first: int) -> UsageSeries:
     """A chart without its first buckets."""
-    lines = [{**line, "values": line["values"][first:]} for line in chart["series"]]
-    return {**chart, "buckets": chart["buckets"][first:], "series": lines}
+    lines = [SeriesLine(line.key, line.values[first:]) for line in chart.series]
+    return msgspec.structs.replace(chart, buckets=chart.buckets[first:], series=lines)
 
 
-def use(
-    chart: dict[str, Any], field: str | None, names: Names, where: tzinfo, span: str, *, quiet: bool = False
-) -> Chart:
+def use(chart: UsageSeries, field: str | None, names: Names, where: tzinfo, span: str, *, quiet: bool = False) -> Chart:
     """Tokens or dollars over time, stacked by person, model, provider or account. `quiet` = its beginning is cut."""
-    kind = "money" if chart["metric"] == "cost" else "count"
+    kind = "money" if chart.metric == "cost" else "count"
     unit = _("US dollars at API prices") if kind == "money" else _("tokens")
-    lines = [line for line in chart["series"] if any(line["values"])]
-    classes = colours(field, [line["key"] for line in lines], names.book)
+    lines = [line for line in chart.series if any(line.values)]
+    classes = colours(field, [line.key for line in lines], names.book)
     drawn = tuple(
-        ChartLine(line["key"], names(field, line["key"]), classes[line["key"]], line["values"],
-             SHORT[kind](sum(value or 0 for value in line["values"])))
+        ChartLine(line.key, names(field, line.key), classes[line.key], line.values,
+             SHORT[kind](line.total))
         for line in lines
     )  # fmt: skip
     axis = points(chart, where)
@@ -157,7 +154,7 @@ def use(
 
 
 def _use_sentence(
-    lines: Sequence[ChartLine], axis: Sequence[Point], kind: str, span: str, chart: dict[str, Any], field: str | None
+    lines: Sequence[ChartLine], axis: Sequence[Point], kind: str, span: str, chart: UsageSeries, field: str | None
 ) -> str:
     sums = [sum(line.values[i] or 0 for line in lines) for i in range(len(axis))]
     total = sum(sums)
@@ -175,14 +172,14 @@ def _use_sentence(
     return words + "."
 
 
-def _when(chart: dict[str, Any], axis: Sequence[Point], i: int) -> str:
+def _when(chart: UsageSeries, axis: Sequence[Point], i: int) -> str:
     label = axis[i].label
-    if chart["step"] != "day":
+    if chart.step != "day":
         return _("at {time}", time=label)
-    return _("in the {week}", week=label) if chart.get("every") == 7 else _("on {day}", day=label)
+    return _("in the {week}", week=label) if chart.every == 7 else _("on {day}", day=label)
 
 
-def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
+def cache(chart: UsageSeries, total: dict[str, Any], where: tzinfo) -> Chart:
     """The share of what was sent that came from a cache."""
     values = _only(chart)
     share = total["cache_share"]
@@ -199,9 +196,7 @@ def cache(chart: dict[str, Any], total: dict[str, Any], where: tzinfo) -> Chart:
     return Chart("cache", _("Cache reads"), sentence, _("percent of input tokens"), "percent", False, axis, (line,))
 
 
-def latency(
-    ident: str, half: dict[str, Any], most: dict[str, Any], spread: dict[str, float] | None, where: tzinfo
-) -> Chart:
+def latency(ident: str, half: UsageSeries, most: UsageSeries, spread: dict[str, float] | None, where: tzinfo) -> Chart:
     """How long until the first byte ("first_byte"), or until the answer was complete ("total")."""
     first = ident == "first_byte"
     sentence = _("No answer in this range, so there is nothing to time.")
@@ -220,7 +215,5 @@ def latency(
     return Chart(ident, title, sentence, _("milliseconds"), "ms", False, points(half, where), lines)
 
 
-def _only(chart: dict[str, Any]) -> Values:
-    lines = chart["series"]
-    values: Values = lines[0]["values"] if lines else [None] * len(chart["buckets"])
-    return values
+def _only(chart: UsageSeries) -> Values:
+    return chart.series[0].values if chart.series else [None] * len(chart.buckets)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
 from pool_server.language import Words
-from pool_server.ledger import Field, Ledger, Metric
+from pool_server.ledger import Field, Ledger, Metric, UsageSeries
 from pool_server.texts import labels
 from pool_server.texts.labels import account_name
 from pool_server.users import FLOOR_COST
@@ -40,9 +40,9 @@ class Gathered(NamedTuple):
     today: list[first.Compared]
     hours: dict[str, dict[str, Any]]
     summary: dict[str, Any]
-    use: dict[str, Any]
-    cache: dict[str, Any]
-    times: dict[str, dict[str, Any]]
+    use: UsageSeries
+    cache: UsageSeries
+    times: dict[str, UsageSeries]
     heat: dict[str, Any]
     people: list[dict[str, Any]]
     models: list[dict[str, Any]]
@@ -61,7 +61,7 @@ def gather(
     step, every = ask.drawn(now)
     own, wide = asking.drawn_by(ask, field, now)
 
-    def line(name: Metric) -> dict[str, Any]:
+    def line(name: Metric) -> UsageSeries:
         return ledger.queries.series(None, step, frm, to, filters, tz=ask.zone, metric=name, every=every)
 
     return Gathered(
@@ -154,7 +154,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         """What follows the range and filters."""
         total, where = found.summary["total"], ZoneInfo(ask.zone)
         began = charts.begins(found.use)
-        first_shown = began if found.use["step"] == found.cache["step"] else 0
+        first_shown = began if found.use.step == found.cache.step else 0
         times = {name: charts.cut(chart, first_shown) for name, chart in found.times.items()}
         mine = _own(who, ask)
         causes = tables.causes(total, own=mine)

@@ -63,13 +63,13 @@ class Export(BaseHandler, access=Access.FRIEND):
             )
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", str(wrong)) from None
-        names, where = Names(self.ctx, who), ZoneInfo(chart["tz"])
+        names, where = Names(self.ctx, who), ZoneInfo(chart.tz)
         out = io.StringIO()
         sheet = csv.writer(out)
-        sheet.writerow([f"time ({where})", *(tame(names(field, line["key"])) for line in chart["series"])])
-        for i, at in enumerate(chart["buckets"]):
+        sheet.writerow([f"time ({where})", *(tame(names(field, line.key)) for line in chart.series)])
+        for i, at in enumerate(chart.buckets):
             when = f"{datetime.fromtimestamp(at, where):%Y-%m-%d %H:%M}"
-            sheet.writerow([when, *(line["values"][i] for line in chart["series"])])
+            sheet.writerow([when, *(line.values[i] for line in chart.series)])
         self._name(metric, ask, "csv")
         self.finish(out.getvalue())
 

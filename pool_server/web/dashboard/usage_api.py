@@ -10,13 +10,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast, get_args
 
-from pool_server.ledger import Field, Filters, Step
+import msgspec
+
+from pool_server.ledger import Field, Filters, SeriesLine, Step
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.shared import headline, visible
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
 
 STEPS = ("minute", "hour", "day")
+
+
+class NamedLine(SeriesLine):
+    name: str
 
 
 class Summary(BaseHandler, access=Access.FRIEND):
@@ -54,8 +60,9 @@ class SeriesHandler(BaseHandler, access=Access.FRIEND):
         except ValueError as wrong:
             raise ProblemError(400, "bad_request", f"{wrong}: take a longer bucket or a shorter range") from None
         names = Names(self.ctx, who)
-        lines = [{**line, "name": names(field, line["key"])} for line in chart["series"]]
-        self.answer({**chart, "by": field, "series": lines})
+        lines = [NamedLine(line.key, line.values, names(field, line.key)) for line in chart.series]
+        about: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(chart, series=[]))
+        self.answer({**about, "by": field, "series": lines})
 
 
 class Top(BaseHandler, access=Access.FRIEND):

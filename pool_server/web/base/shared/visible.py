@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool_server.ledger import Field, Ledger, Metric, Step
+import msgspec
+
+from pool_server.ledger import Field, Ledger, Metric, SeriesLine, Step, UsageSeries
 from pool_server.web.base.handler import ProblemError
 from pool_server.web.base.shared.names import OTHERS
 from pool_server.web.base.shared.query_params import UsageQuery, Viewer
@@ -35,7 +37,7 @@ def series(
     top: int = 8,
     *,
     every: int = 1,
-) -> dict[str, Any]:
+) -> UsageSeries:
     """`Queries.series` for this viewer. Raises ValueError for too many steps, Problem 400 for shares of others."""
     if not nameless(who, ask, field):
         return ledger.queries.series(
@@ -48,12 +50,12 @@ def series(
     own = ledger.queries.series(None, step, ask.frm, ask.to, mine, tz=ask.zone, metric=metric, every=every)
     everyone, me = _values(pool), _values(own)
     others = [all_ - part for all_, part in zip(everyone, me, strict=True)]
-    return {**pool, "series": [{"key": who.user, "values": me}, {"key": OTHERS, "values": others}]}
+    return msgspec.structs.replace(pool, series=[SeriesLine(who.user, [*me]), SeriesLine(OTHERS, [*others])])
 
 
-def _values(chart: dict[str, Any]) -> list[float]:
-    lines = chart["series"]
-    return lines[0]["values"] if lines else [0] * len(chart["buckets"])
+def _values(chart: UsageSeries) -> list[float]:
+    """Of its only line, of a metric that adds up."""
+    return [value or 0 for value in chart.series[0].values] if chart.series else [0] * len(chart.buckets)
 
 
 def top(
