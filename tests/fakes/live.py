@@ -157,7 +157,7 @@ class LiveProvider:
                     break
                 await self.tell(socket, {"setupComplete": {}})
                 await self.tell(socket, {"sessionResumptionUpdate": {"newHandle": f"handle-{len(self.opened)}"}})
-            elif "clientContent" in event:
+            elif not {"clientContent", "client_content"}.isdisjoint(event):  # clients write both
                 await self.tell(socket, {"serverContent": {"modelTurn": {"parts": [{"text": "hi"}]}}})
                 await self.tell(socket, {"serverContent": {"turnComplete": True}, "usageMetadata": GOOGLE})
         return socket
