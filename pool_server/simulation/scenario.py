@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -13,15 +14,20 @@ START = 1_750_000_000.0 - 1_750_000_000.0 % WEEK  # some week's beginning; only 
 OPUS = "opus"
 
 
+Units = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=4 * 7 * 86400.0)]
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A subscription: how much its windows hold, in units of an average request. `opus`: 0 = not offered; None = no
     window of its own, it counts in the others. `budget` is what an API key may spend in all; None = not a key."""
 
     name: str
-    five_hours: float = 0.0
-    week: float = 0.0
-    opus: float | None = None
-    budget: float | None = None
+    five_hours: Units = 0.0
+    week: Units = 0.0
+    opus: Units | None = None
+    budget: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
 
 
 PRO = Plan("pro", 100, 900, 0.0)
@@ -82,33 +88,33 @@ class Sight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     windows known before the first answer?
     """
 
-    delay_s: float = 0.0
-    step: float = 1.0
-    gaps: float = 0.0
-    wrong_resets: float = 0.0
+    delay_s: Seconds = 0.0
+    step: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.0
+    gaps: Part = 0.0
+    wrong_resets: Part = 0.0
     at_start: bool = True
 
 
 class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How clients behave: `retries` of a refused request, each `retry_s` after the last."""
 
-    retries: int = 0
-    retry_s: float = 2.0
+    retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    retry_s: Seconds = 2.0
 
 
 class Caching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a warm prefix is worth: a request whose account did not serve the conversation's last `life_s` seconds costs
     `cold` times as much."""
 
-    cold: float = 1.0
-    life_s: float = 300.0
+    cold: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 1.0
+    life_s: Seconds = 300.0
 
 
 class Servers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many workers choose, and how late (seconds) one hears of what another did."""
 
-    workers: int = 1
-    news_s: float = 0.0
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    news_s: Seconds = 0.0
 
 
 class Scenario(msgspec.Struct, frozen=True):

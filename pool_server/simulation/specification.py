@@ -70,7 +70,7 @@ class EventAt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: EventKind
     account: Annotated[int, msgspec.Meta(ge=0)] | None = None
     host: str = ""
-    amount: float = 0.0
+    amount: Annotated[float, msgspec.Meta(ge=-1e7, le=1e7)] = 0.0
 
 
 class WeekSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,7 +99,7 @@ def parse(text: str, file: str = "scenario") -> WeekSpec:
     """Read one scenario. Raises ScenarioError."""
     try:
         spec = msgspec.convert(tomli.loads(text), WeekSpec, strict=False)
-    except (tomli.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (tomli.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise ScenarioError(f"{file}: {error}") from None
     wrong = _contradiction(spec)
     if wrong:
@@ -125,13 +125,23 @@ def _contradiction(spec: WeekSpec) -> str:
             return "accounts: more owners than people"
         if row.reserve and not row.owners:
             return "accounts: a reserve needs owners"
-    for event in spec.events:
-        if event.account is not None and event.account >= accounts:
-            return f"events: there is no account {event.account}"
-        if event.host and event.host not in hosts:
-            return f"events: no account is at host {event.host!r}"
-        if event.kind is EventKind.SHRINK and not event.amount > 0:
-            return "events: a window shrinks to more than nothing"
+    if len({plan.name for plan in spec.plans}) < len(spec.plans):
+        return "plans: two have one name"
+    return next(filter(None, (_impossible(event, spec.days, accounts, hosts) for event in spec.events)), "")
+
+
+def _impossible(event: EventAt, days: int, accounts: int, hosts: set[str]) -> str:
+    """Why an event cannot happen in a scenario of so many days and accounts, "" when it can."""
+    if event.at_h >= 24 * days:
+        return f"events: hour {event.at_h:g} is not within {days} days"
+    if event.account is not None and event.account >= accounts:
+        return f"events: there is no account {event.account}"
+    if event.host and event.host not in hosts:
+        return f"events: no account is at host {event.host!r}"
+    if event.kind is EventKind.SHRINK and not 0 < event.amount <= 10:
+        return "events: a window shrinks to more than nothing, and to ten times at most"
+    if event.kind in (EventKind.HANG, EventKind.OUTAGE) and event.amount <= 0:
+        return f"events: {event.kind.value} needs an amount, its hours"
     return ""
 
 

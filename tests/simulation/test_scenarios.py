@@ -87,6 +87,10 @@ def test_the_same_seed_gives_the_same_outcome() -> None:
         (lambda t: t.replace('plan = "pro"', 'plan = "pro"\ncount = 2\nowners = true'), "more owners than people"),
         (lambda t: t + '[[events]]\nat_h = 1\nkind = "hang"\nhost = "z"\n', "no account is at host 'z'"),
         (lambda t: t + '[[events]]\nat_h = 1\nkind = "shrink"\n', "shrinks to more than nothing"),
+        (lambda t: t + '[[events]]\nat_h = 1\nkind = "hang"\n', "hang needs an amount"),
+        (lambda t: t + '[[events]]\nat_h = 168\nkind = "early_reset"\n', "not within 7 days"),
+        (lambda t: t + '[[plans]]\nname = "a"\n[[plans]]\nname = "a"\n', "two have one name"),
+        (lambda t: t + "x = " + "[" * 5000, "nested"),
         (lambda t: t + '[[events]]\nat_h = 1\nkind = "withdraw"\naccount = 7\n', "there is no account 7"),
         (lambda t: t + '[[events]]\nat_h = -3\nkind = "hang"\n', "`float` >= 0"),
         (lambda t: t + '[[plans]]\nname = "pro"\n', "holds nothing"),
@@ -112,6 +116,34 @@ def with_event(kind: str, **fields: object) -> Week:
     week = Week(generate(spec, 1), strategies()["balanced"](1))
     week.run()
     return week
+
+
+NUMBERS = [
+    *(("accounts", name) for name in ("count", "resets_h", "used", "reserve", "lost_h")),
+    *(("people", name) for name in ("count", "weight", "spread", "begins", "hours", "requests", "pause_s", "cost")),
+    *(("plans", name) for name in ("five_hours", "week", "opus", "budget")),
+    *(("events", name) for name in ("at_h", "amount")), *(("bursts", name) for name in ("at_h", "each", "over_s")),
+    *(("sight", name) for name in ("delay_s", "step", "gaps", "wrong_resets")),
+    *(("clients", name) for name in ("retries", "retry_s")), *(("caching", name) for name in ("cold", "life_s")),
+    *(("servers", name) for name in ("workers", "news_s")), ("", "load"), ("", "days"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "field"), NUMBERS)
+def test_no_field_takes_a_number_that_is_none_or_without_end(table: str, field: str) -> None:
+    """Nor a negative one, but where a clock is set back."""
+    needed = {"plans": 'name = "z"\n', "events": 'kind = "clock_step"\n', "accounts": 'plan = "pro"\n'}.get(table, "")
+    needed += "at_h = 1\n" if table in ("events", "bursts") and field != "at_h" else ""
+    heading = f"[[{table}]]\n" if needed or table in ("people", "bursts") else f"[{table}]\n"
+    for number in ("nan", "inf", "-inf", "1e308", "-1"):
+        row = f"{field} = {number}\n"
+        text = row + LEAST if not table else LEAST + heading + needed + row
+        if (field, number) == ("amount", "-1"):
+            assert parse(text).events[0].amount == -1
+            continue
+        with pytest.raises(ScenarioError) as raised:
+            parse(text, "mine.toml")
+        assert str(raised.value).startswith("mine.toml: ") and "\n" not in str(raised.value), number
 
 
 def test_a_shrunk_window_holds_less_from_then_on() -> None:
