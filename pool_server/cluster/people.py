@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
 
 from pool_server.core.enums import Denial
-from pool_server.storage.errors import StoreRefusedError
+from pool_server.storage.errors import StoreError, StoreRefusedError
 from pool_server.storage.postgres.connection import Connection, DatabasePool, storable
 from pool_server.users.models import (
     AdminToken,
@@ -29,6 +30,8 @@ from pool_server.users.models import (
 )
 from pool_server.users.ports import Arrival, PeopleNews, PeoplePort, Person, Trail
 from pool_server.users.user_names import skeleton
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _NEW_PEOPLE = "new people"
@@ -144,20 +147,22 @@ class DatabasePeople(PeoplePort):
 
     @contextlib.asynccontextmanager
     async def _change(self, trail: Trail | None = None) -> AsyncIterator[tuple[Connection, int]]:
-        """A transaction with the number of its change; what it wrote, and others before it, is taken in after it."""
+        """A transaction with the number of its change; what it wrote, and others before it, is taken in after it. Where
+        that fails, the change is made all the same, and the next look takes it in."""
         try:
-            async with self._pool.connection() as connection:
-                async with connection.transaction():
-                    seq = await connection.value("select pool.people_begin_1()")
-                    yield connection, seq
-                    if trail is not None:
-                        await keep_trail(connection, trail)
-                news = await _news(connection, self._known())
+            async with self._pool.connection() as connection, connection.transaction():
+                seq = await connection.value("select pool.people_begin_1()")
+                yield connection, seq
+                if trail is not None:
+                    await keep_trail(connection, trail)
         except StoreRefusedError as exc:
             if exc.state == _UNIQUE:
                 raise RefusedError(Denial.NAME_TAKEN, "this name, or one that looks like it, is taken", 409) from None
             raise
-        await self._apply(news)
+        try:
+            await self.catch_up()
+        except StoreError as exc:
+            log.warning("a change of people that was made is not read here yet: %s", exc)
 
 
 async def _person(connection: Connection, user_id: str) -> Person:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from pool_server.cluster.door import DatabaseDoor
+from pool_server.cluster.people import DatabasePeople
 from pool_server.core.settings import Settings
 from pool_server.storage import Store
+from pool_server.storage.postgres.connection import Connection, DatabasePool, connected
 from pool_server.users import LEDGER_TABLES, STATE_TABLES, AuditActor, Principal, Users
 from pool_server.users.embedded_door import EmbeddedDoor
+from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity.throttle import Throttle
+from pool_server.users.ports import UserPorts
+from pool_server.users.replica import Replica
+from tests.cluster.conftest import Database
 
 T = TypeVar("T")
 SHELL = AuditActor("shell")
@@ -30,10 +38,34 @@ class Clock:
         return self.now
 
 
-class Site:
-    """Stores in a folder and workers on them; one worker unless a test opens more."""
+class LoopPool(DatabasePool):
+    """A test's loops come and go: connections that are kept within `open`, else one of its own for each call."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept: DatabasePool | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        async with self._database.pool() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        kept = self._kept
+        async with connected(self._database.place()) if kept is None else kept.connection() as found:
+            yield found
+
+
+class Site:
+    """Stores in a folder and workers on them; one worker unless a test opens more. With a `database` people and the
+    door are kept there, and the folder is one node's."""
+
+    def __init__(self, folder: Path, database: Database | None = None, **settings: Any) -> None:
+        self.pool = LoopPool(database) if database is not None else None
         defaults: dict[str, Any] = {"data_dir": str(folder), "friend_code": "open sesame"}
         self.settings = msgspec.structs.replace(Settings(), **{**defaults, **settings})
         self.clock = Clock()
@@ -42,7 +74,15 @@ class Site:
         self.users = self.worker()
 
     def worker(self, **more: Any) -> Users:
+        more = {"ports": self.ports(), **more}
         return Users(self.settings, self.durable, self.state, clock=self.clock, bcrypt_rounds=4, **more)
+
+    def ports(self) -> UserPorts:
+        """Where people and the door are kept."""
+        if self.pool is None:
+            return UserPorts(EmbeddedPeople(self.durable), EmbeddedDoor(self.durable, self.state))
+        replica = Replica(self.durable, self.clock)
+        return UserPorts(DatabasePeople(self.pool, replica.apply, replica.known), DatabaseDoor(self.pool))
 
     def close(self) -> None:
         self.durable.close()
@@ -52,16 +92,17 @@ class Site:
         """`main` within a loop, the worker closed after it."""
 
         async def whole() -> T:
-            try:
-                return await main()
-            finally:
-                await self.users.close()
+            async with self.pool.open() if self.pool is not None else nullcontext():
+                try:
+                    return await main()
+                finally:
+                    await self.users.close()
 
         return asyncio.run(whole())
 
     def throttle(self) -> Throttle:
         """One more worker's counters of wrong tries."""
-        return Throttle(EmbeddedDoor(self.durable, self.state), self.clock)
+        return Throttle(self.ports().door, self.clock)
 
     async def ticket(self, principal: Principal, **more: str) -> str:
         """A new set-up ticket."""

@@ -18,6 +18,8 @@ from pool_server.users.identity.throttle import NAME, PEER
 from .site import NOON, PASSPHRASE, SHELL, Site
 from .site import PEER as HOME
 
+BOTH_STORES = True
+
 CODE = "open sesame"
 ADMIN = AuditActor("admin", "admin", "admin", HOME)
 

@@ -8,7 +8,9 @@ from pool_server.storage import StoreError, StoreFullError
 from pool_server.users import AuditActor, Principal, RefusedError
 from pool_server.users.identity.people import MAX_KEYS
 
-from .site import NOON, PASSPHRASE, PEER, SHELL, Site
+from .site import NOON, PASSPHRASE, PEER, Site
+
+BOTH_STORES = True
 
 ADMIN = AuditActor("admin", "admin", "admin", PEER)
 
@@ -296,23 +298,5 @@ def test_everything_is_there_after_a_restart(site: Site) -> None:
         restarted.load()
         assert restarted.authenticate(key) == anna
         assert restarted.me(anna)["limits"]["tokens_day"] == 9
-
-    site.run(main)
-
-
-def test_the_shell_changes_nothing_when_the_store_cannot_be_written(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pool_server.storage import StoreFullError
-
-    def full(change: Any) -> Any:
-        raise StoreFullError("no space left")
-
-    async def main() -> None:
-        anna, key = await site.friend("Anna")
-        monkeypatch.setattr(site.durable, "submit", full)
-        assert "no space left" in await refused(site.users.people.create_user("Berta", actor=SHELL), 503)
-        await refused(site.users.people.revoke_key(anna.user, anna.key, actor=SHELL), 503)
-        assert isinstance(site.users.authenticate(key), Principal)
 
     site.run(main)

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pool_server.storage import Store, StoreError
-from pool_server.users import LEDGER_TABLES, Denied, Principal
+from pool_server.storage import Store, StoreError, StoreFullError
+from pool_server.users import LEDGER_TABLES, Denied, Principal, RefusedError
 from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.models import (
@@ -29,6 +29,7 @@ from pool_server.users.models import (
 )
 from pool_server.users.ports import PeopleNews, UserPorts
 from pool_server.users.replica import Replica
+from tests.cluster.conftest import Database
 
 from .site import PASSPHRASE, PEER, SHELL, Clock, Site
 
@@ -213,3 +214,45 @@ def test_a_store_with_people_of_its_own_takes_in_no_others(site: Site) -> None:
             Replica(site.durable, site.clock).known()
 
     asyncio.run(main())
+
+
+def test_the_shell_changes_nothing_when_the_store_cannot_be_written(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        anna, key = await site.friend("Anna")
+        monkeypatch.setattr(site.durable, "submit", full)
+        for change in (
+            site.users.people.create_user("Berta", actor=SHELL),
+            site.users.people.revoke_key(anna.user, anna.key, actor=SHELL),
+        ):
+            with pytest.raises(RefusedError, match="nothing was changed: no space left") as info:
+                await change
+            assert info.value.denied.status == 503
+        assert isinstance(site.users.authenticate(key), Principal)
+
+    site.run(main)
+
+
+def test_a_change_made_elsewhere_is_made_where_it_cannot_be_taken_in_here(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Site(tmp_path, database)
+
+    async def main() -> None:
+        anna, key = await node.friend("Anna")
+        with monkeypatch.context() as patched:
+            patched.setattr(node.durable, "submit", full)
+            await node.users.people.revoke_key(anna.user, anna.key, actor=SHELL)
+        assert "is not read here yet: no space left" in caplog.text
+        await node.users.follower.look()
+        assert isinstance(node.users.authenticate(key), Denied)
+
+    try:
+        node.run(main)
+    finally:
+        node.close()
+
+
+def full(_: object) -> None:
+    raise StoreFullError("no space left")

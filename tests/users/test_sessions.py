@@ -12,6 +12,8 @@ from pool_server.users.identity.sign_in import SignedIn
 from .site import NOON, PASSPHRASE, SHELL, Site
 from .site import PEER as HOME
 
+BOTH_STORES = True
+
 
 async def enter(site: Site, name: str = "Anna") -> SignedIn:
     return await site.users.sign_in.friend_login(peer=HOME, code="open sesame", name=name, passphrase=PASSPHRASE)

@@ -17,6 +17,8 @@ from pool_server.users.models import NewPerson
 
 from .site import NOON, PASSPHRASE, SHELL, Site
 
+BOTH_STORES = True
+
 DAY = 86_400.0
 
 

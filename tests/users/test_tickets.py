@@ -10,6 +10,8 @@ from pool_server.users import Principal, RefusedError
 from .site import PEER as HOME
 from .site import SHELL, Site
 
+BOTH_STORES = True
+
 
 async def worthless(site: Site, ticket: str) -> None:
     with pytest.raises(RefusedError) as info:
