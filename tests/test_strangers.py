@@ -33,7 +33,7 @@ CALLS = [
 PAGES = [
     ("GET", "/"), ("GET", "/healthz"), ("GET", "/health"), ("GET", "/readyz"), ("GET", "/setup/none/codex"),
     ("POST", "/contribute/none"), ("POST", "/api/friend/login"), ("POST", "/admin"), ("GET", "/admin"),
-    ("GET", "/sign-in/openid"), ("GET", "/sign-in/openid/callback"),
+    ("GET", "/sign-in/openid"), ("GET", "/sign-in/openid/callback"), ("GET", "/language"), ("POST", "/language"),
     ("GET", "/favicon.ico"), ("GET", "/static/0/a.js"), ("GET", "/nothing"), ("POST", "/nothing"), ("DELETE", "/x"),
 ]  # fmt: skip
 WALKED = [*((m, p + path) for p in ("", *(f"/{one.value}" for one in Provider)) for m, path in CALLS), *PAGES]
