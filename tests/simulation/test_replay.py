@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from datetime import UTC
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from pool_server.core.enums import CredentialKind, Dialect, Operation, Outcome, 
 from pool_server.core.models import Attempt, Usage, UsageRecord
 from pool_server.ledger import Series, Sighting
 from pool_server.providers import Credential
+from pool_server.simulation.replay import folder
 from pool_server.simulation.replay.holdings import Holding, holdings
 from pool_server.simulation.replay.past import Past
 from pool_server.simulation.replay.percent import Worth, growth, worth
@@ -281,3 +284,11 @@ def test_nothing_is_lost_in_a_replay(rows: list[tuple[float, str, str, str, floa
         assert sums.requests == len(past)
     for sums in (found.recorded, found.replayed.sums, found.what_ifs[0].sums):
         assert sums.served + sums.refused + sums.apart == sums.requests
+
+
+def test_names_in_the_files_stand_for_the_people_of_the_records(tmp_path: Path) -> None:
+    file = {"api_key": "sk-ant-api03-key", "owner": "Ada", "people": ["Bob", "u_3"]}
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/claude_ada.json").write_text(json.dumps(file))
+    options = folder.present(tmp_path / "pool", tmp_path, {"Ada": "u_1", "Bob": "u_2"}, 0.0)["claude:ada"][1]
+    assert (options.owner, options.people) == ("u_1", ("u_2", "u_3"))

@@ -16,11 +16,13 @@ from pool_server.providers import Credential
 def present(
     pool_dir: Path, data_dir: Path, people: Mapping[str, str], now: float
 ) -> dict[str, tuple[Credential, Options]]:
-    """Credential and options by account; an owner's name becomes the id that `people` knows, "" for nobody's."""
+    """Credential and options by account. Names of owners and of those who may use it become the ids that `people`
+    knows; an owner it does not know is nobody."""
     items = CredentialStore(pool_dir, Escrow(data_dir)).look(now).items
     return {account: (item.credential, _owned(item.options, people)) for account, item in items.items()}
 
 
 def _owned(options: Options, people: Mapping[str, str]) -> Options:
     owner = people.get(options.owner.strip(), "") if options.owner else ""
-    return msgspec.structs.replace(options, owner=owner)
+    named = None if options.people is None else tuple(people.get(one.strip(), one) for one in options.people)
+    return msgspec.structs.replace(options, owner=owner, people=named)
