@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -11,7 +12,8 @@ import pytest
 
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import TranslationError, UpstreamKind
-from tests.dialects.translation.kit import PAIRS, translate
+from tests.dialects.translation.grammar import hear_whole
+from tests.dialects.translation.kit import PAIRS, answer, translate
 
 LEFT_OUT = "unknown field within another"
 PNG, PDF = "iVBORw0KGgo=", "JVBERi0xLjQ="
@@ -85,7 +87,8 @@ EVERYTHING: dict[Dialect, dict[str, Any]] = {
             {"type": "function", "name": "moon", "description": "d", "strict": True, "parameters": SCHEMA},
             {"type": "custom", "name": "sun", "description": "d",
              "format": {"type": "grammar", "syntax": "lark", "definition": "start: X"}},
-            {"type": "namespace", "name": "sky", "tools": [{"type": "function", "name": "star", "parameters": SCHEMA}]},
+            {"type": "namespace", "name": "sky", "description": "d", "tools": [
+                {"type": "function", "name": "star", "parameters": SCHEMA}]},
             {"type": "web_search", "filters": {"allowed_domains": ["a.example"]}, "user_location": PLACE},
         ],
         "tool_choice": {"type": "function", "name": "moon"},
@@ -299,3 +302,46 @@ def test_what_nobody_keeps_is_named() -> None:
     body = {**EVERYTHING[Dialect.RESPONSES], "store": True, "include": ["file_search_call.results"]}
     found = translate(Dialect.RESPONSES, UpstreamKind.MESSAGES, body)
     assert "store" in found.dropped and "include file_search_call.results" in found.approximated[LEFT_OUT]
+
+
+NEEDED = frozenset({"model", "messages", "input", "contents", "max_tokens", "request", "project", "stream"})
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("client", "kind"), PAIRS)
+def test_any_selection_of_options_goes_up_the_same_each_time_and_its_answer_comes_down(
+    client: Dialect, kind: UpstreamKind, seed: int
+) -> None:
+    dice = random.Random(f"{client} {kind} {seed}")
+    body = deepcopy(EVERYTHING[client])
+    body.pop("stream", None)
+    inner = body["request"] if client is Dialect.CODE_ASSIST else body
+    for place in (inner, inner.get("generationConfig", {})):
+        for name in [one for one in place if one not in NEEDED and dice.random() < 0.5]:
+            del place[name]
+    if "tools" not in inner:
+        inner.pop("tool_choice", None)
+        inner.pop("toolConfig", None)
+    found, again = (translate(client, kind, deepcopy(body)) for _ in range(2))
+    assert (found.body, found.dropped, found.approximated) == (again.body, again.dropped, again.approximated)
+    raw = found.response.whole(answer(kind, [("text", "full moon")]))
+    assert found.response.complete and found.response.fault is None
+    assert hear_whole(client, raw).texts() == "full moon"
+
+
+@pytest.mark.parametrize("count", [2, 8, 128])
+@pytest.mark.parametrize(
+    ("client", "kind"), [pair for pair in PAIRS if pair[0] not in (Dialect.RESPONSES, Dialect.MESSAGES)]
+)
+def test_more_than_one_choice_is_refused_by_its_name(client: Dialect, kind: UpstreamKind, count: int) -> None:
+    body = deepcopy(EVERYTHING[client])
+    one = deepcopy(body)
+    if client is Dialect.CHAT:
+        body["n"], one["n"] = count, 1
+    else:
+        for each, number in ((body, count), (one, 1)):
+            each.get("request", each)["generationConfig"]["candidateCount"] = number
+    named = r"^(n|generationConfig\.candidateCount): a translated answer has one choice"
+    with pytest.raises(TranslationError, match=named):
+        translate(client, kind, body)
+    assert translate(client, kind, one).body == translate(client, kind, deepcopy(EVERYTHING[client])).body
