@@ -200,6 +200,7 @@ def test_rooms_know_only_the_floors_below() -> None:
         (("accounts", "users", "ledger", "providers", "dialects", "storage"), "aiohttp"),
         (("accounts", "users", "ledger", "providers", "dialects", "gateway", "web"), "lmdb"),
         (("accounts", "users", "ledger", "providers", "dialects", "storage", "gateway", "web"), "click"),
+        (tuple(room for rooms in FLOORS for room in rooms if room != "storage"), "asyncpg"),
     ],
 )
 def test_libraries_stay_at_their_edge(rooms: tuple[str, ...], library: str) -> None:

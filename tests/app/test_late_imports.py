@@ -36,6 +36,9 @@ def test_a_start_loads_nothing_that_only_some_requests_need() -> None:
         "watchfiles",
         "tornado",
         "pool_server.web.routes",
+        "asyncpg",
+        "pool_server.cluster",
+        "pool_server.storage.postgres",
     }
     assert not loaded(WORKER) & dear
 
