@@ -20,6 +20,7 @@ from pool_server.accounts.credentials.refresh import RefreshError
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
 from pool_server.accounts.health.verifying import Verifier
+from pool_server.accounts.held_requests import HeldRequests
 from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection import returns
@@ -88,6 +89,7 @@ class Accounts:
         self._background.on_usage.append(self._heard_usage)
         self.hosts = Hosts(self._index, clock)
         self._waiting = WaitQueue(self.select, clock)
+        self.held = HeldRequests(Path(settings.data_dir), lambda: self._registry.settings.night_shift, clock)
         self._registry.on_change.append(lambda _: self._waiting.wake())
         self.on_observation: list[Observer] = []
         self.on_change = self._registry.on_change

@@ -186,6 +186,12 @@ class Choosing(Section, frozen=True):
     pin_ttl_h: Hours = 24.0
 
 
+class NightShift(Section, frozen=True):
+    longest_h: Annotated[float, Meta(ge=0, le=168)] = 0.0  # how long X-Pool-Wait may hold a request; 0 = off
+    requests: Positive = 32  # held at once, in one worker
+    requests_per_person: Positive = 8
+
+
 class FairShare(Section, frozen=True):
     enabled: bool = True
     short_percent: Percent = 20.0  # a provider's room is short below this much of it left
@@ -318,6 +324,7 @@ class Settings(Section, frozen=True):
     usage_polling: UsagePolling = UsagePolling()
     limits: Limits = Limits(concurrent=64)
     choosing: Choosing = Choosing()
+    night_shift: NightShift = NightShift()
     fair_share: FairShare = FairShare()
     ledger: LedgerSettings = LedgerSettings()
     prices: dict[str, ModelPrice] = {}  # model → price, over the table that ships

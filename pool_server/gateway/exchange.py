@@ -18,6 +18,7 @@ from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Op
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
 from pool_server.gateway import final_error, metrics
+from pool_server.gateway.attempts import waiting
 from pool_server.gateway.attempts.counting import price_facts
 from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.http.body import MEMORY_LIMIT
@@ -77,6 +78,7 @@ class Exchange:
         self.upstream_url = ""
         self.usage_added = False  # the pool asked for a stream's usage, the client did not
         self.forced: str | None = None
+        self.wait_until = 0.0  # the client lets itself be held so long for headroom, unix seconds
         self.agent = ""
         self.project = ""
         self.continuity = Continuity(services.accounts, principal.user, route.dialect)
@@ -165,6 +167,7 @@ class Exchange:
         self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
         self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]
         self.forced = headers.get("x-pool-account") or None
+        self.wait_until = waiting.asked(headers, self.at, self.services.settings)
 
     def want(self, model: str) -> None:
         """Takes the model the client asks for; a live conversation, which names it more than once, has no other."""
@@ -286,11 +289,8 @@ class Exchange:
             return None
         ask = self._new_ask()
         self.decision = decision = self.services.accounts.select(ask)
-        self._ask, now = ask, time.time()
-        deadline = now + self.services.settings.choosing.wait_s
-        # Another model that may serve at once is not waited for.
-        if decision.account is None and (decision.retry_at or deadline + 1) <= deadline and not self._fallback():
-            self.decision = decision = await self.services.accounts.wait_turn(ask, deadline=deadline)
+        self._ask = ask
+        self.decision = decision = await waiting.turn(self, ask, decision, self._fallback)
         return decision.account
 
     def _new_ask(self) -> SelectionRequest:

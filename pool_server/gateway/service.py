@@ -207,6 +207,7 @@ class DataPlane:
 
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
+        self.services.accounts.held.look()
         for exchange in self._all():
             with suppress(ClientDisconnectedError):  # its own task learns of it too
                 exchange.tick(now)

@@ -52,6 +52,8 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/api/me/requests", own_account.OwnRequests),
     (r"/api/me/transcripts", own_account.OwnTranscripts),
     (rf"/api/me/transcripts/{ID}", own_account.OwnTranscript),
+    (r"/api/held", own_account.Held),
+    (rf"/api/held/{ID}", own_account.OneHeld),
     (r"/api/me/captures", own_account.Captures),
     (rf"/api/me/captures/{ID}", own_account.OneCapture),
     (r"/transcripts", own_account.TranscriptsPage),

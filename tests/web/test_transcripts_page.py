@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
+from pool_server.accounts.held_requests import HeldRequest
+from pool_server.core import processes
 from pool_server.core.settings import TranscriptSettings
 from pool_server.transcripts import archive
 from tests.web.pool import ADMIN, friends_settings
@@ -124,3 +127,21 @@ def test_a_capture_is_ordered_fetched_and_deleted_by_its_person_alone(friends: S
     assert ada.send("POST", "/api/me/captures", {"exchanges": 1, "texts": True}).status == 409
     assert ada.send("POST", "/api/me/captures", {"exchanges": 99}).status == 400
     assert ada.send("POST", "/api/me/captures", {"key": "k_none"}).status == 404
+
+
+def test_what_waits_is_seen_and_cancelled_by_its_person_and_the_operator(friends: Site) -> None:
+    ada, user = friend(friends)
+    bob, _ = friend(friends, "Bob")
+    waits = friends.ctx.accounts.held
+    for number in (1, 2):
+        waits._list(HeldRequest(f"r{number}", user, "claude-opus", "Codex 1", 1e9, 4e9, processes.name()))
+    assert "Waiting for headroom" in ada.get("/", Accept="text/html").text
+    assert "Waiting for headroom" not in bob.get("/", Accept="text/html").text
+    assert [row["id"] for row in ada.get("/api/held").json()["held"]] == ["r1", "r2"]
+    assert bob.get("/api/held").json()["held"] == [] and bob.send("DELETE", "/api/held/r1").status == 404
+    assert ada.send("DELETE", "/api/held/r1").json() == {"cancelled": "r1"}
+    admin: dict[str, Any] = {"Authorization": f"Bearer {ADMIN}"}
+    assert len(friends.get("/api/held", **admin).json()["held"]) == 2
+    page = Browser(friends, friends.post("/admin", {"password": ADMIN})).get("/", Accept="text/html").text
+    assert "Waiting for headroom" in page and "Ada" in page
+    assert friends.request("DELETE", "/api/held/r2", **admin).status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pool_server.core.enums import Outcome, Provider
@@ -85,6 +86,7 @@ class HomePage(PageHandler, abstract=True):
             "own": [] if principal.local else self._own(principal),
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),
+            "held": await asyncio.to_thread(ctx.accounts.held.listed, principal.user),
             "transcripts_offered": ctx.transcripts.offered,
             "transcripts_since": ctx.users.consents.given(principal.user),
             "latest": [request_rows.row(record) for record in latest],

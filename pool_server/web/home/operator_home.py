@@ -46,6 +46,7 @@ async def values(handler: PageHandler) -> dict[str, Any]:
         "focal": focal(len(hands), providers),
         "latest": [request_rows.shown(record, names, admin=True) for record in records],
         "account_name": account_name,
+        "held": await asyncio.to_thread(ctx.accounts.held.listed),
     }
 
 

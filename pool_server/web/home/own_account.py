@@ -207,6 +207,28 @@ class OwnTranscript(TranscriptHandler, access=Access.FRIEND):
         self.answer({"deleted": removed})
 
 
+class Held(PageHandler, access=Access.FRIEND):
+    """`GET /api/held`: one's own requests that wait for headroom; the operator sees all."""
+
+    async def get(self) -> None:
+        found = await asyncio.to_thread(self.ctx.accounts.held.listed, whose(self.principal))
+        self.answer({"held": [msgspec.to_builtins(one) for one in found]})
+
+
+class OneHeld(PageHandler, access=Access.FRIEND):
+    """`DELETE /api/held/ID`: the wait ends within seconds, and the client is told what is used up."""
+
+    async def delete(self, identifier: str) -> None:
+        if not await asyncio.to_thread(self.ctx.accounts.held.cancel, identifier, whose(self.principal)):
+            raise ProblemError(404, "not_found", "no such request waits")
+        self.answer({"cancelled": identifier})
+
+
+def whose(principal: Principal) -> str | None:
+    """Whose things a caller sees: their own, None = everybody's."""
+    return None if principal.admin else principal.user
+
+
 class NewCapture(msgspec.Struct, forbid_unknown_fields=True):
     """The next so many exchanges of a key of one's own, "" = of any; `texts`: they stay in it."""
 
