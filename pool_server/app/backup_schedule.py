@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import Gauge
 
 from pool_server.core.settings import Backup
 from pool_server.core.tasks import PeriodicTasks
-from pool_server.storage.backup import backup, prove
+from pool_server.storage.backup import ENCRYPTED, SCRATCH, backup, prove
 from pool_server.storage.errors import StoreError, StoreFullError
 from pool_server.storage.lmdb.store import Store
+from pool_server.storage.object_store import ObjectStore, ObjectStoreError, open_place
+from pool_server.storage.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 proven = Gauge(
@@ -30,7 +33,7 @@ to_prove = Gauge(
 
 LOOK_EVERY_S = 300.0
 _PREFIX = "pool-server-"
-_NAME = re.compile(r"pool-server-(\d{8}-\d{6})\.tar\.zst")
+_NAME = re.compile(r"pool-server-(\d{8}-\d{6})\.tar\.zst(?:\.enc)?")
 _STAMP = "%Y%m%d-%H%M%S"
 _PROVEN = "pool-server-proven"  # in the folder of copies: the name of the newest that was restored for a trial
 
@@ -45,11 +48,14 @@ class BackupSchedule:
         stores: Mapping[str, Store],
         data_dir: Path,
         *,
+        pool_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._data_dir = data_dir
+        self._pool_dir = pool_dir if settings.credentials else None
+        self._mirrored = ""  # the newest copy that is known to be at the mirror
         self._clock = clock
         self._tasks = PeriodicTasks()
         self._tasks.every(LOOK_EVERY_S, self._look, "the schedule of backups", at_once=True)
@@ -74,9 +80,11 @@ class BackupSchedule:
         now = self._clock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not due(list_backups(folder), now, self._settings.every_h):
+            self._mirror(folder, now)
             return None
-        dest = folder / f"pool-server-{time.strftime(_STAMP, time.gmtime(now))}.tar.zst"
-        backup(self._stores, self._data_dir, dest, now=now)
+        ending = ENCRYPTED if self._settings.encrypt else ""
+        dest = folder / f"pool-server-{time.strftime(_STAMP, time.gmtime(now))}.tar.zst{ending}"
+        backup(self._stores, self._data_dir, dest, now=now, pool_dir=self._pool_dir)
         if self._settings.prove:
             self._prove(dest, now)
         over = expired(list_backups(folder), now, keep=self._settings.keep, keep_days=self._settings.keep_days)
@@ -84,7 +92,28 @@ class BackupSchedule:
         for old in over:
             if old.name != tried:
                 old.unlink(missing_ok=True)
+        self._mirror(folder, now)
         return dest
+
+    def _mirror(self, folder: Path, now: float) -> None:
+        """Send the newest copy to the mirror where it is not there yet, compare what arrived, and let old ones go there
+        as here. Raises StoreError; the next look tries again."""
+        newest = next(iter(list_backups(folder)), None)
+        if not self._settings.mirror or newest is None or newest.name == self._mirrored:
+            return
+        try:
+            place = open_place(self._settings.mirror, self._settings.mirror_options)
+            there = {one.name: one.size for one in place.list("") if _NAME.fullmatch(one.name)}
+            if there.get(newest.name) != newest.stat().st_size:
+                place.put(newest.name, newest)
+                _compare(place, newest)
+                log.info("%s is at the mirror", newest.name)
+            kept = sorted((Path(name) for name in {*there, newest.name}), reverse=True)
+            for old in expired(kept, now, keep=self._settings.keep, keep_days=self._settings.keep_days):
+                place.delete(old.name)
+        except ObjectStoreError as exc:
+            raise StoreError(f"the mirror of backups takes nothing: {exc}") from None
+        self._mirrored = newest.name
 
     def _prove(self, made: Path, now: float) -> None:
         """Restore the new copy for a trial. One that is not whole is removed, which leaves the older ones."""
@@ -112,6 +141,25 @@ class BackupSchedule:
         except (StoreError, OSError) as exc:
             self.last_error = str(exc)
             log.warning("no backup was made: %s", exc)
+
+
+def _compare(place: ObjectStore, copy: Path) -> None:
+    """Read back what arrived. Raises ObjectStoreError where it is not the copy."""
+    with scratch_folder(copy.parent, SCRATCH) as scratch:
+        back = scratch / "backup"
+        place.fetch(copy.name, back)
+        with copy.open("rb") as one, back.open("rb") as other:
+            same = hashlib.file_digest(one, "sha256").digest() == hashlib.file_digest(other, "sha256").digest()
+    if not same:
+        place.delete(copy.name)
+        raise ObjectStoreError(f"{copy.name} did not arrive whole")
+
+
+def newest_before(names: Iterable[str], at: float) -> str:
+    """Of scheduled copies the newest that was made at or before then, unix seconds; "" for none."""
+    stamp = time.strftime(_STAMP, time.gmtime(at))
+    found = sorted(name for name in names if (parts := _NAME.fullmatch(name)) and parts.group(1) <= stamp)
+    return found[-1] if found else ""
 
 
 def list_backups(folder: Path) -> list[Path]:

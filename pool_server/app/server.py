@@ -171,7 +171,9 @@ class Server:
         self.accounts, self.users, self.ledger = services.accounts, services.users, services.ledger
         self._send = upstream.send
         stores = {LEDGER: services.durable, STATE: services.state}
-        self._backups = BackupSchedule(settings.backup, stores, Path(settings.data_dir))
+        self._backups = BackupSchedule(
+            settings.backup, stores, Path(settings.data_dir), pool_dir=Path(settings.pool_dir)
+        )
         copies = [Path(settings.backup.folder)] if settings.backup.folder else []
         self._upkeep = Upkeep(
             stores,

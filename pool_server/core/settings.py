@@ -238,6 +238,10 @@ class Backup(Section, frozen=True):
     keep: Positive = 7
     keep_days: Count = 0  # 0 = however old
     prove: bool = True  # restore each copy for a trial
+    encrypt: bool = False  # with the first key of POOL_STORE_KEY
+    credentials: bool = False  # the files of pool_dir too; encrypted copies alone
+    mirror: str = ""  # another folder, or s3://, gs://, az://, that gets each copy; empty = none
+    mirror_options: dict[str, str] = {}  # obstore's for that store; they may hold secrets
 
 
 class TranscriptSettings(Section, frozen=True):

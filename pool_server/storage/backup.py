@@ -2,7 +2,8 @@
 
 The file is a tar (compressed when its name ends in .zst): `manifest.json` first, then each environment's data file,
 what its write-ahead logs hold besides, and the folder's own small files (the signing secret among them: the copy is as
-secret as the folder, mode 0600).
+secret as the folder, mode 0600). One whose name ends in .enc is encrypted with the first key of `POOL_STORE_KEY`; it
+alone may hold credential files.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import msgspec
 import zstandard
 
 from pool_server.core.disk import create_private, sync_folder
+from pool_server.storage import store_keys
+from pool_server.storage.encrypted_stream import DecryptedFile, DecryptionError, encrypt, is_encrypted
 from pool_server.storage.errors import StoreError, StoreFullError, StoreLockedError
 from pool_server.storage.folder_lock import LOCK_FILE, lock_folder, wait_for_workers
 from pool_server.storage.lmdb import log_file
@@ -32,6 +36,8 @@ from pool_server.storage.scratch import scratch_folder, sweep
 
 LEDGER, STATE = "ledger", "state"
 ENVIRONMENTS = (LEDGER, STATE)
+CREDENTIALS = "pool"  # a folder in a copy: the credential files
+ENCRYPTED = ".enc"
 MANIFEST = "manifest.json"
 SCRATCH = ".backup-"
 PROOF = "proof"  # a folder in it
@@ -56,14 +62,18 @@ class Restored(msgspec.Struct, frozen=True):
     created: float
     keys: dict[str, int]
     previous: Path | None
+    credentials: int = 0  # files
 
 
-def backup(stores: Mapping[str, Store], data_dir: Path, dest: Path, *, now: float) -> Manifest:
-    """Copy open stores (by environment name) and the folder's small files into `dest`. Blocks: use a thread.
+def backup(
+    stores: Mapping[str, Store], data_dir: Path, dest: Path, *, now: float, pool_dir: Path | None = None
+) -> Manifest:
+    """Copy open stores (by environment name) and the folder's small files into `dest`, with the credential files of
+    `pool_dir` where one is given. Blocks: use a thread.
 
     Raises StoreError; `dest` then is as it was before.
     """
-    return _write(data_dir, dest, now, {name: store.copy for name, store in stores.items()})
+    return _write(data_dir, dest, now, {name: store.copy for name, store in stores.items()}, pool_dir)
 
 
 def rescue(stores: Mapping[str, Store], small: Mapping[str, bytes], data_dir: Path, *, now: float) -> Path:
@@ -87,7 +97,7 @@ def rescue(stores: Mapping[str, Store], small: Mapping[str, bytes], data_dir: Pa
     raise last
 
 
-def backup_folder(data_dir: Path, dest: Path, *, now: float) -> Manifest:
+def backup_folder(data_dir: Path, dest: Path, *, now: float, pool_dir: Path | None = None) -> Manifest:
     """`backup` from another process than the server's: opens whatever environments the folder has."""
     engines = {
         name: Engine(data_dir / name, (), durable=True, map_size=MAP_SIZE, max_size=MAX_SIZE)
@@ -97,7 +107,7 @@ def backup_folder(data_dir: Path, dest: Path, *, now: float) -> Manifest:
     if not engines:
         raise StoreError(f"there is nothing to back up in {data_dir}")
     try:
-        return _write(data_dir, dest, now, {name: _copier(engine) for name, engine in engines.items()})
+        return _write(data_dir, dest, now, {name: _copier(engine) for name, engine in engines.items()}, pool_dir)
     finally:
         for engine in engines.values():
             engine.close()
@@ -111,9 +121,13 @@ def _copier(engine: Engine) -> Callable[[Path], None]:
     return copy
 
 
-def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callable[[Path], None]]) -> Manifest:
+def _write(
+    data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callable[[Path], None]], pool_dir: Path | None
+) -> Manifest:
     if not dest.parent.is_dir():
         raise StoreError(f"the folder {dest.parent} does not exist")
+    if pool_dir is not None and dest.suffix != ENCRYPTED:
+        raise StoreError(f"credentials are only put into an encrypted copy, whose name ends in {ENCRYPTED}")
     sweep_scratch(dest.parent)
     try:
         with scratch_folder(dest.parent, SCRATCH) as scratch:
@@ -123,6 +137,8 @@ def _write(data_dir: Path, dest: Path, now: float, copiers: Mapping[str, Callabl
                 if logged := log_file.pending(data_dir / name):
                     members[f"{name}/{LOGGED}"] = scratch / f"{name}.log"
                     log_file.write_for_copy(scratch / f"{name}.log", logged)
+            if pool_dir is not None:
+                members |= _credentials(pool_dir, scratch / CREDENTIALS)
             return _pack(scratch, members, dest, now, copiers)
     except OSError as exc:
         raise StoreFullError(f"the backup {dest} could not be written: {exc.strerror}") from exc
@@ -136,18 +152,59 @@ def _pack(
         members[f"{name}/{DATA_FILE}"] = scratch / name / DATA_FILE
     manifest = Manifest(BACKUP_FORMAT, now, {name: _digest(path) for name, path in members.items()})
     unfinished = scratch / "backup"
-    with _writer(unfinished, compressed=dest.suffix == ".zst") as tar:
+    keys = _keys() if dest.suffix == ENCRYPTED else {}
+    with _writer(unfinished, compressed=".zst" in dest.suffixes[-2:]) as tar:
         _add_bytes(tar, MANIFEST, msgspec.json.encode(manifest), now)
         for name, path in members.items():
             tar.add(path, arcname=name, recursive=False, filter=_private)
+    if keys:
+        unfinished = _sealed(unfinished, scratch / "sealed", keys)
     os.replace(unfinished, dest)
     sync_folder(dest.parent)
     return manifest
 
 
+def _keys() -> dict[str, bytes]:
+    try:
+        keys = store_keys.from_environment()
+    except ValueError as wrong:
+        raise StoreError(str(wrong)) from None
+    if not keys:
+        raise StoreError(f"an encrypted copy needs a key in {store_keys.ENVIRONMENT}")
+    return keys
+
+
+def _sealed(plain: Path, target: Path, keys: Mapping[str, bytes]) -> Path:
+    name, key = next(iter(keys.items()))
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with plain.open("rb") as source, os.fdopen(descriptor, "wb") as file:
+        for piece in encrypt(iter(lambda: source.read(1 << 20), b""), name, key):
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return target
+
+
+def _credentials(pool_dir: Path, into: Path) -> dict[str, Path]:
+    """Copies of the credential files as they are at one moment each: a refresh may replace them meanwhile."""
+    members: dict[str, Path] = {}
+    for path in sorted((*pool_dir.glob("*.json"), *pool_dir.glob("*/*.json"))):
+        inner = path.relative_to(pool_dir)
+        if path.is_file() and not any(part.startswith(".") for part in inner.parts):
+            target = into / inner
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            create_private(target, path.read_bytes())
+            members[f"{CREDENTIALS}/{inner.as_posix()}"] = target
+    return members
+
+
 def sweep_scratch(folder: Path) -> int:
     """Remove from `folder` what killed backups left there; returns how many."""
-    return sweep(folder, SCRATCH, (*ENVIRONMENTS, *(f"{name}.log" for name in ENVIRONMENTS), "small", "backup", PROOF))
+    return sweep(
+        folder,
+        SCRATCH,
+        (*ENVIRONMENTS, *(f"{name}.log" for name in ENVIRONMENTS), "small", "backup", "sealed", CREDENTIALS, PROOF),
+    )
 
 
 def restore(source: Path, data_dir: Path) -> Restored:
@@ -166,7 +223,8 @@ def restore(source: Path, data_dir: Path) -> Restored:
         for name in tops:
             os.replace(fresh / name, data_dir / name)
         sync_folder(data_dir)
-    return Restored(manifest.created, keys, previous)
+    held = sum(name.startswith(f"{CREDENTIALS}/") for name in manifest.files)
+    return Restored(manifest.created, keys, previous, held)
 
 
 def prove(source: Path) -> Restored:
@@ -189,6 +247,8 @@ def _unpack(source: Path, into: Path) -> Manifest:
                 _take(tar, member, manifest, into, source)
     except FileNotFoundError:
         raise StoreError(f"there is no backup {source}") from None
+    except DecryptionError as exc:
+        raise StoreError(f"{source}: {exc}") from None
     except (tarfile.TarError, zstandard.ZstdError, EOFError) as exc:
         raise StoreError(f"{source} is not a whole backup: {exc}") from exc
     except OSError as exc:
@@ -213,14 +273,16 @@ def _read_manifest(tar: tarfile.TarFile, member: tarfile.TarInfo | None, source:
 
 
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, into: Path, source: Path) -> None:
-    """Unpack one member: only what the manifest names, only plain files, at most one folder deep."""
+    """Unpack one member: only what the manifest names, only plain files, only in the folders a copy has."""
     folder, _, name = member.name.rpartition("/")
-    plain = folder in ("", *ENVIRONMENTS) and name not in ("", ".", "..")
+    inner = folder.removeprefix(f"{CREDENTIALS}/")  # a provider's folder
+    known = folder in ("", *ENVIRONMENTS, CREDENTIALS) or (inner != folder and re.fullmatch(r"[\w-]+", inner))
+    plain = known and name not in ("", ".", "..")
     file = tar.extractfile(member) if plain and member.isreg() and member.name in manifest.files else None
     if file is None:
         raise StoreError(f"{source} holds {member.name!r}, which no backup has")
     target = into / folder / name
-    target.parent.mkdir(mode=0o700, exist_ok=True)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     digest = hashlib.sha256()
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as out:
@@ -290,10 +352,10 @@ def _writer(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
 @contextmanager
 def _reader(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as raw:
-        magic = raw.read(4)
-        raw.seek(0)
-        stream: IO[bytes] = raw
-        if magic == zstandard.FRAME_HEADER:
-            stream = zstandard.ZstdDecompressor().stream_reader(raw)
+        stream: Any = raw
+        if is_encrypted(raw.peek(16)):
+            stream = io.BufferedReader(DecryptedFile(raw.read, _keys()), 1 << 20)
+        if stream.peek(4)[:4] == zstandard.FRAME_HEADER:
+            stream = zstandard.ZstdDecompressor().stream_reader(stream)
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             yield tar

@@ -7,11 +7,13 @@ repeated, put in another order or cut off unnoticed.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAGIC = b"PSENC1\n"
@@ -67,6 +69,29 @@ def decrypt(read: Callable[[int], bytes], keys: Mapping[str, bytes]) -> Iterator
         if not following:
             return
         number, piece = number + 1, following
+
+
+class DecryptedFile(io.RawIOBase):
+    """An encrypted file, read as what was encrypted. Raises as `decrypt` does."""
+
+    def __init__(self, read: Callable[[int], bytes], keys: Mapping[str, bytes]) -> None:
+        self._pieces = decrypt(read, keys)
+        self._held = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Buffer) -> int:
+        while not self._held:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._held = memoryview(piece)
+        target = memoryview(into).cast("B")
+        taken = self._held[: len(target)]
+        target[: len(taken)] = taken
+        self._held = self._held[len(taken) :]
+        return len(taken)
 
 
 def is_encrypted(start: bytes) -> bool:

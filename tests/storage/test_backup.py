@@ -232,7 +232,7 @@ def test_a_copy_that_cannot_be_restored_is_none_and_the_older_ones_stay(
     clock[0] += 86_400
     real = backup
 
-    def cut(stores: Any, source: Path, dest: Path, *, now: float) -> None:
+    def cut(stores: Any, source: Path, dest: Path, *, now: float, pool_dir: Path | None) -> None:
         real(stores, source, dest, now=now)
         dest.write_bytes(dest.read_bytes()[:-100])
 
