@@ -21,6 +21,7 @@ from pool_server.users.changes import stored
 from pool_server.users.models import (
     ADMIN_TOKENS,
     ADMIN_USER,
+    SEEN,
     AdminToken,
     AuditActor,
     AuditRow,
@@ -54,10 +55,12 @@ def is_admin_token(text: str) -> bool:
 class AdminTokens:
     """The operator's tokens."""
 
-    def __init__(self, port: PeoplePort, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, port: PeoplePort, store: Store, state: Store, clock: Callable[[], float]) -> None:
         self._port = port
         self._store = store
+        self._state = state
         self._clock = clock
+        self.last_used: dict[str, float] = {}  # id → when, since it was last written
 
     async def create(
         self, *, actor: AuditActor, label: str, scopes: Sequence[str], expires: float | None = None
@@ -78,15 +81,19 @@ class AdminTokens:
 
         trail = Trail([AuditRow.of(now, actor, "token.create", token.id, {"label": label, "scopes": wanted})])
         await stored(self._port.token_make(token, _MOST, trail))
-        return {**_row(token, now), "token": made}
+        return {**_row(token, now, None), "token": made}
 
     def rows(self) -> list[dict[str, Any]]:
         """All tokens, newest first, without the tokens themselves: {"id", "label", "scopes", "created", "expires",
-        "expired"}."""
+        "expired", "last_used"}."""
         now = self._clock()
         with self._store.read() as txn:
             found = [_decode(raw) for _, raw in txn.scan(ADMIN_TOKENS)]
-        return [_row(token, now) for token in sorted(found, key=lambda token: -token.created)]
+        return [_row(token, now, self._used(token.id)) for token in sorted(found, key=lambda token: -token.created)]
+
+    def _used(self, token_id: str) -> float | None:
+        raw = self._state.get(SEEN, b"t" + token_id.encode())
+        return self.last_used.get(token_id) or (float(raw) if raw is not None else None)
 
     async def revoke(self, token_id: str, *, actor: AuditActor) -> None:
         """The token opens nothing any more. RefusedError 404."""
@@ -102,6 +109,7 @@ class AdminTokens:
             return NO_TOKEN
         if token.expires is not None and token.expires <= self._clock():
             return ENDED
+        self.last_used[token.id] = self._clock()
         scopes = frozenset(scope for scope in TokenScope if scope in token.scopes)
         return TokenHolder(Principal(ADMIN_USER, f"token {token.label}", admin=True), scopes)
 
@@ -110,8 +118,8 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _row(token: AdminToken, now: float) -> dict[str, Any]:
+def _row(token: AdminToken, now: float, used: float | None) -> dict[str, Any]:
     return {
         "id": token.id, "label": token.label, "scopes": token.scopes, "created": token.created,
-        "expires": token.expires, "expired": token.expires is not None and token.expires <= now,
+        "expires": token.expires, "expired": token.expires is not None and token.expires <= now, "last_used": used,
     }  # fmt: skip

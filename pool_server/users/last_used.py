@@ -1,4 +1,4 @@
-"""When keys and people were last seen: noted in memory, written a little later."""
+"""When keys, people and admin tokens were last seen: noted in memory, written a little later."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ MOST = 500  # written at once, so that the loop does not pause
 
 
 class LastUsed:
-    """`keys` (jti → when) and `people` (user id → when) are filled by those who see them; `owner` is a key's user."""
+    """`keys` (jti → when), `people` (user id → when) and `tokens` (id → when) are filled by those who see them; `owner`
+    is a key's user."""
 
     def __init__(
-        self, store: Store, keys: dict[str, float], people: dict[str, float], owner: Callable[[str], str | None]
+        self,
+        store: Store,
+        keys: dict[str, float],
+        people: dict[str, float],
+        tokens: dict[str, float],
+        owner: Callable[[str], str | None],
     ) -> None:
         self._store = store
-        self._keys, self._people = keys, people
+        self._keys, self._people, self._tokens = keys, people, tokens
         self._owner = owner
         self._failing = False
 
@@ -28,7 +34,7 @@ class LastUsed:
         """Write some of it; whether anything is left. What cannot be written stays. Raises StoreError."""
         pairs: list[tuple[bytes, bytes]] = []
         written: list[tuple[dict[str, float], str]] = []
-        for mark, seen in ((b"k", self._keys), (b"u", self._people)):
+        for mark, seen in ((b"k", self._keys), (b"u", self._people), (b"t", self._tokens)):
             for what in list(seen)[:MOST]:
                 at = b"%.0f" % seen[what]
                 written.append((seen, what))
@@ -39,7 +45,7 @@ class LastUsed:
             self._store.write(lambda txn: txn.put_many(SEEN, pairs))
         for seen, what in written:
             del seen[what]
-        return bool(self._keys or self._people)
+        return bool(self._keys or self._people or self._tokens)
 
     def write_in_turn(self) -> None:
         """The same, now and then; a store that cannot be written is told once."""

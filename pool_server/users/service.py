@@ -133,7 +133,7 @@ class Users:
         store, state, clock = self._store, self._state, self._clock
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
-        self.admin_tokens = AdminTokens(self._port, store, clock)
+        self.admin_tokens = AdminTokens(self._port, store, state, clock)
         self.consents = Consents(store, clock, self._follow)
         self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard, self.follower)
         self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
@@ -151,7 +151,8 @@ class Users:
             follower=self.follower,
             once=self.tickets.once,
         )
-        self._last_used = LastUsed(state, self._ring.last_used, self.sessions.last_seen, self.people.owner)
+        seen = self._ring.last_used, self.sessions.last_seen, self.admin_tokens.last_used
+        self._last_used = LastUsed(state, *seen, self.people.owner)
         self._sweepers = (
             cleanup.Sweeper(state, SHARE, self._shares.stale),
             cleanup.Sweeper(state, THROTTLE, throttle.stale),

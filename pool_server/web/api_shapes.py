@@ -156,6 +156,7 @@ class TokenRow(msgspec.Struct):
     created: float
     expires: float | None
     expired: bool
+    last_used: float | None
 
 
 class TokensAnswer(msgspec.Struct):
@@ -176,3 +177,38 @@ class PersonChange(msgspec.Struct):
     limits: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     note: str | msgspec.UnsetType = msgspec.UNSET
     weight: float | msgspec.UnsetType = msgspec.UNSET
+
+
+class InvitationsAnswer(msgspec.Struct):
+    invitations: list[dict[str, Any]]
+
+
+class NewInvitationAnswer(msgspec.Struct):
+    """`code` and `url`, which opens the door with it, are shown this once; `message` is to be pasted, `qr` an SVG."""
+
+    id: str
+    code: str
+    url: str
+    message: str
+    qr: str
+
+
+class SettingAnswer(msgspec.Struct):
+    key: str
+    value: Any
+
+
+class HeldAnswer(msgspec.Struct):
+    """Requests that wait for headroom (`X-Pool-Wait`)."""
+
+    held: list[dict[str, Any]]
+
+
+class CancelledAnswer(msgspec.Struct):
+    cancelled: str
+
+
+class TranscriptsAnswer(msgspec.Struct):
+    """Of whom there are transcripts, and how many."""
+
+    people: list[dict[str, Any]]

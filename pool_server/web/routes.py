@@ -201,6 +201,53 @@ API: tuple[ApiOperation, ...] = (
         "POST", "/people/{person}/{action}", people.UserActionHandler, TokenScope.PEOPLE,
         "Enable, disable, end sessions, forget a passphrase", shapes.PersonRow, choices={"action": _DEEDS},
     ),
+    ApiOperation(
+        "POST", "/people/{person}/rotate", people.KeyRotation, TokenScope.PEOPLE,
+        "One new key in place of all of a person's", shapes.NewKeyAnswer,
+    ),
+    ApiOperation(
+        "GET", "/invitations", contributing.Invitations, TokenScope.READ, "Invitations", shapes.InvitationsAnswer
+    ),
+    ApiOperation(
+        "POST", "/invitations", contributing.Invitations, TokenScope.PEOPLE,
+        "Invite a person, or somebody who shares an account", shapes.NewInvitationAnswer, contributing.NewInvitation,
+        201,
+    ),
+    ApiOperation(
+        "DELETE", "/invitations/{code}", people.CodeHandler, TokenScope.PEOPLE, "Revoke an invitation",
+        shapes.RevokedAnswer,
+    ),
+    ApiOperation(
+        "POST", "/sign-ins", sign_in_api.NewSignIn, TokenScope.ACCOUNTS, "Begin to sign an account in", dict[str, Any],
+        sign_in_api.BegunSignIn, 201,
+    ),
+    ApiOperation(
+        "GET", "/sign-ins/{sign_in}", sign_in_api.OneSignIn, TokenScope.ACCOUNTS, "The state of a sign-in",
+        dict[str, Any],
+    ),
+    ApiOperation(
+        "POST", "/sign-ins/{sign_in}", sign_in_api.OneSignIn, TokenScope.ACCOUNTS, "Go on with a sign-in",
+        dict[str, Any], sign_in_api.SignInWord,
+    ),
+    ApiOperation(
+        "DELETE", "/sign-ins/{sign_in}", sign_in_api.OneSignIn, TokenScope.ACCOUNTS, "Cancel a sign-in",
+        shapes.CancelledAnswer,
+    ),
+    ApiOperation(
+        "PATCH", "/settings", settings_page.OneSetting, None, "Change one setting in the file, and take it up",
+        shapes.SettingAnswer, settings_page.ChangedSetting,
+    ),
+    ApiOperation(
+        "GET", "/held", own_account.Held, TokenScope.READ, "Requests that wait for headroom", shapes.HeldAnswer
+    ),
+    ApiOperation(
+        "DELETE", "/held/{request}", own_account.OneHeld, TokenScope.ACCOUNTS, "End a request's wait",
+        shapes.CancelledAnswer,
+    ),
+    ApiOperation(
+        "GET", "/transcripts", own_account.AllTranscripts, TokenScope.READ, "Of whom there are transcripts",
+        shapes.TranscriptsAnswer,
+    ),
     ApiOperation("GET", "/codes", people.CodesHandler, TokenScope.READ, "Personal codes", shapes.CodesAnswer),
     ApiOperation(
         "POST", "/codes", people.CodesHandler, TokenScope.PEOPLE, "A new personal code", shapes.NewCodeAnswer,
@@ -215,6 +262,26 @@ API: tuple[ApiOperation, ...] = (
     ),
     ApiOperation(
         "GET", "/usage/summary", usage_api.Summary, TokenScope.READ, "What was used", shapes.UsedAnswer, query=_RANGE
+    ),
+    ApiOperation(
+        "GET", "/usage/series", usage_api.SeriesHandler, TokenScope.READ, "A chart: sums by steps of time",
+        dict[str, Any], query=(*_RANGE, "by", "bucket", "metric", "top"),
+    ),
+    ApiOperation(
+        "GET", "/usage/top", usage_api.Top, TokenScope.READ, "Who or what used most", dict[str, Any],
+        query=(*_RANGE, "by", "metric", "limit"),
+    ),
+    ApiOperation(
+        "GET", "/usage/heatmap", usage_api.HeatMap, TokenScope.READ, "Use by weekday and hour", dict[str, Any],
+        query=(*_RANGE, "metric"),
+    ),
+    ApiOperation(
+        "GET", "/usage/matrix", usage_api.Matrix, TokenScope.READ, "Who used which account", dict[str, Any],
+        query=_RANGE,
+    ),
+    ApiOperation(
+        "GET", "/usage/forecast", usage_api.ForecastHandler, TokenScope.READ, "Headroom, pace and end of each provider",
+        dict[str, Any],
     ),
     ApiOperation(
         "GET", "/audit", people.AuditHandler, TokenScope.READ, "The audit log", shapes.AuditAnswer,

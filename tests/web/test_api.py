@@ -185,6 +185,9 @@ def test_answers_have_the_shape_that_is_described(friends: Site, one: ApiOperati
     person = friends.request("POST", "/admin/pool-users", json_body={"name": "Bo"}, **ADMIN).json()["id"]
     friends.request("POST", "/admin/codes", json_body={"label": "x"}, **ADMIN)
     token(friends, "read")
+    if "{sign_in}" in one.path:
+        begun = friends.request("POST", "/admin/sign-ins", json_body={"provider": "claude", "flow": "line"}, **ADMIN)
+        person = begun.json()["id"]
     found = friends.request("GET", address(one).replace("none", person), **ADMIN)
     assert found.status == 200, found.text
     msgspec.convert(found.json(), one.answer)
@@ -219,3 +222,26 @@ def test_the_page_lists_tokens_without_them_and_forms_make_and_revoke(friends: S
     path = f"/admin/tokens/{made['id']}"
     assert friends.request("POST", path, body=b"_method=DELETE&_back=/settings", **form, **ADMIN).status == 303
     assert "nightly" not in friends.request("GET", "/settings", Accept="text/html", **ADMIN).text
+
+
+def test_a_token_tells_when_it_was_last_used(friends: Site) -> None:
+    headers = token(friends, "read")
+    rows = friends.ctx.users.admin_tokens.rows
+    assert [row["last_used"] for row in friends.run(rows)] == [None]
+    friends.request("GET", f"{BASE}/people", **headers)
+    [seen] = [row["last_used"] for row in friends.run(rows)]
+    friends.run(friends.ctx.users._write_what_waits)
+    assert not friends.ctx.users.admin_tokens.last_used
+    assert friends.run(rows)[0]["last_used"] == pytest.approx(seen, abs=1)
+
+
+def test_a_script_rotates_keys_and_invites(friends: Site) -> None:
+    headers = token(friends, "people", "read")
+    bo = friends.request("POST", f"{BASE}/people", json_body={"name": "Bo"}, **headers).json()
+    made = friends.request("POST", f"{BASE}/people/{bo['id']}/rotate", json_body={}, **headers).json()
+    assert made["key"] != bo["key"]
+    asked = {"kind": "person", "uses": 1, "expires_in": 3600}
+    invited = friends.request("POST", f"{BASE}/invitations", json_body=asked, **headers)
+    assert invited.status == 201 and invited.json()["code"] in invited.json()["url"]
+    listed = friends.request("GET", f"{BASE}/invitations", **headers).json()["invitations"]
+    assert friends.request("DELETE", f"{BASE}/invitations/{listed[0]['id']}", **headers).status == 200

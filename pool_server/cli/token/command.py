@@ -51,10 +51,16 @@ def list_(config: str | None, as_json: bool) -> None:
         emit(rows)
         return
     cells = [
-        (row["id"], row["label"], ", ".join(row["scopes"]), "ended" if row["expired"] else common.day(row["expires"]))
+        (
+            row["id"],
+            row["label"],
+            ", ".join(row["scopes"]),
+            "ended" if row["expired"] else common.day(row["expires"]),
+            common.day(row["last_used"]),
+        )
         for row in rows
     ]
-    table(("ID", "LABEL", "SCOPES", "ENDS"), cells, "No tokens.")
+    table(("ID", "LABEL", "SCOPES", "ENDS", "LAST USED"), cells, "No tokens.")
 
 
 @command.command("revoke", help="A token opens nothing any more.")

@@ -117,6 +117,13 @@ class UserActionHandler(PageHandler, access=Access.ADMIN):
         self.answer(users.people.get(user))
 
 
+class KeyRotation(UserActionHandler, access=Access.ADMIN):
+    """`POST …/ID/rotate` by itself, for the API."""
+
+    async def post(self, user: str, action: str = "rotate") -> None:
+        await super().post(user, "rotate")
+
+
 class CodesHandler(PageHandler, access=Access.ADMIN):
     """`GET /admin/codes` and `POST {"label"?,"uses"?,"expires_in"?,"limits"?}` → the code, shown once."""
 
