@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import lmdb
 
-from pool_server.accounts.credentials.refresh import Refresher
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.gateway.upstream import Upstream
+from pool_server.storage.leases import EmbeddedLeases
 from pool_server.storage.lmdb.engine import Engine
 
 CALLS = ("fsync", "fdatasync", "rename", "replace", "pwrite", "unlink", "mkdir")  # of the module os
@@ -111,14 +111,14 @@ class Failpoint:
         Engine._run_once = run_once  # type: ignore[assignment,method-assign]
 
     def _lease(self, name: str) -> None:
-        real = getattr(Refresher, name)
+        real = getattr(EmbeddedLeases, name)
 
-        def change(refresher: Refresher, txn: Any, key: bytes) -> Any:
-            changed = real(refresher, txn, key)
+        def change(leases: EmbeddedLeases, txn: Any, *said: Any) -> Any:
+            changed = real(leases, txn, *said)
             self.passing(engine=True)
             return changed
 
-        setattr(Refresher, name, change)
+        setattr(EmbeddedLeases, name, change)
 
     def _token(self, *, before: bool) -> None:
         real = Upstream.send
