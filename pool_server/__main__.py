@@ -1,7 +1,5 @@
 """`python -m pool_server`, and what `pool-server` runs."""
 
-from __future__ import annotations
-
 import sys
 
 
@@ -12,8 +10,7 @@ def main() -> None:
 
         provider = statusline.asked(sys.argv[2:])
         if provider is not None:
-            print(statusline.show(provider))
-            return
+            statusline.tell(statusline.show(provider))
     from pool_server.cli import main as commands
 
     commands()

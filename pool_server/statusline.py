@@ -4,12 +4,9 @@ A CLI draws its status bar many times a minute and waits for the command, so thi
 answer is kept as plain text under the user's cache folder, and a process of its own fetches a fresh one.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
-import zlib
 
 FRESH_S = 15.0  # what is younger is not fetched again
 STALE_S = 600.0  # what is older is not shown as if it were true
@@ -31,8 +28,16 @@ class LineSource:
         self.key = key
         self.provider = provider
         folder = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        name = zlib.crc32(f"{self.url}\n{self.key}\n{provider}".encode())
-        self.file = os.path.join(folder, "pool-server", f"statusline-{name:08x}")
+        name = digest(f"{self.url}\n{self.key}\n{provider}".encode())
+        self.file = os.path.join(folder, "pool-server", f"statusline-{name:016x}")
+
+
+def digest(text: bytes) -> int:
+    """FNV-1a, 64 bits: a name for a file, without loading a library for it."""
+    found = 0xCBF29CE484222325
+    for byte in text:
+        found = (found ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return found
 
 
 def kept(file: str, now: float) -> tuple[str, float]:
@@ -108,6 +113,15 @@ def show(provider: str = "", *, only_fetch: bool = False) -> str:
         if only_fetch and line:
             os.utime(place.file, (time.time(), time.time() - age))  # no younger than it is
         return f"pool: {error}" if isinstance(error, ValueError) else f"pool: no answer from {place.url}"
+
+
+def tell(line: str) -> None:
+    """Prints the line and ends the process at once: taking the interpreter apart costs as much as all of this."""
+    try:
+        print(line, flush=True)
+    except OSError:  # nobody reads it any more
+        os._exit(1)
+    os._exit(0)
 
 
 def asked(words: list[str]) -> str | None:

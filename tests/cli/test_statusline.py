@@ -115,15 +115,16 @@ def test_wrong_addresses_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_plain_call_loads_no_command(pool: Pool) -> None:
     """What makes it quick is what it does not import; times are for the notes of a release, not for a test."""
     code = (
-        "import sys; sys.argv = ['pool-server', 'statusline']\n"
-        "from pool_server.__main__ import main; main()\n"
-        "dear = {'click', 'json', 'asyncio', 'tornado', 'urllib', 'subprocess', 'typing'}\n"
-        "print(sorted(dear & set(sys.modules) - before))"
+        "import os, sys; sys.argv = ['pool-server', 'statusline']\n"
+        "dear = {'click', 'json', 'asyncio', 'tornado', 'urllib', 'subprocess', 'typing', 'zlib'}\n"
+        "ended = lambda status: print(sorted(dear & set(sys.modules) - before), status) or sys.exit()\n"
+        "os._exit = ended\n"
+        "from pool_server.__main__ import main; main()"
     )
     statusline.show()
     command = [sys.executable, "-S", "-c", "import sys; before = set(sys.modules)\n" + code]
     told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60)
-    assert told.stdout.splitlines() == ["Claude 62 % left", "[]"], told.stderr
+    assert told.stdout.splitlines() == ["Claude 62 % left", "[] 0"], told.stderr
     assert statusline.asked(["--json"]) is None
     assert statusline.asked(["--provider", "claude"]) == "claude"
 
