@@ -60,12 +60,17 @@ async def webhook(event: AlertEvent, url: str, send: Send, *, sleep: Sleep = asy
 
 
 def mail(events: Sequence[AlertEvent], settings: Alerts) -> bool:
-    """Send one message about all events. Blocks: for a thread. True when the mail server took it."""
+    """One message about all events to the operator. Blocks: for a thread. True when the mail server took it."""
+    return send_mail(settings.mail_to, _subject(events), _text(events), settings)
+
+
+def send_mail(to: Sequence[str], subject: str, body: str, settings: Alerts) -> bool:
+    """One message by the operator's mail server. Blocks: for a thread. True when the server took it."""
     message = EmailMessage()
-    message["Subject"] = _subject(events)
+    message["Subject"] = subject
     message["From"] = settings.mail_from or settings.smtp_user
-    message["To"] = ", ".join(settings.mail_to)
-    message.set_content(_text(events) + "\n")
+    message["To"] = ", ".join(to)
+    message.set_content(body + "\n")
     try:
         with smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_S) as server:
             if settings.smtp_tls:
@@ -80,7 +85,12 @@ def mail(events: Sequence[AlertEvent], settings: Alerts) -> bool:
 
 
 def chat(events: Sequence[AlertEvent], settings: Alerts) -> bool:
-    """One message about all events to every chat. Blocks: for a thread. True when each took it."""
+    """One message about all events to every chat of the operator. Blocks: for a thread. True when each took it."""
+    return send_chat(settings.chat_urls, _subject(events), _text(events))
+
+
+def send_chat(urls: Sequence[str], subject: str, body: str) -> bool:
+    """One message to chats, by Apprise. Blocks: for a thread. True when each took it."""
     try:
         apprise = importlib.import_module("apprise")
     except ImportError:
@@ -89,15 +99,15 @@ def chat(events: Sequence[AlertEvent], settings: Alerts) -> bool:
     for theirs in ("apprise", "urllib3"):
         logging.getLogger(theirs).setLevel(logging.CRITICAL)  # they would write addresses, which hold tokens
     failed = 0
-    for url in settings.chat_urls:
+    for url in urls:
         told = apprise.Apprise()
         try:
-            taken = told.add(url) and told.notify(title=_subject(events), body=_text(events), body_format="text")
+            taken = told.add(url) and told.notify(title=subject, body=body, body_format="text")
         except Exception:
             taken = False  # of a service's own code, whose words may hold the address
         failed += not taken
     if failed:
-        log.warning("%d of %d chats did not take an alert", failed, len(settings.chat_urls))
+        log.warning("%d of %d chats did not take an alert", failed, len(urls))
     return not failed
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from pool_server import __version__, accounts, ledger, users, web
 from pool_server.accounts import Accounts, AccountSignIn
-from pool_server.alerts import AlertMonitor
+from pool_server.alerts import AlertMonitor, PersonalAlerts
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule
@@ -251,7 +251,7 @@ class Server:
             await self.users.codes.contributed(record.invitation, record.owner)
         await self.users.audit(users.SERVER, f"sign_in.{record.state.value}", record.account or record.target, detail)
 
-    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor]:
+    async def _for_the_leader(self) -> tuple[BackupSchedule, AlertMonitor, PersonalAlerts]:
         """What one worker does for all: scheduled copies, a look at what people should be told."""
         gathering = AlertFactsSource(
             self.accounts, self.users, self.ledger, clock=time.time, data_folder=lambda: self._upkeep.lost,
@@ -259,7 +259,9 @@ class Server:
         )  # fmt: skip
         await asyncio.to_thread(gathering.prime)
         self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
-        return self._backups, self.watch
+        pool = self.settings.friend_name or "the pool"
+        personal = PersonalAlerts(self.ledger, self.users, self._send, pool, clock=time.time)
+        return self._backups, self.watch, personal
 
     @property
     def lost(self) -> str:

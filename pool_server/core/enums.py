@@ -382,3 +382,10 @@ class Signal(IntFlag):
     FAULT = 4  # an error event
     LIMITS = 8  # quota facts for the provider to read
     USAGE = 16  # an event that holds only the usage of a completion
+
+
+class NoticeWhen(StrEnum):
+    """What a person is told of their own limits: at 80 %, used up and back again, or without the first."""
+
+    ALL = "all"
+    USED_UP = "used_up"

@@ -225,15 +225,16 @@ def window(name: str, scope: str = "") -> str:
 def sharing(terms: Mapping[str, Any]) -> str:
     """What an owner gives, as "gives 60 % of 5 hours, 30 % of week, at 22:00-07:00"; "" = all of it, always."""
     share = [
-        f"{format.percent(part)} of {window(name) if name else 'each window'}" for name, part in terms["share"].items()
+        _("{part} of {window}", part=format.percent(part), window=window(name) if name else _("each window"))
+        for name, part in terms["share"].items()
     ]
-    words = [f"gives {', '.join(share)}"] if share else []
+    words = [_("gives {share}", share=", ".join(share))] if share else []
     if terms["hours"]:
-        words.append(f"at {', '.join(terms['hours'])}")
+        words.append(_("at {time}", time=", ".join(terms["hours"])))
     if terms["until"]:
-        words.append(f"until {format.stamp(terms['until'])}")
+        words.append(_("until {time}", time=format.stamp(terms["until"])))
     if not terms["own_first"]:
-        words.append("own requests are not first")
+        words.append(_("own requests are not first"))
     return ", ".join(words)
 
 
@@ -265,6 +266,8 @@ ACTIONS = Words(
         "token.revoke": "revoked the admin token",
         "code.create": "created the code",
         "code.revoke": "revoked the code",
+        "alerts.choose": "chose where to be told of limits:",
+        "alerts.stop": "is told of limits no more:",
         "account.add": "added the account",
         "account.change": "changed the account",
         "account.remove": "removed the account",

@@ -1,4 +1,5 @@
-"""Whose exchanges may be kept as transcripts: each person's own word, given and taken back on their page."""
+"""What each person decides for themselves on their page: whether their exchanges may be kept as transcripts, and where
+they are told of their limits."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from pool_server.core.enums import NoticeWhen
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.changes import append_audit, append_change, commit
-from pool_server.users.models import CONSENTS, PEOPLE, AuditActor, UserChange, decode_user, encode, id_key
+from pool_server.users.models import CONSENTS, NOTICES, PEOPLE, AuditActor, UserChange, decode_user, encode, id_key
 
 REMEMBERED = 50_000
 
@@ -96,3 +98,44 @@ class Consents:
             self._known.clear()
         for listener in self.on_change:
             listener()
+
+
+class Notice(msgspec.Struct, array_like=True, frozen=True):
+    """`target` is an address as `alerts.destinations` reads it; `language` the one its texts are written in."""
+
+    target: str
+    when: NoticeWhen = NoticeWhen.ALL
+    language: str = "en"
+
+
+_decode_notice = msgspec.msgpack.Decoder(Notice).decode
+
+
+class Notices:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def of(self, user: str) -> Notice | None:
+        """What a person has chosen. Raises StoreError."""
+        raw = self._store.get(NOTICES, id_key(user))
+        return _decode_notice(raw) if raw is not None else None
+
+    def everybody(self) -> dict[str, Notice]:
+        """Person → choice, of all who have made one. Raises StoreError."""
+        with self._store.read() as txn:
+            return {key.decode(): _decode_notice(raw) for key, raw in txn.scan(NOTICES)}
+
+    async def change(self, user: str, notice: Notice | None, *, actor: AuditActor) -> None:
+        """Sets or, with None, takes back; durable on return. The address stays out of the audit log. Raises
+        RefusedError 503."""
+        now = self._clock()
+
+        def write(txn: Txn) -> None:
+            if notice is not None:
+                txn.put(NOTICES, id_key(user), encode(notice))
+            else:
+                txn.delete(NOTICES, id_key(user))
+            append_audit(txn, now, actor, "alerts.choose" if notice else "alerts.stop", user)
+
+        await commit(self._store, write)

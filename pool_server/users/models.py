@@ -28,6 +28,7 @@ AUDIT = "users.audit"  # sequence → AuditRow
 META = "users.meta"  # what was done once (imports)
 ADMIN_TOKENS = "users.admin_tokens"  # id → AdminToken
 CONSENTS = "users.consents"  # user id → Consent
+NOTICES = "users.notices"  # user id → Notice
 
 USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
 HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner
@@ -36,7 +37,21 @@ SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries
 TICKETS = "users.tickets"  # SHA-256 of the ticket → Ticket
 
-LEDGER_TABLES = (PEOPLE, NAMES, KEYS, USER_KEYS, ALIASES, CODES, SESSIONS, CHANGES, AUDIT, META, ADMIN_TOKENS, CONSENTS)
+LEDGER_TABLES = (
+    PEOPLE,
+    NAMES,
+    KEYS,
+    USER_KEYS,
+    ALIASES,
+    CODES,
+    SESSIONS,
+    CHANGES,
+    AUDIT,
+    META,
+    ADMIN_TOKENS,
+    CONSENTS,
+    NOTICES,
+)
 STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 
 LOCAL_USER = "local"

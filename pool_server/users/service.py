@@ -22,7 +22,7 @@ from pool_server.storage.change_feed import ChangeFeed
 from pool_server.users import cleanup
 from pool_server.users.admin_tokens import AdminTokens
 from pool_server.users.changes import append_change, commit, described, stored
-from pool_server.users.consents import Consents
+from pool_server.users.consents import Consents, Notices
 from pool_server.users.embedded_door import EmbeddedDoor
 from pool_server.users.embedded_people import EmbeddedPeople
 from pool_server.users.identity import sessions, throttle, tickets
@@ -134,7 +134,7 @@ class Users:
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
         self.admin_tokens = AdminTokens(self._port, store, state, clock)
-        self.consents = Consents(store, clock, self._follow)
+        self.consents, self.notices = Consents(store, clock, self._follow), Notices(store, clock)
         self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard, self.follower)
         self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
         self.sign_in = SignIn(

@@ -59,6 +59,7 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/transcripts", own_account.TranscriptsPage),
     (r"/api/me/balance", balance.Balance),
     (r"/api/me/passphrase", own_account.Passphrase),
+    (r"/api/me/alerts", own_account.OwnAlerts),
     (r"/api/keys", own_account.Keys),
     (rf"/api/keys/{ID}", own_account.OwnKey),
     (rf"/keys/{ID}", own_account.KeyPage),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.web.sign_ins import public_address
+from pool_server.web.base.shared import public_address
 from tests.fakes import account, key_account
 from tests.fakes.openai_auth import FakeSignInService
 from tests.web.server import Running, running

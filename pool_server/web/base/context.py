@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -65,6 +65,7 @@ class WebContext:
     )  # live streams open in this process, by session and by person
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
+    alert_tries: dict[str, deque[float]] = field(default_factory=dict)  # person → when they tried addresses
     open_id: Any = None  # what is kept of the identity provider, made when first asked for
     _colours: Any = None
 

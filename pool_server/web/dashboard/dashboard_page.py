@@ -31,6 +31,7 @@ SPANS = Words(
      "1y": "in the last year", "custom": "in this range"}
 )  # fmt: skip
 LISTED = 100  # people in the table
+SHOWN_ACCOUNTS = 40  # in the table, those that need attention first; the accounts page has all
 LONGEST_SHARED = 31 * asking.DAY  # who used which account is asked of so much at most: it is the widest question
 
 
@@ -113,6 +114,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             **self._now(who, ask, told, providers, accounts, found, now),
             **self._range(who, ask, field, found, names),
             **self._address(ask, found, names),
+            more_accounts=max(0, len(accounts) - SHOWN_ACCOUNTS),
             accounts=tables.accounts(
                 accounts,
                 told.get("accounts", {}),
@@ -122,7 +124,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
                 names,
                 now,
                 cut=ask.to - ask.frm > LONGEST_SHARED,
-            ),
+            )[:SHOWN_ACCOUNTS],
         )
 
     def _now(

@@ -15,7 +15,7 @@ from pool_server.web.base.handler import Access, ProblemError, denial
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
 from pool_server.web.base.shared import headline, headroom, limits, request_rows, standing
-from pool_server.web.home import operator_home
+from pool_server.web.home import operator_home, own_account
 from pool_server.web.onboarding import snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
@@ -83,6 +83,8 @@ class HomePage(PageHandler, abstract=True):
             "price_lines": principal.local,
             "floor_cost": FLOOR_COST,
             "keys": [] if principal.local else limits.keys(ctx, principal.user),
+            "told_at": None if principal.local else own_account.chosen(ctx, principal.user),
+            "offers_mail": own_account.offers_mail(ctx),
             "own": [] if principal.local else self._own(principal),
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),

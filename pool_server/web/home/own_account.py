@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import msgspec
 from tornado.iostream import StreamClosedError
 
+from pool_server.alerts import destinations, personal
+from pool_server.alerts.destinations import TargetKind
+from pool_server.core.enums import NoticeWhen
 from pool_server.language import gettext as _
 from pool_server.transcripts import archive
 from pool_server.users import Principal
+from pool_server.users.consents import Notice
+from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.base.shared import key_changes, query_params, request_rows
+from pool_server.web.base.shared import key_changes, public_address, query_params, request_rows
 from pool_server.web.base.shared.names import Names
 
 MOST = 100
@@ -321,3 +327,82 @@ async def people_with_transcripts(handler: TranscriptHandler) -> list[dict[str, 
         told = msgspec.to_builtins(kept) | {"name": names.user(kept.user)}
         rows.append(told | {"shared": [msgspec.to_builtins(one) for one in shared]})
     return rows
+
+
+# -- what they are told of their limits, and where -----------------------------------------------------------------
+
+TESTS = 5  # messages to try an address, of one person …
+TESTS_S = 3600.0  # … in so long
+MOST_TESTERS = 10_000
+
+
+class ChosenNotice(msgspec.Struct, forbid_unknown_fields=True):
+    """`target` is a mail address, an https address (an ntfy topic, a webhook that takes text), or a chat as Apprise
+    writes it: discord://, tgram://, slack://, pover://."""
+
+    target: str
+    when: NoticeWhen = NoticeWhen.ALL
+
+
+class OwnAlerts(PageHandler, access=Access.FRIEND):
+    """`GET /api/me/alerts` → `{"target","when"}`, target without its secret, "" for none; `PUT {"target","when"?}`
+    tries the address with a message and keeps it when that was taken; `DELETE` ends it."""
+
+    @property
+    def user(self) -> str:
+        """Whose limits; the operator and this machine have none."""
+        if self.principal.admin or self.principal.local:
+            raise ProblemError(409, "not_a_user", _("only pool users have limits; you are not signed in as one"))
+        return self.principal.user
+
+    def get(self) -> None:
+        found = self.ctx.users.notices.of(self.user)
+        shown = destinations.shown(found.target) if found else ""
+        self.answer({"target": shown, "when": found.when if found else NoticeWhen.ALL})
+
+    async def put(self) -> None:
+        user, asked = self.user, self.body_as(ChosenNotice)
+        notice = Notice(asked.target.strip(), asked.when, self.locale.code)
+        await self._check(notice.target)
+        self._count(user)
+        subject = _(personal.SUBJECT, pool=self.ctx.settings.friend_name or "the pool")
+        words = _("This is where you will be told of your limits.")
+        settings = self.ctx.ledger.settings.alerts
+        if not await personal.deliver(notice, subject, words, settings, self.ctx.send):
+            raise ProblemError(502, "not_delivered", _("a message to that address was not taken; nothing was changed"))
+        await self.ctx.users.notices.change(user, notice, actor=self.actor)
+        self.answer({"target": destinations.shown(notice.target), "when": notice.when})
+
+    async def delete(self) -> None:
+        await self.ctx.users.notices.change(self.user, None, actor=self.actor)
+        self.answer({"target": ""})
+
+    async def _check(self, target: str) -> None:
+        kind = destinations.kind(target)
+        if kind is None:
+            raise ProblemError(422, "rejected", _("that is no mail, https or chat address that can be told"))
+        if kind is TargetKind.MAIL and not offers_mail(self.ctx):
+            raise ProblemError(422, "rejected", _("this pool sends no mail: its operator has set no mail server"))
+        if kind is TargetKind.HTTPS and (why := await public_address.refusal(target)):
+            raise ProblemError(422, "rejected", why)
+
+    def _count(self, user: str) -> None:
+        """The pool is nobody's means of writing to others: few tries an hour."""
+        now = self.ctx.clock()
+        tried = self.ctx.alert_tries
+        if len(tried) >= MOST_TESTERS:
+            tried.clear()
+        tries = tried.setdefault(user, deque(maxlen=TESTS))
+        if len(tries) == TESTS and now - tries[0] < TESTS_S:
+            raise ProblemError(429, "throttled", _("too many attempts"), retry_after=max(1.0, tries[0] + TESTS_S - now))
+        tries.append(now)
+
+
+def offers_mail(ctx: WebContext) -> bool:
+    return bool(ctx.ledger.settings.alerts.smtp_host)
+
+
+def chosen(ctx: WebContext, user: str) -> tuple[str, NoticeWhen] | None:
+    """What a home page shows of it."""
+    found = ctx.users.notices.of(user)
+    return None if found is None else (destinations.shown(found.target), found.when)

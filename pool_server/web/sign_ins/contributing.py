@@ -24,7 +24,8 @@ from pool_server.web.admin.account_changes import (
 )
 from pool_server.web.base.handler import Access, ProblemError
 from pool_server.web.base.page import PageHandler
-from pool_server.web.sign_ins import balance, public_address, qr
+from pool_server.web.base.shared import public_address
+from pool_server.web.sign_ins import balance, qr
 from pool_server.web.sign_ins.sign_in_api import invitation, offered, reached_at
 
 MOST_S = 90 * 86400.0

@@ -160,12 +160,16 @@ function placeMissing() {
   return [...document.querySelectorAll("[data-drawable]")].some((mark) => !document.getElementById(mark.dataset.drawable));
 }
 
-function drawAll() {
+// Each chart in a task of its own, so that a click in between is answered at once.
+async function drawAll() {
   if (placeMissing()) {
     location.reload();
     return;
   }
-  for (const figure of document.querySelectorAll("[data-chart]")) draw(figure);
+  for (const figure of document.querySelectorAll("[data-chart]")) {
+    if (figure.isConnected) draw(figure);
+    await new Promise((next) => setTimeout(next));
+  }
 }
 
 drawAll();
