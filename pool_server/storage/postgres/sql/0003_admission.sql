@@ -165,13 +165,15 @@ begin
   return use_advanced(u, p_now, marks[1], marks[2], marks[3]);
 end $$;
 
-create function use_kept(u use) returns void language sql as $$
+-- In PL/pgSQL, which keeps its plans: a function in SQL is planned at each call from another function.
+create function use_kept(u use) returns void language plpgsql as $$
+begin
   update use set held_n = u.held_n, held_tok = u.held_tok, held_cost = u.held_cost, sec = u.sec, ring = u.ring,
     r5_at = u.r5_at, r5 = u.r5, day = u.day, day_tok = u.day_tok, day_cost = u.day_cost,
     week = u.week, week_tok = u.week_tok, week_cost = u.week_cost,
     month = u.month, month_tok = u.month_tok, month_cost = u.month_cost, ratio = u.ratio
-  where usr = u.usr and jti = u.jti
-$$;
+  where usr = u.usr and jti = u.jti;
+end $$;
 
 create function use_counted(u use, p_tok bigint, p_cost bigint) returns use language plpgsql immutable as $$
 begin
