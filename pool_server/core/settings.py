@@ -92,6 +92,7 @@ class TokenUrls(Section, frozen=True):
     claude: str = "https://platform.claude.com/v1/oauth/token"
     gemini: str = "https://oauth2.googleapis.com/token"
     qwen: str = "https://chat.qwen.ai/api/v1/oauth2/token"
+    kimi: str = "https://auth.kimi.com/api/oauth/token"
     vertex: str = "https://oauth2.googleapis.com/token"
 
 

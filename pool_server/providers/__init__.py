@@ -28,6 +28,7 @@ from pool_server.providers.evidence.rules import network_fault
 from pool_server.providers.gemini.module import Gemini
 from pool_server.providers.keys import base_for, refuse_unnamed
 from pool_server.providers.keys.reading import vendor_of
+from pool_server.providers.kimi.module import Kimi
 from pool_server.providers.minimal import answers as minimal_answers
 from pool_server.providers.minimal import requests as minimal_requests
 from pool_server.providers.openai.module import OpenAI
@@ -46,6 +47,7 @@ _MODULES: dict[Provider, ProviderModule] = {
 }
 _MODULES |= {provider: PresetModule(provider, preset) for provider, preset in PRESETS.items()}
 _MODULES[Provider.BEDROCK] = Bedrock(Provider.BEDROCK, PRESETS[Provider.BEDROCK])
+_MODULES[Provider.KIMI] = Kimi(Provider.KIMI, PRESETS[Provider.KIMI])
 SPECS: dict[Provider, ProviderSpec] = {provider: module.spec for provider, module in _MODULES.items()}
 
 

@@ -18,6 +18,7 @@ LABELS = {
     "gemini": "Gemini CLI",
     "qwen": "Qwen Code",
     "opencode": "opencode",
+    "kimi": "Kimi Code",
 }
 INSTALL = {
     "codex": "npm install -g @openai/codex",
@@ -25,6 +26,7 @@ INSTALL = {
     "gemini": "npm install -g @google/gemini-cli",
     "qwen": "npm install -g @qwen-code/qwen-code",
     "opencode": "npm install -g opencode-ai",
+    "kimi": "npm install -g @moonshot-ai/kimi-code",
 }
 
 

@@ -35,7 +35,7 @@ VENDORS = (
         ),
     ),
 )
-SIGN_INS = [(one.value, spec.label) for one, spec in SPECS.items() if spec.consent and not spec.preset]
+SIGN_INS = [(one.value, spec.label) for one, spec in SPECS.items() if spec.consent and (spec.owned or not spec.preset)]
 CONSENTS = [(spec.label, spec.consent) for spec in SPECS.values() if spec.consent]
 
 SIGN_IN_STEPS = Words(

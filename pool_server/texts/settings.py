@@ -58,6 +58,7 @@ SETTINGS = {
     "token_urls.claude": "Where Claude sign-ins are refreshed",
     "token_urls.gemini": "Where Gemini sign-ins are refreshed",
     "token_urls.qwen": "Where Qwen sign-ins are refreshed",
+    "token_urls.kimi": "Where Kimi sign-ins are refreshed",
     "token_urls.vertex": "Where service accounts are traded for tokens",
     "sign_in.codex_authorize": "The page where a browser signs in to Codex",
     "sign_in.codex_device": "Where device codes of Codex come from",

@@ -7,7 +7,7 @@ if (-not (Get-Command {{ ps(program) }} -ErrorAction SilentlyContinue)) {
 }
 $place = Join-Path ([System.IO.Path]::GetTempPath()) ('pool-server.' + [System.Guid]::NewGuid().ToString('N'))
 New-Item -ItemType Directory -Path $place | Out-Null
-$names = 'CODEX_HOME', 'CLAUDE_CONFIG_DIR', 'GEMINI_CLI_HOME', 'QWEN_HOME'
+$names = 'CODEX_HOME', 'CLAUDE_CONFIG_DIR', 'GEMINI_CLI_HOME', 'QWEN_HOME', 'KIMI_CODE_HOME', 'KIMI_SHARE_DIR'
 $before = @{}
 foreach ($name in $names) { $before[$name] = [System.Environment]::GetEnvironmentVariable($name) }
 try {
@@ -31,6 +31,16 @@ try {
     $env:GEMINI_CLI_HOME = $place
     & gemini
     $file = Join-Path $place '.gemini\oauth_creds.json'
+{% elif cli == "kimi" %}    $env:KIMI_CODE_HOME = $place
+    $env:KIMI_SHARE_DIR = $place
+    & kimi login
+    $file = Join-Path $place 'credentials\kimi-code.json'
+    $config = Join-Path $place 'config.toml'
+    if ((Test-Path -LiteralPath $file) -and (Test-Path -LiteralPath $config) -and (Select-String -LiteralPath $config -Pattern 'api\.kimi\.ai' -Quiet)) {
+        $told = [System.IO.File]::ReadAllText($file) | ConvertFrom-Json
+        $told | Add-Member -NotePropertyName region -NotePropertyValue 'ai' -Force
+        [System.IO.File]::WriteAllText($file, ($told | ConvertTo-Json -Depth 10))
+    }
 {% else %}    [System.IO.File]::WriteAllText((Join-Path $place 'settings.json'), '{"security":{"auth":{"selectedType":"qwen-oauth"}}}')
     Write-Host 'Sign in when it asks, and leave it with /quit when it greets you.'
     $env:QWEN_HOME = $place

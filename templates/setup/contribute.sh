@@ -45,6 +45,12 @@ else
     GEMINI_CLI_HOME=$home gemini < /dev/tty || :
 fi
 file=$home/.gemini/oauth_creds.json
+{% elif cli == "kimi" %}KIMI_CODE_HOME=$home KIMI_SHARE_DIR=$home kimi login < /dev/tty || fail "the sign-in did not come to its end"
+file=$home/credentials/kimi-code.json
+if [ -s "$file" ] && grep -q 'api\.kimi\.ai' "$home/config.toml" 2> /dev/null; then
+    sed '1s/{/{"region":"ai",/' "$file" > "$home/of-kimi-ai"
+    file=$home/of-kimi-ai
+fi
 {% else %}printf '{"security":{"auth":{"selectedType":"qwen-oauth"}}}' > "$home/settings.json"
 say "Sign in when it asks, and leave it with /quit when it greets you."
 QWEN_HOME=$home qwen < /dev/tty || :

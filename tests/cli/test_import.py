@@ -231,11 +231,13 @@ def test_cliproxyapi(sh: Shell, folder: Path) -> None:
     )
     claude = {"type": "claude", "access_token": "sk-ant-oat01-imported", "refresh_token": "refresh-of-cl"}
     put(home / "auths/claude-a.json", {**claude, "email": "a@b.c", "account_uuid": "u1", "organization_uuid": "o1"})
-    put(home / "auths/kimi-k.json", {"type": "kimi", "access_token": "a", "refresh_token": "b"})
+    kimi = {"type": "kimi", "access_token": "kimi-access", "refresh_token": "kimi-refresh", "device_id": "d"}
+    put(home / "auths/kimi-k.json", {**kimi, "expired": "2030-01-01T00:00:00Z"})
     google = {"token": {**GOOGLE, "client_secret": "hidden", "expiry": "2030-01-01T00:00:00Z"}, "project_id": "p-1"}
     put(home / "auths/gemini-g.json", {"type": "gemini", "email": "g@b.c", **google})
     found = rows(sh, "cliproxyapi", str(home))
-    assert found["codex-w.json"][0] == "codex:w" and found["kimi-k.json"][0] == ""
+    assert found["codex-w.json"][0] == "codex:w" and found["kimi-k.json"][0] == "kimi:k"
+    assert pool_file(folder, "kimi_k.json")["disabled"] and "device_id" not in pool_file(folder, "kimi_k.json")
     work = pool_file(folder, "codex_w.json")
     assert (work["label"], work["priority"], work["disabled"]) == ("Work", 3, True)
     assert pool_file(folder, "claude_a.json")["claudeAiOauth"]["accountUuid"] == "u1"

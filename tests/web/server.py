@@ -102,15 +102,19 @@ def running(
     workers: int = 1,
     presets: tuple[str, ...] = (),
     codex_tokens: str = "",
+    moved: dict[str, str] | None = None,
     **changes: Any,
 ) -> Iterator[Running]:
     """A server in friends mode whose fakes know `accounts`; their files are not in the pool. `presets` are led to the
-    fakes as well, `codex_tokens` is the origin of another token endpoint for that vendor."""
+    fakes as well, `moved` are origins of other presets, `codex_tokens` is the origin of another token endpoint for
+    that vendor."""
     with FakeProviders() as fakes:
         settings = fake_settings(folder, fakes)
         for one in accounts:
             fakes.add(one)
-        upstreams = msgspec.structs.replace(settings.upstreams, presets=dict.fromkeys(presets, fakes.origin))
+        upstreams = msgspec.structs.replace(
+            settings.upstreams, presets=dict.fromkeys(presets, fakes.origin) | (moved or {})
+        )
         if codex_tokens:
             urls = msgspec.structs.replace(settings.token_urls, codex=f"{codex_tokens}/oauth/token")
             settings = msgspec.structs.replace(settings, token_urls=urls)

@@ -359,7 +359,7 @@ def test_so_many_at_once(pool: Running) -> None:
 @pytest.mark.parametrize(
     ("body", "status"),
     [({"provider": "claude", "flow": "browser"}, 422), ({"provider": "qwen", "flow": "device"}, 422),
-     ({"provider": "kimi"}, 422), ({"provider": "acme"}, 422), ({"provider": "codex", "flow": "magic"}, 400),
+     ({"provider": "mistral"}, 422), ({"provider": "acme"}, 422), ({"provider": "codex", "flow": "magic"}, 400),
      ({"provider": "codex", "account": "codex:none"}, 404), ({}, 400)],
 )  # fmt: skip
 def test_what_cannot_be_begun(pool: Running, body: dict[str, Any], status: int) -> None:

@@ -48,7 +48,7 @@ def _signed_in(program: SignInProgram, home: Path) -> str:
         path = home / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    environment = {**os.environ, program.home: str(home)}
+    environment = {**os.environ, **{name: str(home) for name in (program.home, program.older_home) if name}}
     here = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or not os.environ.get("SSH_CONNECTION")
     if program.leave:
         click.echo(f"Sign in when it asks, and leave it with {program.leave} when it greets you.")

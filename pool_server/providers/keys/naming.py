@@ -42,6 +42,8 @@ def belongs_to(data: Mapping[str, Any], stem: str) -> str:
         return f"this is a Google service account; name the file {_called(Provider.VERTEX, stem)}"
     if "claudeAiOauth" in data:
         return f"this is a Claude sign-in; name the file {_called(Provider.CLAUDE, stem)}"
+    if {"access_token", "refresh_token", "expires_at"} <= data.keys():
+        return f"this looks like a Kimi sign-in; name the file {_called(Provider.KIMI, stem)}"
     if "expiry_date" in data or ("access_token" in data and "refresh_token" in data):
         if data.get("resource_url"):
             return f"this is a Qwen sign-in; name the file {_called(Provider.QWEN, stem)}"

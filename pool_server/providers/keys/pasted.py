@@ -78,9 +78,7 @@ def _whose(data: dict[str, Any]) -> Provider | None:
             return Provider.QWEN
         return Provider.GEMINI if "google" in str(data.get("scope", ""))[:2000] else None
     if {"access_token", "refresh_token", "expires_at"} <= data.keys():
-        raise CredentialRejectedError(
-            "this looks like a Kimi sign-in, which Kimi's servers take from its own program alone; a Kimi API key works"
-        )
+        return Provider.KIMI
     key = data.get("api_key")
     return _by_looks(key) if isinstance(key, str) else None
 

@@ -61,11 +61,15 @@ class PresetModule(ProviderModule):
         )
 
     def parse(self, data: object, account: str, *, now: float) -> Credential:
-        fields, use = Fields(data), self.preset.use
+        fields = Fields(data)
         key = fields.token("api_key")
         if not key and not self.preset.about.local:
             other = keys.belongs_to(fields.data, account.partition(":")[2])
             raise CredentialRejectedError(other or "no usable credential: api_key is missing")
+        return self._read(fields, account, key)
+
+    def _read(self, fields: Fields, account: str, key: str) -> Credential:
+        use = self.preset.use
         for name in _FIXED:
             if fields.given(name):
                 raise CredentialRejectedError(
@@ -123,7 +127,7 @@ class PresetModule(ProviderModule):
 
     def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:
         host = self._hosts.get(call.dialect) or self._hosts[self.preset.dialects[0]]
-        own = keys.key_headers(cred, self._auth(cred, call.dialect))
+        own = self._shown(cred, self._auth(cred, call.dialect))
         return keys.prepare_at(self._at(host, cred, settings), call, own)
 
     def serves(self, cred: Credential, operation: Operation, dialect: Dialect, model: str) -> bool:
@@ -142,7 +146,7 @@ class PresetModule(ProviderModule):
         quota = self.preset.quota
         if quota is None:
             return None
-        shown = keys.key_headers(cred, KeyAuth.BEARER) if quota.auth == "bearer" else [("Authorization", cred.api_key)]
+        shown = self._shown(cred, KeyAuth.BEARER) if quota.auth == "bearer" else [("Authorization", cred.api_key)]
         return own_get(self._at(quota.url, cred, settings), *shown)
 
     def usage_answer(self, cred: Credential, answer: HttpAnswer, *, now: float) -> UsageAnswer:
@@ -174,6 +178,10 @@ class PresetModule(ProviderModule):
         operation = "/messages" if dialect is Dialect.MESSAGES else "/chat/completions"
         return own_post(self._base(cred, settings) + operation, body, *self._own(cred))
 
+    def _shown(self, cred: Credential, auth: KeyAuth) -> list[tuple[str, str]]:
+        """The header that shows what the account has."""
+        return keys.key_headers(cred, auth)
+
     def _auth(self, cred: Credential, dialect: Dialect) -> KeyAuth:
         """How the key is shown."""
         return cred.auth if cred.auth is KeyAuth.SIGNED else self.preset.auth(dialect)
@@ -184,5 +192,5 @@ class PresetModule(ProviderModule):
     def _own(self, cred: Credential) -> list[tuple[str, str]]:
         """The headers of the pool's own calls."""
         dialect = self.preset.dialects[0]
-        own = keys.key_headers(cred, self._auth(cred, dialect))
+        own = self._shown(cred, self._auth(cred, dialect))
         return [*own, ANTHROPIC_VERSION] if dialect is Dialect.MESSAGES else own

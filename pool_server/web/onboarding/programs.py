@@ -10,7 +10,8 @@ from pool_server.core.enums import Provider
 class SignInProgram(NamedTuple):
     """`home` is the variable that moves the program's home, `file` what it writes there, `prepared` the files that are
     there before it starts. `remote` is the command for a machine without a browser. `token`: a command that shows a
-    token instead, for where no file is left; `leave`: how somebody ends a program that goes on after the sign-in."""
+    token instead, for where no file is left; `older_home`: what an older program of the same name calls
+    `home`; `leave`: how somebody ends a program that goes on after the sign-in."""
 
     argv: tuple[str, ...]
     home: str
@@ -18,6 +19,7 @@ class SignInProgram(NamedTuple):
     remote: tuple[str, ...] = ()
     prepared: tuple[tuple[str, str], ...] = ()
     token: tuple[str, ...] = ()
+    older_home: str = ""
     leave: str = ""
 
 
@@ -42,5 +44,8 @@ PROGRAMS = {
     ),
     Provider.QWEN: SignInProgram(
         ("qwen",), "QWEN_HOME", "oauth_creds.json", prepared=(("settings.json", _CHOSEN % "qwen-oauth"),), leave="/quit"
+    ),
+    Provider.KIMI: SignInProgram(
+        ("kimi", "login"), "KIMI_CODE_HOME", "credentials/kimi-code.json", older_home="KIMI_SHARE_DIR"
     ),
 }

@@ -127,6 +127,7 @@ SIGN_IN_PROGRAMS = {
     "claude": ("claude /login", "~/.claude/.credentials.json"),
     "gemini": ("gemini", "~/.gemini/oauth_creds.json"),
     "qwen": ("qwen", "~/.qwen/oauth_creds.json"),
+    "kimi": ("kimi login", "~/.kimi-code/credentials/kimi-code.json"),
 }
 
 

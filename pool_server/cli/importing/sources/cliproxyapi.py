@@ -53,9 +53,7 @@ def read(folder: Path) -> Found:
 
 def _account(path: Path, data: dict[str, Any]) -> FoundAccount | Left:
     kind = text(data, "type")
-    shapes = {"codex": _codex, "claude": _claude, "gemini": _gemini, "qwen": _qwen}
-    if kind == "kimi":
-        return Left(path.name, "Kimi's servers take its sign-in from its own program alone; a Kimi API key works")
+    shapes = {"codex": _codex, "claude": _claude, "gemini": _gemini, "qwen": _qwen, "kimi": _kimi}
     if kind not in shapes:
         return Left(path.name, f"accounts of {kind or 'no type'} have no place here")
     options = {
@@ -105,6 +103,11 @@ def _gemini(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
 def _qwen(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
     login = {**data, "expiry_date": milliseconds(text(data, "expired"))}
     return Provider.QWEN, picked(login, ("access_token", "refresh_token", "resource_url", "expiry_date"))
+
+
+def _kimi(data: dict[str, Any]) -> tuple[Provider, dict[str, Any]]:
+    login = {**data, "expires_at": milliseconds(text(data, "expired"))}
+    return Provider.KIMI, picked(login, ("access_token", "refresh_token", "scope", "token_type", "expires_at"))
 
 
 def _people(config: Path, found: Found) -> None:
