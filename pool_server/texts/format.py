@@ -140,6 +140,11 @@ def stamp(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def end_day(at: float) -> str:
+    """An end as people write it: the day alone where it is a day's beginning in UTC, else `stamp`."""
+    return stamp(at).removesuffix("T00:00:00Z")
+
+
 def isolated(name: str) -> str:
     """A name for the middle of a sentence: one that is written from right to left must not carry the figures that
     follow it along."""

@@ -232,7 +232,7 @@ def sharing(terms: Mapping[str, Any]) -> str:
     if terms["hours"]:
         words.append(_("at {time}", time=", ".join(terms["hours"])))
     if terms["until"]:
-        words.append(_("until {time}", time=format.stamp(terms["until"])))
+        words.append(_("until {time}", time=format.end_day(terms["until"])))
     if not terms["own_first"]:
         words.append(_("own requests are not first"))
     return ", ".join(words)

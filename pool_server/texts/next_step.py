@@ -33,11 +33,16 @@ _READY = {
     Refusal.RETURNING: "Nothing: just back, it takes a few requests at first.",
     Refusal.LOCKED: "Unlock the other account of its vendor when it is to serve again.",
 }
+# To the owner, who goes on while others wait.
+_OWN = {
+    Refusal.RESERVED: "Nothing: what is left is yours, and others wait until a window resets.",
+    Refusal.NOT_SHARED: "Nothing: it serves you alone, as your terms say.",
+}
 
 
-def next_step(row: Mapping[str, Any], now: float, back: str = "") -> str:
+def next_step(row: Mapping[str, Any], now: float, back: str = "", *, owner: bool = False) -> str:
     """What somebody does about the account, or what it waits for; "" when there is nothing. `back` is the moment of its
-    return as the page writes moments."""
+    return as the page writes moments, `owner` says that its owner reads it."""
     kind = CredentialKind(row["kind"])
     match AccountState(row["state"]):
         case AccountState.DISABLED:
@@ -57,7 +62,7 @@ def next_step(row: Mapping[str, Any], now: float, back: str = "") -> str:
         case AccountState.COOLING:
             return _cooling(row, back)
         case AccountState.READY:
-            return _ready(row, kind, now, back)
+            return _ready(row, kind, now, back, _READY | _OWN if owner else _READY)
 
 
 def _again(back: str) -> str:
@@ -70,12 +75,12 @@ def _cooling(row: Mapping[str, Any], back: str) -> str:
     return f"{done} {_again(back)}" if done else f"Wait: {_again(back)[0].lower()}{_again(back)[1:]}"
 
 
-def _ready(row: Mapping[str, Any], kind: CredentialKind, now: float, back: str) -> str:
+def _ready(row: Mapping[str, Any], kind: CredentialKind, now: float, back: str, told: Mapping[Refusal, str]) -> str:
     refusal = Refusal(row["refusal"]) if row.get("refusal") else None
     if refusal is Refusal.EXPIRED:
         return f"Wait: its sign-in is being refreshed. {_again(back)}" if row["can_refresh"] else _SIGNED_OUT[kind]
     if refusal is not None:
-        return _READY.get(refusal, f"Wait: {_again(back)[0].lower()}{_again(back)[1:]}")
+        return told.get(refusal, f"Wait: {_again(back)[0].lower()}{_again(back)[1:]}")
     if row.get("unreachable_until"):
         return "Look at this server’s network or the account’s proxy if its host stays silent; it is asked by itself."
     ends = row.get("sign_in_ends")

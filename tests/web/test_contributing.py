@@ -251,7 +251,9 @@ def test_terms_are_the_owners(pool: Running) -> None:
     assert pool.ask("PATCH", one, {"terms": {"share": "5h 60, 7d 30"}}, **ada)[1]["account"]["terms"]["share"] == {
         "5h": 60.0, "7d": 30.0,
     }  # fmt: skip
-    assert "5h 60, 7d 30" in pool.ask("GET", "/contribute", **ada, Accept="text/html")[1]
+    page = pool.ask("GET", "/contribute", **ada, Accept="text/html")[1]
+    assert "5h 60, 7d 30" in page and 'value="2027-01-31"' in page, "what is set can be seen, and taken away"
+    assert pool.ask("PATCH", one, {"terms": {"until": ""}}, **ada)[1]["account"]["terms"]["until"] is None
     assert pool.ask("PATCH", one, {"terms": {"share": None}}, **ada)[1]["account"]["terms"]["share"] == {}
     for terms in ({"until": "soon"}, {"colour": 1}, {"share": "all"}, "x"):
         assert pool.ask("PATCH", one, {"terms": terms}, **ada)[0] in (400, 422)

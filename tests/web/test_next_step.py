@@ -43,6 +43,9 @@ def test_each_cooldown_has_one_that_names_its_end() -> None:
 def test_one_that_is_ready_and_does_not_serve_has_one() -> None:
     for refusal in Refusal:
         assert whole(next_step(row(AccountState.READY, refusal=str(refusal)), NOW, "16:20")), refusal
+    for refusal in Refusal:
+        told = next_step(row(AccountState.READY, refusal=str(refusal)), NOW, "16:20", owner=True)
+        assert whole(told) and "owner" not in told, refusal
     expired = row(AccountState.READY, refusal="expired", can_refresh=False)
     assert next_step(expired, NOW) == "Sign in again."
 

@@ -208,6 +208,8 @@ def _terms(said: object) -> SharingTerms:
     if not isinstance(said, dict):
         raise CredentialRejectedError("terms must be an object")
     given = {name: value for name, value in said.items() if value is not None}
+    if given.get("until") == "":
+        del given["until"]  # a field that was emptied
     if given.get("until"):
         until = moment(given["until"])
         if until is None:

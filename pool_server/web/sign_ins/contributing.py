@@ -142,7 +142,7 @@ class OwnChanges(AccountChanges, abstract=True):
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
-        step = next_step(row, now, format.clock(row["until"], now, zone) if row.get("until") else "")
+        step = next_step(row, now, format.clock(row["until"], now, zone) if row.get("until") else "", owner=True)
         return {**{name: row[name] for name in _SHOWN}, "terms": row["sharing"], "next": step}
 
 
