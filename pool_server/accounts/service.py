@@ -108,7 +108,7 @@ class Accounts:
             send=self._send, clock=self._clock, owner_of=self._registry.credentials.owner_of,
         )  # fmt: skip
         self.add, self.remove, self.restore, self.removed = hand.add, hand.remove, hand.restore, hand.removed
-        self.withdraw_account, self.vendor_spend = hand.withdraw, hand.vendor_spend
+        self.withdraw_account, self.vendor_spend, self.replace = hand.withdraw, hand.vendor_spend, hand.replace
         self.change, self.sign_ins_end, self.reset = hand.change, hand.sign_ins_end, hand.reset
         self.set_disabled, self.set_priority, self.lock = hand.set_disabled, hand.set_priority, hand.lock
         self.refresh_now, self.test, self.stand_beside = hand.refresh_now, hand.test, self._registry.stand_beside

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import ssl
 import sys
 import time
@@ -46,6 +47,10 @@ class Pool(Protocol):
 
     def add(self, body: dict[str, Any]) -> dict[str, Any]:
         """Adds an account as `POST /admin/accounts` does: "provider", "name", "credential" (text) → its answer."""
+        ...
+
+    def sign_in(self, body: dict[str, Any]) -> dict[str, Any]:
+        """As `add`, but a sign-in of the same person takes the place of the one before it."""
         ...
 
     def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
@@ -126,6 +131,20 @@ class Running:
     def add(self, body: dict[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/admin/accounts", body)
 
+    def sign_in(self, body: dict[str, Any]) -> dict[str, Any]:
+        asked = {"provider": body["provider"], "name": body["name"], "flow": "line", "consent": body["consent"]}
+        begun = self._call("POST", "/admin/sign-ins", asked)
+        where = re.search(r"/contribute/[\w-]+", begun["line"])
+        done: dict[str, Any] = {}
+        try:
+            done = self._call("POST", where[0] if where else "", text=body["credential"])
+        finally:
+            if not done.get("account"):
+                self._call("DELETE", f"/admin/sign-ins/{begun['id']}")
+        if not done.get("account"):
+            raise click.ClickException(str(done.get("message")))
+        return {"id": done["account"], "test": done["test"]}
+
     def used(self, account: str, frm: int, to: int) -> dict[str, Any]:
         if account not in {row["id"] for row in self.accounts()}:
             raise click.ClickException(UNKNOWN)
@@ -133,16 +152,20 @@ class Running:
         total: dict[str, Any] = self._call("GET", f"/api/usage/summary?{query}")["total"]
         return total
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        data = json.dumps(body or {}).encode() if method == "POST" else None
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, text: str | None = None
+    ) -> dict[str, Any]:
+        said = text if text is not None else json.dumps(body or {})
+        data = said.encode() if method == "POST" else None
         request = urllib.request.Request(self._url + path, method=method, data=data)
-        request.add_header("Content-Type", "application/json")
+        request.add_header("Content-Type", "application/json" if text is None else "text/plain")
         request.add_header("Accept", "application/json")
         if self._password:
             request.add_header("Authorization", f"Bearer {self._password}")
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                found: dict[str, Any] = json.load(answer)
+                raw = answer.read()
+                found: dict[str, Any] = json.loads(raw) if raw else {}
                 return found
         except urllib.error.HTTPError as error:
             raise click.ClickException(_reason(error)) from None
@@ -188,6 +211,12 @@ class Resting:
         return result
 
     def add(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._take(body, again=False)
+
+    def sign_in(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._take(body, again=True)
+
+    def _take(self, body: dict[str, Any], *, again: bool) -> dict[str, Any]:
         async def work(pool: Accounts) -> dict[str, Any]:
             provider = Provider(body["provider"])
             found = recognise(body["credential"], now=time.time())
@@ -195,7 +224,11 @@ class Resting:
                 raise CredentialRejectedError(f"this is no credential of {provider.value}")
             try:
                 return await pool.add(NewAccount(provider, dict(found.data), body["name"]))
-            except (NameTakenError, SameAccountError) as taken:
+            except SameAccountError as known:
+                if again:
+                    return await pool.replace(known.account, dict(found.data))
+                raise click.ClickException(str(known)) from None
+            except NameTakenError as taken:
                 raise click.ClickException(str(taken)) from None
 
         made: dict[str, Any] = self._with_pool(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -74,6 +75,28 @@ def test_through_a_running_server(sh: Shell, folder: Path, programs: Path, fakes
         done = sh("account", "login", "claude", "--name", "mine", "--yes")
         assert done.code == 0, done
         assert [row["id"] for row in sh("account", "list", "--json").json] == ["claude:mine"]
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+def test_the_same_person_again_is_the_same_account(
+    sh: Shell, folder: Path, programs: Path, fakes: FakeProviders, running: bool
+) -> None:
+    first = fakes.accounts["codex:mine"]
+    again = account("codex:again", used_5h=10, used_7d=20)
+    again.account_id, again.user_id, again.generation = first.account_id, first.user_id, 1
+    again.access, again.refresh = again._access_token(), again._refresh_token()
+    install(programs, "codex", writes(first))
+    assert sh("account", "login", "codex", "--name", "mine", "--yes").code == 0
+    known, fakes.accounts = fakes.accounts, {}  # whose files would be written into the pool
+    settings = fake_settings(folder, fakes)
+    fakes.accounts = known
+    fakes.add(again)
+    install(programs, "codex", writes(again))
+    with PoolProcess(folder, settings) if running else contextlib.nullcontext():
+        done = sh("account", "login", "codex", "--name", "other", "--yes")
+    assert done.code == 0 and "codex:mine is in the pool" in done.out, done
+    assert [path.name for path in (folder / "pool").glob("*.json")] == ["codex_mine.json"]
+    assert json.loads((folder / "pool/codex_mine.json").read_text())["tokens"]["refresh_token"] == again.refresh
 
 
 def test_over_ssh_without_a_browser(

@@ -37,7 +37,7 @@ def command(provider: str, name: str, yes: bool, config: str | None) -> None:
     with tempfile.TemporaryDirectory(prefix="pool-server.") as home:
         credential = _signed_in(program, Path(home))
     with open_pool(loaded) as pool:
-        made = pool.add({"provider": provider, "name": name, "credential": credential, "consent": True})
+        made = pool.sign_in({"provider": provider, "name": name, "credential": credential, "consent": True})
     said = made["test"] or {}
     click.echo(f"{made['id']} is in the pool" + ("" if said.get("ok") else f": {said.get('message', '')}"))
 
