@@ -26,7 +26,7 @@ FLOORS = (
     ("core", "language", "statusline"),
     ("http1", "storage"),
     ("providers", "dialects"),
-    ("accounts", "users", "ledger", "texts", "transcripts"),
+    ("accounts", "users", "ledger", "texts", "transcripts", "telemetry"),
     ("cluster",),
     ("alerts", "simulation"),
     ("gateway", "web"),
@@ -201,6 +201,7 @@ def test_rooms_know_only_the_floors_below() -> None:
         (("accounts", "users", "ledger", "providers", "dialects", "gateway", "web"), "lmdb"),
         (("accounts", "users", "ledger", "providers", "dialects", "storage", "gateway", "web"), "click"),
         (tuple(room for rooms in FLOORS for room in rooms if room != "storage"), "asyncpg"),
+        (tuple(room for rooms in FLOORS for room in rooms if room != "telemetry"), "opentelemetry"),
     ],
 )
 def test_libraries_stay_at_their_edge(rooms: tuple[str, ...], library: str) -> None:

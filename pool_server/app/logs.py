@@ -19,10 +19,11 @@ from typing import Any
 from pool_server.core import processes
 from pool_server.core.models import UsageRecord
 from pool_server.providers import redact
+from pool_server.telemetry import trace_context
 from pool_server.web.base.recent_log import FOLDER, MOST_FILES, SUFFIX
 
 log = logging.getLogger("pool_server.exchanges")
-REQUEST_ID = "request_id"  # of a record's `extra`, and of a line in JSON
+REQUEST_ID, TRACE_ID = "request_id", "trace_id"  # of a record's `extra`, and of a line in JSON
 MOST_BYTES = 512 * 1024  # of one file; the one before it stays, too
 BEFORE = ".before"  # what the file before is called: sorted by name, it comes first
 LONGEST = 16 * 1024  # bytes of one line
@@ -61,8 +62,9 @@ class JsonLines(Redacting):
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         told = {"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname, "logger": record.name}
         told["message"] = redact(record.getMessage())
-        if isinstance(ident := getattr(record, REQUEST_ID, None), str):
-            told[REQUEST_ID] = ident
+        for name in (REQUEST_ID, TRACE_ID):
+            if isinstance(ident := getattr(record, name, None), str):
+                told[name] = ident
         if record.exc_info:
             told["exception"] = redact(logging.Formatter.formatException(self, record.exc_info))
         return json.dumps(told, ensure_ascii=True)
@@ -93,7 +95,8 @@ def exchange(rec: UsageRecord) -> None:
         log.debug(
             "%s %s %s %s on %s: %d %s, %d attempts, %d tokens, %.0f ms",
             rec.id, rec.user, rec.operation, rec.model or "-", rec.account or "-",
-            rec.status, rec.outcome, len(rec.attempts), rec.usage.total, rec.total_ms, extra={REQUEST_ID: rec.id},
+            rec.status, rec.outcome, len(rec.attempts), rec.usage.total, rec.total_ms,
+            extra={REQUEST_ID: rec.id, TRACE_ID: trace_context.TRACE_ID.get() or None},
         )  # fmt: skip
 
 

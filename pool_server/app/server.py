@@ -32,6 +32,7 @@ from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
 from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, needs_migration
+from pool_server.telemetry import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 from pool_server.web import WebContext
@@ -43,7 +44,7 @@ IDLE_S = 60.0  # connections without a request may wait so long for their last o
 # Read once at the start: a reload keeps the old value and says so.
 FIXED = (
     "listen_addr", "tls_cert", "tls_key", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices",
-    "subscriptions", "backup",
+    "subscriptions", "backup", "telemetry",
 )  # fmt: skip
 
 
@@ -185,6 +186,7 @@ class Server:
         )
         self._stack.push_async_callback(self._rescue)
         self.transcripts = Transcripts(settings, self.users.consents, leader=self.leader)
+        self.telemetry = Telemetry(settings.telemetry, version=__version__)
         self.gateway = Gateway(
             settings,
             accounts=self.accounts,
@@ -192,6 +194,7 @@ class Server:
             ledger=self.ledger,
             upstream=upstream,
             transcripts=self.transcripts,
+            telemetry=self.telemetry,
         )
         self._stack.push_async_callback(self.gateway.close)
         self.web = WebContext(
@@ -219,7 +222,7 @@ class Server:
         await self.ledger.start(leader=self.leader)
         tls = (self._tls,) if self._tls is not None else ()
         leading = await self._for_the_leader() if self.leader else ()
-        for part in (self.users, self.accounts, self._upkeep, self.transcripts, *tls, *leading):
+        for part in (self.users, self.accounts, self._upkeep, self.transcripts, self.telemetry, *tls, *leading):
             self._stack.push_async_callback(part.close)
             await part.start()
         self.gateway.start()

@@ -254,6 +254,11 @@ class TranscriptSettings(Section, frozen=True):
     mirror_options: dict[str, str] = {}  # obstore's for that store; they may hold secrets
 
 
+class TelemetrySettings(Section, frozen=True):
+    endpoint: str = ""  # a collector of OpenTelemetry, OTLP over HTTP; empty = no traces
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of the exchanges that are traced
+
+
 class CodexSettings(Section, frozen=True):
     hold_conversations_mb: Count = 0  # 0 = off: nothing of a conversation is kept for replay
 
@@ -337,6 +342,7 @@ class Settings(Section, frozen=True):
     alerts: Alerts = Alerts()
     backup: Backup = Backup()
     transcripts: TranscriptSettings = TranscriptSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     codex: CodexSettings = CodexSettings()
     models: Models = Models()
     budgets: Budgets = Budgets()

@@ -375,6 +375,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ledger.timezone": (_timezone, 'a time zone by its IANA name, as in "Europe/Zurich"'),
     "limits.providers": (_providers, f"a list of {', '.join(Provider)}"),
     "alerts.chat_urls": (_chats, 'addresses as Apprise writes them, as in ["ntfy://host/topic"]'),
+    "telemetry.endpoint": (_optional_url, f"{_URL}, or empty"),
     "alerts.webhook_url": (_webhook, "an http or https address, or empty"),
 }
 

@@ -13,6 +13,7 @@ from pool_server.gateway.service import DataPlane
 from pool_server.gateway.upstream import Upstream
 from pool_server.http1 import Request, RequestHandler, Response
 from pool_server.ledger import Ledger
+from pool_server.telemetry import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 
@@ -34,10 +35,12 @@ class Gateway(DataPlane):
         ledger: Ledger,
         upstream: Upstream,
         transcripts: Transcripts | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         super().__init__(
-            settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream, transcripts=transcripts
-        )
+            settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream, transcripts=transcripts,
+            telemetry=telemetry,
+        )  # fmt: skip
         self._sockets: dict[type[RelaySocket], Application] = {}
 
     def take(self, request: Request, response: Response) -> RequestHandler | None:

@@ -75,7 +75,8 @@ class Exchange:
         self.response_id = ""
         self.pending = False
         self.served = dialects.Served()
-        self.upstream_url = ""
+        self.upstream_url = ""  # of the attempt under way, "" until it has asked
+        self.earlier_urls: list[str] = []  # of the attempts before
         self.usage_added = False  # the pool asked for a stream's usage, the client did not
         self.forced: str | None = None
         self.wait_until = 0.0  # the client lets itself be held so long for headroom, unix seconds
@@ -287,9 +288,8 @@ class Exchange:
         if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:
             self.decision = self.services.accounts.select(self._new_ask())
             return None
-        ask = self._new_ask()
+        self._ask = ask = self._new_ask()
         self.decision = decision = self.services.accounts.select(ask)
-        self._ask = ask
         self.decision = decision = await waiting.turn(self, ask, decision, self._fallback)
         return decision.account
 
@@ -322,6 +322,8 @@ class Exchange:
         self.account = account
         self.continuity.leave_turn_state(self.client_call, account)
         self.tried.add(account)
+        if self.attempts:
+            self.earlier_urls, self.upstream_url = [*self.earlier_urls, self.upstream_url], ""
         self._attempt_started = started = time.monotonic()
         self.attempts.append(Attempt(account, started_ms=int((started - self.started) * 10_000 + 0.5) / 10))
         return credential
@@ -395,9 +397,7 @@ class Exchange:
         """Blames the account for a fault, if it is to blame, and notes it on the attempt."""
         self.refusals.faults.append(fault)
         attempt = self.attempts[-1]
-        attempt.status = fault.status
-        attempt.fault = fault.kind.value
-        attempt.message = fault.message
+        attempt.status, attempt.fault, attempt.message = fault.status, fault.kind.value, fault.message
         if usage is not None and usage.known:
             attempt.usage = usage
         metrics.upstream_faults.labels(credential.provider.value, fault.kind.value).inc()

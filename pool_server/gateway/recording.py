@@ -34,6 +34,7 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
     sheet = _ended(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
     sheet.job, sheet.reserved = job, counted.reserved
     _follow_cache(x, sheet)
+    x.services.traced(x, sheet)
     saved = x.services.ledger.record(sheet, priced=True)
     _settle(x, counted, quote)  # while the disk is busy
     metrics.exchange_ended(sheet.provider, sheet.dialect, sheet.outcome).inc()

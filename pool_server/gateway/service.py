@@ -41,6 +41,7 @@ from pool_server.http1 import ClientDisconnectedError, Request
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
 from pool_server.storage import StoreError
+from pool_server.telemetry import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Denied, Principal, Users
 from pool_server.users.identity.passwords import same
@@ -85,6 +86,7 @@ class DataPlane:
         ledger: Ledger,
         upstream: Upstream,
         transcripts: Transcripts | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         view = FriendView(accounts, users)
         self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
@@ -97,7 +99,7 @@ class DataPlane:
         calls = LiveCalls(self.sockets, self.in_background)
         self.services = Services(
             settings, accounts, users, ledger, upstream, gauge, view, self._transformer, access, openings, calls.joined,
-            transcripts=transcripts,
+            transcripts=transcripts, telemetry=telemetry,
         )  # fmt: skip
         self.lists = ListCalls(settings, accounts=accounts, send=upstream.send, access=access)
         self.local = LocalAnswers(settings, accounts=accounts, users=users, ledger=ledger, send=upstream.send)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pool_server import dialects
 from pool_server.accounts import Accounts
-from pool_server.core.models import Fault
+from pool_server.core.models import Fault, UsageRecord
 from pool_server.core.settings import Settings
 from pool_server.gateway.answer import Transformer
 from pool_server.gateway.attempts.openings import Openings
@@ -19,6 +19,8 @@ from pool_server.gateway.objects import ObjectAccess
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
+from pool_server.telemetry import Telemetry
+from pool_server.telemetry.trace_context import TRACE_ID
 from pool_server.transcripts import CaptureHead, ExchangeCapture, HeldFile, Transcripts
 from pool_server.users import Users
 
@@ -40,6 +42,7 @@ class Services:
     joins: Callable[[Any, str, Any], Awaitable[Fault | None]]  # counts the call that an answer begins
     stream_usage: dialects.StreamUsagePolicy = field(default_factory=dialects.StreamUsagePolicy)
     transcripts: Transcripts | None = None
+    telemetry: Telemetry | None = None
 
     def capture(
         self,
@@ -70,6 +73,15 @@ class Services:
         """The exchange is over."""
         if capture is not None and self.transcripts is not None:
             self.transcripts.finish(capture, x.sheet)
+
+    def traced(self, x: Any, record: UsageRecord) -> None:
+        """Traces an exchange that has ended, where the operator wants that; lines of the log name the trace then."""
+        if self.telemetry is not None:
+            urls = [*x.earlier_urls, x.upstream_url][: len(record.attempts)]
+            trace_id = self.telemetry.ended(
+                record, asked=x.asked, answered=x.answered_model, urls=urls, headers=x.client_call.headers
+            )
+            TRACE_ID.set(trace_id)
 
 
 def new_request_id(now: float) -> str:

@@ -123,6 +123,8 @@ SETTINGS = {
     "transcripts.exchange_mb": "What is kept of one exchange, MiB; the rest is counted",
     "transcripts.mirror": "A folder, or s3://, gs:// or az://, that gets a copy of each; empty = none",
     "transcripts.mirror_options": "Options of that object store, as obstore names them",
+    "telemetry.endpoint": "A collector of OpenTelemetry that gets traces, without any content; empty = none",
+    "telemetry.ratio": "The part of the requests that is traced, from 0 to 1",
     "codex.hold_conversations_mb": "Memory for conversations that may have to be sent again, MiB; 0 = none",
     "gemini_client_id": "Google's client for Gemini sign-ins, from the environment only",
     "gemini_client_secret": "Its secret, from the environment only",

@@ -37,6 +37,8 @@ def test_a_start_loads_nothing_that_only_some_requests_need() -> None:
         "tornado",
         "pool_server.web.routes",
         "asyncpg",
+        "opentelemetry",
+        "pool_server.telemetry.span_export",
         "pool_server.cluster",
         "pool_server.storage.postgres",
     }

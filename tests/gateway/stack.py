@@ -24,6 +24,7 @@ from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.http1.tornado import TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
+from pool_server.telemetry import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import AuditActor, Principal, Users
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
@@ -60,6 +61,8 @@ class Stack:
         await self.accounts.start()
         await self.users.start()
         self.transcripts = Transcripts(self.settings, self.users.consents)
+        self.telemetry = Telemetry(self.settings.telemetry, version="1.2.3")
+        await self.telemetry.start()
         self.gateway = Gateway(
             self.settings,
             accounts=self.accounts,
@@ -67,6 +70,7 @@ class Stack:
             ledger=self.ledger,
             upstream=self.upstream,
             transcripts=self.transcripts,
+            telemetry=self.telemetry,
         )
         self.gateway.start()
         pages = Application()
@@ -91,6 +95,7 @@ class Stack:
         await self.ledger.close()
         await self.gateway.close()
         await self.transcripts.close()
+        await self.telemetry.close()
         self.ledger_store.close()
         self.state.close()
         await self.fakes.close()
