@@ -24,7 +24,7 @@ from pool_server.accounts.sign_in import records
 from pool_server.accounts.sign_in.pasted import PastedCodeError
 from pool_server.accounts.sign_in.records import AccountSignIn
 from pool_server.accounts.sign_in.service import SignInBusyError, SignInLimitError, SignInStart
-from pool_server.accounts.translated import serves_natively, upstream_kind
+from pool_server.accounts.translated import serves_natively, upstream_kind, vendor_of
 from pool_server.storage import leases
 
 STATE_TABLES = (*replication.TABLES, *affinity.TABLES, *leases.TABLES, back_off.TABLE, records.TABLE)
@@ -57,4 +57,5 @@ __all__ = [
     "select",
     "serves_natively",
     "upstream_kind",
+    "vendor_of",
 ]

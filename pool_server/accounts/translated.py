@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.dialects.translation import DIALECT, UpstreamKind
 from pool_server.providers import Credential, has_model, provider_module, surely_has_model
@@ -24,6 +26,8 @@ _BY_DIALECT = {
 }
 
 
+# Vendors whose own endpoints differ, by the hosts a file may name for them.
+_VENDOR_HOSTS = {"api.openai.com": "openai", "api.groq.com": "groq", "api.mistral.ai": "mistral"}
 _HOME = {Provider.CODEX: Dialect.RESPONSES}
 
 
@@ -38,6 +42,13 @@ def spoken(cred: Credential) -> tuple[UpstreamKind, ...]:
     if cred.provider is Provider.VERTEX:
         return (UpstreamKind.MESSAGES, UpstreamKind.GEMINI)
     return (UpstreamKind.MESSAGES,) if cred.provider is Provider.CLAUDE else (UpstreamKind.CHAT,)
+
+
+def vendor_of(cred: Credential) -> str:
+    """Whose own endpoint the account's calls go to, by its provider's name; "" where that is not known."""
+    if cred.base_url:
+        return _VENDOR_HOSTS.get((urlsplit(cred.base_url).hostname or "").lower(), "")
+    return "openai" if cred.provider in (Provider.OPENAI, Provider.CODEX) else cred.provider.value
 
 
 def serves_natively(

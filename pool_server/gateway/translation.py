@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pool_server import __version__
-from pool_server.accounts import upstream_kind
+from pool_server.accounts import upstream_kind, vendor_of
 from pool_server.core import memory
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall
@@ -262,12 +262,12 @@ async def translate(
     if body is None:
         return None
     if len(body) < _IN_THREAD:
-        return _translated(terms, kind, body)
-    return await asyncio.to_thread(_translated, terms, kind, body)
+        return _translated(terms, kind, vendor_of(cred), body)
+    return await asyncio.to_thread(_translated, terms, kind, vendor_of(cred), body)
 
 
-def _translated(terms: CallTerms, kind: UpstreamKind, body: bytes) -> AttemptTranslation:
-    target = Target(kind, model=terms.model, seals=terms.seals)
+def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes) -> AttemptTranslation:
+    target = Target(kind, model=terms.model, seals=terms.seals, vendor=vendor)
     context = TranslationContext(
         ident=terms.exchange, now=terms.now, session=terms.session, model=terms.model, stream=terms.stream
     )

@@ -28,12 +28,12 @@ input_tokens`), `count_answer` the client's answer to either.
 
 from __future__ import annotations
 
+from pool_server.dialects.translation.answers.translator import ResponseTranslator
 from pool_server.dialects.translation.conformance import TranslationError, conformance
 from pool_server.dialects.translation.errors import error_body, read_error
 from pool_server.dialects.translation.neutral import ErrorInfo, UpstreamKind
 from pool_server.dialects.translation.plan import (
     DIALECT,
-    ResponseTranslator,
     Target,
     Translated,
     TranslationContext,

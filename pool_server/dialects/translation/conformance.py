@@ -119,6 +119,9 @@ _HISTORY = _about("plain history")
 _SYSTEM = _about("joins the system text")
 _FUNCTION = _about("a function of one text")
 _POOL_ENDS = _about("the pool ends the text")
+_ONE_CHOICE = _no("a translated answer of this account has one choice")
+_NOT_ASKED = _no("no such client asks for it")
+_NO_LOGPROBS = _no("a translated answer of this account has no log probabilities")
 _NO_TOOL = Rule(Verdict.ALONE, "the account's vendor has no such tool")
 _NO_STATE = "only the vendor that keeps it can know it; send the whole conversation"
 _NO_FILE = "a file kept at one vendor cannot be read by another; send its content"
@@ -182,8 +185,8 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.TOP_K: _row(_out(), _out(), _out(), _about("left out with thinking and newer models"), _E),
     Feature.STOP: _row(_POOL_ENDS, _POOL_ENDS, _E, _E, _E),
     Feature.RANDOM: _row(_out(), _out(), _E, _out(), _E),
-    Feature.CHOICES: _all(_no("a translated answer has one choice")),
-    Feature.LOGPROBS: _all(_no("log probabilities cannot be translated")),
+    Feature.CHOICES: _row(_ONE_CHOICE, _ONE_CHOICE, _E, _ONE_CHOICE, _ONE_CHOICE),
+    Feature.LOGPROBS: _row(_NO_LOGPROBS, _NO_LOGPROBS, _E, _NO_LOGPROBS, _NO_LOGPROBS),
     Feature.MODALITIES: _all(_no("a translated answer is text and tool calls")),
     Feature.SCHEMA: _row(_E, _E, _E, _about("objects closed; in words for models without structured output"), _E),
     Feature.SCHEMA_NAME: _row(_E, _E, _E, _LEFT, _LEFT),
@@ -212,6 +215,17 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.COUNT: _row(_about("an estimate"), _E, _about("an estimate"), _E, _E),
 }
 
+# Where a vendor's own endpoint differs from the column of its dialect. Groq: console.groq.com/docs/openai; Mistral
+# refuses fields its API does not list.
+VENDORS: dict[tuple[str, UpstreamKind], dict[Feature, Rule]] = {
+    ("openai", UpstreamKind.CHAT): {Feature.SUBSET: _E},
+    ("groq", UpstreamKind.CHAT): {
+        Feature.CHOICES: _no("Groq answers with one choice"),
+        Feature.LOGPROBS: _no("Groq tells no log probabilities"),
+    },
+    ("mistral", UpstreamKind.CHAT): {Feature.LOGPROBS: _no("Mistral tells no log probabilities")},
+}
+
 # What an answer can be told as, by the client's dialect: (chat, responses, messages, gemini).
 ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
     "text, function calls, their order": (_E, _E, _E, _E),
@@ -225,6 +239,13 @@ ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
     "the vendor's own searches": (_about("text only"),) * 4,
     "usage: input, cache read, output, reasoning": (_E, _E, _E, _E),
     "cache write": (_E, _E, _E, _about("in the prompt's count")),
+    "more than one choice": (_NOT_ASKED, _NOT_ASKED, _NOT_ASKED, _E),
+    "log probabilities": (
+        _no("no account of another dialect has them"),
+        _E,
+        _NOT_ASKED,
+        _about("without bytes and token ids"),
+    ),
     "arguments that are no JSON": (_E, _E, _about("error"), _about("error")),
     "error before the first event": (_E, _E, _E, _E),
     "error after it, upstream breaks off": (_E, _E, _E, _about("error, connection broken")),
@@ -276,12 +297,16 @@ def _plain(name: str) -> str:
     return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}..."
 
 
-def judge(request: NeutralRequest, upstream: UpstreamKind) -> Notes:
+def rule_for(feature: Feature, upstream: UpstreamKind, vendor: str = "") -> Rule:
+    return VENDORS.get((vendor, upstream), {}).get(feature) or RULES[feature][upstream]
+
+
+def judge(request: NeutralRequest, upstream: UpstreamKind, vendor: str = "") -> Notes:
     """Hold a request's features against the table. Raises TranslationError for the first that is refused."""
     notes = Notes()
     for name, fields in request.asks.items():
         feature = Feature(name)
-        rule = RULES[feature][upstream]
+        rule = rule_for(feature, upstream, vendor)
         if rule.verdict is Verdict.REFUSED or (rule.verdict is Verdict.ALONE and not request.tools):
             raise TranslationError(fields[0], rule.how)
         if rule.verdict in (Verdict.DROPPED, Verdict.ALONE):
@@ -311,6 +336,10 @@ def conformance() -> str:
     lines = [*_HEAD, "| from any other dialect | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for feature, rules in RULES.items():
         lines.append(f"| {feature.value} | " + " | ".join(_cell(rules[upstream]) for upstream in UpstreamKind) + " |")
+    lines += ["", "## Vendors whose own endpoint differs", "", "| vendor | account | feature | |", "|---|---|---|---|"]
+    for (vendor, upstream), differs in VENDORS.items():
+        head = heads[list(UpstreamKind).index(upstream)]
+        lines += [f"| {vendor} | {head} | {feature.value} | {_cell(rule)} |" for feature, rule in differs.items()]
     clients = ("Chat client", "Responses client", "Claude client", "Gemini client")
     lines += ["", "## Answers: what the client's side can be told", ""]
     lines += ["| from any upstream | " + " | ".join(clients) + " |", "|---" * (len(clients) + 1) + "|"]

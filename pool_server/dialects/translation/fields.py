@@ -18,6 +18,8 @@ from pool_server.dialects.usage import google, openai
 
 _KINDS = {"image/": "image", "audio/": "audio", "video/": "video"}
 _STOPS, _STOP_SIZE = 64, 256
+_JSON = msgspec.json.Decoder()
+_CHOICES, _LOGPROBS = 8, 20  # Gemini's most of the one, OpenAI's of the other
 _MIME_BY_ENDING = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -282,6 +284,35 @@ def openai_usage(raw: Any) -> Usage:
     told = openai.told()
     openai.take(told, raw)
     return openai.usage(told.figures)
+
+
+def choices(request: NeutralRequest, value: Any, field: str) -> None:
+    found = whole(value, field)
+    if found is None or found == 1:
+        return
+    if not 1 <= found <= _CHOICES:
+        raise TranslationError(field, f"must be from 1 to {_CHOICES} in a translated request")
+    request.options.choices = found
+    request.ask(Feature.CHOICES, field)
+
+
+def logprobs(request: NeutralRequest, wanted: str, value: Any, field: str) -> None:
+    """Log probabilities. `wanted` is the field that asks for them, "" where only `field` could: how many of the
+    likeliest tokens beside each."""
+    count = whole(value, field) or 0
+    if not 0 <= count <= _LOGPROBS:
+        raise TranslationError(field, f"must be from 0 to {_LOGPROBS}")
+    if wanted or count:
+        request.options.logprobs = count
+        request.ask(Feature.LOGPROBS, wanted or field)
+
+
+def decode(body: bytes) -> Any:
+    """What the JSON says; None where it is none."""
+    try:
+        return _JSON.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def grammar(value: Any) -> Any:

@@ -47,6 +47,9 @@ FAMILY = {
     UpstreamKind.CODE_ASSIST: Family.GEMINI,
 }
 
+OPENAI = (UpstreamKind.CODEX, UpstreamKind.RESPONSES)
+GOOGLE = (UpstreamKind.GEMINI, UpstreamKind.CODE_ASSIST)
+
 
 class Role(StrEnum):
     SYSTEM = "system"
@@ -69,9 +72,20 @@ class Finish(StrEnum):
     MALFORMED = "malformed"  # the model wrote a call that cannot be read
 
 
+class TokenLogprob(msgspec.Struct):
+    """A token of the answer with its natural logarithm of probability. `bytes` are its UTF-8, None where not told;
+    `top` the likeliest tokens at its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top: list[TokenLogprob] = []
+
+
 class Text(msgspec.Struct):
     text: str
     refusal: bool = False
+    logprobs: list[TokenLogprob] = []
 
 
 class Media(msgspec.Struct):
@@ -167,6 +181,8 @@ class Effort(msgspec.Struct):
 
 
 class RequestOptions(msgspec.Struct):
+    """`logprobs` is how many of the likeliest tokens are wanted beside each, None where no log probabilities are."""
+
     max_output: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -179,6 +195,8 @@ class RequestOptions(msgspec.Struct):
     tier: str = ""
     verbosity: str = ""
     session: str = ""  # the client's own name of the conversation; it may contain a person's id
+    choices: int = 1
+    logprobs: int | None = None
     cache_key: str = ""  # OpenAI's `prompt_cache_key` as the client wrote it
 
 
@@ -237,6 +255,9 @@ class Sink(Protocol):
         """The answer begins; both may be empty."""
 
     def text(self, key: Hashable, piece: str, *, refusal: bool = False) -> None: ...
+
+    def logprobs(self, key: Hashable, tokens: list[TokenLogprob], *, refusal: bool = False) -> None:
+        """The tokens of a text, told before the piece they make up."""
 
     def reasoning(self, key: Hashable, piece: str) -> None: ...
 

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import Dialect
+from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.messages import request_out as messages_request_out
 from pool_server.dialects.translation.neutral import (
+    GOOGLE,
     Media,
     NeutralRequest,
     Part,
@@ -19,10 +21,8 @@ from pool_server.dialects.translation.neutral import (
     UpstreamKind,
 )
 from pool_server.dialects.translation.plan import (
-    GOOGLE,
     Target,
     TranslationContext,
-    decode,
     headers_of,
     path_of,
     prepare,
@@ -83,7 +83,7 @@ def count_answer(client: Dialect, counted: int | bytes) -> bytes:
 
 
 def _counted(body: bytes) -> int:
-    found = decode(body)
+    found = fields.decode(body)
     found = found.get("response", found) if isinstance(found, dict) else {}
     for name in ("input_tokens", "totalTokens"):
         value = found.get(name) if isinstance(found, dict) else None

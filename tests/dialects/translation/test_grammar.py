@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
 from pool_server.dialects.translation import UpstreamKind
+from pool_server.dialects.translation.answers.sequence import HELD, Sequencer, Terms
 from pool_server.dialects.translation.neutral import FAMILY, ErrorInfo, Finish
 from pool_server.dialects.translation.responses.answer import Echo
-from pool_server.dialects.translation.sequence import HELD, Sequencer, Terms
 from pool_server.dialects.translation.tools import ToolNames
 from tests.dialects.streams import named, sse
 from tests.dialects.translation.grammar import hear, hear_whole, split
@@ -61,7 +61,9 @@ def writer_of(client: Dialect) -> Any:
         request(client, [("user", "?")], stream=True),
         stream=True,
     )
-    return told.response._sequencer._writer
+    sequencer = told.response._sequencer
+    assert isinstance(sequencer, Sequencer)
+    return sequencer._writer
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -270,7 +272,7 @@ def test_arguments_of_64_mib_are_bounded(client: Dialect, kept: bool) -> None:
         failed += told.fault is not None
     assert told.fault is not None and "larger than" in told.fault.message
     assert size < HELD + (3 << 20)
-    assert told._sequencer._front is None
+    assert isinstance(told._sequencer, Sequencer) and told._sequencer._front is None
 
 
 def test_one_event_of_64_mib_is_an_error() -> None:

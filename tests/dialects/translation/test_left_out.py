@@ -329,9 +329,14 @@ def test_any_selection_of_options_goes_up_the_same_each_time_and_its_answer_come
     assert hear_whole(client, raw).texts() == "full moon"
 
 
-@pytest.mark.parametrize("count", [2, 8, 128])
+@pytest.mark.parametrize("count", [2, 8])
 @pytest.mark.parametrize(
-    ("client", "kind"), [pair for pair in PAIRS if pair[0] not in (Dialect.RESPONSES, Dialect.MESSAGES)]
+    ("client", "kind"),
+    [
+        pair
+        for pair in PAIRS
+        if pair[0] not in (Dialect.RESPONSES, Dialect.MESSAGES) and pair[1] is not UpstreamKind.CHAT
+    ],
 )
 def test_more_than_one_choice_is_refused_by_its_name(client: Dialect, kind: UpstreamKind, count: int) -> None:
     body = deepcopy(EVERYTHING[client])
@@ -341,7 +346,7 @@ def test_more_than_one_choice_is_refused_by_its_name(client: Dialect, kind: Upst
     else:
         for each, number in ((body, count), (one, 1)):
             each.get("request", each)["generationConfig"]["candidateCount"] = number
-    named = r"^(n|generationConfig\.candidateCount): a translated answer has one choice"
+    named = r"^(n|generationConfig\.candidateCount): a translated answer of this account has one choice"
     with pytest.raises(TranslationError, match=named):
         translate(client, kind, body)
     assert translate(client, kind, one).body == translate(client, kind, deepcopy(EVERYTHING[client])).body

@@ -25,10 +25,10 @@ from pool_server.dialects.translation import (
     read_error,
     translate_count,
 )
+from pool_server.dialects.translation.answers.sequence import StopStrings, completion
 from pool_server.dialects.translation.neutral import Family
 from pool_server.dialects.translation.options import claude, level_of, nearest, openai_level
 from pool_server.dialects.translation.seals import read_seal, seal_for
-from pool_server.dialects.translation.sequence import StopStrings, completion
 from pool_server.dialects.translation.tools import ToolNames, closed, is_strict, object_schema, plain_id
 from pool_server.dialects.types import BadBodyError
 from tests.dialects.streams import named

@@ -56,7 +56,6 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     (Dialect.RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
     (Dialect.RESPONSES, {"input": [{"type": "compaction", "encrypted_content": "gAAAAAx"}]}, "compaction"),
     (Dialect.RESPONSES, {"input": "x", "tools": [{"type": "code_interpreter"}]}, "code_interpreter"),
-    (Dialect.RESPONSES, {"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
     (Dialect.MESSAGES, with_part(Dialect.MESSAGES, {"type": "container_upload", "file_id": "f"}), "file_id"),
     (
         Dialect.MESSAGES,
@@ -71,7 +70,6 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     ),
     (Dialect.GEMINI, with_part(Dialect.GEMINI, {"runes": 1}), "runes"),
     (Dialect.GEMINI, request(Dialect.GEMINI, []) | {"cachedContent": "cachedContents/1"}, "cachedContent"),
-    (Dialect.GEMINI, {"contents": [], "generationConfig": {"candidateCount": 2}}, "candidateCount"),
     (
         Dialect.GEMINI,
         {"contents": [], "generation_config": {"response_modalities": ["IMAGE"]}},
@@ -133,6 +131,10 @@ NOT_EVERYWHERE: list[tuple[Dialect, dict[str, Any], set[str], str]] = [
         {"codex", "responses", "gemini", "code_assist"},
         "web_search",
     ),
+    (Dialect.RESPONSES, {"input": "x", "include": ["message.output_text.logprobs"]}, {"chat"}, "include"),
+    (Dialect.RESPONSES, {"input": "x", "top_logprobs": 2}, {"chat"}, "top_logprobs"),
+    (Dialect.GEMINI, {"contents": [], "generationConfig": {"candidateCount": 2}}, {"chat"}, "candidateCount"),
+    (Dialect.GEMINI, {"contents": [], "generationConfig": {"responseLogprobs": True}}, {"chat"}, "responseLogprobs"),
 ]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.answers.fold import WholeAnswer
+from pool_server.dialects.translation.answers.logprobs import read_tokens
 from pool_server.dialects.translation.chat.stream_in import FINISH
 from pool_server.dialects.translation.fields import obj, openai_usage, text
-from pool_server.dialects.translation.fold import WholeAnswer
 from pool_server.dialects.translation.neutral import Finish, Reasoning, Sink, Text, ToolCall
 
 TOLD = {
@@ -34,8 +35,11 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
     content = message.get("content")
     if isinstance(content, list):  # some servers answer in parts
         content = "".join(text(obj(part).get("text")) for part in content)
+    logprobs = obj(choice.get("logprobs"))
+    sink.logprobs("text", read_tokens(logprobs.get("content")))
     sink.text("text", text(content))
     sink.end("text")
+    sink.logprobs("refusal", read_tokens(logprobs.get("refusal")), refusal=True)
     sink.text("refusal", text(message.get("refusal")), refusal=True)
     sink.end("refusal")
     calls = message.get("tool_calls")

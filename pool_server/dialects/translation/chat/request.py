@@ -8,6 +8,7 @@ from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, Notes, TranslationError
 from pool_server.dialects.translation.fields import each, either, known, leave_out, obj, text
 from pool_server.dialects.translation.neutral import (
+    Choice,
     Family,
     Format,
     Media,
@@ -15,6 +16,7 @@ from pool_server.dialects.translation.neutral import (
     NeutralRequest,
     Part,
     Reasoning,
+    RequestOptions,
     Result,
     Role,
     Text,
@@ -225,10 +227,10 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options.tier, options.verbosity = text(body.get("service_tier")), text(body.get("verbosity"))
     options.cache_key = text(body.get("prompt_cache_key"))
     fields.ask_options(request, body, limit)
-    if (fields.whole(body.get("n"), "n") or 1) > 1:
+    options.choices = fields.whole(body.get("n"), "n") or 1
+    if options.choices > 1:
         request.ask(Feature.CHOICES, "n")
-    if body.get("logprobs") or body.get("top_logprobs"):
-        request.ask(Feature.LOGPROBS, "logprobs" if body.get("logprobs") else "top_logprobs")
+    fields.logprobs(request, "logprobs" if body.get("logprobs") else "", body.get("top_logprobs"), "top_logprobs")
     if others := sorted(set(fields.strings(body.get("modalities"))) - {"text"}):
         request.ask(Feature.MODALITIES, f"modalities {', '.join(others)[:80]}")
     reasoning = obj(body.get("reasoning"))
@@ -253,8 +255,11 @@ def _format(request: NeutralRequest, shape: dict[str, Any]) -> None:
 # Written for an endpoint
 
 
-def write_request(request: NeutralRequest, messages: list[Message], notes: Notes, names: ToolNames) -> dict[str, Any]:
-    """The body, its messages last: what stays the same from turn to turn comes first."""
+def write_request(
+    request: NeutralRequest, messages: list[Message], notes: Notes, names: ToolNames, *, allowed: bool = False
+) -> dict[str, Any]:
+    """The body, its messages last: what stays the same from turn to turn comes first. `allowed`: the endpoint takes a
+    choice among some of the tools; for others the rest of the tools is left out."""
     options = request.options
     body: dict[str, Any] = {"model": request.model}
     if request.stream:
@@ -265,6 +270,7 @@ def write_request(request: NeutralRequest, messages: list[Message], notes: Notes
     for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
         if (value := getattr(options, name)) is not None:
             body[name] = value
+    body |= _write_alternatives(options)
     if options.stop:
         body["stop"] = options.stop[:_STOPS]
     if request.effort is not None:
@@ -276,9 +282,16 @@ def write_request(request: NeutralRequest, messages: list[Message], notes: Notes
         body["prompt_cache_key"] = options.cache_key
     if request.format is not None:
         body["response_format"] = _write_format(request.format)
-    _write_tools(request, body, names)
+    _write_tools(request, body, names, allowed=allowed)
     body["messages"] = [shape for message in messages for shape in _write_message(message, names)]
     return body
+
+
+def _write_alternatives(options: RequestOptions) -> dict[str, Any]:
+    told: dict[str, Any] = {"n": options.choices} if options.choices > 1 else {}
+    if options.logprobs is not None:
+        told |= {"logprobs": True} | ({"top_logprobs": options.logprobs} if options.logprobs else {})
+    return told
 
 
 def _write_format(format: Format) -> dict[str, Any]:
@@ -292,21 +305,29 @@ def _write_format(format: Format) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": inner}
 
 
-def _write_tools(request: NeutralRequest, body: dict[str, Any], names: ToolNames) -> None:
+def _write_tools(request: NeutralRequest, body: dict[str, Any], names: ToolNames, *, allowed: bool) -> None:
     choice = request.choice
     narrowed = choice.names if choice is not None and len(choice.names) > 1 else []
     if choice is not None and choice.names and choice.mode == "auto":
         narrowed = choice.names
-    tools = [tool for tool in request.tools if not narrowed or tool.name in narrowed]
+    subset = {tool.name for tool in request.tools if tool.name in narrowed}
+    tools = [tool for tool in request.tools if not narrowed or allowed or tool.name in subset]
     if not tools:
         return
     body["tools"] = [_write_tool(emulated(tool) if tool.custom else tool, names) for tool in tools]
     if choice is not None:
-        one = choice.mode == "required" and len(choice.names) == 1
-        named = {"type": "function", "function": {"name": names.up(choice.names[0])}} if one else None
-        body["tool_choice"] = named or choice.mode
+        body["tool_choice"] = _write_choice(choice, tools, subset if allowed else set(), names)
     if request.options.parallel is not None:
         body["parallel_tool_calls"] = request.options.parallel
+
+
+def _write_choice(choice: Choice, tools: list[Tool], subset: set[str], names: ToolNames) -> Any:
+    if choice.mode == "required" and len(choice.names) == 1:
+        return {"type": "function", "function": {"name": names.up(choice.names[0])}}
+    if not subset:
+        return choice.mode
+    chosen = [{"type": "function", "function": {"name": names.up(tool.name)}} for tool in tools if tool.name in subset]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": chosen}}
 
 
 def _write_tool(tool: Tool, names: ToolNames) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pool_server.dialects.translation.answers.logprobs import read_tokens
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import json_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Sink
@@ -53,10 +54,13 @@ class ChatStreamReader:
     def _choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
         if isinstance(delta, dict):
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            logprobs = obj(choice.get("logprobs"))
+            if logprobs and not thought:  # those of reasoning are nobody's
+                self._logprobs(logprobs, delta)
             if (piece := delta.get("content")) and isinstance(piece, str):
                 self._into("text")
                 self._sink.text("text", piece)
-            thought = delta.get("reasoning_content") or delta.get("reasoning")
             if thought and isinstance(thought, str):
                 self._into("reasoning")
                 self._sink.reasoning("reasoning", thought)
@@ -70,6 +74,13 @@ class ChatStreamReader:
         reason = choice.get("finish_reason")
         if reason and isinstance(reason, str):
             self._sink.finish(FINISH.get(reason, Finish.STOP))
+
+    def _logprobs(self, told: dict[str, Any], delta: dict[str, Any]) -> None:
+        """A piece of a character has tokens and an empty text."""
+        for field, block in (("content", "text"), ("refusal", "refusal")):
+            if isinstance(delta.get(field), str) and (tokens := read_tokens(told.get(field))):
+                self._into(block)
+                self._sink.logprobs(block, tokens, refusal=block == "refusal")
 
     def _into(self, block: str) -> None:
         if block != self._block:

@@ -10,7 +10,7 @@ from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
 from pool_server.dialects.translation.chat.answer import TOLD, chat_id, write_usage
 from pool_server.dialects.translation.errors import error_body
-from pool_server.dialects.translation.neutral import ErrorInfo, Finish
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, TokenLogprob
 
 
 class ChatStreamWriter:
@@ -48,6 +48,9 @@ class ChatStreamWriter:
 
     def open_text(self, refusal: bool) -> None:
         self._name(b"refusal" if refusal else b"content")
+
+    def logprobs(self, tokens: list[TokenLogprob]) -> None:
+        pass  # no request of this dialect that is translated gets them
 
     def text(self, piece: str) -> None:
         self._write(piece)

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from pool_server.core.models import Usage
-from pool_server.dialects.translation.fold import WholeAnswer
+from pool_server.dialects.translation.answers.fold import WholeAnswer
+from pool_server.dialects.translation.answers.logprobs import google_tokens
 from pool_server.dialects.translation.gemini.stream_in import GeminiStreamReader
 from pool_server.dialects.translation.messages.answer import call_input
 from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
@@ -45,15 +46,24 @@ def write_usage(usage: Usage) -> dict[str, Any]:
     return shape
 
 
-def write_answer(answer: WholeAnswer, created: int) -> dict[str, Any]:
-    parts = [shape for part in answer.parts if (shape := write_part(part)) is not None]
-    candidate = {"index": 0, "content": {"role": "model", "parts": parts}, "finishReason": TOLD[answer.finish]}
+def write_answer(answer: WholeAnswer, created: int, others: dict[int, WholeAnswer]) -> dict[str, Any]:
+    """`others` are further choices by their index."""
     return {
-        "candidates": [candidate],
+        "candidates": [_candidate(index, one) for index, one in sorted({0: answer, **others}.items())],
         "usageMetadata": write_usage(answer.usage),
         "modelVersion": answer.model,
         "responseId": answer.ident,
     }
+
+
+def _candidate(index: int, answer: WholeAnswer) -> dict[str, Any]:
+    parts = [shape for part in answer.parts if (shape := write_part(part)) is not None]
+    candidate = {"index": index, "content": {"role": "model", "parts": parts}, "finishReason": TOLD[answer.finish]}
+    tokens = [token for part in answer.parts if isinstance(part, Text) for token in part.logprobs]
+    if tokens:
+        candidate["logprobsResult"] = google_tokens(tokens)
+        candidate["avgLogprobs"] = sum(token.logprob for token in tokens) / len(tokens)
+    return candidate
 
 
 def write_part(part: Part) -> dict[str, Any] | None:

@@ -242,10 +242,9 @@ def _options(request: NeutralRequest, config: dict[str, Any]) -> None:
     words = {"top_p": "topP", "top_k": "topK", "presence_penalty": "presencePenalty"}
     words |= {"frequency_penalty": "frequencyPenalty", "stop": "stopSequences"}
     fields.ask_options(request, config, "maxOutputTokens", **words)
-    if (fields.whole(config.get("candidateCount"), f"{at}candidateCount") or 1) > 1:
-        request.ask(Feature.CHOICES, f"{at}candidateCount")
-    if config.get("responseLogprobs") is True:
-        request.ask(Feature.LOGPROBS, f"{at}responseLogprobs")
+    fields.choices(request, config.get("candidateCount"), f"{at}candidateCount")
+    wanted = f"{at}responseLogprobs" if config.get("responseLogprobs") is True else ""
+    fields.logprobs(request, wanted, config.get("logprobs"), f"{at}logprobs")
     if others := sorted({mode.upper() for mode in fields.strings(config.get("responseModalities"))} - {"TEXT"}):
         request.ask(Feature.MODALITIES, f"{at}responseModalities {', '.join(others)[:80]}")
     request.effort = _effort(camel(obj(config.get("thinkingConfig"))))

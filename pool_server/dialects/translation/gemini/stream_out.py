@@ -8,21 +8,31 @@ from msgspec.json import encode
 
 from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.answers.logprobs import google_tokens
 from pool_server.dialects.translation.errors import error_body
 from pool_server.dialects.translation.gemini.answer import TOLD, write_part, write_usage
-from pool_server.dialects.translation.neutral import ErrorInfo, Finish, ToolCall
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, TokenLogprob, ToolCall
+
+
+def error_event(error: ErrorInfo) -> bytes:
+    return b"data: " + encode(error_body(Dialect.GEMINI, error)) + b"\n\n"
 
 
 class GeminiStreamWriter:
     """Every event is a whole answer's shape; the last has the finish and the usage. `wrapped` puts each into Code
-    Assist's envelope."""
+    Assist's envelope; `index` is the choice's. Of several choices the one that ends `last` tells the usage."""
 
     json_arguments = True
     live_arguments = False
     keeps = False
 
-    def __init__(self, *, wrapped: bool = False) -> None:
+    def __init__(self, *, wrapped: bool = False, index: int = 0) -> None:
         self.out: list[bytes] = []
+        self.last = True
+        self._index = index
+        self._before = b'"candidates":[{"index":%d,"content":{"role":"model","parts":[' % index
+        self._tokens: list[TokenLogprob] = []  # of the next piece
+        self._sum, self._count = 0.0, 0
         self._wrapped = wrapped
         self._names: dict[str, Any] = {}
         self._head = self._tail = b""
@@ -34,17 +44,25 @@ class GeminiStreamWriter:
         self._tail = b"," + encode(self._names)[1:] + (b"}\n\n" if self._wrapped else b"\n\n")
 
     def _parts(self, parts: bytes) -> None:
-        content = b'"candidates":[{"index":0,"content":{"role":"model","parts":[' + parts + b"]}}]"
-        self.out.append(self._head + content + self._tail)
+        told = b"]}}]"
+        if self._tokens:
+            told = b']},"logprobsResult":' + encode(google_tokens(self._tokens)) + b"}]"
+            self._tokens = []
+        self.out.append(self._head + self._before + parts + told + self._tail)
 
     def open_text(self, refusal: bool) -> None:
         pass
+
+    def logprobs(self, tokens: list[TokenLogprob]) -> None:
+        self._tokens += tokens
+        self._sum, self._count = self._sum + sum(token.logprob for token in tokens), self._count + len(tokens)
 
     def text(self, piece: str) -> None:
         self._parts(b'{"text":' + encode(piece) + b"}")
 
     def close_text(self) -> None:
-        pass
+        if self._tokens:
+            self._parts(b'{"text":""}')
 
     def open_reasoning(self) -> None:
         pass
@@ -67,9 +85,23 @@ class GeminiStreamWriter:
         self._parts(encode(write_part(self._call)))
 
     def finish(self, reason: Finish, stop: str, usage: Usage) -> None:
-        candidate = {"index": 0, "content": {"role": "model", "parts": []}, "finishReason": TOLD[reason]}
-        body = encode({"candidates": [candidate], "usageMetadata": write_usage(usage)})[1:-1]
-        self.out.append(self._head + body + self._tail)
+        candidate: dict[str, Any] = {"index": self._index, "content": {"role": "model", "parts": []}}
+        candidate["finishReason"] = TOLD[reason]
+        if self._count:
+            candidate["avgLogprobs"] = self._sum / self._count
+        body = {"candidates": [candidate]} | ({"usageMetadata": write_usage(usage)} if self.last else {})
+        self.out.append(self._head + encode(body)[1:-1] + self._tail)
 
     def fail(self, error: ErrorInfo) -> None:
-        self.out.append(b"data: " + encode(error_body(Dialect.GEMINI, error)) + b"\n\n")
+        self.out.append(error_event(error))
+
+
+class GeminiChoiceWriter(GeminiStreamWriter):
+    """One of several choices: they share `out`, and are told of a fault once, by whom they belong to."""
+
+    def __init__(self, out: list[bytes], *, wrapped: bool, index: int) -> None:
+        super().__init__(wrapped=wrapped, index=index)
+        self.out, self.last = out, False
+
+    def fail(self, error: ErrorInfo) -> None:
+        pass

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.fields import json_text, obj, text
-from pool_server.dialects.translation.fold import WholeAnswer
 from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
 from pool_server.dialects.translation.tools import arguments_object
 from pool_server.dialects.usage.anthropic import START, MessageUsage

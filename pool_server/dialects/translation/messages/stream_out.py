@@ -10,7 +10,7 @@ from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
 from pool_server.dialects.translation.errors import error_body
 from pool_server.dialects.translation.messages.answer import TOLD, message_id, write_usage
-from pool_server.dialects.translation.neutral import ErrorInfo, Finish
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, TokenLogprob
 
 
 class MessagesStreamWriter:
@@ -57,6 +57,9 @@ class MessagesStreamWriter:
 
     def open_text(self, refusal: bool) -> None:
         self._open({"type": "text", "text": "", "citations": None}, b"text_delta", b"text")
+
+    def logprobs(self, tokens: list[TokenLogprob]) -> None:
+        pass  # no request of this dialect that is translated gets them
 
     def text(self, piece: str) -> None:
         self._write(piece)

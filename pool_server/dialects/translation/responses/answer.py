@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.answers.fold import WholeAnswer
+from pool_server.dialects.translation.answers.logprobs import openai_tokens
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import obj, openai_usage, text
-from pool_server.dialects.translation.fold import WholeAnswer
 from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
 
 _REASONS = {"max_output_tokens": Finish.LENGTH, "max_tokens": Finish.LENGTH, "content_filter": Finish.FILTER}
@@ -135,7 +136,7 @@ class Echo:
 def content_part(part: Text) -> dict[str, Any]:
     if part.refusal:
         return {"type": "refusal", "refusal": part.text}
-    return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": openai_tokens(part.logprobs)}
 
 
 def ending(finish: Finish) -> tuple[str, dict[str, Any] | None]:

@@ -282,12 +282,10 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options.verbosity = text(said.get("verbosity"))
     fields.ask_options(request, body, "max_output_tokens", verbosity="text.verbosity")
     _state(request, body)
-    if (fields.whole(body.get("top_logprobs"), "top_logprobs") or 0) > 0:
-        request.ask(Feature.LOGPROBS, "top_logprobs")
-    for name in fields.strings(body.get("include")):
-        if name == _LOGPROBS:
-            request.ask(Feature.LOGPROBS, "include")
-        elif name != _SEALS:
+    include = fields.strings(body.get("include"))
+    fields.logprobs(request, "include" if _LOGPROBS in include else "", body.get("top_logprobs"), "top_logprobs")
+    for name in include:
+        if name not in (_LOGPROBS, _SEALS):
             request.leave(f"include {name}")
     reasoning = obj(body.get("reasoning"))
     request.effort = fields.effort(reasoning.get("effort"), None, show=reasoning.get("summary") not in (None, "none"))

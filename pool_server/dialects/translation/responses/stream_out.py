@@ -7,8 +7,9 @@ from typing import Any
 from msgspec.json import encode
 
 from pool_server.core.models import Usage
+from pool_server.dialects.translation.answers.logprobs import openai_tokens
 from pool_server.dialects.translation.errors import openai_labels
-from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Reasoning, Text, ToolCall
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Reasoning, Text, TokenLogprob, ToolCall
 from pool_server.dialects.translation.responses.answer import Echo, content_part, ending, write_usage
 
 
@@ -37,6 +38,8 @@ class ResponsesStreamWriter:
         self._items: list[dict[str, Any]] = []
         self._part: Part = Text("")
         self._pieces: list[str] = []
+        self._tokens: list[TokenLogprob] = []  # of the open text; those from `_told` on are in no delta yet
+        self._told = 0
         self._item: dict[str, Any] = {}
         self._kind = ""  # of the open block's delta events
         self._before = self._after = b""
@@ -54,6 +57,7 @@ class ResponsesStreamWriter:
 
     def _open(self, part: Part, kind: str, place: dict[str, int]) -> None:
         self._part, self._kind, self._pieces = part, kind, []
+        self._tokens, self._told = [], 0
         number = len(self._items)
         self._item = self._echo.item(part, self._ident, number, "in_progress")
         self._event("response.output_item.added", output_index=number, item=self._item)
@@ -78,13 +82,22 @@ class ResponsesStreamWriter:
         self._open(part, "response.refusal" if refusal else "response.output_text", {"content_index": 0})
         self._event("response.content_part.added", **self._place, part=content_part(part))
 
+    def logprobs(self, tokens: list[TokenLogprob]) -> None:
+        self._tokens += tokens
+
     def text(self, piece: str) -> None:
-        self._write(piece)
+        if len(self._tokens) == self._told or self._kind != "response.output_text":
+            self._write(piece)
+            return
+        self._pieces.append(piece)
+        new, self._told = self._tokens[self._told :], len(self._tokens)
+        self._event(f"{self._kind}.delta", **self._place, delta=piece, logprobs=openai_tokens(new))
 
     def close_text(self) -> None:
         refusal = isinstance(self._part, Text) and self._part.refusal
-        self._part = Text("".join(self._pieces), refusal)
-        told = {"refusal": self._part.text} if refusal else {"text": self._part.text, "logprobs": []}
+        self._part = Text("".join(self._pieces), refusal, self._tokens)
+        logprobs = openai_tokens(self._tokens)
+        told = {"refusal": self._part.text} if refusal else {"text": self._part.text, "logprobs": logprobs}
         self._event(f"{self._kind}.done", **self._place, **told)
         self._event("response.content_part.done", **self._place, part=content_part(self._part))
         self._close()

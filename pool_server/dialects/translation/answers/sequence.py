@@ -16,7 +16,8 @@ import msgspec
 
 from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
-from pool_server.dialects.translation.neutral import ErrorInfo, Family, Finish
+from pool_server.dialects.translation.answers.logprobs import TokenQueue, size
+from pool_server.dialects.translation.neutral import ErrorInfo, Family, Finish, TokenLogprob
 from pool_server.dialects.translation.seals import seal_for
 from pool_server.dialects.translation.tools import ToolNames, arguments_object, emulated_input, plain_id
 
@@ -42,6 +43,7 @@ class Writer(Protocol):
 
     def begin(self, ident: str, model: str) -> None: ...
     def open_text(self, refusal: bool) -> None: ...
+    def logprobs(self, tokens: list[TokenLogprob]) -> None: ...  # of the text that is told next
     def text(self, piece: str) -> None: ...
     def close_text(self) -> None: ...
     def open_reasoning(self) -> None: ...
@@ -80,6 +82,7 @@ class _Block:
         "redacted",
         "seal",
         "size",
+        "tokens",
         "wrapped",
     )
 
@@ -88,6 +91,7 @@ class _Block:
         self.key = key
         self.pieces: list[str] = []  # not yet told; of a call all of them
         self.size = 0
+        self.tokens: TokenQueue | None = None  # those whose text is not yet told
         self.ended = self.opened = False
         self.ident = self.name = self.seal = ""
         self.order: int | None = None
@@ -98,15 +102,16 @@ class _Block:
 class Sequencer:
     """The `Sink` in front of a writer."""
 
-    def __init__(self, writer: Writer, terms: Terms) -> None:
+    def __init__(self, writer: Writer, terms: Terms, *, most: int = HELD) -> None:
         self._writer = writer
+        self._most = most
         self._terms = terms
         self._blocks: dict[tuple[int, Hashable], _Block] = {}  # begun and not ended
         self._front: _Block | None = None
         self._ready: deque[_Block] = deque()
         self._ordered: dict[int, _Block] = {}  # calls that wait for those before them
         self._next = 0
-        self._held = 0  # characters kept, here or by the writer
+        self._held = 0  # characters kept, here or by the writer; at most `most`
         self._ids: dict[str, int] = {}
         self._calls = 0
         self._ident, self._model = terms.ident, terms.model
@@ -136,6 +141,19 @@ class Sequencer:
             block = self._block(_TEXT, key)
             block.custom = block.custom or refusal
             self._take(block, piece)
+
+    def logprobs(self, key: Hashable, tokens: list[TokenLogprob], *, refusal: bool = False) -> None:
+        if not (tokens and self._goes()):
+            return
+        block = self._block(_TEXT, key)
+        block.custom = block.custom or refusal
+        if block is self._front and self._stops is None:
+            self._writer.logprobs(tokens)
+        else:
+            block.tokens = block.tokens or TokenQueue()
+            block.tokens.add(tokens)
+        if self._writer.keeps or block is not self._front:
+            self._hold(size(tokens))
 
     def reasoning(self, key: Hashable, piece: str) -> None:
         if piece and self._goes():
@@ -172,6 +190,11 @@ class Sequencer:
             block = _Block(_REASONING, key)
             block.seal, block.redacted = seal, redacted
             self._end(block)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the upstream said why the answer ends."""
+        return self._reason is not None
 
     def finish(self, reason: Finish, stop: str = "") -> None:
         if self._reason is not None or self.closed:
@@ -290,6 +313,8 @@ class Sequencer:
         self._held -= block.size
         if block.kind == _TEXT:
             self._writer.open_text(block.custom)
+            if block.tokens is not None and self._stops is None:
+                self._writer.logprobs(block.tokens.rest())
         elif block.kind == _REASONING:
             self._writer.open_reasoning()
         else:
@@ -324,6 +349,8 @@ class Sequencer:
             if self._stops is not None:
                 piece, met = self._stops.feed(piece)
             if piece:
+                if block.tokens is not None:
+                    self._writer.logprobs(block.tokens.take(piece))
                 self._tell_text(piece)
             if met:
                 self._end_at(met)
@@ -343,10 +370,9 @@ class Sequencer:
 
     def _hold(self, size: int) -> None:
         self._held += size
-        if self._held > HELD:
-            self.fail(
-                ErrorInfo(502, f"The upstream's answer is larger than {HELD >> 20} MiB.", "api_error", "too_large")
-            )
+        if self._held > self._most:
+            said = f"The upstream's answer is larger than {self._most >> 20} MiB."
+            self.fail(ErrorInfo(502, said, "api_error", "too_large"))
 
     def _end_at(self, met: str) -> None:
         """A stop string: the text ends here, and with it the answer."""
@@ -361,6 +387,8 @@ class Sequencer:
         if block.kind == _CALL:
             return self._close_call(block)
         if block.kind == _TEXT:
+            if self._stops is not None and block.tokens is not None:
+                self._writer.logprobs(block.tokens.rest())
             if self._stops is not None and (rest := self._stops.rest()):
                 self._writer.text(rest)
             self._writer.close_text()

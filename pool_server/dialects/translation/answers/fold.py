@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.core.models import Usage
-from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Reasoning, Text, ToolCall
+from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Reasoning, Text, TokenLogprob, ToolCall
 
 
 class WholeAnswer(msgspec.Struct):
@@ -40,6 +40,11 @@ class Fold:
     def _open(self, part: Part) -> None:
         self._pieces = []
         self._answer.parts.append(part)
+
+    def logprobs(self, tokens: list[TokenLogprob]) -> None:
+        part = self._answer.parts[-1]
+        if isinstance(part, Text):
+            part.logprobs += tokens
 
     def text(self, piece: str) -> None:
         self._pieces.append(piece)

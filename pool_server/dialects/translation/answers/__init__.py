@@ -1,0 +1,1 @@
+"""Answers in neutral form: blocks in order, whole answers, and the way back to the client."""
