@@ -185,6 +185,7 @@ class Accounts:
             return
         now = self._clock()
         account.local += 1
+        account.unseen.began(now, account.local)
         self._index.chosen(account)
         self.hosts.begun(account)
         if not account.health.cooldowns:
