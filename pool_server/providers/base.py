@@ -126,6 +126,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     `small_model` is asked when an account is tried. `consent` is what somebody has to agree to who shares a
     sign-in, or a key of a plan that is sold to one person; "" for what is sold to be shared. `page_sign_in`: its terms
     tolerate a sign-in from another page than its own.
+    `traced_as` is its name in OpenTelemetry's conventions, "" where they have none.
     `family` is whose API its paths belong to where vendors share one. `cache` is what it says of its prompt cache,
     None where it says nothing. `foreign_errors`: its refusals may be of another form than the dialect it was asked in
     has.
@@ -150,6 +151,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     page_sign_in: bool = False
     cache: PromptCache | None = None
     foreign_errors: bool = False
+    traced_as: str = ""
 
 
 class ProviderModule(ABC):

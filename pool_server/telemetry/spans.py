@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pool_server.core.enums import Operation, Outcome, Provider
 from pool_server.core.models import Attempt, UsageRecord
-from pool_server.providers import redact
+from pool_server.providers import SPECS, redact
 
 Attributes = dict[str, str | int | float | bool]
 
@@ -29,21 +29,6 @@ _OPERATIONS = {
     Operation.GENERATE: "generate_content",
     Operation.COMPLETIONS: "text_completion",
     Operation.EMBEDDINGS: "embeddings",
-}
-_PROVIDERS = {
-    Provider.CODEX: "openai",
-    Provider.OPENAI: "openai",
-    Provider.CLAUDE: "anthropic",
-    Provider.GEMINI: "gcp.gemini",
-    Provider.VERTEX: "gcp.vertex_ai",
-    Provider.BEDROCK: "aws.bedrock",
-    Provider.AZURE: "azure.ai.openai",
-    Provider.FOUNDRY: "azure.ai.inference",
-    Provider.DEEPSEEK: "deepseek",
-    Provider.GROQ: "groq",
-    Provider.MISTRAL: "mistral_ai",
-    Provider.MOONSHOT: "moonshot_ai",
-    Provider.XAI: "x_ai",
 }
 _PORTS = {"http": 80, "https": 443}
 
@@ -122,7 +107,7 @@ def _operation(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _provider(name: str) -> str:
-    return _PROVIDERS.get(Provider(name), name)
+    return SPECS[Provider(name)].traced_as or name
 
 
 @lru_cache(maxsize=512)

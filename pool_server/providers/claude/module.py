@@ -68,6 +68,7 @@ class Claude(ProviderModule):
         ),
         missing="claudeAiOauth.accessToken or api_key",
         family=ApiFamily.ANTHROPIC,
+        traced_as="anthropic",
         shipped=("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"),
         owned=(
             "claudeAiOauth.accessToken",

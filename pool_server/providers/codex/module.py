@@ -88,6 +88,7 @@ class Codex(ProviderModule):
         shipped=("gpt-5.1-codex", "gpt-5.1-codex-mini", "gpt-5.1"),
         owned=("tokens.id_token", "tokens.access_token", "tokens.refresh_token", "last_refresh"),
         unnamed=True,
+        traced_as="openai",
         small_model="gpt-5.1-codex-mini",
         cache=PromptCache(0.1, 600.0, sealed=True),  # platform.openai.com, "Prompt caching": 5 to 10 minutes idle
         page_sign_in=True,

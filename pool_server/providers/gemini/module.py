@@ -57,6 +57,7 @@ class Gemini(ProviderModule):
         ),
         missing="access_token or api_key",
         family=ApiFamily.GOOGLE,
+        traced_as="gcp.gemini",
         models_path="/v1beta/models",
         shipped=("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"),
         owned=("access_token", "expiry_date", "project_id", "tier_id"),

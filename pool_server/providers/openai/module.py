@@ -29,6 +29,7 @@ class OpenAI(ProviderModule):
         ),
         missing="api_key",
         small_model="gpt-5-mini",
+        traced_as="openai",
     )
 
     def build(self, cred: Credential, call: ClientCall, settings: Settings) -> UpstreamRequest:

@@ -29,6 +29,7 @@ class PresetAbout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share: Literal["team", "personal", "unclear", "trial"]
     sign_up: str = ""
     local: bool = False
+    traced_as: str = ""
 
 
 class PresetHosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

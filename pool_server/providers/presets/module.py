@@ -58,6 +58,7 @@ class PresetModule(ProviderModule):
             small_model=preset.use.test_model,
             consent=_CONSENT.get(preset.about.share, ""),
             foreign_errors=preset.use.foreign_errors,
+            traced_as=preset.about.traced_as,
         )
 
     def parse(self, data: object, account: str, *, now: float) -> Credential:

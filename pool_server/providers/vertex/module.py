@@ -56,6 +56,7 @@ class Vertex(ProviderModule):
         KeySpec((), KeyAuth.NONE, (Dialect.GEMINI, Dialect.MESSAGES), lambda settings: host(GLOBAL, settings)),
         missing="a service account (client_email, private_key, project_id)",
         family=ApiFamily.GOOGLE,
+        traced_as="gcp.vertex_ai",
         shipped=(
             "gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite",
             "claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5",
