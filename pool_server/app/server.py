@@ -32,7 +32,7 @@ from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
 from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, needs_migration
-from pool_server.telemetry import Telemetry
+from pool_server.telemetry.service import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 from pool_server.web import WebContext

@@ -13,7 +13,7 @@ from pool_server.gateway.service import DataPlane
 from pool_server.gateway.upstream import Upstream
 from pool_server.http1 import Request, RequestHandler, Response
 from pool_server.ledger import Ledger
-from pool_server.telemetry import Telemetry
+from pool_server.telemetry.service import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
 

@@ -41,7 +41,7 @@ from pool_server.http1 import ClientDisconnectedError, Request
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
 from pool_server.storage import StoreError
-from pool_server.telemetry import Telemetry
+from pool_server.telemetry.service import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Denied, Principal, Users
 from pool_server.users.identity.passwords import same

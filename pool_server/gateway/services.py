@@ -19,7 +19,7 @@ from pool_server.gateway.objects import ObjectAccess
 from pool_server.gateway.upstream import Upstream
 from pool_server.ledger import Ledger
 from pool_server.providers import Credential
-from pool_server.telemetry import Telemetry
+from pool_server.telemetry.service import Telemetry
 from pool_server.telemetry.trace_context import TRACE_ID
 from pool_server.transcripts import CaptureHead, ExchangeCapture, HeldFile, Transcripts
 from pool_server.users import Users

@@ -1,5 +1,4 @@
-"""Telemetry: a trace of each exchange to an OpenTelemetry collector, where the operator wants it; never its content."""
+"""Telemetry: a trace of each exchange to an OpenTelemetry collector, where the operator wants it; never its content.
 
-from pool_server.telemetry.service import Telemetry
-
-__all__ = ["Telemetry"]
+Nothing is imported here: the log reads the trace context before the folder of shared counters is chosen.
+"""

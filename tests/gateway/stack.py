@@ -24,7 +24,7 @@ from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.http1.tornado import TornadoRequestHandler
 from pool_server.ledger import Ledger
 from pool_server.storage import Store
-from pool_server.telemetry import Telemetry
+from pool_server.telemetry.service import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import AuditActor, Principal, Users
 from tests.fakes import FakeAccount, FakeProviders, fake_settings
