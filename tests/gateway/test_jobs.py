@@ -91,6 +91,31 @@ def test_a_stored_response_counts_once_however_often_it_is_fetched(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+def test_answers_that_all_have_the_same_id_count_each(tmp_path: Path, path: str) -> None:
+    vendor = Vendor()
+    vendor.answers["POST", "/v1/responses"] = response("completed", USAGE)
+    chat = {"id": "c1", "object": "chat.completion", "model": "gpt-4.1", "choices": [{"index": 0, "message": {}}]}
+    vendor.answers["POST", "/v1/chat/completions"] = chat | {"usage": {"prompt_tokens": 1000, "completion_tokens": 200}}
+    vendor.answers["GET", "/v1/responses/resp_1"] = response("completed", USAGE)
+    vendor.answers["GET", "/v1/chat/completions/c1"] = vendor.answers["POST", "/v1/chat/completions"]
+    body = {"model": "gpt-4.1", "store": True, "input": "hi", "messages": [{"role": "user", "content": "hi"}]}
+    del body["messages" if path.endswith("responses") else "input"]
+
+    async def test() -> None:
+        async with pool(tmp_path, vendor, "codex_key.json") as stack:
+            token = await stack.key()
+            for _ in range(3):
+                assert (await stack.post(path, body, token=token))[0] == 200
+            fetched = {"/v1/responses": "/v1/responses/resp_1"}.get(path, "/v1/chat/completions/c1")
+            assert await get(stack, fetched, token) == 200
+            assert (await stack.post(path, body, token=token))[0] == 200
+            assert used(stack) == (4800, 4800)
+            assert sorted(record.usage.total for record in stack.records()) == [0, 1200, 1200, 1200, 1200]
+
+    run(test)
+
+
 def test_a_response_in_the_background_is_reserved_and_then_counted(tmp_path: Path) -> None:
     vendor = Vendor()
     vendor.answers["POST", "/v1/responses"] = response("queued")

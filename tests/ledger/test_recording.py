@@ -37,6 +37,33 @@ def test_the_same_id_twice_counts_once(tmp_path: Path) -> None:
         assert len(book.log.page()[0]) == 2
 
 
+def of_job(ident: str, operation: str) -> UsageRecord:
+    rec = exchange(ident, input=100)
+    rec.job, rec.operation = "0f" * 16, operation
+    return rec
+
+
+@pytest.mark.parametrize(
+    ("calls", "counted"),
+    [
+        (["responses", "stored_responses"], [100, 0]),
+        (["stored_responses", "responses"], [100, 0]),  # fetched whole before the run that made it came to its end
+        (["stored_responses", "responses", "responses"], [100, 0, 100]),
+        (["responses", "responses", "stored_responses", "responses"], [100, 100, 0, 100]),
+        (["batches", "batches"], [100, 0]),
+    ],
+)
+def test_a_job_counts_once_but_each_run_of_the_model_counts(
+    tmp_path: Path, calls: list[str], counted: list[int]
+) -> None:
+    with ledger_in(tmp_path) as book:
+        for number, operation in enumerate(calls):
+            record_all(book, [of_job(f"r{number}", operation)])
+        found = [book.log.get(f"r{number}") for number in range(len(calls))]
+        assert [rec.usage.total for rec in found if rec is not None] == counted
+        assert book.queries.total(NOW - HOUR, NOW + 60)["input"] == sum(counted)
+
+
 def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r2")])

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import msgspec
 
+from pool_server.core.enums import Operation
 from pool_server.core.models import Usage, UsageRecord
-from pool_server.ledger.records.codec import pack
+from pool_server.ledger.records.codec import pack, unpack
 from pool_server.ledger.records.layout import (
     HOURLY,
     MOST_LABELS,
@@ -47,6 +48,8 @@ S = TypeVar("S", tuple[int, int, int], tuple[int, int], tuple[int])
 # Where minute, hour and day begin; who and what; what it adds; its labels.
 Part = tuple[tuple[int, int, int], Cell, Sums, Labels]
 _ALL = Kept()
+# Of the calls that are about a job, those that run the model.
+_RUNS = frozenset((Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.CHAT))
 _NAMES = 6  # bytes of a rollup key before its names
 
 
@@ -126,10 +129,27 @@ def _add(txn: Txn, entries: Sequence[PendingRecord]) -> list[tuple[bytes, UsageR
 
 
 def _first(txn: Txn, rec: UsageRecord, key: bytes) -> bool:
-    """Note a record that makes a job or counts one; False when the job has been counted."""
+    """Note a record that makes a job or counts one; False when the job has been counted.
+
+    A run of the model counts also under an id that another run had: some servers give each answer the same one.
+    """
     if rec.reserved is not None:
         txn.put_new(RECORD_IDS, made_key(rec.job), key)
-    return not rec.usage.counted or txn.put_new(RECORD_IDS, counted_key(rec.job), key)
+    if not rec.usage.counted or txn.put_new(RECORD_IDS, counted_key(rec.job), key):
+        return True
+    if rec.operation not in _RUNS:
+        return False
+    earlier = txn.get(RECORD_IDS, counted_key(rec.job))
+    txn.put(RECORD_IDS, counted_key(rec.job), key)
+    return earlier is None or not _fetched(txn.get(RECORDS, earlier))
+
+
+def _fetched(packed: bytes | None) -> bool:
+    """Whether this is the record of a call that fetched a result: the run that made it has a record of its own."""
+    try:
+        return packed is not None and unpack(packed).operation not in _RUNS
+    except ValueError:
+        return False
 
 
 def _roll_up(txn: Txn, increments: dict[bytes, Sums], labelled: dict[bytes, Sums]) -> None:
