@@ -2,15 +2,16 @@
 
 from pool_server.ledger.bill_split import OUTSIDE, AccountBill, by_headroom, by_use, totals
 from pool_server.ledger.chart import METRICS, Metric, SeriesLine, UsageSeries
-from pool_server.ledger.consistency import Consistency
+from pool_server.ledger.embedded.consistency import Consistency
 from pool_server.ledger.forecast import Confidence, Forecast, Why
+from pool_server.ledger.ports import JobState, LedgerPort, LogFilters
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
 from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.records.layout import FORMAT, MIGRATIONS, TABLES, job_key
-from pool_server.ledger.request_log import EXPORT_COLUMNS, LogFilters, flat, tame
+from pool_server.ledger.request_log import EXPORT_COLUMNS, flat, tame
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
-from pool_server.ledger.service import JobState, Ledger
+from pool_server.ledger.service import Ledger
 from pool_server.ledger.shared_use import SharedUses
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Forecast",
     "JobState",
     "Ledger",
+    "LedgerPort",
     "LogFilters",
     "Metric",
     "PriceFacts",

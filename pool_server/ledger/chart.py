@@ -118,6 +118,11 @@ def adds_up(metric: str) -> bool:
     return metric in _ADDED
 
 
+def takes_time(metric: str) -> bool:
+    """Whether a metric is read from histograms of latency."""
+    return metric in _PERCENTILES
+
+
 def ranked(found: Iterable[RollupRow], metric: str) -> list[tuple[str, ...]]:
     """The groups of rows by a metric that adds up, largest first."""
     number_of = _ADDED[metric]

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from pool_server.ledger import quota_history
 from pool_server.ledger.bill_split import UsedHere
 from pool_server.ledger.chart import (
     Metric,
@@ -27,18 +26,16 @@ from pool_server.ledger.chart import (
     one_line,
     ranked,
     rest_of,
+    takes_time,
     title,
 )
+from pool_server.ledger.ports import LedgerPort, LogFilters, UsageReader
 from pool_server.ledger.quota_history import Sighting
-from pool_server.ledger.records.layout import GRAINS, OTHER, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key, zone
-from pool_server.ledger.request_log import LogFilters, records_of
-from pool_server.ledger.rollups import pending
-from pool_server.ledger.rollups.months import with_months
-from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly, rows
+from pool_server.ledger.records.layout import OTHER, Days, zone
+from pool_server.ledger.rollups.reader import LABELS, Field, Filters, RollupRow, hourly
 from pool_server.ledger.rollups.sums import Sums
-from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, kept, widen
+from pool_server.ledger.rollups.time_slices import Kept, Slice, Step, cover, cover_at, widen
 from pool_server.ledger.shared_use import SharedUses
-from pool_server.storage import Reader, Store
 
 STEP_SECONDS: dict[Step, int] = {"minute": 60, "hour": 3600, "day": 86_400}
 MAX_POINTS = 3_000
@@ -61,13 +58,13 @@ _KEPT_FOR: dict[Step, Kept] = {
 class Queries:
     """Answers from one store. `timezone` is the one days were kept in."""
 
-    def __init__(self, store: Store, timezone: str) -> None:
-        self._store = store
+    def __init__(self, port: LedgerPort, timezone: str) -> None:
+        self._port = port
         self._timezone = timezone
 
     def total(self, frm: float, to: float, filters: Filters = _DEFAULT) -> Sums:
         """Everything in a range as one sum."""
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
             return _sum(reader, slices, filters)
 
@@ -77,21 +74,23 @@ class Queries:
         days = Days(self._timezone)
         first = days.start(frm) if days.start(frm) == frm else days.after(frm)
         part = LogFilters(user=user, since=frm, until=min(first, to))
-        with self._store.read() as reader:
-            whole = rows(reader, [Slice(b"d", first, days.after(to))], Filters(user=user), ("key",))
+        with self._port.read() as reader:
+            whole = reader.rows(
+                [Slice(b"d", first, days.after(to))], Filters(user=user), ("key",), apart=False, timed=False
+            )
             found = Sums.together([raw for _, names, raw in whole if names == (key,)], full=False)
-            for record in records_of(reader, part):
+            for record in reader.records_of(part):
                 if record.key == key:
                     found.add(Sums.of(record))
         return found
 
     def summary(self, frm: float, to: float, filters: Filters = _DEFAULT) -> dict[str, Any]:
         """{"from","to","total":{…},"providers":{name:{…}},"models":{name:{…}}}; the sums as in `Sums.describe`."""
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             slices, start, stop = self._slices(reader, frm, to)
             total = _sum(reader, slices, filters)
-            providers = _groups(rows(reader, slices, filters, ("provider",)))
-            models = _groups(rows(reader, slices, filters, ("model",)))
+            providers = _groups(reader.rows(slices, filters, ("provider",), apart=False, timed=False))
+            models = _groups(reader.rows(slices, filters, ("model",), apart=False, timed=False))
         return {
             "from": start, "to": stop, "total": total.describe(),
             "providers": _described(providers), "models": _described(models),
@@ -117,8 +116,8 @@ class Queries:
         """
         names: tuple[Field, ...] = (by,) if by else ()
         _bounded(by, frm, to, filters)
-        with self._store.read() as reader:
-            have = kept(reader)
+        with self._port.read() as reader:
+            have = reader.kept()
             local = Days((tz if frm >= have.hours else "") or self._timezone)
             if by in LABELS and (step == "minute" or (step == "hour" and not hourly(by, filters))):
                 raise ValueError(f"use by {by} is not kept by the {step}")
@@ -137,7 +136,8 @@ class Queries:
             if by and by not in LABELS and adds_up(metric) and any(_is_long(part) for part in slices):
                 chart = _long_lines(reader, slices, filters, by, drawn_at, buckets, metric, top, local)
             else:
-                chart = lines(rows(reader, slices, filters, names), drawn_at, buckets, metric, top)
+                found = reader.rows(slices, filters, names, timed=takes_time(metric))
+                chart = lines(found, drawn_at, buckets, metric, top)
         return UsageSeries(start, stop, step, every, str(local.zone), metric, buckets, chart)
 
     def top(
@@ -156,17 +156,17 @@ class Queries:
         Not `timed`, percentiles and endings are left out, which halves the time.
         """
         _bounded(by, frm, to, filters)
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             slices, _, _ = self._slices(reader, frm, to, by, filters)
-            found = gathered(rows(reader, slices, filters, (by,)))
+            found = gathered(reader.rows(slices, filters, (by,), apart=False, timed=timed or takes_time(metric)))
         order = sorted(found, key=lambda names: (-(measure(metric, found[names]) or 0), names))[:limit]
         return [{"key": names[0], **Sums.together(found[names], full=timed).describe()} for names in order]
 
     def matrix(self, frm: float, to: float, filters: Filters = _DEFAULT, *, limit: int = 2_000) -> list[dict[str, Any]]:
         """Who uses which account: {"user","account", tokens…, "total_tokens"}, most tokens first."""
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            found = _groups(rows(reader, slices, filters, ("user", "account")))
+            found = _groups(reader.rows(slices, filters, ("user", "account"), apart=False, timed=False))
         order = sorted(found.items(), key=lambda item: (-item[1].all_tokens, item[0]))
         return [
             {"user": user, "account": account, **sums.tokens(), "total_tokens": sums.all_tokens}
@@ -175,18 +175,19 @@ class Queries:
 
     def shared_use(self, frm: float, to: float, owners: Mapping[str, str]) -> SharedUses:
         """Who gave and who took; `owners` maps an account to its owner's id."""
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
-            return SharedUses(_groups(rows(reader, slices, Filters(), ("user", "account"))), owners)
+            found = _groups(reader.rows(slices, Filters(), ("user", "account"), apart=False, timed=False))
+        return SharedUses(found, owners)
 
     def uses(self, frm: float, to: float) -> dict[str, list[UsedHere]]:
         """By account: who used it when, in the finest buckets that are kept."""
         found: dict[str, list[UsedHere]] = {}
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             slices, _, _ = self._slices(reader, frm, to)
             for part in slices:
                 seconds = _GRAIN_SECONDS[part.grain]
-                for at, (user, account), raw in rows(reader, [part], Filters(), ("user", "account")):
+                for at, (user, account), raw in reader.rows([part], Filters(), ("user", "account"), timed=False):
                     told = Sums.decode(raw).describe()
                     used = UsedHere(at, seconds, user, told["total_tokens"], told["cost_usd"], told["unpriced"])
                     found.setdefault(account, []).append(used)
@@ -195,13 +196,14 @@ class Queries:
     def window_history(self, frm: float, to: float) -> dict[str, list[Sighting]]:
         """By account: the sightings of the longest window of the whole account."""
         found: dict[str, list[Sighting]] = {}
-        with self._store.read() as reader:
-            series = [one for one in quota_history.all_series(reader) if not one.scope and one.window != CREDITS]
-        for one in series:
-            seen = quota_history.history(self._store, one, frm, to, limit=MOST_SIGHTINGS)
-            known = found.get(one.account)
-            if seen and (known is None or seen[-1].seconds > known[-1].seconds):
-                found[one.account] = seen
+        with self._port.read() as reader:
+            for one in reader.series():
+                if one.scope or one.window == CREDITS:
+                    continue
+                seen = reader.sightings(one, frm, to, MOST_SIGHTINGS)
+                known = found.get(one.account)
+                if seen and (known is None or seen[-1].seconds > known[-1].seconds):
+                    found[one.account] = seen
         return found
 
     def heatmap(
@@ -209,12 +211,12 @@ class Queries:
     ) -> dict[str, Any]:
         """{"from","to","tz","metric","cells": 7 lists (Monday first) of 24 values}, from hour rows."""
         where = zone(tz or self._timezone)
-        with self._store.read() as reader:
+        with self._port.read() as reader:
             days = Days(self._timezone)
-            have = kept(reader)
+            have = reader.kept()
             start, stop = widen(max(frm, have.hours), to, _KEPT_FOR["hour"], days)
             cells: list[list[list[bytes]]] = [[[] for _ in range(24)] for _ in range(7)]
-            for bucket, _, raw in rows(reader, [Slice(b"h", start, stop)], filters):
+            for bucket, _, raw in reader.rows([Slice(b"h", start, stop)], filters, timed=takes_time(metric)):
                 moment = datetime.fromtimestamp(bucket, where)
                 cells[moment.weekday()][moment.hour].append(raw)
         return {
@@ -223,17 +225,17 @@ class Queries:
         }  # fmt: skip
 
     def _slices(
-        self, reader: Reader, frm: float, to: float, by: Field | None = None, filters: Filters = _DEFAULT
+        self, reader: UsageReader, frm: float, to: float, by: Field | None = None, filters: Filters = _DEFAULT
     ) -> tuple[list[Slice], int, int]:
         """Slices of a range; of labels there are hours at most, of a user's only days."""
         days = Days(self._timezone)
-        have = kept(reader)
+        have = reader.kept()
         if by in LABELS:
             have = Kept(minutes=_NEVER, hours=have.hours if hourly(by, filters) else _NEVER)
         start, stop = widen(frm, to, have, days)
-        end = days.after(stop) if start < stop and _nothing_since(reader, stop) else stop
+        end = days.after(stop) if start < stop and reader.nothing_since(stop) else stop
         slices = cover(start, end, days)
-        return slices if by in LABELS else with_months(reader, slices, days), start, stop
+        return slices if by in LABELS else reader.with_months(slices, days), start, stop
 
     def _chart_slices(self, step: Step, start: int, stop: int, local: Days) -> list[Slice]:
         """Days and hours of another zone than the ledger's are put together from its hours."""
@@ -248,7 +250,7 @@ def _is_long(part: Slice) -> bool:
 
 
 def _long_lines(
-    reader: Reader,
+    reader: UsageReader,
     slices: Sequence[Slice],
     filters: Filters,
     by: Field,
@@ -260,11 +262,10 @@ def _long_lines(
 ) -> list[SeriesLine]:
     """What `lines` draws of many days, without reading every group's days: months say which groups are the largest,
     only those are read by the day, and the rest is what remains of the whole."""
-    newest = pending.shares(reader)
-    order = ranked(rows(reader, with_months(reader, slices, days), filters, (by,), newest), metric)
+    order = ranked(reader.rows(reader.with_months(slices, days), filters, (by,), apart=False, timed=False), metric)
 
     def line(only: Filters) -> dict[int, int]:
-        return one_line(rows(reader, slices, only, (), newest), drawn_at, metric)
+        return one_line(reader.rows(slices, only, timed=False), drawn_at, metric)
 
     named = [(title(names), line(msgspec.structs.replace(filters, **{by: names[0]}))) for names in order[:top]]
     if len(order) > top:
@@ -276,15 +277,6 @@ def _bounded(by: Field | None, frm: float, to: float, filters: Filters) -> None:
     """Raises ValueError for everybody's keys or conversations over more time than can be read at once."""
     if by in LABELS and LABELS[by][0] is None and filters.user is None and to - frm > LABEL_RANGE_S:
         raise ValueError(f"use by {by} is told of one user, or of at most {LABEL_RANGE_S // 86_400} days")
-
-
-def _nothing_since(reader: Reader, at: int) -> bool:
-    """Whether the current day's row may stand for its hours: nothing was recorded after the range."""
-    for grain in GRAINS:
-        head = grain + POOL
-        if next(reader.scan(ROLLUPS, head + seconds_key(at), head + b"\xff", limit=1), None) is not None:
-            return False
-    return next(reader.scan(RECENT, time_key(at), limit=1), None) is None
 
 
 def _buckets(step: Step, start: int, stop: int, days: Days) -> list[int]:
@@ -322,8 +314,8 @@ def _placer(step: Step, days: Days) -> Callable[[int], int]:
     return days.hour if step == "hour" else int
 
 
-def _sum(reader: Reader, slices: Sequence[Slice], filters: Filters) -> Sums:
-    return Sums.together([raw for _, _, raw in rows(reader, slices, filters)], full=True)
+def _sum(reader: UsageReader, slices: Sequence[Slice], filters: Filters) -> Sums:
+    return Sums.together([raw for _, _, raw in reader.rows(slices, filters, apart=False)], full=True)
 
 
 def _groups(found: Iterable[RollupRow]) -> dict[tuple[str, ...], Sums]:

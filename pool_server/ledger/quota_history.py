@@ -13,7 +13,7 @@ import msgspec
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
 from pool_server.ledger.records import layout
-from pool_server.storage import Reader, Store, Txn
+from pool_server.storage import Reader, Txn
 
 KEEP_ALIVE_S = 900.0
 MAX_PERCENT = 1000.0
@@ -114,15 +114,13 @@ def all_series(reader: Reader) -> list[Series]:
     return found
 
 
-def history(store: Store, series: Series, frm: float, to: float, *, limit: int = 5_000) -> list[Sighting]:
+def history(reader: Reader, series: Series, frm: float, to: float, *, limit: int) -> list[Sighting]:
     """The sightings with frm <= time < to, oldest first; of more than `limit`, the newest."""
     head = series_key(series)
-    with store.read() as reader:
-        pairs = reader.scan(
-            layout.QUOTA, head + layout.time_key(frm), head + layout.time_key(to), reverse=True, limit=limit
-        )
-        found = [_sighting(key, raw) for key, raw in pairs]
-    return found[::-1]
+    pairs = reader.scan(
+        layout.QUOTA, head + layout.time_key(frm), head + layout.time_key(to), reverse=True, limit=limit
+    )
+    return [_sighting(key, raw) for key, raw in pairs][::-1]
 
 
 def _sighting(key: bytes, raw: bytes) -> Sighting:

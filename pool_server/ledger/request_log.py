@@ -1,67 +1,39 @@
 """The request log: single exchanges, newest first, by any filter, a page at a time; and their export.
 
-An index leads to the records of a user, account, model or kind of ending; what it cannot tell apart is compared. A
-page looks at no more than SCAN_LIMIT records, so a rare combination may take several pages, each quick.
+A page looks at no more than SCAN_LIMIT records, so a rare combination may take several pages, each quick.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
 
-from pool_server.core.enums import Outcome
 from pool_server.core.models import UsageRecord
-from pool_server.ledger.records import layout
-from pool_server.ledger.records.codec import unpack
-from pool_server.ledger.rollups.sums import GOOD
-from pool_server.storage import Reader, Store
-
-log = logging.getLogger(__name__)
+from pool_server.ledger.ports import LedgerPort, LogFilters
 
 PAGE = 50
 MAX_PAGE = 500
 SCAN_LIMIT = 3_000
+MAX_ID = 400  # characters of an id that is looked for
 _EXPORT_STEP = 500
-_KEY_BYTES = 12
-
-
-class LogFilters(msgspec.Struct, frozen=True):
-    """Which exchanges; None = any. `since` <= time < `until`, unix seconds; `failed` = ended badly."""
-
-    user: str | None = None
-    account: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    outcome: str | None = None
-    status: int | None = None
-    session: str | None = None
-    failed: bool = False
-    since: float | None = None
-    until: float | None = None
 
 
 _ALL = LogFilters()
 
 
 class Log:
-    """Reads records of one store. Safe in any thread."""
+    """Reads the records of one ledger. Safe in any thread."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, port: LedgerPort) -> None:
+        self._port = port
 
     def get(self, ident: str) -> UsageRecord | None:
         """The exchange with this id."""
-        if not ident or len(ident) > 400:
-            return None
-        with self._store.read() as reader:
-            key = reader.get(layout.RECORD_IDS, ident.encode("utf-8", "replace"))
-            raw = None if key is None else reader.get(layout.RECORDS, key)
-        return None if key is None or raw is None else _readable(key, raw)
+        return self._port.get(ident) if ident and len(ident) <= MAX_ID else None
 
     def page(
         self, limit: int = PAGE, cursor: str | None = None, filters: LogFilters = _ALL
@@ -70,18 +42,7 @@ class Log:
 
         A page may hold fewer than `limit` and still have a next one. Raises ValueError for a foreign cursor.
         """
-        limit = max(1, min(limit, MAX_PAGE))
-        found: list[UsageRecord] = []
-        seen = 0
-        with self._store.read() as reader:
-            for key, raw in _newest_first(reader, filters, _before(cursor)):
-                seen += 1
-                rec = _readable(key, raw)
-                if rec is not None and matches(rec, filters):
-                    found.append(rec)
-                if len(found) >= limit or seen >= SCAN_LIMIT:
-                    return found, key.hex()
-        return found, None
+        return self._port.page(max(1, min(limit, MAX_PAGE)), cursor, filters, SCAN_LIMIT)
 
     def latest(self, user: str, n: int = 20) -> list[UsageRecord]:
         """A user's own last exchanges, newest first."""
@@ -89,17 +50,7 @@ class Log:
 
     def scan(self, frm: float, to: float, filters: LogFilters = _ALL) -> Iterator[UsageRecord]:
         """Every kept exchange of a range, oldest first, read in short transactions."""
-        at, stop = layout.time_key(frm), layout.time_key(to)
-        while True:
-            with self._store.read() as reader:
-                part = list(reader.scan(layout.RECORDS, at, stop, limit=_EXPORT_STEP))
-            for key, raw in part:
-                rec = _readable(key, raw)
-                if rec is not None and matches(rec, filters):
-                    yield rec
-            if len(part) < _EXPORT_STEP:
-                return
-            at = part[-1][0] + b"\0"
+        return self._port.scan(frm, to, filters)
 
     def export(
         self,
@@ -128,38 +79,6 @@ class Log:
             yield write(part)
 
 
-def records_of(reader: Reader, filters: LogFilters) -> Iterator[UsageRecord]:
-    """Every kept exchange that passes the filters, newest first, in one transaction: for what is known to be short."""
-    for key, raw in _newest_first(reader, filters, None):
-        rec = _readable(key, raw)
-        if rec is not None and matches(rec, filters):
-            yield rec
-
-
-def _readable(key: bytes, raw: bytes) -> UsageRecord | None:
-    """The record, or None, and a line in the log, for one that cannot be read: it must not hide the others."""
-    try:
-        return unpack(raw)
-    except ValueError as exc:
-        log.warning("record %s of the ledger: %s", key.hex(), exc)
-        return None
-
-
-def matches(rec: UsageRecord, filters: LogFilters) -> bool:
-    """Whether an exchange passes every filter."""
-    wanted = (
-        (filters.user, rec.user), (filters.account, rec.account), (filters.model, rec.model),
-        (filters.provider, rec.provider), (filters.outcome, rec.outcome), (filters.status, rec.status),
-        (filters.session, rec.session),
-    )  # fmt: skip
-    return (
-        all(want is None or want == have for want, have in wanted)
-        and not (filters.failed and rec.outcome in GOOD)
-        and (filters.since is None or rec.at >= filters.since)
-        and (filters.until is None or rec.at < filters.until)
-    )
-
-
 def flat(rec: UsageRecord) -> dict[str, Any]:
     """One exchange as one line of plain values, in the order of EXPORT_COLUMNS."""
     usage = rec.usage
@@ -183,48 +102,6 @@ def flat(rec: UsageRecord) -> dict[str, Any]:
 
 _NOTHING = UsageRecord(id="", at=0.0, user="")
 EXPORT_COLUMNS = tuple(flat(_NOTHING))
-
-
-def _before(cursor: str | None) -> bytes | None:
-    if cursor is None:
-        return None
-    try:
-        key = bytes.fromhex(cursor)
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise ValueError("that cursor was not given by this log")
-    return key
-
-
-def _newest_first(reader: Reader, filters: LogFilters, before: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-    """Candidates by the best index: key and stored record."""
-    low = b"" if filters.since is None else layout.time_key(filters.since)
-    high = b"\xff" if filters.until is None else layout.time_key(filters.until)
-    if before is not None:
-        high = min(high, before)
-    prefix = _index(filters)
-    if prefix is None:
-        yield from reader.scan(layout.RECORDS, low, high, reverse=True)
-        return
-    for entry, _ in reader.scan(layout.RECORD_INDEX, prefix + low, prefix + high, reverse=True):
-        key = entry[len(prefix) :]
-        raw = reader.get(layout.RECORDS, key)
-        if raw is not None:
-            yield key, raw
-
-
-def _index(filters: LogFilters) -> bytes | None:
-    """The index that leads to the fewest candidates, as a rule of thumb."""
-    if filters.failed or (filters.status is not None and filters.status >= 400):
-        narrow = filters.outcome
-        return layout.index_prefix(layout.BY_OUTCOME, narrow) if narrow else layout.index_prefix(layout.FAILED, "")
-    if filters.outcome is not None and filters.outcome != Outcome.OK:
-        return layout.index_prefix(layout.BY_OUTCOME, filters.outcome)
-    for kind, value in ((layout.BY_USER, filters.user), (layout.BY_ACCOUNT, filters.account)):
-        if value is not None:
-            return layout.index_prefix(kind, value)
-    return None if filters.model is None else layout.index_prefix(layout.BY_MODEL, filters.model)
 
 
 def _jsonl_piece(lines: list[dict[str, Any]]) -> bytes:

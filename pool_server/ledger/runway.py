@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from pool_server.ledger.forecast import Confidence, Forecast, WindowHeadroom, foretell, lasts_until
+from pool_server.ledger.ports import LedgerPort
 from pool_server.ledger.pricing import Prices
 from pool_server.ledger.query import Queries
-from pool_server.ledger.quota_history import Series, Sighting, all_series, history
+from pool_server.ledger.quota_history import Series, Sighting
 from pool_server.ledger.rollups.reader import Filters
 from pool_server.ledger.rollups.sums import NANO, Sums
-from pool_server.storage import Store
 
 DAY_S = 86_400.0
 LOOK_BACK_S = 15 * DAY_S
@@ -25,19 +25,20 @@ MONTH_DAYS = 30
 class Runway:
     """Reads one store's quota history and rollups. Safe in any thread."""
 
-    def __init__(self, store: Store, queries: Queries, prices: Prices) -> None:
-        self._store = store
+    def __init__(self, port: LedgerPort, queries: Queries, prices: Prices) -> None:
+        self._port = port
         self._queries = queries
         self._prices = prices
 
     def sightings(self, series: Series, frm: float, to: float, *, limit: int = 5_000) -> list[Sighting]:
         """The quota history of one window, oldest first; of more than `limit`, the newest."""
-        return history(self._store, series, frm, to, limit=limit)
+        with self._port.read() as reader:
+            return reader.sightings(series, frm, to, limit)
 
     def series(self) -> list[Series]:
         """Every window of every account that was ever seen."""
-        with self._store.read() as reader:
-            return all_series(reader)
+        with self._port.read() as reader:
+            return reader.series()
 
     def forecast(self, account: str, now: float) -> list[dict[str, Any]]:
         """Each window of an account: its names, everything of `Forecast`, and what one percent is worth."""
@@ -62,7 +63,7 @@ class Runway:
         }
 
     def _window(self, series: Series, now: float) -> tuple[dict[str, Any], Forecast]:
-        sightings = history(self._store, series, now - LOOK_BACK_S, now + 1)
+        sightings = self.sightings(series, now - LOOK_BACK_S, now + 1)
         forecast = foretell(sightings, now)
         worth = self._worth(series, sightings)
         names = msgspec.structs.asdict(series)

@@ -9,48 +9,42 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks, wait_at_most
-from pool_server.ledger import consistency, quota_history, retention
-from pool_server.ledger.consistency import Consistency
+from pool_server.ledger import quota_history, retention
+from pool_server.ledger.embedded import consistency
+from pool_server.ledger.embedded.consistency import Consistency
+from pool_server.ledger.embedded.embedded_ledger import EmbeddedLedger
+from pool_server.ledger.ports import JobState, LedgerPort
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
-from pool_server.ledger.records import layout
 from pool_server.ledger.records.codec import unpack
 from pool_server.ledger.records.layout import Days
 from pool_server.ledger.records.sanitize import clean
 from pool_server.ledger.request_log import Log
-from pool_server.ledger.rollups import months
 from pool_server.ledger.rollups.reader import Filters
-from pool_server.ledger.rollups.time_slices import Kept
-from pool_server.ledger.rollups.writer import PendingRecord, RollupWriter
+from pool_server.ledger.rollups.writer import PendingRecord
 from pool_server.ledger.runway import Runway
-from pool_server.storage import Leftover, Store, StoreDamagedError, StoreError, Txn
+from pool_server.storage import Leftover, Store, StoreDamagedError, StoreError
 from pool_server.storage.slots import Slots, left_under_way
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
 RETRY_S = 2.0
-PRUNE_PAUSE_S = 0.02
 LEFT_BEHIND_S = 60.0  # between looks for what processes left that ended badly since the start
 LOAD_BATCH = 5_000
 _encode = msgspec.msgpack.Encoder().encode  # of what is under way: small, and not compressed
 _decode = msgspec.msgpack.Decoder(UsageRecord).decode
 _RETRY_BATCH = 2_000
 _TODAY = PriceFacts()
-
-
-class JobState(NamedTuple):
-    """`reserved` is what the limits were charged when the job was made, None when nothing was."""
-
-    counted: bool
-    reserved: Usage | None
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Ledger:
@@ -61,23 +55,29 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.time, write_ahead: bool = False
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        write_ahead: bool = False,
+        port: LedgerPort | None = None,
     ) -> None:
-        """With `write_ahead` a record is durable in a log first and in the store a moment later: whoever reads what
-        was recorded here waits for `fresh`."""
+        """With `write_ahead` a record is durable in a log first, in the folder of `store`, and where it is kept a
+        moment later: whoever reads what was recorded here waits for `fresh`. `port` None = it is kept in `store`."""
         self.store = store
+        self.port: LedgerPort = port or EmbeddedLedger(store, settings.ledger.timezone)
         self.prices = Prices(settings.prices, settings.subscriptions)
         self.settings = settings
         self.lost = 0  # records given up because too many were waiting
         self.on_record: list[Callable[[UsageRecord], None]] = []
         self._clock = clock
-        self.queries = Queries(store, settings.ledger.timezone)
-        self.log = Log(store)
-        self.runway = Runway(store, self.queries, self.prices)
+        self.queries = Queries(self.port, settings.ledger.timezone)
+        self.log = Log(self.port)
+        self.runway = Runway(self.port, self.queries, self.prices)
         self._watcher = quota_history.Watcher()
-        self._sightings = store.channel(quota_history.write, failed=_not_kept)
-        self._writer = RollupWriter(settings.ledger.timezone)
-        self._channel = store.channel(self._writer.apply, failed=self._failed)
+        self._sightings = self.port.watch(_not_kept)
+        self._channel = self.port.sender(self._failed)
         self._write_ahead = (
             store.write_ahead_log(self._channel, PendingRecord.packed, self._owing, self._adopt)
             if write_ahead
@@ -98,11 +98,11 @@ class Ledger:
         try:
             for contents in self.store.orphans(everywhere=everywhere):
                 entries = _entries(contents)
-                self.store.write(lambda txn, entries=entries: self._writer.apply(txn, entries))  # type: ignore[misc]
+                self.port.apply(entries)
                 log.info("%d usage records of a process that ended badly were looked at again", len(entries))
             for contents in left_under_way(self.store.folder):
                 entries = [PendingRecord(self._finish(entry.record)) for entry in _entries(contents, _unpacked)]
-                self.store.write(lambda txn, entries=entries: self._writer.apply(txn, entries))  # type: ignore[misc]
+                self.port.apply(entries)
                 if entries:
                     log.warning("%d exchanges were under way in a process that was killed", len(entries))
         except StoreDamagedError:
@@ -184,13 +184,10 @@ class Ledger:
 
         Only rollup rows that pruning would delete at once are not made.
         """
-        zone, days_kept, now = self.settings.ledger.timezone, self.settings.ledger.retention_days, self._clock()
-        cut = self.store.write(lambda txn: retention.begin(txn, now, days_kept, Days(zone)))
-        have = Kept(minutes=cut.minutes, hours=cut.hours)
-        writer, count = RollupWriter(zone), 0
-        waiting = iter(records)
+        have = self.port.cut(self._clock(), self.settings.ledger.retention_days)
+        waiting, count = iter(records), 0
         while batch := [self._finish(rec) for rec in islice(waiting, LOAD_BATCH)]:
-            self.store.write(lambda txn, batch=batch: writer.load(txn, batch, have))  # type: ignore[misc]
+            self.port.load(batch, have)
             count += len(batch)
         return count
 
@@ -204,17 +201,19 @@ class Ledger:
 
     def job(self, job: str) -> JobState:
         """What is known of a stored response or a batch: whether its usage has been counted, and what was reserved."""
-        with self.store.read() as reader:
-            counted = reader.get(layout.RECORD_IDS, layout.counted_key(job)) is not None
-            made = reader.get(layout.RECORD_IDS, layout.made_key(job))
-            raw = None if made is None else reader.get(layout.RECORDS, made)
-        record = None if raw is None else _read(raw)
-        return JobState(counted, None if record is None else record.reserved)
+        with self.port.read() as reader:
+            return reader.job(job)
 
     def changes(self) -> int:
-        """A number that grows whenever anything, in any process, was written: for those who wait for news."""
-        with self.store.read() as reader:
-            return reader.id
+        """Another number whenever anything, in any process, was recorded: for those who wait for news."""
+        return self.port.changes()
+
+    async def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a question to the past answers: here where that takes microseconds, in a thread where it waits for a
+        network."""
+        if self.port.instant:
+            return question(*args, **kwargs)
+        return await asyncio.to_thread(question, *args, **kwargs)
 
     def observe(self, account: str, seen: WindowObservation) -> None:
         """Keep a sighting of an account's quota window, unless it says nothing new. Costs microseconds."""
@@ -321,11 +320,7 @@ class Ledger:
 
     async def prune(self) -> None:
         """Forget what is past its time, in small steps with room for others between them. Raises StoreError."""
-        now, days_kept = self._clock(), self.settings.ledger.retention_days
-        days = Days(self.settings.ledger.timezone)
-        cut = await self.store.submit(lambda txn: retention.begin(txn, now, days_kept, days))
-        await self._in_steps(lambda txn: retention.step(txn, cut))
-        await self._in_steps(lambda txn: retention.quota(txn, cut.records))
+        await self.port.forget(self._clock(), self.settings.ledger.retention_days, self._closing)
 
     def check(self) -> Consistency:
         """Whether the tables agree. Blocks; for a folder that no server uses. Raises StoreError."""
@@ -337,28 +332,8 @@ class Ledger:
         consistency.repair(self.store, self.settings.ledger.timezone, found)
 
     async def sum_months(self) -> None:
-        """Make the rows of closed months that have none or have grown since, each in a transaction of milliseconds
-        after its days were added up in a thread. Raises StoreError."""
-        days = Days(self.settings.ledger.timezone)
-        with self.store.read() as reader:
-            found = months.stale(reader, self._clock(), days)
-        for month in found:
-            if self._closing.is_set():
-                return
-            made = await asyncio.to_thread(self._summed, month)
-            await self.store.submit(partial(months.keep, month=month, made=made))
-            await wait_at_most(self._closing, PRUNE_PAUSE_S)
-
-    def _summed(self, month: months.Month) -> months.MonthRows:
-        with self.store.read() as reader:
-            return months.summed(reader, month)
-
-    async def _in_steps(self, step: Callable[[Txn], bool]) -> None:
-        """Repeat a transaction while it says that there is more, until the end of the ledger."""
-        while await self.store.submit(step):
-            if self._closing.is_set():
-                return
-            await wait_at_most(self._closing, PRUNE_PAUSE_S)
+        """Make the rows of closed months that have none or have grown since. Raises StoreError."""
+        await self.port.sum_up(self._clock(), self._closing)
 
 
 def _tell(left: Leftover) -> None:

@@ -26,7 +26,7 @@ from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
 from pool_server.storage.lmdb.store import FORMAT, Store, needs_migration
 from pool_server.storage.lmdb.transaction import Reader, Txn
-from pool_server.storage.lmdb.write_ahead_log import Leftover
+from pool_server.storage.lmdb.write_ahead_log import Leftover, Sender
 
 __all__ = [
     "ENVIRONMENTS",
@@ -40,6 +40,7 @@ __all__ = [
     "Manifest",
     "Reader",
     "Restored",
+    "Sender",
     "Store",
     "StoreDamagedError",
     "StoreError",

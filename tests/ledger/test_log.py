@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pool_server.core.models import UsageRecord
 from pool_server.ledger import EXPORT_COLUMNS, Ledger, LogFilters, request_log
-from pool_server.ledger.request_log import matches
+from pool_server.ledger.ports import matches
 from tests.ledger.ledger_kit import NOW, exchange, ledger_in, record_all
 
 USERS, ACCOUNTS, MODELS = ["ada", "bob"], ["claude:work", "codex:x"], ["gpt-5", "claude-sonnet-4-5"]

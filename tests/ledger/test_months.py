@@ -93,7 +93,7 @@ def test_no_answer_tells_months_from_days(
         patch.setattr(query, "LONG_S", 0)
         with_months = answers(book, wanted, by, frm, to)
         patch.setattr(query, "LONG_S", 10**12)
-        patch.setattr(query, "with_months", lambda _, slices, __: list(slices))
+        patch.setattr(months, "with_months", lambda _, slices, __: list(slices))
         assert with_months == answers(book, wanted, by, frm, to)
         whole = book.queries.total(NOW - BACK - DAY, NOW + DAY, wanted)
         assert whole["requests"] == sum(passes(rec, wanted) for rec in unique(made))
@@ -115,7 +115,7 @@ def read_from(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.extend(part.grain for part in found)
         return found
 
-    monkeypatch.setattr(query, "with_months", watched)
+    monkeypatch.setattr(months, "with_months", watched)
     book.queries.total(NOW - BACK, NOW)
     return seen
 

@@ -7,7 +7,8 @@ import pytest
 
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
-from pool_server.ledger import Ledger, retention, service
+from pool_server.ledger import Ledger, retention
+from pool_server.ledger.embedded import embedded_ledger
 from pool_server.ledger.records.layout import TABLES, Days
 from pool_server.ledger.rollups import pending
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
@@ -17,7 +18,7 @@ DAY = 86_400.0
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "PRUNE_PAUSE_S", 0)
+    monkeypatch.setattr(embedded_ledger, "PRUNE_PAUSE_S", 0)
 
 
 def counts(book: Ledger) -> dict[str, int]:

@@ -16,7 +16,7 @@ from pool_server.storage.lmdb.engine import META, Engine
 from pool_server.storage.lmdb.group_commit import Channel, Committer
 from pool_server.storage.lmdb.log_file import orphans
 from pool_server.storage.lmdb.transaction import Reader, Txn
-from pool_server.storage.lmdb.write_ahead_log import WriteAheadLog
+from pool_server.storage.lmdb.write_ahead_log import Sender, WriteAheadLog
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -122,7 +122,7 @@ class Store:
 
     def write_ahead_log(
         self,
-        channel: Channel[T, bool],
+        channel: Sender[T],
         content: Callable[[T], bytes],
         owing: Callable[[], bool],
         adopted: Callable[[list[bytes]], None] | None = None,

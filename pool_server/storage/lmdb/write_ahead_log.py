@@ -15,19 +15,28 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from pool_server.storage.errors import StoreError
-from pool_server.storage.lmdb.group_commit import ENOUGH, Channel
+from pool_server.storage.lmdb.group_commit import ENOUGH
 from pool_server.storage.lmdb.log_file import LogFile, leave
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 Future = asyncio.Future[bool]
 
 RETRY_S = 10.0  # a log that failed (no disk space) is left alone so long, rather than be tried by every batch
 FOLLOW_S = 0.25  # how long the engine may be behind the log: its commits share the disk with the next writes to the log
+
+
+class Sender(Protocol[T_contra]):
+    """A stream of like items that are written many at a time, in their order; `Channel` is the engine's."""
+
+    def send(self, item: T_contra) -> Future:
+        """The future resolves on the running loop once the item is kept, or with what is said of one that was not.
+        Raises StoreError when the store is closed."""
 
 
 class _Batch(NamedTuple, Generic[T]):
@@ -62,7 +71,7 @@ class WriteAheadLog(Generic[T]):
     def __init__(
         self,
         folder: Path,
-        channel: Channel[T, bool],
+        channel: Sender[T],
         content: Callable[[T], bytes],
         owing: Callable[[], bool] = lambda: False,
         adopted: Callable[[list[bytes]], None] | None = None,

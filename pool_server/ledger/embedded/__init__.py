@@ -1,0 +1,1 @@
+"""The ledger over the embedded store of one machine."""
