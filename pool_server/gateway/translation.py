@@ -120,6 +120,11 @@ class Translation(AttemptTranslation):
         self._response = translated.response
         self._whole: list[bytes] = []
 
+    def record(self) -> dict[str, Any]:
+        if self._response.unshown:
+            self.approximated = {**self.approximated, "sound and pictures": "left out of the answer"}
+        return super().record()
+
     def feed(self, piece: bytes) -> bytes:
         if self.events:
             return self._response.feed(piece)

@@ -36,6 +36,7 @@ class Feature(StrEnum):
     DOCUMENT = "inline PDF"
     DOCUMENT_URL = "document by address"
     TITLE = "name of a document"
+    SAID_MEDIA = "picture, sound or document in the assistant's turn"
     AUDIO = "audio in"
     VIDEO = "video in"
     VENDOR_FILE = "a file id of another vendor"
@@ -65,7 +66,9 @@ class Feature(StrEnum):
     RANDOM = "seed, penalties"
     CHOICES = "more than one choice"
     LOGPROBS = "log probabilities"
-    MODALITIES = "sound or pictures out"
+    SOUND_OUT = "sound out"
+    SPEAKERS = "sound out in several voices"
+    PICTURES_OUT = "pictures out"
     SCHEMA = "JSON schema"
     SCHEMA_NAME = "name and description of a JSON schema"
     JSON = "JSON without schema"
@@ -122,6 +125,7 @@ _POOL_ENDS = _about("the pool ends the text")
 _ONE_CHOICE = _no("a translated answer of this account has one choice")
 _NOT_ASKED = _no("no such client asks for it")
 _NO_LOGPROBS = _no("a translated answer of this account has no log probabilities")
+_TEXT_ONLY = _no("a translated answer of this account is text and tool calls")
 _NO_TOOL = Rule(Verdict.ALONE, "the account's vendor has no such tool")
 _NO_STATE = "only the vendor that keeps it can know it; send the whole conversation"
 _NO_FILE = "a file kept at one vendor cannot be read by another; send its content"
@@ -146,6 +150,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
         _no("this account takes no document by address; send it inline"),
     ),
     Feature.TITLE: _row(_E, _E, _E, _E, _LEFT),
+    Feature.SAID_MEDIA: _row(*[_about("in the next user turn")] * 4, _E),
     Feature.AUDIO: _row(
         _no("this model takes no audio"), _no("Responses takes no audio"), _E, _no("Claude takes no audio"), _E
     ),
@@ -187,7 +192,9 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.RANDOM: _row(_out(), _out(), _E, _out(), _E),
     Feature.CHOICES: _row(_ONE_CHOICE, _ONE_CHOICE, _E, _ONE_CHOICE, _ONE_CHOICE),
     Feature.LOGPROBS: _row(_NO_LOGPROBS, _NO_LOGPROBS, _E, _NO_LOGPROBS, _NO_LOGPROBS),
-    Feature.MODALITIES: _all(_no("a translated answer is text and tool calls")),
+    Feature.SOUND_OUT: _row(_TEXT_ONLY, _TEXT_ONLY, _about("in a voice the endpoint has"), _TEXT_ONLY, _TEXT_ONLY),
+    Feature.SPEAKERS: _all(_no("a translated answer has one voice")),
+    Feature.PICTURES_OUT: _row(_TEXT_ONLY, _TEXT_ONLY, _E, _TEXT_ONLY, _TEXT_ONLY),
     Feature.SCHEMA: _row(_E, _E, _E, _about("objects closed; in words for models without structured output"), _E),
     Feature.SCHEMA_NAME: _row(_E, _E, _E, _LEFT, _LEFT),
     Feature.JSON: _row(_E, _E, _E, _about("asked for in words"), _E),
@@ -218,12 +225,21 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
 # Where a vendor's own endpoint differs from the column of its dialect. Groq: console.groq.com/docs/openai; Mistral
 # refuses fields its API does not list.
 VENDORS: dict[tuple[str, UpstreamKind], dict[Feature, Rule]] = {
-    ("openai", UpstreamKind.CHAT): {Feature.SUBSET: _E},
+    ("openai", UpstreamKind.CHAT): {
+        Feature.SUBSET: _E,
+        Feature.PICTURES_OUT: _no("OpenAI's Chat answers without pictures"),
+    },
     ("groq", UpstreamKind.CHAT): {
         Feature.CHOICES: _no("Groq answers with one choice"),
         Feature.LOGPROBS: _no("Groq tells no log probabilities"),
+        Feature.SOUND_OUT: _no("Groq's Chat answers without sound"),
+        Feature.PICTURES_OUT: _no("Groq's Chat answers without pictures"),
     },
-    ("mistral", UpstreamKind.CHAT): {Feature.LOGPROBS: _no("Mistral tells no log probabilities")},
+    ("mistral", UpstreamKind.CHAT): {
+        Feature.LOGPROBS: _no("Mistral tells no log probabilities"),
+        Feature.SOUND_OUT: _no("Mistral's Chat answers without sound"),
+        Feature.PICTURES_OUT: _no("Mistral's Chat answers without pictures"),
+    },
 }
 
 # What an answer can be told as, by the client's dialect: (chat, responses, messages, gemini).
@@ -246,6 +262,7 @@ ANSWERS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
         _NOT_ASKED,
         _about("without bytes and token ids"),
     ),
+    "sound and pictures": (*(_about("left out, named in the record"),) * 3, _E),
     "arguments that are no JSON": (_E, _E, _about("error"), _about("error")),
     "error before the first event": (_E, _E, _E, _E),
     "error after it, upstream breaks off": (_E, _E, _E, _about("error, connection broken")),

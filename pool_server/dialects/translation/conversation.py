@@ -8,8 +8,19 @@ from __future__ import annotations
 from collections import deque
 
 from pool_server.dialects.translation.conformance import Feature, Notes
-from pool_server.dialects.translation.neutral import Family, Message, Part, Reasoning, Result, Role, Text, ToolCall
+from pool_server.dialects.translation.neutral import (
+    Family,
+    Media,
+    Message,
+    Part,
+    Reasoning,
+    Result,
+    Role,
+    Text,
+    ToolCall,
+)
 
+_SHOWN = "From the answer before:"
 _MISSING = "No result was recorded: the call was interrupted."
 
 
@@ -32,6 +43,7 @@ class _Arranger:
         self._result: dict[int, Result] = {}  # by call
         self._call: dict[int, int] = {}  # by result
         self._passed: set[int] = set()  # calls whose results were passed
+        self._shown: list[Part] = []  # media of the assistant's that go into the user's next turn
 
     def run(self, messages: list[Message]) -> list[Message]:
         self._match(messages)
@@ -42,7 +54,7 @@ class _Arranger:
                 self._open.difference_update(answered)
                 self._release()
                 continue
-            parts = self._readable(message.parts) if message.role is Role.ASSISTANT else message.parts
+            parts = self._spoken(message)
             if not parts:
                 continue
             if not self._open:
@@ -53,6 +65,8 @@ class _Arranger:
                 self._pending.append(Message(message.role, parts))
         self._open.clear()
         self._release()
+        if self._shown:
+            self._add(Message(Role.USER, self._shown))
         return self._found
 
     def _release(self) -> None:
@@ -81,6 +95,21 @@ class _Arranger:
                 self._open.add(id(call))
             results.append(result)
         return results
+
+    def _spoken(self, message: Message) -> list[Part]:
+        """A turn's parts. Only Gemini takes media in an assistant's turn: to others the user shows them."""
+        if message.role is Role.USER:
+            shown, self._shown = self._shown, []
+            return [*shown, *message.parts] if shown else message.parts
+        if message.role is not Role.ASSISTANT:
+            return message.parts
+        parts = self._readable(message.parts)
+        media: list[Part] = [part for part in parts if isinstance(part, Media)]
+        if media and self._family is not Family.GEMINI:
+            self._shown += [Text(_SHOWN), *media]
+            self._notes.about(Feature.SAID_MEDIA, "in the next user turn")
+            parts = [part for part in parts if not isinstance(part, Media)]
+        return parts
 
     def _readable(self, parts: list[Part]) -> list[Part]:
         kept = [part for part in parts if not isinstance(part, Reasoning) or part.family is self._family]

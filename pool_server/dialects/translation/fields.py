@@ -12,7 +12,16 @@ from msgspec.json import encode
 
 from pool_server.core.models import Usage
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.neutral import Choice, Effort, Format, Media, NeutralRequest, Tool, WebSearch
+from pool_server.dialects.translation.neutral import (
+    Choice,
+    Effort,
+    Format,
+    Media,
+    NeutralRequest,
+    Sound,
+    Tool,
+    WebSearch,
+)
 from pool_server.dialects.translation.options import LEVELS, level_of
 from pool_server.dialects.usage import google, openai
 
@@ -305,6 +314,20 @@ def logprobs(request: NeutralRequest, wanted: str, value: Any, field: str) -> No
     if wanted or count:
         request.options.logprobs = count
         request.ask(Feature.LOGPROBS, wanted or field)
+
+
+def modalities(request: NeutralRequest, value: Any, field: str) -> None:
+    """What an answer is to be beside text."""
+    asked = {mode.lower(): mode for mode in strings(value)}
+    for kind, mode in sorted(asked.items()):
+        if kind == "audio":
+            request.options.sound = Sound(text="text" in asked)
+            request.ask(Feature.SOUND_OUT, f"{field} {mode}")
+        elif kind == "image":
+            request.options.pictures = True
+            request.ask(Feature.PICTURES_OUT, f"{field} {mode}")
+        elif kind not in ("text", "modality_unspecified"):
+            raise no_such(mode, field)
 
 
 def decode(body: bytes) -> Any:

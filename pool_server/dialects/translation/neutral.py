@@ -180,6 +180,14 @@ class Effort(msgspec.Struct):
     show: bool = True
 
 
+class Sound(msgspec.Struct):
+    """The answer is to be heard. `voice` is the client's name of it, "" for any; `text`: what is said is also to be
+    told as text."""
+
+    voice: str = ""
+    text: bool = False
+
+
 class RequestOptions(msgspec.Struct):
     """`logprobs` is how many of the likeliest tokens are wanted beside each, None where no log probabilities are."""
 
@@ -197,6 +205,8 @@ class RequestOptions(msgspec.Struct):
     session: str = ""  # the client's own name of the conversation; it may contain a person's id
     choices: int = 1
     logprobs: int | None = None
+    sound: Sound | None = None
+    pictures: bool = False
     cache_key: str = ""  # OpenAI's `prompt_cache_key` as the client wrote it
 
 
@@ -258,6 +268,9 @@ class Sink(Protocol):
 
     def logprobs(self, key: Hashable, tokens: list[TokenLogprob], *, refusal: bool = False) -> None:
         """The tokens of a text, told before the piece they make up."""
+
+    def media(self, key: Hashable, mime: str, data: str) -> None:
+        """Sound or a picture in base64; of a sound a piece that can be decoded by itself."""
 
     def reasoning(self, key: Hashable, piece: str) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -268,8 +269,39 @@ BROKEN: list[Any] = [
     {"content": 7},
     {"content": [7, {}, {"token": 3, "logprob": -1}, {"token": "x", "logprob": True}]},
     {"content": [{"token": "x", "logprob": -1, "bytes": [256, -1, "a"], "top_logprobs": 5}]},
-    {"tokens": ["x"], "token_logprobs": [-1]},
+    {"tokens": ["x", 7, None], "token_logprobs": [None, -1, True], "top_logprobs": 5},
+    {"tokens": ["x"], "token_logprobs": 7, "top_logprobs": [{"x": None}, 3]},
+    {"tokens": [], "token_logprobs": [-1, -2], "top_logprobs": []},
+    True,
 ]
+OLD_FORM = {
+    "tokens": ["full", "🌕"],
+    "token_logprobs": [-0.25, -0.5],
+    "token_ids": [1, 2],
+    "top_logprobs": [{"full": -0.25, "new": -1.5}, {"🌕": -0.5}],
+}
+
+
+def test_log_probabilities_in_lists_side_by_side_are_read() -> None:
+    body: dict[str, Any] = deepcopy(WHOLE)
+    body["choices"][0]["logprobs"] = OLD_FORM
+    found = translate(Dialect.RESPONSES, CHAT, asked(Dialect.RESPONSES, False, top_logprobs=2))
+    answer = json.loads(found.response.whole(json.dumps(body).encode()))
+    expected = [token("full", -0.25, ("full", -0.25), ("new", -1.5)), token("🌕", -0.5, ("🌕", -0.5))]
+    assert answer["output"][0]["content"][0]["logprobs"] == expected
+    Response.model_validate(answer)
+
+
+@pytest.mark.parametrize("first", [-0.25, OLD_FORM | {"tokens": ["full"], "token_logprobs": [-0.25]}])
+def test_log_probabilities_of_a_stream_in_the_old_form_are_read(first: Any) -> None:
+    found = translate(Dialect.GEMINI, CHAT, asked(Dialect.GEMINI, responseLogprobs=True), stream=True)
+    pieces = [chunk(0, {"content": "full"}, logprobs=first), chunk(0, {"content": "🌕"}, logprobs=-0.5)]
+    pieces += [chunk(0, {"content": ""}, "stop", logprobs=-7), sse("[DONE]")]
+    events = told(Dialect.GEMINI, b"".join(found.response.feed(piece) for piece in pieces) + found.response.finish())
+    results = [event["candidates"][0].get("logprobsResult", {}) for event in events]
+    chosen = [one for result in results for one in result.get("chosenCandidates", ())]
+    assert [(one["token"], one["logProbability"]) for one in chosen] == [("full", -0.25), ("🌕", -0.5)]
+    assert texts(events) == {0: "full🌕"}
 
 
 @pytest.mark.parametrize("broken", BROKEN)

@@ -70,11 +70,6 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     ),
     (Dialect.GEMINI, with_part(Dialect.GEMINI, {"runes": 1}), "runes"),
     (Dialect.GEMINI, request(Dialect.GEMINI, []) | {"cachedContent": "cachedContents/1"}, "cachedContent"),
-    (
-        Dialect.GEMINI,
-        {"contents": [], "generation_config": {"response_modalities": ["IMAGE"]}},
-        "responseModalities IMAGE",
-    ),
     (Dialect.GEMINI, {"contents": [], "tools": [{"urlContext": {}}]}, "urlContext"),
 ]
 
@@ -135,6 +130,13 @@ NOT_EVERYWHERE: list[tuple[Dialect, dict[str, Any], set[str], str]] = [
     (Dialect.RESPONSES, {"input": "x", "top_logprobs": 2}, {"chat"}, "top_logprobs"),
     (Dialect.GEMINI, {"contents": [], "generationConfig": {"candidateCount": 2}}, {"chat"}, "candidateCount"),
     (Dialect.GEMINI, {"contents": [], "generationConfig": {"responseLogprobs": True}}, {"chat"}, "responseLogprobs"),
+    (
+        Dialect.GEMINI,
+        {"contents": [], "generation_config": {"response_modalities": ["IMAGE"]}},
+        {"chat"},
+        "responseModalities IMAGE",
+    ),
+    (Dialect.GEMINI, {"contents": [], "generationConfig": {"responseModalities": ["AUDIO"]}}, {"chat"}, "AUDIO"),
 ]
 
 

@@ -27,14 +27,20 @@ class Choices:
         *,
         last: Callable[[int], None],
         tell: Callable[[ErrorInfo], None],
+        transcribed: bool,
     ) -> None:
         self._most = most
+        self._transcribed = transcribed
         self._begin_choice, self._last, self._tell = begin, last, tell
         self._choices: dict[int, Sequencer] = {}
         self._readers: dict[int, chat_stream_in.ChatStreamReader] = {}
         self._usage: Any = None  # of all choices together
         self.closed = False
         self.fault: ErrorInfo | None = None
+
+    @property
+    def unshown(self) -> bool:
+        return False  # who asks for several is told all there is
 
     @property
     def begun(self) -> bool:
@@ -63,7 +69,9 @@ class Choices:
             if index is not None and not self.closed:
                 reader = self._readers.get(index)
                 if reader is None:
-                    reader = self._readers[index] = chat_stream_in.ChatStreamReader(self._choice(index))
+                    reader = self._readers[index] = chat_stream_in.ChatStreamReader(
+                        self._choice(index), transcribed=self._transcribed
+                    )
                 reader.event(name, {**event, "choices": [{**choice, "index": 0}]})
                 self._look(index)
 
@@ -101,7 +109,8 @@ class Choices:
                 choice = self._choice(index)
                 if index == max(found):
                     self._last(index)
-                chat_answer.read_answer({**body, "choices": [found[index]]}, choice)
+                one = {**body, "choices": [found[index]]}
+                chat_answer.read_answer(one, choice, transcribed=self._transcribed)
                 self._look(index)
         self.closed = True
 

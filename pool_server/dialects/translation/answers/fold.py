@@ -5,7 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.core.models import Usage
-from pool_server.dialects.translation.neutral import ErrorInfo, Finish, Part, Reasoning, Text, TokenLogprob, ToolCall
+from pool_server.dialects.translation.neutral import (
+    ErrorInfo,
+    Finish,
+    Media,
+    Part,
+    Reasoning,
+    Text,
+    TokenLogprob,
+    ToolCall,
+)
 
 
 class WholeAnswer(msgspec.Struct):
@@ -25,8 +34,9 @@ class Fold:
     live_arguments = False
     keeps = True
 
-    def __init__(self, *, json_arguments: bool) -> None:
+    def __init__(self, *, json_arguments: bool, shows: bool) -> None:
         self.json_arguments = json_arguments
+        self.shows = shows
         self.answer: WholeAnswer | None = None
         self._answer = WholeAnswer()
         self._pieces: list[str] = []
@@ -53,6 +63,9 @@ class Fold:
         part = self._answer.parts[-1]
         if isinstance(part, Text):
             part.text = "".join(self._pieces)
+
+    def media(self, mime: str, data: str) -> None:
+        self._answer.parts.append(Media(mime.partition("/")[0], mime, data))
 
     def open_reasoning(self) -> None:
         self._open(Reasoning())

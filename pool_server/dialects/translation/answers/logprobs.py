@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
 from pool_server.dialects.translation.fields import obj, text
@@ -11,6 +12,31 @@ from pool_server.dialects.translation.neutral import TokenLogprob
 
 MOST_TOP = 20  # of the likeliest tokens at one place
 _ENTRY = 48  # characters an entry counts for beside its token
+
+
+def read_choice(told: Any, said: str) -> tuple[list[TokenLogprob], list[TokenLogprob]]:
+    """The tokens of a choice's text and of its refusal, from its `logprobs`. Some endpoints write them as the old
+    completions did, in lists side by side, and in a stream as the one number of `said`."""
+    if isinstance(told, (int, float)) and not isinstance(told, bool):
+        return ([TokenLogprob(said, told)] if said else []), []
+    found = obj(told)
+    if isinstance(found.get("tokens"), list):
+        return _old_form(found), []
+    return read_tokens(found.get("content")), read_tokens(found.get("refusal"))
+
+
+def _old_form(told: dict[str, Any]) -> list[TokenLogprob]:
+    numbers, likeliest = told.get("token_logprobs"), told.get("top_logprobs")
+    numbers = numbers if isinstance(numbers, list) else []
+    likeliest = likeliest if isinstance(likeliest, list) else []
+    found = []
+    for token, number, top in zip_longest(told["tokens"][: len(numbers)], numbers, likeliest[: len(numbers)]):
+        one = _read({"token": token, "logprob": number})
+        if one is not None:
+            others = [_read({"token": name, "logprob": value}) for name, value in list(obj(top).items())[:MOST_TOP]]
+            one.top = [other for other in others if other is not None]
+            found.append(one)
+    return found
 
 
 def read_tokens(value: Any) -> list[TokenLogprob]:

@@ -22,7 +22,7 @@ from pool_server.dialects.translation.seals import seal_for
 from pool_server.dialects.translation.tools import ToolNames, arguments_object, emulated_input, plain_id
 
 HELD = 32 << 20  # characters of one answer that are kept; a larger one fails
-_TEXT, _REASONING, _CALL = range(3)
+_TEXT, _REASONING, _CALL, _MEDIA = range(4)
 _CUT = (Finish.LENGTH, Finish.FILTER)
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|"', re.DOTALL)
 _ENDINGS = ("", '"', "null", ":null", '":null', '"":null', "0", "e", "ue", "rue", "se", "lse", "alse", "l", "ll", "ull")
@@ -35,17 +35,19 @@ _CUT_SIZE = 1 << 20  # characters; longer arguments that were cut are an error
 class Writer(Protocol):
     """Tells an answer in one dialect. `json_arguments`: a call whose arguments are no JSON object cannot be told;
     `live_arguments`: pieces of arguments are told as they come, else only `close_call` tells them; `keeps`: the
-    writer keeps what it is told, so the whole answer is bounded."""
+    writer keeps what it is told, so the whole answer is bounded; `shows`: it has a word for sound and pictures."""
 
     json_arguments: bool
     live_arguments: bool
     keeps: bool
+    shows: bool
 
     def begin(self, ident: str, model: str) -> None: ...
     def open_text(self, refusal: bool) -> None: ...
     def logprobs(self, tokens: list[TokenLogprob]) -> None: ...  # of the text that is told next
     def text(self, piece: str) -> None: ...
     def close_text(self) -> None: ...
+    def media(self, mime: str, data: str) -> None: ...
     def open_reasoning(self) -> None: ...
     def reasoning(self, piece: str) -> None: ...
     def close_reasoning(self, seal: str, redacted: bool) -> None: ...
@@ -121,6 +123,7 @@ class Sequencer:
         self._reason: Finish | None = None
         self._usage = Usage()
         self._refused = False
+        self.unshown = False  # there were sound or pictures the client is told nothing of
         self.begun = False
         self.closed = False
         self.fault: ErrorInfo | None = None
@@ -154,6 +157,16 @@ class Sequencer:
             block.tokens.add(tokens)
         if self._writer.keeps or block is not self._front:
             self._hold(size(tokens))
+
+    def media(self, key: Hashable, mime: str, data: str) -> None:
+        if not (data and self._goes()):
+            return
+        if not self._writer.shows:
+            self.unshown = True
+            return
+        block = _Block(_MEDIA, key)
+        block.name, block.ended = mime, True
+        self._take(block, data)
 
     def reasoning(self, key: Hashable, piece: str) -> None:
         if piece and self._goes():
@@ -317,7 +330,7 @@ class Sequencer:
                 self._writer.logprobs(block.tokens.rest())
         elif block.kind == _REASONING:
             self._writer.open_reasoning()
-        else:
+        elif block.kind == _CALL:
             self._open_call(block)
         for piece in pieces:
             if block is self._front:
@@ -358,6 +371,10 @@ class Sequencer:
             self._writer.reasoning(piece)
             if self._writer.keeps:
                 self._hold(len(piece))
+        elif block.kind == _MEDIA:
+            self._writer.media(block.name, piece)
+            if self._writer.keeps:
+                self._hold(len(piece))
         else:
             self._keep(block, piece)
             if self._writer.live_arguments and not block.wrapped and not self.closed:
@@ -392,7 +409,7 @@ class Sequencer:
             if self._stops is not None and (rest := self._stops.rest()):
                 self._writer.text(rest)
             self._writer.close_text()
-        else:
+        elif block.kind == _REASONING:
             seal = seal_for(self._terms.client, self._terms.family, block.seal, redacted=block.redacted)
             self._writer.close_reasoning(seal, block.redacted)
         return True

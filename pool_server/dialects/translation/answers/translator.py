@@ -91,19 +91,25 @@ class ResponseTranslator:
         self._folds: dict[int, Fold] = {}
         self._out: list[bytes] = []
         self._upstream = upstream
+        sound = request.options.sound
+        self._transcribed = sound is None or sound.text
         self._sequencer: Sequencer | Choices
         self._reader: _Reader
         if request.options.choices > 1 and upstream is UpstreamKind.CHAT and terms.client in _SEVERAL:
-            choices, self._folds = _choices(terms, request.options.choices, self._out if stream else None)
+            choices, self._folds = _choices(
+                terms, request.options.choices, self._out if stream else None, transcribed=self._transcribed
+            )
             self._sequencer = self._reader = choices
         else:
             writer: Writer
             if stream:
                 self._out, writer = _stream_writer(terms.client, self._created, self._echo, request)
             else:
-                self._folds[0] = writer = Fold(json_arguments=terms.client not in (Dialect.CHAT, Dialect.RESPONSES))
+                self._folds[0] = writer = Fold(
+                    json_arguments=terms.client not in (Dialect.CHAT, Dialect.RESPONSES), shows=terms.client in _SEVERAL
+                )
             self._sequencer = sequencer = Sequencer(writer, terms)
-            self._reader = _stream_reader(upstream, sequencer)
+            self._reader = _stream_reader(upstream, sequencer, transcribed=self._transcribed)
         self._scanner = Scanner(self)
 
     @property
@@ -118,6 +124,11 @@ class ResponseTranslator:
     @property
     def fault(self) -> ErrorInfo | None:
         return self._sequencer.fault
+
+    @property
+    def unshown(self) -> bool:
+        """Whether there were sound or pictures of which the client was told nothing."""
+        return self._sequencer.unshown
 
     @property
     def complete(self) -> bool:
@@ -145,7 +156,7 @@ class ResponseTranslator:
         elif isinstance(self._sequencer, Choices):
             self._sequencer.whole(inner)
         else:
-            _read_whole(self._upstream, inner, self._sequencer)
+            _read_whole(self._upstream, inner, self._sequencer, transcribed=self._transcribed)
         return self._take() if self.stream else self._body()
 
     def error(self, status: int, body: bytes, *, retry_after: float | None = None) -> tuple[int, ErrorInfo, bytes]:
@@ -203,7 +214,7 @@ class ResponseTranslator:
         return RENDERED
 
 
-def _choices(terms: Terms, most: int, out: list[bytes] | None) -> tuple[Choices, dict[int, Fold]]:
+def _choices(terms: Terms, most: int, out: list[bytes] | None, *, transcribed: bool) -> tuple[Choices, dict[int, Fold]]:
     """Several choices as a Gemini client gets them: events in `out`, or whole in the folds."""
     folds: dict[int, Fold] = {}
     writers: dict[int, gemini_stream_out.GeminiChoiceWriter] = {}
@@ -212,7 +223,7 @@ def _choices(terms: Terms, most: int, out: list[bytes] | None) -> tuple[Choices,
     def begin(index: int) -> Sequencer:
         writer: Writer
         if out is None:
-            writer = folds[index] = Fold(json_arguments=True)
+            writer = folds[index] = Fold(json_arguments=True, shows=True)
         else:
             writer = writers[index] = gemini_stream_out.GeminiChoiceWriter(out, wrapped=wrapped, index=index)
         return Sequencer(writer, terms, most=HELD // most)
@@ -225,7 +236,7 @@ def _choices(terms: Terms, most: int, out: list[bytes] | None) -> tuple[Choices,
         if out is not None:
             out.append(gemini_stream_out.error_event(error))
 
-    return Choices(most, begin, last=last, tell=tell), folds
+    return Choices(most, begin, last=last, tell=tell, transcribed=transcribed), folds
 
 
 def _stream_writer(client: Dialect, created: int, echo: Any, request: NeutralRequest) -> tuple[list[bytes], Writer]:
@@ -241,9 +252,9 @@ def _stream_writer(client: Dialect, created: int, echo: Any, request: NeutralReq
     return writer.out, writer
 
 
-def _stream_reader(upstream: UpstreamKind, sink: Sink) -> _Reader:
+def _stream_reader(upstream: UpstreamKind, sink: Sink, *, transcribed: bool) -> _Reader:
     if upstream is UpstreamKind.CHAT:
-        return chat_stream_in.ChatStreamReader(sink)
+        return chat_stream_in.ChatStreamReader(sink, transcribed=transcribed)
     if upstream in OPENAI:
         return responses_stream_in.ResponsesStreamReader(sink)
     return (
@@ -253,9 +264,9 @@ def _stream_reader(upstream: UpstreamKind, sink: Sink) -> _Reader:
     )
 
 
-def _read_whole(upstream: UpstreamKind, body: dict[str, Any], sink: Sink) -> None:
+def _read_whole(upstream: UpstreamKind, body: dict[str, Any], sink: Sink, *, transcribed: bool) -> None:
     if upstream is UpstreamKind.CHAT:
-        chat_answer.read_answer(body, sink)
+        chat_answer.read_answer(body, sink, transcribed=transcribed)
     elif upstream in OPENAI:
         responses_answer.read_answer(body, sink)
     elif upstream is UpstreamKind.MESSAGES:

@@ -6,7 +6,8 @@ from typing import Any
 
 from pool_server.core.models import Usage
 from pool_server.dialects.translation.answers.fold import WholeAnswer
-from pool_server.dialects.translation.answers.logprobs import read_tokens
+from pool_server.dialects.translation.answers.logprobs import read_choice
+from pool_server.dialects.translation.chat.media import SoundPieces, pictures
 from pool_server.dialects.translation.chat.stream_in import FINISH
 from pool_server.dialects.translation.fields import obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Reasoning, Sink, Text, ToolCall
@@ -23,8 +24,8 @@ TOLD = {
 }
 
 
-def read_answer(body: dict[str, Any], sink: Sink) -> None:
-    """Tell a completion; what is none ends as one that broke off."""
+def read_answer(body: dict[str, Any], sink: Sink, *, transcribed: bool = True) -> None:
+    """Tell a completion; what is none ends as one that broke off. `transcribed`: what a sound says is told as text."""
     choices = body.get("choices")
     choice = obj(choices[0]) if isinstance(choices, list) and choices else {}
     message = obj(choice.get("message"))
@@ -35,13 +36,14 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
     content = message.get("content")
     if isinstance(content, list):  # some servers answer in parts
         content = "".join(text(obj(part).get("text")) for part in content)
-    logprobs = obj(choice.get("logprobs"))
-    sink.logprobs("text", read_tokens(logprobs.get("content")))
+    tokens, refused = read_choice(choice.get("logprobs"), text(content))
+    sink.logprobs("text", tokens)
     sink.text("text", text(content))
     sink.end("text")
-    sink.logprobs("refusal", read_tokens(logprobs.get("refusal")), refusal=True)
+    sink.logprobs("refusal", refused, refusal=True)
     sink.text("refusal", text(message.get("refusal")), refusal=True)
     sink.end("refusal")
+    _read_media(message, sink, transcribed)
     calls = message.get("tool_calls")
     for index, call in enumerate(calls if isinstance(calls, list) else ()):
         custom = obj(obj(call).get("custom"))
@@ -53,6 +55,17 @@ def read_answer(body: dict[str, Any], sink: Sink) -> None:
     if choice:
         sink.finish(FINISH.get(text(choice.get("finish_reason")), Finish.STOP))
     sink.close()
+
+
+def _read_media(message: dict[str, Any], sink: Sink, transcribed: bool) -> None:
+    for mime, data in pictures(message):
+        sink.media("picture", mime, data)
+    sound, pieces = obj(message.get("audio")), SoundPieces()
+    if piece := pieces.feed(text(sound.get("data"))):
+        sink.media("sound", pieces.mime, piece)
+    if transcribed:
+        sink.text("transcript", text(sound.get("transcript")))
+        sink.end("transcript")
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pool_server.dialects.translation import fields
+from pool_server.dialects.translation.chat.media import write_media
 from pool_server.dialects.translation.conformance import Feature, Notes, TranslationError
 from pool_server.dialects.translation.fields import each, either, known, leave_out, obj, text
 from pool_server.dialects.translation.neutral import (
@@ -99,6 +100,8 @@ def _message(request: NeutralRequest, message: dict[str, Any], where: str) -> No
             parts.insert(0, Reasoning(thought, Family.CHAT))
         if refusal := text(message.get("refusal")):
             parts.append(Text(refusal, refusal=True))
+        if obj(message.get("audio")).get("id"):
+            request.ask(Feature.VENDOR_FILE, f"{where}.audio.id")
         _calls(request, message, parts, where)
     elif role == "developer":
         request.ask(Feature.DEVELOPER, f"{where}.role")
@@ -231,8 +234,7 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     if options.choices > 1:
         request.ask(Feature.CHOICES, "n")
     fields.logprobs(request, "logprobs" if body.get("logprobs") else "", body.get("top_logprobs"), "top_logprobs")
-    if others := sorted(set(fields.strings(body.get("modalities"))) - {"text"}):
-        request.ask(Feature.MODALITIES, f"modalities {', '.join(others)[:80]}")
+    fields.modalities(request, body.get("modalities"), "modalities")
     reasoning = obj(body.get("reasoning"))
     level = body.get("reasoning_effort") or reasoning.get("effort")
     request.effort = fields.effort(level, reasoning.get("max_tokens"), show=reasoning.get("exclude") is not True)
@@ -270,7 +272,7 @@ def write_request(
     for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
         if (value := getattr(options, name)) is not None:
             body[name] = value
-    body |= _write_alternatives(options)
+    body |= _write_alternatives(options) | write_media(options)
     if options.stop:
         body["stop"] = options.stop[:_STOPS]
     if request.effort is not None:

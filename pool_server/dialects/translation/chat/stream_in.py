@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool_server.dialects.translation.answers.logprobs import read_tokens
+from pool_server.dialects.translation.answers.logprobs import read_choice
+from pool_server.dialects.translation.chat.media import SoundPieces, pictures
 from pool_server.dialects.translation.errors import read_error
 from pool_server.dialects.translation.fields import json_text, obj, openai_usage, text
 from pool_server.dialects.translation.neutral import Finish, Sink
@@ -20,10 +21,12 @@ FINISH = {
 
 class ChatStreamReader:
     """Usage comes after the finish, in a chunk of its own or with the last one; `[DONE]` ends the stream, and so
-    does its end where a finish was said."""
+    does its end where a finish was said. `transcribed`: what a sound says is told as text too."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, transcribed: bool = True) -> None:
         self._sink = sink
+        self._transcribed = transcribed
+        self._sound = SoundPieces()
         self._started = False
         self._usage: Any = None  # some servers repeat it in every chunk: the latest is read at the end
         self._block = ""  # text, reasoning or refusal: what the last piece belonged to
@@ -55,8 +58,8 @@ class ChatStreamReader:
         delta = choice.get("delta")
         if isinstance(delta, dict):
             thought = delta.get("reasoning_content") or delta.get("reasoning")
-            logprobs = obj(choice.get("logprobs"))
-            if logprobs and not thought:  # those of reasoning are nobody's
+            logprobs = choice.get("logprobs")
+            if logprobs is not None and not thought:  # those of reasoning are nobody's
                 self._logprobs(logprobs, delta)
             if (piece := delta.get("content")) and isinstance(piece, str):
                 self._into("text")
@@ -67,6 +70,8 @@ class ChatStreamReader:
             if (refusal := delta.get("refusal")) and isinstance(refusal, str):
                 self._into("refusal")
                 self._sink.text("refusal", refusal, refusal=True)
+            if "audio" in delta or "images" in delta:
+                self._media(delta)
             calls = delta.get("tool_calls")
             for position, call in enumerate(calls if isinstance(calls, list) else ()):
                 if isinstance(call, dict):
@@ -75,10 +80,23 @@ class ChatStreamReader:
         if reason and isinstance(reason, str):
             self._sink.finish(FINISH.get(reason, Finish.STOP))
 
-    def _logprobs(self, told: dict[str, Any], delta: dict[str, Any]) -> None:
+    def _media(self, delta: dict[str, Any]) -> None:
+        for mime, data in pictures(delta):
+            self._into("")
+            self._sink.media("picture", mime, data)
+        sound = obj(delta.get("audio"))
+        if self._transcribed and (said := text(sound.get("transcript"))):
+            self._into("transcript")
+            self._sink.text("transcript", said)
+        if piece := self._sound.feed(text(sound.get("data"))):
+            self._into("")
+            self._sink.media("sound", self._sound.mime, piece)
+
+    def _logprobs(self, told: Any, delta: dict[str, Any]) -> None:
         """A piece of a character has tokens and an empty text."""
-        for field, block in (("content", "text"), ("refusal", "refusal")):
-            if isinstance(delta.get(field), str) and (tokens := read_tokens(told.get(field))):
+        found = read_choice(told, text(delta.get("content")))
+        for tokens, field, block in zip(found, ("content", "refusal"), ("text", "refusal"), strict=True):
+            if tokens and isinstance(delta.get(field), str):
                 self._into(block)
                 self._sink.logprobs(block, tokens, refusal=block == "refusal")
 

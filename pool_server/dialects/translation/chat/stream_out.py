@@ -20,6 +20,7 @@ class ChatStreamWriter:
     json_arguments = False
     live_arguments = True
     keeps = False
+    shows = False
 
     def __init__(self, created: int, *, include_usage: bool) -> None:
         self.out: list[bytes] = []
@@ -56,6 +57,9 @@ class ChatStreamWriter:
         self._write(piece)
 
     def close_text(self) -> None:
+        pass
+
+    def media(self, mime: str, data: str) -> None:
         pass
 
     def open_reasoning(self) -> None:

@@ -11,7 +11,7 @@ from pool_server.dialects.translation.answers.fold import WholeAnswer
 from pool_server.dialects.translation.answers.logprobs import google_tokens
 from pool_server.dialects.translation.gemini.stream_in import GeminiStreamReader
 from pool_server.dialects.translation.messages.answer import call_input
-from pool_server.dialects.translation.neutral import Finish, Part, Reasoning, Sink, Text, ToolCall
+from pool_server.dialects.translation.neutral import Finish, Media, Part, Reasoning, Sink, Text, ToolCall
 
 TOLD = {
     Finish.STOP: "STOP",
@@ -73,4 +73,6 @@ def write_part(part: Part) -> dict[str, Any] | None:
     if isinstance(part, ToolCall):
         arguments: msgspec.Raw = call_input(part.arguments, part.custom)
         return {"functionCall": {"id": part.id, "name": part.name, "args": arguments}}
+    if isinstance(part, Media):
+        return {"inlineData": {"mimeType": part.mime, "data": part.data}}
     return {"text": part.text} if isinstance(part, Text) else None

@@ -28,7 +28,8 @@ _ROLES = {"user": Role.USER, "model": Role.ASSISTANT, "function": Role.USER, Non
 _KNOWN = fields.words("model contents systemInstruction tools toolConfig generationConfig cachedContent sessionId")
 _CONFIG = fields.words(
     "maxOutputTokens temperature topP topK stopSequences seed presencePenalty frequencyPenalty candidateCount "
-    "responseLogprobs logprobs responseModalities responseMimeType responseSchema responseJsonSchema thinkingConfig"
+    "responseLogprobs logprobs responseModalities responseMimeType responseSchema responseJsonSchema thinkingConfig "
+    "speechConfig"
 )
 _SERVER_TOOLS = fields.words(
     "codeExecution urlContext googleMaps fileSearch computerUse mcpServers enterpriseWebSearch"
@@ -56,6 +57,7 @@ _INSIDE = known(
     ),
     toolConfig=known(functionCallingConfig=known("mode allowedFunctionNames")),
 )
+_SPEECH = known("multiSpeakerVoiceConfig", voiceConfig=known(prebuiltVoiceConfig=known("voiceName")))
 _THINKING = known("includeThoughts thinkingBudget thinkingLevel")
 _MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
 _OWN_FILES = ("https://generativelanguage.googleapis.com/", "gs://", "files/")
@@ -65,7 +67,11 @@ def camel(raw: dict[str, Any]) -> dict[str, Any]:
     """The object with its own keys in camelCase; what is within them stays as it is."""
     if not any("_" in key for key in raw):
         return raw
-    return {_camel(key): value for key, value in raw.items()}
+    found: dict[str, Any] = {}
+    for key, value in raw.items():
+        if value is not None or _camel(key) not in found:
+            found[_camel(key)] = value
+    return found
 
 
 def _camel(key: str) -> str:
@@ -245,13 +251,27 @@ def _options(request: NeutralRequest, config: dict[str, Any]) -> None:
     fields.choices(request, config.get("candidateCount"), f"{at}candidateCount")
     wanted = f"{at}responseLogprobs" if config.get("responseLogprobs") is True else ""
     fields.logprobs(request, wanted, config.get("logprobs"), f"{at}logprobs")
-    if others := sorted({mode.upper() for mode in fields.strings(config.get("responseModalities"))} - {"TEXT"}):
-        request.ask(Feature.MODALITIES, f"{at}responseModalities {', '.join(others)[:80]}")
+    fields.modalities(request, config.get("responseModalities"), f"{at}responseModalities")
+    _voice(request, config.get("speechConfig"), f"{at}speechConfig")
     request.effort = _effort(camel(obj(config.get("thinkingConfig"))))
     if request.effort is not None:
         request.ask(Feature.EFFORT, f"{at}thinkingConfig")
     _format(request, config)
     leave_out(request, config.get("thinkingConfig"), _THINKING, f"{at}thinkingConfig", spelt=_camel)
+
+
+def _voice(request: NeutralRequest, value: Any, field: str) -> None:
+    if not isinstance(value, dict):
+        return
+    sound, config = request.options.sound, camel(value)
+    if sound is None:
+        request.leave(field)
+        return
+    if config.get("multiSpeakerVoiceConfig") is not None:
+        request.ask(Feature.SPEAKERS, f"{field}.multiSpeakerVoiceConfig")
+    prebuilt = camel(obj(camel(obj(config.get("voiceConfig"))).get("prebuiltVoiceConfig")))
+    sound.voice = text(prebuilt.get("voiceName"))
+    leave_out(request, value, _SPEECH, field, spelt=_camel)
 
 
 def _effort(config: dict[str, Any]) -> Effort | None:

@@ -88,6 +88,10 @@ class GeminiStreamReader:
         if piece := text(part.get("text")):
             self._into("text")
             self._sink.text(self._count, piece)
+        elif isinstance(blob := part.get("inlineData"), dict):
+            self._into("")
+            self._count += 1
+            self._sink.media(self._count, text(camel(blob).get("mimeType")), text(blob.get("data")))
         elif isinstance(call := part.get("functionCall"), dict):
             self._into("")
             self._count += 1

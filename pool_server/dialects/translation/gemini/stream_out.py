@@ -25,6 +25,7 @@ class GeminiStreamWriter:
     json_arguments = True
     live_arguments = False
     keeps = False
+    shows = True
 
     def __init__(self, *, wrapped: bool = False, index: int = 0) -> None:
         self.out: list[bytes] = []
@@ -63,6 +64,9 @@ class GeminiStreamWriter:
     def close_text(self) -> None:
         if self._tokens:
             self._parts(b'{"text":""}')
+
+    def media(self, mime: str, data: str) -> None:
+        self._parts(encode({"inlineData": {"mimeType": mime, "data": data}}))
 
     def open_reasoning(self) -> None:
         pass

@@ -19,6 +19,7 @@ class MessagesStreamWriter:
     json_arguments = True
     live_arguments = True
     keeps = False
+    shows = False
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
@@ -66,6 +67,9 @@ class MessagesStreamWriter:
 
     def close_text(self) -> None:
         self._close()
+
+    def media(self, mime: str, data: str) -> None:
+        pass
 
     def open_reasoning(self) -> None:
         self._opened = False

@@ -29,6 +29,7 @@ class ResponsesStreamWriter:
     json_arguments = False
     live_arguments = True
     keeps = True
+    shows = False
 
     def __init__(self, echo: Echo) -> None:
         self.out: list[bytes] = []
@@ -101,6 +102,9 @@ class ResponsesStreamWriter:
         self._event(f"{self._kind}.done", **self._place, **told)
         self._event("response.content_part.done", **self._place, part=content_part(self._part))
         self._close()
+
+    def media(self, mime: str, data: str) -> None:
+        pass
 
     def open_reasoning(self) -> None:
         self._open(Reasoning(), "response.reasoning_summary_text", {"summary_index": 0})
