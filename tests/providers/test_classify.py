@@ -287,7 +287,7 @@ def test_codex_waits_by_its_words() -> None:
     assert classify(CODEX, 200, limited).retry_at == NOW + 1.2
     assert classify(CODEX, 429, err("Please try again in 300ms", code="rate_limit_exceeded")).retry_at == NOW + 0.3
     long = err("Please try again in 3 days", code="rate_limit_exceeded")
-    assert classify(CODEX, 429, long).retry_at == NOW + 60
+    assert classify(CODEX, 429, long).retry_at == NOW + 3600
     assert classify(CODEX, 503, err(), {"retry-after": str(18 * 86400)}).retry_at == NOW + 3600
 
 

@@ -117,6 +117,24 @@ def at(text: str) -> float:
         ),
         (403, {"code": "x", "error": "Your newly created team doesn't have any credits"}, K.PAYMENT, ACCOUNT),
         (400, {"code": "invalid", "error": "Incorrect API key provided: sk***gA. Get one."}, K.AUTH, ACCOUNT),
+        # The same in others' words, as 400 and 403.
+        *(
+            (status, err(message, type="invalid_request_error"), K.AUTH, ACCOUNT)
+            for status in (400, 403)
+            for message in (
+                "API key not valid. Please pass a valid API key.",
+                "Incorrect API key provided.",
+                "Invalid API key",
+                "invalid access token or token expired",
+                "Your API key is invalid, expired or revoked.",
+                "The API key you provided has been revoked.",
+                "Authentication failed: API key expired. Please renew the API key.",
+                "Invalid API-key provided.",
+            )
+        ),
+        (400, err("Invalid 'api_key' in tools[0].headers"), K.REQUEST, REQUEST),
+        (400, err("The parameter api_key is not supported here"), K.REQUEST, REQUEST),
+        (400, err("Tool 'Your API key is invalid' has no parameters"), K.REQUEST, REQUEST),
         # Alibaba, Ark, SiliconFlow, Hugging Face, Together, Azure, Bedrock, local servers.
         (429, err("hour allocated quota exceeded.", code="insufficient_quota"), K.QUOTA, ACCOUNT),
         (400, err("Access denied, please make sure your account is well", code="Arrearage"), K.PAYMENT, ACCOUNT),
@@ -191,6 +209,12 @@ def test_waits_in_headers_and_bodies() -> None:
     groq = err("Rate limit reached for model x on TPM. Please try again in 5.289s.", code="rate_limit_exceeded")
     assert classify(429, groq, {"retry-after": "6"}).retry_at == NOW + 6
     assert classify(429, groq).retry_at == NOW + 5.289
+    day = "Rate limit reached for model x on requests per day (RPD): Limit 50. Please try again in "
+    for text, seconds in (("23m.", 1380), ("7m12.5s", 432.5), ("1h2m3s", 3600), ("28h48m0s", 3600)):
+        assert classify(429, err(day + text, code="rate_limit_exceeded")).retry_at == NOW + seconds
+    assert classify(429, err("Usage limit reached. Try again in 2h.")).retry_at == NOW + 7200
+    assert classify(503, err("Please try again in 23m.")).retry_at == NOW + 60
+    assert classify(429, err("Limited: 'try again in 23m'", code="rate_limit_exceeded")).retry_at is None
     upstream = err("Provider returned error", code=429, metadata={"provider_name": "V", "retry_after_seconds": 17})
     fault = classify(429, upstream)
     assert (fault.kind, fault.scope, fault.retry_at) == (K.CAPACITY, OF_MODEL, NOW + 17)

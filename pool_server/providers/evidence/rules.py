@@ -30,7 +30,7 @@ from pool_server.providers.evidence.table import WITHIN_AN_ANSWER
 from pool_server.providers.redact import short
 from pool_server.providers.times import DAY, HOUR, MINUTE, WEEK, dated_reset, number, retry_after, until, wait_in_text
 
-TEXT_WAIT_CAP = MINUTE  # "try again in 1.2s" is believed up to here (providers' texts speak of short waits)
+TEXT_WAIT_CAP = MINUTE  # "try again in 1.2s" is believed up to here, but in a refusal for a limit
 LONGEST = 31 * DAY
 _QUOTED = re.compile(r"(?<!\w)'[^'\n]{0,400}'(?!\w)|\"[^\"\n]{0,400}\"|`[^`\n]{0,400}`|“[^”\n]{0,400}”|‘[^’\n]{0,400}’")
 _NAMES = re.compile(r"[`'\"“‘]([^`'\"“”‘’\s]{1,120})[`'\"”’]")
@@ -157,7 +157,7 @@ def classify(
     status = effective_status(status, facts)
     if is_challenge(status, headers, body, facts):
         return _fault(FaultKind.CHALLENGE, OF_ACCOUNT, facts, status, code="challenge")
-    plain = _QUOTED.sub("''", facts.message[:2000].lstrip())
+    plain = unquoted(facts.message)
     rule = next((r for r in (*table.rules, *shared) if fits(r, status, headers, facts, plain)), None)
     fault = _apply(rule or by_status(table, status), table, status, headers, facts, now=now, model=model)
     if rule is None:
@@ -165,6 +165,11 @@ def classify(
     if within and fault.kind not in WITHIN_AN_ANSWER:
         return _fault(FaultKind.REQUEST, OF_REQUEST, facts, fault.status)
     return fault
+
+
+def unquoted(message: str) -> str:
+    """The beginning of a message, without what it quotes: that may be a request's."""
+    return _QUOTED.sub("''", message[:2000].lstrip())
 
 
 def _apply(
@@ -249,7 +254,8 @@ def _retry_at(
         cap = min(cap, HOUR)
     elif kind is FaultKind.CAPACITY:
         cap = TEXT_WAIT_CAP
-    return hint(headers, facts, now=now, cap=cap)
+    told = status == 429 and kind in (FaultKind.RATE, FaultKind.QUOTA)
+    return hint(headers, facts, now=now, cap=cap, text_cap=cap if told else TEXT_WAIT_CAP)
 
 
 def _span(text: str) -> float:
@@ -261,12 +267,14 @@ def _span(text: str) -> float:
     return int(hours) * HOUR if hours else _SPANS[(word or sign).lower()]
 
 
-def hint(headers: Mapping[str, str], facts: ErrorFacts, *, now: float, cap: float) -> float | None:
+def hint(
+    headers: Mapping[str, str], facts: ErrorFacts, *, now: float, cap: float, text_cap: float = TEXT_WAIT_CAP
+) -> float | None:
     """When to try again by `Retry-After` (capped) or, where it is missing, by the message's own words."""
     seconds = retry_after(headers, now=now)
     if seconds is None:
-        seconds = wait_in_text(facts.message)
-        cap = min(cap, TEXT_WAIT_CAP)
+        seconds = wait_in_text(unquoted(facts.message))
+        cap = min(cap, text_cap)
     return None if seconds is None or seconds <= 0 else now + min(seconds, cap)
 
 

@@ -46,6 +46,17 @@ SHARED: tuple[FaultRule, ...] = (
         r"(?: associated[^.]{0,80})? (?:has been|is|was) (?:\w+ly )?"
         r"(?:disabled|suspended|deactivated|banned|terminated)",
     ),
+    # A key that is refused as a bad request is asked about once more, as one that is refused with 401.
+    FaultRule(
+        _K.AUTH,
+        Of.ACCOUNT,
+        status=(400, 403),
+        says=r"(?:error:\s*|authentication (?:failed|error)[:,.]\s*)?(?:the |your |this )?(?:provided )?"
+        r"(?:(?:incorrect|invalid|wrong|expired|revoked|unknown) (?:api|access)[ -]?(?:key|token)\b"
+        r"|(?:api|access)[ -]?(?:key|token)(?: you provided| provided)? (?:(?:is|was) )?"
+        r"(?:(?:not valid|not found|invalid|incorrect|expired|revoked|disabled|inactive)\b"
+        r"|has (?:been (?:revoked|disabled|deleted)|expired)\b))",
+    ),
     FaultRule(
         _K.PLAN,
         status=(401, 403),

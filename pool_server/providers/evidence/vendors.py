@@ -62,7 +62,6 @@ XAI = (
         Of.ACCOUNT,
         says=r"your (?:newly created )?team .{0,60}(?:used all available credits|have any credits)",
     ),
-    FaultRule(_K.AUTH, Of.ACCOUNT, status=(400,), says="incorrect api key provided"),
 )
 TOGETHER = (FaultRule(_K.REQUEST, status=(403,), says=r"input token count \+ max_tokens parameter must be less than"),)
 DASHSCOPE = (
