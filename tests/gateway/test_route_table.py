@@ -239,11 +239,35 @@ def test_refusals_are_told_in_the_callers_shape(tmp_path: Path) -> None:
         ("/v1beta/openai/chat/completions", "/chat/completions"),
         ("/openai/v1/v1/embeddings", "/v1/embeddings"),
         ("/claude//v1/messages", "/v1/messages"),
+        ("/anthropic/v1/messages", "/v1/messages"),
+        ("/api/anthropic/v1/messages/count_tokens", "/v1/messages/count_tokens"),
+        ("/compatible-mode/v1/chat/completions", "/v1/chat/completions"),
+        ("/api/paas/v4/chat/completions", "/chat/completions"),
+        ("/api/coding/paas/v4/chat/completions", "/chat/completions"),
+        ("/inference/v1/embeddings", "/v1/embeddings"),
+        ("/v1beta/models/models/g:generateContent", "/v1beta/models/g:generateContent"),
     ],
 )
 def test_a_base_url_that_is_one_part_too_long_is_understood(pasted: str, path: str) -> None:
     route = told("POST", pasted, {})
     assert route.model_call and route.path == path
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/litellm/v1/messages", Dialect.MESSAGES),
+        ("/my-gateway/x/v1/messages/count_tokens/", Dialect.MESSAGES),
+        ("/V1/Chat/Completions", Dialect.CHAT),
+        ("/router/deployments/gpt/chat/completions", Dialect.CHAT),
+        ("/relay/v1/responses", Dialect.RESPONSES),
+        ("/relay/models/gemini-3:streamGenerateContent", Dialect.GEMINI),
+    ],
+)
+def test_a_model_call_behind_an_unknown_base_is_answered_in_its_dialect(path: str, dialect: Dialect) -> None:
+    route = told("POST", path, {})
+    assert (route.dialect, route.model_call) == (dialect, False)
+    assert match("POST", path.rstrip("/") + "x", {}) is None, "anything else belongs to the pages"
 
 
 def test_a_pasted_base_is_no_way_around_a_refusal() -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from pool_server.core.enums import ApiFamily, Dialect, ObjectKind, Operation, Provider
 from pool_server.gateway.routes import anthropic, google, openai
-from pool_server.gateway.routes.normal import climbs, normal, tails
+from pool_server.gateway.routes.normal import climbs, meant, normal, tails
 from pool_server.gateway.routes.rows import Route, Row
 from pool_server.providers import SPECS
 
@@ -241,9 +241,10 @@ def _strip_prefix(path: str) -> tuple[Provider | None, str]:
 def _dialect(path: str, headers: Mapping[str, str]) -> Dialect | None:
     for prefix, dialect in _FAMILIES:
         if path.startswith(prefix):
-            if prefix == "/v1/":
+            if prefix in ("/v1/", "/models"):
                 family = _family(headers)
                 if family is not ApiFamily.OPENAI:
                     return Dialect.MESSAGES if family is ApiFamily.ANTHROPIC else Dialect.GEMINI
             return dialect
-    return None
+    call = meant(path)
+    return _dialect(call, headers) if call else None
