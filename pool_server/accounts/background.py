@@ -21,6 +21,7 @@ from pool_server.accounts.health.polling import LONGEST_S, Poller
 from pool_server.accounts.health.state import move
 from pool_server.accounts.health.transitions import AccountEvent, StateActor
 from pool_server.accounts.onboarding import Onboarding
+from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.registry import Registry
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.core.enums import AccountState
@@ -28,8 +29,7 @@ from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks, Timers
 from pool_server.providers import Credential, UsageAnswer, provider_module
-from pool_server.storage.leases import LeasesPort
-from pool_server.storage.write_behind import WriteBehind
+from pool_server.storage.leases import POLL, REFRESH, SWEEP
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +48,17 @@ REFRESH_JITTER_S = 120.0
 
 
 class Background:
-    """The background of one worker. Only the `leader` refreshes on timers, polls and sweeps; all watch and
-    follow."""
+    """The background of one worker. Whoever has the duty refreshes on timers, polls and sweeps; all watch and follow.
+    `leader`: looks after this machine's own folders."""
 
     def __init__(
-        self, registry: Registry, pins: Pins, store: WriteBehind, *,
-        leases: LeasesPort, send: Send, rng: random.Random, leader: bool,
+        self, registry: Registry, pins: Pins, ports: AccountPorts, *, send: Send, rng: random.Random, leader: bool
     ) -> None:  # fmt: skip
         self.registry = registry
         self._pins = pins
         self._rng = rng
         self._leader = leader
+        self._duties = ports.duties
         self._tasks = PeriodicTasks()
         self._tasks.every(self._watch_pause, self._watch, "watching the pool folder", at_once=True)
         self._tasks.every(UPKEEP_S, self._upkeep, "the upkeep of accounts")
@@ -73,8 +73,8 @@ class Background:
         self.saver = CredentialWriter(registry, clock=clock)
         self.refresher = Refresher(
             credentials,
-            leases,
-            BackOff(store, "refresh", BACK_OFF_LONGEST_S),
+            ports.leases,
+            BackOff(ports.live.notes, "refresh", BACK_OFF_LONGEST_S),
             settings,
             send=send,
             save=self.saver.rotate,
@@ -84,7 +84,7 @@ class Background:
         )
         self.poller = Poller(
             credentials,
-            BackOff(store, "poll", LONGEST_S),
+            BackOff(ports.live.notes, "poll", LONGEST_S),
             settings,
             send=send,
             clock=clock,
@@ -97,6 +97,7 @@ class Background:
         self.polls = Timers(self.poller.poll, clock=clock, at_once=POLLS_AT_ONCE)
         self.setups = Timers(self.setter.timed, clock=clock, at_once=1)
         registry.on_change.append(self.plan)
+        self._duties.on_change.append(self._duty_moved)
 
     def set_settings(self, settings: Settings) -> Iterator[None]:
         """Take new settings; the steps plan the timers anew, account by account."""
@@ -109,17 +110,16 @@ class Background:
     def plan(self, account_id: str) -> None:
         """Put an account's timers where they belong; cooling accounts are refreshed too, dead ones are not."""
         self.saver.plan(account_id)
-        if not self._leader:
-            return
         account = self.registry.index.accounts.get(account_id)
         stopped = account is None or account.state in (
             AccountState.DISABLED, AccountState.NEEDS_LOGIN, AccountState.SUSPENDED,
         )  # fmt: skip
-        if stopped:
-            for timers in (self.refreshes, self.polls, self.setups):
-                timers.set(account_id, None)
+        refreshes, polls = self._duties.mine(REFRESH) and not stopped, self._duties.mine(POLL) and not stopped
+        self.refreshes.set(account_id, self._refresh_at(account_id) if refreshes else None)
+        if not polls:
+            self.polls.set(account_id, None)
+            self.setups.set(account_id, None)
             return
-        self.refreshes.set(account_id, self._refresh_at(account_id))
         if self.polls.due(account_id) is None and not self.polls.running(account_id):
             self.polls.set(account_id, self.poller.first(account_id))
         wanted = self.setter.wanted(account_id)
@@ -128,7 +128,7 @@ class Background:
 
     def poll_soon(self, account_id: str) -> None:
         """A refusal for want of quota is worth checking before the next round."""
-        if not self._leader or account_id not in self.registry.index.accounts:
+        if not self._duties.mine(POLL) or account_id not in self.registry.index.accounts:
             return
         soon, due = self.poller.soon(account_id), self.polls.due(account_id)
         if soon is not None and (due is None or soon < due) and not self.polls.running(account_id):
@@ -206,18 +206,26 @@ class Background:
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        for account_id, account in self.registry.index.accounts.items():
-            account.refresh_retry_at = self.refresher.paused_until(account_id)
-            self.plan(account_id)
+        self._plan_all()
         if self._leader:
             files.sweep(self.registry.credentials.folder, time.time() - LEFTOVER_S)
             self.registry.credentials.escrow.sweep(time.time() - escrow.KEPT_S)
             removal.sweep(self.registry.credentials.folder, time.time() - removal.KEPT_S)
-            for timers in (self.refreshes, self.polls, self.setups):
-                timers.start()
+        for timers in (self.refreshes, self.polls, self.setups):
+            timers.start()
         self.look_whether_writable()
         self.saver.start()
         self._tasks.start()
+
+    def _plan_all(self) -> None:
+        for account_id, account in self.registry.index.accounts.items():
+            account.refresh_retry_at = self.refresher.paused_until(account_id)
+            self.plan(account_id)
+
+    def _duty_moved(self, duty: str) -> None:
+        """What has begun goes on: a lease of each account's own keeps a refresh to one."""
+        if duty in (REFRESH, POLL):
+            self._plan_all()
 
     def look_whether_writable(self) -> None:
         """Tell, once each time it changes, that new tokens cannot be written into their files."""
@@ -226,7 +234,8 @@ class Background:
             log.warning("%s/ %s", self.registry.credentials.folder, self.unwritable)
 
     async def step_down(self) -> None:
-        """Be the leader no more: nothing is done on timers; a refresh that is under way goes on."""
+        """Another process of this machine looks after all: nothing is done on timers; a refresh that is under way goes
+        on."""
         self._leader = False
         for timers in (self.polls, self.setups, self.refreshes):
             await timers.close()
@@ -240,7 +249,7 @@ class Background:
         await self.refresher.close()
         await self.saver.close()
         await self._tasks.close()
-        self.registry.shared.leave()
+        await self.registry.shared.close()
 
     async def _watch(self) -> None:
         """Look at the pool folder whenever it changes, and now and then. A watch that ends (another folder in its
@@ -308,9 +317,9 @@ class Background:
             registry.reown()
         if self._rounds % WRITABLE_EVERY == 0:
             self.look_whether_writable()
-        if self._leader and self._rounds % SWEEP_EVERY == 0:
+        if self._duties.mine(SWEEP) and self._rounds % SWEEP_EVERY == 0:
             self._pins.sweep(now)
-            registry.shared.sweep_spent(now)
+            registry.shared.sweep(now)
 
 
 def _load_awatch() -> Callable[..., AsyncGenerator[set[Any], None]]:

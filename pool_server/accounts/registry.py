@@ -18,7 +18,7 @@ from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.replication import Replication, StateChange
+from pool_server.accounts.ports import LiveBookPort, StateChange
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
@@ -61,7 +61,7 @@ class Registry:
     def __init__(
         self,
         credentials: CredentialStore,
-        shared: Replication,
+        shared: LiveBookPort,
         settings: Settings,
         *,
         clock: Callable[[], float],

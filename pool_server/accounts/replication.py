@@ -7,17 +7,17 @@ within the transaction, so that no worker undoes another's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.selection.account import Account
+from pool_server.accounts.ports import AccountPorts, Learning, LiveBookPort, StateChange
 from pool_server.core import processes
 from pool_server.providers import Credential
 from pool_server.storage import StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed, append
+from pool_server.storage.leases import EmbeddedLeases, FixedDuties
 from pool_server.storage.write_behind import WriteBehind
 
 HEALTH, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
@@ -34,23 +34,14 @@ _decode = msgspec.msgpack.Decoder(AccountHealth).decode
 _counts = msgspec.msgpack.Decoder(dict[str, int]).decode
 
 
-class StateChange(Enum):
-    """What a log entry tells."""
-
-    HEALTH = b"L"
-    FILE = b"F"  # the account's credential file was rewritten
-    GONE = b"G"  # the account's credential file was taken out of the pool
-    LOCK = b"K"  # the operator locked or unlocked the pool
-
-
 _CHANGES = frozenset(change.value for change in StateChange)
 
 
-class Replication:
+class Replication(LiveBookPort):
     """The state store as accounts use it. `many`: other workers share it, always or for as long as `share` says."""
 
     def __init__(self, store: WriteBehind, *, many: bool) -> None:
-        self._store = store
+        self.notes = self._store = store
         self.many = self._many = many
         self._beside = 0  # servers that share it for a while
         self._worker = processes.name().encode()
@@ -58,7 +49,7 @@ class Replication:
         self._published: dict[str, int] = {}
         self._swept_to = b""
 
-    def load(self, account: Account) -> bool:
+    def load(self, account: Learning) -> bool:
         """Take an account's record from the store; False when there is none."""
         raw = self._store.get(HEALTH, account.id.encode())
         health = _read(raw)
@@ -67,7 +58,7 @@ class Replication:
         account.health = health
         return True
 
-    def update(self, account: Account, change: Callable[[AccountHealth], bool]) -> bool:
+    def update(self, account: Learning, change: Callable[[AccountHealth], bool]) -> bool:
         """Change an account's record through; True (and written) when `change` says that it changed anything. It may
         be asked twice: most often nothing changes, and then no worker has to wait for another's transaction."""
         key = account.id.encode()
@@ -89,8 +80,11 @@ class Replication:
             self.announce(StateChange.HEALTH, account.id)
         return changed
 
+    async def agreed(self, account: Learning, change: Callable[[AccountHealth], bool]) -> bool:
+        return self.update(account, change)
+
     def _update(
-        self, txn: Txn, account: Account, change: Callable[[AccountHealth], bool]
+        self, txn: Txn, account: Learning, change: Callable[[AccountHealth], bool]
     ) -> tuple[AccountHealth, bool, int]:
         """(the record, whether it changed, the number of its log entry or 0)"""
         key = account.id.encode()
@@ -157,7 +151,10 @@ class Replication:
         if key := credential.grant_key:
             self._store.put(SPENT, key.encode(), _spent_at.pack(now) + account_id.encode())
 
-    def sweep_spent(self, now: float) -> None:
+    async def look_up_spent(self, credentials: Iterable[Credential]) -> None:
+        """The store is read when it is asked."""
+
+    def sweep(self, now: float) -> None:
         """Look at the next SWEEP_LIMIT traded tokens and forget those that are older than SPENT_S."""
         seen = self._store.scan(SPENT, self._swept_to, limit=SWEEP_LIMIT) or []
         self._swept_to = seen[-1][0] + b"\0" if len(seen) == SWEEP_LIMIT else b""
@@ -196,8 +193,10 @@ class Replication:
                 total[account_id] = total.get(account_id, 0) + n
         return total
 
-    def leave(self) -> None:
-        """This worker ends: nothing of it is under way any more, and what is owed is tried once more."""
+    async def flush(self) -> None:
+        """A change is written before it returns."""
+
+    async def close(self) -> None:
         self._store.settle(now=True)
         if self.many:
             self._store.delete(FLIGHT, self._worker)
@@ -205,6 +204,11 @@ class Replication:
     def settle(self) -> None:
         """Write what a failing store could not take, if it can now."""
         self._store.settle()
+
+
+def embedded_ports(store: WriteBehind, clock: Callable[[], float], *, many: bool, leader: bool) -> AccountPorts:
+    """One machine's: its state store, where one process leads."""
+    return AccountPorts(Replication(store, many=many), EmbeddedLeases(store, clock), FixedDuties(leader))
 
 
 def _with_unknown(health: AccountHealth, before: bytes) -> bytes:

@@ -21,8 +21,9 @@ from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
 from pool_server.accounts.health.verifying import Verifier
 from pool_server.accounts.held_requests import HeldRequests
+from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.registry import Registry, gently
-from pool_server.accounts.replication import Replication
+from pool_server.accounts.replication import embedded_ports
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins
@@ -40,7 +41,6 @@ from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, UsageAnswer
 from pool_server.storage import Store
-from pool_server.storage.leases import EmbeddedLeases, LeasesPort
 from pool_server.storage.write_behind import WriteBehind
 
 REFRESH_PATIENCE_S = 2.5  # so long an exchange waits for a refresh before another account is chosen
@@ -68,24 +68,22 @@ class Accounts:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         leader: bool = True,
-        leases: LeasesPort | None = None,
+        ports: AccountPorts | None = None,
     ) -> None:
-        """`leases`: what keeps processes from refreshing one account at once; None = the state store does."""
+        """`ports`: where accounts are kept; None = in the state store and the pool folder."""
         rng = rng or random.Random()
         self._clock = clock
         self._send = send
         self._state, self._leader = state, leader
         write_behind = WriteBehind(state, clock)
-        shared = Replication(write_behind, many=settings.workers != 1)
+        ports = ports or embedded_ports(write_behind, clock, many=settings.workers != 1, leader=leader)
+        self._ports, shared = ports, ports.live
         credentials = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
         self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=lambda: not shared.many)
         self.warmth = WarmthMemory(write_behind)
-        self._background = Background(
-            self._registry, self._pins, write_behind, leases=leases or EmbeddedLeases(write_behind, clock),
-            send=send, rng=rng, leader=leader,
-        )  # fmt: skip
+        self._background = Background(self._registry, self._pins, ports, send=send, rng=rng, leader=leader)
         self._background.on_usage.append(self._heard_usage)
         self.hosts = Hosts(self._index, clock)
         self._waiting = WaitQueue(self.select, clock)
@@ -136,6 +134,7 @@ class Accounts:
 
     async def step_down(self) -> None:
         """Another process is the leader from now on; what this one has begun is finished."""
+        await self._ports.duties.step_down()
         await asyncio.gather(self.sign_ins.close(), self._background.step_down())
 
     async def close(self) -> None:

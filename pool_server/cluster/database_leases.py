@@ -25,6 +25,12 @@ class DatabaseLeases(LeasesPort):
         number = rows[0]["term"]
         return None if number is None else LeaseTerm(name, number, began + life_s * RELIED_ON)
 
+    async def renew(self, term: LeaseTerm, life_s: float) -> LeaseTerm | None:
+        """The same term for longer; None when another has the lease by now. Raises StoreError."""
+        began = self._monotonic()
+        kept = await self._pool.value("select pool.lease_renew_1($1, $2, $3)", term.name, term.number, life_s)
+        return term._replace(until=began + life_s * RELIED_ON) if kept else None
+
     def held(self, term: LeaseTerm) -> bool:
         return self._monotonic() < term.until
 

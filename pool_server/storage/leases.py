@@ -15,6 +15,8 @@ from pool_server.storage.write_behind import WriteBehind
 TABLE = "leases"
 TABLES = (TABLE,)
 RELIED_ON = 2 / 3  # of a lease's life
+REFRESH, POLL, PRUNE, FOLD, WATCH, SWEEP, BACKUP = "refresh", "poll", "prune", "fold", "watch", "sweep", "backup"
+DUTIES = (REFRESH, POLL, PRUNE, FOLD, WATCH, SWEEP, BACKUP)
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -40,6 +42,35 @@ class LeasesPort(Protocol):
 
     async def give(self, term: LeaseTerm) -> None:
         """Somebody else may take it; where that cannot be said now, it runs out. Never raises."""
+
+
+class Duties(Protocol):
+    """Which of the things that one process does for all are this process's now. `on_change` hears the name of a duty
+    that was gained or lost."""
+
+    on_change: list[Callable[[str], None]]
+
+    def mine(self, duty: str) -> bool: ...
+
+    async def step_down(self) -> None:
+        """Another process does it all from now on."""
+
+
+class FixedDuties(Duties):
+    """All of them or none, until this process steps down: one machine's leader."""
+
+    def __init__(self, leader: bool) -> None:
+        self._leader = leader
+        self.on_change: list[Callable[[str], None]] = []
+
+    def mine(self, duty: str) -> bool:
+        return self._leader
+
+    async def step_down(self) -> None:
+        was, self._leader = self._leader, False
+        for duty in DUTIES if was else ():
+            for hear in self.on_change:
+                hear(duty)
 
 
 class _Lease(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from pool_server.storage import Store, StoreError, Txn
 
@@ -27,7 +27,15 @@ class _Owed(NamedTuple):
     write: Callable[[Txn], object]
 
 
-class WriteBehind:
+class SmallValues(Protocol):
+    """Values by table and key, of which the last one written counts; read from memory or about as fast."""
+
+    def get(self, table: str, key: bytes) -> bytes | None: ...
+    def put(self, table: str, key: bytes, value: bytes) -> None: ...
+    def delete(self, table: str, key: bytes) -> None: ...
+
+
+class WriteBehind(SmallValues):
     """A store whose failures are told once, to the log. `clock` gives unix seconds."""
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:

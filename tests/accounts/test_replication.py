@@ -10,7 +10,8 @@ import pytest
 
 from pool_server.accounts import replication
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.replication import Replication, StateChange
+from pool_server.accounts.ports import StateChange
+from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection.account import Account
 from pool_server.storage import Store, change_feed
 from pool_server.storage.write_behind import WriteBehind

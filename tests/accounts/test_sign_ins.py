@@ -85,10 +85,10 @@ def test_old_tokens_are_forgotten(tmp_path: Path) -> None:
     p = pool(tmp_path, {"claude_work.json": claude(OLD)})
     asyncio.run(p.accounts.refresh("claude:work", OLD))
     shared = p.accounts._registry.shared
-    shared.sweep_spent(NOW + SPENT_S - 1)
+    shared.sweep(NOW + SPENT_S - 1)
     with p.store.read() as reader:
         assert reader.count(SPENT) == 1
-    shared.sweep_spent(NOW + SPENT_S + 1)
+    shared.sweep(NOW + SPENT_S + 1)
     with p.store.read() as reader:
         assert reader.count(SPENT) == 0
 

@@ -14,8 +14,8 @@ from pool_server.accounts.administration.trial import Trial
 from pool_server.accounts.credentials import files, removal
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError
 from pool_server.accounts.health import learning
+from pool_server.accounts.ports import StateChange
 from pool_server.accounts.registry import Registry
-from pool_server.accounts.replication import StateChange
 from pool_server.core.enums import AccountState
 from pool_server.core.models import Send
 from pool_server.providers import Credential, UsageAnswer, provider_module, usage_report

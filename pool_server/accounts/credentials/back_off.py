@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from pool_server.core import deadlines
-from pool_server.storage.write_behind import WriteBehind
+from pool_server.storage.write_behind import SmallValues
 
 TABLE = "back_off"
 
@@ -24,7 +24,7 @@ class Pause(msgspec.Struct, frozen=True):
 class BackOff:
     """The pauses of one kind of endpoint by account; none is longer than `longest_s`."""
 
-    def __init__(self, store: WriteBehind, kind: str, longest_s: float) -> None:
+    def __init__(self, store: SmallValues, kind: str, longest_s: float) -> None:
         self._store = store
         self._kind = kind
         self._longest_s = longest_s

@@ -223,9 +223,10 @@ def _cool_full_windows(health: AccountHealth, tight: list[WindowObservation], no
 
 
 def probe_begun(health: AccountHealth, scope: str, now: float) -> bool:
-    """A half-open request to what cools under `scope` began; True when there was something to probe."""
+    """A half-open request to what cools under `scope` began; True when there was something to probe,
+    and nobody did."""
     cooldown = health.cooldowns.get(scope)
-    if cooldown is None or now >= cooldown.until:
+    if cooldown is None or now >= cooldown.until or (cooldown.probing and now - cooldown.probing <= PROBE_LIMIT_S):
         return False
     if not scope and not move(health, AccountEvent.PROBE, StateActor.CLOCK, now, cooldown.message):
         return False
