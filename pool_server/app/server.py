@@ -19,7 +19,7 @@ from pool_server.accounts import Accounts, AccountSignIn
 from pool_server.alerts import AlertMonitor, PersonalAlerts
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
-from pool_server.app.backup_schedule import BackupSchedule
+from pool_server.app.backup_schedule import BackupSchedule, change_log, keeps_log
 from pool_server.app.lifecycle import late_imports
 from pool_server.app.tls.pair import pair_files
 from pool_server.app.tls.served import ServedCertificate
@@ -172,9 +172,7 @@ class Server:
         self.accounts, self.users, self.ledger = services.accounts, services.users, services.ledger
         self._send = upstream.send
         stores = {LEDGER: services.durable, STATE: services.state}
-        self._backups = BackupSchedule(
-            settings.backup, stores, Path(settings.data_dir), pool_dir=Path(settings.pool_dir)
-        )
+        self._build_backups(stores)
         copies = [Path(settings.backup.folder)] if settings.backup.folder else []
         self._upkeep = Upkeep(
             stores,
@@ -210,6 +208,20 @@ class Server:
             send=upstream.send,
             reread=self._reread,
             transcripts=self.transcripts,
+        )
+
+    def _build_backups(self, stores: dict[str, Store]) -> None:
+        wanted = self.settings.backup
+        stores[LEDGER].keep_log(keeps_log(wanted))
+        self._changes = change_log(wanted, stores[LEDGER]) if self.leader else None
+        if self._changes is not None:
+            self._stack.push_async_callback(self._changes.close)
+        self._backups = BackupSchedule(
+            wanted,
+            stores,
+            Path(self.settings.data_dir),
+            pool_dir=Path(self.settings.pool_dir),
+            changes=self._changes,
         )
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
@@ -261,6 +273,8 @@ class Server:
             certificate=lambda: self._tls.trouble if self._tls is not None else "",
         )  # fmt: skip
         await asyncio.to_thread(gathering.prime)
+        if self._changes is not None:
+            await self._changes.start()
         self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
         pool = self.settings.friend_name or "the pool"
         personal = PersonalAlerts(self.ledger, self.users, self._send, pool, clock=time.time)
@@ -297,6 +311,8 @@ class Server:
             await self.accounts.step_down()
             await self.watch.close()
             await self._backups.close()
+            if self._changes is not None:
+                await self._changes.close()
         self.gateway.hurry(self.settings.upgrade_drain_s)
         idle_until = asyncio.get_running_loop().time() + IDLE_S
         await self.gateway.serve_out(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
-from pool_server.app.backup_schedule import list_backups, newest_before
+from pool_server.app.backup_schedule import list_backups, made_before, open_log_place
 from pool_server.cli.common import config_option, one_line, settings, waiting
 from pool_server.core.disk import create_private
 from pool_server.core.settings import Settings
-from pool_server.storage import StoreError, backup_folder, prove
+from pool_server.storage import StoreError, backup_folder, prove, store_keys
 from pool_server.storage import restore as put_back
 from pool_server.storage.backup import CREDENTIALS
+from pool_server.storage.change_log.roll_forward import RolledForward, TooNewError, roll_forward
 from pool_server.storage.object_store import ObjectStoreError, is_address, open_place
 
 
@@ -41,40 +44,69 @@ def command(file: Path, credentials: bool, config: str | None) -> None:
     help="Put a copy back: a FILE, or its address in a bucket. The server must be stopped; what was is kept beside it.",
 )
 @click.argument("file", required=False)
-@click.option("--at", "at", metavar="TIME", help="The newest scheduled copy from TIME or before, as 2026-11-29T06:00.")
+@click.option("--at", "at", metavar="TIME", help="As it was then: the scheduled copy before TIME (2026-11-29T06:00:30) "
+              "and, with backup.point_in_time, every change up to it.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Restore it for a trial, beside it, and put nothing back.")
 @config_option
 def restore(file: str | None, at: str | None, check: bool, config: str | None) -> None:
     if (file is None) == (at is None):
         raise click.UsageError("name a FILE, or a time with --at")
     chosen = settings(config)
-    with one_line(), _copy(chosen, file, at) as source:
-        if check:
-            _check(source)
+    with one_line():
+        if file is not None:
+            with _copy(chosen, file) as source:
+                _put_back(chosen, source, check=check)
             return
-        folder = Path(chosen.data_dir)
-        done = put_back(source, folder)
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(done.created))
-        aside = f"; what was there is in {done.previous}/" if done.previous else ""
-        click.echo(f"{folder}/ is as it was on {made}{aside}")
-        if done.credentials:
-            click.echo(_bring_back(folder / CREDENTIALS, Path(chosen.pool_dir)))
+        moment = datetime.fromisoformat(at or "").timestamp()
+        for candidate in _copies_before(chosen, moment):
+            with contextlib.suppress(TooNewError), _copy(chosen, candidate) as source:
+                _put_back(chosen, source, check=check, until=moment)
+                return
+        raise StoreError(f"there is no scheduled copy from {at} or before")
 
 
-def _check(source: Path) -> None:
-    with waiting("Restoring for a trial"):
-        found = prove(source)
-    held = ", ".join(f"{count} entries in {name}" for name, count in found.keys.items())
-    click.echo(f"{source} is whole: {held}, of {time.strftime('%Y-%m-%d %H:%M', time.localtime(found.created))}")
+def _put_back(chosen: Settings, source: Path, *, check: bool, until: float | None = None) -> None:
+    folder = Path(chosen.data_dir)
+    changes: list[RolledForward] = []
+    with waiting("Unpacking the copy") as tell:
+
+        def forward(store: Path, scratch: Path) -> None:
+            assert until is not None
+            try:
+                place = open_log_place(chosen.backup)
+                keys = store_keys.from_environment()
+                told = partial(_tell_progress, tell)
+                changes.append(roll_forward(store, place, until, keys, scratch, told))
+            except ObjectStoreError as error:
+                raise StoreError(f"the log of changes cannot be read: {error}") from None
+
+        wanted = forward if until is not None and chosen.backup.point_in_time else None
+        done = prove(source, wanted, tell) if check else put_back(source, folder, wanted, tell)
+    log = changes[0] if changes else None
+    if log is not None and log.short:
+        click.echo(f"later changes are not part of it: {log.short}", err=True)
+    if check:
+        held = ", ".join(f"{count} entries in {name}" for name, count in done.keys.items())
+        click.echo(f"{source} is whole: {held}, {_moment(done.created, log)}")
+        return
+    aside = f"; what was there is in {done.previous}/" if done.previous else ""
+    click.echo(f"{folder}/ is as it was {_moment(done.created, log)}{aside}")
+    if done.credentials:
+        click.echo(_bring_back(folder / CREDENTIALS, Path(chosen.pool_dir)))
+
+
+def _tell_progress(tell: Callable[[str], None], done: int, count: int) -> None:
+    tell(f"Putting back what changed after the copy: {done} of {count}")
+
+
+def _moment(created: float, log: RolledForward | None) -> str:
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(log.at if log is not None and log.at else created))
+    return f"on {made}" + (f", {log.transactions} changes after the copy" if log is not None else "")
 
 
 @contextmanager
-def _copy(chosen: Settings, file: str | None, at: str | None) -> Iterator[Path]:
-    """The copy that is asked for, as a file here for as long as the block lasts. Raises StoreError, OSError,
-    ValueError."""
-    if at is not None:
-        file = _chosen_by_time(chosen, at)
-    assert file is not None
+def _copy(chosen: Settings, file: str) -> Iterator[Path]:
+    """A copy as a file here for as long as the block lasts. Raises StoreError, OSError, ValueError."""
     if not is_address(file):
         yield Path(file)
         return
@@ -89,22 +121,20 @@ def _copy(chosen: Settings, file: str | None, at: str | None) -> Iterator[Path]:
         yield target
 
 
-def _chosen_by_time(chosen: Settings, at: str) -> str:
-    """The file or address of the newest scheduled copy from then or before: of the folder, else of the mirror."""
-    moment = datetime.fromisoformat(at).timestamp()
+def _copies_before(chosen: Settings, moment: float) -> Iterator[str]:
+    """The files or addresses of scheduled copies from then or before, newest first: of the folder, else of the
+    mirror."""
     folder = Path(chosen.backup.folder) if chosen.backup.folder else None
-    here = newest_before((path.name for path in list_backups(folder)), moment) if folder and folder.is_dir() else ""
-    if here and folder is not None:
-        return str(folder / here)
+    here = made_before((path.name for path in list_backups(folder)), moment) if folder and folder.is_dir() else []
+    yield from (str(folder / name) for name in here if folder is not None)
     mirror = chosen.backup.mirror.rstrip("/")
     try:
         stored = open_place(mirror, chosen.backup.mirror_options).list("") if mirror else []
     except ObjectStoreError as error:
         raise StoreError(f"{mirror}: {error}") from None
-    there = newest_before((one.name for one in stored), moment)
-    if not there:
-        raise StoreError(f"there is no scheduled copy from {at} or before")
-    return f"{mirror}/{there}"
+    for name in made_before((one.name for one in stored), moment):
+        if name not in here:
+            yield f"{mirror}/{name}"
 
 
 def _bring_back(found: Path, pool_dir: Path) -> str:

@@ -65,19 +65,19 @@ def one_line() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting(words: str) -> Iterator[None]:
-    """Says on a terminal what is being done, once it has taken two seconds."""
+def waiting(words: str) -> Iterator[Callable[[str], None]]:
+    """Says on a terminal what is being done, once it has taken two seconds; what it gives changes the words."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield lambda _: None
         return
     shown = console.status(words)
     timer = threading.Timer(PATIENCE_S, shown.start)
     timer.start()
     try:
-        yield
+        yield shown.update
     finally:
         timer.cancel()
         timer.join()

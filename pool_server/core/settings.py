@@ -243,6 +243,9 @@ class Backup(Section, frozen=True):
     credentials: bool = False  # the files of pool_dir too; encrypted copies alone
     mirror: str = ""  # another folder, or s3://, gs://, az://, that gets each copy; empty = none
     mirror_options: dict[str, str] = {}  # obstore's for that store; they may hold secrets
+    point_in_time: bool = False  # every change goes to the mirror, else to the folder, a moment after it was made
+    point_in_time_s: Annotated[float, Meta(ge=0.1, le=3600)] = 0.3  # between two sendings, where there are changes
+    point_in_time_mb: Annotated[int, Meta(ge=1, le=1 << 24)] = 1024  # may wait here while the place takes nothing
 
 
 class TranscriptSettings(Section, frozen=True):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import zstandard
@@ -33,6 +33,9 @@ from pool_server.storage.lmdb.engine import Engine
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
 from pool_server.storage.lmdb.store import MAP_SIZE, MAX_SIZE, Store
 from pool_server.storage.scratch import scratch_folder, sweep
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 LEDGER, STATE = "ledger", "state"
 ENVIRONMENTS = (LEDGER, STATE)
@@ -207,8 +210,16 @@ def sweep_scratch(folder: Path) -> int:
     )
 
 
-def restore(source: Path, data_dir: Path) -> Restored:
-    """Put a backup in the place of what `data_dir` holds, after checking all of it.
+Forward = Callable[[Path, Path], None]  # brings a restored store forward by its log; with an empty folder for that
+Tell = Callable[[str], None]  # what is being done, in words
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def restore(source: Path, data_dir: Path, forward: Forward | None = None, tell: Tell = _silent) -> Restored:
+    """Put a backup in the place of what `data_dir` holds, after checking all of it and bringing its ledger `forward`.
 
     What was there is moved into a folder `before-restore-…` beside it. Raises StoreLocked while a server holds the
     folder, StoreDamaged or StoreError when the file is not a whole backup; nothing is changed then.
@@ -216,8 +227,7 @@ def restore(source: Path, data_dir: Path) -> Restored:
     with lock_folder(data_dir), scratch_folder(data_dir, ".restore-") as fresh:
         if not wait_for_workers(data_dir, _WORKERS_S):
             raise StoreLockedError(f"a worker of a server that was killed still uses {data_dir}: try again in a minute")
-        manifest = _unpack(source, fresh)
-        keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
+        manifest, keys = _tried(source, fresh, forward, tell)
         tops = sorted({name.partition("/")[0] for name in manifest.files})
         previous = _move_aside(data_dir, tops)
         for name in tops:
@@ -227,20 +237,31 @@ def restore(source: Path, data_dir: Path) -> Restored:
     return Restored(manifest.created, keys, previous, held)
 
 
-def prove(source: Path) -> Restored:
-    """Restore a backup for a trial: into a temporary folder beside it, every sum compared, every page of its stores
-    looked at. Blocks. Raises StoreFullError without room for that, else StoreError when it is not whole."""
+def prove(source: Path, forward: Forward | None = None, tell: Tell = _silent) -> Restored:
+    """Restore a backup for a trial: into a temporary folder beside it, every sum compared, its ledger brought
+    `forward`, every page of its stores looked at. Blocks. Raises StoreFullError without room for that, else StoreError
+    when it is not whole."""
     with scratch_folder(source.parent, SCRATCH) as scratch:
         fresh = scratch / PROOF
         fresh.mkdir(mode=0o700)
-        manifest = _unpack(source, fresh)
-        keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
+        manifest, keys = _tried(source, fresh, forward, tell)
     return Restored(manifest.created, keys, None)
 
 
-def _unpack(source: Path, into: Path) -> Manifest:
+def _tried(source: Path, fresh: Path, forward: Forward | None, tell: Tell) -> tuple[Manifest, dict[str, int]]:
+    """Unpack a backup and look at every page; how many keys each store has."""
+    manifest = _unpack(source, fresh, tell)
+    if forward is not None and f"{LEDGER}/{DATA_FILE}" in manifest.files:
+        with scratch_folder(fresh, ".log-") as fetched:
+            forward(fresh / LEDGER, fetched)
+    tell("Reading every page")
+    keys = {name: verify(fresh / name) for name in ENVIRONMENTS if f"{name}/{DATA_FILE}" in manifest.files}
+    return manifest, keys
+
+
+def _unpack(source: Path, into: Path, tell: Tell) -> Manifest:
     try:
-        with _reader(source) as tar:
+        with _reader(source, tell) as tar:
             members = iter(tar)
             manifest = _read_manifest(tar, next(members, None), source)
             for member in members:
@@ -349,9 +370,26 @@ def _writer(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
         os.fsync(raw.fileno())
 
 
+class _Told(io.FileIO):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, path: Path, tell: Tell) -> None:
+        super().__init__(path)
+        self._told = 0
+        self._size = max(1, os.fstat(self.fileno()).st_size)
+        self._say = tell
+
+    def readinto(self, into: Buffer) -> int | None:
+        read = super().readinto(into)
+        if (percent := 100 * self.tell() // self._size) != self._told:
+            self._told = percent
+            self._say(f"Unpacking the copy: {percent} %")
+        return read
+
+
 @contextmanager
-def _reader(path: Path) -> Iterator[tarfile.TarFile]:
-    with path.open("rb") as raw:
+def _reader(path: Path, tell: Tell) -> Iterator[tarfile.TarFile]:
+    with io.BufferedReader(_Told(path, tell), 1 << 20) as raw:
         stream: Any = raw
         if is_encrypted(raw.peek(16)):
             stream = io.BufferedReader(DecryptedFile(raw.read, _keys()), 1 << 20)

@@ -9,9 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pool_server.core.disk import DRAFT
+from pool_server.core.disk import DRAFT, write_private
 
 WITHIN = timedelta(seconds=60)  # for one call, its repetitions included
+CONNECT = timedelta(seconds=10)
 _SCHEMES = ("s3://", "gs://", "az://", "abfs://", "abfss://")
 
 
@@ -30,8 +31,8 @@ class StoredObject(NamedTuple):
 class ObjectStore(Protocol):
     """Names have `/` between their parts. Everything raises ObjectStoreError."""
 
-    def put(self, name: str, source: Path) -> None:
-        """Keeps a file, in place of what had the name; whole or not at all."""
+    def put(self, name: str, source: Path | bytes) -> None:
+        """Keeps a file, or bytes, in place of what had the name; whole or not at all."""
 
     def fetch(self, name: str, target: Path) -> None:
         """Writes what is kept into a new file."""
@@ -48,21 +49,24 @@ def is_address(place: str) -> bool:
     return place.startswith(_SCHEMES)
 
 
-def open_place(place: str, options: Mapping[str, str]) -> ObjectStore:
+def open_place(place: str, options: Mapping[str, str], within: timedelta = WITHIN) -> ObjectStore:
     """The store at a folder or an address like `s3://bucket/prefix`; `options` are obstore's, such as `aws_endpoint`;
     credentials may also stand in the environment (`AWS_ACCESS_KEY_ID` …). Raises ObjectStoreError."""
-    return _Bucket(place, options) if is_address(place) else _Folder(Path(place))
+    return _Bucket(place, options, within) if is_address(place) else _Folder(Path(place))
 
 
 class _Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, name: str, source: Path) -> None:
+    def put(self, name: str, source: Path | bytes) -> None:
         target = self._path(name)
         draft = target.with_name(f".{target.name}{DRAFT}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if isinstance(source, bytes):
+                write_private(target, source)
+                return
             shutil.copyfile(source, draft)
             draft.chmod(0o600)
             os.replace(draft, target)
@@ -102,7 +106,7 @@ class _Folder:
 
 
 class _Bucket:
-    def __init__(self, address: str, options: Mapping[str, str]) -> None:
+    def __init__(self, address: str, options: Mapping[str, str], within: timedelta) -> None:
         try:
             import obstore
             from obstore import store as stores
@@ -116,14 +120,17 @@ class _Bucket:
             self._store: Any = from_url(
                 address,
                 config=dict(options),
-                client_options={"timeout": "60s", "connect_timeout": "10s", "allow_http": plain},
-                retry_config={"max_retries": 2, "retry_timeout": WITHIN},
+                client_options={"timeout": within, "connect_timeout": min(within, CONNECT), "allow_http": plain},
+                retry_config={"max_retries": 2, "retry_timeout": within},
             )
         except Exception as error:
             raise _failed(error) from None
 
-    def put(self, name: str, source: Path) -> None:
+    def put(self, name: str, source: Path | bytes) -> None:
         try:
+            if isinstance(source, bytes):
+                self._obstore.put(self._store, name, source)
+                return
             with source.open("rb") as file:
                 self._obstore.put(self._store, name, file)
         except Exception as error:

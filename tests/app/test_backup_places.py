@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pool_server.app.backup_schedule import BackupSchedule, list_backups, newest_before
+from pool_server.app.backup_schedule import BackupSchedule, list_backups, made_before
 from pool_server.cli import cli
 from pool_server.core.settings import Backup
 from pool_server.storage import StoreError, backup_folder, prove, restore
@@ -149,11 +149,11 @@ def test_a_mirror_that_refuses_is_told_and_tried_again(
     assert len(list((tmp_path / "mirror").iterdir())) == 1
 
 
-def test_the_newest_copy_before_a_time_is_found() -> None:
+def test_copies_before_a_time_are_found_newest_first() -> None:
     names = [f"pool-server-2026112{day}-060000.tar.zst{end}" for day, end in ((7, ""), (8, ".enc"), (9, ""))]
     at = calendar.timegm((2026, 11, 28, 12, 0, 0, 0, 0, 0))
-    assert newest_before([*names, "other"], at) == names[1]
-    assert newest_before(names, 0.0) == ""
+    assert made_before([*names, "other"], at) == [names[1], names[0]]
+    assert made_before(names, 0.0) == []
 
 
 class Shell:

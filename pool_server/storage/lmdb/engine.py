@@ -19,6 +19,8 @@ import lmdb
 
 from pool_server.core.disk import is_read_only, sync_folder
 from pool_server.storage.errors import StoreDamagedError, StoreError, StoreFullError, damaged, translate, translate_os
+from pool_server.storage.lmdb.change_capture import Capture, CapturingTxn
+from pool_server.storage.lmdb.change_frames import POSITION, Position, read_position
 from pool_server.storage.lmdb.integrity import DATA_FILE, verify
 from pool_server.storage.lmdb.transaction import Reader, Txn
 from pool_server.storage.scratch import scratch_folder, sweep
@@ -50,7 +52,32 @@ class Engine:
         self._open = 0
         self._waiting = 0  # threads that want to be alone
         self._closed = False
+        self._capture: Capture | None = None
         self._env, self._tables = self._open_env()
+        if self.position() is not None:
+            self._capture = Capture(folder)
+
+    def position(self) -> Position | None:
+        """Where the store stands in its log of changes; None where it keeps none."""
+        return read_position(self.get(META, POSITION))
+
+    def keep_log(self) -> None:
+        """Note every change from now on, in a generation that is going on or begins."""
+        self._capture = self._capture or Capture(self.folder)
+        if self.position() is None:
+            self.begin_log()
+
+    def begin_log(self) -> None:
+        """Begin another generation."""
+        self.run(lambda txn: txn.put(META, POSITION, b""))
+
+    def end_log(self) -> None:
+        """Keep no log any more."""
+        if self._capture is not None:
+            self._capture.close()
+            self._capture = None
+        if self.get(META, POSITION) is not None:
+            self.run(lambda txn: txn.delete(META, POSITION))
 
     def _open_env(self) -> tuple[lmdb.Environment, dict[str, Any]]:
         try:
@@ -192,11 +219,16 @@ class Engine:
         try:
             txn = self._env.begin(write=True)
             try:
-                result = fn(Txn(txn, self._tables))
+                capture = self._capture
+                changing = Txn(txn, self._tables) if capture is None else CapturingTxn(txn, self._tables)
+                result = fn(changing)
+                sealed = capture.seal(changing, META) if isinstance(changing, CapturingTxn) and capture else None
                 txn.commit()
             except BaseException:
                 txn.abort()
                 raise
+            if capture is not None and sealed is not None:
+                capture.keep(sealed)
             return result
         finally:
             self._leave()
@@ -279,6 +311,8 @@ class Engine:
             self._closed = True
             self._all_left()
             self._env.close()
+        if self._capture is not None:
+            self._capture.close()
 
 
 def _get(txn: lmdb.Transaction[bytes], table: Any, key: bytes) -> bytes | None:

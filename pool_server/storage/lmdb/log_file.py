@@ -62,7 +62,7 @@ class LogFile:
             fd = take_over(path)
             if fd is None:
                 continue
-            contents, at, generation = _frames(path.read_bytes())
+            contents, at, generation = frames(path.read_bytes())
             file = cls.__new__(cls)
             file._path, file._fd = path, fd
             file._size, file._at = os.fstat(fd).st_size, at
@@ -77,7 +77,7 @@ class LogFile:
 
     def append(self, contents: Sequence[bytes]) -> bool:
         """Put frames on the disk, all or (False: there is no room left) none. Returns when they are durable."""
-        data = b"".join(_frame(content, self._generation) for content in contents)
+        data = b"".join(frame(content, self._generation) for content in contents)
         if self._at + len(data) > self._size:
             return False
         _write(self._fd, data, self._at)
@@ -99,7 +99,7 @@ class LogFile:
 
 def read(path: Path) -> list[bytes]:
     """The contents of a log's frames, oldest first; those that were cut off are none."""
-    return _frames(path.read_bytes())[0]
+    return frames(path.read_bytes())[0]
 
 
 def pending(folder: Path) -> list[bytes]:
@@ -116,7 +116,7 @@ def pending(folder: Path) -> list[bytes]:
 
 def write_for_copy(path: Path, contents: Sequence[bytes]) -> None:
     """Make a log that `orphans` finds in the folder in which `path` will lie. Raises OSError."""
-    create_private(path, b"".join(_frame(content, 0) for content in contents))
+    create_private(path, b"".join(frame(content, 0) for content in contents))
 
 
 def _paths(folder: Path, *, everywhere: bool) -> list[Path]:
@@ -191,12 +191,13 @@ def _write(fd: int, data: bytes, at: int) -> None:
         written += os.pwrite(fd, data[written:], at + written)
 
 
-def _frame(content: bytes, generation: int) -> bytes:
+def frame(content: bytes, generation: int) -> bytes:
+    """A content as it lies in a log."""
     tail = _TAIL.pack(len(content), generation) + content
     return zlib.crc32(tail).to_bytes(4, "little") + tail
 
 
-def _frames(data: bytes) -> tuple[list[bytes], int, int | None]:
+def frames(data: bytes) -> tuple[list[bytes], int, int | None]:
     """The contents of a log, where they end, and their generation (None: it holds nothing)."""
     found: list[bytes] = []
     at = 0

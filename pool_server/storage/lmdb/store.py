@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pool_server.storage.errors import StoreDamagedError, StoreError, StoreVersionError
 from pool_server.storage.folder_lock import lock_folder
+from pool_server.storage.lmdb.change_frames import Position
 from pool_server.storage.lmdb.engine import META, Engine
 from pool_server.storage.lmdb.group_commit import Channel, Committer
 from pool_server.storage.lmdb.log_file import orphans
@@ -138,6 +139,21 @@ class Store:
     async def flush(self) -> None:
         """Returns when everything submitted before is committed."""
         await self.submit(_no_change)
+
+    def keep_log(self, keep: bool) -> None:
+        """Whether every change is noted beside the store, for a `Shipper`. Raises StoreError."""
+        if keep:
+            self._engine.keep_log()
+        else:
+            self._engine.end_log()
+
+    def begin_log(self) -> None:
+        """Begin another generation of the log: there is a hole in this one. Raises StoreError."""
+        self._engine.begin_log()
+
+    def position(self) -> Position | None:
+        """Where the store stands in its log; None where none is kept. Raises StoreError."""
+        return self._engine.position()
 
     def copy(self, dest: Path) -> None:
         """A consistent, compacted copy into the new folder `dest`, while writing goes on. Blocks; use a thread."""
