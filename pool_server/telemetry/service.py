@@ -12,7 +12,6 @@ from prometheus_client import Counter
 
 from pool_server.core.models import UsageRecord
 from pool_server.core.settings import TelemetrySettings
-from pool_server.telemetry.spans import attempt_spans, exchange_span
 from pool_server.telemetry.trace_context import trace_parent
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class Telemetry:
         self._settings = settings
         self._version = version
         self._export: SpanExport | None = None
-        self._broken = False
 
     async def start(self) -> None:
         """Not in a thread: modules that import each other are loaded on the event loop alone, before it serves."""
@@ -49,23 +47,11 @@ class Telemetry:
     ) -> str:
         """Hands the exchange's spans over → its trace id, also where it is not sampled; "" with telemetry off.
 
-        See `exchange_span` and `attempt_spans`; `headers` are the client's. Never raises: a trace is not worth an
-        exchange."""
+        See `exchange_span` and `attempt_spans`; `headers` are the client's. What is cleaned in the record afterwards
+        may be told as it was before."""
         if self._export is None:
             return ""
-        try:
-            exchange = self._export.begin(exchange_span(record, asked, answered), trace_parent(headers))
-            if exchange.sampled:
-                for facts in attempt_spans(record, asked, urls):
-                    exchange.child(facts)
-                exchange.end()
-            return exchange.trace_id
-        except Exception:
-            if not self._broken:
-                log.exception("an exchange has no trace; this is told once")
-            self._broken = True
-            _count("failed", 1)
-            return ""
+        return self._export.ended(record, asked, answered, urls, trace_parent(headers))
 
     async def close(self) -> None:
         """What waits is sent, unless that takes too long."""

@@ -1,5 +1,5 @@
-"""Spans on their way to the collector: made on the event loop, batched, encoded and sent in a thread of OpenTelemetry's
-SDK, over OTLP/HTTP. Loads the SDK: import it late.
+"""Exchanges on their way to the collector: noted on the event loop; spans are made, encoded and sent in a thread,
+over OTLP/HTTP by OpenTelemetry's SDK. Loads the SDK: import it late.
 
 As many spans wait as `MOST_WAITING`; those that come while a collector is slow or gone are counted and dropped.
 """
@@ -8,132 +8,170 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
+import random
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import requests
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    Tracer,
-    set_span_in_context,
-)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from pool_server.core.models import UsageRecord
 from pool_server.core.settings import TelemetrySettings
-from pool_server.telemetry.spans import SpanFacts
+from pool_server.telemetry.spans import SpanFacts, attempt_spans, exchange_span
 from pool_server.telemetry.trace_context import TraceParent
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 2048  # spans
 BATCH = 512  # spans sent at once
-EVERY_MS = 5000.0  # between two batches that are not full
+EVERY_S = 5.0  # between two batches that are not full
 TIMEOUT_S = 10.0  # of one batch, with the SDK's own repeats
 _PATH = "/v1/traces"
 _FAILED = Status(StatusCode.ERROR)  # without a description: it would be somebody's message
+_DONE = Status(StatusCode.UNSET)
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 Count = Callable[[str, int], None]  # what became of so many spans: sent, failed, dropped
 
 
+class EndedExchange(NamedTuple):
+    """What spans are made of. See `exchange_span` and `attempt_spans`."""
+
+    record: UsageRecord
+    asked: str
+    answered: str
+    urls: Sequence[str]
+    trace_id: int
+    parent: TraceParent | None
+
+    @property
+    def spans(self) -> int:
+        return 1 + len(self.record.attempts)
+
+
 class SpanExport:
-    """The tracer of this process, which is no other's: nothing global is set."""
+    """The traces of this process, which are no other's: nothing global is set."""
 
     def __init__(self, settings: TelemetrySettings, *, version: str, count: Count) -> None:
         self._sender = _Sender(_address(settings.endpoint), count)
         self._count = count
         self._given = 0
+        self._taken = 0  # of the spans given, those that have left the queue; the thread's
+        self._broken = False
         name = os.environ.get("OTEL_SERVICE_NAME") or "pool-server"
-        resource = Resource.create({"service.name": name, "service.version": version})
-        sampler = TraceIdRatioBased(settings.ratio)  # the client's flag decides nothing: who pays for traces does
-        self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                self._sender, max_queue_size=MOST_WAITING, schedule_delay_millis=EVERY_MS, max_export_batch_size=BATCH
-            )
-        )
-        self._tracer = self._provider.get_tracer("pool_server", version)
+        self._resource = Resource.create({"service.name": name, "service.version": version})
+        self._scope = InstrumentationScope("pool_server", version)
+        # The client's flag decides nothing: who pays for traces does.
+        self._bound = TraceIdRatioBased.get_bound_for_rate(settings.ratio)
+        self._queue: queue.SimpleQueue[EndedExchange | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._thread.start()
 
-    def begin(self, facts: SpanFacts, parent: TraceParent | None) -> ExchangeTrace:
-        """The exchange's span, within the client's trace if it has one."""
-        context = Context()
-        if parent is not None:
-            within = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=TraceFlags(1))
-            context = set_span_in_context(NonRecordingSpan(within), context)
-        return ExchangeTrace(self._tracer, facts, context, self._end)
-
-    def _end(self, span: Span, at: int) -> None:
-        if self._given - self._sender.taken >= MOST_WAITING:
-            self._count("dropped", 1)
-            return
-        self._given += 1
-        span.end(at)
+    def ended(
+        self, record: UsageRecord, asked: str, answered: str, urls: Sequence[str], parent: TraceParent | None
+    ) -> str:
+        """Note an exchange within its client's trace, if it has one → the trace's id. Costs microseconds."""
+        trace_id = random.getrandbits(128) or 1 if parent is None else parent.trace_id
+        if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound:
+            exchange = EndedExchange(record, asked, answered, urls, trace_id, parent)
+            if self._given - self._taken + exchange.spans > MOST_WAITING:
+                self._count("dropped", exchange.spans)
+            else:
+                self._given += exchange.spans
+                self._queue.put(exchange)
+        return f"{trace_id:032x}"
 
     def close(self) -> None:
         """Sends what waits. Blocks, up to half a minute."""
-        self._provider.shutdown()
+        self._queue.put(None)
+        self._thread.join()
+        self._sender.shutdown()
 
     def abandon(self) -> None:
         """Ends what `close` still tries."""
         self._sender.shutdown()
 
+    # -- in the thread
 
-class ExchangeTrace:
-    """The span of one exchange and those within it."""
+    def _run(self) -> None:
+        batch: list[ReadableSpan] = []
+        due = 0.0  # monotonic seconds; of the batch that is gathered
+        while True:
+            try:
+                exchange = self._queue.get(timeout=max(0.0, due - time.monotonic()) if batch else None)
+            except queue.Empty:
+                self._send(batch)
+                continue
+            if exchange is None:
+                self._send(batch)
+                return
+            self._taken += exchange.spans
+            due = due if batch else time.monotonic() + EVERY_S
+            batch += self._made(exchange)
+            if len(batch) >= BATCH:
+                self._send(batch)
 
-    def __init__(self, tracer: Tracer, facts: SpanFacts, context: Context, end: Callable[[Span, int], None]) -> None:
-        self._tracer = tracer
-        self._facts = facts
-        self._end = end
-        self._span = _started(tracer, facts, context, SpanKind.SERVER)
-        told = self._span.get_span_context()
-        self.sampled = told.trace_flags.sampled
-        self.trace_id = f"{told.trace_id:032x}" if told.trace_id else ""
-        self._within = set_span_in_context(self._span, context)
+    def _send(self, batch: list[ReadableSpan]) -> None:
+        if batch:
+            self._sender.export(tuple(batch))
+            batch.clear()
 
-    def child(self, facts: SpanFacts) -> None:
-        """One attempt, which has ended."""
-        self._end(_started(self._tracer, facts, self._within, SpanKind.CLIENT), facts.end)
+    def _made(self, exchange: EndedExchange) -> list[ReadableSpan]:
+        """The attempts' spans and the exchange's own; a trace is not worth the others."""
+        try:
+            return list(self._spans(exchange))
+        except Exception:
+            if not self._broken:
+                log.exception("an exchange has no trace; this is told once")
+            self._broken = True
+            self._count("failed", exchange.spans)
+            return []
 
-    def end(self) -> None:
-        self._end(self._span, self._facts.end)
+    def _spans(self, exchange: EndedExchange) -> Iterator[ReadableSpan]:
+        record, asked, parent = exchange.record, exchange.asked, exchange.parent
+        here = _context(exchange.trace_id)
+        above = None if parent is None else SpanContext(parent.trace_id, parent.span_id, True, _SAMPLED)
+        for facts in attempt_spans(record, asked, exchange.urls):
+            yield self._span(facts, _context(exchange.trace_id), here, SpanKind.CLIENT)
+        yield self._span(exchange_span(record, asked, exchange.answered), here, above, SpanKind.SERVER)
+
+    def _span(self, facts: SpanFacts, context: SpanContext, parent: SpanContext | None, kind: SpanKind) -> ReadableSpan:
+        return ReadableSpan(
+            facts.name, context, parent, self._resource, facts.attributes, kind=kind,
+            instrumentation_scope=self._scope, status=_FAILED if facts.failed else _DONE,
+            start_time=facts.start, end_time=facts.end,
+        )  # fmt: skip
 
 
-def _started(tracer: Tracer, facts: SpanFacts, context: Context, kind: SpanKind) -> Span:
-    span = tracer.start_span(facts.name, context, kind, attributes=facts.attributes, start_time=facts.start)
-    if facts.failed:
-        span.set_status(_FAILED)
-    return span
+def _context(trace_id: int) -> SpanContext:
+    return SpanContext(trace_id, random.getrandbits(64) or 1, False, _SAMPLED)
 
 
 class _Sender(SpanExporter):
-    """The SDK's exporter, with what becomes of the spans counted and an outage told once. `taken`: so many spans have
-    left the queue. One thread calls it."""
+    """The SDK's exporter, with what becomes of the spans counted and an outage told once. One thread calls it."""
 
     def __init__(self, address: str, count: Count) -> None:
         self._exporter: SpanExporter = OTLPSpanExporter(endpoint=address, timeout=TIMEOUT_S, session=_session())
         self._count = count
         self._failing = False
         self._abandoned = False
-        self.taken = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.taken += len(spans)
         result = SpanExportResult.FAILURE
         _WORDS.forget()
         try:
             result = self._exporter.export(spans)
+        except Exception as exc:
+            _WORDS.say(type(exc).__name__)
         finally:
             sent = result is SpanExportResult.SUCCESS
             self._count("sent" if sent else "failed", len(spans))
@@ -178,6 +216,9 @@ class _LastWords(logging.Handler):
 
     def forget(self) -> None:
         self._of.last = ""
+
+    def say(self, words: str) -> None:
+        self._of.last = words
 
     def last(self) -> str:
         return str(getattr(self._of, "last", ""))

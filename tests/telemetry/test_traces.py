@@ -275,7 +275,7 @@ async def test_a_trace_that_cannot_be_made_costs_no_exchange(
     def broken(*_: object) -> None:
         raise ValueError("broken")
 
-    monkeypatch.setattr(service, "exchange_span", broken)
+    monkeypatch.setattr(span_export, "exchange_span", broken)
     async with FakeCollector() as collector, stack(tmp_path, collector.origin) as pool:
         key = await pool.key()
         await ask(pool, key)
