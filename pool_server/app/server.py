@@ -31,7 +31,7 @@ from pool_server.core.settings_file import LoadedSettings
 from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
-from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, needs_migration
+from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, outgrows
 from pool_server.telemetry.service import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
@@ -111,13 +111,14 @@ def open_durable(folder: Path) -> Store:
         tables=(*ledger.TABLES, *users.LEDGER_TABLES, *OBJECT_TABLES),
         durable=True,
         version=ledger.FORMAT,
+        usable_from=ledger.USABLE_FROM,
         migrations=ledger.MIGRATIONS,
     )
 
 
 def can_stand_beside(data_dir: Path) -> None:
-    """Raise StoreVersionError when this version would bring the store forward under a server that still runs."""
-    if needs_migration(data_dir / LEDGER, ledger.FORMAT) or needs_migration(data_dir / STATE, FORMAT):
+    """Raise StoreVersionError when this version would take the store from a server that still runs."""
+    if outgrows(data_dir / LEDGER, ledger.USABLE_FROM) or outgrows(data_dir / STATE, FORMAT):
         raise StoreVersionError("this version changes the store's format: stop the running server, then start this one")
 
 

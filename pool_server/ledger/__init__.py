@@ -7,7 +7,7 @@ from pool_server.ledger.forecast import Confidence, Forecast, Why
 from pool_server.ledger.ports import JobState, LedgerPort, LogFilters
 from pool_server.ledger.pricing import OLD_AFTER_DAYS, PriceFacts, Prices, Quote
 from pool_server.ledger.quota_history import Series, Sighting
-from pool_server.ledger.records.layout import FORMAT, MIGRATIONS, TABLES, job_key
+from pool_server.ledger.records.layout import FORMAT, MIGRATIONS, TABLES, USABLE_FROM, job_key
 from pool_server.ledger.request_log import EXPORT_COLUMNS, flat, tame
 from pool_server.ledger.rollups.reader import LABELS, Field, Filters
 from pool_server.ledger.rollups.time_slices import Step
@@ -23,6 +23,7 @@ __all__ = [
     "OLD_AFTER_DAYS",
     "OUTSIDE",
     "TABLES",
+    "USABLE_FROM",
     "AccountBill",
     "Confidence",
     "Consistency",

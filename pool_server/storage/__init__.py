@@ -24,7 +24,7 @@ from pool_server.storage.folder_identity import FolderIdentity
 from pool_server.storage.folder_lock import FolderLock, adopt_lock, join_folder, lock_folder, wait_for_workers
 from pool_server.storage.lmdb.group_commit import Channel
 from pool_server.storage.lmdb.integrity import verify
-from pool_server.storage.lmdb.store import FORMAT, Store, needs_migration
+from pool_server.storage.lmdb.store import FORMAT, Store, outgrows
 from pool_server.storage.lmdb.transaction import Reader, Txn
 from pool_server.storage.lmdb.write_ahead_log import Leftover, Sender
 
@@ -53,7 +53,7 @@ __all__ = [
     "backup_folder",
     "join_folder",
     "lock_folder",
-    "needs_migration",
+    "outgrows",
     "prove",
     "rescue",
     "restore",

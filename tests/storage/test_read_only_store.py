@@ -10,7 +10,7 @@ import pytest
 
 from pool_server.storage import Store, StoreDamagedError, StoreError, StoreFullError, Txn
 from pool_server.storage.lmdb import engine
-from pool_server.storage.lmdb.store import FORMAT, needs_migration
+from pool_server.storage.lmdb.store import FORMAT, outgrows
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_it_is_read_and_written_to_once_that_may_be(folder: Path, monkeypatch: p
                 store.write(methodcaller("put", "a", b"k", b"w"))
         store.copy(folder.parent / "copy")
         with pytest.raises(StoreError, match="already open"):
-            needs_migration(folder, 1)
+            outgrows(folder, 1)
     store.write(methodcaller("put", "a", b"k", b"w"))
     assert store.get("a", b"k") == b"w"
     store.close()
@@ -57,7 +57,7 @@ def test_what_cannot_be_read_whole_is_refused(folder: Path, monkeypatch: pytest.
         assert data.read_bytes() == whole[:length], "nothing is written"
     data.write_bytes(whole)
     opened(folder).close()
-    assert not needs_migration(folder, FORMAT) and needs_migration(folder, FORMAT + 1)
+    assert not outgrows(folder, FORMAT) and outgrows(folder, FORMAT + 1)
 
 
 def test_a_short_file_that_is_whole_stays_as_long_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,6 @@ from pool_server.storage import (
     StoreError,
     StoreFullError,
     StoreLockedError,
-    StoreVersionError,
     Txn,
     errors,
     lock_folder,
@@ -327,33 +326,6 @@ def _damage(folder: Path, what: str) -> None:
             f.write(os.urandom(8192))
     else:
         os.truncate(data, {"stub": 100, "empty": 0, "cut": data.stat().st_size // 2}[what])
-
-
-def test_formats_go_forward_and_never_back(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    Store.open(folder, tables=TABLES, durable=True, version=1).close()
-    with pytest.raises(StoreVersionError, match="no migration"):
-        Store.open(folder, tables=TABLES, durable=True, version=3, migrations={1: lambda t: None})
-    steps = {n: lambda t, n=n: t.put("a", b"step%d" % n, b"done") for n in (1, 2)}
-    store = Store.open(folder, tables=TABLES, durable=True, version=3, migrations=steps)
-    assert (store.get("a", b"step1"), store.get("a", b"step2")) == (b"done", b"done")
-    store.close()
-    with pytest.raises(StoreVersionError, match="format 3"):
-        Store.open(folder, tables=TABLES, durable=True, version=2)
-
-
-def test_a_failed_migration_leaves_the_old_format(tmp_path: Path) -> None:
-    def bad(txn: Txn) -> None:
-        txn.put("a", b"half", b"done")
-        raise LookupError
-
-    folder = tmp_path / "s"
-    Store.open(folder, tables=TABLES, durable=True, version=1).close()
-    with pytest.raises(LookupError):
-        Store.open(folder, tables=TABLES, durable=True, version=2, migrations={1: bad})
-    store = Store.open(folder, tables=TABLES, durable=True, version=1)
-    assert store.get("a", b"half") is None
-    store.close()
 
 
 def test_one_server_a_folder(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ TABLES = (RECORDS, RECORD_IDS, RECORD_INDEX, ROLLUPS, RECENT, QUOTA, NOTES)
 
 # Format 2 has `recent` beside the rollups: a program of format 1 would leave what lies there out of its sums.
 FORMAT = 2
+USABLE_FROM = 2  # the oldest format whose programs can use what this one writes: one less for a release that only adds
 MIGRATIONS: dict[int, Callable[[Txn], None]] = {1: lambda txn: None}  # the table begins empty
 
 Grain = Literal[b"m", b"h", b"d", b"M"]

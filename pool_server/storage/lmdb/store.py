@@ -26,6 +26,7 @@ FORMAT = 1  # raise it with a migration from the format before
 MAP_SIZE = 1 << 30
 MAX_SIZE = 1 << 42
 _VERSION = b"version"
+_USABLE_FROM = b"usable-from"  # the oldest format whose programs can use the store; absent: its own alone
 Migrations = Mapping[int, Callable[[Txn], None]]
 
 
@@ -53,12 +54,15 @@ class Store:
         map_size: int = MAP_SIZE,
         max_size: int = MAX_SIZE,
         version: int = FORMAT,
+        usable_from: int | None = None,
         migrations: Migrations | None = None,
     ) -> Store:
         """Open or make the store in `folder`, bringing an older format forward first.
 
-        `migrations[n]` turns format n into n + 1, each in a transaction of its own. Sizes are bytes. Raises
-        StoreDamagedError, StoreVersionError, StoreFullError or StoreError.
+        `migrations[n]` turns format n into n + 1, each in a transaction of its own. `usable_from` is the oldest format
+        whose programs can use a store as this program writes it (None: this one alone); a store of a newer format is
+        opened where that is said of it. Sizes are bytes. Raises StoreDamagedError, StoreVersionError, StoreFullError or
+        StoreError.
         """
         aside = None
         with lock_folder(folder, name="open.lock", wait=True):
@@ -70,7 +74,7 @@ class Store:
                 aside = _move_aside(folder)
                 engine = Engine(folder, tables, durable=durable, map_size=map_size, max_size=max_size)
             try:
-                _migrate(engine, version, migrations or {})
+                _migrate(engine, version, version if usable_from is None else usable_from, migrations or {})
             except BaseException:
                 engine.close()
                 raise
@@ -182,41 +186,59 @@ def _no_change(_: Txn) -> None:
     return None
 
 
-def needs_migration(folder: Path, version: int) -> bool:
-    """Whether the store in `folder` has a format before `version`, which opening it would bring forward. Raises
-    StoreError."""
+def outgrows(folder: Path, usable_from: int) -> bool:
+    """Whether to open the store in `folder` would take it from a program that may be using it: it can be used by
+    programs of a format before `usable_from`. Raises StoreError."""
     engine = Engine(folder, (), durable=True, map_size=MAP_SIZE, max_size=MAX_SIZE)
     try:
         raw = engine.get(META, _VERSION)
-        return raw is not None and _number(raw, folder) < version
+        return raw is not None and _usable_from(engine, _number(raw, folder)) < usable_from
     finally:
         engine.close()
 
 
-def _migrate(engine: Engine, version: int, migrations: Migrations) -> None:
+def _usable_from(engine: Engine, found: int) -> int:
+    raw = engine.get(META, _USABLE_FROM)
+    return found if raw is None else _number(raw, engine.folder)
+
+
+def _migrate(engine: Engine, version: int, usable_from: int, migrations: Migrations) -> None:
     raw = engine.get(META, _VERSION)
     if raw is None:
-        engine.run(lambda txn: txn.put_new(META, _VERSION, str(version).encode()))
+        engine.run(lambda txn: _stamp(txn, version, usable_from))
         return
     found = _number(raw, engine.folder)
+    usable = _usable_from(engine, found)
     if found > version:
-        raise StoreVersionError(
-            f"the store in {engine.folder} has format {found}, this program knows up to {version}: "
-            "update pool-server or restore an older backup"
-        )
+        if usable > version:
+            raise StoreVersionError(
+                f"the store in {engine.folder} has format {found}, this program knows up to {version}: "
+                "update pool-server or restore an older backup"
+            )
+        return
     for step in range(found, version):
         if step not in migrations:
             raise StoreVersionError(f"no migration leads from format {step} of the store in {engine.folder}")
     for step in range(found, version):
-        _step(engine, migrations[step], step + 1)
+        _step(engine, migrations[step], step + 1, min(step + 1, usable_from))
+    if found == version and usable < usable_from:
+        engine.run(lambda txn: _stamp(txn, version, usable_from))
 
 
-def _step(engine: Engine, step: Callable[[Txn], None], version: int) -> None:
+def _step(engine: Engine, step: Callable[[Txn], None], version: int, usable_from: int) -> None:
     def apply(txn: Txn) -> None:
         step(txn)
-        txn.put(META, _VERSION, str(version).encode())
+        _stamp(txn, version, usable_from)
 
     engine.run(apply)
+
+
+def _stamp(txn: Txn, version: int, usable_from: int) -> None:
+    txn.put(META, _VERSION, str(version).encode())
+    if usable_from == version:
+        txn.delete(META, _USABLE_FROM)
+    else:
+        txn.put(META, _USABLE_FROM, str(usable_from).encode())
 
 
 def _number(raw: bytes, folder: Path) -> int:
