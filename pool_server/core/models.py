@@ -334,6 +334,7 @@ class UpstreamRequest(msgspec.Struct):
     away; `sign` makes of the body that goes up the headers that show the credential.
 
     `egress` are the origins its account may reach, perhaps with PUBLIC_ONLY; without its own among them it is not sent.
+    Once it is made it does not change: it may be sent again, and `written` is its head as it was written before.
     """
 
     method: str
@@ -343,6 +344,7 @@ class UpstreamRequest(msgspec.Struct):
     egress: frozenset[str] = frozenset()
     drop: tuple[str, ...] = ()
     sign: Callable[[bytes], list[tuple[str, str]]] | None = None
+    written: Any = None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         names = [name for name, _ in self.headers]

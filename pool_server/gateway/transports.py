@@ -142,7 +142,7 @@ def finished(prepared: UpstreamRequest, body: bytes) -> tuple[UpstreamRequest, b
     if prepared.patch:
         body = dialects.splice(body, prepared.patch)
     if prepared.sign is not None:
-        prepared = msgspec.structs.replace(prepared, headers=[*prepared.headers, *prepared.sign(body)])
+        prepared = msgspec.structs.replace(prepared, headers=[*prepared.headers, *prepared.sign(body)], written=None)
     return prepared, body
 
 

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Coroutine, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pool_server.core.models import HttpAnswer, HttpRequest, UpstreamRequest
@@ -22,8 +22,9 @@ from pool_server.http1 import (
     Origin,
     ResponseTimeoutError,
     UpstreamDisconnectedError,
+    head_start,
     proxy_authorization,
-    request_head,
+    with_length,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,15 @@ class HandshakeRefusedError(Exception):
         self.headers = headers
 
 
+class WrittenHead(NamedTuple):
+    """A request's head up to the length of its body, and the connection it goes over."""
+
+    line: Origin
+    proxy_url: str | None
+    method: str
+    start: bytes
+
+
 class Upstream:
     """Connections are kept per (host, proxy); one instance a process, used within one event loop."""
 
@@ -68,34 +78,18 @@ class Upstream:
 
         `size` is the payload's length in bytes; `first_byte_s` bounds the wait for the answer's headers.
         """
-        _within_bounds(prepared)
-        return self._ask(
-            prepared.method,
-            prepared.url,
-            prepared.headers,
-            payload,
-            size,
-            proxy_url,
-            within_s=first_byte_s,
-            public=PUBLIC_ONLY in prepared.egress,
-        )
+        head = prepared.written
+        if head is None or head.proxy_url != proxy_url:
+            head = prepared.written = _written(prepared, proxy_url)
+        return self._ask(head, payload, size, within_s=first_byte_s)
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
         """A call of the pool's own (refresh, usage, test). Never raises: status 0 and `error` say what failed."""
         body = request.body
         try:
-            _within_bounds(request)
+            head = _written(request, request.proxy_url)
             async with asyncio.timeout(request.timeout_s):
-                answer = await self._ask(
-                    request.method,
-                    request.url,
-                    request.headers,
-                    body,
-                    len(body),
-                    request.proxy_url,
-                    within_s=request.timeout_s,
-                    public=PUBLIC_ONLY in request.egress,
-                )
+                answer = await self._ask(head, body, len(body), within_s=request.timeout_s)
                 try:
                     read = await read_capped(answer, _ANSWER_CAP)
                 finally:
@@ -108,25 +102,11 @@ class Upstream:
             return HttpAnswer(0, {}, error=_BROKEN)
         return HttpAnswer(answer.status, answer.fields, read)
 
-    async def _ask(
-        self,
-        method: str,
-        url: str,
-        headers: Iterable[tuple[str, str]],
-        body: Body,
-        size: int,
-        proxy_url: str | None,
-        *,
-        within_s: float,
-        public: bool,
-    ) -> Answer:
+    async def _ask(self, written: WrittenHead, body: Body, size: int, *, within_s: float) -> Answer:
         """One request over a kept connection or a new one. A kept one that the upstream closed just now, before a
         byte of an answer, says nothing of the upstream: then another is tried, if the body can be sent again."""
-        try:
-            line, host, target = _place(url, proxy_url, public)
-            head = request_head(method, target, host, _with_proxy(line, headers), size)
-        except ValueError:
-            raise UpstreamError(_UNWRITABLE) from None
+        line, method = written.line, written.method
+        head = with_length(written.start, method, size)
         again = isinstance(body, bytes)
         while True:
             kept = self._lines.kept(line) if again else None
@@ -220,6 +200,17 @@ async def refusal_body(answer: Answer) -> bytes:
             return await read_capped(answer, _ANSWER_CAP)
     except (TimeoutError, UpstreamDisconnectedError):
         return b""
+
+
+def _written(request: UpstreamRequest | HttpRequest, proxy_url: str | None) -> WrittenHead:
+    """A request's head, written. Raises `UpstreamError`, also for an address it may not go to."""
+    _within_bounds(request)
+    try:
+        line, host, target = _place(request.url, proxy_url, PUBLIC_ONLY in request.egress)
+        start = head_start(request.method, target, host, _with_proxy(line, request.headers))
+    except ValueError:
+        raise UpstreamError(_UNWRITABLE) from None
+    return WrittenHead(line, proxy_url, request.method, start)
 
 
 def _within_bounds(request: UpstreamRequest | HttpRequest) -> None:

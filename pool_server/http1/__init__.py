@@ -20,7 +20,8 @@ from pool_server.http1.client_connection import (
     Body,
     ResponseTimeoutError,
     UpstreamDisconnectedError,
-    request_head,
+    head_start,
+    with_length,
 )
 from pool_server.http1.connection_pool import (
     CONNECT_S,
@@ -54,7 +55,8 @@ __all__ = [
     "ServerConnection",
     "TooMany",
     "UpstreamDisconnectedError",
+    "head_start",
     "is_public",
     "proxy_authorization",
-    "request_head",
+    "with_length",
 ]

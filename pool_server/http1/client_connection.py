@@ -349,10 +349,20 @@ async def _sliced(whole: bytes) -> AsyncIterator[bytes]:
 
 def request_head(method: str, target: str, host: str, headers: Iterable[tuple[str, str]], length: int) -> bytes:
     """A request's head. `length` of the body in bytes. Raises ValueError for what would not be one request."""
+    return with_length(head_start(method, target, host, headers), method, length)
+
+
+def head_start(method: str, target: str, host: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """A request's head up to the length of its body, which `with_length` adds. Raises ValueError likewise."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    if length or method not in _USUALLY_BODILESS:
-        lines.append(f"Content-Length: {length}")
     if not _TARGET.fullmatch(target):
         raise ValueError("a target with a space or a control character")
-    return head_bytes(lines)
+    return head_bytes(lines)[:-2]
+
+
+def with_length(head: bytes, method: str, length: int) -> bytes:
+    """The whole head of a request; `length` of its body in bytes."""
+    if length or method not in _USUALLY_BODILESS:
+        return b"%bContent-Length: %d\r\n\r\n" % (head, length)
+    return head + b"\r\n"

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Collection, Sequence
 
 from pool_server.http1.admission import ConnectionLimits, ConnectionTable, TooMany
-from pool_server.http1.request import Request
+from pool_server.http1.request import HeadMemory, Request
 from pool_server.http1.response import RequestHandler, Response
 from pool_server.http1.server_connection import LINGER_S, ServerConnection
 from pool_server.http1.tls import TlsTransport
@@ -62,6 +62,7 @@ class HttpServer:
         self.stopping = False
         self.table = table if table is not None else ConnectionTable(ConnectionLimits())
         self.told = told
+        self.heads = HeadMemory()
         self.long_heads = 0  # bytes of long heads that are not whole yet
         self._refuse = refuse if tls is None else _silence
         self._tls = tls

@@ -21,7 +21,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from pool_server.http1.admission import ConnectionTable
 from pool_server.http1.flow import FlowControl
-from pool_server.http1.request import HEAD_CAP, MOST_FIELDS, TARGET_CAP, Headers, Request
+from pool_server.http1.request import HEAD_CAP, MOST_FIELDS, TARGET_CAP, Headers, HeadMemory, KnownHead, Request
 from pool_server.http1.response import ClientDisconnectedError, RequestHandler, Response
 from pool_server.http1.states import SERVER_NEXT, ServerEvent, ServerState
 
@@ -49,6 +49,7 @@ class ConnectionOwner(Protocol):
     heads that are not whole yet."""
 
     table: ConnectionTable[ServerConnection]
+    heads: HeadMemory
     long_heads: int
     stopping: bool
 
@@ -66,8 +67,8 @@ class ServerConnection(asyncio.Protocol):
     gets to read that."""
 
     __slots__ = (
-        "_brief", "_counted", "_flow", "_handler", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
-        "_response", "_server", "_since", "_state", "_target", "linger", "send",
+        "_brief", "_counted", "_flow", "_handler", "_head", "_headers", "_left", "_loop", "_next", "_parser", "_peer",
+        "_response", "_server", "_since", "_state", "_target", "_unparsed", "linger", "send",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner, address: str = "") -> None:
@@ -80,7 +81,9 @@ class ServerConnection(asyncio.Protocol):
         self._state = NEW
         self._next = b""  # what is not parsed yet: an unfinished head, or requests to come
         self._target = b""
-        self._headers: Headers | None = None  # of the head that is being parsed
+        self._head = b""  # that is being parsed, …
+        self._headers: Headers | None = None  # … and its header pairs
+        self._unparsed = False  # the head is known: the body is counted, the parser is not asked
         self._response: Response | None = None  # of the request under way
         self._handler: RequestHandler | None = None
         self._left: int | None = None  # bytes of its body still to come, None = it is chunked
@@ -205,22 +208,53 @@ class ServerConnection(asyncio.Protocol):
             self._take_head(data[: end + 4], data[end + 4 :])
 
     def _take_head(self, head: bytes, rest: bytes) -> None:
-        if b"pgrade" in head or b"PGRADE" in head:
-            head = _without_foreign_upgrade(head)
-        self._next, self._target, self._headers = rest, b"", Headers([])
-        self._feed(head)
+        self._next = rest
+        known = self._server.heads.find(head)
+        if known is not None:
+            self._take_known(*known)
+        else:
+            if b"pgrade" in head or b"PGRADE" in head:
+                head = _without_foreign_upgrade(head)
+            self._head, self._target, self._headers, self._unparsed = head, b"", Headers([]), False
+            self._feed(head)
         if self._state == HEAD:
             self._refuse(400)  # HTTP/2 begins so
         elif self._state == BODY and self._next:
             rest, self._next = self._next, b""
             self._feed_body(rest)
 
+    def _take_known(self, known: KnownHead, length: str) -> None:
+        """A head that was parsed before: a request with a body of known length, which needs no parser."""
+        self._unparsed = True
+        try:
+            self._begin(known.request(length, self._peer), int(length), last=known.last)
+            self._count(b"")
+        except Exception:
+            self._refuse(400)
+            raise
+
+    def _count(self, data: bytes) -> None:
+        """Hands on a piece of a body whose head was known, and tells the handler when that is whole."""
+        if data and self._handler is not None and self._state == BODY:
+            self._handler.data_received(data)
+        if not self._left:
+            self.on_message_complete()
+            if self._state == RESPONSE and self._handler is not None:
+                self._handler.finish()
+
     def _feed_body(self, data: bytes) -> None:
         """Parses what belongs to the request under way; what lies behind it waits."""
         if self._left is not None:
             data, self._next = data[: self._left], data[self._left :]
             self._left -= len(data)
-        self._feed(data)
+        if not self._unparsed:
+            self._feed(data)
+            return
+        try:
+            self._count(data)
+        except Exception:
+            self._refuse(400)
+            raise
 
     def _feed(self, data: bytes) -> None:
         """Parses, and tells the handler when the request is whole."""
@@ -271,14 +305,21 @@ class ServerConnection(asyncio.Protocol):
             raise HttpParserError("no version this server speaks, or not one Host (RFC 9112 §3.2)")
         request = Request(method, self._target.decode("latin-1"), version, headers, self._peer)
         length = headers.fields.get("content-length")
-        self._left = int(length) if length is not None else None
-        last = not parser.should_keep_alive()
-        response = Response(self, old=version == "1.0", last=last, bare=method == "HEAD")
+        head, self._head, last = self._head, b"", not parser.should_keep_alive()
+        self._begin(request, int(length) if length is not None else None, last=last)
+        if version == "1.1" and self._response is not None and not self._response.brief:  # of somebody known
+            self._server.heads.keep(head, request, last=last)
+
+    def _begin(self, request: Request, length: int | None, *, last: bool) -> None:
+        """A request's head is whole. `length` of its body in bytes, None = it is chunked."""
+        self._left = length
+        old = request.version == "1.0"
+        response = Response(self, old=old, last=last, bare=request.method == "HEAD")
         self._response = response
         self._state = SERVER_NEXT[self._state][_REQUEST]
         self._server.table.works(self)
         self._handler = self._server.serve(request, response)
-        if version == "1.1" and headers.fields.get("expect", "").lower() == "100-continue":
+        if not old and request.headers.fields.get("expect", "").lower() == "100-continue":
             self._loop.call_soon(self._invite, response)  # unless the request is turned away at once
 
     def _invite(self, response: Response) -> None:

@@ -17,7 +17,7 @@ from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Body, SpoolFullError
 from pool_server.gateway.http.captured_reply import CapturedReply
 from pool_server.gateway.http.decoding import DECODED_CAP
-from pool_server.gateway.http.headers import credentials, query_without_key, upward
+from pool_server.gateway.http.headers import presented, query_without_key, upward
 from pool_server.gateway.http.reply import Reply
 from pool_server.gateway.http.transport import HttpTransport
 from pool_server.gateway.objects import uploads
@@ -70,7 +70,7 @@ class HttpExchange:
     def _admit(self, response: Response) -> None:
         gateway = self._gateway
         gateway.live.add(self)
-        self._keys = credentials(self._request.headers, self._request.query)
+        self._keys = presented(self._request)
         admitted = gateway.door(self._request, self._route, self._keys)
         if isinstance(admitted, ClientError):
             self._error = admitted
@@ -208,14 +208,15 @@ class HttpExchange:
         if turn is not None:
             metrics.turns_waited.inc()
             await turn
-        request, keys = self._request, self._keys
+        request = self._request
+        query, headers = _goes_up(request, self._keys)
         client_call = ClientCall(
             operation=self._route.operation,
             dialect=self._route.dialect,
             method=request.method,
             path=self._route.path,
-            query=uploads.without_ticket(query_without_key(request.query, keys)),
-            headers=upward(request.headers.pairs, keys),
+            query=query,
+            headers=headers,
         )
         x = Exchange(self._gateway.services, self._route, principal, client_call, self._reply.request_id)
         x.request_bytes = self._size
@@ -234,6 +235,7 @@ class HttpExchange:
         encoding = request.headers.fields.get("content-encoding", "").strip().lower()
         cap = min(self._limit, DECODED_CAP)
         transport = HttpTransport(x, self._body, encoding, self._gateway.decoder, cap, self._reply)
+        transport.made_of_head = request.made_of_head
         refused = self._denied or await self._look(x, transport)
         if capture is not None:
             capture.named(x.agent, x.peek.session or "", x.session_hash())
@@ -300,3 +302,13 @@ class HttpExchange:
         """The task was cancelled before there was an exchange, or while the pool answered itself."""
         if self._stop is not None:
             await self._reply.tell(self._route.dialect, self._stop[1])
+
+
+def _goes_up(request: Request, keys: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """What goes up of a request's query and headers; `keys` are the credentials it presents."""
+    made = request.made_of_head
+    if "up" not in made:
+        query = uploads.without_ticket(query_without_key(request.query, keys))
+        made["up"] = query, upward(request.headers.pairs, keys)
+    found: tuple[str, list[tuple[str, str]]] = made["up"]
+    return found

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from urllib.parse import unquote_plus
 
-from pool_server.http1 import Headers
+from pool_server.http1 import Headers, Request
 from pool_server.providers import Shield, client_headers
 
 # What clients read of an answer; all else stays here: what a browser would act on (cookies, Clear-Site-Data, Refresh,
@@ -121,6 +121,15 @@ def credentials(headers: Mapping[str, str], query: str) -> list[str]:
             if value not in found:
                 found.append(value)
     return [value for value in found if value]
+
+
+def presented(request: Request) -> list[str]:
+    """`credentials` of a request."""
+    made = request.made_of_head
+    if "keys" not in made:
+        made["keys"] = credentials(request.headers, request.query)
+    found: list[str] = made["keys"]
+    return found
 
 
 def _keys_in(query: str) -> Iterable[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from asyncio import Future
+from typing import Any, NamedTuple
+
+import msgspec
 
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Provider
-from pool_server.core.models import ClientError, Fault, UpstreamRequest
+from pool_server.core.models import ClientCall, ClientError, Fault, UpstreamRequest
+from pool_server.core.settings import Settings
 from pool_server.gateway.answer import Ending, Piece
 from pool_server.gateway.exchange import Exchange
 from pool_server.gateway.http.body import Body
@@ -21,6 +25,7 @@ _SSE_HEADERS = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Co
 
 
 _KEPT = 1 << 20  # bytes of a decoded body that are kept
+_MOST_PREPARED = 4  # upstream requests that are kept with a head
 
 
 class HttpTransport:
@@ -41,6 +46,7 @@ class HttpTransport:
         self._reply = reply
         self._answer: Answer | DecodedAnswer | None = None
         self._prepared: UpstreamRequest
+        self.made_of_head: dict[str, Any] = {}  # see `http1.Request`
         self._shows_limits = False  # the account's own, in its answer's headers
         self.write = reply.write
 
@@ -90,8 +96,9 @@ class HttpTransport:
         return await self.plain()
 
     def prepare(self, credential: Credential) -> str:
-        module = provider_module(credential.provider)
-        self._prepared = module.prepare(credential, self._x.call, self._x.services.settings)
+        x = self._x
+        made_of_head = self.made_of_head if x.translation is None else {}
+        self._prepared = _prepared(made_of_head, credential, x.call, x.services.settings).request
         return self._prepared.url
 
     async def open(
@@ -101,7 +108,7 @@ class HttpTransport:
         if changes(prepared):
             prepared, body = finished(prepared, await self.plain() if body is None else body)
         if body is not None:
-            _declare_plain(prepared)
+            prepared = _declared_plain(prepared)
         payload, size = (self._body.payload(), self._body.size) if body is None else (body, len(body))
         opened = await self._x.open(account, prepared, payload, size)
         if isinstance(opened, Answer | DecodedAnswer):
@@ -157,6 +164,32 @@ class HttpTransport:
         await self._reply.tell(self._x.route.dialect, error)
 
 
-def _declare_plain(prepared: UpstreamRequest) -> None:
+class _Prepared(NamedTuple):
+    """An upstream request, and all that it was made of."""
+
+    credential: Credential
+    settings: Settings
+    headers: list[tuple[str, str]]
+    facts: tuple[str, str, bool]
+    request: UpstreamRequest
+
+
+def _prepared(made_of_head: dict[str, Any], credential: Credential, call: ClientCall, settings: Settings) -> _Prepared:
+    """What a credential's vendor makes of a call. It makes the same of the same, so that what was made for the same
+    head before is found again; the client's method, query and dialect are the head's."""
+    facts = call.path, call.model, call.stream
+    known: list[_Prepared] = made_of_head.setdefault("prepared", [])
+    for one in known:
+        same = one.credential is credential and one.settings is settings and one.headers is call.headers
+        if same and one.facts == facts:
+            return one
+    made = provider_module(credential.provider).prepare(credential, call, settings)
+    known[_MOST_PREPARED - 1 :] = []
+    known.insert(0, found := _Prepared(credential, settings, call.headers, facts, made))
+    return found
+
+
+def _declared_plain(prepared: UpstreamRequest) -> UpstreamRequest:
     """The body goes up decoded, so its encoding header must not."""
-    prepared.headers = [pair for pair in prepared.headers if pair[0].lower() != "content-encoding"]
+    kept = [pair for pair in prepared.headers if pair[0].lower() != "content-encoding"]
+    return msgspec.structs.replace(prepared, headers=kept, written=None)
