@@ -163,7 +163,7 @@ class Ledger:
         entry = PendingRecord(rec)
         if self._write_ahead is not None or self.healthy:
             try:
-                saved = (self._write_ahead or self._channel).send(entry)
+                saved = self._channel.send(entry) if self._write_ahead is None else self._written_ahead(entry)
             except StoreError:
                 pass  # closed already
             else:
@@ -173,6 +173,11 @@ class Ledger:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         done.set_result(self._wait(entry))
         return done
+
+    def _written_ahead(self, entry: PendingRecord) -> asyncio.Future[bool]:
+        assert self._write_ahead is not None and self._under_way is not None
+        alone = len(self._under_way) == 1 and entry.record.id in self._under_way  # nobody else has begun
+        return self._write_ahead.send(entry, alone=alone)
 
     async def fresh(self) -> None:
         """Returns when all that was recorded here before can be read."""

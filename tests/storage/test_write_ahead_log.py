@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,76 @@ def test_one_loop_after_another(desk: Desk) -> None:
     run(one)
     run(other)
     assert desk.there == ["a", "b"]
+
+
+def quick(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every flush counts as quick, and there were enough of them."""
+    monkeypatch.setattr(write_ahead_log_module, "QUICK_S", 60.0)
+    for _ in range(8 * write_ahead_log_module.QUICK):
+        desk.write_ahead_log._pace.note(0.0)
+
+
+def test_on_a_quick_disk_a_lone_item_is_durable_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        assert await desk.write_ahead_log.send("a", alone=True), "the thread makes the log"
+        quick(desk, monkeypatch)
+        sent = [desk.write_ahead_log.send(item, alone=True) for item in ("b", "c")]
+        assert all(one.done() and one.result() for one in sent)
+        assert desk.logs == [[b"a", b"b", b"c"]]
+        together = [desk.write_ahead_log.send(item, alone=item == "e") for item in ("d", "e")]
+        assert not any(one.done() for one in together), "the thread takes what has company"
+        assert await asyncio.gather(*together) == [True, True]
+        await desk.write_ahead_log.settled()
+        assert desk.there == ["a", "b", "c", "d", "e"]
+        assert await desk.write_ahead_log.send("f")
+        assert desk.logs == [[b"f"]], "the log has begun anew"
+        assert desk.write_ahead_log.send("g", alone=True).done()
+        assert desk.logs == [[b"f", b"g"]]
+        assert not desk.write_ahead_log.send("unwritable", alone=True).done()
+
+    run(test)
+
+
+def test_after_a_slow_flush_the_thread_writes_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        await desk.write_ahead_log.send("a")
+        quick(desk, monkeypatch)
+        monkeypatch.setattr(write_ahead_log_module, "QUICK_S", 0.0)
+        assert desk.write_ahead_log.send("b", alone=True).done()
+        assert not (last := desk.write_ahead_log.send("c", alone=True)).done()
+        assert await last
+        monkeypatch.setattr(write_ahead_log_module, "QUICK_S", 60.0)
+        for number in range(8 * write_ahead_log_module.QUICK):
+            assert not (sent := desk.write_ahead_log.send(f"d{number}", alone=True)).done()
+            assert await sent
+        assert desk.write_ahead_log.send("e", alone=True).done()
+
+    run(test)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_who_writes_makes_no_difference(desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Whatever is said to be durable is in the log or the engine, in its order, be it written here or there."""
+    chance = random.Random(seed)
+    monkeypatch.setattr(write_ahead_log_module, "FOLLOW_S", 0.001)
+
+    async def test() -> None:
+        quick(desk, monkeypatch)
+        sent: list[str] = []
+        waits = []
+        for number in range(150):
+            item = f"{number:04}"
+            waits.append(desk.write_ahead_log.send(item, alone=chance.random() < 0.6))
+            sent.append(item)
+            if chance.random() < 0.4:
+                await waits[-1]
+                held = [one for log in desk.logs for one in log]
+                assert {one.encode() for one in sent} <= {*held, *(one.encode() for one in desk.there)}
+                assert held == sorted(held)
+            if chance.random() < 0.2:
+                await asyncio.sleep(0.002)
+        assert all(await asyncio.gather(*waits))
+        await desk.write_ahead_log.close()
+        assert (desk.there, desk.logs) == (sent, [])
+
+    run(test)
