@@ -37,8 +37,8 @@ def _no_glance(_: bytes) -> bool:
     return False
 
 
-class _Facts:
-    """Hands out what the reader learnt."""
+class _Meter:
+    """What all meters share. `retrieved`: the call only looks something up."""
 
     body = b""
     glance: Callable[[bytes], bool] = staticmethod(_no_glance)
@@ -54,6 +54,10 @@ class _Facts:
             self._reader.complete = True
             return (found & ~FAULT) | RENDERED | TERMINAL
         return found
+
+
+class _Facts(_Meter):
+    """Hands out what the reader has learnt so far."""
 
     @property
     def usage(self) -> Usage:
@@ -114,7 +118,7 @@ class StreamMeter(_Facts):
         return SIGNALS[found]
 
 
-class JsonMeter(_Facts):
+class JsonMeter(_Meter):
     """Collects a JSON answer, up to `JSON_CAP` bytes, and reads it when it is whole.
 
     `any_body` says that the answer need not be JSON to be whole (images, audio, lists of another shape) and may be the
@@ -123,6 +127,11 @@ class JsonMeter(_Facts):
     """
 
     at_boundary = False
+    # What the reader has learnt, once the answer is whole: it is asked for many times.
+    model = ""
+    response_id = ""
+    complete = pending = False
+    fault: tuple[int, bytes] | None = None
 
     def __init__(
         self, reader: _Talk, *, any_body: bool = False, retrieved: bool = False, results_only: bool = False
@@ -135,10 +144,7 @@ class JsonMeter(_Facts):
         self._size = 0
         self._lines: BatchUsage | None = None
         self._asked = not any_body  # whether these are a batch's results has been looked at
-
-    @property
-    def usage(self) -> Usage:
-        return Usage() if self._unread else self._reader.usage
+        self.usage, self.served, self.made, self.limits = reader.usage, reader.served, reader.made, reader.limits
 
     def feed(self, chunk: bytes) -> Signal:
         if not chunk:
@@ -167,6 +173,14 @@ class JsonMeter(_Facts):
             self._lines.feed(body)
 
     def finish(self) -> Signal:
+        found, reader = self._finish(), self._reader
+        self.model, self.response_id, self.served = reader.model, reader.response_id, reader.served
+        self.complete, self.pending, self.fault = reader.complete, reader.pending, reader.fault
+        self.made, self.limits = reader.made, reader.limits
+        self.usage = Usage() if self._unread else reader.usage
+        return found
+
+    def _finish(self) -> Signal:
         if self._parts is None:
             self._reader.complete = True
             return Signal.TERMINAL

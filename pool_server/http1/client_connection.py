@@ -21,7 +21,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from pool_server.http1.flow import FlowControl
-from pool_server.http1.request import BODILESS, HEAD_CAP, head_bytes
+from pool_server.http1.request import BODILESS, HEAD_CAP, USUAL_NAME, head_bytes, spelt, usual
 from pool_server.http1.states import CLIENT_NEXT, ClientEvent, ClientState
 
 PIECE = 1 << 20  # bytes of a request body handed to the socket at once: one huge write would hold up everybody else
@@ -306,9 +306,10 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._state != AWAITING:
             return  # a trailer
-        text, said = name.decode("latin-1"), value.decode("latin-1").rstrip(" \t")
+        text, lower = usual(name) if len(name) <= USUAL_NAME else spelt(name)
+        said = value.decode("latin-1").rstrip(" \t")
         self._headers.append((text, said))
-        self._fields[text.lower()] = said
+        self._fields[lower] = said
 
     def on_headers_complete(self) -> None:
         answer, parser = self._answer, self._parser

@@ -13,7 +13,7 @@ HEAD_CAP = 128 << 10  # bytes of a first line and its headers
 TARGET_CAP = 8 << 10  # bytes of a request's target; RFC 9112 §3 asks for at least 8000
 MOST_FIELDS = 256  # header lines of a request
 BODILESS = frozenset({204, 304})  # whose answers have no body, whatever their headers say
-_USUAL_NAME = 64  # bytes; longer header names are nobody's and not worth remembering
+USUAL_NAME = 64  # bytes; longer header names are nobody's and not worth remembering
 REMEMBERED = 256  # heads, …
 REMEMBERED_CAP = 4 << 10  # … of at most so many bytes each
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,15})\r\n")
@@ -31,7 +31,7 @@ class Headers(Mapping[str, str]):
 
     def add(self, name: bytes, value: bytes) -> None:
         """One header, in Latin-1, which keeps every byte."""
-        text, lower = _usual(name) if len(name) <= _USUAL_NAME else _spelt(name)
+        text, lower = usual(name) if len(name) <= USUAL_NAME else spelt(name)
         said = value.decode("latin-1").rstrip(" \t")
         self.pairs.append((text, said))
         fields = self.fields
@@ -50,12 +50,13 @@ class Headers(Mapping[str, str]):
         return len(self.fields)
 
 
-def _spelt(name: bytes) -> Pair:
+def spelt(name: bytes) -> Pair:
+    """A header's name as it came, and in lower case."""
     text = name.decode("latin-1")
     return text, text.lower()
 
 
-_usual = lru_cache(maxsize=1024)(_spelt)
+usual = lru_cache(maxsize=1024)(spelt)
 
 
 class Request:

@@ -41,11 +41,14 @@ class Served(msgspec.Struct):
 def header_tier(headers: Mapping[str, str]) -> str:
     """The service tier Gemini names in a header, "" without one; a request that asked for more may have been served,
     and is billed, as standard (ai.google.dev, "Priority inference"). Header names lower case."""
-    return word(headers.get("x-gemini-service-tier", "").removeprefix("SERVICE_TIER_"))
+    told = headers.get("x-gemini-service-tier")
+    return word(told.removeprefix("SERVICE_TIER_")) if told else ""
 
 
 def word(value: Any) -> str:
     """A short plain word in lower case, "" for anything else."""
+    if not value:  # nothing is told, as nearly always
+        return ""
     return value.lower() if isinstance(value, str) and len(value) <= _WORD and value.isprintable() else ""
 
 

@@ -35,12 +35,14 @@ def collect(names: Names, raw: Any) -> Figures:
 
 def _collect(names: Names, raw: dict[str, Any], found: Figures, depth: int) -> None:
     for key, value in raw.items():
-        name = names.get(key)
-        if name is None or value is None:
+        if value is None or key not in names:
             continue
-        if not isinstance(name, str):
+        name = names[key]
+        if type(name) is not str:
             if isinstance(value, dict) and depth:
-                _collect(name, value, found, depth - 1)
+                _collect(name, value, found, depth - 1)  # type: ignore[arg-type]
+        elif type(value) is int and 0 <= value <= MOST_TOKENS and name not in found:  # as it nearly always is
+            found[name] = value
         elif not found.get(name) and (count := figure(value)) is not None:
             found[name] = count
 
@@ -75,10 +77,11 @@ class Told:
         output = self._progress(found)
         rank = (stage, self._rank[1] if output is None else output)
         if not self._ranks:  # the first one, as nearly always the only one
-            self.figures = dict(found)
+            self.figures = {**found}
             self._ranks = dict.fromkeys(found, rank)
             latest = rank >= self._rank
-            self._rank = max(self._rank, rank)
+            if latest:
+                self._rank = rank
             return latest
         for name, count in found.items():
             if rank >= self._ranks.get(name, rank):

@@ -27,6 +27,7 @@ class Tracking:
         self._access = access
         self._principal = principal
         self._route = route
+        self._model_call = route.operation in _MODEL_CALLS
         self._stored = False
         self._most: dict[str, int] = {}  # tokens the requests of a batch may use, by model
         self.expected: dict[str, tuple[int, int]] = {}
@@ -98,8 +99,8 @@ class Tracking:
 
     def brought(self, meter: dialects.Meter) -> list[Reference]:
         """The objects that the answer has brought so far and whose they are is not written yet."""
-        if self._makes_none(meter):
-            return []
+        if self._model_call and not (self._stored or self._claim.unknown or meter.made) and self.upload is None:
+            return []  # a model's answer that makes nothing which could be asked for later, as nearly all
         return [one for one in self._brought(meter) if one[1] and one not in self._kept]
 
     async def keep(self, account: str, brought: list[Reference]) -> None:
@@ -150,11 +151,6 @@ class Tracking:
             return
         for owned, reference in self._claim.mine:
             await owners.used(owned, route.family, reference)
-
-    def _makes_none(self, meter: dialects.Meter) -> bool:
-        """Does a model's answer make nothing that could be asked for later? Nearly all do not."""
-        model_call = self._route.operation in _MODEL_CALLS and not (self._stored or self._claim.unknown)
-        return model_call and self.upload is None and not meter.made
 
     def _brought(self, meter: dialects.Meter) -> list[Reference]:
         route = self._route
