@@ -14,7 +14,7 @@ from pool_server.core import memory
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall
 from pool_server.dialects import translation
-from pool_server.dialects.translation import DIALECT, Target, TranslationContext, UpstreamKind
+from pool_server.dialects.translation import DIALECT, UpstreamKind
 from pool_server.gateway.answer import Piece, UnusableAnswerError
 from pool_server.gateway.transports import UpstreamRefusal
 from pool_server.providers import SPECS, Credential
@@ -272,8 +272,8 @@ async def translate(
 
 
 def _translated(terms: CallTerms, kind: UpstreamKind, vendor: str, body: bytes) -> AttemptTranslation:
-    target = Target(kind, model=terms.model, seals=terms.seals, vendor=vendor)
-    context = TranslationContext(
+    target = translation.Target(kind, model=terms.model, seals=terms.seals, vendor=vendor)
+    context = translation.TranslationContext(
         ident=terms.exchange, now=terms.now, session=terms.session, model=terms.model, stream=terms.stream
     )
     if terms.operation is Operation.COUNT_TOKENS:

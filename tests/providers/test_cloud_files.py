@@ -138,7 +138,7 @@ def test_access_keys_that_cannot_be_used_are_told_why(changes: dict[str, Any], w
 
 
 def test_without_botocore_the_file_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing, "SigV4Auth", None)
+    monkeypatch.setattr(signing, "available", lambda: False)
     assert "pip install 'pool-server[bedrock]'" in rejected(Provider.BEDROCK, AWS)
     key = provider_module(Provider.BEDROCK).parse({"api_key": "k-123456", "region": "eu-central-1"}, "bedrock:x", now=0)
     assert key.secret == "k-123456"

@@ -11,6 +11,8 @@ from importlib import import_module
 
 PAUSE_S = 0.1  # in which requests are served
 LATE = (
+    "pool_server.dialects.translation.plan",
+    "pool_server.dialects.translation.token_counts",
     "jwt",  # with cryptography
     "pool_server.web.routes",  # with Tornado and every page
     "pool_server.gateway.websocket.handler",

@@ -28,20 +28,41 @@ input_tokens`), `count_answer` the client's answer to either.
 
 from __future__ import annotations
 
-from pool_server.dialects.translation.answers.translator import ResponseTranslator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pool_server.dialects.translation.conformance import TranslationError, conformance
-from pool_server.dialects.translation.errors import error_body, read_error
-from pool_server.dialects.translation.neutral import ErrorInfo, UpstreamKind
-from pool_server.dialects.translation.plan import (
-    DIALECT,
-    Target,
-    Translated,
-    TranslationContext,
-    refusal_body,
-    translate_request,
-)
-from pool_server.dialects.translation.responses.codex_rules import ResponseFold, apply_rules
-from pool_server.dialects.translation.token_counts import Count, count_answer, translate_count
+from pool_server.dialects.translation.neutral import DIALECT, ErrorInfo, UpstreamKind
+
+if TYPE_CHECKING:
+    from pool_server.dialects.translation.answers.translator import ResponseTranslator
+    from pool_server.dialects.translation.errors import error_body, read_error
+    from pool_server.dialects.translation.plan import (
+        Target,
+        Translated,
+        TranslationContext,
+        refusal_body,
+        translate_request,
+    )
+    from pool_server.dialects.translation.responses.codex_rules import ResponseFold, apply_rules
+    from pool_server.dialects.translation.token_counts import Count, count_answer, translate_count
+
+# What only a translated call needs is loaded with the first one, or soon after the start: it is a tenth of that.
+_WHERE = {
+    "ResponseTranslator": "answers.translator",
+    **dict.fromkeys(("error_body", "read_error"), "errors"),
+    **dict.fromkeys(("Target", "Translated", "TranslationContext", "refusal_body", "translate_request"), "plan"),
+    **dict.fromkeys(("ResponseFold", "apply_rules"), "responses.codex_rules"),
+    **dict.fromkeys(("Count", "count_answer", "translate_count"), "token_counts"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return found
+
 
 __all__ = [
     "DIALECT",

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pool_server.core.enums import Dialect
 from pool_server.core.models import Usage
 
 _MOST_FIELDS = 8  # fields told of one feature
@@ -27,6 +28,16 @@ class UpstreamKind(StrEnum):
     MESSAGES = "messages"
     GEMINI = "gemini"
     CODE_ASSIST = "code_assist"
+
+
+DIALECT = {
+    UpstreamKind.CODEX: Dialect.RESPONSES,
+    UpstreamKind.RESPONSES: Dialect.RESPONSES,
+    UpstreamKind.CHAT: Dialect.CHAT,
+    UpstreamKind.MESSAGES: Dialect.MESSAGES,
+    UpstreamKind.GEMINI: Dialect.GEMINI,
+    UpstreamKind.CODE_ASSIST: Dialect.CODE_ASSIST,
+}
 
 
 class Family(StrEnum):

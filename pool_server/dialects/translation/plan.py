@@ -72,14 +72,6 @@ _OPERATION = {
     UpstreamKind.GEMINI: Operation.GENERATE,
     UpstreamKind.CODE_ASSIST: Operation.GENERATE,
 }
-DIALECT = {
-    UpstreamKind.CODEX: Dialect.RESPONSES,
-    UpstreamKind.RESPONSES: Dialect.RESPONSES,
-    UpstreamKind.CHAT: Dialect.CHAT,
-    UpstreamKind.MESSAGES: Dialect.MESSAGES,
-    UpstreamKind.GEMINI: Dialect.GEMINI,
-    UpstreamKind.CODE_ASSIST: Dialect.CODE_ASSIST,
-}
 
 
 class Target(msgspec.Struct, frozen=True):
