@@ -52,8 +52,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _MOST_ENDS = 500  # settlements written at once, so that the loop does not pause
 _KEPT_S = 70 * 86_400.0  # of counters nobody uses, from the beginning of their last month
-_COMPANY_S = 0.01  # how long what has ended waits for company, where no other worker could miss it, …
-_BEHIND_S = 0.1  # … and how far the store may be behind
+_COMPANY_S, _BEHIND_S = 0.01, 0.1  # how long what has ended waits for company, and how far the store may be behind
 
 
 class _NoCounters(Exception):
@@ -94,7 +93,8 @@ class Reservations:
         self._used = used
         self._epoch = processes.epoch()
         self._worker = processes.name()
-        self._running: dict[str, int] = {}  # owner → this worker's requests, 0 = the mark may go
+        self._running: dict[str, int] = {}  # owner → this worker's requests, 0 = the mark may go; …
+        self._under_way = 0  # … and all of them
         self._bare: set[str] = set()  # whose row in the store has no hold of this worker: it comes before memory's
         self._turn = Pending()
         self._uncounted: dict[str, int] = {}  # owner → this worker's requests of which the store knows nothing
@@ -125,11 +125,15 @@ class Reservations:
     def reserve_soon(
         self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: KeyFacts | None = None
     ) -> asyncio.Future[Reservation | Denied]:
-        """`reserve` at the end of this turn of the event loop. Cancel the future to take nothing."""
+        """`reserve` at the end of this turn of the event loop; at once where nothing else is under way that could share
+        its transaction. Cancel the future to take nothing."""
         made, caps = reservation_for(user, provider, limits, tokens, key)
         ask = ReservationRequest(made, caps, cost, asyncio.get_running_loop().create_future())
         self._turn.asked.append(ask)
-        self._write_soon(made)
+        if self._under_way or not self._alone:
+            self._write_soon(made)
+        else:
+            self.write_turn()
         return ask.answer
 
     def _take_one(
@@ -168,6 +172,7 @@ class Reservations:
             return denied
         for owner in made.owners:
             self._running[owner] = self._running.get(owner, 0) + 1
+        self._under_way += 1
         return made
 
     def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
@@ -176,7 +181,7 @@ class Reservations:
             return
         seen_tokens, seen_cost = self._seen(reservation)
         self._turn.reported[reservation] = max(seen_tokens, tokens), max(seen_cost, cost or 0.0)
-        self._write_soon(reservation, self._company_s)
+        self._write_soon(reservation, _COMPANY_S)
 
     def _seen(self, reservation: Reservation) -> tuple[int, float]:
         """What the stream has reported so far, be it written or not."""
@@ -221,10 +226,6 @@ class Reservations:
     @property
     def _alone(self) -> bool:
         return not (self._many or self._beside)
-
-    @property
-    def _company_s(self) -> float:
-        return _COMPANY_S if self._alone else 0.0
 
     def stand_beside(self, another: bool) -> None:
         """Another server shares the store from now on, as while an upgrade lasts, or one that did has ended."""
@@ -315,6 +316,7 @@ class Reservations:
             return
         reservation.done = True
         self._turn.reported.pop(reservation, None)  # the end says more
+        self._under_way -= reservation.taken
         for owner in reservation.owners:
             if reservation.taken:
                 self._running[owner] -= 1
@@ -326,12 +328,12 @@ class Reservations:
             self._unsettled.append(final)
             return
         self._turn.ended.append(final)
-        self._write_soon(reservation, self._company_s)
+        self._write_soon(reservation, _COMPANY_S)
 
     def _write_soon(self, made: Reservation, within_s: float = 0.0) -> None:
-        """Has this turn's changes, one of this reservation the latest, written at its end or `within_s`; at once where
-        no loop runs."""
-        turn = self._turn
+        """Has this turn's changes, one of this reservation the latest, written at its end or, where no other worker
+        could miss them, `within_s`; at once where no loop runs."""
+        turn, within_s = self._turn, within_s if within_s and self._alone else 0.0
         turn.owners.add(made.user)
         turn.owners.add(made.key)
         if turn.due or (within_s and turn.timer is not None):
