@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pool_server.accounts import describe
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
@@ -28,16 +26,14 @@ from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins
 from pool_server.accounts.selection.affinity_lookup import affinity_of
-from pool_server.accounts.selection.candidates import Need, just_back
+from pool_server.accounts.selection.candidates import just_back
 from pool_server.accounts.selection.hosts import Hosts
-from pool_server.accounts.selection.score import Candidate
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
 from pool_server.accounts.selection.warmth import WarmthMemory
 from pool_server.accounts.sign_in.service import SignIns
-from pool_server.core.enums import AccountState, FaultKind, Operation, Provider, Refusal
+from pool_server.core.enums import AccountState, FaultKind, Operation, Provider
 from pool_server.core.models import Fault, HttpRequest, Send, WindowObservation
-from pool_server.core.origins import host_of
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, UsageAnswer
 from pool_server.storage import Store
@@ -110,6 +106,9 @@ class Accounts:
         self.change, self.sign_ins_end, self.reset = hand.change, hand.sign_ins_end, hand.reset
         self.set_disabled, self.set_priority, self.lock = hand.set_disabled, hand.set_priority, hand.lock
         self.refresh_now, self.test, self.stand_beside = hand.refresh_now, hand.test, self._registry.stand_beside
+        rows = describe.AccountRows(self._registry, background, self._now)
+        self.describe, self.describe_some, self.describe_all = rows.describe, rows.some, rows.all
+        self.brief_all, self.explain = rows.brief_all, rows.explain
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -244,6 +243,10 @@ class Accounts:
         """Is this account in the pool?"""
         return account_id in self._index.accounts
 
+    def ids(self) -> list[str]:
+        """The accounts of the pool, in no order."""
+        return list(self._index.accounts)
+
     def owned(self, providers: Iterable[Provider]) -> list[tuple[str, str]]:
         """(account, owner) of the accounts of these providers that have one."""
         accounts = self._index.accounts.values()
@@ -372,37 +375,6 @@ class Accounts:
 
     # -- telling ----------------------------------------------------------------------------------------------
 
-    def describe(self, account_id: str) -> dict[str, Any]:
-        """One account for people, with its score terms; see INTERFACE. Raises KeyError."""
-        now = self._now()
-        return self._row(self._registry.account(account_id), now)
-
-    def _row(self, account: Account, now: float) -> dict[str, Any]:
-        account_id, credentials = account.id, self._registry.credentials
-        item = credentials.items[account_id]
-        options = item.options
-        return {
-            **describe.account_row(account, now, returns.standing(self._index, account, (), now)),
-            "proxy": host_of(options.proxy_url) if options.proxy_url else "",
-            "hosts": credentials.hosts(account_id, self._registry.settings),
-            "owner": options.owner,
-            "owner_id": credentials.owner_id(options.owner.strip()) if options.owner else "",
-            "file": item.found.name,
-            "models": list(item.credential.models),
-            "people": None if options.people is None else list(options.people),
-            "groups": None if options.groups is None else list(options.groups),
-            "sharing": msgspec.json.decode(msgspec.json.encode(options.terms)),
-            "unsaved": account_id in credentials.owed,
-            "locked": self._index.locked == account_id,
-            "next_poll": self._background.polls.due(account_id),
-            "next_refresh": self._background.refreshes.due(account_id),
-        }
-
-    def describe_all(self) -> list[dict[str, Any]]:
-        """All accounts, in the order of their ids."""
-        now, accounts = self._now(), self._index.accounts
-        return [self._row(accounts[account_id], now) for account_id in sorted(accounts)]
-
     def rejected(self) -> list[dict[str, str]]:
         """The files and folders that could not be used or read, with the reason."""
         return [{"file": r.file, "reason": r.reason} for r in self._registry.credentials.rejected]
@@ -416,34 +388,6 @@ class Accounts:
     def unwritable(self) -> str:
         """Why new tokens cannot be written into the credential files, "" when they can. Names no account."""
         return self._background.unwritable
-
-    def explain(self, request: SelectionRequest | None = None) -> list[dict[str, Any]]:
-        """For each account of the asked providers (all, without an ask): would it be chosen now, and why or why
-        not."""
-        now = self._now()
-        rows: list[tuple[Refusal | None, Account, Candidate]] = []
-        for account in self._index.accounts.values():
-            provider = account.provider
-            scopes = self._index.scopes(provider, request.model, request.operation) if request is not None else ()
-            standing = returns.standing(self._index, account, scopes, now)
-            refusal = standing.refusal
-            if request is not None:
-                refusal = self._unfit(account, request) or refusal
-            rows.append((refusal, account, standing))
-        rows.sort(key=lambda r: (r[0] is not None, r[1].options.priority, -(r[2].score or 0.0), r[1].id))
-        return [describe.standing_row(account, refusal, standing) for refusal, account, standing in rows]
-
-    def _unfit(self, account: Account, request: SelectionRequest) -> Refusal | None:
-        if account.provider not in request.providers:
-            return Refusal.PROVIDER
-        if request.forced is not None and request.forced != account.id:
-            return Refusal.NOT_FORCED
-        cohort = self._index.cohort_of(account.id)
-        if not self._index.shared(cohort, request.user, self._clock()):
-            return Refusal.NOT_SHARED
-        return self._index.unfit(
-            cohort, Need(request.operation, request.dialect, request.model, request.websocket, request.own_dialect)
-        )
 
     def _now(self) -> float:
         now = self._clock()

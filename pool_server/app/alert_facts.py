@@ -39,7 +39,7 @@ class AlertFactsSource:
         self._clock = clock
         self._data_folder = data_folder
         self._certificate = certificate
-        self._changed = {row["id"] for row in accounts.describe_all()}
+        self._changed = set(accounts.ids())
         self._close: set[str] = set()  # users who were near a limit when last looked at
         accounts.on_change.append(self._changed.add)
 

@@ -9,8 +9,6 @@ import msgspec
 
 from pool_server.ledger.rollups.sums import Sums
 
-_SHOWN = ("requests", "total_tokens", "cost_usd", "unpriced")
-
 
 class SharedUse(msgspec.Struct):
     """`gave`: what others used of one's accounts; `took`: what one used of accounts that are not one's own, the pool's
@@ -22,8 +20,7 @@ class SharedUse(msgspec.Struct):
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Requests, tokens and worth in dollars at list prices of each."""
-        told = {name: getattr(self, name).describe() for name in ("gave", "took", "own")}
-        return {name: {field: row[field] for field in _SHOWN} for name, row in told.items()}
+        return {name: getattr(self, name).brief() for name in ("gave", "took", "own")}
 
 
 class SharedUses:

@@ -49,6 +49,7 @@ class AccountsAnswer(msgspec.Struct):
     accounts: list[AccountRow]
     rejected: list[dict[str, Any]]
     removed: list[Any]
+    next: str | None = None
 
 
 class AccountAnswer(msgspec.Struct):

@@ -142,7 +142,9 @@ _RANGE = ("range", "from", "to", "tz", "user", "provider", "model", "account")
 API: tuple[ApiOperation, ...] = (
     ApiOperation("GET", "/openapi.json", system.ApiDocument, TokenScope.READ, "This description", dict[str, Any]),
     ApiOperation("GET", "/status", status.Status, TokenScope.READ, "Headroom by provider", shapes.StatusAnswer),
-    ApiOperation("GET", "/accounts", accounts.AccountList, TokenScope.READ, "Every account", shapes.AccountsAnswer),
+    ApiOperation(
+        "GET", "/accounts", accounts.AccountList, TokenScope.READ, "Every account", shapes.AccountsAnswer, query=_PAGE
+    ),
     ApiOperation(
         "POST", "/accounts", accounts.AccountList, TokenScope.ACCOUNTS, "Add an account", shapes.AddedAnswer,
         account_changes.AddedAccount, 201, ("test",),

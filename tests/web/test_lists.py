@@ -99,3 +99,58 @@ def test_a_row_of_many_is_opened_by_its_address(crowded: tuple[Site, str]) -> No
     page = site.get("/accounts?id=openai%3Akey-007", Accept="text/html", Cookie=f"pool_session={session}").text
     assert page.count('class="item"') == 1
     assert "/admin/accounts/openai:key-007/test" in page
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/accounts?q=key-1", "/accounts?id=openai:key-007", "/analytics", "/"])
+def test_a_page_describes_the_accounts_it_shows_and_no_others(
+    crowded: tuple[LiveSite, str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """So that it takes the same time in a pool of ten thousand."""
+    site, session = crowded
+    described, some = list[str](), site.ctx.accounts.describe_some
+
+    def counted(ids: list[str]) -> list[dict[str, Any]]:
+        described.extend(ids)
+        return some(ids)
+
+    monkeypatch.setattr(site.ctx.accounts, "describe_some", counted)
+    monkeypatch.setattr(site.ctx.accounts, "describe_all", None)
+    page = site.get(path, Accept="text/html", Cookie=f"pool_session={session}")
+    assert page.status == 200
+    assert len(described) <= PER_PAGE
+    shown = set(re.findall(r"key-[0-9]{3}", page.text.split('<section id="removed"')[0]))
+    assert {one.partition(":")[2] for one in described} >= shown
+
+
+def test_an_owner_is_searched_by_name_also_where_the_file_has_an_id(crowded: tuple[LiveSite, str]) -> None:
+    site, session = crowded
+    friend = site.run(partial(site.ctx.users.people.create_user, "Zoë Zuckermann", actor=SERVER))
+
+    async def give() -> None:
+        site.ctx.accounts.change("openai:key-123", {"owner": friend["id"]})
+
+    site.run(give)
+    page = site.get("/accounts?q=zuckermann", Accept="text/html", Cookie=f"pool_session={session}")
+    assert re.findall(r'id="account-([^"]+)"', page.text) == ["openai:key-123"]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100, 201, 20_000])
+def test_the_pages_of_the_api_are_the_whole_list(crowded: tuple[LiveSite, str], limit: int) -> None:
+    site, session = crowded
+
+    def ask(address: str) -> dict[str, Any]:
+        answer = site.get(address, Accept="application/json", Cookie=f"pool_session={session}")
+        assert answer.status == 200
+        found: dict[str, Any] = answer.json()
+        return found
+
+    whole = [row["id"] for row in ask("/admin/accounts")["accounts"]]
+    assert len(whole) > 200 and whole == sorted(whole)
+    seen, pages = list[str](), 0
+    cursor: str | None = ""
+    while cursor is not None and pages < 3:
+        page = ask(f"/admin/accounts?limit={limit}&cursor={cursor}")
+        assert len(page["accounts"]) <= limit
+        seen += [row["id"] for row in page["accounts"]]
+        cursor, pages = page.get("next"), pages + 1
+    assert seen == whole[: limit * pages]

@@ -192,6 +192,11 @@ class Sums:
             "requests": n[0], "cost_usd": n[10] / NANO,
         }  # fmt: skip
 
+    def brief(self) -> dict[str, int | float]:
+        """Requests, tokens and dollars in one figure each."""
+        n = self.n
+        return {"requests": n[0], "total_tokens": self.all_tokens, "cost_usd": n[10] / NANO, "unpriced": n[11]}
+
     def describe(self) -> dict[str, Any]:
         """`tokens()` and all else a page shows; times in milliseconds, shares 0 to 1, None = nothing to say."""
         n = self.n

@@ -33,33 +33,34 @@ ORDER = {"bad": 0, "warn": 1, "quiet": 3, "good": 2}
 class AccountsPage(PageHandler, access=Access.ADMIN):
     """A slim row an account, those that need attention first; `?q=&state=&provider=&page=`, and `?id=` opens one."""
 
-    def get(self) -> None:
-        now, zone = self.ctx.clock(), format.zone(self.viewer_zone())
+    async def get(self) -> None:
+        now, zone, ctx = self.ctx.clock(), format.zone(self.viewer_zone()), self.ctx
         chosen = {name: asking.text(self, name) for name in ("q", "state", "provider", "page", "id")}
-        rows, removed = accounts.rows(self.ctx), self.ctx.accounts.removed()
+        briefs, removed = ctx.accounts.brief_all(), ctx.accounts.removed()
         added, undo = asking.text(self, "added"), asking.text(self, "removed")
-        today = accounts.used_today(self.ctx, zone)
+        names = {owner: self._name(owner) for owner in {row["owner"] for row in briefs} if owner}
         listing = page_of(
-            ({**row, **_shown(row, now, zone), **self._people(row), "today": today.get(row["id"], 0)} for row in rows),
+            ({**row, **_listed(row), "owner_name": names.get(row["owner"], "")} for row in briefs),
             chosen,
             path="/accounts",
             keep=lambda row: _wanted(row, chosen),
             key=lambda row: (ORDER[row["tone"]], row["provider"], row["priority"], row["id"]),
         )
-        ready = sum(row["state"] == AccountState.READY for row in rows)
+        found = await accounts.shown(ctx, [row["id"] for row in listing.rows], zone)
+        shown = [{**row, **_listed(row), **_shown(row, now, zone), **self._people(row)} for row in found]
         self.page(
             "accounts.html",
             title="Accounts",
-            listing=listing,
-            ready=ready,
+            listing=listing._replace(rows=shown),
+            ready=sum(row["state"] == AccountState.READY for row in briefs),
             chosen=chosen,
-            inline=len(listing.rows) <= INLINE,
+            inline=len(shown) <= INLINE,
             states=[(one.value, labels.STATES[one]) for one in AccountState],
-            providers=[(one, labels.PROVIDERS[one]) for one in sorted({Provider(row["provider"]) for row in rows})],
-            rejected=self.ctx.accounts.rejected(),
-            trouble=self.ctx.accounts.folder_trouble(),
-            locked=[row["id"] for row in rows if row.get("locked")],
-            added=next((row for row in rows if row["id"] == added), None),
+            providers=[(one, labels.PROVIDERS[one]) for one in sorted({Provider(row["provider"]) for row in briefs})],
+            rejected=ctx.accounts.rejected(),
+            trouble=ctx.accounts.folder_trouble(),
+            locked=[row["id"] for row in briefs if row["locked"]],
+            added=next((row for row in briefs if row["id"] == added), None),
             undo=undo if undo in {row["account"] for row in removed} else "",
             removed=removed,
         )
@@ -81,21 +82,26 @@ def _wanted(row: dict[str, Any], chosen: dict[str, str]) -> bool:
     if chosen["id"]:
         return bool(row["id"] == chosen["id"])
     same = all(chosen[name] in ("", row[name]) for name in ("state", "provider"))
-    return same and matches(row, chosen["q"], ("id", "label", "owner", "plan", "provider_name"))
+    return same and matches(row, chosen["q"], ("id", "label", "owner", "owner_name", "plan", "provider_name"))
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """What the list is searched and sorted by."""
+    return {
+        "tone": labels.TONES[AccountState(row["state"])],
+        "provider_name": labels.PROVIDERS[Provider(row["provider"])],
+    }
 
 
 def _shown(row: dict[str, Any], now: float, zone: tzinfo) -> dict[str, Any]:
-    """What the page adds to a row of `Accounts.describe()`: words, tone, bars and the score in sentences."""
-    state = AccountState(row["state"])
+    """What the page adds to a row of `Accounts.describe()`: words, bars and the score in sentences."""
     back = format.clock(row["until"], now, zone) if row.get("until") else ""
     return {
-        "words": labels.STATES[state],
-        "tone": labels.TONES[state],
+        "words": labels.STATES[AccountState(row["state"])],
         "gauges": [headroom.gauge(window, now) for window in row["windows"]],
         "why": score.standing(row, back),
         "next_step": next_step(row, now),  # "why" has said when it is back
         "score_terms": score.terms(row, now),
-        "provider_name": labels.PROVIDERS[Provider(row["provider"])],
     }
 
 

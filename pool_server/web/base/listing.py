@@ -23,6 +23,8 @@ class PageOfRows(NamedTuple):
 
 def matches(row: Mapping[str, Any], words: str, names: Sequence[str]) -> bool:
     """Whether every word searched for is in one of the row's fields `names`; nothing searched for is everything."""
+    if not words:
+        return True
     text = " ".join(str(row.get(name) or "") for name in names).casefold()
     return all(word in text for word in words.casefold().split())
 

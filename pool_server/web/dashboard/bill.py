@@ -6,11 +6,13 @@ import asyncio
 import csv
 import io
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import CredentialKind
+from pool_server.language import gettext as _
 from pool_server.ledger import OUTSIDE, AccountBill, by_headroom, by_use, tame, totals
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, ProblemError
@@ -20,6 +22,7 @@ from pool_server.web.base.shared.names import Names
 
 _MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])")
 _OUTSIDE = "Outside the pool"
+MOST_NAMED = 40  # accounts without a price that the page names
 
 
 class BilledMonth(NamedTuple):
@@ -43,15 +46,17 @@ def month(said: str, now: float, place: ZoneInfo) -> BilledMonth:
     return BilledMonth(name, heads[1].timestamp(), heads[2].timestamp(), f"{heads[0]:%Y-%m}", f"{heads[2]:%Y-%m}")
 
 
-def bills(ctx: WebContext, asked: BilledMonth) -> tuple[list[AccountBill], list[str]]:
-    """The bill of every account that is here, and the subscriptions whose price nobody told. Reads weeks: for a
-    thread."""
+def bills(
+    ctx: WebContext, rows: Sequence[Mapping[str, Any]], asked: BilledMonth
+) -> tuple[list[AccountBill], list[str]]:
+    """The bill of every account that is here (`rows` are brief ones), and the subscriptions whose price nobody told.
+    Reads weeks: for a thread."""
     queries, prices = ctx.ledger.queries, ctx.ledger.prices
     end = min(asked.to, ctx.clock() + 1)
     used = queries.uses(asked.frm, end) if end > asked.frm else {}
     seen = queries.window_history(asked.frm, end) if end > asked.frm else {}
     found, unknown = [], []
-    for row in ctx.accounts.describe_all():
+    for row in rows:
         account, mine = row["id"], used.get(row["id"], [])
         price = prices.subscription(account, row["plan"])
         if row["kind"] == CredentialKind.API_KEY and price is None:
@@ -71,7 +76,7 @@ class BillHandler(PageHandler, abstract=True):
         """The month and `{"month","people","accounts","without_price"}`."""
         ctx = self.ctx
         asked = month(self.get_query_argument("month", ""), ctx.clock(), ZoneInfo(ctx.settings.ledger.timezone))
-        found, unknown = await asyncio.to_thread(bills, ctx, asked)
+        found, unknown = await asyncio.to_thread(bills, ctx, ctx.accounts.brief_all(), asked)
         names, sums = Names(ctx, asking.viewer(self)), totals(found)
         people = [
             {"user": user, "name": _OUTSIDE if user == OUTSIDE else names.user(user), "usd": usd,
@@ -119,4 +124,9 @@ class BillPage(BillHandler, access=Access.ADMIN):
         whole = sum(row["price_usd"] for row in told["accounts"])
         running = asked.frm <= self.ctx.clock() < asked.to
         unpriced = sum(row["unpriced"] for row in told["accounts"])
-        self.page("bill.html", title="Bill", asked=asked, told=told, whole=whole, unpriced=unpriced, running=running)
+        names, more = told["without_price"][:MOST_NAMED], len(told["without_price"]) - MOST_NAMED
+        without_price = ", ".join(names) + (_(" and {more} more", more=more) if more > 0 else "")
+        self.page(
+            "bill.html", title="Bill", asked=asked, told=told, whole=whole, unpriced=unpriced, running=running,
+            without_price=without_price,
+        )  # fmt: skip

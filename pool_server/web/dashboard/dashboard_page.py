@@ -91,8 +91,9 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
         asking.own_label(who, ask, field)
         metric: Metric = "cost" if asking.word(self, "metric", ("tokens", "cost"), "tokens") == "cost" else "tokens"
         now, ctx = self.ctx.clock(), self.ctx
-        accounts = ctx.accounts.describe_all() if who.admin else []
-        plans = {row["id"]: row["plan"] for row in accounts if row["plan"]}
+        accounts = ctx.accounts.brief_all() if who.admin else []
+        shown = ctx.accounts.describe_some(tables.first_accounts(accounts, SHOWN_ACCOUNTS))
+        plans = {row["id"]: row["plan"] for row in shown if row["plan"]}
         told = await headline.foretold(ctx, now)
         try:
             found = await asyncio.to_thread(gather, ctx.ledger, who, ask, field, metric, plans, now)
@@ -116,7 +117,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
             **self._address(ask, found, names),
             more_accounts=max(0, len(accounts) - SHOWN_ACCOUNTS),
             accounts=tables.accounts(
-                accounts,
+                shown,
                 told.get("accounts", {}),
                 found.accounts,
                 found.matrix,
@@ -124,7 +125,7 @@ class AnalyticsPage(PageHandler, access=Access.FRIEND):
                 names,
                 now,
                 cut=ask.to - ask.frm > LONGEST_SHARED,
-            )[:SHOWN_ACCOUNTS],
+            ),
         )
 
     def _now(

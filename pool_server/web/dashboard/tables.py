@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
@@ -139,6 +140,15 @@ def people(rows: Sequence[Mapping[str, Any]], names: Names) -> list[PersonUsage]
     return [PersonUsage(row["key"], names.user(row["key"]), row, 100 * row["total_tokens"] / whole) for row in rows]
 
 
+def first_accounts(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """The accounts of the table: those first that need a hand. `rows` may be brief ones."""
+
+    def place(row: Mapping[str, Any]) -> tuple[int, str, str]:
+        return ORDER[labels.TONES[AccountState(row["state"])]], row["provider"], account_name(row["id"])
+
+    return [row["id"] for row in heapq.nsmallest(most, rows, key=place)]
+
+
 def accounts(
     rows: Sequence[Mapping[str, Any]],
     foretold: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -150,7 +160,7 @@ def accounts(
     *,
     cut: bool = False,
 ) -> list[AccountLine]:
-    """Every account, those first that need a hand. `used` and `users` are rankings of the range (by account, by
+    """These accounts in their order. `used` and `users` are rankings of the range (by account, by
     person and account; `cut` = the latter of its last 31 days alone), `values` what each was worth in 30 days."""
     sums = {row["key"]: row for row in used}
     worth = {row["account"]: row for row in values}
@@ -170,7 +180,6 @@ def accounts(
                 row, account_name(ident), plan, labels.STATES[state], labels.TONES[state], gauges, sums.get(ident), said
             )
         )
-    lines.sort(key=lambda line: (ORDER[line.tone], line.row["provider"], line.name))
     return lines
 
 

@@ -30,7 +30,7 @@ async def values(handler: PageHandler) -> dict[str, Any]:
 
     today, hours, records = await asyncio.to_thread(read)
     names = Names(ctx, who)
-    hands = first.hands(ctx.accounts.describe_all(), ctx.accounts.rejected(), now)
+    hands = first.hands(ctx.accounts.brief_all(), ctx.accounts.rejected(), now)
     hands += [first.AttentionItem("warn", words, "") for words in banner.others(ctx)]
     in_flight = sum(row.in_flight for row in providers)
     return {
