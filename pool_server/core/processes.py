@@ -37,6 +37,12 @@ def alive(worker: str) -> bool:
     return runs(pid) and started == _started(pid) and boot == epoch()
 
 
+def ended(worker: str) -> bool:
+    """Whether the process behind a worker's name is known to have ended: of one of another machine, or of this one's
+    earlier life, nothing is known here."""
+    return worker.split(".")[2:3] == [epoch()] and not alive(worker)
+
+
 def runs(pid: int) -> bool:
     """Whether a process has this number now. Zero and below name groups of processes."""
     if pid <= 0:

@@ -16,10 +16,11 @@ from pool_server.accounts.sign_in import records
 from pool_server.accounts.sign_in.pasted import read_code
 from pool_server.accounts.sign_in.records import Secrets, end
 from pool_server.accounts.sign_in.service import CLAIM_S, PAGE_S
+from pool_server.core import processes
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.demo.fake_account import FakeAccount
-from tests.accounts.kit import NOW, Line, Pool
+from tests.accounts.kit import NOW, Line, Pool, of_a_dead_process
 
 REDIRECT = "http://localhost:1455/auth/callback"
 
@@ -126,6 +127,55 @@ def test_tokens_of_a_worker_that_was_killed_are_not_lost(pool: Pool, vendor: Ven
     pool.clock.now += CLAIM_S
     asyncio.run(tended(again, found(again, record.id)))
     assert found(again, record.id).account == "codex:ada" and again.knows("codex:ada")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_dead_worker_left_is_taken_up_at_once(pool: Pool, vendor: Vendor, late: bool) -> None:
+    """Also when the server is back after the sign-in's time: its code is spent, and its tokens are here."""
+    record = begin(pool.accounts, name="ada")
+    kept = pool.accounts.sign_ins.records
+    record.step, record.claimed, record.claimer = SignInStep.CHECK, NOW + CLAIM_S, of_a_dead_process()
+    kept.seal(record, Secrets(data=vendor.person.file()))
+    kept.put(record)
+    pool.clock.now += 2 * PAGE_S if late else 0.0
+    again = pool.again()
+    asyncio.run(tended(again, found(again, record.id)))
+    assert found(again, record.id).account == "codex:ada" and again.knows("codex:ada")
+
+
+def test_a_living_worker_and_one_of_another_machine_are_waited_for(pool: Pool, vendor: Vendor) -> None:
+    record = begin(pool.accounts, name="ada")
+    kept = pool.accounts.sign_ins.records
+    pid, started, _boot, chance = of_a_dead_process().split(".")
+    for claimer in (processes.name(), f"{pid}.{started}.elsewher.{chance}"):
+        record.step, record.claimed, record.claimer = SignInStep.CHECK, NOW + CLAIM_S, claimer
+        kept.seal(record, Secrets(data=vendor.person.file()))
+        kept.put(record)
+        again = pool.again()
+        asyncio.run(tended(again, found(again, record.id)))
+        assert found(again, record.id).state is SignInState.WAITING
+
+
+def test_two_leaders_do_not_take_up_the_same(pool: Pool, vendor: Vendor) -> None:
+    """As while an upgrade lasts."""
+    record = begin(pool.accounts, name="ada")
+    record.step, record.claimed, record.claimer = SignInStep.CHECK, NOW + CLAIM_S, of_a_dead_process()
+    pool.accounts.sign_ins.records.seal(record, Secrets(data=vendor.person.file()))
+    pool.accounts.sign_ins.records.put(record)
+    one, two = pool.again(), pool.again()
+    ended: list[str] = []
+    for each in (one, two):
+
+        async def hear(which: AccountSignIn) -> None:
+            ended.append(which.account)
+
+        each.sign_ins.on_end.append(hear)
+
+    async def both() -> None:
+        await asyncio.gather(tended(one, found(one, record.id)), tended(two, found(two, record.id)))
+
+    asyncio.run(both())
+    assert ended == ["codex:ada"]
 
 
 @pytest.mark.parametrize("broken", [0, 1])

@@ -26,6 +26,7 @@ class SignInHost(Protocol):
     records: SignInRecords
     settings: Callable[[], Settings]
     send: Send
+    worker: str
 
     @property
     def now(self) -> float: ...
@@ -84,7 +85,7 @@ async def poll(at: SignInHost, record: AccountSignIn) -> None:
     if grant is None:
         at.records.change(record.id, lambda found: _later(found, at.now))
         return
-    claimed = at.records.change(record.id, lambda found: _claimed(found, at.now + CALL_S * 4))
+    claimed = at.records.change(record.id, lambda found: _claimed(found, at.worker, at.now + CALL_S * 4))
     if claimed is not None:
         await at.exchange(claimed, grant.code, msgspec.structs.replace(what, verifier=grant.verifier))
 
@@ -103,10 +104,10 @@ def _no_answer(record: AccountSignIn, now: float, code: str, message: str) -> bo
     return True
 
 
-def _claimed(record: AccountSignIn, until: float) -> bool:
+def _claimed(record: AccountSignIn, worker: str, until: float) -> bool:
     if not record.open or record.step is not SignInStep.CODE:
         return False
-    record.step, record.claimed = SignInStep.EXCHANGE, until
+    record.step, record.claimed, record.claimer = SignInStep.EXCHANGE, until, worker
     return True
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pool_server.core import processes
 from pool_server.core.disk import create_private
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.storage import Store, Txn
@@ -25,8 +26,9 @@ _NONCE = 12
 
 class AccountSignIn(msgspec.Struct):
     """One sign-in. `starter` is the user id of whoever began it, `owner` whom the account will belong to ("" = the
-    pool), `target` the account that gets a new sign-in, `claimed` until when (unix seconds) a worker is at it. `code`
-    is the machine's reason of an end, `message` the one for people, `found` who signed in, `test` the trial's row."""
+    pool), `target` the account that gets a new sign-in, `claimed` until when (unix seconds) a worker is at it, at the
+    longest, and `claimer` its name. `code` is the machine's reason of an end, `message` the one for people, `found` who
+    signed in, `test` the trial's row."""
 
     id: str
     provider: Provider
@@ -49,6 +51,7 @@ class AccountSignIn(msgspec.Struct):
     poll_at: float = 0.0
     failures: int = 0
     claimed: float = 0.0
+    claimer: str = ""
     account: str = ""
     code: str = ""
     message: str = ""
@@ -60,6 +63,15 @@ class AccountSignIn(msgspec.Struct):
     @property
     def open(self) -> bool:
         return self.state is SignInState.WAITING
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a worker is at it, or was when it died: then its code may be spent, and no time ends it."""
+        return self.open and self.step in (SignInStep.EXCHANGE, SignInStep.CHECK, SignInStep.TEST)
+
+    def abandoned(self, now: float) -> bool:
+        """Whether the worker that was at it is gone."""
+        return self.at_work and self.claimed > 0 and (now >= self.claimed or processes.ended(self.claimer))
 
 
 class Secrets(msgspec.Struct):
@@ -129,7 +141,7 @@ class SignInRecords:
 
     def _aged(self, record: AccountSignIn) -> AccountSignIn:
         now = self._clock()
-        if record.open and now >= record.deadline and now >= record.claimed:
+        if record.open and not record.at_work and now >= record.deadline:
             end(record, SignInState.EXPIRED, "expired", "the time for this sign-in is over; start again")
         return record
 

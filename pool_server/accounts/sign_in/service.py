@@ -21,6 +21,7 @@ from pool_server.accounts.sign_in import browser, landing
 from pool_server.accounts.sign_in.landing import Landing, LandingError
 from pool_server.accounts.sign_in.pasted import PastedCodeError
 from pool_server.accounts.sign_in.records import AccountSignIn, Secrets, SignInRecords, end, ticket_mark
+from pool_server.core import processes
 from pool_server.core.enums import Provider, SignInFlow, SignInState, SignInStep
 from pool_server.core.models import Send
 from pool_server.core.settings import Settings
@@ -34,7 +35,7 @@ PAGE_S = 900.0  # a code or an address has so long …
 LINE_S = 1800.0  # … and a line, whose program is first to be found or installed
 MOST_OF_ONE, MOST = 3, 20  # open sign-ins of one person, and of the pool
 MOST_TRIES = 10
-CLAIM_S = 120.0  # how long one worker may be at it
+CLAIM_S = 120.0  # how long one worker may be at it; what is known to have died is followed at once
 TICK_S = 0.5
 
 
@@ -83,6 +84,7 @@ class SignIns:
         self.send = send
         self._clock = clock
         self._landing = Landing(hand, owner_of=owner_of)
+        self.worker = processes.name()
         self.on_end: list[Callable[[AccountSignIn], Awaitable[None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -226,7 +228,7 @@ class SignIns:
             waits = record.step is only if only else record.step in (SignInStep.OPEN, SignInStep.CODE)
             if not ready or not waits:
                 return False
-            record.claimed, record.step = now + CLAIM_S, step
+            record.claimed, record.claimer, record.step = now + CLAIM_S, self.worker, step
             if mark:
                 record.used = [*record.used, mark]
             return True
@@ -313,18 +315,28 @@ class SignIns:
 
     async def _tend(self, record: AccountSignIn) -> None:
         now = self._clock()
-        if record.step in (SignInStep.EXCHANGE, SignInStep.CHECK, SignInStep.TEST) and now >= record.claimed > 0.0:
+        if record.abandoned(now):
             await self._take_over(record)
         elif record.flow is SignInFlow.DEVICE and record.step is SignInStep.CODE and now >= record.poll_at:
             await browser.poll(self, record)
 
     async def _take_over(self, record: AccountSignIn) -> None:
-        """The worker that was at it is gone."""
-        what = self.records.opened(record)
+        """Go on where the worker that is gone was."""
+        now = self._clock()
+
+        def take(found: AccountSignIn) -> bool:
+            if not found.abandoned(now):
+                return False
+            found.claimed, found.claimer = now + CLAIM_S, self.worker
+            return True
+
+        taken = self.records.change(record.id, take)
+        if taken is None:
+            return
+        record, what = taken, self.records.opened(taken)
         if not what.data:
             await self._end(record, SignInState.FAILED, "lost", "the server was stopped in the middle; start again")
             return
-        record.claimed = self._clock() + CLAIM_S
         try:
             await self._land(record, what, keep=record.flow is not SignInFlow.LINE)
         except CredentialRejectedError:
