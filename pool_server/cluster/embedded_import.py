@@ -4,19 +4,17 @@ run again, also after the pool has gone on there.
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterator
 from itertools import islice
 
 from pool_server import __version__
+from pool_server.cluster.ledger.stored_forms import shipped_form
 from pool_server.cluster.people import keep_line
-from pool_server.core.models import UsageRecord
 from pool_server.ledger.records import layout
-from pool_server.ledger.records.codec import pack, unpack
+from pool_server.ledger.records.codec import unpack
 from pool_server.storage import Store, StoreError
 from pool_server.storage.postgres.admission_calls import nano
-from pool_server.storage.postgres.connection import Connection, storable
+from pool_server.storage.postgres.connection import Connection
 from pool_server.storage.postgres.ledger_calls import ShippedRecord, ship
 from pool_server.users.limits.counters import BUCKET, COUNTED, ROLLING
 from pool_server.users.limits.periods import Calendar
@@ -151,17 +149,6 @@ def _records(store: Store) -> Iterator[ShippedRecord]:
         at = part[-1][0] + b"\0"
 
 
-def shipped_form(rec: UsageRecord) -> ShippedRecord:
-    """A record as the database keeps it."""
-    names = (rec.user, rec.key, rec.account, rec.model, rec.outcome)
-    user, key, account, model, outcome = (name if storable(name) else "" for name in names)
-    ident = rec.id if storable(rec.id) and 0 < len(rec.id) <= 400 else _digest(rec.id)
-    cost = None if rec.cost is None or not math.isfinite(rec.cost) else nano(rec.cost)
-    return ShippedRecord(
-        rec.at, ident, user, key, account, model, outcome, rec.status, rec.usage.total, cost, pack(rec)
-    )  # fmt: skip
-
-
 async def move_counters(connection: Connection, store: Store, used: Used, calendar: Calendar, now: float) -> int:
     """What the limits of people and of keys with limits of their own have counted, as the ledger tells; counters that
     are there stay. Returns how many were new. Raises StoreError."""
@@ -183,8 +170,3 @@ async def move_counters(connection: Connection, store: Store, used: Used, calend
             user, key, newest, slots, list(marks[::2]), tokens_of, costs, use.ratio,
         )  # fmt: skip
     return new
-
-
-def _digest(ident: str) -> str:
-    """What stands for an id that the database cannot hold."""
-    return "sha256:" + hashlib.sha256(ident.encode("utf-8", "surrogatepass")).hexdigest()

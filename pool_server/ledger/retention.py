@@ -41,10 +41,14 @@ def plan(now: float, retention_days: int, days: Days, have: Kept) -> Cut:
     )
 
 
+def advanced(clock: bytes | None, now: float) -> float:
+    """What counts as now; `clock` is what counted so in the last run, None = there was none."""
+    return now if clock is None else min(now, float(clock) + MAX_ADVANCE_S)
+
+
 def begin(txn: Txn, now: float, retention_days: int, days: Days) -> Cut:
     """Start a run: note what will be gone, before it goes."""
-    raw = txn.get(layout.NOTES, _CLOCK)
-    now = now if raw is None else min(now, float(raw) + MAX_ADVANCE_S)
+    now = advanced(txn.get(layout.NOTES, _CLOCK), now)
     cut = plan(now, retention_days, days, kept(txn))
     txn.put(layout.NOTES, _CLOCK, repr(now).encode())
     txn.put(layout.NOTES, PRUNED, msgspec.json.encode(Kept(minutes=cut.minutes, hours=cut.hours)))

@@ -84,3 +84,10 @@ def database(template: Database) -> Iterator[Database]:
     template.server.sql(f"create database {name} template {template.name} owner {OWNER}")
     yield Database(template.server, name)
     template.server.sql(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def emptied(template: Database) -> Database:
+    """A migrated database for tests that empty it themselves."""
+    template.server.sql(f"create database emptied template {template.name} owner {OWNER}")
+    return Database(template.server, "emptied")

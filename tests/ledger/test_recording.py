@@ -18,6 +18,7 @@ from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 HOUR = 3600.0
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         rec = exchange("r1", fault="rate")
@@ -28,6 +29,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         assert book.log.get("") is None
 
 
+@pytest.mark.usefixtures("each_store")
 def test_the_same_id_twice_counts_once(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1"), exchange("r1"), exchange("r2")])
@@ -53,6 +55,7 @@ def of_job(ident: str, operation: str) -> UsageRecord:
         (["batches", "batches"], [100, 0]),
     ],
 )
+@pytest.mark.usefixtures("each_store")
 def test_a_job_counts_once_but_each_run_of_the_model_counts(
     tmp_path: Path, calls: list[str], counted: list[int]
 ) -> None:
@@ -72,6 +75,7 @@ def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
         assert again.queries.total(NOW - HOUR, NOW + 60)["requests"] == 3
 
 
+@pytest.mark.usefixtures("each_store")
 def test_two_records_of_one_microsecond_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pool_server.ledger.records.layout._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as book:
@@ -104,6 +108,7 @@ def test_rows_given_up_are_not_remembered(tmp_path: Path) -> None:
         assert book.queries.total(NOW - HOUR, NOW + 60)["requests"] == 2
 
 
+@pytest.mark.usefixtures("each_store")
 def test_cost_is_filled_in_and_unknown_stays_unknown(tmp_path: Path) -> None:
     settings = Settings(prices={"my-model": ModelPrice(input=1.0, output=2.0)})
     with ledger_in(tmp_path, settings) as book:
@@ -118,6 +123,7 @@ def test_cost_is_filled_in_and_unknown_stays_unknown(tmp_path: Path) -> None:
         assert total["unpriced"] == 1
 
 
+@pytest.mark.usefixtures("each_store")
 def test_what_was_never_used_is_not_unpriced(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         rec = UsageRecord(id="r1", at=NOW, user="ada", outcome="denied", status=429)
@@ -137,6 +143,7 @@ def test_absurd_numbers_are_not_counted(bad: object) -> None:
     assert (rec.usage.input, rec.usage.output) == (10, 5)
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_cost_made_of_absurd_numbers_is_made_anew(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         rec = exchange("r1", model="gpt-5", input=-5_000_000, output=1_000_000)
@@ -166,6 +173,7 @@ def test_impossible_durations_are_dropped(ms: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 1000, "nul\0in it", "\ud800 lone", "é" * 100, "", "🦆" * 300])
+@pytest.mark.usefixtures("each_store")
 def test_any_name_can_be_kept(tmp_path: Path, name: str) -> None:
     with ledger_in(tmp_path) as book:
         rec = exchange(name, user=name, model=name, account="claude:" + name)
@@ -176,6 +184,7 @@ def test_any_name_can_be_kept(tmp_path: Path, name: str) -> None:
         assert [r.id for r in book.log.latest(rec.user)] == [rec.id]
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_clock_that_went_back_still_counts(tmp_path: Path) -> None:
     clock = Clock()
     with ledger_in(tmp_path, clock=clock) as book:
@@ -277,6 +286,7 @@ def test_listeners_hear_each_record(tmp_path: Path) -> None:
     assert heard == ["r1", "r2"]
 
 
+@pytest.mark.usefixtures("each_store")
 def test_what_a_user_has_used(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [exchange("r1", input=5, output=1), exchange("r2", user="bob"), exchange("r3", at=NOW - 9000)])
@@ -291,6 +301,7 @@ def test_price_and_estimate(tmp_path: Path) -> None:
         assert book.estimate("nobody-knows", 1, 1) is None
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_history_is_loaded_as_it_would_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "LOAD_BATCH", 7)
     with ledger_in(tmp_path) as book:

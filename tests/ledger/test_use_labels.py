@@ -32,6 +32,7 @@ def by(book: Ledger, field: Field, filters: Filters | None = None, back: float =
 
 
 @pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.usefixtures("each_store")
 def test_use_is_told_by_each_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool) -> None:
     if moved:
         monkeypatch.setattr(pending, "MOST", 1)
@@ -59,6 +60,7 @@ def test_use_is_told_by_each_label(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert row["total_tokens"] > 0 and row["cost_usd"] > 0
 
 
+@pytest.mark.usefixtures("each_store")
 def test_series_by_label_and_what_is_not_kept(tmp_path: Path) -> None:
     with ledger_in(tmp_path) as book:
         record_all(book, [labelled("r1", program="Codex", session="s1"), labelled("r2", at=NOW - DAY, program="Codex")])
@@ -79,6 +81,7 @@ def test_series_by_label_and_what_is_not_kept(tmp_path: Path) -> None:
             book.queries.top("key", NOW - HOUR, NOW + 60, Filters(provider="claude"))
 
 
+@pytest.mark.usefixtures("each_store")
 def test_no_user_makes_more_rows_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "MOST", 10)
     monkeypatch.setitem(layout.MOST_LABELS, layout.USER_PROGRAM, 5)
@@ -96,6 +99,7 @@ def test_no_user_makes_more_rows_than_allowed(tmp_path: Path, monkeypatch: pytes
         assert len(everyone) == 8 and sum(everyone.values()) == 60 and everyone["program 00 " + "x" * 53] == 1
 
 
+@pytest.mark.usefixtures("each_store")
 def test_loading_a_history_makes_the_same_rows(tmp_path: Path) -> None:
     records = [labelled(f"r{n}", at=NOW - n * HOUR, program=f"p{n % 3}", session=f"s{n % 4}") for n in range(30)]
     with ledger_in(tmp_path / "a") as book:

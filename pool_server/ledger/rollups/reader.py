@@ -41,6 +41,7 @@ _ORDER: dict[frozenset[str], tuple[bytes, tuple[Field, ...]]] = {
 for _label, (_of_pool, _of_user, _) in LABELS.items():
     _ORDER[frozenset({"user", _label})] = _of_user, ("user", _label)
     _ORDER[frozenset({_label})] = (_of_pool, (_label,)) if _of_pool else (_of_user, ("user", _label))
+FIELDS_OF = dict(_ORDER.values())  # dimension → the fields that name its rows, in their order
 _END = b"\xff"  # greater than any byte of UTF-8 text
 
 
@@ -85,15 +86,31 @@ def rows(
     pick = [_picker(field, plan.order) for field in by]
     if newest is None:
         newest = pending.shares(reader)
+    shares = newest
+    found = (row for part in slices for row in chain(_scan(reader, part, plan), _newest(shares, part, plan)))
+    return _passing(found, plan, pick)
+
+
+def newest_rows(
+    newest: Sequence[Share], slices: Iterable[Slice], filters: Filters, by: tuple[Field, ...] = ()
+) -> Iterator[RollupRow]:
+    """What `rows` makes of the newest exchanges alone."""
+    plan = _plan(filters, by)
+    pick = [_picker(field, plan.order) for field in by]
+    return _passing((row for part in slices for row in _newest(newest, part, plan)), plan, pick)
+
+
+def _passing(
+    found: Iterable[tuple[int, bytes, bytes]], plan: _Plan, pick: Sequence[tuple[int, bool]]
+) -> Iterator[RollupRow]:
     named: dict[bytes, tuple[str, ...] | None] = {}  # a name is told apart once, not in each of its buckets
-    for part in slices:
-        for bucket, name, raw in chain(_scan(reader, part, plan), _newest(newest, part, plan)):
-            if name in named:
-                names = named[name]
-            else:
-                names = named[name] = _named(name, plan, pick)
-            if names is not None:
-                yield bucket, names, raw
+    for bucket, name, raw in found:
+        if name in named:
+            names = named[name]
+        else:
+            names = named[name] = _named(name, plan, pick)
+        if names is not None:
+            yield bucket, names, raw
 
 
 def _named(name: bytes, plan: _Plan, pick: Sequence[tuple[int, bool]]) -> tuple[str, ...] | None:
@@ -110,10 +127,7 @@ def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
         for field in ("provider", "account", "user", "model")
         if (value := getattr(filters, field)) is not None
     }
-    needed = set(known) | set(by)
-    if "provider" in needed and len(needed) > 1:
-        needed = (needed - {"provider"}) | {"account"}
-    dimension, order = _order(needed)
+    dimension, order = order_of(filters, by)
     wanted: list[tuple[int, str, bool]] = []
     prefix, open_end = b"", False
     leading = True
@@ -134,6 +148,16 @@ def _plan(filters: Filters, by: tuple[Field, ...]) -> _Plan:
     only_second = not prefix and len(order) == 2 and len(wanted) == 1 and not wanted[0][2]
     second = wanted[0][1].encode() if only_second else b""
     return _Plan(dimension, order, prefix, exact, second, tuple(wanted))
+
+
+def order_of(filters: Filters, by: tuple[Field, ...]) -> tuple[bytes, tuple[Field, ...]]:
+    """The dimension a question is answered from, and the fields that name its rows. Raises ValueError where there is
+    none."""
+    needed = {field for field in ("provider", "account", "user", "model") if getattr(filters, field) is not None}
+    needed |= set(by)
+    if "provider" in needed and len(needed) > 1:
+        needed = (needed - {"provider"}) | {"account"}
+    return _order(needed)
 
 
 def _order(needed: set[str]) -> tuple[bytes, tuple[Field, ...]]:

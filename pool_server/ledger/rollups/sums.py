@@ -179,6 +179,22 @@ class Sums:
         sums.spread = _decode_spread(values[N])
         return sums
 
+    def parted(self) -> tuple[bytes | None, bytes | None]:
+        """What goes with the counts, encoded: histograms with endings, and further counts; None = there are none."""
+        extra = {key: n for key, n in self.spread.items() if type(key) is str and key.startswith(_EXTRA)}
+        spread = {key: n for key, n in self.spread.items() if key not in extra}
+        return _encode(spread) if spread else None, _encode(extra) if extra else None
+
+    @classmethod
+    def joined(cls, counts: Sequence[int], parts: Iterable[bytes | None]) -> Sums:
+        """Sums of counts and what goes with them, as `parted` gives it."""
+        sums = cls()
+        sums.n = list(counts)
+        for part in parts:
+            if part is not None:
+                _merge(sums.spread, _decode_spread(part))
+        return sums
+
     @property
     def all_tokens(self) -> int:
         n = self.n
@@ -215,6 +231,13 @@ class Sums:
             "first_byte_ms": percentiles(self.first), "total_ms": percentiles(self.total),
             "outcomes": self.outcomes, "faults": self.faults,
         }  # fmt: skip
+
+
+def wire(counts: Sequence[int], parts: Sequence[bytes]) -> bytes:
+    """An encoded row of counts and what goes with them, any number of such parts."""
+    if len(parts) == 1:
+        return _encode((*counts, msgspec.Raw(parts[0])))
+    return _encode((*counts, _merged(msgspec.Raw(part) for part in parts)))
 
 
 def latencies(raws: Iterable[bytes], kind: str) -> dict[int, int]:

@@ -49,7 +49,7 @@ S = TypeVar("S", tuple[int, int, int], tuple[int, int], tuple[int])
 Part = tuple[tuple[int, int, int], Cell, Sums, Labels]
 _ALL = Kept()
 # Of the calls that are about a job, those that run the model.
-_RUNS = frozenset((Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.CHAT))
+RUNS = frozenset((Operation.RESPONSES, Operation.RESPONSES_COMPACT, Operation.CHAT))
 _NAMES = 6  # bytes of a rollup key before its names
 
 
@@ -137,7 +137,7 @@ def _first(txn: Txn, rec: UsageRecord, key: bytes) -> bool:
         txn.put_new(RECORD_IDS, made_key(rec.job), key)
     if not rec.usage.counted or txn.put_new(RECORD_IDS, counted_key(rec.job), key):
         return True
-    if rec.operation not in _RUNS:
+    if rec.operation not in RUNS:
         return False
     earlier = txn.get(RECORD_IDS, counted_key(rec.job))
     txn.put(RECORD_IDS, counted_key(rec.job), key)
@@ -147,7 +147,7 @@ def _first(txn: Txn, rec: UsageRecord, key: bytes) -> bool:
 def _fetched(packed: bytes | None) -> bool:
     """Whether this is the record of a call that fetched a result: the run that made it has a record of its own."""
     try:
-        return packed is not None and unpack(packed).operation not in _RUNS
+        return packed is not None and unpack(packed).operation not in RUNS
     except ValueError:
         return False
 

@@ -24,6 +24,7 @@ class ResultRow(Protocol):
 
     def __getitem__(self, key: str | int) -> Any: ...
     def items(self) -> Iterator[tuple[str, Any]]: ...
+    def values(self) -> Iterator[Any]: ...
 
 
 class Connection:
@@ -52,8 +53,9 @@ class Connection:
             await self._raw.execute(sql)
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        raw = self._raw.transaction()
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[None]:
+        """`snapshot`: all that is read stems from one moment, and nothing may be written."""
+        raw = self._raw.transaction(isolation="repeatable_read", readonly=True) if snapshot else self._raw.transaction()
         with translated():
             await raw.start()
         try:

@@ -1,0 +1,1 @@
+"""The ledger over one database: records of every node, kept once, and what is asked of them."""
