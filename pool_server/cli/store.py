@@ -14,6 +14,7 @@ import click
 from pool_server.app.server import open_durable
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings
 from pool_server.cluster import embedded_import
+from pool_server.cluster.ledger.moving import move_usage
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
 from pool_server.storage import LEDGER, Store, StoreError, lock_folder
@@ -99,7 +100,7 @@ async def _take_over(connection: Connection, durable: Store, here: Settings) -> 
     taken = await embedded_import.move_people(connection, durable)
     calendar = Calendar(zone(here.ledger.timezone))
     await embedded_import.move_counters(connection, durable, ledger.used_by_user, calendar, time.time())
-    return {**taken, "records": await embedded_import.move_records(connection, durable)}
+    return {**taken, "records": await move_usage(connection, durable, here.ledger.timezone)}
 
 
 def _run(url: str, work: Callable[[Connection, DatabaseUrl], Awaitable[T]]) -> T:

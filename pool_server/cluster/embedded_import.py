@@ -4,18 +4,10 @@ run again, also after the pool has gone on there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-
-from pool_server import __version__
-from pool_server.cluster.ledger.stored_forms import shipped_form
 from pool_server.cluster.people import keep_line
-from pool_server.ledger.records import layout
-from pool_server.ledger.records.codec import unpack
 from pool_server.storage import Store, StoreError
 from pool_server.storage.postgres.admission_calls import nano
 from pool_server.storage.postgres.connection import Connection
-from pool_server.storage.postgres.ledger_calls import ShippedRecord, ship
 from pool_server.users.limits.counters import BUCKET, COUNTED, ROLLING
 from pool_server.users.limits.periods import Calendar
 from pool_server.users.limits.rebuild import Used, counters_of
@@ -116,37 +108,6 @@ async def _tokens(connection: Connection, store: Store, seq: int) -> None:
     for ident, raw in tokens:
         if ident not in there:
             await connection.value("select pool.token_put_1($1, $2, $3)", seq, ident, raw)
-
-
-async def move_records(connection: Connection, store: Store) -> Count:
-    """Usage records, each once by its id, however often it runs. Raises StoreError."""
-    row = await connection.row("select id from pool.node_start_1($1, $2, '{}')", _NODE, __version__)
-    if row is None:
-        raise StoreError("the database answered nothing")
-    node, shipped, new = row["id"], 0, 0
-    try:
-        records = _records(store)
-        while batch := list(islice(records, _BATCH)):
-            new += len(await ship(connection, node, (shipped, shipped + len(batch)), batch))
-            shipped += len(batch)
-    finally:
-        await connection.value("select pool.node_end_1($1)", node)
-    return {"new": new, "all": shipped}
-
-
-def _records(store: Store) -> Iterator[ShippedRecord]:
-    at = b""
-    while True:
-        with store.read() as reader:
-            part = list(reader.scan(layout.RECORDS, at, limit=_BATCH))
-        for _, raw in part:
-            try:
-                yield shipped_form(unpack(raw))
-            except ValueError:
-                continue  # `fsck` tells of those that cannot be read
-        if len(part) < _BATCH:
-            return
-        at = part[-1][0] + b"\0"
 
 
 async def move_counters(connection: Connection, store: Store, used: Used, calendar: Calendar, now: float) -> int:

@@ -76,7 +76,7 @@ def write(txn: Txn, entries: Sequence[Entry]) -> list[bool]:
 def _write_one(txn: Txn, head: bytes, sighting: Sighting) -> bool:
     key = head + layout.time_key(sighting.at)
     before = next(txn.scan(layout.QUOTA, head, key + b"\0", reverse=True, limit=1), None)
-    if before is not None and not _is_news(_sighting(*before), sighting):
+    if before is not None and not _is_news(read_sighting(*before), sighting):
         return False
     value = (sighting.used_percent, sighting.resets_at, sighting.seconds, sighting.source)
     txn.put(layout.QUOTA, key, _encode(value))
@@ -120,9 +120,10 @@ def history(reader: Reader, series: Series, frm: float, to: float, *, limit: int
     pairs = reader.scan(
         layout.QUOTA, head + layout.time_key(frm), head + layout.time_key(to), reverse=True, limit=limit
     )
-    return [_sighting(key, raw) for key, raw in pairs][::-1]
+    return [read_sighting(key, raw) for key, raw in pairs][::-1]
 
 
-def _sighting(key: bytes, raw: bytes) -> Sighting:
+def read_sighting(key: bytes, raw: bytes) -> Sighting:
+    """A row of the history."""
     percent, resets, seconds, source = _decode(raw)
     return Sighting(int.from_bytes(key[-8:], "big") / 1e6, percent, resets, seconds, source)

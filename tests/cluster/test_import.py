@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from pool_server.app.server import open_durable
-from pool_server.core.models import Usage, UsageRecord
+from pool_server.core.enums import Source
+from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
-from pool_server.ledger import Ledger
+from pool_server.ledger import Field, Filters, Ledger
 from pool_server.ledger.records.codec import unpack
 from pool_server.storage import lock_folder
 from pool_server.storage.errors import StoreRefusedError
@@ -24,6 +26,7 @@ from pool_server.users.models import AdminToken, AuditRow, Code, Key, User
 from pool_server.users.ports import Arrival, Person, Trail
 from tests.cli.conftest import Shell, folder, sh
 from tests.cluster.conftest import Database
+from tests.ledger import ledger_kit
 
 __all__ = ["folder", "sh"]
 DAY = 86_400.0
@@ -113,6 +116,42 @@ def test_the_counters_are_those_the_folder_s_limits_had(sh: Shell, folder: Path,
     assert database.sql("select month_tok from pool.use where usr = 'u1' and jti = ''") == str(
         used["input"] + used["output"]
     )
+
+
+def sums_of(book: Ledger, now: float) -> list[object]:
+    """What is asked of a year, of its parts and of its people; and of single exchanges."""
+    told: list[object] = [book.queries.summary(now - back * DAY, now + 60) for back in (400, 200, 85, 1)]
+    told += [book.queries.series("user", "day", now - 370 * DAY, now, metric="cost"), book.runway.series()]
+    fields: tuple[Field, ...] = ("user", "account", "key")
+    told += [book.queries.top(field, now - 300 * DAY, now + 60, Filters(user="u1")) for field in fields]
+    return [*told, list(book.log.export("jsonl", 0, now + 60))]
+
+
+def test_a_year_moved_twice_has_the_same_sums(sh: Shell, folder: Path, database: Database) -> None:
+    """Also of days of which the records are forgotten."""
+    now = time.time()
+    fill(folder / "data", 400)
+    durable = open_durable(folder / "data")
+    try:
+        book = Ledger(durable, Settings())
+
+        async def use() -> None:
+            book.observe("codex:a", WindowObservation("5h", 18_000, 12.5, None, Source.HEADERS, now))
+            await book.record(UsageRecord("recent", now, "u1", "codex", "codex:a", "gpt-5", usage=Usage(input=7)))
+            await book.prune()
+            await durable.flush()
+
+        asyncio.run(use())
+        assert len(list(book.log.scan(0, now + 60))) < 300
+        expected = sums_of(book, now)
+        for _ in range(2):
+            durable.close()
+            sh("store", "import", "--url", database.url())
+            durable = open_durable(folder / "data")
+            with closing(ledger_kit.database_ledger(database)) as port:
+                assert sums_of(Ledger(durable, Settings(), port=port), now) == expected
+    finally:
+        durable.close()
 
 
 def test_two_people_of_one_name_are_told(sh: Shell, folder: Path, database: Database) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 
 import msgspec
 
@@ -49,7 +50,7 @@ class DatabaseLedger(LedgerPort):
         self._timezone = timezone
         self._mine = mine
         self._thread = DatabaseThread(url, CONNECTIONS)
-        self._shipping = Shipping(self._thread.pool, node, timezone)
+        self._shipping = Shipping(node, timezone)
         self._folding: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -123,11 +124,11 @@ class DatabaseLedger(LedgerPort):
         return number or 0
 
     def sender(self, failed: Callable[[PendingRecord, BaseException], bool]) -> Sender[PendingRecord]:
-        return BatchSender(self._thread, self._shipping.ship, failed)
+        return BatchSender(self._thread, partial(self._shipping.ship, self._thread.pool), failed)
 
     def apply(self, entries: Sequence[PendingRecord]) -> None:
         if entries:
-            self._thread.run(self._shipping.ship(entries))
+            self._thread.run(self._shipping.ship(self._thread.pool, entries))
 
     def load(self, records: Sequence[UsageRecord], have: Kept) -> None:
         self._thread.run(self._load(records, have))
@@ -149,17 +150,8 @@ class DatabaseLedger(LedgerPort):
         return BatchSender(self._thread, self._see, failed)
 
     async def _see(self, entries: Sequence[Entry]) -> list[bool]:
-        news = []
         async with self._thread.pool.connection() as connection:
-            for head, seen in entries:
-                account, scope, window, _ = head.decode("utf-8", "replace").split("\0")
-                at = int(seen.at * 1_000_000) / 1_000_000  # as an embedded store keeps it
-                said = await connection.value(
-                    "select pool.sighting_1($1, $2, $3, $4, $5, $6, $7, $8)",
-                    account, scope, window, at, seen.used_percent, seen.resets_at, seen.seconds, str(seen.source),
-                )  # fmt: skip
-                news.append(bool(said))
-        return news
+            return await see(connection, entries)
 
     def fold(self) -> None:
         """Adds to the sums what has come. Blocks."""
@@ -206,6 +198,20 @@ class DatabaseLedger(LedgerPort):
 
     async def sum_up(self, now: float, closing: asyncio.Event) -> None:
         """Months have no rows of their own here: the database adds up days."""
+
+
+async def see(connection: Connection, entries: Sequence[Entry]) -> list[bool]:
+    """Keeps those sightings that say something new. Raises StoreError."""
+    news = []
+    for head, seen in entries:
+        account, scope, window, _ = head.decode("utf-8", "replace").split("\0")
+        at = int(seen.at * 1_000_000) / 1_000_000  # as an embedded store keeps it
+        said = await connection.value(
+            "select pool.sighting_1($1, $2, $3, $4, $5, $6, $7, $8)",
+            account, scope, window, at, seen.used_percent, seen.resets_at, seen.seconds, str(seen.source),
+        )  # fmt: skip
+        news.append(bool(said))
+    return news
 
 
 def _cursor(us: int, ident: str) -> str:

@@ -50,6 +50,12 @@ async def add(connection: Connection, parts: Iterable[Part], have: Kept) -> None
     await connection.value("select pool.fold_put_1($1)", rows)
 
 
+async def put_missing(connection: Connection, rows: Sequence[tuple[_Place, Sums]]) -> None:
+    """Keeps rows of the sums that are not there at all, within a transaction whose turn it is."""
+    there = await _there(connection, [place for place, _ in rows])
+    await connection.value("select pool.fold_put_1($1)", [row_of(*row) for row in rows if row[0] not in there])
+
+
 async def _there(connection: Connection, places: Sequence[_Place]) -> dict[_Place, Sums]:
     using = ", ".join(PLACE)
     rows = await connection.rows(

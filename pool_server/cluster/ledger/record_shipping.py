@@ -122,17 +122,16 @@ def _of_an_item(exc: StoreError) -> bool:
 class Shipping:
     """One node's. Use from the thread's loop; batches follow each other."""
 
-    def __init__(self, pool: DatabasePool, node: Callable[[], int], timezone: str) -> None:
+    def __init__(self, node: Callable[[], int], timezone: str) -> None:
         """`node`: the number of this node's present life."""
-        self._pool = pool
         self._node = node
         self._days = Days(timezone)
         self.turn = asyncio.Lock()
         self._known: tuple[int, int] | None = None  # node and what it has shipped; None = to be asked
 
-    async def ship(self, entries: Sequence[PendingRecord]) -> list[bool]:
+    async def ship(self, pool: DatabasePool, entries: Sequence[PendingRecord]) -> list[bool]:
         """Keeps a batch. Raises StoreError, or what a record raises that cannot be packed."""
-        async with self.turn, self._pool.connection() as connection:
+        async with self.turn, pool.connection() as connection:
             await self.keep(connection, [entry.record for entry in entries], [entry.packed() for entry in entries])
         return [True] * len(entries)
 

@@ -64,7 +64,7 @@ def check(reader: Reader, days: Days) -> Consistency:
         else:
             missing += _missing(reader, rec, key)
     wrong = _wrong_days(reader, days, told)
-    whole = _whole_since(reader, days)
+    whole = whole_since(reader, days)
     lost = [day for day in sorted(wrong) if day < whole or day in blind]
     return Consistency(
         records, unreadable, missing, list(_astray(reader)), sorted(wrong - set(lost)), lost,
@@ -115,7 +115,7 @@ def _astray(reader: Reader) -> Iterator[tuple[str, bytes]]:
             yield RECORD_INDEX, entry
 
 
-def _whole_since(reader: Reader, days: Days) -> int:
+def whole_since(reader: Reader, days: Days) -> int:
     """From which midnight on all records are there: of the oldest one's own day some may be forgotten already."""
     first = next(reader.scan(RECORDS, limit=1), None)
     if first is None:
@@ -141,7 +141,7 @@ def _wrong_days(reader: Reader, days: Days, told: Counter[int]) -> set[int]:
             wrong |= {days.start(bucket) for bucket in buckets if wholes.get(bucket) != parts.get(bucket)}
     for share in pending.shares(reader):
         summed[share.starts[2]] += 1
-    whole = _whole_since(reader, days)
+    whole = whole_since(reader, days)
     compared = {day for day in told.keys() | summed.keys() if day >= whole} - strange
     return wrong | {day for day in compared if told[day] != summed[day]}
 
