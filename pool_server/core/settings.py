@@ -313,6 +313,7 @@ class Settings(Section, frozen=True):
     public_url: str = ""
     tls_cert: str = ""  # the certificate and those it is signed by, PEM; with it the pool serves https
     tls_key: str = ""
+    tls_ca: str = ""  # the private authority that signed it, PEM: set-up pages say how clients come to trust it
     pool_dir: Annotated[str, Meta(min_length=1)] = "pool"
     data_dir: Annotated[str, Meta(min_length=1)] = "data"
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3

@@ -44,6 +44,7 @@ VARIABLES = {
     "PROXY_LISTEN_ADDR": "listen_addr",
     "PUBLIC_URL": "public_url",
     "POOL_TLS_CERT": "tls_cert",
+    "POOL_TLS_CA": "tls_ca",
     "POOL_TLS_KEY": "tls_key",
     "POOL_DIR": "pool_dir",
     "PROXY_DB_PATH": "db_path",

@@ -16,6 +16,7 @@ SETTINGS = {
     "public_url": "How friends reach the pool, for set-up commands; empty = the address their browser used",
     "tls_cert": "The certificate the pool serves https with, and those that signed it; empty = plain http",
     "tls_key": "The certificate's private key",
+    "tls_ca": "The private authority that signed it; empty = one that everybody knows",
     "pool_dir": "Folder of the credential files",
     "data_dir": "Folder of everything the server keeps",
     "max_attempts": "Accounts one request may try",

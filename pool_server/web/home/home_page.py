@@ -16,7 +16,7 @@ from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
 from pool_server.web.base.shared import headline, headroom, limits, request_rows, standing
 from pool_server.web.home import operator_home, own_account
-from pool_server.web.onboarding import snippets
+from pool_server.web.onboarding import private_authority, snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
 LOCAL_TICKET = "local"  # nothing is handed out that would need a secret
@@ -122,6 +122,7 @@ class HomePage(PageHandler, abstract=True):
             "tickets": tickets,
             "bars": snippets.BARS,
             "key_place": KEY_PLACE,
+            "trust": private_authority.trust(private_authority.certificates(self.ctx.settings.tls_ca)),
         }
 
     def _serving(self) -> frozenset[str]:
