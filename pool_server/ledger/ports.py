@@ -103,6 +103,12 @@ class LedgerPort(Protocol):
 
     instant: bool
 
+    def start(self) -> None:
+        """Begins what is done in the background."""
+
+    def close(self) -> None:
+        """Ends that, and lets go of what was opened for it. Blocks."""
+
     def read(self) -> AbstractContextManager[UsageReader]:
         """A consistent view for a `with` block without an `await` in it."""
 

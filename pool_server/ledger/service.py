@@ -285,6 +285,7 @@ class Ledger:
 
     async def start(self, *, leader: bool = True) -> None:
         """Begin the background work; one process of several, the leader, forgets what is old."""
+        self.port.start()
         if self._write_ahead is not None:
             self._write_ahead.start()
         if self._behind:
@@ -312,6 +313,8 @@ class Ledger:
             self._under_way.close()
         if self._write_ahead is None and self._waiting:
             log.error("%d usage records are lost: the store cannot be written", len(self._waiting))
+        if not self.port.instant:
+            await asyncio.to_thread(self.port.close)
 
     def _owed(self) -> list[bytes]:
         return [packed for entry in self._waiting if (packed := entry.safely_packed())]

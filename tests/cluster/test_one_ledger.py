@@ -18,10 +18,12 @@ from pool_server.core.settings import LedgerSettings, Settings
 from pool_server.ledger import Field, Filters, Ledger, LogFilters, Metric, Step
 from pool_server.ledger.bill_split import UsedHere
 from pool_server.ledger.quota_history import Watcher
+from pool_server.ledger.records.codec import pack
 from pool_server.ledger.rollups.reader import LABELS
+from pool_server.storage.lmdb.log_file import leave
 from tests.cluster.conftest import Database
 from tests.ledger import ledger_kit
-from tests.ledger.ledger_kit import NOW, ledger_in, record_all
+from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
 from tests.ledger.test_rollups import DAY, ZONES, exchanges, filters
 
 BACK = NOW - 41 * DAY
@@ -165,3 +167,22 @@ async def watch(book: Ledger, seen: list[tuple[float, float, float | None]]) -> 
         news = Watcher().news("claude:work", told)
         assert news is not None
         await book.port.watch(lambda *_: False).send(news)
+
+
+def test_what_a_killed_node_had_only_in_its_journal_is_counted_once(emptied: Database, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger_kit, "DATABASES", [emptied])
+        with ledger_in(tmp_path, durable=False) as book:
+            record_all(book, [exchange("r1")])
+            leave(book.store.folder, [pack(exchange("r1")), pack(exchange("r2"))])  # of a process that died
+            successor = Ledger(book.store, Settings(), clock=Clock(), write_ahead=True, port=book.port)
+
+            async def goes_on() -> None:
+                await successor.start()
+                assert await successor.record(exchange("r3"))
+                await successor.fresh()
+                assert successor.healthy and successor.queries.total(NOW - 60, NOW + 60)["requests"] == 3
+                await successor.close()
+
+            asyncio.run(goes_on())
+            assert emptied.sql("select id from pool.record order by id").split() == ["r1", "r2", "r3"]

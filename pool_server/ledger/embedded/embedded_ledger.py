@@ -85,6 +85,12 @@ class EmbeddedLedger(LedgerPort):
         self._timezone = timezone
         self._writer = RollupWriter(timezone)
 
+    def start(self) -> None:
+        """Nothing is done in the background."""
+
+    def close(self) -> None:
+        """The store belongs to whoever opened it."""
+
     @contextmanager
     def read(self) -> Iterator[UsageReader]:
         with self._store.read() as txn:
