@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC
+from functools import partial
 from typing import NamedTuple
 
 from pool_server.accounts.credentials.sealing import SealKeys
@@ -166,7 +167,7 @@ async def refreshes(pools: list[DatabasePool], rounds: int) -> Found:
     accounts = [f"claude:{n}" for n in range(50)]
     used: Counter[bytes] = Counter()
     keys = SealKeys({"k1": b"k" * 32})
-    nodes = [(DatabaseCredentials(pool, keys), DatabaseLeases(pool, n)) for n, pool in enumerate(pools)]
+    nodes = [(DatabaseCredentials(pool, keys), DatabaseLeases(pool, partial(int, n))) for n, pool in enumerate(pools)]
 
     async def refresh(book: DatabaseCredentials, leases: DatabaseLeases, account: str, version: int) -> None:
         while (there := await book.get(account)) is not None and there.version == version:

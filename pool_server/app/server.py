@@ -20,6 +20,8 @@ from pool_server.alerts import AlertMonitor, PersonalAlerts
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.backup_schedule import BackupSchedule, change_log, keeps_log
+from pool_server.app.composition import ports
+from pool_server.app.composition.ports import BuildPorts
 from pool_server.app.lifecycle import late_imports
 from pool_server.app.tls.pair import pair_files
 from pool_server.app.tls.served import ServedCertificate
@@ -44,7 +46,7 @@ IDLE_S = 60.0  # connections without a request may wait so long for their last o
 # Read once at the start: a reload keeps the old value and says so.
 FIXED = (
     "listen_addr", "tls_cert", "tls_key", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices",
-    "subscriptions", "backup", "telemetry",
+    "subscriptions", "backup", "telemetry", "store_url", "store_listen_url", "node_name",
 )  # fmt: skip
 
 
@@ -63,9 +65,14 @@ class CoreServices(NamedTuple):
 
 
 def open_services(
-    settings: Settings, send: Callable[[HttpRequest], Awaitable[HttpAnswer]], *, leader: bool = True
+    settings: Settings,
+    send: Callable[[HttpRequest], Awaitable[HttpAnswer]],
+    *,
+    leader: bool = True,
+    build: BuildPorts = ports.embedded,
 ) -> CoreServices:
-    """Open a data folder. Nothing runs yet; several processes may have it open.
+    """Open a data folder. Nothing runs yet; several processes may have it open. `build` says what keeps the state of
+    rooms that is not in the folder itself.
 
     Raises StoreError, OSError or ValueError, each with one line.
     """
@@ -73,9 +80,10 @@ def open_services(
         state, durable = open_stores(Path(settings.data_dir))
         undo.callback(state.close)
         undo.callback(durable.close)
+        kept = build(settings, durable)
         ledger = Ledger(durable, settings, write_ahead=True)
-        users = Users(settings, durable, state, used=ledger.used_by_user, many=settings.workers != 1)
-        accounts = Accounts(settings, state, send=send, leader=leader)
+        users = Users(settings, durable, state, used=ledger.used_by_user, many=settings.workers != 1, ports=kept.users)
+        accounts = Accounts(settings, state, send=send, leader=leader, leases=kept.leases)
         accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)
         undo.pop_all()
@@ -168,8 +176,7 @@ class Server:
         settings, upstream = self.settings, Upstream()
         if (files := pair_files(settings)) is not None:
             self._tls = ServedCertificate(*files, clock=time.time, leader=self.leader)
-        services = open_services(settings, upstream.send, leader=self.leader)
-        self._stack.callback(services.close_stores)
+        services = await self._open(upstream)
         self.accounts, self.users, self.ledger = services.accounts, services.users, services.ledger
         self._send = upstream.send
         stores = {LEDGER: services.durable, STATE: services.state}
@@ -224,6 +231,18 @@ class Server:
             pool_dir=Path(self.settings.pool_dir),
             changes=self._changes,
         )
+
+    async def _open(self, upstream: Upstream) -> CoreServices:
+        """The services, of one machine alone or of a node of several."""
+        node = await ports.join(self.settings, self.worker) if self.settings.store_url else None
+        if node is not None:
+            self._stack.push_async_callback(node.close)
+        build = ports.embedded if node is None else ports.over_database(node)
+        services = open_services(self.settings, upstream.send, leader=self.leader, build=build)
+        self._stack.callback(services.close_stores)
+        if node is not None:
+            node.on_feed["people"].append(services.users.follower.look)
+        return services
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
         self.accounts.on_observation.append(self.ledger.observe)

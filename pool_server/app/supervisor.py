@@ -50,10 +50,13 @@ LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was ki
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 
 
-def run(loaded: LoadedSettings, reread: Reread) -> int:
+def run(loaded: LoadedSettings, reread: Reread, *, several_machines: bool = False) -> int:
     """Serves until told to stop, or until another server has taken over; the exit code. Raises ConfigError, StartError,
-    SealError or StoreError with one line."""
+    SealError or StoreError with one line. `several_machines`: `store_url` is followed, though not all of a pool is kept
+    by its database yet."""
     settings = loaded.settings
+    if settings.store_url and not several_machines:
+        raise StartError("store_url is set, and servers do not run on a database yet: unset it (POOL_STORE_URL)")
     environment_keys()
     if (files := pair_files(settings)) is not None:
         load_pair(*files)

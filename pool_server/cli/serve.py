@@ -8,7 +8,6 @@ from functools import partial
 import click
 
 from pool_server.app import logs
-from pool_server.app.listening import StartError
 from pool_server.app.shared_metrics import shared_metrics
 from pool_server.cli.common import config_option, given, one_line
 from pool_server.core.settings_file import config_path, load
@@ -21,8 +20,6 @@ from pool_server.core.settings_file import config_path, load
 def command(config: str | None, listen: str | None, workers: int | None) -> int:
     reread = partial(load, config_path(config), os.environ, given(listen_addr=listen, workers=workers))
     with one_line():
-        if os.environ.get("POOL_STORE_URL"):
-            raise StartError("POOL_STORE_URL is set, and servers do not run on a database yet: unset it")
         loaded = reread()
         logs.setup(debug=loaded.settings.debug, as_json=loaded.settings.log_format == "json")
         with shared_metrics(loaded.settings.workers):

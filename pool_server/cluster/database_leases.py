@@ -12,16 +12,19 @@ from pool_server.storage.postgres.connection import DatabasePool
 
 
 class DatabaseLeases(LeasesPort):
-    """The leases of one node. It counts its own time, from before the call: its clock and the call may be slow."""
+    """The leases of one node, whose number `node` tells. It counts its own time, from before the call: its clock and
+    the call may be slow."""
 
-    def __init__(self, pool: DatabasePool, node: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, pool: DatabasePool, node: Callable[[], int], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pool = pool
         self._node = node
         self._monotonic = monotonic
 
     async def take(self, name: str, life_s: float) -> LeaseTerm | None:
         began = self._monotonic()
-        rows = await self._pool.rows("select * from pool.lease_take_1($1, $2, $3)", name, self._node, life_s)
+        rows = await self._pool.rows("select * from pool.lease_take_1($1, $2, $3)", name, self._node(), life_s)
         number = rows[0]["term"]
         return None if number is None else LeaseTerm(name, number, began + life_s * RELIED_ON)
 

@@ -36,6 +36,8 @@ SECRET = frozenset(
         "local_token",
         "mirror_options",
         "smtp_password",
+        "store_listen_url",
+        "store_url",
         "webhook_url",
     }
 )
@@ -326,6 +328,12 @@ class Settings(Section, frozen=True):
     upstream_idle_s: Timeout = 300.0
     drain_s: Wait = 30.0
     upgrade_drain_s: Wait = 3600.0
+    store_url: str = ""  # postgresql://…: the database of a pool of several machines; it may hold a password
+    store_listen_url: str = ""  # the same past a pooler, to be told of changes at once; empty = store_url
+    store_wait_s: Wait = 5.0  # a request waits so long for a database that does not answer
+    store_grace_s: Annotated[float, Meta(ge=-1, le=86400)] = 900.0  # people without limits go on; -1 = for ever
+    store_when_away: Literal["refuse", "allow"] = "refuse"  # what happens to people with limits while it is away
+    node_name: Annotated[str, Meta(max_length=100)] = ""  # this machine among the others; empty = its host name
     local_token: str = ""  # local mode asks for it when set; else whoever is on this machine may do all
     friend_code: str = ""
     friend_name: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_versions_are_compared_not_leases(database: Database) -> None:
             book = DatabaseCredentials(pool, SealKeys(K1))
             assert await book.put("claude:a", "claude", 0, b"t1") == 1
             assert await book.put("claude:a", "claude", 0, b"again") is None
-            leases = DatabaseLeases(pool, 1), DatabaseLeases(pool, 2)
+            leases = DatabaseLeases(pool, lambda: 1), DatabaseLeases(pool, lambda: 2)
             await leases[0].take("refresh:claude:a", 0.0)  # runs out at once, and another has it by now
             assert await leases[1].take("refresh:claude:a", 90.0) is not None
             assert await book.put("claude:a", "claude", 1, b"t2") == 2
@@ -155,7 +156,8 @@ def test_tokens_that_may_be_used_once_are_refreshed_once_by_three_nodes(database
     async def race() -> None:
         async with database.pool() as one, database.pool() as two, database.pool() as three:
             nodes = [
-                (DatabaseCredentials(p, SealKeys(K1)), DatabaseLeases(p, n)) for n, p in enumerate((one, two, three))
+                (DatabaseCredentials(p, SealKeys(K1)), DatabaseLeases(p, partial(int, n)))
+                for n, p in enumerate((one, two, three))
             ]
             for account in accounts:
                 await nodes[0][0].put(account, "claude", 0, account.encode() + b" v1")
@@ -192,7 +194,7 @@ def test_a_lease_is_used_for_two_thirds_of_its_life(database: Database) -> None:
     async def walk() -> None:
         nonlocal now
         async with database.pool() as pool:
-            leases, others = DatabaseLeases(pool, 1, lambda: now), DatabaseLeases(pool, 2, lambda: now)
+            leases, others = DatabaseLeases(pool, lambda: 1, lambda: now), DatabaseLeases(pool, lambda: 2, lambda: now)
             term = await leases.take("poll", 90.0)
             assert term is not None and leases.held(term)
             now = 159.9
@@ -211,7 +213,7 @@ def test_a_lease_is_used_for_two_thirds_of_its_life(database: Database) -> None:
 def test_a_lease_that_cannot_be_given_back_runs_out(database: Database) -> None:
     async def walk() -> None:
         async with database.pool() as pool:
-            leases = DatabaseLeases(pool, 1)
+            leases = DatabaseLeases(pool, lambda: 1)
             term = await leases.take("poll", 0.01)
             assert term is not None
             database.sql(

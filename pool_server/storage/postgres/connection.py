@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from pool_server.storage.errors import StoreAwayError, StoreError, StoreRefusedError
@@ -87,7 +88,7 @@ class DatabasePool:
             yield Connection(raw)
         finally:
             with contextlib.suppress(StoreError), translated():
-                await pool.release(raw)
+                await pool.release(raw, timeout=CONNECT_S)
 
     async def _opened(self) -> Any:
         async with self._opening:
@@ -115,6 +116,40 @@ class DatabasePool:
     async def value(self, sql: str, *values: Any) -> Any:
         async with self.connection() as connection:
             return await connection.value(sql, *values)
+
+
+class Listener:
+    """Hears what is told on a channel, as long as there is a connection; `keep` makes one where there is none. What was
+    told in between is never heard: whoever listens also looks."""
+
+    def __init__(self, url: DatabaseUrl, channel: str, heard: Callable[[], None]) -> None:
+        self._url = url
+        self._channel = channel
+        self._heard = heard
+        self._raw: Any = None
+        self._again = 0.0  # monotonic, before which no connection is tried
+
+    async def keep(self) -> None:
+        """Never raises; without a connection nothing is heard."""
+        if (self._raw is not None and not self._raw.is_closed()) or time.monotonic() < self._again:
+            return
+        self._again = time.monotonic() + CONNECT_S
+        self._raw = None
+        with contextlib.suppress(StoreError):
+            raw = await connect(self._url)
+            try:
+                with translated():
+                    await raw.add_listener(self._channel, lambda *_: self._heard())
+            except BaseException:
+                raw.terminate()
+                raise
+            self._raw = raw
+
+    async def close(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            with contextlib.suppress(StoreError), translated():
+                await raw.close(timeout=CONNECT_S)
 
 
 def storable(text: str) -> bool:

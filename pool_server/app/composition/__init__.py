@@ -1,0 +1,1 @@
+"""What the rooms are built over: this machine's own stores, or a database that several machines share."""

@@ -1,0 +1,76 @@
+"""The one place that decides what keeps each room's state. A port that is None is the room's own, over the two stores
+of the data folder; a pool of several machines has them over its database.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from pool_server.core.settings import ConfigError, Settings
+from pool_server.storage import Store
+from pool_server.storage.leases import LeasesPort
+from pool_server.users.ports import UserPorts
+
+if TYPE_CHECKING:  # a pool of one machine loads none of it
+    from pool_server.cluster.node import ClusterNode
+
+
+class Ports(NamedTuple):
+    """What the rooms are given to keep their state with."""
+
+    users: UserPorts | None = None
+    leases: LeasesPort | None = None
+
+
+BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
+
+
+def embedded(settings: Settings, durable: Store) -> Ports:
+    """Everything in this machine's own stores."""
+    return Ports()
+
+
+def check_shared(settings: Settings) -> None:
+    """Raises ConfigError where these settings cannot be those of one machine among several."""
+    if not settings.friends_mode:
+        raise ConfigError(
+            "store_url: local mode has no people to share; set friend_code or admin_password, or unset it"
+        )
+    if not settings.pool_users.jwt_secret:
+        raise ConfigError("store_url: every machine must sign keys alike: set POOL_JWT_SECRET to the same on each")
+
+
+async def join(settings: Settings, worker: int) -> ClusterNode:
+    """This worker as a node of the pool that `store_url` names. Raises ConfigError, StoreError."""
+    from pool_server.cluster.node import ClusterNode
+    from pool_server.storage.postgres.url import parse
+
+    check_shared(settings)
+    name = f"{settings.node_name or socket.gethostname()}/{worker}"
+    listen = settings.store_listen_url or settings.store_url
+    node = ClusterNode(parse(settings.store_url, os.environ), name, listen=parse(listen, os.environ))
+    await node.start()
+    return node
+
+
+def over_database(node: ClusterNode) -> BuildPorts:
+    """The ports of a node; what it must read within microseconds is kept by this machine's store as well."""
+
+    def build(settings: Settings, durable: Store) -> Ports:
+        from pool_server.cluster.database_leases import DatabaseLeases
+        from pool_server.cluster.door import DatabaseDoor
+        from pool_server.cluster.people import DatabasePeople
+        from pool_server.users.replica import Replica
+
+        replica = Replica(durable, time.time)
+        replica.known()  # a folder with people of its own is refused before anything is served
+        people = DatabasePeople(node.pool, replica.apply, replica.known)
+        return Ports(
+            users=UserPorts(people, DatabaseDoor(node.pool)), leases=DatabaseLeases(node.pool, lambda: node.id)
+        )
+
+    return build
