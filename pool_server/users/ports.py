@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from pool_server.users.limits.admission_port import MakeAdmission
 from pool_server.users.models import (
     AdminToken,
     AuditRow,
@@ -148,7 +149,8 @@ class DoorPort(Protocol):
 
 
 class UserPorts(NamedTuple):
-    """The stores that people and the door are kept in, where these are not this machine's own."""
+    """What keeps people, the door and counters, where that is not this machine itself (`admission` None = it is)."""
 
     people: PeoplePort
     door: DoorPort
+    admission: MakeAdmission | None = None

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pool_server.core.enums import Denial
-from pool_server.core.models import Usage
 from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError, Txn
@@ -37,8 +36,9 @@ from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.sign_in import SignIn
 from pool_server.users.identity.tokens import load_signer, rotate_secret
 from pool_server.users.last_used import LastUsed
-from pool_server.users.limits import counters, reservations
-from pool_server.users.limits.pending import Reservation
+from pool_server.users.limits import reservations
+from pool_server.users.limits.admission import Admission, Headroom
+from pool_server.users.limits.admission_port import AdmissionPort
 from pool_server.users.limits.periods import Calendar, zone
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
@@ -72,15 +72,12 @@ LOOK_S = 0.5  # likewise those of other machines
 FLUSH_S = 5.0  # how often "last used" is written
 RECOVER_MOST = 10  # users settled at once for dead workers, likewise
 SWEEP_S = 30.0  # how often what dead workers left, and what is stale, is cleared
-TURN_S = 0.5  # how often somebody who waits for their turn looks again
 
 EndListener = Callable[[str | None, str | None], None]
-Headroom = float | None | Callable[[], float | None]
 
 _LOCAL = Principal(LOCAL_USER, "you", admin=True, local=True)
 _GONE = Denied(Denial.REVOKED_KEY, "this user is no longer part of the pool", 401)
 _STORE = Denied(Denial.STORE, "keys cannot be checked just now; try again in a moment", 503)
-_BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: what is held may be given back soon
 
 
 class Users:
@@ -117,19 +114,36 @@ class Users:
         )
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))
-        self._reservations = Reservations(state, calendar, self._shares, clock, used, many=many)
-        self.stand_beside = self._reservations.stand_beside
-        self.limits = UserLimits(self._directory.view, self._directory.key, self._reservations)
+        self._port, self._door, make = ports or UserPorts(
+            EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state)
+        )
+        if make is None:
+            self._counters: AdmissionPort = Reservations(state, calendar, self._shares, clock, used, many=many)
+        else:
+            self._counters = make(calendar, self._shares, clock)
+        self.stand_beside = self._counters.stand_beside
+        self.limits = UserLimits(self._directory.view, self._directory.key, self._counters)
         self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)
-        self._freed = asyncio.Event()
         self._tasks = PeriodicTasks()
         self.on_end: list[EndListener] = []  # (user, None): a person's access ended; (None, key): one key's
-        self._port, self._door = ports or UserPorts(EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state))
         self.follower = Follower(self._port, self._follow)
         self._make_parts()
 
     def _make_parts(self) -> None:
+        admission = Admission(
+            self._counters,
+            self._facts,
+            clock=self._clock,
+            wait_s=lambda: self._settings.fair_share.wait_s,
+            unread=_unread,
+        )
+        self.reserve, self.reserve_or_wait, self.stopped = (
+            admission.reserve,
+            admission.reserve_or_wait,
+            admission.stopped,
+        )
+        self.progress, self.settle, self.release = admission.progress, admission.settle, admission.release
         store, state, clock = self._store, self._state, self._clock
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
@@ -163,7 +177,7 @@ class Users:
 
     def load(self) -> None:
         """Settles what dead workers left behind and takes over codex-pool's users once. Call before serving."""
-        self._reservations.recover()
+        self._counters.recover()
         path = self._settings.pool_users.storage_path
         if path:
             import_once(self._store, Path(path), self._clock())
@@ -171,6 +185,7 @@ class Users:
     async def start(self) -> None:
         """Begins following changes and writing what can wait. Raises StoreError when nobody can be known."""
         await self.follower.catch_up()
+        await self._counters.start()
         self._tasks.every(FOLLOW_S, self._follow, "following changes of users")
         self._tasks.every(LOOK_S, self.follower.look, "looking for changes of people elsewhere")
         self._tasks.every(FLUSH_S, self._write_what_waits, "writing what users left to be written")
@@ -182,7 +197,7 @@ class Users:
         await self._tasks.close()
         self._hasher.close()
         with suppress(StoreError):
-            self._reservations.close()
+            await self._counters.finish()
         with suppress(StoreError):
             while self._last_used.write():
                 pass
@@ -193,7 +208,7 @@ class Users:
         Raises ValueError (one line) before anything has changed.
         """
         signer, imported = load_signer(settings, self._folder), imported_secrets(settings, self._folder)
-        self._reservations.calendar = Calendar(zone(settings.ledger.timezone))
+        self._counters.calendar = Calendar(zone(settings.ledger.timezone))
         self._shares.settings = settings.fair_share
         self._settings = self.sign_in.settings = settings
         self._signer = signer
@@ -226,45 +241,6 @@ class Users:
         """The caller in local mode: whoever sits at this machine, with every right and no limits."""
         return _LOCAL
 
-    def reserve(
-        self,
-        principal: Principal,
-        *,
-        provider: str,
-        model: str,
-        tokens: int,
-        cost: float | None,
-        headroom: Headroom = None,
-    ) -> Reservation | Denied:
-        """Reserves an amount under the user's limits for one request, or says which limit is in the way.
-
-        `tokens` is an honest estimate of all tokens of the exchange, `cost` of its price in US dollars (None = not
-        known), `headroom` the provider's headroom in percent (None = not known) or what tells it; `provider` and
-        `model` are "" when not known. A reservation must be ended by `settle` or `release`.
-        """
-        if principal.local:
-            return Reservation(principal.user, provider, counted=False)
-        found = self._facts(principal, provider, model, headroom)
-        if isinstance(found, Denied):
-            return found
-        view, key = found
-        return self._reservations.reserve(view.id, provider, view.limits, tokens, cost, key)
-
-    def stopped(self, principal: Principal, *, provider: str = "") -> Denied | None:
-        """What stops any request of this caller now (to `provider` if it is told), before anything of it is looked
-        into: their access has ended, or a limit is used up that does not free in a moment."""
-        if principal.local:
-            return None
-        found = self._facts(principal, provider, "", None)
-        if isinstance(found, Denied):
-            return found
-        view, key = found
-        try:
-            denied = self._reservations.stopped(view.id, view.limits, key)
-        except StoreError as exc:
-            return _unread("limits", exc)
-        return None if denied is None or self._passes_soon(denied) else denied
-
     def _facts(
         self, principal: Principal, provider: str, model: str, headroom: Headroom
     ) -> tuple[UserFacts, KeyFacts | None] | Denied:
@@ -281,63 +257,6 @@ class Users:
             return forbidden(view.limits, key, provider, model) or self._unfair(view, provider, left) or (view, key)
         except StoreError as exc:
             return _unread("limits", exc)
-
-    async def reserve_or_wait(
-        self,
-        principal: Principal,
-        *,
-        provider: str,
-        model: str,
-        tokens: int,
-        cost: float | None,
-        headroom: Headroom = None,
-    ) -> Reservation | Denied:
-        """`reserve`, waiting up to `fair_share.wait_s` seconds for a turn.
-
-        Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
-        told at once.
-        """
-        if principal.local:
-            return Reservation(principal.user, provider, counted=False)
-        deadline = 0.0
-        while True:
-            found = self._facts(principal, provider, model, headroom)
-            answer = found if isinstance(found, Denied) else await self._reserved(*found, provider, tokens, cost)
-            if not isinstance(answer, Denied) or not self._passes_soon(answer):
-                return answer
-            now = time.monotonic()
-            deadline = deadline or now + self._settings.fair_share.wait_s
-            if now >= deadline:
-                return answer
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), min(deadline - now, TURN_S))
-
-    async def _reserved(
-        self, view: UserFacts, key: KeyFacts | None, provider: str, tokens: int, cost: float | None
-    ) -> Reservation | Denied:
-        asked = self._reservations.reserve_soon(view.id, provider, view.limits, tokens, cost, key)
-        try:
-            return await asked
-        except asyncio.CancelledError:
-            if not asked.cancel() and not asked.cancelled() and asked.exception() is None:
-                made = asked.result()  # it came in the moment of being cancelled
-                if isinstance(made, Reservation):
-                    self.release(made)
-            raise
-
-    def progress(self, reservation: Reservation, tokens: int, cost: float | None) -> None:
-        """The stream has used `tokens` and `cost` so far (sums, not increments)."""
-        self._reservations.progress(reservation, tokens, cost)
-
-    def settle(self, reservation: Reservation, usage: Usage, cost: float | None) -> None:
-        """The exchange is over and used this. Only the first `settle` or `release` of a reservation counts."""
-        self._reservations.settle(reservation, usage, cost)
-        self._wake()
-
-    def release(self, reservation: Reservation) -> None:
-        """The exchange is over and nothing was used."""
-        self._reservations.release(reservation)
-        self._wake()
 
     def may_force(self, principal: Principal, account_owner: str) -> bool:
         """Whether the caller may choose this account: admins, and its owner, who is a user id (see `owner_id`)."""
@@ -452,35 +371,24 @@ class Users:
                 self._ended(principal.user, principal.key)
 
     def _write_what_waits(self) -> None:
-        self._reservations.settle_waiting()
+        self._counters.settle_waiting()
         self._last_used.write_in_turn()
 
     async def _sweep(self) -> None:
         settled = RECOVER_MOST
         while settled == RECOVER_MOST:
-            settled = self._reservations.recover(RECOVER_MOST)
+            settled = self._counters.recover(RECOVER_MOST)
             await asyncio.sleep(0)
-        self._reservations.forget_idle()
+        self._counters.forget_idle()
         for sweeper in self._sweepers:
             gone = sweeper.step(self._clock())
             if not isinstance(gone, int):
                 await gone
 
-    def _passes_soon(self, denied: Denied) -> bool:
-        if denied.denial is Denial.FAIR_SHARE:
-            return True
-        soon = denied.retry_at is not None and denied.retry_at - self._clock() <= counters.SOON
-        return soon and denied.denial in _BRIEF
-
-    def _wake(self) -> None:
-        """Somebody's request ended: who waits looks again."""
-        self._freed.set()
-        self._freed = asyncio.Event()
-
     def _unfair(self, view: UserFacts, provider: str, headroom: float | None) -> Denied | None:
         if not self._shares.short(headroom):
             return None
-        self._reservations.write_turn()  # what has just ended is recent use
+        self._counters.write_turn()  # what has just ended is recent use
         until = self._shares.waits_until(provider, view.id, headroom, self._clock())
         if until is None:
             return None

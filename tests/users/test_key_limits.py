@@ -126,7 +126,7 @@ def test_limits_and_the_end_of_a_key_are_changed_while_it_is_used_in_every_worke
         standing = site.users.limits.of_key(anna.key)
         assert standing is not None and standing["used"]["tokens_day"] == 0
         second.settle(running, Usage(input=4000), None)  # under way when the limit came
-        second._reservations.write_turn()
+        second._counters.write_turn()
         denied = site.users.reserve(anna, **ASK)
         assert isinstance(denied, Denied) and "“work”" in denied.message
         while isinstance(there := second.reserve(anna, **ASK), Reservation):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from pool_server.core.settings import Limits
+from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
 from pool_server.users.limits import counters
-from pool_server.users.limits.counters import Hold
+from pool_server.users.limits.counters import Hold, Stop, Use
+from pool_server.users.limits.periods import Bounds
+from pool_server.users.models import Denied
 
 
 class Cap(NamedTuple):
@@ -131,3 +134,27 @@ def caps_of(user: str, limits: Limits, key: CountedKey | None) -> tuple[Cap, ...
     if key is None or not key.counted:
         return (Cap(user, limits),)
     return Cap(user, limits), Cap(key.owner, key.limits, key.label)
+
+
+def worst_stop(uses: Mapping[str, Use], caps: Sequence[Cap], now: float, marks: Bounds) -> Denied | None:
+    """The limit in the way; of the user's and the key's the one that frees last."""
+    denied, last = None, 0.0
+    for cap in caps:
+        stop = counters.stopped(uses[cap.owner], cap.limits, now, marks)
+        if stop is not None and (frees := math.inf if stop.retry_at is None else stop.retry_at) > last:
+            denied, last = denied_by(stop, cap.label), frees
+    return denied
+
+
+def denied_by(stop: Stop, key: str) -> Denied:
+    """What is told of a limit in the way; `key` is the label of the key whose own it is, "" for a user's."""
+    amount = COUNTED_BY_DENIAL[stop.denial].amount(stop.limit)
+    message = f"the limit of {amount} of your key “{key}”" if key else f"your limit of {amount}"
+    return Denied(stop.denial, f"{message} is reached", 429, stop.retry_at)
+
+
+def kept_without_counters(cap: Cap, here: int) -> bool:
+    """Whether limits are kept where nobody counts: at most how many run at the same time is limited, and `here` is how
+    many do."""
+    at_once = msgspec.structs.replace(cap.limits, concurrent=None)
+    return counters.limitless(at_once) and (cap.limits.concurrent is None or here < cap.limits.concurrent)

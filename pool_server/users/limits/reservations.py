@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -27,25 +26,29 @@ import msgspec
 from pool_server.core import processes
 from pool_server.core.enums import Denial
 from pool_server.core.models import Usage
-from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
+from pool_server.core.settings import Limits
 from pool_server.storage import Store, StoreError
 from pool_server.storage.lmdb.gathered_writes import GatheredWrites, RowChanges
 from pool_server.users.limits import counters, rebuild
-from pool_server.users.limits.counters import Hold, Stop, Use
+from pool_server.users.limits.admission_port import AdmissionPort
+from pool_server.users.limits.counters import Hold, Use
 from pool_server.users.limits.fair_share import weigh
 from pool_server.users.limits.pending import (
     Cap,
+    CountedKey,
     Final,
     Pending,
     Reservation,
     ReservationRequest,
     caps_of,
+    kept_without_counters,
     reservation_for,
+    worst_stop,
 )
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.models import HELD, USE, Denied, KeyFacts
+from pool_server.users.models import HELD, USE, Denied
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +72,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_use = msgspec.msgpack.Decoder(Use).decode
 
 
-class Reservations:
-    """The counters and reservations of everybody."""
+class Reservations(AdmissionPort):
+    """The counters and reservations of everybody, in the state store of one machine."""
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class Reservations:
         self._closed = False
 
     def reserve(
-        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: KeyFacts | None = None
+        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: CountedKey | None = None
     ) -> Reservation | Denied:
         """Reserves for one request of about `tokens` and `cost` (US dollars, None = price not known), under the user's
         limits and those of the `key` it is made with."""
@@ -123,8 +126,8 @@ class Reservations:
             return self._unguarded(made, caps, exc)
 
     def reserve_soon(
-        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: KeyFacts | None = None
-    ) -> asyncio.Future[Reservation | Denied]:
+        self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: CountedKey | None = None
+    ) -> asyncio.Future[Reservation | Denied | None]:
         """`reserve` at the end of this turn of the event loop; at once where nothing else is under way that could share
         its transaction. Cancel the future to take nothing."""
         made, caps = reservation_for(user, provider, limits, tokens, key)
@@ -145,7 +148,7 @@ class Reservations:
         cost: float | None,
         now: float,
     ) -> Denied | None:
-        denied = self._stop(uses, caps, now)
+        denied = worst_stop(uses, caps, now, self.calendar.at(now))
         if denied is not None:
             return denied
         ratio = uses[made.user].ratio
@@ -156,16 +159,6 @@ class Reservations:
                 txn.put(HELD, _mark(self._worker, owner), b"")
             counters.hold(uses[owner], self._worker, made.tokens, made.cost, now)
         return None
-
-    def _stop(self, uses: Mapping[str, Use], caps: Sequence[Cap], now: float) -> Denied | None:
-        """The limit in the way; of the user's and the key's the one that frees last."""
-        marks = self.calendar.at(now)
-        denied, last = None, 0.0
-        for cap in caps:
-            stop = counters.stopped(uses[cap.owner], cap.limits, now, marks)
-            if stop is not None and (frees := math.inf if stop.retry_at is None else stop.retry_at) > last:
-                denied, last = _denied(stop, cap.label), frees
-        return denied
 
     def _answer(self, made: Reservation, denied: Denied | None) -> Reservation | Denied:
         if denied is not None:
@@ -201,10 +194,11 @@ class Reservations:
         """Nothing was used. The request still counts toward requests a minute."""
         self._end(Final(reservation, 0, 0.0, 0.0))
 
-    def stopped(self, user: str, limits: Limits, key: KeyFacts | None = None) -> Denied | None:
+    def stopped(self, user: str, limits: Limits, key: CountedKey | None = None) -> Denied | None:
         """The limit in the way of one more request, whatever it asks for. Takes nothing."""
         caps = [cap for cap in caps_of(user, limits, key) if not counters.limitless(cap.limits)]
-        return self._stop({cap.owner: self.read(cap.owner)[0] for cap in caps}, caps, self._clock())
+        now = self._clock()
+        return worst_stop({cap.owner: self.read(cap.owner)[0] for cap in caps}, caps, now, self.calendar.at(now))
 
     def read(self, owner: str) -> tuple[Use, Bounds]:
         """The counters of a user of the pool, or of a key, now. Those that are missing are made and kept."""
@@ -251,6 +245,15 @@ class Reservations:
             self._unsettled[:_MOST_ENDS] = left
             if left:
                 return
+
+    async def start(self) -> None:
+        """Nothing runs by itself here."""
+
+    async def finish(self) -> None:
+        self.close()
+
+    async def fetch(self, owners: Sequence[str]) -> None:
+        """Everything is read where it is."""
 
     def close(self) -> None:
         """Settles what waits and takes the marks back; what ends later is written at once. Raises StoreError."""
@@ -475,14 +478,7 @@ class Reservations:
 
     def _kept_here(self, cap: Cap) -> bool:
         here = self._running.get(cap.owner, 0) + self._uncounted.get(cap.owner, 0)
-        at_once = msgspec.structs.replace(cap.limits, concurrent=None)
-        return counters.limitless(at_once) and (cap.limits.concurrent is None or here < cap.limits.concurrent)
-
-
-def _denied(stop: Stop, key: str) -> Denied:
-    amount = COUNTED_BY_DENIAL[stop.denial].amount(stop.limit)
-    message = f"the limit of {amount} of your key “{key}”" if key else f"your limit of {amount}"
-    return Denied(stop.denial, f"{message} is reached", 429, stop.retry_at)
+        return kept_without_counters(cap, here)
 
 
 def stale(raw: bytes, now: float) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from pool_server.core.settings import Limits
 from pool_server.users.limits import counters
-from pool_server.users.limits.reservations import Reservations
+from pool_server.users.limits.admission_port import AdmissionPort
 
 
 class HasLimits(Protocol):
@@ -57,11 +57,16 @@ class UserLimits:
         self,
         view: Callable[[str], HasLimits | None],
         key: Callable[[str], HasOwnLimits | None],
-        reservations: Reservations,
+        counters_of: AdmissionPort,
     ) -> None:
         self._view = view
         self._key = key
-        self._reservations = reservations
+        self._counters = counters_of
+
+    async def fetch(self, people: Iterable[str], keys: Iterable[str] = ()) -> None:
+        """Returns when what is told of these users and keys is how they stand now."""
+        found = [self._key(key) for key in keys]
+        await self._counters.fetch([*people, *(key.owner for key in found if key is not None)])
 
     def of(self, user_id: str) -> dict[str, Any]:
         """{"limits", "used", "frees"} of one user, by the limits' names; somebody unknown has no limits."""
@@ -100,5 +105,5 @@ class UserLimits:
         return None if key is None or key.limits == Limits() else self._standing(key.owner, key.limits, key.label)
 
     def _standing(self, owner: str, limits: Limits, key: str = "") -> LimitStanding:
-        use, marks = self._reservations.read(owner)
+        use, marks = self._counters.read(owner)
         return LimitStanding(limits, counters.used_now(use), counters.frees_at(use, limits, marks), key)
