@@ -145,6 +145,7 @@ class PersonalAlerts:
         ever less often, until it is no longer true."""
         before, delivered = await asyncio.to_thread(self._told), 0
         everybody = await asyncio.to_thread(self._users.notices.everybody)
+        await self._users.limits.fetch(everybody)
         after: dict[str, int] = {}
         for user, notice in everybody.items():
             told = {key.partition("/")[2]: level for key, level in before.items() if key.startswith(f"{user}/")}

@@ -46,7 +46,8 @@ IDLE_S = 60.0  # connections without a request may wait so long for their last o
 # Read once at the start: a reload keeps the old value and says so.
 FIXED = (
     "listen_addr", "tls_cert", "tls_key", "log_format", "workers", "pool_dir", "data_dir", "ledger", "prices",
-    "subscriptions", "backup", "telemetry", "store_url", "store_listen_url", "node_name",
+    "subscriptions", "backup", "telemetry", "store_url", "store_listen_url",
+    "store_wait_s", "store_grace_s", "store_when_away", "node_name",
 )  # fmt: skip
 
 
@@ -82,8 +83,16 @@ def open_services(
         undo.callback(durable.close)
         kept = build(settings, durable)
         ledger = Ledger(durable, settings, write_ahead=True)
-        users = Users(settings, durable, state, used=ledger.used_by_user, many=settings.workers != 1, ports=kept.users)
-        accounts = Accounts(settings, state, send=send, leader=leader, leases=kept.leases)
+        users = Users(
+            settings,
+            durable,
+            state,
+            used=ledger.used_by_user,
+            many=settings.workers != 1,
+            ports=kept.users,
+            admission=kept.admission,
+        )
+        accounts = Accounts(settings, state, send=send, leader=leader, ports=kept.accounts)
         accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)
         undo.pop_all()
@@ -216,6 +225,7 @@ class Server:
             send=upstream.send,
             reread=self._reread,
             transcripts=self.transcripts,
+            store=self._node.state if self._node is not None else None,
         )
 
     def _build_backups(self, stores: dict[str, Store]) -> None:
@@ -234,7 +244,7 @@ class Server:
 
     async def _open(self, upstream: Upstream) -> CoreServices:
         """The services, of one machine alone or of a node of several."""
-        node = await ports.join(self.settings, self.worker) if self.settings.store_url else None
+        self._node = node = await ports.join(self.settings, self.worker) if self.settings.store_url else None
         if node is not None:
             self._stack.push_async_callback(node.close)
         build = ports.embedded if node is None else ports.over_database(node)

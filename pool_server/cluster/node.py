@@ -24,27 +24,35 @@ CALLS = 8  # connections for what requests wait for
 UPKEEP = 3  # and for what the node does by itself, which must not wait for them
 LOOK_S = 0.5  # so often a node looks for changes, whether it was told of one or not
 LOOK_WITHIN_S = 1.0
+PROVE_S = 2.0  # so often a node sees whether a commit reaches the standby, …
+PROVEN_WITHIN_S = 10.0  # … and so long that may take
 
 Heard = Callable[[], Awaitable[None]]
 
 
 class ClusterNode:
     """`id` is another one once the node was taken for dead and goes on: it is read at each call. `on_feed`: what is
-    called, by the name of a feed, when something of it has changed elsewhere."""
+    called, by the name of a feed, when something of it has changed elsewhere; `on_lost`: when a connection was lost, or
+    the server is another one, so that it may have forgotten its last moments. `answers` is set while it does answer."""
 
     def __init__(self, url: DatabaseUrl, name: str, *, listen: DatabaseUrl | None = None) -> None:
         self.url = url
         self.name = name
-        self.pool = DatabasePool(url, CALLS)
-        self.upkeep = DatabasePool(url, UPKEEP)
+        self.pool = DatabasePool(url, CALLS, self._lost)
+        self.upkeep = DatabasePool(url, UPKEEP, self._lost)
         self.id = 0
         self.on_feed: dict[str, list[Heard]] = {"people": [], "accounts": [], "credentials": []}
-        self.looked_at = 0.0  # monotonic, when the last look that succeeded began
+        self.on_lost: list[Callable[[], None]] = []
+        self.answers = asyncio.Event()
+        self._away_since: float | None = None  # monotonic, likewise
+        self._connected_since = 0.0
+        self._unproven_since: float | None = None
+        self._server = ""
         self._seen: dict[str, int] = {}
         self._listener = Listener(listen or url, "pool", self._rung)
         self._rings = asyncio.Event()
         self._closing = asyncio.Event()
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Raises StoreError where the database does not answer, or is not of a schema this program knows."""
@@ -52,7 +60,9 @@ class ClusterNode:
             judge(await schema_of(connection), migrations())
             await self._register(connection, self.name)
             await self._look(connection)
-        self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._answered()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._prove())]
 
     async def _register(self, connection: Connection, name: str) -> None:
         row = await connection.row("select * from pool.node_start_1($1, $2, '{}')", name, __version__)
@@ -72,14 +82,48 @@ class ClusterNode:
         """Says goodbye, where that can be said."""
         self._closing.set()
         self._rings.set()
-        if self._following is not None:
-            await self._following
+        if self._tasks:
+            self._tasks[-1].cancel()
+            await asyncio.wait(self._tasks)
         await self._listener.close()
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LOOK_WITHIN_S):
                 await self.upkeep.value("select pool.node_end_1($1)", self.id)
         self.pool.close()
         self.upkeep.close()
+
+    def away_for(self) -> float:
+        """For how many seconds the database has not answered; 0 while it does."""
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+
+    def state(self) -> tuple[str, float]:
+        """ok, slow or away, and for how long it is away."""
+        away = self.away_for()
+        return ("away" if away else "ok" if self.sure else "slow"), away
+
+    def connected_for(self) -> float:
+        """For how many seconds it has answered without a break."""
+        return 0.0 if self._away_since is not None else time.monotonic() - self._connected_since
+
+    @property
+    def sure(self) -> bool:
+        """Whether what is committed is on the standby within seconds: what a lonely old primary counts is worth
+        nothing."""
+        return self._unproven_since is None or time.monotonic() - self._unproven_since < PROVEN_WITHIN_S
+
+    def look_soon(self) -> None:
+        """A call failed: is the database there?"""
+        self._rings.set()
+
+    def _lost(self) -> None:
+        for lost in self.on_lost:
+            lost()
+
+    def _answered(self) -> None:
+        if self._away_since is not None or not self._connected_since:
+            self._connected_since = time.monotonic()
+        self._away_since = None
+        self.answers.set()
 
     def _rung(self) -> None:
         self._rings.set()
@@ -92,14 +136,35 @@ class ClusterNode:
             if not self._closing.is_set():
                 await self._look_once()
 
+    async def _prove(self) -> None:
+        while True:
+            began = time.monotonic()
+            if self._unproven_since is None:
+                self._unproven_since = began
+            try:
+                async with asyncio.timeout(PROVEN_WITHIN_S):
+                    await self.upkeep.value("select pool.node_prove_1($1)", self.id)
+            except (StoreError, TimeoutError):
+                if self._away_since is None and began - self._unproven_since < PROVEN_WITHIN_S:
+                    log.warning("no commit has reached the standby for %.0f s", time.monotonic() - self._unproven_since)
+            else:
+                self._unproven_since = None
+            await asyncio.sleep(PROVE_S)
+
     async def _look_once(self) -> None:
         began = time.monotonic()
         try:
             async with asyncio.timeout(LOOK_WITHIN_S), self.upkeep.connection() as connection:
                 changed = await self._look(connection)
-        except (StoreError, TimeoutError):
+        except (StoreError, TimeoutError) as exc:
+            if self._away_since is None:
+                log.warning("the database does not answer: %s", exc or "no answer in time")
+                self._away_since = began
+                self.answers.clear()
             return
-        self.looked_at = began
+        if self._away_since is not None:
+            log.warning("the database answers again, after %.1f s", self.away_for())
+        self._answered()
         for name in changed:
             for heard in list(self.on_feed.get(name, ())):
                 try:
@@ -109,8 +174,11 @@ class ClusterNode:
 
     async def _look(self, connection: Connection) -> list[str]:
         """The feeds that have changed since the last look."""
-        rows = await connection.rows("select * from pool.feed_look_1()")
+        rows = await connection.rows("select *, pg_postmaster_start_time()::text as server from pool.feed_look_1()")
         now = {row["name"]: row["seq"] for row in rows}
+        before, self._server = self._server, rows[0]["server"] if rows else ""
+        if before not in ("", self._server):
+            self._lost()
         changed = [name for name, seq in now.items() if seq != self._seen.get(name, seq)]
         self._seen = now
         return changed

@@ -13,6 +13,7 @@ import msgspec
 
 from pool_server.core.enums import (
     CostBasis,
+    Denial,
     Dialect,
     ErrorKind,
     FaultKind,
@@ -369,3 +370,26 @@ def group_names(said: str | Iterable[object]) -> tuple[str, ...]:
     if not all(_GROUP.fullmatch(name) for name in found):
         raise ValueError("a group's name is 1 to 40 letters, digits, blanks, dots and dashes")
     return found
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is asking. `key` is the `jti` of the pool key used, "" for browser sessions and local mode."""
+
+    user: str
+    name: str
+    key: str = ""
+    admin: bool = False
+    local: bool = False
+    session: str = ""  # short hash that names the browser session, "" for keys
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """Why a caller is refused. `retry_at` says when it frees again, None when it does not.
+
+    `status` is 401, 403, 429 or 503; `message` is a plain sentence for people.
+    """
+
+    denial: Denial
+    message: str
+    status: int
+    retry_at: float | None = None

@@ -166,6 +166,18 @@ class DataPlane:
         metrics.caller_refused(answer.denial.value).inc()
         return final_error.denied(answer)
 
+    def unheard(self, answer: Principal | ClientError | None) -> bool:
+        """Whether somebody is turned away who may have been let in on another machine a moment ago."""
+        revoked = isinstance(answer, ClientError) and answer.code == Denial.REVOKED_KEY.value
+        return revoked and self.services.users.follower.elsewhere
+
+    async def door_again(
+        self, request: Request | HTTPServerRequest, route: Route, shown: Sequence[str]
+    ) -> Principal | ClientError | None:
+        """`door`, after what other machines have decided was heard."""
+        await self.services.users.follower.look()
+        return self.door(request, route, shown)
+
     def _local_caller(self, shown: Sequence[str]) -> Principal | ClientError:
         """Whoever shows the token of local mode, of all who may use this machine."""
         token = self.services.settings.local_token

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.core.models import Denied as Denied
+from pool_server.core.models import Principal as Principal
 from pool_server.core.settings import Limits
 from pool_server.language import gettext, marked
 
@@ -60,17 +62,6 @@ ADMIN_USER = "admin"
 USED_UP = marked("this code has been used up; ask for a new one")
 
 
-class Principal(msgspec.Struct, frozen=True):
-    """Who is asking. `key` is the `jti` of the pool key used, "" for browser sessions and local mode."""
-
-    user: str
-    name: str
-    key: str = ""
-    admin: bool = False
-    local: bool = False
-    session: str = ""  # short hash that names the browser session, "" for keys
-
-
 class KeyFacts(msgspec.Struct, frozen=True):
     """What requests need of the key they are made with. `limits` are its own, beside the user's: what is absent there
     limits nothing further; `counted` says whether one is that is counted. `expires` in unix seconds, None = never;
@@ -88,18 +79,6 @@ class KeyFacts(msgspec.Struct, frozen=True):
     def owner(self) -> str:
         """What the key's counters are kept under."""
         return f"{self.user}\0{self.id}"
-
-
-class Denied(msgspec.Struct, frozen=True):
-    """Why a caller is refused. `retry_at` says when it frees again, None when it does not.
-
-    `status` is 401, 403, 429 or 503; `message` is a plain sentence for people.
-    """
-
-    denial: Denial
-    message: str
-    status: int
-    retry_at: float | None = None
 
 
 class RefusedError(Exception):

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from pool_server.users.limits.admission_port import MakeAdmission
 from pool_server.users.models import (
     AdminToken,
     AuditRow,
@@ -149,8 +148,7 @@ class DoorPort(Protocol):
 
 
 class UserPorts(NamedTuple):
-    """What keeps people, the door and counters, where that is not this machine itself (`admission` None = it is)."""
+    """The stores that people and the door are kept in, where these are not this machine's own."""
 
     people: PeoplePort
     door: DoorPort
-    admission: MakeAdmission | None = None

@@ -62,9 +62,11 @@ class Replica:
 
 class Follower:
     """Takes in what other machines have changed. `taken` brings it to this worker once it is in this machine's store;
-    where that store is the pool's own, there is nothing else to do."""
+    where that store is the pool's own, there is nothing else to do. `elsewhere`: others decide too, so there may be
+    something true that was not heard of yet."""
 
-    def __init__(self, people: PeoplePort, taken: Callable[[], None]) -> None:
+    def __init__(self, people: PeoplePort, taken: Callable[[], None], *, elsewhere: bool = True) -> None:
+        self.elsewhere = elsewhere
         self._people = people
         self._taken = taken
         self._failing = False

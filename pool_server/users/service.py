@@ -37,8 +37,8 @@ from pool_server.users.identity.sign_in import SignIn
 from pool_server.users.identity.tokens import load_signer, rotate_secret
 from pool_server.users.last_used import LastUsed
 from pool_server.users.limits import reservations
-from pool_server.users.limits.admission import Admission, Headroom
-from pool_server.users.limits.admission_port import AdmissionPort
+from pool_server.users.limits.admission_port import AdmissionPort, MakeAdmission
+from pool_server.users.limits.admitting import Admission, Headroom
 from pool_server.users.limits.periods import Calendar, zone
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
@@ -95,12 +95,13 @@ class Users:
         bcrypt_rounds: int = ROUNDS,
         many: bool = True,
         ports: UserPorts | None = None,
+        admission: MakeAdmission | None = None,
     ) -> None:
         """`used(user, since)` answers at once with the ledger's sums for that user since unix seconds `since`, a
         mapping with `input`, `cache_read`, `cache_write`, `output` and `cost_usd`; without it counters that are
         missing start at nothing. `many`: other workers share the stores. `ports`: where people and the door are kept;
-        None = in the two stores themselves. Raises ValueError (one line) for a secret or
-        time zone that cannot be used."""
+        None = in the two stores themselves, like counters where there is no `admission`. Raises ValueError (one line)
+        for a secret or time zone that cannot be used."""
         self._settings = settings
         self._store = ledger_store
         self._state = state
@@ -114,20 +115,19 @@ class Users:
         )
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))
-        self._port, self._door, make = ports or UserPorts(
-            EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state)
+        self._port, self._door = ports or UserPorts(EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state))
+        self._counters: AdmissionPort = (
+            Reservations(state, calendar, self._shares, clock, used, many=many)
+            if admission is None
+            else admission(calendar, self._shares, clock)
         )
-        if make is None:
-            self._counters: AdmissionPort = Reservations(state, calendar, self._shares, clock, used, many=many)
-        else:
-            self._counters = make(calendar, self._shares, clock)
         self.stand_beside = self._counters.stand_beside
         self.limits = UserLimits(self._directory.view, self._directory.key, self._counters)
         self._feed = ChangeFeed(ledger_store, CHANGES)
         self._hasher = Hasher(rounds=bcrypt_rounds)
         self._tasks = PeriodicTasks()
         self.on_end: list[EndListener] = []  # (user, None): a person's access ended; (None, key): one key's
-        self.follower = Follower(self._port, self._follow)
+        self.follower = Follower(self._port, self._follow, elsewhere=ports is not None)
         self._make_parts()
 
     def _make_parts(self) -> None:
@@ -137,6 +137,7 @@ class Users:
             clock=self._clock,
             wait_s=lambda: self._settings.fair_share.wait_s,
             unread=_unread,
+            look=self.follower.look,
         )
         self.reserve, self.reserve_or_wait, self.stopped = (
             admission.reserve,

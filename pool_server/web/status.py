@@ -13,6 +13,7 @@ from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import headroom, limits
 from pool_server.web.base.shared.limits import LimitRow
 
+AWAY_S = 5.0  # without its database, after which a node asks for no more than it must have
 TOLD = 50.0  # percent of a limit of one's own from which it is part of the line
 
 
@@ -29,6 +30,8 @@ class Healthz(BaseHandler, access=Access.OPEN):
             "uptime_s": round(ctx.clock() - ctx.started_at, 1),
             "accounts": {"total": total, "ready": ready},
         }
+        if ctx.store is not None:
+            body["store"] = ctx.store()[0]
         if not ctx.ledger.healthy:
             body["records"] = {"waiting": ctx.ledger.waiting, "in_memory_only": ctx.ledger.unlogged}
         if unwritable := ctx.accounts.unwritable():
@@ -44,6 +47,8 @@ class Readyz(BaseHandler, access=Access.OPEN):
         status = _word(self.ctx)
         if status == "ok" and not ready:
             status = "no_account_ready" if total else "no_accounts"
+        if status == "ok" and self.ctx.store is not None and self.ctx.store()[1] >= AWAY_S:
+            status = "store_away"
         self.answer({"status": status, "accounts": {"total": total, "ready": ready}}, 200 if status == "ok" else 503)
 
 

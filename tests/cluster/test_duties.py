@@ -20,7 +20,7 @@ class Clock:
 
 
 def duties(pool: DatabasePool, node: int, clock: Clock, names: tuple[str, ...] = DUTIES) -> DatabaseDuties:
-    return DatabaseDuties(DatabaseLeases(pool, node, clock), names)
+    return DatabaseDuties(DatabaseLeases(pool, lambda: node, clock), names)
 
 
 def run_out(database: Database, name: str) -> None:

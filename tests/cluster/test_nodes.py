@@ -9,22 +9,65 @@ import pytest
 
 from pool_server.app.composition.ports import check_shared
 from pool_server.app.server import Server
+from pool_server.core.models import Usage
 from pool_server.core.settings import ConfigError, PoolUsers, Settings
 from pool_server.storage.errors import StoreError
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, several
-from tests.fakes import FakeProviders, account
+from tests.fakes import FakeProviders, account, plays
 
 
 def test_a_person_of_one_machine_is_served_by_the_other(database: Database, tmp_path: Path) -> None:
     async def walk() -> None:
         async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path) as (a, b):
             made = await a.server.users.people.create_user("Ada", actor=OPERATOR)
-            await b.server.users.follower.catch_up()
             status, answer = await b.ask(made["key"])
             assert (status, answer["type"]) == (200, "message")
             await b.server.users.people.revoke_key(made["id"], made["key_id"], actor=OPERATOR)
-            assert (await b.ask(made["key"]))[0] == 401
+            assert (await b.ask(made["key"]))[0] == (await a.ask(made["key"]))[0] == 401
+
+    asyncio.run(walk())
+
+
+def test_limits_are_those_of_all_machines_together(database: Database, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path) as nodes:
+            people = nodes[0].server.users.people
+            made = await people.create_user("Ada", actor=OPERATOR, limits={"requests_per_minute": 5})
+            answers = await asyncio.gather(*(nodes[n % 2].ask(made["key"]) for n in range(12)))
+            assert sorted(status for status, _ in answers) == [200] * 5 + [429] * 7
+            assert {"5 requests a minute" in body["error"]["message"] for status, body in answers if status == 429} == {
+                True
+            }
+            assert len(fakes.made()) == 5
+
+    asyncio.run(walk())
+
+
+def test_what_is_used_is_counted_to_the_token_wherever_it_was(database: Database, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path) as nodes:
+            fakes.always("claude:one", plays.ok(Usage(input=100, output=23)))
+            made = await nodes[0].server.users.people.create_user("Ada", actor=OPERATOR, limits={"concurrent": 1})
+            for number in range(6):  # nobody is in their own way: what has ended is told at once
+                assert (await nodes[number // 3].ask(made["key"]))[0] == 200
+                while number == 2 and database.sql("select sum(held_n) from pool.use") != "0":
+                    await asyncio.sleep(0.01)
+            for node in nodes:
+                await node.server.users.limits.fetch([made["id"]])
+                used = node.server.users.limits.of(made["id"])["used"]
+                assert (used["tokens_day"], used["requests_per_minute"]) == (6 * 123, 6)
+
+    asyncio.run(walk())
+
+
+def test_limits_that_were_changed_hold_for_the_next_request_anywhere(database: Database, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with FakeProviders([account("claude:one")]) as fakes, several(database, fakes, tmp_path) as (a, b):
+            made = await a.server.users.people.create_user("Ada", actor=OPERATOR)
+            assert (await b.ask(made["key"]))[0] == 200
+            await a.server.users.people.patch_user(made["id"], {"limits": {"concurrent": 0}}, actor=OPERATOR)
+            assert (await b.ask(made["key"]))[0] == 429
 
     asyncio.run(walk())
 

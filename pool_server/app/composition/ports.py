@@ -8,11 +8,16 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from pool_server.accounts.ports import AccountPorts
 from pool_server.core.settings import ConfigError, Settings
-from pool_server.storage import Store
-from pool_server.storage.leases import LeasesPort
+from pool_server.storage import Store, StoreError
+from pool_server.users.limits.admission_port import MakeAdmission
+from pool_server.users.limits.periods import Calendar
+from pool_server.users.limits.recent_use import Shares
 from pool_server.users.ports import UserPorts
 
 if TYPE_CHECKING:  # a pool of one machine loads none of it
@@ -23,7 +28,8 @@ class Ports(NamedTuple):
     """What the rooms are given to keep their state with."""
 
     users: UserPorts | None = None
-    leases: LeasesPort | None = None
+    admission: MakeAdmission | None = None
+    accounts: AccountPorts | None = None
 
 
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
@@ -61,7 +67,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
     """The ports of a node; what it must read within microseconds is kept by this machine's store as well."""
 
     def build(settings: Settings, durable: Store) -> Ports:
-        from pool_server.cluster.database_leases import DatabaseLeases
+        from pool_server.cluster.database_admission import AwayTerms, DatabaseAdmission
         from pool_server.cluster.door import DatabaseDoor
         from pool_server.cluster.people import DatabasePeople
         from pool_server.users.replica import Replica
@@ -69,8 +75,22 @@ def over_database(node: ClusterNode) -> BuildPorts:
         replica = Replica(durable, time.time)
         replica.known()  # a folder with people of its own is refused before anything is served
         people = DatabasePeople(node.pool, replica.apply, replica.known)
+        terms = AwayTerms.of(settings)
+
+        def admission(calendar: Calendar, shares: Shares, clock: Callable[[], float]) -> DatabaseAdmission:
+            return DatabaseAdmission(
+                node, calendar, clock, known=replica.known, shared=partial(shares_counted, shares, clock), terms=terms
+            )
+
         return Ports(
-            users=UserPorts(people, DatabaseDoor(node.pool)), leases=DatabaseLeases(node.pool, lambda: node.id)
+            users=UserPorts(people, DatabaseDoor(node.pool)),
+            admission=admission,
         )
 
     return build
+
+
+def shares_counted(shares: Shares, clock: Callable[[], float], provider: str, user: str, amount: float) -> None:
+    """What somebody took of a provider, for this machine's fair share of it. A disk that is full costs that alone."""
+    with suppress(StoreError):
+        shares.count(provider, user, amount, clock())

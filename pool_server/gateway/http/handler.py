@@ -51,6 +51,7 @@ class HttpExchange:
         self._limit = OPEN_BODY_CAP
         self._most_read = OPEN_BODY_CAP + _STRANGERS_EXTRA
         self._principal: Principal | None = None
+        self._unheard = False  # nobody known here, who may be known elsewhere
         self._error: ClientError | None = None
         self._denied: ClientError | None = None  # by the user's limits, which a large body asks early; is recorded
         self._asked = False
@@ -72,16 +73,18 @@ class HttpExchange:
         gateway.live.add(self)
         self._keys = presented(self._request)
         admitted = gateway.door(self._request, self._route, self._keys)
-        if isinstance(admitted, ClientError):
-            self._error = admitted
-        else:
+        if not isinstance(admitted, ClientError):
             self._principal = admitted
-        if self._principal is None:
+        elif gateway.unheard(admitted):
+            self._unheard = True
+        else:
+            self._error = admitted
+        if self._principal is None and not self._unheard:
             response.shorten()
         else:
             self._limit = gateway.services.settings.max_body_mb << 20 if self._route.model_call else LOCAL_BODY_CAP
             self._most_read = self._limit + _TELLTALE_EXTRA
-            self._body.owner = self._principal.user
+            self._body.owner = self._principal.user if self._principal is not None else ""
         fields = self._request.headers.fields
         length = fields.get("content-length", "")
         announced = int(length) if length.isdigit() else 0
@@ -177,7 +180,18 @@ class HttpExchange:
         self._task = None
         self._pipeline = None
 
+    async def _serve_unheard(self) -> None:
+        self._unheard = False
+        admitted = await self._gateway.door_again(self._request, self._route, self._keys)
+        if isinstance(admitted, ClientError):
+            self._error = self._error or admitted
+        else:
+            self._principal = admitted
+        await self._serve()
+
     def _serve(self) -> Coroutine[Any, Any, None]:
+        if self._unheard:
+            return self._serve_unheard()
         if self._error is not None:
             return self._reply.tell(self._route.dialect, self._error)
         if self._route.refused:

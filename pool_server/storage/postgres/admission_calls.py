@@ -143,7 +143,7 @@ async def bury_dead(
     to the end. Raises StoreError."""
     dead = await connection.rows("select * from pool.nodes_dead_1($1) as node", silent_s)
     for row in dead:
-        while not await connection.value("select pool.bury_1($1, $2, $3, $4)", row["node"], list(marks), at, most):
+        while not await connection.value("select pool.bury_2($1, $2, $3, $4)", row["node"], list(marks), at, most):
             pass
     return len(dead)
 

@@ -70,11 +70,13 @@ class Connection:
 
 
 class DatabasePool:
-    """Connections that are kept open, at most so many at once; the first is made when one is needed."""
+    """Connections that are kept open, at most so many at once; the first is made when one is needed. `lost` is called
+    when one has ended that was not closed here."""
 
-    def __init__(self, url: DatabaseUrl, most: int) -> None:
+    def __init__(self, url: DatabaseUrl, most: int, lost: Callable[[], None] = lambda: None) -> None:
         self._url = url
         self._most = most
+        self._lost = lost
         self._opening = asyncio.Lock()
         self._raw: Any = None
 
@@ -100,8 +102,13 @@ class DatabasePool:
                         max_size=self._most,
                         timeout=CONNECT_S,
                         server_settings=_NAMED,
+                        max_inactive_connection_lifetime=0,
+                        init=self._watch,
                     )
             return self._raw
+
+    async def _watch(self, raw: Any) -> None:
+        raw.add_termination_listener(lambda _: self._lost() if self._raw is not None else None)
 
     def close(self) -> None:
         """Ends all connections at once."""

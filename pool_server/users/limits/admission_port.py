@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from pool_server.core.models import Usage
+from pool_server.core.models import Denied, Usage
 from pool_server.core.settings import Limits
 from pool_server.users.limits.counters import Use
 from pool_server.users.limits.pending import CountedKey, Reservation
 from pool_server.users.limits.periods import Bounds, Calendar
-from pool_server.users.models import Denied
 
 if TYPE_CHECKING:
     from pool_server.users.limits.recent_use import Shares

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from pool_server.core.models import Denied
 from pool_server.core.settings import COUNTED_BY_DENIAL, Limits
 from pool_server.users.limits import counters
 from pool_server.users.limits.counters import Hold, Stop, Use
 from pool_server.users.limits.periods import Bounds
-from pool_server.users.models import Denied
 
 
 class Cap(NamedTuple):

@@ -40,6 +40,10 @@ class Shares:
         buckets = fair_share.add(_decode(raw) if raw is not None else [], amount, now, self._window_s)
         txn.put(SHARE, key, _encode(buckets))
 
+    def count(self, provider: str, user: str, amount: float, now: float) -> None:
+        """Counts use of a request that another store has settled."""
+        self._store.write(lambda txn: self.add(txn, provider, user, amount, now))
+
     def short(self, headroom: float | None) -> bool:
         """Whether the headroom is so low (percent, None = not known) that anybody may have to wait."""
         return self.settings.enabled and headroom is not None and headroom < self.settings.short_percent

@@ -25,7 +25,7 @@ import msgspec
 
 from pool_server.core import processes
 from pool_server.core.enums import Denial
-from pool_server.core.models import Usage
+from pool_server.core.models import Denied, Usage
 from pool_server.core.settings import Limits
 from pool_server.storage import Store, StoreError
 from pool_server.storage.lmdb.gathered_writes import GatheredWrites, RowChanges
@@ -48,7 +48,7 @@ from pool_server.users.limits.pending import (
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.models import HELD, USE, Denied
+from pool_server.users.models import HELD, USE
 
 log = logging.getLogger(__name__)
 

@@ -118,7 +118,7 @@ EVERYBODY = 100_000
 class PeoplePage(PageHandler, access=Access.ADMIN):
     """Everybody, with their limits and usage, and the personal codes; `?q=&state=&sort=&page=`."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         users, now = self.ctx.users, self.ctx.clock()
         chosen = {name: asking.text(self, name) for name in ("q", "state", "page")}
         chosen["sort"] = asking.word(self, "sort", tuple(SORTS), "seen")
@@ -134,6 +134,7 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
             keep=lambda row: chosen["state"] in ("", row["state"]) and matches(row, chosen["q"], ("name", "note")),
             key=SORTS[chosen["sort"]][1],
         )
+        await users.limits.fetch([row["id"] for row in listing.rows])
         for row in listing.rows:
             row["bars"] = limits.rows(users.limits.of(row["id"]), now)
         self.page(
@@ -151,9 +152,10 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
 class PersonPage(PageHandler, access=Access.ADMIN):
     """One person: limits to change, keys to revoke, access to end."""
 
-    def get(self, user: str) -> None:
+    async def get(self, user: str) -> None:
         users = self.ctx.users
         row = users.people.get(user)
+        await users.limits.fetch([user], [key["id"] for key in users.people.list_keys(user)])
         standing = users.limits.of(user)
         self.page(
             "person.html",

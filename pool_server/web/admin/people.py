@@ -65,8 +65,9 @@ class UserHandler(AdminHandler, access=Access.ADMIN):
     """One user: `GET`, `PATCH {"disabled"?,"name"?,"limits"?,"note"?,"weight"?,
     "groups"?}`, `DELETE`."""
 
-    def get(self, user: str) -> None:
+    async def get(self, user: str) -> None:
         users = self.ctx.users
+        await users.limits.fetch([user], [key["id"] for key in users.people.list_keys(user)])
         self.answer({**users.people.get(user), "keys": users.keys(user), "standing": users.limits.of(user)})
 
     async def patch(self, user: str) -> None:

@@ -75,6 +75,16 @@ async def _vouched(ctx: WebContext, name: str, peer: str) -> Caller:
 async def identify(
     ctx: WebContext, handler: RequestHandler, *, peer: str, cookie: str, wanted: int, named: str = ""
 ) -> Caller:
+    """`_identify`, with how the limits of whoever it is stand ready to be read."""
+    caller = await _identify(ctx, handler, peer=peer, cookie=cookie, wanted=wanted, named=named)
+    if (who := caller.principal) is not None and not who.local:
+        await ctx.users.limits.fetch([who.user], [who.key] if who.key else [])
+    return caller
+
+
+async def _identify(
+    ctx: WebContext, handler: RequestHandler, *, peer: str, cookie: str, wanted: int, named: str
+) -> Caller:
     """Who this request comes from, as far as a route that wants `wanted` must know. `named` is whom a trusted proxy
     says it is, "" for nobody.
 

@@ -65,6 +65,7 @@ class WebContext:
     )  # live streams open in this process, by session and by person
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
+    store: Callable[[], tuple[str, float]] | None = None  # of a node: ok, slow or away, and for how long it is away
     alert_tries: dict[str, deque[float]] = field(default_factory=dict)  # person → when they tried addresses
     open_id: Any = None  # what is kept of the identity provider, made when first asked for
     _colours: Any = None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
 from pool_server.core.enums import Denial
-from pool_server.core.models import Usage
+from pool_server.core.models import Denied, Principal, Usage
 from pool_server.core.settings import Limits
 from pool_server.storage import StoreError
 from pool_server.users.limits import counters
 from pool_server.users.limits.admission_port import AdmissionPort
-from pool_server.users.limits.pending import Reservation
+from pool_server.users.limits.pending import CountedKey, Reservation
 from pool_server.users.limits.reservations import Reservations
-from pool_server.users.models import Denied, KeyFacts, Principal
 
 TURN_S = 0.5  # how often somebody who waits for their turn looks again
 _BRIEF = frozenset(Denial(name) for name in counters.COUNTED[2:])  # amounts: what is held may be given back soon
@@ -34,12 +33,12 @@ class Limited(Protocol):
 
 
 # The user and the key behind a caller, or what is in the way other than their counters.
-Facts = Callable[[Principal, str, str, Headroom], tuple[Limited, KeyFacts | None] | Denied]
+Facts = Callable[[Principal, str, str, Headroom], tuple[Limited, CountedKey | None] | Denied]
 
 
 class Admission:
     """`facts` tells who asks for what (provider, model, headroom); `wait_s` how long somebody may wait for a turn;
-    `unread` words a store that cannot be read."""
+    `unread` words a store that cannot be read; `look` takes in what changed elsewhere."""
 
     def __init__(
         self,
@@ -49,12 +48,14 @@ class Admission:
         clock: Callable[[], float],
         wait_s: Callable[[], float],
         unread: Callable[[str, StoreError], Denied],
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self.port = port
         self._facts = facts
         self._clock = clock
         self._wait_s = wait_s
         self._unread = unread
+        self._look = look
         self._freed = asyncio.Event()
 
     def reserve(
@@ -120,6 +121,7 @@ class Admission:
             found = self._facts(principal, provider, model, headroom)
             answer = found if isinstance(found, Denied) else await self._reserved(*found, provider, tokens, cost)
             if answer is None:
+                await self._look()
                 continue
             if not isinstance(answer, Denied) or not self._passes_soon(answer):
                 return answer
@@ -131,7 +133,7 @@ class Admission:
                 await asyncio.wait_for(self._freed.wait(), min(deadline - now, TURN_S))
 
     async def _reserved(
-        self, view: Limited, key: KeyFacts | None, provider: str, tokens: int, cost: float | None
+        self, view: Limited, key: CountedKey | None, provider: str, tokens: int, cost: float | None
     ) -> Reservation | Denied | None:
         asked = self.port.reserve_soon(view.id, provider, view.limits, tokens, cost, key)
         try:
