@@ -114,6 +114,14 @@ def holder_out(decision: Decision) -> ClientError:
     return ClientError(ErrorKind.NO_ACCOUNT, message, 503, decision.retry_at)
 
 
+def not_live(providers: tuple[Provider, ...]) -> ClientError:
+    """A live conversation whose vendor has no account here."""
+    provider = providers[0] if providers else None
+    name = provider.value if provider is not None else "fitting"
+    message = f"Live conversations are never translated, and the pool has no {name} key; the operator must add one."
+    return ClientError(ErrorKind.NO_ACCOUNT, message, 503, provider=provider)
+
+
 def unserved(
     decision: Decision,
     faults: Sequence[Fault],

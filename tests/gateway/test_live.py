@@ -363,3 +363,33 @@ def test_a_gemini_client_may_not_name_what_is_not_its_own(tmp_path: Path) -> Non
             assert [next(iter(event)) for event in live.heard] == ["setup"]
 
     run(test)
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "account", "named"), [(URL, "gemini:one", "openai"), (GOOGLE_URL, "openai:one", "gemini")]
+)
+def test_one_of_another_vendor_is_refused_in_one_sentence(tmp_path: Path, path: str, account: str, named: str) -> None:
+    async def test() -> None:
+        async with pool(tmp_path, key_account(account)) as (stack, live):
+            headers = {"Authorization": f"Bearer {await stack.key('anna')}"}
+            try:
+                async with stack.client.ws_connect(stack.url + path, headers=headers) as socket:
+                    await socket.send_json(SETUP)
+                    message = await socket.receive()
+                    said = str(message.extra)
+            except aiohttp.WSServerHandshakeError as refused:
+                assert refused.status == 503
+                async with stack.client.get(stack.url + path, headers=headers | UPGRADE) as answer:
+                    said = json.loads(await answer.read())["error"]["message"]
+            assert said.startswith(f"Live conversations are never translated, and the pool has no {named} key;")
+            assert not live.opened
+
+    run(test)

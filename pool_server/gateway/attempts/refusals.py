@@ -84,6 +84,9 @@ class Refusals:
     ) -> ClientError:
         """What the client is told when no account is left. `repeats`: it asks again and again after a 503."""
         self._withdraw(decision)
+        home = bool(providers) and self._accounts.has(providers[0])
+        if self._operation is Operation.REALTIME and not home:
+            return final_error.not_live(providers)
         return final_error.unserved(
             decision,
             self.faults,
@@ -92,7 +95,7 @@ class Refusals:
             time.time(),
             refusal=self._own,
             repeats=repeats,
-            home=bool(providers) and self._accounts.has(providers[0]),
+            home=home,
         )
 
     def _withdraw(self, decision: Decision) -> None:

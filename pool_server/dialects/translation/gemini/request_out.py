@@ -43,13 +43,13 @@ def write_request(request: NeutralRequest, messages: list[Message], notes: Notes
 
 
 def write_envelope(body: dict[str, Any], model: str, *, project: str, prompt_id: str, session: str) -> dict[str, Any]:
-    """Code Assist's envelope. `project` "" leaves it to whoever prepares the account's request."""
+    """Code Assist's envelope; what differs from turn to turn comes last. `project` "" leaves it to whoever prepares the
+    account's request."""
     envelope: dict[str, Any] = {"model": model}
     if project:
         envelope["project"] = project
-    if prompt_id:
-        envelope["user_prompt_id"] = prompt_id
-    return envelope | {"request": {**({"session_id": session} if session else {}), **body}}
+    envelope["request"] = {**({"session_id": session} if session else {}), **body}
+    return envelope | ({"user_prompt_id": prompt_id} if prompt_id else {})
 
 
 def _late_system(messages: list[Message], notes: Notes) -> None:
