@@ -23,7 +23,7 @@ from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.translated import serves_natively, upstream_kind
-from pool_server.core.enums import AccountState, Provider, Refusal
+from pool_server.core.enums import AccountState, Operation, Provider, Refusal
 from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
@@ -328,10 +328,11 @@ class Registry:
     def _fit(self, account: Account, need: Need) -> Refusal | None:
         """Why this kind of account cannot serve the need, None when it can."""
         cred = self.credentials.items[account.id].credential
+        need = _as_called_there(cred, need)
         module = provider_module(cred.provider)
         if need.websocket and not need.model and not module.websocket(cred):
             return Refusal.TRANSPORT  # a socket nobody has said anything on is tied to a vendor's own
-        if not self._natively(cred, need) and not self._translated(account, need):
+        if not self._natively(cred, need) and not self._otherwise(cred, need):
             general = module.serves(cred, need.operation, need.dialect, "")
             return Refusal.MODEL_NOT_SERVED if general else Refusal.TRANSPORT
         return None if module.plan_fits(cred, need.model) else Refusal.PLAN_UNFIT
@@ -344,9 +345,19 @@ class Registry:
     def _translated(self, account: Account, need: Need) -> bool:
         """Whether this kind of account serves the need in another dialect only."""
         cred = self.credentials.items[account.id].credential
+        return self._otherwise(cred, _as_called_there(cred, need))
+
+    def _otherwise(self, cred: Credential, need: Need) -> bool:
         if not self.settings.models.translate or self._natively(cred, need):
             return False
         return upstream_kind(cred, need.operation, need.dialect, need.model) is not None
+
+
+def _as_called_there(cred: Credential, need: Need) -> Need:
+    """The need with the account's own name of the model; a live conversation names it more than once, and has none."""
+    if not cred.renames or need.operation is Operation.REALTIME:
+        return need
+    return msgspec.structs.replace(need, model=cred.own_name(need.model))
 
 
 def _family(provider: Provider, model: str) -> str:

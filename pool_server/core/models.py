@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -328,6 +329,11 @@ class ClientCall(msgspec.Struct):
     model: str = ""
     websocket: bool = False
     stream: bool = False
+
+    def named(self, model: str) -> ClientCall:
+        """The call with another name of the model, which Gemini's clients write into the path."""
+        path = self.path.replace(f"/{self.model}:", f"/{quote(model, safe='')}:")
+        return msgspec.structs.replace(self, model=model, path=path)
 
 
 class UpstreamRequest(msgspec.Struct):

@@ -87,6 +87,7 @@ class Exchange:
         self.objects = Tracking(services.access, principal, route)
         self.translation: AttemptTranslation | None = None  # of the attempt under way
         self.asked = ""  # the model that the client named
+        self.sent = ""  # what the account itself calls the model that serves
         self.ruled = False  # the upstream's own rules are applied to the request, which it refused as it came
         self.recorded = False
         self.sheet: UsageRecord | None = None  # its record, from the first attempt on
@@ -105,7 +106,9 @@ class Exchange:
     @property
     def call(self) -> ClientCall:
         """What the account is asked."""
-        return self.client_call if self.translation is None else self.translation.call
+        if self.translation is not None:
+            return self.translation.call
+        return self.client_call if self.sent in ("", self.client_call.model) else self.client_call.named(self.sent)
 
     def told(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """An answer's headers, with the model that served it where it is another than the one asked for."""
@@ -115,7 +118,7 @@ class Exchange:
         """Whether the call goes to this account in the client's own dialect."""
         route, own = self.route, self.route.forced is not None
         return not self.services.settings.models.translate or serves_natively(
-            credential, route.operation, route.dialect, self.peek.model, own_dialect=own
+            credential, route.operation, route.dialect, credential.own_name(self.peek.model), own_dialect=own
         )
 
     def translatable(self) -> bool:
@@ -131,13 +134,14 @@ class Exchange:
         `BadBodyError`."""
         route, peek, decision = self.route, self.peek, self.decision
         native = self.native(credential)
+        self.sent = peek.model if self._live else credential.own_name(peek.model)
         self.objects.translated = False
         if native and (credential.provider is not Provider.CODEX or self.resumed):
             return None
         terms = CallTerms(
             dialect=route.dialect,
             operation=route.operation,
-            model=peek.model,
+            model=self.sent,
             stream=peek.stream,
             exchange=self.id,
             session=self.session_hash(),
@@ -267,7 +271,7 @@ class Exchange:
 
     def _serve(self, model: str) -> None:
         """Lets another model than the one asked for serve."""
-        self.peek.model = self.client_call.model = model
+        self.peek.model = self.client_call.model = self.sent = model
         if model != self.asked and self.route.dialect is Dialect.GEMINI:  # its clients name the model in the path
             self.client_call.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
 
@@ -278,11 +282,9 @@ class Exchange:
         kind = faults[-1].kind if faults else None
         quota = kind in (FaultKind.QUOTA, FaultKind.RATE) or not _SPENT.isdisjoint(refused)
         overload = kind in (FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK)
-        return (
-            ""
-            if self._live
-            else self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
-        )
+        if self._live:
+            return ""
+        return self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:
@@ -476,8 +478,6 @@ class Exchange:
         """The account's latency; None where it was not seen, or is the time a whole body took."""
         seen = self.first_byte_ms if self.transport is not Transport.BUFFERED else None
         return None if seen is None else max(0.0, seen - self.attempts[-1].started_ms) / 1000
-
-    # -- the end
 
     async def unserved(self) -> ClientError:
         """What the client is told when no account is left."""

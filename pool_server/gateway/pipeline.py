@@ -281,8 +281,8 @@ class Pipeline:
             self._transformer = self._x.translation
             return self._x.translation.body
         body = await self._without_sealed() if self._unsealed else None
-        if self._x.asked != self._x.peek.model and self._x.route.dialect is not Dialect.GEMINI:
-            body = dialects.splice(await self._plain() if body is None else body, {"model": self._x.peek.model})
+        if self._x.asked != self._x.sent and self._x.route.dialect is not Dialect.GEMINI:
+            body = dialects.splice(await self._plain() if body is None else body, {"model": self._x.sent})
         self._transformer = self._x.services.transformer(self._x, self._credential)
         if self._transformer is not None:
             body = self._transformer.request(await self._plain() if body is None else body) or body

@@ -128,6 +128,8 @@ def _decision_record(x: Exchange) -> dict[str, Any]:
     record = x.decision.record() if x.decision is not None else {}
     if x.asked != x.peek.model:
         record["asked"] = x.asked
+    if x.sent and x.sent != x.peek.model:
+        record["sent"] = x.sent
     return record | x.translation.record() if x.translation is not None else record
 
 

@@ -20,6 +20,8 @@ from pool_server.providers.times import moment, number
 _LONGEST = 65536  # no token or field of a credential is longer
 _SHORTEST = 6  # characters of a secret worth looking for; a shorter one would be found in ordinary words
 
+_MOST_NAMES, _LONGEST_NAME = 200, 200  # of models an account calls otherwise, and of one
+
 
 class CredentialRejectedError(Exception):
     """A credential file that cannot be used. The text is one line without anything secret."""
@@ -39,14 +41,14 @@ class KeyAuth(StrEnum):
 class Credential(msgspec.Struct, frozen=True):
     """What is needed to speak for one account. Times are unix seconds; `repr` shows nothing secret.
 
-    `account` is the id ("claude:work"). `account_id` is the ChatGPT account (workspace) id, `project` the Code
-    Assist project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns it is
-    limited to; empty = all. Of an API key: `base_url` is the endpoint of its own ("" = the vendor's; `exact_base` =
-    nothing but the operation is appended), `dialects` it is asked in, `guessed` those of them its file does not name
-    and which are asked for only where no other account serves them, `places` what stands for the variable parts of
-    its vendor's hosts; `public_only`: its endpoint was named by somebody who may not reach the pool's own network.
-    `expires_at` and `issued_at` speak of the access
-    token; None = not known. `last_refresh` is what the file says.
+    `account` is the id ("claude:work"). `account_id` is the ChatGPT account (workspace) id, `project` the Code Assist
+    project, `tier` the provider's finer word for the plan. `models` are the names or fnmatch patterns it is limited to;
+    empty = all; `renames` the models it has under names of its own, as (asked for, sent up). Of an API key: `base_url`
+    is the endpoint of its own ("" = the vendor's; `exact_base` = nothing but the operation is appended), `dialects` it
+    is asked in, `guessed` those of them its file does not name and which are asked for only where no other account
+    serves them, `places` what stands for the variable parts of its vendor's hosts; `public_only`: its endpoint was
+    named by somebody who may not reach the pool's own network. `expires_at` and `issued_at` speak of the access token;
+    None = not known. `last_refresh` is what the file says.
     `private_key` (PEM) of a service account, whose e-mail address is `user_id`, is traded for access tokens. `key_id`
     is its vendor's name for that key, or for an API key that signs requests (AWS; `access_token` is its session's). Of
     an AWS role (`user_id`, with `project` as its external id) these and `api_key` are the session's, traded for the
@@ -76,6 +78,7 @@ class Credential(msgspec.Struct, frozen=True):
     auth: KeyAuth = KeyAuth.BEARER
     places: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
     plan: str = ""
     tier: str = ""
     account_id: str = ""
@@ -90,6 +93,10 @@ class Credential(msgspec.Struct, frozen=True):
     def secret(self) -> str:
         """The value that goes upstream."""
         return self.api_key if self.kind is CredentialKind.API_KEY else self.access_token
+
+    def own_name(self, model: str) -> str:
+        """What the account itself calls a model."""
+        return next((own for asked, own in self.renames if asked == model), model)
 
     @property
     def can_refresh(self) -> bool:
@@ -120,7 +127,8 @@ class Credential(msgspec.Struct, frozen=True):
         provider with equal traits are alike for that question."""
         return (
             self.kind, self.base_url, self.exact_base, self.dialects, self.guessed, self.auth, self.places,
-            self.models, self.plan, self.tier, self.resource_url, self.fedramp, self.scopes, bool(self.project),
+            self.models, self.renames, self.plan, self.tier, self.resource_url, self.fedramp, self.scopes,
+            bool(self.project),
         )  # fmt: skip
 
     @property
@@ -233,6 +241,18 @@ class Fields:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise CredentialRejectedError(f"{self._where}{name} must be a list of texts")
         return tuple(item for item in value if item)
+
+    def names_for(self, name: str) -> tuple[tuple[str, str], ...]:
+        """An object of texts, each name with what stands for it."""
+        value = self.data.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, dict) or len(value) > _MOST_NAMES:
+            raise CredentialRejectedError(f"{self._where}{name} must be an object of at most {_MOST_NAMES} texts")
+        for asked, own in value.items():
+            if not (asked and isinstance(own, str) and own and max(len(asked), len(own)) <= _LONGEST_NAME):
+                raise CredentialRejectedError(f"{self._where}{name} must hold names of 1 to {_LONGEST_NAME} characters")
+        return tuple(value.items())
 
     def inner(self, name: str) -> Fields | None:
         """The object in `name`, None when absent or null."""

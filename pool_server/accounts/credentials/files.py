@@ -26,6 +26,7 @@ from pool_server.accounts.credentials.scan import CredentialFile, because
 from pool_server.core.disk import folder_held
 from pool_server.core.models import group_names
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
+from pool_server.providers.credential import Fields
 from pool_server.providers.times import moment, number
 
 MAX_BYTES = 1 << 20
@@ -139,7 +140,9 @@ def parse(data: dict[str, Any], file: CredentialFile, *, now: float) -> Credenti
     """The credential of a file that was read. Raises CredentialRejectedError."""
     if not file.named:
         refuse_unnamed(data, file.account.partition(":")[2])
-    return provider_module(file.provider).parse(data, file.account, now=now)
+    found = provider_module(file.provider).parse(data, file.account, now=now)
+    renames = Fields(data).names_for("renames")
+    return msgspec.structs.replace(found, renames=renames) if renames else found
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -33,7 +33,7 @@ def callable_models(cred: Credential, models: Iterable[ModelInfo], asker: Asker)
     """The account's models that this client can call, each with its family and whether it is translated."""
     found = []
     for model in models:
-        way = _translated(cred, model.id, asker)
+        way = _translated(cred, cred.own_name(model.id), asker)
         if way is not None or not asker.strict:
             family = family_of(model.id) or cred.provider
             found.append(msgspec.structs.replace(model, family=family.value, translated=bool(way)))

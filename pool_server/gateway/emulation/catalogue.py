@@ -126,7 +126,9 @@ class Catalogue:
         """What the files of accounts name."""
         found: list[ModelInfo] = []
         for _, cred in self._alive(provider):
-            names = sorted(name for name in cred.models if not _is_pattern(name))
+            own = {name for _, name in cred.renames}  # which are asked for by other names
+            listed = {name for name in cred.models if not _is_pattern(name)} - own
+            names = sorted(listed | {asked for asked, _ in cred.renames})
             found += callable_models(cred, [ModelInfo(name, provider.value) for name in names], asker)
         return sorted(found, key=lambda model: model.id)
 
