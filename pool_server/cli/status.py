@@ -54,17 +54,15 @@ def top(every: float, once: bool, config: str | None, as_json: bool) -> None:
 
 
 @click.command("statusline", help="Headroom, your limit and the next reset in one line, from a cache.")
-@click.option(
-    "--provider", type=click.Choice([provider.value for provider in Provider]), default="", help="Leave out the others."
-)
+@click.option("--provider", type=click.Choice([provider.value for provider in Provider]), help="Leave out the others.")
 @click.option("--fetch", is_flag=True, help="Ask the pool now and keep what it says.")
 @json_option
-def statusline(provider: str, fetch: bool, as_json: bool) -> None:
+def statusline(provider: str | None, fetch: bool, as_json: bool) -> None:
     """POOL_URL and POOL_KEY say where; without them ANTHROPIC_BASE_URL and ANTHROPIC_AUTH_TOKEN do. Plain calls never
     come here: `pool_server.__main__` answers them before the commands are loaded."""
-    line = one_line.show(provider, only_fetch=fetch)
+    line = one_line.show(provider or "", only_fetch=fetch)
     if as_json:
-        place = one_line.LineSource(dict(os.environ), provider)
+        place = one_line.LineSource(dict(os.environ), provider or "")
         emit({"line": line, "url": place.url, "file": place.file})
     else:
         click.echo(line)

@@ -144,3 +144,13 @@ def test_a_plain_call_loads_no_command(pool: Pool) -> None:
 def test_a_key_goes_to_no_address_but_its_own(env: dict[str, str], url: str, key: str) -> None:
     place = statusline.LineSource(env)
     assert (place.url, place.key) == (url, key)
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--fetch"], ["--json"], ["--fetch", "--json"], ["--provider", "claude", "--fetch"]]
+)
+def test_every_option_stands_alone(pool: Pool, options: list[str]) -> None:
+    command = [sys.executable, "-m", "pool_server", "statusline", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Claude 62 % left" in ran.stdout
