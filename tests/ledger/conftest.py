@@ -23,3 +23,14 @@ def each_store(request: pytest.FixtureRequest) -> Iterator[str]:
         yield kind
     finally:
         ledger_kit.DATABASES.clear()
+
+
+@pytest.fixture(autouse=True)
+def embedded_unless_asked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that does not ask for `each_store` has the embedded one, also between two that do."""
+    held = list(ledger_kit.DATABASES)
+    if "each_store" not in request.fixturenames:
+        ledger_kit.DATABASES.clear()
+    yield
+    if "each_store" not in request.fixturenames:
+        ledger_kit.DATABASES.extend(held)
