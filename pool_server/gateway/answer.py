@@ -426,5 +426,5 @@ class FrameAnswer(RelayedAnswer):
 
 def last_boundary(data: bytes) -> int:
     """Where the last whole event of `data` ends, 0 when none does."""
-    bare, full = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
-    return max(bare + 2 if bare >= 0 else 0, full + 4 if full >= 0 else 0)
+    ends = (b"\n\n", b"\r\n\r\n", b"\r\r")
+    return max((at + len(end) for end in ends if (at := data.rfind(end)) >= 0), default=0)

@@ -40,7 +40,7 @@ def scan(data: bytes, size: int) -> tuple[Listener, Scanner]:
 
 line = st.text(alphabet='ab:" ', max_size=12).map(str.encode)
 event = st.lists(line.map(lambda text: b"data: " + text), min_size=1, max_size=3)
-streams = st.lists(st.tuples(event, st.sampled_from([b"\n", b"\r\n"]), st.integers(0, 2)), max_size=5)
+streams = st.lists(st.tuples(event, st.sampled_from([b"\n", b"\r\n", b"\r"]), st.integers(0, 2)), max_size=5)
 
 
 @given(streams, st.integers(1, 40))
@@ -64,6 +64,23 @@ def test_a_boundary_is_where_a_keepalive_may_stand() -> None:
         scanner.feed(chunk)
         states.append(scanner.at_boundary)
     assert states == [False, True, True, True, False, False, True, True]
+
+
+def test_lines_that_end_with_cr_alone_are_lines() -> None:
+    scanner = Scanner(listener := Listener())
+    states = []
+    for chunk in (b"data: 1\r\r", b"data: 2\r", b"\r", b"\r", b"id: 3\rdata: 3\r\rdata: 4"):
+        scanner.feed(chunk)
+        states.append(scanner.at_boundary)
+    assert states == [True, False, True, True, False]
+    scanner.finish()
+    assert [data_of(e) for e in listener.events] == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
+def test_a_byte_order_mark_may_stand_before_the_first_line(size: int) -> None:
+    listener, scanner = scan("\ufeffdata: 1\n\ndata: \ufeff2\n\n".encode(), size)
+    assert [data_of(e) for e in listener.events] == [b"1", "\ufeff2".encode()] and scanner.at_boundary
 
 
 def test_several_data_lines_are_one_datum() -> None:

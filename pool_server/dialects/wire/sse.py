@@ -1,7 +1,7 @@
 """Server-sent events, cut into events without reading any byte twice.
 
-Event ends are blank lines after LF or CRLF. An event the reader does not want, or one larger than the cap, is
-passed over: its end is still found, its bytes are not kept.
+Lines end with LF, CRLF or CR (HTML Standard, 9.2.5); events are handed on with LF alone. An event the reader does not
+want, or one larger than the cap, is passed over: its end is still found, its bytes are not kept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Protocol
 
 EVENT_CAP = 16 << 20  # bytes; a larger event is classified by its head and passed over
 _CR = 13  # looked for as a number, which is many times faster than as bytes
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # one may stand before the stream's first line
 HEAD = 1024  # bytes; enough to tell an event's type
 
 
@@ -30,7 +31,8 @@ def data_of(event: bytes) -> bytes:
     """The event's data: its `data:` lines joined by newlines, b"" where there are none."""
     if event.startswith(b"data:") and b"\n" not in event:
         return event[5:].strip()
-    lines = [line[5:].strip(b" \r") for line in event.split(b"\n") if line.startswith(b"data:")]
+    lines = event.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    lines = [line[5:].strip(b" \r") for line in lines if line.startswith(b"data:")]
     return lines[0] if len(lines) == 1 else b"\n".join(lines)
 
 
@@ -49,22 +51,39 @@ class Scanner:
         self._buffer = bytearray()  # the unfinished event
         self._searched = 0  # up to here the buffer holds no event end
         self._decided = False  # the reader has been asked about the unfinished event
-        self._skipping = False  # the unfinished event is passed over; the buffer holds its last bytes
+        self._skipping = False  # the unfinished event is passed over; the buffer holds its last byte
+        self._after_cr = False  # a line ended with CR: a LF that follows belongs to it
+        self._lone_cr = False  # lines of this stream end with CR alone
         self.at_boundary = True  # no event is unfinished
 
     def feed(self, chunk: bytes) -> int:
         """Take bytes; return what the events that ended within them held."""
-        if self.at_boundary and chunk.endswith(b"\n\n") and _CR not in chunk:
+        if _CR in chunk or self._after_cr:
+            chunk = self._with_lf(chunk)
+        elif self.at_boundary and chunk.endswith(b"\n\n"):
             return self._whole(chunk)
         found = self._skip(chunk) if self._skipping else self._take(chunk)
-        self.at_boundary = not self._buffer and not self._skipping
+        waits = self._after_cr and not self._lone_cr
+        self.at_boundary = not (self._buffer or self._skipping or waits)
         return found
+
+    def _with_lf(self, chunk: bytes) -> bytes:
+        """The chunk with each line's end as one LF, wherever a CRLF was cut."""
+        if not chunk:
+            return chunk
+        if self._after_cr:
+            self._lone_cr = self._lone_cr or not chunk.startswith(b"\n")
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        chunk = chunk.replace(b"\r\n", b"\n")
+        self._lone_cr = self._lone_cr or _CR in chunk[:-1]
+        return chunk.replace(b"\r", b"\n")
 
     def finish(self) -> int:
         """The stream ended: an event without its closing blank line is read as if it had one."""
         if self._skipping or not self._buffer:
             return 0
-        event = bytes(self._buffer).strip(b"\r\n")
+        event = bytes(self._buffer).strip(b"\n")
         return self._reader.event(event) if event else 0
 
     def _whole(self, chunk: bytes) -> int:
@@ -81,19 +100,14 @@ class Scanner:
     def _take(self, chunk: bytes) -> int:
         """Add to the buffer and take the finished events out of it."""
         self._buffer += chunk
-        buffer, found, start, look = self._buffer, 0, 0, self._searched
-        crlf = buffer.find(b"\n\r\n", look)
-        while True:
-            if 0 <= crlf < look:
-                crlf = buffer.find(b"\n\r\n", look)
-            lf = buffer.find(b"\n\n", look) if crlf < 0 else buffer.find(b"\n\n", look, crlf)
-            end = lf if lf >= 0 else crlf
-            if end < 0:
-                break
-            event = bytes(buffer[start:end]).strip(b"\r\n")
-            start = look = end + (2 if lf >= 0 else 3)
+        buffer, found, start = self._buffer, 0, 0
+        end = buffer.find(b"\n\n", self._searched)
+        while end >= 0:
+            event = bytes(buffer[start:end]).strip(b"\n")
+            start = end + 2
             if event:
                 found |= self._reader.event(event)
+            end = buffer.find(b"\n\n", start)
         return found | self._keep(start)
 
     def _keep(self, start: int) -> int:
@@ -102,11 +116,11 @@ class Scanner:
         if start:
             self._decided = False
         size = len(buffer)
-        while start < size and buffer[start] in b"\r\n":
+        while start < size and buffer[start] in b"\n":
             start += 1
         if start:
             del buffer[:start]
-        self._searched = max(0, len(buffer) - 2)
+        self._searched = max(0, len(buffer) - 1)
         if len(buffer) < HEAD:
             return 0
         if self._decided and len(buffer) <= self._cap:
@@ -116,17 +130,17 @@ class Scanner:
             self._decided = True
             return 0
         self._skipping, self._decided = True, False
-        del buffer[:-2]
+        del buffer[:-1]
         return self._reader.passed_over(head)
 
     def _skip(self, chunk: bytes) -> int:
-        """Look for the end of the passed-over event; `_buffer` holds its last two bytes."""
+        """Look for the end of the passed-over event; `_buffer` holds its last byte."""
         data = bytes(self._buffer) + chunk
-        ends = [(at, at + len(mark)) for mark in (b"\n\n", b"\n\r\n") if (at := data.find(mark)) >= 0]
-        if not ends:
-            self._buffer[:] = data[-2:]
+        end = data.find(b"\n\n")
+        if end < 0:
+            self._buffer[:] = data[-1:]
             return 0
         self._skipping = False
         self._buffer.clear()
         self._searched = 0
-        return self._take(data[min(ends)[1] :])
+        return self._take(data[end + 2 :])
