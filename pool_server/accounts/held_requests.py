@@ -8,10 +8,8 @@ it cancels. Who goes first when headroom returns is the wait queue's affair.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import re
-import zoneinfo
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -20,16 +18,12 @@ import msgspec
 
 from pool_server.core import processes
 from pool_server.core.settings import NightShift
-from pool_server.dialects import BadBodyError
 
 log = logging.getLogger(__name__)
 
 FOLDER = "held"  # in the data folder
 _CANCEL = ".cancel"
 _ID = re.compile(r"[0-9a-zA-Z_-]{1,64}")
-_SPAN = re.compile(r"for=([0-9]{1,4}(?:\.[0-9]{1,3})?)(h|min|m|s)")
-_CLOCK = re.compile(r"until=([01]?[0-9]|2[0-3]):([0-5][0-9])")
-_UNITS = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
 
 T = TypeVar("T")
 
@@ -44,37 +38,6 @@ class HeldRequest(msgspec.Struct):
     since: float
     until: float
     worker: str
-
-
-class BadWaitError(BadBodyError):
-    """`X-Pool-Wait` cannot be understood; says how it is written."""
-
-
-def wait_until(asked: str, now: float, timezone: str) -> float:
-    """When the wait that `X-Pool-Wait` asks for ends, unix seconds; 0 where it asks for none. A time of day is the next
-    one in the operator's zone. Raises BadWaitError.
-
-    >>> wait_until("for=2h", 1000.0, "UTC")
-    8200.0
-    >>> wait_until("until=00:30", 1000.0, "UTC")
-    1800.0
-    """
-    asked = asked.strip()
-    if not asked:
-        return 0.0
-    if span := _SPAN.fullmatch(asked):
-        return now + float(span[1]) * _UNITS[span[2]]
-    if clock := _CLOCK.fullmatch(asked):
-        here = datetime.datetime.fromtimestamp(now, zoneinfo.ZoneInfo(timezone))
-        then = here.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0, fold=0)
-        return (then if then > here else then + datetime.timedelta(days=1)).timestamp()
-    try:
-        moment = datetime.datetime.fromisoformat(asked.removeprefix("until="))
-        if asked.startswith("until=") and moment.tzinfo is not None:
-            return moment.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    raise BadWaitError("X-Pool-Wait is until=06:00, until=2026-11-30T06:00+01:00 or for=2h")
 
 
 class HeldRequests:

@@ -172,7 +172,7 @@ class Exchange:
         self.agent = headers.get("x-pool-agent", "")[:80] or program(headers.get("user-agent", "")[:256])
         self.project = (headers.get("x-pool-project") or headers.get("openai-project") or "")[:64]
         self.forced = headers.get("x-pool-account") or None
-        self.wait_until = waiting.asked(headers, self.at, self.services.settings)
+        self.wait_until = waiting.asked(self, headers)
 
     def want(self, model: str) -> None:
         """Takes the model the client asks for; a live conversation, which names it more than once, has no other."""

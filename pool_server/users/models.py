@@ -65,7 +65,7 @@ USED_UP = marked("this code has been used up; ask for a new one")
 class KeyFacts(msgspec.Struct, frozen=True):
     """What requests need of the key they are made with. `limits` are its own, beside the user's: what is absent there
     limits nothing further; `counted` says whether one is that is counted. `expires` in unix seconds, None = never;
-    `moved` as of the `Key`."""
+    `moved` and `wait` as of the `Key`."""
 
     id: str
     user: str
@@ -74,6 +74,7 @@ class KeyFacts(msgspec.Struct, frozen=True):
     counted: bool
     expires: float | None
     moved: bool = False
+    wait: str = ""
 
     @property
     def owner(self) -> str:
@@ -145,7 +146,8 @@ class User(msgspec.Struct, array_like=True):
 class Key(msgspec.Struct, array_like=True):
     """A pool key the store knows. The token itself is not kept. `aliases` are the marks that lead to it; `limits` are
     its own, beside its user's. It is good until `expires` and until the end that its token names; that one counts no
-    more once `moved`: `expires` was changed after the token was made."""
+    more once `moved`: `expires` was changed after the token was made. `wait`: how long its requests let themselves be
+    held for headroom, as `X-Pool-Wait` says it."""
 
     id: str
     user: str
@@ -155,6 +157,7 @@ class Key(msgspec.Struct, array_like=True):
     aliases: list[bytes] = []
     limits: dict[str, Any] = {}
     moved: bool = False
+    wait: str = ""
 
 
 class Alias(msgspec.Struct, array_like=True):

@@ -238,6 +238,14 @@ class Users:
         except StoreError as exc:
             return _unread("a key", exc)
 
+    def waits(self, principal: Principal) -> str:
+        """How long the requests of the caller's key let themselves be held for headroom, as `X-Pool-Wait` says it."""
+        try:
+            key = self._directory.key(principal.key) if principal.key else None
+        except StoreError:
+            return ""
+        return key.wait if key is not None else ""
+
     def local_principal(self) -> Principal:
         """The caller in local mode: whoever sits at this machine, with every right and no limits."""
         return _LOCAL

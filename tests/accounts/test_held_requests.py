@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.accounts.held_requests import BadWaitError, HeldRequest, HeldRequests, wait_until
+from pool_server.accounts.held_requests import HeldRequest, HeldRequests
+from pool_server.core.deadlines import wait_until
 from pool_server.core.settings import NightShift
 
 NOW = datetime.datetime(2026, 11, 29, 22, 0, tzinfo=datetime.UTC).timestamp()
@@ -34,11 +36,25 @@ def test_a_time_of_day_is_the_operator_s() -> None:
     assert wait_until("until=06:00", NOW, "Europe/Berlin") == NOW + 7 * 3600
 
 
+@given(st.integers(0, 23), st.integers(0, 59), st.integers(1_774_000_000, 1_800_000_000))
+def test_a_time_of_day_is_the_next_one_also_where_clocks_are_set(hour: int, minute: int, now: int) -> None:
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    found = wait_until(f"until={hour}:{minute:02}", now, "Europe/Berlin")
+    day_s, shown = 86_400 + 3600, datetime.datetime.fromtimestamp(found, zone)
+    assert now < found <= now + day_s
+    if (shown.hour, shown.minute) != (hour, minute):  # an hour that the clocks leave out
+        assert (shown.hour, shown.minute) == (hour + 1, minute) and hour == 2
+    between = range(now // 60 * 60 + 60, int(found), 60)
+    assert not any(
+        (at.hour, at.minute) == (hour, minute) for at in (datetime.datetime.fromtimestamp(m, zone) for m in between)
+    )
+
+
 @pytest.mark.parametrize(
     "bad", ["6", "until=", "until=25:00", "until=06:60", "for=", "for=-1h", "for=1e9h", "until=2026-11-30T06:00", "yes"]
 )
 def test_what_cannot_be_understood_is_said(bad: str) -> None:
-    with pytest.raises(BadWaitError, match="until=06:00"):
+    with pytest.raises(ValueError, match="until=06:00"):
         wait_until(bad, NOW, "UTC")
 
 
@@ -46,7 +62,7 @@ def test_what_cannot_be_understood_is_said(bad: str) -> None:
 def test_any_text_is_a_moment_or_said_to_be_none(text: str) -> None:
     try:
         wait_until(text, NOW, "UTC")
-    except BadWaitError:
+    except ValueError:
         pass
 
 

@@ -48,6 +48,16 @@ def test_keys_come_and_go(sh: Shell) -> None:
     assert "no such key" in sh("user", "key", "revoke", "Ann", made["id"]).refused(1)
 
 
+def test_a_key_has_its_requests_held(sh: Shell) -> None:
+    sh("user", "add", "Ann")
+    [key] = sh("user", "key", "list", "Ann", "--json").json
+    assert key["wait"] == ""
+    assert "held until 06:00" in sh("user", "key", "set", "Ann", key["id"], "--wait", "until=06:00").out
+    assert "for=2h" in sh("user", "key", "set", "Ann", key["id"], "--wait", "soon").refused(1)
+    assert "held" not in sh("user", "key", "set", "Ann", key["id"], "--wait", "").out
+    assert sh("user", "key", "list", "Ann", "--json").json[0]["wait"] == ""
+
+
 def test_codes_come_and_go(sh: Shell) -> None:
     assert "No personal codes" in sh("user", "code", "list").out
     made = sh("user", "code", "add", "--label", "Ben", "--uses", "0", "--limit", "tokens_day=5", "--json").json

@@ -12,6 +12,7 @@ import pytest
 
 from pool_server.core.settings import Choosing, NightShift
 from pool_server.gateway import transports
+from pool_server.users.models import SERVER
 from tests.fakes import account, faults
 from tests.gateway.stack import Stack
 from tests.gateway.test_transcripts import ASKED, on_a_loop, person
@@ -106,3 +107,21 @@ async def test_a_client_that_leaves_waits_no_more(tmp_path: Path) -> None:
         call.cancel()
         await pool.idle()
         assert await asyncio.to_thread(pool.accounts.held.listed) == []
+
+
+@on_a_loop
+async def test_a_key_has_its_requests_held_without_their_asking(tmp_path: Path) -> None:
+    async with stack(tmp_path) as pool:
+        key, user = await person(pool, allows=False)
+        await used_up(pool, key)
+        [mine] = pool.users.keys(user)
+        await pool.users.people.patch_key(user, mine["id"], {"wait": "for=8h"}, actor=SERVER)
+        opted_out = await asked(pool, key, **{"X-Pool-Wait": "for=0s"})
+        assert opted_out.status == 429
+        call = asyncio.create_task(asked(pool, key).__aenter__())
+        await waiting(pool)
+        pool.accounts.reset("claude:one")
+        assert (await call).status == 200
+        await pool.users.people.patch_key(user, mine["id"], {"wait": ""}, actor=SERVER)
+        await used_up(pool, key)
+        assert (await asked(pool, key)).status == 429

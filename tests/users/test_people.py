@@ -163,7 +163,7 @@ def test_keys_are_made_listed_and_revoked_one_by_one(site: Site) -> None:
         made = await site.users.people.create_key(anna.user, " my \n laptop ", actor=ADMIN, expires=NOON + 3600)
         assert made["label"] == "my laptop"
         rows = site.users.people.list_keys(anna.user)
-        assert [set(row) for row in rows] == [{"id", "label", "created", "expires", "last_used"}] * 2
+        assert [set(row) for row in rows] == [{"id", "label", "created", "expires", "last_used", "wait"}] * 2
         await refused(site.users.people.revoke_key(berta.user, made["id"], actor=ADMIN), 404)
         await site.users.people.revoke_key(anna.user, made["id"], actor=ADMIN)
         await refused(site.users.people.revoke_key(anna.user, made["id"], actor=ADMIN), 404)

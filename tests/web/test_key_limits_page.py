@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from pool_server.core.models import Usage
+from pool_server.core.settings import NightShift
 from pool_server.users import Principal, Reservation
 from tests.web.pool import ADMIN, CODE
 from tests.web.site import Site
@@ -76,6 +78,8 @@ def test_a_new_key_may_come_with_limits(friends: Site) -> None:
         {"label": "x" * 65},
         {"user": "u_1"},
         {"limits": {"providers": ["nobody"]}},
+        {"wait": "soon"},
+        {"wait": 6},
     ],
 )
 def test_a_change_that_cannot_be_changes_nothing(friends: Site, body: dict[str, Any]) -> None:
@@ -149,3 +153,22 @@ def test_a_page_of_many_keys_holds_no_form_of_limits_each(friends: Site) -> None
     home = ada.get("/", Accept="text/html").text
     assert home.count('name="limits.tokens_day"') == 0
     assert len([form for form in Forms(home).found if form[2].get("_method") == "DELETE"]) == 41
+
+
+def test_a_key_has_its_requests_held_where_the_operator_holds_any(friends: Site) -> None:
+    ada = PlainBrowser(friends, ("/api/friend/login", {"code": CODE, "name": "Ada", "passphrase": WORDS}))
+    key = friends.get("/api/me", Cookie=ada.cookie).json()["keys"][0]["id"]
+    page, place = f"/keys/{key}", f"/api/keys/{key}"
+
+    def shown() -> str:
+        return str(friends.get(page, Cookie=ada.cookie, Accept="text/html").text)
+
+    assert 'name="wait"' not in shown()
+    with_nights = msgspec.structs.replace(friends.ctx.settings, night_shift=NightShift(longest_h=6.0))
+    friends.run(lambda: setattr(friends.ctx, "settings", with_nights))
+    assert 'value="for=4h"' in shown() and 'value="for=8h"' not in shown()
+    ada.send(page, place, "PATCH", wait="until=06:00", label="night")
+    assert '<option value="until=06:00" selected>until 06:00' in shown()
+    assert friends.get("/api/me", Cookie=ada.cookie).json()["keys"][0]["wait"] == "until=06:00"
+    ada.send(page, place, "PATCH", wait="")
+    assert friends.get("/api/me", Cookie=ada.cookie).json()["keys"][0]["wait"] == ""

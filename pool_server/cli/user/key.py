@@ -74,21 +74,25 @@ def limit(user: str, key_id: str, limits: tuple[str, ...], config: str | None) -
     click.echo(f"{row['label']}: {common.standing(row['standing']) or 'no limits of its own'}")
 
 
-@key.command("set", help="Another label, or until when the key is good.")
+@key.command("set", help="Another label, until when the key is good, or how long its requests are held.")
 @click.argument("user")
 @click.argument("key_id")
 @click.option("--label")
 @click.option("--days", type=float, help="Good for so many days from now.")
 @click.option("--forever", is_flag=True, help="Good until it is revoked.")
+@click.option("--wait", help='Hold its requests until headroom returns: "until=06:00", "for=2h", or "" for not at all.')
 @config_option
-def set_(user: str, key_id: str, label: str | None, days: float | None, forever: bool, config: str | None) -> None:
+def set_(
+    user: str, key_id: str, label: str | None, days: float | None, forever: bool, wait: str | None, config: str | None
+) -> None:
     if days is not None and forever:
         raise click.UsageError("give --days or --forever, not both")
-    patch = given(label=label, expires=common.in_days(days)) | ({"expires": None} if forever else {})
+    patch = given(label=label, expires=common.in_days(days), wait=wait) | ({"expires": None} if forever else {})
     if not patch:
-        raise click.UsageError("nothing to set: give --label, --days or --forever")
+        raise click.UsageError("nothing to set: give --label, --days, --forever or --wait")
     row = _patch(config, user, key_id, patch)
-    click.echo(f"{row['label']}: ends {common.day(row['expires'])}")
+    held = f", its requests are held {row['wait'].replace('=', ' ')}" if row["wait"] else ""
+    click.echo(f"{row['label']}: ends {common.day(row['expires'])}{held}")
 
 
 @key.command("revoke", help="End one key; what it has running ends within a second.")

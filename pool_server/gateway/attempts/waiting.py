@@ -8,15 +8,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pool_server.accounts import Decision, SelectionRequest
-from pool_server.accounts.held_requests import HeldRequest, wait_until
-from pool_server.core.settings import Settings
+from pool_server.accounts.held_requests import HeldRequest
+from pool_server.core.deadlines import wait_until
+from pool_server.dialects import BadBodyError
 
 
-def asked(headers: Mapping[str, str], now: float, settings: Settings) -> float:
-    """Until when the client lets itself be held, unix seconds; 0 = not at all, also where the operator holds nobody.
-    Raises `BadBodyError`."""
-    wait = headers.get("x-pool-wait", "")
-    return wait_until(wait, now, settings.ledger.timezone) if wait and settings.night_shift.longest_h else 0.0
+class BadWaitError(BadBodyError):
+    """`X-Pool-Wait` cannot be understood; says how it is written."""
+
+
+def asked(x: Any, headers: Mapping[str, str]) -> float:
+    """Until when the client of the exchange `x` lets itself be held, unix seconds: by its own word, else by its key's.
+    0 = not at all, also where the operator holds nobody. Raises BadWaitError."""
+    settings = x.services.settings
+    if not settings.night_shift.longest_h:
+        return 0.0
+    wait = headers.get("x-pool-wait") or x.services.users.waits(x.principal)
+    try:
+        return wait_until(wait, x.at, settings.ledger.timezone) if wait else 0.0
+    except ValueError as wrong:
+        raise BadWaitError(f"X-Pool-Wait: {wrong}") from None
 
 
 async def turn(x: Any, ask: SelectionRequest, decision: Decision, falls_back: Callable[[], object]) -> Decision:

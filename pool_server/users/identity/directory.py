@@ -52,7 +52,7 @@ class Directory:
             key = decode_key(raw)
             counted = any(limit.name in key.limits for limit in COUNTED_LIMITS)
             found = KeyFacts(
-                key.id, key.user, key.label, effective(Limits(), key.limits), counted, key.expires, key.moved
+                key.id, key.user, key.label, effective(Limits(), key.limits), counted, key.expires, key.moved, key.wait
             )
             if len(self._keys) >= REMEMBERED:
                 self._keys.clear()

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pool_server.core.deadlines import wait_until
 from pool_server.core.enums import Denial
 from pool_server.language import gettext as _
 from pool_server.storage import Store
@@ -173,13 +174,14 @@ class People:
         return {"id": key.id, "key": self._token(key), "label": key.label, "expires": expires}
 
     async def patch_key(self, user_id: str, key_id: str, patch: Mapping[str, Any], *, actor: AuditActor) -> None:
-        """Changes `label`, `expires` and `limits` (all of the key's own) of one key of that user. Raises RefusedError:
-        400, 404 also for somebody else's key."""
+        """Changes `label`, `expires`, `limits` (all of the key's own) and `wait` of one key of that user. Raises
+        RefusedError: 400, 404 also for somebody else's key."""
         now = self._clock()
         checks: dict[str, Callable[[Any], Any]] = {
             "label": checked_label,
             "expires": lambda value: _checked_end(value, now),
             "limits": _key_limits,
+            "wait": lambda value: _checked_wait(value, now),
         }
         checked = _checked_fields(patch, _KEY_FIELDS, checks)
 
@@ -232,7 +234,7 @@ class People:
         return decode_key(raw).user if raw is not None else None
 
     def list_keys(self, user_id: str) -> list[dict[str, Any]]:
-        """The user's keys, oldest first: {"id", "label", "created", "expires", "last_used"}; no secrets."""
+        """The user's keys, oldest first: {"id", "label", "created", "expires", "last_used", "wait"}; no secrets."""
         with self._store.read() as txn:
             found = keys_of(txn, user_id)
         return [
@@ -242,6 +244,7 @@ class People:
                 "created": key.created,
                 "expires": key.expires,
                 "last_used": self._seen("k" + key.id),
+                "wait": key.wait,
             }
             for key in sorted(found, key=lambda key: (key.created, key.id))
         ]
@@ -351,7 +354,7 @@ _Kinds = Mapping[str, type | tuple[type, ...]]
 _USER_FIELDS: _Kinds = {
     "disabled": bool, "name": str, "limits": dict, "note": str, "weight": (int, float), "groups": (list, str)
 }  # fmt: skip
-_KEY_FIELDS: _Kinds = {"label": str, "expires": (int, float, type(None)), "limits": dict}
+_KEY_FIELDS: _Kinds = {"label": str, "expires": (int, float, type(None)), "limits": dict, "wait": str}
 
 
 def _checked_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,6 +395,15 @@ def _checked_end(expires: float | None, now: float) -> float | None:
 def _key_limits(given: Any) -> dict[str, Any]:
     """A key's own limits. One that is None says no more than one that is absent: the user's alone is in effect."""
     return {name: value for name, value in checked_limits(given).items() if value is not None}
+
+
+def _checked_wait(value: str, now: float) -> str:
+    """In the form of `X-Pool-Wait`; "" = its requests are not held."""
+    try:
+        wait_until(value, now, "UTC")
+    except ValueError as wrong:
+        raise bad_value(str(wrong)) from None
+    return value.strip()
 
 
 def _checked_weight(value: float) -> float:

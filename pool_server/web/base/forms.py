@@ -7,7 +7,7 @@ from typing import Any
 
 _LISTS = frozenset({"providers", "models"})  # limits that name things; every other limit is a number
 _KEPT_EMPTY = frozenset(
-    {"name", "note", "new", "current", "label", "plan_type", "owner", "proxy_url", "models", "people", "groups"}
+    {"name", "note", "new", "current", "label", "plan_type", "owner", "proxy_url", "models", "people", "groups", "wait"}
 )  # empty says something; elsewhere it means "not given"
 
 

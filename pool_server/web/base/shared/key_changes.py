@@ -1,4 +1,5 @@
-"""What is asked for of a key, by whoever holds it or by the operator: its name, until when it is good, its limits."""
+"""What is asked for of a key, by whoever holds it or by the operator: its name, until when it is good, its limits,
+how long its requests are held."""
 
 from __future__ import annotations
 
@@ -9,10 +10,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.language import gettext as _
+from pool_server.language import ngettext
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import BaseHandler, ProblemError
 from pool_server.web.base.shared import limits
 
+HOURS = (1, 2, 4, 8, 12, 24)  # waits that a page offers …
+MORNINGS = (5, 6, 7, 8)  # … and the ends it offers
 MOST_S = 10 * 365 * 86_400.0
 Span = Annotated[float, Meta(gt=0, le=MOST_S)]
 
@@ -27,12 +31,14 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class KeyChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What is not named stays. `limits` are all of the key's own; `expires` and `expires_in` None = never."""
+    """What is not named stays. `limits` are all of the key's own; `expires` and `expires_in` None = never. `wait`: how
+    long its requests are held until headroom returns, as `X-Pool-Wait` says it; "" = not at all."""
 
     label: str | UnsetType = UNSET
     expires: float | UnsetType | None = UNSET
     expires_in: Span | UnsetType | None = UNSET
     limits: dict[str, Any] | UnsetType = UNSET
+    wait: str | UnsetType = UNSET
 
 
 async def create(handler: BaseHandler, user: str) -> None:
@@ -69,4 +75,16 @@ def page_values(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
     if found is None:
         raise ProblemError(404, "not_found", _("there is no such key"))
     own = (found["standing"] or {}).get("limits", {})
-    return {"key": found, "own": own, "counted": COUNTED_LIMITS}
+    return {"key": found, "own": own, "counted": COUNTED_LIMITS, "waits": _waits(ctx, found["wait"])}
+
+
+def _waits(ctx: WebContext, now: str) -> list[tuple[str, str]]:
+    """What a key can be set to, with its words; nothing where the operator holds nobody."""
+    longest = ctx.settings.night_shift.longest_h
+    if not longest:
+        return []
+    spans = [(f"for={hours}h", ngettext("up to an hour", "up to {n} hours", hours)) for hours in HOURS]
+    offered = [pair for hours, pair in zip(HOURS, spans, strict=True) if hours <= longest]
+    clocks = [(f"until={hour:02}:00", _("until {time}", time=f"{hour:02}:00")) for hour in MORNINGS]
+    rows = [("", _("no: the answer is an error at once")), *offered, *clocks]
+    return rows if now in dict(rows) else [*rows, (now, now)]
