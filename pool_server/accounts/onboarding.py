@@ -157,8 +157,7 @@ class Onboarding:
                 digest = item.digest
                 if outcome.updates:
                     digest = await self._save(account_id, outcome.updates, item.credential)
-                registry.credentials.adopt(account_id, outcome.credential, digest)
-                return digest
+                return registry.credentials.adopt(account_id, outcome.credential, digest, registry.clock())
             step = outcome
         raise OnboardingUnfinishedError(f"{account_id}: the provider's set-up did not come to an end")
 

@@ -179,3 +179,15 @@ def test_nothing_secret_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     p, _ = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)
     assert "sk-ant" not in repr(p.accounts._registry.credentials.owed)
+
+
+def test_own_names_of_models_stay_while_a_token_is_owed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, _ = pool(tmp_path), Disk(monkeypatch, 99)
+    p.write("claude_a.json", claude(OLD, renames={"claude-sonnet-4-5": "theirs"}))
+    p.reload()
+    assert refresh(p) == NEW
+    assert p.accounts.credential(ID).own_name("claude-sonnet-4-5") == "theirs"
+    p.write("claude_a.json", claude(OLD, renames={"claude-sonnet-4-5": "newer"}))
+    p.reload()
+    assert p.accounts.credential(ID).secret == NEW
+    assert p.accounts.credential(ID).own_name("claude-sonnet-4-5") == "newer"

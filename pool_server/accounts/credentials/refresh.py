@@ -214,10 +214,12 @@ class Refresher:
             if (fresh := self._reread(account_id, tried)) is not None:
                 return fresh
             raise RefreshError("the credential file was replaced", permanent=False) from None
-        self._credentials.adopt(account_id, refreshed.credential, digest)
+        digest = self._credentials.adopt(account_id, refreshed.credential, digest, self._clock())
         self._back_off.clear(account_id)
-        self._done(RefreshOutcome(account_id, tried, refreshed.credential, None, digest=digest))
-        return refreshed.credential
+        item = self._credentials.items.get(account_id)
+        fresh = item.credential if item is not None else refreshed.credential
+        self._done(RefreshOutcome(account_id, tried, fresh, None, digest=digest))
+        return fresh
 
     def _failed(self, account_id: str, tried: Credential, failure: RefreshRejectedError) -> RefreshError:
         retry_at: float | None = None

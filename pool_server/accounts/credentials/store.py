@@ -26,6 +26,7 @@ from pool_server.providers import Credential, CredentialRejectedError, provider_
 
 log = logging.getLogger(__name__)
 
+_MOMENTS = ("expires_at", "issued_at", "last_refresh")  # which an answer may tell more exactly than a file keeps them
 LATE_S = 600.0  # so long after an account was withdrawn a refresh that was under way may have kept a token of it
 
 
@@ -120,13 +121,12 @@ class CredentialStore:
 
     def _parsed(self, found: CredentialFile, data: dict[str, Any], digest: str, mark: Signature, now: float) -> Item:
         options = files.options(data)
-        parse = provider_module(found.provider).parse
         credential = files.parse(data, found, now=now)
         stale, owed = credential.fingerprint, self.owed.get(found.account)
         if owed is not None and owed.stale != stale:
             owed = None
         if owed is not None:
-            credential = parse(files.merged(data, owed.updates), found.account, now=now)
+            credential = files.parse(files.merged(data, owed.updates), found, now=now)
         seen: list[str] = []
         while (kept := self.escrow.find(credential)) is not None and (key := credential.grant_key) not in seen:
             if kept.account != found.account and kept.account in self.items:
@@ -134,7 +134,7 @@ class CredentialStore:
             seen.append(key)
             later = (owed or Owed({}, stale)).also(kept.updates, (key,))
             try:
-                newer = parse(files.merged(data, later.updates), found.account, now=now)
+                newer = files.parse(files.merged(data, later.updates), found, now=now)
             except CredentialRejectedError:
                 break  # whatever it holds is none of this account's
             if newer.grant_key == key and (newer.expires_at or 0.0) <= (credential.expires_at or 0.0):
@@ -264,15 +264,30 @@ class CredentialStore:
         if new is not old and new.owed is not None:
             self.owed[account_id] = new.owed
 
-    def adopt(self, account_id: str, credential: Credential, digest: str) -> None:
-        """Take a credential the pool itself has just written, so that its write is no reload."""
+    def adopt(self, account_id: str, credential: Credential, digest: str, now: float) -> str:
+        """Take a credential the pool itself has just written, so that its write is no reload, with whatever else its
+        file says by now; returns the digest to know the pool's own content by."""
         old = self.items.get(account_id)
         if old is None:
-            return  # its file was removed meanwhile
+            return digest  # its file was removed meanwhile
         mark = signature_or_none(old.found.path) or old.signature
-        self.items[account_id] = msgspec.structs.replace(
+        item = msgspec.structs.replace(
             old, credential=credential, digest=digest, signature=mark, owed=self.owed.get(account_id)
         )
+        try:
+            there = self._parsed(old.found, *files.read(old.found.path), mark, now)
+        except CredentialRejectedError:
+            self.items[account_id] = item  # the next look at the folder says why
+            return digest
+        if there.credential.secret != credential.secret:
+            self.items[account_id] = there  # somebody signed in anew since
+            self._note_owed(item, there)
+            return digest
+        moments = {name: getattr(credential, name) for name in _MOMENTS}
+        self.items[account_id] = msgspec.structs.replace(
+            there, credential=msgspec.structs.replace(there.credential, **moments)
+        )
+        return there.digest
 
     def bounded(self, account_id: str, request: HttpRequest, settings: Settings) -> HttpRequest:
         """A call of the pool's own on behalf of an account: over its proxy, and to its own hosts alone. Raises

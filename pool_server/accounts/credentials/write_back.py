@@ -91,7 +91,7 @@ class CredentialWriter:
             return exc
         item = credentials.items.get(account_id)
         if item is not None:
-            credentials.adopt(account_id, item.credential, digest)
+            digest = credentials.adopt(account_id, item.credential, digest, self._clock())
             self._registry.shared.note_own_file(account_id, digest)
         log.info("%s: its file could be written again", account_id)
         return None
