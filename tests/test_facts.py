@@ -37,14 +37,14 @@ def test_accounts_whose_owner_must_act_are_told_until_they_are_gone(tmp_path: Pa
 
     async def work(rooms: CoreServices) -> None:
         gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: 2e9)
-        assert gather().accounts == {}
+        assert (await gather()).accounts == {}
         suspended = Fault(FaultKind.SUSPENDED, OF_ACCOUNT, message="organization disabled")
         rooms.accounts.fail("claude:a", suspended, "m", Operation.MESSAGES)
         for _ in range(2):
-            assert gather().accounts == {"claude:a": AccountState.SUSPENDED}
+            assert (await gather()).accounts == {"claude:a": AccountState.SUSPENDED}
         (tmp_path / "pool/claude_a.json").unlink()
         await rooms.accounts.reload()
-        assert gather().accounts == {}
+        assert (await gather()).accounts == {}
 
     with_rooms(tmp_path, work)
 
@@ -59,19 +59,19 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
             assert await rooms.ledger.record(record)
         await rooms.ledger.fresh()
         gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
-        assert gather().budgets == ()
+        assert (await gather()).budgets == ()
         principal = rooms.users.authenticate(made["key"])
         held = rooms.users.reserve(principal, provider="claude", model="m", tokens=850, cost=None, headroom=None)  # type: ignore[arg-type]
         rooms.users.settle(held, Usage(input=850, known=True), None)  # type: ignore[arg-type]
         near = (Budget("Ann", "tokens_month", 0.85),)
-        assert gather().budgets == near
+        assert (await gather()).budgets == near
         now[0] += 86_400
-        assert gather().budgets == near
+        assert (await gather()).budgets == near
         fresh = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
-        assert fresh().budgets == ()
+        assert (await fresh()).budgets == ()
         fresh.prime()
-        assert fresh().budgets == near
+        assert (await fresh()).budgets == near
         await rooms.users.people.delete_user(made["id"], actor=AuditActor("shell"))
-        assert gather().budgets == ()
+        assert (await gather()).budgets == ()
 
     with_rooms(tmp_path, work)

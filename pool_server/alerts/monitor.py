@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,7 +34,7 @@ class AlertMonitor:
     """Runs the rules in one process of the server. `gather` brings the facts of accounts, users and app."""
 
     def __init__(
-        self, ledger: Ledger, send: Send, gather: Callable[[], AlertFacts], *, clock: Callable[[], float]
+        self, ledger: Ledger, send: Send, gather: Callable[[], Awaitable[AlertFacts]], *, clock: Callable[[], float]
     ) -> None:
         self._ledger = ledger
         self._send = send
@@ -64,7 +64,7 @@ class AlertMonitor:
     async def look(self) -> Sequence[AlertEvent]:
         """One look at the facts; tells what is new in the background and returns it."""
         now = self._clock()
-        facts = await asyncio.to_thread(self._facts, self._gather(), now)
+        facts = await asyncio.to_thread(self._facts, await self._gather(), now)
         self._open, events = rules.step(self._open, facts, self._ledger.settings.alerts, now)
         if events:
             await self._save()

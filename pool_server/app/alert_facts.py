@@ -47,9 +47,9 @@ class AlertFactsSource:
         """Find who may be near a limit since before the start. Reads the ledger: for a thread."""
         self._close = self._active(LONGEST_LIMIT_S)
 
-    def __call__(self) -> AlertFacts:
+    async def __call__(self) -> AlertFacts:
         return AlertFacts(
-            budgets=self._budgets(),
+            budgets=await self._budgets(),
             accounts=self._troubled(),
             sign_ins_end=self._accounts.sign_ins_end(),
             pool_folder=self._accounts.folder_trouble(),
@@ -71,12 +71,14 @@ class AlertFactsSource:
         self._changed.update(found)
         return found
 
-    def _budgets(self) -> tuple[Budget, ...]:
+    async def _budgets(self) -> tuple[Budget, ...]:
         """The limits of which much is used, of users who used something lately or were near one before."""
         lowest = min(self._ledger.settings.alerts.budget_percent, default=100) / 100
         found: list[Budget] = []
         close = set()
-        for user in self._close | self._active(RECENT_S):
+        asked = self._close | await self._ledger.ask(self._active, RECENT_S)
+        await self._users.limits.fetch(asked)
+        for user in asked:
             budgets = [budget for budget in self._shares(user) if budget.share >= lowest]
             if budgets:
                 close.add(user)

@@ -82,12 +82,12 @@ def open_services(
         undo.callback(state.close)
         undo.callback(durable.close)
         kept = build(settings, durable)
-        ledger = Ledger(durable, settings, write_ahead=True)
+        ledger = Ledger(durable, settings, write_ahead=True, port=kept.ledger)
         users = Users(
             settings,
             durable,
             state,
-            used=ledger.used_by_user,
+            used=ledger.used_by_user if kept.admission is None else None,
             many=settings.workers != 1,
             ports=kept.users,
             admission=kept.admission,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -12,7 +13,7 @@ from pool_server.core.models import MoveCost, Usage, UsageRecord
 from pool_server.gateway import metrics
 from pool_server.gateway.attempts.counting import CallFacts, Counted, count, price_facts
 from pool_server.gateway.exchange import Exchange
-from pool_server.ledger import PriceFacts, Quote, job_key
+from pool_server.ledger import JobState, PriceFacts, Quote, job_key
 from pool_server.providers import redact
 
 log = logging.getLogger("pool_server.gateway")
@@ -28,14 +29,24 @@ async def record(x: Exchange, outcome: Outcome, status: int, message: str = "", 
     x.recorded = True
     if x.attempts and not x.attempts[-1].ms:  # it is still under way
         x.time_attempt()
-    job, counted = _count(x, outcome)
+    job, asked = _job(x)
+    keeping = _keep(x, outcome, status, message, partial, job, asked)
+    if asked and not x.services.ledger.port.instant:  # whoever leaves while it is looked up is recorded all the same
+        await asyncio.shield(keeping)
+    else:
+        await keeping
+
+
+async def _keep(x: Exchange, outcome: Outcome, status: int, message: str, partial: bool, job: str, asked: bool) -> None:
+    ledger = x.services.ledger
+    counted = _count(x, outcome, await ledger.ask(ledger.job, job) if asked else None)
     usage = x.usage = counted.usage
-    quote = x.services.ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else _UNPRICED
+    quote = ledger.price(_model(x), usage, _price_facts(x)) if usage.counted else _UNPRICED
     sheet = _ended(x, outcome, status, redact(message)[:300] if message else "", quote, partial)
     sheet.job, sheet.reserved = job, counted.reserved
     _follow_cache(x, sheet)
     x.services.traced(x, sheet)
-    saved = x.services.ledger.record(sheet, priced=True)
+    saved = ledger.record(sheet, priced=True)
     _settle(x, counted, quote)  # while the disk is busy
     metrics.exchange_ended(sheet.provider, sheet.dialect, sheet.outcome).inc()
     try:
@@ -155,13 +166,24 @@ def _settle(x: Exchange, counted: Counted, quote: Quote) -> None:
     x.services.users.settle(x.reservation, charged, cost)
 
 
-def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
-    """The job the exchange is about, if it is about one, and what is recorded and charged."""
-    method, path = "POST" if x.route.websocket else x.client_call.method, x.route.path
+def _job(x: Exchange) -> tuple[str, bool]:
+    """The job the exchange is about, "" for none, and whether it fetches it: the ledger knows of it then."""
+    method, path = _call(x)
     identity = dialects.identity(method, path, x.response_id, stored=x.peek.stored)
     if x.usage.known and not identity:
-        return "", Counted(x.usage, x.usage)
+        return "", False
     job = (x.objects.batch if identity and method == "GET" else "") or job_key(x.account, identity)
+    return job, bool(job) and method == "GET"
+
+
+def _call(x: Exchange) -> tuple[str, str]:
+    return "POST" if x.route.websocket else x.client_call.method, x.route.path
+
+
+def _count(x: Exchange, outcome: Outcome, job: JobState | None) -> Counted:
+    if x.usage.known and job is None:
+        return Counted(x.usage, x.usage)
+    method, path = _call(x)
     call = CallFacts(
         x.route.operation,
         method,
@@ -174,7 +196,7 @@ def _count(x: Exchange, outcome: Outcome) -> tuple[str, Counted]:
         pending=x.pending,
         expected=x.objects.expected,
     )
-    return job, count(x.usage, call, x.services.ledger.job(job) if job and method == "GET" else None)
+    return count(x.usage, call, job)
 
 
 def _provider(x: Exchange) -> str:

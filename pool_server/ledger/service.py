@@ -90,7 +90,8 @@ class Ledger:
         self._tasks = PeriodicTasks()
         self._closing = asyncio.Event()
         self._behind = False  # the logs of dead processes wait to be taken in
-        self.healthy = self._make_up(everywhere=True)  # False while records wait because the store cannot be written
+        # False while records wait because the store cannot be written
+        self.healthy = self._make_up(everywhere=True) if self.port.instant else True
 
     def _make_up(self, *, everywhere: bool = False) -> bool:
         """Take in what processes that died had in their write-ahead logs and not in the store; False when the store
@@ -205,9 +206,14 @@ class Ledger:
         return rec
 
     def job(self, job: str) -> JobState:
-        """What is known of a stored response or a batch: whether its usage has been counted, and what was reserved."""
-        with self.port.read() as reader:
-            return reader.job(job)
+        """What is known of a stored response or a batch: whether its usage has been counted, and what was reserved; of
+        a store that cannot be asked, nothing: which of its records counts is decided where they are kept."""
+        try:
+            with self.port.read() as reader:
+                return reader.job(job)
+        except StoreError as exc:
+            log.warning("nothing is known of a job: %s", exc)
+            return JobState(False, None)
 
     def changes(self) -> int:
         """Another number whenever anything, in any process, was recorded: for those who wait for news."""
@@ -288,6 +294,8 @@ class Ledger:
         self.port.start()
         if self._write_ahead is not None:
             self._write_ahead.start()
+        if not self.port.instant:
+            self.healthy = await asyncio.to_thread(partial(self._make_up, everywhere=True))
         if self._behind:
             self._begin_retry()
         if leader:

@@ -35,6 +35,14 @@ class Node(NamedTuple):
         """Status and JSON of the answer; a new connection each time."""
         return await asyncio.to_thread(_call, method, self.url + path, body, key)
 
+    async def enter(self, path: str, body: Any) -> str:
+        """Signs a browser in, and returns its cookie."""
+        return await asyncio.to_thread(_entered, self.url + path, body)
+
+    async def get(self, path: str, cookie: str) -> tuple[int, bytes]:
+        """A page or a part of the API, as a browser asks for it."""
+        return await asyncio.to_thread(_sent, urllib.request.Request(self.url + path, headers={"Cookie": cookie}))
+
     async def ask(self, key: str, **changes: Any) -> tuple[int, Any]:
         """One request of a friend to a model."""
         message = {"model": "claude-sonnet-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
@@ -46,12 +54,22 @@ def _call(method: str, url: str, body: Any, key: str) -> tuple[int, Any]:
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     if key:
         request.add_header("Authorization", f"Bearer {key}")
+    status, raw = _sent(request)
+    return status, json.loads(raw) if raw else None
+
+
+def _sent(request: urllib.request.Request) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            status, raw = answer.status, answer.read()
+            return answer.status, answer.read()
     except urllib.error.HTTPError as error:
-        status, raw = error.code, error.read()
-    return status, json.loads(raw) if raw else None
+        return error.code, error.read()
+
+
+def _entered(url: str, body: Any) -> str:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(answer.headers["Set-Cookie"]).partition(";")[0]
 
 
 def node_settings(folder: Path, fakes: FakeProviders, url: str, name: str, **changes: Any) -> Settings:

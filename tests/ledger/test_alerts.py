@@ -217,11 +217,14 @@ def test_the_watch_looks_tells_and_remembers(tmp_path: Path) -> None:
         denied = [exchange(f"d{i}", at=NOW - 60, outcome="denied") for i in range(300)]
         record_all(book, bad + denied)
 
+        async def gather() -> AlertFacts:
+            return facts
+
         async def go() -> None:
-            watch = AlertMonitor(book, hook.send, lambda: facts, clock=clock)
+            watch = AlertMonitor(book, hook.send, gather, clock=clock)
             assert len(await watch.look()) == 2
             assert {i.rule for i in watch.incidents} == {AlertRule.NEEDS_LOGIN, AlertRule.ERROR_RATE}
-            again = AlertMonitor(book, hook.send, lambda: facts, clock=clock)  # after a restart
+            again = AlertMonitor(book, hook.send, gather, clock=clock)  # after a restart
             assert len(again.incidents) == 2
             assert await again.look() == []
             await asyncio.gather(*watch._telling)
@@ -234,7 +237,7 @@ def test_the_watch_looks_tells_and_remembers(tmp_path: Path) -> None:
 def test_the_watch_starts_and_ends(tmp_path: Path) -> None:
     looked = asyncio.Event()
 
-    def gather() -> AlertFacts:
+    async def gather() -> AlertFacts:
         looked.set()
         return AlertFacts()
 

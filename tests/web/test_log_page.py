@@ -169,6 +169,10 @@ async def test_a_new_line_is_told_to_the_operators_open_pages(friends: Site, log
 
 @pytest.mark.parametrize("operator", [True, False])
 def test_a_friends_page_is_told_of_no_line(friends: Site, log: logging.Logger, operator: bool) -> None:
-    watch = friends.run(lambda: PageWatch(friends.ctx, "", operator=operator))
-    log.info("a line")
-    assert friends.run(watch.changes) == ([("log", {})] if operator else [])
+    async def told() -> list[tuple[str, dict[str, Any]]]:
+        watch = PageWatch(friends.ctx, "", operator=operator)
+        await watch.begin()
+        log.info("a line")
+        return await watch.changes()
+
+    assert friends.run(told) == ([("log", {})] if operator else [])

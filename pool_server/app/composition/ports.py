@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pool_server.accounts.ports import AccountPorts
 from pool_server.core.settings import ConfigError, Settings
+from pool_server.ledger import LedgerPort
 from pool_server.storage import Store, StoreError
 from pool_server.users.limits.admission_port import MakeAdmission
 from pool_server.users.limits.periods import Calendar
@@ -30,6 +31,7 @@ class Ports(NamedTuple):
     users: UserPorts | None = None
     admission: MakeAdmission | None = None
     accounts: AccountPorts | None = None
+    ledger: LedgerPort | None = None
 
 
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
@@ -69,6 +71,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
     def build(settings: Settings, durable: Store) -> Ports:
         from pool_server.cluster.database_admission import AwayTerms, DatabaseAdmission
         from pool_server.cluster.door import DatabaseDoor
+        from pool_server.cluster.ledger.database_ledger import DatabaseLedger
         from pool_server.cluster.people import DatabasePeople
         from pool_server.users.replica import Replica
 
@@ -85,6 +88,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
         return Ports(
             users=UserPorts(people, DatabaseDoor(node.pool)),
             admission=admission,
+            ledger=DatabaseLedger(node.url, lambda: node.id, settings.ledger.timezone, mine=lambda: True),
         )
 
     return build

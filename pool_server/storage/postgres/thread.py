@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import warnings
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -15,6 +16,10 @@ from pool_server.storage.postgres.connection import DatabasePool
 from pool_server.storage.postgres.url import DatabaseUrl
 
 T = TypeVar("T")
+
+
+class BlockedLoopWarning(RuntimeWarning):
+    """What should have been asked in a thread was asked on an event loop."""
 
 
 class DatabaseThread:
@@ -41,7 +46,9 @@ class DatabaseThread:
             return self._loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. Blocks; raises what it raises."""
+        """The coroutine's result. Blocks, and warns where that keeps an event loop waiting; raises what it raises."""
+        if asyncio._get_running_loop() is not None:
+            warnings.warn("an event loop waits for the database", BlockedLoopWarning, stacklevel=3)
         return asyncio.run_coroutine_threadsafe(work, self._open_for(work)).result()
 
     async def ask(self, work: Coroutine[Any, Any, T]) -> T:

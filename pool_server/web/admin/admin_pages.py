@@ -123,7 +123,9 @@ class PeoplePage(PageHandler, access=Access.ADMIN):
         chosen = {name: asking.text(self, name) for name in ("q", "state", "page")}
         chosen["sort"] = asking.word(self, "sort", tuple(SORTS), "seen")
         everybody, _next = users.people.list_users(limit=EVERYBODY)
-        used = {row["key"]: row for row in self.ctx.ledger.queries.top("user", now - 7 * DAY, now + 1, limit=EVERYBODY)}
+        ledger = self.ctx.ledger
+        week = await ledger.ask(ledger.queries.top, "user", now - 7 * DAY, now + 1, limit=EVERYBODY)
+        used = {row["key"]: row for row in week}
         for row in everybody:
             row["week"] = used.get(row["id"])
             row["tokens"] = row["week"]["total_tokens"] if row["week"] else 0
@@ -163,8 +165,8 @@ class PersonPage(PageHandler, access=Access.ADMIN):
             row=row,
             standing=standing,
             bars=limits.rows(standing, self.ctx.clock()),
-            used=limits.used(self.ctx, user),
-            keys=limits.keys(self.ctx, user),
+            used=await limits.used(self.ctx, user),
+            keys=await limits.keys(self.ctx, user),
             counted=COUNTED_LIMITS,
             usual=limits.usual(self.ctx.settings.limits),
         )
@@ -173,9 +175,9 @@ class PersonPage(PageHandler, access=Access.ADMIN):
 class PersonKeyPage(PageHandler, access=Access.ADMIN):
     """One key of a person: its limits as they stand and to change."""
 
-    def get(self, user: str, key: str) -> None:
+    async def get(self, user: str, key: str) -> None:
         row = self.ctx.users.people.get(user)
-        values = key_changes.page_values(self.ctx, user, key)
+        values = await key_changes.page_values(self.ctx, user, key)
         up = (f"/people/{user}", row["name"])
         call = f"/admin/pool-users/{user}/keys/{key}"
         self.page("key.html", title=values["key"]["label"], **values, up=up, call=call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -59,7 +60,7 @@ class WebContext:
     sources: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
     digest: tuple[float, Any] = (0.0, None)  # when the accounts were last looked at for open pages, and how they were
-    newest: tuple[float, dict[str, str]] = field(default_factory=lambda: (0.0, {}))  # user → id, looked up at that time
+    newest: tuple[float, dict[str, asyncio.Future[str]]] = field(default_factory=lambda: (0.0, {}))  # user → id, as of
     streams: Counter[str] = field(
         default_factory=Counter
     )  # live streams open in this process, by session and by person

@@ -16,6 +16,7 @@ from tornado.iostream import StreamClosedError
 
 from pool_server.core.enums import TokenScope
 from pool_server.language import gettext as _
+from pool_server.ledger import LogFilters
 from pool_server.web.base import recent_log
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import Access, BaseHandler, ProblemError
@@ -36,16 +37,20 @@ class PageWatch:
         self.user = user
         self._operator = operator
         self._logged = self._log()
-        self._latest = self._newest()
+        self._latest = ""
         self._state = self._digest()
         self._ticks = 0
 
-    def changes(self) -> list[tuple[str, dict[str, Any]]]:
+    async def begin(self) -> None:
+        """What there is by now is not told."""
+        self._latest = await self._newest()
+
+    async def changes(self) -> list[tuple[str, dict[str, Any]]]:
         """(event, data) for each thing that is new: "request" with its id; "state" and, for who may read it, "log"
         empty."""
         events: list[tuple[str, dict[str, Any]]] = []
         self._ticks += 1
-        newest = self._newest()
+        newest = await self._newest()
         if newest != self._latest:
             self._latest = newest
             events.append(("request", {"id": newest}))
@@ -60,7 +65,7 @@ class PageWatch:
                 events.append(("state", {}))
         return events
 
-    def _newest(self) -> str:
+    async def _newest(self) -> str:
         """The id of the user's newest exchange, "" for none. The admin's pages show everyone's.
 
         One look a tick serves every page of that user.
@@ -71,9 +76,13 @@ class PageWatch:
             newest = {}
             self.ctx.newest = (now, newest)
         if self.user not in newest:
-            found = self.ctx.ledger.log.latest(self.user, 1) if self.user else self.ctx.ledger.log.page(1)[0]
-            newest[self.user] = found[0].id if found else ""
-        return newest[self.user]
+            newest[self.user] = asyncio.ensure_future(self._look())
+        return await asyncio.shield(newest[self.user])
+
+    async def _look(self) -> str:
+        ledger = self.ctx.ledger
+        found, _next = await ledger.ask(ledger.log.page, 1, None, LogFilters(user=self.user or None))
+        return found[0].id if found else ""
 
     def _log(self) -> int:
         """Another number whenever the log has a new line; the operator's to know."""
@@ -132,6 +141,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
 
     async def _follow(self, watch: PageWatch) -> None:
         silent = 0
+        await watch.begin()
         while True:
             try:
                 await asyncio.wait_for(self._gone.wait(), TICK_S)
@@ -142,7 +152,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
             if not await self._still_in():
                 await self._send("bye", {})
                 return
-            events = watch.changes()
+            events = await watch.changes()
             for name, data in events:
                 await self._send(name, data)
             silent = 0 if events else silent + 1

@@ -69,7 +69,7 @@ class HomePage(PageHandler, abstract=True):
         """The friend's home, or in local mode the set-up page: the same page without keys and limits."""
         ctx, base = self.ctx, self.base_url()
         key = local_key(ctx) if principal.local else first_key or KEY_PLACE
-        latest = ctx.ledger.log.latest(principal.user, LATEST)
+        latest = await ctx.ledger.ask(ctx.ledger.log.latest, principal.user, LATEST)
         bars = [] if principal.local else limits.rows(ctx.users.limits.of(principal.user), ctx.clock())
         providers = headroom.provider_rows(ctx)
         values: dict[str, Any] = {
@@ -77,12 +77,12 @@ class HomePage(PageHandler, abstract=True):
             "providers": providers,
             "standing": standing.standing(bars, providers, await headline.sentence(ctx), draining=ctx.draining),
             "limits": bars,
-            "used": limits.used(ctx, principal.user),
-            "labelled": limits.labelled(ctx, principal.user),
-            "notes": limits.price_notes_of(ctx, principal.user),
+            "used": await limits.used(ctx, principal.user),
+            "labelled": await limits.labelled(ctx, principal.user),
+            "notes": await limits.price_notes_of(ctx, principal.user),
             "price_lines": principal.local,
             "floor_cost": FLOOR_COST,
-            "keys": [] if principal.local else limits.keys(ctx, principal.user),
+            "keys": [] if principal.local else await limits.keys(ctx, principal.user),
             "told_at": None if principal.local else own_account.chosen(ctx, principal.user),
             "offers_mail": own_account.offers_mail(ctx),
             "own": [] if principal.local else self._own(principal),

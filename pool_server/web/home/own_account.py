@@ -80,8 +80,8 @@ class OwnKey(OwnHandler, access=Access.FRIEND):
 class KeyPage(OwnHandler, access=Access.FRIEND):
     """One key of one's own: its limits as they stand and to change."""
 
-    def get(self, key: str) -> None:
-        values = key_changes.page_values(self.ctx, self.person.user, key)
+    async def get(self, key: str) -> None:
+        values = await key_changes.page_values(self.ctx, self.person.user, key)
         self.page("key.html", title=values["key"]["label"], **values, up=("/", "Home"), call=f"/api/keys/{key}")
 
 
@@ -90,12 +90,13 @@ class OwnRequests(OwnHandler, access=Access.FRIEND):
 
     asks = frozenset(("limit",))
 
-    def get(self) -> None:
+    async def get(self) -> None:
         try:
             limit = max(1, min(MOST, int(self.get_query_argument("limit", "20"))))
         except ValueError:
             raise ProblemError(400, "bad_request", "limit must be a whole number") from None
-        found = self.ctx.ledger.log.latest(self.principal.user, limit)
+        ledger = self.ctx.ledger
+        found = await ledger.ask(ledger.log.latest, self.principal.user, limit)
         self.answer({"requests": [request_rows.row(record) for record in found]})
 
 

@@ -57,7 +57,7 @@ async def find(handler: BaseHandler) -> LogPage:
     filters = wanted(handler)
     ident = asking.text(handler, "id")
     if ident:
-        record = mine(handler, ident)
+        record = await mine(handler, ident)
         return LogPage([] if record is None else [record], None)
     limit = asking.whole(handler, "limit", PAGE) or PAGE
     cursor = asking.text(handler, "cursor") or None
@@ -69,9 +69,10 @@ async def find(handler: BaseHandler) -> LogPage:
     return LogPage(records, following)
 
 
-def mine(handler: BaseHandler, ident: str) -> UsageRecord | None:
+async def mine(handler: BaseHandler, ident: str) -> UsageRecord | None:
     """The exchange with this id, if there is one and the caller may see it."""
-    record = handler.ctx.ledger.log.get(ident)
+    ledger = handler.ctx.ledger
+    record = await ledger.ask(ledger.log.get, ident)
     who = asking.viewer(handler)
     return record if record is not None and (who.admin or record.user == who.user) else None
 
@@ -137,8 +138,8 @@ class RequestsPage(PageHandler, access=Access.FRIEND):
 class RequestPage(PageHandler, access=Access.FRIEND):
     """`/requests/ID`: one exchange, attempt by attempt."""
 
-    def get(self, ident: str) -> None:
-        record = mine(self, ident)
+    async def get(self, ident: str) -> None:
+        record = await mine(self, ident)
         if record is None:
             raise ProblemError(404, "not_found", _("there is no such request, or it is not yours to see"))
         who = asking.viewer(self)

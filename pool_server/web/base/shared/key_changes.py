@@ -69,9 +69,9 @@ def row(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
     return found
 
 
-def page_values(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
+async def page_values(ctx: WebContext, user: str, key: str) -> dict[str, Any]:
     """What the page of a key shows."""
-    found = next((one for one in limits.keys(ctx, user) if one["id"] == key), None)
+    found = next((one for one in await limits.keys(ctx, user) if one["id"] == key), None)
     if found is None:
         raise ProblemError(404, "not_found", _("there is no such key"))
     own = (found["standing"] or {}).get("limits", {})

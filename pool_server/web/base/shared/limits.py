@@ -82,29 +82,31 @@ def usual(limits: Limits) -> dict[str, str]:
     return {name: _("none") if value is None else str(value).removesuffix(".0") for name, value in values.items()}
 
 
-def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
+async def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
     """What a user has used in the last 24 hours and the last 7 days, as `Sums.describe()` of the ledger."""
-    now = ctx.clock()
+    ledger, now = ctx.ledger, ctx.clock()
     return [
-        (label, ctx.ledger.queries.total(now - span, now + 1, Filters(user=user)).describe())
+        (label, (await ledger.ask(ledger.queries.total, now - span, now + 1, Filters(user=user))).describe())
         for label, span in ((_("last 24 hours"), DAY), (_("last 7 days"), 7 * DAY))
     ]
 
 
-def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]]]:
+async def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """What a user has used most in the last 7 days, by program and by conversation."""
-    now, mine = ctx.clock(), Filters(user=user)
+    ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
     kinds: tuple[tuple[str, Field], ...] = ((_("Program"), "program"), (_("Conversation"), "conversation"))
     found = [
-        (label, ctx.ledger.queries.top(field, now - 6 * DAY, now + 1, mine, limit=LISTED)) for label, field in kinds
+        (label, await ledger.ask(ledger.queries.top, field, now - 6 * DAY, now + 1, mine, limit=LISTED))
+        for label, field in kinds
     ]
     return [(label, rows) for label, rows in found if rows]
 
 
-def keys(ctx: WebContext, user: str) -> list[dict[str, Any]]:
+async def keys(ctx: WebContext, user: str) -> list[dict[str, Any]]:
     """A user's keys, each with the tokens of its last 7 days, and its own limits as `rows`, the tightest first."""
-    now = ctx.clock()
-    found = ctx.ledger.queries.top("key", now - 6 * DAY, now + 1, Filters(user=user), limit=MOST_KEYS, timed=False)
+    ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
+    top = ledger.queries.top
+    found = await ledger.ask(top, "key", now - 6 * DAY, now + 1, mine, limit=MOST_KEYS, timed=False)
     tokens = {row["key"]: row["total_tokens"] for row in found}
     return [
         {**key, "tokens": tokens.get(key["id"], 0), "bars": sorted(_bars(key, now), key=lambda bar: -bar.percent)}
@@ -124,10 +126,10 @@ def of_caller(ctx: WebContext, who: Principal) -> list[LimitRow]:
     return [row for one in ctx.users.limits.of_caller(who.user, who.key) for row in rows(one.described(), now, one.key)]
 
 
-def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
+async def price_notes_of(ctx: WebContext, user: str) -> PriceNotes:
     """What the prices of a user's last 7 days leave out and rest on."""
-    now = ctx.clock()
-    models = ctx.ledger.queries.top("model", now - 7 * DAY, now + 1, Filters(user=user), limit=1000, timed=False)
+    ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
+    models = await ledger.ask(ledger.queries.top, "model", now - 7 * DAY, now + 1, mine, limit=1000, timed=False)
     names = ("estimated", "estimated_cost_usd", "assumed", "assumed_cost_usd")
     total = {name: sum(row[name] for row in models) for name in names}
     return price_notes.notes(total, {row["key"]: row for row in models}, ctx.ledger.prices, now)
