@@ -161,3 +161,14 @@ class Timers:
             del self._running[key]
             self.set(key, again)
             self._wake.set()
+
+
+def beside_the_loop(work: Callable[..., object], *args: object) -> None:
+    """Runs in a thread what takes the kernel long (unmapping, freeing tens of megabytes); at once where no event loop
+    runs."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        work(*args)
+    else:
+        loop.run_in_executor(None, work, *args)

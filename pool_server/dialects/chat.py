@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
+from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.responses import STATUS as RESPONSES_STATUS
 from pool_server.dialects.stream_usage import only_usage
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, dumps, loads, status_of, text
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, USAGE, AnswerFacts, dumps, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
@@ -130,7 +131,7 @@ class ChatReader(AnswerFacts):
     def _settle(self) -> None:
         """Read the usage that was kept undecoded."""
         latest, self._latest = self._latest, None
-        if latest is not None and (chunk := loads(latest, _CHUNK)) is not None:
+        if latest is not None and (chunk := read_answer(latest, _CHUNK)) is not None:
             self._count(chunk)
 
     def _count(self, found: _Chunk | _Answer) -> None:
@@ -147,7 +148,7 @@ class ChatReader(AnswerFacts):
 
     def _decode(self, data: bytes) -> int:
         """A chunk before anything was shown, or one that may be an error."""
-        chunk = loads(data, _CHUNK)
+        chunk = read_answer(data, _CHUNK)
         if chunk is None:
             return RENDERED if self._rendered else 0
         if chunk.error is not None or (chunk.choices is None and chunk.code is not None):
@@ -166,7 +167,7 @@ class ChatReader(AnswerFacts):
 
     def whole(self, body: bytes) -> int:
         """Read a JSON completion."""
-        answer = loads(body, _ANSWER)
+        answer = read_answer(body, _ANSWER)
         if answer is None:
             return 0
         if answer.error is not None:
@@ -178,7 +179,11 @@ class ChatReader(AnswerFacts):
             return FAULT
         self.response_id, self.model = text(answer.id), text(answer.model)
         self._count(answer)
-        if not self._usage.known and _USAGE.search(body) is not None and (within := loads(body, _CHUNK)) is not None:
+        if (
+            not self._usage.known
+            and _USAGE.search(body) is not None
+            and (within := read_answer(body, _CHUNK)) is not None
+        ):
             self._count(within)
         if self.answers and not answer.choices and not self._usage.known:
             self.fault = 500, _NO_ANSWER

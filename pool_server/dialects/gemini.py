@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
+from pool_server.core.lenient_json import BLANK, read_answer
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, status_of, text
 from pool_server.dialects.usage import google
 from pool_server.dialects.wire.sse import closes, data_of
 
@@ -117,7 +118,7 @@ class GeminiReader(AnswerFacts):
 
     def _take(self, data: bytes) -> _Response | None:
         """Decode a chunk and keep what it tells."""
-        chunk = loads(data, _WRAPPED)
+        chunk = read_answer(data, _WRAPPED)
         if chunk is None:
             return None
         response: _Response = chunk
@@ -161,7 +162,7 @@ class GeminiReader(AnswerFacts):
     def whole(self, body: bytes) -> int:
         """Read a JSON answer, or the JSON array `streamGenerateContent` sends without `alt=sse`; without a candidate
         or a reason for that it is none."""
-        parts = loads(body, _PARTS) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
+        parts = read_answer(body, _PARTS) if body.lstrip(BLANK)[:1] == b"[" else [msgspec.Raw(body)]
         if not parts:
             return 0
         for part in parts:

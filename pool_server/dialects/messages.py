@@ -9,8 +9,9 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.core.enums import Dialect, ObjectKind
+from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.references import references
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, status_of, text
 from pool_server.dialects.usage import anthropic
 from pool_server.dialects.wire.sse import closes, data_of
 
@@ -91,7 +92,7 @@ class MessagesReader(AnswerFacts):
         data = data_of(event)
         if not data:
             return 0
-        found = loads(data, _EVENT)
+        found = read_answer(data, _EVENT)
         kind = text(found.type).encode() if found else b""
         if not kind and (line := _EVENT_LINE.search(event)):
             kind = line[1]
@@ -113,14 +114,14 @@ class MessagesReader(AnswerFacts):
             self.complete = True
             return RENDERED | TERMINAL
         if kind == b"message_start":
-            start = loads(data, _START)
+            start = read_answer(data, _START)
             if start is not None and start.message is not None:
                 self._message(start.message)
             return 0
         if kind == b"error":
             self._fault(data)
             return FAULT
-        event = loads(data, _EVENT)
+        event = read_answer(data, _EVENT)
         if event is not None and event.usage is not None:
             self._count(event.usage, anthropic.DELTA)
         if event is not None and isinstance(event.delta, dict):
@@ -145,14 +146,14 @@ class MessagesReader(AnswerFacts):
         self._usage = self._told.usage()
 
     def _fault(self, data: bytes) -> None:
-        found = loads(data, _ERROR)
+        found = read_answer(data, _ERROR)
         error = found.error if found else None
         label = error.get("type") if isinstance(error, dict) else None
         self.fault = status_of(STATUS, label, default=500), data
 
     def whole(self, body: bytes) -> int:
         """Read a JSON message; one without content is none."""
-        message = loads(body, _MESSAGE)
+        message = read_answer(body, _MESSAGE)
         if message is None:
             return 0
         if message.type == "error" or message.error is not None:

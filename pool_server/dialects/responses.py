@@ -13,7 +13,8 @@ import msgspec
 from msgspec.json import Decoder
 
 from pool_server.core.enums import ObjectKind
-from pool_server.dialects.types import FAULT, LIMITS, RENDERED, TERMINAL, AnswerFacts, dumps, loads, status_of, text
+from pool_server.core.lenient_json import read_answer
+from pool_server.dialects.types import FAULT, LIMITS, RENDERED, TERMINAL, AnswerFacts, dumps, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.usage.served import word
 from pool_server.dialects.wire.sse import closes, data_of
@@ -213,7 +214,7 @@ class ResponsesReader(AnswerFacts):
         """An event whose type is not the first thing in its data."""
         if not data or data == b"[DONE]":
             return 0
-        found = loads(data, _TYPE)
+        found = read_answer(data, _TYPE)
         kind = text(found.type).encode() if found else b""
         if not kind and line is not None:
             kind = line[1]
@@ -224,9 +225,9 @@ class ResponsesReader(AnswerFacts):
         if kind == _RATE_LIMITS:
             self.limits.append(data)
             return LIMITS
-        event = loads(data, _EVENT)
+        event = read_answer(data, _EVENT)
         if event is None:
-            if kind == b"response.created" or loads(data, _TYPE) is None:
+            if kind == b"response.created" or read_answer(data, _TYPE) is None:
                 return 0 if kind == b"response.created" else RENDERED
             event = _Event()  # fields of another shape do not unsay what the event is
         response = event.response
@@ -255,7 +256,7 @@ class ResponsesReader(AnswerFacts):
 
     def whole(self, body: bytes) -> int:
         """Read a JSON answer (`stream` false, or `/responses/compact`)."""
-        response = loads(body, _RESPONSE)
+        response = read_answer(body, _RESPONSE)
         if response is None:
             return 0
         self._response(response)

@@ -10,9 +10,9 @@ import msgspec
 
 from pool_server import __version__
 from pool_server.accounts import upstream_kind, vendor_of
-from pool_server.core import memory
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.core.models import ClientCall
+from pool_server.core.tasks import beside_the_loop
 from pool_server.dialects import translation
 from pool_server.dialects.translation import DIALECT, UpstreamKind
 from pool_server.gateway.answer import Piece, UnusableAnswerError
@@ -90,7 +90,7 @@ class AttemptTranslation:
         """Undoes what refers to itself: the collector is to have nothing to do."""
         if len(self.body) > _LARGE:
             large, self.body = [self.body], b""
-            memory.beside_the_loop(large.clear)
+            beside_the_loop(large.clear)
 
     def feed(self, piece: bytes) -> bytes:
         raise NotImplementedError

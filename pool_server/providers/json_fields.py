@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+from pool_server.core.lenient_json import read_any
 
 
 def decode(raw: bytes | str) -> dict[str, Any]:
     """The JSON object in `raw`; {} for anything else."""
-    try:
-        data = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return {}
+    data = read_any(raw)
     return data if isinstance(data, dict) else {}
 
 

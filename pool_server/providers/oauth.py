@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from pool_server.core.enums import FaultKind
+from pool_server.core.lenient_json import read_any
 from pool_server.core.models import HttpAnswer
 from pool_server.providers.base import RefreshRejectedError
 from pool_server.providers.evidence.reading import ErrorFacts, is_challenge, message_of, read_error
@@ -47,10 +46,7 @@ def _network_words(answer: HttpAnswer) -> str:
 
 
 def _tokens(answer: HttpAnswer) -> dict[str, Any]:
-    try:
-        data = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        data = None
+    data = read_any(answer.body)
     if not isinstance(data, dict):
         raise RefreshRejectedError("the token endpoint answered something that is no JSON object")
     for name in ("access_token", "refresh_token", "id_token", "resource_url", "scope"):

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-import msgspec
-
 from pool_server.core.enums import Provider
+from pool_server.core.lenient_json import read_any
 from pool_server.core.models import HttpRequest, Usage
 from pool_server.core.origins import origins
 from pool_server.core.settings import Settings
@@ -97,7 +96,7 @@ def read_spend(provider: Provider, body: bytes) -> SpendReport:
     days: list[tuple[int, float]] = []
     gaps: list[str] = []
     try:
-        told = msgspec.json.decode(body)
+        told: Any = read_any(body)
         for bucket in told["data"]:
             day, amounts = _day(bucket), [_dollars(provider, result) for result in bucket["results"]]
             gaps += [amount for amount in amounts if isinstance(amount, str)]
@@ -106,7 +105,7 @@ def read_spend(provider: Provider, body: bytes) -> SpendReport:
             else:
                 days.append((day, sum(amount for amount in amounts if not isinstance(amount, str))))
         page = _next_page(told)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise ValueError("the vendor's answer is no report of what was spent") from None
     if page is None:
         gaps.append("it goes on, and does not say where")
@@ -135,11 +134,11 @@ def read_report(provider: Provider, body: bytes) -> UsageReport:
     """A page of the report. Raises ValueError, in one line, for what is none, and for one with a figure, a day or a
     further page that cannot be read."""
     try:
-        told = msgspec.json.decode(body)
+        told: Any = read_any(body)
         days = [_day(bucket) for bucket in told["data"]]
         usage, requests = _summed(provider, (result for bucket in told["data"] for result in bucket["results"]))
         page = _next_page(told)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise ValueError("the vendor's answer is no report of use") from None
     known = frozenset(day for day in days if day is not None)
     if page is None or len(known) != len(days):

@@ -72,3 +72,21 @@ def test_an_answer_that_is_none_is_another_accounts_chance(
             assert [attempt.account for attempt in record.attempts] == ["openai:one", "openai:two"]
 
     run(test)
+
+
+@pytest.mark.parametrize("label", ["text/event-stream", "application/json"])
+@pytest.mark.parametrize("extra", [b"", b',"logprobs":[-Infinity,NaN]', b',"cut":"\\ud83d"'])
+def test_a_body_passes_as_it_came_and_is_counted(tmp_path: Path, label: str, extra: bytes) -> None:
+    whole = (
+        b'\xef\xbb\xbf{"id":"c","model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":7,"completion_tokens":5}' + extra + b"}\n<!-- relay -->"
+    )
+
+    async def test() -> None:
+        async with Stack(tmp_path, [key_account("openai:one")]) as stack:
+            stack.fakes.then("openai:one", plays.Play(body=whole, content_type=label))
+            assert await stack.post("/openai/v1/chat/completions", chat(model="m")) == (200, whole)
+            (record,) = stack.records()
+            assert (record.outcome, record.usage.output, len(record.attempts)) == (Outcome.OK, 5, 1)
+
+    run(test)

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import Dialect
+from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.chat import STATUS as CHAT_STATUS
 from pool_server.dialects.gemini import STATUS as GEMINI_STATUS
 from pool_server.dialects.messages import STATUS as MESSAGES_STATUS
+from pool_server.dialects.translation.fields import JSON
 from pool_server.dialects.translation.neutral import ErrorInfo
 from pool_server.dialects.types import status_of
 
@@ -48,9 +50,8 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> ErrorInfo:
     """What a vendor's error says, in any dialect. `status` 0 takes the status from the error's own labels."""
     found: Any = body
     if isinstance(body, bytes):
-        try:
-            found = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = read_answer(body, JSON)
+        if found is None:
             found = body[:_LONGEST].decode("utf-8", "replace").strip()
     if isinstance(found, list) and found:  # Google sends a list where a stream was asked for
         found = found[0]

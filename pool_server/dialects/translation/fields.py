@@ -27,7 +27,7 @@ from pool_server.dialects.usage import google, openai
 
 _KINDS = {"image/": "image", "audio/": "audio", "video/": "video"}
 _STOPS, _STOP_SIZE = 64, 256
-_JSON = msgspec.json.Decoder()
+JSON = msgspec.json.Decoder()
 _CHOICES, _LOGPROBS = 8, 20  # Gemini's most of the one, OpenAI's of the other
 _MIME_BY_ENDING = {
     "png": "image/png",
@@ -333,7 +333,7 @@ def modalities(request: NeutralRequest, value: Any, field: str) -> None:
 def decode(body: bytes) -> Any:
     """What the JSON says; None where it is none."""
     try:
-        return _JSON.decode(body)
+        return JSON.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from msgspec.json import Decoder
 
-from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, loads, status_of, text
+from pool_server.core.lenient_json import read_answer
+from pool_server.dialects.types import FAULT, RENDERED, TERMINAL, AnswerFacts, status_of, text
 from pool_server.dialects.usage import openai
 from pool_server.dialects.wire.sse import data_of
 
@@ -62,7 +63,7 @@ class MediaReader(AnswerFacts):
         if data == b"[DONE]":
             self.complete = self._shown
             return RENDERED | TERMINAL if self._shown else 0
-        found = loads(data, _EVENT)
+        found = read_answer(data, _EVENT)
         line = _EVENT_LINE.search(event)
         kind = text(found.type) if found is not None else ""
         kind = kind or (line[1].decode() if line is not None else "")

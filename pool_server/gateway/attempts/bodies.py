@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pool_server import dialects
 from pool_server.core.enums import Dialect, Operation, Signal
+from pool_server.core.lenient_json import BLANK
 from pool_server.core.models import Fault
 from pool_server.gateway.answer import (
     WITHHOLD,
@@ -23,7 +24,6 @@ from pool_server.providers import network_fault
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")  # what an event stream begins with
 _JSON = (b"{", b"[", b"")  # what a JSON answer begins with, or nothing yet
-_BLANK = b" \t\r\n\xef\xbb\xbf"  # a byte order mark may stand before it
 
 
 class BufferedAnswer(RelayedAnswer):
@@ -60,7 +60,7 @@ class BufferedAnswer(RelayedAnswer):
         assert isinstance(piece, bytes)
         self.meter.feed(piece)
         if self._passes and not self.committed:
-            self._passes = piece.lstrip(_BLANK)[:1] not in _JSON
+            self._passes = piece.lstrip(BLANK)[:1] not in _JSON
         if self._left is not None:
             self._left -= len(piece)
         if self._transformer is not None:
@@ -143,7 +143,7 @@ class UndecidedAnswer(RelayedAnswer):
     def feed(self, piece: Piece, now: float) -> Step:
         assert isinstance(piece, bytes)
         self._blank += piece
-        start = self._blank.lstrip(_BLANK)
+        start = self._blank.lstrip(BLANK)
         if not start:
             return WITHHOLD
         begins = any(start[: len(field)] == field[: len(start)] for field in _FIELDS)

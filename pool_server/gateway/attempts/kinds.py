@@ -21,8 +21,8 @@ def answer_of(
     framed: bool,
     now: float,
 ) -> RelayedAnswer:
-    """The answer that is about to come from `source`, at `now`. Where events were asked for its first bytes decide
-    what it is, elsewhere its label."""
+    """The answer that is about to come from `source`, at `now`. Where events were asked for or are announced its first
+    bytes decide what it is."""
     if framed:
         x.transport = Transport.WEBSOCKET
         return FrameAnswer(dialects.frame_meter(), account, status=200, now=now)
@@ -52,9 +52,9 @@ def answer_of(
         translated = translation is not None
         return StreamAnswer(meter, account, status=status, now=now, transformer=transformer, translated=translated)
 
-    if x.peek.stream or (translation is not None and operation in MODEL_CALLS):
+    if labelled or x.peek.stream or (translation is not None and operation in MODEL_CALLS):
         return UndecidedAnswer(make, account, labelled=labelled, now=now)
-    return make(labelled)
+    return make(False)
 
 
 def _body(

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from pool_server.core import memory
 from pool_server.core.budget import BudgetFullError, ByteBudget
 from pool_server.core.enums import SpoolFullReason
+from pool_server.core.tasks import beside_the_loop
 from pool_server.transcripts import HeldFile
 
 MEMORY_LIMIT = 8 << 20  # bytes of a body kept in memory …
@@ -175,7 +175,7 @@ class Body:
         if mapped is not None:
             self._mapped.release()
         if self._fd >= 0:
-            memory.beside_the_loop(_closed, self._fd, mapped)
+            beside_the_loop(_closed, self._fd, mapped)
             self._fd = -1
             self._spool.files.give_back(self.owner, self._spooled)
             self._spooled = 0

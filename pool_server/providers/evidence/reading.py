@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.core.lenient_json import BLANK, read_any
 from pool_server.providers.redact import short
 
 _TEXTS = ("message", "error_description", "description", "status_msg")
@@ -52,7 +53,7 @@ def read_error(headers: Mapping[str, str], body: bytes) -> ErrorFacts:
     JSON text as message; plain text; HTML. Never raises."""
     head = body[:READ]
     kind = headers.get("content-type", "").lower()
-    start = head[:512].lstrip().lower()
+    start = head[:512].lstrip(BLANK).lower()
     html = "text/html" in kind or start.startswith((b"<!doctype", b"<html", b"<head"))
     data = _decode(body) if start[:1] in (b"{", b"[") else None
     if data is None:
@@ -69,10 +70,7 @@ def read_error(headers: Mapping[str, str], body: bytes) -> ErrorFacts:
 def _decode(raw: bytes | str) -> dict[str, Any] | None:
     if len(raw) > 8 * READ:
         return None
-    try:
-        data = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
+    data = read_any(raw)
     while isinstance(data, list) and data:
         data = data[0]
     return data if isinstance(data, dict) else None

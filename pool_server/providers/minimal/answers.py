@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import Dialect, FaultKind
+from pool_server.core.lenient_json import BLANK, read_any
 from pool_server.core.models import OF_PROVIDER, Fault, HttpAnswer
 from pool_server.providers.base import ProviderModule
 from pool_server.providers.credential import Credential, model_listed
@@ -52,22 +53,15 @@ def fault_of(module: ProviderModule, answer: HttpAnswer, dialect: Dialect, *, no
 
 def _objects(body: bytes) -> list[dict[str, Any]]:
     """The JSON object of a body, or those of its stream events."""
-    if body.lstrip()[:1] in (b"{", b"["):
-        whole = _decoded(body)
+    if body.lstrip(BLANK)[:1] in (b"{", b"["):
+        whole = read_any(body)
         return (
             [item for item in as_list(whole) if isinstance(item, dict)]
             if isinstance(whole, list)
             else [as_object(whole)]
         )
     lines = (line[5:] for line in body.splitlines() if line.startswith(b"data:"))
-    return [data for line in lines if (data := as_object(_decoded(line)))]
-
-
-def _decoded(raw: bytes) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
+    return [data for line in lines if (data := as_object(read_any(line)))]
 
 
 def _tells_error(data: dict[str, Any]) -> bool:
@@ -81,7 +75,7 @@ def first_model(answer: HttpAnswer, cred: Credential) -> str:
     is the account's; "" when none is there."""
     if not 200 <= answer.status < 300:
         return ""
-    data = _decoded(answer.body)
+    data = read_any(answer.body)
     rows = data if isinstance(data, list) else as_list(as_object(data).get("data") or as_object(data).get("models"))
     names = [_name(as_object(row)) for row in rows[:MOST_MODELS]]
     ours = [name for name in names if name and model_listed(cred, name)]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from pool_server.core.enums import Dialect
+from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.translation.answers.choices import Choices, first_of
 from pool_server.dialects.translation.answers.fold import Fold, WholeAnswer
 from pool_server.dialects.translation.answers.sequence import HELD, Sequencer, Terms, Writer
@@ -20,7 +21,7 @@ from pool_server.dialects.translation.chat import (
     stream_out as chat_stream_out,
 )
 from pool_server.dialects.translation.errors import error_body, read_error
-from pool_server.dialects.translation.fields import decode
+from pool_server.dialects.translation.fields import JSON
 from pool_server.dialects.translation.gemini import (
     answer as gemini_answer,
 )
@@ -147,7 +148,7 @@ class ResponseTranslator:
 
     def whole(self, body: bytes) -> bytes:
         """Take an answer in one piece; return the client's, or all of its events."""
-        found = decode(body)
+        found = read_answer(body, JSON)
         inner = found.get("response", found) if isinstance(found, dict) and self._upstream in GOOGLE else found
         if not isinstance(inner, dict) or (inner.get("error") and not inner.get("output")):
             self._sequencer.fail(
@@ -196,7 +197,7 @@ class ResponseTranslator:
         if data == b"[DONE]":
             self._reader.done()
         elif data:
-            found = decode(data)
+            found = read_answer(data, JSON)
             if found is not None:
                 name = (
                     event[6 : event.find(b"\n")].strip().decode("utf-8", "replace")

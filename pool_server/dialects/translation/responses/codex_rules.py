@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pool_server.core.lenient_json import read_answer
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import TranslationError
 from pool_server.dialects.translation.errors import read_error
@@ -157,9 +158,9 @@ class ResponseFold:
     # What the scanner asks
 
     def event(self, event: bytes) -> int:
-        try:
-            found = _EVENT.decode(data_of(event))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        data = data_of(event)
+        found = read_answer(data, _EVENT)
+        if found is None:
             return 0
         if found.type == "response.output_item.done" and isinstance(found.output_index, int):
             self._size += len(found.item)
@@ -170,7 +171,7 @@ class ResponseFold:
         elif found.type in ("response.completed", "response.incomplete"):
             self._response = found.response
         elif found.type in ("response.failed", "error"):
-            self.fault = self.fault or read_error(0, msgspec.json.decode(data_of(event)))
+            self.fault = self.fault or read_error(0, data)
         return 0
 
     def wanted(self, head: bytes) -> bool:
