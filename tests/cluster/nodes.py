@@ -73,10 +73,12 @@ def _entered(url: str, body: Any) -> str:
 
 
 def node_settings(folder: Path, fakes: FakeProviders, url: str, name: str, **changes: Any) -> Settings:
-    """Settings of one machine, with a folder of its own."""
+    """Settings of one machine, with a folder of its own. It waits for a database that is slow: beside busy neighbours
+    none is taken for away, but where a test says so."""
     folder.mkdir(parents=True, exist_ok=True)
     users = PoolUsers(admin_password=ADMIN, jwt_secret=SIGNED)
     given: dict[str, Any] = {"friend_code": "swim", "pool_users": users, "choosing": Choosing(wait_s=0), "drain_s": 1.0}
+    given["store_wait_s"] = 60.0
     return msgspec.structs.replace(fake_settings(folder, fakes), store_url=url, node_name=name, **(given | changes))
 
 
