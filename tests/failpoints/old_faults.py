@@ -61,11 +61,10 @@ def _no_escrow() -> None:
 def _nothing_logged_while_the_store_fails() -> None:
     append = WriteAheadLog._append
 
-    def only_if_healthy(wal: WriteAheadLog[Any], batches: Any) -> bool:
-        return False if wal._owing() else append(wal, batches)
+    def only_if_healthy(wal: WriteAheadLog[Any], file: Any, batches: Any) -> Any:
+        return (file, False) if wal._owing() else append(wal, file, batches)
 
     _replace(WriteAheadLog, "_append", only_if_healthy)
-    _replace(WriteAheadLog, "_written_here", lambda *_: False)
     _replace(WriteAheadLog, "_leave", lambda *_: Leftover())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.lmdb import log_file as log_file_module
 from pool_server.storage.lmdb import write_ahead_log as write_ahead_log_module
+from pool_server.storage.lmdb.log_file import LogFile
 from pool_server.storage.lmdb.write_ahead_log import WriteAheadLog
 
 T = "t"
@@ -235,59 +237,42 @@ def test_one_loop_after_another(desk: Desk) -> None:
     assert desk.there == ["a", "b"]
 
 
-def quick(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every flush counts as quick, and there were enough of them."""
-    monkeypatch.setattr(write_ahead_log_module, "QUICK_S", 60.0)
-    for _ in range(8 * write_ahead_log_module.QUICK):
-        desk.write_ahead_log._pace.note(0.0)
+def test_a_disk_that_hangs_holds_up_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However quick it was before: no flush is waited for on the event loop."""
+    hangs, goes_on = threading.Event(), threading.Event()
+    append = LogFile.append
 
+    def hanging(file: LogFile, contents: Sequence[bytes]) -> bool:
+        if b"stuck" in contents:
+            hangs.set()
+            assert goes_on.wait(30)
+        return append(file, contents)
 
-def test_on_a_quick_disk_a_lone_item_is_durable_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogFile, "append", hanging)
+
     async def test() -> None:
-        assert await desk.write_ahead_log.send("a", alone=True), "the thread makes the log"
-        quick(desk, monkeypatch)
-        sent = [desk.write_ahead_log.send(item, alone=True) for item in ("b", "c")]
-        assert all(one.done() and one.result() for one in sent)
-        assert desk.logs == [[b"a", b"b", b"c"]]
-        together = [desk.write_ahead_log.send(item, alone=item == "e") for item in ("d", "e")]
-        assert not any(one.done() for one in together), "the thread takes what has company"
-        assert await asyncio.gather(*together) == [True, True]
-        await desk.write_ahead_log.settled()
-        assert desk.there == ["a", "b", "c", "d", "e"]
-        assert await desk.write_ahead_log.send("f")
-        assert desk.logs == [[b"f"]], "the log has begun anew"
-        assert desk.write_ahead_log.send("g", alone=True).done()
-        assert desk.logs == [[b"f", b"g"]]
-        assert not desk.write_ahead_log.send("unwritable", alone=True).done()
-
-    run(test)
-
-
-def test_after_a_slow_flush_the_thread_writes_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        await desk.write_ahead_log.send("a")
-        quick(desk, monkeypatch)
-        monkeypatch.setattr(write_ahead_log_module, "QUICK_S", 0.0)
-        assert desk.write_ahead_log.send("b", alone=True).done()
-        assert not (last := desk.write_ahead_log.send("c", alone=True)).done()
-        assert await last
-        monkeypatch.setattr(write_ahead_log_module, "QUICK_S", 60.0)
-        for number in range(8 * write_ahead_log_module.QUICK):
-            assert not (sent := desk.write_ahead_log.send(f"d{number}", alone=True)).done()
-            assert await sent
-        assert desk.write_ahead_log.send("e", alone=True).done()
+        for number in range(40):
+            assert await desk.write_ahead_log.send(f"{number}", alone=True)
+        stuck = desk.write_ahead_log.send("stuck", alone=True)
+        try:
+            while not hangs.is_set():
+                await asyncio.sleep(0.001)
+            assert not stuck.done()
+        finally:
+            goes_on.set()
+        assert await stuck
 
     run(test)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_who_writes_makes_no_difference(desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Whatever is said to be durable is in the log or the engine, in its order, be it written here or there."""
+def test_whatever_company_items_have_they_are_kept_in_order(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(write_ahead_log_module, "FOLLOW_S", 0.001)
 
     async def test() -> None:
-        quick(desk, monkeypatch)
         sent: list[str] = []
         waits = []
         for number in range(150):

@@ -28,8 +28,6 @@ T_contra = TypeVar("T_contra", contravariant=True)
 Future = asyncio.Future[bool]
 
 RETRY_S = 10.0  # a log that failed (no disk space) is left alone so long, rather than be tried by every batch
-QUICK_S = 0.0005  # a flush that takes no longer holds nobody up …
-QUICK = 8  # … where so many before it did not; after one that did, eight times as many
 FOLLOW_S = 0.25  # how long the engine may be behind the log: its commits share the disk with the next writes to the log
 
 
@@ -61,21 +59,6 @@ class Leftover(NamedTuple):
     why: str = ""
 
 
-class FlushPace:
-    """Whether the disk is so quick that a flush may be waited for on the event loop."""
-
-    def __init__(self) -> None:
-        self._quick = 0  # flushes since the last slow one, less what that one asks for
-
-    @property
-    def quick(self) -> bool:
-        return self._quick >= QUICK
-
-    def note(self, seconds: float) -> None:
-        """A flush took so long."""
-        self._quick = min(QUICK, self._quick + 1) if seconds <= QUICK_S else -7 * QUICK
-
-
 class WriteAheadLog(Generic[T]):
     """Items of one channel, whose results say whether they were kept. Use from one event loop at a time.
 
@@ -103,11 +86,6 @@ class WriteAheadLog(Generic[T]):
         self._fate = Leftover()
         self._bell: queue.SimpleQueue[_Batch[T] | int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # of the file, which the thread writes, and the loop a lone item
-        self._file: LogFile | None = None
-        self._last = 0  # the number of the last item in the log
-        self._pace = FlushPace()
-        self._handed = 0  # batches that the thread has and nobody was told of
         self._new: tuple[list[T], list[Future]] = ([], [])  # this turn's
         self._later: list[T] = []  # in the log, not with the engine yet
         self._timer: asyncio.TimerHandle | None = None
@@ -121,7 +99,7 @@ class WriteAheadLog(Generic[T]):
     def start(self) -> None:
         """Make the log now, before there is anything to write: the disk may be full when there is."""
         self._begin()
-        self._hand(_Batch([], [], self._sent, asyncio.get_running_loop()))
+        self._bell.put(_Batch([], [], self._sent, asyncio.get_running_loop()))
 
     def _begin(self) -> None:
         if self._thread is None:
@@ -130,7 +108,7 @@ class WriteAheadLog(Generic[T]):
 
     def send(self, item: T, *, alone: bool = False) -> Future:
         """The future resolves when the item is durable; False: only the channel's `failed` has it. `alone`: nobody else
-        is served now, who would be held up by a quick flush, or send something to go with it."""
+        is served now whose item could go with it."""
         loop = asyncio.get_running_loop()
         self._begin()
         future: Future = loop.create_future()
@@ -140,36 +118,11 @@ class WriteAheadLog(Generic[T]):
         self._sent += 1
         if len(items) > 1:
             return future
-        if not alone:
-            loop.call_soon(self._ring, loop, 0)
-        elif self._written_here(item):
-            self._new = ([], [])
-            self._follow(_Batch(items, futures, self._sent, loop))
-        else:
+        if alone:
             self._ring(loop, 1)
+        else:
+            loop.call_soon(self._ring, loop, 0)
         return future
-
-    def _written_here(self, item: T) -> bool:
-        """Whether a lone item is in the log now, without waking the thread, where the disk is quick."""
-        if not self._pace.quick or self._handed or not self._lock.acquire(blocking=False):
-            return False
-        try:
-            if self._file is None or time.monotonic() < self._left_alone_until:
-                return False
-            kept = self._flushed(self._file, [self._content(item)])
-        except Exception:  # the thread meets it too, and knows what to do
-            return False
-        finally:
-            self._lock.release()
-        self._last = self._sent if kept else self._last
-        return kept
-
-    def _flushed(self, file: LogFile, contents: Sequence[bytes]) -> bool:
-        """Whether the log has room for them; then they are durable."""
-        started = time.perf_counter()
-        kept = file.append(contents)
-        self._pace.note(time.perf_counter() - started)
-        return kept
 
     def _ring(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
         """Hands over what has come, or sees first what the loop's next turn brings when this one brought more than
@@ -179,12 +132,7 @@ class WriteAheadLog(Generic[T]):
             loop.call_soon(self._ring, loop, waiting)
             return
         (items, futures), self._new = self._new, ([], [])
-        if items:
-            self._hand(_Batch(items, futures, self._sent, loop))
-
-    def _hand(self, batch: _Batch[T]) -> None:
-        self._handed += 1
-        self._bell.put(batch)
+        self._bell.put(_Batch(items, futures, self._sent, loop))
 
     async def settled(self) -> None:
         """Returns when the engine has all that was sent before: whoever reads then finds it."""
@@ -216,22 +164,22 @@ class WriteAheadLog(Generic[T]):
         """Of what the bell brings, a batch is to be logged, a number says how many items have landed, None is the
         end. What came while the disk was busy goes together next. A log that never gets the time to begin anew
         is full one day: then what comes next waits for the engine, and it begins anew."""
+        file: LogFile | None = None
+        last = 0  # the number of the last item in the log
         over = False
         while not over:
             work = [self._bell.get()]
             while not self._bell.empty():
                 work.append(self._bell.get_nowait())
             over = None in work
+            if file is not None and any(isinstance(one, int) and one >= last for one in work):
+                file.begin_anew()
             batches = [one for one in work if isinstance(one, _Batch)]
-            with self._lock:
-                if self._file is not None and any(isinstance(one, int) and one >= self._last for one in work):
-                    self._file.begin_anew()
-                kept = self._append(batches) if batches else False
-            for batch in batches:
-                self._tell(batch, kept)
-        with self._lock:
-            file, self._file = self._file, None
-            last, self._last = self._last, 0
+            if batches:
+                file, kept = self._append(file, batches)
+                last = batches[-1].last if kept else last
+                for batch in batches:
+                    self._tell(batch, kept)
         self._fate = self._leave(file)
         if file is not None:
             file.close(keep=self._closed or self._owing() or self._landed < last)
@@ -255,24 +203,21 @@ class WriteAheadLog(Generic[T]):
             return Leftover(len(contents))
         return Leftover(kept, len(bare), path)
 
-    def _append(self, batches: Sequence[_Batch[T]]) -> bool:
-        """Whether the log, made when it is needed first, has what the batches bring now."""
+    def _append(self, file: LogFile | None, batches: Sequence[_Batch[T]]) -> tuple[LogFile | None, bool]:
+        """The log, made when it is needed first, and whether it has what the batches bring now."""
         if time.monotonic() < self._left_alone_until:
-            return False
+            return file, False
         try:
             contents = [self._content(item) for batch in batches for item in batch.items]
         except Exception:  # one that cannot be written: the engine tells which
-            return False
+            return file, False
         try:
-            if self._file is None:
-                self._file = self._make(batches[0].loop)
-            kept = self._flushed(self._file, contents)
+            file = file or self._make(batches[0].loop)
+            return file, file.append(contents)
         except OSError as exc:
             log.warning("the write-ahead log takes nothing for %.0f s, its store does: %s", RETRY_S, exc.strerror)
             self._left_alone_until = time.monotonic() + RETRY_S
-            return False
-        self._last = batches[-1].last if kept else self._last
-        return kept
+            return file, False
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> LogFile:
         try:
@@ -287,18 +232,11 @@ class WriteAheadLog(Generic[T]):
 
     def _tell(self, batch: _Batch[T], kept: bool) -> None:
         try:
-            batch.loop.call_soon_threadsafe(self._told, batch, kept)
+            batch.loop.call_soon_threadsafe(self._follow if kept else self._instead, batch)
         except RuntimeError:
             pass  # the loop was closed: the log has it, and nobody waits
 
     # -- on the loop
-
-    def _told(self, batch: _Batch[T], kept: bool) -> None:
-        self._handed -= 1
-        if kept:
-            self._follow(batch)
-        else:
-            self._instead(batch)
 
     def _follow(self, batch: _Batch[T]) -> None:
         """The log has a batch: it is durable, and the engine follows soon."""
