@@ -24,7 +24,7 @@ from pool_server.accounts.registry import Registry, gently
 from pool_server.accounts.replication import embedded_ports
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
-from pool_server.accounts.selection.affinity import Pins
+from pool_server.accounts.selection.affinity import Pins, PinsPort, keys_of
 from pool_server.accounts.selection.affinity_lookup import affinity_of
 from pool_server.accounts.selection.candidates import just_back
 from pool_server.accounts.selection.hosts import Hosts
@@ -65,8 +65,9 @@ class Accounts:
         rng: random.Random | None = None,
         leader: bool = True,
         ports: AccountPorts | None = None,
+        pins: PinsPort | None = None,
     ) -> None:
-        """`ports`: where accounts are kept; None = in the state store and the pool folder."""
+        """`ports`: where accounts are kept; None = in the state store and the pool folder; `pins` likewise."""
         rng = rng or random.Random()
         self._clock = clock
         self._send = send
@@ -77,8 +78,10 @@ class Accounts:
         credentials = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
-        self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=lambda: not shared.many)
-        self.warmth = WarmthMemory(write_behind)
+        self._pins_port, self.pins_elsewhere = pins, pins is not None
+        alone = (lambda: not shared.many) if pins is None else bool
+        self._pins = Pins(write_behind, ttl_s=settings.choosing.pin_ttl_h * 3600, alone=alone, elsewhere=pins)
+        self.warmth = WarmthMemory(pins or write_behind)
         self._background = Background(self._registry, self._pins, ports, send=send, rng=rng, leader=leader)
         self._background.on_usage.append(self._heard_usage)
         self.hosts = Hosts(self._index, clock)
@@ -127,6 +130,8 @@ class Accounts:
 
     async def start(self) -> None:
         """Begin to watch files, refresh, poll and follow other workers."""
+        if self._pins_port is not None:
+            await self._pins_port.start()
         self._background.start()
         if self._leader:
             self.sign_ins.start()
@@ -141,6 +146,8 @@ class Accounts:
         self._waiting.close()
         await asyncio.gather(self.sign_ins.close(), self.own_calls.close())
         await self._background.close()
+        if self._pins_port is not None:
+            await self._pins_port.close()
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
@@ -364,6 +371,13 @@ class Accounts:
                 hear(account_id, observation)
 
     # -- pins -------------------------------------------------------------------------------------------------
+
+    async def fetch_pins(
+        self, providers: Iterable[Provider], user: str, session: str | None, things: Iterable[tuple[str, str]]
+    ) -> None:
+        """Where `pins_elsewhere`, before anything is asked of a conversation or of these (kind, id). Never raises."""
+        if self._pins_port is not None:
+            await self._pins_port.fetch(keys_of(providers, user, session, things))
 
     def own(self, user: str, kind: str, thing: str, account_id: str, ttl: float = OWNED_S) -> None:
         """Remember for `ttl` seconds that this response, file or turn belongs to the account alone."""

@@ -92,7 +92,7 @@ def open_services(
             ports=kept.users,
             admission=kept.admission,
         )
-        accounts = Accounts(settings, state, send=send, leader=leader, ports=kept.accounts)
+        accounts = Accounts(settings, state, send=send, leader=leader, ports=kept.accounts, pins=kept.pins)
         accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)
         undo.pop_all()

@@ -21,7 +21,7 @@ from pool_server.storage.postgres.url import DatabaseUrl
 log = logging.getLogger(__name__)
 
 CALLS = 8  # connections for what requests wait for
-UPKEEP = 3  # and for what the node does by itself, which must not wait for them
+UPKEEP = 4  # and for what the node does by itself, which must not wait for them
 LOOK_S = 0.5  # so often a node looks for changes, whether it was told of one or not
 LOOK_WITHIN_S = 1.0
 PROVE_S = 2.0  # so often a node sees whether a commit reaches the standby, …

@@ -101,11 +101,16 @@ class Pipeline:
             await self._give_up()
 
     async def _serve(self) -> None:
+        recalling = self._x.continuity.recall(self._x.peek, self._x.providers)
+        if recalling is not None and self._x.peek.previous_response_id:
+            await recalling
         refused = self._x.force_refused() or self._x.claim()
         if refused is not None:
             await self.refuse(refused)
             return
         refused = await self._x.reserve()
+        if recalling is not None:
+            await recalling
         if refused is not None:
             await self.refuse(refused, Outcome.DENIED)
             return
@@ -129,6 +134,7 @@ class Pipeline:
                 self._x.committed(self._account, 101)  # the first turn is to find the account it is tied to
             return fault
 
+        await self._x.continuity.recalled(self._x.peek, self._x.providers)
         return await self._attempts(attempt)
 
     async def refuse(self, error: ClientError, outcome: Outcome | None = None) -> None:

@@ -8,13 +8,14 @@ the store holds none of the clients' own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Protocol
 
 from pool_server.core.enums import Provider
 from pool_server.storage import StoreError
-from pool_server.storage.write_behind import WriteBehind
+from pool_server.storage.write_behind import SmallValues, WriteBehind
 
 TABLE = "pins"
 TABLES = (TABLE,)
@@ -29,12 +30,38 @@ def _nobody(_: str) -> bool:
     return False
 
 
-class Pins:
-    """Pins in the state store, shared by all workers. `ttl_s` is how long a soft pin lives after its last use; `alone`
-    says whether no other worker makes any now, so that those seen lately need not be read again."""
+class PinsPort(SmallValues, Protocol):
+    """Pins where they are not in this machine's store: what is read was fetched before, or written here."""
 
-    def __init__(self, store: WriteBehind, *, ttl_s: float, alone: Callable[[], bool] = bool) -> None:
-        self._store = store
+    async def fetch(self, keys: Iterable[bytes]) -> None:
+        """Returns when `get` tells what all know of these, or nobody can be asked. Never raises."""
+
+    def sweep(self) -> None:
+        """Begins to forget a part of what is past its time."""
+
+    async def start(self) -> None:
+        """Begins what runs by itself."""
+
+    async def close(self) -> None:
+        """Ends that; what was written here and is not kept yet is tried once more."""
+
+
+class Pins:
+    """Pins in the state store, shared by all workers, or in `elsewhere`, whose `fetch` comes before a read. `ttl_s` is
+    how long a soft pin lives after its last use; `alone` says whether no other worker makes any now, so that those seen
+    lately need not be read again."""
+
+    def __init__(
+        self,
+        store: WriteBehind,
+        *,
+        ttl_s: float,
+        alone: Callable[[], bool] = bool,
+        elsewhere: PinsPort | None = None,
+    ) -> None:
+        self._here = store
+        self._elsewhere = elsewhere
+        self._store: SmallValues = elsewhere or store
         self.ttl_s = ttl_s
         self._alone = alone
         self._swept_to = b""
@@ -103,16 +130,30 @@ class Pins:
             self._remember(key, until, account_id)
 
     def sweep(self, now: float, limit: int = SWEEP_LIMIT) -> int:
-        """Look at the next `limit` pins and drop those whose time is over; returns how many went."""
-        seen = self._store.scan(TABLE, self._swept_to, limit=limit) or []
+        """Look at the next `limit` pins and drop those whose time is over; returns how many went from here."""
+        if self._elsewhere is not None:
+            self._elsewhere.sweep()
+            return 0
+        seen = self._here.scan(TABLE, self._swept_to, limit=limit) or []
         gone = [key for key, raw in seen if _head.unpack_from(raw)[0] <= now]
         self._swept_to = seen[-1][0] + b"\0" if len(seen) == limit else b""
         if gone:
             try:
-                self._store.write(lambda txn: [txn.delete(TABLE, key) for key in gone])
+                self._here.write(lambda txn: [txn.delete(TABLE, key) for key in gone])
             except StoreError:
                 return 0  # told by the store; the next round finds them again
         return len(gone)
+
+
+def keys_of(
+    providers: Iterable[Provider], user: str, session: str | None, things: Iterable[tuple[str, str]]
+) -> set[bytes]:
+    """Where the table keeps all that is known of a conversation and of these (kind, id)."""
+    found = {_key(_HARD, user, kind, thing) for kind, thing in things}
+    if session is not None:
+        found |= {_key(_SOFT, provider, user, session) for provider in providers}
+        found.add(warm_key(user, session))
+    return found
 
 
 def warm_key(user: str, session: str) -> bytes:

@@ -16,7 +16,7 @@ from pool_server.accounts.selection.affinity import TABLE, warm_key
 from pool_server.core.enums import Provider
 from pool_server.core.models import Usage
 from pool_server.providers import SPECS
-from pool_server.storage.write_behind import WriteBehind
+from pool_server.storage.write_behind import SmallValues
 
 REMEMBERED = 4096  # conversations a worker knows without asking the store
 AHEAD = 5.0  # requests a conversation has ahead of it: one that went on so far goes on
@@ -111,7 +111,7 @@ class WarmthMemory:
     """The caches of conversations, remembered by the worker that served them last and, coarser, in the state store for
     the others."""
 
-    def __init__(self, store: WriteBehind) -> None:
+    def __init__(self, store: SmallValues) -> None:
         self._store = store
         self._known: dict[bytes, Warmth] = {}
         self._written: dict[bytes, Warmth] = {}

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pool_server.accounts.ports import AccountPorts
+from pool_server.accounts.selection.affinity import PinsPort
 from pool_server.core.settings import ConfigError, Settings
 from pool_server.ledger import LedgerPort
 from pool_server.storage import Store, StoreError
@@ -32,6 +33,7 @@ class Ports(NamedTuple):
     admission: MakeAdmission | None = None
     accounts: AccountPorts | None = None
     ledger: LedgerPort | None = None
+    pins: PinsPort | None = None
 
 
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
@@ -73,6 +75,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
         from pool_server.cluster.door import DatabaseDoor
         from pool_server.cluster.ledger.database_ledger import DatabaseLedger
         from pool_server.cluster.people import DatabasePeople
+        from pool_server.cluster.pins import DatabasePins
         from pool_server.users.replica import Replica
 
         replica = Replica(durable, time.time)
@@ -89,6 +92,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
             users=UserPorts(people, DatabaseDoor(node.pool)),
             admission=admission,
             ledger=DatabaseLedger(node.url, lambda: node.id, settings.ledger.timezone, mine=lambda: True),
+            pins=DatabasePins(node, wait_s=settings.store_wait_s),
         )
 
     return build

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Iterable
 
 from pool_server.accounts import Accounts
-from pool_server.core.enums import Dialect
+from pool_server.core.enums import Dialect, Provider
 from pool_server.core.models import ClientCall, Peek
 
 _TURN_STATE = "x-codex-turn-state"
@@ -36,6 +38,20 @@ class Continuity:
 
     def look(self, peek: Peek) -> None:
         self._seals = tuple(thing for kind, thing in peek.hard if kind == "encrypted")
+
+    def recall(self, peek: Peek, providers: Iterable[Provider]) -> asyncio.Task[None] | None:
+        """Begins to fetch what is known of the conversation's bonds; None where a read of it needs nothing before."""
+        if not self._accounts.pins_elsewhere:
+            return None
+        things = (*peek.hard, *(("unsealed", seal) for seal in self._seals))
+        fetching = self._accounts.fetch_pins(providers, self._user, peek.session, things)
+        return asyncio.get_running_loop().create_task(fetching)
+
+    async def recalled(self, peek: Peek, providers: Iterable[Provider]) -> None:
+        """The same to its end."""
+        recalling = self.recall(peek, providers)
+        if recalling is not None:
+            await recalling
 
     def foreign(self, account: str, pinned: str | None) -> bool:
         """Was the conversation so far had with another account than this? Its sealed reasoning and item ids mean

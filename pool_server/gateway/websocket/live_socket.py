@@ -209,6 +209,7 @@ class RealtimeSocket(RelaySocket):
         handle, self._reader.handle = self._reader.handle, ""
         if handle:
             x.peek.hard = ((_SESSION, handle),)
+            await x.continuity.recalled(x.peek, x.providers)
         error = x.force_refused() or self._not_resumed(x, handle) or await self._connect(x, message)
         if error is not None:
             await self._end_with(error)
