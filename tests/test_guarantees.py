@@ -17,6 +17,7 @@ def named(page: str) -> list[tuple[str, str]]:
     return NAMED.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_test_that_is_named_exists(page: str) -> None:
     found = named(page)

@@ -396,6 +396,7 @@ SKIPS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("require", "failed", "errors"), [("", 1, 0), ("1", 1, 2)])
 def test_skips_are_told_and_fail_where_all_must_run(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, require: str, failed: int, errors: int

@@ -43,6 +43,7 @@ def test_an_owner_who_is_nobody_gives_no_authority_and_keeps_the_reserve(tmp_pat
     assert (row["owner"], row["owner_id"]) == ("Berta", "") and p.accounts.owners() == {"Berta"}
 
 
+@pytest.mark.slow
 def test_who_comes_and_goes_is_followed(tmp_path: Path) -> None:
     p = pool(tmp_path, "Anna")
     people: dict[str, str] = {}

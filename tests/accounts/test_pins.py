@@ -102,6 +102,7 @@ def test_what_is_remembered_of_pins_is_bounded(tmp_path: Path, monkeypatch: pyte
     assert len(book._seen) <= 4
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(

@@ -260,6 +260,7 @@ def test_what_no_living_worker_says_is_under_way_is_forgotten(tmp_path: Path, na
     assert pool.store.get(FLIGHT, dead) is None
 
 
+@pytest.mark.slow
 def test_files_are_watched(tmp_path: Path) -> None:
     async def run() -> None:
         pool = Pool(tmp_path, THREE)

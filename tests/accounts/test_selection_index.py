@@ -64,6 +64,7 @@ def change(index: SelectionIndex, name: int, step: tuple[str, float, float], now
     index.touch(account)
 
 
+@pytest.mark.slow
 @given(STEPS)
 @settings(max_examples=150)
 def test_the_queues_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[str, float, float], float]]) -> None:
@@ -162,6 +163,7 @@ def cost(index: SelectionIndex, rounds: int = 300) -> float:
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cooling", [0, 1])
 def test_ten_thousand_cost_hardly_more_than_ten(cooling: int) -> None:
     def made(n: int) -> SelectionIndex:

@@ -115,6 +115,7 @@ def test_what_was_learnt_is_written_when_the_store_recovers(
     assert sum("can be written again" in r.getMessage() for r in caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_the_background_writes_it_when_nobody_asks(broken: tuple[Pool, Disk]) -> None:
     pool, disk = broken
 
@@ -187,6 +188,7 @@ def test_a_store_that_cannot_be_read_either_stops_nothing(
     assert len(errors(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_what_is_owed_has_a_bound(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     disk, clock = Disk(pool.store), Clock()
@@ -203,6 +205,7 @@ def test_what_is_owed_has_a_bound(tmp_path: Path) -> None:
         assert sum(1 for _ in txn.scan("pins")) == MOST_OWED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fills", ["before", "between"])
 def test_one_worker_trades_a_token_while_no_lease_can_be_written(
     broken: tuple[Pool, Disk], monkeypatch: pytest.MonkeyPatch, fills: str

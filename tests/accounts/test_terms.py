@@ -125,6 +125,7 @@ def test_hours_that_cannot_be_reject_the_file(hours: Any) -> None:
 PEOPLE = [f"u{number}" for number in range(10)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(PEOPLE), min_size=60, max_size=120), st.randoms(use_true_random=False))
 def test_ten_friends_and_six_accounts(tmp_path_factory: pytest.TempPathFactory, demand: list[str], rng: Any) -> None:

@@ -151,6 +151,7 @@ def test_a_second_rotation_before_the_first_is_written(tmp_path: Path, monkeypat
     assert on_disk(p) == ("sk-ant-oat01-third", "sk-ant-ort01-third")
 
 
+@pytest.mark.slow
 def test_a_file_that_went_away_and_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     p, _ = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)

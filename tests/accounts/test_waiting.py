@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pool_server.accounts.selection.select import Decision, SelectionRequest
 from pool_server.accounts.selection.wait_queue import LIMIT, WaitQueue
 from pool_server.core.enums import ChoiceReason, FaultKind, Operation, Strategy
@@ -140,6 +142,7 @@ def test_many_of_one_kind_cost_one_look() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_the_room_has_walls() -> None:
     async def test(gate: Gate, room: WaitQueue) -> None:
         tasks = await queue(room, gate, "a" * LIMIT, [])

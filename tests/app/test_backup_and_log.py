@@ -21,6 +21,7 @@ NOW = 1_800_000_000.0
 TABLES = ("t", "u")
 
 
+@pytest.mark.slow
 def test_the_schedule_makes_the_copy_that_a_log_begins_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_STORE_KEY", "k1:" + base64.b64encode(KEYS["k1"]).decode())
     wanted = Backup(

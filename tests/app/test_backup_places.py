@@ -52,6 +52,7 @@ def pool_dir(data_dir: Path) -> Path:
     return data_dir.parent / "pool"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["copy.tar.enc", "copy.tar.zst.enc"])
 def test_an_encrypted_copy_comes_back_with_its_credentials(data_dir: Path, tmp_path: Path, name: str) -> None:
     backup_folder(data_dir, tmp_path / name, now=NOW, pool_dir=pool_dir(data_dir))
@@ -104,6 +105,7 @@ def s3() -> Iterator[dict[str, str]]:
         yield options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", [False, True])
 def test_the_mirror_gets_each_copy_and_keeps_as_many(
     data_dir: Path, tmp_path: Path, stores: dict[str, Store], s3: dict[str, str], bucket: bool
@@ -169,6 +171,7 @@ class Shell:
         return CliRunner().invoke(cli, [*args, "--config", str(self.config)])
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_gone_comes_back_from_the_bucket(
     data_dir: Path, tmp_path: Path, stores: dict[str, Store], s3: dict[str, str]
 ) -> None:

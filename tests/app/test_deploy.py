@@ -47,6 +47,7 @@ def test_the_release_tells_its_section_of_the_changelog() -> None:
     assert section(text, "0.2") == "" == section(text, "9.9.9")
 
 
+@pytest.mark.slow
 def test_nginx_takes_its_recipe(tmp_path: Path) -> None:
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if nginx is None or shutil.which("openssl") is None:

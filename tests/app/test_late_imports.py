@@ -26,6 +26,7 @@ def loaded(code: str) -> set[str]:
     return set(json.loads(told.stdout))
 
 
+@pytest.mark.slow
 def test_a_start_loads_nothing_that_only_some_requests_need() -> None:
     dear = {
         "aiohttp",
@@ -45,6 +46,7 @@ def test_a_start_loads_nothing_that_only_some_requests_need() -> None:
     assert not loaded(WORKER) & dear
 
 
+@pytest.mark.slow
 def test_each_late_module_is_still_to_be_loaded_at_a_start_and_is_loaded_then() -> None:
     after = loaded(
         f"{WORKER}\nimport asyncio\nfrom pool_server.app.lifecycle.late_imports import load\nasyncio.run(load())"

@@ -50,6 +50,7 @@ sys.exit(supervisor.Supervisor(2, child, leaving=lambda: None, incumbent=Alone()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="forks as Linux does")
 def test_a_signal_to_a_worker_just_born_is_not_the_supervisors() -> None:
     """Until it has handlers of its own it must not run those of its parent, which speak to the parent."""

@@ -82,6 +82,7 @@ def test_options_are_checked_like_settings(sh: Shell) -> None:
     assert "loopback" in sh("serve", "--listen", "0.0.0.0:0").refused(2)
 
 
+@pytest.mark.slow
 def test_simulate_answers_a_list(sh: Shell, folder: Path) -> None:
     week = folder / "week.toml"
     week.write_text('name = "mine"\ntests = "Little."\nload = 0.2\n[[accounts]]\nplan = "pro"\n[[people]]\n')

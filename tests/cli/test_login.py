@@ -66,6 +66,7 @@ def test_the_program_runs_in_a_home_that_goes(
     assert fakes.accounts[f"{name}:mine"].access not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_through_a_running_server(sh: Shell, folder: Path, programs: Path, fakes: FakeProviders) -> None:
     install(programs, "claude", writes(fakes.accounts["claude:mine"]))
     known, fakes.accounts = fakes.accounts, {}  # whose files would be written into the pool
@@ -77,6 +78,7 @@ def test_through_a_running_server(sh: Shell, folder: Path, programs: Path, fakes
         assert [row["id"] for row in sh("account", "list", "--json").json] == ["claude:mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
 def test_the_same_person_again_is_the_same_account(
     sh: Shell, folder: Path, programs: Path, fakes: FakeProviders, running: bool

@@ -72,6 +72,7 @@ def _key(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
     return sh("account", "seal", "--new-key").out.strip()
 
 
+@pytest.mark.slow
 def test_a_running_server_must_hold_the_key(sh: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeProviders([key_account("claude:a")]) as fakes:
         made = sh("account", "seal", "--new-key").out.strip()

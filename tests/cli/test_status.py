@@ -44,6 +44,7 @@ def test_the_pool_in_words() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_running_pool_is_asked_and_none_is_said_so(sh: Shell, folder: Path) -> None:
     assert "no running pool" in sh("status").refused(1)
     assert "no running pool" in sh("top").refused(1)

@@ -90,6 +90,7 @@ def test_what_is_stale_is_no_truth(pool: Pool) -> None:
     assert time.time() - file().stat().st_mtime > 50, "a failed fetch makes nothing younger"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [302, 401, 500])
 def test_the_key_goes_nowhere_else_and_an_error_is_no_line(pool: Pool, status: int) -> None:
     pool.status = status
@@ -146,6 +147,7 @@ def test_a_key_goes_to_no_address_but_its_own(env: dict[str, str], url: str, key
     assert (place.url, place.key) == (url, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [[], ["--fetch"], ["--json"], ["--fetch", "--json"], ["--provider", "claude", "--fetch"]]
 )

@@ -89,6 +89,7 @@ def test_in_local_mode_ones_own_are_read(tmp_path: Path) -> None:
     assert "hello" in shell("transcripts", "show", talk).output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "left"),
     [

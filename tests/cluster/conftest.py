@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -16,6 +17,8 @@ from pool_server.storage.postgres.url import DatabaseUrl, parse
 from tests import postgres
 
 T = TypeVar("T")
+NEEDED = frozenset({"server", "empty", "template", "database", "emptied"})  # fixtures over a running server
+HERE = Path(__file__).parent
 _numbers = itertools.count(1)
 
 
@@ -46,6 +49,13 @@ class Database(NamedTuple):
                 return await work(connection)
 
         return asyncio.run(with_connection())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts a server is slow; what is pure of this folder stays among the quick tests."""
+    for item in items:
+        if item.path.parent == HERE and isinstance(item, pytest.Function) and not NEEDED.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

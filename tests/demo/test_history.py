@@ -6,6 +6,8 @@ import functools
 import itertools
 from collections import Counter, defaultdict
 
+import pytest
+
 from pool_server.core.enums import CredentialKind, Outcome
 from pool_server.core.models import UsageRecord
 from pool_server.demo import cast
@@ -28,6 +30,7 @@ def past(seed: int = 7) -> list[UsageRecord]:
     return list(history(people, ACCOUNTS, now=NOW, seed=seed))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_past() -> None:
     assert past() == past.__wrapped__() != past(8)
 

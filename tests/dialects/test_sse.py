@@ -110,6 +110,7 @@ def test_an_event_beyond_the_cap_is_passed_over() -> None:
     assert listener.events == [b"data: z"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [b"data: skip", b"data: want"])
 def test_a_64_mib_event_costs_linear_time_and_bounded_memory(start: bytes) -> None:
     listener = Listener()

@@ -67,6 +67,7 @@ async def google(url: str, config: Any, *, stream: bool) -> list[types.GenerateC
         client.close()
 
 
+@pytest.mark.slow
 @own_warning
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_google_s_sdk_gets_choices_and_their_log_probabilities(tmp_path: Path, stream: bool) -> None:
@@ -100,6 +101,7 @@ def test_google_s_sdk_gets_choices_and_their_log_probabilities(tmp_path: Path, s
     run(main)
 
 
+@pytest.mark.slow
 @own_warning
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_google_s_sdk_hears_an_answer(tmp_path: Path, stream: bool) -> None:
@@ -129,6 +131,7 @@ def test_google_s_sdk_hears_an_answer(tmp_path: Path, stream: bool) -> None:
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_responses_client_gets_the_log_probabilities_of_a_chat_endpoint(tmp_path: Path, stream: bool) -> None:
     told = [token("ebb", -0.25), token(" tide", -1.5)]
@@ -156,6 +159,7 @@ def test_a_responses_client_gets_the_log_probabilities_of_a_chat_endpoint(tmp_pa
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_chat_client_gets_its_endpoint_s_choices_as_they_are(tmp_path: Path, stream: bool) -> None:
     choices = [choice(0, "ebb", {"content": [token("ebb", -0.5)]}), choice(1, "neap", {"content": [token("neap", -2)]})]
@@ -193,6 +197,7 @@ ASKS: list[tuple[Any, str]] = [
 ]
 
 
+@pytest.mark.slow
 @own_warning
 @pytest.mark.parametrize(("config", "named"), ASKS, ids=[named for _, named in ASKS])
 @pytest.mark.parametrize("kind", ELSEWHERE)

@@ -117,6 +117,7 @@ def test_an_upstream_silent_within_its_answer_is_cut_off(tmp_path: Path, monkeyp
     run(test)
 
 
+@pytest.mark.slow
 def test_silence_is_bridged_with_what_each_client_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "TICK_S", 0.01)
     monkeypatch.setattr(transports, "KEEPALIVE_S", 0.05)
@@ -171,6 +172,7 @@ def test_a_fault_after_early_headers_still_moves_on(tmp_path: Path, monkeypatch:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_64_mib_event_passes_through_in_little_memory(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:
@@ -186,6 +188,7 @@ def test_a_64_mib_event_passes_through_in_little_memory(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_holds_the_upstream_back(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack:

@@ -168,6 +168,7 @@ def upload(size: int) -> io.BytesIO:
     return io.BytesIO(json.dumps(messages(text="x" * size)).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budgets", "status", "code"),
     [

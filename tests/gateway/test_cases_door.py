@@ -96,6 +96,7 @@ def test_the_pool_is_no_relay_for_foreign_credentials_in_any_dialect(tmp_path: P
     run(test)
 
 
+@pytest.mark.slow
 def test_no_trace_of_the_pools_key_goes_up(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, everybody(), **FRIENDS) as stack:
@@ -172,6 +173,7 @@ def test_a_chunked_body_is_routed_pinned_retried_and_counted_like_any_other(tmp_
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body", "open_to_all"),
     [

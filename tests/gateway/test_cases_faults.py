@@ -293,6 +293,7 @@ def test_turns_of_a_socket_are_counted_once_each(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["codex", "claude", "gemini", "qwen", "openai"])
 def test_a_pool_without_room_asks_nobody_and_says_when(tmp_path: Path, kind: str) -> None:
     calls: dict[str, tuple[str, Any, plays.Play]] = {

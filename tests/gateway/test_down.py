@@ -124,6 +124,7 @@ for coding in ("gzip", "deflate", "zstd"):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_an_echo_of_the_accounts_key_does_not_reach_the_client(tmp_path: Path, form: str) -> None:
     answer, pieces, body = FORMS[form]
@@ -212,6 +213,7 @@ def test_every_answer_of_the_data_plane_is_safe_to_show(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize(
     "browser",

@@ -39,6 +39,7 @@ REFUSED = {  # the account's dialect → a stream that begins with the request's
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize(
     ("spoken", "client"), [(one, client) for one, (_, others) in REFUSED.items() for client in others]
@@ -61,6 +62,7 @@ def test_the_request_s_own_fault_at_the_start_is_a_400(spoken: str, client: str,
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SILENT)
 @pytest.mark.parametrize("client", ["messages", "responses", "gemini"])
 def test_a_stream_of_nothing_is_no_success(client: str, name: str, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_a_spooled_body_and_a_chunked_one_reach_the_provider_whole(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "path", "body", "provider"),
     [

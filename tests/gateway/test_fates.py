@@ -70,6 +70,7 @@ def test_untranslated_it_goes_up_as_it_came(client: str, tmp_path: Path) -> None
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", DIALECTS)
 def test_names_that_are_hostile_harm_neither_headers_nor_record(client: str, tmp_path: Path) -> None:
     only = account("claude:a") if client != "messages" else account("codex:a")

@@ -148,6 +148,7 @@ async def raw(client: Client, frame: str | bytes) -> None:
 SENT = [frame for frame in WRONG if isinstance(frame, bytes) or "\ufeff" not in frame][::3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", SENT, ids=lambda frame: repr(frame[:60]))
 @pytest.mark.parametrize("after", ["nothing", "refused", "served"])
 def test_a_wrong_frame_ends_the_socket_and_nothing_goes_up(tmp_path: Path, frame: str | bytes, after: str) -> None:

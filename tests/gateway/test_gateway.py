@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from pool_server.http1.server_connection import BODY_S
 from tests.fakes import account
 from tests.gateway.stack import Stack, run
 
 
+@pytest.mark.slow
 def test_a_body_that_dribbles_for_too_long_is_ended_and_forgotten(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("claude:one")]) as stack:

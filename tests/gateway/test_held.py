@@ -94,6 +94,7 @@ def test_limit_headers_show_the_two_tightest_windows() -> None:
     assert limit_headers([], 0.0) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 7])
 def test_a_streams_quota_event_tells_the_friends_limits(tmp_path: Path, size: int) -> None:
     """Over HTTP, however the bytes come, and over a socket."""

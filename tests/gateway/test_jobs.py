@@ -91,6 +91,7 @@ def test_a_stored_response_counts_once_however_often_it_is_fetched(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 def test_answers_that_all_have_the_same_id_count_each(tmp_path: Path, path: str) -> None:
     vendor = Vendor()
@@ -244,6 +245,7 @@ async def made_batch(stack: Stack, token: str, most: int) -> UsageRecord:
     return stack.records()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [9, 4000])
 def test_a_batch_in_a_file_is_reserved_when_made_and_counted_when_fetched(tmp_path: Path, most: int) -> None:
     async def test() -> None:

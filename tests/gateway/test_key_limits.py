@@ -18,6 +18,7 @@ async def key_of(stack: Stack, user: str, **limits: Any) -> str:
     return str(made["key"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ident", "path", "body"),
     [

@@ -21,6 +21,7 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openai:a", "codex:a"])
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 def test_one_key_serves_both_whichever_file(tmp_path: Path, name: str, path: str) -> None:
@@ -129,6 +130,7 @@ def test_a_presets_account_answers_in_each_of_its_dialects(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allowed", "status"), [(["deepseek"], 400), (["openai"], 503), (["claude"], 403), (None, 400)]
 )

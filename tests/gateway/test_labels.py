@@ -19,6 +19,7 @@ from tests.http1.wire import read_request
 EVENTS = [delta("a"), delta("b"), USAGE, event(b"[DONE]")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["text/plain; charset=utf-8", "application/json", "application/octet-stream", ""])
 def test_a_stream_under_another_label_passes_as_it_comes_and_is_counted(tmp_path: Path, label: str) -> None:
     got = asyncio.Event()
@@ -56,6 +57,7 @@ NOTHING: list[tuple[bool, str, bytes]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stream", "label", "body"), NOTHING)
 def test_an_answer_that_is_none_is_another_accounts_chance(
     tmp_path: Path, stream: bool, label: str, body: bytes

@@ -41,6 +41,7 @@ async def begin_call(stack: Stack, key: str, form: str = "form", session: dict[s
         return answer.status, answer.headers.get("Location", "") or body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["form", "json", "bare"])
 def test_a_call_is_counted_beside_its_sound(tmp_path: Path, form: str) -> None:
     async def test() -> None:

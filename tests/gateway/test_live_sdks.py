@@ -40,6 +40,7 @@ async def within_tls(stack: Stack, server: ssl.SSLContext) -> AsyncIterator[str]
         yield f"https://localhost:{outside}"
 
 
+@pytest.mark.slow
 def test_openais_realtime_client_has_turns_that_are_counted(tmp_path: Path) -> None:
     async def test() -> None:
         async with pool(tmp_path) as (stack, live):

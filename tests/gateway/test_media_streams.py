@@ -38,6 +38,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STREAMS)
 def test_it_arrives_whole_and_is_counted(path: str, tmp_path: Path) -> None:
     upstream = Upstream(3)
@@ -54,6 +55,7 @@ def test_it_arrives_whole_and_is_counted(path: str, tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in STREAMS if path != "/v1/embeddings"])
 def test_one_that_lacks_its_end_is_no_success(path: str, tmp_path: Path) -> None:
     upstream = Upstream(4)

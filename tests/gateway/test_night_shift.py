@@ -44,6 +44,7 @@ async def waiting(pool: Stack, number: int = 1) -> list[str]:
     return [one.id for one in found]
 
 
+@pytest.mark.slow
 @on_a_loop
 async def test_a_request_is_held_kept_alive_and_served_when_headroom_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +79,7 @@ async def test_a_wait_that_is_cancelled_is_told_as_what_it_was(tmp_path: Path) -
         assert pool.records()[-1].outcome != "client_gone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "headers", "stream", "status"),
     [

@@ -46,6 +46,7 @@ def following(provider: str, answer: Json) -> str:
     return f"{'after_id' if provider == 'claude' else 'after'}={answer['last_id']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "headers", "listed", "make", "body"), LISTS, ids=IDS)
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
 def test_a_list_is_ones_own_with_whole_pages(
@@ -87,6 +88,7 @@ def test_a_list_is_ones_own_with_whole_pages(
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "headers", "listed", "make", "body"), LISTS, ids=IDS)
 def test_who_has_nothing_gets_an_empty_list_and_nothing_goes_up(
     tmp_path: Path, provider: str, headers: dict[str, str], listed: str, make: str, body: Any

@@ -38,6 +38,7 @@ class HeldWrites:
 ASK = {"model": "gpt-6", "input": "x"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -129,6 +130,7 @@ def message_events() -> list[bytes]:
     return [f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode() for kind, data in events]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_a_sandbox_wrote_is_its_askers(tmp_path: Path, stream: bool) -> None:
     async def test() -> None:

@@ -149,6 +149,7 @@ def ident_of(made: Any) -> str:
     return str(made["id"] if "id" in made else made["name"].rpartition("/")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "headers", "make", "body", "about"), KINDS, ids=IDS)
 def test_an_object_is_its_makers_alone_and_stays_with_its_account(
     tmp_path: Path, provider: str, headers: dict[str, str], make: str, body: Any, about: list[tuple[str, str, Any]]
@@ -184,6 +185,7 @@ def test_an_object_is_its_makers_alone_and_stays_with_its_account(
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "headers", "make", "body", "about"), KINDS, ids=IDS)
 def test_local_mode_and_admins_reach_everything(
     tmp_path: Path, provider: str, headers: dict[str, str], make: str, body: Any, about: list[tuple[str, str, Any]]
@@ -219,6 +221,7 @@ ABOUT_RESPONSES: list[tuple[str, str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["openai", "codex"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_stored_response_is_its_askers_alone(tmp_path: Path, provider: str, stream: bool) -> None:

@@ -158,6 +158,7 @@ actions = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions)
 def test_it_is_as_a_plain_dictionary_would_be(tmp_path_factory: pytest.TempPathFactory, steps: list[Step]) -> None:

@@ -35,6 +35,7 @@ def path_of(client: Dialect, model: str) -> str:
     return f"/v1/{paths[client]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("client", "kind"), PAIRS)
 def test_fifty_turns_share_their_beginning(tmp_path: Path, client: Dialect, kind: str) -> None:
     model, make = ACCOUNTS[kind]

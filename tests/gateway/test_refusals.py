@@ -72,6 +72,7 @@ def ask(make: Any, text: str) -> Any:
     return make(text) if make is generate else make(text=text, **({"model": "m"} if make is chat else {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "path", "make", "code", "body"), CASES)
 def test_a_refused_request_costs_nobody_else_anything(
     tmp_path: Path, provider: str, path: str, make: Any, code: int, body: Any
@@ -201,6 +202,7 @@ DEAF = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DEAF)
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_request_that_nobody_answers_makes_no_account_look_worse(tmp_path: Path, how: str, stream: bool) -> None:

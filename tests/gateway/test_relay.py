@@ -84,6 +84,7 @@ ASKED = PLAIN | {"stream_options": {"include_usage": True}}
 PATH = "/openai/v1/chat/completions"
 
 
+@pytest.mark.slow
 def test_streams_cut_anywhere_pass_whole_and_are_counted_right(tmp_path: Path) -> None:
     upstream = Upstream(5)
 

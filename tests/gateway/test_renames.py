@@ -27,6 +27,7 @@ def name_sent(call: Any) -> str:
     return str(json.loads(call.body)["model"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("client", ["chat", "messages", "responses", "gemini"])
 @pytest.mark.parametrize("dialect", ["chat", "messages", "responses"])

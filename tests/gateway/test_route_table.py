@@ -87,6 +87,7 @@ def test_what_is_made_can_be_fetched_and_ended() -> None:
         assert {kind.value for kind in made} - {ObjectKind.UPLOAD.value} - by_socket <= named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", list(ApiFamily))
 def test_no_route_with_an_id_lets_a_foreign_one_pass(tmp_path: Path, family: ApiFamily) -> None:
     provider = {ApiFamily.OPENAI: "openai", ApiFamily.ANTHROPIC: "claude", ApiFamily.GOOGLE: "gemini"}[family]

@@ -56,6 +56,7 @@ def counted(event: str) -> float:
     return float(metrics.passive_health.labels("openai", event)._value.get())
 
 
+@pytest.mark.slow
 def test_conversations_go_to_the_other_account_and_the_host_is_set_aside(tmp_path: Path) -> None:
     async def test() -> None:
         async with silent_host() as (url, asked):
@@ -79,6 +80,7 @@ def test_conversations_go_to_the_other_account_and_the_host_is_set_aside(tmp_pat
     run(test)
 
 
+@pytest.mark.slow
 def test_a_host_that_lives_may_think(tmp_path: Path) -> None:
     async def test() -> None:
         gate = Gate()
@@ -98,6 +100,7 @@ def test_a_host_that_lives_may_think(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_without_another_account_the_request_waits_on(tmp_path: Path) -> None:
     async def test() -> None:
         async with silent_host() as (url, asked):
@@ -120,6 +123,7 @@ BEGINNINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stream", "begins"), BEGINNINGS.values(), ids=BEGINNINGS)
 def test_an_answer_of_headers_alone_is_left_where_its_host_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, begins: bytes
@@ -141,6 +145,7 @@ def test_an_answer_of_headers_alone_is_left_where_its_host_is_dead(
     run(test)
 
 
+@pytest.mark.slow
 def test_an_answer_of_headers_alone_may_come_where_its_host_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

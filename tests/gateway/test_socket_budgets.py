@@ -32,6 +32,7 @@ async def keyed(stack: Stack, name: str = "ada", **limits: Any) -> str:
     return f"Bearer {user['key']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "status"),
     [
@@ -235,6 +236,7 @@ def test_a_large_message_counts_as_long_as_its_turn_lasts(tmp_path: Path) -> Non
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [b"\x01\x02\x03 no deflate", None])
 def test_compressed_messages_that_are_none_or_unfold_too_far_end_the_socket(
     tmp_path: Path, compressed: bytes | None

@@ -76,6 +76,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "limits", "path", "body"), REFUSED)
 def test_what_goes_beyond_the_limits_is_refused_before_it_is_paid(
     tmp_path: Path, provider: str, limits: dict[str, Any], path: str, body: Any

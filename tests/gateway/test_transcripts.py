@@ -95,6 +95,7 @@ async def test_an_exchange_is_kept_as_its_client_saw_it(tmp_path: Path, stream: 
         assert one.id.startswith("claude-code.") and one.exchanges == 1 and one.session == "5e55-10n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("enabled", "allows"), [(True, False), (False, True), (False, False)])
 @on_a_loop
 async def test_nothing_is_kept_unless_operator_and_person_want_it(tmp_path: Path, enabled: bool, allows: bool) -> None:
@@ -151,6 +152,7 @@ async def test_a_disk_that_takes_nothing_is_no_matter_of_the_exchange(
         assert await kept(short, user) == []
 
 
+@pytest.mark.slow
 @on_a_loop
 async def test_a_large_body_is_counted_to_its_end_and_kept_to_the_limit(tmp_path: Path) -> None:
     limited = TranscriptSettings(enabled=True, exchange_mb=1)

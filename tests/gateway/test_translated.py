@@ -65,6 +65,7 @@ def said(client: str, raw: bytes, *, stream: bool) -> str:
     return "".join(part.get("text", "") for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("client", ["chat", "messages", "responses", "gemini"])
 @pytest.mark.parametrize("kind", ACCOUNTS)

@@ -92,6 +92,7 @@ def test_a_conversation_with_a_tool_goes_up_whole_each_time(tmp_path: Path, kind
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("trouble", ["status", "cut", "event"])
 def test_another_account_steps_in_before_anything_is_shown(tmp_path: Path, kind: str, trouble: str) -> None:
@@ -194,6 +195,7 @@ def test_models_of_two_vendors_on_one_socket(tmp_path: Path) -> None:
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hint", ["", CLAUDE])
 def test_a_vendor_without_room_does_not_keep_others_from_the_socket(tmp_path: Path, hint: str) -> None:
     codex, claude = account("codex:a"), account("claude:a")

@@ -39,6 +39,7 @@ async def begin(stack: Stack, token: str, prefix: str = "") -> tuple[str, str]:
     return address, asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "/gemini"])
 def test_an_upload_goes_on_at_the_pool_without_a_key(tmp_path: Path, prefix: str) -> None:
     async def test() -> None:
@@ -80,6 +81,7 @@ def test_an_upload_ends_with_the_key_that_began_it(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["upload_id=AbC-1&upload_protocol=resumable", "upload_id=AbC-1&pool_upload=made-up", "pool_upload=", ""]
 )

@@ -19,6 +19,7 @@ from tests.gateway.test_vendor_usage import CALLS, Vendor, recorded
 from tests.http1.wire import raw_server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", list(CALLS))
 def test_the_ledger_holds_each_vendors_answers(tmp_path: Path, dialect: Dialect) -> None:
     file, path, streamed_path, asked = CALLS[dialect]
@@ -66,6 +67,7 @@ TOLD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", list(CALLS))
 @pytest.mark.parametrize("last", [(30, 12), (31, 13)], ids=["again", "corrected"])
 def test_usage_told_after_the_end_counts_once(tmp_path: Path, dialect: Dialect, last: tuple[int, int]) -> None:

@@ -62,6 +62,7 @@ async def recorded(stack: Stack, path: str, body: dict[str, Any], before: int) -
     return rows[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", list(CALLS))
 def test_the_ledger_holds_what_each_vendor_said(tmp_path: Path, dialect: Dialect) -> None:
     file, path, streamed_path, asked = CALLS[dialect]
@@ -89,6 +90,7 @@ def test_the_ledger_holds_what_each_vendor_said(tmp_path: Path, dialect: Dialect
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", list(CALLS))
 def test_a_stream_cut_before_its_usage_holds_what_was_said_or_an_estimate(tmp_path: Path, dialect: Dialect) -> None:
     file, _, path, asked = CALLS[dialect]

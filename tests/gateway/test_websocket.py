@@ -225,6 +225,7 @@ def test_an_upstream_that_hangs_up_between_turns_closes_the_client(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.slow
 def test_a_frame_over_the_limit_is_1009(tmp_path: Path) -> None:
     async def test() -> None:
         async with Stack(tmp_path, [account("codex:one")]) as stack, socket(stack) as client:

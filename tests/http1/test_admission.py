@@ -237,6 +237,7 @@ async def serve_files() -> None:
         print(sorted(set(told)), flush=True)
 
 
+@pytest.mark.slow
 def test_silent_connections_leave_descriptors_for_files() -> None:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", _FEW]

@@ -434,6 +434,7 @@ def test_a_request_is_one_request() -> None:
             request_head("GET", target, "h", [], 0)
 
 
+@pytest.mark.slow
 def test_what_ends_leaves_nothing_to_the_collector() -> None:
     async def exchange(wire: bytes, *, lost: bool) -> None:
         connection = ClientConnection(lambda _: None)

@@ -97,6 +97,7 @@ def test_idle_connections_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_those_that_are_young() -> None:
     async def test() -> None:
         async with raw_server(answer_all) as port:

@@ -141,6 +141,7 @@ def test_a_response_has_one_outcome_however_it_is_cut(data: bytes, head: bool) -
     run(test)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(RESPONSES), min_size=1, max_size=2), CHANGES, st.lists(st.integers(0, 900), max_size=5),
     st.booleans(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,6 +117,7 @@ def test_no_more_is_remembered_than_there_is_room_for() -> None:
 LENGTHS = [b"5", b"05", b"0", b"-1", b"+5", b"5 ", b" 5", b"5, 5", b"5\r\nContent-Length: 5", b"", b"9" * 15, b"9" * 16]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from(LENGTHS), st.binary(max_size=12)), min_size=1, max_size=4),
     st.sampled_from([b"", b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"Upgrade: h2c\r\n", b"A b: c\r\n"]),
@@ -136,6 +138,7 @@ def test_lengths_mean_the_same_both_ways(
     run(test)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from([*REQUESTS, post(b"hello"), post(b"")]), min_size=1, max_size=4),
     CHANGES,

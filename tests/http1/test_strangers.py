@@ -76,6 +76,7 @@ def unfinished(*, size: int, front: HttpServer) -> Wire:
     return talk
 
 
+@pytest.mark.slow
 def test_long_unfinished_heads_share_one_budget() -> None:
     async def test() -> None:
         front = HttpServer(lambda request, response: Mute(request, response, []))

@@ -76,6 +76,7 @@ def test_a_client_that_is_slow_to_read_gets_all_of_it(tmp_path: Path, loop: str)
     run(test, loop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_no_more_is_read_of_a_client_than_is_served(tmp_path: Path, loop: str) -> None:
     class Held(Echo):

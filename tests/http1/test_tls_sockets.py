@@ -23,6 +23,7 @@ from tests.http1.tls import contexts
 from tests.http1.wire import LOOPS, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_websocket_goes_on_within_its_session(tmp_path: Path, loop: str) -> None:
     async def test() -> None:

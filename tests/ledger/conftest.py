@@ -14,7 +14,7 @@ from tests.ledger import ledger_kit
 __all__ = ["emptied", "server", "template"]
 
 
-@pytest.fixture(scope="module", params=["embedded", "postgresql"])
+@pytest.fixture(scope="module", params=["embedded", pytest.param("postgresql", marks=pytest.mark.slow)])
 def each_store(request: pytest.FixtureRequest) -> Iterator[str]:
     kind: str = request.param
     if kind == "postgresql":

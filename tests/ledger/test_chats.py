@@ -49,6 +49,7 @@ def service() -> Iterator[tuple[int, list[dict[str, Any]]]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_every_chat_is_told_all_events_at_once(service: tuple[int, list[dict[str, Any]]]) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed")
     port, told = service

@@ -83,6 +83,7 @@ def _of_first_day(key: bytes) -> bool:
     return labels or int.from_bytes(key[2:6], "big") < FIRST + DAY
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @example([("garble", ROLLUPS, 0.0)], 1)  # the pool's row of a month
 @example([("garble", ROLLUPS, 0.1), ("garble", ROLLUPS, 0.3)], 1)

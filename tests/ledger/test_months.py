@@ -62,6 +62,7 @@ def answers(book: Ledger, wanted: Filters, by: Field, frm: float, to: float) -> 
     return told
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     done=steps,

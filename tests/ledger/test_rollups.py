@@ -83,6 +83,7 @@ def check(sums: Sums, records: list[UsageRecord]) -> None:
     assert sum(sums.first.values()) == sum(rec.first_byte_ms is not None for rec in records)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     records=st.lists(exchanges, max_size=40),

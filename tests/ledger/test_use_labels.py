@@ -110,6 +110,7 @@ def test_loading_a_history_makes_the_same_rows(tmp_path: Path) -> None:
         assert {field: by(again, field, back=3 * DAY) for field in LABELS} == one
 
 
+@pytest.mark.slow
 def test_conversations_are_forgotten_with_their_exchanges(tmp_path: Path) -> None:
     clock = Clock()
     with ledger_in(tmp_path, clock=clock) as book:

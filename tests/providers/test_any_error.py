@@ -72,6 +72,7 @@ def test_any_bytes(provider: Provider, status: int, headers: dict[str, str], bod
     check(provider, status, headers, body, "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 403, 429, 503])
 @pytest.mark.parametrize(
     "body",

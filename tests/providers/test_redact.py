@@ -81,6 +81,7 @@ def test_any_text_can_be_redacted_again(text: str) -> None:
     assert "\n" not in short(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     ["a", "a@", "eyJ", "key=", "Bearer ", "a.a@", "://a:", '"token":"', "1-a_", "access_token ", "cookie:"],

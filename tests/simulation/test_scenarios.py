@@ -63,12 +63,14 @@ def test_twenty_weeks_are_shipped_and_say_what_they_test() -> None:
     assert all(spec.tests.endswith(".") for spec in shipped().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", strategies())
 def test_every_strategy_serves_while_there_is_room(strategy: str) -> None:
     row = play(thinned(shipped()["mixed-plans"]), strategy)
     assert row.strategy == strategy and row.refused_with_room == 0 and row.requests > row.refused
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_outcome() -> None:
     week = thinned(shipped()["two-workers"])
     rows = [msgspec.structs.replace(play(week), requests_per_s=0) for _ in range(2)]

@@ -27,6 +27,7 @@ def test_a_table_has_a_row_a_week_and_the_best_in_bold() -> None:
     assert "| b | – | **10.0** |" in markdown([row("a", "x", 1.0), row("b", "y", 0.1), row("b", "x", None)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["standard-week", "one-whale"])
 def test_a_coarser_week_asks_as_much_in_fewer_requests(name: str) -> None:
     fine, coarse = (generate(coarser(shipped()[name], factor), 1) for factor in (1.0, 8.0))
@@ -38,6 +39,7 @@ def test_a_coarser_week_asks_as_much_in_fewer_requests(name: str) -> None:
     assert units[1] == pytest.approx(units[0], rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_table_in_the_docs_is_what_is_printed() -> None:
     lines = PAGE.read_text(encoding="utf-8").partition("| week | balanced")[2].partition("<!--")[0].splitlines()
     names = ["balanced", *(name.strip() for name in lines[0].strip("| ").split("|"))]

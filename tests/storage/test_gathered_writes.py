@@ -113,6 +113,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(CHANGES)
 def test_any_order_reads_as_if_each_had_been_committed(

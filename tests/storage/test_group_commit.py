@@ -136,6 +136,7 @@ def test_closing_commits_what_a_loop_left_behind(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.slow
 def test_loops_of_many_threads_share_one_committer(store: Store) -> None:
     async def ask(name: bytes) -> None:
         for i in range(100):

@@ -61,6 +61,7 @@ def test_a_file_that_was_cut_off_is_told(folder: Path, share: float) -> None:
         read_pages(file.fileno(), PAGE, number)
 
 
+@pytest.mark.slow
 def test_each_page_that_is_in_use_is_looked_at(folder: Path) -> None:
     """Overwritten one after another, as many are told as are in use."""
     data = folder / DATA_FILE

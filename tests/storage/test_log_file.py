@@ -22,6 +22,7 @@ def path_of(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(batches=st.lists(CONTENTS, max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_what_was_appended_is_found_in_its_order(
@@ -37,6 +38,7 @@ def test_what_was_appended_is_found_in_its_order(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 @given(old=CONTENTS, new=CONTENTS)
 @settings(max_examples=60, deadline=None)
 def test_what_lay_there_before_it_began_anew_is_not_taken_for_news(
@@ -120,6 +122,7 @@ def start(folder: Path, how: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_logs_of_the_dead_are_taken_over_once_and_those_of_the_living_left(tmp_path: Path) -> None:
     living = start(tmp_path, "lives")
     assert living.stdout is not None
@@ -158,6 +161,7 @@ def test_a_disk_with_little_room_gets_a_small_log(tmp_path: Path, monkeypatch: p
     file.close()
 
 
+@pytest.mark.slow
 @given(old=CONTENTS, new=CONTENTS)
 @settings(max_examples=40, deadline=None)
 def test_the_log_of_a_dead_process_is_gone_on_with(

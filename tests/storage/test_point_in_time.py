@@ -125,6 +125,7 @@ def here(tmp_path: Path) -> Iterator[Machine]:
     made.store.close()
 
 
+@pytest.mark.slow
 def test_every_second_comes_back(machine: Machine) -> None:
     machine.put("before", "the copy")
     copy = machine.copy()
@@ -196,6 +197,7 @@ while number != int(sys.argv[3]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_process_leaves_no_hole(here: Machine, seed: int) -> None:
     """All that was committed before kill -9 is in the log, from the files that it leaves."""
@@ -317,6 +319,7 @@ def test_one_process_of_several_ships(here: Machine) -> None:
     assert second._sent.number == 3
 
 
+@pytest.mark.slow
 def test_small_pieces_are_put_together_without_a_hole(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipping, "MERGE_COUNT", 10)
     copy = here.copy()
@@ -328,6 +331,7 @@ def test_small_pieces_are_put_together_without_a_hole(here: Machine, monkeypatch
     assert len(listed(here.place.list(PREFIX))) < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 1, 30, -1])
 def test_a_piece_that_was_cut_is_told_and_what_is_before_comes_back(here: Machine, tmp_path: Path, cut: int) -> None:
     copy = here.copy()
@@ -387,6 +391,7 @@ def test_the_log_can_be_turned_off_and_on(here: Machine) -> None:
     assert first is not None and again is not None and first.generation != again.generation
 
 
+@pytest.mark.slow
 def test_threads_of_one_process_keep_the_order(here: Machine) -> None:
     copy = here.copy()
     put: Callable[[int], object] = lambda number: [here.put(f"{number}-{n}", "1") for n in range(25)]  # noqa: E731

@@ -99,6 +99,7 @@ def test_a_scratch_folder_goes_with_its_block(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_killed_reader_does_not_make_the_store_grow(tmp_path: Path, durable: bool) -> None:
     store = Store.open(tmp_path / "state", tables=("a",), durable=durable)
@@ -123,6 +124,7 @@ def test_a_killed_reader_does_not_make_the_store_grow(tmp_path: Path, durable: b
     store.close()
 
 
+@pytest.mark.slow
 def test_a_living_reader_keeps_what_it_sees(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "state", tables=("a",), durable=False)
     with running(HOLD_READER, tmp_path / "state"):

@@ -38,6 +38,7 @@ def test_what_was_under_way_in_a_killed_process_is_found_once(tmp_path: Path) ->
     assert files(tmp_path) == [] and list(left_under_way(tmp_path)) == []
 
 
+@pytest.mark.slow
 @given(ops=st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=60)), max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_the_last_word_of_each_that_has_not_ended_is_found(

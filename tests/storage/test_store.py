@@ -182,6 +182,7 @@ def copy_it(store: Store) -> None:
     store.copy(store.folder.parent / "copy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

@@ -265,6 +265,7 @@ def test_a_disk_that_hangs_holds_up_nobody(desk: Desk, monkeypatch: pytest.Monke
     run(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_company_items_have_they_are_kept_in_order(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int

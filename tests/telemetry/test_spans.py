@@ -40,6 +40,7 @@ def test_any_header_may_come(said: str) -> None:
     trace_parent([("traceparent", said)])
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(Operation), st.sampled_from(["", *Provider]), st.text(), st.text(st.characters()), st.text(),
     st.integers(0, 999),

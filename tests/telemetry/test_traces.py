@@ -173,6 +173,7 @@ def logged() -> Iterator[list[tuple[str, str]]]:
     logging.getLogger().removeHandler(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [403, 400, 302])
 @on_a_loop
 async def test_a_collector_that_refuses_costs_a_counter_and_one_line(

@@ -12,13 +12,14 @@ from tests.cluster.conftest import Database, database, server, template
 from .desk import Desk, open_state
 from .site import Site
 
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
 __all__ = ["database", "server", "template"]  # where there is a PostgreSQL
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module with `BOTH_STORES` is run over each store that people and the door can be kept in."""
     if "kept" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_STORES", False):
-        metafunc.parametrize("kept", ["embedded", "postgresql"], indirect=True)
+        metafunc.parametrize("kept", ["embedded", POSTGRESQL], indirect=True)
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_a_revoked_key_is_forgotten_at_once_in_every_worker(site: Site) -> None:
     site.run(main)
 
 
+@pytest.mark.slow
 def test_a_disabled_user_is_told_so_and_comes_back_when_enabled(site: Site) -> None:
     async def main() -> None:
         anna, key = await site.friend()
@@ -354,6 +355,7 @@ def other_worker(folder: Path, key: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, str(folder), key], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_another_process_hears_of_a_revoked_key_within_a_second(site: Site, tmp_path: Path) -> None:
     async def main() -> None:
         anna, key = await site.friend()

@@ -105,6 +105,7 @@ def simulate(*, modest_every_min: int) -> Provider:
     return provider
 
 
+@pytest.mark.slow
 def test_a_greedy_friend_waits_and_nine_modest_ones_do_not() -> None:
     provider = simulate(modest_every_min=15)  # nine modest friends want 1,800 of 10,000
     assert not [who for who in provider.refused if who != "greedy"]

@@ -89,6 +89,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(json_values)
 def test_whatever_the_file_holds_it_is_read_or_refused_in_one_line(data: Any) -> None:
     try:

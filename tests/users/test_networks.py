@@ -71,6 +71,7 @@ def sites(number: int) -> list[str]:
     return [f"2001:db8:0:{last:02x}00::1" for last in range(number)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["admin", "friend"])
 @pytest.mark.parametrize(
     ("peers", "most"),

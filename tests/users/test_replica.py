@@ -99,6 +99,7 @@ async def change_something(site: Site, chance: random.Random) -> None:
             await site.users.admin_tokens.revoke(token["id"], actor=SHELL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_news_in_any_order_end_in_what_is_there(site: Site, here: Store, seed: int) -> None:
     async def main() -> None:

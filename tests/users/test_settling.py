@@ -308,6 +308,7 @@ def test_what_a_worker_recorded_but_was_killed_before_settling_is_counted(tmp_pa
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["under way", "ended", "after a pause"])
 def test_what_the_only_worker_counted_in_memory_is_counted_when_it_is_killed(tmp_path: Path, moment: str) -> None:
     """The store is behind by any number of requests; their records are in the ledger."""

@@ -49,6 +49,7 @@ def test_five_a_day_come_from_a_network_and_others_from_elsewhere(site: Site) ->
     site.run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "peers",
     [[f"2001:db8:0:ab{n:02x}::1" for n in range(12)], [f"192.0.2.{n}" for n in range(12)],

@@ -98,6 +98,7 @@ def test_any_name_and_value_can_be_drawn(name: str, values: list[float | None], 
         assert figure is None or float(cell.replace(",", "")) == figure
 
 
+@pytest.mark.slow
 @pytest.mark.pool(usage.discreet("names"))
 def test_every_range_split_and_filter_has_a_page(site: Site) -> None:
     ada, boss = usage.friend(site), usage.admin(site)
@@ -130,6 +131,7 @@ def test_a_pool_without_any_past_says_so(local: Site) -> None:
     assert "canvas" not in local.get("/analytics", Accept="text/html").text
 
 
+@pytest.mark.slow
 def test_it_is_light_enough_and_loads_the_charts_on_this_page_only(site: Site) -> None:
     usage.keep(site, usage.past(("local",), now=time.time(), days=300, count=900))
     answer = site.get("/analytics?range=1y&by=model", Accept="text/html", Accept_Encoding="gzip")

@@ -54,6 +54,7 @@ def test_a_token_does_what_its_scopes_say_and_nothing_else(friends: Site, scopes
             assert set(found.json()["error"]) == {"code", "message"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 def test_a_token_opens_no_route_outside_the_api(friends: Site, method: str) -> None:
     headers = token(friends, *TokenScope)

@@ -80,6 +80,7 @@ async def test_a_chunked_body_cannot_go_around_the_cap(local: Site) -> None:
     assert (await local.fetch("GET", "/admin/audit?action=pool.")).json()["rows"] == []
 
 
+@pytest.mark.slow
 def test_handlers_leave_no_reference_cycles(local: Site) -> None:
     pages = ("/nothing", "/", "/status", "/accounts", "/admin/accounts")
     for path in pages:

@@ -113,6 +113,7 @@ def test_an_invitation_that_cannot_be(pool: Running, body: dict[str, Any]) -> No
     assert pool.ask("POST", "/admin/invitations", body)[0] in (400, 422)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "words"),
     [

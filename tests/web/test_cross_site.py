@@ -110,6 +110,7 @@ def changing_routes() -> list[str]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", FOREIGN)
 def test_every_change_asked_for_by_another_site_is_refused(friends: Site, trace: dict[str, str]) -> None:
     entered = friends.post("/admin", {"password": ADMIN})
@@ -123,6 +124,7 @@ def test_every_change_asked_for_by_another_site_is_refused(friends: Site, trace:
             assert answer.status == 405 or answer.json()["error"]["code"] == "cross_site"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"", b"a=b", b'{"a":1}', b"_xsrf=guessed"])
 def test_a_form_without_the_page_s_token_changes_nothing_on_any_route(friends: Site, body: bytes) -> None:
     """A route that reads no body is no exception."""

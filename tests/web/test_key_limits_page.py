@@ -64,6 +64,7 @@ def test_a_new_key_may_come_with_limits(friends: Site) -> None:
     assert row["standing"]["limits"]["cost_day"] == 0.5 and row["expires"] == made["expires"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -146,6 +147,7 @@ def test_without_scripts_all_limits_of_a_person_are_cleared(friends: Site) -> No
     assert friends.get(place, Cookie=boss.cookie).json()["limits"] == {}
 
 
+@pytest.mark.slow
 def test_a_page_of_many_keys_holds_no_form_of_limits_each(friends: Site) -> None:
     ada, _ = ada_of(friends)
     for number in range(40):

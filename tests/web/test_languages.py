@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import re
 import runpy
 from collections.abc import Iterator
@@ -26,7 +27,12 @@ from tests.web.test_friends import Browser, enter
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((templates_folder() / "pages").glob("*.html"))
 OTHERS = [one for one in languages.NAMES if one != languages.ENGLISH]
-MESSAGES: list[str] = runpy.run_path(str(ROOT / "scripts" / "texts"), run_name="texts")["messages"]()
+
+
+@functools.cache
+def messages() -> list[str]:
+    found: list[str] = runpy.run_path(str(ROOT / "scripts" / "texts"), run_name="texts")["messages"]()
+    return found
 
 
 # -- the catalogues -----------------------------------------------------------------------------------------------
@@ -35,7 +41,7 @@ MESSAGES: list[str] = runpy.run_path(str(ROOT / "scripts" / "texts"), run_name="
 @pytest.mark.parametrize("spoken", OTHERS)
 def test_a_catalogue_has_every_text_and_no_other(spoken: str) -> None:
     found = languages.entries(spoken)
-    assert [one.message for one in found] == MESSAGES, "run scripts/texts"
+    assert [one.message for one in found] == messages(), "run scripts/texts"
     assert not [one.message for one in found if not one.text.strip() or one.fuzzy]
 
 
@@ -46,6 +52,7 @@ def test_a_translation_has_the_same_places(spoken: str) -> None:
         assert one.text.startswith(" ") == one.message.startswith(" ") or spoken == "zh", one.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoken", OTHERS)
 def test_every_template_compiles(spoken: str) -> None:
     for path in PAGES:

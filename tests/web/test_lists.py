@@ -69,6 +69,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield site, site.post("/admin", {"password": ADMIN}).cookies()["pool_session"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/accounts", "/people"])
 def test_a_crowd_is_a_small_page(crowded: tuple[Site, str], path: str) -> None:
     site, session = crowded

@@ -53,6 +53,7 @@ async def session(site: Site, name: str = "Ada") -> tuple[str, str]:
     return entered.json()["user"]["id"], f"pool_session={entered.cookies()['pool_session']}"
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_a_new_exchange_and_a_new_state_are_told(local: Site) -> None:
     async with Listener(local) as listener:
@@ -65,6 +66,7 @@ async def test_a_new_exchange_and_a_new_state_are_told(local: Site) -> None:
         assert await anext(events) == ("state", {})
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_a_friend_hears_of_their_own_and_the_admin_of_everybodys(friends: Site) -> None:
     ada, cookie = await session(friends)
@@ -76,6 +78,7 @@ async def test_a_friend_hears_of_their_own_and_the_admin_of_everybodys(friends: 
         assert await anext(own.events()) == ("request", {"id": f"req-{ada}-1"})
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_a_page_is_told_when_its_session_has_ended(friends: Site) -> None:
     ada, cookie = await session(friends)
@@ -85,6 +88,7 @@ async def test_a_page_is_told_when_its_session_has_ended(friends: Site) -> None:
         assert [event async for event in listener.events()] == [("bye", {})]
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_leaving_ends_the_connection(local: Site) -> None:
     async with Listener(local) as listener:

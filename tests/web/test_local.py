@@ -182,6 +182,7 @@ def test_the_set_up_page_is_complete_without_a_script(local: Site) -> None:
     assert "style=" not in page.text
 
 
+@pytest.mark.slow
 def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(site: Site, tmp_path: Path) -> None:
     for file in (tmp_path / "pool").iterdir():
         file.unlink()
@@ -197,6 +198,7 @@ def test_a_newcomer_without_an_account_is_told_the_lines_that_give_the_pool_one(
     assert "No usage in the last 7 days." in site.get("/", Accept="text/html").text
 
 
+@pytest.mark.slow
 @pytest.mark.pool(friends_settings())
 def test_a_friend_of_an_empty_pool_is_not_shown_the_operators_folders(site: Site, tmp_path: Path) -> None:
     for file in (tmp_path / "pool").iterdir():

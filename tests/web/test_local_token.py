@@ -39,6 +39,7 @@ WITHOUT: tuple[dict[str, Any], ...] = (
 WITH: tuple[dict[str, Any], ...] = ({"Authorization": f"Bearer {TOKEN}"}, {"X-Api-Key": TOKEN})
 
 
+@pytest.mark.slow
 def test_no_page_and_no_route_is_anybodys(asking: Site) -> None:
     for headers in WITHOUT:
         for path in ("/api/me", "/admin/accounts", "/metrics", "/status", "/accounts", "/analytics", "/settings"):

@@ -156,6 +156,7 @@ def test_a_disk_that_takes_no_line_stops_nobody(
     assert not list((tmp_path / "missing").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_a_new_line_is_told_to_the_operators_open_pages(friends: Site, log: logging.Logger) -> None:
     log.info("first")

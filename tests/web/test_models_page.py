@@ -51,6 +51,7 @@ async def two() -> Sequence[ModelInfo]:
     return [ModelInfo("claude-sonnet-5", "claude", context=200_000, family="claude"), ModelInfo("<b>own</b>", "openai")]
 
 
+@pytest.mark.slow
 @pytest.mark.pool(ALIASED)
 def test_the_page_opens_a_model_and_says_who_serves_it(site: Site) -> None:
     admin = Browser(site, site.post("/admin", {"password": ADMIN}))

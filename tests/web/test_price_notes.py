@@ -67,6 +67,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "more", "tokens", "price"), CASES, ids=[case[0] for case in CASES])
 def test_every_page_marks_what_is_not_told(
     local: Site, name: str, more: dict[str, Any], tokens: str, price: str

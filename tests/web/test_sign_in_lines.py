@@ -43,6 +43,7 @@ def test_a_line_delivers_a_file_once(pool: Running) -> None:
     assert "used or has expired" in pool.ask("GET", f"/contribute/{ticket(made)}")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
@@ -112,6 +113,7 @@ def run_line(line: str, programs: Path, scratch: Path, typed: bytes = b"", **env
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), heard.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["codex", "claude", "gemini", "qwen"])
 def test_the_line_runs_the_vendors_own_program_in_a_home_that_goes(pool: Running, tmp_path: Path, name: str) -> None:
     who = person("ada") if name == "codex" else pool.fakes.accounts[f"{name}:work"]

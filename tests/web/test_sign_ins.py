@@ -238,6 +238,7 @@ def test_a_first_request_that_is_refused_keeps_the_sign_in(pool: Running, vendor
 # -- the device code
 
 
+@pytest.mark.slow
 def test_a_device_code_is_asked_for_until_it_is_allowed(pool: Running, vendor: FakeSignInService) -> None:
     ada = pool.fakes.add(person("ada"))
     pending = {"error": {"code": "deviceauth_authorization_pending"}}
@@ -266,11 +267,13 @@ def test_no_device_codes_offers_the_browser(pool: Running, vendor: FakeSignInSer
     assert (made["state"], made["code"]) == ("failed", "device_off") and "browser" in made["message"]
 
 
+@pytest.mark.slow
 def test_five_looks_without_an_answer_end_it(pool: Running, vendor: FakeSignInService) -> None:
     vendor.device += [(500, {})] * 5
     assert until(pool, begin(pool, flow="device"), over)["code"] == "refused"
 
 
+@pytest.mark.slow
 def test_cancelled_while_it_is_asked_for(pool: Running, vendor: FakeSignInService) -> None:
     made = begin(pool, flow="device")
     deadline = time.monotonic() + PATIENCE_S

@@ -48,6 +48,7 @@ def written(friends: Site, folder: Path) -> tuple[list[str], dict[str, str]]:
     return [ada, made.json()["id"], marked.id, gone.id, "claude:work", "openai:odd", quote(SCRIPT, safe="")], hers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["the operator", "the friend"])
 def test_what_is_stored_is_text_on_every_page(friends: Site, tmp_path: Path, who: str) -> None:
     ids, hers = written(friends, tmp_path)

@@ -72,6 +72,7 @@ def test_ones_own_are_listed_read_and_deleted(friends: Site) -> None:
     assert ada.get("/api/me/transcripts").json()["conversations"] == []
 
 
+@pytest.mark.slow
 @OFFERED
 @pytest.mark.parametrize("bad", ["..", "codex.c1%2f..", "%2e%2e%2fx.y", "codex", "codex.c1.x"])
 def test_an_id_that_is_none_is_not_found(friends: Site, bad: str) -> None:

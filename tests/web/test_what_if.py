@@ -36,6 +36,7 @@ def state_of(admin: Browser) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.pool(OPEN)
 def test_a_replay_is_asked_for_followed_and_shown(site: Site) -> None:
     admin = admin_of(site)

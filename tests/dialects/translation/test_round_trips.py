@@ -63,6 +63,7 @@ def parts(found: Any, *, ids: bool) -> list[tuple[str, Any]]:
     return shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dialect", "kind"), HOMES)
 @given(turns=conversations(), system=st.just("") | WORDS)
 @settings(max_examples=40, deadline=None)
@@ -115,6 +116,7 @@ CHOICES: dict[Dialect, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dialect", "kind"), HOMES)
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
