@@ -70,6 +70,7 @@ class Feature(StrEnum):
     SPEAKERS = "sound out in several voices"
     PICTURES_OUT = "pictures out"
     SCHEMA = "JSON schema"
+    SCHEMA_ROOT = "JSON schema whose root is no plain object"
     SCHEMA_NAME = "name and description of a JSON schema"
     JSON = "JSON without schema"
     EFFORT = "reasoning effort, budget"
@@ -196,6 +197,7 @@ RULES: dict[Feature, dict[UpstreamKind, Rule]] = {
     Feature.SPEAKERS: _all(_no("a translated answer has one voice")),
     Feature.PICTURES_OUT: _row(_TEXT_ONLY, _TEXT_ONLY, _E, _TEXT_ONLY, _TEXT_ONLY),
     Feature.SCHEMA: _row(_E, _E, _E, _about("objects closed; in words for models without structured output"), _E),
+    Feature.SCHEMA_ROOT: _all(_about("references followed, alternatives merged into one object")),
     Feature.SCHEMA_NAME: _row(_E, _E, _E, _LEFT, _LEFT),
     Feature.JSON: _row(_E, _E, _E, _about("asked for in words"), _E),
     Feature.EFFORT: _row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -23,10 +23,13 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.options import LEVELS, level_of
+from pool_server.dialects.translation.tools import is_plain
 from pool_server.dialects.usage import google, openai
 
 _KINDS = {"image/": "image", "audio/": "audio", "video/": "video"}
 _STOPS, _STOP_SIZE = 64, 256
+_LARGEST = float(1 << 53)  # of a number; beyond it another reader may see another one
+_LONGEST = 40  # characters of a client's word that is repeated
 JSON = msgspec.json.Decoder()
 _CHOICES, _LOGPROBS = 8, 20  # Gemini's most of the one, OpenAI's of the other
 _MIME_BY_ENDING = {
@@ -82,6 +85,8 @@ def number(value: Any, field: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TranslationError(field, "must be a number")
+    if abs(value) > _LARGEST:
+        raise TranslationError(field, "is larger than any number a vendor takes")
     return value
 
 
@@ -89,9 +94,16 @@ def whole(value: Any, field: str) -> int | None:
     found = number(value, field)
     if found is None:
         return None
-    if found != int(found) or abs(found) > 1 << 53:
+    if abs(found) > 1 << 53 or found != int(found):
         raise TranslationError(field, "must be a whole number")
     return int(found)
+
+
+def at_least_one(value: Any, field: str) -> int | None:
+    found = whole(value, field)
+    if found is not None and found < 1:
+        raise TranslationError(field, "must be at least 1")
+    return found
 
 
 def stops(value: Any, field: str) -> list[str]:
@@ -100,79 +112,6 @@ def stops(value: Any, field: str) -> list[str]:
     if len(found) > _STOPS or any(len(stop) > _STOP_SIZE for stop in found):
         raise TranslationError(field, f"at most {_STOPS} strings of {_STOP_SIZE} characters")
     return [stop for stop in dict.fromkeys(found) if stop]
-
-
-def unknown(request: NeutralRequest, body: dict[str, Any], known: Iterable[str]) -> None:
-    """Note the fields nobody reads; null is as good as absent."""
-    found = set(known)
-    request.unknown += [name for name, value in body.items() if name not in found and value is not None]
-
-
-class Shape(msgspec.Struct, frozen=True):
-    """The fields of an object, or of each object in a list: a shape where what is within is known too, None where it is
-    read or passed on whole.
-
-    `kinds` are the further fields by what the field `by` says ("" = it says nothing; a key that ends in `*` is a
-    beginning). A kind that is not there, or None, is not looked into: the reader refuses it or notes it as a whole.
-    """
-
-    fields: dict[str, Shape | None]
-    kinds: dict[str, Shape | None] = {}
-    by: str = "type"
-
-    def of(self, value: dict[str, Any]) -> dict[str, Shape | None] | None:
-        """The fields of this object; None where it is not to be looked into."""
-        if not self.kinds:
-            return self.fields
-        said = value.get(self.by)
-        kind = said if isinstance(said, str) else ""
-        found = self.kinds.get(kind)
-        if found is None and kind not in self.kinds:
-            starts = (one for key, one in self.kinds.items() if key.endswith("*") and kind.startswith(key[:-1]))
-            found = next(starts, None)
-        return None if found is None else self.fields | found.fields
-
-
-def known(words: str = "", **inner: Shape | None) -> Shape:
-    """Of fields that are read whole, and of those that are looked into."""
-    return Shape({**dict.fromkeys(words.split()), **inner})
-
-
-def either(words: str, by: str = "type", **kinds: Shape | None) -> Shape:
-    """Of the fields they all have, and those of each kind."""
-    return Shape(dict.fromkeys(words.split()), {"" if name == "_" else name: one for name, one in kinds.items()}, by)
-
-
-def leave_out(
-    request: NeutralRequest,
-    value: Any,
-    shape: Shape,
-    where: str = "",
-    *,
-    spelt: Callable[[str], str] = str,
-) -> None:
-    """Notes the fields nobody reads, further in than the top; null and empty ones are as good as absent. `spelt` is the
-    name a key stands for."""
-    if isinstance(value, list):
-        for item in value:
-            if isinstance(item, dict):
-                leave_out(request, item, shape, f"{where}[]", spelt=spelt)
-        return
-    if not isinstance(value, dict):
-        return
-    fields = shape.of(value)
-    if fields is None:
-        return
-    further = []
-    for name, inner in value.items():
-        key = spelt(name)
-        if key not in fields:
-            if where and inner is not None and inner not in ("", [], {}):
-                request.leave(f"{where}.{name}")
-        elif (within := fields[key]) is not None and isinstance(inner, (dict, list)):
-            further.append((name, inner, within))
-    for name, inner, within in further:
-        leave_out(request, inner, within, f"{where}.{name}" if where else name, spelt=spelt)
 
 
 def no_such(kind: Any, field: str) -> TranslationError:
@@ -230,15 +169,27 @@ def data_url(part: Media) -> str:
     return part.url or f"data:{part.mime};base64,{part.data}"
 
 
-def effort(level: Any, budget: Any, *, show: bool = True) -> Effort | None:
-    """Effort from a level's name or a budget in tokens; None where neither says anything."""
-    tokens = (
-        int(budget) if isinstance(budget, (int, float)) and not isinstance(budget, bool) and budget == budget else None
-    )
+def effort(request: NeutralRequest, field: str, level: Any, budget: Any, *, show: bool = True) -> None:
+    """Effort from a level's name or a budget in tokens, where either says anything. A level nobody here knows is left
+    out and named: vendors add them."""
+    tokens = whole(budget, field)
     name = text(level).lower()
+    if name and name not in LEVELS:
+        request.leave(f"{field} {name[:_LONGEST]}")
     if name not in LEVELS:
         name = "" if tokens is None else level_of(max(-1, min(tokens, 1 << 30)))
-    return Effort(name, tokens, show) if name else None
+    if name:
+        request.effort = Effort(name, tokens, show)
+        request.ask(Feature.EFFORT, field)
+
+
+def mode(value: Any, field: str) -> str:
+    """Whether tools of a subset may be called or must be."""
+    if value in (None, "auto"):
+        return "auto"
+    if value == "required":
+        return "required"
+    raise no_such(value, field)
 
 
 def flatten(request: NeutralRequest, space: str, name: str) -> str:
@@ -283,6 +234,8 @@ def function_tool(
     request.ask(Feature.TOOLS, field)
     if strict is True:
         request.ask(Feature.STRICT, field)
+    if not is_plain(obj(schema)):
+        request.ask(Feature.SCHEMA_ROOT, field)
     request.tools.append(
         Tool(found, text(shape.get("description")), obj(schema), strict if isinstance(strict, bool) else None)
     )
@@ -351,13 +304,20 @@ def google_usage(raw: Any) -> Usage:
     return google.usage(told.figures)
 
 
+def ask_schema(request: NeutralRequest, schema: dict[str, Any], field: str) -> None:
+    """Note an answer by a JSON schema."""
+    request.ask(Feature.SCHEMA, field)
+    if not is_plain(schema):
+        request.ask(Feature.SCHEMA_ROOT, field)
+
+
 def schema_format(request: NeutralRequest, shape: dict[str, Any], field: str) -> None:
     """An answer by a JSON schema, as OpenAI's dialects ask for it."""
     name, about, strict = text(shape.get("name")), text(shape.get("description")), shape.get("strict")
     request.format = Format(
         obj(shape.get("schema")), name or "result", strict if isinstance(strict, bool) else None, about
     )
-    request.ask(Feature.SCHEMA, field)
+    ask_schema(request, obj(shape.get("schema")), field)
     if name or about:
         request.ask(Feature.SCHEMA_NAME, field)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from hashlib import blake2b
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -101,6 +102,12 @@ def emulated_input(arguments: str) -> str:
     if isinstance(found, dict) and isinstance(found.get("input"), str):
         return str(found["input"])
     return arguments
+
+
+def is_plain(schema: dict[str, Any]) -> bool:
+    """Whether a schema's root goes up as it is: a plain object, or nothing said."""
+    plain = schema.get("type") == "object" and not any(key in schema for key in (*_COMBINERS, "$ref"))
+    return not schema or (plain and isinstance(schema.get("properties", {}), (dict, NoneType)))
 
 
 def object_schema(schema: dict[str, Any] | None) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def parts_of(client: Dialect, raw: bytes, *, stream: bool) -> list[dict[str, Any
         ({"responseModalities": ["audio", "TEXT"]}, ["text", "audio"], "alloy"),
         ({"response_modalities": ["TEXT", "AUDIO"], "speech_config": {
             "voice_config": {"prebuilt_voice_config": {"voice_name": "Coral"}}}}, ["text", "audio"], "coral"),
-        ({"responseModalities": ["AUDIO"], "speechConfig": {"voiceConfig": 7}}, ["text", "audio"], "alloy"),
+        ({"responseModalities": ["AUDIO"], "speechConfig": {"voiceConfig": {}}}, ["text", "audio"], "alloy"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("client", GOOGLE)

@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.chat.media import write_media
 from pool_server.dialects.translation.conformance import Feature, Notes, TranslationError
-from pool_server.dialects.translation.fields import each, either, known, leave_out, obj, text
+from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Choice,
     Family,
@@ -26,45 +26,49 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.options import openai_level
+from pool_server.dialects.translation.shapes import also, either, known, leave_out, many, unknown
 from pool_server.dialects.translation.tools import ToolNames, emulated, is_strict, object_schema, plain_id
 
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
 _FORMATS = {"wav": "audio/wav", "mp3": "audio/mp3", "flac": "audio/flac", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _STOPS = 4  # strings an endpoint takes
-_NAMED = known("name")
+_NAMED = known("name:str")
 _PARTS = either(
     "type",
-    text=known("text"),
-    refusal=known("refusal"),
-    image_url=known(image_url=known("url detail")),
-    input_audio=known(input_audio=known("data format")),
-    file=known(file=known("file_data filename file_id")),
+    text=known("text:str"),
+    refusal=known("refusal:str"),
+    image_url=known(image_url=also(known("url:str detail:str"), str)),
+    input_audio=known(input_audio=known("data:str format:str")),
+    file=known(file=known("file_data:str filename:str file_id:str")),
 )
-_CALLS = known("id type index", function=known("name arguments"), custom=known("name input"))
+_CONTENT = also(many(_PARTS), str)
+_CALL = known("name:str arguments:str")
+_CALLS = known("id:str type:str index", function=_CALL, custom=known("name:str input:str"))
 _SAID = known(
-    "refusal reasoning reasoning_content", content=_PARTS, tool_calls=_CALLS, function_call=known("name arguments")
+    "refusal:str reasoning:str reasoning_content:str", content=_CONTENT, tool_calls=many(_CALLS), function_call=_CALL
 )
-_RESULT = known("tool_call_id name", content=_PARTS)
-_FUNCTION = known("name description parameters strict")
+_RESULT = known("tool_call_id:str name:str", content=_CONTENT)
+_FUNCTION = known("name:str description:str parameters:obj strict:bool")
 _CUSTOM = known(
-    "name description", format=either("type", grammar=known(grammar=known("definition syntax")), text=known())
+    "name:str description:str",
+    format=either("type:str", grammar=known(grammar=known("definition:str syntax:str")), text=known()),
 )
-_ALLOWED = known("mode", tools=known("type name", function=_NAMED, custom=_NAMED))
-_PLACE = known("type", approximate=known("type country region city timezone"))
+_ALLOWED = known("mode:str", tools=many(known("type:str name:str", function=_NAMED, custom=_NAMED)))
+_PLACE = known("type:str", approximate=known("type:str country:str region:str city:str timezone:str"))
+_FORMAT = known("name:str description:str schema:obj strict:bool")
 # Fields read below, and those that say nothing a translation would have to keep.
 _KNOWN = known(
-    "model stream parallel_tool_calls max_tokens max_completion_tokens temperature top_p top_k stop seed "
-    "presence_penalty frequency_penalty n logprobs top_logprobs modalities reasoning_effort verbosity prompt_cache_key "
-    "service_tier",
-    messages=either("role", "role", **dict.fromkeys((*_ROLES, "_"), _SAID), tool=_RESULT, function=_RESULT),
-    stream_options=known("include_usage"),
-    tools=either("type", function=known(function=_FUNCTION), custom=known(custom=_CUSTOM)),
-    tool_choice=known("type name", function=_NAMED, custom=_NAMED, allowed_tools=_ALLOWED),
-    functions=_FUNCTION,
-    function_call=_NAMED,
-    response_format=either("type", json_schema=known(json_schema=known("name description schema strict")),
-                           json_object=known(), text=known()),
-    reasoning=known("effort max_tokens exclude"),
+    "model:str stream:bool parallel_tool_calls:bool max_tokens:num max_completion_tokens:num temperature:num top_p:num "
+    "top_k:num stop:str|strs seed:num presence_penalty:num frequency_penalty:num n:num logprobs:bool top_logprobs:num "
+    "modalities:strs reasoning_effort:str verbosity:str prompt_cache_key:str service_tier:str",
+    messages=many(either("role:str", "role", **dict.fromkeys((*_ROLES, "_"), _SAID), tool=_RESULT, function=_RESULT)),
+    stream_options=known("include_usage:bool"),
+    tools=many(either("type:str", function=known(function=_FUNCTION), custom=known(custom=_CUSTOM))),
+    tool_choice=also(known("type:str name:str", function=_NAMED, custom=_NAMED, allowed_tools=_ALLOWED), str),
+    functions=many(_FUNCTION),
+    function_call=also(_NAMED, str),
+    response_format=either("type:str", json_schema=known(json_schema=_FORMAT), json_object=known(), text=known()),
+    reasoning=known("effort:str max_tokens:num exclude:bool"),
     web_search_options=known(user_location=_PLACE),
 )  # fmt: skip
 
@@ -72,13 +76,13 @@ _KNOWN = known(
 def read_request(body: dict[str, Any]) -> NeutralRequest:
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
     request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
+    leave_out(request, body, _KNOWN)
     request.include_usage = obj(body.get("stream_options")).get("include_usage") is True
     for where, message in each(body.get("messages"), "messages"):
         _message(request, message, where)
     _tools(request, body)
     _options(request, body)
-    fields.unknown(request, body, _KNOWN.fields)
-    leave_out(request, body, _KNOWN)
+    unknown(request, body, _KNOWN.fields)
     return request
 
 
@@ -198,14 +202,15 @@ def _choice(request: NeutralRequest, choice: Any, where: str) -> None:
         fields.choose(request, choice, [], where)
         return
     shape = obj(choice)
-    if shape.get("type") == "allowed_tools":
+    kind = shape.get("type")
+    if kind == "allowed_tools":
         allowed = obj(shape.get("allowed_tools"))
         names = [_named(tool) for _, tool in each(allowed.get("tools"), where)]
-        fields.choose(request, "required" if allowed.get("mode") == "required" else "auto", names, where)
-    elif name := _named(shape):
+        fields.choose(request, fields.mode(allowed.get("mode"), f"{where}.allowed_tools.mode"), names, where)
+    elif kind in (None, "function", "custom") and (name := _named(shape)):
         fields.choose(request, "required", [name], where)
     else:
-        raise fields.no_such(shape.get("type") or choice, where)
+        raise fields.no_such(kind or choice, where)
 
 
 def _named(shape: dict[str, Any]) -> str:
@@ -219,7 +224,9 @@ def _named(shape: dict[str, Any]) -> str:
 def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options = request.options
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-    options.max_output = fields.whole(body.get(limit), limit)
+    options.max_output = fields.at_least_one(body.get(limit), limit)
+    if limit != "max_tokens" and body.get("max_tokens") not in (None, options.max_output):
+        request.unknown.append("max_tokens")
     options.temperature = fields.number(body.get("temperature"), "temperature")
     options.top_p = fields.number(body.get("top_p"), "top_p")
     options.top_k = fields.whole(body.get("top_k"), "top_k")
@@ -230,16 +237,15 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options.tier, options.verbosity = text(body.get("service_tier")), text(body.get("verbosity"))
     options.cache_key = text(body.get("prompt_cache_key"))
     fields.ask_options(request, body, limit)
-    options.choices = fields.whole(body.get("n"), "n") or 1
+    options.choices = fields.at_least_one(body.get("n"), "n") or 1
     if options.choices > 1:
         request.ask(Feature.CHOICES, "n")
     fields.logprobs(request, "logprobs" if body.get("logprobs") else "", body.get("top_logprobs"), "top_logprobs")
     fields.modalities(request, body.get("modalities"), "modalities")
     reasoning = obj(body.get("reasoning"))
-    level = body.get("reasoning_effort") or reasoning.get("effort")
-    request.effort = fields.effort(level, reasoning.get("max_tokens"), show=reasoning.get("exclude") is not True)
-    if request.effort is not None:
-        request.ask(Feature.EFFORT, "reasoning_effort" if body.get("reasoning_effort") else "reasoning")
+    field = "reasoning_effort" if body.get("reasoning_effort") else "reasoning.effort"
+    level, show = body.get("reasoning_effort") or reasoning.get("effort"), reasoning.get("exclude") is not True
+    fields.effort(request, field, level, reasoning.get("max_tokens"), show=show)
     _format(request, obj(body.get("response_format")))
 
 

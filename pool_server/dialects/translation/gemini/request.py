@@ -7,9 +7,8 @@ from typing import Any
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.fields import each, known, leave_out, obj, text
+from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
-    Effort,
     Format,
     Media,
     Message,
@@ -21,45 +20,53 @@ from pool_server.dialects.translation.neutral import (
     ToolCall,
     WebSearch,
 )
-from pool_server.dialects.translation.options import LEVELS, level_of
+from pool_server.dialects.translation.options import LEVELS
 from pool_server.dialects.translation.seals import read_seal
+from pool_server.dialects.translation.shapes import also, known, leave_out, many, unknown
 
 _ROLES = {"user": Role.USER, "model": Role.ASSISTANT, "function": Role.USER, None: Role.USER, "": Role.USER}
 _KNOWN = fields.words("model contents systemInstruction tools toolConfig generationConfig cachedContent sessionId")
-_CONFIG = fields.words(
-    "maxOutputTokens temperature topP topK stopSequences seed presencePenalty frequencyPenalty candidateCount "
-    "responseLogprobs logprobs responseModalities responseMimeType responseSchema responseJsonSchema thinkingConfig "
-    "speechConfig"
+_CONFIG = known(
+    "maxOutputTokens:num temperature:num topP:num topK:num stopSequences:strs seed:num presencePenalty:num "
+    "frequencyPenalty:num candidateCount:num responseLogprobs:bool logprobs:num responseModalities:strs "
+    "responseMimeType:str responseSchema:obj responseJsonSchema:obj thinkingConfig:obj speechConfig:obj"
 )
 _SERVER_TOOLS = fields.words(
     "codeExecution urlContext googleMaps fileSearch computerUse mcpServers enterpriseWebSearch"
 )
-_BLOB = known("mimeType data")
-_FILE = known("mimeType fileUri")
-_RESPONSE = known("id name response", parts=known("text", inlineData=_BLOB, fileData=_FILE))
+# Google's own readers take one object for a list of them.
+_BLOB = known("mimeType:str data:str")
+_FILE = known("mimeType:str fileUri:str")
+_RESPONSE = known("id:str name:str response:obj", parts=also(known("text:str", inlineData=_BLOB, fileData=_FILE), list))
 _PARTS = known(
-    "text thought thoughtSignature executableCode codeExecutionResult",
+    "text:str thought:bool thoughtSignature:str executableCode codeExecutionResult",
     inlineData=_BLOB,
     fileData=_FILE,
-    functionCall=known("id name args"),
+    functionCall=known("id:str name:str args:obj"),
     functionResponse=_RESPONSE,
 )
-_CONTENTS = known("role", parts=_PARTS)
-_ENVELOPE = fields.words("model project user_prompt_id request")
+_CONTENTS = known("role:str", parts=also(_PARTS, list))
+_ENVELOPE = known("model:str project:str user_prompt_id:str request:obj")
+_FUNCTION = known("name:str description:str parameters:obj parametersJsonSchema:obj")
+_SPEECH = known("multiSpeakerVoiceConfig:obj", voiceConfig=known(prebuiltVoiceConfig=known("voiceName:str")))
+_THINKING = known("includeThoughts:bool thinkingBudget:num thinkingLevel:str")
 _INSIDE = known(
-    contents=_CONTENTS,
-    systemInstruction=_CONTENTS,
-    tools=known(
-        " ".join(_SERVER_TOOLS),
-        functionDeclarations=known("name description parameters parametersJsonSchema"),
-        googleSearch=known(),
-        googleSearchRetrieval=known(),
+    "model:str cachedContent:str sessionId:str generationConfig:obj",
+    contents=also(_CONTENTS, list),
+    systemInstruction=also(_CONTENTS, str),
+    tools=also(
+        known(
+            " ".join(_SERVER_TOOLS),
+            functionDeclarations=many(_FUNCTION),
+            googleSearch=known(),
+            googleSearchRetrieval=known(),
+        ),
+        list,
     ),
-    toolConfig=known(functionCallingConfig=known("mode allowedFunctionNames")),
+    toolConfig=known(functionCallingConfig=known("mode:str allowedFunctionNames:strs")),
 )
-_SPEECH = known("multiSpeakerVoiceConfig", voiceConfig=known(prebuiltVoiceConfig=known("voiceName")))
-_THINKING = known("includeThoughts thinkingBudget thinkingLevel")
 _MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
+_DYNAMIC = -1  # a budget the model chooses
 _OWN_FILES = ("https://generativelanguage.googleapis.com/", "gs://", "files/")
 
 
@@ -85,6 +92,7 @@ def read_request(body: dict[str, Any], *, model: str = "", stream: bool = False)
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
     raw, body = body, camel(body)
     request = NeutralRequest(model=(model or text(body.get("model"))).removeprefix("models/"), stream=stream)
+    leave_out(request, raw, _INSIDE, spelt=_camel)
     system = camel(obj(body.get("systemInstruction")))
     if isinstance(body.get("systemInstruction"), str):
         system = {"parts": [{"text": body["systemInstruction"]}]}
@@ -96,15 +104,15 @@ def read_request(body: dict[str, Any], *, model: str = "", stream: bool = False)
         _content(request, content, where)
     _tools(request, body)
     config = obj(body.get("generationConfig"))
+    leave_out(request, config, _CONFIG, at="generationConfig", spelt=_camel)
     _options(request, camel(config))
-    fields.unknown(request, {key: value for key, value in config.items() if _camel(key) not in _CONFIG}, ())
+    unknown(request, {key: value for key, value in config.items() if _camel(key) not in _CONFIG.fields}, ())
     if body.get("cachedContent") is not None:
         request.ask(Feature.CACHED_CONTENT, "cachedContent")
     if session := text(body.get("sessionId")):
         request.options.session = session
         request.ask(Feature.SESSION, "sessionId")
-    fields.unknown(request, {key: value for key, value in raw.items() if _camel(key) not in _KNOWN}, ())
-    leave_out(request, raw, _INSIDE, spelt=_camel)
+    unknown(request, {key: value for key, value in raw.items() if _camel(key) not in _KNOWN}, ())
     return request
 
 
@@ -114,7 +122,8 @@ def read_envelope(envelope: dict[str, Any], *, model: str, stream: bool) -> Neut
     if not isinstance(inner, dict):
         raise TranslationError("request", "must be an object")
     request = read_request(inner, model=model or text(envelope.get("model")), stream=stream)
-    fields.unknown(request, envelope, _ENVELOPE)
+    leave_out(request, envelope, _ENVELOPE)
+    unknown(request, envelope, _ENVELOPE.fields)
     return request
 
 
@@ -208,6 +217,8 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
                 raise fields.no_such(name, where)
     config = camel(obj(camel(obj(body.get("toolConfig"))).get("functionCallingConfig")))
     mode = text(config.get("mode")).upper()
+    if mode not in _MODES and mode not in ("", "MODE_UNSPECIFIED"):
+        raise fields.no_such(mode, "toolConfig.functionCallingConfig.mode")
     if mode in _MODES:
         fields.choose(request, _MODES[mode], fields.strings(config.get("allowedFunctionNames")), "toolConfig")
 
@@ -237,7 +248,7 @@ def lower(schema: Any) -> Any:
 
 def _options(request: NeutralRequest, config: dict[str, Any]) -> None:
     options, at = request.options, "generationConfig."
-    options.max_output = fields.whole(config.get("maxOutputTokens"), f"{at}maxOutputTokens")
+    options.max_output = fields.at_least_one(config.get("maxOutputTokens"), f"{at}maxOutputTokens")
     options.temperature = fields.number(config.get("temperature"), f"{at}temperature")
     options.top_p = fields.number(config.get("topP"), f"{at}topP")
     options.top_k = fields.whole(config.get("topK"), f"{at}topK")
@@ -253,17 +264,16 @@ def _options(request: NeutralRequest, config: dict[str, Any]) -> None:
     fields.logprobs(request, wanted, config.get("logprobs"), f"{at}logprobs")
     fields.modalities(request, config.get("responseModalities"), f"{at}responseModalities")
     _voice(request, config.get("speechConfig"), f"{at}speechConfig")
-    request.effort = _effort(camel(obj(config.get("thinkingConfig"))))
-    if request.effort is not None:
-        request.ask(Feature.EFFORT, f"{at}thinkingConfig")
-    _format(request, config)
     leave_out(request, config.get("thinkingConfig"), _THINKING, f"{at}thinkingConfig", spelt=_camel)
+    _effort(request, camel(obj(config.get("thinkingConfig"))), f"{at}thinkingConfig")
+    _format(request, config)
 
 
 def _voice(request: NeutralRequest, value: Any, field: str) -> None:
     if not isinstance(value, dict):
         return
     sound, config = request.options.sound, camel(value)
+    leave_out(request, value, _SPEECH, field if sound else "", at=field, spelt=_camel)
     if sound is None:
         request.leave(field)
         return
@@ -271,28 +281,29 @@ def _voice(request: NeutralRequest, value: Any, field: str) -> None:
         request.ask(Feature.SPEAKERS, f"{field}.multiSpeakerVoiceConfig")
     prebuilt = camel(obj(camel(obj(config.get("voiceConfig"))).get("prebuiltVoiceConfig")))
     sound.voice = text(prebuilt.get("voiceName"))
-    leave_out(request, value, _SPEECH, field, spelt=_camel)
 
 
-def _effort(config: dict[str, Any]) -> Effort | None:
-    show = config.get("includeThoughts") is True
-    level, budget = text(config.get("thinkingLevel")).lower(), config.get("thinkingBudget")
-    if level in LEVELS:
-        return Effort(level, show=show)
-    tokens = fields.whole(budget, "generationConfig.thinkingConfig.thinkingBudget")
-    if tokens is None:
-        return None
-    return Effort(level_of(tokens), tokens, show)
+def _effort(request: NeutralRequest, config: dict[str, Any], field: str) -> None:
+    level, tokens = (
+        text(config.get("thinkingLevel")),
+        fields.whole(config.get("thinkingBudget"), f"{field}.thinkingBudget"),
+    )
+    if level == "THINKING_LEVEL_UNSPECIFIED":
+        level = ""
+    if tokens is not None and tokens < _DYNAMIC:
+        raise TranslationError(f"{field}.thinkingBudget", "must be -1, 0 or a number of tokens")
+    budget = None if level.lower() in LEVELS else tokens
+    fields.effort(request, f"{field}.thinkingLevel", level, budget, show=config.get("includeThoughts") is True)
 
 
 def _format(request: NeutralRequest, config: dict[str, Any]) -> None:
     schema = config.get("responseJsonSchema") or lower(config.get("responseSchema"))
     mime = text(config.get("responseMimeType"))
+    if mime not in ("", "application/json") and (isinstance(schema, dict) or mime != "text/plain"):
+        raise TranslationError("generationConfig.responseMimeType", f"{mime[:80]!r} cannot be translated")
     if isinstance(schema, dict):
         request.format = Format(schema)
-        request.ask(Feature.SCHEMA, "generationConfig.responseJsonSchema")
+        fields.ask_schema(request, schema, "generationConfig.responseJsonSchema")
     elif mime == "application/json":
         request.format = Format()
         request.ask(Feature.JSON, "generationConfig.responseMimeType")
-    elif mime not in ("", "text/plain"):
-        raise TranslationError("generationConfig.responseMimeType", f"{mime[:80]!r} cannot be translated")

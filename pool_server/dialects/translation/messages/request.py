@@ -8,7 +8,7 @@ from pool_server.core.enums import Dialect
 from pool_server.dialects.session import claude_session
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.fields import Shape, each, either, known, leave_out, obj, text
+from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Effort,
     Format,
@@ -24,6 +24,7 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.seals import read_seal
+from pool_server.dialects.translation.shapes import also, either, kinds_of, known, leave_out, many, typed, unknown
 
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 # What the vendor did by itself: its outcome is in the text that follows.
@@ -31,44 +32,55 @@ _SERVER_BLOCKS = fields.words(
     "server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_use "
     "mcp_tool_result bash_code_execution_tool_result text_editor_code_execution_tool_result tool_search_tool_result"
 )
-_PIECE = {"text": known("text"), "search_result": known("title source", content=either("type", text=known("text")))}
+_CITED = many(either("type:str", text=known("text:str")))
+_PIECE = {"text": known("text:str"), "search_result": known("title:str source:str", content=_CITED)}
+_MARK = known("type:str ttl:str")
+_BLOCK = {**typed("type:str"), "cache_control": _MARK}
 _SOURCE = either(
-    "type",
-    base64=known("media_type data"),
-    url=known("url"),
-    text=known("media_type data"),
-    content=known(content=Shape({"type": None, "cache_control": None}, {**_PIECE})),
-    file=known("file_id"),
+    "type:str",
+    base64=known("media_type:str data:str"),
+    url=known("url:str"),
+    text=known("media_type:str data:str"),
+    content=known(content=also(many(kinds_of(_BLOCK, {**_PIECE})), str)),
+    file=known("file_id:str"),
 )
-_MEDIA = {"image": known(source=_SOURCE), "document": known("title", source=_SOURCE)}
-_IN_RESULT = Shape({"type": None, "cache_control": None}, {**_PIECE, **_MEDIA})
-_BLOCKS = Shape(
-    {"type": None, "cache_control": None},
-    {
-        **_PIECE,
-        **_MEDIA,
-        "tool_use": known("id name input"),
-        "tool_result": known("tool_use_id is_error", content=_IN_RESULT),
-        "thinking": known("thinking signature"),
-        "redacted_thinking": known("data"),
-        "container_upload": known("file_id"),
-    },
+_MEDIA = {"image": known(source=_SOURCE), "document": known("title:str", source=_SOURCE)}
+_IN_RESULT = also(many(kinds_of(_BLOCK, {**_PIECE, **_MEDIA})), str)
+_BLOCKS = also(
+    many(
+        kinds_of(
+            _BLOCK,
+            {
+                **_PIECE,
+                **_MEDIA,
+                "tool_use": known("id:str name:str input:obj"),
+                "tool_result": known("tool_use_id:str is_error:bool", content=_IN_RESULT),
+                "thinking": known("thinking:str signature:str"),
+                "redacted_thinking": known("data:str"),
+                "container_upload": known("file_id:str"),
+            },
+        )
+    ),
+    str,
 )
-_FUNCTION = known("name description input_schema strict cache_control")
+_FUNCTION = known("name:str description:str input_schema:obj strict:bool", cache_control=_MARK)
 _SEARCH = known(
-    "name max_uses allowed_domains blocked_domains cache_control",
-    user_location=known("type country region city timezone"),
+    "name:str max_uses:num allowed_domains:strs blocked_domains:strs",
+    cache_control=_MARK,
+    user_location=known("type:str country:str region:str city:str timezone:str"),
 )
-_FORMAT = known("type schema")
+_FORMAT = known("type:str schema:obj")
 _KNOWN = known(
-    "model stream max_tokens temperature top_p top_k stop_sequences service_tier speed cache_control",
-    messages=known("role", content=_BLOCKS),
+    "model:str stream:bool max_tokens:num temperature:num top_p:num top_k:num stop_sequences:strs service_tier:str "
+    "speed:str",
+    cache_control=_MARK,
+    messages=many(known("role:str", content=_BLOCKS)),
     system=_BLOCKS,
-    tools=Shape({"type": None}, {"": _FUNCTION, "custom": _FUNCTION, "web_search_*": _SEARCH}),
-    tool_choice=known("type name disable_parallel_tool_use"),
-    metadata=known("user_id"),
-    thinking=known("type budget_tokens display"),
-    output_config=known("effort", format=_FORMAT),
+    tools=many(kinds_of(typed("type:str"), {"": _FUNCTION, "custom": _FUNCTION, "web_search_*": _SEARCH})),
+    tool_choice=known("type:str name:str disable_parallel_tool_use:bool"),
+    metadata=known("user_id:str"),
+    thinking=known("type:str budget_tokens:num display:str"),
+    output_config=known("effort:str", format=_FORMAT),
     output_format=_FORMAT,
 )
 
@@ -76,6 +88,7 @@ _KNOWN = known(
 def read_request(body: dict[str, Any]) -> NeutralRequest:
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
     request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
+    leave_out(request, body, _KNOWN)
     system = _blocks(request, body.get("system"), "system")
     if system:
         request.messages.append(Message(Role.SYSTEM, system))
@@ -85,8 +98,7 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
         request.ask(Feature.CACHE, "cache_control")
     _tools(request, body)
     _options(request, body)
-    fields.unknown(request, body, _KNOWN.fields)
-    leave_out(request, body, _KNOWN)
+    unknown(request, body, _KNOWN.fields)
     return request
 
 
@@ -179,12 +191,11 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
         if kind in ("", "custom"):
             fields.function_tool(request, tool, where, tool.get("input_schema"))
         elif kind.startswith("web_search_"):
-            most = tool.get("max_uses")
             found = WebSearch(
                 fields.strings(tool.get("allowed_domains")),
                 fields.strings(tool.get("blocked_domains")),
                 fields.place(tool.get("user_location")),
-                most if isinstance(most, int) and not isinstance(most, bool) else None,
+                fields.at_least_one(tool.get("max_uses"), f"{where}.max_uses"),
             )
             fields.search_tool(request, found, f"{where} {kind}")
         elif kind.rpartition("_")[2].isdigit() or kind == "mcp_toolset":
@@ -209,7 +220,7 @@ def _tools(request: NeutralRequest, body: dict[str, Any]) -> None:
 
 def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options = request.options
-    options.max_output = fields.whole(body.get("max_tokens"), "max_tokens")
+    options.max_output = fields.at_least_one(body.get("max_tokens"), "max_tokens")
     options.temperature = fields.number(body.get("temperature"), "temperature")
     options.top_p = fields.number(body.get("top_p"), "top_p")
     options.top_k = fields.whole(body.get("top_k"), "top_k")
@@ -223,27 +234,28 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     words = {"stop": "stop_sequences", "tier": "speed" if speed else "service_tier", "session": "metadata.user_id"}
     fields.ask_options(request, body, "max_tokens", **words)
     config = obj(body.get("output_config"))
-    request.effort = _effort(obj(body.get("thinking")), config)
-    if request.effort is not None:
-        request.ask(Feature.EFFORT, "thinking" if body.get("thinking") else "output_config.effort")
+    _effort(request, obj(body.get("thinking")), config)
     form = obj(config.get("format")) or obj(body.get("output_format"))
     if form.get("type") == "json_schema":
         request.format = Format(obj(form.get("schema")))
-        request.ask(Feature.SCHEMA, "output_config.format")
+        fields.ask_schema(request, obj(form.get("schema")), "output_config.format")
     elif form:
         raise TranslationError("output_config.format.type", f"{text(form.get('type'))[:80]!r} is not known here")
 
 
-def _effort(thinking: dict[str, Any], config: dict[str, Any]) -> Effort | None:
+def _effort(request: NeutralRequest, thinking: dict[str, Any], config: dict[str, Any]) -> None:
     """Adaptive thinking with no level is as much as the model finds right: medium elsewhere."""
-    kind = thinking.get("type")
-    if kind == "disabled":
-        return Effort("none", show=False)
+    kind, level, field = thinking.get("type"), config.get("effort"), "output_config.effort"
     show = thinking.get("display") != "omitted"
-    if kind == "enabled":
-        return fields.effort(config.get("effort"), thinking.get("budget_tokens"), show=show)
-    if kind == "adaptive":
-        return fields.effort(config.get("effort") or "medium", None, show=show)
-    if kind is not None:
+    if kind == "disabled":
+        request.effort = Effort("none", show=False)
+        request.ask(Feature.EFFORT, "thinking")
+    elif kind == "enabled":
+        budget = fields.at_least_one(thinking.get("budget_tokens"), "thinking.budget_tokens")
+        fields.effort(request, field if level else "thinking", level, budget, show=show)
+    elif kind == "adaptive":
+        fields.effort(request, field if level else "thinking", level or "medium", None, show=show)
+    elif kind is not None:
         raise fields.no_such(kind, "thinking.type")
-    return fields.effort(config.get("effort"), None)
+    else:
+        fields.effort(request, field, level, None)

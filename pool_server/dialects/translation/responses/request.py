@@ -7,7 +7,7 @@ from typing import Any
 from pool_server.core.enums import Dialect
 from pool_server.dialects.translation import fields
 from pool_server.dialects.translation.conformance import Feature, TranslationError
-from pool_server.dialects.translation.fields import Shape, each, either, known, leave_out, obj, text
+from pool_server.dialects.translation.fields import each, obj, text
 from pool_server.dialects.translation.neutral import (
     Format,
     Media,
@@ -23,6 +23,7 @@ from pool_server.dialects.translation.neutral import (
     WebSearch,
 )
 from pool_server.dialects.translation.seals import read_seal
+from pool_server.dialects.translation.shapes import also, either, kinds_of, known, leave_out, many, unknown
 
 _ROLES = {"system": Role.SYSTEM, "developer": Role.DEVELOPER, "user": Role.USER, "assistant": Role.ASSISTANT}
 _LOGPROBS, _SEALS = "message.output_text.logprobs", "reasoning.encrypted_content"
@@ -35,52 +36,64 @@ _SERVER_TOOLS = fields.words(
     "file_search code_interpreter image_generation computer computer_use_preview mcp local_shell shell apply_patch "
     "tool_search"
 )
-_TEXT = known("text annotations logprobs")
+_TEXT = known("text:str annotations:list logprobs:list")
 _PARTS = either(
     "type",
     input_text=_TEXT,
     output_text=_TEXT,
     text=_TEXT,
-    refusal=known("refusal"),
-    input_image=known("detail file_id", image_url=known("url")),
-    input_file=known("filename file_url file_data file_id"),
-    input_audio=known(input_audio=known("data format")),
+    refusal=known("refusal:str"),
+    input_image=known("detail:str file_id:str", image_url=also(known("url:str"), str)),
+    input_file=known("filename:str file_url:str file_data:str file_id:str"),
+    input_audio=known(input_audio=known("data:str format:str")),
 )
-_SAID = known("role", content=_PARTS)
-_CALL = known("call_id name namespace arguments")
-_OUTPUT = known("call_id", output=_PARTS)
-_PLACE = known("type country region city timezone")
+_CONTENT = also(_PARTS, str, list)
+_SAID = known("role:str", content=_CONTENT)
+_CALL = known("call_id:str name:str namespace:str arguments:str")
+_OUTPUT = known("call_id:str", output=_CONTENT)
+_PLACE = known("type:str country:str region:str city:str timezone:str")
+_GRAMMAR = either("type:str", grammar=known("syntax:str definition:str"), text=known())
 _TOOLS = {
-    "function": known("name description parameters strict"),
-    "custom": known("name description", format=either("type", grammar=known("syntax definition"), text=known())),
-    "web_search*": known(filters=known("allowed_domains blocked_domains"), user_location=_PLACE),
+    "function": known("name:str description:str parameters:obj strict:bool"),
+    "custom": known("name:str description:str", format=_GRAMMAR),
+    "web_search*": known(filters=known("allowed_domains:strs blocked_domains:strs"), user_location=_PLACE),
 }
-_IN_SPACE = Shape({"type": None}, {**_TOOLS})
+_FORMAT = known("name:str description:str schema:obj strict:bool")
+_IN_SPACE = kinds_of({"type": None}, {**_TOOLS})
 # Fields read below; what the vendor itself gives its items says nothing.
 _KNOWN = known(
-    "model instructions stream store include parallel_tool_calls max_output_tokens temperature top_p top_logprobs "
-    "prompt_cache_key service_tier previous_response_id conversation background prompt",
-    input=either(
-        "type id status",
-        _=_SAID,
-        message=_SAID,
-        reasoning=known("encrypted_content", summary=known("type text")),
-        function_call=_CALL,
-        custom_tool_call=known("call_id name namespace input"),
-        function_call_output=_OUTPUT,
-        custom_tool_call_output=_OUTPUT,
+    "model:str instructions:str stream:bool store:bool include:strs parallel_tool_calls:bool max_output_tokens:num "
+    "temperature:num top_p:num top_logprobs:num prompt_cache_key:str service_tier:str previous_response_id:str "
+    "conversation background:bool prompt",
+    input=also(
+        many(
+            either(
+                "type:str id:str status:str",
+                _=_SAID,
+                message=_SAID,
+                reasoning=known("encrypted_content:str", summary=many(known("type:str text:str"))),
+                function_call=_CALL,
+                custom_tool_call=known("call_id:str name:str namespace:str input:str"),
+                function_call_output=_OUTPUT,
+                custom_tool_call_output=_OUTPUT,
+            )
+        ),
+        str,
     ),
-    tools=Shape({"type": None}, {**_TOOLS, "namespace": known("name", tools=_IN_SPACE)}),
-    tool_choice=either(
-        "type",
-        function=known("name"),
-        custom=known("name"),
-        allowed_tools=known("mode", tools=known("type name")),
+    tools=many(kinds_of({"type": None}, {**_TOOLS, "namespace": known("name:str", tools=many(_IN_SPACE))})),
+    tool_choice=also(
+        either(
+            "type:str",
+            function=known("name:str"),
+            custom=known("name:str"),
+            allowed_tools=known("mode:str", tools=many(known("type:str name:str"))),
+        ),
+        str,
     ),
-    reasoning=known("effort summary"),
+    reasoning=known("effort:str summary:str"),
     text=known(
-        "verbosity",
-        format=either("type", json_schema=known("name description schema strict"), json_object=known(), text=known()),
+        "verbosity:str",
+        format=either("type:str", json_schema=_FORMAT, json_object=known(), text=known()),
     ),
 )
 _ECHO = fields.words(
@@ -92,6 +105,7 @@ _ECHO = fields.words(
 def read_request(body: dict[str, Any]) -> NeutralRequest:
     """Raises TranslationError where the body is none or holds what no dialect can be told."""
     request = NeutralRequest(model=text(body.get("model")), stream=body.get("stream") is True)
+    leave_out(request, body, _KNOWN)
     request.echo = {name: value for name, value in body.items() if name in _ECHO and value is not None}
     if instructions := text(body.get("instructions")):
         request.messages.append(Message(Role.SYSTEM, [Text(instructions)]))
@@ -105,8 +119,7 @@ def read_request(body: dict[str, Any]) -> NeutralRequest:
         _tool(request, tool, where, "")
     _choice(request, body)
     _options(request, body)
-    fields.unknown(request, body, _KNOWN.fields)
-    leave_out(request, body, _KNOWN)
+    unknown(request, body, _KNOWN.fields)
     return request
 
 
@@ -250,10 +263,12 @@ def _choice(request: NeutralRequest, body: dict[str, Any]) -> None:
         fields.choose(request, choice, [], "tool_choice")
     elif shape.get("type") == "allowed_tools":
         names = [text(tool.get("name")) for _, tool in each(shape.get("tools"), "tool_choice.tools")]
-        mode = "required" if shape.get("mode") == "required" else "auto"
+        mode = fields.mode(shape.get("mode"), "tool_choice.mode")
         fields.choose(request, mode, [name for name in names if name], "tool_choice")
     elif shape.get("type") in ("function", "custom"):
         fields.choose(request, "required", [text(shape.get("name"))], "tool_choice")
+    elif choice is not None and not shape:
+        raise fields.no_such(choice, "tool_choice")
     elif shape:
         request.ask(Feature.SERVER_TOOLS, f"tool_choice {text(shape.get('type'))[:80]}")
     if isinstance(parallel := body.get("parallel_tool_calls"), bool):
@@ -274,7 +289,7 @@ def _state(request: NeutralRequest, body: dict[str, Any]) -> None:
 
 def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
     options = request.options
-    options.max_output = fields.whole(body.get("max_output_tokens"), "max_output_tokens")
+    options.max_output = fields.at_least_one(body.get("max_output_tokens"), "max_output_tokens")
     options.temperature = fields.number(body.get("temperature"), "temperature")
     options.top_p = fields.number(body.get("top_p"), "top_p")
     options.tier, options.cache_key = text(body.get("service_tier")), text(body.get("prompt_cache_key"))
@@ -288,9 +303,8 @@ def _options(request: NeutralRequest, body: dict[str, Any]) -> None:
         if name not in (_LOGPROBS, _SEALS):
             request.leave(f"include {name}")
     reasoning = obj(body.get("reasoning"))
-    request.effort = fields.effort(reasoning.get("effort"), None, show=reasoning.get("summary") not in (None, "none"))
-    if request.effort is not None:
-        request.ask(Feature.EFFORT, "reasoning")
+    show = reasoning.get("summary") not in (None, "none")
+    fields.effort(request, "reasoning.effort", reasoning.get("effort"), None, show=show)
     form = obj(said.get("format"))
     if form.get("type") == "json_object":
         request.format = Format()
