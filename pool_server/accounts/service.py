@@ -259,6 +259,10 @@ class Accounts:
         accounts = self._index.accounts.values()
         return [(a.id, a.owner) for a in accounts if a.owner and a.provider in providers]
 
+    def owns(self, user: str, provider: str) -> bool:
+        """Whether an account of this provider is theirs."""
+        return any(one.provider.value == provider for one in self._index.owned.get(user, {}).values())
+
     async def refresh(self, account_id: str, failed_token: str, reason: str = "") -> Credential:
         """A credential other than the one whose token (or its fingerprint) was refused; see `Refresher.refresh`.
 

@@ -93,6 +93,7 @@ def open_services(
             admission=kept.admission,
         )
         accounts = Accounts(settings, state, send=send, leader=leader, ports=kept.accounts, pins=kept.pins)
+        users.bookings.owns = accounts.owns
         accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)
         undo.pop_all()

@@ -20,6 +20,7 @@ COMMANDS = {
     "import": "Take accounts, people and their keys from another program or pool.",
     "sync": "Give an account to Codex, opencode or pi, in that program's own file.",
     "user": "People: add, list, show, limit, disable, enable, delete, keys, codes.",
+    "booking": "Headroom that is one person's for a time: add, list, end.",
     "token": "Tokens for programs of the operator: add, list, revoke.",
     "transcripts": "Transcripts that people let the pool keep: list, show, export, purge.",
     "service": "Install the pool as a service of systemd or launchd; look at it, restart it.",

@@ -304,6 +304,7 @@ class Denial(StrEnum):
     PROVIDER = "provider"
     MODEL = "model"
     FAIR_SHARE = "fair_share"
+    BOOKED = "booked"  # what is left of a provider is somebody else's for a time
     STORE = "store"  # the store cannot be written: limits fail closed
     BAD_LOGIN = "bad_login"  # wrong code, name, passphrase, password or session
     THROTTLED = "throttled"  # too many wrong tries, or too many at once

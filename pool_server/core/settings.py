@@ -195,6 +195,13 @@ class NightShift(Section, frozen=True):
     requests_per_person: Positive = 8
 
 
+class BookingSettings(Section, frozen=True):
+    most_percent: Percent = 0.0  # of a provider's headroom that may be booked at a time; 0 = nobody can book
+    longest_h: Annotated[float, Meta(gt=0, le=168)] = 12.0
+    ahead_days: Annotated[float, Meta(gt=0, le=365)] = 14.0
+    per_person: Positive = 3  # running and to come
+
+
 class FairShare(Section, frozen=True):
     enabled: bool = True
     short_percent: Percent = 20.0  # a provider's room is short below this much of it left
@@ -347,6 +354,7 @@ class Settings(Section, frozen=True):
     limits: Limits = Limits(concurrent=64)
     choosing: Choosing = Choosing()
     night_shift: NightShift = NightShift()
+    bookings: BookingSettings = BookingSettings()
     fair_share: FairShare = FairShare()
     ledger: LedgerSettings = LedgerSettings()
     prices: dict[str, ModelPrice] = {}  # model → price, over the table that ships

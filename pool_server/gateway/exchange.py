@@ -18,7 +18,7 @@ from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Op
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
 from pool_server.gateway import final_error, metrics
-from pool_server.gateway.attempts import waiting
+from pool_server.gateway.attempts import open_providers, waiting
 from pool_server.gateway.attempts.counting import price_facts
 from pool_server.gateway.attempts.refusals import Refusals
 from pool_server.gateway.http.body import MEMORY_LIMIT
@@ -183,11 +183,7 @@ class Exchange:
     async def reserve(self) -> ClientError | None:
         """Takes the user's share before anything is spent; the error when a limit forbids it."""
         tokens, cost = self._estimate()
-        allowed = [one.providers for one in self._allowed if one.providers is not None]
-        if allowed:  # where none is left, the first one's refusal says why
-            has = self.services.accounts.has
-            kept = tuple(one for one in self.providers if all(one in names for names in allowed) and has(one))
-            self.providers = kept or self.providers[:1]
+        self.providers = open_providers.open_to(self, self._allowed)
         provider = self.providers[0] if self.providers else None
         room = self.services.gauge.percent(provider) if provider is not None else None
         answer = await self.services.users.reserve_or_wait(
@@ -288,14 +284,15 @@ class Exchange:
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:
-            self.decision = self.services.accounts.select(self._new_ask())
+            self.decision = self.services.accounts.select(self.new_ask())
             return None
-        self._ask = ask = self._new_ask()
+        self._ask = ask = self.new_ask()
         self.decision = decision = self.services.accounts.select(ask)
         self.decision = decision = await waiting.turn(self, ask, decision, self._fallback)
         return decision.account
 
-    def _new_ask(self) -> SelectionRequest:
+    def new_ask(self) -> SelectionRequest:
+        """What an account is chosen by."""
         return SelectionRequest(
             providers=self.providers,
             operation=self.route.operation,
@@ -315,7 +312,7 @@ class Exchange:
         """An account that could serve in place of the one that is asked, None when there is none."""
         if len(self.attempts) >= self.services.settings.max_attempts:
             return None
-        return self.services.accounts.select(self._new_ask()).account
+        return self.services.accounts.select(self.new_ask()).account
 
     def begin(self, account: str) -> Credential:
         """Counts the account as in use and returns its credential. Pair with `end`."""
@@ -482,7 +479,7 @@ class Exchange:
     async def unserved(self) -> ClientError:
         """What the client is told when no account is left."""
         if await self.refusals.settled():
-            self.decision = self.services.accounts.select(self._new_ask())
+            self.decision = self.services.accounts.select(self.new_ask())
         assert self.decision is not None
         if self.objects.holder:
             if not self.refusals.faults:

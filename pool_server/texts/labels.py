@@ -129,6 +129,7 @@ DENIALS = Words(
         Denial.PROVIDER: "this provider is not open to this user",
         Denial.MODEL: "this model is not open to this user",
         Denial.FAIR_SHARE: "headroom is short and others have had less",
+        Denial.BOOKED: "what is left is booked by others",
         Denial.STORE: "the pool cannot record usage right now",
         Denial.BAD_LOGIN: "name, code or passphrase is wrong",
         Denial.THROTTLED: "too many attempts",

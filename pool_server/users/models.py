@@ -31,6 +31,7 @@ META = "users.meta"  # what was done once (imports)
 ADMIN_TOKENS = "users.admin_tokens"  # id → AdminToken
 CONSENTS = "users.consents"  # user id → Consent
 NOTICES = "users.notices"  # user id → Notice
+BOOKINGS = "users.bookings"  # id → Booking
 
 USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
 HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner
@@ -53,6 +54,7 @@ LEDGER_TABLES = (
     ADMIN_TOKENS,
     CONSENTS,
     NOTICES,
+    BOOKINGS,
 )
 STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
 

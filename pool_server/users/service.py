@@ -18,7 +18,8 @@ from pool_server.core.settings import Settings
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed
-from pool_server.users import cleanup
+from pool_server.storage.lmdb.sweeper import Sweeper
+from pool_server.users import bookings
 from pool_server.users.admin_tokens import AdminTokens
 from pool_server.users.changes import append_change, commit, described, stored
 from pool_server.users.consents import Consents, Notices
@@ -46,6 +47,7 @@ from pool_server.users.limits.reservations import Reservations
 from pool_server.users.limits.standing import UserLimits
 from pool_server.users.models import (
     ADMIN_USER,
+    BOOKINGS,
     CHANGES,
     LOCAL_USER,
     SESSIONS,
@@ -150,6 +152,7 @@ class Users:
         self.codes = Codes(self._port, store, self._hasher, clock)
         self.admin_tokens = AdminTokens(self._port, store, state, clock)
         self.consents, self.notices = Consents(store, clock, self._follow), Notices(store, clock)
+        self.bookings = bookings.Bookings(store, clock, lambda: self._settings.bookings, self._alive, self._follow)
         self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard, self.follower)
         self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
         self.sign_in = SignIn(
@@ -169,11 +172,12 @@ class Users:
         seen = self._ring.last_used, self.sessions.last_seen, self.admin_tokens.last_used
         self._last_used = LastUsed(state, *seen, self.people.owner)
         self._sweepers = (
-            cleanup.Sweeper(state, SHARE, self._shares.stale),
-            cleanup.Sweeper(state, THROTTLE, throttle.stale),
-            cleanup.Sweeper(state, TICKETS, tickets.stale),
-            cleanup.Sweeper(state, USE, reservations.stale),
-            cleanup.Sweeper(store, SESSIONS, sessions.stale),
+            Sweeper(state, SHARE, self._shares.stale),
+            Sweeper(state, THROTTLE, throttle.stale),
+            Sweeper(state, TICKETS, tickets.stale),
+            Sweeper(state, USE, reservations.stale),
+            Sweeper(store, SESSIONS, sessions.stale),
+            Sweeper(store, BOOKINGS, bookings.stale),
         )
 
     def load(self) -> None:
@@ -263,7 +267,8 @@ class Users:
                 if key is None or (key.expires is not None and key.expires <= self._clock()):
                     return EXPIRED_KEY if key is not None else REVOKED_KEY
             left = headroom() if callable(headroom) else headroom
-            return forbidden(view.limits, key, provider, model) or self._unfair(view, provider, left) or (view, key)
+            refused = forbidden(view.limits, key, provider, model) or self.bookings.refusal(view.id, provider, left)
+            return refused or self._unfair(view, provider, left) or (view, key)
         except StoreError as exc:
             return _unread("limits", exc)
 
@@ -358,6 +363,7 @@ class Users:
         self._directory.forget(change.user, change.key)
         self._ring.forget(change.user, change.key)
         self.consents.forget(change.user)
+        self.bookings.forget()
         if change.kind == "end":
             self._ended(change.user, change.key)
 
@@ -375,6 +381,7 @@ class Users:
         self._directory.forget_all()
         self._ring.forget_all()
         self.consents.forget()
+        self.bookings.forget()
         for principal in seen:
             if self._ring.stands(principal.user, principal.key) is not None:
                 self._ended(principal.user, principal.key)
@@ -394,7 +401,15 @@ class Users:
             if not isinstance(gone, int):
                 await gone
 
+    def booked_out(self, principal: Principal, provider: str, headroom: float | None) -> bool:
+        """Whether what is left of this provider is others' for a time."""
+        try:
+            return not principal.local and self.bookings.refusal(principal.user, provider, headroom) is not None
+        except StoreError:
+            return False
+
     def _unfair(self, view: UserFacts, provider: str, headroom: float | None) -> Denied | None:
+        headroom = self.bookings.left_for(view.id, provider, headroom)
         if not self._shares.short(headroom):
             return None
         self._counters.write_turn()  # what has just ended is recent use
@@ -403,6 +418,10 @@ class Users:
             return None
         message = f"the pool is short of {provider} and you have had more than your share lately; others go first"
         return Denied(Denial.FAIR_SHARE, message, 429, until)
+
+    def _alive(self, user: str) -> bool:
+        view = self._directory.view(user)
+        return view is not None and view.active
 
     def _weight(self, user: str) -> float:
         view = self._directory.view(user)

@@ -123,6 +123,10 @@ class NewKeyAnswer(msgspec.Struct):
     key: str
 
 
+class EndedAnswer(msgspec.Struct):
+    ended: str
+
+
 class CodesAnswer(msgspec.Struct):
     codes: list[dict[str, Any]]
 

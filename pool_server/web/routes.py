@@ -26,11 +26,11 @@ from pool_server.web.base.context import WebContext
 from pool_server.web.base.handler import VERBS, BaseHandler
 from pool_server.web.base.shared import key_changes
 from pool_server.web.dashboard import bill, dashboard_page, export, usage_api
-from pool_server.web.home import home_page, own_account, setup_script, sign_in
+from pool_server.web.home import booking_pages, home_page, own_account, setup_script, sign_in
 from pool_server.web.onboarding import snippets
 from pool_server.web.openapi import BASE, ApiOperation, document
 from pool_server.web.request_log import conversations, log_pages
-from pool_server.web.sign_ins import balance, contributing, sign_in_api
+from pool_server.web.sign_ins import contributing, sign_in_api
 
 ID = r"([^/]+)"
 
@@ -54,10 +54,12 @@ TABLE: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/api/me/transcripts/{ID}", own_account.OwnTranscript),
     (r"/api/held", own_account.Held),
     (rf"/api/held/{ID}", own_account.OneHeld),
+    (r"/api/bookings", booking_pages.AllBookings),
+    (rf"/api/bookings/{ID}", booking_pages.OneBooking),
     (r"/api/me/captures", own_account.Captures),
     (rf"/api/me/captures/{ID}", own_account.OneCapture),
     (r"/transcripts", own_account.TranscriptsPage),
-    (r"/api/me/balance", balance.Balance),
+    (r"/api/me/balance", contributing.Balance),
     (r"/api/me/passphrase", own_account.Passphrase),
     (r"/api/me/alerts", own_account.OwnAlerts),
     (r"/api/keys", own_account.Keys),
@@ -246,6 +248,18 @@ API: tuple[ApiOperation, ...] = (
     ApiOperation(
         "DELETE", "/held/{request}", own_account.OneHeld, TokenScope.ACCOUNTS, "End a request's wait",
         shapes.CancelledAnswer,
+    ),
+    ApiOperation(
+        "GET", "/bookings", booking_pages.AllBookings, TokenScope.READ, "Headroom that is booked",
+        booking_pages.BookingsAnswer,
+    ),
+    ApiOperation(
+        "POST", "/bookings", booking_pages.AllBookings, TokenScope.PEOPLE, "Book headroom for a person",
+        booking_pages.BookingRow, booking_pages.NewBooking, 201,
+    ),
+    ApiOperation(
+        "DELETE", "/bookings/{booking}", booking_pages.OneBooking, TokenScope.PEOPLE, "End a booking",
+        shapes.EndedAnswer,
     ),
     ApiOperation(
         "GET", "/transcripts", own_account.AllTranscripts, TokenScope.READ, "Of whom there are transcripts",

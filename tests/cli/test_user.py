@@ -139,3 +139,18 @@ def test_a_key_is_given_limits_of_its_own_and_an_end(sh: Shell) -> None:
     assert "no such key" in sh("user", "key", "limit", "Ann", "k_none", "tokens_day=1").refused(1)
     assert "tokens_year" in sh("user", "key", "limit", "Ann", key, "tokens_year=1").refused(2)
     assert "future" in sh("user", "key", "set", "Ann", key, "--days", "-1").refused(1)
+
+
+def test_headroom_is_booked_listed_and_ended(sh: Shell) -> None:
+    sh("user", "add", "Ann")
+    assert "offers no bookings" in sh("booking", "add", "Ann", "claude", "10").refused(1)
+    Path("config.toml").write_text("[bookings]\nmost_percent = 25.0\n")
+    made = sh("booking", "add", "Ann", "claude", "10", "--hours", "2", "--json").json
+    assert made["until"] - made["since"] == pytest.approx(7200)
+    assert "15 %" in sh("booking", "add", "Ann", "claude", "20").refused(1)
+    assert "no user" in sh("booking", "add", "Nobody", "claude", "1").refused(1)
+    assert "Ann" in sh("booking", "list").out
+    assert sh("booking", "list", "--json").json[0]["id"] == made["id"]
+    assert sh("booking", "end", made["id"]).code == 0
+    assert "no such booking" in sh("booking", "end", made["id"]).refused(1)
+    assert "Nothing is booked" in sh("booking", "list").out

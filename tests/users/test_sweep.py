@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pool_server.storage import Store
-from pool_server.users import LEDGER_TABLES, cleanup
-from pool_server.users.cleanup import Sweeper
+from pool_server.storage.lmdb import sweeper
+from pool_server.storage.lmdb.sweeper import Sweeper
+from pool_server.users import LEDGER_TABLES
 
 from .site import PASSPHRASE, PEER, Site
 
@@ -16,7 +17,7 @@ from .site import PASSPHRASE, PEER, Site
 def test_the_stale_go_step_by_step_and_the_rest_stays(
     tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleanup, "STEP", 10)
+    monkeypatch.setattr(sweeper, "STEP", 10)
     store = Store.open(tmp_path, tables=LEDGER_TABLES, durable=durable, map_size=1 << 24)
 
     async def main() -> int:

@@ -30,7 +30,8 @@ from pool_server.web.base.shared import query_params as asking
 EDITABLE = frozenset(
     {"public_url", "max_attempts", "debug", "upstream_first_byte_s", "upstream_idle_s", "drain_s", "upgrade_drain_s",
      "friend_name", "friend_tagline", "usage_polling.interval_s", "choosing.strategy", "choosing.wait_s",
-     "choosing.pin_ttl_h", "fair_share.enabled", "fair_share.short_percent", "fair_share.window_h",
+     "choosing.pin_ttl_h", "bookings.most_percent", "bookings.longest_h", "bookings.ahead_days",
+     "bookings.per_person", "fair_share.enabled", "fair_share.short_percent", "fair_share.window_h",
      "fair_share.wait_s", *(f"limits.{limit.name}" for limit in COUNTED_LIMITS),
      "alerts.room_hours", "alerts.error_rate_percent", "alerts.disk_free_mb", "models.translate"}
 )  # fmt: skip

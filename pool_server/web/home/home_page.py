@@ -15,7 +15,7 @@ from pool_server.web.base.handler import Access, ProblemError, denial
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.proxies import base_url
 from pool_server.web.base.shared import headline, headroom, limits, request_rows, standing
-from pool_server.web.home import operator_home, own_account
+from pool_server.web.home import booking_pages, operator_home, own_account
 from pool_server.web.onboarding import private_authority, snippets
 
 LOCAL_KEY = "local"  # any word does: local mode asks for no key, but the clients want to send one
@@ -89,6 +89,7 @@ class HomePage(PageHandler, abstract=True):
             "folded": any(record.outcome == Outcome.OK for record in latest) and not first_key,
             "wanted": self.get_query_argument("client", ""),
             "held": await asyncio.to_thread(ctx.accounts.held.listed, principal.user),
+            **booking_pages.page_values(self),
             "transcripts_offered": ctx.transcripts.offered,
             "transcripts_since": ctx.users.consents.given(principal.user),
             "latest": [request_rows.row(record) for record in latest],

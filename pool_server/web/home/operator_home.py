@@ -13,6 +13,7 @@ from pool_server.web.base.shared import banner, headline, headroom, request_rows
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared.names import Names
 from pool_server.web.dashboard import overview as first
+from pool_server.web.home import booking_pages
 
 LATEST = 8
 
@@ -46,6 +47,7 @@ async def values(handler: PageHandler) -> dict[str, Any]:
         "focal": focal(len(hands), providers),
         "latest": [request_rows.shown(record, names, admin=True) for record in records],
         "account_name": account_name,
+        **booking_pages.page_values(handler),
         "held": await asyncio.to_thread(ctx.accounts.held.listed),
     }
 

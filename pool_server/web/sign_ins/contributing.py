@@ -1,8 +1,12 @@
-"""What a friend brings to the pool: invitations, and their own accounts added, changed, tried and withdrawn."""
+"""What a friend brings to the pool: invitations, and their own accounts added, changed, tried and withdrawn,
+and what was given and taken."""
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -22,12 +26,15 @@ from pool_server.web.admin.account_changes import (
     rejected,
     words,
 )
-from pool_server.web.base.handler import Access, ProblemError
+from pool_server.web.base.context import WebContext
+from pool_server.web.base.handler import Access, BaseHandler, ProblemError
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import public_address
-from pool_server.web.sign_ins import balance, qr
+from pool_server.web.sign_ins import qr
 from pool_server.web.sign_ins.sign_in_api import invitation, offered, reached_at
 
+WEEKS = 8  # of what was given and taken, usually …
+MOST_WEEKS = 52  # … and at most
 MOST_S = 90 * 86400.0
 _OPERATORS = ("admin_key", "disabled", "plan_type", "priority", "proxy_url", "terms", "weight")
 _SHOWN = ("id", "provider", "kind", "plan", "label", "state", "reason", "message", "windows", "hosts", "models",
@@ -262,7 +269,7 @@ class ContributePage(OwnChanges, access=Access.FRIEND):
             rows=rows,
             names={one: self._name(one) for row in rows for one in row["people"] or ()},
             hours_zone=self.ctx.settings.ledger.timezone,
-            weeks=await balance.by_week(self.ctx, self.principal.user, balance.WEEKS),
+            weeks=await by_week(self.ctx, self.principal.user, WEEKS),
             invited=invited,
             programs=[(one.value, labels.PROVIDERS[one], SPECS[one].consent) for one in programs],
             keys=[(one.value, spec.label) for one, spec in SPECS.items() if allowed & {"any", one.value}],
@@ -276,3 +283,41 @@ class ContributePage(OwnChanges, access=Access.FRIEND):
             return str(self.ctx.users.people.get(user)["name"])
         except RefusedError:
             return user
+
+
+# -- you gave, you took: what others used of one's accounts, and what one used of theirs, by week
+
+
+def weeks(now: float, count: int, place: ZoneInfo) -> list[tuple[float, float]]:
+    """This week and those before it, newest first, from Monday to Monday of that zone, in unix seconds."""
+    today = datetime.fromtimestamp(now, place).replace(hour=0, minute=0, second=0, microsecond=0)
+    monday = today - timedelta(days=today.weekday())
+    heads = [monday - timedelta(weeks=back) for back in range(count)]
+    return [(head.timestamp(), (head + timedelta(weeks=1)).timestamp()) for head in heads]
+
+
+async def by_week(ctx: WebContext, user: str, count: int) -> list[dict[str, Any]]:
+    """`{"from","to","gave","took","own"}` of one person, newest week first. Accounts count with who owns them now."""
+    owners = dict(ctx.accounts.owned(tuple(Provider)))
+    spans = weeks(ctx.clock(), count, ZoneInfo(ctx.settings.ledger.timezone))
+    query = ctx.ledger.queries.shared_use
+
+    def read() -> list[dict[str, Any]]:
+        return [
+            {"from": frm, "to": to, **query(frm, min(to, ctx.clock() + 1), owners).person(user).describe()}
+            for frm, to in spans
+        ]
+
+    return await asyncio.to_thread(read)
+
+
+class Balance(BaseHandler, access=Access.FRIEND):
+    """`GET /api/me/balance?weeks=8` → `{"weeks":[{"from","to","gave","took","own"}]}`, the newest first; each with
+    requests, total_tokens, cost_usd (worth at list prices) and unpriced requests. Nobody else's is told."""
+
+    async def get(self) -> None:
+        if self.principal.admin:
+            raise ProblemError(409, "not_a_user", _("only pool users give and take; you are not signed in as one"))
+        said = self.get_query_argument("weeks", str(WEEKS))
+        count = int(said) if said.isdecimal() and len(said) < 4 else WEEKS
+        self.answer({"weeks": await by_week(self.ctx, self.principal.user, max(1, min(MOST_WEEKS, count)))})
