@@ -1,4 +1,4 @@
-"""No page is wider than its window, down to a phone of 320 px at twice the size, whatever people call things."""
+"""No page is wider than its window, from a desk to a phone of 320 px at twice the size, whatever people call things."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from tests.web.test_browser import visit
 
 pytestmark = pytest.mark.browser
 
-WIDTHS = (160, 320, 360)  # CSS px; the first is a phone of 320 px at 200 %
+WIDTHS = (160, 320, 360, 640, 768, 1440)  # CSS px; the first is a phone of 320 px at 200 %
 OPEN = ("/", "/?back=1", "/admin")
 FRIENDS = (
     "/", "/?client=codex", "/keys/{key}", "/analytics", "/requests", "/requests/req-{user}-2", "/transcripts",
     "/analytics/conversations", "/analytics/conversations/{talk}", "/contribute", "/status", "/bill", "/not-here",
 )  # fmt: skip
 OPERATORS = (
-    "/", "/analytics", "/requests", "/accounts", "/accounts?id={account}", "/admin/models", "/admin/models?id={talk}",
+    "/", "/analytics", "/requests", "/requests?account={account}", "/accounts", "/accounts?id={account}",
+    "/admin/models", "/admin/models?id={talk}",
     "/people", "/people/{user}", "/people/{user}/keys/{key}", "/audit", "/log", "/settings", "/bill", "/transcripts",
     "/admin/what-if", "/admin/accounts/{paid}/spend", "/sign-ins/{sign_in}", "/analytics/conversations",
 )  # fmt: skip

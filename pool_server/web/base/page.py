@@ -22,21 +22,22 @@ class NavItem(NamedTuple):
     label: str
     rank: Access  # who is shown it
     go: str  # "g" and this letter lead there
+    icon: str  # a symbol of icons.svg
 
 
 # In the order of the navigation; a page is only listed when it exists.
 NAVIGATION = (
-    NavItem("/", marked("Home"), Access.FRIEND, "h"),
-    NavItem("/analytics", marked("Analytics"), Access.FRIEND, "n"),
-    NavItem("/requests", marked("Requests"), Access.FRIEND, "r"),
-    NavItem("/analytics/conversations", marked("Conversations"), Access.FRIEND, "c"),
-    NavItem("/contribute", marked("Your accounts"), Access.FRIEND, "y"),
-    NavItem("/accounts", marked("Accounts"), Access.ADMIN, "a"),
-    NavItem("/admin/models", marked("Models"), Access.ADMIN, "m"),
-    NavItem("/people", marked("People"), Access.ADMIN, "p"),
-    NavItem("/audit", marked("Audit"), Access.ADMIN, "u"),
-    NavItem("/log", marked("Log"), Access.ADMIN, "l"),
-    NavItem("/settings", marked("Settings"), Access.ADMIN, "s"),
+    NavItem("/", marked("Home"), Access.FRIEND, "h", "home"),
+    NavItem("/analytics", marked("Analytics"), Access.FRIEND, "n", "analytics"),
+    NavItem("/requests", marked("Requests"), Access.FRIEND, "r", "requests"),
+    NavItem("/analytics/conversations", marked("Conversations"), Access.FRIEND, "c", "conversations"),
+    NavItem("/contribute", marked("Your accounts"), Access.FRIEND, "y", "accounts"),
+    NavItem("/accounts", marked("Accounts"), Access.ADMIN, "a", "accounts"),
+    NavItem("/admin/models", marked("Models"), Access.ADMIN, "m", "models"),
+    NavItem("/people", marked("People"), Access.ADMIN, "p", "people"),
+    NavItem("/audit", marked("Audit"), Access.ADMIN, "u", "audit"),
+    NavItem("/log", marked("Log"), Access.ADMIN, "l", "log"),
+    NavItem("/settings", marked("Settings"), Access.ADMIN, "s", "settings"),
 )
 THEMES = ("light", "dark")
 
