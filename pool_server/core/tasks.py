@@ -1,10 +1,14 @@
-"""Work of the background: what a part of the server does every so often, and what is done when its time has come."""
+"""Work of the event loop and behind it: the loop that runs, what a part of the server does every so often, and what is
+done when its time has come."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import logging
+import os
+import sys
+import threading
 from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
@@ -13,6 +17,34 @@ LONGEST_NAP_S = 60.0  # the clock may jump; look again at least so often
 
 Call = Callable[[], Awaitable[object] | object]
 Seconds = float | Callable[[], float]  # between the end of a call and the next one; asked anew each time
+
+
+class _Here(threading.local):
+    loop: asyncio.AbstractEventLoop | None = None  # what ran in this thread when it was last asked for
+
+
+_here = _Here()
+
+
+def _remembered_loop() -> asyncio.AbstractEventLoop:
+    loop = _here.loop
+    if loop is None or not loop.is_running():
+        _here.loop = None
+        _here.loop = loop = asyncio.get_running_loop()
+    return loop
+
+
+def _forget() -> None:
+    _here.loop = None  # a forked process runs no loop, though its parent's looks as if it ran
+
+
+if sys.version_info >= (3, 12):
+    running_loop = asyncio.get_running_loop
+else:
+    # Up to 3.11 CPython asks the kernel for the process id each time, a dozen times a request. A loop belongs to one
+    # thread for its life here, so that one that has run in this thread and runs now runs here.
+    running_loop = _remembered_loop
+    os.register_at_fork(after_in_child=_forget)
 
 
 class PeriodicTasks:

@@ -19,18 +19,10 @@ import msgspec
 from pool_server import dialects
 from pool_server.core.enums import Dialect, ErrorKind, FaultKind, Outcome
 from pool_server.core.models import ClientError, Fault
+from pool_server.core.tasks import running_loop
 from pool_server.dialects.translation import TranslationError
 from pool_server.gateway import final_error, metrics
-from pool_server.gateway.answer import (
-    LINGER_S,
-    End,
-    Ending,
-    Piece,
-    RelayedAnswer,
-    Step,
-    Transformer,
-    Write,
-)
+from pool_server.gateway.answer import LINGER_S, End, Ending, Piece, RelayedAnswer, Step, Transformer, Write
 from pool_server.gateway.attempts.kinds import answer_of
 from pool_server.gateway.attempts.openings import SILENT_S
 from pool_server.gateway.exchange import Exchange
@@ -66,7 +58,7 @@ class Pipeline:
     def __init__(self, exchange: Exchange, transport: ClientTransport) -> None:
         self._x = exchange
         self._transport = transport
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._timers = WaitTimers(self._loop.time())
         self._account = ""
         self._credential: Credential

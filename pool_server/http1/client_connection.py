@@ -55,7 +55,8 @@ class Answer:
     """
 
     __slots__ = (
-        "_broken", "_complete", "_connection", "_pieces", "_size", "_waiter", "at_once", "fields", "headers", "status",
+        "_broken", "_complete", "_connection", "_loop", "_pieces", "_size", "_waiter", "at_once", "fields", "headers",
+        "status",
     )  # fmt: skip
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -63,6 +64,7 @@ class Answer:
         self.headers: list[tuple[str, str]] = []
         self.fields: dict[str, str] = {}
         self._connection: ClientConnection | None = connection
+        self._loop = connection.loop
         self._pieces: list[bytes] = []
         self._size = 0
         self._complete = False
@@ -88,7 +90,7 @@ class Answer:
 
     def _news(self) -> asyncio.Future[None]:
         """Is done when something has come. A reader that gives up leaves it behind, which hurts nobody."""
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter = self._loop.create_future()
         return waiter
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -152,12 +154,12 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_body", "_dry", "_fields", "_flow", "_headers", "_idle", "_loop", "_parser", "_sending", "_spoilt",
-        "_state", "_to_eof", "_without_body", "idle_since", "untouched",
+        "_answer", "_body", "_dry", "_fields", "_flow", "_headers", "_idle", "_parser", "_sending", "_spoilt", "_state",
+        "_to_eof", "_without_body", "idle_since", "loop", "untouched",
     )  # fmt: skip
 
     def __init__(self, idle: Callable[[ClientConnection], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._idle = idle
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         # Liberties that cannot be mistaken; requests are read strictly.
@@ -198,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
         self._sending, self._spoilt, self._to_eof, self._without_body = True, False, False, without_body
         self._dry, self.untouched = 0, True
         answer = self._answer = Answer(self)
-        clock = self._loop.call_later(within_s, answer.close, _TOO_LATE)  # a third of what asyncio.timeout costs
+        clock = self.loop.call_later(within_s, answer.close, _TOO_LATE)  # a third of what asyncio.timeout costs
         try:
             if isinstance(body, bytes) and len(body) <= PIECE:
                 self._flow.write(head + body)

@@ -7,6 +7,7 @@ import base64
 import ipaddress
 import socket
 import ssl
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -63,7 +64,7 @@ class ConnectionPool:
     def kept(self, origin: Origin) -> ClientConnection | None:
         """An idle connection, the one used last, None when there is none."""
         idle = self._idle.get(origin)
-        oldest = asyncio.get_running_loop().time() - KEPT_S
+        oldest = time.monotonic() - KEPT_S
         while idle:
             connection = idle.pop()
             if connection.closed:
@@ -101,11 +102,10 @@ class ConnectionPool:
         if self._closed:
             idle.fail("")
             return
-        loop = asyncio.get_running_loop()
-        idle.idle_since = loop.time()
+        idle.idle_since = time.monotonic()
         self._idle[origin].append(idle)
         if self._sweep is None:
-            self._sweep = loop.call_later(KEPT_S / 2, self._close_old)
+            self._sweep = idle.loop.call_later(KEPT_S / 2, self._close_old)
 
     async def _way(self, origin: Origin, make: Callable[[], P], *, whole: bool) -> P:
         if origin.proxy is None:
@@ -171,8 +171,7 @@ class ConnectionPool:
         return self._tls
 
     def _close_old(self) -> None:
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - KEPT_S
+        oldest = time.monotonic() - KEPT_S
         for origin, idle in list(self._idle.items()):
             for connection in idle:
                 if connection.idle_since < oldest:
@@ -180,7 +179,7 @@ class ConnectionPool:
             idle[:] = [connection for connection in idle if not connection.closed]
             if not idle:
                 del self._idle[origin]
-        self._sweep = loop.call_later(KEPT_S / 2, self._close_old) if self._idle else None
+        self._sweep = asyncio.get_running_loop().call_later(KEPT_S / 2, self._close_old) if self._idle else None
 
     def close(self) -> None:
         """Closes what is idle; what is in use goes on to its own end and is not kept."""

@@ -15,7 +15,7 @@ import msgspec
 
 from pool_server.core.models import Usage, UsageRecord, WindowObservation
 from pool_server.core.settings import Settings
-from pool_server.core.tasks import PeriodicTasks, wait_at_most
+from pool_server.core.tasks import PeriodicTasks, running_loop, wait_at_most
 from pool_server.ledger import quota_history, retention
 from pool_server.ledger.embedded import consistency
 from pool_server.ledger.embedded.consistency import Consistency
@@ -171,7 +171,7 @@ class Ledger:
                 if self._under_way is not None and rec.id in self._under_way:
                     saved.add_done_callback(partial(self._ended, rec.id))
                 return saved
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[bool] = running_loop().create_future()
         done.set_result(self._wait(entry))
         return done
 
@@ -262,7 +262,7 @@ class Ledger:
 
     def _begin_retry(self) -> None:
         if self._retry is None and not self._closing.is_set():
-            self._retry = asyncio.get_running_loop().create_task(self._write_waiting())
+            self._retry = running_loop().create_task(self._write_waiting())
 
     async def _write_waiting(self) -> None:
         """Try again until everything that waits is written; at the end of the ledger, once more."""

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from pool_server.accounts import Accounts
 from pool_server.core.enums import PassiveHealth
+from pool_server.core.tasks import running_loop
 from pool_server.gateway.upstream import UpstreamError
 
 SILENT_S = 0.75  # without a sign of life, before the host is asked for one …
@@ -84,12 +85,12 @@ class Openings:
 
     async def watched(self, account: str, opening: Awaitable[T], another: Another, *, hedged: bool) -> T:
         """The answer's beginning. Raises `UpstreamError`, also when the request is better sent to another account."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         waiting = Opening(account, self._accounts.hosts.way(account), another, hedged, loop.time())
         self._young[waiting] = None
         if self._timer is None:
             self._timer = loop.call_later(TICK_S, self._tick)
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         assert task is not None
         waiting.leave, others = task.cancel, task.cancelling()
         try:
@@ -117,7 +118,7 @@ class Openings:
         way = self._accounts.hosts.way(account)
         waiting = Opening(account, way, another, False, since)
         waiting.begun, waiting.leave = True, give_up
-        self._doubt(waiting, asyncio.get_running_loop().time())
+        self._doubt(waiting, running_loop().time())
 
     def _heard(self, waiting: Opening, now: float) -> None:
         self._accounts.hosts.reached(waiting.account)
@@ -129,7 +130,7 @@ class Openings:
             watch.waits.append(now - waiting.since)
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         now, self._timer = loop.time(), None
         for waiting in list(self._young):
             if now < waiting.look_at:
@@ -150,7 +151,7 @@ class Openings:
 
     def _go_on(self) -> None:
         if self._timer is None and (self._young or self._thinking):
-            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+            self._timer = running_loop().call_later(TICK_S, self._tick)
 
     def _doubt(self, waiting: Opening, now: float) -> None:
         """Nothing came yet: does the host live?"""
@@ -160,12 +161,12 @@ class Openings:
             return
         watch.suspects.append(waiting)
         if watch.check is None:
-            watch.check = asyncio.get_running_loop().create_task(self._check(waiting.account, watch))
+            watch.check = running_loop().create_task(self._check(waiting.account, watch))
 
     def _let_think(self, waiting: Opening, watch: WayWatch) -> None:
         if waiting.leave is None or waiting.begun:
             return
-        now = asyncio.get_running_loop().time()
+        now = running_loop().time()
         waiting.look_at = waiting.since + max(ALIVE_S, 2 * (now - waiting.since))
         unusual = watch.unusual() if waiting.hedged else None
         if unusual is not None:
@@ -180,7 +181,7 @@ class Openings:
             watch.check = None
         suspects, watch.suspects = watch.suspects, []
         if alive:
-            watch.heard = asyncio.get_running_loop().time()
+            watch.heard = running_loop().time()
         else:
             self._accounts.hosts.unreached(account, dead=True)
         for waiting in suspects:

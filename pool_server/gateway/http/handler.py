@@ -11,6 +11,7 @@ from typing import Any
 from pool_server import dialects
 from pool_server.core.enums import ErrorKind, Outcome
 from pool_server.core.models import ClientCall, ClientError
+from pool_server.core.tasks import running_loop
 from pool_server.gateway import final_error, metrics
 from pool_server.gateway.emulation.answers import LocalRequest
 from pool_server.gateway.exchange import Exchange
@@ -136,7 +137,7 @@ class HttpExchange:
 
     def finish(self) -> None:
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = running_loop().create_task(self._run())
 
     def on_connection_close(self) -> None:
         if self._task is None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
+from pool_server.core.tasks import running_loop
 from pool_server.storage.errors import StoreError
 from pool_server.storage.lmdb.store import Store
 
@@ -58,7 +59,7 @@ class GatheredWrites:
         if not gather or self._fails:
             return self._write_through(change)
         try:
-            loop = asyncio.get_running_loop()
+            loop = running_loop()
         except RuntimeError:
             return self._write_through(change)
         if len(self._seen) > SEEN:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import lmdb
 
+from pool_server.core.tasks import running_loop
 from pool_server.storage.errors import StoreError
 from pool_server.storage.lmdb.engine import Engine
 from pool_server.storage.lmdb.transaction import Txn
@@ -46,7 +47,7 @@ class Channel(Generic[T, R]):
     def send(self, item: T) -> asyncio.Future[R]:
         """Queue an item; the future resolves on the running loop once the item is committed (and, in a durable
         store, on the disk), or holds what `apply` or the store raised for it."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._committer.put(_Job(self, item, future, loop))
         return future

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from pool_server.core.tasks import running_loop
 from pool_server.storage.errors import StoreError
 from pool_server.storage.lmdb.group_commit import ENOUGH
 from pool_server.storage.lmdb.log_file import LogFile, leave
@@ -99,7 +100,7 @@ class WriteAheadLog(Generic[T]):
     def start(self) -> None:
         """Make the log now, before there is anything to write: the disk may be full when there is."""
         self._begin()
-        self._bell.put(_Batch([], [], self._sent, asyncio.get_running_loop()))
+        self._bell.put(_Batch([], [], self._sent, running_loop()))
 
     def _begin(self) -> None:
         if self._thread is None:
@@ -109,7 +110,7 @@ class WriteAheadLog(Generic[T]):
     def send(self, item: T, *, alone: bool = False) -> Future:
         """The future resolves when the item is durable; False: only the channel's `failed` has it. `alone`: nobody else
         is served now whose item could go with it."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         self._begin()
         future: Future = loop.create_future()
         items, futures = self._new
@@ -137,7 +138,7 @@ class WriteAheadLog(Generic[T]):
     async def settled(self) -> None:
         """Returns when the engine has all that was sent before: whoever reads then finds it."""
         if self._landed < self._sent:
-            reader = asyncio.get_running_loop().create_future()
+            reader = running_loop().create_future()
             self._readers.append((self._sent, reader))
             self._hand_over()
             await reader

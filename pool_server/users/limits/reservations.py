@@ -27,6 +27,7 @@ from pool_server.core import processes
 from pool_server.core.enums import Denial
 from pool_server.core.models import Denied, Usage
 from pool_server.core.settings import Limits
+from pool_server.core.tasks import running_loop
 from pool_server.storage import Store, StoreError
 from pool_server.storage.lmdb.gathered_writes import GatheredWrites, RowChanges
 from pool_server.users.limits import counters, rebuild
@@ -131,7 +132,7 @@ class Reservations(AdmissionPort):
         """`reserve` at the end of this turn of the event loop; at once where nothing else is under way that could share
         its transaction. Cancel the future to take nothing."""
         made, caps = reservation_for(user, provider, limits, tokens, key)
-        ask = ReservationRequest(made, caps, cost, asyncio.get_running_loop().create_future())
+        ask = ReservationRequest(made, caps, cost, running_loop().create_future())
         self._turn.asked.append(ask)
         if self._under_way or not self._alone:
             self._write_soon(made)
@@ -342,7 +343,7 @@ class Reservations(AdmissionPort):
         if turn.due or (within_s and turn.timer is not None):
             return
         try:
-            loop = None if self._closed else asyncio.get_running_loop()
+            loop = None if self._closed else running_loop()
         except RuntimeError:
             loop = None
         if loop is None:

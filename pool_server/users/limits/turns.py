@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 
+from pool_server.core.tasks import running_loop
+
 SHARE = 8  # requests of one user that begin in one turn of the loop, where others are about …
 ALONE = 64  # … and where nobody else is
 
@@ -22,12 +24,12 @@ class Turns:
         """None: go ahead. Else something to wait for; cancel it to give up."""
         self.about.add(user)
         if not self._begun:
-            asyncio.get_running_loop().call_soon(self._next)
+            running_loop().call_soon(self._next)
         if user not in self._waiting and self._begun[user] < self._share:
             self._begun[user] += 1
             return None
         self._begun[user] += 0
-        waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waits: asyncio.Future[None] = running_loop().create_future()
         self._waiting.setdefault(user, deque()).append(waits)
         return waits
 
@@ -47,4 +49,4 @@ class Turns:
             if not queue:
                 del self._waiting[user]
         if self._begun:
-            asyncio.get_running_loop().call_soon(self._next)
+            running_loop().call_soon(self._next)
