@@ -315,6 +315,7 @@ class Background:
         registry.index.advance(now)
         if self._rounds % REOWN_EVERY == 0:
             registry.reown()
+            registry.keep_reservations()
         if self._rounds % WRITABLE_EVERY == 0:
             self.look_whether_writable()
         if self._duties.mine(SWEEP) and self._rounds % SWEEP_EVERY == 0:

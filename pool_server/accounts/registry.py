@@ -16,13 +16,14 @@ from pool_server.accounts.credentials.doubles import doubles
 from pool_server.accounts.credentials.look import DOUBT_S, Item, Look
 from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
-from pool_server.accounts.health import learning
+from pool_server.accounts.health import learning, share_changes
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.ports import LiveBookPort, StateChange
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
 from pool_server.accounts.selection.index import SelectionIndex
 from pool_server.accounts.translated import serves_natively, upstream_kind
+from pool_server.core import processes
 from pool_server.core.enums import AccountState, Operation, Provider, Refusal
 from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
@@ -74,11 +75,11 @@ class Registry:
         self.on_change: list[Callable[[str], None]] = []
         self.index = SelectionIndex(
             strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family,
-            workers=settings.workers or os.cpu_count() or 1,
         )  # fmt: skip
         self.index.minute_of = _day_clock(settings.ledger.timezone)
         self.index.on_settled = lambda account: self.changed(account.id)
         self._rng = rng
+        self._worker = processes.name()
         self._busy_elsewhere: set[str] = set()
         self._gone: dict[str, Account] = {}  # removed while exchanges were under way
         self._reloading = asyncio.Lock()
@@ -249,10 +250,8 @@ class Registry:
         account = self.under_way(account_id)
         if account is None:
             return False
-        state, windows = account.health.state, list(account.health.windows.values()) if account.keeps else []
-        changed = self.shared.update(account, change)
-        if account.keeps:
-            account.unseen.observed(windows, account.health.windows.values())
+        state = account.health.state
+        changed = self.shared.update(account, share_changes.learning(change) if account.health.share_use else change)
         if account_id in self.index.accounts:
             self.index.touch(account)
             if account.health.state is not state:
@@ -263,6 +262,23 @@ class Registry:
         for hear in self.on_change:
             hear(account_id)
 
+    def take_room(self, account: Account, fits: Callable[[AccountHealth], bool], now: float) -> bool:
+        """Reserve for a request of this worker what it is taken to use of an account that its owner keeps a part of;
+        False where it does not fit in what all workers have reserved by now."""
+        taken = share_changes.RoomTaken(self._worker, now, fits)
+        taken.firm = self.update(account.id, taken)
+        return taken.firm
+
+    def keep_reservations(self) -> None:
+        """Say which requests are under way here, and take those of dead workers for ended."""
+        now = self.clock()
+        for account in list(self.index.accounts.values()):
+            use = account.health.share_use
+            if use is not None and (use.flight or account.local):
+                requests = account.local if account.keeps else 0
+                dead = [worker for worker in use.flight if worker != self._worker and processes.ended(worker)]
+                self.update(account.id, share_changes.kept(self._worker, requests, dead, now))
+
     def ended(self, account_id: str) -> Account | None:
         """One exchange less is under way; returns the account if it is (still) in the pool."""
         account = self.under_way(account_id)
@@ -270,7 +286,7 @@ class Registry:
             return None
         account.local = max(0, account.local - 1)
         if account.keeps:
-            account.unseen.ended(self.clock())
+            self.update(account_id, share_changes.settled(self._worker, self.clock()))
         if account_id in self._gone:
             if not account.local:
                 del self._gone[account_id]

@@ -26,7 +26,7 @@ from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins, PinsPort, keys_of
 from pool_server.accounts.selection.affinity_lookup import affinity_of
-from pool_server.accounts.selection.candidates import just_back
+from pool_server.accounts.selection.candidates import just_back, kept_back
 from pool_server.accounts.selection.hosts import Hosts
 from pool_server.accounts.selection.select import Decision, SelectionRequest, select
 from pool_server.accounts.selection.wait_queue import WaitQueue
@@ -183,24 +183,33 @@ class Accounts:
         self._registry.update(account.id, lambda known: state.return_answered(known, scopes, now))
         self._waiting.wake()
 
-    def begin(self, account_id: str, model: str, operation: Operation) -> None:
-        """An exchange with this account began; it counts as under way until `end`."""
+    def begin(self, account_id: str, model: str, operation: Operation, user: str | None = None) -> bool:
+        """An exchange with this account began; it counts as under way until `end`. False, and it does not, where it was
+        to be served from what the owner gives to `user` and that is filled by now: choose again. Without a `user` it
+        is counted whatever is left."""
         account = self._index.accounts.get(account_id)
         if account is None:
-            return
+            return True
         now = self._clock()
+        if account.keeps:
+            scopes = self._index.scopes(account.provider, model, operation)
+            anyway = user is None or user == account.owner
+            if not self._registry.take_room(
+                account, lambda known: anyway or not kept_back(account, known, scopes, now)[0], now
+            ):
+                return False
         account.local += 1
-        account.unseen.began(now, account.local)
         self._index.chosen(account)
         self.hosts.begun(account)
         if not account.health.cooldowns:
-            return
+            return True
         scopes = self._index.scopes(account.provider, model, operation)
         if just_back(account, now):
             self._registry.update(account_id, lambda known: state.return_begun(known, scopes, now))
         found = probing.cooling(account.health, scopes, now)
         if found is not None:
             self._registry.update(account_id, lambda known: state.probe_begun(known, found[0], now))
+        return True
 
     def end(self, account_id: str) -> None:
         """The exchange is over, to the last byte."""

@@ -14,7 +14,7 @@ import msgspec
 
 from pool_server import dialects
 from pool_server.accounts import Decision, OnboardingError, RefreshError, SelectionRequest, serves_natively
-from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Refusal, Transport
+from pool_server.core.enums import Dialect, ErrorKind, FaultKind, ObjectKind, Operation, Provider, Transport
 from pool_server.core.models import Attempt, ClientCall, ClientError, Fault, Peek, UpstreamRequest, Usage, UsageRecord
 from pool_server.core.settings import Limits
 from pool_server.gateway import final_error, metrics
@@ -41,9 +41,6 @@ log = logging.getLogger("pool_server.gateway")
 _OUTPUT_CAP = 16_000  # a maximum is a bound, not a plan: reserve no more than this
 _SOON_SENT = 1 << 20  # bytes; a larger body takes its time on the way up
 _REFUSAL_KEPT = 1 << 20  # bytes of a refusal, decoded
-_SPENT = frozenset(
-    {Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.COOLING, Refusal.MODEL_COOLING, Refusal.RATE_LIMITED}
-)
 
 
 class Exchange:
@@ -273,13 +270,9 @@ class Exchange:
 
     def _fallback(self) -> str:
         """The model to serve instead, "" for none: the operator's chain for the one asked for, for these reasons."""
-        refused = self.decision.refused if self.decision is not None else {}
-        faults = self.refusals.faults
-        kind = faults[-1].kind if faults else None
-        quota = kind in (FaultKind.QUOTA, FaultKind.RATE) or not _SPENT.isdisjoint(refused)
-        overload = kind in (FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK)
         if self._live:
             return ""
+        quota, overload = self.refusals.wanting(self.decision)
         return self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
 
     async def _next(self) -> str | None:
@@ -314,13 +307,16 @@ class Exchange:
             return None
         return self.services.accounts.select(self.new_ask()).account
 
-    def begin(self, account: str) -> Credential:
-        """Counts the account as in use and returns its credential. Pair with `end`."""
+    def begin(self, account: str, *, bound: bool = False) -> Credential | None:
+        """Counts the account as in use and returns its credential; pair with `end`. None where what its owner gives was
+        filled since it was chosen; not for a turn `bound` to it."""
         credential = self.services.accounts.credential(account)
-        self.services.accounts.begin(account, self.peek.model, self.route.operation)
+        self.tried.add(account)
+        user = None if bound or self.forced else self.principal.user
+        if not self.services.accounts.begin(account, self.peek.model, self.route.operation, user):
+            return None
         self.account = account
         self.continuity.leave_turn_state(self.client_call, account)
-        self.tried.add(account)
         if self.attempts:
             self.earlier_urls, self.upstream_url = [*self.earlier_urls, self.upstream_url], ""
         self._attempt_started = started = time.monotonic()

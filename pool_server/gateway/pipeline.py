@@ -110,10 +110,9 @@ class Pipeline:
             error = await self._attempts(self._ask)
         except dialects.ContinuationLostError:
             error = final_error.resend()
-        except dialects.BadBodyError as wrong:
-            error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400)
-        except TranslationError as wrong:
-            error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400, code="unsupported_value")
+        except (dialects.BadBodyError, TranslationError) as wrong:
+            code = "unsupported_value" if isinstance(wrong, TranslationError) else ""
+            error = ClientError(ErrorKind.BAD_REQUEST, str(wrong), 400, code=code)
         if error is not None:
             await self.refuse(error)
 
@@ -150,9 +149,8 @@ class Pipeline:
         if not x.recorded:
             if self._transport.started:
                 x.response_bytes = self._transport.sent
-            status = self._transport.status or (499 if error is None else error.status)
-            message = "" if error is None else error.message
-            await record(x, outcome, status, message, partial=True)
+            status, message = (499, "") if error is None else (error.status, error.message)
+            await record(x, outcome, self._transport.status or status, message, partial=True)
         if error is not None:
             await self._transport.tell(error)
 
@@ -175,7 +173,9 @@ class Pipeline:
         while (account := await x.next_account()) is not None:
             if transport.bound not in (None, account):
                 raise dialects.ContinuationLostError
-            self._account, self._credential = account, x.begin(account)
+            if (credential := x.begin(account)) is None:
+                continue
+            self._account, self._credential = account, credential
             try:
                 fault = await self._cured(attempt)
             finally:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from pool_server.accounts.health import learning
 from pool_server.accounts.health.probing import cooling
+from pool_server.accounts.health.share_use import ShareUse, renewed
 from pool_server.accounts.health.state import probe_begun
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.accounts.selection.account import Account
@@ -48,6 +49,7 @@ class Worker:
         """A request to the account begins here."""
         entry = self.index.accounts[account]
         entry.local += 1
+        self._count_share(entry)
         self.hosts.begun(entry)
         self.index.chosen(entry)
         found = cooling(entry.health, self._scopes(entry, model), self._clock()) if probe else None
@@ -59,6 +61,7 @@ class Worker:
         entry = self.index.accounts.get(account)
         if entry is not None:
             entry.local -= 1
+            self._count_share(entry)
             self.index.touch(entry)
 
     def elsewhere(self, account: str, change: int) -> None:
@@ -66,7 +69,15 @@ class Worker:
         entry = self.index.accounts.get(account)
         if entry is not None:
             entry.elsewhere += change
+            self._count_share(entry)
             self.index.touch(entry)
+
+    def _count_share(self, entry: Account) -> None:
+        """What is under way counts for the part that the account's owner gives."""
+        if entry.keeps:
+            use = entry.health.share_use = entry.health.share_use or ShareUse()
+            renewed(use, "here", entry.local, self._clock())
+            renewed(use, "elsewhere", entry.elsewhere, self._clock())
 
     def absorb(self, account: str, seen: list[WindowObservation]) -> None:
         """Figures of an answer, as old as they are."""

@@ -12,6 +12,7 @@ from math import inf
 import msgspec
 
 from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.share_use import ShareUse
 from pool_server.accounts.health.transitions import AccountEvent, StateActor, after
 from pool_server.core import deadlines
 from pool_server.core.enums import AccountState, FaultKind
@@ -64,7 +65,8 @@ class AccountHealth(msgspec.Struct):
     `token` names (by fingerprint) the credential a NEEDS_LOGIN speaks of. `trouble` counts recent faults and
     halves every ten minutes; `latency` is the median of the last seconds to the first byte
     (`first_bytes`), None until enough are known, as seen at `latency_at`. `doubts` counts, for an
-    operation's model, the requests refused here and served elsewhere, and since when.
+    operation's model, the requests refused here and served elsewhere, and since when. `share_use`: where the owner
+    keeps a part.
     """
 
     state: AccountState = AccountState.READY
@@ -85,6 +87,7 @@ class AccountHealth(msgspec.Struct):
     first_bytes: list[float] = []
     jitter: float = 0.0
     doubts: dict[str, tuple[int, float]] = {}
+    share_use: ShareUse | None = None
 
     @property
     def cooldown(self) -> Cooldown | None:

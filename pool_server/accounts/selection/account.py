@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pool_server.accounts.credentials.files import Options
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.selection.unseen import UnseenUse
 from pool_server.core.enums import AccountState
 from pool_server.providers import Credential
 
@@ -17,8 +16,7 @@ class Account:
     `owner` is the id of the user the file's owner stands for, `people` are the ids of those who may use the account,
     the owner among them (None = everybody), `refreshable` says whether its token can be refreshed under the present
     settings, `way` names the host its calls go to and the proxy they go over. `local` counts this process's exchanges
-    in flight, `elsewhere` other workers', `unseen` knows what its windows do not show yet. `turn` is the
-    account's place in a weighted round (the lower the sooner).
+    in flight, `elsewhere` other workers'. `turn` is the account's place in a weighted round (the lower the sooner).
 
     Times are unix seconds: `refresh_retry_at` until when its token cannot be refreshed, `refused_until` until when it
     serves nobody because its token was refused and there is no other one yet, `rated_at` when it was last rated,
@@ -42,7 +40,6 @@ class Account:
         "served_at",
         "turn",
         "unreachable_until",
-        "unseen",
         "version",
         "way",
     )  # fmt: skip
@@ -68,7 +65,6 @@ class Account:
         self.rated_at = 0.0
         self.served_at = 0.0
         self.unreachable_until = 0.0
-        self.unseen = UnseenUse()
 
     @property
     def keeps(self) -> bool:

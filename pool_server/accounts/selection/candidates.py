@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 from sortedcontainers import SortedList
 
+from pool_server.accounts.health import share_use
 from pool_server.accounts.health import windows as win
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
@@ -58,11 +59,10 @@ class CandidateQueue:
     eligible for that owner alone. `probes`: when a half-open request to a cooling account is due.
     """
 
-    __slots__ = ("cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped", "workers")
+    __slots__ = ("cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped")
 
-    def __init__(self, scopes: tuple[str, ...], workers: int = 1) -> None:
+    def __init__(self, scopes: tuple[str, ...]) -> None:
         self.scopes = scopes
-        self.workers = workers
         self.placements: dict[str, Placement] = {}
         self.ready: SortedList[Key] = SortedList()
         self.cooling: SortedList[Key] = SortedList()
@@ -73,7 +73,7 @@ class CandidateQueue:
 
     def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
         """Put the account where it belongs now."""
-        placement = judge(account, self.scopes, now, usual_latency, self.workers)
+        placement = judge(account, self.scopes, now, usual_latency)
         refusal = placement.candidate.refusal
         if placement.candidate.score is not None:
             placement.key = rank(account, placement.candidate, strategy)
@@ -124,28 +124,28 @@ class CandidateQueue:
                 del self.refused[refusal]
 
 
-def judge(
-    account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None, workers: int = 1
-) -> Placement:
-    """An account's standing for a model of these scopes: the one place where eligibility is decided. `workers` are
-    those that choose it."""
+def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None) -> Placement:
+    """An account's standing for a model of these scopes: the one place where eligibility is decided."""
     refusal, until = _refusal(account, scopes, now)
     if refusal is not None:
         return Placement(account, Candidate(account.id, refusal, until))
     candidate = rate(account, scopes, now, usual_latency=usual_latency)
     if account.keeps:
-        reserved, until = _reserved(account, scopes, now, workers)
-        if reserved:
+        kept, until = kept_back(account, account.health, scopes, now)
+        if kept:
             candidate = msgspec.structs.replace(candidate, refusal=Refusal.RESERVED, until=until)
     return Placement(account, candidate)
 
 
-def _reserved(account: Account, scopes: tuple[str, ...], now: float, workers: int) -> tuple[bool, float | None]:
+def kept_back(
+    account: Account, health: AccountHealth, scopes: tuple[str, ...], now: float
+) -> tuple[bool, float | None]:
     """Whether what is left is the owner's alone, and when the last window that says so begins anew; None when one does
-    not say. A window whose share its owner told and nobody has reported yet is taken for the owner's."""
+    not say. A window whose share its owner told and nobody has reported yet is taken for the owner's. `health` is the
+    account's, as all have it."""
     options = account.options
     least = 100 * options.reserve
-    seen = [w for w in win.binding(account.health.windows, scopes) if not 0 < w.seconds < win.SHORTEST_PACED]
+    seen = [w for w in win.binding(health.windows, scopes) if not 0 < w.seconds < win.SHORTEST_PACED]
     unseen = options.terms.share.keys() - {w.window for w in seen} - ({""} if seen else set())
     if any(options.terms.kept(name) > 0 for name in unseen):
         return True, None
@@ -154,8 +154,7 @@ def _reserved(account: Account, scopes: tuple[str, ...], now: float, workers: in
     ]
     down = [w for w, left in given if left <= 0]
     if not down:
-        flight = {"here": account.local, "elsewhere": account.elsewhere, "workers": workers}
-        waits = not all(account.unseen.fits(w, left, now, **flight) for w, left in given)
+        waits = not all(share_use.fits(health.share_use, w, left, now) for w, left in given)
         return waits, now + UNSEEN_S if waits else None
     resets = [win.time_left(w, now) for w in down]
     known = [left for left in resets if left is not None]

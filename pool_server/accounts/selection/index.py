@@ -58,7 +58,6 @@ class Cohort:
         guessed: tuple[Dialect, ...] = (),
         people: frozenset[str] | None = None,
         groups: frozenset[str] = frozenset(),
-        workers: int = 1,
     ) -> None:
         self.provider = provider
         self.guessed = guessed
@@ -68,7 +67,7 @@ class Cohort:
         self.hours: tuple[tuple[int, int], ...] = ()
         self.owner = ""
         self.members: dict[str, Account] = {}
-        self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue((), workers)}
+        self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
         self.fits: dict[Need, Refusal | None] = {}
         self.translated: dict[Need, bool] = {}
@@ -115,10 +114,8 @@ class SelectionIndex:
         fit: Fit,
         family: Family,
         translated: Callable[[Account, Need], bool] = lambda account, need: False,
-        workers: int = 1,
     ) -> None:
         self.strategy = strategy
-        self.workers = workers
         self.locked = ""
         self.accounts: dict[str, Account] = {}
         self.by_provider: dict[Provider, list[Cohort]] = {}
@@ -157,9 +154,7 @@ class SelectionIndex:
         key = (account.provider, account.people, groups, ends, *account.credential.traits)
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = self._cohorts[key] = Cohort(
-                account.provider, account.credential.guessed, account.people, groups, self.workers
-            )
+            cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people, groups)
             cohort.until, cohort.hours, cohort.owner = terms.until, terms.spans(), account.owner
             self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
@@ -263,11 +258,11 @@ class SelectionIndex:
             return Shortlist(queue, scopes, {})
         concerned = cohort.concerned(scopes)
         if len(concerned) <= SPARSE and len(cohort.members) > 4 * SPARSE:
-            apart = {i: judge(cohort.members[i], scopes, now, cohort.latency, self.workers) for i in concerned}
+            apart = {i: judge(cohort.members[i], scopes, now, cohort.latency) for i in concerned}
             return Shortlist(cohort.queues[()], scopes, apart)
         if len(cohort.queues) >= QUEUES_KEPT:
             del cohort.queues[next(s for s in cohort.queues if s)]
-        queue = cohort.queues[scopes] = CandidateQueue(scopes, self.workers)
+        queue = cohort.queues[scopes] = CandidateQueue(scopes)
         for account in cohort.members.values():
             queue.place(account, self.strategy, cohort.latency, now)
         return Shortlist(queue, scopes, {})

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 
 from pool_server.accounts import Accounts, Decision
-from pool_server.core.enums import Operation, Provider
+from pool_server.core.enums import FaultKind, Operation, Provider, Refusal
 from pool_server.core.models import AccountScope, ClientError, Fault, ModelScope, ProviderScope, RequestScope
 from pool_server.gateway import final_error
 from pool_server.providers.evidence.table import EVIDENCE, Confirm, NextStep, ToldAs
 
+_SPENT = frozenset(
+    {Refusal.EXHAUSTED, Refusal.MODEL_EXHAUSTED, Refusal.COOLING, Refusal.MODEL_COOLING, Refusal.RATE_LIMITED}
+)
+_OVERLOADED = frozenset({FaultKind.OVERLOAD, FaultKind.CAPACITY, FaultKind.TRANSIENT, FaultKind.NETWORK})
 _SETTLED_S = 5.0  # how long the last word waits for what the accounts' own calls say
 
 
@@ -42,6 +46,12 @@ class Refusals:
         self._doubts[account] = (fault, token)
         if evidence.account is Confirm.OWN_CALL:
             self._accounts.own_calls.doubt(account, fault, token)
+
+    def wanting(self, decision: Decision | None) -> tuple[bool, bool]:
+        """Whether it is quota that the request found none of, and whether it is strength."""
+        kind = self.faults[-1].kind if self.faults else None
+        spent = decision is not None and not _SPENT.isdisjoint(decision.refused)
+        return kind in (FaultKind.QUOTA, FaultKind.RATE) or spent, kind in _OVERLOADED
 
     def passes_on(self, account: str, fault: Fault) -> bool:
         """Is the refusal the request's, so that the client gets it as it is? The client's own mistakes are, and what
