@@ -49,7 +49,7 @@ SLOW = frozenset({
     "failpoints/test_old_faults.py", "failpoints/test_read_only.py", "simulated/test_selection_simulated.py",
     "simulated/test_store_simulated.py", "test_serving_tls.py", "web/test_foreign_ids.py",
     "app/test_terms_processes.py", "cluster/test_one_rule.py", "gateway/test_clouds.py", "web/test_account_mishaps.py",
-    "web/test_api_fuzz.py",
+    "web/test_api_fuzz.py", "cli/test_replay_cli.py", "transcripts/test_mirror.py",
 })  # fmt: skip
 HERE = Path(__file__).parent
 

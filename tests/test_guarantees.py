@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -17,14 +16,12 @@ def named(page: str) -> list[tuple[str, str]]:
     return NAMED.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_test_that_is_named_exists(page: str) -> None:
     found = named(page)
     assert len(found) >= 15
     for file, test in found:
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        names = re.findall(r"^(?:async )?def (\w+)", (ROOT / file).read_text(encoding="utf-8"), re.M)
         assert not test or test in names, f"{page} names {file}::{test}"
 
 

@@ -37,7 +37,6 @@ def lived(folder: Path, past: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_replay_of_the_demos_month_agrees_with_its_record(sh: Shell, lived: Path) -> None:
     asked = ("--what-if", "+1 claude max_5x", "--what-if", "-user Mara")
     done = sh("simulate", "--from", "ledger", "--seeds", "2", *asked, "--json", "--progress-lines")

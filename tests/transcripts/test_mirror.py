@@ -60,7 +60,6 @@ def sender(request: pytest.FixtureRequest, tmp_path: Path) -> Sender:
     return Sender(tmp_path, f"s3://bucket/{tmp_path.name}", request.getfixturevalue("s3"))
 
 
-@pytest.mark.slow
 def test_what_is_kept_is_sent_once_and_what_is_deleted_goes_there_too(sender: Sender, tmp_path: Path) -> None:
     names = [
         sender.put(user, exchange, talk)
@@ -171,7 +170,6 @@ def test_an_address_is_told_from_a_folder(address: str) -> None:
     assert is_address(address) and not is_address(f"/{address}")
 
 
-@pytest.mark.slow
 def test_options_that_are_none_are_one_line(tmp_path: Path, s3: dict[str, str]) -> None:
     with pytest.raises(ObjectStoreError) as wrong:
         open_place("s3://bucket", s3 | {"bogus": "a-secret-value"})
