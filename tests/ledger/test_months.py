@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ def fresh(book: Ledger) -> Ledger:
     return Ledger(book.store, book.settings, clock=Clock())
 
 
+def in_zone(store: Store, zone: str) -> Ledger:
+    return Ledger(store, Settings(ledger=LedgerSettings(timezone=zone)), clock=Clock())
+
+
 def sum_months(book: Ledger) -> None:
     asyncio.run(fresh(book).sum_months())
 
@@ -75,22 +80,23 @@ def test_no_answer_tells_months_from_days(
     done: list[list[UsageRecord] | str], wanted: Filters, by: Field, bounds: tuple[float, float], most: int
 ) -> None:
     frm, to = sorted(bounds)
-    zone, made = "UTC", list[UsageRecord]()
+    made, pruned = list[UsageRecord](), set[str]()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(pending, "MOST", most)
         store = Store.open(Path(folder) / "ledger", tables=TABLES, durable=False)
         book = Ledger(store, Settings(), clock=Clock())
         for step in [*done, "sum"]:
             if isinstance(step, list):
-                made += step
-                record_all(book, step)
+                new = [rec for rec in step if rec.id not in pruned]  # its sums stay: it would count twice
+                made += new
+                record_all(book, new)
             elif step == "sum":
                 sum_months(book)
             elif step == "prune":
                 asyncio.run(fresh(book).prune())
+                pruned = {rec.id for rec in made}
             else:
-                zone = step
-                book = Ledger(store, Settings(ledger=LedgerSettings(timezone=zone)), clock=Clock())
+                book = in_zone(store, step)
         patch.setattr(query, "LONG_S", 0)
         with_months = answers(book, wanted, by, frm, to)
         patch.setattr(query, "LONG_S", 10**12)
@@ -134,6 +140,37 @@ def test_closed_months_are_read_and_stale_ones_are_not(tmp_path: Path, monkeypat
         assert read_from(book, monkeypatch).count(MONTH) == 2
         assert kept_months(book) == 3
         assert book.queries.total(NOW - BACK, NOW + 1)["requests"] == 101
+
+
+@pytest.mark.parametrize("by", [*GROUPED, None])
+def test_months_of_another_time_zone_are_not_read(tmp_path: Path, by: Field | None) -> None:
+    """Chatham's September begins within the August of UTC."""
+    with ledger_in(tmp_path, durable=False) as book:
+        chatham, utc = in_zone(book.store, "Pacific/Chatham"), in_zone(book.store, "UTC")
+        book.load([exchange(f"r{n}", at=NOW - n * DAY) for n in range(100)])
+        sum_months(chatham)
+        sum_months(utc)
+        assert kept_months(book) == 6
+        for zoned in (chatham, utc):
+            whole = zoned.queries.total(NOW - BACK, NOW + 1) if by is None else None
+            told = [whole] if whole else zoned.queries.top(by or "user", NOW - BACK, NOW + 1, Filters())
+            assert sum(one["requests"] for one in told) == 100
+
+
+def test_a_month_that_ends_elsewhere_is_another(tmp_path: Path) -> None:
+    """March begins with UTC's in London, and ends an hour before."""
+    march = datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp()
+    with ledger_in(tmp_path, durable=False) as book:
+        book.load([exchange("a", at=march)])
+        sum_months(in_zone(book.store, "Europe/London"))
+        with book.store.read() as reader:
+            assert months.stale(reader, NOW, Days("Europe/London")) == []
+            (month,) = months.stale(reader, NOW, Days("UTC"))
+            assert month == months.around(int(march), Days("UTC"))
+        sum_months(in_zone(book.store, "UTC"))
+        assert kept_months(book) == 1
+        with book.store.read() as reader:
+            assert months.stale(reader, NOW, Days("UTC")) == []
 
 
 def test_days_that_grew_while_they_were_added_up_are_left_for_the_next_time(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 They are made in the background and cost recording nothing. A month's rows are of use only while its pool row counts as
 many requests as the pool rows of its days do: days only grow, and every exchange adds one request, so equal counts mean
-that nothing was added since. What comes late, or was written by a program that knows no months, makes a month stale:
+that nothing was added since. A row of its own says where the month ends: in another time zone it may begin at the same
+instant and end at another. What comes late, or was written by a program that knows no months, makes a month stale:
 its days are read until it is made anew. Labels have no months: the days of conversations are forgotten.
 """
 
@@ -19,6 +20,8 @@ from pool_server.ledger.rollups.sums import Sums, leading_counts
 from pool_server.ledger.rollups.time_slices import Slice
 from pool_server.storage import Reader, Txn
 
+_END = b"."  # beside the dimensions: where the month ends
+_PLACES = (*DIMENSIONS, _END)
 SETTLED_S = 2 * 86_400  # after its end a month is summed: what takes a day to be told is in it
 _SHORTEST_S = 27 * 86_400
 _NAMES = 6  # bytes of a rollup key before its names
@@ -76,6 +79,7 @@ def summed(reader: Reader, month: Month) -> MonthRows:
             names.setdefault(key[_NAMES:], []).append(raw)
         place = _head(dimension, month)
         rows += [(place + name, Sums.together(raws, full=True).encode()) for name, raws in names.items()]
+    rows.append((_head(_END, month), seconds_key(month.stop)))
     return MonthRows(_requests(reader, month), sorted(rows))
 
 
@@ -97,7 +101,7 @@ def forget(txn: Txn, month: Month) -> None:
 
 def stored(reader: Reader, month: Month) -> list[tuple[bytes, bytes]]:
     """A month's rows, whether they are up to date or not."""
-    places = sorted(_head(dimension, month) for dimension in DIMENSIONS)
+    places = sorted(_head(place, month) for place in _PLACES)
     return [row for place in places for row in reader.scan(ROLLUPS, place, place + b"\xff")]
 
 
@@ -121,7 +125,9 @@ def _head(dimension: bytes, month: Month) -> bytes:
 
 
 def _kept(reader: Reader, month: Month) -> int | None:
-    """How many requests its rows speak of; None where it has none that can be read."""
+    """How many requests its rows speak of; None where it has none that can be read, or those of another end."""
+    if reader.get(ROLLUPS, _head(_END, month)) != seconds_key(month.stop):
+        return None
     raw = reader.get(ROLLUPS, _head(POOL, month))
     try:
         return None if raw is None else leading_counts(raw).requests

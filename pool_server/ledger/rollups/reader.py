@@ -183,8 +183,7 @@ def _scan(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, bytes
         yield from _by_second(reader, part, plan)
         return
     if not plan.order or not (plan.prefix or plan.exact):
-        start, stop = base + layout.seconds_key(part.start), base + layout.seconds_key(part.stop)
-        for key, raw in reader.scan(layout.ROLLUPS, start, stop):
+        for key, raw in reader.scan(layout.ROLLUPS, *_bounds(base, part)):
             yield int.from_bytes(key[2:6], "big"), key[6:], raw
         return
     for bucket in _buckets(reader, part):
@@ -203,10 +202,7 @@ def _by_second(reader: Reader, part: Slice, plan: _Plan) -> Iterator[tuple[int, 
     """Rows of two names of which the second is given: the first ones come from their own rows, which are fewer than
     all pairs."""
     leading, base = _ORDER[frozenset(plan.order[:1])][0], part.grain + plan.dimension
-    head = part.grain + leading
-    for key, _ in reader.scan(
-        layout.ROLLUPS, head + layout.seconds_key(part.start), head + layout.seconds_key(part.stop)
-    ):
+    for key, _ in reader.scan(layout.ROLLUPS, *_bounds(part.grain + leading, part)):
         name = key[6:] + b"\0" + plan.second
         raw = reader.get(layout.ROLLUPS, base + key[2:6] + name)
         if raw is not None:
@@ -238,9 +234,14 @@ def _name(share: Share, order: tuple[Field, ...]) -> bytes | None:
 
 def _buckets(reader: Reader, part: Slice) -> list[bytes]:
     """The buckets in which anything happened; the pool's own rows name them."""
-    base = part.grain + layout.POOL
-    start, stop = base + layout.seconds_key(part.start), base + layout.seconds_key(part.stop)
-    return [key[2:6] for key, _ in reader.scan(layout.ROLLUPS, start, stop)]
+    return [key[2:6] for key, _ in reader.scan(layout.ROLLUPS, *_bounds(part.grain + layout.POOL, part))]
+
+
+def _bounds(head: bytes, part: Slice) -> tuple[bytes, bytes]:
+    """Where a slice's rows lie. A month's stand at its first second alone: others within it are of months as another
+    time zone has them."""
+    stop = part.start + 1 if part.grain == layout.MONTH else part.stop
+    return head + layout.seconds_key(part.start), head + layout.seconds_key(stop)
 
 
 def _passes(names: list[str], wanted: tuple[tuple[int, str, bool], ...]) -> bool:
