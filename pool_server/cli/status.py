@@ -17,6 +17,7 @@ from pool_server import statusline as one_line
 from pool_server.cli.common import config_option, emit, json_option, settings, table
 from pool_server.cli.pool import Running, running
 from pool_server.core.enums import Provider
+from pool_server.demo import notice
 from pool_server.texts import format, labels
 from pool_server.web.base.shared import headroom
 
@@ -118,8 +119,13 @@ def lines(found: dict[str, Any], now: float) -> list[tuple[str, ...]]:
 
 
 def _server(config: str | None) -> Running:
+    """The server of this data folder; where none runs, the demo of this user."""
     found = running(settings(config))
-    if found is None:
+    if found is not None:
+        return found
+    shown = notice.running()
+    if shown is None:
         raise click.ClickException("no running pool can be asked: start it with `pool-server serve`, or set "
                                    "POOL_ADMIN_PASSWORD to its admin password")  # fmt: skip
-    return found
+    click.echo(f"This is the demo on {shown[0]}.", err=True)
+    return Running(*shown)

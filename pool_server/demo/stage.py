@@ -22,6 +22,7 @@ from pool_server.core.enums import FaultKind, Operation, Provider, Source
 from pool_server.core.models import OF_ACCOUNT, Fault, WindowObservation
 from pool_server.core.settings import LedgerSettings as LedgerSettings
 from pool_server.core.settings import PoolUsers, Settings, UsagePolling, bind_address
+from pool_server.demo import notice
 from pool_server.demo.cast import FRIENDS, LAST_RESORT, RESTING, SIGNED_OUT, SIGNED_OUT_S, accounts
 from pool_server.demo.fake_account import DAY, FakeAccount
 from pool_server.demo.history import WINDOW_NAMES, SeededPerson, fillings, history
@@ -87,7 +88,7 @@ async def _until_told(sockets: list[socket.socket]) -> None:
 @contextlib.asynccontextmanager
 async def play(sockets: list[socket.socket], *, pace: float = 1.0, seed: int = 7) -> AsyncIterator[Demo]:
     """Runs the demo on listening sockets for as long as the context lasts; yields a `Demo`."""
-    with tempfile.TemporaryDirectory(prefix="pool-server-demo-") as name:
+    with tempfile.TemporaryDirectory(prefix=notice.PREFIX) as name:
         folder, now = Path(name), time.time()
         fakes = DemoProviders(pace=pace)
         await fakes.start()
@@ -100,7 +101,9 @@ async def play(sockets: list[socket.socket], *, pace: float = 1.0, seed: int = 7
             await server.start(sockets)
             try:
                 _present(server, cast, now)
-                yield _facts(settings, sockets[0], people[0])
+                shown = _facts(settings, sockets[0], people[0])
+                notice.leave(folder, shown.url, shown.admin_password)
+                yield shown
             finally:
                 await server.drain()
         finally:
@@ -115,7 +118,7 @@ def _settings(folder: Path, fakes: DemoProviders) -> Settings:
     return Settings(
         listen_addr="127.0.0.1:0",
         pool_dir=str(pool),
-        data_dir=str(folder / "data"),
+        data_dir=str(folder / notice.DATA),
         friend_code="-".join(secrets.choice(_WORDS) for _ in range(3)),
         friend_name="the demo",
         friend_tagline="Fake accounts, fake providers, a made-up past: look at everything, break anything.",
@@ -210,5 +213,7 @@ def _intro(demo: Demo) -> str:
     -d '{{"model":"claude-sonnet-5","max_tokens":99,"stream":true,"messages":[{{"role":"user","content":"Hi"}}]}}'
 
   ANTHROPIC_BASE_URL={demo.url} ANTHROPIC_AUTH_TOKEN={demo.key} claude
+
+  `pool-server status` and `pool-server top` show it in another terminal.
 
 Ctrl-C ends it and removes everything it wrote."""

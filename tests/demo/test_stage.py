@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pool_server.demo import cast
+from pool_server.demo import cast, notice
 from pool_server.demo.stage import Demo, play
 
 Body = Callable[[Demo, aiohttp.ClientSession], Awaitable[None]]
@@ -42,6 +42,22 @@ async def get(session: aiohttp.ClientSession, path: str, token: str) -> Any:
     async with session.get(path, headers=headers) as answer:
         assert answer.status == 200, (path, answer.status, await answer.text())
         return await answer.json()
+
+
+def test_the_shell_finds_this_users_demo_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(demo: Demo, session: aiohttp.ClientSession) -> None:
+        assert notice.running() == (demo.url, demo.admin_password)
+        (folder,) = tmp_path.iterdir()
+        assert (folder / "admin.json").stat().st_mode & 0o077 == 0
+        with monkeypatch.context() as other:
+            other.setattr("os.getuid", lambda: folder.stat().st_uid + 1)
+            assert notice.running() is None
+        for broken in ("[]", "{", '{"password": 1}'):
+            (folder / "admin.json").write_text(broken)
+            assert notice.running() is None
+
+    on_stage(body, tmp_path, monkeypatch)
+    assert notice.running() is None
 
 
 def test_every_state_and_every_friend_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
