@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import AccountState
-from pool_server.core.settings import Alerts
+from pool_server.core.settings import COUNTED_LIMITS, Alerts
+from pool_server.language import marked
 
 CALM_S = 300.0
 LEAST_REQUESTS = 20  # fewer say nothing about an error rate
 WARNED_S = 3 * 86400.0  # before a sign-in ends
 _HOUR = 3600.0
 _MIB = 1 << 20
+_LIMITS = {limit.name: limit.words for limit in COUNTED_LIMITS}
 
 
 class AlertRule(StrEnum):
@@ -69,7 +71,8 @@ class AlertFacts(msgspec.Struct, frozen=True):
 
 
 class Incident(msgspec.Struct):
-    """Something that is wrong since `since`. `subject` names whom or what; `quiet_since` when it stopped."""
+    """Something that is wrong since `since`. `subject` names whom or what; `quiet_since` when it stopped. `text` is
+    English, for mails, chats and webhooks; a page words `message` with `values` in its reader's language."""
 
     rule: AlertRule
     subject: str
@@ -77,6 +80,8 @@ class Incident(msgspec.Struct):
     since: float
     quiet_since: float | None = None
     level: int = 0  # for budgets: the percent that was reached
+    message: str = ""  # "" from a version that kept none
+    values: dict[str, str] = {}
 
     @property
     def key(self) -> str:
@@ -114,7 +119,7 @@ def step(
             after[key] = incident
             events.append(AlertEvent(incident, False, now))
         else:
-            after[key] = msgspec.structs.replace(before, text=incident.text, quiet_since=None)
+            after[key] = msgspec.structs.replace(incident, since=before.since, level=before.level)
     for key, incident in open_now.items():
         if key in wrong:
             continue
@@ -141,56 +146,68 @@ def _looked_at(facts: AlertFacts) -> set[AlertRule]:
     return {rule for rule, value in seen.items() if value is not None}
 
 
+def _incident(rule: AlertRule, subject: str, now: float, message: str, **values: str) -> Incident:
+    return Incident(rule, subject, message.format_map(values), now, message=message, values=values)
+
+
 def _wrong(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     yield from _budgets(facts, settings, now)
     yield from _accounts(facts, settings, now)
     yield from _requests(facts, settings, now)
     yield from _stores(facts, settings, now)
     if facts.certificate:
-        yield Incident(AlertRule.CERTIFICATE, "tls", facts.certificate, now)
+        yield _incident(AlertRule.CERTIFICATE, "tls", now, "{what}", what=facts.certificate)
 
 
 def _accounts(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     for account, state in (facts.accounts or {}).items():
         if state is AccountState.NEEDS_LOGIN:
-            yield Incident(AlertRule.NEEDS_LOGIN, account, f"{account} needs its owner to sign in again", now)
+            said = marked("{account} needs its owner to sign in again")
+            yield _incident(AlertRule.NEEDS_LOGIN, account, now, said, account=account)
         elif state is AccountState.SUSPENDED:
-            yield Incident(AlertRule.SUSPENDED, account, f"{account} was suspended by its provider", now)
+            said = marked("{account} was suspended by its provider")
+            yield _incident(AlertRule.SUSPENDED, account, now, said, account=account)
     for account, ends in (facts.sign_ins_end or {}).items():
         if now < ends <= now + WARNED_S:
             left = max(1, round((ends - now) / (24 * _HOUR)))
-            days = f"{left} {'day' if left == 1 else 'days'}"
-            text = f"the sign-in of {account} ends in {days}: its owner must sign in again"
-            yield Incident(AlertRule.SIGN_IN_ENDS, account, text, now)
+            one = marked("the sign-in of {account} ends in 1 day: its owner must sign in again")
+            several = marked("the sign-in of {account} ends in {days} days: its owner must sign in again")
+            said = one if left == 1 else several
+            yield _incident(AlertRule.SIGN_IN_ENDS, account, now, said, account=account, days=str(left))
     for provider, end in (facts.lasts_until or {}).items():
         if end is not None and end - now < settings.room_hours * _HOUR:
-            hours = max(0.0, end - now) / _HOUR
-            yield Incident(AlertRule.HEADROOM, provider, f"{provider} runs out in {hours:.1f} h at this pace", now)
+            said, hours = marked("{provider} runs out in {hours} h at this pace"), max(0.0, end - now) / _HOUR
+            yield _incident(AlertRule.HEADROOM, provider, now, said, provider=provider, hours=f"{hours:.1f}")
 
 
 def _requests(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     if facts.errors is not None and facts.requests is not None and facts.requests >= LEAST_REQUESTS:
         percent = 100 * facts.errors / facts.requests
         if percent >= settings.error_rate_percent:
-            yield Incident(AlertRule.ERROR_RATE, "pool", f"{percent:.0f} % of {facts.requests} requests failed", now)
+            said = marked("{percent} % of {requests} requests failed")
+            figures = {"percent": f"{percent:.0f}", "requests": str(facts.requests)}
+            yield _incident(AlertRule.ERROR_RATE, "pool", now, said, **figures)
 
 
 def _stores(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     if facts.disk_free is not None and facts.disk_free < settings.disk_free_mb * _MIB:
-        yield Incident(AlertRule.DISK, "data", f"only {facts.disk_free // _MIB} MiB are free for the data folder", now)
+        said = marked("only {free} MiB are free for the data folder")
+        yield _incident(AlertRule.DISK, "data", now, said, free=str(facts.disk_free // _MIB))
     if facts.ledger_healthy is False:
-        yield Incident(AlertRule.LEDGER, "ledger", "usage records are kept in memory: the store cannot be written", now)
+        said = marked("usage records are kept in memory: the store cannot be written")
+        yield _incident(AlertRule.LEDGER, "ledger", now, said)
     if facts.data_folder:
-        text = f"{facts.data_folder}: nothing is recorded any more, the server stops"
-        yield Incident(AlertRule.DATA_FOLDER, "data", text, now)
+        said = marked("{what}: nothing is recorded any more, the server stops")
+        yield _incident(AlertRule.DATA_FOLDER, "data", now, said, what=facts.data_folder)
     for name, wrong in (facts.pool_folder or {}).items():
-        yield Incident(AlertRule.POOL_FOLDER, name, f"{name} {wrong}", now)
+        yield _incident(AlertRule.POOL_FOLDER, name, now, "{name} {wrong}", name=name, wrong=wrong)
 
 
 def _budgets(facts: AlertFacts, settings: Alerts, now: float) -> Iterable[Incident]:
     for budget in facts.budgets or ():
         reached = [level for level in settings.budget_percent if budget.share * 100 >= level]
         if reached:
-            name = budget.limit.replace("_", " ")
-            text = f"{budget.user} has used {budget.share * 100:.0f} % of the limit {name}"
-            yield Incident(AlertRule.BUDGET, f"{budget.user}/{budget.limit}", text, now, level=max(reached))
+            said, percent = marked("{user} has used {percent} % of the limit of {limit}"), f"{budget.share * 100:.0f}"
+            values = {"user": budget.user, "percent": percent, "limit": _LIMITS.get(budget.limit, budget.limit)}
+            incident = _incident(AlertRule.BUDGET, f"{budget.user}/{budget.limit}", now, said, **values)
+            yield msgspec.structs.replace(incident, level=max(reached))

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_server.alerts import AlertRule, Incident
+from pool_server.alerts import AlertFacts, Budget
 from pool_server.alerts.incidents import remember
-from pool_server.core.enums import FaultKind, Outcome, Provider
+from pool_server.alerts.rules import step
+from pool_server.core.enums import AccountState, FaultKind, Outcome, Provider
+from pool_server.core.settings import Alerts
 from pool_server.ledger import Filters, SeriesLine, UsageSeries
 from pool_server.texts import format
 from pool_server.web.base.assets.bundle import CHARTS, assets
@@ -303,15 +305,18 @@ def test_the_strongest_shade_is_the_busiest_hour(cells: list[list[int]]) -> None
 def test_the_banner_says_what_is_wrong_to_whom_it_concerns(site: Site) -> None:
     ada, boss = usage.friend(site), usage.admin(site)
     assert 'id="banner"' not in boss.page("/accounts")
-    wrong = [
-        Incident(AlertRule.NEEDS_LOGIN, "claude:work", "claude:work needs its owner to sign in again", 1.0),
-        Incident(AlertRule.HEADROOM, "codex", "codex runs out in 0.5 h at this pace", 2.0),
-        Incident(AlertRule.BUDGET, "Bo/tokens_week", "Bo has used 81 % of the limit tokens week", 3.0),
-    ]
-    site.run(lambda: remember(site.ctx.ledger.store, {one.key: one for one in wrong}))
+    facts = AlertFacts(
+        budgets=(Budget("Bo", "tokens_week", 0.81),),
+        accounts={"claude:work": AccountState.NEEDS_LOGIN},
+        lasts_until={"codex": 1801.0},
+    )
+    wrong, _events = step({}, facts, Alerts(), 1.0)
+    site.run(lambda: remember(site.ctx.ledger.store, wrong))
     told = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
     assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at this pace" in told
     assert "Bo has used 81 % of the limit of tokens a week" in told
+    german = boss.get("/accounts", Accept="text/html", **{"Accept-Language": "de"}).text
+    assert "Claude work braucht" in german and "Bo hat 81 %" in german
     own = ada.page("/")
     assert "Codex runs out" in own
     assert "Claude work" not in own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pool_server.alerts import AlertRule, Incident, open_incidents
 from pool_server.core.enums import Provider
-from pool_server.core.settings import COUNTED_LIMITS
+from pool_server.language import gettext as _
 from pool_server.texts import labels
 from pool_server.web.base.auth import Caller
 from pool_server.web.base.context import WebContext
@@ -12,8 +12,6 @@ from pool_server.web.base.context import WebContext
 FRIEND, ADMIN = 2, 3  # ranks, as `Access` has them
 SHOWN = 3
 _LISTED = (AlertRule.NEEDS_LOGIN, AlertRule.SUSPENDED)
-_OF_ACCOUNTS = (*_LISTED, AlertRule.SIGN_IN_ENDS)
-_LIMITS = {limit.name.replace("_", " "): limit.label[:1].lower() + limit.label[1:] for limit in COUNTED_LIMITS}
 
 
 def lines(ctx: WebContext, caller: Caller) -> list[str]:
@@ -32,12 +30,20 @@ def others(ctx: WebContext) -> list[str]:
 
 def words(incident: Incident) -> str:
     """An incident's sentence with the names people use: "Claude work needs its owner to sign in again"."""
-    text = incident.text
-    if incident.rule in _OF_ACCOUNTS or incident.rule is AlertRule.HEADROOM:
-        name, _, stem = incident.subject.partition(":")
-        spoken = labels.PROVIDERS[Provider(name)] if name in tuple(Provider) else name
-        text = text.replace(incident.subject, f"{spoken} {stem}".strip(), 1)
-    if incident.rule is AlertRule.BUDGET:
-        for plain, label in _LIMITS.items():
-            text = text.replace(f"the limit {plain}", f"the limit of {label}")
+    if not incident.message:
+        return incident.text[:1].upper() + incident.text[1:]
+    spoken = {name: _SPOKEN.get(name, str)(value) for name, value in incident.values.items()}
+    text = _(incident.message, **spoken)
     return text[:1].upper() + text[1:]
+
+
+def _account(ident: str) -> str:
+    name, _colon, stem = ident.partition(":")
+    return f"{_provider(name)} {stem}".strip()
+
+
+def _provider(name: str) -> str:
+    return labels.PROVIDERS[Provider(name)] if name in tuple(Provider) else name
+
+
+_SPOKEN = {"account": _account, "provider": _provider, "limit": _, "what": _, "wrong": _}
