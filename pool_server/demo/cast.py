@@ -83,24 +83,24 @@ class Friend(msgspec.Struct, frozen=True):
 
 
 def _codex(model: str, weight: float) -> FriendHabit:
-    agent = "codex_exec/0.169.0"
+    agent = "Codex 0.169.0"
     return FriendHabit(Provider.CODEX, model, weight, agent, Dialect.RESPONSES, Operation.RESPONSES)
 
 
 def _claude(model: str, weight: float) -> FriendHabit:
-    return FriendHabit(Provider.CLAUDE, model, weight, "claude-cli/2.1.329", Dialect.MESSAGES, Operation.MESSAGES)
+    return FriendHabit(Provider.CLAUDE, model, weight, "Claude Code 2.1.329", Dialect.MESSAGES, Operation.MESSAGES)
 
 
 def _gemini(model: str, weight: float) -> FriendHabit:
-    return FriendHabit(Provider.GEMINI, model, weight, "GeminiCLI/0.61.0", Dialect.CODE_ASSIST, Operation.GENERATE)
+    return FriendHabit(Provider.GEMINI, model, weight, "Gemini CLI 0.61.0", Dialect.CODE_ASSIST, Operation.GENERATE)
 
 
 def _qwen(weight: float) -> FriendHabit:
-    return FriendHabit(Provider.QWEN, "qwen3-coder-plus", weight, "QwenCode/0.24.4", Dialect.CHAT, Operation.CHAT)
+    return FriendHabit(Provider.QWEN, "qwen3-coder-plus", weight, "Qwen Code 0.24.4", Dialect.CHAT, Operation.CHAT)
 
 
 def _basement(weight: float) -> FriendHabit:
-    return FriendHabit(Provider.OPENAI, COMPATIBLE_MODELS[0], weight, "opencode/1.18.33", Dialect.CHAT, Operation.CHAT)
+    return FriendHabit(Provider.OPENAI, COMPATIBLE_MODELS[0], weight, "opencode 1.18.33", Dialect.CHAT, Operation.CHAT)
 
 
 FRIENDS: tuple[Friend, ...] = (

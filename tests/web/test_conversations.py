@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.core.models import Usage, UsageRecord
+from pool_server.web.base.shared.names import ConversationBook, without_version
 from pool_server.web.request_log.conversations import cache_share, moves
 from tests.web.pool import ADMIN, CODE, exchange
 from tests.web.site import Site
@@ -68,11 +70,13 @@ def test_a_friend_sees_their_own_without_accounts_and_the_operator_sees_all(frie
     assert "No conversation in the last 7 days" in ada.get("/analytics/conversations").text
     for number, (who, account) in enumerate([(user, "claude:work"), (user, "claude:home"), ("u_other", "claude:work")]):
         session = "mine1234" if who == user else "theirs99"
-        record = exchange(who, number, account=account, session=session)
+        record = exchange(who, number, account=account, session=session, agent="Claude Code 2.1.330", model="opus")
         friends.run(partial(friends.ctx.ledger.record, record))
     listed = ada.get("/analytics/conversations").text
     assert "mine1234" in listed
     assert "theirs99" not in listed
+    assert listed.count("Claude Code with opus") == 1
+    assert "Claude Code with opus" in ada.get("/", Accept="text/html").text
     page = ada.get("/analytics/conversations/mine1234").text
     assert "It moved 1 time to another account" in page
     assert "claude:work" not in page and "claude:home" not in page
@@ -80,6 +84,8 @@ def test_a_friend_sees_their_own_without_accounts_and_the_operator_sees_all(frie
     assert ada.get("/analytics/conversations/nothing").status == 404
     admin = Browser(friends, friends.post("/admin", {"password": ADMIN}))
     assert "theirs99" in admin.get("/analytics/conversations").text
+    assert "mine1234" not in admin.get("/analytics/conversations?q=unknown+claude").text
+    assert "mine1234" in admin.get("/analytics/conversations?q=ada+claude&sort=latest").text
     full = admin.get("/analytics/conversations/mine1234").text
     assert "claude:work" in full and "claude:home" in full
 
@@ -92,3 +98,24 @@ def test_a_move_without_a_price_is_not_said_to_cost_nothing(friends: Site) -> No
     page = admin.get("/analytics/conversations/unpriced1").text
     assert "It moved 1 time to another account; what that cost" in page
     assert "cost nothing" not in page
+
+
+def test_a_conversation_is_called_by_its_latest_request(friends: Site) -> None:
+    book, ledger = ConversationBook(), friends.ctx.ledger
+    for number, (who, agent, model) in enumerate(
+        [("ada", "Codex 1.2", "gpt"), ("bo", "aider", "gpt"), ("ada", "", "")]
+    ):
+        friends.run(partial(ledger.record, exchange(who, number, session="s" * 80, agent=agent, model=model)))
+        book.read(ledger)
+    assert book.get("s" * 64, "bo").title == "aider with gpt"
+    assert book.get("s" * 64, "ada").title == ""
+    assert book.get("s" * 64).user == "ada"
+    assert book.get("s" * 64, "cy") == book.get("nothing")
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [("Claude Code 2.1", "Claude Code"), ("aider", "aider"), ("x/1.2", "x"), ("Gemini CLI", "Gemini CLI"), ("", "")],
+)
+def test_a_program_without_its_version(agent: str, name: str) -> None:
+    assert without_version(agent) == name

@@ -70,12 +70,19 @@ class WebContext:
     alert_tries: dict[str, deque[float]] = field(default_factory=dict)  # person → when they tried addresses
     open_id: Any = None  # what is kept of the identity provider, made when first asked for
     _colours: Any = None
+    _conversations: Any = None
 
     def colour_book(self, make: Callable[[], Any]) -> Any:
         """The one book of colours of this process, made when first asked for."""
         if self._colours is None:
             self._colours = make()
         return self._colours
+
+    def conversation_book(self, make: Callable[[], Any]) -> Any:
+        """What this process knows of conversations, made when first asked for."""
+        if self._conversations is None:
+            self._conversations = make()
+        return self._conversations
 
     @property
     def local(self) -> bool:

@@ -17,7 +17,7 @@ from pool_server.web.base.listing import matches, page_of
 from pool_server.web.base.page import PageHandler
 from pool_server.web.base.shared import query_params as asking
 from pool_server.web.base.shared import request_rows
-from pool_server.web.base.shared.names import Names
+from pool_server.web.base.shared.names import Names, conversations, without_version
 from pool_server.web.base.shared.query_params import DAY
 
 LISTED = 1000  # conversations that are searched and sorted
@@ -64,21 +64,28 @@ def cache_share(sums: dict[str, Any]) -> float | None:
 
 
 class ConversationsPage(PageHandler, access=Access.FRIEND):
-    """The conversations of the last 7 days, most tokens first; `?q=&page=`."""
+    """The conversations of the last 7 days, most tokens first or the latest; `?q=&sort=&page=`."""
 
     async def get(self) -> None:
         ctx, now, who = self.ctx, self.ctx.clock(), asking.viewer(self)
-        chosen = {name: asking.text(self, name) for name in ("q", "page")}
+        chosen = {name: asking.text(self, name) for name in ("q", "page", "sort")}
         filters = Filters() if who.admin else Filters(user=who.user)
         found = await asyncio.to_thread(
             ctx.ledger.queries.top, "conversation", now - SPAN + DAY, now + 1, filters, limit=LISTED, timed=False
         )
+        known, names = await ctx.ledger.ask(conversations, ctx), Names(ctx, who)
+        people = {key: names.user(key) for key in {known.get(row["key"]).user for row in found if who.admin}}
+
+        def named(row: dict[str, Any]) -> dict[str, Any]:
+            one = known.get(row["key"], "" if who.admin else who.user)
+            return {**row, "share": cache_share(row), "title": one.title, "at": one.at, "who": people.get(one.user, "")}
+
         listing = page_of(
-            ({**row, "share": cache_share(row)} for row in found if row["key"] not in ("", "other")),
+            (named(row) for row in found if row["key"] not in ("", "other")),
             chosen,
             path="/analytics/conversations",
-            keep=lambda row: matches(row, chosen["q"], ("key",)),
-            key=lambda row: -row["total_tokens"],
+            keep=lambda row: matches(row, chosen["q"], ("key", "title", "who")),
+            key=(lambda row: -row["at"]) if chosen["sort"] == "latest" else (lambda row: -row["total_tokens"]),
         )
         self.page("conversations.html", title="Conversations", listing=listing, chosen=chosen, admin=who.admin)
 
@@ -103,6 +110,8 @@ class ConversationPage(PageHandler, access=Access.FRIEND):
             ident=ident,
             rows=[{**request_rows.row(one), "account": one.account} for one in newest],
             people=sorted({names.user(one.user) for one in newest}),
+            programs=sorted({without_version(one.agent) for one in newest} - {""}),
+            models=sorted({one.model for one in newest} - {""}),
             moves=moved if who.admin else [move._replace(before="", after="") for move in moved],
             lost=None if any(move.cost is None for move in moved) else sum(move.cost or 0.0 for move in moved),
             sums=sums,

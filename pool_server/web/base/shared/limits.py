@@ -11,6 +11,7 @@ from pool_server.texts import format
 from pool_server.users import Principal
 from pool_server.web.base.context import WebContext
 from pool_server.web.base.shared import price_notes
+from pool_server.web.base.shared.names import conversations
 from pool_server.web.base.shared.price_notes import PriceNotes
 
 DAY = 86_400.0
@@ -92,14 +93,19 @@ async def used(ctx: WebContext, user: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def labelled(ctx: WebContext, user: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What a user has used most in the last 7 days, by program and by conversation."""
+    """What a user has used most in the last 7 days, by program and by conversation, each with its `name`."""
     ledger, now, mine = ctx.ledger, ctx.clock(), Filters(user=user)
     kinds: tuple[tuple[str, Field], ...] = ((_("Program"), "program"), (_("Conversation"), "conversation"))
     found = [
         (label, await ledger.ask(ledger.queries.top, field, now - 6 * DAY, now + 1, mine, limit=LISTED))
         for label, field in kinds
     ]
-    return [(label, rows) for label, rows in found if rows]
+    known = await ledger.ask(conversations, ctx)
+    return [
+        (label, [{**row, "name": known.get(row["key"], user).title or row["key"]} for row in rows])
+        for label, rows in found
+        if rows
+    ]
 
 
 async def keys(ctx: WebContext, user: str) -> list[dict[str, Any]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from pool_server.language import gettext as _
+from pool_server.ledger import Ledger
 from pool_server.texts import labels
 from pool_server.users import RefusedError
 from pool_server.web.base.context import WebContext
@@ -20,6 +23,18 @@ COLOURS = 8  # --line-0 … of the token sheet
 MOST_COLOURED = 10_000  # names whose colour is kept
 OTHER = "other"  # the ledger's word for all groups beyond the largest
 OTHERS = "others"  # everybody but the viewer
+LOOKS = 100  # pages of the log that are read for what is not known yet
+PER_LOOK = 100  # requests a page
+OVERLAP_S = 900.0  # a request is recorded when it ends, after others that began later
+CONVERSATION_NAME = 64  # characters, as the sums of conversations know them
+MOST_CONVERSATIONS = 20_000  # that are remembered
+
+
+def conversations(ctx: WebContext) -> ConversationBook:
+    """What is known of conversations, up to the newest request. Blocks; in any thread."""
+    book: ConversationBook = ctx.conversation_book(ConversationBook)
+    book.read(ctx.ledger)
+    return book
 
 
 class Names:
@@ -69,6 +84,67 @@ class Names:
             return str(self._ctx.users.people.get(key)["name"])
         except RefusedError:
             return _("deleted user")
+
+
+class KnownConversation(NamedTuple):
+    """What a conversation is known by, as of its latest request: what is said in it is nobody's to see."""
+
+    user: str
+    program: str  # without its version
+    model: str
+    at: float  # unix seconds
+
+    @property
+    def title(self) -> str:
+        """ "Claude Code with claude-opus-5"; "" where nothing is known of it."""
+        if self.program and self.model:
+            return _("{program} with {model}", program=self.program, model=self.model)
+        return self.program or self.model
+
+
+UNKNOWN = KnownConversation("", "", "", 0.0)
+
+
+class ConversationBook:
+    """The conversations of the newest requests, remembered by this process: a look reads what came since the last."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], KnownConversation] = {}  # (user, conversation), and ("", conversation)
+        self._read_to = 0.0
+        self._lock = threading.Lock()
+
+    def read(self, ledger: Ledger) -> None:
+        """Takes in what the log has anew. Blocks; in any thread."""
+        with self._lock:
+            newest, cursor = self._read_to, None
+            for _look in range(LOOKS):
+                records, cursor = ledger.log.page(PER_LOOK, cursor)
+                for one in records:
+                    newest = max(newest, one.at)
+                    if name := one.session[:CONVERSATION_NAME].strip():
+                        found = KnownConversation(one.user, without_version(one.agent), one.model, one.at)
+                        self._keep((one.user, name), found)
+                        self._keep(("", name), found)
+                if cursor is None or (records and records[-1].at < self._read_to - OVERLAP_S):
+                    break
+            self._read_to = newest
+            for key in list(self._known)[: max(0, len(self._known) - 2 * MOST_CONVERSATIONS)]:
+                del self._known[key]
+
+    def _keep(self, key: tuple[str, str], found: KnownConversation) -> None:
+        if found.at >= self._known.get(key, UNKNOWN).at:
+            self._known.pop(key, None)  # the latest stand last
+            self._known[key] = found
+
+    def get(self, conversation: str, user: str = "") -> KnownConversation:
+        """As this user had it; "" = whoever had it last."""
+        return self._known.get((user, conversation), UNKNOWN)
+
+
+def without_version(program: str) -> str:
+    """ "Claude Code 2.1.332" → "Claude Code"; a product token, "name/1.2", too."""
+    name, space, version = program.rpartition(" ")
+    return (name if space and version[:1].isdigit() else program).partition("/")[0]
 
 
 class ColourBook:
