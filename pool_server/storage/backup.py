@@ -16,9 +16,10 @@ import stat
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import zstandard
@@ -48,6 +49,7 @@ LOGGED = f"{log_file.PREFIX}backup"  # a member beside an environment: what its 
 BACKUP_FORMAT = 1
 MAX_SMALL_FILE = 1 << 20
 _MAX_MANIFEST = 1 << 20
+_BLOCK, _TAR_BUFFER = 1 << 20, 1 << 18
 _WORKERS_S = 5.0  # a restore waits so long for workers of a server that was killed
 
 
@@ -306,14 +308,24 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, int
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     digest = hashlib.sha256()
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            out.write(block)
+    # What one block holds is summed and written while the next one is unpacked.
+    with os.fdopen(descriptor, "wb") as out, ThreadPoolExecutor(1) as beside:
+        kept: Future[None] | None = None
+        while block := file.read(_BLOCK):
+            if kept is not None:
+                kept.result()
+            kept = beside.submit(_keep, digest, out, block)
+        if kept is not None:
+            kept.result()
         out.flush()
         os.fsync(out.fileno())
     if digest.hexdigest() != manifest.files[member.name]:
         raise StoreError(f"{source} is damaged: {member.name} is not what was backed up")
+
+
+def _keep(digest: hashlib._Hash, out: BinaryIO, block: bytes) -> None:
+    digest.update(block)
+    out.write(block)
 
 
 def _move_aside(data_dir: Path, names: list[str]) -> Path | None:
@@ -363,7 +375,7 @@ def _writer(path: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
         packed = zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) if compressed else None
         with (
             packed or nullcontext(),
-            tarfile.open(fileobj=packed or raw, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+            tarfile.open(fileobj=packed or raw, mode="w|", bufsize=_TAR_BUFFER, format=tarfile.PAX_FORMAT) as tar,
         ):
             yield tar
         raw.flush()
@@ -395,5 +407,5 @@ def _reader(path: Path, tell: Tell) -> Iterator[tarfile.TarFile]:
             stream = io.BufferedReader(DecryptedFile(raw.read, _keys()), 1 << 20)
         if stream.peek(4)[:4] == zstandard.FRAME_HEADER:
             stream = zstandard.ZstdDecompressor().stream_reader(stream)
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_TAR_BUFFER) as tar:
             yield tar

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,42 @@ def test_all_keys_and_pages_are_read(folder: Path) -> None:
     assert verify(folder) == read_all(folder)
     with (folder / DATA_FILE).open("rb") as file:
         assert read_pages(file.fileno(), PAGE, number + 5) == 0, "others write: these trees may be gone"
+
+
+def test_a_table_that_says_more_than_it_holds_is_told(folder: Path) -> None:
+    data = folder / DATA_FILE
+    number, _ = state(folder)
+    whole = bytearray(data.read_bytes())
+    told = 0
+    for at in range(2 * PAGE, len(whole) - 8, 2):
+        if whole[at : at + 8] == (3_333).to_bytes(8, sys.byteorder):
+            whole[at] ^= 1
+            data.write_bytes(whole)
+            with data.open("rb") as file, suppress(ValueError):
+                read_pages(file.fileno(), PAGE, number)
+                told -= 1
+            told += 1
+            whole[at] ^= 1
+    assert told >= 1
+
+
+def test_a_page_whose_nodes_lie_outside_of_it_is_told(folder: Path) -> None:
+    """The engine would read past the page."""
+    data = folder / DATA_FILE
+    number, _ = state(folder)
+    whole = data.read_bytes()
+    found = 0
+    for page in range(2, len(whole) // PAGE):
+        broken = bytearray(whole)
+        broken[page * PAGE + 16 : page * PAGE + 18] = (PAGE + 2).to_bytes(2, sys.byteorder)
+        data.write_bytes(broken)
+        with data.open("rb") as file:
+            try:
+                read_pages(file.fileno(), PAGE, number)
+            except ValueError as why:
+                assert str(why) == f"page {page} has no whole nodes"
+                found += 1
+    assert found > 40
 
 
 def test_numbers_of_another_size_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
