@@ -3,8 +3,9 @@
     python benchmarks/sdk_suites.py [--sdk openai|anthropic] [--work DIR] [--failures] [--all]
 
 Of the tests whose calls a friend should have, every one that passes directly is to pass through the pool, and none of
-those that act on the vendor's whole account. The suites come from the packages' source distributions (pip), in an
-environment of their own; the mock answers each call with an example of the type the SDK expects.
+those that act on the vendor's whole account or that nobody serves here. The suites come from the packages' source
+distributions (pip), in an environment of their own; the mock answers each call with an example of the type the SDK
+expects.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ USAGE = Usage(input=3, output=2, known=True)
 REFUSED = re.compile(
     r"(/v1)?/(organizations?|projects|fine_tuning|evals|assistants|threads|skills|chatkit|audio/voices"
     r"|audio/voice_consents|realtime/(client_secrets|sessions|transcription_sessions)|agents|environments|vaults"
-    r"|memory_stores|deployments|deployment_runs|dreams|tunnels|user_profiles|sessions)(/|$)"
+    r"|memory_stores|deployments|deployment_runs|dreams|tunnels|user_profiles|sessions|webhook_endpoints"
+    r"|webhook_event_types|safety|compliance|realtime/translations/client_secrets)(/|$)"
 )
 SERVED = re.compile(
     r"(/v1)?/(chat/completions|completions|responses|embeddings|images|audio/(speech|transcriptions|translations)"
     r"|moderations|models|content_provenance_checks|files|uploads|batches|conversations|vector_stores|containers"
-    r"|videos|messages|complete)(/|$)"
+    r"|videos|messages|complete|realtime/calls)(/|$)"
 )
 
 
@@ -192,7 +194,9 @@ def family(calls: list[list[str]]) -> str:
     paths = [path for _, path in calls]
     if any(REFUSED.match(path) for path in paths) or any(m == "DELETE" and "/models/" in path for m, path in calls):
         return "refused"
-    return "served" if paths and all(SERVED.match(path) for path in paths) else "elsewhere"
+    if not paths:
+        return "no call"
+    return "served" if all(SERVED.match(path) for path in paths) else "unserved"
 
 
 def write_pool(folder: Path, mock: str) -> None:
@@ -225,7 +229,7 @@ def compare(sdk: str, work: Path, failures: bool, which: str) -> bool:
         counts = table.setdefault(kind, Counter())
         passes, passes_here = one["outcome"] == "passed", other["outcome"] == "passed"
         counts.update(tests=1, direct=passes, pool=passes and passes_here)
-        if passes and passes_here != (kind == "served") and kind != "elsewhere" and one["calls"]:
+        if passes and passes_here != (kind in ("served", "no call")):
             wrong.append(f"{kind}: {name}\n    {one['calls']}\n    {other['why'][-400:]}")
     print(f"{sdk}: family, tests, pass directly, of these through the pool")
     for kind, counts in sorted(table.items()):

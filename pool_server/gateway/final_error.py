@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pool_server.accounts import Decision
 from pool_server.core.enums import Denial, ErrorKind, Outcome, Provider, Refusal, SpoolFullReason
 from pool_server.core.models import ClientError, Fault
+from pool_server.providers.evidence.reading import untold
 from pool_server.providers.evidence.table import EVIDENCE, ToldAs
 from pool_server.users import Denied
 
@@ -154,9 +155,14 @@ def unserved(
 
 
 def itself(fault: Fault, provider: Provider | None) -> ClientError:
-    """A refusal that is the request's, in the provider's own words."""
+    """A refusal that is the request's, in the provider's own words where it has any."""
     status = fault.status if 400 <= fault.status < 500 else 400
     kind = _ITSELF_KIND.get(status, ErrorKind.BAD_REQUEST)
+    if fault.message == untold(fault.status):
+        message = (
+            f"{provider.value if provider else 'The provider'} refused this call ({fault.message}) and said no more."
+        )
+        return ClientError(kind, message, status, code=fault.code, provider=provider)
     return ClientError(kind, fault.message, status, code=fault.code, provider=provider, own_words=True)
 
 

@@ -307,15 +307,17 @@ class Pipeline:
         module = provider_module(self._credential.provider)
         fault = module.classify(refusal.status, refusal.fields, refusal.body, now=time.time(), model=x.peek.model)
         curable = self._cure(fault) not in (None, *self._cured_of)  # what the account may heal is nobody's word yet
+        told = worded(x.translation, self._credential, x.client_call, refusal)
         if curable or not x.refusals.passes_on(self._account, fault):
-            told = worded(x.translation, self._credential, x.client_call, refusal)
             self._kept = told, fault, self.shield
             return fault
         x.failed(self._account, self._credential, fault)
         x.first_byte_ms = None
-        await record(x, Outcome.REQUEST_FAULT, refusal.status, fault.message)
-        refusal = worded(x.translation, self._credential, x.client_call, refusal)
-        await self._transport.refuse(refusal, fault, self.shield)
+        if refusal.body.strip():
+            await record(x, Outcome.REQUEST_FAULT, refusal.status, fault.message)
+            await self._transport.refuse(told, fault, self.shield)
+        else:  # no client can make anything of nothing
+            await self.refuse(final_error.itself(fault, self._credential.provider), Outcome.REQUEST_FAULT)
         return None
 
     # -- its answer

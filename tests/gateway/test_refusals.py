@@ -278,3 +278,15 @@ def test_a_token_that_can_be_renewed_is_renewed_before_its_refusal_counts_as_a_s
             assert stack.records()[-1].account == accounts[1].id
 
     run(test)
+
+
+@pytest.mark.parametrize("code", [400, 404, 422])
+def test_a_provider_that_says_nothing_is_told_in_a_sentence(tmp_path: Path, code: int) -> None:
+    async def test() -> None:
+        async with Stack(tmp_path, two("openai"), **BY_PRIORITY) as stack:
+            stack.fakes.director = lambda _, call: status(code, "") if marked(call) else None
+            got, raw = await stack.post("/v1/chat/completions", chat(model="gpt-nope"), x_note="refuse")
+            wanted = f"openai refused this call (status {code}) and said no more."
+            assert (got, json.loads(raw)["error"]["message"]) == (code, wanted)
+
+    run(test)

@@ -147,7 +147,12 @@ def _word(value: object) -> str:
 
 def message_of(facts: ErrorFacts, status: int) -> str:
     """A short redacted line for people, also when the provider sent none."""
-    return short(facts.message) or short((facts.code or facts.kind)[:120]) or f"status {status}"
+    return short(facts.message) or short((facts.code or facts.kind)[:120]) or untold(status)
+
+
+def untold(status: int) -> str:
+    """What stands for the words of a provider that sent none."""
+    return f"status {status}"
 
 
 def is_challenge(status: int, headers: Mapping[str, str], body: bytes, facts: ErrorFacts) -> bool:
