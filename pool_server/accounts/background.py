@@ -12,7 +12,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from pool_server.accounts.credentials import escrow, files, removal
+from pool_server.accounts.credentials import escrow
 from pool_server.accounts.credentials.back_off import BackOff
 from pool_server.accounts.credentials.refresh import BACK_OFF_LONGEST_S, Refresher, RefreshError, RefreshOutcome
 from pool_server.accounts.credentials.write_back import CredentialWriter
@@ -42,7 +42,6 @@ REOWN_EVERY = 8
 WRITABLE_EVERY = 40  # upkeeps
 WATCH_MS = 1000
 UNWATCHED_S = 5  # between looks at a folder that cannot be watched
-LEFTOVER_S = 3600.0  # a half-written file so old belongs to nobody any more
 LOOK_EVERY = 60  # watches without news
 REFRESH_JITTER_S = 120.0
 
@@ -208,9 +207,8 @@ class Background:
         """Begin; needs a running event loop."""
         self._plan_all()
         if self._leader:
-            files.sweep(self.registry.credentials.folder, time.time() - LEFTOVER_S)
+            self.registry.credentials.source.sweep(time.time())
             self.registry.credentials.escrow.sweep(time.time() - escrow.KEPT_S)
-            removal.sweep(self.registry.credentials.folder, time.time() - removal.KEPT_S)
         for timers in (self.refreshes, self.polls, self.setups):
             timers.start()
         self.look_whether_writable()

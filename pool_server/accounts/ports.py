@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from pool_server.accounts.credentials.source import CredentialSource
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.providers import Credential
 from pool_server.storage.leases import Duties, LeasesPort
@@ -104,3 +105,4 @@ class AccountPorts(NamedTuple):
     live: LiveBookPort
     leases: LeasesPort
     duties: Duties
+    source: CredentialSource

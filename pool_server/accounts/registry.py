@@ -12,8 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from pool_server.accounts.credentials.doubles import doubles
-from pool_server.accounts.credentials.look import DOUBT_S, Item, Look
+from pool_server.accounts.credentials.look import DOUBT_S, Item, Look, doubles
 from pool_server.accounts.credentials.scan import RejectedFile
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, share_changes
@@ -109,6 +108,7 @@ class Registry:
         """`load` beside the event loop: files are read in a thread, what they brought is taken in slices. What looks
         lost is looked at a second time, DOUBT_S later."""
         async with self._reloading:
+            await self.credentials.source.gather()
             look = await asyncio.to_thread(self.credentials.look, self.clock())
             if look.doubts:
                 await asyncio.sleep(DOUBT_S)
@@ -210,7 +210,7 @@ class Registry:
     def drop(self, account_id: str) -> None:
         """An account's file was taken out of the pool: it serves nobody from now on, unless the file is there."""
         item = self.credentials.items.get(account_id)
-        if item is None or os.path.lexists(item.found.path):
+        if item is None or self.credentials.source.exists(item.found):
             return
         del self.credentials.items[account_id]
         self._leave(account_id)
@@ -324,10 +324,10 @@ class Registry:
         self.index.refit()
         self.relock()
 
-    def write(self, account_id: str, updates: dict[str, object]) -> None:
+    async def write(self, account_id: str, updates: dict[str, object]) -> None:
         """Write fields of the operator's into an account's file. Raises KeyError, OSError or Rejected."""
         before = self.credentials.items[account_id].credential
-        digest = self.credentials.write(account_id, updates)
+        digest = await asyncio.to_thread(self.credentials.write, account_id, updates)
         self.shared.note_own_file(account_id, digest)
         self.credentials.reread(account_id, self.clock())
         self.renew(account_id, before)

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from pool_server.accounts.health.state import AccountHealth
-from pool_server.accounts.ports import AccountPorts, Learning, LiveBookPort, StateChange
+from pool_server.accounts.ports import Learning, LiveBookPort, StateChange
 from pool_server.core import processes
 from pool_server.providers import Credential
 from pool_server.storage import StoreError, Txn
 from pool_server.storage.change_feed import ChangeFeed, append
-from pool_server.storage.leases import EmbeddedLeases, FixedDuties
 from pool_server.storage.write_behind import WriteBehind
 
 HEALTH, LOG, META, FLIGHT = "account_live", "account_log", "account_meta", "account_flight"
@@ -204,11 +203,6 @@ class Replication(LiveBookPort):
     def settle(self) -> None:
         """Write what a failing store could not take, if it can now."""
         self._store.settle()
-
-
-def embedded_ports(store: WriteBehind, clock: Callable[[], float], *, many: bool, leader: bool) -> AccountPorts:
-    """One machine's: its state store, where one process leads."""
-    return AccountPorts(Replication(store, many=many), EmbeddedLeases(store, clock), FixedDuties(leader))
 
 
 def _with_unknown(health: AccountHealth, before: bytes) -> bytes:

@@ -15,13 +15,14 @@ from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.background import Background
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.refresh import RefreshError
+from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore, ReloadReport
 from pool_server.accounts.health import learning, probing, state
 from pool_server.accounts.health.verifying import Verifier
 from pool_server.accounts.held_requests import HeldRequests
 from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.registry import Registry, gently
-from pool_server.accounts.replication import embedded_ports
+from pool_server.accounts.replication import Replication
 from pool_server.accounts.selection import returns
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.affinity import Pins, PinsPort, keys_of
@@ -37,6 +38,7 @@ from pool_server.core.models import Fault, HttpRequest, Send, WindowObservation
 from pool_server.core.settings import Settings
 from pool_server.providers import SPECS, Credential, UsageAnswer
 from pool_server.storage import Store
+from pool_server.storage.leases import EmbeddedLeases, FixedDuties
 from pool_server.storage.write_behind import WriteBehind
 
 REFRESH_PATIENCE_S = 2.5  # so long an exchange waits for a refresh before another account is chosen
@@ -73,9 +75,12 @@ class Accounts:
         self._send = send
         self._state, self._leader = state, leader
         write_behind = WriteBehind(state, clock)
-        ports = ports or embedded_ports(write_behind, clock, many=settings.workers != 1, leader=leader)
+        ports = ports or AccountPorts(
+            Replication(write_behind, many=settings.workers != 1), EmbeddedLeases(write_behind, clock),
+            FixedDuties(leader), PoolFolder(Path(settings.pool_dir)),
+        )  # fmt: skip
         self._ports, shared = ports, ports.live
-        credentials = CredentialStore(Path(settings.pool_dir), Escrow(Path(settings.data_dir)))
+        credentials = CredentialStore(ports.source, Escrow(Path(settings.data_dir)))
         self._registry = Registry(credentials, shared, settings, clock=clock, rng=rng)
         self._index = self._registry.index
         self._pins_port, self.pins_elsewhere = pins, pins is not None

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import click
 
 from pool_server.accounts.credentials import files, sealing
-from pool_server.accounts.credentials.doubles import doubles
 from pool_server.accounts.credentials.escrow import Escrow
+from pool_server.accounts.credentials.look import doubles
 from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
+from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.app import run_file
 from pool_server.app.listening import StartError, listen
@@ -216,7 +217,7 @@ def look_at_accounts(settings: Settings, now: float) -> Iterator[Finding]:
         yield Finding("accounts", WRONG, f"{folder}/ is not there", fix)
         return
     seen = scan(folder)
-    credentials = CredentialStore(folder, Escrow(Path(settings.data_dir)))
+    credentials = CredentialStore(PoolFolder(folder), Escrow(Path(settings.data_dir)))
     credentials.items = credentials.look(now).items
     lost = _lost(settings)
     rows = ((item.found.account, item.found.name, item.credential) for item in credentials.items.values())

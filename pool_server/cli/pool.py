@@ -204,7 +204,7 @@ class Resting:
         async def work(pool: Accounts) -> dict[str, Any]:
             if action == "test":
                 return await pool.test(account)
-            pool.set_disabled(account, action == "disable")
+            await pool.set_disabled(account, action == "disable")
             return {}
 
         result: dict[str, Any] = self._with_pool(work)

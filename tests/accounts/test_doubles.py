@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts.credentials.doubles import doubles
+from pool_server.accounts.credentials.look import doubles
 from pool_server.core.enums import CredentialKind, Provider
 from pool_server.providers import Credential
 from tests.accounts.kit import HOUR, NOW, Line, Pool, claude, key, token_answer

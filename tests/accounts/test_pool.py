@@ -352,19 +352,19 @@ def test_models_are_what_ready_keys_declare(tmp_path: Path) -> None:
             "openai_b.json": {"api_key": "l", "models": ["z"]},
         },
     )
-    pool.accounts.set_disabled("openai:b", True)
+    asyncio.run(pool.accounts.set_disabled("openai:b", True))
     assert pool.accounts.models() == {Provider.OPENAI: ["gpt-x", "gpt-y"]}
 
 
 def test_the_operators_hand(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
-    pool.accounts.set_disabled("claude:a", True)
-    pool.accounts.set_priority("claude:b", 900)
+    asyncio.run(pool.accounts.set_disabled("claude:a", True))
+    asyncio.run(pool.accounts.set_priority("claude:b", 900))
     assert pool.state("claude:a") == "disabled"
     assert json.loads((pool.folder / "claude_a.json").read_text())["disabled"] is True
     assert pool.accounts.select(ask()).account == "claude:c"
     assert pool.reload().unchanged == 3
-    pool.accounts.set_disabled("claude:a", False)
+    asyncio.run(pool.accounts.set_disabled("claude:a", False))
     assert pool.state("claude:a") == "ready"
     pool.accounts.lock("claude:b")
     assert pool.accounts.select(ask()).account == "claude:b" and pool.accounts.describe("claude:b")["locked"]
@@ -382,8 +382,8 @@ def test_the_operators_hand(tmp_path: Path) -> None:
 def test_a_disabled_account_keeps_what_it_knows(tmp_path: Path) -> None:
     pool = Pool(tmp_path, THREE)
     fail(pool, "claude:a", quota(HOUR))
-    pool.accounts.set_disabled("claude:a", True)
-    pool.accounts.set_disabled("claude:a", False)
+    asyncio.run(pool.accounts.set_disabled("claude:a", True))
+    asyncio.run(pool.accounts.set_disabled("claude:a", False))
     assert pool.state("claude:a") == "exhausted"
 
 

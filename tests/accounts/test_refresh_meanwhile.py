@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ def during_a_refresh(p: Pool, change: Callable[[], object], token: str = NEW) ->
 
     async def run() -> None:
         async def slow(_: HttpRequest) -> HttpAnswer:
-            change()
+            changing = change()
+            if inspect.isawaitable(changing):
+                await changing
             return token_answer(token)
 
         p.line.answer = slow

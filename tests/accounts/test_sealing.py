@@ -93,7 +93,7 @@ def test_what_the_pool_makes_is_sealed_and_what_is_plain_stays_plain(sealed: Poo
         await sealed.accounts.add(NewAccount(Provider.CLAUDE, key(), "c"), test=False)
 
     asyncio.run(add())
-    sealed.accounts.set_disabled("claude:b", True)
+    asyncio.run(sealed.accounts.set_disabled("claude:b", True))
     assert [files.sealed_with(sealed.folder / f"claude_{name}.json") for name in "abc"] == ["k1", None, "k1"]
 
 

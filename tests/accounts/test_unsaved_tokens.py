@@ -115,7 +115,7 @@ def test_closing_tries_once_more(
 def test_the_operators_word_does_not_bring_the_old_token_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     p, _ = pool(tmp_path), Disk(monkeypatch, 1)
     refresh(p)
-    p.accounts.set_priority(ID, 7)
+    asyncio.run(p.accounts.set_priority(ID, 7))
     assert p.accounts.credential(ID).secret == NEW == on_disk(p)[0]
     assert p.accounts.describe(ID)["unsaved"] is False and p.accounts.describe(ID)["priority"] == 7
 

@@ -20,6 +20,7 @@ from pool_server.accounts import RefreshError
 from pool_server.accounts.credentials import escrow, files, leftovers, removal, store
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.files import TEMPORARY
+from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.core import disk
 from pool_server.core.models import HttpAnswer, HttpRequest
@@ -45,7 +46,7 @@ def kept(folder: Path) -> set[str]:
 def left_behind(folder: Path) -> CredentialStore:
     """A pool folder with all that may hold a part of Ada's sign-in: her file, one that was removed before, a rewrite
     that was broken off, and what the escrow has."""
-    credentials = CredentialStore(folder / "pool", Escrow(folder))
+    credentials = CredentialStore(PoolFolder(folder / "pool"), Escrow(folder))
     (folder / "pool").mkdir()
     (folder / "pool" / FILE).write_text(json.dumps(ada(OLD)))
     credentials.items = credentials.look(NOW).items
@@ -97,7 +98,7 @@ def deaths(folder: Path) -> Iterator[tuple[int, Path]]:
 def test_killed_at_any_line_it_is_there_whole_or_gone_for_good(tmp_path: Path) -> None:
     gone = 0
     for line, folder in deaths(tmp_path):
-        again = CredentialStore(folder / "pool", Escrow(folder))
+        again = CredentialStore(PoolFolder(folder / "pool"), Escrow(folder))
         again.recover(NOW)
         again.items = again.look(NOW).items
         if ID in again.items:

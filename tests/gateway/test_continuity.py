@@ -200,7 +200,7 @@ def test_a_compaction_goes_to_its_conversations_account_and_is_counted(tmp_path:
         async with Stack(tmp_path, two(), **BY_PRIORITY) as stack:
             path, session = "/backend-api/codex/responses/compact", {"session_id": "s-9"}
             await stack.post("/v1/responses", responses(input=history()), **session)
-            stack.accounts.set_priority("codex:two", 0)  # a new conversation would go there
+            await stack.accounts.set_priority("codex:two", 0)  # a new conversation would go there
             status, _ = await stack.post(path, {"model": "gpt-x", "input": history()}, **session)
             assert status == 200
             status, _ = await stack.post(path, {"model": "gpt-x", "input": history()}, session_id="forked")

@@ -137,7 +137,7 @@ def test_one_account_that_cannot_be_asked_does_not_hide_the_others(tmp_path: Pat
             keeper = stack.fakes.keeper = Keeper()
             anna = await stack.key("anna")
             ids = [ident_of((await send(stack, anna, "POST", "/v1/files", filled("form", ""), ANTHROPIC))[1])]
-            stack.accounts.set_disabled("claude:a", True)
+            await stack.accounts.set_disabled("claude:a", True)
             ids.append(ident_of((await send(stack, anna, "POST", "/v1/files", filled("form", ""), ANTHROPIC))[1]))
             assert len(keeper.kept) == 2
             accounts[0].access = "another key by now"

@@ -359,7 +359,7 @@ def test_objects_of_two_accounts_cannot_be_joined(tmp_path: Path) -> None:
             stack.fakes.keeper = Keeper()
             anna = await stack.key("anna")
             first = ident_of((await send(stack, anna, "POST", "/v1/files", form()))[1])
-            stack.accounts.set_disabled("openai:a", True)
+            await stack.accounts.set_disabled("openai:a", True)
             second = ident_of((await send(stack, anna, "POST", "/v1/files", form()))[1])
             status, answer = await send(stack, anna, "POST", "/v1/vector_stores", {"file_ids": [first, second]})
             assert status == 400 and "different accounts" in answer["error"]["message"]

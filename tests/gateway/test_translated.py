@@ -107,7 +107,7 @@ def test_an_account_of_the_client_s_own_dialect_comes_first_and_another_steps_in
                 assert (await stack.post(path, {**body, "user": str(number)}, token=key))[0] == 200
             await stack.idle()
             assert {record.account for record in stack.records()} == {"openai:router"}
-            stack.accounts.set_disabled("openai:router", True)
+            await stack.accounts.set_disabled("openai:router", True)
             status, raw = await stack.post(path, body, token=key)
             assert status == 200 and b"chat.completion.chunk" in raw
             await stack.idle()

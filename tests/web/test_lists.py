@@ -128,7 +128,7 @@ def test_an_owner_is_searched_by_name_also_where_the_file_has_an_id(crowded: tup
     friend = site.run(partial(site.ctx.users.people.create_user, "Zoë Zuckermann", actor=SERVER))
 
     async def give() -> None:
-        site.ctx.accounts.change("openai:key-123", {"owner": friend["id"]})
+        await site.ctx.accounts.change("openai:key-123", {"owner": friend["id"]})
 
     site.run(give)
     page = site.get("/accounts?q=zuckermann", Accept="text/html", Cookie=f"pool_session={session}")

@@ -11,12 +11,14 @@ import msgspec
 
 from pool_server.accounts.administration.trial import Trial, TrialResult, renewed
 from pool_server.accounts.credentials import files
-from pool_server.accounts.credentials.doubles import doubles
+from pool_server.accounts.credentials.look import doubles
 from pool_server.accounts.credentials.scan import CredentialFile, RejectedFile, identify
+from pool_server.accounts.credentials.source import CredentialSource
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import Provider
 from pool_server.core.models import Send
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
+from pool_server.providers.json_fields import merged
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 MOST_NAMES = 10_000
@@ -75,6 +77,10 @@ class Adding:
         self._send = send
         self._under_way: set[str] = set()
 
+    @property
+    def _source(self) -> CredentialSource:
+        return self._registry.credentials.source
+
     async def add(self, new: NewAccount, *, test: bool) -> tuple[str, TrialResult | None]:
         """See `Administration.add`; returns the account's id and the trial's result."""
         file = self._file(new)
@@ -89,7 +95,7 @@ class Adding:
             if test:
                 data, cred = await self._renew(file, data, cred)
                 result = await self._try(cred, data)
-                data = files.merged(data, result.updates)
+                data = merged(data, result.updates)
                 self._refuse_same(self._parsed(file, data))
             await self._write(file, data)
         finally:
@@ -105,14 +111,14 @@ class Adding:
         item = self._registry.credentials.items[account_id]
         file, old = item.found, item.credential
         own = {name: value for name, value in said.items() if name not in OPTION_FIELDS}
-        kept = {name: value for name, value in files.read(file.path)[0].items() if name not in _held(file.provider)}
+        kept = {name: value for name, value in self._source.read(file)[0].items() if name not in _held(file.provider)}
         data, cred = self._judge(file, {**kept, **own})
         self._refuse_other(old, cred, confirmed)
         data, cred = await self._renew(file, data, cred)
         result = await self._try(cred, data)
-        data = files.merged(data, result.updates)
+        data = merged(data, result.updates)
         self._refuse_other(old, self._parsed(file, data), confirmed)
-        await asyncio.to_thread(files.replace_content, file.path, lambda _: data)
+        await asyncio.to_thread(self._source.replace, file, data)
         self._registry.credentials.forget_owed(account_id)
         await self._registry.reload()
         return result, old
@@ -144,27 +150,30 @@ class Adding:
         name = new.name.strip() or self._free_name(new)
         if not NAME.fullmatch(name):
             raise CredentialRejectedError("a name is 1 to 100 letters, digits, dots, dashes and underscores")
-        credentials = self._registry.credentials
-        path = credentials.folder / f"{new.provider.value}_{name}.json"
-        file = identify(path, path.name, None)
+        credentials, file = self._registry.credentials, self._named(new.provider.value, name)
         if isinstance(file, RejectedFile):
             raise CredentialRejectedError(file.reason)
-        if file.account in credentials.items or path.exists() or self._like(file.account):
+        if file.account in credentials.items or self._source.exists(file) or self._like(file.account):
             raise NameTakenError(f"there is an account {file.account} already; choose another name")
         return file
+
+    def _named(self, provider: str, name: str) -> CredentialFile | RejectedFile:
+        path = self._source.folder / f"{provider}_{name}.json"
+        return identify(path, path.name, None)
 
     def _like(self, account: str) -> bool:
         """Whether a name that a file system may take for the same is there."""
         return account.casefold() in {known.casefold() for known in self._registry.credentials.items}
 
     def _free_name(self, new: NewAccount) -> str:
-        credentials, provider = self._registry.credentials, new.provider.value
+        provider = new.provider.value
         word = (
             "key" if any(field in new.data for field in provider_module(new.provider).spec.keys.fields) else "account"
         )
         for name in (word, *(f"{word}-{number}" for number in range(2, MOST_NAMES))):
-            free = f"{provider}:{name}" not in credentials.items
-            if free and not (credentials.folder / f"{provider}_{name}.json").exists():
+            file = self._named(provider, name)
+            known = f"{provider}:{name}" in self._registry.credentials.items
+            if not known and isinstance(file, CredentialFile) and not self._source.exists(file):
                 return name
         raise NameTakenError("give it a name")
 
@@ -180,7 +189,7 @@ class Adding:
             if kept.account in credentials.items and kept.account != file.account:
                 raise SameAccountError(kept.account)
             before = cred.grant_key
-            data = files.merged(data, kept.updates)
+            data = merged(data, kept.updates)
             cred = self._parsed(file, data)
             if cred.grant_key == before:
                 break
@@ -207,7 +216,7 @@ class Adding:
         if not updates:
             return data, cred
         self._registry.credentials.escrow.keep(cred, updates)
-        data = files.merged(data, updates)
+        data = merged(data, updates)
         return data, self._parsed(file, data)
 
     async def _try(self, cred: Credential, data: Mapping[str, Any]) -> TrialResult:
@@ -222,7 +231,7 @@ class Adding:
 
     async def _write(self, file: CredentialFile, data: dict[str, Any]) -> None:
         try:
-            await asyncio.to_thread(files.create, file.path, data)
+            await asyncio.to_thread(self._source.create, file, data)
         except FileExistsError:
             raise NameTakenError(f"there is a file {file.name} already; choose another name") from None
         await self._registry.reload()
@@ -232,7 +241,7 @@ class Adding:
         reason = next(
             (row.reason for row in credentials.rejected if row.file == file.name), "it is not in the pool folder"
         )
-        file.path.unlink(missing_ok=True)
+        await asyncio.to_thread(self._source.take_back, file)
         raise CredentialRejectedError(reason)
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from pool_server.accounts.administration.adding import MOST_NAMES, NAME, NameTakenError, SameAccountError
 from pool_server.accounts.credentials import files
-from pool_server.accounts.credentials.doubles import doubles
+from pool_server.accounts.credentials.look import doubles
 from pool_server.accounts.credentials.scan import RejectedFile, identify, scan
 from pool_server.core.enums import CredentialKind, Provider
 from pool_server.providers import Credential, CredentialRejectedError, provider_module

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pool_server.accounts.administration.adding import Adding, NewAccount
 from pool_server.accounts.administration.trial import Trial
-from pool_server.accounts.credentials import files, removal
+from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.refresh import Refresher, RefreshError
+from pool_server.accounts.credentials.source import CredentialSource
 from pool_server.accounts.health import learning
 from pool_server.accounts.ports import StateChange
 from pool_server.accounts.registry import Registry
 from pool_server.core.enums import AccountState
 from pool_server.core.models import Send
 from pool_server.providers import Credential, UsageAnswer, provider_module, usage_report
+from pool_server.providers.json_fields import merged
 
 REVOKE_S = 10.0
 _PAGES = 20  # of a vendor's report
@@ -45,8 +46,8 @@ class Administration:
         self._adding = Adding(registry, send=send)
 
     @property
-    def _folder(self) -> Path:
-        return self._registry.credentials.folder
+    def _source(self) -> CredentialSource:
+        return self._registry.credentials.source
 
     # -- come and go
 
@@ -93,7 +94,7 @@ class Administration:
         file = credentials.items[account_id].found
         if account_id in credentials.owed:
             await asyncio.to_thread(credentials.write, account_id, {})
-        await asyncio.to_thread(removal.remove, self._folder, file, now=self._registry.clock())
+        await asyncio.to_thread(self._source.remove, file, self._registry.clock())
         await self._left(account_id)
 
     async def withdraw(self, account_id: str) -> None:
@@ -113,13 +114,13 @@ class Administration:
     async def restore(self, account_id: str) -> None:
         """Bring back an account that was removed. Raises KeyError, FileExistsError when its name is taken by another
         file, OSError."""
-        await asyncio.to_thread(removal.restore, self._folder, account_id)
+        await asyncio.to_thread(self._source.restore, account_id)
         await self._registry.reload()
 
     def removed(self) -> list[dict[str, Any]]:
         """The accounts that can be brought back, newest first: "account", "file", "at" (unix seconds)."""
         found: dict[str, dict[str, Any]] = {}
-        for file in removal.removed(self._folder):
+        for file in self._source.removed():
             if not file.withdrawn and file.account not in self._registry.credentials.items:
                 found.setdefault(file.account, {"account": file.account, "file": file.name, "at": file.at})
         return list(found.values())
@@ -131,23 +132,23 @@ class Administration:
 
     # -- change
 
-    def change(self, account_id: str, changes: Mapping[str, Any]) -> None:
+    async def change(self, account_id: str, changes: Mapping[str, Any]) -> None:
         """Write options into an account's file; None takes one away. Raises KeyError, OSError, and
         CredentialRejectedError for what the account cannot be with."""
         item = self._registry.credentials.items[account_id]
         module = provider_module(item.found.provider)
-        data = files.merged(files.read(item.found.path)[0], dict(changes))
+        data = merged(self._source.read(item.found)[0], dict(changes))
         files.options(data)
         module.parse(data, account_id, now=self._registry.clock())
-        self._registry.write(account_id, dict(changes))
+        await self._registry.write(account_id, dict(changes))
 
-    def set_disabled(self, account_id: str, disabled: bool) -> None:
+    async def set_disabled(self, account_id: str, disabled: bool) -> None:
         """Enable or disable an account, in its file. Raises KeyError, OSError or CredentialRejectedError."""
-        self._registry.write(account_id, {"disabled": disabled})
+        await self._registry.write(account_id, {"disabled": disabled})
 
-    def set_priority(self, account_id: str, priority: int) -> None:
+    async def set_priority(self, account_id: str, priority: int) -> None:
         """Lower goes first; written into the account's file. Raises KeyError, OSError or CredentialRejectedError."""
-        self._registry.write(account_id, {"priority": priority})
+        await self._registry.write(account_id, {"priority": priority})
 
     def reset(self, account_id: str) -> None:
         """Forget cooldowns, faults and full windows of an account."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.credentials import files
 from pool_server.core.enums import FaultKind
 from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Send
 from pool_server.core.origins import origin, shown
@@ -26,6 +25,7 @@ from pool_server.providers import (
     provider_module,
 )
 from pool_server.providers import minimal_answers as answers
+from pool_server.providers.json_fields import merged
 
 MAX_STEPS = 12
 CALL_S = 30.0
@@ -123,7 +123,7 @@ class Trial:
                 return refused.fault
             if isinstance(outcome, SetupDone):
                 self._cred = outcome.credential
-                self.result.updates = files.merged(self.result.updates, outcome.updates)
+                self.result.updates = merged(self.result.updates, outcome.updates)
                 return None
             step = outcome
         unfinished = Fault(FaultKind.TRANSIENT, OF_ACCOUNT, message="its set-up did not come to an end")
@@ -177,7 +177,7 @@ class Trial:
         if request is not None:
             status = self.result.status
             told = self._module.profile_updates(self._cred, await self._ask(request))
-            self.result.updates, self.result.status = files.merged(self.result.updates, told), status
+            self.result.updates, self.result.status = merged(self.result.updates, told), status
 
     async def _quota(self) -> None:
         """Ask for the windows that the request's own answer did not tell of."""

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from pool_server.accounts.credentials import files, sealing
+from pool_server.accounts.credentials import sealing
 from pool_server.core.disk import DRAFT, create_private, write_private
 from pool_server.providers import Credential
+from pool_server.providers.json_fields import merged
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Owed(msgspec.Struct, frozen=True):
 
     def also(self, updates: dict[str, Any], spent: tuple[str, ...]) -> Owed:
         """The same with what came later."""
-        return Owed(files.merged(self.updates, updates), self.stale, tuple(dict.fromkeys(self.spent + spent)))
+        return Owed(merged(self.updates, updates), self.stale, tuple(dict.fromkeys(self.spent + spent)))
 
 
 class Escrow:

@@ -14,7 +14,6 @@ import re
 import secrets
 import stat
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from pool_server.core.disk import folder_held
 from pool_server.core.models import group_names
 from pool_server.providers import Credential, CredentialRejectedError, provider_module, refuse_unnamed
 from pool_server.providers.credential import Fields
+from pool_server.providers.json_fields import merge_into
 from pool_server.providers.times import moment, number
 
 MAX_BYTES = 1 << 20
@@ -280,7 +280,7 @@ def write_back(path: Path, updates: dict[str, Any], check: Callable[[dict[str, A
         data, _, sealed = _read(target)
         if check is not None:
             check(data)
-        _merge(data, updates)
+        merge_into(data, updates)
         raw = _content(data, sealed=sealed)
         _replace(target, raw, folder)
     return digest(raw)
@@ -310,22 +310,6 @@ def create(path: Path, data: dict[str, Any]) -> None:
         if path.exists():
             raise FileExistsError(path.name)
         _replace(path, _content(data, sealed=bool(sealing.environment_keys().names)), folder)
-
-
-def merged(data: dict[str, Any], updates: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `data` with `updates` set, nested as in the file."""
-    both = deepcopy(data)
-    _merge(both, updates)
-    return both
-
-
-def _merge(data: dict[str, Any], updates: dict[str, Any]) -> None:
-    for name, value in updates.items():
-        inner = data.get(name)
-        if isinstance(value, dict) and isinstance(inner, dict):
-            _merge(inner, value)
-        else:
-            data[name] = value
 
 
 def _replace(target: Path, raw: bytes, folder: int) -> None:

@@ -2,14 +2,15 @@
 
 What cannot be read leaves what is known as it is. What looks lost, a folder without its last file or a file that is
 not JSON any more, is a doubt until a second look finds the same.
+
+One sign-in may be in two files: a backup, a cloud drive's conflicted copy. A refresh token is good once, and providers
+revoke the whole sign-in when one is shown twice, so two files must never refresh the same one.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -21,20 +22,18 @@ from pool_server.accounts.credentials.scan import (
     FolderId,
     RejectedFile,
     Scan,
-    because,
     emptied,
-    scan,
     shown,
-    taken_out,
     unread_reason,
 )
-from pool_server.providers import Credential, CredentialRejectedError
+from pool_server.accounts.credentials.source import CredentialSource, Signature
+from pool_server.core.enums import CredentialKind
+from pool_server.providers import Credential, CredentialRejectedError, provider_module
 
 log = logging.getLogger(__name__)
 
 DOUBT_S = 1.0  # between the first look that finds something lost and the second
 
-Signature = tuple[int, int, int]
 Doubts = Mapping[str, FolderId | Signature]
 
 
@@ -85,14 +84,16 @@ class Look(msgspec.Struct, frozen=True):
     folders: dict[str, FolderId] = {}
 
 
-def look(folder: Path, known: dict[str, Item], read: Read, *, folders: Mapping[str, FolderId], sure: Doubts) -> Look:
+def look(
+    source: CredentialSource, known: dict[str, Item], read: Read, *, folders: Mapping[str, FolderId], sure: Doubts
+) -> Look:
     """Look at the pool folder. `folders` are the directories the known files came from, `sure` the doubts of the look
     before this one."""
-    seen = scan(folder)
+    seen = source.scan()
     replaced, lost = emptied(seen, [item.found.name for item in known.values()], folders)
-    lost -= _cleared(folder, lost, known.values())
+    lost -= _cleared(source, lost, known.values())
     gone = {name for name in lost if sure.get(name) == seen.folders[name]}
-    files_seen = _Files(known, read, sure)
+    files_seen = _Files(source, known, read, sure)
     files_seen.unread |= seen.unread
     files_seen.unread |= dict.fromkeys(replaced, "another, empty folder is in its place (a mount?)")
     files_seen.unread |= dict.fromkeys(lost - gone, "is empty; it is looked at again")
@@ -123,11 +124,11 @@ def _to_compare_with(seen: Scan, before: Mapping[str, FolderId], replaced: set[s
     return {**unheard, **seen.folders, **stand}
 
 
-def _cleared(folder: Path, lost: set[str], known: Iterable[Item]) -> set[str]:
+def _cleared(source: CredentialSource, lost: set[str], known: Iterable[Item]) -> set[str]:
     """The folders among `lost` all of whose files were taken out on purpose: nothing there is in doubt."""
     if not lost:
         return set()
-    gone = taken_out(folder)
+    gone = source.taken_out()
     names = [item.found.name for item in known]
     return {one for one in lost if all(name in gone for name in names if name.startswith(one))}
 
@@ -135,7 +136,8 @@ def _cleared(folder: Path, lost: set[str], known: Iterable[Item]) -> set[str]:
 class _Files:
     """Reads the files of one look, each alone."""
 
-    def __init__(self, known: Mapping[str, Item], read: Read, sure: Doubts) -> None:
+    def __init__(self, source: CredentialSource, known: Mapping[str, Item], read: Read, sure: Doubts) -> None:
+        self._source = source
         self._known = known
         self._read = read
         self._sure = sure
@@ -160,7 +162,7 @@ class _Files:
 
     def _broken(self, file: CredentialFile, before: Item | None, reason: str) -> None:
         """A file that was good may be one that somebody is writing."""
-        mark = signature_or_none(file.path)
+        mark = signature_or_none(self._source, file)
         if before is None or before.found != file or mark is None:
             self._reject(file, reason)
             return
@@ -188,17 +190,52 @@ def _within(file: str, name: str) -> bool:
     return file == name or name == ROOT or (name.endswith("/") and file.startswith(name))
 
 
-def signature(path: Path) -> Signature:
-    """Raises UnreadFileError."""
+def signature_or_none(source: CredentialSource, file: CredentialFile) -> Signature | None:
     try:
-        seen = os.stat(path)
-    except OSError as exc:
-        raise files.UnreadFileError(because(exc)) from None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino
-
-
-def signature_or_none(path: Path) -> Signature | None:
-    try:
-        return signature(path)
+        return source.signature(file)
     except files.UnreadFileError:
         return None
+
+
+def token_of(credential: Credential) -> str:
+    """What makes a sign-in this one: what it is refreshed with, else the token itself; "" for an API key."""
+    if credential.can_refresh:
+        return credential.grant
+    return credential.access_token if credential.kind is CredentialKind.SETUP_TOKEN else ""
+
+
+def doubles(
+    files: Iterable[tuple[str, str, Credential]],
+    now: float,
+    spent_by: Callable[[Credential], str] = lambda _: "",
+) -> dict[str, str]:
+    """The accounts whose sign-in another file has: account → that file's name.
+
+    `files` are (account, file name, credential), those that keep theirs first. `spent_by` tells which account has
+    already traded a credential's refresh token for a new one: another file that still holds it is an old copy.
+    Two files with one refresh token and access tokens of their own may both be used until one of these is to be
+    refreshed (`now` in unix seconds): only then would the refresh token be presented twice.
+    """
+    holders: dict[str, tuple[str, Credential]] = {}
+    found: dict[str, str] = {}
+    rows = list(files)
+    names = {account: name for account, name, _ in rows}
+    for account, name, credential in rows:
+        token = token_of(credential)
+        if not token:
+            continue
+        spender = spent_by(credential)
+        name_of, other = holders.get(token, ("", credential))
+        if name_of and not _apart(other, credential, now):
+            found[account] = name_of
+        elif spender not in ("", account) and spender in names and spender not in found:
+            found[account] = names[spender]
+        else:
+            holders.setdefault(token, (name, credential))
+    return found
+
+
+def _apart(one: Credential, other: Credential, now: float) -> bool:
+    """Whether both have an access token of their own that is not to be refreshed yet."""
+    dues = [provider_module(cred.provider).refresh_due_at(cred, now=now) for cred in (one, other)]
+    return one.access_token != other.access_token and all(due is not None and due > now for due in dues)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from pool_server.accounts.credentials.back_off import BackOff, Pause
 from pool_server.accounts.credentials.store import CredentialStore, ReplacedError
 from pool_server.core import deadlines
-from pool_server.core.disk import try_hold
 from pool_server.core.models import Send
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, RefreshRejectedError, provider_module
@@ -144,6 +143,7 @@ class Refresher:
                 if await self._held_back(account_id, hold, patience):
                     await asyncio.sleep(LEASE_POLL_S)
                     continue
+                await self._renewed(account_id)
                 fresh = self._reread(account_id, tried)
                 if fresh is None and hold.term is not None and not self._leases.held(hold.term):
                     continue  # this process was stopped meanwhile, and another may have begun
@@ -165,12 +165,18 @@ class Refresher:
             leased, hold.term = False, None
         if hold.descriptor is None:
             try:
-                hold.descriptor = try_hold(self._credentials.items[account_id].found.path)
+                hold.descriptor = self._credentials.source.hold(self._credentials.items[account_id].found)
             except OSError as exc:
                 if not leased:
                     raise RefreshError(f"its file cannot be locked: {exc.strerror}", permanent=False) from None
                 return False
         return hold.descriptor is None and self._clock() < patience
+
+    async def _renewed(self, account_id: str) -> None:
+        try:
+            await self._credentials.source.renew(account_id)
+        except StoreError as exc:
+            raise RefreshError(str(exc), permanent=False) from None
 
     async def _let_go(self, hold: _Hold) -> None:
         if hold.descriptor is not None:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import inf
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from pool_server.accounts.credentials import files, leftovers, removal
+from pool_server.accounts.credentials import files
 from pool_server.accounts.credentials.escrow import Escrow, Owed, why
-from pool_server.accounts.credentials.look import Doubts, Item, Look, Signature, look, signature, signature_or_none
-from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, scan, shown
+from pool_server.accounts.credentials.look import Doubts, Item, Look, look, signature_or_none
+from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, shown
 from pool_server.accounts.credentials.sealing import SealError
+from pool_server.accounts.credentials.source import CredentialSource, Signature
 from pool_server.core.disk import unwritable
 from pool_server.core.models import HttpRequest
 from pool_server.core.origins import origin
 from pool_server.core.origins import shown as shown_origin
 from pool_server.core.settings import Settings
 from pool_server.providers import Credential, CredentialRejectedError, provider_module
+from pool_server.providers.json_fields import merged
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ class ReloadReport(msgspec.Struct):
 class CredentialStore:
     """Credentials by account id. Reading and writing files; knows nothing of quotas."""
 
-    def __init__(self, folder: Path, escrow: Escrow) -> None:
-        self.folder = folder
+    def __init__(self, source: CredentialSource, escrow: Escrow) -> None:
+        self.source = source
+        self.folder = source.folder
         self.escrow = escrow
         self.items: dict[str, Item] = {}
         self.rejected: list[RejectedFile] = []
@@ -70,7 +71,7 @@ class CredentialStore:
         def read(file: CredentialFile, old: Item | None) -> Item:
             return self._read(file, old, now)
 
-        return look(self.folder, dict(self.items), read, folders=self._folders, sure=sure)
+        return look(self.source, dict(self.items), read, folders=self._folders, sure=sure)
 
     def note(self, look: Look) -> ReloadReport:
         """Keep what a look tells beside the accounts; returns the report to go on with."""
@@ -111,10 +112,10 @@ class CredentialStore:
         return True
 
     def _read(self, found: CredentialFile, old: Item | None, now: float) -> Item:
-        mark = signature(found.path)
+        mark = self.source.signature(found)
         if old is not None and old.signature == mark and old.found == found:
             return old
-        data, digest = files.read(found.path)
+        data, digest = self.source.read(found)
         if old is not None and old.digest == digest and old.found == found:
             return msgspec.structs.replace(old, signature=mark)
         return self._parsed(found, data, digest, mark, now)
@@ -126,7 +127,7 @@ class CredentialStore:
         if owed is not None and owed.stale != stale:
             owed = None
         if owed is not None:
-            credential = files.parse(files.merged(data, owed.updates), found, now=now)
+            credential = files.parse(merged(data, owed.updates), found, now=now)
         seen: list[str] = []
         while (kept := self.escrow.find(credential)) is not None and (key := credential.grant_key) not in seen:
             if kept.account != found.account and kept.account in self.items:
@@ -134,7 +135,7 @@ class CredentialStore:
             seen.append(key)
             later = (owed or Owed({}, stale)).also(kept.updates, (key,))
             try:
-                newer = files.parse(files.merged(data, later.updates), found, now=now)
+                newer = files.parse(merged(data, later.updates), found, now=now)
             except CredentialRejectedError:
                 break  # whatever it holds is none of this account's
             if newer.grant_key == key and (newer.expires_at or 0.0) <= (credential.expires_at or 0.0):
@@ -149,7 +150,7 @@ class CredentialStore:
         item = self._read(old.found, old, now)
         if item.credential is old.credential and self.escrow.find(item.credential) is not None:
             # another worker was given a new token and could not write it into the file
-            item = self._parsed(old.found, *files.read(old.found.path), item.signature, now)
+            item = self._parsed(old.found, *self.source.read(old.found), item.signature, now)
         self.items[account_id] = item
         self._note_owed(old, item)
         return item.credential
@@ -157,20 +158,15 @@ class CredentialStore:
     def recover(self, now: float) -> None:
         """Finish the withdrawals and the rewrites of files that a killed process left; before the folder is read for
         the first time."""
-        found = {file.path: file for file in scan(self.folder).found}
-        there = {file.account for file in found.values()}
+        gone = self.source.recover(now)
         try:
-            gone = {one.account: one.at + LATE_S for one in reversed(removal.finish(self.folder))}
-            self.escrow.forget({account: before for account, before in gone.items() if account not in there})
+            self.escrow.forget({account: at + LATE_S for account, at in gone.items()})
         except OSError as exc:
             log.error("what a withdrawn account has left in %s could not be deleted: %s", self.folder, exc.strerror)
-        for path in leftovers.finish(found, _newer_login(found, now), newer=True):
-            log.warning("%s: a write that was broken off was finished", found[path].account)
 
     def rescue(self, account_id: str, now: float) -> None:
         """Before a sign-in counts as lost: is there a newer one that did not reach the file?"""
-        file = self.items[account_id].found
-        leftovers.finish([file.path], _newer_login({file.path: file}, now), newer=False)
+        self.source.rescue(self.items[account_id].found, now)
 
     def write(self, account_id: str, updates: dict[str, Any], stale: Credential | None = None) -> str:
         """Write owned fields, and what the file is owed, into the account's file (durable; blocks for the disk) and
@@ -189,8 +185,8 @@ class CredentialStore:
             if there.fingerprint not in expected:
                 raise ReplacedError(account_id)
 
-        wanted = updates if owed is None else files.merged(owed.updates, updates)
-        digest = files.write_back(file.path, wanted, check if expected else None)
+        wanted = updates if owed is None else merged(owed.updates, updates)
+        digest = self.source.write_back(file, wanted, check if expected else None)
         if owed is not None:
             if self.owed.get(account_id) is owed:
                 del self.owed[account_id]
@@ -208,7 +204,7 @@ class CredentialStore:
         try:
             digest = self.write(account_id, updates, spent)
         except (files.UnreadFileError, KeyError):
-            if self._withdrawn(file):  # while the endpoint was asked
+            if self.source.withdrawn(file):  # while the endpoint was asked
                 self.escrow.drop(keys)
                 raise KeyError(account_id) from None
             raise
@@ -219,22 +215,15 @@ class CredentialStore:
         """Take an account's file out of the pool and delete all that is kept of its credential: the file, earlier
         files of the account and its owner that were removed, unfinished writes, entries of the escrow. What a killed
         process leaves of it the next start deletes. Raises KeyError and OSError."""
-        item = self.items[account_id]
-        copies = [one for one in removal.removed(self.folder) if one.account == account_id and not one.withdrawn]
-        own = [one.path for one in copies if _owner(one.path) == item.options.owner]
-        removal.withdraw(self.folder, item.found, now=now, copies=own)
+        self.source.withdraw(self.items[account_id].found, now)
         self.owed.pop(account_id, None)
         self.escrow.forget({account_id: inf})
-
-    def _withdrawn(self, file: CredentialFile) -> bool:
-        gone = not os.path.lexists(file.path)
-        return gone and any(one.name == file.name and one.withdrawn for one in removal.removed(self.folder))
 
     def unwritable(self) -> str:
         """Why new tokens cannot be written into the credential files, in words for people; "" when they can, or when
         no account gets new ones."""
         signed_in = sum(item.credential.can_refresh for item in self.items.values())
-        reason = unwritable(self.folder) if signed_in else ""
+        reason = self.source.unwritable() if signed_in else ""
         if not reason and not self.owed:
             return ""
         where = f"kept in {self.escrow.folder}/"
@@ -270,12 +259,12 @@ class CredentialStore:
         old = self.items.get(account_id)
         if old is None:
             return digest  # its file was removed meanwhile
-        mark = signature_or_none(old.found.path) or old.signature
+        mark = signature_or_none(self.source, old.found) or old.signature
         item = msgspec.structs.replace(
             old, credential=credential, digest=digest, signature=mark, owed=self.owed.get(account_id)
         )
         try:
-            there = self._parsed(old.found, *files.read(old.found.path), mark, now)
+            there = self._parsed(old.found, *self.source.read(old.found), mark, now)
         except CredentialRejectedError:
             self.items[account_id] = item  # the next look at the folder says why
             return digest
@@ -316,23 +305,3 @@ class CredentialStore:
             return None
         named = (self.owner_id(one) or one for one in options.people or ())
         return frozenset((*named, self.owner_of(account_id))) - {""}
-
-
-def _owner(path: Path) -> str | None:
-    """Whom a removed file names as its owner; None where it cannot be read."""
-    try:
-        return files.options(files.read(path)[0]).owner
-    except CredentialRejectedError:
-        return None
-
-
-def _newer_login(found: Mapping[Path, CredentialFile], now: float) -> leftovers.Judge:
-    """Does a leftover hold another refreshable sign-in than its file? Raises CredentialRejectedError."""
-
-    def judge(path: Path, left: dict[str, Any], there: dict[str, Any]) -> bool:
-        file = found[path]
-        parse = provider_module(file.provider).parse
-        before, after = parse(there, file.account, now=now), parse(left, file.account, now=now)
-        return after.can_refresh and after.grant_key != before.grant_key
-
-    return judge

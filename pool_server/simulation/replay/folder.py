@@ -9,6 +9,7 @@ import msgspec
 
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.accounts.credentials.files import Options
+from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.providers import Credential
 
@@ -18,7 +19,7 @@ def present(
 ) -> dict[str, tuple[Credential, Options]]:
     """Credential and options by account. Names of owners and of those who may use it become the ids that `people`
     knows; an owner it does not know is nobody."""
-    items = CredentialStore(pool_dir, Escrow(data_dir)).look(now).items
+    items = CredentialStore(PoolFolder(pool_dir), Escrow(data_dir)).look(now).items
     return {account: (item.credential, _owned(item.options, people)) for account, item in items.items()}
 
 

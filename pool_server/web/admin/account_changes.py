@@ -251,7 +251,7 @@ class OneAccount(AccountChanges, access=Access.ADMIN):
         self.known(account)
         changes = self._changes(asked)
         try:
-            accounts.change(account, changes)
+            await accounts.change(account, changes)
         except REJECTED as error:
             raise rejected(error) from None
         shown = {name: value for name, value in changes.items() if name not in SECRET}

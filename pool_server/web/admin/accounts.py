@@ -109,7 +109,7 @@ class AccountAction(PageHandler, access=Access.ADMIN):
         try:
             match action:
                 case "enable" | "disable":
-                    accounts.set_disabled(account, action == "disable")
+                    await accounts.set_disabled(account, action == "disable")
                 case "refresh":
                     await accounts.refresh_now(account)
                 case "test":
@@ -118,7 +118,7 @@ class AccountAction(PageHandler, access=Access.ADMIN):
                     accounts.reset(account)
                 case "priority":
                     detail = {"priority": self.body_as(Priority).priority}
-                    accounts.set_priority(account, detail["priority"])
+                    await accounts.set_priority(account, detail["priority"])
                 case "lock" | "unlock":
                     accounts.lock(account if action == "lock" else None)
         except RefreshError as failed:

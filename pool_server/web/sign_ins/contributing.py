@@ -223,7 +223,7 @@ class OwnAccount(OwnChanges, access=Access.FRIEND):
         if "groups" in given:
             changes["groups"] = None if given["groups"] is None else self.groups(given["groups"])
         try:
-            self.ctx.accounts.change(self.own(account), changes)
+            await self.ctx.accounts.change(self.own(account), changes)
         except REJECTED as error:
             raise rejected(error) from None
         await self.ctx.users.audit(self.actor, "account.change", account, changes)
