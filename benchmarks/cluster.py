@@ -18,7 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 from pool_server.accounts.credentials.sealing import SealKeys
-from pool_server.cluster.credentials import DatabaseCredentials
+from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
 from pool_server.cluster.database_leases import DatabaseLeases
 from pool_server.cluster.door import DatabaseDoor
 from pool_server.cluster.people import DatabasePeople

@@ -41,6 +41,9 @@ class LiveBookPort(Protocol):
     notes: SmallValues
     many: bool  # others share it
 
+    async def start(self) -> None:
+        """Hear what others know; before anything is loaded. Raises StoreError."""
+
     def load(self, account: Learning) -> bool:
         """Take an account's record; False when there is none."""
 

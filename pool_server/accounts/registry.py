@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -206,6 +205,16 @@ class Registry:
         except CredentialRejectedError:
             return  # the next load says why
         self.renew(account_id, item.credential)
+
+    async def follow_source(self) -> None:
+        """Take in what other machines changed of credentials."""
+        changed, known = await self.credentials.source.news(), self.credentials.items
+        if all(one in known and self.credentials.source.exists(known[one].found) for one in changed):
+            for account_id in changed:
+                self.reread(account_id)
+                self.changed(account_id)
+        else:
+            await self.reload()
 
     def drop(self, account_id: str) -> None:
         """An account's file was taken out of the pool: it serves nobody from now on, unless the file is there."""

@@ -48,6 +48,9 @@ class Replication(LiveBookPort):
         self._published: dict[str, int] = {}
         self._swept_to = b""
 
+    async def start(self) -> None:
+        """The store is read when it is asked."""
+
     def load(self, account: Learning) -> bool:
         """Take an account's record from the store; False when there is none."""
         raw = self._store.get(HEALTH, account.id.encode())

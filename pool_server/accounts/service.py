@@ -120,6 +120,11 @@ class Accounts:
 
     # -- life -------------------------------------------------------------------------------------------------
 
+    async def prepare(self) -> None:
+        """Hear what other machines know, before `load`. Raises StoreError."""
+        for part in (self._ports.live, self._ports.source, self._ports.duties):
+            await part.start()
+
     def load(self) -> ReloadReport:
         """Read the pool folder for the first time."""
         self._registry.credentials.recover(self._clock())
@@ -132,6 +137,10 @@ class Accounts:
             self._registry.set_settings(settings)
             await gently(self._background.set_settings(settings))
         return await self._registry.reload()
+
+    async def follow_credentials(self) -> None:
+        """Another machine has changed something of the accounts' credentials."""
+        await self._registry.follow_source()
 
     async def start(self) -> None:
         """Begin to watch files, refresh, poll and follow other workers."""
@@ -151,6 +160,7 @@ class Accounts:
         self._waiting.close()
         await asyncio.gather(self.sign_ins.close(), self.own_calls.close())
         await self._background.close()
+        await self._ports.duties.close()
         if self._pins_port is not None:
             await self._pins_port.close()
 

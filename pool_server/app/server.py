@@ -253,12 +253,14 @@ class Server:
         self._stack.callback(services.close_stores)
         if node is not None:
             node.on_feed["people"].append(services.users.follower.look)
+            node.on_feed["credentials"].append(services.accounts.follow_credentials)
         return services
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
         self.accounts.on_observation.append(self.ledger.observe)
         self.ledger.on_record.append(logs.exchange)
         self.accounts.sign_ins.on_end.append(self._signed_in)
+        await self.accounts.prepare()
         self.accounts.load()
         self.users.load()
         self._stack.push_async_callback(self.ledger.close)

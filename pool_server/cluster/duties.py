@@ -62,6 +62,10 @@ class DatabaseDuties(Duties):
             for hear in self.on_change:
                 hear(name)
 
+    async def close(self) -> None:
+        self.on_change.clear()
+        await self.step_down()
+
     async def step_down(self) -> None:
         await self._tasks.close()
         terms, self._terms = list(self._terms.values()), {}

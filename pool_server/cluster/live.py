@@ -96,7 +96,9 @@ class DatabaseLiveBook(LiveBookPort):
 
     many = True
 
-    def __init__(self, node: LivingNode) -> None:
+    def __init__(self, node: LivingNode, own: Callable[[str], str] = lambda _: "") -> None:
+        """`own`: the digest of an account's credential that the pool itself wrote."""
+        self._own = own
         self._node = node
         self._records: dict[str, _Record] = {}
         self._waiting: dict[str, list[_Waiting]] = {}
@@ -316,7 +318,7 @@ class DatabaseLiveBook(LiveBookPort):
         self.notes.put("lock", b"", account_id.encode())
 
     def own_file(self, account_id: str) -> str:
-        return ""
+        return self._own(account_id)
 
     def note_own_file(self, account_id: str, digest: str) -> None:
         """The credential's row tells it."""

@@ -52,8 +52,14 @@ class Duties(Protocol):
 
     def mine(self, duty: str) -> bool: ...
 
+    async def start(self) -> None:
+        """Take what is free."""
+
     async def step_down(self) -> None:
         """Another process does it all from now on."""
+
+    async def close(self) -> None:
+        """This process ends; `on_change` hears nothing of it."""
 
 
 class FixedDuties(Duties):
@@ -65,6 +71,12 @@ class FixedDuties(Duties):
 
     def mine(self, duty: str) -> bool:
         return self._leader
+
+    async def start(self) -> None:
+        """They are this process's or not."""
+
+    async def close(self) -> None:
+        """They end with the process."""
 
     async def step_down(self) -> None:
         was, self._leader = self._leader, False

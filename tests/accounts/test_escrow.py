@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pool_server.accounts import RefreshError
-from pool_server.accounts.credentials import escrow, files, store
+from pool_server.accounts.credentials import escrow, files
 from pool_server.accounts.credentials.escrow import Escrow
 from pool_server.core import disk
 from pool_server.core.models import HttpAnswer, HttpRequest
@@ -425,7 +425,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 ) -> None:
     p = pool(tmp_path)
     broken = {p.folder}
-    monkeypatch.setattr(store, "unwritable", lambda folder: reason if folder in broken else "")
+    monkeypatch.setattr(disk, "unwritable", lambda folder: reason if folder in broken else "")
     background = p.accounts._background
     background.look_whether_writable()
     background.look_whether_writable()
@@ -442,7 +442,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 
 
 def test_a_folder_of_keys_alone_need_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "unwritable", lambda folder: "Read-only file system")
+    monkeypatch.setattr(disk, "unwritable", lambda folder: "Read-only file system")
     p = Pool(tmp_path, {"claude_key.json": {"api_key": "sk-ant-api03-key"}})
     p.accounts._background.look_whether_writable()
     assert p.accounts.unwritable() == ""

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pool_server.accounts.credentials import store
 from pool_server.cli.doctor import WARNING, WRONG, Finding, examine
+from pool_server.core import disk
 from tests.cli.conftest import Shell
 from tests.fakes import FakeProviders, account, fake_settings, key_account, write_pool
 from tests.process import PoolProcess
@@ -184,7 +184,7 @@ def test_an_empty_and_a_missing_pool(folder: Path) -> None:
 def test_a_folder_in_which_new_tokens_cannot_be_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pool(folder / "pool", [key_account("openai:c")])
     pool = {Path("pool")}
-    monkeypatch.setattr(store, "unwritable", lambda place: "Read-only file system" if place in pool else "")
+    monkeypatch.setattr(disk, "unwritable", lambda place: "Read-only file system" if place in pool else "")
     assert "pool/" not in look(), "keys stay as they are"
     write_pool(folder / "pool", [account("claude:a")])
     found = look()["pool/"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -56,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == HERE and isinstance(item, pytest.Function) and not NEEDED.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def sealing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key that every machine has."""
+    monkeypatch.setenv("POOL_STORE_KEY", "k1:" + base64.b64encode(b"1" * 32).decode())
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from pool_server.accounts.credentials.sealing import SealError, SealKeys
-from pool_server.cluster.credentials import DatabaseCredentials
+from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
 from pool_server.cluster.database_leases import DatabaseLeases
 from pool_server.storage.errors import StoreRefusedError
 from pool_server.storage.postgres.migrations import APP, READER
@@ -56,19 +56,6 @@ def test_of_many_who_put_at_once_one_is_taken(database: Database) -> None:
                 assert [new for new in put if new is not None] == [version + 1]
 
     asyncio.run(race())
-
-
-def test_a_file_that_says_the_same_is_no_news(database: Database) -> None:
-    async def walk() -> None:
-        async with database.pool() as pool:
-            book = DatabaseCredentials(pool, SealKeys(K1))
-            assert await book.take_in("a", "claude", b"one") == 1
-            assert await book.take_in("a", "claude", b"one") is None
-            assert await book.take_in("a", "claude", b"two") == 2
-            taken = await asyncio.gather(*(book.take_in("a", "claude", b"three") for _ in range(6)))
-            assert [version for version in taken if version is not None] == [3]
-
-    asyncio.run(walk())
 
 
 def test_rows_cannot_be_exchanged_or_set_back(database: Database) -> None:
@@ -171,19 +158,44 @@ def test_tokens_that_may_be_used_once_are_refreshed_once_by_three_nodes(database
     assert set(used.values()) == {1}
 
 
-def test_a_refresh_that_failed_is_put_off_for_every_node(database: Database) -> None:
+def test_what_was_taken_out_is_written_by_nobody_who_knew_it_before(database: Database) -> None:
     async def walk() -> None:
         async with database.pool() as pool:
             book = DatabaseCredentials(pool, SealKeys(K1))
             await book.put("a", "claude", 0, b"t1")
-            (one,) = await book.all()
-            assert await book.put_off(one, 5000.0, 3)
-            (one,) = await book.all()
-            assert (one.due, one.tries) == (5000.0, 3)
-            await book.put("a", "claude", 1, b"t2")
-            assert not await book.put_off(one, 9000.0, 4)  # of a token that is no more
-            (one,) = await book.all()
-            assert (one.due, one.tries) == (None, 0)
+            assert await book.remove("a", 5.0, wipe=False) and not await book.remove("a", 6.0, wipe=False)
+            assert await book.put("a", "claude", 1, b"late", anew=False) is None and await book.all() == []
+            assert await book.restore("a") and not await book.restore("a")
+            assert [one.secret for one in await book.all()] == [b"t1"]
+            await book.remove("a", 7.0, wipe=True)
+            assert not await book.restore("a")
+            there = await book.get("a")
+            assert there is not None and (there.secret, there.removed) == (b"", 7.0)
+            assert await book.put("a", "claude", 1, b"anew") == 2
+            await book.remove("a", 8.0, wipe=False)
+            await book.sweep(8.0)
+            assert await book.restore("a")
+            await book.remove("a", 9.0, wipe=False)
+            await book.sweep(9.1)
+            assert not await book.restore("a")
+
+    asyncio.run(walk())
+
+
+def test_news_tell_all_that_was_written_since(database: Database) -> None:
+    async def walk() -> None:
+        async with database.pool() as pool:
+            book, other = DatabaseCredentials(pool, SealKeys(K1)), DatabaseCredentials(pool, SealKeys(K2))
+            await book.put("a", "claude", 0, b"t1")
+            await book.put("b", "claude", 0, b"t1", own=True, digest="d")
+            first = await book.news(0)
+            assert [(row.account, row.own, row.digest) for row in first.rows] == [("a", False, ""), ("b", True, "d")]
+            assert (await book.news(first.upto)).rows == []
+            await book.put("b", "claude", 1, b"t2")
+            await book.remove("a", 5.0, wipe=True)
+            later = await book.news(first.upto)
+            assert [(row.account, row.removed, row.digest) for row in later.rows] == [("a", 5.0, ""), ("b", None, "d")]
+            assert (await other.news(0)).closed == ["b"]
 
     asyncio.run(walk())
 

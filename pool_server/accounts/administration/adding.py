@@ -84,7 +84,7 @@ class Adding:
     async def add(self, new: NewAccount, *, test: bool) -> tuple[str, TrialResult | None]:
         """See `Administration.add`; returns the account's id and the trial's result."""
         file = self._file(new)
-        data, cred = self._judge(file, new.data)
+        data, cred = await self._judge(file, new.data)
         self._refuse_same(cred)
         mark = cred.grant or cred.fingerprint or file.account
         if mark in self._under_way:
@@ -112,7 +112,7 @@ class Adding:
         file, old = item.found, item.credential
         own = {name: value for name, value in said.items() if name not in OPTION_FIELDS}
         kept = {name: value for name, value in self._source.read(file)[0].items() if name not in _held(file.provider)}
-        data, cred = self._judge(file, {**kept, **own})
+        data, cred = await self._judge(file, {**kept, **own})
         self._refuse_other(old, cred, confirmed)
         data, cred = await self._renew(file, data, cred)
         result = await self._try(cred, data)
@@ -177,7 +177,7 @@ class Adding:
                 return name
         raise NameTakenError("give it a name")
 
-    def _judge(self, file: CredentialFile, said: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
+    async def _judge(self, file: CredentialFile, said: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
         """The file's content, and its credential as it is now. Raises CredentialRejectedError and SameAccountError."""
         credentials, now = self._registry.credentials, self._registry.clock()
         data = dict(said)
@@ -185,6 +185,7 @@ class Adding:
         if len(msgspec.json.encode(data)) > files.MAX_BYTES:
             raise CredentialRejectedError("larger than 1 MiB")
         cred = self._parsed(file, data)
+        await self._registry.shared.look_up_spent([cred])
         while (kept := credentials.escrow.find(cred)) is not None:
             if kept.account in credentials.items and kept.account != file.account:
                 raise SameAccountError(kept.account)

@@ -32,8 +32,14 @@ class CredentialSource(Protocol):
 
     folder: Path  # where people put credential files
 
+    async def start(self) -> None:
+        """Before the first look. Raises StoreError."""
+
+    async def news(self) -> list[str]:
+        """The accounts of which something was changed elsewhere since the last call. Never raises."""
+
     async def gather(self) -> None:
-        """See to it that what others have changed is seen. Never raises."""
+        """See to it that the next look shows what is there now. Never raises."""
 
     async def renew(self, account_id: str) -> None:
         """The same for one account, before its token is traded. Raises StoreError."""
@@ -103,6 +109,12 @@ class PoolFolder(CredentialSource):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    async def start(self) -> None:
+        """A look reads the files."""
+
+    async def news(self) -> list[str]:
+        return []
 
     async def gather(self) -> None:
         """A look reads the files."""

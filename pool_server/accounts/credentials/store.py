@@ -16,7 +16,7 @@ from pool_server.accounts.credentials.look import Doubts, Item, Look, look, sign
 from pool_server.accounts.credentials.scan import ROOT, CredentialFile, FolderId, RejectedFile, shown
 from pool_server.accounts.credentials.sealing import SealError
 from pool_server.accounts.credentials.source import CredentialSource, Signature
-from pool_server.core.disk import unwritable
+from pool_server.core import disk
 from pool_server.core.models import HttpRequest
 from pool_server.core.origins import origin
 from pool_server.core.origins import shown as shown_origin
@@ -229,7 +229,7 @@ class CredentialStore:
         where = f"kept in {self.escrow.folder}/"
         above = self.escrow.folder.absolute().parents
         data = next(folder for folder in (self.escrow.folder, *above) if folder.is_dir())
-        if failure := unwritable(data):
+        if failure := disk.unwritable(data):
             where = f"lost at the next restart, {data}/ cannot be written either ({failure})"
         if reason:
             return f"cannot be written ({reason}): new tokens of {signed_in} sign-ins are {where}"

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pool_server.accounts.credentials.sealing import SealError, environment_keys
 from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.selection.affinity import PinsPort
 from pool_server.core.settings import ConfigError, Settings
@@ -76,6 +78,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
         from pool_server.cluster.ledger.database_ledger import DatabaseLedger
         from pool_server.cluster.people import DatabasePeople
         from pool_server.cluster.pins import DatabasePins
+        from pool_server.storage.leases import FOLD
         from pool_server.users.replica import Replica
 
         replica = Replica(durable, time.time)
@@ -88,14 +91,38 @@ def over_database(node: ClusterNode) -> BuildPorts:
                 node, calendar, clock, known=replica.known, shared=partial(shares_counted, shares, clock), terms=terms
             )
 
+        accounts = account_ports(node, settings)
         return Ports(
             users=UserPorts(people, DatabaseDoor(node.pool)),
             admission=admission,
-            ledger=DatabaseLedger(node.url, lambda: node.id, settings.ledger.timezone, mine=lambda: True),
+            accounts=accounts,
+            ledger=DatabaseLedger(
+                node.url, lambda: node.id, settings.ledger.timezone, mine=partial(accounts.duties.mine, FOLD)
+            ),
             pins=DatabasePins(node, wait_s=settings.store_wait_s),
         )
 
     return build
+
+
+def account_ports(node: ClusterNode, settings: Settings) -> AccountPorts:
+    """Where the accounts of a node are kept. Raises ConfigError."""
+    from pool_server.cluster.credentials.database_source import DatabaseSource
+    from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
+    from pool_server.cluster.database_leases import DatabaseLeases
+    from pool_server.cluster.duties import DatabaseDuties
+    from pool_server.cluster.live import DatabaseLiveBook
+
+    try:
+        rows = DatabaseCredentials(node.upkeep, environment_keys())
+    except SealError as wrong:
+        raise ConfigError(f"store_url: {wrong}") from None
+    source = DatabaseSource(Path(settings.pool_dir), rows, time.time)
+    live = DatabaseLiveBook(node, source.own_digest)
+    source.inbox.look_up, source.inbox.spent_by = live.look_up_spent, live.spent_by
+    node.on_feed["accounts"].append(live.follow)
+    leases = DatabaseLeases(node.upkeep, lambda: node.id)
+    return AccountPorts(live, leases, DatabaseDuties(leases), source)
 
 
 def shares_counted(shares: Shares, clock: Callable[[], float], provider: str, user: str, amount: float) -> None:
