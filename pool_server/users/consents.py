@@ -3,7 +3,9 @@ they are told of their limits."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -12,8 +14,6 @@ from pool_server.core.enums import NoticeWhen
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.changes import append_audit, append_change, commit
 from pool_server.users.models import CONSENTS, NOTICES, PEOPLE, AuditActor, UserChange, decode_user, encode, id_key
-
-REMEMBERED = 50_000
 
 
 class Consent(msgspec.Struct, array_like=True):
@@ -26,23 +26,25 @@ _decode = msgspec.msgpack.Decoder(Consent).decode
 
 
 class Consents:
-    """`poll` applies changes in this worker at once."""
+    """Whose word stands is in memory once it was loaded, and read anew beside the loop when somebody's may have
+    changed. `poll` applies changes in this worker at once."""
 
     def __init__(self, store: Store, clock: Callable[[], float], poll: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
         self._poll = poll
-        self._known: dict[str, bool] = {}
+        self._given: set[str] | None = None  # who allows it; None until it was loaded
+        self._reader: ThreadPoolExecutor | None = None  # one thread: what is read later is taken in later
         self.on_change: list[Callable[[], None]] = []
 
+    def load(self) -> None:
+        """Reads whose word stands. Blocks. Raises StoreError."""
+        with self._store.read() as txn:
+            self._given = {key.decode() for key, _raw in txn.scan(CONSENTS)}
+
     def allows(self, user: str) -> bool:
-        """From memory where it was asked before; False where the store cannot be read."""
-        known = self._known.get(user)
-        if known is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            known = self._known[user] = self.stands(user)
-        return known
+        """From memory where it was loaded; False where the store cannot be read."""
+        return self.stands(user) if self._given is None else user in self._given
 
     def stands(self, user: str) -> bool:
         """As the store has it now; False where it cannot be read. In any thread."""
@@ -77,6 +79,7 @@ class Consents:
             append_audit(txn, now, actor, "transcripts.allow" if allowed else "transcripts.withdraw", user)
 
         await commit(self._store, write)
+        self._learn(user, {user} if allowed else set())
         self._poll()
 
     async def tell(self, user: str, *, actor: AuditActor, action: str, detail: dict[str, Any]) -> None:
@@ -92,10 +95,35 @@ class Consents:
 
     def forget(self, user: str = "") -> None:
         """That person's word may have changed; "" = anybody's."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None or self._given is None:
+            self._learn(user, self._standing(user) if self._given is not None else set())
+            return
+        self._reader = self._reader or ThreadPoolExecutor(1, "consents")
+        asked = loop.run_in_executor(self._reader, self._standing, user)
+        asked.add_done_callback(lambda done: None if done.cancelled() else self._learn(user, done.result()))
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.shutdown(cancel_futures=True)
+            self._reader = None
+
+    def _standing(self, user: str) -> set[str]:
+        """Who allows it, of all or only this person; nobody where the store cannot be read."""
         if user:
-            self._known.pop(user, None)
-        else:
-            self._known.clear()
+            return {user} if self.stands(user) else set()
+        try:
+            with self._store.read() as txn:
+                return {key.decode() for key, _raw in txn.scan(CONSENTS)}
+        except StoreError:
+            return set()
+
+    def _learn(self, user: str, standing: set[str]) -> None:
+        if self._given is not None:
+            self._given = (self._given - {user} | standing) if user else standing
         for listener in self.on_change:
             listener()
 

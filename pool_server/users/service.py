@@ -190,6 +190,7 @@ class Users:
     async def start(self) -> None:
         """Begins following changes and writing what can wait. Raises StoreError when nobody can be known."""
         await self.follower.catch_up()
+        await asyncio.to_thread(self.consents.load)
         await self._counters.start()
         self._tasks.every(FOLLOW_S, self._follow, "following changes of users")
         self._tasks.every(LOOK_S, self.follower.look, "looking for changes of people elsewhere")
@@ -201,6 +202,7 @@ class Users:
         """Ends the tasks and writes what was waiting."""
         await self._tasks.close()
         self._hasher.close()
+        self.consents.close()
         with suppress(StoreError):
             await self._counters.finish()
         with suppress(StoreError):

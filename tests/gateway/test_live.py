@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import aiohttp
 import pytest
 
 from pool_server.core.enums import Operation, Outcome, Transport
-from pool_server.core.settings import Models
+from pool_server.core.settings import Alerts, Models, TranscriptSettings
+from pool_server.users import SERVER
 from tests.fakes import key_account
 from tests.fakes.live import HEARD
 from tests.gateway.live_client import GOOGLE_URL, SAY, SETUP, URL, pool, settled, talk
 from tests.gateway.stack import ADMIN, run
+from tests.gateway.test_transcripts import kept, person
 from tests.http1.test_socks import Proxy
 from tests.http1.wire import raw_server
 
@@ -391,5 +394,51 @@ def test_one_of_another_vendor_is_refused_in_one_sentence(tmp_path: Path, path: 
                     said = json.loads(await answer.read())["error"]["message"]
             assert said.startswith(f"Live conversations are never translated, and the pool has no {named} key;")
             assert not live.opened
+
+    run(test)
+
+
+@pytest.mark.parametrize("path", [URL, GOOGLE_URL])
+def test_a_live_conversation_is_one_transcript_where_its_person_keeps_them(tmp_path: Path, path: str) -> None:
+    async def test() -> None:
+        ident = "openai:one" if path == URL else "gemini:one"
+        keeping: dict[str, Any] = {"transcripts": TranscriptSettings(enabled=True), "alerts": Alerts(disk_free_mb=0)}
+        async with pool(tmp_path, key_account(ident), **keeping) as (stack, _):
+            key, user = await person(stack, "anna")
+            heard: list[dict[str, Any]] = []
+            async with talk(stack, key, path) as client:
+                if path == URL:
+                    heard += [await client.next(), *await client.turn(), *await client.turn()]
+                    said: list[dict[str, Any]] = [{"type": "response.create"}] * 2
+                else:
+                    said = [SETUP, SAY]
+                    await client.say(SETUP)
+                    await client.say(SAY)
+                    heard += await client.until(lambda message: "usageMetadata" in message)
+            await settled(stack)
+            [lines] = await kept(stack, user)
+            frames = [line for line in lines if line["type"] == "frame"]
+            both = {"up": said, "down": heard}
+            for way, messages in both.items():
+                there = [json.loads(base64.b64decode(one["data"])) for one in frames if one["direction"] == way]
+                assert there[: len(messages)] == messages
+            assert lines[0]["websocket"] and lines[-1]["type"] == "end" and not lines[-1]["cut"]
+            assert key not in json.dumps(lines)
+
+    run(test)
+
+
+def test_consent_taken_back_ends_the_transcript_of_a_live_conversation(tmp_path: Path) -> None:
+    async def test() -> None:
+        keeping: dict[str, Any] = {"transcripts": TranscriptSettings(enabled=True), "alerts": Alerts(disk_free_mb=0)}
+        async with pool(tmp_path, **keeping) as (stack, _):
+            key, user = await person(stack, "anna")
+            async with talk(stack, key) as client:
+                await client.next()
+                await client.turn()
+                await stack.users.consents.change(user, False, actor=SERVER)
+                assert (await client.turn())[-1]["type"] == "response.done"
+            await settled(stack)
+            assert await kept(stack, user) == []
 
     run(test)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from pool_server.core.settings import Alerts, TranscriptSettings
 from pool_server.transcripts import archive
-from pool_server.users import SERVER
+from pool_server.users import SERVER, Users
 from tests.fakes import Gate, account, plays
 from tests.gateway import stack as stack_module
 from tests.gateway.sockets import create, socket
@@ -208,3 +209,30 @@ async def test_settings_turned_off_end_what_is_under_way(tmp_path: Path) -> None
         gate.open()
         await asked
         assert await kept(pool, user) == []
+
+
+@on_a_loop
+async def test_consent_is_never_read_on_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at an exchange nor when somebody, of whatever worker, changes something."""
+    async with stack(tmp_path) as pool:
+        key, user = await person(pool)
+        read: list[threading.Thread] = []
+        stands = pool.users.consents.stands
+
+        def noted(who: str) -> bool:
+            read.append(threading.current_thread())
+            return stands(who)
+
+        monkeypatch.setattr(pool.users.consents, "stands", noted)
+        other = Users(pool.settings, pool.ledger_store, pool.state)
+        await ask(pool, key)
+        assert len(await kept(pool, user)) == 1
+        await other.consents.change(user, False, actor=SERVER)
+        pool.users._follow()
+        while pool.users.consents.allows(user):
+            await asyncio.sleep(0.01)
+        await other.people.patch_user(user, {"note": "x"}, actor=SERVER)
+        pool.users._follow()
+        await ask(pool, key)
+        assert len(await kept(pool, user)) == 1
+        assert read and all(one is not threading.current_thread() for one in read)

@@ -127,12 +127,21 @@ class RealtimeSocket(RelaySocket):
         if self.link is not None:
             self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, setup: str | bytes = b"") -> None:
         assert isinstance(self.link, SocketLink)
         assert self._x is not None
+        self._keep(self._x, setup)
         if not self._joins:
             self._turns = LiveTurns(self._x, self.link.account, self._reader, self._x.upstream_url)
         self._listening = asyncio.get_running_loop().create_task(self._listen(self.link))
+
+    def _keep(self, x: Exchange, setup: str | bytes) -> None:
+        """Begins the transcript of the conversation, one for all its turns, where its person keeps them."""
+        self._capture = x.services.capture(x, "GET", list(self.request.headers.get_all()))
+        if self._capture is not None:
+            self._capture.named(x.agent, x.peek.session or "", x.session_hash())
+            if setup:
+                self._capture.up(setup)
 
     async def _listen(self, link: SocketLink) -> None:
         """What the provider says goes down, once it is counted."""
@@ -193,6 +202,8 @@ class RealtimeSocket(RelaySocket):
             return
         if self._turns is not None:
             self._turns.asked(len(data))
+        if self._capture is not None:
+            self._capture.up(message)
         if isinstance(self.link, SocketLink):
             try:
                 await self.link.pass_on(message)
@@ -216,7 +227,7 @@ class RealtimeSocket(RelaySocket):
         elif self._left:
             self.drop_link(GOING_AWAY)
         else:
-            self._begin()
+            self._begin(message)
 
     @staticmethod
     def _not_resumed(x: Exchange, handle: str) -> ClientError | None:
@@ -280,4 +291,6 @@ class RealtimeSocket(RelaySocket):
             if self._turns is not None:
                 await self._turns.end(*self._ending)
         finally:
+            if self._x is not None:
+                self._x.services.captured(self._x, self._capture)
             self._gateway.sockets.discard(self)

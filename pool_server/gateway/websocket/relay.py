@@ -50,7 +50,7 @@ class RelaySocket(WebSocketHandler):
         self.link: Link | None = None
         self._shield: Shield | None = None  # of the credential the link was made with
         self._left = False
-        self._capture: ExchangeCapture | None = None  # of the turn under way
+        self._capture: ExchangeCapture | None = None  # of the turn, or live conversation, under way
         self._seated = False  # counts as one of the user's sockets
         self._arriving: BudgetShare | None = None  # what has come of a frame
         self._held: BudgetShare | None = None  # what the frame of the turn under way takes
