@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -289,16 +290,12 @@ class Models(Section, frozen=True):
     fallbacks: dict[str, list[Fallback]] = {}
     translate: bool = True
 
-    def following(self, asked: str, served: str, *, quota: bool, overload: bool) -> str:
-        """The next model of the chain for `asked` after `served` that may be tried for one of these reasons, ""
-        where the chain ends."""
-        chain = self.fallbacks.get(asked, [])
-        names = [one.model for one in chain]
-        start = names.index(served) + 1 if served in names else 0
-        for one in chain[start:]:
-            if one.model != served and ((quota and "quota" in one.on) or (overload and "overload" in one.on)):
-                return one.model
-        return ""
+    def following(self, asked: str, start: int, *, quota: bool, overload: bool) -> Iterator[tuple[int, str]]:
+        """The models of the chain for `asked` that may be tried for one of these reasons, from the place `start` on,
+        each with the place after it."""
+        for place, one in enumerate(self.fallbacks.get(asked, [])[start:], start + 1):
+            if (quota and "quota" in one.on) or (overload and "overload" in one.on):
+                yield place, one.model
 
 
 class Budgets(Section, frozen=True):

@@ -34,7 +34,7 @@ from pool_server.gateway.upstream import UpstreamError, refusal_body
 from pool_server.http1 import Answer
 from pool_server.http1 import Body as RequestBody
 from pool_server.providers import Credential, network_fault, provider_module, providers_for
-from pool_server.users import Denied, Principal, Reservation
+from pool_server.users import Denied, Principal, Reservation, model_allowed
 
 log = logging.getLogger("pool_server.gateway")
 
@@ -93,6 +93,7 @@ class Exchange:
         self._attempt_started = 0.0
         self._judged: set[str] = set()
         self._allowed: Sequence[Limits] = ()  # what limits providers and models
+        self._in_chain = 0  # the place in the chain of models that goes on from here
         self._live = route.operation is Operation.REALTIME
 
     @property
@@ -245,10 +246,10 @@ class Exchange:
         them (`shed`: the body must be stripped); a lost response id or file is the client's to know.
         """
         account = await self._next()
-        while (
-            account is None and len(self.attempts) < self.services.settings.max_attempts and (other := self._fallback())
-        ):
-            self._serve(other)
+        most = self.services.settings.max_attempts
+        while account is None and len(self.attempts) < most and (other := self._fallback()):
+            self._in_chain, model = other
+            self._serve(model)
             self.tried.clear()
             account = await self._next()
         if account is not None or self.decision is None or not self.decision.hard_lost or self.continuity.shed:
@@ -268,12 +269,15 @@ class Exchange:
         if model != self.asked and self.route.dialect is Dialect.GEMINI:  # its clients name the model in the path
             self.client_call.path = self.route.path.replace(f"/{self.asked}:", f"/{model}:")
 
-    def _fallback(self) -> str:
-        """The model to serve instead, "" for none: the operator's chain for the one asked for, for these reasons."""
+    def _fallback(self) -> tuple[int, str] | None:
+        """The model to serve instead, with the place after it in the operator's chain for the one asked for: the next
+        that is meant for these reasons and that the caller may use."""
         if self._live:
-            return ""
+            return None
         quota, overload = self.refusals.wanting(self.decision)
-        return self.services.settings.models.following(self.asked, self.peek.model, quota=quota, overload=overload)
+        chain = self.services.settings.models.following(self.asked, self._in_chain, quota=quota, overload=overload)
+        allowed = (one for one in chain if all(model_allowed(limits, one[1]) for limits in self._allowed))
+        return next((one for one in allowed if one[1] != self.peek.model), None)
 
     async def _next(self) -> str | None:
         if len(self.attempts) >= self.services.settings.max_attempts and self.decision is not None:

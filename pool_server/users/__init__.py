@@ -1,7 +1,7 @@
 """Friends of the pool: people, codes, keys, sessions, limits, fair share, audit. Knows nothing of accounts."""
 
 from pool_server.users.admin_tokens import TokenHolder, is_admin_token
-from pool_server.users.identity.directory import checked_limits
+from pool_server.users.identity.directory import checked_limits, model_allowed
 from pool_server.users.identity.imported.aliases import (
     ImportedSecret,
     OtherPool,
@@ -39,6 +39,7 @@ __all__ = [
     "hashed_mark",
     "is_admin_token",
     "load_secrets",
+    "model_allowed",
     "person_mark",
     "read_codex_pool_users",
     "token_mark",

@@ -58,5 +58,5 @@ def once_each(models: Iterable[ModelInfo]) -> list[ModelInfo]:
     for model in models:
         known = unique.setdefault(model.id, model)
         if known.translated and not model.translated:
-            unique[model.id] = msgspec.structs.replace(known, translated=False)
+            unique[model.id] = msgspec.structs.replace(known, translated=False, family=model.family)
     return list(unique.values())

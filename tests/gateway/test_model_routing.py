@@ -1,0 +1,198 @@
+"""Which model and account serve a request: a model two vendors have, chains with conditions, and who may use what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool_server.core.settings import Fallback, Models
+from tests.fakes import FakeAccount, account, key_account, plays
+from tests.gateway.stack import ADMIN, Stack, run
+from tests.gateway.test_translated import CLAUDE, GEMINI, GPT, USAGE, ask, said
+
+SHARED = "glm-6.2"
+FULL = plays.status(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "used up"}})
+BUSY = plays.status(529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+NATIVE = {"chat": "openai:chatty", "messages": "claude:third"}
+
+
+def both() -> list[FakeAccount]:
+    """Two endpoints of different dialects that have the same model."""
+    return [
+        key_account("openai:chatty", base_url_path="/a", models=[SHARED], dialects=["chat"]),
+        key_account("claude:third", base_url_path="/b", models=[SHARED]),
+    ]
+
+
+async def call(
+    stack: Stack, key: str, client: str, model: str, text: str = "Say hello.", **more: Any
+) -> tuple[int, dict[str, str], bytes]:
+    path, body = ask(client, model, stream=bool(more.pop("stream", False)), **more)
+    name = {"responses": "input", "gemini": "contents"}.get(client, "messages")
+    turn: Any = [{"role": "user", "content": text}]
+    body[name] = text if client == "responses" else [{"parts": [{"text": text}]}] if client == "gemini" else turn
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    async with stack.client.post(stack.url + path, data=json.dumps(body), headers=headers) as answer:
+        return answer.status, dict(answer.headers), await answer.read()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("client", ["chat", "messages", "responses", "gemini"])
+def test_a_model_in_two_families_is_served_by_the_client_s_own_first(tmp_path: Path, client: str, stream: bool) -> None:
+    async def main() -> None:
+        async with Stack(tmp_path, both(), friend_code="swim") as stack:
+            key = await stack.key()
+            served = set()
+            for number in range(5):
+                status, headers, raw = await call(stack, key, client, SHARED, f"{client} {number}", stream=stream)
+                assert status == 200, raw
+                assert "X-Pool-Model" not in headers
+                await stack.idle()
+                record = stack.records()[-1]
+                served.add(record.account)
+                native = NATIVE.get(client) == record.account
+                assert record.model == SHARED and bool(record.decision.get("translation")) is not native
+                assert bool(record.decision.get("translated")) is not native
+            if client in NATIVE:
+                assert served == {NATIVE[client]}
+
+    run(main)
+
+
+@pytest.mark.parametrize("client", NATIVE)
+def test_the_other_family_steps_in_where_the_client_s_own_fails(tmp_path: Path, client: str) -> None:
+    own = NATIVE[client]
+    (other,) = set(NATIVE.values()) - {own}
+
+    async def main() -> None:
+        async with Stack(tmp_path, both(), friend_code="swim") as stack:
+            stack.fakes.always(own, plays.status(500, {"error": {"message": "broken"}}))
+            stack.fakes.always(other, plays.ok(USAGE, ["Hel", "lo."]))
+            status, headers, raw = await call(stack, await stack.key(), client, SHARED, stream=True)
+            assert status == 200 and said(client, raw, stream=True) == "Hello."
+            assert headers["X-Pool-Translation"] == f"{client}>{'chat' if client == 'messages' else 'messages'}"
+            await stack.idle()
+            record = stack.records()[-1]
+            assert (record.account, record.usage.input, record.usage.output) == (other, 70, 9)
+
+    run(main)
+
+
+def test_a_model_in_two_families_is_listed_once_as_the_client_gets_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Stack(tmp_path, both(), friend_code="swim") as stack:
+            key = await stack.key()
+            asked = (
+                ({"Authorization": f"Bearer {key}"}, "/v1/models", "data", "openai", False),
+                ({"x-api-key": key, "anthropic-version": "2023-06-01"}, "/v1/models", "data", "claude", False),
+                ({"x-goog-api-key": key}, "/v1beta/models", "models", None, True),
+            )
+            for headers, path, name, family, translated in asked:
+                async with stack.client.get(stack.url + path, headers=headers) as answer:
+                    (row,) = json.loads(await answer.read())[name]
+                assert row["translated"] is translated
+                assert family is None or row["family"] == family, (path, row)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("on", "play", "followed"),
+    [
+        (("quota",), FULL, True),
+        (("quota",), BUSY, False),
+        (("overload",), BUSY, True),
+        (("overload",), FULL, False),
+        ((), FULL, False),
+        (None, FULL, False),
+        (None, BUSY, False),
+    ],
+)
+def test_a_chain_is_followed_for_its_reason_alone_and_never_by_itself(
+    tmp_path: Path, on: Any, play: plays.Play, followed: bool
+) -> None:
+    chain = {} if on is None else {CLAUDE: [Fallback(GPT, on=on)]}
+
+    async def main() -> None:
+        accounts = [account("claude:a"), account("codex:a")]
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+            stack.fakes.always("claude:a", play)
+            stack.fakes.always("codex:a", plays.ok(USAGE, ["Hello."]))
+            status, headers, _ = await call(stack, await stack.key(), "messages", CLAUDE)
+            await stack.idle()
+            record = stack.records()[-1]
+            if followed:
+                assert (status, headers["X-Pool-Model"], record.model, record.account) == (200, GPT, GPT, "codex:a")
+                assert record.decision["asked"] == CLAUDE
+            else:
+                assert status in (429, 503, 529) and "X-Pool-Model" not in headers
+                assert not stack.fakes.made("codex:a")
+
+    run(main)
+
+
+def test_a_chain_ends_with_its_last_and_each_step_has_its_own_reason(tmp_path: Path) -> None:
+    chain = {CLAUDE: [Fallback(GPT, on=("quota",)), Fallback(GEMINI, on=("overload",)), Fallback(SHARED)]}
+
+    async def main() -> None:
+        accounts = [account("claude:a"), account("codex:a"), account("gemini:a"), *both()[:1]]
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+            stack.fakes.always("claude:a", FULL)
+            stack.fakes.always("codex:a", plays.status(429, {"error": {"type": "usage_limit_reached", "message": "x"}}))
+            stack.fakes.always("openai:chatty", plays.ok(USAGE, ["Hello."]))
+            status, headers, raw = await call(stack, await stack.key(), "chat", CLAUDE)
+            assert status == 200, raw
+            assert headers["X-Pool-Model"] == SHARED
+            assert [one.account for one in stack.fakes.made()] == ["claude:a", "codex:a", "openai:chatty"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("order", ["bab", "aab", "aba", "bbbb"])
+def test_a_chain_that_names_a_model_twice_ends(tmp_path: Path, order: str) -> None:
+    """`a` is the model that is asked for; nobody has any of it."""
+    chain = {CLAUDE: [Fallback(GPT if one == "b" else CLAUDE) for one in order]}
+
+    async def main() -> None:
+        accounts = [account("claude:a"), account("codex:a")]
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+            stack.fakes.always("claude:a", FULL)
+            stack.fakes.always("codex:a", plays.status(429, {"error": {"type": "usage_limit_reached", "message": "x"}}))
+            key = await stack.key()
+            for number in range(3):
+                assert (await call(stack, key, "messages", CLAUDE, str(number)))[0] == 429
+            assert len(stack.fakes.made()) <= 3 * stack.settings.max_attempts
+
+    run(main, within_s=60)
+
+
+def test_a_chain_leads_nobody_to_a_model_that_is_not_theirs(tmp_path: Path) -> None:
+    chain = {CLAUDE: [Fallback(GPT), Fallback(SHARED)]}
+
+    async def main() -> None:
+        accounts = [account("claude:a"), account("codex:a"), *both()[:1]]
+        async with Stack(tmp_path, accounts, friend_code="swim", models=Models(fallbacks=chain)) as stack:
+            stack.fakes.always("claude:a", FULL)
+            user = stack.user(await stack.key())
+            for models, served in ((["claude-*"], ""), (["claude-*", SHARED], SHARED), (["claude-*", "gpt-*"], GPT)):
+                made = await stack.users.people.create_key(user, models[-1], actor=ADMIN, limits={"models": models})
+                status, headers, raw = await call(stack, str(made["key"]), "messages", CLAUDE)
+                assert headers.get("X-Pool-Model", "") == served, raw
+                assert (status == 200) is bool(served)
+
+    run(main)
+
+
+def test_an_alias_leads_nobody_to_a_model_that_is_not_theirs(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = Models(aliases={"fast": GPT})
+        async with Stack(tmp_path, [account("codex:a")], friend_code="swim", models=models) as stack:
+            user = stack.user(await stack.key())
+            for allowed, wanted in ((["fast"], 403), (["gpt-*"], 200)):
+                made = await stack.users.people.create_key(user, allowed[0], actor=ADMIN, limits={"models": allowed})
+                assert (await call(stack, str(made["key"]), "messages", "fast"))[0] == wanted
+
+    run(main)
