@@ -10,6 +10,7 @@ from tornado.web import Application
 from pool_server.core.enums import TokenScope
 from pool_server.web import api_shapes as shapes
 from pool_server.web import status
+from pool_server.web import usage_shapes as usage
 from pool_server.web.admin import (
     account_changes,
     accounts,
@@ -179,7 +180,7 @@ API: tuple[ApiOperation, ...] = (
         "POST", "/people", people.UsersHandler, TokenScope.PEOPLE, "Add a person", shapes.NewPersonAnswer,
         people.NewUser,
     ),
-    ApiOperation("GET", "/people/{person}", people.UserHandler, TokenScope.READ, "One person", shapes.PersonRow),
+    ApiOperation("GET", "/people/{person}", people.UserHandler, TokenScope.READ, "One person", shapes.OnePerson),
     ApiOperation(
         "PATCH", "/people/{person}", people.UserHandler, TokenScope.PEOPLE, "Change a person", shapes.PersonRow,
         shapes.PersonChange,
@@ -196,7 +197,7 @@ API: tuple[ApiOperation, ...] = (
     ),
     ApiOperation(
         "PATCH", "/people/{person}/keys/{key}", people.UserKeyHandler, TokenScope.PEOPLE,
-        "Change a key's name, end or limits", dict[str, Any], key_changes.KeyChange,
+        "Change a key's name, end or limits", shapes.KeyRow, key_changes.KeyChange,
     ),
     ApiOperation(
         "DELETE", "/people/{person}/keys/{key}", people.UserKeyHandler, TokenScope.PEOPLE, "Revoke a key",
@@ -223,16 +224,17 @@ API: tuple[ApiOperation, ...] = (
         shapes.RevokedAnswer,
     ),
     ApiOperation(
-        "POST", "/sign-ins", sign_in_api.NewSignIn, TokenScope.ACCOUNTS, "Begin to sign an account in", dict[str, Any],
+        "POST", "/sign-ins", sign_in_api.NewSignIn, TokenScope.ACCOUNTS, "Begin to sign an account in",
+        shapes.SignInAnswer,
         sign_in_api.BegunSignIn, 201,
     ),
     ApiOperation(
         "GET", "/sign-ins/{sign_in}", sign_in_api.OneSignIn, TokenScope.ACCOUNTS, "The state of a sign-in",
-        dict[str, Any],
+        shapes.SignInAnswer,
     ),
     ApiOperation(
         "POST", "/sign-ins/{sign_in}", sign_in_api.OneSignIn, TokenScope.ACCOUNTS, "Go on with a sign-in",
-        dict[str, Any], sign_in_api.SignInWord,
+        shapes.SignInAnswer, sign_in_api.SignInWord,
     ),
     ApiOperation(
         "DELETE", "/sign-ins/{sign_in}", sign_in_api.OneSignIn, TokenScope.ACCOUNTS, "Cancel a sign-in",
@@ -275,30 +277,31 @@ API: tuple[ApiOperation, ...] = (
     ),
     ApiOperation(
         "GET", "/requests", log_pages.AdminRequests, TokenScope.READ, "Recent requests with their decisions, no bodies",
-        shapes.RequestsAnswer, query=(*_PAGE, *_RANGE),
+        usage.RequestsAnswer, query=(*_PAGE, *_RANGE),
     ),
     ApiOperation(
-        "GET", "/usage/summary", usage_api.Summary, TokenScope.READ, "What was used", shapes.UsedAnswer, query=_RANGE
+        "GET", "/usage/summary", usage_api.Summary, TokenScope.READ, "What was used", usage.UsedAnswer, query=_RANGE
     ),
     ApiOperation(
         "GET", "/usage/series", usage_api.SeriesHandler, TokenScope.READ, "A chart: sums by steps of time",
-        dict[str, Any], query=(*_RANGE, "by", "bucket", "metric", "top"),
+        usage.SeriesAnswer, query=(*_RANGE, "by", "bucket", "metric", "top"),
     ),
     ApiOperation(
-        "GET", "/usage/top", usage_api.Top, TokenScope.READ, "Who or what used most", dict[str, Any],
+        "GET", "/usage/top", usage_api.Top, TokenScope.READ, "Who or what used most", usage.TopAnswer,
         query=(*_RANGE, "by", "metric", "limit"),
     ),
     ApiOperation(
-        "GET", "/usage/heatmap", usage_api.HeatMap, TokenScope.READ, "Use by weekday and hour", dict[str, Any],
+        "GET", "/usage/heatmap", usage_api.HeatMap, TokenScope.READ, "Use by weekday and hour",
+        usage.HeatMapAnswer,
         query=(*_RANGE, "metric"),
     ),
     ApiOperation(
-        "GET", "/usage/matrix", usage_api.Matrix, TokenScope.READ, "Who used which account", dict[str, Any],
+        "GET", "/usage/matrix", usage_api.Matrix, TokenScope.READ, "Who used which account", usage.MatrixAnswer,
         query=_RANGE,
     ),
     ApiOperation(
         "GET", "/usage/forecast", usage_api.ForecastHandler, TokenScope.READ, "Headroom, pace and end of each provider",
-        dict[str, Any],
+        usage.ForecastAnswer,
     ),
     ApiOperation(
         "GET", "/audit", people.AuditHandler, TokenScope.READ, "The audit log", shapes.AuditAnswer,

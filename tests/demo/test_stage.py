@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from pool_server.demo import cast, notice
 from pool_server.demo.stage import Demo, play
+from pool_server.web.routes import API
 
 Body = Callable[[Demo, aiohttp.ClientSession], Awaitable[None]]
 
@@ -149,3 +151,35 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=30)
     assert process.returncode == 2 and out == "" and len(err.strip().splitlines()) == 1
     assert json.dumps("0.0.0.0:0") in err and list(tmp_path.iterdir()) == []
+
+
+def test_the_operator_s_api_answers_in_the_types_that_describe_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With accounts in every state, a past and people in it: nothing is missing and nothing is of another type."""
+
+    async def body(demo: Demo, session: aiohttp.ClientSession) -> None:
+        people = await get(session, "/api/v1/people", demo.admin_password)
+        person = people["users"][0]["id"]
+        sent = {"Authorization": f"Bearer {demo.admin_password}"}
+        made = {"code": "/codes", "key": f"/people/{person}/keys", "sign-in": "/sign-ins"}
+        asked: dict[str, Any] = {
+            "code": {"label": "x", "limits": {"tokens_day": 1, "models": None}},
+            "key": {"limits": {"cost_day": 1}},
+            "sign-in": {"provider": "codex", "flow": "line"},
+        }
+        found: dict[str, Any] = {}
+        for name, path in made.items():
+            async with session.post(f"/api/v1{path}", json=asked[name], headers=sent) as answer:
+                found[name] = await answer.json()
+                assert answer.status in (200, 201), found[name]
+        places = {"{person}": person, "{sign_in}": found["sign-in"]["id"]}
+        for one in API:
+            if one.method == "GET" and one.answer is not dict[str, Any]:
+                path = one.path
+                for name, value in places.items():
+                    path = path.replace(name, value)
+                told = await get(session, f"/api/v1{path}", demo.admin_password)
+                msgspec.convert(told, one.answer)
+
+    on_stage(body, tmp_path, monkeypatch)

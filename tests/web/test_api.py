@@ -246,3 +246,35 @@ def test_a_script_rotates_keys_and_invites(friends: Site) -> None:
     assert invited.status == 201 and invited.json()["code"] in invited.json()["url"]
     listed = friends.request("GET", f"{BASE}/invitations", **headers).json()["invitations"]
     assert friends.request("DELETE", f"{BASE}/invitations/{listed[0]['id']}", **headers).status == 200
+
+
+_LOOSE = {
+    "AuditEntry.detail", "SettingAnswer.value",  # as different as what was done, or set
+    "SignInAnswer.found", "SignInAnswer.test",  # as different as the providers
+}  # fmt: skip
+
+
+def test_answers_are_described_to_their_leaves() -> None:
+    found: set[str] = set()
+    seen: set[Any] = set()
+
+    def look(kind: Any, where: str) -> None:
+        if isinstance(kind, msgspec.inspect.StructType):
+            if kind.cls not in seen:
+                seen.add(kind.cls)
+                for field in kind.fields:
+                    look(field.type, f"{kind.cls.__name__}.{field.encode_name}")
+        elif isinstance(kind, msgspec.inspect.AnyType):
+            found.add(where)
+        elif isinstance(kind, msgspec.inspect.ListType):
+            look(kind.item_type, where)
+        elif isinstance(kind, msgspec.inspect.DictType):
+            look(kind.value_type, where)
+        elif isinstance(kind, msgspec.inspect.UnionType):
+            for one in kind.types:
+                look(one, where)
+
+    for one in API:
+        if one.path != "/openapi.json":
+            look(msgspec.inspect.type_info(one.answer), one.path)
+    assert found == _LOOSE
