@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import tomli
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_server.core.settings import (
     HIDDEN,
+    SECRET,
     ConfigError,
     Listen,
     PoolUsers,
@@ -22,7 +24,7 @@ from pool_server.core.settings import (
     bind_address,
     parse_listen,
 )
-from pool_server.core.settings_file import VARIABLES, config_path, load, rows
+from pool_server.core.settings_file import VARIABLES, config_path, load, rows, typed
 from pool_server.texts.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -326,3 +328,33 @@ def test_the_settings_page_of_the_docs_names_every_setting_in_its_section() -> N
     assert said == set(every_key(Settings)) == set(SETTINGS), (
         "docs/settings.md and texts/settings.py have every setting"
     )
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+    | st.sampled_from(["\x00", "a\nb", "[::", "http://[", "http://a:99999", "../..", "nan", "s3cr3t-value" * 3]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=600)
+@given(st.sampled_from(sorted(SETTINGS)), _VALUES, st.booleans())
+def test_any_value_of_any_setting_is_taken_or_refused_in_one_line(key: str, value: Any, page: bool) -> None:
+    """From a file or a program, or as text from a page: no traceback, nothing that no disk or header could take."""
+    try:
+        found = typed(key, str(value)) if page else load(None, {}, {key: value}).settings
+    except ConfigError as wrong:
+        said = str(wrong)
+        assert "\n" not in said and len(said) < 700 and key.rpartition(".")[2] in said
+        assert key.rpartition(".")[2] not in SECRET or "s3cr3t" not in said
+        return
+    for text in texts(msgspec.to_builtins(found)):
+        assert key == "friend_tagline" or not re.search(r"[\x00-\x1f]", text)
+
+
+def texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.items() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for one in inner for text in texts(one)]

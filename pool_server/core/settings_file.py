@@ -12,14 +12,24 @@ import ipaddress
 import json
 import re
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 import tomli
-from msgspec.inspect import DictType, EnumType, FloatType, IntType, ListType, LiteralType, StrType, VarTupleType
+from msgspec.inspect import (
+    DictType,
+    EnumType,
+    FloatType,
+    IntType,
+    ListType,
+    LiteralType,
+    StrType,
+    StructType,
+    VarTupleType,
+)
 
 from pool_server.core.enums import Provider
 from pool_server.core.loopback import is_loopback
@@ -68,6 +78,7 @@ VARIABLES = {
 _ONLY_ENVIRONMENT = {key: name for name, key in VARIABLES.items() if key.startswith("gemini_client_")}
 # In codex-pool's own example file; accepted where it says what happens here anyway.
 _ALWAYS = {"disable_refresh": False}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def load(path: Path | None, env: Mapping[str, str], options: Mapping[str, Any] | None = None) -> LoadedSettings:
@@ -223,6 +234,8 @@ def _checked(key: str, value: Any, source: _Source) -> Any:
         typed = msgspec.convert(value, kind, strict=source.strict)
     except msgspec.ValidationError:
         raise source.error(key, value, f"must be {_allowed(msgspec.inspect.type_info(kind))}") from None
+    if key != "friend_tagline" and any(_CONTROL.search(text) for text in _texts(typed)):
+        raise source.error(key, value, "must be text on one line, without control characters")
     rule = _RULES.get(key) or _RULES.get(key.partition(".")[0])
     if rule is None:
         return typed
@@ -231,6 +244,18 @@ def _checked(key: str, value: Any, source: _Source) -> Any:
         return check(typed)
     except ValueError:
         raise source.error(key, value, f"must be {allowed}") from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a setting: no path, name or address can hold what ends a line or a string."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
 
 
 def _prices(value: Any, source: _Source) -> dict[str, ModelPrice]:
@@ -402,6 +427,8 @@ def _allowed(kind: msgspec.inspect.Type) -> str:
         return "one of " + ", ".join(json.dumps(value) for value in kind.values)
     if isinstance(kind, ListType | VarTupleType):
         return f"a list, each {_allowed(kind.item_type)}"
+    if isinstance(kind, StructType):
+        return f"a table with {', '.join(field.name for field in kind.fields)}"
     if isinstance(kind, DictType):
         return f"a table, each value {_allowed(kind.value_type)}"
     raise TypeError(kind)
