@@ -315,6 +315,7 @@ def test_a_server_in_this_process_leaves_nothing_behind(tmp_path: Path) -> None:
             server = Server(settings)
             await server.start(listen("127.0.0.1", 0, friends_mode=False))
             assert server.accounts.ready() == (1, 1)
+            assert server.ledger.on_hours == [server.accounts.learn_demand]
             await server.drain()
             return {task.get_name() for task in asyncio.all_tasks()} - before
 

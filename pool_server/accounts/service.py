@@ -142,6 +142,11 @@ class Accounts:
         """Another machine has changed something of the accounts' credentials."""
         await self._registry.follow_source()
 
+    def learn_demand(self, hours: Iterable[tuple[float, float]]) -> None:
+        """Learn from what the last weeks used, (begin of an hour, amount), when the accounts are wanted most: what is
+        left before quiet hours is worth less."""
+        self._registry.index.clock.learn(hours, self._now())
+
     async def start(self) -> None:
         """Begin to watch files, refresh, poll and follow other workers."""
         if self._pins_port is not None:

@@ -259,6 +259,7 @@ class Server:
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
         self.accounts.on_observation.append(self.ledger.observe)
         self.ledger.on_record.append(logs.exchange)
+        self.ledger.on_hours.append(self.accounts.learn_demand)
         self.accounts.sign_ins.on_end.append(self._signed_in)
         await self.accounts.prepare()
         self.accounts.load()

@@ -53,6 +53,7 @@ _KEPT_FOR: dict[Step, Kept] = {
     "hour": Kept(minutes=_NEVER),
     "day": Kept(minutes=_NEVER, hours=_NEVER),
 }
+_WEIGHTS: tuple[Metric, ...] = ("cost", "tokens")
 
 
 class Queries:
@@ -205,6 +206,17 @@ class Queries:
                 if seen and (known is None or seen[-1].seconds > known[-1].seconds):
                     found[one.account] = seen
         return found
+
+    def by_hour(self, frm: float, to: float) -> list[tuple[int, float]]:
+        """(begin of the hour, what it used at list prices), of hours that used something; in tokens where nothing that
+        was used has a price."""
+        for metric in _WEIGHTS:
+            found = self.series(None, "hour", frm, to, tz="UTC", metric=metric)
+            values = found.series[0].values if found.series else []
+            hours = [(at, value) for at, value in zip(found.buckets, values, strict=False) if value]
+            if hours:
+                return hours
+        return []
 
     def heatmap(
         self, frm: float, to: float, filters: Filters = _DEFAULT, *, tz: str = "", metric: Metric = "tokens"

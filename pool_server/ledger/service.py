@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 100_000  # records kept in memory while the store cannot be written
 RETRY_S = 2.0
+HOURS_TOLD_S = 3600.0
+HOURS_KNOWN_S = 28 * 86400.0
 LEFT_BEHIND_S = 60.0  # between looks for what processes left that ended badly since the start
 LOAD_BATCH = 5_000
 _encode = msgspec.msgpack.Encoder().encode  # of what is under way: small, and not compressed
@@ -71,6 +73,7 @@ class Ledger:
         self.settings = settings
         self.lost = 0  # records given up because too many were waiting
         self.on_record: list[Callable[[UsageRecord], None]] = []
+        self.on_hours: list[Callable[[list[tuple[int, float]]], None]] = []  # hear what the last weeks used by hour
         self._clock = clock
         self.queries = Queries(self.port, settings.ledger.timezone)
         self.log = Log(self.port)
@@ -226,6 +229,12 @@ class Ledger:
             return question(*args, **kwargs)
         return await asyncio.to_thread(question, *args, **kwargs)
 
+    async def _tell_hours(self) -> None:
+        now = self._clock()
+        hours = await asyncio.to_thread(self.queries.by_hour, now - HOURS_KNOWN_S, now)
+        for listener in self.on_hours:
+            listener(hours)
+
     def observe(self, account: str, seen: WindowObservation) -> None:
         """Keep a sighting of an account's quota window, unless it says nothing new. Costs microseconds."""
         entry = self._watcher.news(account, seen)
@@ -301,6 +310,8 @@ class Ledger:
         if leader:
             self._tasks.every(retention.EVERY_S, self._prune, "pruning", at_once=True)
             self._tasks.every(LEFT_BEHIND_S, self._take_in, "taking in what ended processes left")
+        if self.on_hours:
+            self._tasks.every(HOURS_TOLD_S, self._tell_hours, "telling what was used by hour", at_once=True)
         self._tasks.start()
 
     async def _take_in(self) -> None:

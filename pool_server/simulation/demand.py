@@ -10,6 +10,7 @@ from pool_server.simulation.scenario import DAY, HOUR, START, WEEK, Event, Plan,
 from pool_server.simulation.specification import AccountsOf, PeopleOf, WeekSpec
 
 MODELS = ("claude-sonnet-4-5", "claude-opus-4-1")
+WEEKS_BEFORE = range(1, 5)
 OPUS_COSTS = 2.0  # times a request of the other model
 
 
@@ -48,8 +49,16 @@ def generate(spec: WeekSpec, seed: int) -> Scenario:
         clients=spec.clients,
         caching=spec.caching,
         servers=spec.servers,
+        before=_before(habits, seed) if spec.sight.at_start else (),
         seed=seed,
     )
+
+
+def _before(habits: list[_Habit], seed: int) -> tuple[tuple[float, float], ...]:
+    """What the same people asked in the weeks before."""
+    rng = random.Random(f"{seed} the weeks before")
+    weeks = ((back * WEEK, talk) for back in WEEKS_BEFORE for habit in habits for talk in _week_of(rng, habit, 7))
+    return tuple((talk.at - back, sum(cost for _, _, cost in talk.turns)) for back, talk in weeks)
 
 
 def _seats(rng: random.Random, spec: WeekSpec) -> tuple[Seat, ...]:

@@ -118,7 +118,8 @@ class Servers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """One run's world and demand; times of talks are unix seconds."""
+    """One run's world and demand; times of talks are unix seconds. `before`: (time, cost) of the conversations of the
+    weeks before, as far as the pool knows of them."""
 
     name: str
     seats: tuple[Seat, ...]
@@ -130,6 +131,7 @@ class Scenario(msgspec.Struct, frozen=True):
     clients: Clients = Clients()
     caching: Caching = Caching()
     servers: Servers = Servers()
+    before: tuple[tuple[float, float], ...] = ()
     seed: int = 0
 
     @property

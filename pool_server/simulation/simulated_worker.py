@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from pool_server.accounts.health import learning
+from pool_server.accounts.health.demand_clock import HOUR
 from pool_server.accounts.health.probing import cooling
 from pool_server.accounts.health.share_use import ShareUse, renewed
 from pool_server.accounts.health.state import probe_begun
@@ -18,9 +20,12 @@ from pool_server.core.enums import FaultKind, Operation
 from pool_server.core.models import Fault, WindowObservation
 from pool_server.simulation.strategies.base import SimulatedStrategy
 
+LEARN_S = 6 * HOUR  # between looks at what was used
+
 
 class Worker:
-    """`clock` gives the pool's time. What another worker did is told by the same methods, later."""
+    """`clock` gives the pool's time. What another worker did is told by the same methods, later. `before`: (time,
+    amount) of what was used before the first request."""
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class Worker:
         clock: Callable[[], float],
         fit: Fit,
         family: Family,
+        before: Iterable[tuple[float, float]] = (),
     ) -> None:
         self._strategy = strategy
         self._clock = clock
@@ -36,6 +42,22 @@ class Worker:
         self.hosts = Hosts(self.index, clock)
         for account in accounts:
             self.index.put(account)
+        self._used: defaultdict[float, float] = defaultdict(float)
+        for at, amount in before:
+            self._used[at // HOUR * HOUR] += amount
+        self._learn()
+
+    def used(self, amount: float) -> None:
+        """What an answer used, here or in another worker: the books are those of all."""
+        now = self._clock()
+        if amount > 0:
+            self._used[now // HOUR * HOUR] += amount
+        if not 0 <= now - self._learnt_at < LEARN_S:
+            self._learn()
+
+    def _learn(self) -> None:
+        self._learnt_at = self._clock()
+        self.index.clock.learn(self._used.items(), self._learnt_at)
 
     def _scopes(self, entry: Account, model: str) -> tuple[str, ...]:
         return self.index.scopes(entry.provider, model, Operation.MESSAGES)

@@ -84,7 +84,9 @@ class Week:
         self._count = 0
         self._owned = {seat.owner for seat in scenario.seats if seat.owner}
         workers = range(scenario.servers.workers)
-        self.workers = [Worker(accounts_of(scenario), strategy, self._clock, self._fit, family) for _ in workers]
+        self.workers = [
+            Worker(accounts_of(scenario), strategy, self._clock, self._fit, family, scenario.before) for _ in workers
+        ]
         if scenario.sight.at_start:
             for name in self.world.seats:
                 self._see(0, name, scope_of(""))
@@ -244,6 +246,8 @@ class Week:
     def _spend(self, conversation: _Conversation, account: str, scope: str) -> None:
         units = conversation.talk.turns[conversation.at][2]
         self.tally.units += units
+        for worker in self.workers:
+            worker.used(units)
         caching = self.scenario.caching
         if conversation.at and self.now - conversation.warm_since <= caching.life_s:
             self.tally.could_be_warm += 1

@@ -243,6 +243,7 @@ def sharing(terms: Mapping[str, Any]) -> str:
 TERMS = Words(
     {
         "pace": "pace of its windows",
+        "idle_window": "a short window that has not begun",
         "room": "little headroom left",
         "in_flight": "requests in flight",
         "faults": "recent faults",

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.demand_clock import EVEN
 from pool_server.core.enums import Source
 from tests.accounts.kit import DAY, HOUR, NOW, week, window
 
@@ -67,9 +68,9 @@ def test_unknown_is_not_empty() -> None:
 @given(percents, st.floats(1, 7 * DAY))
 def test_surplus_is_one_on_an_even_pace(used: float, left: float) -> None:
     w = week(used, left)
-    assert 0 <= win.surplus(w, max(0.0, 100 - used), NOW) <= 100
+    assert 0 <= win.surplus(w, max(0.0, 100 - used), NOW, EVEN) <= 100
     even = week(100 * (1 - left / (7 * DAY)), left)
-    assert abs(win.surplus(even, 100 * left / (7 * DAY), NOW) - 1) < 0.01 or left < 0.011 * 7 * DAY
+    assert abs(win.surplus(even, 100 * left / (7 * DAY), NOW, EVEN) - 1) < 0.01 or left < 0.011 * 7 * DAY
 
 
 def test_a_family_binds_its_own_requests_only() -> None:

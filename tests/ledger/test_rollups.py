@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections import Counter
 from datetime import datetime
@@ -26,6 +27,8 @@ from pool_server.ledger.rollups.reader import Field, Filters
 from pool_server.ledger.rollups.sums import COUNTS, LeadingCounts, Sums, bucket_edges, bucket_of, percentiles
 from pool_server.ledger.rollups.writer import merge
 from tests.ledger.ledger_kit import NOW, Clock, exchange, ledger_in, record_all
+
+HOUR, DAY = 3600, 86400
 
 DAY = 86_400
 USERS = ["ada", "bob", ""]
@@ -167,6 +170,39 @@ def test_days_of_a_chart_are_local_days(tmp_path: Path, timezone: str) -> None:
             assert datetime.fromtimestamp(bucket, where).hour == 0
         heat = book.queries.heatmap(frm, to, metric="requests")["cells"]
         assert {hour for day in heat for hour, n in enumerate(day) if n} == {0, 12, 23}
+
+
+@pytest.mark.usefixtures("each_store")
+def test_hours_tell_what_they_used_at_list_prices_or_in_tokens(tmp_path: Path) -> None:
+    hour = NOW // HOUR * HOUR
+    paid = [exchange(f"p{n}", at=at) for n, at in enumerate((hour, hour + 5, hour - 9 * HOUR))]
+    free = [
+        exchange(f"f{n}", at=at, model="a-model-of-nobody", account="openai:x") for n, at in enumerate((hour, hour))
+    ]
+    with ledger_in(tmp_path) as book:
+        assert book.queries.by_hour(NOW - DAY, NOW) == []
+        record_all(book, free)
+        assert book.queries.by_hour(NOW - DAY, NOW) == [(hour, 2 * 1170)]
+        record_all(book, paid)
+        (early, once), (late, twice) = book.queries.by_hour(NOW - DAY, NOW)
+        assert (early, late) == (hour - 9 * HOUR, hour)
+        assert 0 < once < 1 and twice == pytest.approx(2 * once)
+
+
+def test_those_who_want_to_know_hear_what_hours_used(tmp_path: Path) -> None:
+    async def go() -> list[tuple[int, float]]:
+        heard: asyncio.Future[list[tuple[int, float]]] = asyncio.get_running_loop().create_future()
+        book.on_hours.append(heard.set_result)
+        await book.record(exchange("r1"))
+        await book.start(leader=False)
+        try:
+            return await heard
+        finally:
+            await book.close()
+
+    with ledger_in(tmp_path, clock=Clock()) as book:
+        ((hour, amount),) = asyncio.run(go())
+    assert hour <= NOW < hour + HOUR and amount > 0
 
 
 def test_what_is_recent_moves_into_the_rollups_and_no_answer_changes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pool_server.accounts.health.demand_clock import DemandClock
 from pool_server.core.enums import Source
 from pool_server.core.models import WindowObservation
 
@@ -74,8 +75,9 @@ def room(windows: Iterable[WindowObservation], now: float) -> float | None:
     return max(0.0, min(left)) if left else None
 
 
-def surplus(w: WindowObservation, room: float, now: float) -> float:
-    """How the `room` (percent) left in a window compares with the time it must last: share left / share of time left.
+def surplus(w: WindowObservation, room: float, now: float, clock: DemandClock) -> float:
+    """How the `room` (percent) left in a window compares with the time it must last, as `clock` counts it: share left /
+    share of time left.
 
     1 is on pace, 2 has twice what an even pace needs, 0 is used up. Without a known reset the whole length is
     assumed to lie ahead. Never above 100, so that the last seconds of a window stay comparable.
@@ -83,7 +85,7 @@ def surplus(w: WindowObservation, room: float, now: float) -> float:
     resets_at = w.resets_at
     if resets_at is None or now >= resets_at or not w.seconds:
         return room / FULL
-    return room / FULL / max(0.01, min(1.0, (resets_at - now) / w.seconds))
+    return room / FULL / max(0.01, min(1.0, clock.between(now, resets_at) / w.seconds))
 
 
 def full_until(w: WindowObservation, now: float) -> float | None:

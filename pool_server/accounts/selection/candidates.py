@@ -9,6 +9,7 @@ from sortedcontainers import SortedList
 
 from pool_server.accounts.health import share_use
 from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.demand_clock import EVEN, DemandClock
 from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
@@ -59,10 +60,11 @@ class CandidateQueue:
     eligible for that owner alone. `probes`: when a half-open request to a cooling account is due.
     """
 
-    __slots__ = ("cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped")
+    __slots__ = ("clock", "cooling", "placements", "probes", "ready", "refused", "reserved", "scopes", "stopped")
 
-    def __init__(self, scopes: tuple[str, ...]) -> None:
+    def __init__(self, scopes: tuple[str, ...], clock: DemandClock = EVEN) -> None:
         self.scopes = scopes
+        self.clock = clock
         self.placements: dict[str, Placement] = {}
         self.ready: SortedList[Key] = SortedList()
         self.cooling: SortedList[Key] = SortedList()
@@ -73,7 +75,7 @@ class CandidateQueue:
 
     def place(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
         """Put the account where it belongs now."""
-        placement = judge(account, self.scopes, now, usual_latency)
+        placement = judge(account, self.scopes, now, usual_latency, self.clock)
         refusal = placement.candidate.refusal
         if placement.candidate.score is not None:
             placement.key = rank(account, placement.candidate, strategy)
@@ -124,12 +126,15 @@ class CandidateQueue:
                 del self.refused[refusal]
 
 
-def judge(account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None) -> Placement:
-    """An account's standing for a model of these scopes: the one place where eligibility is decided."""
+def judge(
+    account: Account, scopes: tuple[str, ...], now: float, usual_latency: float | None, clock: DemandClock = EVEN
+) -> Placement:
+    """An account's standing for a model of these scopes: the one place where eligibility is decided. `clock` counts the
+    time that windows must last."""
     refusal, until = _refusal(account, scopes, now)
     if refusal is not None:
         return Placement(account, Candidate(account.id, refusal, until))
-    candidate = rate(account, scopes, now, usual_latency=usual_latency)
+    candidate = rate(account, scopes, now, usual_latency=usual_latency, clock=clock)
     if account.keeps:
         kept, until = kept_back(account, account.health, scopes, now)
         if kept:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
+from pool_server.accounts.health.demand_clock import EVEN, DemandClock
 from pool_server.accounts.health.learning import scope_key
 from pool_server.accounts.health.state import next_change, settle
 from pool_server.accounts.selection.account import Account
@@ -58,6 +59,7 @@ class Cohort:
         guessed: tuple[Dialect, ...] = (),
         people: frozenset[str] | None = None,
         groups: frozenset[str] = frozenset(),
+        clock: DemandClock = EVEN,
     ) -> None:
         self.provider = provider
         self.guessed = guessed
@@ -67,7 +69,7 @@ class Cohort:
         self.hours: tuple[tuple[int, int], ...] = ()
         self.owner = ""
         self.members: dict[str, Account] = {}
-        self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue(())}
+        self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue((), clock)}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
         self.fits: dict[Need, Refusal | None] = {}
         self.translated: dict[Need, bool] = {}
@@ -116,6 +118,7 @@ class SelectionIndex:
         translated: Callable[[Account, Need], bool] = lambda account, need: False,
     ) -> None:
         self.strategy = strategy
+        self.clock = DemandClock()  # counts the time that windows must last
         self.locked = ""
         self.accounts: dict[str, Account] = {}
         self.by_provider: dict[Provider, list[Cohort]] = {}
@@ -154,7 +157,9 @@ class SelectionIndex:
         key = (account.provider, account.people, groups, ends, *account.credential.traits)
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = self._cohorts[key] = Cohort(account.provider, account.credential.guessed, account.people, groups)
+            cohort = self._cohorts[key] = Cohort(
+                account.provider, account.credential.guessed, account.people, groups, self.clock
+            )
             cohort.until, cohort.hours, cohort.owner = terms.until, terms.spans(), account.owner
             self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
@@ -258,11 +263,11 @@ class SelectionIndex:
             return Shortlist(queue, scopes, {})
         concerned = cohort.concerned(scopes)
         if len(concerned) <= SPARSE and len(cohort.members) > 4 * SPARSE:
-            apart = {i: judge(cohort.members[i], scopes, now, cohort.latency) for i in concerned}
+            apart = {i: judge(cohort.members[i], scopes, now, cohort.latency, self.clock) for i in concerned}
             return Shortlist(cohort.queues[()], scopes, apart)
         if len(cohort.queues) >= QUEUES_KEPT:
             del cohort.queues[next(s for s in cohort.queues if s)]
-        queue = cohort.queues[scopes] = CandidateQueue(scopes)
+        queue = cohort.queues[scopes] = CandidateQueue(scopes, self.clock)
         for account in cohort.members.values():
             queue.place(account, self.strategy, cohort.latency, now)
         return Shortlist(queue, scopes, {})

@@ -14,7 +14,7 @@ from pool_server.core.enums import Refusal
 
 def standing(index: SelectionIndex, account: Account, scopes: tuple[str, ...], now: float) -> Candidate:
     """How an account stands for a model of these scopes."""
-    return judge(account, scopes, now, index.cohort_of(account.id).latency).candidate
+    return judge(account, scopes, now, index.cohort_of(account.id).latency, clock=index.clock).candidate
 
 
 def comes_back(index: SelectionIndex, account_id: str, request: SelectionRequest, now: float) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.health import windows as win
+from pool_server.accounts.health.demand_clock import EVEN, DemandClock
 from pool_server.accounts.health.learning import trouble
 from pool_server.accounts.health.state import LOW_ROOM, AccountHealth
 from pool_server.accounts.selection.account import Account
@@ -29,6 +30,7 @@ LATENCY_WEIGHT = 0.06
 LATENCY_LIMIT = 0.25  # of two requests in flight: slowness never outweighs what an account has left
 LATENCY_NOTICED_S = 1.0  # nobody notices a smaller difference
 LATENCY_HALF_LIFE_S = 600.0  # an account that is not asked any more is given another chance
+IDLE_WINDOW = 1.0  # a short window that runs begins anew the sooner: more can be had in busy hours
 API_KEY = "api_key"
 API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
 EXPIRED_COST = 0.5  # the first request has to wait for the refresh
@@ -78,12 +80,16 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
         return row
 
 
-def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None) -> Candidate:
+def rate(
+    account: Account, scopes: tuple[str, ...], now: float, *, usual_latency: float | None, clock: DemandClock = EVEN
+) -> Candidate:
     """Rate an eligible account for a model of these scopes. `usual_latency`: seconds its like take to the first
-    byte."""
+    byte; `clock` counts the time that windows must last."""
     health, credential = account.health, account.credential
-    pace, low, room, resets_at, family_drained = _read(health, scopes, now)
+    pace, low, room, resets_at, family_drained, idle = _read(health, scopes, now, clock)
     terms = {"pace": pace}
+    if idle:
+        terms["idle_window"] = IDLE_WINDOW
     if low:
         terms["room"] = low
     if account.local or account.elsewhere:
@@ -108,16 +114,16 @@ def rate(account: Account, scopes: tuple[str, ...], now: float, *, usual_latency
 
 
 def _read(
-    health: AccountHealth, scopes: tuple[str, ...], now: float
-) -> tuple[float, float, float | None, float | None, bool]:
+    health: AccountHealth, scopes: tuple[str, ...], now: float, clock: DemandClock
+) -> tuple[float, float, float | None, float | None, bool, bool]:
     """What the windows say together to a model of these scopes: (pace, the malus for low room, room, reset, is the
-    model's family used up). The pace is that of the tightest long window, as is the reset; the room that of the
-    tightest window of all."""
+    model's family used up, does a short window wait for a first request). The pace is that of the tightest long window,
+    as is the reset; the room that of the tightest window of all."""
     pace: float | None = None
     low = 0.0
     room: float | None = None
     resets_at: float | None = None
-    family_drained = False
+    family_drained = idle = False
     for w in health.windows.values():
         scope, seconds = w.scope, w.seconds
         if (scope and scope not in scopes) or 0 < seconds < win.SHORTEST_PACED or w.window == win.CREDITS:
@@ -128,14 +134,16 @@ def _read(
         if scope and left <= LOW_ROOM and scope not in health.overage:
             family_drained = True
         if seconds >= win.DAY:
-            doublings = log2(max(win.surplus(w, left, now), _LEAST_SURPLUS))
+            doublings = log2(max(win.surplus(w, left, now, clock), _LEAST_SURPLUS))
             if pace is None or doublings < pace:
                 pace, resets_at = doublings, w.resets_at
             if left < LONG_LOW:
                 low = min(low, -LONG_WEIGHT * (1 - left / LONG_LOW))
-        elif left < SHORT_LOW:
+            continue
+        if left < SHORT_LOW:
             low = min(low, -SHORT_WEIGHT * (1 - left / SHORT_LOW))
-    return (min(PACE_LIMIT, pace) if pace is not None else 0.0), low, room, resets_at, family_drained
+        idle = idle or (seconds > 0 and left == win.FULL and win.time_left(w, now) is None)
+    return (min(PACE_LIMIT, pace) if pace is not None else 0.0), low, room, resets_at, family_drained, idle
 
 
 def rank(account: Account, candidate: Candidate, strategy: Strategy) -> Key:

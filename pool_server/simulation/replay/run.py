@@ -229,6 +229,7 @@ class Replay:
         entry = self.worker.index.accounts.get(account)
         if entry is not None and (entry.health.cooldowns or entry.health.doubts):
             self.worker.succeed(account, model)
+        self.worker.used(units)
         sums.served += 1
         sums.tokens += past.tokens[n]
         sums.cost += units

@@ -56,9 +56,8 @@ class Baseline(SimulatedStrategy):
         for account in index.accounts.values():
             if account.id in request.exclude or index.unfit(index.cohort_of(account.id), need):
                 continue
-            candidate = judge(
-                account, index.scopes(account.provider, request.model, request.operation), now, None
-            ).candidate
+            scopes = index.scopes(account.provider, request.model, request.operation)
+            candidate = judge(account, scopes, now, None, index.clock).candidate
             mine = candidate.refusal is Refusal.RESERVED and account.owner == request.user
             if candidate.score is not None and (candidate.refusal is None or mine):
                 found.append((self.key(account, candidate, now), account.id))
