@@ -74,7 +74,11 @@ class Worker:
         self._count_share(entry)
         self.hosts.begun(entry)
         self.index.chosen(entry)
-        found = cooling(entry.health, self._scopes(entry, model), self._clock()) if probe else None
+        if probe:
+            self._probe(entry, model)
+
+    def _probe(self, entry: Account, model: str) -> None:
+        found = cooling(entry.health, self._scopes(entry, model), self._clock())
         if found is not None:
             probe_begun(entry.health, found[0], self._clock())
 
@@ -120,6 +124,8 @@ class Worker:
         if entry is None:
             return
         now = self._clock()
+        if probe:
+            self._probe(entry, model)
         if probe and fault.kind is FaultKind.QUOTA:
             for cooldown in entry.health.cooldowns.values():
                 cooldown.probed_at = max(cooldown.probed_at, cooldown.probing)

@@ -32,6 +32,7 @@ ATTEMPTS = 3
 WAIT_S = 10.0
 SILENCE_S = 10.0  # a host that says nothing is given up after so long
 ROOM_THAT_COUNTS = 2.0  # percent; a refusal while some account had more was wrong
+SHARED_ROOM = 5.0  # the same of an owner's account: requests in flight keep others from the last of what is given
 OWN_ROOM = 5.0  # percent an own account must have for the owner's request to belong there
 
 
@@ -226,7 +227,9 @@ class Week:
         if before is None or before == account:
             conversation.account = account
             return
-        if self.world.left_for(conversation.talk.user, before, scope_of(model), self.now) > ROOM_THAT_COUNTS:
+        user, owner = conversation.talk.user, self.world.seats[before].owner
+        least = SHARED_ROOM if owner and owner != user else ROOM_THAT_COUNTS
+        if self.world.left_for(user, before, scope_of(model), self.now) > least:
             self.tally.moved.add(conversation.number)
         if not self.workers[number].returns(before, model):
             conversation.account = account
