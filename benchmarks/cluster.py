@@ -20,8 +20,8 @@ from typing import NamedTuple
 from pool_server.accounts.credentials.sealing import SealKeys
 from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
 from pool_server.cluster.database_leases import DatabaseLeases
-from pool_server.cluster.door import DatabaseDoor
-from pool_server.cluster.people import DatabasePeople
+from pool_server.cluster.people.database_people import DatabasePeople
+from pool_server.cluster.people.door import DatabaseDoor
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.storage.postgres import admission_calls
 from pool_server.storage.postgres.admission_calls import AdmissionVerdict, Ended

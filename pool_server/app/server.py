@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +109,27 @@ def open_people(settings: Settings) -> Iterator[Users]:
     finally:
         state.close()
         durable.close()
+
+
+@asynccontextmanager
+async def people_of(settings: Settings) -> AsyncIterator[Users]:
+    """The pool's people for a command, in the data folder or in the database that `store_url` names. Raises
+    ConfigError, SealError, StoreError."""
+    if not settings.store_url:
+        with open_people(settings) as users:
+            yield users
+        return
+    async with ports.visited(settings) as node:
+        build = await ports.over_database(node, settings)
+        state, durable = open_stores(Path(settings.data_dir))
+        try:
+            kept = build(settings, durable)
+            users = Users(settings, durable, state, ports=kept.users, admission=kept.admission)
+            await users.follower.catch_up()
+            yield users
+        finally:
+            state.close()
+            durable.close()
 
 
 def open_stores(folder: Path) -> tuple[Store, Store]:
@@ -248,7 +269,7 @@ class Server:
         self._node = node = await ports.join(self.settings, self.worker) if self.settings.store_url else None
         if node is not None:
             self._stack.push_async_callback(node.close)
-        build = ports.embedded if node is None else ports.over_database(node)
+        build = ports.embedded if node is None else await ports.over_database(node, self.settings)
         services = open_services(self.settings, upstream.send, leader=self.leader, build=build)
         self._stack.callback(services.close_stores)
         if node is not None:

@@ -11,10 +11,12 @@ from typing import TypeVar
 
 import click
 
+from pool_server.accounts.credentials.sealing import environment_keys
 from pool_server.app.server import open_durable
 from pool_server.cli.common import config_option, emit, json_option, one_line, settings
 from pool_server.cluster import embedded_import
 from pool_server.cluster.ledger.moving import move_usage
+from pool_server.cluster.people import shared_secret
 from pool_server.core.settings import Settings
 from pool_server.ledger import Ledger
 from pool_server.storage import LEDGER, Store, StoreError, lock_folder
@@ -24,6 +26,7 @@ from pool_server.storage.postgres.inspection import WRONG, inspect
 from pool_server.storage.postgres.migrations import judge, migrations, schema_of
 from pool_server.storage.postgres.migrations import migrate as bring_up_to_date
 from pool_server.storage.postgres.url import DatabaseUrl, parse
+from pool_server.users.identity.tokens import kept_in
 from pool_server.users.limits.periods import Calendar, zone
 
 VARIABLE = "POOL_STORE_URL"
@@ -98,9 +101,24 @@ async def _take_over(connection: Connection, durable: Store, here: Settings) -> 
     judge(await schema_of(connection), migrations())
     ledger = Ledger(durable, here)  # takes in what killed processes had written ahead
     taken = await embedded_import.move_people(connection, durable)
+    await _take_over_secret(connection, here)
     calendar = Calendar(zone(here.ledger.timezone))
     await embedded_import.move_counters(connection, durable, ledger.used_by_user, calendar, time.time())
     return {**taken, "records": await move_usage(connection, durable, here.ledger.timezone)}
+
+
+async def _take_over_secret(connection: Connection, here: Settings) -> None:
+    """The keys people have here go on there, or the operator is told what it takes."""
+    kept, keys = kept_in(Path(here.data_dir)), environment_keys()
+    if here.pool_users.jwt_secret or kept is None:
+        return
+    if not keys.names:
+        click.echo(
+            "keys: those that were handed out here work there once POOL_STORE_KEY is set and this is run again",
+            err=True,
+        )
+    elif not await shared_secret.take_over(connection, keys, kept):
+        click.echo("keys: the pool there signs with another secret; those that were handed out here end", err=True)
 
 
 def _run(url: str, work: Callable[[Connection, DatabaseUrl], Awaitable[T]]) -> T:

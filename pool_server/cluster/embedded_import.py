@@ -4,7 +4,7 @@ run again, also after the pool has gone on there.
 
 from __future__ import annotations
 
-from pool_server.cluster.people import keep_line
+from pool_server.cluster.people.database_people import keep_line
 from pool_server.storage import Store, StoreError
 from pool_server.storage.postgres.admission_calls import nano
 from pool_server.storage.postgres.connection import Connection
@@ -14,6 +14,7 @@ from pool_server.users.limits.rebuild import Used, counters_of
 from pool_server.users.models import (
     ADMIN_TOKENS,
     AUDIT,
+    CHOICES,
     CODES,
     KEYS,
     META,
@@ -35,8 +36,8 @@ Count = dict[str, int]  # "new" in the database, of "all" in the folder
 
 
 async def move_people(connection: Connection, store: Store) -> dict[str, Count]:
-    """People with their keys, codes, tokens, identities and, into an empty database, the audit log; in one transaction.
-    Raises StoreError."""
+    """People with their keys, codes, tokens, identities, what they decided for themselves and, into an empty database,
+    the audit log; in one transaction. Raises StoreError."""
     async with connection.transaction():
         seq = await connection.value("select pool.people_begin_1()")
         empty = not await connection.value("select exists (select from pool.person)")
@@ -48,12 +49,15 @@ async def move_people(connection: Connection, store: Store) -> dict[str, Count]:
         with store.read() as reader:
             marks = [(key, raw) for key, raw in reader.scan(META, _IDENTITY) if key.startswith(_IDENTITY)]
             trail = [decode_audit(raw) for _, raw in reader.scan(AUDIT)] if empty else []
+            choices = [(kind, key.decode(), raw) for kind in CHOICES for key, raw in reader.scan(CHOICES[kind])]
         for key, raw in marks:
             mark = key.removeprefix(_IDENTITY)
             if await connection.value("select pool.identity_read_1($1)", mark) is None:
                 await connection.value("select pool.identity_put_1($1, $2)", mark, raw.decode())
         for row in trail:
             await keep_line(connection, row)
+        for kind, user, raw in choices:
+            await connection.value("select pool.choice_put_1($1, $2, $3, $4, false)", seq, user, kind, raw)
     return {"people": people, "keys": keys, "codes": codes}
 
 

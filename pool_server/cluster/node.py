@@ -54,6 +54,11 @@ class ClusterNode:
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    async def visit(self) -> None:
+        """Instead of a start, for what no node is: calls work. Raises as `start`."""
+        async with connected(self.url) as connection:
+            judge(await schema_of(connection), migrations())
+
     async def start(self) -> None:
         """Raises StoreError where the database does not answer, or is not of a schema this program knows."""
         async with connected(self.url) as connection:
@@ -87,7 +92,7 @@ class ClusterNode:
             await asyncio.wait(self._tasks)
         await self._listener.close()
         with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(LOOK_WITHIN_S):
+            async with asyncio.timeout(LOOK_WITHIN_S if self.id else 0):
                 await self.upkeep.value("select pool.node_end_1($1)", self.id)
         self.pool.close()
         self.upkeep.close()

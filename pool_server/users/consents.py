@@ -11,9 +11,22 @@ from typing import Any
 import msgspec
 
 from pool_server.core.enums import NoticeWhen
-from pool_server.storage import Store, StoreError, Txn
-from pool_server.users.changes import append_audit, append_change, commit
-from pool_server.users.models import CONSENTS, NOTICES, PEOPLE, AuditActor, UserChange, decode_user, encode, id_key
+from pool_server.storage import Store, StoreError
+from pool_server.users.changes import stored
+from pool_server.users.models import (
+    CONSENT,
+    CONSENTS,
+    NOTICE,
+    NOTICES,
+    PEOPLE,
+    AuditActor,
+    AuditRow,
+    UserChange,
+    decode_user,
+    encode,
+    id_key,
+)
+from pool_server.users.ports import PeoplePort, Trail
 
 
 class Consent(msgspec.Struct, array_like=True):
@@ -29,7 +42,8 @@ class Consents:
     """Whose word stands is in memory once it was loaded, and read anew beside the loop when somebody's may have
     changed. `poll` applies changes in this worker at once."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], poll: Callable[[], None]) -> None:
+    def __init__(self, people: PeoplePort, store: Store, clock: Callable[[], float], poll: Callable[[], None]) -> None:
+        self._people = people
         self._store = store
         self._clock = clock
         self._poll = poll
@@ -69,28 +83,18 @@ class Consents:
     async def change(self, user: str, allowed: bool, *, actor: AuditActor) -> None:
         """Gives or takes back; durable on return. Raises RefusedError 503."""
         now = self._clock()
-
-        def write(txn: Txn) -> None:
-            if allowed and txn.get(CONSENTS, id_key(user)) is None:
-                txn.put(CONSENTS, id_key(user), encode(Consent(now)))
-            elif not allowed:
-                txn.delete(CONSENTS, id_key(user))
-            append_change(txn, UserChange("user", now, user))
-            append_audit(txn, now, actor, "transcripts.allow" if allowed else "transcripts.withdraw", user)
-
-        await commit(self._store, write)
+        row = AuditRow.of(now, actor, "transcripts.allow" if allowed else "transcripts.withdraw", user)
+        value = encode(Consent(now)) if allowed else None
+        trail = Trail([row], [UserChange("user", now, user)])
+        await stored(self._people.choose(user, CONSENT, value, trail, anew=False))
         self._learn(user, {user} if allowed else set())
         self._poll()
 
     async def tell(self, user: str, *, actor: AuditActor, action: str, detail: dict[str, Any]) -> None:
         """Lets every worker look again at what this person ordered. Raises RefusedError 503."""
         now = self._clock()
-
-        def write(txn: Txn) -> None:
-            append_change(txn, UserChange("user", now, user))
-            append_audit(txn, now, actor, action, user, detail)
-
-        await commit(self._store, write)
+        row = AuditRow.of(now, actor, action, user, detail)
+        await stored(self._people.tell(Trail([row], [UserChange("user", now, user)])))
         self._poll()
 
     def forget(self, user: str = "") -> None:
@@ -140,7 +144,8 @@ _decode_notice = msgspec.msgpack.Decoder(Notice).decode
 
 
 class Notices:
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, people: PeoplePort, store: Store, clock: Callable[[], float]) -> None:
+        self._people = people
         self._store = store
         self._clock = clock
 
@@ -157,13 +162,6 @@ class Notices:
     async def change(self, user: str, notice: Notice | None, *, actor: AuditActor) -> None:
         """Sets or, with None, takes back; durable on return. The address stays out of the audit log. Raises
         RefusedError 503."""
-        now = self._clock()
-
-        def write(txn: Txn) -> None:
-            if notice is not None:
-                txn.put(NOTICES, id_key(user), encode(notice))
-            else:
-                txn.delete(NOTICES, id_key(user))
-            append_audit(txn, now, actor, "alerts.choose" if notice else "alerts.stop", user)
-
-        await commit(self._store, write)
+        row = AuditRow.of(self._clock(), actor, "alerts.choose" if notice else "alerts.stop", user)
+        value = encode(notice) if notice is not None else None
+        await stored(self._people.choose(user, NOTICE, value, Trail([row])))

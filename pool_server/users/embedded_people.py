@@ -14,6 +14,7 @@ from pool_server.users.changes import audit_page, keep_trail
 from pool_server.users.models import (
     ADMIN_TOKENS,
     ALIASES,
+    CHOICES,
     CODES,
     KEYS,
     META,
@@ -141,6 +142,14 @@ class EmbeddedPeople(PeoplePort):
 
         await self._store.submit(drop)
 
+    async def choose(self, user_id: str, kind: str, value: bytes | None, trail: Trail, *, anew: bool = True) -> None:
+        def keep(txn: Txn) -> None:
+            if anew or value is None or txn.get(CHOICES[kind], id_key(user_id)) is None:
+                put_choice(txn, user_id, kind, value)
+            keep_trail(txn, trail.audit, trail.changes)
+
+        await self._store.submit(keep)
+
     async def tell(self, trail: Trail) -> None:
         await self._store.submit(lambda txn: keep_trail(txn, trail.audit, trail.changes))
 
@@ -203,3 +212,11 @@ def _spend(txn: Txn, prefix: str, user: User) -> None:
 
 def _identity(mark: bytes) -> bytes:
     return b"identity " + mark
+
+
+def put_choice(txn: Txn, user_id: str, kind: str, value: bytes | None) -> None:
+    """What somebody decided for themselves, None = no more."""
+    if value is None:
+        txn.delete(CHOICES[kind], id_key(user_id))
+    else:
+        txn.put(CHOICES[kind], id_key(user_id), value)

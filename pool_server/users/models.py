@@ -32,6 +32,8 @@ ADMIN_TOKENS = "users.admin_tokens"  # id → AdminToken
 CONSENTS = "users.consents"  # user id → Consent
 NOTICES = "users.notices"  # user id → Notice
 BOOKINGS = "users.bookings"  # id → Booking
+CONSENT, NOTICE = "consent", "notice"
+CHOICES = {CONSENT: CONSENTS, NOTICE: NOTICES}  # what people decide for themselves, by kind
 
 USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
 HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner

@@ -66,6 +66,8 @@ class PeopleNews(NamedTuple):
     ended_codes: list[str]
     tokens: list[AdminToken]
     ended_tokens: list[str]
+    choices: Sequence[tuple[str, str, bytes | None]] = ()  # user, kind, what they decided
+    secret: bytes = b""  # the pool's, sealed
 
 
 class PeoplePort(Protocol):
@@ -99,6 +101,10 @@ class PeoplePort(Protocol):
 
     async def token_end(self, token_id: str, trail: Trail) -> None:
         """RefusedError 404 when there is none."""
+
+    async def choose(self, user_id: str, kind: str, value: bytes | None, trail: Trail, *, anew: bool = True) -> None:
+        """Keep what somebody decided for themselves (`CHOICES` has the kinds), None = no more. Not `anew`: what they
+        had decided stays."""
 
     async def tell(self, trail: Trail) -> None:
         """Keep what was done elsewhere."""
@@ -147,8 +153,20 @@ class DoorPort(Protocol):
         """Nobody may take it any more."""
 
 
+class SecretPort(Protocol):
+    """Where the secret is kept, where that is not this machine's folder."""
+
+    def accepted(self) -> tuple[str, list[tuple[str, float]]]:
+        """What signs, and what is accepted beside it until when, as this machine knows it. Raises ValueError,
+        StoreError."""
+
+    async def rotate(self, now: float, trail: Trail) -> None:
+        """Another one signs, durable for all. Raises StoreError."""
+
+
 class UserPorts(NamedTuple):
     """The stores that people and the door are kept in, where these are not this machine's own."""
 
     people: PeoplePort
     door: DoorPort
+    secret: SecretPort | None = None  # None: in the settings, or in this machine's folder

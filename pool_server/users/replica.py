@@ -13,9 +13,10 @@ import msgspec
 
 from pool_server.storage import Store, StoreError, Txn
 from pool_server.users.changes import append_change
-from pool_server.users.embedded_people import drop_key, put_key
+from pool_server.users.embedded_people import drop_key, put_choice, put_key
 from pool_server.users.models import (
     ADMIN_TOKENS,
+    CHOICES,
     CODES,
     KEYS,
     META,
@@ -29,6 +30,7 @@ from pool_server.users.models import (
     decode_key,
     decode_user,
     encode,
+    id_key,
 )
 from pool_server.users.ports import PeopleNews, PeoplePort
 from pool_server.users.user_names import skeleton
@@ -36,6 +38,8 @@ from pool_server.users.user_names import skeleton
 log = logging.getLogger(__name__)
 
 _KNOWN = b"replica"
+SECRET = "signing"  # how the pool's secret is called where it is kept
+_SECRET = b"replica secret"
 _decode_token = msgspec.msgpack.Decoder(AdminToken).decode
 
 
@@ -108,7 +112,35 @@ def _apply(txn: Txn, news: PeopleNews, now: float) -> None:
         txn.delete(ADMIN_TOKENS, _decode_token(raw).id.encode())
     for raw in _ended(txn, PEOPLE, (), [user.id for user in news.people], whole=whole):
         _drop_user(txn, decode_user(raw), now)
+    _put_choices(txn, news, now)
+    if news.secret and txn.get(META, _SECRET) != news.secret:
+        txn.put(META, _SECRET, news.secret)
+        append_change(txn, UserChange("secret", now))
     txn.put(META, _KNOWN, b"%d" % news.upto)
+
+
+def _put_choices(txn: Txn, news: PeopleNews, now: float) -> None:
+    if not news.since:
+        there = {(user, kind) for user, kind, value in news.choices if value is not None}
+        for kind, table in CHOICES.items():
+            for user in [key.decode() for key, _ in txn.scan(table)]:
+                if (user, kind) not in there:
+                    put_choice(txn, user, kind, None)
+    for user, kind, value in news.choices:
+        if kind in CHOICES and txn.get(CHOICES[kind], id_key(user)) != value:
+            put_choice(txn, user, kind, value)
+            append_change(txn, UserChange("user", now, user))
+
+
+def shared_secret(store: Store) -> bytes | None:
+    """The pool's secret as news have brought it here, sealed. Raises StoreError."""
+    return store.get(META, _SECRET)
+
+
+def keep_secret(store: Store, sealed: bytes) -> None:
+    """What the database has of it at the start. Raises StoreError."""
+    if shared_secret(store) != sealed:
+        store.write(lambda txn: txn.put(META, _SECRET, sealed))
 
 
 def _ended(txn: Txn, table: str, ended: Iterable[str], there: Iterable[str], *, whole: bool) -> list[bytes]:

@@ -35,7 +35,7 @@ from pool_server.users.identity.passwords import ROUNDS, Hasher
 from pool_server.users.identity.people import People
 from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.sign_in import SignIn
-from pool_server.users.identity.tokens import load_signer, rotate_secret
+from pool_server.users.identity.tokens import Signer, load_signer, rotate_secret
 from pool_server.users.last_used import LastUsed
 from pool_server.users.limits import reservations
 from pool_server.users.limits.admission_port import AdmissionPort, MakeAdmission
@@ -109,7 +109,9 @@ class Users:
         self._state = state
         self._clock = clock
         self._folder = Path(settings.data_dir)
-        self._signer = load_signer(settings, self._folder)
+        people, door, self._secret = ports or UserPorts(EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state))
+        self._port, self._door = people, door
+        self._signer = self._load_signer(settings)
         self._directory = Directory(ledger_store, settings.limits)
         self.groups = Groups(ledger_store, self._directory)
         self._ring = KeyRing(
@@ -117,7 +119,6 @@ class Users:
         )
         self._shares = Shares(state, settings.fair_share, self._weight)
         calendar = Calendar(zone(settings.ledger.timezone))
-        self._port, self._door = ports or UserPorts(EmbeddedPeople(ledger_store), EmbeddedDoor(ledger_store, state))
         self._counters: AdmissionPort = (
             Reservations(state, calendar, self._shares, clock, used, many=many)
             if admission is None
@@ -151,7 +152,10 @@ class Users:
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)
         self.admin_tokens = AdminTokens(self._port, store, state, clock)
-        self.consents, self.notices = Consents(store, clock, self._follow), Notices(store, clock)
+        self.consents, self.notices = (
+            Consents(self._port, store, clock, self._follow),
+            Notices(self._port, store, clock),
+        )
         self.bookings = bookings.Bookings(store, clock, lambda: self._settings.bookings, self._alive, self._follow)
         self.sessions = Sessions(self._door, self._directory, lambda: self._signer, clock, self._guard, self.follower)
         self.tickets = tickets.Tickets(self._door, self.people, self._directory, clock)
@@ -209,12 +213,16 @@ class Users:
             while self._last_used.write():
                 pass
 
+    def _load_signer(self, settings: Settings) -> Signer:
+        return load_signer(settings, self._folder, None if self._secret is None else self._secret.accepted)
+
     def reload(self, settings: Settings) -> None:
         """New settings: limits, friend code, admin password, secrets, fair share, time zone.
 
         Raises ValueError (one line) before anything has changed.
         """
-        signer, imported = load_signer(settings, self._folder), imported_secrets(settings, self._folder)
+        signer = self._load_signer(settings)
+        imported = imported_secrets(settings, self._folder)
         self._counters.calendar = Calendar(zone(settings.ledger.timezone))
         self._shares.settings = settings.fair_share
         self._settings = self.sign_in.settings = settings
@@ -324,9 +332,13 @@ class Users:
             why = "the secret is in the settings: put a new one there and the old one in jwt_secret_previous"
             raise RefusedError(Denial.BAD_VALUE, why, 409)
         now = self._clock()
+        trail = Trail([AuditRow.of(now, actor, "secret.rotate")], [UserChange("secret", now)])
+        if self._secret is not None:
+            await stored(self._secret.rotate(now, trail))
+            await self.follower.look()
+            return
         await asyncio.to_thread(rotate_secret, self._folder, now)
-        row, change = AuditRow.of(now, actor, "secret.rotate"), UserChange("secret", now)
-        await stored(self._port.tell(Trail([row], [change])))
+        await stored(self._port.tell(trail))
         self._follow()
 
     async def import_people(
@@ -334,6 +346,9 @@ class Users:
     ) -> list[TakenUser]:
         """People of another pool, whose old keys work here from now on; what came of each. `other_pools` are the
         secrets without which some of these keys cannot be told. Raises RefusedError 503, OSError and ValueError."""
+        if self.follower.elsewhere:
+            why = "people are taken over into a data folder, and from there with `pool-server store import`"
+            raise RefusedError(Denial.BAD_VALUE, why, 409)
         now = self._clock()
         if other_pools:
             await asyncio.to_thread(keep_secrets, self._folder, other_pools)
@@ -359,7 +374,7 @@ class Users:
 
     def _apply(self, change: UserChange) -> None:
         if change.kind == "secret":
-            self._signer = load_signer(self._settings, self._folder)
+            self._signer = self._load_signer(self._settings)
             self._ring.forget_all(self._signer, imported_secrets(self._settings, self._folder))
             return
         self._directory.forget(change.user, change.key)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pool_server.cluster.people import DatabasePeople
+from pool_server.cluster.people.database_people import DatabasePeople
 from pool_server.core.settings import COUNTED_LIMITS
 from pool_server.storage.errors import StoreRefusedError
 from pool_server.storage.postgres import admission_calls as admission

@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from pool_server.cluster.door import DatabaseDoor
+from pool_server.cluster.people.door import DatabaseDoor
 from pool_server.core.enums import Denial
 from pool_server.users.models import AuditRow, RefusedError, Session, Ticket, Tries
 from pool_server.users.ports import Trail

@@ -78,7 +78,7 @@ def test_limits_that_were_changed_hold_for_the_next_request_anywhere(database: D
     ("settings", "told"),
     [
         (Settings(store_url="postgresql://h/d"), "local mode has no people to share"),
-        (Settings(store_url="postgresql://h/d", friend_code="swim"), "set POOL_JWT_SECRET"),
+        (Settings(store_url="postgresql://h/d", friend_code="swim"), "set POOL_STORE_KEY"),
     ],
 )
 def test_settings_of_no_pool_of_several_machines_are_one_line(settings: Settings, told: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pool_server.cluster.people import DatabasePeople
+from pool_server.cluster.people.database_people import DatabasePeople
 from pool_server.core.enums import Denial
 from pool_server.storage import Store
 from pool_server.storage.errors import StoreAwayError

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pool_server.cluster.door import DatabaseDoor
-from pool_server.cluster.people import DatabasePeople
+from pool_server.cluster.people.database_people import DatabasePeople
+from pool_server.cluster.people.door import DatabaseDoor
 from pool_server.core.settings import Settings
 from pool_server.storage import Store
 from pool_server.storage.postgres.connection import Connection, DatabasePool, connected

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,37 +52,60 @@ def check_shared(settings: Settings) -> None:
         raise ConfigError(
             "store_url: local mode has no people to share; set friend_code or admin_password, or unset it"
         )
-    if not settings.pool_users.jwt_secret:
-        raise ConfigError("store_url: every machine must sign keys alike: set POOL_JWT_SECRET to the same on each")
+    if not settings.pool_users.jwt_secret and not environment_keys().names:
+        raise ConfigError(
+            "store_url: every machine must sign keys alike: set POOL_STORE_KEY, with which the secret is kept in the"
+            " database, or POOL_JWT_SECRET, to the same on each"
+        )
 
 
 async def join(settings: Settings, worker: int) -> ClusterNode:
-    """This worker as a node of the pool that `store_url` names. Raises ConfigError, StoreError."""
-    from pool_server.cluster.node import ClusterNode
-    from pool_server.storage.postgres.url import parse
-
-    check_shared(settings)
-    name = f"{settings.node_name or socket.gethostname()}/{worker}"
-    listen = settings.store_listen_url or settings.store_url
-    node = ClusterNode(parse(settings.store_url, os.environ), name, listen=parse(listen, os.environ))
+    """This worker as a node of the pool that `store_url` names. Raises ConfigError, SealError, StoreError."""
+    node = _node(settings, f"{settings.node_name or socket.gethostname()}/{worker}")
     await node.start()
     return node
 
 
-def over_database(node: ClusterNode) -> BuildPorts:
+@asynccontextmanager
+async def visited(settings: Settings) -> AsyncIterator[ClusterNode]:
+    """The pool's database for a command: nothing runs there for it. Raises as `join`."""
+    node = _node(settings, "command")
+    try:
+        await node.visit()
+        yield node
+    finally:
+        await node.close()
+
+
+def _node(settings: Settings, name: str) -> ClusterNode:
+    check_shared(settings)
+    from pool_server.cluster.node import ClusterNode
+    from pool_server.storage.postgres.url import parse
+
+    listen = settings.store_listen_url or settings.store_url
+    return ClusterNode(parse(settings.store_url, os.environ), name, listen=parse(listen, os.environ))
+
+
+async def over_database(node: ClusterNode, settings: Settings) -> BuildPorts:
     """The ports of a node; what it must read within microseconds is kept by this machine's store as well."""
+
+    from pool_server.cluster.people.shared_secret import agree
+
+    secret = await agree(node.pool, environment_keys(), settings)
 
     def build(settings: Settings, durable: Store) -> Ports:
         from pool_server.cluster.database_admission import AwayTerms, DatabaseAdmission
-        from pool_server.cluster.door import DatabaseDoor
         from pool_server.cluster.ledger.database_ledger import DatabaseLedger
-        from pool_server.cluster.people import DatabasePeople
+        from pool_server.cluster.people.database_people import DatabasePeople
+        from pool_server.cluster.people.door import DatabaseDoor
         from pool_server.cluster.pins import DatabasePins
         from pool_server.storage.leases import FOLD
         from pool_server.users.replica import Replica
 
         replica = Replica(durable, time.time)
         replica.known()  # a folder with people of its own is refused before anything is served
+        if secret is not None:
+            secret.follow(durable)
         people = DatabasePeople(node.pool, replica.apply, replica.known)
         terms = AwayTerms.of(settings)
 
@@ -93,7 +116,7 @@ def over_database(node: ClusterNode) -> BuildPorts:
 
         accounts = account_ports(node, settings)
         return Ports(
-            users=UserPorts(people, DatabaseDoor(node.pool)),
+            users=UserPorts(people, DatabaseDoor(node.pool), secret),
             admission=admission,
             accounts=accounts,
             ledger=DatabaseLedger(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pool_server.app.server import open_people
+from pool_server.app.server import people_of
 from pool_server.cli.common import emit, one_line, settings
 from pool_server.core.settings import Limits
 from pool_server.users import AuditActor, Users
@@ -19,10 +19,10 @@ SHELL = AuditActor("shell", name="shell")
 
 
 def run(config: str | None, work: Callable[[Users], Awaitable[Any]]) -> Any:
-    """Do something with the people of the data folder."""
+    """Do something with the people of the pool."""
 
     async def opened() -> Any:
-        with open_people(settings(config)) as users:
+        async with people_of(settings(config)) as users:
             try:
                 return await work(users)
             finally:

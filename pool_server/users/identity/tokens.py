@@ -10,7 +10,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,17 @@ class Claims(msgspec.Struct, frozen=True):
     expires: float | None
 
 
-class _Kept(msgspec.Struct):
-    """The secret file: JSON, mode 0600."""
+Previous = list[tuple[str, float]]  # secret, accepted until
+
+
+class KeptSecret(msgspec.Struct):
+    """The secret file: JSON, mode 0600. Its repr shows nothing."""
 
     current: str
-    previous: list[tuple[str, float]] = []  # secret, accepted until
+    previous: Previous = []
+
+    def __repr__(self) -> str:
+        return "KeptSecret()"
 
 
 class Signer:
@@ -143,8 +149,9 @@ def _read(found: dict[str, Any]) -> Claims | None:
     return Claims(user, key, None if expires is None else float(expires))
 
 
-def load_signer(settings: Settings, folder: Path) -> Signer:
-    """The signer of this pool: secrets from the settings, else from the folder's file, made there once (0600).
+def load_signer(settings: Settings, folder: Path, shared: Callable[[], tuple[str, Previous]] | None = None) -> Signer:
+    """The signer of this pool: secrets from the settings, else as it is `shared` with other machines, else from the
+    folder's file, made there once (0600).
 
     Several processes may start at once: one makes the file, the others read it. Raises ValueError (one line)
     when the secret cannot be used or the file is damaged, OSError when the folder cannot be written.
@@ -155,9 +162,12 @@ def load_signer(settings: Settings, folder: Path) -> Signer:
         signer = Signer(given.jwt_secret, previous)
         _check(signer)
         return signer
-    kept = _kept(folder)
+    if shared is not None:
+        current, previous = shared()
+    else:
+        current, previous = (kept := _kept(folder)).current, kept.previous
     extra = [(given.jwt_secret_previous, float("inf"))] if given.jwt_secret_previous else []
-    return Signer(kept.current, [*kept.previous, *extra])
+    return Signer(current, [*previous, *extra])
 
 
 def _check(signer: Signer) -> None:
@@ -172,25 +182,38 @@ def _check(signer: Signer) -> None:
 
 def rotate_secret(folder: Path, now: float) -> None:
     """Replaces the kept secret; what it signed is accepted for another 30 days."""
-    kept = _kept(folder)
+    _write(folder, rotated(_kept(folder), now), replace=True)
+
+
+def rotated(kept: KeptSecret, now: float) -> KeptSecret:
+    """A new secret beside those that are still accepted."""
     previous = [pair for pair in kept.previous if pair[1] > now]
-    _write(folder, _Kept(secrets.token_urlsafe(48), [(kept.current, now + PREVIOUS_S), *previous]), replace=True)
+    return KeptSecret(secrets.token_urlsafe(48), [(kept.current, now + PREVIOUS_S), *previous])
 
 
-def _kept(folder: Path) -> _Kept:
+def _kept(folder: Path) -> KeptSecret:
+    found = kept_in(folder)
+    if found is None:
+        _write(folder, KeptSecret(secrets.token_urlsafe(48)), replace=False)
+        found = kept_in(folder)
+        assert found is not None
+    return found
+
+
+def kept_in(folder: Path) -> KeptSecret | None:
+    """The secret of a data folder, if it has one. Raises ValueError for one that is damaged."""
     path = folder / SECRET_FILE
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        _write(folder, _Kept(secrets.token_urlsafe(48)), replace=False)
-        raw = path.read_bytes()
+        return None
     try:
-        return msgspec.convert(json.loads(raw), _Kept)
+        return msgspec.convert(json.loads(raw), KeptSecret)
     except ValueError as exc:
         raise ValueError(f"{path} is damaged: restore it from a backup, or remove it to end all keys") from exc
 
 
-def _write(folder: Path, kept: _Kept, *, replace: bool) -> None:
+def _write(folder: Path, kept: KeptSecret, *, replace: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SECRET_FILE
     draft = folder / f"{SECRET_FILE}.{os.getpid()}.{secrets.token_hex(4)}"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pool_server.cluster.people import keep_trail
+from pool_server.cluster.people.database_people import keep_trail
 from pool_server.storage.postgres.connection import DatabasePool
 from pool_server.users.models import Session, Ticket, Tries, decode_session, decode_ticket, encode
 from pool_server.users.ports import DoorPort, Trail

@@ -29,6 +29,7 @@ from pool_server.users.models import (
     not_found,
 )
 from pool_server.users.ports import Arrival, PeopleNews, PeoplePort, Person, Trail
+from pool_server.users.replica import SECRET
 from pool_server.users.user_names import skeleton
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,12 @@ class DatabasePeople(PeoplePort):
             ):
                 raise not_found("token")
 
+    async def choose(self, user_id: str, kind: str, value: bytes | None, trail: Trail, *, anew: bool = True) -> None:
+        async with self._change(trail) as (connection, seq):
+            if storable(user_id):
+                keep = anew or value is None
+                await connection.value("select pool.choice_put_1($1, $2, $3, $4, $5)", seq, user_id, kind, value, keep)
+
     async def tell(self, trail: Trail) -> None:
         async with self._change(trail):
             pass
@@ -213,12 +220,17 @@ async def keep_line(connection: Connection, row: AuditRow) -> None:
 
 
 async def _news(connection: Connection, since: int) -> PeopleNews:
-    news = PeopleNews(since, since, [], [], [], [], [], [], [])
-    for row in await connection.rows("select * from pool.people_news_1($1)", since):
+    choices: list[tuple[str, str, bytes | None]] = []
+    news = PeopleNews(since, since, [], [], [], [], [], [], [], choices)
+    for row in await connection.rows("select * from pool.people_news_2($1)", since):
         body, ident = row["body"], row["id"]
         match row["kind"]:
             case "feed":
                 news = news._replace(upto=row["upto"])
+            case "choice":
+                choices.append((row["usr"], ident, body))
+            case "secret":
+                news = news._replace(secret=body if ident == SECRET else news.secret)
             case "person":
                 news.people.append(decode_user(body))
             case "key" if body is None:

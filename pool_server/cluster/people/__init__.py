@@ -1,0 +1,1 @@
+"""People, the door and the secret of a pool of several machines."""
