@@ -1,8 +1,9 @@
 """The ids of things a provider keeps, as request bodies name them and answers bring them.
 
-A body is searched for the few names that can hold an id; only one that has such a name is decoded and walked. What a
-client or a model wrote freely (a tool's arguments and schemas, metadata, annotations) holds no reference: the same
-names may stand there for things of the client's own.
+A large body in one of the shapes that clients nearly always send names nothing (`wire.plain`). Any other is searched
+for the few names that can hold an id; only one that has such a name is decoded and walked. What a client or a model
+wrote freely (a tool's arguments and schemas, metadata, annotations) holds no reference: the same names may stand there
+for things of the client's own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pool_server.dialects.types import BadBodyError
 Reference = tuple[ObjectKind, str]
 Pairs = list[tuple[str, Any]]
 
+PLAIN_FROM = 8192  # bytes; searching less costs less than decoding it once more
 MOST = 1000  # references of one body; beyond, it is refused
 _LONGEST = 500  # characters of an id
 
@@ -97,9 +99,18 @@ def references(dialect: Dialect, data: bytes, *, bare_items: bool = False) -> li
 
     Raises `TooManyReferencesError`; a body that is no JSON names none.
     """
-    if not bare_items and not _marked(dialect, data):
+    if not bare_items and (_plain(dialect, data) or not _marked(dialect, data)):
         return []
     return _walked(dialect, data)
+
+
+def _plain(dialect: Dialect, data: bytes) -> bool:
+    """Whether a large body is in one of the shapes that name nothing."""
+    if len(data) < PLAIN_FROM:
+        return False
+    from pool_server.dialects.wire.plain import plain  # the shapes are made with the first large body
+
+    return plain(dialect, data)
 
 
 def _marked(dialect: Dialect, data: bytes) -> bool:
