@@ -177,6 +177,11 @@ def test_a_code_is_exchanged_once_however_often_it_is_pasted(pool: Running, vend
     assert set(answers) <= {200, 409} and 200 in answers
     assert until(pool, made, over)["state"] == "done"
     assert [path for path, _ in vendor.calls].count("/oauth/token") == 1
+    status, again = paste(pool, made, f"  {address}\n")
+    assert status == 200 and again["account"] == state(pool, made)["account"], "as in a second tab"
+    for other in ("ac_other-0123456789", "123456", "http://evil.example/?code=x", address.replace("code=", "none=")):
+        status, said = paste(pool, made, other)
+        assert status == 409 and "is over" in said["error"]["message"], other
 
 
 def test_a_code_of_another_sign_in_of_ones_own_is_called_so(pool: Running, vendor: FakeSignInService) -> None:

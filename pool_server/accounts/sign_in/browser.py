@@ -51,8 +51,8 @@ async def opening(at: SignInHost, record: AccountSignIn, workspace: str) -> Secr
     return Secrets(device_id=started.device_id, user_code=started.user_code, url=started.url)
 
 
-def read(settings: Settings, text: str, state: str, others: Collection[str]) -> PastedCode:
-    """The code in what was pasted. Raises PastedCodeError."""
+def read(settings: Settings, text: str, state: str | None, others: Collection[str]) -> PastedCode:
+    """The code in what was pasted; `state` None: of any sign-in. Raises PastedCodeError."""
     return read_code(text, redirects=vendor.redirects(settings), state=state, others=[one for one in others if one])
 
 

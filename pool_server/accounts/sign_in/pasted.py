@@ -31,7 +31,7 @@ class PastedCode(NamedTuple):
     description: str = ""
 
 
-def read_code(text: str, *, redirects: Collection[str], state: str, others: Collection[str] = ()) -> PastedCode:
+def read_code(text: str, *, redirects: Collection[str], state: str | None, others: Collection[str] = ()) -> PastedCode:
     """The code in a pasted text. `redirects` are the addresses the browser may have been sent to, `state` this
     sign-in's own, `others` those of other sign-ins that are open. Raises PastedCodeError."""
     if len(text) > MOST:
@@ -73,7 +73,7 @@ def _instead(value: str) -> tuple[str, str] | None:
     return None
 
 
-def _of_address(value: str, redirects: Collection[str], state: str, others: Collection[str]) -> PastedCode:
+def _of_address(value: str, redirects: Collection[str], state: str | None, others: Collection[str]) -> PastedCode:
     try:
         parts = urlsplit(value)
     except ValueError:
@@ -88,7 +88,7 @@ def _of_address(value: str, redirects: Collection[str], state: str, others: Coll
     return _of_query("&".join(filter(None, (parts.query, parts.fragment))), state, others)
 
 
-def _of_query(query: str, state: str, others: Collection[str]) -> PastedCode:
+def _of_query(query: str, state: str | None, others: Collection[str]) -> PastedCode:
     pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=64) if query.count("&") < 64 else []
     fields: dict[str, str] = {}
     for name, given in pairs:
@@ -104,8 +104,8 @@ def _of_query(query: str, state: str, others: Collection[str]) -> PastedCode:
     return PastedCode(fields["code"])
 
 
-def _check_state(given: str, state: str, others: Collection[str]) -> None:
-    if hmac.compare_digest(given.encode("utf-8", "replace"), state.encode()):
+def _check_state(given: str, state: str | None, others: Collection[str]) -> None:
+    if state is None or hmac.compare_digest(given.encode("utf-8", "replace"), state.encode()):
         return
     if any(hmac.compare_digest(given.encode("utf-8", "replace"), other.encode()) for other in others):
         raise PastedCodeError("other_sign_in", "this address is of another sign-in of yours; paste it there")

@@ -174,6 +174,8 @@ class SignIns:
 
     async def paste(self, record: AccountSignIn, text: str) -> AccountSignIn:
         """The address or code from the person's browser. Raises PastedCodeError and SignInBusyError."""
+        if not record.open:
+            return self._pasted_late(record, text)
         what = self.records.opened(record)
         others = [self.records.opened(one).state for one in self.records.all() if one.open and one.id != record.id]
         try:
@@ -184,11 +186,22 @@ class SignIns:
         if found.error:
             refused = browser.refused(found)
             return await self._end(record, SignInState.FAILED, refused.code, str(refused))
-        mark = hashlib.sha256(found.code.encode()).hexdigest()[:32]
+        mark = _mark(found.code)
         if mark in record.used:
             return self.records.get(record.id) or record
         claimed = self._claim(record.id, SignInStep.EXCHANGE, mark)
         return await self.exchange(claimed, found.code, what)
+
+    def _pasted_late(self, record: AccountSignIn, text: str) -> AccountSignIn:
+        """The code that ended a sign-in, pasted once more as in a second tab, has its result. Raises SignInBusyError
+        for anything else."""
+        try:
+            code = browser.read(self.settings(), text, None, ()).code
+        except PastedCodeError:
+            code = ""
+        if _mark(code) not in record.used:
+            raise SignInBusyError("this sign-in is over; start again")
+        return record
 
     async def exchange(self, record: AccountSignIn, code: str, what: Secrets) -> AccountSignIn:
         """Turn a code into tokens, once, and go on."""
@@ -341,6 +354,10 @@ class SignIns:
             await self._land(record, what, keep=record.flow is not SignInFlow.LINE)
         except CredentialRejectedError:
             pass  # the record says so, and the line may be run again
+
+
+def _mark(code: str) -> str:
+    return hashlib.sha256(code.encode()).hexdigest()[:32]
 
 
 def _at_vendor(record: AccountSignIn) -> bool:
