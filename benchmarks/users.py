@@ -66,16 +66,16 @@ def admission(users: Users, tokens: list[str]) -> Iterator[tuple[str, float]]:
     made: list[Reservation] = []
 
     def reserve() -> None:
-        taken = users.reserve(known, provider="codex", model="gpt-5", tokens=20_000, cost=0.1, headroom=50.0)
+        taken = users.admission.reserve(known, provider="codex", model="gpt-5", tokens=20_000, cost=0.1, headroom=50.0)
         assert isinstance(taken, Reservation)
         made.append(taken)
 
     reserve()
     yield "reserve", micros(5000, reserve)
     cooldown = iter(list(made))
-    yield "progress", micros(2000, lambda: users.progress(next(cooldown), 30_000, 0.2))
+    yield "progress", micros(2000, lambda: users.admission.progress(next(cooldown), 30_000, 0.2))
     cooldown = iter(made)
-    yield "settle", micros(5000, lambda: users.settle(next(cooldown), Usage(input=9000, output=300), 0.1))
+    yield "settle", micros(5000, lambda: users.admission.settle(next(cooldown), Usage(input=9000, output=300), 0.1))
 
 
 def start(folder: Path, durable: Store, state: Store) -> tuple[Users, float]:

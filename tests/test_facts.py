@@ -10,9 +10,9 @@ from pool_server.alerts import Budget
 from pool_server.app.alert_facts import AlertFactsSource
 from pool_server.app.server import CoreServices, open_services
 from pool_server.core.enums import AccountState, FaultKind, Operation
-from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Usage, UsageRecord
+from pool_server.core.models import OF_ACCOUNT, Fault, HttpAnswer, HttpRequest, Principal, Usage, UsageRecord
 from pool_server.core.settings import Settings
-from pool_server.users import AuditActor
+from pool_server.users import AuditActor, Reservation
 from tests.fakes import account, write_pool
 
 
@@ -61,8 +61,10 @@ def test_people_near_a_limit_are_told_also_when_they_rest(tmp_path: Path) -> Non
         gather = AlertFactsSource(rooms.accounts, rooms.users, rooms.ledger, clock=lambda: now[0])
         assert (await gather()).budgets == ()
         principal = rooms.users.authenticate(made["key"])
-        held = rooms.users.reserve(principal, provider="claude", model="m", tokens=850, cost=None, headroom=None)  # type: ignore[arg-type]
-        rooms.users.settle(held, Usage(input=850, known=True), None)  # type: ignore[arg-type]
+        assert isinstance(principal, Principal)
+        held = rooms.users.admission.reserve(principal, provider="claude", model="m", tokens=850, cost=None)
+        assert isinstance(held, Reservation)
+        rooms.users.admission.settle(held, Usage(input=850, known=True), None)
         near = (Budget("Ann", "tokens_month", 0.85),)
         assert (await gather()).budgets == near
         now[0] += 86_400

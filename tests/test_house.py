@@ -39,7 +39,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LINES = 500
 FUNCTION_LINES = 50
 MODULES = 12  # in one folder, beside its __init__.py
-PART_ARROWS = {"accounts": 40, "web": 40, "users": 17, "gateway": 40}  # imports between the parts of a room
+PART_ARROWS = {"accounts": 40, "web": 40, "users": 15, "gateway": 40}  # imports between the parts of a room
 
 
 @functools.cache

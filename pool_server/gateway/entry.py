@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from pool_server.accounts import Accounts
 from pool_server.core.enums import Operation
-from pool_server.core.settings import Settings
 from pool_server.gateway.http.handler import HttpExchange
 from pool_server.gateway.routes import Route, match
 from pool_server.gateway.service import DataPlane
-from pool_server.gateway.upstream import Upstream
 from pool_server.http1 import Request, RequestHandler, Response
-from pool_server.ledger import Ledger
-from pool_server.telemetry.service import Telemetry
-from pool_server.transcripts import Transcripts
-from pool_server.users import Users
 
 if TYPE_CHECKING:
     from tornado.web import Application
@@ -26,22 +20,10 @@ if TYPE_CHECKING:
 class Gateway(DataPlane):
     """The data plane with its transports. Each request is offered to it first; other paths belong to the pages."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        accounts: Accounts,
-        users: Users,
-        ledger: Ledger,
-        upstream: Upstream,
-        transcripts: Transcripts | None = None,
-        telemetry: Telemetry | None = None,
-    ) -> None:
-        super().__init__(
-            settings, accounts=accounts, users=users, ledger=ledger, upstream=upstream, transcripts=transcripts,
-            telemetry=telemetry,
-        )  # fmt: skip
-        self._sockets: dict[type[RelaySocket], Application] = {}
+    @functools.cached_property
+    def _sockets(self) -> dict[type[RelaySocket], Application]:
+        """Tornado's application for each kind of socket that was asked for."""
+        return {}
 
     def take(self, request: Request, response: Response) -> RequestHandler | None:
         """Who answers a request of the data plane; None for all others."""

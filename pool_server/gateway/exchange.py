@@ -184,7 +184,7 @@ class Exchange:
         self.providers = open_providers.open_to(self, self._allowed)
         provider = self.providers[0] if self.providers else None
         room = self.services.gauge.percent(provider) if provider is not None else None
-        answer = await self.services.users.reserve_or_wait(
+        answer = await self.services.users.admission.reserve_or_wait(
             self.principal,
             provider=provider.value if provider is not None else "",
             model=self.peek.model,
@@ -463,7 +463,7 @@ class Exchange:
         if self.reservation is not None and usage.known:
             facts = price_facts(self.at, self.upstream_url, self.served, self.peek.tier, self.answered_model)
             cost = self.services.ledger.price(self.peek.model, usage, facts)
-            self.services.users.progress(self.reservation, usage.total, cost.dollars)
+            self.services.users.admission.progress(self.reservation, usage.total, cost.dollars)
 
     def succeeded(self, account: str, response_id: str, *, unsealed: bool = False) -> None:
         """The answer came to its good end. `unsealed`: the account was not shown what is sealed in the request, and is

@@ -158,12 +158,12 @@ def _settle(x: Exchange, counted: Counted, quote: Quote) -> None:
         return
     charged = counted.charged
     if charged is None:
-        x.services.users.release(x.reservation)
+        x.services.users.admission.release(x.reservation)
         return
     cost = quote.dollars
     if charged is not counted.usage:  # of a job, before or after its usage is known
         cost = x.services.ledger.price(_model(x), charged, _price_facts(x)).dollars
-    x.services.users.settle(x.reservation, charged, cost)
+    x.services.users.admission.settle(x.reservation, charged, cost)
 
 
 def _job(x: Exchange) -> tuple[str, bool]:

@@ -17,6 +17,7 @@ from pool_server.core.models import Denied as Denied
 from pool_server.core.models import Principal as Principal
 from pool_server.core.settings import Limits
 from pool_server.language import gettext, marked
+from pool_server.users import limits
 
 PEOPLE = "users.people"  # user id → User
 NAMES = "users.names"  # skeleton of a name → user id
@@ -35,9 +36,6 @@ BOOKINGS = "users.bookings"  # id → Booking
 CONSENT, NOTICE = "consent", "notice"
 CHOICES = {CONSENT: CONSENTS, NOTICE: NOTICES}  # what people decide for themselves, by kind
 
-USE = "users.use"  # owner (user id; user id, NUL, jti) → Use (counters and what is held)
-HELD = "users.held"  # worker, NUL, owner → b"": the worker holds something for the owner
-SHARE = "users.share"  # provider, NUL, user id → recent use
 SEEN = "users.seen"  # "k" + jti or "u" + user id → time last used
 THROTTLE = "users.throttle"  # kind, scope, whom → Tries
 TICKETS = "users.tickets"  # SHA-256 of the ticket → Ticket
@@ -58,7 +56,7 @@ LEDGER_TABLES = (
     NOTICES,
     BOOKINGS,
 )
-STATE_TABLES = (USE, HELD, SHARE, SEEN, THROTTLE, TICKETS)
+STATE_TABLES = (*limits.TABLES, SEEN, THROTTLE, TICKETS)
 
 LOCAL_USER = "local"
 ADMIN_USER = "admin"

@@ -37,7 +37,7 @@ from pool_server.users.identity.sessions import Sessions
 from pool_server.users.identity.sign_in import SignIn
 from pool_server.users.identity.tokens import Signer, load_signer, rotate_secret
 from pool_server.users.last_used import LastUsed
-from pool_server.users.limits import reservations
+from pool_server.users.limits import SHARE, USE, reservations
 from pool_server.users.limits.admission_port import AdmissionPort, MakeAdmission
 from pool_server.users.limits.admitting import Admission, Headroom
 from pool_server.users.limits.periods import Calendar, zone
@@ -51,10 +51,8 @@ from pool_server.users.models import (
     CHANGES,
     LOCAL_USER,
     SESSIONS,
-    SHARE,
     THROTTLE,
     TICKETS,
-    USE,
     AuditActor,
     AuditRow,
     Denied,
@@ -134,7 +132,7 @@ class Users:
         self._make_parts()
 
     def _make_parts(self) -> None:
-        admission = Admission(
+        self.admission = Admission(
             self._counters,
             self._facts,
             clock=self._clock,
@@ -142,12 +140,6 @@ class Users:
             unread=_unread,
             look=self.follower.look,
         )
-        self.reserve, self.reserve_or_wait, self.stopped = (
-            admission.reserve,
-            admission.reserve_or_wait,
-            admission.stopped,
-        )
-        self.progress, self.settle, self.release = admission.progress, admission.settle, admission.release
         store, state, clock = self._store, self._state, self._clock
         self.people = People(self._port, store, state, self._directory, lambda: self._signer, clock, self._follow)
         self.codes = Codes(self._port, store, self._hasher, clock)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
+from tests.failpoints.points import Point
 from tests.failpoints.runs import main
 
 if __name__ == "__main__":
-    sys.exit(min(1, main(sys.argv[1:])))
+    words = argparse.ArgumentParser(
+        "python -m tests.failpoints", description="Runs failpoints, all unless some are named."
+    )
+    words.add_argument("points", nargs="*", type=Point.parse, metavar="POINT", help="as a failure prints it")
+    sys.exit(min(1, main(words.parse_args().points)))

@@ -51,9 +51,12 @@ class Point(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Point:
-        """The inverse of `str`, to replay a failure."""
+        """The inverse of `str`, to replay a failure. Raises ValueError for anything else."""
         place, phase, action, hit, times = text.split(":")
-        return cls(next(p for p in PLACES if p.replace(" ", "-") == place), phase, action, int(hit), int(times))
+        names = {one.replace(" ", "-"): one for one in PLACES}
+        if place not in names:
+            raise ValueError(f"no place is called {place}")
+        return cls(names[place], phase, action, int(hit), int(times))
 
     @property
     def sensible(self) -> bool:

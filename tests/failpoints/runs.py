@@ -351,10 +351,10 @@ def points() -> list[Point]:
     return [point for point in every if point.sensible and not (point.action == "kill" and point.times > 1)]
 
 
-def main(names: list[str]) -> int:
-    """Run the points, one line each; how many failed."""
+def main(named: list[Point]) -> int:
+    """Run these points or all, one line each; how many failed."""
     failed = 0
-    for point in [Point.parse(name) for name in names] or points():
+    for point in named or points():
         with tempfile.TemporaryDirectory() as folder:
             try:
                 print(point, check(point, Path(folder)), flush=True)

@@ -3,6 +3,7 @@ fails; `python -m tests.fuzz TARGET:SEED` repeats one. What was found belongs in
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 import traceback
@@ -12,13 +13,8 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.test_targets import INPUTS
 
 
-def main(words: list[str]) -> int:
+def main(minutes: float, names: list[str]) -> int:
     """How many inputs failed."""
-    if words and ":" in words[0]:
-        one, _, number = words[0].partition(":")
-        TARGETS[one](mutated(seeds(one), int(number)))
-        return 0
-    minutes, names = float(words[0]) if words else 1.0, words[1:] or list(TARGETS)
     corpora = {name: seeds(name) for name in names}
     deadline, seed, failed = time.monotonic() + 60 * minutes, INPUTS, 0
     while time.monotonic() < deadline:
@@ -34,5 +30,24 @@ def main(words: list[str]) -> int:
     return failed
 
 
+def asked(words: list[str]) -> tuple[float, list[str], int | None]:
+    """Minutes and targets, or a target and the seed of the one input to repeat. Ends the program for anything else."""
+    parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__)
+    parser.add_argument("first", nargs="?", default="1", metavar="MINUTES | TARGET:SEED")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    found = parser.parse_args(words)
+    name, colon, number = found.first.partition(":")
+    names = [name] if colon else found.targets
+    if unknown := [name for name in names if name not in TARGETS]:
+        parser.error(f"no target is called {unknown[0]}")
+    try:
+        return (0.0, names, int(number)) if colon else (float(name), names or list(TARGETS), None)
+    except ValueError:
+        parser.error(f"{found.first}: minutes, or a target and the number of its seed")
+
+
 if __name__ == "__main__":
-    sys.exit(min(1, main(sys.argv[1:])))
+    minutes, names, seed = asked(sys.argv[1:])
+    if seed is None:
+        sys.exit(min(1, main(minutes, names)))
+    TARGETS[names[0]](mutated(seeds(names[0]), seed))

@@ -129,7 +129,7 @@ def test_a_disabled_user_is_told_so_and_comes_back_when_enabled(site: Site) -> N
         assert isinstance(second.authenticate(key), Principal)
         await site.users.people.patch_user(anna.user, {"disabled": True}, actor=SHELL)
         assert denial(site.users.authenticate(key)) == (Denial.USER_DISABLED, 403)
-        assert denial(site.users.reserve(anna, **ASK)) == (Denial.REVOKED_KEY, 401)
+        assert denial(site.users.admission.reserve(anna, **ASK)) == (Denial.REVOKED_KEY, 401)
         await until(lambda: ended == [(anna.user, None)])
         assert denial(second.authenticate(key)) == (Denial.USER_DISABLED, 403)
         await site.users.people.patch_user(anna.user, {"disabled": False}, actor=SHELL)
@@ -244,7 +244,7 @@ def test_a_store_that_cannot_be_read_lets_nobody_new_in(site: Site, monkeypatch:
 
         monkeypatch.setattr(site.durable, "get", broken)
         assert denial(second.authenticate(key)) == (Denial.STORE, 503)
-        assert denial(second.reserve(anna, **ASK)) == (Denial.STORE, 503)
+        assert denial(second.admission.reserve(anna, **ASK)) == (Denial.STORE, 503)
 
     site.run(main)
 
@@ -253,10 +253,10 @@ def test_local_mode_needs_no_key_and_has_no_limits(open_site: Callable[..., Site
     site = open_site(friend_code="", limits=Limits(tokens_day=1, concurrent=0))
     local = site.users.local_principal()
     assert local.local and local.admin
-    made = site.users.reserve(local, **ASK)
+    made = site.users.admission.reserve(local, **ASK)
     assert isinstance(made, Reservation)
-    site.users.progress(made, 10, None)
-    site.users.settle(made, Usage(input=10), None)
+    site.users.admission.progress(made, 10, None)
+    site.users.admission.settle(made, Usage(input=10), None)
     assert site.users.me(local)["user"] == {"id": "local", "name": "you"}
     with site.state.read() as txn:
         assert txn.count("users.use") == 0
@@ -269,13 +269,13 @@ def test_limits_follow_the_defaults_and_the_users_own(open_site: Callable[..., S
         anna, _ = await site.friend("Anna", tokens_day=None, concurrent=1, providers=["codex"])
         limits = site.users.me(anna)["limits"]
         assert (limits["tokens_day"], limits["concurrent"], limits["models"]) == (None, 1, ["gpt-*"])
-        assert denial(site.users.reserve(anna, **{**ASK, "provider": "claude"})) == (Denial.PROVIDER, 403)
-        assert denial(site.users.reserve(anna, **{**ASK, "model": "opus"})) == (Denial.MODEL, 403)
-        assert isinstance(site.users.reserve(anna, **{**ASK, "provider": "", "model": ""}), Reservation)
-        assert denial(site.users.reserve(anna, **ASK)) == (Denial.CONCURRENT, 429)
+        assert denial(site.users.admission.reserve(anna, **{**ASK, "provider": "claude"})) == (Denial.PROVIDER, 403)
+        assert denial(site.users.admission.reserve(anna, **{**ASK, "model": "opus"})) == (Denial.MODEL, 403)
+        assert isinstance(site.users.admission.reserve(anna, **{**ASK, "provider": "", "model": ""}), Reservation)
+        assert denial(site.users.admission.reserve(anna, **ASK)) == (Denial.CONCURRENT, 429)
         await site.users.people.patch_user(anna.user, {"limits": {}}, actor=SHELL)
         assert site.users.me(anna)["limits"]["tokens_day"] == 50_000
-        assert isinstance(site.users.reserve(anna, **ASK), Reservation)
+        assert isinstance(site.users.admission.reserve(anna, **ASK), Reservation)
         site.users.reload(settings_with(site, limits=Limits()))
         assert site.users.me(anna)["limits"]["tokens_day"] is None
 
@@ -285,10 +285,10 @@ def test_limits_follow_the_defaults_and_the_users_own(open_site: Callable[..., S
 def test_me_tells_what_is_used_and_when_it_frees(site: Site) -> None:
     async def main() -> None:
         anna, _ = await site.friend("Anna", tokens_5h=100_000)
-        made = site.users.reserve(anna, **ASK)
+        made = site.users.admission.reserve(anna, **ASK)
         assert isinstance(made, Reservation)
-        site.users.settle(made, Usage(input=700, output=300), 0.5)
-        running = site.users.reserve(anna, **ASK)
+        site.users.admission.settle(made, Usage(input=700, output=300), 0.5)
+        running = site.users.admission.reserve(anna, **ASK)
         me = site.users.me(anna)
         assert me["user"] == {"id": anna.user, "name": "Anna"}
         assert set(me["limits"]) == set(me["used"]) == set(me["frees"]) == set(Limits.__struct_fields__)
@@ -308,14 +308,14 @@ def test_new_settings_reach_fair_share_and_the_calendar(open_site: Callable[...,
         greedy, _ = await site.friend("Greedy")
         modest, _ = await site.friend("Modest")
         for who, tokens in ((greedy, 90_000), (modest, 10_000)):
-            made = site.users.reserve(who, **ASK)
+            made = site.users.admission.reserve(who, **ASK)
             assert isinstance(made, Reservation)
-            site.users.settle(made, Usage(input=tokens), None)
-        assert isinstance(site.users.reserve(greedy, **{**ASK, "headroom": 5.0}), Reservation)
+            site.users.admission.settle(made, Usage(input=tokens), None)
+        assert isinstance(site.users.admission.reserve(greedy, **{**ASK, "headroom": 5.0}), Reservation)
         before = site.users.me(greedy)["frees"]["tokens_day"]
         new = settings_with(site, fair_share=FairShare(), ledger=LedgerSettings(timezone="Pacific/Auckland"))
         site.users.reload(new)
-        assert denial(site.users.reserve(greedy, **{**ASK, "headroom": 5.0})) == (Denial.FAIR_SHARE, 429)
+        assert denial(site.users.admission.reserve(greedy, **{**ASK, "headroom": 5.0})) == (Denial.FAIR_SHARE, 429)
         assert site.users.me(greedy)["frees"]["tokens_day"] != before
         with pytest.raises(ValueError, match="Mars"):
             site.users.reload(settings_with(site, ledger=LedgerSettings(timezone="Mars"), limits=Limits(tokens_day=1)))
@@ -385,16 +385,16 @@ def test_what_frees_soon_is_waited_for(open_site: Callable[..., Site]) -> None:
 
     async def main() -> None:
         anna, _ = await site.friend("Anna", tokens_day=2000)
-        made = site.users.reserve(anna, **ASK)
+        made = site.users.admission.reserve(anna, **ASK)
         assert isinstance(made, Reservation)
-        waiting = asyncio.create_task(site.users.reserve_or_wait(anna, **ASK))
+        waiting = asyncio.create_task(site.users.admission.reserve_or_wait(anna, **ASK))
         await asyncio.sleep(0)
         assert not waiting.done()
-        site.users.settle(made, Usage(input=100), None)
+        site.users.admission.settle(made, Usage(input=100), None)
         second = await waiting
         assert isinstance(second, Reservation)
-        site.users.settle(second, Usage(input=2000), None)
-        assert denial(await site.users.reserve_or_wait(anna, **ASK)) == (Denial.TOKENS_DAY, 429)
+        site.users.admission.settle(second, Usage(input=2000), None)
+        assert denial(await site.users.admission.reserve_or_wait(anna, **ASK)) == (Denial.TOKENS_DAY, 429)
 
     site.run(main)
 
@@ -406,21 +406,21 @@ def test_a_greedy_user_waits_only_while_room_is_short(open_site: Callable[..., S
         greedy, _ = await site.friend("Greedy")
         modest, _ = await site.friend("Modest")
         for who, tokens in ((greedy, 90_000), (modest, 10_000)):
-            made = site.users.reserve(who, **ASK)
+            made = site.users.admission.reserve(who, **ASK)
             assert isinstance(made, Reservation)
-            site.users.settle(made, Usage(input=tokens), None)
+            site.users.admission.settle(made, Usage(input=tokens), None)
         short = {**ASK, "headroom": 5.0}
-        assert isinstance(site.users.reserve(modest, **short), Reservation)
-        denied = await site.users.reserve_or_wait(greedy, **short)
+        assert isinstance(site.users.admission.reserve(modest, **short), Reservation)
+        denied = await site.users.admission.reserve_or_wait(greedy, **short)
         assert denial(denied) == (Denial.FAIR_SHARE, 429)
         assert isinstance(denied, Denied) and denied.retry_at == NOON // 600 * 600 + 600 + 5 * 3600
-        assert isinstance(site.users.reserve(greedy, **{**short, "provider": "claude"}), Reservation)
-        assert isinstance(site.users.reserve(greedy, **{**ASK, "headroom": 50.0}), Reservation)
+        assert isinstance(site.users.admission.reserve(greedy, **{**short, "provider": "claude"}), Reservation)
+        assert isinstance(site.users.admission.reserve(greedy, **{**ASK, "headroom": 50.0}), Reservation)
         rooms = iter([5.0, 50.0])
-        answer = await site.users.reserve_or_wait(greedy, **{**ASK, "headroom": lambda: next(rooms)})
+        answer = await site.users.admission.reserve_or_wait(greedy, **{**ASK, "headroom": lambda: next(rooms)})
         assert isinstance(answer, Reservation)
         await site.users.people.patch_user(greedy.user, {"weight": 50}, actor=SHELL)
         site.clock.now += 2
-        assert isinstance(site.users.reserve(greedy, **short), Reservation)
+        assert isinstance(site.users.admission.reserve(greedy, **short), Reservation)
 
     site.run(main)

@@ -51,9 +51,9 @@ def denied(answer: Reservation | Denied) -> tuple[Denial, float | None] | None:
 
 
 def ask(site: Site, who: Principal, headroom: float | None) -> tuple[Denial, float | None] | None:
-    made = site.users.reserve(who, **ASK, headroom=headroom)
+    made = site.users.admission.reserve(who, **ASK, headroom=headroom)
     if isinstance(made, Reservation):
-        site.users.settle(made, Usage(input=1), None)
+        site.users.admission.settle(made, Usage(input=1), None)
     return denied(made)
 
 
@@ -97,9 +97,9 @@ def test_fair_shares_are_made_of_what_is_not_booked(open_site: Callable[..., Sit
         ada, _ = await site.friend("Ada")
         greedy, _ = await site.friend("Greedy")
         for who, tokens in ((greedy, 90_000), (ada, 10_000)):
-            made = site.users.reserve(who, **ASK, headroom=100.0)
+            made = site.users.admission.reserve(who, **ASK, headroom=100.0)
             assert isinstance(made, Reservation)
-            site.users.settle(made, Usage(input=tokens), None)
+            site.users.admission.settle(made, Usage(input=tokens), None)
         assert ask(site, greedy, 35.0) is None  # not short
         await site.users.bookings.make(ada.user, "claude", 30.0, NOON, HOUR, actor=SHELL)
         found = ask(site, greedy, 35.0)

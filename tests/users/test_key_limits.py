@@ -15,9 +15,9 @@ from pool_server.core.settings import LedgerSettings, Limits, Settings
 from pool_server.ledger import TABLES, Ledger
 from pool_server.storage import Store
 from pool_server.users import Denied, Principal, RefusedError, Reservation
-from pool_server.users.limits import reservations
+from pool_server.users.limits import USE, reservations
 from pool_server.users.limits.counters import used_now
-from pool_server.users.models import USE, KeyFacts
+from pool_server.users.models import KeyFacts
 
 from .desk import Books, Desk, Writes, in_a_loop
 from .site import NOON, SHELL, Clock, Site
@@ -34,9 +34,9 @@ async def second_key(site: Site, user: str, label: str = "laptop", **limits: Any
 
 def use(site: Site, who: Principal, tokens: int, cost: float | None = None) -> Reservation | Denied:
     """One whole request."""
-    made = site.users.reserve(who, **ASK)
+    made = site.users.admission.reserve(who, **ASK)
     if isinstance(made, Reservation):
-        site.users.settle(made, Usage(input=tokens), cost)
+        site.users.admission.settle(made, Usage(input=tokens), cost)
     return made
 
 
@@ -79,7 +79,7 @@ def test_a_key_without_limits_or_with_some_is_bound_by_its_persons_all_the_same(
         for who in (anna, wide):
             denied = use(site, who, 1)
             assert isinstance(denied, Denied) and denied.message == "your limit of 5,000 tokens a day is reached"
-        other = site.users.reserve(wide, **{**ASK, "model": "opus"})
+        other = site.users.admission.reserve(wide, **{**ASK, "model": "opus"})
         assert isinstance(other, Denied) and other.message == "your access does not include the model opus"
 
     site.run(main)
@@ -104,9 +104,9 @@ def test_models_and_providers_of_a_key(site: Site) -> None:
             ({"model": "gpt-5"}, "your key “laptop” does not include the model gpt-5"),
             ({"model": "gpt-mini", "provider": "claude"}, "your key “laptop” does not include claude"),
         ):
-            denied = site.users.reserve(laptop, **{**ASK, **change})
+            denied = site.users.admission.reserve(laptop, **{**ASK, **change})
             assert isinstance(denied, Denied) and (denied.message, denied.status) == (said, 403)
-        assert isinstance(site.users.reserve(laptop, **{**ASK, "model": "gpt-mini"}), Reservation)
+        assert isinstance(site.users.admission.reserve(laptop, **{**ASK, "model": "gpt-mini"}), Reservation)
         assert [one.models for one in site.users.limits.allowed(laptop.user, laptop.key)] == [["*mini*"]]
         assert site.users.limits.allowed(anna.user, anna.key) == []
 
@@ -119,25 +119,25 @@ def test_limits_and_the_end_of_a_key_are_changed_while_it_is_used_in_every_worke
         second = site.worker()
         await second.start()
         assert isinstance(second.authenticate(key), Principal)
-        running = second.reserve(anna, **ASK)
+        running = second.admission.reserve(anna, **ASK)
         assert isinstance(running, Reservation)
         change = {"label": "work", "limits": {"tokens_day": 3000}, "expires": NOON + 60}
         await site.users.people.patch_key(anna.user, anna.key, change, actor=SHELL)
         standing = site.users.limits.of_key(anna.key)
         assert standing is not None and standing["used"]["tokens_day"] == 0
-        second.settle(running, Usage(input=4000), None)  # under way when the limit came
+        second.admission.settle(running, Usage(input=4000), None)  # under way when the limit came
         second._counters.write_turn()
-        denied = site.users.reserve(anna, **ASK)
+        denied = site.users.admission.reserve(anna, **ASK)
         assert isinstance(denied, Denied) and "“work”" in denied.message
-        while isinstance(there := second.reserve(anna, **ASK), Reservation):
-            second.release(there)
+        while isinstance(there := second.admission.reserve(anna, **ASK), Reservation):
+            second.admission.release(there)
             await asyncio.sleep(0.01)
         assert there.denial is Denial.TOKENS_DAY
         await site.users.people.patch_key(anna.user, anna.key, {"limits": {}}, actor=SHELL)
         assert isinstance(use(site, anna, 0), Reservation)
         site.clock.now = NOON + 60
         for worker in (site.users, second):
-            ended = worker.authenticate(key), worker.reserve(anna, **ASK), worker.stopped(anna)
+            ended = worker.authenticate(key), worker.admission.reserve(anna, **ASK), worker.admission.stopped(anna)
             assert [one.denial for one in ended if isinstance(one, Denied)] == [Denial.EXPIRED_KEY] * 3
         await site.users.people.patch_key(anna.user, anna.key, {"expires": None}, actor=SHELL)
         assert isinstance(site.users.authenticate(key), Principal)  # the very key, although its token is older
@@ -337,7 +337,7 @@ def test_a_machine_that_started_again_knows_what_its_keys_used(
         use(site, laptop, 10)
         monkeypatch.setattr("pool_server.core.processes.epoch", lambda: "another life")
         again = site.worker(used=ledger)
-        denied = again.reserve(laptop, **ASK)
+        denied = again.admission.reserve(laptop, **ASK)
         assert isinstance(denied, Denied) and denied.denial is Denial.TOKENS_DAY
         await again.close()
 

@@ -108,7 +108,7 @@ def test_a_first_request_has_counters_made_from_the_ledger(desk: Desk) -> None:
 def test_who_goes_while_asking_holds_nothing(site: Site, answered: bool) -> None:
     async def main() -> None:
         anna, _ = await site.friend()
-        task = asyncio.create_task(site.users.reserve_or_wait(anna, **ASK))
+        task = asyncio.create_task(site.users.admission.reserve_or_wait(anna, **ASK))
         await asyncio.sleep(0)  # it has asked
         if answered:
             assert site.users.me(anna)["used"]["concurrent"] == 1
@@ -126,12 +126,12 @@ def test_many_at_once_take_one_transaction(site: Site, monkeypatch: pytest.Monke
         anna, _ = await site.friend(concurrent=10)
         site.users.limits.of(anna.user)
         writes = Writes(site.state, monkeypatch)
-        answers = await asyncio.gather(*(site.users.reserve_or_wait(anna, **ASK) for _ in range(12)))
+        answers = await asyncio.gather(*(site.users.admission.reserve_or_wait(anna, **ASK) for _ in range(12)))
         assert writes.count == 1
         assert sum(isinstance(answer, Reservation) for answer in answers) == 10
-        assert await site.users.reserve_or_wait(Principal("u_nobody", "x"), **ASK) == site.users.reserve(
+        assert await site.users.admission.reserve_or_wait(
             Principal("u_nobody", "x"), **ASK
-        )
+        ) == site.users.admission.reserve(Principal("u_nobody", "x"), **ASK)
 
     site.run(main)
 

@@ -30,9 +30,9 @@ def spend(site: Site, key: str, tokens: int) -> None:
     def exchange() -> None:
         who = site.ctx.users.authenticate(key)
         assert isinstance(who, Principal)
-        made = site.ctx.users.reserve(who, provider="codex", model="m", tokens=0, cost=None)
+        made = site.ctx.users.admission.reserve(who, provider="codex", model="m", tokens=0, cost=None)
         assert isinstance(made, Reservation)
-        site.ctx.users.settle(made, Usage(input=tokens), None)
+        site.ctx.users.admission.settle(made, Usage(input=tokens), None)
 
     site.run(exchange)
 

@@ -115,7 +115,7 @@ class HttpExchange:
     def _ask_limits(self) -> None:
         """Whoever is over a limit need not upload more."""
         self._asked = True
-        stopped = None if self._principal is None else self._gateway.services.users.stopped(self._principal)
+        stopped = None if self._principal is None else self._gateway.services.users.admission.stopped(self._principal)
         if stopped is not None:
             self._denied = final_error.denied(stopped)
             self._body.close()
@@ -291,7 +291,7 @@ class HttpExchange:
         try:
             body = transport.plain_at_once()
             if body is None or len(body) > _LOOKED_AT_ONCE:
-                stopped = self._gateway.services.users.stopped(x.principal)
+                stopped = self._gateway.services.users.admission.stopped(x.principal)
                 if stopped is not None:
                     return final_error.denied(stopped)
             data = await transport.plain() if body is None else body

@@ -98,7 +98,7 @@ class CodexSocket(RelaySocket):
     async def _take(self, message: str | bytes) -> None:
         assert self.principal is not None
         if len(message) > _LOOKED_AT_ONCE:
-            stopped = self._gateway.services.users.stopped(self.principal)
+            stopped = self._gateway.services.users.admission.stopped(self.principal)
             if stopped is not None:
                 await self.say(final_error.denied(stopped))
                 return

@@ -88,7 +88,7 @@ class RealtimeSocket(RelaySocket):
         """Ties the socket to an account; the error when none serves."""
         error = x.claim() or await x.reserve()
         if x.reservation is not None:  # each turn has its own
-            x.services.users.release(x.reservation)
+            x.services.users.admission.release(x.reservation)
             x.reservation = None
         if error is None:
 

@@ -101,7 +101,7 @@ class RelaySocket(WebSocketHandler):
             return ClientError(ErrorKind.UPGRADE, "This pool speaks version 13 of the WebSocket protocol.", 426)
         user, most = x.principal.user, x.services.settings.budgets.sockets_per_user
         provider = x.providers[0].value if x.providers else ""
-        stopped = x.services.users.stopped(x.principal, provider=provider)
+        stopped = x.services.users.admission.stopped(x.principal, provider=provider)
         if stopped is not None:
             return final_error.denied(stopped)
         if self._gateway.seats[user] >= most:

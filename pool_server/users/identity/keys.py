@@ -7,11 +7,11 @@ from collections.abc import Callable
 import msgspec
 
 from pool_server.core.enums import Denial
+from pool_server.core.models import Denied, Principal
 from pool_server.storage import Store
 from pool_server.users.identity.directory import Directory
 from pool_server.users.identity.imported.aliases import Aliases, ImportedSecret
 from pool_server.users.identity.tokens import Signer
-from pool_server.users.models import Denied, Principal
 
 REMEMBERED = 50_000
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict, Unpack
 
 from pool_server.core.enums import Denial
 from pool_server.core.models import Denied, Principal, Usage
@@ -30,6 +30,18 @@ class Limited(Protocol):
     def id(self) -> str: ...
     @property
     def limits(self) -> Limits: ...
+
+
+class Demand(TypedDict):
+    """What a request asks for: its provider and model ("" = not known), an honest estimate of all tokens of the
+    exchange and of its price in US dollars (None = not known), and the provider's headroom in percent (None = not
+    known) or what tells it."""
+
+    provider: str
+    model: str
+    tokens: int
+    cost: float | None
+    headroom: NotRequired[Headroom]
 
 
 # The user and the key behind a caller, or what is in the way other than their counters.
@@ -58,31 +70,17 @@ class Admission:
         self._look = look
         self._freed = asyncio.Event()
 
-    def reserve(
-        self,
-        principal: Principal,
-        *,
-        provider: str,
-        model: str,
-        tokens: int,
-        cost: float | None,
-        headroom: Headroom = None,
-    ) -> Reservation | Denied:
+    def reserve(self, principal: Principal, **asked: Unpack[Demand]) -> Reservation | Denied:
         """Reserves an amount under the user's limits for one request, or says which limit is in the way; at once, where
-        the counters are this machine's own.
-
-        `tokens` is an honest estimate of all tokens of the exchange, `cost` of its price in US dollars (None = not
-        known), `headroom` the provider's headroom in percent (None = not known) or what tells it; `provider` and
-        `model` are "" when not known. A reservation must be ended by `settle` or `release`.
-        """
+        the counters are this machine's own. A reservation must be ended by `settle` or `release`."""
         if principal.local:
-            return Reservation(principal.user, provider, counted=False)
+            return Reservation(principal.user, asked["provider"], counted=False)
         assert isinstance(self.port, Reservations), "several machines are asked, which takes a moment"
-        found = self._facts(principal, provider, model, headroom)
+        found = self._facts(principal, asked["provider"], asked["model"], asked.get("headroom"))
         if isinstance(found, Denied):
             return found
         view, key = found
-        return self.port.reserve(view.id, provider, view.limits, tokens, cost, key)
+        return self.port.reserve(view.id, asked["provider"], view.limits, asked["tokens"], asked["cost"], key)
 
     def stopped(self, principal: Principal, *, provider: str = "") -> Denied | None:
         """What stops any request of this caller now (to `provider` if it is told), before anything of it is looked
@@ -99,21 +97,14 @@ class Admission:
             return self._unread("limits", exc)
         return None if denied is None or self._passes_soon(denied) else denied
 
-    async def reserve_or_wait(
-        self,
-        principal: Principal,
-        *,
-        provider: str,
-        model: str,
-        tokens: int,
-        cost: float | None,
-        headroom: Headroom = None,
-    ) -> Reservation | Denied:
+    async def reserve_or_wait(self, principal: Principal, **asked: Unpack[Demand]) -> Reservation | Denied:
         """`reserve`, waiting up to `fair_share.wait_s` seconds for a turn.
 
         Only who is stopped by fair share, or by what their own running requests hold, waits; a used-up limit is
         told at once.
         """
+        provider, model, headroom = asked["provider"], asked["model"], asked.get("headroom")
+        tokens, cost = asked["tokens"], asked["cost"]
         if principal.local:
             return Reservation(principal.user, provider, counted=False)
         deadline = 0.0

@@ -9,8 +9,7 @@ import msgspec
 from pool_server.core.settings import FairShare
 from pool_server.storage import Reader, Store
 from pool_server.storage.lmdb.gathered_writes import RowChanges
-from pool_server.users.limits import fair_share
-from pool_server.users.models import SHARE
+from pool_server.users.limits import SHARE, fair_share
 
 FRESH_S = 1.0  # how long a look at everybody's use is good
 

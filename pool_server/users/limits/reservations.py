@@ -30,7 +30,7 @@ from pool_server.core.settings import Limits
 from pool_server.core.tasks import running_loop
 from pool_server.storage import Store, StoreError
 from pool_server.storage.lmdb.gathered_writes import GatheredWrites, RowChanges
-from pool_server.users.limits import counters, rebuild
+from pool_server.users.limits import HELD, USE, counters, rebuild
 from pool_server.users.limits.admission_port import AdmissionPort
 from pool_server.users.limits.counters import Hold, Use
 from pool_server.users.limits.fair_share import weigh
@@ -49,7 +49,6 @@ from pool_server.users.limits.pending import (
 from pool_server.users.limits.periods import Bounds, Calendar
 from pool_server.users.limits.rebuild import Used
 from pool_server.users.limits.recent_use import Shares
-from pool_server.users.models import HELD, USE
 
 log = logging.getLogger(__name__)
 
