@@ -19,8 +19,8 @@ from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.ports import LiveBookPort, StateChange
 from pool_server.accounts.selection.account import Account
 from pool_server.accounts.selection.candidates import Need
-from pool_server.accounts.selection.index import SelectionIndex
-from pool_server.accounts.translated import serves_natively, upstream_kind
+from pool_server.accounts.selection.index import SelectionIndex, Suitability
+from pool_server.accounts.translated import doubts_model, serves_natively, upstream_kind
 from pool_server.core import processes
 from pool_server.core.enums import AccountState, Operation, Provider, Refusal
 from pool_server.core.origins import origin
@@ -72,7 +72,7 @@ class Registry:
         self.clock = clock
         self.on_change: list[Callable[[str], None]] = []
         self.index = SelectionIndex(
-            strategy=settings.choosing.strategy, fit=self._fit, translated=self._translated, family=_family,
+            strategy=settings.choosing.strategy, fit=self._fit, way=self._way, family=_family,
         )  # fmt: skip
         self.index.minute_of = _day_clock(settings.ledger.timezone)
         self.index.on_settled = lambda account: self.changed(account.id)
@@ -367,10 +367,13 @@ class Registry:
             return serves_natively(cred, need.operation, need.dialect, need.model, own_dialect=need.own_dialect)
         return provider_module(cred.provider).serves(cred, need.operation, need.dialect, need.model)
 
-    def _translated(self, account: Account, need: Need) -> bool:
-        """Whether this kind of account serves the need in another dialect only."""
+    def _way(self, account: Account, need: Need) -> Suitability:
+        """How this kind of account serves the need."""
         cred = self.credentials.items[account.id].credential
-        return self._otherwise(cred, _as_called_there(cred, need))
+        need = _as_called_there(cred, need)
+        if self._otherwise(cred, need):
+            return Suitability.TRANSLATED
+        return Suitability.DOUBTED if doubts_model(cred, need.operation, need.model) else Suitability.OWN
 
     def _otherwise(self, cred: Credential, need: Need) -> bool:
         if not self.settings.models.translate or self._natively(cred, need):

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pool_server.core.enums import CredentialKind, Dialect, Operation, Provider
 from pool_server.dialects.translation import DIALECT, UpstreamKind
-from pool_server.providers import Credential, has_model, provider_module, surely_has_model
+from pool_server.providers import Credential, family_of, has_model, provider_module, surely_has_model
 
 _MODEL_CALL = {
     UpstreamKind.CODEX: Operation.RESPONSES,
@@ -28,6 +28,8 @@ _BY_DIALECT = {
 
 # Vendors whose own endpoints differ, by the hosts a file may name for them.
 _VENDOR_HOSTS = {"api.openai.com": "openai", "api.groq.com": "groq", "api.mistral.ai": "mistral"}
+# Vendors all of whose models have names that tell whose they are.
+_NAMING = frozenset({Provider.CODEX, Provider.CLAUDE, Provider.GEMINI})
 _HOME = {Provider.CODEX: Dialect.RESPONSES}
 
 
@@ -70,3 +72,9 @@ def upstream_kind(cred: Credential, operation: Operation, dialect: Dialect, mode
         if DIALECT[kind] is not dialect and serves(cred, _MODEL_CALL[kind], DIALECT[kind], model):
             return kind
     return None
+
+
+def doubts_model(cred: Credential, operation: Operation, model: str) -> bool:
+    """Whether nothing says that the account's vendor has this model: it is asked where no account is known to."""
+    named = cred.provider not in _NAMING or bool(cred.models or cred.base_url)
+    return operation in _TRANSLATED and bool(model) and not named and family_of(model) is None

@@ -62,6 +62,27 @@ def test_a_model_in_two_families_is_served_by_the_client_s_own_first(tmp_path: P
     run(main)
 
 
+@pytest.mark.parametrize("client", ["chat", "messages", "responses", "gemini"])
+def test_a_model_whose_name_tells_no_vendor_goes_to_the_account_that_lists_it(tmp_path: Path, client: str) -> None:
+    """Sign-ins of the client's own dialect may have it, for all anybody knows: they are asked where nobody lists it."""
+
+    async def main() -> None:
+        signed_in = [account("claude:a"), account("codex:a"), account("gemini:a")]
+        async with Stack(tmp_path, [*signed_in, both()[0]], friend_code="swim") as stack:
+            key = await stack.key()
+            for number in range(3):
+                status, _, raw = await call(stack, key, client, SHARED, str(number), stream=True)
+                assert status == 200, raw
+            assert {one.account for one in stack.fakes.made()} == {"openai:chatty"}
+            await stack.accounts.set_disabled("openai:chatty", True)
+            unlisted = {"messages": "claude:a", "responses": "codex:a"}.get(client)
+            if unlisted is not None:
+                assert (await call(stack, key, client, SHARED, "last", stream=True))[0] == 200
+                assert stack.fakes.made()[-1].account == unlisted
+
+    run(main)
+
+
 @pytest.mark.parametrize("client", NATIVE)
 def test_the_other_family_steps_in_where_the_client_s_own_fails(tmp_path: Path, client: str) -> None:
     own = NATIVE[client]
@@ -143,7 +164,7 @@ def test_a_chain_ends_with_its_last_and_each_step_has_its_own_reason(tmp_path: P
             stack.fakes.always("claude:a", FULL)
             stack.fakes.always("codex:a", plays.status(429, {"error": {"type": "usage_limit_reached", "message": "x"}}))
             stack.fakes.always("openai:chatty", plays.ok(USAGE, ["Hello."]))
-            status, headers, raw = await call(stack, await stack.key(), "chat", CLAUDE)
+            status, headers, raw = await call(stack, await stack.key(), "messages", CLAUDE)
             assert status == 200, raw
             assert headers["X-Pool-Model"] == SHARED
             assert [one.account for one in stack.fakes.made()] == ["claude:a", "codex:a", "openai:chatty"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from math import inf
 
 from pool_server.accounts.health.demand_clock import EVEN, DemandClock
@@ -27,6 +28,15 @@ LARGE = 64  # … all at once in a pool of so many, else a few accounts with eac
 QUEUES_KEPT = 16
 FITS_KEPT = 512
 ASKED_KEPT = 16
+
+
+class Suitability(Enum):
+    """How accounts of a kind, which serve a need, do so."""
+
+    OWN = auto()  # as it came
+    TRANSLATED = auto()  # in another dialect
+    DOUBTED = auto()  # as it came, if the vendor has the model at all: its name says nothing of whose it is
+
 
 Fit = Callable[[Account, Need], Refusal | None]
 Family = Callable[[Provider, str], str]
@@ -49,8 +59,8 @@ class Cohort:
         "provider",
         "queues",
         "scoped",
-        "translated",
         "until",
+        "ways",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +82,7 @@ class Cohort:
         self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue((), clock)}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
         self.fits: dict[Need, Refusal | None] = {}
-        self.translated: dict[Need, bool] = {}
+        self.ways: dict[Need, Suitability] = {}
         self.latency: float | None = None
 
     @property
@@ -115,7 +125,7 @@ class SelectionIndex:
         strategy: Strategy,
         fit: Fit,
         family: Family,
-        translated: Callable[[Account, Need], bool] = lambda account, need: False,
+        way: Callable[[Account, Need], Suitability] = lambda account, need: Suitability.OWN,
     ) -> None:
         self.strategy = strategy
         self.clock = DemandClock()  # counts the time that windows must last
@@ -127,7 +137,7 @@ class SelectionIndex:
         self.groups_of: Callable[[str], frozenset[str]] = lambda user: frozenset()
         self.minute_of: Callable[[float], int] = lambda now: int(now // 60 % 1440)  # of the day, by the pool's clock
         self._fit = fit
-        self._translated = translated
+        self._way = way
         self._family = family
         self._cohorts: dict[tuple[object, ...], Cohort] = {}
         self._home: dict[str, Cohort] = {}
@@ -215,7 +225,7 @@ class SelectionIndex:
         """Forget what kinds of accounts serve (the settings may have changed it)."""
         for cohort in self._cohorts.values():
             cohort.fits.clear()
-            cohort.translated.clear()
+            cohort.ways.clear()
 
     def advance(self, now: float) -> None:
         """Bring the order up to `now` (unix seconds). Costs by what changed, not by how many accounts there
@@ -294,15 +304,15 @@ class SelectionIndex:
         found = cohort.fits[need] = self._fit(next(iter(cohort.members.values())), need)
         return found
 
-    def translated(self, cohort: Cohort, need: Need) -> bool:
-        """Whether accounts of this kind, which serve the need, do so in another dialect."""
+    def way(self, cohort: Cohort, need: Need) -> Suitability:
+        """How accounts of this kind, which serve the need, do so."""
         try:
-            return cohort.translated[need]
+            return cohort.ways[need]
         except KeyError:
             pass
-        if len(cohort.translated) >= FITS_KEPT:
-            cohort.translated.clear()
-        found = cohort.translated[need] = self._translated(next(iter(cohort.members.values())), need)
+        if len(cohort.ways) >= FITS_KEPT:
+            cohort.ways.clear()
+        found = cohort.ways[need] = self._way(next(iter(cohort.members.values())), need)
         return found
 
     def cohorts(self, providers: tuple[Provider, ...]) -> list[Cohort]:

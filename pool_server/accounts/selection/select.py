@@ -17,7 +17,7 @@ from sortedcontainers import SortedList
 from pool_server.accounts.health.probing import cooling, last_resort
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.selection.candidates import Need, Placement
-from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist
+from pool_server.accounts.selection.index import Cohort, SelectionIndex, Shortlist, Suitability
 from pool_server.accounts.selection.score import API_KEY, DRAINING, UNREACHABLE, Candidate, Key
 from pool_server.accounts.selection.warmth import Warmth, WeighedMove
 from pool_server.core.enums import ChoiceReason, Dialect, Operation, Provider, Refusal, Strategy
@@ -127,7 +127,19 @@ def temporary(health: AccountHealth, scopes: tuple[str, ...], now: float) -> boo
 class _Choice:
     """One choice being made: the queues that can serve, and what was found in them."""
 
-    __slots__ = ("affinity", "explain", "index", "later", "move", "need", "now", "refused", "request", "shortlists")
+    __slots__ = (
+        "affinity",
+        "doubted",
+        "explain",
+        "index",
+        "later",
+        "move",
+        "need",
+        "now",
+        "refused",
+        "request",
+        "shortlists",
+    )
 
     def __init__(
         self, request: SelectionRequest, index: SelectionIndex, now: float, affinity: Affinity, explain: bool
@@ -142,33 +154,38 @@ class _Choice:
         self.move: WeighedMove | None = None  # of a conversation away from an account that could go on
         self.shortlists: list[tuple[Cohort, Shortlist]] = []
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
+        self.doubted: list[Cohort] = []  # nothing says that their vendor has the model: asked last
         guesses: list[tuple[Cohort, Shortlist]] = []
         for cohort in index.cohorts(request.providers):
             if cohort.bounded and request.forced is None and not index.shared(cohort, request.user, now):
                 _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
                 continue
-            unfit = index.unfit(cohort, self.need)
-            if unfit is None and index.translated(cohort, self.need):
-                self.later.append(cohort)
-            elif unfit is None:
+            if (unfit := index.unfit(cohort, self.need)) is not None:
+                _add(self.refused, unfit, len(cohort.members))
+            elif (way := index.way(cohort, self.need)) is not Suitability.OWN:
+                (self.later if way is Suitability.TRANSLATED else self.doubted).append(cohort)
+            else:
                 kind = guesses if request.dialect in cohort.guessed else self.shortlists
                 kind.append((cohort, index.shortlist(cohort, self.need, now)))
-            else:
-                _add(self.refused, unfit, len(cohort.members))
-        if not self.shortlists or request.forced is not None or affinity.hard is not None:
+        told = request.forced is not None or affinity.hard is not None
+        if not self.shortlists and not self.later:
+            self._widen()
+        if told or not self.shortlists:
             self.shortlists += guesses
-        if request.forced is not None or affinity.hard is not None or not self.shortlists or self._pinned_later():
+        if told or not self.shortlists or self._pinned_in(self.later):
+            self._widen()
+        while self.doubted and (told or not self.shortlists or self._pinned_in(self.doubted)):
             self._widen()
 
-    def _pinned_later(self) -> bool:
-        """Does the conversation live on an account that serves it in another dialect?"""
+    def _pinned_in(self, cohorts: list[Cohort]) -> bool:
+        """Does the conversation live on an account of these?"""
         pinned = self.affinity.pinned or self.index.locked
-        return bool(self.later) and pinned in self.index.accounts and self.index.cohort_of(pinned) in self.later
+        return bool(cohorts) and pinned in self.index.accounts and self.index.cohort_of(pinned) in cohorts
 
     def _widen(self) -> None:
-        """Takes in the accounts that serve this in another dialect."""
-        self.shortlists += [(cohort, self.index.shortlist(cohort, self.need, self.now)) for cohort in self.later]
-        self.later = []
+        """Takes in the accounts that serve this in another dialect, then those that may not have the model."""
+        more, self.later, self.doubted = self.later or self.doubted, [], self.doubted if self.later else []
+        self.shortlists += [(cohort, self.index.shortlist(cohort, self.need, self.now)) for cohort in more]
 
     def decide(self) -> Decision:
         request = self.request
@@ -189,7 +206,7 @@ class _Choice:
         if not request.exclude and pinned is None and (probe := self._probe()) is not None:
             return self._won(probe, ChoiceReason.PROBE)
         best = self._best()
-        if best is None and self.later:
+        while best is None and (self.later or self.doubted):
             self._widen()
             best = self._best()
         if best is not None:
@@ -377,7 +394,7 @@ class _Choice:
         return self.index.unfit(cohort, self.need) or Refusal.PROVIDER
 
     def _translated(self, account_id: str) -> bool:
-        return self.index.translated(self.index.cohort_of(account_id), self.need)
+        return self.index.way(self.index.cohort_of(account_id), self.need) is Suitability.TRANSLATED
 
     def _won(self, account_id: str, reason: ChoiceReason) -> Decision:
         if self.explain:
