@@ -4,7 +4,7 @@ pure; `AccountRows` makes them: a short one of each account for lists and sums, 
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import Any
@@ -142,69 +142,75 @@ def _fault_row(health: AccountHealth) -> dict[str, Any] | None:
 
 def provider_row(provider: Provider, accounts: list[Account], standings: list[Candidate], now: float) -> dict[str, Any]:
     """One provider's accounts together. `room_percent` is the mean of what its usable accounts have left."""
-    usable = [a for a, s in zip(accounts, standings, strict=True) if s.refusal is None]
-    cooling = [s.until for s in standings if s.refusal in RETURNING and s.until is not None]
+    states: dict[AccountState, int] = {}
+    disabled = AccountState.DISABLED
+    ready = in_flight = unreachable = returning = 0
+    next_return: float | None = None
+    for account, standing in zip(accounts, standings, strict=True):  # of ten thousand, on the event loop
+        state = disabled if account.options.disabled else account.health.state
+        states[state] = states.get(state, 0) + 1
+        in_flight += account.local + account.elsewhere
+        if account.unreachable_until > now:
+            unreachable += 1
+        if (refusal := standing.refusal) is None:
+            ready += 1
+            continue
+        returning += refusal is Refusal.RETURNING
+        until = standing.until
+        if until is not None and (next_return is None or until < next_return) and refusal in RETURNING:
+            next_return = until
     room, windows = _pooled(accounts, now)
     return {
         "provider": provider.value,
-        "accounts": dict(Counter(a.state.value for a in accounts)),
-        "ready": len(usable),
+        "accounts": {state.value: count for state, count in states.items()},
+        "ready": ready,
         "total": len(accounts),
         "room_percent": None if room is None else round(room, 1),
         "windows": windows,
-        "next_return": min(cooling) if cooling else None,
-        "in_flight": sum(a.in_flight for a in accounts),
-        "unreachable": sum(a.unreachable_until > now for a in accounts),
-        "returning": sum(s.refusal is Refusal.RETURNING for s in standings),
+        "next_return": next_return,
+        "in_flight": in_flight,
+        "unreachable": unreachable,
+        "returning": returning,
     }
 
 
 _DEAD = (AccountState.NEEDS_LOGIN, AccountState.SUSPENDED)
 
 
-class _Sum:
-    """One window of many accounts, added up."""
-
-    __slots__ = ("accounts", "resets_at", "used")
-
-    def __init__(self) -> None:
-        self.accounts = 0
-        self.used = 0.0
-        self.resets_at: float | None = None
-
-
 def _pooled(accounts: Iterable[Account], now: float) -> tuple[float | None, list[dict[str, Any]]]:
     """The mean percent left in the tightest windows of those accounts that live (None: unknown), and per window of
     whole accounts the mean use and the next reset."""
-    sums: dict[tuple[int, str], _Sum] = {}
+    seen: dict[tuple[int, str], list[float]] = {}
+    resets: dict[tuple[int, str], float] = {}
     rooms: list[float] = []
+    used, credits, full = win.used, win.CREDITS, win.FULL
     for account in accounts:
-        if account.options.disabled or account.health.state in _DEAD:
+        health = account.health
+        if not health.windows or account.options.disabled or health.state in _DEAD:
             continue
         most = -1.0
-        for w in account.health.windows.values():
-            if w.scope or w.window == win.CREDITS:
+        for w in health.windows.values():
+            if w.scope or w.window == credits:
                 continue
-            percent = win.used(w, now)
-            most = max(most, percent)
-            group = sums.get((w.seconds, w.window))
-            if group is None:
-                group = sums[w.seconds, w.window] = _Sum()
-            group.accounts += 1
-            group.used += percent
-            if w.resets_at is not None and w.resets_at > now:
-                group.resets_at = min(group.resets_at or w.resets_at, w.resets_at)
+            percent, resets_at, key = used(w, now), w.resets_at, (w.seconds, w.window)
+            if percent > most:
+                most = percent
+            if (group := seen.get(key)) is None:
+                group = seen[key] = []
+            group.append(percent)
+            if resets_at is not None and resets_at > now and resets_at < resets.get(key, math.inf):
+                resets[key] = resets_at
         if most >= 0:
-            rooms.append(max(0.0, win.FULL - most))
+            rooms.append(max(0.0, full - most))
     rows = [
         {
             "window": name,
             "seconds": seconds,
-            "accounts": group.accounts,
-            "used_percent": round(group.used / group.accounts, 1),
-            "resets_at": group.resets_at,
+            "accounts": len(group),
+            "used_percent": round(sum(group) / len(group), 1),
+            "resets_at": resets.get((seconds, name)),
         }
-        for (seconds, name), group in sorted(sums.items())
+        for (seconds, name), group in sorted(seen.items())
     ]
     return (sum(rooms) / len(rooms) if rooms else None), rows
 
