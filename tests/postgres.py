@@ -105,9 +105,6 @@ class Server:
             self._process.wait(PATIENCE_S)
             self._process = None
 
-    def promote(self) -> None:
-        self.run("pg_ctl", "promote", "-w", "-D", str(self.data))
-
     def run(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
             [str(self.programs / program), *arguments], capture_output=True, text=True, cwd=self.folder, **_other_user()

@@ -30,7 +30,6 @@ ROUND_S = 0.25
 SILENT_S = 20.0  # a node that was not heard of for so long has nothing under way
 MOST_WAITING = 400  # changes of one account that are kept to be made again; older ones are in the record they made
 AGREE_S = 5.0
-FEED = "accounts"
 _LOCK = "lock/"
 
 _encode = msgspec.msgpack.Encoder().encode
