@@ -99,6 +99,7 @@ class Accounts:
             credentials, lambda: self._registry.settings, send=send, clock=clock, served_at=self._served_at,
             learn=lambda account_id, fault, token: self.fail(account_id, fault, "", Operation.OTHER, token),
         )  # fmt: skip
+        self.duties = ports.duties
         self._publish()
 
     def _publish(self) -> None:

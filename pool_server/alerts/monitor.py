@@ -34,13 +34,22 @@ class AlertMonitor:
     """Runs the rules in one process of the server. `gather` brings the facts of accounts, users and app."""
 
     def __init__(
-        self, ledger: Ledger, send: Send, gather: Callable[[], Awaitable[AlertFacts]], *, clock: Callable[[], float]
+        self,
+        ledger: Ledger,
+        send: Send,
+        gather: Callable[[], Awaitable[AlertFacts]],
+        *,
+        clock: Callable[[], float],
+        mine: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`mine`: whether this process is the one that watches now, where it is not always."""
+        self._mine = mine
+        self._watched = False  # by this process, at its last look
         self._ledger = ledger
         self._send = send
         self._gather = gather
         self._clock = clock
-        self._open = remembered(ledger.store)
+        self._open = remembered(ledger.notes)
         self._tasks = PeriodicTasks()
         self._tasks.every(EVERY_S, self.look, "looking for incidents", at_once=True)
         self._telling: set[asyncio.Task[bool]] = set()
@@ -62,7 +71,13 @@ class AlertMonitor:
         await asyncio.gather(*self._telling, return_exceptions=True)
 
     async def look(self) -> Sequence[AlertEvent]:
-        """One look at the facts; tells what is new in the background and returns it."""
+        """One look at the facts; tells what is new in the background and returns it. What another process watched
+        before is not told again."""
+        if not self._mine():
+            self._watched = False
+            return []
+        if not self._watched:
+            self._open, self._watched = remembered(self._ledger.notes), True
         now = self._clock()
         facts = await asyncio.to_thread(self._facts, await self._gather(), now)
         self._open, events = rules.step(self._open, facts, self._ledger.settings.alerts, now)
@@ -90,7 +105,7 @@ class AlertMonitor:
 
     async def _save(self) -> None:
         try:
-            await remember(self._ledger.store, self._open)
+            await remember(self._ledger.notes, self._open)
         except StoreError:
             log.warning("open incidents could not be noted; they may be told again after a restart")
 

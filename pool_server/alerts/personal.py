@@ -24,7 +24,6 @@ from pool_server.core.settings import COUNTED_LIMITS, Alerts
 from pool_server.core.tasks import PeriodicTasks
 from pool_server.language import gettext as _
 from pool_server.language import marked
-from pool_server.ledger.records import layout
 from pool_server.ledger.service import Ledger
 from pool_server.storage import StoreError
 from pool_server.texts import format, languages
@@ -128,7 +127,18 @@ async def deliver(notice: Notice, subject: str, body: str, settings: Alerts, sen
 class PersonalAlerts:
     """Looks at the limits of everybody who wants to hear of them, in one process of the server."""
 
-    def __init__(self, ledger: Ledger, users: Users, send: Send, pool: str, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        users: Users,
+        send: Send,
+        pool: str,
+        *,
+        clock: Callable[[], float],
+        mine: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`mine` as of `AlertMonitor`."""
+        self._mine = mine
         self._ledger, self._users, self._send, self._pool, self._clock = ledger, users, send, pool, clock
         self._waits: dict[str, tuple[int, float]] = {}  # person → failed tries in a row, when the next one may be
         self._tasks = PeriodicTasks()
@@ -143,6 +153,8 @@ class PersonalAlerts:
     async def look(self) -> int:
         """One look at everybody; returns how many were told something. What could not be delivered is tried again,
         ever less often, until it is no longer true."""
+        if not self._mine():
+            return 0
         before, delivered = await asyncio.to_thread(self._told), 0
         everybody = await asyncio.to_thread(self._users.notices.everybody)
         await self._users.limits.fetch(everybody)
@@ -160,8 +172,7 @@ class PersonalAlerts:
                 delivered += 1
             after |= {f"{user}/{limit}": level for limit, level in now_told.items()}
         if after != before:
-            raw = msgspec.json.encode(after)
-            await self._ledger.store.submit(lambda txn: txn.put(layout.NOTES, _PLACE, raw))
+            await self._ledger.notes.put(_PLACE, msgspec.json.encode(after))
         return delivered
 
     async def _try(self, user: str, notice: Notice, events: list[PersonalEvent]) -> bool:
@@ -194,7 +205,7 @@ class PersonalAlerts:
 
     def _told(self) -> dict[str, int]:
         try:
-            raw = self._ledger.store.get(layout.NOTES, _PLACE)
+            raw = self._ledger.notes.get(_PLACE)
             return {} if raw is None else _decode(raw)
         except (StoreError, msgspec.MsgspecError):
             return {}

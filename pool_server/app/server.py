@@ -16,6 +16,7 @@ import msgspec
 
 from pool_server import __version__, accounts, ledger, users, web
 from pool_server.accounts import Accounts, AccountSignIn
+from pool_server.accounts.objects.owners import OwnersPort
 from pool_server.alerts import AlertMonitor, PersonalAlerts
 from pool_server.app import budgets, logs
 from pool_server.app.alert_facts import AlertFactsSource
@@ -34,6 +35,7 @@ from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
 from pool_server.storage import FORMAT, LEDGER, STATE, FolderIdentity, Store, StoreVersionError, outgrows
+from pool_server.storage.leases import WATCH
 from pool_server.telemetry.service import Telemetry
 from pool_server.transcripts import Transcripts
 from pool_server.users import Users
@@ -59,6 +61,7 @@ class CoreServices(NamedTuple):
     ledger: Ledger
     state: Store
     durable: Store
+    owners: OwnersPort | None = None  # None: of the durable store
 
     def close_stores(self) -> None:
         self.state.close()
@@ -82,7 +85,7 @@ def open_services(
         undo.callback(state.close)
         undo.callback(durable.close)
         kept = build(settings, durable)
-        ledger = Ledger(durable, settings, write_ahead=True, port=kept.ledger)
+        ledger = Ledger(durable, settings, write_ahead=True, port=kept.ledger, notes=kept.notes)
         users = Users(
             settings,
             durable,
@@ -97,7 +100,7 @@ def open_services(
         accounts.follow_people(users.people.owner_id, users.groups.of)
         users.sign_in.keep_names(accounts.owners)
         undo.pop_all()
-        return CoreServices(accounts, users, ledger, state, durable)
+        return CoreServices(accounts, users, ledger, state, durable, kept.owners)
 
 
 @contextmanager
@@ -232,6 +235,7 @@ class Server:
             upstream=upstream,
             transcripts=self.transcripts,
             telemetry=self.telemetry,
+            owners=services.owners,
         )
         self._stack.push_async_callback(self.gateway.close)
         self.web = WebContext(
@@ -330,9 +334,10 @@ class Server:
         await asyncio.to_thread(gathering.prime)
         if self._changes is not None:
             await self._changes.start()
-        self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time)
+        watches = partial(self.accounts.duties.mine, WATCH)
+        self.watch = AlertMonitor(self.ledger, self._send, gathering, clock=time.time, mine=watches)
         pool = self.settings.friend_name or "the pool"
-        personal = PersonalAlerts(self.ledger, self.users, self._send, pool, clock=time.time)
+        personal = PersonalAlerts(self.ledger, self.users, self._send, pool, clock=time.time, mine=watches)
         return self._backups, self.watch, personal
 
     @property

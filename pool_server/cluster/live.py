@@ -19,6 +19,7 @@ from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.ports import Learning, LiveBookPort, StateChange
 from pool_server.accounts.replication import SPENT_S
 from pool_server.core.tasks import wait_at_most
+from pool_server.ledger.ports import NotesPort
 from pool_server.providers import Credential
 from pool_server.storage.errors import StoreError
 from pool_server.storage.postgres.connection import DatabasePool
@@ -31,6 +32,7 @@ SILENT_S = 20.0  # a node that was not heard of for so long has nothing under wa
 MOST_WAITING = 400  # changes of one account that are kept to be made again; older ones are in the record they made
 AGREE_S = 5.0
 _LOCK = "lock/"
+_WATCHED = "watched"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AccountHealth).decode
@@ -379,6 +381,20 @@ class DatabaseLiveBook(LiveBookPort):
             await self._task
         self._counts = {}
         await self._round()
+
+
+class SharedNotes(NotesPort):
+    """Notes that every machine reads in memory."""
+
+    def __init__(self, book: LiveBookPort) -> None:
+        self._book = book
+
+    def get(self, place: bytes) -> bytes | None:
+        return self._book.notes.get(_WATCHED, place)
+
+    async def put(self, place: bytes, raw: bytes) -> None:
+        self._book.notes.put(_WATCHED, place, raw)
+        await self._book.flush()
 
 
 def _name(table: str, key: bytes) -> str:

@@ -96,6 +96,8 @@ class Pipeline:
         recalling = self._x.continuity.recall(self._x.peek, self._x.providers)
         if recalling is not None and self._x.peek.previous_response_id:
             await recalling
+        if self._x.services.access.owners.elsewhere:
+            await self._x.objects.look_up(self._x.peek)
         refused = self._x.force_refused() or self._x.claim()
         if refused is not None:
             await self.refuse(refused)

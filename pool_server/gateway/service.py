@@ -30,7 +30,7 @@ from pool_server.gateway.http.body import Spool
 from pool_server.gateway.http.decoding import BodyDecoder
 from pool_server.gateway.http.headers import navigates
 from pool_server.gateway.http.stream_usage import UsageQuestion
-from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners, uploads
+from pool_server.gateway.objects import ListCalls, ObjectAccess, Owners, OwnersPort, uploads
 from pool_server.gateway.routes import Route
 from pool_server.gateway.services import Services
 from pool_server.gateway.upstream import Upstream
@@ -87,11 +87,12 @@ class DataPlane:
         upstream: Upstream,
         transcripts: Transcripts | None = None,
         telemetry: Telemetry | None = None,
+        owners: OwnersPort | None = None,
     ) -> None:
         view = FriendView(accounts, users)
         self.held = HeldConversations(settings.codex.hold_conversations_mb << 20)
         gauge = HeadroomGauge(accounts)
-        self.owners = Owners(ledger.store)
+        self.owners: OwnersPort = owners or Owners(ledger.store)
         access = ObjectAccess(self.owners, holds=self._holds, owned_by=self._owned_by)
         openings = Openings(accounts)
         accounts.hosts.told = lambda provider, event: metrics.passive_health.labels(provider, event).inc()
@@ -166,16 +167,20 @@ class DataPlane:
         metrics.caller_refused(answer.denial.value).inc()
         return final_error.denied(answer)
 
-    def unheard(self, answer: Principal | ClientError | None) -> bool:
-        """Whether somebody is turned away who may have been let in on another machine a moment ago."""
-        revoked = isinstance(answer, ClientError) and answer.code == Denial.REVOKED_KEY.value
-        return revoked and self.services.users.follower.elsewhere
+    def unheard(self, answer: Principal | ClientError | None, request: Request | HTTPServerRequest) -> bool:
+        """Whether somebody is turned away who may have been let in on another machine."""
+        if not isinstance(answer, ClientError):
+            return False
+        revoked = answer.code == Denial.REVOKED_KEY.value and self.services.users.follower.elsewhere
+        return revoked or bool(self.owners.elsewhere and uploads.ticket_in(request.query))
 
     async def door_again(
         self, request: Request | HTTPServerRequest, route: Route, shown: Sequence[str]
     ) -> Principal | ClientError | None:
         """`door`, after what other machines have decided was heard."""
         await self.services.users.follower.look()
+        if ticket := uploads.ticket_in(request.query) if self.owners.elsewhere else "":
+            await self.owners.fetch(route.family, [(ObjectKind.UPLOAD, ticket)])
         return self.door(request, route, shown)
 
     def _local_caller(self, shown: Sequence[str]) -> Principal | ClientError:

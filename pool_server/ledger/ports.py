@@ -98,6 +98,16 @@ class UsageReader(Protocol):
         """What is known of a stored response or a batch."""
 
 
+class NotesPort(Protocol):
+    """Small notes of those who watch the books: what is open, who was told."""
+
+    def get(self, place: bytes) -> bytes | None:
+        """Raises StoreError."""
+
+    async def put(self, place: bytes, raw: bytes) -> None:
+        """Returns when it is kept. Raises StoreError."""
+
+
 class LedgerPort(Protocol):
     """Where usage records, their sums and the history of quota windows are kept."""
 

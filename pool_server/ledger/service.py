@@ -19,8 +19,8 @@ from pool_server.core.tasks import PeriodicTasks, running_loop, wait_at_most
 from pool_server.ledger import quota_history, retention
 from pool_server.ledger.embedded import consistency
 from pool_server.ledger.embedded.consistency import Consistency
-from pool_server.ledger.embedded.embedded_ledger import EmbeddedLedger
-from pool_server.ledger.ports import JobState, LedgerPort
+from pool_server.ledger.embedded.embedded_ledger import EmbeddedLedger, EmbeddedNotes
+from pool_server.ledger.ports import JobState, LedgerPort, NotesPort
 from pool_server.ledger.pricing import PriceFacts, Prices, Quote
 from pool_server.ledger.query import Queries
 from pool_server.ledger.records.codec import unpack
@@ -64,10 +64,13 @@ class Ledger:
         clock: Callable[[], float] = time.time,
         write_ahead: bool = False,
         port: LedgerPort | None = None,
+        notes: NotesPort | None = None,
     ) -> None:
         """With `write_ahead` a record is durable in a log first, in the folder of `store`, and where it is kept a
-        moment later: whoever reads what was recorded here waits for `fresh`. `port` None = it is kept in `store`."""
+        moment later: whoever reads what was recorded here waits for `fresh`. `port` and
+        `notes` None = both are kept in `store`."""
         self.store = store
+        self.notes: NotesPort = notes or EmbeddedNotes(store)
         self.port: LedgerPort = port or EmbeddedLedger(store, settings.ledger.timezone)
         self.prices = Prices(settings.prices, settings.subscriptions)
         self.settings = settings

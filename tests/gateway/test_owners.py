@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pool_server.accounts.objects.lifetimes import DAY, lifetime
 from pool_server.core.enums import ApiFamily, ObjectKind
 from pool_server.gateway.objects import TABLES, Owners, digest
-from pool_server.gateway.objects.lifetimes import DAY, lifetime
 from pool_server.gateway.routes import Reference
 from pool_server.storage import Store
 

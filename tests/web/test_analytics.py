@@ -311,7 +311,7 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(site: Site) -> None:
         lasts_until={"codex": 1801.0},
     )
     wrong, _events = step({}, facts, Alerts(), 1.0)
-    site.run(lambda: remember(site.ctx.ledger.store, wrong))
+    site.run(lambda: remember(site.ctx.ledger.notes, wrong))
     told = words_of("<main" + boss.page("/accounts").partition('id="banner"')[2].partition("</div>")[0])
     assert "Claude work needs its owner to sign in again; Codex runs out in 0.5 h at this pace" in told
     assert "Bo has used 81 % of the limit of tokens a week" in told
@@ -324,5 +324,5 @@ def test_the_banner_says_what_is_wrong_to_whom_it_concerns(site: Site) -> None:
     assert "81 %" in boss.page("/analytics")
     assert "Friend code" in site.get("/", Accept="text/html").text
     assert "Codex runs out" not in site.get("/", Accept="text/html").text
-    site.run(lambda: remember(site.ctx.ledger.store, {}))
+    site.run(lambda: remember(site.ctx.ledger.notes, {}))
     assert banner.lines(site.ctx, Caller(3)) == []

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pool_server.accounts.credentials.sealing import SealError, environment_keys
+from pool_server.accounts.objects.owners import OwnersPort
 from pool_server.accounts.ports import AccountPorts
 from pool_server.accounts.selection.affinity import PinsPort
 from pool_server.core.settings import ConfigError, Settings
 from pool_server.ledger import LedgerPort
+from pool_server.ledger.ports import NotesPort
 from pool_server.storage import Store, StoreError
 from pool_server.users.limits.admission_port import MakeAdmission
 from pool_server.users.limits.periods import Calendar
@@ -35,7 +37,9 @@ class Ports(NamedTuple):
     admission: MakeAdmission | None = None
     accounts: AccountPorts | None = None
     ledger: LedgerPort | None = None
+    notes: NotesPort | None = None
     pins: PinsPort | None = None
+    owners: OwnersPort | None = None
 
 
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
@@ -96,10 +100,12 @@ async def over_database(node: ClusterNode, settings: Settings) -> BuildPorts:
     def build(settings: Settings, durable: Store) -> Ports:
         from pool_server.cluster.database_admission import AwayTerms, DatabaseAdmission
         from pool_server.cluster.ledger.database_ledger import DatabaseLedger
+        from pool_server.cluster.live import SharedNotes
+        from pool_server.cluster.objects import DatabaseOwners
         from pool_server.cluster.people.database_people import DatabasePeople
         from pool_server.cluster.people.door import DatabaseDoor
         from pool_server.cluster.pins import DatabasePins
-        from pool_server.storage.leases import FOLD
+        from pool_server.storage.leases import FOLD, SWEEP
         from pool_server.users.replica import Replica
 
         replica = Replica(durable, time.time)
@@ -122,6 +128,8 @@ async def over_database(node: ClusterNode, settings: Settings) -> BuildPorts:
             ledger=DatabaseLedger(
                 node.url, lambda: node.id, settings.ledger.timezone, mine=partial(accounts.duties.mine, FOLD)
             ),
+            notes=SharedNotes(accounts.live),
+            owners=DatabaseOwners(node.pool, time.time, mine=partial(accounts.duties.mine, SWEEP)),
             pins=DatabasePins(node, wait_s=settings.store_wait_s),
         )
 

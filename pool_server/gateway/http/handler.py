@@ -76,7 +76,7 @@ class HttpExchange:
         admitted = gateway.door(self._request, self._route, self._keys)
         if not isinstance(admitted, ClientError):
             self._principal = admitted
-        elif gateway.unheard(admitted):
+        elif gateway.unheard(admitted, self._request):
             self._unheard = True
         else:
             self._error = admitted

@@ -4,10 +4,10 @@ An id that a provider minted through the pool belongs to the person whose call m
 Everybody else meets it as one that is not there.
 """
 
+from pool_server.accounts.objects.owners import TABLES, Owned, Owners, OwnersPort, digest
 from pool_server.gateway.objects import uploads
 from pool_server.gateway.objects.access import Claim, ObjectAccess
 from pool_server.gateway.objects.asking import ListCalls
-from pool_server.gateway.objects.owners import TABLES, Owned, Owners, digest
 from pool_server.gateway.objects.tracking import Tracking
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ObjectAccess",
     "Owned",
     "Owners",
+    "OwnersPort",
     "Tracking",
     "digest",
     "missing",

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from pool_server.accounts.objects.owners import Owned, OwnersPort, Reference
 from pool_server.core.enums import ApiFamily, ErrorKind, ObjectKind, Provider
 from pool_server.core.models import ClientError
-from pool_server.gateway.objects.owners import Owned, Owners, Reference
 from pool_server.storage import StoreError
 from pool_server.users import Principal
 
@@ -44,7 +44,7 @@ class ObjectAccess:
 
     def __init__(
         self,
-        owners: Owners,
+        owners: OwnersPort,
         *,
         holds: Callable[[Principal, str], bool],
         owned_by: Callable[[Principal, Iterable[Provider]], Iterable[str]],

@@ -34,6 +34,8 @@ class ListCalls:
         assert route.lists is not None
         wanted = tuple(providers)
         owners = self._access.owners
+        if owners.elsewhere:
+            await owners.fetch_list(principal.user, route.family, route.lists)
         try:
             mine = owners.of_user(principal.user, route.family, route.lists)
         except StoreError:
@@ -47,6 +49,8 @@ class ListCalls:
         listing = Listing(route.family, route.lists, call.query, visible, lambda *ask: self._fetch(call, *ask))
         start_at = ""
         if listing.by_id and (cursor := listing.cursor()):
+            if owners.elsewhere:
+                await owners.fetch(route.family, [(route.lists, cursor)])
             claim = self._access.claim(principal, route.family, [(route.lists, cursor)], wanted)
             if claim.error is not None or claim.account not in visible:
                 return claim.error or missing((route.lists, cursor))

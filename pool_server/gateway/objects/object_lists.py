@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 
+from pool_server.accounts.objects.owners import digest
 from pool_server.core.enums import ApiFamily, ObjectKind
 from pool_server.dialects.references import google_name
-from pool_server.gateway.objects.owners import digest
 
 MOST_PAGES = 100  # of the providers', for one of the caller's
 _UPSTREAM_PAGE = 100  # entries; what every vendor takes

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from urllib.parse import quote
 
 from pool_server import dialects
+from pool_server.accounts.objects.owners import Owned, Reference
 from pool_server.core.enums import ApiFamily, ObjectKind, Operation, Provider
 from pool_server.core.models import ClientError, Peek
 from pool_server.gateway.objects import spending
 from pool_server.gateway.objects.access import Claim, ObjectAccess
-from pool_server.gateway.objects.owners import Owned, Reference
 from pool_server.gateway.objects.uploads import Headers, Upload, brought_back
 from pool_server.gateway.routes import Route
 from pool_server.ledger import job_key
@@ -55,15 +55,22 @@ class Tracking:
         is theirs, where everything is.
         """
         self._stored, self._most, self.expected = peek.stored, peek.batch, peek.batch_expected
-        named = (*self._route.ids, *peek.objects)
-        wanted = [one for one in named if one not in skip] if named else []
-        if self.upload is not None and not self.upload.started:
-            wanted.append((ObjectKind.UPLOAD, self.upload.ticket))
+        wanted = [one for one in self._named(peek) if one not in skip]
         if wanted and not forced:
             self._claim = self._access.claim(self._principal, self._route.family, wanted, tuple(providers))
             if self._route.makes is ObjectKind.BATCH and self._route.family is ApiFamily.OPENAI:
                 self._add_files()
         return self._claim.error
+
+    def _named(self, peek: Peek) -> list[Reference]:
+        named = [*self._route.ids, *peek.objects]
+        if self.upload is not None and not self.upload.started:
+            named.append((ObjectKind.UPLOAD, self.upload.ticket))
+        return named
+
+    async def look_up(self, peek: Peek) -> None:
+        """See to it that `claim` knows whose the things are that a call names. Never raises."""
+        await self._access.owners.fetch(self._route.family, self._named(peek))
 
     def _add_files(self) -> None:
         """What the requests of a new batch are, as its files were read when they were uploaded."""

@@ -86,6 +86,8 @@ class RealtimeSocket(RelaySocket):
 
     async def _connect(self, x: Exchange, setup: str | bytes = b"") -> ClientError | None:
         """Ties the socket to an account; the error when none serves."""
+        if x.services.access.owners.elsewhere:
+            await x.objects.look_up(x.peek)
         error = x.claim() or await x.reserve()
         if x.reservation is not None:  # each turn has its own
             x.services.users.admission.release(x.reservation)
@@ -196,7 +198,7 @@ class RealtimeSocket(RelaySocket):
         if self.link is None and self._by_setup and self._listening is None:
             await self._set_up(message, named)
             return
-        refused = self._refused(models, named)
+        refused = await self._refused(models, named)
         if refused is not None:
             await (self._end_with(refused) if self._by_setup else self.say(refused))
             return
@@ -242,7 +244,7 @@ class RealtimeSocket(RelaySocket):
         assert self._route is not None
         return self._route.dialect
 
-    def _refused(self, models: set[str], named: tuple[Any, ...]) -> ClientError | None:
+    async def _refused(self, models: set[str], named: tuple[Any, ...]) -> ClientError | None:
         """Why a message may not go up: it sets models to work, or names objects, that are not the caller's."""
         services, principal, link, x = self._gateway.services, self.principal, self.link, self._x
         if link is None or x is None or self._route is None or principal is None:
@@ -250,6 +252,8 @@ class RealtimeSocket(RelaySocket):
         error = x.objects.beside_refused(models, lambda: services.users.limits.of_caller(principal.user, principal.key))
         if error is not None or not named or x.forced is not None:
             return error
+        if services.access.owners.elsewhere:
+            await services.access.owners.fetch(self._route.family, named)
         return services.access.refused_at(principal, self._route.family, named, link.account)
 
     async def _end_with(self, error: ClientError, code: int = POLICY) -> None:

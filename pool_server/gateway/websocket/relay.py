@@ -66,7 +66,7 @@ class RelaySocket(WebSocketHandler):
         self._route = match(self.request.method or "", self.request.path, self.request.headers)
         assert self._route is not None
         admitted = self._gateway.door(self.request, self._route, self._keys())
-        if self._gateway.unheard(admitted):
+        if self._gateway.unheard(admitted, self.request):
             admitted = await self._gateway.door_again(self.request, self._route, self._keys())
         request_id = new_request_id(time.time())
         for name, value in (*SAFE, (REQUEST_ID, request_id)):

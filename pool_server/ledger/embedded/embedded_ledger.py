@@ -11,7 +11,7 @@ from pool_server.core.models import UsageRecord
 from pool_server.core.tasks import wait_at_most
 from pool_server.ledger import quota_history, retention
 from pool_server.ledger.embedded import stored_log
-from pool_server.ledger.ports import JobState, LedgerPort, LogFilters, UsageReader
+from pool_server.ledger.ports import JobState, LedgerPort, LogFilters, NotesPort, UsageReader
 from pool_server.ledger.quota_history import Entry, Series, Sighting
 from pool_server.ledger.records import layout
 from pool_server.ledger.records.layout import GRAINS, POOL, RECENT, ROLLUPS, Days, seconds_key, time_key
@@ -158,3 +158,16 @@ class EmbeddedLedger(LedgerPort):
     def _summed(self, month: months.Month) -> months.MonthRows:
         with self._store.read() as txn:
             return months.summed(txn, month)
+
+
+class EmbeddedNotes(NotesPort):
+    """Notes in this machine's store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, place: bytes) -> bytes | None:
+        return self._store.get(layout.NOTES, place)
+
+    async def put(self, place: bytes, raw: bytes) -> None:
+        await self._store.submit(lambda txn: txn.put(layout.NOTES, place, raw))

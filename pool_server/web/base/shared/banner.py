@@ -18,13 +18,13 @@ def lines(ctx: WebContext, caller: Caller) -> list[str]:
     """What a caller's pages say on top, oldest first. A friend is told of room that ends, and of nothing else."""
     if caller.rank < FRIEND:
         return []
-    found = open_incidents(ctx.ledger.store)
+    found = open_incidents(ctx.ledger.notes)
     return [words(one) for one in found if caller.rank >= ADMIN or one.rule is AlertRule.HEADROOM]
 
 
 def others(ctx: WebContext) -> list[str]:
     """What is wrong beside single accounts: those have their own list on the dashboard."""
-    found = open_incidents(ctx.ledger.store)
+    found = open_incidents(ctx.ledger.notes)
     return [words(one) for one in found if one.rule not in _LISTED]
 
 

@@ -13,11 +13,12 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from typing import Protocol
 
 import msgspec
 
+from pool_server.accounts.objects.lifetimes import lifetime
 from pool_server.core.enums import ApiFamily, ObjectKind
-from pool_server.gateway.objects.lifetimes import lifetime
 from pool_server.storage import Reader, Store, StoreError, Txn
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,56 @@ class Owned(msgspec.Struct, omit_defaults=True):
 _DECODER = msgspec.msgpack.Decoder(Owned)
 
 
-class Owners:
-    """Use from one event loop; several processes may share the store. Reads raise StoreError."""
+class OwnersPort(Protocol):
+    """Whose is what. Where it is kept `elsewhere`, `fetch` comes before a read of what it names. Reads raise
+    StoreError."""
+
+    elsewhere: bool
+
+    async def fetch(self, family: ApiFamily, references: Iterable[Reference]) -> None:
+        """Returns when `get` and `everybodys` know of these, or nobody can be asked. Never raises."""
+
+    async def fetch_list(self, user: str, family: ApiFamily, kind: ObjectKind) -> None:
+        """The same for `of_user`."""
+
+    def get(self, user: str, family: ApiFamily, reference: Reference) -> Owned | None:
+        """The caller's own object under this id, None when there is none or no longer."""
+
+    def everybodys(self, family: ApiFamily, reference: Reference) -> list[Owned]:
+        """Who has an object under this id, whoever asks."""
+
+    def of_user(self, user: str, family: ApiFamily, kind: ObjectKind) -> dict[str, set[bytes]]:
+        """The hashes (`digest`) of all ids a person has of a kind, by account."""
+
+    async def keep(
+        self,
+        user: str,
+        family: ApiFamily,
+        references: Iterable[Reference],
+        account: str,
+        *,
+        models: dict[str, int] | None = None,
+        key: str = "",
+        expected: dict[str, tuple[int, int]] | None = None,
+        batch: str = "",
+    ) -> bool:
+        """Makes objects the caller's, or their end later when they are already. Durable when it returns True; False
+        (told to the log) when nothing can be written."""
+
+    async def used(self, owned: Owned, family: ApiFamily, reference: Reference) -> None:
+        """Moves the end of an object that was used, when enough of its life is gone to matter."""
+
+    async def forget(self, family: ApiFamily, reference: Reference, user: str = "") -> None:
+        """The object is gone at the provider; without `user` whoever had it."""
+
+    async def sweep(self) -> int:
+        """Drops some of what is past its time; how many went. Raises StoreError."""
+
+
+class Owners(OwnersPort):
+    """In this machine's store. Use from one event loop; several processes may share the store."""
+
+    elsewhere = False
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time, most: int = MOST) -> None:
         self._store = store
@@ -64,8 +113,13 @@ class Owners:
         self._most = most
         self._swept_to = b""
 
+    async def fetch(self, family: ApiFamily, references: Iterable[Reference]) -> None:
+        """The store is read when it is asked."""
+
+    async def fetch_list(self, user: str, family: ApiFamily, kind: ObjectKind) -> None:
+        """The store is read when it is asked."""
+
     def get(self, user: str, family: ApiFamily, reference: Reference) -> Owned | None:
-        """The caller's own object under this id, None when there is none or no longer."""
         raw = self._store.get(OBJECTS, _key(family, reference, user))
         owned = _DECODER.decode(raw) if raw is not None else None
         if owned is None or owned.until <= self._clock():
@@ -74,7 +128,6 @@ class Owners:
         return owned
 
     def everybodys(self, family: ApiFamily, reference: Reference) -> list[Owned]:
-        """Who has an object under this id, whoever asks."""
         head, now = _key(family, reference, ""), self._clock()
         found: list[Owned] = []
         with self._store.read() as txn:
@@ -86,7 +139,6 @@ class Owners:
         return found
 
     def of_user(self, user: str, family: ApiFamily, kind: ObjectKind) -> dict[str, set[bytes]]:
-        """The hashes (`digest`) of all ids a person has of a kind, by account."""
         head = _user_key(user, family, kind) + b"\0"
         found: dict[str, set[bytes]] = {}
         start = head + _until.pack(self._clock()) + b"\xff" * (_HASH + 1)  # behind all that end now
@@ -107,8 +159,6 @@ class Owners:
         expected: dict[str, tuple[int, int]] | None = None,
         batch: str = "",
     ) -> bool:
-        """Makes objects the caller's, or their end later when they are already. Durable when it returns True; False
-        (told to the log) when the store cannot be written."""
         now = self._clock()
         wanted = [one for one in references if one[1]]
         if not wanted:
@@ -123,14 +173,11 @@ class Owners:
         return await self._written(write)
 
     async def used(self, owned: Owned, family: ApiFamily, reference: Reference) -> None:
-        """Moves the end of an object that was used, when enough of its life is gone to matter."""
         life = lifetime(family, reference[0])
         if self._clock() + life - owned.until >= life * SLIDE:
             await self.keep(owned.user, family, (reference,), owned.account)
 
     async def forget(self, family: ApiFamily, reference: Reference, user: str = "") -> None:
-        """The object is gone at the provider; without `user` whoever had it."""
-
         def write(txn: Txn) -> None:
             head = _key(family, reference, user)
             keys = [head] if user else [key for key, _ in txn.scan(OBJECTS, head, head[:-1] + b"\1")]
