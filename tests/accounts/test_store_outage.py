@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pool_server.accounts import Accounts, RefreshError
-from pool_server.accounts.credentials import refresh
+from pool_server.accounts.credentials import refresh, source
 from pool_server.core.disk import try_hold
 from pool_server.core.enums import Operation
 from pool_server.core.models import HttpAnswer, HttpRequest
@@ -218,7 +218,7 @@ def test_one_worker_trades_a_token_while_no_lease_can_be_written(
         tried.append(path)
         return try_hold(path)
 
-    monkeypatch.setattr(refresh, "try_hold", counted)
+    monkeypatch.setattr(source, "try_hold", counted)
 
     async def run() -> set[str]:
         asked, gate = asyncio.Event(), asyncio.Event()
@@ -253,7 +253,7 @@ def test_a_token_is_not_traded_where_nothing_keeps_others_from_it(
     def no_locks(path: Path) -> int | None:
         raise OSError(errno.ENOLCK, "No locks available", str(path))
 
-    monkeypatch.setattr(refresh, "try_hold", no_locks)
+    monkeypatch.setattr(source, "try_hold", no_locks)
     disk.full = True
     with pytest.raises(RefreshError, match="cannot be locked") as caught:
         asyncio.run(pool.accounts.refresh("claude:a", old))
