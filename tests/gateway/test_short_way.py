@@ -61,11 +61,21 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
     if b"transfer-encoding: chunked" in lowered:
         while not body.endswith(b"\r\n0\r\n\r\n") and body != b"0\r\n\r\n":
             body += await reader.readuntil(b"\r\n")
+        body = joined(body)
     elif b"content-length: " in lowered:
         body = await reader.readexactly(int(lowered.partition(b"content-length: ")[2].split(b"\r\n", 1)[0]))
     lines = head.split(b"\r\n")
     told = next((line.partition(b": ")[2] for line in lines if line.startswith(b"X-Pool-Request-Id")), b"-")
     return TIMED.sub(b"N", b"\r\n".join([*lines, body]).replace(told, b"ID"))
+
+
+def joined(chunks: bytes) -> bytes:
+    """A body without its chunks: where they end hangs on when the account's pieces come."""
+    whole = b""
+    while chunks:
+        size, _, chunks = chunks.partition(b"\r\n")
+        whole, chunks = whole + chunks[: int(size, 16)], chunks[int(size, 16) + 2 :]
+    return whole
 
 
 def comparable(record: Any) -> dict[str, Any]:
