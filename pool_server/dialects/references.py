@@ -1,6 +1,6 @@
 """The ids of things a provider keeps, as request bodies name them and answers bring them.
 
-A large body in one of the shapes that clients nearly always send names nothing (`wire.plain`). Any other is searched
+A body in one of the shapes that clients nearly always send names nothing (`wire.plain`). Any other is searched
 for the few names that can hold an id; only one that has such a name is decoded and walked. What a client or a model
 wrote freely (a tool's arguments and schemas, metadata, annotations) holds no reference: the same names may stand there
 for things of the client's own.
@@ -8,6 +8,7 @@ for things of the client's own.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ from pool_server.dialects.types import BadBodyError
 Reference = tuple[ObjectKind, str]
 Pairs = list[tuple[str, Any]]
 
-PLAIN_FROM = 8192  # bytes; searching less costs less than decoding it once more
 MOST = 1000  # references of one body; beyond, it is refused
 _LONGEST = 500  # characters of an id
 
@@ -99,18 +99,17 @@ def references(dialect: Dialect, data: bytes, *, bare_items: bool = False) -> li
 
     Raises `TooManyReferencesError`; a body that is no JSON names none.
     """
-    if not bare_items and (_plain(dialect, data) or not _marked(dialect, data)):
+    if not bare_items and (_shapes()(dialect, data) or not _marked(dialect, data)):
         return []
     return _walked(dialect, data)
 
 
-def _plain(dialect: Dialect, data: bytes) -> bool:
-    """Whether a large body is in one of the shapes that name nothing."""
-    if len(data) < PLAIN_FROM:
-        return False
-    from pool_server.dialects.wire.plain import plain  # the shapes are made with the first large body
+@functools.cache
+def _shapes() -> Callable[[Dialect, bytes], bool]:
+    """`plain`, whose shapes a start does without."""
+    from pool_server.dialects.wire.plain import plain
 
-    return plain(dialect, data)
+    return plain
 
 
 def _marked(dialect: Dialect, data: bytes) -> bool:

@@ -11,6 +11,7 @@ from importlib import import_module
 
 PAUSE_S = 0.1  # in which requests are served
 LATE = (
+    "pool_server.dialects.wire.plain",  # the first body needs it
     "pool_server.dialects.translation.plan",
     "pool_server.dialects.translation.token_counts",
     "jwt",  # with cryptography

@@ -1,6 +1,6 @@
 """Request bodies in the shapes that clients nearly always send, in which nothing can name an object of a provider.
 
-A large body that is written so is known to hold no reference after one pass of the decoder, where a search for all the
+A body that is written so is known to hold no reference after one pass of the decoder, where a search for all the
 names that could hold one goes over it ten times. Each field of a shape is typed: text is text, and only what the walk
 over references passes over as well (`arguments`, schemas, metadata) may be anything. A field that is not here, also as
 the first of two that have the same name, makes the body one to be searched. So a field is added here only if it
