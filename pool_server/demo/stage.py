@@ -29,6 +29,7 @@ from pool_server.demo.history import WINDOW_NAMES, SeededPerson, fillings, histo
 from pool_server.demo.providers import DemoProviders
 from pool_server.ledger import Ledger
 from pool_server.users import AuditActor, Users
+from pool_server.users.last_used import LastUsed
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,9 @@ async def write_past(settings: Settings, cast: list[FakeAccount], now: float, se
                 friend.name, actor=AuditActor("server"), limits=friend.limits, note="plays in the demo"
             )
             friends.append(_Friend(friend.name, made["key"], SeededPerson(friend, made["id"], made["key_id"])))
-        await _write_usage(Ledger(durable, settings), [friend.person for friend in friends], cast, now, seed)
+        used = await _write_usage(Ledger(durable, settings), [friend.person for friend in friends], cast, now, seed)
+        owners = {friend.person.key: friend.person.user for friend in friends}
+        LastUsed(state, used, {}, {}, owners.get).write()
         return friends
     finally:
         state.close()
@@ -160,17 +163,20 @@ async def write_past(settings: Settings, cast: list[FakeAccount], now: float, se
 
 async def _write_usage(
     ledger: Ledger, people: list[SeededPerson], cast: list[FakeAccount], now: float, seed: int
-) -> None:
+) -> dict[str, float]:
+    """When each key was last used."""
     ids: dict[Provider, list[str]] = defaultdict(list)
     for account in cast:
         ids[account.provider].append(account.id)
     ended = {LAST_RESORT: 0.0, SIGNED_OUT: now - SIGNED_OUT_S}
-    await asyncio.gather(*(ledger.record(one) for one in history(people, ids, now=now, seed=seed, ended=ended)))
+    records = list(history(people, ids, now=now, seed=seed, ended=ended))
+    await asyncio.gather(*(ledger.record(one) for one in records))
     for account in cast:
         windows = {seconds: (one.used_percent, one.resets_at) for seconds, one in account.windows.items()}
         for sighting in fillings(account.id, windows, now=now):
             ledger.observe(account.id, sighting)
     await ledger.close()
+    return {one.key: one.at for one in sorted(records, key=lambda record: record.at)}
 
 
 def _present(server: Server, cast: list[FakeAccount], now: float) -> None:

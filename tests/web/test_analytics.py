@@ -217,10 +217,11 @@ def test_what_needs_a_hand() -> None:
     out = {**row, "id": "codex:old", "provider": "codex", "state": "needs_login", "message": "signed out"}
     found = first.hands([row, ends, out], [{"file": "x.json", "reason": "not JSON"}], NOW)
     assert [hand.words for hand in found] == [
-        "Codex old is signed out: its owner has to sign in again (signed out)",
+        "Codex old is signed out: its owner has to sign in again",
         "Claude token: its sign-in expires in 2 h and cannot be refreshed",
         "x.json cannot be used: not JSON",
     ]
+    assert (found[0].said, found[0].about) == ("signed out", "/accounts?id=codex%3Aold")
 
 
 def test_a_name_keeps_its_colour_in_any_company_range_and_process(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ FRIENDS = {
     "/analytics": "You used",
     "/requests": "Your requests",
     "/analytics/conversations/c0ffee": "no price for 1 request",
-    "/contribute": "Your accounts",
-    "/status": "Status",
+    "/contribute": "You share no account",
+    "/status": "The pool is up",
 }
 OPERATORS = {
     "/": "1 thing needs attention",

@@ -58,7 +58,7 @@ def test_invited_brought_and_withdrawn(chrome: webdriver.Chrome, pool: Running) 
     assert pool.row("mistral:key")["owner"].startswith("u_")
     find(chrome, "#own button.danger").click()
     wait(chrome, lambda d: find(d, "dialog button.primary")).click()
-    wait(chrome, lambda d: "Your accounts" in text(d, "h1"))
+    wait(chrome, lambda d: "You share no account" in text(d, "h1"))
     assert pool.ask("GET", "/admin/accounts")[1]["accounts"] == [] and complaints(chrome) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from pool_server.core.enums import AccountState
@@ -70,6 +71,7 @@ class AttentionItem(NamedTuple):
     tone: str
     words: str
     about: str
+    said: str = ""  # by the vendor
 
 
 def rooms(
@@ -142,15 +144,14 @@ def hands(
     for row in accounts:
         state = AccountState(row["state"])
         name = f"{labels.PROVIDERS[row['provider']]} {account_name(row['id'])}"
-        expires = row.get("expires_at")
+        expires, about = row.get("expires_at"), "/accounts?" + urlencode({"id": row["id"]})
         if state in TROUBLE:
-            said = f" ({row['message']})" if row.get("message") else ""
-            bad.append(AttentionItem("bad", TROUBLE[state].format(name=name) + said, "/accounts"))
+            bad.append(AttentionItem("bad", TROUBLE[state].format(name=name), about, row.get("message") or ""))
         elif expires and not row.get("can_refresh") and expires - now < EXPIRES_SOON_S and not row.get("disabled"):
             when = _("has expired") if expires <= now else _("expires {expires}", expires=format.within(expires, now))
             soon.append(
                 AttentionItem(
-                    "warn", _("{name}: its sign-in {when} and cannot be refreshed", name=name, when=when), "/accounts"
+                    "warn", _("{name}: its sign-in {when} and cannot be refreshed", name=name, when=when), about
                 )
             )
     files = [

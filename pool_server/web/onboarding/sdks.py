@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from pool_server.language import gettext as _
 from pool_server.web.onboarding.quoting import ps, sh
 from pool_server.web.onboarding.steps import Client, Step
 
@@ -70,4 +71,5 @@ def _curl(base: str, key: str, model: str) -> tuple[Step, ...]:
         f"Invoke-RestMethod {ps(base + '/v1/chat/completions')} -Method Post -ContentType 'application/json' `\n"
         f"  -Headers @{{ Authorization = {ps('Bearer ' + key)} }} `\n  -Body {ps(body)}"
     )
-    return Step("In a shell:", posix, "posix"), Step("In PowerShell:", shell, "powershell")
+    say = _("In a terminal:")
+    return Step(say, posix, "posix"), Step(say, shell, "powershell")
