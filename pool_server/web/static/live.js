@@ -1,14 +1,19 @@
 // One connection for everything that changes while a page is open. The server names what has changed; the parts of
 // this page that show it are fetched again, as the server writes them:  <section id="…" data-live="request state">
 import { refreshTimes } from "./times.js";
+import { toast } from "./toast.js";
+import { typedIn } from "./typed.js";
+import { t } from "./words.js";
 
 const KINDS = ["request", "state", "log"];
+const RETRY_MS = [2_000, 5_000, 15_000, 30_000]; // after an answer that is no stream, as of a proxy before a server that starts
+let tried = 0;
 const waiting = new Set();
 const missed = new Set(); // what changed while the page was hidden, or a part of it in use
 
 // What is being read or typed in is left as it is. A button that was only clicked holds nothing back.
 function inUse(part) {
-  return part.querySelector(":focus-visible, details[open]") !== null;
+  return part.querySelector(":focus-visible, details[open]") !== null || typedIn(part);
 }
 
 function catchUp() {
@@ -67,22 +72,37 @@ function soon(what) {
   }, pause * 1000);
 }
 
-export function startLive() {
-  if (!document.querySelector("[data-live]")) return;
+// The session has ended. What is typed stays until somebody has signed in again elsewhere.
+function signedOut() {
+  if (typedIn(document)) toast(t("You were signed out. Sign in again in another tab; what you typed here stays."));
+  else location.reload();
+}
+
+// A connection tells only what changes while it stands: after a gap everything is looked at again.
+function connect(again) {
   const source = new EventSource("/api/live");
+  let stood = again;
   for (const what of KINDS) source.addEventListener(what, () => soon(what));
-  // A connection tells only what changes while it stands: after a gap everything is looked at again.
-  let stood = false;
   source.addEventListener("open", () => {
     if (stood) KINDS.forEach(soon);
     stood = true;
+    tried = 0;
   });
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return; // the browser tries by itself
+    setTimeout(() => connect(true), RETRY_MS[Math.min(tried++, RETRY_MS.length - 1)]);
+  });
+  source.addEventListener("bye", () => {
+    source.close();
+    signedOut();
+  });
+  addEventListener("pagehide", () => source.close());
+}
+
+export function startLive() {
+  if (!document.querySelector("[data-live]")) return;
+  connect(false);
   document.addEventListener("visibilitychange", catchUp);
   document.addEventListener("focusout", catchUp);
   document.addEventListener("toggle", catchUp, true);
-  source.addEventListener("bye", () => {
-    source.close();
-    location.reload();
-  });
-  addEventListener("pagehide", () => source.close());
 }

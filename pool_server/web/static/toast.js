@@ -1,4 +1,5 @@
-// One line at the foot of the window that says what was done, with a button that undoes it. It leaves by itself after a
+// One line at the foot of the window that says what was done, with a button that undoes it where there is an `undo`;
+// what cannot be undone is told until it is closed. It leaves by itself after a
 // while, but never while it is pointed at or has the focus.
 import { t } from "./words.js";
 
@@ -14,8 +15,9 @@ export function toast(words, undo) {
   text.textContent = words;
   const button = document.createElement("button");
   button.type = "button";
-  button.textContent = t("Undo");
+  button.textContent = undo ? t("Undo") : t("Close");
   button.addEventListener("click", async () => {
+    if (!undo) return box.remove();
     button.disabled = true;
     try {
       await undo();
@@ -32,5 +34,5 @@ export function toast(words, undo) {
     if (box.matches(":hover, :focus-within")) setTimeout(leave, 1000);
     else box.remove();
   };
-  setTimeout(leave, STAYS_MS);
+  if (undo) setTimeout(leave, STAYS_MS);
 }
