@@ -15,6 +15,8 @@ class DatabaseLeases(LeasesPort):
     """The leases of one node, whose number `node` tells. It counts its own time, from before the call: its clock and
     the call may be slow."""
 
+    again_s = 1.0  # what the holder writes is heard of before
+
     def __init__(
         self, pool: DatabasePool, node: Callable[[], int], monotonic: Callable[[], float] = time.monotonic
     ) -> None:

@@ -33,6 +33,8 @@ class LeaseTerm(NamedTuple):
 class LeasesPort(Protocol):
     """Leases by name, each held by one process at a time."""
 
+    again_s: float  # so long who waits for a lease leaves it alone between two tries
+
     async def take(self, name: str, life_s: float) -> LeaseTerm | None:
         """The lease for so many seconds; None while another process holds it. Raises StoreError."""
 
@@ -98,6 +100,8 @@ _decode = msgspec.msgpack.Decoder(_Lease).decode
 class EmbeddedLeases(LeasesPort):
     """Leases among the processes that share a state store: one that has died holds nothing, where that can be
     told. `clock` gives unix seconds."""
+
+    again_s = 0.1
 
     def __init__(
         self, store: WriteBehind, clock: Callable[[], float], *, monotonic: Callable[[], float] = time.monotonic

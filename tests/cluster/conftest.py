@@ -108,3 +108,17 @@ def emptied(template: Database) -> Database:
     """A migrated database for tests that empty it themselves."""
     template.server.sql(f"create database emptied template {template.name} owner {OWNER}")
     return Database(template.server, "emptied")
+
+
+@pytest.fixture
+def own() -> Iterator[Database]:
+    """A migrated database on a server of its own, which may be stopped."""
+    programs = postgres.binaries()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL server here (Debian: apt install postgresql)")
+    with postgres.primary(programs) as server:
+        server.sql(f"create role {OWNER} login createrole")
+        server.sql(f"create database pool owner {OWNER}")
+        made = Database(server, "pool")
+        made.run(migrate, OWNER)
+        yield made

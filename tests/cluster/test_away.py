@@ -5,34 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import pytest
-
 from pool_server.core.models import Usage
-from pool_server.storage.postgres.migrations import OWNER, migrate
-from tests import postgres
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, Node, several
 from tests.fakes import FakeProviders, account, plays
 
 PATIENCE_S = 60.0
 UNLIMITED = {"concurrent": None}
-
-
-@pytest.fixture
-def own() -> Iterator[Database]:
-    """A migrated database on a server of its own, which may be stopped."""
-    programs = postgres.binaries()
-    if programs is None:
-        pytest.skip("there is no PostgreSQL server here (Debian: apt install postgresql)")
-    with postgres.primary(programs) as server:
-        server.sql(f"create role {OWNER} login createrole")
-        server.sql(f"create database pool owner {OWNER}")
-        made = Database(server, "pool")
-        made.run(migrate, OWNER)
-        yield made
 
 
 async def until(what: Callable[[], Awaitable[bool]], why: str) -> None:

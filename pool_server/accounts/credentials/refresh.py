@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -134,14 +135,17 @@ class Refresher:
             self._lost.pop(key, None)
 
     async def _fly(self, account_id: str, tried: Credential) -> Credential:
-        hold, patience = _Hold(), self._clock() + LEASE_S
+        hold, patience, try_at = _Hold(), self._clock() + LEASE_S, 0.0
         try:
             while True:
                 fresh = self._reread(account_id, tried)
                 if fresh is not None:
                     return fresh
-                if await self._held_back(account_id, hold, patience):
+                if time.monotonic() < try_at:
                     await asyncio.sleep(LEASE_POLL_S)
+                    continue
+                if await self._held_back(account_id, hold, patience):
+                    try_at = time.monotonic() + self._leases.again_s
                     continue
                 await self._renewed(account_id)
                 fresh = self._reread(account_id, tried)
