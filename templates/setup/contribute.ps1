@@ -35,6 +35,8 @@ try {
     $env:KIMI_SHARE_DIR = $place
     & kimi login
     $file = Join-Path $place 'credentials\kimi-code.json'
+    $left = Get-ChildItem -Path (Join-Path $place 'credentials') -Filter 'kimi-code*.json' -ErrorAction SilentlyContinue | Select-Object -Last 1
+    if ($left) { $file = $left.FullName }
     $config = Join-Path $place 'config.toml'
     if ((Test-Path -LiteralPath $file) -and (Test-Path -LiteralPath $config) -and (Select-String -LiteralPath $config -Pattern 'api\.kimi\.ai' -Quiet)) {
         $told = [System.IO.File]::ReadAllText($file) | ConvertFrom-Json

@@ -46,7 +46,7 @@ else
 fi
 file=$home/.gemini/oauth_creds.json
 {% elif cli == "kimi" %}KIMI_CODE_HOME=$home KIMI_SHARE_DIR=$home kimi login < /dev/tty || fail "the sign-in did not come to its end"
-file=$home/credentials/kimi-code.json
+for one in "$home"/credentials/kimi-code*.json; do file=$one; done
 if [ -s "$file" ] && grep -q 'api\.kimi\.ai' "$home/config.toml" 2> /dev/null; then
     sed '1s/{/{"region":"ai",/' "$file" > "$home/of-kimi-ai"
     file=$home/of-kimi-ai

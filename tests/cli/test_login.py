@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pool_server.core.enums import Provider
+from pool_server.web.onboarding.programs import PROGRAMS
 from tests.cli.conftest import Shell
 from tests.fakes import FakeAccount, FakeProviders, account, fake_settings
 from tests.process import PoolProcess, to_toml
@@ -135,3 +137,14 @@ def test_what_goes_wrong_is_one_line(sh: Shell, folder: Path, programs: Path, fa
     install(programs, "codex", f"printf '%s' '{json.dumps(wrong)}' > \"$CODEX_HOME/auth.json\"")
     assert "no credential of codex" in sh("account", "login", "codex", "--yes").err
     assert list((folder / "pool").iterdir()) == []
+
+
+@pytest.mark.parametrize(("of", "name"), [("com", "kimi-code.json"), ("ai", "kimi-code-env-a3faf7e0e998483e.json")])
+def test_both_editions_of_kimi_leave_their_own_file(tmp_path: Path, of: str, name: str) -> None:
+    program = PROGRAMS[Provider.KIMI]
+    assert program.left(tmp_path) == ""
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / name).write_text('{"access_token": "a"}')
+    (tmp_path / "config.toml").write_text(f'base_url = "https://api.kimi.{of}/coding/v1"\n')
+    told = json.loads(program.left(tmp_path))
+    assert told == {"access_token": "a"} | ({"region": "ai"} if of == "ai" else {})

@@ -14,7 +14,7 @@ from tests.clients.jail import Jail
 
 DIRECTORY = Path(os.environ.get("CLIENTS_DIR", "~/.cache/pool-clients")).expanduser()
 QUIET = "\n[analytics]\nenabled = false\n[features]\napps = false\nplugins = false\n"
-INSTALLED = ("node22", "codex", "claude", "gemini", "qwen", "opencode", "cline", "continue", "copilot", "pi")
+INSTALLED = ("node22", "codex", "claude", "gemini", "qwen", "kimi", "opencode", "cline", "continue", "copilot", "pi")
 URL = Jail.url
 
 Files = dict[str, str]

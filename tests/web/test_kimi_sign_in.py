@@ -24,6 +24,7 @@ from tests.web.test_sign_ins import begin, state
 
 KIMI = provider_module(Provider.KIMI)
 WORDS = "Kimi For Coding is currently only available for Coding Agents."
+FILES = {"com": "kimi-code.json", "ai": "kimi-code-env-a3faf7e0e998483e.json"}  # as kimi-code 2.1.0 names them
 WEEK = {"limit": "100", "used": "20", "resetTime": "2099-01-01T00:00:00Z"}
 
 
@@ -97,7 +98,7 @@ def program(folder: Path, file: dict[str, Any], *, of: str = "com", home: str = 
         folder,
         "kimi",
         f'[ "$1" = login ] || exit 2\nmkdir -p "${home}/credentials"\n'
-        f"printf '%s' '{json.dumps(file)}' > \"${home}/credentials/kimi-code.json\"\n"
+        f"printf '%s' '{json.dumps(file)}' > \"${home}/credentials/{FILES[of]}\"\n"
         f"printf '%s' '{config}' > \"${home}/config.toml\"",
     )
 

@@ -53,9 +53,12 @@ def _signed_in(program: SignInProgram, home: Path) -> str:
     if program.leave:
         click.echo(f"Sign in when it asks, and leave it with {program.leave} when it greets you.")
     subprocess.run(program.argv if here or not program.remote else program.remote, env=environment, check=False)
-    left = home / program.file
-    if left.is_file() and left.stat().st_size:
-        return left.read_text(encoding="utf-8")
+    try:
+        left = program.left(home)
+    except (OSError, TypeError, ValueError):
+        raise click.ClickException("what the program left cannot be read; sign in again") from None
+    if left:
+        return left
     if program.token:
         click.echo("Making a setup token instead, which lasts for up to a year.")
         subprocess.run(program.token, env=environment, check=False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 from pool_server.core.enums import Provider
 
 
 class SignInProgram(NamedTuple):
-    """`home` is the variable that moves the program's home, `file` what it writes there, `prepared` the files that are
-    there before it starts. `remote` is the command for a machine without a browser. `token`: a command that shows a
-    token instead, for where no file is left; `older_home`: what an older program of the same name calls
-    `home`; `leave`: how somebody ends a program that goes on after the sign-in."""
+    """`home` is the variable that moves the program's home, `file` what it writes there (a pattern), `prepared` the
+    files that are there before it starts. `remote` is the command for a machine without a browser. `token`: a command
+    that shows a token instead, for where no file is left; `older_home`: what an older program of the same name calls
+    `home`; `leave`: how somebody ends a program that goes on after the sign-in; `edition`: a file of the home, the
+    words in it that tell the vendor's other edition, and the region it then is."""
 
     argv: tuple[str, ...]
     home: str
@@ -21,6 +24,19 @@ class SignInProgram(NamedTuple):
     token: tuple[str, ...] = ()
     older_home: str = ""
     leave: str = ""
+    edition: tuple[str, str, str] | tuple[()] = ()
+
+    def left(self, home: Path) -> str:
+        """The credential that the program left in its home, "" for none. Raises OSError."""
+        files = [one for one in sorted(home.glob(self.file)) if one.is_file() and one.stat().st_size]
+        text = files[-1].read_text(encoding="utf-8") if files else ""
+        if not text or not self.edition:
+            return text
+        file, words, region = self.edition
+        config = home / file
+        if not config.is_file() or words not in config.read_text(encoding="utf-8"):
+            return text
+        return json.dumps({**json.loads(text), "region": region})
 
 
 _CHOSEN = '{"security":{"auth":{"selectedType":"%s"}}}'
@@ -46,6 +62,10 @@ PROGRAMS = {
         ("qwen",), "QWEN_HOME", "oauth_creds.json", prepared=(("settings.json", _CHOSEN % "qwen-oauth"),), leave="/quit"
     ),
     Provider.KIMI: SignInProgram(
-        ("kimi", "login"), "KIMI_CODE_HOME", "credentials/kimi-code.json", older_home="KIMI_SHARE_DIR"
+        ("kimi", "login"),
+        "KIMI_CODE_HOME",
+        "credentials/kimi-code*.json",  # of kimi.ai: kimi-code-env-HASH.json
+        older_home="KIMI_SHARE_DIR",
+        edition=("config.toml", "api.kimi.ai", "ai"),
     ),
 }
