@@ -15,6 +15,7 @@ from pool_server.accounts.administration.adding import (
 from pool_server.accounts.administration.service import Administration
 from pool_server.accounts.sign_in.records import AccountSignIn
 from pool_server.core.enums import SignInFlow, SignInState, SignInStep
+from pool_server.language import gettext as _
 from pool_server.providers import CredentialRejectedError, provider_module
 
 CONFIRM_S = 300.0  # how long somebody may think about another person's sign-in
@@ -115,21 +116,21 @@ class Landing:
 
 
 def next_step(record: AccountSignIn) -> str:
-    """The one thing to do now, in a sentence; "" when nothing is."""
+    """The one thing to do now, in a sentence of the reader's language; "" when nothing is."""
     if record.state is SignInState.DONE:
         tested = record.test or {}
-        return "" if tested.get("ok", True) else "Look at what the test said; the account is in the pool."
+        return "" if tested.get("ok", True) else _("Look at what the test said; the account is in the pool.")
     if record.state is not SignInState.WAITING:
-        return "Start again."
+        return _("Start again.")
     match record.step:
         case SignInStep.OPEN:
-            return "Run the line on the machine where you can sign in."
+            return _("Run the line on the machine where you can sign in.")
         case SignInStep.CODE if record.flow is SignInFlow.LINE:
-            return "Finish the sign-in that the line has begun."
+            return _("Finish the sign-in that the line has begun.")
         case SignInStep.CODE if record.flow is SignInFlow.DEVICE:
-            return "Open the page and type the code."
+            return _("Open the page and type the code.")
         case SignInStep.CODE:
-            return "Open the page, sign in, and paste the address the browser ends at."
+            return _("Open the page, sign in, and paste the address the browser ends at.")
         case SignInStep.CONFIRM:
-            return "Say whether it replaces the account or becomes a new one."
-    return "Wait a moment."
+            return _("Say whether it replaces the account or becomes a new one.")
+    return _("Wait a moment.")
