@@ -419,6 +419,8 @@ class Server:
                     loaded = self._reread()
                     settings, restart = _mixed(self.settings, loaded.settings)
                     bind_address(settings)
+                    if settings.store_url:
+                        ports.check_shared(settings)
                     self._apply(settings, loaded.origins)
                 except (ConfigError, ValueError) as mistake:
                     error = str(mistake)

@@ -17,6 +17,7 @@ from typing import Any
 
 from pool_server.accounts.credentials.sealing import environment_keys
 from pool_server.app import budgets, listening, logs
+from pool_server.app.composition.ports import check_shared
 from pool_server.app.lifecycle import service_manager
 from pool_server.app.lifecycle.incumbent import Incumbent
 from pool_server.app.lifecycle.successor import Handover, handed_over
@@ -50,13 +51,12 @@ LEFT_BEHIND_S = 2.0  # a start waits so long for workers of a server that was ki
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 
 
-def run(loaded: LoadedSettings, reread: Reread, *, several_machines: bool = False) -> int:
+def run(loaded: LoadedSettings, reread: Reread) -> int:
     """Serves until told to stop, or until another server has taken over; the exit code. Raises ConfigError, StartError,
-    SealError or StoreError with one line. `several_machines`: `store_url` is followed, though not all of a pool is kept
-    by its database yet."""
+    SealError or StoreError with one line."""
     settings = loaded.settings
-    if settings.store_url and not several_machines:
-        raise StartError("store_url is set, and servers do not run on a database yet: unset it (POOL_STORE_URL)")
+    if settings.store_url:
+        check_shared(settings)
     environment_keys()
     if (files := pair_files(settings)) is not None:
         load_pair(*files)

@@ -62,6 +62,8 @@ def test_every_page_of_a_node_tells_what_happened_on_another(database: Database,
             for node in nodes:
                 _, told = await node.get("/api/usage/summary", operator)
                 assert re.search(rb'"requests": ?2\b', told) and re.search(rb'"output": ?46\b', told), told
+            b.server.web.store = lambda: ("away", 9.0)
+            assert [(await b.get(path, operator))[0] for path in ("/people", "/healthz", "/readyz")] == [503, 200, 503]
 
     asyncio.run(walk())
 

@@ -10,7 +10,7 @@ import pytest
 from pool_server.app.composition.ports import check_shared
 from pool_server.app.server import Server
 from pool_server.core.models import Usage
-from pool_server.core.settings import ConfigError, PoolUsers, Settings
+from pool_server.core.settings import Backup, BookingSettings, ConfigError, PoolUsers, Settings
 from pool_server.storage.errors import StoreError
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import OPERATOR, several
@@ -79,9 +79,17 @@ def test_limits_that_were_changed_hold_for_the_next_request_anywhere(database: D
     [
         (Settings(store_url="postgresql://h/d"), "local mode has no people to share"),
         (Settings(store_url="postgresql://h/d", friend_code="swim"), "set POOL_STORE_KEY"),
+        (Settings(store_url="u", friend_code="s", bookings=BookingSettings(most_percent=5)), "what people book"),
+        (
+            Settings(store_url="u", friend_code="s", backup=Backup(folder="b")),
+            "back the database up with its own tools",
+        ),
     ],
 )
-def test_settings_of_no_pool_of_several_machines_are_one_line(settings: Settings, told: str) -> None:
+def test_settings_of_no_pool_of_several_machines_are_one_line(
+    settings: Settings, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POOL_STORE_KEY", raising=False)
     with pytest.raises(ConfigError, match=told):
         check_shared(settings)
 

@@ -44,9 +44,9 @@ def test_a_url_that_cannot_be_used_is_one_line_without_its_password(sh: Shell, u
         assert told in line and "sesame" not in line
 
 
-def test_a_server_does_not_pass_the_database_over_in_silence(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_share_says_why_in_one_line(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_STORE_URL", "postgresql:///pool")
-    assert "servers do not run on a database yet" in sh("serve").refused(1)
+    assert "local mode has no people to share" in sh("serve").refused(2)
 
 
 def test_a_missing_url_is_a_usage_error(sh: Shell) -> None:

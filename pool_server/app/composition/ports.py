@@ -4,6 +4,7 @@ of the data folder; a pool of several machines has them over its database.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -42,6 +43,11 @@ class Ports(NamedTuple):
     owners: OwnersPort | None = None
 
 
+log = logging.getLogger(__name__)
+
+# What no node knows of another's: told at the start.
+OWN = "settings, transcripts, captures, held requests, fair shares and last visits are each machine's own"
+
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
 
 
@@ -56,6 +62,13 @@ def check_shared(settings: Settings) -> None:
         raise ConfigError(
             "store_url: local mode has no people to share; set friend_code or admin_password, or unset it"
         )
+    if settings.bookings.most_percent:
+        raise ConfigError("store_url: what people book is not shared by machines: set bookings.most_percent = 0")
+    if settings.backup.folder or settings.backup.mirror:
+        raise ConfigError(
+            "store_url: [backup] copies this machine's folder, and the pool is in the database: leave its places empty,"
+            " and back the database up with its own tools"
+        )
     if not settings.pool_users.jwt_secret and not environment_keys().names:
         raise ConfigError(
             "store_url: every machine must sign keys alike: set POOL_STORE_KEY, with which the secret is kept in the"
@@ -67,6 +80,7 @@ async def join(settings: Settings, worker: int) -> ClusterNode:
     """This worker as a node of the pool that `store_url` names. Raises ConfigError, SealError, StoreError."""
     node = _node(settings, f"{settings.node_name or socket.gethostname()}/{worker}")
     await node.start()
+    log.info("this is node %s of the pool in the database; %s", node.name, OWN)
     return node
 
 

@@ -38,6 +38,11 @@ _SCAN_STEP = 500
 _FORGET_STEP = 5_000
 _FORGET_PAUSE_S = 0.05
 _CLOCK = "ledger prune clock"
+# Of people, and of their keys that count by themselves.
+_OWE = """
+select pool.use_owe_1(array_agg(usr), array_agg(jti)) from (
+  select usr, '' as jti from unnest($1::text[]) as usr union select usr, jti from pool.use where usr = any ($1)) owners
+"""
 
 
 class DatabaseLedger(LedgerPort):
@@ -128,7 +133,13 @@ class DatabaseLedger(LedgerPort):
 
     def apply(self, entries: Sequence[PendingRecord]) -> None:
         if entries:
-            self._thread.run(self._shipping.ship(self._thread.pool, entries))
+            self._thread.run(self._make_up(entries))
+
+    async def _make_up(self, entries: Sequence[PendingRecord]) -> None:
+        """Of a process that died: its counters lack what it had not told, and are raised to what the records say."""
+        await self._shipping.ship(self._thread.pool, entries)
+        users = sorted({entry.record.user for entry in entries} - {""})
+        await self._thread.pool.value(_OWE, users)
 
     def load(self, records: Sequence[UsageRecord], have: Kept) -> None:
         self._thread.run(self._load(records, have))

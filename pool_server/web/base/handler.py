@@ -23,6 +23,7 @@ from pool_server.core.loopback import is_loopback_host, local_refusal
 from pool_server.http1.tornado import TornadoConnection
 from pool_server.language import gettext as _
 from pool_server.language import speak
+from pool_server.storage import StoreError
 from pool_server.texts import languages
 from pool_server.users import AuditActor, Denied, Principal, RefusedError
 from pool_server.web.base import auth, forms
@@ -40,6 +41,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"post", "put", "patch", "delete"})
 OPEN_BODY_CAP = 16 * 1024  # bytes
 HSTS_S = 365 * 86_400
+STORE_S = 5.0  # when who was told that a store cannot be read may come again
 TICKETED = frozenset({"setup", "contribute"})  # routes whose address holds a ticket
 LANGUAGE = "language"  # the cookie that remembers what a visitor has chosen
 VERBS = ("get", "post", "put", "patch", "delete")
@@ -143,6 +145,8 @@ class BaseHandler(RequestHandler):
         self.scheme = real_scheme(self.request.protocol, connection_peer, headers, self.ctx.trusted)
         self._refuse_foreign()
         named = vouched(self.ctx.settings.single_sign_on.user_header, headers, connection_peer, self.ctx.trusted)
+        if self.access > Access.OPEN and self.ctx.store is not None and self.ctx.store()[0] == "away":
+            raise _unread()  # rather than wait for it
         self.caller = await auth.identify(
             self.ctx, self, peer=self.peer, cookie=self.session_cookie, wanted=self._wanted, named=named
         )
@@ -416,6 +420,8 @@ class BaseHandler(RequestHandler):
             return error
         if isinstance(error, RefusedError):
             return denial(error.denied, self.ctx.clock())
+        if isinstance(error, StoreError):
+            return _unread()
         if status == 404:
             return ProblemError(404, "not_found", _("there is nothing here"))
         if status == 405:
@@ -433,7 +439,16 @@ class BaseHandler(RequestHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         if isinstance(value, (HTTPError, RefusedError)):
             return
+        if isinstance(value, StoreError):
+            log.warning("%s: %s", self._request_summary(), value)
+            return
         log.error("%s failed", self._request_summary(), exc_info=(typ, value, tb))
+
+
+def _unread() -> ProblemError:
+    return ProblemError(
+        503, "store", _("the pool's records cannot be read just now; try again in a moment"), retry_after=STORE_S
+    )
 
 
 def denial(denied: Denied, now: float) -> ProblemError:
