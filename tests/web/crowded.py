@@ -16,7 +16,7 @@ from pool_server.accounts.held_requests import HeldRequest
 from pool_server.app import logs
 from pool_server.core import processes
 from pool_server.core.models import HttpAnswer, HttpRequest
-from pool_server.core.settings import Limits, SingleSignOn, TranscriptSettings
+from pool_server.core.settings import BookingSettings, Limits, NightShift, SingleSignOn, TranscriptSettings
 from pool_server.dialects import ModelInfo
 from pool_server.transcripts import archive
 from pool_server.users.consents import Notice
@@ -53,6 +53,8 @@ def open_crowded(folder: Path) -> WebContext:
         limits=Limits(tokens_day=2_000_000, cost_week=50.0, requests_per_minute=20),
         transcripts=TranscriptSettings(enabled=True),
         single_sign_on=SSO,
+        night_shift=NightShift(longest_h=24.0),
+        bookings=BookingSettings(most_percent=50.0),
     )
     context = open_context(folder, settings)
     context.models = models
@@ -95,6 +97,8 @@ def fill(site: LiveSite) -> dict[str, str]:
     told = site.request("PATCH", f"/admin/accounts/{ACCOUNT}", json_body={"owner": user}, **boss)
     assert told.status == 200, told.text
     ctx.accounts.held._list(HeldRequest("r1", user, LONG, LONG, time.time() - 90, 4e9, processes.name()))
+    booked = site.post("/api/v1/bookings", {"person": user, "provider": "claude", "percent": 33.3, "hours": 9}, **boss)
+    assert booked.status == 201, booked.text
     keep(site, user)
     signed_in = site.post("/admin/sign-ins", {"provider": "claude", "flow": "line", "name": LONG[:40]}, **boss).json()
     ctx.accounts.vendor_spend.__self__._send = books  # type: ignore[attr-defined]
