@@ -273,7 +273,7 @@ class Server:
         self._node = node = await ports.join(self.settings, self.worker) if self.settings.store_url else None
         if node is not None:
             self._stack.push_async_callback(node.close)
-        build = ports.embedded if node is None else await ports.over_database(node, self.settings)
+        build = ports.embedded if node is None else await ports.over_database(node, self.settings, leader=self.leader)
         services = open_services(self.settings, upstream.send, leader=self.leader, build=build)
         self._stack.callback(services.close_stores)
         if node is not None:

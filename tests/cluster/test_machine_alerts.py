@@ -10,9 +10,11 @@ from pool_server.accounts.health import learning
 from pool_server.accounts.health.state import AccountHealth
 from pool_server.accounts.health.transitions import StateActor
 from pool_server.alerts import AlertRule, open_incidents
+from pool_server.app.composition.ports import account_ports
+from pool_server.cluster.node import ClusterNode
 from pool_server.core.models import HttpAnswer, HttpRequest
-from pool_server.core.settings import Alerts
-from pool_server.storage.leases import WATCH
+from pool_server.core.settings import Alerts, Settings
+from pool_server.storage.leases import POLL, WATCH
 from tests.cluster.conftest import Database
 from tests.cluster.nodes import Node, several
 from tests.fakes import FakeProviders, account
@@ -66,5 +68,24 @@ def test_an_incident_is_told_once_and_by_whoever_watches(database: Database, tmp
             await second.server.accounts.duties.look()  # type: ignore[attr-defined]
             assert await looked(first) == await looked(second) == []
             assert sum(b"needs_login" in body for body in told) == 1
+
+    asyncio.run(walk())
+
+
+def test_only_who_can_watch_takes_that_duty(database: Database, tmp_path: Path) -> None:
+    """Of the workers of one machine the first alone has what looks for incidents."""
+
+    async def walk() -> None:
+        node = ClusterNode(database.place(), "m/1")
+        await node.start()
+        settings = Settings(pool_dir=str(tmp_path))
+        duties = [account_ports(node, settings, leader=leader).duties for leader in (False, True)]
+        for one in duties:
+            await one.start()
+        assert [one.mine(WATCH) for one in duties] == [False, True]
+        assert [one.mine(POLL) for one in duties] == [True, False]
+        for one in duties:
+            await one.close()
+        await node.close()
 
     asyncio.run(walk())

@@ -29,7 +29,7 @@ TRACED = {
     module.__file__
     for module in (refresh, store, write_back, escrow, disk, database_source, sealed_rows, database_leases)
 }
-EVERY = 11  # lines from one death to the next
+EVERY = 29  # lines from one death to the next
 TABLES = ("credential", "spent", "lease", "account_live", "account_note")
 EMPTY = "; ".join(f"delete from pool.{table}" for table in TABLES)
 

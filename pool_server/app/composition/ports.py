@@ -104,8 +104,9 @@ def _node(settings: Settings, name: str) -> ClusterNode:
     return ClusterNode(parse(settings.store_url, os.environ), name, listen=parse(listen, os.environ))
 
 
-async def over_database(node: ClusterNode, settings: Settings) -> BuildPorts:
-    """The ports of a node; what it must read within microseconds is kept by this machine's store as well."""
+async def over_database(node: ClusterNode, settings: Settings, *, leader: bool = True) -> BuildPorts:
+    """The ports of a node; `leader`: of all processes of its machine, the one that can watch.
+    What it must read within microseconds is kept by this machine's store as well."""
 
     from pool_server.cluster.people.shared_secret import agree
 
@@ -134,7 +135,7 @@ async def over_database(node: ClusterNode, settings: Settings) -> BuildPorts:
                 node, calendar, clock, known=replica.known, shared=partial(shares_counted, shares, clock), terms=terms
             )
 
-        accounts = account_ports(node, settings)
+        accounts = account_ports(node, settings, leader=leader)
         return Ports(
             users=UserPorts(people, DatabaseDoor(node.pool), secret),
             admission=admission,
@@ -150,13 +151,14 @@ async def over_database(node: ClusterNode, settings: Settings) -> BuildPorts:
     return build
 
 
-def account_ports(node: ClusterNode, settings: Settings) -> AccountPorts:
-    """Where the accounts of a node are kept. Raises ConfigError."""
+def account_ports(node: ClusterNode, settings: Settings, *, leader: bool = True) -> AccountPorts:
+    """Where the accounts of a node are kept; `leader` as of `over_database`. Raises ConfigError."""
     from pool_server.cluster.credentials.database_source import DatabaseSource
     from pool_server.cluster.credentials.sealed_rows import DatabaseCredentials
     from pool_server.cluster.database_leases import DatabaseLeases
     from pool_server.cluster.duties import DatabaseDuties
     from pool_server.cluster.live import DatabaseLiveBook
+    from pool_server.storage.leases import DUTIES, WATCH
 
     try:
         rows = DatabaseCredentials(node.upkeep, environment_keys())
@@ -167,7 +169,8 @@ def account_ports(node: ClusterNode, settings: Settings) -> AccountPorts:
     source.inbox.look_up, source.inbox.spent_by = live.look_up_spent, live.spent_by
     node.on_feed["accounts"].append(live.follow)
     leases = DatabaseLeases(node.upkeep, lambda: node.id)
-    return AccountPorts(live, leases, DatabaseDuties(leases), source)
+    duties = DatabaseDuties(leases, [duty for duty in DUTIES if leader or duty != WATCH])
+    return AccountPorts(live, leases, duties, source)
 
 
 def shares_counted(shares: Shares, clock: Callable[[], float], provider: str, user: str, amount: float) -> None:
