@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import ipaddress
@@ -9,7 +10,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from pool_server.accounts.credentials.scan import CredentialFile, scan, shown
 from pool_server.accounts.credentials.source import PoolFolder
 from pool_server.accounts.credentials.store import CredentialStore
 from pool_server.app import run_file
+from pool_server.app.composition.ports import check_shared
 from pool_server.app.listening import StartError, listen
 from pool_server.app.server import open_durable, open_people
 from pool_server.app.tls.pair import is_for, load_pair, pair_files
@@ -37,6 +39,9 @@ from pool_server.core.settings_file import LoadedSettings, config_path, load, ro
 from pool_server.providers import SPECS, Credential, CredentialRejectedError, provider_module
 from pool_server.providers.credential import KeyAuth
 from pool_server.storage import StoreError
+from pool_server.storage.postgres.connection import connected
+from pool_server.storage.postgres.inspection import DatabaseFinding, inspect
+from pool_server.storage.postgres.url import DatabaseUrl, parse
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 READABLE = "let the user who runs the pool read it; until then its accounts stay as the server knew them"
@@ -95,6 +100,7 @@ def examine(path: Path | None, env: dict[str, str], now: float) -> Iterator[Find
         lambda: look_at_port(settings),
         lambda: look_at_certificate(settings, now),
         lambda: look_at_data(settings),
+        lambda: look_at_database(settings, env),
         look_at_service,
         lambda: look_at_accounts(settings, now),
     )
@@ -200,6 +206,25 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
         yield _readable(secret, "signs keys")
 
 
+def look_at_database(settings: Settings, env: Mapping[str, str]) -> Iterator[Finding]:
+    """The database of several machines, and whether this one can be one of them."""
+    if not settings.store_url:
+        return
+    try:
+        check_shared(settings)
+        found = asyncio.run(_inspected(parse(settings.store_url, env)))
+    except (ConfigError, StoreError) as error:
+        yield Finding("database", WRONG, str(error), "docs/cluster.md names each line")
+        return
+    for one in found:
+        yield Finding(f"database, {one.check}", one.state, one.message, one.fix)
+
+
+async def _inspected(place: DatabaseUrl) -> list[DatabaseFinding]:
+    async with connected(place) as connection:
+        return await inspect(connection, place)
+
+
 def look_at_service() -> Iterator[Finding]:
     """The units of systemd, where the pool is a service."""
     for unit, fault in installed():
@@ -251,7 +276,8 @@ def _look_at_owners(credentials: CredentialStore, settings: Settings) -> Iterato
     items = credentials.items.values()
     named = {item.found.account: item.options.owner for item in items if item.options.owner}
     grouped = {item.found.account: item.options.groups for item in items if item.options.groups}
-    if not (named or grouped) or not (Path(settings.data_dir) / "ledger").exists():
+    here = (Path(settings.data_dir) / "ledger").exists() and not settings.store_url
+    if not (named or grouped) or not here:
         return
     try:
         with open_people(settings) as people:

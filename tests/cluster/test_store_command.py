@@ -57,3 +57,18 @@ def test_a_missing_database_or_role_is_one_line(sh: Shell, empty: Database) -> N
     missing = empty._replace(name="nowhere")
     assert "does not exist" in sh("store", "check", "--url", missing.url(OWNER)).refused(1)
     assert "does not let this role in" in sh("store", "check", "--url", empty.url("nobody_known")).refused(1)
+
+
+def test_the_doctor_looks_at_the_database_of_several_machines(
+    sh: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POOL_STORE_URL", database.url())
+    assert "local mode has no people to share" in sh("doctor").out
+    monkeypatch.setenv("FRIEND_CODE", "swim")
+    monkeypatch.delenv("POOL_STORE_KEY", raising=False)
+    assert "set POOL_STORE_KEY" in sh("doctor").out
+    monkeypatch.setenv("POOL_STORE_KEY", "k1:" + "A" * 43 + "=")
+    told = sh("doctor").out
+    assert "database, schema: at" in told and "database, role:" in told
+    monkeypatch.setenv("POOL_STORE_URL", database._replace(name="nowhere").url())
+    assert "the database does not exist" in sh("doctor").out
