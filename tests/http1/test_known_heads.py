@@ -156,3 +156,44 @@ def test_bytes_mean_the_same_both_ways(
         await same_both_ways(kind, [[data], pieces(other, cuts), pieces(data, cuts), [other]])
 
     run(test)
+
+
+class Broken(Echo):
+    """Fails at an empty body when it is made, and at any piece but a greeting."""
+
+    def __init__(self, request: Request, response: Response, seen: list[Echo]) -> None:
+        super().__init__(request, response, seen)
+        if request.headers.fields["content-length"] == "0":
+            raise RuntimeError("of the handler")
+
+    def data_received(self, chunk: bytes) -> None:
+        if chunk != b"hello":
+            raise RuntimeError("of the handler")
+        super().data_received(chunk)
+
+
+@pytest.mark.parametrize("body", [b"", b"HELLO"], ids=["when it is made", "at a piece"])
+def test_a_handler_that_fails_behind_a_known_head_ends_its_connection(body: bytes) -> None:
+    async def test() -> None:
+        front = HttpServer(lambda request, response: Broken(request, response, []))
+        front.heads = HeadMemory()
+        Wire(front=front).feed(post(b"hello"))
+        wire = Wire(front=front)
+        with pytest.raises(RuntimeError, match="of the handler"):
+            wire.feed(post(body))
+        assert wire.connection.state is not ServerState.BODY
+        assert b" 400 " in wire.transport.sent
+
+    run(test)
+
+
+def test_a_head_is_not_remembered_for_a_request_of_another_length() -> None:
+    async def test() -> None:
+        wire, memory = Wire(), HeadMemory()
+        wire.feed(post(b"hello"))
+        memory.keep(POST % (4, b""), wire.seen[0].request, last=False)
+        assert memory.find(POST % (4, b"")) is None
+        memory.keep(POST % (5, b""), wire.seen[0].request, last=False)
+        assert memory.find(POST % (4, b"")) is not None
+
+    run(test)
