@@ -48,7 +48,7 @@ def systemd_unit(service: Service) -> str:
         "Type=notify",
         "NotifyAccess=all",
         f"ExecStart={' '.join(_word(word) for word in service.argv)}",
-        "ExecReload=/bin/kill -HUP $MAINPID",
+        "ExecReload=/bin/sh -c 'kill -HUP $MAINPID'",
         f"WorkingDirectory={_path(service.folder)}",
         f"EnvironmentFile=-{_path(service.environment)}",
         *([f"User={service.user}"] if system else []),
