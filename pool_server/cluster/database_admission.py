@@ -140,7 +140,7 @@ class DatabaseAdmission(AdmissionPort):
         self, user: str, provider: str, limits: Limits, tokens: int, cost: float | None, key: CountedKey | None = None
     ) -> asyncio.Future[Answer]:
         made, caps = reservation_for(user, provider, limits, tokens, key)
-        task = asyncio.get_running_loop().create_task(self._reserve(made, caps, cost))
+        task = asyncio.get_running_loop().create_task(self._reserve(made, caps, cost, self._known()))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
         return self._beside(task)
@@ -164,13 +164,14 @@ class DatabaseAdmission(AdmissionPort):
         task.add_done_callback(done)
         return answer
 
-    async def _reserve(self, made: Reservation, caps: Sequence[Cap], cost: float | None) -> Answer:
+    async def _reserve(self, made: Reservation, caps: Sequence[Cap], cost: float | None, known: int) -> Answer:
+        """`known`: up to which change of people the caps are those of the person; later ones make them stale."""
         began = time.monotonic()
         while True:
             away = self._node.away_for()
             if not away:
                 try:
-                    return await self._decided(made, caps, cost)
+                    return await self._decided(made, caps, cost, known)
                 except (StoreError, TimeoutError) as exc:
                     self._node.look_soon()
                     log.info("an admission was not answered: %s", exc or "no answer in time")
@@ -183,7 +184,7 @@ class DatabaseAdmission(AdmissionPort):
             finally:
                 self._waiting -= 1
 
-    async def _decided(self, made: Reservation, caps: Sequence[Cap], cost: float | None) -> Answer:
+    async def _decided(self, made: Reservation, caps: Sequence[Cap], cost: float | None, known: int) -> Answer:
         if not self._node.sure and not self._all_kept_here(caps):
             return _turned_away(self._clock())  # what is counted there may be worth nothing
         if self._held.ending(made.user):
@@ -196,7 +197,7 @@ class DatabaseAdmission(AdmissionPort):
                     await connection.value("select pool.use_begin_1($1, $2, $3, null)", *owner_of(owner), self._marks())
                     self._begun.add(owner)
                 found = await calls.admit(
-                    connection, self._node.id, (made.user, owner_of(made.key)[1]), self._known(),
+                    connection, self._node.id, (made.user, owner_of(made.key)[1]), known,
                     (made.base, amount), limits[0], limits[1] if len(limits) > 1 else None, self._marks(),
                 )  # fmt: skip
                 if found.word == "ok":

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pool_server.cluster.people.database_people import DatabasePeople
@@ -198,6 +198,7 @@ class Walk:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(history=st.lists(STEPS, min_size=1, max_size=30))
+@example(history=[("create", "u1", "ann", "", 0), ("create", "u2", "ann", "c1", 0)])  # a taken name, no such code
 def test_both_stores_answer_alike(
     database: Database, tmp_path_factory: pytest.TempPathFactory, history: list[tuple[object, ...]]
 ) -> None:

@@ -56,13 +56,13 @@ class DatabasePeople(PeoplePort):
 
     async def create(self, person: Person, trail: Trail, arrival: Arrival) -> None:
         async with self._change(trail) as (connection, seq):
+            await _put_user(connection, seq, person.user)
             if arrival.code:
                 await _spend(connection, seq, arrival.code, person.user)
             if arrival.counted is not None:
                 raw = await connection.value("select pool.note_read_1($1)", _NEW_PEOPLE)
                 counted = arrival.counted(_decode_new(raw) if raw is not None else [])
                 await connection.value("select pool.note_put_1($1, $2)", _NEW_PEOPLE, _encode_new(counted))
-            await _put_user(connection, seq, person.user)
             if arrival.identity:
                 await connection.value("select pool.identity_put_1($1, $2)", arrival.identity, person.user.id)
             for key in person.keys:
