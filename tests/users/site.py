@@ -74,7 +74,7 @@ class Site:
         self.users = self.worker()
 
     def worker(self, **more: Any) -> Users:
-        more = {"ports": self.ports(), **more}
+        more = {"ports": self.ports() if self.pool is not None else None, **more}
         return Users(self.settings, self.durable, self.state, clock=self.clock, bcrypt_rounds=4, **more)
 
     def ports(self) -> UserPorts:
