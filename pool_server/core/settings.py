@@ -59,7 +59,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PoolUsers(Section, frozen=True):
     admin_password: str = ""  # plain, or a bcrypt hash
     admin_totp: str = ""  # the Base32 secret of an authenticator app; with it the password alone is not enough
-    jwt_secret: str = ""  # empty = made once, kept in data_dir
+    jwt_secret: str = ""  # empty = made once, kept in data_dir; with store_url sealed in the database
     jwt_secret_previous: str = ""  # still accepted after a rotation
     storage_path: str = ""  # codex-pool's users file: imported once
     new_people_per_network: Count = 5  # a day, by a code that anybody may use; twice as many of a wider network
