@@ -138,7 +138,9 @@ def test_killed_with_the_tokens_in_hand(
         after = until(lambda: (one := row(pool, made))["state"] != "waiting" and one, "it is taken up")
         assert after["state"] == "done" and after["account"] == "codex:ada", after
         assert exchanges(vendor) == 1 and (tmp_path / "pool" / "codex_ada.json").stat().st_mode & 0o777 == 0o600
-        told = pool.call("GET", "/admin/accounts", **ADMIN)[1]["accounts"]
+        told = until(
+            lambda: pool.call("GET", "/admin/accounts", **ADMIN)[1]["accounts"], "any worker knows the account"
+        )
         assert [one["id"] for one in told] == ["codex:ada"] and told[0]["state"] == "ready"
     assert ada.access not in (tmp_path / "server.log").read_text()
 
