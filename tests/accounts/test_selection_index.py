@@ -87,19 +87,20 @@ def test_the_queues_agree_with_a_look_at_everybody(steps: list[tuple[int, tuple[
                 assert decision.account is None
 
 
-@given(STEPS)
+@given(STEPS, st.permutations(list(Strategy)))
 def test_an_order_that_was_kept_is_the_order_made_anew(
-    steps: list[tuple[int, tuple[str, float, float], float]],
+    steps: list[tuple[int, tuple[str, float, float], float]], strategies: list[Strategy]
 ) -> None:
     index, now = view_of(), NOW
     for name, step, wait in steps:
         now += wait
         change(index, name, step, now)
         index.advance(now)
-    index.set_strategy(Strategy.BALANCED)
-    index.advance(now)
+    for strategy in strategies:  # an operator may change it while the pool runs
+        index.set_strategy(strategy)
+        index.advance(now)
     fresh = SelectionIndex(
-        strategy=Strategy.BALANCED, fit=lambda a, n: None, family=lambda p, m: "opus" if "opus" in m else "s"
+        strategy=strategies[-1], fit=lambda a, n: None, family=lambda p, m: "opus" if "opus" in m else "s"
     )
     for account in index.accounts.values():
         copy = Account(account.credential, account.options, account.health)
@@ -109,6 +110,18 @@ def test_an_order_that_was_kept_is_the_order_made_anew(
     fresh.advance(now)
     mine, theirs = select(ask(model=OPUS), index, now), select(ask(model=OPUS), fresh, now)
     assert (mine.account, mine.refused, mine.eligible) == (theirs.account, theirs.refused, theirs.eligible)
+
+
+@pytest.mark.parametrize("before", Strategy)
+@pytest.mark.parametrize("after", Strategy)
+def test_the_order_can_be_changed_while_nothing_is_known(before: Strategy, after: Strategy) -> None:
+    index = view_of(*(entry(f"a{n}") for n in range(3)))
+    index.set_strategy(before)
+    index.advance(NOW)
+    index.set_strategy(after)
+    index.advance(NOW)
+    decision = select(ask(), index, NOW)
+    assert decision.account is not None and decision.eligible == 3 and not decision.refused
 
 
 def test_few_of_many_with_a_family_of_their_own_are_judged_apart() -> None:

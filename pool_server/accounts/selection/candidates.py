@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
-from sortedcontainers import SortedList
 
 from pool_server.accounts.health import share_use
 from pool_server.accounts.health import windows as win
@@ -36,6 +37,7 @@ class Need(msgspec.Struct, frozen=True):
     own_dialect: bool = False  # whoever asks wants the vendor's own dialect spoken upstream
 
 
+Return = tuple[float, str]  # unix seconds, account
 Fit = Callable[[Account, Need], Refusal | None]
 Family = Callable[[Provider, str], str]
 
@@ -48,13 +50,13 @@ class Placement:
     def __init__(self, account: Account, candidate: Candidate) -> None:
         self.account = account
         self.candidate = candidate
-        self.home: SortedList[Key] | None = None
-        self.key: Key = ()
-        self.due: Key | None = None
+        self.home: list[Any] | None = None
+        self.key: Key | Return | None = None
+        self.due: Return | None = None
 
 
 class CandidateQueue:
-    """A cohort's accounts as they stand for one set of scopes.
+    """A cohort's accounts as they stand for one set of scopes, in sorted lists.
 
     `ready`: eligible, best first. `cooling`: those with a known return, soonest first. `reserved`: owner →
     eligible for that owner alone. `probes`: when a half-open request to a cooling account is due.
@@ -65,11 +67,15 @@ class CandidateQueue:
     def __init__(self, scopes: tuple[str, ...], clock: DemandClock = EVEN) -> None:
         self.scopes = scopes
         self.clock = clock
+        self.clear()
+
+    def clear(self) -> None:
+        """Nobody is placed any more."""
         self.placements: dict[str, Placement] = {}
-        self.ready: SortedList[Key] = SortedList()
-        self.cooling: SortedList[Key] = SortedList()
-        self.probes: SortedList[Key] = SortedList()
-        self.reserved: dict[str, SortedList[Key]] = {}
+        self.ready: list[Key] = []
+        self.cooling: list[Return] = []
+        self.probes: list[Return] = []
+        self.reserved: dict[str, list[Key]] = {}
         self.stopped: dict[str, None] = {}
         self.refused: dict[Refusal, int] = {}
 
@@ -81,7 +87,7 @@ class CandidateQueue:
             placement.key = rank(account, placement.candidate, strategy)
             placement.home = self.ready
             if refusal is Refusal.RESERVED:
-                placement.home = self.reserved.setdefault(account.owner, SortedList())
+                placement.home = self.reserved.setdefault(account.owner, [])
         elif placement.candidate.until is not None and refusal in RETURNING:
             placement.key = (placement.candidate.until, account.id)
             placement.home = self.cooling
@@ -100,11 +106,11 @@ class CandidateQueue:
             self.drop(account_id)
         self.placements[account_id] = placement
         if placement.home is not None:
-            placement.home.add(placement.key)
+            insort(placement.home, placement.key)
         else:
             self.stopped[account_id] = None
         if placement.due is not None:
-            self.probes.add(placement.due)
+            insort(self.probes, placement.due)
         if refusal is not None:
             self.refused[refusal] = self.refused.get(refusal, 0) + 1
 
@@ -114,16 +120,20 @@ class CandidateQueue:
         if placement is None:
             return
         if placement.home is not None:
-            placement.home.remove(placement.key)
+            _remove(placement.home, placement.key)
         else:
             del self.stopped[account_id]
         if placement.due is not None:
-            self.probes.remove(placement.due)
+            _remove(self.probes, placement.due)
         refusal = placement.candidate.refusal
         if refusal is not None:
             self.refused[refusal] -= 1
             if not self.refused[refusal]:
                 del self.refused[refusal]
+
+
+def _remove(order: list[Any], key: Any) -> None:
+    del order[bisect_left(order, key)]
 
 
 def judge(

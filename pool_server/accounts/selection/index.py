@@ -216,9 +216,12 @@ class SelectionIndex:
             cohort.latency = old + 0.05 * (min(seconds, 2 * old + 1.0) - old)  # one late answer is not the usual
 
     def set_strategy(self, strategy: Strategy) -> None:
-        """Order by another strategy; all places are made anew at once, since their keys do not compare."""
+        """Order by another strategy; all places are made anew, since a list in two orders is in none."""
         if strategy is not self.strategy:
             self.strategy = strategy
+            for cohort in self._cohorts.values():
+                for queue in cohort.queues.values():
+                    queue.clear()
             self._dirty.update(self.accounts)
 
     def refit(self) -> None:

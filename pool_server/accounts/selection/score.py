@@ -35,7 +35,7 @@ API_KEY = "api_key"
 API_KEY_COST = 3.0  # paid by use: after every subscription that is not far ahead of its pace or short of room
 EXPIRED_COST = 0.5  # the first request has to wait for the refresh
 
-Key = tuple[Any, ...]  # a place in an order; keys compare and differ
+Key = tuple[int, int, float, float, str]  # a place in the order of whoever can serve: tier, priority, worth, turn, id
 
 _LEAST_SURPLUS = 2.0**-PACE_LIMIT
 
@@ -161,6 +161,4 @@ def rank(account: Account, candidate: Candidate, strategy: Strategy) -> Key:
         return (tier, priority, 0.0 if candidate.headroom is None else candidate.headroom - 100.0, turn, account_id)
     if strategy is Strategy.RESET_FIRST:
         return (tier, priority, inf if candidate.resets_at is None else candidate.resets_at, turn, account_id)
-    if strategy is Strategy.PRIORITY:
-        return (tier, priority, turn, account_id)
-    return (tier, turn, account_id)
+    return (tier, priority if strategy is Strategy.PRIORITY else 0, 0.0, turn, account_id)

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sortedcontainers import SortedList
 
 from pool_server.accounts.health.probing import cooling, last_resort
 from pool_server.accounts.health.state import AccountHealth
@@ -322,10 +321,9 @@ class _Choice:
                 least = key if least is None or key < least else least
         return None if least is None else str(least[-1])
 
-    def _head(self, order: SortedList[Key], shortlist: Shortlist) -> Key | None:
+    def _head(self, order: list[Key], shortlist: Shortlist) -> Key | None:
         """The least key of an account that was not tried yet and is not judged apart."""
         exclude, apart = self.request.exclude, shortlist.apart
-        key: Key
         for key in order:
             if key[-1] not in exclude and key[-1] not in apart:
                 return key
