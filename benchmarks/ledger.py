@@ -255,8 +255,7 @@ def best(fn: Callable[[], Any], times: int = 5) -> tuple[float, float]:
 TOTALS = "count(*), sum(input), sum(cache_read), sum(cache_write), sum(output), sum(reasoning), sum(cost)"
 
 
-def ask(store: Store, base: sqlite3.Connection | None) -> None:
-    ledger = Ledger(store, Settings(), clock=lambda: NOW)
+def ask(ledger: Ledger, base: sqlite3.Connection | None) -> None:
     month, whole = NOW - 30 * DAY, NOW - YEAR
     user, account, model = USERS[7], ACCOUNTS[3], "gpt-5.2"
 
@@ -353,7 +352,7 @@ def main() -> None:
     if args.year is not None:
         args.year.mkdir(parents=True, exist_ok=True)
         store = seed_alone(args.year, args.records)
-        ask(store, None)
+        ask(Ledger(store, Settings(), clock=lambda: NOW), None)
         record_sizes(store)
         store.close()
         return
@@ -362,7 +361,7 @@ def main() -> None:
         asyncio.run(cost_on_the_loop(folder))
         asyncio.run(steady_load(folder, args.rate, args.seconds))
         store, base = seed(folder, args.records)
-        ask(store, base)
+        ask(Ledger(store, Settings(), clock=lambda: NOW), base)
         record_sizes(store)
         sizes(store, folder, args.records)
         base.close()

@@ -129,25 +129,38 @@ def _other_user() -> dict[str, Any]:
 def folder() -> Iterator[Path]:
     """A folder with a short name, as sockets need, that belongs to the server's user."""
     made = Path(tempfile.mkdtemp(prefix="pool-pg-", dir="/tmp"))
-    user = _other_user()
-    if user:
-        os.chown(made, user["user"], user["group"])
+    give(made)
     try:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
+def give(folder: Path) -> None:
+    """The folder belongs to the server's user."""
+    user = _other_user()
+    if user:
+        os.chown(folder, user["user"], user["group"])
+
+
+@contextlib.contextmanager
+def running(server: Server, *, create: bool = False) -> Iterator[Server]:
+    """The server runs for as long as the block lasts."""
+    if create:
+        server.create()
+    else:
+        server.configure()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(signal.SIGINT)
+
+
 @contextlib.contextmanager
 def primary(programs: Path, *, fsync: bool = False) -> Iterator[Server]:
-    with folder() as here:
-        server = Server(programs, here, fsync=fsync)
-        server.create()
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    with folder() as here, running(Server(programs, here, fsync=fsync), create=True) as server:
+        yield server
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from pool_server.app.upkeep import OTHERS_S, Upkeep
 from pool_server.core.enums import SignInState
 from pool_server.core.models import HttpAnswer, HttpRequest
 from pool_server.core.settings import ConfigError, Settings, bind_address
-from pool_server.core.settings_file import LoadedSettings
+from pool_server.core.settings_file import LoadedSettings, overlaid
 from pool_server.gateway import OBJECT_TABLES, Gateway, Upstream
 from pool_server.http1 import HttpServer, Request, RequestHandler, Response
 from pool_server.ledger import Ledger
@@ -207,10 +207,10 @@ class Server:
             raise
 
     async def _build(self) -> None:
-        settings, upstream = self.settings, Upstream()
-        if (files := pair_files(settings)) is not None:
+        upstream = Upstream()
+        if (files := pair_files(self.settings)) is not None:
             self._tls = ServedCertificate(*files, clock=time.time, leader=self.leader)
-        services = await self._open(upstream)
+        services, settings = await self._open(upstream), self.settings
         self.accounts, self.users, self.ledger = services.accounts, services.users, services.ledger
         self._send = upstream.send
         stores = {LEDGER: services.durable, STATE: services.state}
@@ -252,6 +252,7 @@ class Server:
             reread=self._reread,
             transcripts=self.transcripts,
             store=self._node.state if self._node is not None else None,
+            share_setting=self._share_setting if self._shared is not None else None,
         )
 
     def _build_backups(self, stores: dict[str, Store]) -> None:
@@ -271,14 +272,20 @@ class Server:
     async def _open(self, upstream: Upstream) -> CoreServices:
         """The services, of one machine alone or of a node of several."""
         self._node = node = await ports.join(self.settings, self.worker) if self.settings.store_url else None
+        self._shared = None
         if node is not None:
             self._stack.push_async_callback(node.close)
+            self._shared = ports.shared_settings(node)
+            loaded = await self._shared.over(LoadedSettings(self.settings, self._sources, None))
+            ports.check_shared(loaded.settings)
+            self.settings, self._sources = loaded.settings, loaded.origins
         build = ports.embedded if node is None else await ports.over_database(node, self.settings, leader=self.leader)
         services = open_services(self.settings, upstream.send, leader=self.leader, build=build)
         self._stack.callback(services.close_stores)
         if node is not None:
             node.on_feed["people"].append(services.users.follower.look)
             node.on_feed["credentials"].append(services.accounts.follow_credentials)
+            node.on_feed["settings"].append(self.reload_quietly)
         return services
 
     async def _begin(self, sockets: Sequence[socket.socket]) -> None:
@@ -289,6 +296,8 @@ class Server:
         await self.accounts.prepare()
         self.accounts.load()
         self.users.load()
+        if self._shared is not None:
+            await self._shared.describe(self.settings, self.users.mark)
         self._stack.push_async_callback(self.ledger.close)
         await self.ledger.start(leader=self.leader)
         tls = (self._tls,) if self._tls is not None else ()
@@ -389,9 +398,19 @@ class Server:
     async def reload(self) -> dict[str, Any]:
         """Reread settings and credential files for every worker → what changed (see `_reload`)."""
         report = await self._reload()
-        if self._tell_others is not None:
+        if self._shared is not None:
+            await self._shared.announce()  # the other workers of this machine are nodes as well
+        elif self._tell_others is not None:
             self._tell_others()
         return report
+
+    async def _share_setting(self, key: str, text: str | None) -> None:
+        """Raises ConfigError where no node could go by it, StoreError."""
+        assert self._shared is not None
+        if text is not None:
+            loaded = overlaid(LoadedSettings(self.settings, {}, None), {key: text})
+            ports.check_shared(loaded.settings)
+        await self._shared.put(key, text)
 
     async def reload_quietly(self) -> None:
         """The same for this worker alone, told to the log: another worker or a signal asked for it."""
@@ -417,6 +436,8 @@ class Server:
             if self._reread is not None:
                 try:
                     loaded = self._reread()
+                    if self._shared is not None:
+                        loaded = await self._shared.over(loaded)
                     settings, restart = _mixed(self.settings, loaded.settings)
                     bind_address(settings)
                     if settings.store_url:
@@ -424,6 +445,8 @@ class Server:
                     self._apply(settings, loaded.origins)
                 except (ConfigError, ValueError) as mistake:
                     error = str(mistake)
+            if self._shared is not None:
+                await self._shared.describe(self.settings, self.users.mark)
             report: dict[str, Any] = msgspec.to_builtins(await self.accounts.reload(self.settings))
             return {**report, "settings_error": error, "restart_needed": restart}
 

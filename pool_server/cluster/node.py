@@ -41,7 +41,12 @@ class ClusterNode:
         self.pool = DatabasePool(url, CALLS, self._lost)
         self.upkeep = DatabasePool(url, UPKEEP, self._lost)
         self.id = 0
-        self.on_feed: dict[str, list[Heard]] = {"people": [], "accounts": [], "credentials": []}
+        self.on_feed: dict[str, list[Heard]] = {
+            "people": [],
+            "accounts": [],
+            "credentials": [],
+            "settings": [],
+        }
         self.on_lost: list[Callable[[], None]] = []
         self.answers = asyncio.Event()
         self._away_since: float | None = None  # monotonic, likewise
@@ -116,6 +121,10 @@ class ClusterNode:
         nothing."""
         return self._unproven_since is None or time.monotonic() - self._unproven_since < PROVEN_WITHIN_S
 
+    def told(self, feed: str, seq: int) -> None:
+        """This node itself made the change of that number, and hears of it no more."""
+        self._seen[feed] = max(seq, self._seen.get(feed, 0))
+
     def look_soon(self) -> None:
         """A call failed: is the database there?"""
         self._rings.set()
@@ -184,6 +193,6 @@ class ClusterNode:
         before, self._server = self._server, rows[0]["server"] if rows else ""
         if before not in ("", self._server):
             self._lost()
-        changed = [name for name, seq in now.items() if seq != self._seen.get(name, seq)]
-        self._seen = now
+        changed = [name for name, seq in now.items() if seq > self._seen.get(name, seq)]
+        self._seen = {name: max(seq, self._seen.get(name, 0)) for name, seq in now.items()}
         return changed

@@ -36,12 +36,13 @@ from pool_server.core.loopback import is_loopback
 from pool_server.core.settings import HIDDEN, SECRET, ConfigError, ModelPrice, Section, Settings, parse_listen
 
 DEFAULT_FILE = Path("config.toml")
+ALL_MACHINES = "all machines"  # where a setting comes from that was changed on a page of one of several
 
 
 class LoadedSettings(NamedTuple):
     """Settings and where each came from.
 
-    `origins` names every setting by its dotted key: "default", "file", "environment (NAME)" or "option".
+    `origins` names every setting by its dotted key: "default", "file", "environment (NAME)", "option" or ALL_MACHINES.
     """
 
     settings: Settings
@@ -113,6 +114,21 @@ def rows(loaded: LoadedSettings) -> list[tuple[str, Any, str]]:
             value = getattr(value, part)
         out.append((key, HIDDEN if value and _secret(key) else value, origin))
     return out
+
+
+def overlaid(loaded: LoadedSettings, shared: Mapping[str, str]) -> LoadedSettings:
+    """The settings with values that count on all machines, by dotted key, as a person writes them: over those of the
+    file, and under those of environment and options. Raises ConfigError."""
+    source, reading = _Source(ALL_MACHINES, ALL_MACHINES, strict=False), _Reading()
+    for key in _TYPES:
+        value: Any = loaded.settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        reading.keep(key, value, loaded.origins.get(key, "default"))
+    for key, text in shared.items():
+        if loaded.origins.get(key, "default") in ("default", "file"):
+            reading.leaf(key, text, source)
+    return LoadedSettings(reading.settings(), reading.origins(), loaded.path)
 
 
 def typed(key: str, text: str) -> Any:
@@ -193,6 +209,10 @@ class _Reading:
         if key not in _TYPES:
             raise _unknown(key, value, source)
         self._values[key] = (_checked(key, value, source), source.origin)
+
+    def keep(self, key: str, value: Any, origin: str) -> None:
+        """Take one value that was checked before."""
+        self._values[key] = (value, origin)
 
     def settings(self) -> Settings:
         top: dict[str, Any] = {}

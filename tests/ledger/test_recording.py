@@ -76,6 +76,18 @@ def test_the_same_id_in_another_process_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("each_store")
+@pytest.mark.parametrize("apart_s", [0.5, 3600, 86_399, 86_401, 8 * 86_400, 40 * 86_400, -3 * 86_400])
+@pytest.mark.parametrize("together", [True, False])
+def test_an_id_is_one_record_however_far_apart(tmp_path: Path, apart_s: float, together: bool) -> None:
+    two = [exchange("one", at=NOW - 45 * 86_400), exchange("one", at=NOW - 45 * 86_400 + apart_s)]
+    with ledger_in(tmp_path) as book:
+        for some in [two] if together else [two[:1], two[1:]]:
+            record_all(book, some)
+        total = book.queries.total(NOW - 90 * 86_400, NOW)
+        assert total["requests"] == 1 and len(book.log.page()[0]) == 1
+
+
+@pytest.mark.usefixtures("each_store")
 def test_two_records_of_one_microsecond_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pool_server.ledger.records.layout._hash4", lambda text: b"same")
     with ledger_in(tmp_path) as book:

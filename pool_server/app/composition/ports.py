@@ -29,6 +29,7 @@ from pool_server.users.ports import UserPorts
 
 if TYPE_CHECKING:  # a pool of one machine loads none of it
     from pool_server.cluster.node import ClusterNode
+    from pool_server.cluster.shared_settings import SharedSettings
 
 
 class Ports(NamedTuple):
@@ -46,7 +47,7 @@ class Ports(NamedTuple):
 log = logging.getLogger(__name__)
 
 # What no node knows of another's: told at the start.
-OWN = "settings, transcripts, captures, held requests, fair shares and last visits are each machine's own"
+OWN = "transcripts, captures, held requests, fair shares and last visits are each machine's own"
 
 BuildPorts = Callable[[Settings, Store], Ports]  # from the store of what must last on this machine
 
@@ -82,6 +83,13 @@ async def join(settings: Settings, worker: int) -> ClusterNode:
     await node.start()
     log.info("this is node %s of the pool in the database; %s", node.name, OWN)
     return node
+
+
+def shared_settings(node: ClusterNode) -> SharedSettings:
+    """What of a node's settings counts on all machines."""
+    from pool_server.cluster.shared_settings import SharedSettings
+
+    return SharedSettings(node)
 
 
 @asynccontextmanager

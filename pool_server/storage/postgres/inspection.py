@@ -27,6 +27,15 @@ _RIGHTS = """
 select has_table_privilege($1 || '.' || name, 'insert, update, delete') as may, name from unnest($2::text[]) as name
   where to_regclass($1 || '.' || name) is not null
 """
+# By section of the settings: the living nodes whose mark is another one than most have.
+OTHERWISE = f"""
+with marks as (
+  select n.name, s.key as section, s.value as mark from {SCHEMA}.node n, jsonb_each_text(n.settings) s
+  where n.dead is null and clock_timestamp() - n.beat < interval '60 s'),
+usual as (select section, mode() within group (order by mark) as mark from marks group by section)
+select m.section, string_agg(distinct m.name, ', ') as names from marks m join usual u using (section)
+where m.mark <> u.mark group by m.section order by m.section
+"""
 _GUARDED = ["node", "lease"]  # changed by functions alone
 
 
@@ -52,7 +61,12 @@ async def inspect(connection: Connection, url: DatabaseUrl) -> list[DatabaseFind
     except StoreError as exc:
         return [*found, DatabaseFinding("schema", WRONG, str(exc))]
     found.append(DatabaseFinding("schema", OK, f"at {schema.version}, of {schema.owner}"))
-    return [*found, await _rights(connection, facts["me"], superuser=facts["super"]), await _nodes(connection)]
+    return [
+        *found,
+        await _rights(connection, facts["me"], superuser=facts["super"]),
+        await _nodes(connection),
+        await _settings(connection),
+    ]
 
 
 def _server(facts: dict[str, object], url: DatabaseUrl) -> Iterator[DatabaseFinding]:
@@ -127,3 +141,11 @@ async def _nodes(connection: Connection) -> DatabaseFinding:
     if len(programs) > 1:
         return DatabaseFinding("nodes", WARNING, f"of several versions: {told}", "end the upgrade")
     return DatabaseFinding("nodes", OK, told or "none")
+
+
+async def _settings(connection: Connection) -> DatabaseFinding:
+    rows = await connection.rows(OTHERWISE)
+    if not rows:
+        return DatabaseFinding("settings", OK, "the same on all machines, but for what may be each one's own")
+    told = "; ".join(f"{row['section'] or 'those of no section'} on {row['names']}" for row in rows)
+    return DatabaseFinding("settings", WARNING, f"other than on most machines: {told}", "let their files say the same")

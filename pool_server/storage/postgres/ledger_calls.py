@@ -65,7 +65,7 @@ async def ship(
         [list(column) for column in zip(*records, strict=True)] if records else [[] for _ in ShippedRecord._fields]
     )
     fresh = await connection.value(
-        "select pool.ship_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+        "select pool.ship_3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         node, *span, *columns, list(shares),
     )  # fmt: skip
     return set(fresh)

@@ -36,6 +36,7 @@ EDITABLE = frozenset(
      "alerts.room_hours", "alerts.error_rate_percent", "alerts.disk_free_mb", "models.translate"}
 )  # fmt: skip
 LONGEST = 500  # characters of a value
+ORIGINS = (marked("all machines"), marked("file"))  # as `settings_file` names them
 
 
 class ChangedSetting(msgspec.Struct, forbid_unknown_fields=True):
@@ -134,6 +135,7 @@ class SettingsPage(PageHandler, access=Access.ADMIN):
             chosen=chosen,
             differ=sum(row.changed for row in every),
             can_change=self.ctx.reread is not None,
+            shared=self.ctx.share_setting is not None,
             tokens=self.ctx.users.admin_tokens.rows(),
         )
 
@@ -151,8 +153,11 @@ class OneSetting(PageHandler, access=Access.ADMIN):
         try:
             value = settings_file.typed(asked.key, asked.value.strip()) if asked.value.strip() else None
             value = getattr(value, "value", value)
-            loaded = await asyncio.to_thread(ctx.reread)
-            await asyncio.to_thread(write, (loaded.path or DEFAULT_FILE).resolve(), asked.key, value)
+            if ctx.share_setting is not None:
+                await ctx.share_setting(asked.key, asked.value.strip() or None)
+            else:
+                loaded = await asyncio.to_thread(ctx.reread)
+                await asyncio.to_thread(write, (loaded.path or DEFAULT_FILE).resolve(), asked.key, value)
         except (ConfigError, NotEditableError) as wrong:
             raise ProblemError(422, "rejected", str(wrong)) from None
         except OSError as error:

@@ -66,6 +66,8 @@ class WebContext:
     )  # live streams open in this process, by session and by person
     foretold: tuple[float, Mapping[str, Any]] = (0.0, MappingProxyType({}))  # when made, and what
 
+    # of a node: changes a setting for all machines (None: back to what each file says). Raises ConfigError, StoreError
+    share_setting: Callable[[str, str | None], Awaitable[None]] | None = None
     store: Callable[[], tuple[str, float]] | None = None  # of a node: ok, slow or away, and for how long it is away
     alert_tries: dict[str, deque[float]] = field(default_factory=dict)  # person → when they tried addresses
     open_id: Any = None  # what is kept of the identity provider, made when first asked for
