@@ -43,7 +43,8 @@ from pool_server.web import WebContext
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 60.0  # connections without a request may wait so long for their last one when another server takes over
+IDLE_S = 100.0  # so long must nothing have come on a connection that a server which is replaced ends: clients drop
+# their own after 90 s at the latest (reqwest, Go), and one that sends a request at that moment would lose it
 
 # Read once at the start: a reload keeps the old value and says so.
 FIXED = (
@@ -376,6 +377,7 @@ class Server:
         """Another server has these sockets: leave the lead to it, serve who is connected here to the end, each with one
         answer more, but no longer than `upgrade_drain_s` or `hurry` says."""
         self.http.stop()
+        self.web.replaced = True
         if self.leader:
             await self.accounts.step_down()
             await self.watch.close()
@@ -383,10 +385,7 @@ class Server:
             if self._changes is not None:
                 await self._changes.close()
         self.gateway.hurry(self.settings.upgrade_drain_s)
-        idle_until = asyncio.get_running_loop().time() + IDLE_S
-        await self.gateway.serve_out(
-            lambda: not self.http.connections or asyncio.get_running_loop().time() >= idle_until
-        )
+        await self.gateway.serve_out(lambda: self.http.quiet(IDLE_S))
 
     async def drain(self) -> None:
         """Take nothing new, let running exchanges finish within `drain_s`, end the rest, close everything."""

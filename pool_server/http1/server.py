@@ -21,6 +21,8 @@ from pool_server.http1.tls import TlsTransport
 
 _SWEEP_S = 15.0
 _NEW_SWEEP_S = 1.0  # connections that say nothing are looked at more often
+_STOOD_S = 0.5  # so late a timer runs where the loop was blocked or the machine busy
+_CATCH_UP_S = 0.1
 _FLUSH_S = 2.0  # for what was written to reach its client when the server closes
 _BACKLOG = 1024
 _BURST = 32  # connections taken from a socket in one turn
@@ -90,21 +92,23 @@ class HttpServer:
 
     # -- new connections
 
-    def _accept(self, bound: socket.socket) -> None:
+    def _accept(self, bound: socket.socket) -> bool:
+        """Whether more may be waiting."""
         for _ in range(_BURST):
             try:
                 taken, address = bound.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
                 if error.errno not in _LACKING:
                     raise
                 self.told("refused", TooMany.DESCRIPTORS)
                 self._make_way(bound)
-                return
+                return False
             if self._judge(taken, str(address[0]) if isinstance(address, tuple) else "") is TooMany.DESCRIPTORS:
                 self._make_way(bound)
-                return
+                return False
+        return True
 
     def _make_way(self, bound: socket.socket) -> None:
         """Ends some that wait. Nobody is taken until their descriptors are back, or the loop would only turn."""
@@ -166,12 +170,22 @@ class HttpServer:
     # -- the way out
 
     def stop(self) -> None:
-        """Takes no new connection; those that are open get one answer more."""
+        """Takes no new connection; those that are open get one answer more. Those that wait to be taken are: where no
+        other process has the socket, its end would reset them."""
         self.stopping = True
         for bound in self._sockets:
             asyncio.get_running_loop().remove_reader(bound)
+            while self._accept(bound):
+                pass
+        for bound in self._sockets:
             bound.close()
         self._sockets.clear()
+
+    def quiet(self, seconds: float) -> bool:
+        """Whether nothing is under way on any connection and has not been for so long: one that was promised to be kept
+        open may be used again at any moment, and a request that meets its end is lost."""
+        now = asyncio.get_running_loop().time()
+        return all(connection.waited(now) >= seconds for connection in self.connections)
 
     async def close(self) -> None:
         """Ends every connection, the slow ones after a moment."""
@@ -201,8 +215,16 @@ class HttpServer:
 
     # -- connections that take too long
 
-    def _again(self, seconds: float, call: Callable[[], None]) -> None:
-        self._timers[call] = asyncio.get_running_loop().call_later(seconds, call)
+    def _again(self, seconds: float, sweep: Callable[[], None]) -> None:
+        self._timers[sweep] = asyncio.get_running_loop().call_later(seconds, self._due, sweep)
+
+    def _due(self, sweep: Callable[[], None]) -> None:
+        """Where this process has stood still, what clients have sent meanwhile is read before they are judged."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._timers[sweep].when() > _STOOD_S:
+            self._timers[sweep] = loop.call_later(_CATCH_UP_S, sweep)
+        else:
+            sweep()
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -100,6 +100,10 @@ class ServerConnection(asyncio.Protocol):
     def _move(self, event: int) -> None:
         self._state = SERVER_NEXT[self._state][event]
 
+    def waited(self, now: float) -> float:
+        """How long nothing has been under way here, in seconds; `now` is the loop's time."""
+        return now - self._since if self._state in (NEW, IDLE) else 0.0
+
     def tidy(self, now: float) -> None:
         """Ends a connection that has waited for too long; `now` is the loop's time."""
         waited, state, response = now - self._since, self._state, self._response

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pool_server.http1 import HttpServer
+from pool_server.http1 import server as http1_front
 from pool_server.http1 import server_connection as http1_server
 from tests.http1.wire import GET, LOOPS, Echo, Mute, run
 
@@ -112,6 +113,74 @@ def test_a_front_that_stops_takes_nobody_new_and_gives_one_answer_more(loop: str
             writer.close()
 
     run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("waiting", [1, 70])
+def test_whoever_waits_to_be_taken_when_a_front_stops_gets_an_answer(loop: str, waiting: int) -> None:
+    async def test() -> None:
+        async with listening(Echo) as (front, _, port):
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(waiting)]
+            for client in clients:
+                client.sendall(GET)
+            front.stop()  # in the turn they came in: the loop has seen none of them
+            for client in clients:
+                reader, writer = await asyncio.open_connection(sock=client)
+                assert b"Connection: close" in await reader.read()
+                writer.close()
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_front_is_quiet_once_nothing_has_been_under_way_for_a_while(loop: str) -> None:
+    async def test() -> None:
+        async with listening(Mute) as (front, seen, port):
+            assert front.quiet(60), "nobody is here"
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            while not seen:
+                await asyncio.sleep(0.001)
+            response = seen[0].response
+            response.start(200, [])
+            front.stop()
+            assert not front.quiet(0.001), "a response is under way, whose head promised to keep the connection"
+            response.finish()
+            assert not front.quiet(60), "its client may ask again at any moment"
+            while not front.quiet(0.001):
+                await asyncio.sleep(0.001)
+            await reader.readuntil(b"0\r\n\r\n")
+            writer.write(GET[:9])
+            while front.quiet(0.001):
+                await asyncio.sleep(0.001)
+            writer.close()
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_clients_of_a_process_that_stood_still_are_heard_before_they_are_judged(
+    monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    monkeypatch.setattr(http1_front, "_CATCH_UP_S", 0.0 if judged else 3600.0)
+
+    async def test() -> None:
+        async with listening(Echo) as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            while not front.connections:
+                await asyncio.sleep(0.001)
+            loop = asyncio.get_running_loop()
+            clock = loop.time
+            monkeypatch.setattr(loop, "time", lambda: clock() + 100.0)
+            await asyncio.sleep(0.001)  # the timers that are due now have run
+            if judged:
+                assert await reader.read() == b"", "it had its chance, and has said nothing for 100 s"
+            else:
+                writer.write(GET)
+                assert await reader.readuntil(b"GET /get ")
+            writer.close()
+
+    run(test, "asyncio", within_s=3600.0)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

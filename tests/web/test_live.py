@@ -89,10 +89,11 @@ async def test_a_page_is_told_when_its_session_has_ended(friends: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("why", ["draining", "replaced"])
 @pytest.mark.gen_test
-async def test_leaving_ends_the_connection(local: Site) -> None:
+async def test_leaving_ends_the_connection(local: Site, why: str) -> None:
     async with Listener(local) as listener:
-        local.ctx.draining = True
+        setattr(local.ctx, why, True)
         assert [event async for event in listener.events()] == []
 
 

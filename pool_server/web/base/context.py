@@ -38,7 +38,7 @@ class WebContext:
     `reload` rereads settings and credential files and answers the report of what changed. `models` are those the pool
     serves, by whatever client; `send` makes a call of the pool's own; `reread` reads the settings' file and the
     environment.
-    `draining`,
+    `draining`, `replaced` (another server has taken over),
     `data_lost` (why the data folder is not the one that was opened, "" while it is) and `settings` are set by the
     server while it runs. `sources` says where a setting came from ("file",
     "environment"), by its dotted name; what is not in it is a default. Times are unix seconds.
@@ -56,6 +56,7 @@ class WebContext:
     send: Callable[[HttpRequest], Awaitable[HttpAnswer]] = _no_network
     reread: Callable[[], LoadedSettings] | None = None
     draining: bool = False
+    replaced: bool = False
     data_lost: str = ""
     sources: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time

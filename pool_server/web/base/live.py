@@ -147,7 +147,7 @@ class LiveHandler(BaseHandler, access=Access.FRIEND):
                 await asyncio.wait_for(self._gone.wait(), TICK_S)
             except TimeoutError:
                 pass
-            if self._gone.is_set() or self.ctx.draining:  # the stores may be closed by now
+            if self._gone.is_set() or self.ctx.draining or self.ctx.replaced:  # the stores may be closed by now
                 return
             if not await self._still_in():
                 await self._send("bye", {})
