@@ -15,7 +15,7 @@ from pool_server.accounts.health.probing import probe_due
 from pool_server.accounts.health.state import AccountHealth, Cooldown, next_step, returning
 from pool_server.accounts.health.transitions import SCOPED_REFUSALS, STATE_REFUSALS
 from pool_server.accounts.selection.account import Account
-from pool_server.accounts.selection.score import Candidate, Key, rank, rate
+from pool_server.accounts.selection.score import Candidate, Key, rank, rate, rerate
 from pool_server.core.enums import AccountState, Dialect, FaultKind, Operation, Provider, Refusal, Strategy
 
 PROBE_TELLS_S = 10.0
@@ -93,6 +93,17 @@ class CandidateQueue:
             placement.home = self.cooling
             due = probe_due(account.health, self.scopes, now)
             placement.due = (due, account.id) if due is not None else None
+        self._insert(placement)
+
+    def move(self, account: Account, strategy: Strategy, usual_latency: float | None, now: float) -> None:
+        """`place`, where only what is under way at the account, or its turn, has changed."""
+        known = self.placements.get(account.id)
+        if known is None or known.home is not self.ready or account.keeps:
+            self.place(account, strategy, usual_latency, now)
+            return
+        placement = Placement(account, rerate(account, known.candidate))
+        placement.key = rank(account, placement.candidate, strategy)
+        placement.home = self.ready
         self._insert(placement)
 
     def _insert(self, placement: Placement) -> None:

@@ -48,6 +48,7 @@ class Cohort:
     (minutes of a day: from, to) they serve their `owner` alone."""
 
     __slots__ = (
+        "bounded",
         "fits",
         "groups",
         "guessed",
@@ -70,25 +71,25 @@ class Cohort:
         people: frozenset[str] | None = None,
         groups: frozenset[str] = frozenset(),
         clock: DemandClock = EVEN,
+        *,
+        until: float | None = None,
+        hours: tuple[tuple[int, int], ...] = (),
+        owner: str = "",
     ) -> None:
         self.provider = provider
         self.guessed = guessed
         self.people = people
         self.groups = groups
-        self.until: float | None = None
-        self.hours: tuple[tuple[int, int], ...] = ()
-        self.owner = ""
+        self.until = until
+        self.hours = hours
+        self.owner = owner
+        self.bounded = people is not None or until is not None or bool(hours)  # is there anybody, or a time, unserved?
         self.members: dict[str, Account] = {}
         self.queues: dict[tuple[str, ...], CandidateQueue] = {(): CandidateQueue((), clock)}
         self.scoped: dict[str, set[str]] = {}  # scope → the members that know something of it
         self.fits: dict[Need, Refusal | None] = {}
         self.ways: dict[Need, Suitability] = {}
         self.latency: float | None = None
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is anybody, or a time, they do not serve."""
-        return self.people is not None or self.until is not None or bool(self.hours)
 
     def concerned(self, scopes: tuple[str, ...]) -> set[str]:
         """The members whose standing depends on one of these scopes."""
@@ -168,9 +169,9 @@ class SelectionIndex:
         cohort = self._cohorts.get(key)
         if cohort is None:
             cohort = self._cohorts[key] = Cohort(
-                account.provider, account.credential.guessed, account.people, groups, self.clock
-            )
-            cohort.until, cohort.hours, cohort.owner = terms.until, terms.spans(), account.owner
+                account.provider, account.credential.guessed, account.people, groups, self.clock,
+                until=terms.until, hours=terms.spans(), owner=account.owner,
+            )  # fmt: skip
             self.by_provider.setdefault(account.provider, []).append(cohort)
             self._asked.clear()
         cohort.members[account_id] = account
@@ -197,7 +198,7 @@ class SelectionIndex:
         self._dirty[account.id] = account
 
     def moved(self, account: Account) -> None:
-        """Only what is under way there, or its turn, changed: it is rated anew by the next `advance`."""
+        """Only what is under way there, or its turn, changed: the next `advance` moves it in its order."""
         self._moved[account.id] = account
 
     def chosen(self, account: Account) -> None:
@@ -248,7 +249,9 @@ class SelectionIndex:
         if self._moved:
             for account_id, account in self._moved.items():
                 if account_id not in self._dirty:
-                    self._rank_anew(account, now)
+                    cohort = self._home[account_id]
+                    for queue in cohort.queues.values():
+                        queue.move(account, self.strategy, cohort.latency, now)
             self._moved.clear()
         if self._dirty:
             for account in list(self._dirty.values()):
@@ -344,6 +347,10 @@ class SelectionIndex:
         """Raises KeyError for an unknown account."""
         return self._home[account_id]
 
+    def home_of(self, account_id: str) -> Cohort | None:
+        """The account's cohort, None for an unknown one."""
+        return self._home.get(account_id)
+
     def _leave(self, account_id: str) -> None:
         cohort = self._home.pop(account_id)
         owner = self._owner.pop(account_id, "")
@@ -373,14 +380,10 @@ class SelectionIndex:
             for scope in scopes - before:
                 cohort.scoped.setdefault(scope, set()).add(account_id)
             self._scopes[account_id] = scopes
-        self._rank_anew(account, now)
-        account.rated_at = now
-        self._schedule(account, now)
-
-    def _rank_anew(self, account: Account, now: float) -> None:
-        cohort = self._home[account.id]
         for queue in cohort.queues.values():
             queue.place(account, self.strategy, cohort.latency, now)
+        account.rated_at = now
+        self._schedule(account, now)
 
     def _schedule(self, account: Account, now: float) -> None:
         at, account_id = next_change(account.health, now), account.id

@@ -23,6 +23,7 @@ SHORT_LOW = 20.0  # percent left in a window under a day below which new convers
 SHORT_WEIGHT = 4.0
 LONG_LOW = 3.0  # the same for a window of a day or more
 LONG_WEIGHT = 2.0
+IN_FLIGHT = "in_flight"
 IN_FLIGHT_WEIGHT = 0.12
 TROUBLE_WEIGHT = 0.5
 TROUBLE_LIMIT = 4.0  # faults; more of them make an account look no worse
@@ -97,8 +98,6 @@ def rate(
         terms["idle_window"] = IDLE_WINDOW
     if low:
         terms["room"] = low
-    if account.local or account.elsewhere:
-        terms["in_flight"] = -IN_FLIGHT_WEIGHT * account.in_flight / account.options.weight
     if health.trouble and (recent := trouble(health, now)) > 0.05:
         terms["faults"] = -TROUBLE_WEIGHT * min(TROUBLE_LIMIT, recent)
     if health.latency and usual_latency and health.latency > usual_latency + LATENCY_NOTICED_S:
@@ -108,6 +107,8 @@ def rate(
         terms[API_KEY] = -API_KEY_COST
     if credential.expires_at is not None and now >= credential.expires_at:
         terms["expired"] = -EXPIRED_COST
+    if account.local or account.elsewhere:
+        terms[IN_FLIGHT] = _crowd(account)
     tier = READY
     if now < account.unreachable_until:
         tier = UNREACHABLE
@@ -116,6 +117,19 @@ def rate(
     elif now < health.easing_until:
         tier = EASING
     return Candidate(account.id, None, None, sum(terms.values()), terms, tier, room, resets_at)
+
+
+def rerate(account: Account, rated: Candidate) -> Candidate:
+    """The rating of an account at which only what is under way has changed since it was `rated`."""
+    terms = dict(rated.terms)
+    terms.pop(IN_FLIGHT, None)
+    if account.local or account.elsewhere:
+        terms[IN_FLIGHT] = _crowd(account)
+    return Candidate(account.id, None, None, sum(terms.values()), terms, rated.tier, rated.headroom, rated.resets_at)
+
+
+def _crowd(account: Account) -> float:
+    return -IN_FLIGHT_WEIGHT * account.in_flight / account.options.weight
 
 
 def _read(

@@ -151,10 +151,10 @@ class _Choice:
         self.need = Need(request.operation, request.dialect, request.model, request.websocket, request.own_dialect)
         self.refused: dict[Refusal, int] = {}
         self.move: WeighedMove | None = None  # of a conversation away from an account that could go on
-        self.shortlists: list[tuple[Cohort, Shortlist]] = []
+        self.shortlists: dict[Cohort, Shortlist] = {}
         self.later: list[Cohort] = []  # they serve it in another dialect: asked when the client's own gives nobody
         self.doubted: list[Cohort] = []  # nothing says that their vendor has the model: asked last
-        guesses: list[tuple[Cohort, Shortlist]] = []
+        guesses: dict[Cohort, Shortlist] = {}
         for cohort in index.cohorts(request.providers):
             if cohort.bounded and request.forced is None and not index.shared(cohort, request.user, now):
                 _add(self.refused, Refusal.NOT_SHARED, len(cohort.members))
@@ -165,12 +165,12 @@ class _Choice:
                 (self.later if way is Suitability.TRANSLATED else self.doubted).append(cohort)
             else:
                 kind = guesses if request.dialect in cohort.guessed else self.shortlists
-                kind.append((cohort, index.shortlist(cohort, self.need, now)))
+                kind[cohort] = index.shortlist(cohort, self.need, now)
         told = request.forced is not None or affinity.hard is not None
         if not self.shortlists and not self.later:
             self._widen()
         if told or not self.shortlists:
-            self.shortlists += guesses
+            self.shortlists.update(guesses)
         if told or not self.shortlists or self._pinned_in(self.later):
             self._widen()
         while self.doubted and (told or not self.shortlists or self._pinned_in(self.doubted)):
@@ -178,13 +178,12 @@ class _Choice:
 
     def _pinned_in(self, cohorts: list[Cohort]) -> bool:
         """Does the conversation live on an account of these?"""
-        pinned = self.affinity.pinned or self.index.locked
-        return bool(cohorts) and pinned in self.index.accounts and self.index.cohort_of(pinned) in cohorts
+        return bool(cohorts) and self.index.home_of(self.affinity.pinned or self.index.locked) in cohorts
 
     def _widen(self) -> None:
         """Takes in the accounts that serve this in another dialect, then those that may not have the model."""
         more, self.later, self.doubted = self.later or self.doubted, [], self.doubted if self.later else []
-        self.shortlists += [(cohort, self.index.shortlist(cohort, self.need, self.now)) for cohort in more]
+        self.shortlists.update((cohort, self.index.shortlist(cohort, self.need, self.now)) for cohort in more)
 
     def decide(self) -> Decision:
         request = self.request
@@ -219,13 +218,9 @@ class _Choice:
 
     def _placement(self, account_id: str) -> Placement | None:
         """The account's standing, None when it is unknown or of a kind that does not serve this."""
-        if account_id not in self.index.accounts:
-            return None
-        home = self.index.cohort_of(account_id)
-        for cohort, shortlist in self.shortlists:
-            if cohort is home:
-                return shortlist.placement(account_id)
-        return None
+        home = self.index.home_of(account_id)
+        shortlist = self.shortlists.get(home) if home is not None else None
+        return None if shortlist is None else shortlist.placement(account_id)
 
     def _open(self, placement: Placement) -> bool:
         """May this placement's account serve this user now?"""
@@ -296,7 +291,7 @@ class _Choice:
         """The account whose key is the least of all that are open to this."""
         request = self.request
         least: Key | None = None
-        for _, shortlist in self.shortlists:
+        for shortlist in self.shortlists.values():
             queue = shortlist.queue
             head = self._head(queue.ready, shortlist)
             if head is not None and (least is None or head < least):
@@ -309,7 +304,7 @@ class _Choice:
                 if account_id not in request.exclude and self._open(placement):
                     head = self.index.rank(placement.account, placement.candidate)
                     least = head if least is None or head < least else least
-        return None if least is None else str(least[-1])
+        return None if least is None else least[-1]
 
     def _own(self) -> str | None:
         """The best account of whoever asks, while one of theirs has headroom."""
@@ -319,7 +314,7 @@ class _Choice:
             if placement is not None and placement.candidate.tier < DRAINING and self._open(placement):
                 key = self.index.rank(placement.account, placement.candidate)
                 least = key if least is None or key < least else least
-        return None if least is None else str(least[-1])
+        return None if least is None else least[-1]
 
     def _head(self, order: list[Key], shortlist: Shortlist) -> Key | None:
         """The least key of an account that was not tried yet and is not judged apart."""
@@ -331,15 +326,15 @@ class _Choice:
 
     def _probe(self) -> str | None:
         """A cooling account whose half-open request is due."""
-        for _, shortlist in self.shortlists:
-            due = next(iter(shortlist.queue.probes), None)
-            if due is not None and due[0] <= self.now and due[1] not in shortlist.apart:
-                return str(due[1])
+        for shortlist in self.shortlists.values():
+            probes = shortlist.queue.probes
+            if probes and probes[0][0] <= self.now and probes[0][1] not in shortlist.apart:
+                return probes[0][1]
         return None
 
     def _last_resort(self) -> str | None:
-        for _, shortlist in self.shortlists:
-            for key in islice(shortlist.queue.cooling, LAST_RESORTS):
+        for shortlist in self.shortlists.values():
+            for key in shortlist.queue.cooling[:LAST_RESORTS]:
                 account = shortlist.queue.placements[key[1]].account
                 if key[1] not in shortlist.apart and last_resort(account.health, shortlist.scopes, self.now):
                     return account.id
@@ -352,7 +347,7 @@ class _Choice:
 
     def _only(self, account_id: str, reason: ChoiceReason, others: Refusal) -> Decision:
         """One account or none: everybody else is refused for `others`."""
-        total = sum(len(cohort.members) for cohort, _ in self.shortlists)
+        total = sum(len(cohort.members) for cohort in self.shortlists)
         placement = self._placement(account_id)
         refused = dict(self.refused)
         _add(refused, others, total - (placement is not None))
@@ -407,7 +402,7 @@ class _Choice:
 
     def _nobody(self) -> Decision:
         decision = self._decision(None, None)
-        returns = [key[0] for _, shortlist in self.shortlists for key in islice(shortlist.queue.cooling, 1)]
+        returns = [key[0] for shortlist in self.shortlists.values() for key in shortlist.queue.cooling[:1]]
         returns += [
             c.until for c in decision.candidates
             if c.until is not None and c.refusal is not None and c.refusal not in NEVER_RETURN
@@ -420,8 +415,11 @@ class _Choice:
         refused, eligible = dict(self.refused), 0
         listed: list[Candidate] = []
         others: list[Candidate] = []
-        drains = self._winner_drains(account_id)
-        for _, shortlist in self.shortlists:
+        winner = self._placement(account_id) if account_id is not None else None
+        drains = winner is None or winner.candidate.score is None or winner.candidate.tier >= DRAINING
+        if winner is not None:
+            listed.append(winner.candidate)
+        for shortlist in self.shortlists.values():
             self._list(shortlist, account_id, drains, listed, others)
             eligible += self._count(shortlist, refused)
         return Decision(
@@ -429,18 +427,12 @@ class _Choice:
             eligible=eligible, refused=_some(refused), pinned=self.affinity.pinned,
         )  # fmt: skip
 
-    def _winner_drains(self, account_id: str | None) -> bool:
-        placement = self._placement(account_id) if account_id is not None else None
-        return placement is None or placement.candidate.score is None or placement.candidate.tier >= DRAINING
-
     def _list(
         self, shortlist: Shortlist, winner: str | None, drains: bool, listed: list[Candidate], others: list[Candidate]
     ) -> None:
         queue, apart, exclude = shortlist.queue, shortlist.apart, self.request.exclude
         placements = queue.placements
-        if winner is not None and (placement := shortlist.placement(winner)) is not None:
-            listed.insert(0, placement.candidate)
-        for key in islice(queue.ready, SHORTLIST + len(exclude)):
+        for key in queue.ready[: SHORTLIST + len(exclude)]:
             account_id = key[-1]
             if account_id == winner or account_id in apart:
                 continue
@@ -453,9 +445,10 @@ class _Choice:
                 listed.append(candidate)
         if apart:
             others += [c.candidate for i, c in apart.items() if i != winner]
-        others += [placements[key[-1]].candidate for key in islice(queue.cooling, SHORTLIST) if key[-1] != winner]
+        if queue.cooling:
+            others += [placements[key[-1]].candidate for key in queue.cooling[:SHORTLIST] if key[-1] != winner]
         for reserved in queue.reserved.values():
-            others += [placements[key[-1]].candidate for key in islice(reserved, 2) if key[-1] != winner]
+            others += [placements[key[-1]].candidate for key in reserved[:2] if key[-1] != winner]
         if queue.stopped:
             others += [placements[account_id].candidate for account_id in islice(queue.stopped, SHORTLIST)]
 

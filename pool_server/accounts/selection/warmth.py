@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from pool_server.accounts.selection.affinity import TABLE, warm_key
-from pool_server.core.enums import Provider
 from pool_server.core.models import Usage
 from pool_server.providers import SPECS
 from pool_server.storage.write_behind import SmallValues
@@ -24,6 +23,7 @@ OUTPUT_PRICE = 5.0  # of a token of output, in fresh input: what the vendors' li
 FRESH_S = 60.0  # so long a worker asks nobody else about a conversation it served
 LEAST_GAIN = 1.0  # doublings of headroom by which another account must be better, whatever a move costs
 GROWN = 1.25  # a prompt that much larger, or half a lifetime of the cache later, is worth a write
+_CACHES = {str(provider): spec.cache for provider, spec in SPECS.items()}
 _row = struct.Struct(">ddQQ")  # until when the row is kept, last use, tokens of the prompt, tokens the request cost
 
 
@@ -89,14 +89,14 @@ class WeighedMove(msgspec.Struct, frozen=True):
 
 def after(account: str, usage: Usage, now: float) -> Warmth:
     """The cache that an answered request leaves behind. What a provider does not say of its cache stays unknown."""
-    cache = SPECS[Provider(account.partition(":")[0])].cache
+    cache = _CACHES[account.partition(":")[0]]
     share = 1.0 if cache is None else cache.share
     return of_vendor(account, now, usage.prompt, spent(usage, share))
 
 
 def of_vendor(account: str, at: float, prompt: float, cost: float) -> Warmth:
-    """A cache as its vendor keeps it. Raises ValueError for a vendor that is not known."""
-    cache = SPECS[Provider(account.partition(":")[0])].cache
+    """A cache as its vendor keeps it. Raises KeyError for a vendor that is not known."""
+    cache = _CACHES[account.partition(":")[0]]
     if cache is None:
         return Warmth(account, at, prompt, cost)
     return Warmth(account, at, prompt, cost, 1.0 - cache.share, cache.life_s, cache.sealed)
@@ -144,7 +144,7 @@ class WarmthMemory:
         account = raw[_row.size :].decode("utf-8", "replace")
         try:
             return of_vendor(account, min(at, now), prompt, cost)
-        except ValueError:  # of a vendor that a newer version knows
+        except KeyError:  # of a vendor that a newer version knows
             return known
 
 
