@@ -25,7 +25,7 @@ from pool_server.core import processes
 from pool_server.core.enums import AccountState, Operation, Provider, Refusal
 from pool_server.core.origins import origin
 from pool_server.core.settings import Settings
-from pool_server.providers import Credential, CredentialRejectedError, provider_module
+from pool_server.providers import Credential, CredentialRejectedError, provider_module, surely_has_model
 
 SLICE_S = 0.005  # a long work on the event loop lets others go on after so long
 
@@ -372,7 +372,7 @@ class Registry:
         cred = self.credentials.items[account.id].credential
         need = _as_called_there(cred, need)
         if self._otherwise(cred, need):
-            return Suitability.TRANSLATED
+            return Suitability.TRANSLATED if surely_has_model(cred, need.model) else Suitability.DOUBTED
         return Suitability.DOUBTED if doubts_model(cred, need.operation, need.model) else Suitability.OWN
 
     def _otherwise(self, cred: Credential, need: Need) -> bool:

@@ -64,8 +64,9 @@ def serves_natively(
 
 
 def upstream_kind(cred: Credential, operation: Operation, dialect: Dialect, model: str) -> UpstreamKind | None:
-    """The dialect in which the account can serve a call that does not go up as it came; None when it cannot."""
-    if operation not in _TRANSLATED or not model or not surely_has_model(cred, model):
+    """The dialect in which the account can serve a call that does not go up as it came; None when it cannot. An
+    endpoint of somebody's own may have any model."""
+    if operation not in _TRANSLATED or not model or not (cred.base_url or surely_has_model(cred, model)):
         return None
     serves = provider_module(cred.provider).serves
     for kind in spoken(cred):

@@ -70,10 +70,9 @@ def has_model(cred: Credential, model: str) -> bool:
 
 
 def surely_has_model(cred: Credential, model: str) -> bool:
-    """Whether it is known to have it: listed in the file, or of the vendor's own name."""
+    """Whether it is known to have it: listed in the file, of the vendor's own name, or, at an endpoint of somebody's
+    own, of no vendor's."""
     if cred.models:
         return True  # whether it is in the list is asked elsewhere
     family = family_of(model)
-    if cred.base_url:
-        return family is None
-    return family in _OWN.get(cred.provider, ())
+    return family in _OWN.get(cred.provider, ()) or (bool(cred.base_url) and family is None)

@@ -150,14 +150,14 @@ def test_each_model_tells_its_family_and_whether_it_is_translated(shape: str, un
     assert (one["family"], one["translated"]) == ("claude", shape != "anthropic")
 
 
-def test_a_model_that_an_endpoint_may_only_have_is_listed_to_its_own_clients_alone() -> None:
-    """An endpoint of somebody's own that names a known vendor's model gets no translated calls for it."""
+def test_what_an_endpoint_lists_is_listed_to_clients_of_any_dialect() -> None:
+    """An endpoint of somebody's own may have any vendor's model: its own list is the only word on it."""
     services = FakeServices()
     services.add("openai:e", kind=CredentialKind.API_KEY, base_url="https://e.example/v1", dialects=(Dialect.CHAT,))
-    services.answers["sk-x"] = HttpAnswer(200, {}, b'{"data":[{"id":"gpt-9"},{"id":"house"}]}')
-    assert [row["id"] for row in ask("GET", "/v1/models", services=services)[1]["data"]] == ["gpt-9", "house"]
-    asked = ask("GET", "/v1/models", services=services, anthropic_version="x")[1]["data"]
-    assert [row["id"] for row in asked] == ["house"]
+    services.answers["sk-x"] = HttpAnswer(200, {}, b'{"data":[{"id":"gpt-9"},{"id":"claude-9"},{"id":"house"}]}')
+    for version in ({}, {"anthropic_version": "x"}):
+        asked = ask("GET", "/v1/models", services=services, **version)[1]["data"]
+        assert {row["id"] for row in asked} == {"gpt-9", "claude-9", "house"}
 
 
 def test_a_users_limits_hold_for_the_lists() -> None:
