@@ -37,6 +37,7 @@ from tests.process import PoolProcess, until
 STREAMS = 64
 RATE = 200  # requests a second
 BEFORE_S, AFTER_S = 1.0, 1.0
+HOPELESS_S = 1.0  # a handshake takes several turns of the load's loop, and `first_byte_s` is ten seconds
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 MESSAGE = {"model": "claude-sonnet-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
 
@@ -221,6 +222,8 @@ def tell(load: Load, took: list[float], workers: int, tls: bool) -> None:
     over = "TLS" if tls else "plain HTTP"
     print(f"{len(took)} upgrades, {workers} workers, {over}: served after {min(took):.2f} to {max(took):.2f} s")
     print(f"slowest answer {load.slowest:.2f} s, the load's own loop behind by up to {load.behind:.2f} s")
+    if load.behind > HOPELESS_S:
+        print("the load itself stood still for so long that clients seemed silent: of the pool this run tells nothing")
     for what, count in sorted(load.seen.items()):
         print(f"  {count:6d}  {what}" + ("" if what in (ANSWERED, WHOLE) else f" (first at {load.first[what]:.1f} s)"))
 

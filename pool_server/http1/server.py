@@ -11,6 +11,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from pool_server.http1.admission import ConnectionLimits, ConnectionTable, TooMany
@@ -21,6 +22,7 @@ from pool_server.http1.tls import TlsTransport
 
 _SWEEP_S = 15.0
 _NEW_SWEEP_S = 1.0  # connections that say nothing are looked at more often
+_TURNS = 8  # sweeps over new connections before one of them is judged: each lies at least a turn of the loop apart
 _STOOD_S = 0.5  # so late a timer runs where the loop was blocked or the machine busy
 _CATCH_UP_S = 0.1
 _FLUSH_S = 2.0  # for what was written to reach its client when the server closes
@@ -73,6 +75,7 @@ class HttpServer:
         self._sockets: list[socket.socket] = []
         self._making: set[asyncio.Task[None]] = set()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._swept: deque[float] = deque(maxlen=_TURNS)  # when the last sweeps over new connections were
 
     @property
     def connections(self) -> Collection[ServerConnection]:
@@ -228,12 +231,18 @@ class HttpServer:
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
-        for connection in list(self.connections):
+        for connection in set(self.connections).difference(self.table.new):
             connection.tidy(now)
         self._again(_SWEEP_S, self._sweep)
 
     def _sweep_new(self) -> None:
+        """New connections have their time by the clock and by turns of the loop: a first request takes a handshake's
+        several, and where there is more to do than can be done each is long."""
         now = asyncio.get_running_loop().time()
-        for connection in self.table.new:
-            connection.tidy(now)
+        self._swept.append(now)
+        turns = max(1, min(_TURNS, int(self.table.limits.first_byte_s / _NEW_SWEEP_S)))
+        if len(self._swept) >= turns:
+            for connection in self.table.new:
+                if connection.since <= self._swept[-turns]:
+                    connection.tidy(now)
         self._again(_NEW_SWEEP_S, self._sweep_new)

@@ -100,6 +100,15 @@ class ServerConnection(asyncio.Protocol):
     def _move(self, event: int) -> None:
         self._state = SERVER_NEXT[self._state][event]
 
+    @property
+    def since(self) -> float:
+        """When what it waits for began, by the loop's clock."""
+        return self._since
+
+    def went_on(self) -> None:
+        """A handshake has come a step further: the client is slow, not silent."""
+        self._since = self._loop.time()
+
     def waited(self, now: float) -> float:
         """How long nothing has been under way here, in seconds; `now` is the loop's time."""
         return now - self._since if self._state in (NEW, IDLE) else 0.0

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
+from pool_server.http1.server_connection import ServerConnection
+
 _RECORD = 16 << 10  # bytes: the most that one record holds, and one read takes out
 _HANDSHAKE_RECORD = 0x16  # how a handshake begins (RFC 8446 §5.1), and no request does
 _PLAIN = b"This server speaks TLS: use its https:// address.\n"
@@ -48,7 +50,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     certificate they do not trust) or whose records are no good."""
 
     def __init__(
-        self, context: ssl.SSLContext, connection: asyncio.Protocol, told: Callable[[str, str], object]
+        self, context: ssl.SSLContext, connection: ServerConnection, told: Callable[[str, str], object]
     ) -> None:
         super().__init__()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -88,8 +90,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._incoming.write(data)
         try:
             if self._state == TlsState.HANDSHAKE:
-                self._tls.do_handshake()
-                self._state = TlsState.OPEN
+                self._shake()
             plain, over = self._decrypted()
         except ssl.SSLWantReadError:
             self._flush()
@@ -104,6 +105,17 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._connection.data_received(plain)
         if over:
             self.close()
+
+    def _shake(self) -> None:
+        """A step of the handshake. There are few, so that each may have its time anew. Raises ssl.SSLError."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            if self._outgoing.pending:
+                self._connection.went_on()
+            raise
+        self._state = TlsState.OPEN
+        self._connection.went_on()
 
     def _decrypted(self) -> tuple[bytes, bool]:
         """What the records that are whole hold, and whether the client has said goodbye."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pool_server.http1 import HttpServer
+from pool_server.http1 import ConnectionLimits, ConnectionTable, HttpServer, ServerConnection
 from pool_server.http1 import server as http1_front
 from pool_server.http1 import server_connection as http1_server
 from tests.http1.wire import GET, LOOPS, Echo, Mute, run
@@ -23,9 +23,12 @@ async def _until(reader: asyncio.StreamReader, end: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def listening(kind: type[Echo]) -> AsyncIterator[tuple[HttpServer, list[Echo], int]]:
+async def listening(
+    kind: type[Echo], *, first_byte_s: float = 10.0
+) -> AsyncIterator[tuple[HttpServer, list[Echo], int]]:
     seen: list[Echo] = []
-    front = HttpServer(lambda request, response: kind(request, response, seen))
+    table: ConnectionTable[ServerConnection] = ConnectionTable(ConnectionLimits(first_byte_s=first_byte_s))
+    front = HttpServer(lambda request, response: kind(request, response, seen), table=table)
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     await front.listen([bound])
@@ -158,29 +161,54 @@ def test_a_front_is_quiet_once_nothing_has_been_under_way_for_a_while(loop: str)
     run(test, loop)
 
 
-@pytest.mark.parametrize("judged", [False, True])
+async def stand_still(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The loop's clock goes on and nothing else does; then what is due has run."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
+    await asyncio.sleep(0.001)
+
+
 def test_clients_of_a_process_that_stood_still_are_heard_before_they_are_judged(
-    monkeypatch: pytest.MonkeyPatch, judged: bool
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http1_front, "_CATCH_UP_S", 0.0 if judged else 3600.0)
+    monkeypatch.setattr(http1_front, "_CATCH_UP_S", 3600.0)
 
     async def test() -> None:
-        async with listening(Echo) as (front, _, port):
+        async with listening(Echo, first_byte_s=1.0) as (front, _, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             while not front.connections:
                 await asyncio.sleep(0.001)
-            loop = asyncio.get_running_loop()
-            clock = loop.time
-            monkeypatch.setattr(loop, "time", lambda: clock() + 100.0)
-            await asyncio.sleep(0.001)  # the timers that are due now have run
-            if judged:
-                assert await reader.read() == b"", "it had its chance, and has said nothing for 100 s"
-            else:
-                writer.write(GET)
-                assert await reader.readuntil(b"GET /get ")
+            await stand_still(monkeypatch, 100.0)
+            writer.write(GET)
+            assert await reader.readuntil(b"GET /get ")
             writer.close()
 
-    run(test, "asyncio", within_s=3600.0)
+    run(test, within_s=3600.0)
+
+
+@pytest.mark.parametrize(("first_byte_s", "turns"), [(0.5, 1), (1.0, 1), (3.0, 3), (60.0, 8)])
+def test_whoever_says_nothing_has_so_many_turns_of_a_loop_that_is_slow(
+    monkeypatch: pytest.MonkeyPatch, first_byte_s: float, turns: int
+) -> None:
+    """The clock is a hundred seconds ahead at each turn: what a client needs several turns for takes as many."""
+    monkeypatch.setattr(http1_front, "_STOOD_S", 1e9)
+    had = 0
+
+    async def test() -> None:
+        nonlocal had
+        async with listening(Echo, first_byte_s=first_byte_s) as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            while not front.connections:
+                await asyncio.sleep(0.001)
+            while front.connections:
+                await stand_still(monkeypatch, 100.0)
+                had += 1
+            assert await reader.read() == b""
+            writer.close()
+
+    run(test, within_s=1e6)
+    assert turns <= had <= turns + 2
 
 
 @pytest.mark.parametrize("loop", LOOPS)

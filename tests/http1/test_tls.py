@@ -239,6 +239,50 @@ def test_a_handshake_that_is_not_finished_ends_like_a_silent_connection(
     run(test, loop)
 
 
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_each_step_of_a_handshake_has_its_time_anew_and_a_part_of_one_has_not(
+    tmp_path: Path, loop: str, newest: ssl.TLSVersion
+) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as tls:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            trusting = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
+            trusting.maximum_version = newest
+            client = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            reader, writer = await tls.plain()
+            while not tls.server.table.new:
+                await asyncio.sleep(0.001)
+            connection = next(iter(tls.server.table.new))
+            steps = []
+            while True:
+                before = connection.since
+                try:
+                    client.do_handshake()
+                except ssl.SSLWantReadError:
+                    pass
+                else:
+                    break
+                hello = outgoing.read()
+                for piece in (hello[:1], hello[1:-1]):
+                    writer.write(piece)
+                    await asyncio.sleep(0.01)
+                assert connection.since == before, "a part is no step"
+                writer.write(hello[-1:])
+                while connection.since == before:
+                    await asyncio.sleep(0.001)
+                steps.append(connection.since)
+                incoming.write(await reader.read(1 << 16))
+            before = connection.since
+            writer.write(outgoing.read())
+            while newest == ssl.TLSVersion.TLSv1_3 and connection.since == before:
+                await asyncio.sleep(0.001)
+            assert len(steps) == (1 if newest == ssl.TLSVersion.TLSv1_3 else 2)
+            writer.close()
+
+    run(test, loop)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_session_without_a_request_ends_like_a_silent_connection(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
